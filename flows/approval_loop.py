@@ -17,7 +17,7 @@ from pydantic import Field
 from components.dataset.freeze_snapshot import folder_name
 from components.decide import chain, decision_log, reasons, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver
-from components.decide.decision_log import LinkFilter, LogEvent
+from components.decide.decision_log import LogEvent
 from components.decide.reasons import Blamed, Reason
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.gate import evidence_folder, policy
@@ -272,7 +272,7 @@ def require_decided(evidence: Evidence, workload: Workload) -> None:
 def next_question(evidence: Evidence) -> Question:
     """Return the next question, numbered after the answers this run has received."""
     with warehouse.connect(settings.load().warehouse) as con:
-        heard = decision_log.links(con, LinkFilter(flow_run_id=str(flow_run.id)))
+        heard = decision_log.links(con, flow_run_id=str(flow_run.id))
     return question_of_run(evidence, 1 + len(heard))
 
 
@@ -296,10 +296,10 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
             sign = statement.command(
                 record_answer.expected_statement(question, first, proved, under.digest)
             )
-        answered = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
+        answered = decision_log.links(con, flow_run_id=question.flow_run_id)
         starters = decision_log.starters(con, evidence.digest)
-        here = decision_log.links(con, LinkFilter(evidence=evidence.digest))
-        earlier = decision_log.links(con, LinkFilter(workload_id=question.workload))
+        here = decision_log.links(con, evidence=evidence.digest)
+        earlier = decision_log.links(con, workload_id=question.workload)
     return record_answer.write(
         answered,
         validity.counted_approvals(here, rules, starters),
@@ -362,7 +362,7 @@ def expire(question: Question, answer: TypedAnswer | None, message: str) -> None
     Earlier approvals of it no longer count.
     """
     with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
-        links = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
+        links = decision_log.links(con, flow_run_id=question.flow_run_id)
         if any(link.kind == "lapsed" for link in links):
             return
         event = LogEvent(

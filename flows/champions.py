@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from components.decide import decision_log, validity
 from components.decide.approvers import OPEN, ApprovalRules
-from components.decide.decision_log import LinkFilter, LogEvent
+from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.register import champion_change, journal, registry, tracking
 from components.register.champion_change import RollbackError, Succession
@@ -305,7 +305,7 @@ def _append_pending(home: Settings, workload: str) -> bool:
     change, about = pending.change, _left_evidence(pending.change)
     with warehouse.connect(home.warehouse) as con:
         rules = rollback_rules.in_force(home, con, workload)
-        links = decision_log.links(con, LinkFilter(workload_id=workload))
+        links = decision_log.links(con, workload_id=workload)
     # By the very moment, since a clock may be set back.
     is_written = any((at.kind, at.decided_at) == ("rollback", pending.ordered_at) for at in links)
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from components.decide import chain, decision_log
 from components.decide.chain import Link
-from components.decide.decision_log import LinkFilter, LogEvent
+from components.decide.decision_log import LogEvent
 from components.evaluate.settings import EvaluationSettings
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
@@ -286,7 +286,7 @@ def _books(home: Settings, workload: str) -> Books:
     if not home.warehouse.exists():
         return Books((), (), frozenset(), pending)
     with warehouse.connect(home.warehouse) as con:
-        links = decision_log.links(con, LinkFilter(workload_id=workload))
+        links = decision_log.links(con, workload_id=workload)
         changes = journal.list_changes(con, workload)
         adapters = {one.change.adapter_key for one in changes}
         tainted = {one for one in adapters if ledger.erasure_of(con, [one])}
@@ -415,7 +415,7 @@ def _require_same_adapter(home: Settings, folder: Path, evidence: Evidence) -> N
 
 def _entered(con: Connection, version: Version, digest: str, files: str) -> list[Link]:
     """Enter a release into the chain, unless it is there; return the links on its evidence."""
-    links = decision_log.links(con, LinkFilter(workload_id=version.name, evidence=digest))
+    links = decision_log.links(con, workload_id=version.name, evidence=digest)
     body = logged_model.release_body(version.number, files)
     if not links or (links[-1].kind, links[-1].body) != (logged_model.RELEASE_KIND, body):
         event = LogEvent(

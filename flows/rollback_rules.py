@@ -14,7 +14,7 @@ from pathlib import Path
 from components.decide import approvers as all_rules
 from components.decide import chain, decision_log, reasons, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver, Approving
-from components.decide.decision_log import LinkFilter, LogEvent
+from components.decide.decision_log import LogEvent
 from components.decide.reasons import Refused
 from components.decide.statement import Statement
 from components.gate import evidence_folder
@@ -154,7 +154,7 @@ def in_force(home: Settings, con: Connection, workload: str) -> ApprovalRules:
     with suppress(_UnreadableFileError):  # a bad champion has to go though the file has a mistake
         if (approving := _approving(home, workload)) is not None:
             return approving.rules()
-    links = decision_log.links(con, LinkFilter(workload_id=workload))
+    links = decision_log.links(con, workload_id=workload)
     known = [link.document for link in links if link.kind == "rules" and link.document is not None]
     return all_rules.read_rules(known[-1]) if known else all_rules.OPEN
 

@@ -25,6 +25,16 @@ ISSUER = "Flywheel"
 
 Refusal: TypeAlias = Literal["code_missing", "code_wrong", "code_expired", "code_reused"]
 
+Proof: TypeAlias = Literal["name", "code", "signature"]
+"""The proof of who decided. ``name``: it was typed. ``code``: a one-time code proves that somebody
+had the secret, and not what was decided. ``signature``: the person's SSH key signed the
+decision."""
+
+STRENGTH: Mapping[str, int] = {"name": 0, "code": 1, "signature": 2}
+
+Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .@+-]{0,62}$")]
+"""A person's name: letters, digits and ``_ . @ + -`` and blanks."""
+
 
 def draw_secret() -> str:
     """Draw a person's secret: 160 bits in base32, as RFC 4226 recommends."""
@@ -45,13 +55,9 @@ def uri(secret: str, name: str, *, home: str) -> str:
 
 
 def check(secret: str, code: str, *, now: datetime, last: int | None) -> int | Refusal:
-    """Return the half minute (counter) of a code, or why it is refused.
+    """Return the half minute (counter) of a typed code, or why it is refused.
 
-    Args:
-        secret: The person's secret in base32.
-        code: The typed code; blanks are ignored.
-        now: The time (UTC).
-        last: The half minute of the person's last accepted code.
+    ``last`` is the half minute of the person's last accepted code.
     """
     typed = "".join(code.split())
     if not typed:
@@ -66,20 +72,11 @@ def check(secret: str, code: str, *, now: datetime, last: int | None) -> int | R
 
 
 def _counter(totp: TOTP, typed: str, counters: Iterable[int]) -> int | None:
-    """Return the latest half minute with this code; compares all in constant time."""
     latest: int | None = None
-    for counter in counters:
+    for counter in counters:  # all of them, each in constant time
         if hmac.compare_digest(totp.generate_otp(counter).encode(), typed.encode()):
             latest = counter
     return latest
-
-
-Proof: TypeAlias = Literal["name", "code", "signature"]
-"""The proof of who decided. ``name``: it was typed. ``code``: a one-time code proves that somebody
-had the secret, and not what was decided. ``signature``: the person's SSH key signed the
-decision."""
-
-STRENGTH: Mapping[str, int] = {"name": 0, "code": 1, "signature": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +145,6 @@ def _read_signer(record: Mapping[str, str]) -> Signer:
         for name in ("valid_after", "valid_before")
     )
     return Signer(record["key"], after, before)
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .@+-]{0,62}$")]
-"""A person's name: letters, digits and ``_ . @ + -`` and blanks."""
 
 
 class Approver(Config):
@@ -232,7 +225,6 @@ class Approving(Config):
 
     @model_validator(mode="after")
     def _can_be_met(self) -> "Approving":
-        """Refuse rules that nobody could meet."""
         listed = Counter(approver.name for approver in self.approvers)
         if twice := [name for name, times in listed.items() if times > 1]:
             raise ValueError(
@@ -254,7 +246,6 @@ class Approving(Config):
 
     @model_validator(mode="after")
     def _names_nothing_idle(self) -> "Approving":
-        """Refuse settings without effect."""
         idle = [approver.name for approver in self.approvers if approver.secret_env]
         if idle and self.proof != "code":
             raise ValueError(

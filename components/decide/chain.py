@@ -27,6 +27,12 @@ GENESIS = "0" * 64  # the first link's ``before``; later links have the digest o
 
 FIELDS = ("approver", "comment", "blame")  # the texts that people wrote
 
+CONTENT = (
+    *("sequence", "kind", "workload_id", "evidence_digest", "flow_run_id", "attempt", "reason"),
+    *("decided_at", "approver_digest", "comment_digest", "blame_digest", "before"),
+)
+"""The fields that every link's digest covers."""
+
 DOCUMENT = "document"
 """Rules, or a statement with its signature. Not part of a body, because it names people; only some
 links have one."""
@@ -111,24 +117,10 @@ def seal(salt: str, text: str) -> str:
 
 def content(link: Link) -> str:
     """Return the content that a link's digest covers: one line of JSON with sorted keys."""
-    record = {
-        "approver_digest": link.approver_digest,
-        "attempt": link.attempt,
-        "before": link.before,
-        "blame_digest": link.blame_digest,
-        "comment_digest": link.comment_digest,
-        "decided_at": moment(link.decided_at),
-        "evidence_digest": link.evidence_digest,
-        "flow_run_id": link.flow_run_id,
-        "kind": link.kind,
-        "reason": link.reason,
-        "sequence": link.sequence,
-        "workload_id": link.workload_id,
-    }
-    if link.body:  # older rows have no body, and must keep their digests
-        record["body"] = link.body
-    if link.document_digest:
-        record["document_digest"] = link.document_digest
+    # Older rows have no body or document, and must keep their digests.
+    present = [name for name in ("body", "document_digest") if getattr(link, name)]
+    record = {name: getattr(link, name) for name in (*CONTENT, *present)}
+    record["decided_at"] = f"{link.decided_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     return json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -137,17 +129,11 @@ def digest(link: Link) -> str:
     return hashlib.sha256(content(link).encode()).hexdigest()
 
 
-def moment(at: datetime) -> str:
-    """Format a time for the content: UTC, with microseconds."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def first_broken(links: Iterable[Link], head: Head | None) -> Broken | None:
     """Recompute the chain; return the first invalid link, if any.
 
-    Args:
-        links: All links in order.
-        head: The head stored next to the chain; ``None`` if there never was a link.
+    ``links`` are all in order, ``head`` is the one stored next to them, if there ever was a
+    link.
     """
     before, expected = GENESIS, 1
     for link in links:
@@ -162,27 +148,23 @@ def first_broken(links: Iterable[Link], head: Head | None) -> Broken | None:
     if last < expected - 1:
         return Broken(last + 1, f"was not appended by Flywheel: the chain's head is {last}")
     if head and head.digest != before:
-        return Broken(last, "is another one than the chain's head says")
+        return Broken(last, "differs from the chain's head")
     return None
 
 
 def first_loose(links: Iterable[Link], anchors: Mapping[str, str]) -> Broken | None:
-    """Return the first link that differs from an anchor, if any.
+    """Return the first link that differs from an anchor, if any; the anchors are by their place.
 
     This detects a chain whose end was cut off together with its head, or that was rewritten.
-
-    Args:
-        links: All links.
-        anchors: Anchors by the place that has them.
     """
     digests = {link.sequence: link.digest for link in links}
     read = {place: from_anchor(text) for place, text in anchors.items()}
     for place, head in sorted(read.items()):
         if head is None:
-            return Broken(0, f"is unknown: {place} names {anchors[place]!r}, which is no anchor")
+            return Broken(0, f"is unknown: {anchors[place]!r} in {place} is not an anchor")
         if digests.get(head.sequence) != head.digest:
-            state = "another one" if head.sequence in digests else "missing"
-            return Broken(head.sequence, f"is {state}: {place} says that it was {head.digest}")
+            state = "differs" if head.sequence in digests else "is missing"
+            return Broken(head.sequence, f"{state}: in {place} its digest is {head.digest}")
     return None
 
 

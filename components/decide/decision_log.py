@@ -40,18 +40,6 @@ class LogEvent:
     document: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkFilter:
-    """Which links to read; fields that are ``None`` match all."""
-
-    workload_id: str | None = None
-    evidence: str | None = None
-    flow_run_id: str | None = None
-
-
-ALL_LINKS = LinkFilter()
-
-
 def append_event(con: Connection, event: LogEvent) -> Link:
     """Append a link to the chain; call it within a transaction, since it also moves the head."""
     last = read_head(con)
@@ -76,29 +64,35 @@ def append_event(con: Connection, event: LogEvent) -> Link:
         body=event.body,
     )
     link = replace(link, digest=chain.digest(link))
-    row = asdict(link)
+    erasable = {*FIELDS, DOCUMENT, *(f"{name}_salt" for name in (*FIELDS, DOCUMENT))}
+    row = {name: value for name, value in asdict(link).items() if name not in erasable}
     words = [
         {"sequence": link.sequence, "field": name, "salt": salts[name], "text": texts[name]}
         for name in names
     ]
-    erasable = {*FIELDS, DOCUMENT}
-    kept = {name: row[name] for name in row if name not in erasable and "_salt" not in name}
-    warehouse.insert(con, "raw.decision_chain", [kept])
+    warehouse.insert(con, "raw.decision_chain", [row])
     warehouse.insert(con, "raw.decision_words", words)
     con.execute("delete from raw.decision_head")
-    new_head: warehouse.Row = {"sequence": link.sequence, "digest": link.digest}
-    warehouse.insert(con, "raw.decision_head", [new_head])
+    head = {"sequence": link.sequence, "digest": link.digest}
+    warehouse.insert(con, "raw.decision_head", [head])
     return link
 
 
-def links(con: Connection, which: LinkFilter = ALL_LINKS) -> list[Link]:
-    """Read links in the order of the chain."""
-    return list(warehouse.read(con, "marts/decisions", Link, **asdict(which)))
+def links(
+    con: Connection,
+    *,
+    workload_id: str | None = None,
+    evidence: str | None = None,
+    flow_run_id: str | None = None,
+) -> list[Link]:
+    """Read the links that match all that is not ``None``, in the order of the chain."""
+    matching = {"workload_id": workload_id, "evidence": evidence, "flow_run_id": flow_run_id}
+    return list(warehouse.read(con, "marts/decisions", Link, **matching))
 
 
 def approved_at(con: Connection, evidence: str) -> datetime | None:
     """Return the time of the last approval of an evidence, if any."""
-    about = links(con, LinkFilter(evidence=evidence))
+    about = links(con, evidence=evidence)
     return max((link.decided_at for link in about if link.kind == "approve"), default=None)
 
 
@@ -109,14 +103,8 @@ def read_head(con: Connection) -> Head | None:
 
 
 def decision_on(con: Connection, evidence: str, rules: ApprovalRules = OPEN) -> Decision | None:
-    """Return the decision on an evidence; ``None`` while it is open.
-
-    Args:
-        con: The warehouse.
-        evidence: Its digest.
-        rules: The current rules; answers that do not meet them do not count.
-    """
-    about = links(con, LinkFilter(evidence=evidence))
+    """Return the decision on an evidence that meets the rules; ``None`` while it is open."""
+    about = links(con, evidence=evidence)
     return validity.current_decision(about, rules, starters(con, evidence))
 
 
@@ -126,7 +114,7 @@ def in_force(con: Connection, workload: str, rules: ApprovalRules, *, now: datet
     Call it within a transaction.
     """
     text = approvers.write_rules(rules)
-    known = [link for link in links(con, LinkFilter(workload_id=workload)) if link.kind == "rules"]
+    known = [link for link in links(con, workload_id=workload) if link.kind == "rules"]
     if known and known[-1].document == text:
         return known[-1]
     return append_event(con, LogEvent("rules", workload, "", "", now, attempt=0, document=text))
@@ -185,7 +173,7 @@ number with the decisions that the chain names (the file beside this folder).
 
 def export_links(path: Path, links: Iterable[Link]) -> int:
     """Write one line per link; return their number."""
-    lines = [link_line(link) for link in links]
+    lines = [_link_line(link) for link in links]
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(path, "".join(lines))
     return len(lines)
@@ -199,8 +187,8 @@ def signed_folder(path: Path) -> Path:
 def export_signed(path: Path, links: Iterable[Link]) -> int:
     """Write each signed statement with its signature, and the keys; return how many.
 
-    ``NUMBER@TIME.json`` is the statement, ``.json.sig`` its signature; ``allowed_signers`` has the
-    keys of all rules in the chain. ``ssh-keygen -Y verify`` needs no more; ``README.md`` shows how.
+    ``NUMBER@TIME.json`` is the statement, ``.json.sig`` its signature; ``allowed_signers`` has
+    the keys of all rules in the chain, and ``README.md`` shows how OpenSSH verifies them.
     """
     folder, count = signed_folder(path), 0
     lines: dict[str, None] = {}
@@ -225,20 +213,15 @@ def export_signed(path: Path, links: Iterable[Link]) -> int:
     return count
 
 
-def link_line(link: Link) -> str:
-    """Return the line of a link in an export."""
+def _link_line(link: Link) -> str:
     words = {
         name: None
         if getattr(link, name) is None
         else {"salt": getattr(link, f"{name}_salt"), "text": getattr(link, name)}
         for name in link.texts
     }
-    record = {
-        "sequence": link.sequence,
-        "digest": link.digest,
-        "content": chain.content(link),
-        "words": words,
-    }
+    numbered = {"sequence": link.sequence, "digest": link.digest}
+    record = {**numbered, "content": chain.content(link), "words": words}
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
@@ -248,8 +231,5 @@ def first_differing_line(path: Path, links: Iterable[Link]) -> int | None:
     A completely rewritten chain is consistent in itself, but differs from an earlier export.
     """
     now = {link.sequence: link.digest for link in links}
-    for number, text in enumerate(path.read_text().splitlines(), 1):
-        line = json.loads(text)
-        if now.get(int(line["sequence"])) != line["digest"]:
-            return number
-    return None
+    lines = enumerate(map(json.loads, path.read_text().splitlines()), 1)
+    return next((n for n, line in lines if now.get(line["sequence"]) != line["digest"]), None)

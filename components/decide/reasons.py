@@ -1,7 +1,7 @@
 """Reason codes of rejections and refusals, and the requests that a rejection points at."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ Refused: TypeAlias = Literal[
     "signature_used",
 ]
 
-REFUSALS: dict[Refused, str] = {
+REFUSALS: Mapping[str, str] = {
     "unnamed": "a decision needs the name of the person who decides",
     "unlisted": "the workload's file lists who may decide, and this name is not on the list",
     "same_person": "this name has approved already; another person must approve",
@@ -77,7 +77,7 @@ Lapsed: TypeAlias = Literal["stale", "cancelled", "timed_out", "superseded"]
 
 def refusal_sentence(reason: str) -> str:
     """Return the sentence of a refusal code."""
-    return next((text for code, text in REFUSALS.items() if code == reason), reason)
+    return REFUSALS.get(reason, reason)
 
 
 GUARD = "guard"
@@ -118,15 +118,8 @@ def find_blamed(
     """Resolve the lines of ``text``, without duplicates.
 
     A line is a prefix of a request's id in the report, or of an interaction's; a part of the
-    traffic as ``tool=search``; or ``guard=abstention``. A part or a guard means the requests on
-    which the two models differ.
-
-    Args:
-        con: The warehouse.
-        workload: The workload.
-        text: The typed text.
-        samples: The evidence's file of all measured requests.
-        metric: The target metric.
+    traffic as ``tool=search``; or ``guard=abstention``. A part or a guard means the requests of
+    the file ``samples`` on which the two models differ (of a part: by the target ``metric``).
 
     Raises:
         LookupError: A line matches nothing, or more than one request.
@@ -143,11 +136,8 @@ def record_blamed(
     con: Connection, blamed: Iterable[Blamed], *, decision: int, workload: str, now: datetime
 ) -> None:
     """Record what a decision blames, for the next review and the next curation."""
-    rows: list[warehouse.Row] = [
-        {**asdict(item), "decision": decision, "workload_id": workload, "blamed_at": now}
-        for item in blamed
-    ]
-    warehouse.insert(con, "curated.blamed", rows)
+    common = {"decision": decision, "workload_id": workload, "blamed_at": now}
+    warehouse.insert(con, "curated.blamed", [{**asdict(item), **common} for item in blamed])
 
 
 def _blamed(
@@ -193,6 +183,10 @@ def _request(con: Connection, workload: str, beginning: str, measured: Sequence[
 def _guard(metric: str, measured: Sequence[_Sample]) -> list[Blamed]:
     if not any(metric in sample.metrics for sample in measured):
         raise LookupError(f"nothing was measured that is called {metric!r}")
+    return _differing(measured, metric)
+
+
+def _differing(measured: Sequence[_Sample], metric: str) -> list[Blamed]:
     return [
         Blamed("request", sample.example_id)
         for sample in measured
@@ -204,11 +198,7 @@ def _part(name: str, value: str, measured: Sequence[_Sample], metric: str) -> li
     inside = [sample for sample in measured if sample.slices.get(name) == value]
     if not inside:
         raise LookupError(f"no request that was measured is of the part {name}={value!r}")
-    requests = [
-        Blamed("request", sample.example_id)
-        for sample in inside
-        if sample.task == HOLDOUT and metric in sample.differing
-    ]
+    requests = _differing(inside, metric)
     if name == "client":
         return [Blamed("client", value), *requests]
     # Curation joins the calls of an answer with a plus.

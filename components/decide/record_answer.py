@@ -17,7 +17,7 @@ from components.decide import (
 )
 from components.decide.approvers import ApprovalRules
 from components.decide.chain import Link
-from components.decide.decision_log import LinkFilter, LogEvent
+from components.decide.decision_log import LogEvent
 from components.decide.reasons import Blamed, Reason, Refused
 from components.decide.ssh_signatures import SignatureError, UntouchedError
 from components.decide.statement import Signed, Statement
@@ -26,6 +26,16 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 SHOWN = 5  # earlier decisions shown
+
+WRONG_CODES = 10
+"""After this many wrong codes under one name within ``LOCKED`` no more are accepted: a guess is
+right with a chance of 3 in a million, so within a year of guessing with 1 in 90."""
+
+LOCKED = timedelta(days=1)
+
+EARLY = timedelta(minutes=5)  # how far ahead the signing person's clock may be
+
+LATE = timedelta(minutes=15)  # how old the signature of a rollback request may be
 
 
 def write(
@@ -39,13 +49,10 @@ def write(
 ) -> str:
     """Render the header as Markdown.
 
-    Args:
-        answered: The answers to this promotion so far, in order.
-        approved: The valid approvals of this evidence.
-        earlier: The decisions on the workload's other evidence, the oldest first.
-        links: Addresses by name.
-        required: The number of people who must approve.
-        sign: The shell command that signs an answer, where answers are signed.
+    ``answered`` are the answers to this promotion, ``approved`` the valid approvals of this
+    evidence, ``earlier`` the decisions on the workload's other evidence, the oldest first.
+    ``links`` are addresses by name. ``required`` people must approve. ``sign`` is the shell
+    command that signs an answer, where answers are signed.
     """
     return templates.render(
         "decide/page.md.j2",
@@ -60,27 +67,12 @@ def write(
 
 
 def card(text: str) -> str:
-    """Render a snapshot's card as a collapsed section, without its pictures.
-
-    Args:
-        text: The card with its YAML header.
-    """
+    """Render a snapshot's card, without header and pictures, as a collapsed section."""
     if not text:
         return ""
     body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     shown = "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip()
     return f"\n<details><summary>The card of the data</summary>\n\n{shown}\n\n</details>\n"
-
-
-WRONG_CODES = 10
-"""After this many wrong codes under one name within ``LOCKED`` no more are accepted: a guess is
-right with a chance of 3 in a million, so within a year of guessing with 1 in 90."""
-
-LOCKED = timedelta(days=1)
-
-EARLY = timedelta(minutes=5)  # how far ahead the signing person's clock may be
-
-LATE = timedelta(minutes=15)  # how old the signature of a rollback request may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +138,14 @@ def record(
 ) -> Link:
     """Record an answer as accepted or refused; idempotent.
 
-    Args:
-        con: The warehouse.
-        question: The question.
-        answer: The answer.
-        rules: The current rules, which are appended to the chain if they have changed.
-        proof: What the answer's proof is checked against.
-        blamed: What the answer blames; ``None`` if some of it was not found.
-        now: The time of the answer (UTC).
+    The rules are appended to the chain if they have changed. ``blamed`` is what the answer
+    blames; ``None`` if some of it was not found.
     """
     with warehouse.transaction(con):
         if (before := recorded(con, question)) is not None:
             return before
         under = decision_log.in_force(con, question.workload, rules, now=now)
-        links = decision_log.links(con, LinkFilter(evidence=question.evidence))
+        links = decision_log.links(con, evidence=question.evidence)
         starters = decision_log.starters(con, question.evidence)
         objection = objection_to(answer, rules, links, starters)
         if objection is None and answer.decision == "reject" and blamed is None:
@@ -174,9 +160,21 @@ def record(
                 document = signed.document
             else:
                 objection = signed
-        link = decision_log.append_event(
-            con, _event(question, answer, objection, now, under, rules, document)
+        event = LogEvent(
+            kind="refused" if objection else answer.decision,
+            workload=question.workload,
+            evidence=question.evidence,
+            flow_run_id=question.flow_run_id,
+            attempt=question.attempt,
+            reason=objection or (answer.reason if answer.decision == "reject" else ""),
+            decided_at=now,
+            approver=answer.approver,
+            comment=answer.comment,
+            blame=answer.blame,
+            body="" if objection else validity.link_body(rules.proof, under.digest),
+            document=document,
         )
+        link = decision_log.append_event(con, event)
         if link.kind == "reject" and blamed:
             workload = question.workload
             reasons.record_blamed(con, blamed, decision=link.sequence, workload=workload, now=now)
@@ -185,7 +183,7 @@ def record(
 
 def recorded(con: Connection, question: Question) -> Link | None:
     """Return the link of an answer that was recorded before, if any."""
-    answers = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
+    answers = decision_log.links(con, flow_run_id=question.flow_run_id)
     return next((link for link in answers if link.attempt == question.attempt), None)
 
 
@@ -194,11 +192,8 @@ def objection_to(
 ) -> Refused | None:
     """Return why an answer is refused, apart from its proof; ``None`` if it is accepted. Pure.
 
-    Args:
-        answer: The answer.
-        rules: Who may decide.
-        links: Earlier links on this evidence.
-        starters: The people who started the evidence's turns by hand.
+    ``links`` are earlier ones on this evidence, ``starters`` the people who started its turns
+    by hand.
     """
     if not answer.approver.strip():
         return "unnamed"
@@ -239,11 +234,7 @@ def check_signature(
 ) -> Signed | Refused:
     """Return a signed statement if it proves the expected one, else why it is refused.
 
-    Args:
-        pasted: The statement's line and the signature, as pasted.
-        expected: The statement that must be signed, without its time.
-        rules: The rules with each person's keys.
-        now: The time of the answer.
+    ``pasted`` is the statement's line and the signature; ``expected`` has no time.
     """
     if not pasted.strip():
         return "signature_missing"
@@ -282,12 +273,8 @@ def objection_to_order(
 ) -> Refused | None:
     """Return why a rollback request is refused; ``None`` if it is accepted.
 
-    Args:
-        con: The warehouse, which records accepted codes.
-        rules: The current rules.
-        order: The request.
-        expected: The statement that must be signed, without its time.
-        now: The time of the request.
+    An accepted code is recorded. ``expected`` is the statement that must be signed, without a
+    time.
     """
     if not order.by.strip():
         return "unnamed"
@@ -302,9 +289,7 @@ def objection_to_order(
         return signed
     if statement.read(signed.line).signed_at < now - LATE:
         return "signature_late"
-    used = {
-        link.document for link in decision_log.links(con, LinkFilter(workload_id=expected.workload))
-    }
+    used = {link.document for link in decision_log.links(con, workload_id=expected.workload)}
     return "signature_used" if signed.document in used else None
 
 
@@ -338,30 +323,4 @@ def _wrong_codes(con: Connection, approver: str, *, since: datetime) -> int:
         and link.approver == approver
         and link.decided_at > since
         for link in decision_log.links(con)
-    )
-
-
-def _event(
-    question: Question,
-    answer: TypedAnswer,
-    objection: Refused | None,
-    now: datetime,
-    under: Link,
-    rules: ApprovalRules,
-    document: str,
-) -> LogEvent:
-    reason = answer.reason if answer.decision == "reject" else ""
-    return LogEvent(
-        kind="refused" if objection else answer.decision,
-        workload=question.workload,
-        evidence=question.evidence,
-        flow_run_id=question.flow_run_id,
-        attempt=question.attempt,
-        reason=objection or reason,
-        decided_at=now,
-        approver=answer.approver,
-        comment=answer.comment,
-        blame=answer.blame,
-        body="" if objection else validity.link_body(rules.proof, under.digest),
-        document=document,
     )

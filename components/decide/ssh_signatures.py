@@ -113,16 +113,11 @@ class _Key:
 
 
 def key_type(key: str) -> str:
-    """Return the type of a public key in base64.
-
-    Raises:
-        SignatureError: It is not a key, or its type is not supported.
-    """
+    """Return the type of a public key in base64; raise ``SignatureError`` if unsupported."""
     return _read_key(_decoded(key)).kind
 
 
-def canonical_key(key: str) -> str:
-    """Return a key's canonical base64, so that equal keys are equal texts."""
+def _canonical_key(key: str) -> str:
     return base64.b64encode(_decoded(key)).decode()
 
 
@@ -348,7 +343,7 @@ def _signer(kind: str, key: str, options: dict[str, str]) -> Signer:
     if actual != kind:
         raise ValueError(f"a key has the type {actual}, and its line says {kind}")
     after, before = (_time(options.get(name)) for name in ("valid-after", "valid-before"))
-    return Signer(canonical_key(key), after, before)
+    return Signer(_canonical_key(key), after, before)
 
 
 def _time(text: str | None) -> datetime | None:

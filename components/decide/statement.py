@@ -114,9 +114,8 @@ def plain(words: str) -> str:
 def command(form: Statement, key: str = "~/.ssh/id_ed25519") -> str:
     """Return the shell command that makes and signs a statement, with OpenSSH and coreutils.
 
-    Args:
-        form: The question; the command sets the person's fields at its beginning.
-        key: The key's file, or its ``.pub`` where an agent holds it.
+    It sets the person's fields of ``form`` at its beginning. ``key`` is the key's file, or its
+    ``.pub`` where an agent holds it.
     """
     typed = ("approver", "at", "blame", "comment", "decision", "reason")
     line = replace(form, **dict.fromkeys(typed, "%s")).text

@@ -40,10 +40,7 @@ def proof_of(link: Link) -> Proof:
 def is_counted(link: Link, rules: ApprovalRules, starters: Iterable[str] = ()) -> bool:
     """Return whether a decision meets the current rules, whatever the rules were at its time.
 
-    Args:
-        link: An approval or a rejection.
-        rules: The current rules.
-        starters: The people who started the evidence's turns by hand.
+    ``starters`` are the people who started the evidence's turns by hand.
     """
     if STRENGTH[proof_of(link)] < STRENGTH[rules.proof]:
         return False
@@ -53,10 +50,8 @@ def is_counted(link: Link, rules: ApprovalRules, starters: Iterable[str] = ()) -
         return False
     if rules.refuse_starter and link.kind == "approve" and link.approver in set(starters):
         return False
-    return (
-        rules.proof != "signature"
-        or signature_objection(link, signers_of(rules, link.approver)) is None
-    )
+    signers = signers_of(rules, link.approver)
+    return rules.proof != "signature" or signature_objection(link, signers) is None
 
 
 def signers_of(rules: ApprovalRules, name: str) -> tuple[Signer, ...]:
@@ -66,12 +61,7 @@ def signers_of(rules: ApprovalRules, name: str) -> tuple[Signer, ...]:
 
 
 def signature_objection(link: Link, signers: Sequence[Signer]) -> str | None:
-    """Return why a decision's signature does not prove it; ``None`` if it does.
-
-    Args:
-        link: The decision.
-        signers: The approver's keys.
-    """
+    """Return why a decision's signature does not prove it; ``None`` if it does."""
     if link.document is None:
         return "has no signature any more: it was erased"
     signed = statement.split(link.document)
@@ -101,9 +91,8 @@ def signature_objection(link: Link, signers: Sequence[Signer]) -> str | None:
         for name, value in expected.items()
         if value is not None and getattr(signed_statement, name) != value
     ]
-    if not signed_statement.evidence.startswith(
-        body_value(link, "evidence") or link.evidence_digest
-    ):
+    evidence = body_value(link, "evidence") or link.evidence_digest
+    if not signed_statement.evidence.startswith(evidence):
         differing.append("evidence")
     return f"says another {', '.join(differing)} than was signed" if differing else None
 
@@ -177,13 +166,7 @@ def counted_approvals(
 def current_decision(
     links: Sequence[Link], rules: ApprovalRules, starters: Iterable[str] = ()
 ) -> Decision | None:
-    """Return the decision on an evidence; ``None`` while it is open. One rejection is final.
-
-    Args:
-        links: The links of the evidence, in order.
-        rules: The current rules; answers that do not meet them do not count.
-        starters: The people who started the evidence's turns by hand.
-    """
+    """Return the decision on an evidence; ``None`` while it is open. One rejection is final."""
     rejections = [
         link for link in valid_links(links) if link.kind == "reject" and is_counted(link, rules)
     ]
@@ -218,7 +201,8 @@ def first_uncommitted(links: Iterable[Link], log: HoldoutLog) -> Broken | None:
     by_place = {link.sequence: link for link in links}
     seals = {seal.decision: seal for seal in log.seals}
     looks = {look.decision: look for look in log.looks if look.decision is not None}
-    for place in sorted({*seals, *looks, *_committing(by_place)}):
+    committing = {at for at, link in by_place.items() if link.kind in ("sealed", "looked")}
+    for place in sorted({*seals, *looks, *committing}):
         if place in seals:
             problem = _differing(by_place.get(place), "sealed", seals[place])
         elif place in looks:
@@ -229,10 +213,6 @@ def first_uncommitted(links: Iterable[Link], log: HoldoutLog) -> Broken | None:
         if problem is not None:
             return Broken(place, problem)
     return _overspent(looks.values(), seals)
-
-
-def _committing(links: Mapping[int, Link]) -> list[int]:
-    return [place for place, link in links.items() if link.kind in ("sealed", "looked")]
 
 
 def _differing(link: Link | None, kind: str, row: SealedPolicy | HoldoutUse) -> str | None:
@@ -254,7 +234,6 @@ def _unsealed(look: HoldoutUse, seals: Mapping[int, SealedPolicy]) -> str | None
 
 
 def _overspent(looks: Iterable[HoldoutUse], seals: Mapping[int, SealedPolicy]) -> Broken | None:
-    """Return the look that exceeds a seal's alpha, if any."""
     ordered = sorted(looks, key=lambda look: (look.seal or 0, look.decision or 0))
     for seal, group in groupby(ordered, key=lambda look: look.seal or 0):
         spent = 0.0

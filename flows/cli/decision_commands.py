@@ -356,7 +356,7 @@ def _recorded_answers(flow_run_id: str) -> "list[Link]":
     from components.decide import decision_log
 
     with open_warehouse() as con:
-        return decision_log.links(con, decision_log.LinkFilter(flow_run_id=flow_run_id))
+        return decision_log.links(con, flow_run_id=flow_run_id)
 
 
 def _exit_on_decision_errors() -> AbstractContextManager[None]:

@@ -17,7 +17,6 @@ from components.decide import (
     validity,
 )
 from components.decide.approvers import Approver, Approving
-from components.decide.decision_log import LinkFilter
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -190,7 +189,7 @@ def test_guessing_codes_locks_the_name_for_a_day_and_no_other(con: Connection) -
 
 def test_answers_of_another_run_are_ignored(con: Connection) -> None:
     hear(con, YES, FOUR_EYES)
-    assert decision_log.links(con, LinkFilter(flow_run_id="run-2")) == []
+    assert decision_log.links(con, flow_run_id="run-2") == []
     assert record_answer.recorded(con, replace(QUESTION, flow_run_id="run-2")) is None
 
 

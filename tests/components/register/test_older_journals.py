@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.decide import decision_log
-from components.decide.decision_log import LinkFilter, LogEvent
+from components.decide.decision_log import LogEvent
 from components.register import journal, registry
 from components.register.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases
 from components.store import warehouse
@@ -208,6 +208,6 @@ def test_an_older_order_that_waits_for_the_warehouse_is_written_down(home: Setti
     (entry,) = champions.reconcile(home)
     assert (entry.step, entry.change.version) == ("done", "1")
     with warehouse.connect(home.warehouse) as con:
-        link = decision_log.links(con, LinkFilter(workload_id=name))[-1]
+        link = decision_log.links(con, workload_id=name)[-1]
     assert (link.kind, link.evidence_digest, link.approver) == ("rollback", "e2", "bob")
     assert journal.pending_workloads(home.locks) == []

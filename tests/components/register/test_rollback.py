@@ -8,7 +8,6 @@ from prefect.logging import disable_run_logger
 
 from components.dataset.freeze_snapshot import Snapshot
 from components.decide import chain, decision_log
-from components.decide.decision_log import LinkFilter
 from components.decide.decision_log import LogEvent as Decided
 from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
 from components.gate.judgement import Judgement
@@ -130,7 +129,7 @@ def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: S
     champions.roll_back(home, "told", None, by="bob", reason="wrong tools")
     with warehouse.connect(home.warehouse) as con:
         last = journal.list_changes(con, "told")[-1]
-        link = decision_log.links(con, LinkFilter(workload_id="told"))[-1]
+        link = decision_log.links(con, workload_id="told")[-1]
         assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
     change = last.change
     assert (last.step, change.kind, change.asked_by) == ("done", "rollback", "bob")

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from components.decide import decision_log
-from components.decide.decision_log import LinkFilter
 from components.register import champion_change, journal, registry, taint
 from components.register.champion_change import RollbackError
 from components.register.journal import Pending
@@ -165,6 +164,6 @@ def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Set
 
 def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
     with warehouse.connect(home.warehouse) as con:
-        links = decision_log.links(con, LinkFilter(workload_id=name))
+        links = decision_log.links(con, workload_id=name)
     said = [link for link in links if link.kind not in ("approve", "rules")]
     return [(link.kind, link.evidence_digest, link.approver) for link in said]
