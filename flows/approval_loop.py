@@ -1,6 +1,7 @@
 """Suspend a promotion and ask people until it is decided or its evidence is out of date."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -42,27 +43,17 @@ class StaleEvidenceError(RuntimeError):
 
 
 def require_fresh(evidence: Evidence, workload: Workload) -> None:
-    """Refuse a decision on evidence that is out of date.
-
-    Evidence that already made the champion passes: a crash came between the two.
-
-    Raises:
-        StaleEvidenceError: The champion, policy or holdout has changed, or data was erased.
-    """
+    """Raise ``StaleEvidenceError`` if evidence is out of date, unless it made the champion."""
     require_unerased(evidence)
     champion = registry.champion_version(evidence.subject.workload)
-    if champion is None or champion.evidence != evidence.digest:
+    if champion is None or champion.evidence != evidence.digest:  # else a crash came after it
         require_champion(evidence, champion)
         require_policy(evidence, workload)
         require_holdout(evidence)
 
 
 def require_champion(evidence: Evidence, champion: Version | None) -> None:
-    """Refuse evidence that compares with another champion than the current one.
-
-    Raises:
-        StaleEvidenceError: Another version became champion while this approval waited.
-    """
+    """Refuse evidence that compares with another champion than the current one."""
     now = champion.number if champion else "base"
     if now != evidence.subject.opponent:
         called = f"version {now}" if champion else "nobody, so the base answers"
@@ -73,11 +64,7 @@ def require_champion(evidence: Evidence, champion: Version | None) -> None:
 
 
 def require_policy(evidence: Evidence, workload: Workload) -> None:
-    """Refuse evidence that was judged by another policy than the workload file's current one.
-
-    Raises:
-        StaleEvidenceError: Something under ``gate`` was changed; the message lists it.
-    """
+    """Refuse evidence that was judged by another policy than the workload file's current one."""
     judged_by = evidence_folder.policy(evidence.folder)
     if changed := policy.changes(judged_by, workload.gate.model_dump(mode="json")):
         differences = "; ".join(changed)
@@ -88,11 +75,7 @@ def require_policy(evidence: Evidence, workload: Workload) -> None:
 
 
 def require_holdout(evidence: Evidence) -> None:
-    """Refuse evidence that was measured on another holdout than the newest snapshot has.
-
-    Raises:
-        StaleEvidenceError: The holdout has grown, or rows of it were erased.
-    """
+    """Refuse evidence that was measured on another holdout than the newest snapshot has."""
     root, subject = settings.load().snapshots, evidence.subject
     if not (root / folder_name(subject.workload)).exists():
         return
@@ -106,11 +89,7 @@ def require_holdout(evidence: Evidence) -> None:
 
 
 def require_unerased(evidence: Evidence) -> None:
-    """Refuse evidence whose outputs were made from rows erased since.
-
-    Raises:
-        StaleEvidenceError: An erasure tainted its snapshot, its adapter or a scorecard.
-    """
+    """Refuse evidence whose outputs were made from rows erased since."""
     subject = evidence.subject
     made_from = [
         evidence.digest,
@@ -140,8 +119,7 @@ def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
     return prefect_api.start("turn/turn", parameters, [approvals.workload_tag(workload)]).id
 
 
-PATIENCE_SECONDS = 30 * 24 * 3600
-"""How long an approval waits before Prefect fails the run; a later turn asks again."""
+PATIENCE_SECONDS = 30 * 24 * 3600  # before Prefect fails the run; a later turn asks again
 
 
 class GateInput(RunInput):
@@ -198,19 +176,12 @@ FORMS: Mapping[str, type[GateInput]] = {
 
 
 def ask_until_decided(brief: str, evidence: Evidence, workload: Workload) -> Decision:
-    """Suspend until enough people have answered; on resuming, Prefect returns the stored answer.
-
-    Raises:
-        StaleEvidenceError: The evidence went out of date before an answer came.
-    """
+    """Suspend until enough people have answered; on resuming, Prefect returns the stored answer."""
     rules = workload.approve.rules()
     while (decision := recorded_outcome(evidence.digest, rules)) is None:
         question = next_question(evidence)
-        text = (
-            form_header(question, evidence, workload)
-            + brief
-            + record_answer.card(evidence_reports.data_card(evidence))
-        )
+        card = record_answer.card(evidence_reports.data_card(evidence))
+        text = form_header(question, evidence, workload) + brief + card
         answer = wait_for_answer(question, text, workload)
         try:
             require_fresh(evidence, workload)
@@ -229,15 +200,8 @@ def wait_for_answer(question: Question, text: str, workload: Workload) -> TypedA
         key=approvals.gate_key(question.attempt),
         timeout=PATIENCE_SECONDS,
     )
-    return TypedAnswer(
-        decision=filled.decision,
-        approver=filled.approver.strip(),
-        comment=filled.comment,
-        code=filled.code if isinstance(filled, CodedInput) else "",
-        reason=filled.reason,
-        blame=filled.blame,
-        signature=filled.signature if isinstance(filled, SignedInput) else "",
-    )
+    answer = TypedAnswer(**filled.model_dump())
+    return replace(answer, approver=answer.approver.strip())
 
 
 @task(cache_policy=NO_CACHE)
@@ -248,11 +212,7 @@ def recorded_outcome(digest: str, rules: ApprovalRules) -> Decision | None:
 
 
 def require_decided(evidence: Evidence, workload: Workload) -> None:
-    """Refuse to act on approvals that fail the current rules; signatures are checked again.
-
-    Raises:
-        StaleEvidenceError: The rules, or the chain's contents, have changed since.
-    """
+    """Refuse to act on approvals that fail the current rules; signatures are checked again."""
     with warehouse.connect(settings.load().warehouse) as con:
         broken = chain.first_broken(decision_log.links(con), decision_log.read_head(con))
         decision = decision_log.decision_on(con, evidence.digest, workload.approve.rules())
@@ -285,9 +245,8 @@ def question_of_run(evidence: Evidence, attempt: int) -> Question:
 def form_header(question: Question, evidence: Evidence, workload: Workload) -> str:
     """Write the header above the brief: earlier decisions and answers, and links."""
     rules, sign = workload.approve.rules(), ""
-    proved = (
-        approver_keys.proof(evidence) if rules.proof == "signature" else ProofContext()
-    )  # before: it reads whole files
+    # Before the warehouse is opened, since it reads whole files.
+    proved = approver_keys.proof(evidence) if rules.proof == "signature" else ProofContext()
     with warehouse.connect(settings.load().warehouse) as con:
         if rules.proof == "signature":
             with warehouse.transaction(con):
@@ -323,14 +282,8 @@ def take_answer(
     with warehouse.connect(home.warehouse) as con:
         blamed = find_blamed(con, answer, evidence)
         link = record_answer.record(con, question, answer, rules, proved, blamed=blamed, now=at)
-    get_run_logger().info(
-        "decision %d: %s %s by %r on evidence %s",
-        link.sequence,
-        link.kind,
-        link.reason,
-        link.approver,
-        link.evidence_digest,
-    )
+    heard = (link.sequence, link.kind, link.reason, link.approver, link.evidence_digest)
+    get_run_logger().info("decision %d: %s %s by %r on evidence %s", *heard)
 
 
 def known_secret(home: Settings, listed: Approver) -> str | None:
@@ -357,10 +310,7 @@ def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> lis
 
 @task(cache_policy=NO_CACHE)
 def expire(question: Question, answer: TypedAnswer | None, message: str) -> None:
-    """Record once per promotion that its evidence is stale, and that ``answer`` came too late.
-
-    Earlier approvals of it no longer count.
-    """
+    """Record once that evidence is stale and ``answer`` too late; earlier approvals don't count."""
     with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
         links = decision_log.links(con, flow_run_id=question.flow_run_id)
         if any(link.kind == "lapsed" for link in links):

@@ -21,8 +21,7 @@ def gate_key(attempt: int) -> str:
     return GATE_KEY if attempt == 1 else f"{GATE_KEY}-{attempt}"
 
 
-UNDER_WAY = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED"]
-"""States of a promotion that has not ended."""
+UNDER_WAY = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED"]  # of a promotion
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +68,8 @@ class NotTakenError(ValueError):
 def answer_approval(flow_run_id: UUID, pause_key: str, answer: TypedAnswer) -> None:
     """Resume a waiting promotion with a decision, as the form in the UI does; idempotent.
 
-    The request is retried when the server dies before it has answered, and is then refused, since
-    the run no longer waits. So the answer stored in Prefect decides whether it was accepted.
-
-    Args:
-        flow_run_id: The promotion.
-        pause_key: What it waits for.
-        answer: The decision.
-
     Raises:
-        NotTakenError: The run does not wait, or its form has no such fields.
+        NotTakenError: The run does not wait for ``pause_key``, or its form has no such fields.
         httpx.HTTPStatusError: The server is in trouble.
     """
     proofs = ("code", "signature")
@@ -92,6 +83,8 @@ def answer_approval(flow_run_id: UUID, pause_key: str, answer: TypedAnswer) -> N
             raise
         why = error.response.text
         raise NotTakenError(f"answering flow run {flow_run_id}: {why}") from error
+    # A request that is retried, because the server died before it answered, is refused: the run no
+    # longer waits. The answer stored in Prefect decides whether it was accepted.
     if reply["status"] == "ACCEPT" or _stored_answer(flow_run_id, pause_key) == run_input:
         return
     why = (reply["details"] or {}).get("reason") or reply["status"].lower()
@@ -99,17 +92,12 @@ def answer_approval(flow_run_id: UUID, pause_key: str, answer: TypedAnswer) -> N
 
 
 def _stored_answer(flow_run_id: UUID, pause_key: str) -> Json:
-    """Read the answer stored in Prefect, or ``None``."""
     held = prefect_api.answer_held(flow_run_id, pause_key)
     return json.loads(held["value"]) if held else None
 
 
 def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
-    """Return when an answer was submitted: a resumed run may have waited for its worker.
-
-    Raises:
-        LookupError: Prefect has no answer.
-    """
+    """Return when an answer was submitted; a resumed run may have waited for its worker."""
     held = prefect_api.answer_held(flow_run_id, gate_key(attempt))
     if held is None or held["created"] is None:
         raise LookupError(

@@ -22,41 +22,17 @@ AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it 
 
 
 def roll_back(
-    home: Settings,
-    workload: str,
-    to: str | None,
-    *,
-    by: str,
-    reason: str,
-    flow_run_id: str = "",
-    code: str = "",
-    signature: str = "",
-    is_policy: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    home: Settings, order: Order, say: Callable[[str], None] = lambda _: None
 ) -> JournalEntry:
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
     It is proved as an approval is, and leads only to what the chain of decisions and the journal
     know as approved. The order is a link of the chain, written with the journal's first row. Where
-    others hold the warehouse, and names need no proof, the alias moves before that, and the row is
-    pending.
-
-    Args:
-        home: Where all lies.
-        workload: Whose champion.
-        to: A version's number; ``None`` for the one that is ``previous``.
-        by: Who orders it.
-        reason: Why.
-        flow_run_id: The flow run that does it, if any.
-        code: The one-time code of who orders it, where the rules require one.
-        signature: The signed statement, where they require that; see ``form``.
-        is_policy: The workload's own file orders it (``on_regression``); nobody has to prove it.
-        say: Called with what has been done while the warehouse is waited for.
-
-    Raises:
-        RollbackError: There is no version to go back to, not to that one, or nobody proved it.
+    others hold the warehouse, and names need no proof, the alias moves before that, the row is
+    pending, and ``say`` is called with what was done. An order that is refused, or leads to no such
+    version, raises ``RollbackError``.
     """
-    order = Order(workload, to, by, reason, code, signature, is_policy, flow_run_id)
+    workload = order.workload
     with journal.lock_champion(home.locks, workload):
         try:
             return _roll_back(home, order, AT_ONCE_SECONDS)
@@ -76,26 +52,20 @@ def roll_back(
         return last
 
 
-def rollback_form(
-    home: Settings, workload: str, to: str | None, *, by: str, reason: str
-) -> tuple[Statement, ApprovalRules]:
-    """Write what has to be signed for a rollback, but for its time, with the rules in force."""
-    order = Order(workload, to, by, reason)
+def rollback_form(home: Settings, order: Order) -> tuple[Statement, ApprovalRules]:
+    """Write the statement to sign for a rollback, without its time; return the rules, too."""
     with warehouse.connect(home.warehouse) as con:
-        rules = rollback_rules.in_force(home, con, workload)
+        rules = rollback_rules.in_force(home, con, order.workload)
         with warehouse.transaction(con):
-            under = decision_log.in_force(con, workload, rules, now=_now())
-        known = rollback_rules.champions(con, workload)
+            under = decision_log.in_force(con, order.workload, rules, now=_now())
+        known = rollback_rules.champions(con, order.workload)
     change = _plan(order, known)
     signing = rollback_rules.signing(home, change, rules)
     return rollback_rules.statement_of(change, signing, under.digest), rules
 
 
 def write_approved_versions(home: Settings, workload: str) -> None:
-    """Write what a rollback needs while others hold the warehouse, and show ``previous`` in MLflow.
-
-    Nothing reads that alias but people. The caller holds the workload's lock.
-    """
+    """Write the approved versions and repair ``previous``; the caller holds the workload's lock."""
     with warehouse.connect(home.warehouse) as con:
         rules = rollback_rules.in_force(home, con, workload)
         known = rollback_rules.champions(con, workload)
@@ -103,20 +73,17 @@ def write_approved_versions(home: Settings, workload: str) -> None:
         home.locks, workload, ApprovedVersions(known, is_open=rules == OPEN)
     )
     now, versions = registry.read_aliases(workload), registry.list_versions(workload)
+    # Only people read this alias.
     registry.put_alias(workload, PREVIOUS, champion_change.previous(now.champion, known, versions))
 
 
 def recover(
     home: Settings, workload: str, wait_seconds: float = PATIENCE_SECONDS
 ) -> list[JournalEntry]:
-    """Carry out again, or undo, what was interrupted of a workload, a pending rollback included.
+    """Finish or undo a workload's interrupted changes, a pending rollback included.
 
-    The caller holds the workload's lock.
-
-    Raises:
-        WarehouseBusyError: Others held the warehouse for longer than ``wait_seconds``; nothing was
-            done.
-        RollbackError: The chain of decisions does not hold.
+    The caller holds the workload's lock. ``WarehouseBusyError`` after ``wait_seconds``: nothing was
+    done. ``RollbackError``: the chain of decisions does not hold.
     """
     ended = _recover(home, workload, wait_seconds)
     if _append_pending(home, workload):
@@ -129,10 +96,7 @@ def recover(
 
 
 def reconcile(home: Settings) -> list[JournalEntry]:
-    """Recover every change of a champion that was interrupted; return how each ended.
-
-    A change whose process lives is left to it.
-    """
+    """Recover every interrupted change whose process is gone; return how each ended."""
     if not home.warehouse.exists():
         return []
     with warehouse.connect(home.warehouse) as con:
@@ -147,7 +111,7 @@ def reconcile(home: Settings) -> list[JournalEntry]:
 
 
 def chain_anchors() -> dict[str, str]:
-    """Read the links of the chain that MLflow's versions and runs name, by which of them does."""
+    """Return the chain's links that MLflow's versions and runs name, by version or run."""
     versions = {
         f"version {number} of {name} in MLflow": tags[registry.LINK_TAG]
         for name in registry.model_names()
@@ -160,16 +124,13 @@ def chain_anchors() -> dict[str, str]:
 
 
 def rolled_back(workload: str, adapter: str) -> str | None:
-    """Explain that an adapter was champion and was rolled back; ``None`` if it was not.
-
-    The same adapter is not asked about again, whatever it is measured against: the scores that won
-    it a person's approval are what turned out to be wrong.
-    """
+    """Explain that an adapter was champion and was rolled back; ``None`` if it was not."""
     with warehouse.connect(settings.load().warehouse) as con:
         entry = journal.rolled_back(con, workload, adapter)
     if entry is None:
         return None
     change = entry.change
+    # Whatever it is measured against now: the scores that won it an approval were wrong.
     return (
         f"adapter {adapter} was champion as version {change.champion_before} and was rolled back "
         f"by {change.asked_by} ({change.reason or 'no reason given'}); new data makes another "
@@ -179,14 +140,14 @@ def rolled_back(workload: str, adapter: str) -> str | None:
 
 
 def describe_change(entry: JournalEntry) -> str:
-    """Write in a line how a change that was interrupted ended."""
+    """Describe in a line how an interrupted change ended."""
     change = entry.change
     ended = "finished" if entry.step == "done" else "undone"
     return f"{change.workload_id}: {change.kind} {entry.number} {ended}: {entry.note}"
 
 
 def describe_rollback(entry: JournalEntry) -> str:
-    """Write in a line which version answers now, and where the next rollback leads."""
+    """Describe in a line which version answers now, and where the next rollback leads."""
     change = entry.change
     left = f"version {change.champion_before}" if change.champion_before else "no champion"
     previous = registry.read_aliases(change.workload_id).previous
@@ -198,16 +159,11 @@ def describe_rollback(entry: JournalEntry) -> str:
 
 
 def champion_journal(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> ChampionJournal:
-    """Return the journal of a home, which holds the warehouse for its rows only."""
+    """Return a home's journal; it holds the warehouse only while it writes a row."""
     return ChampionJournal(lambda: warehouse.connect(home.warehouse, wait_seconds), _now)
 
 
 def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntry:
-    """Do all of it; ``wait_seconds`` is how long to wait for the warehouse while nothing moves.
-
-    Raises:
-        WarehouseBusyError: Others held it for longer; the champion is as it was.
-    """
     workload = order.workload
     for ended in recover(home, workload, wait_seconds):
         meant = ended.change.kind == "rollback" and order.to in (None, ended.change.version)
@@ -249,19 +205,15 @@ def _plan(order: Order, known: Succession) -> ChampionChange:
 
 
 def _move_at_once(home: Settings, order: Order) -> str | None:
-    """Move the alias though others hold the warehouse; return the version that is champion.
-
-    ``None`` where that must wait: names need a proof, or ``previous`` is not known without the
-    warehouse. At most one order is pending.
-    """
+    """Move the alias while others hold the warehouse; ``None`` where that has to wait."""
     workload, now = order.workload, registry.read_aliases(order.workload).champion
     known = rollback_rules.read_approved(home.locks, workload)
     if known is None or not rollback_rules.needs_no_proof(home, workload, known):
-        return None
+        return None  # names need a proof
     pending = journal.read_pending(home.locks, workload)
     if pending is None:
         if order.to is None and now not in known.champions.before:
-            return None
+            return None  # only the warehouse knows ``previous``
         pending = Pending(_plan(order, known.champions), _now(), order.flow_run_id)
         journal.write_pending(home.locks, pending)
     version = pending.change.version
@@ -298,7 +250,7 @@ def _is_approved(home: Settings, con: Connection, change: ChampionChange) -> boo
 
 
 def _append_pending(home: Settings, workload: str) -> bool:
-    """Write a pending rollback into the chain and the journal; return whether there was one."""
+    """Write a pending rollback into chain and journal; return whether there was one."""
     pending = journal.read_pending(home.locks, workload)
     if pending is None:
         return False
@@ -328,7 +280,6 @@ def _left_evidence(change: ChampionChange) -> str:
 
 
 def _record(con: Connection, order: Pending, about: str, proved: Proved) -> None:
-    """Add the order to the chain, about the evidence of the champion that is left."""
     change = order.change
     event = LogEvent(
         kind="rollback",
@@ -345,9 +296,9 @@ def _record(con: Connection, order: Pending, about: str, proved: Proved) -> None
 
 
 def _anchor(home: Settings, change: ChampionChange) -> None:
-    """Name the chain's head on the champion that a rollback left, so that none is cut off it."""
     if change.kind != "rollback" or change.champion_before is None:
         return
+    # On the version that was left, so that cutting the order off the chain is detected.
     with warehouse.connect(home.warehouse) as con:
         head = decision_log.read_head(con)
     assert head is not None  # the order is in the chain

@@ -25,6 +25,7 @@ from components.store.warehouse import Connection
 from flows import approvals, champions, prefect_api, settings, workload_file
 from flows import workload_file as configs
 from flows.flow_runs import run_name
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload, WorkloadError
 
@@ -253,14 +254,8 @@ def _roll_back(workload: Workload, reason: str) -> None:
             "rollback/rollback", parameters, [approvals.workload_tag(workload.workload)]
         )
         return
-    champions.roll_back(
-        settings.load(),
-        workload.workload,
-        None,
-        by=REGRESSION_POLICY,
-        reason=reason,
-        is_policy=True,
-    )
+    order = Order(workload.workload, None, REGRESSION_POLICY, reason, is_policy=True)
+    champions.roll_back(settings.load(), order)
 
 
 def last_reported(path: Path) -> str | None:

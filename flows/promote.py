@@ -28,7 +28,6 @@ from flows import (
     settings,
     workload_file,
 )
-from flows import workload_file as configs
 from flows.approval_loop import StaleEvidenceError
 from flows.approvals import page_key
 from flows.flow_runs import run_name
@@ -41,10 +40,7 @@ class RolledBackError(RuntimeError):
 
 
 def register_version(workload: Workload, evidence: Evidence) -> Version:
-    """Register the adapter with its lineage and card; return the existing version if there is one.
-
-    It is served as it was evaluated, whatever the workload's file says now.
-    """
+    """Register the adapter with lineage and card, as it was evaluated, unless it is registered."""
     subject, home = evidence.subject, settings.load()
     if there := registry.version_of_evidence(subject.workload, evidence.digest):
         return there
@@ -76,29 +72,13 @@ def register_version(workload: Workload, evidence: Evidence) -> Version:
         )
 
 
-def register_challenger(workload: Workload, evidence: Evidence) -> Version:
-    """Register the adapter that a person will be asked about, as challenger."""
-    releases.require_bytes(settings.load(), evidence)
-    version = register_version(workload, evidence)
-    champion_change.set_challenger(version)
-    return version
-
-
 def make_champion(
     workload: Workload, evidence: Evidence, decision: Decision, still: Callable[[], None]
 ) -> Version:
     """Make the approved adapter the champion; idempotent, and resumed after a kill.
 
-    Args:
-        workload: Whose.
-        evidence: What was approved.
-        decision: By whom and why.
-        still: Raises if the approval no longer holds; called under the champion's lock.
-
-    Raises:
-        ChangedAdapterError: The adapter's bytes differ from the evidence's.
-        RolledBackError: It was champion before, and somebody has rolled it back.
-        SignatureError: The version's files at MLflow are not those that were registered.
+    ``still`` raises if the approval no longer holds; it is called under the champion's lock. Raises
+    ``ChangedAdapterError`` or ``SignatureError`` if files differ from what was approved.
     """
     home, name = settings.load(), evidence.subject.workload
     releases.require_bytes(home, evidence)
@@ -130,25 +110,11 @@ def make_champion(
     return crowned
 
 
-def tag_rejected(evidence: Evidence, decision: Decision) -> None:
-    """Tag the version as rejected, and clear the challenger alias."""
-    champion_change.reject(
-        evidence.subject.workload, evidence.digest, by=decision.approver, comment=decision.comment
-    )
-    _anchor(evidence, decision)
-
-
 def _anchor(evidence: Evidence, decision: Decision) -> None:
-    """Tag the version with the decision's link, so that cutting the chain off is detected."""
     name = evidence.subject.workload
     version = registry.version_of_evidence(name, evidence.digest)
-    if version is not None and decision.link:
+    if version is not None and decision.link:  # so that cutting the chain off is detected
         registry.tag_version(name, version.number, {registry.LINK_TAG: decision.link})
-
-
-def clear_challenger_of(evidence: Evidence) -> None:
-    """Clear the challenger alias of evidence that is no longer pending."""
-    champion_change.clear_challenger(evidence.subject.workload, evidence.digest)
 
 
 class ForeignEvidenceError(ValueError):
@@ -169,10 +135,6 @@ def promote(
         evidence: Its digest.
         config: Of runs that an older version started: the workload's file.
         evidence_folder: Of those: the evidence's folder, instead of the first two.
-
-    Raises:
-        ForeignEvidenceError: The evidence is not this home's, or the file not the workload's.
-        StaleEvidenceError: The evidence is out of date; a turn was started.
     """
     home = settings.load()
     own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)
@@ -184,7 +146,7 @@ def promote(
             return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
         version = promote_task(rules, own_evidence, decision)
     except StaleEvidenceError as error:
-        clear_challenger_of(own_evidence)
+        champion_change.clear_challenger(rules.workload, own_evidence.digest)
         approval_loop.expire(approval_loop.question_of_run(own_evidence, 0), None, str(error))
         file = home_workloads.require(home, rules.workload)
         started = approval_loop.start_fresh_turn(str(file), rules.workload, str(error))
@@ -196,17 +158,7 @@ def promote(
 
 
 def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
-    """Read the evidence that a promotion is about, from this home and nowhere else.
-
-    Args:
-        home: Where it must lie.
-        workload: Whose it is.
-        digest: Its digest.
-        folder: Its folder, as older versions name it.
-
-    Raises:
-        ForeignEvidenceError: It lies elsewhere, or is another workload's.
-    """
+    """Read evidence of this home; ``folder`` is how older versions name it."""
     root = home.evidence.resolve()
     path = (Path(folder) if folder else root / workload / digest).resolve()
     if len(path.parts) != len(root.parts) + 2 or path.parent.parent != root:
@@ -226,39 +178,24 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
 
 
 def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:
-    """Return the workload that the evidence's turn froze, with the current rules of its file.
-
-    If that turn froze none, the workload's current file is frozen now.
-
-    Raises:
-        ForeignEvidenceError: The run names another file, or one of another workload.
-        RecordChangedError: The frozen workload is another one than the evidence refers to.
-        WorkloadFileError: This home knows no file of the workload, and nothing was frozen of it.
-    """
+    """Return the workload that the evidence's turn froze, with the current rules of its file."""
     frozen = workload_file.of_evidence(home.turns, evidence)
     if config or frozen is None:
         file = rules_file(home, evidence, config)
         if frozen is None:
-            frozen = configs.read_workload(file)
+            frozen = workload_file.read_workload(file)  # an older version's turn froze none
             workload_file.adopt(home.turns, evidence, frozen)
     return workload_file.in_force(home, frozen)
 
 
 def rules_file(home: Settings, evidence: Evidence, config: str) -> Path:
-    """Find the file whose rules hold: the workload's own in this home.
-
-    A run that waits since before this home knew its workloads' files brings its own, once.
-
-    Raises:
-        ForeignEvidenceError: The run names another file, or one of another workload.
-        WorkloadFileError: This home knows no file of the workload.
-    """
+    """Find the file whose rules hold: the workload's own in this home."""
     workload = evidence.subject.workload
     known = home_workloads.find(home, workload)
-    if known is None and config and is_from_before(home):
+    if known is None and config and is_from_before(home):  # it brings its own file, once
         home_workloads.require_unserved(home, Path(config))
         with workload_file.silent_about(home, Path(config)):
-            named = configs.read_workload(Path(config)).workload
+            named = workload_file.read_workload(Path(config)).workload
         if named == workload:
             home_workloads.adopt(home, workload, Path(config))
         known = home_workloads.find(home, workload)
@@ -267,7 +204,7 @@ def rules_file(home: Settings, evidence: Evidence, config: str) -> Path:
         raise ForeignEvidenceError(
             f"promoting {workload} by the rules of {config}: this home's file of it is {file}"
         )
-    named = configs.read_workload(file).workload
+    named = workload_file.read_workload(file).workload
     if named != workload:
         raise ForeignEvidenceError(
             f"promoting {workload} by the rules of {file}: it describes {named}"
@@ -286,11 +223,7 @@ def is_from_before(home: Settings) -> bool:
 
 
 def decide_or_reread(evidence: Evidence, workload: Workload) -> Decision:
-    """Show the evidence and return the earlier or new decision on it.
-
-    Raises:
-        StaleEvidenceError: Its data was erased, or an answer came too late.
-    """
+    """Show the evidence and return the earlier or new decision on it."""
     approval_loop.require_unerased(evidence)
     brief = (evidence.folder / evidence_folder.BRIEF).read_text()
     publish_page(brief, evidence.digest, workload.workload)
@@ -311,16 +244,14 @@ def publish_page(page: str, digest: str, workload: str) -> str:
 
 @task
 def challenge_task(workload: Workload, evidence: Evidence) -> None:
-    """Register the adapter as challenger."""
-    register_challenger(workload, evidence)
+    """Register the adapter that a person will be asked about, as challenger."""
+    releases.require_bytes(settings.load(), evidence)
+    champion_change.set_challenger(register_version(workload, evidence))
 
 
 @task
 def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> registry.Version:
-    """Make the challenger champion; idempotent, and resumed after a kill.
-
-    The decision is checked against the current rules under the champion's lock.
-    """
+    """Make the challenger champion, if the decision holds under the current rules."""
 
     def still() -> None:
         approval_loop.require_fresh(evidence, workload)
@@ -331,5 +262,8 @@ def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> 
 
 @task
 def reject_task(evidence: Evidence, decision: Decision) -> None:
-    """Tag the version as rejected."""
-    tag_rejected(evidence, decision)
+    """Tag the version as rejected, and clear the challenger alias."""
+    champion_change.reject(
+        evidence.subject.workload, evidence.digest, by=decision.approver, comment=decision.comment
+    )
+    _anchor(evidence, decision)

@@ -1,7 +1,7 @@
 """Sign released versions, and compare MLflow's versions with the chain of decisions."""
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +24,8 @@ from components.store.manifest import AdapterManifest, folder_digest
 from components.store.warehouse import Connection
 from flows.settings import Settings
 
+# A version's copy has these of its own: scores that came later, and the served base's name.
 KEPT_APART = {"README.md", "manifest.json", "adapter_config.json"}
-"""What a version's copy of its adapter has of its own: scores that came later, and the base's name
-where it is served."""
 
 
 class NotApprovedError(ValueError):
@@ -39,10 +38,10 @@ class ChangedAdapterError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStatus:
-    """How MLflow's versions of a workload stand to the chain of decisions.
+    """How MLflow's versions of a workload compare with the chain of decisions.
 
-    ``objections`` say what differs; ``unsigned`` which versions are of an older home and have no
-    signature; ``verified`` counts those whose every byte was compared.
+    ``unsigned`` are versions of an older home, without a signature; ``verified`` counts those whose
+    every byte was compared.
     """
 
     objections: tuple[str, ...]
@@ -52,10 +51,7 @@ class ReleaseStatus:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the home knows of a workload: its chain, its changes of champion, what was erased.
-
-    ``pending`` is a rollback that was carried out and is not in the journal yet.
-    """
+    """What the home knows of a workload; ``pending`` is a rollback that is not journalled yet."""
 
     links: Sequence[Link]
     changes: Sequence[JournalEntry]
@@ -63,33 +59,36 @@ class Books:
     pending: Pending | None
 
     @property
+    def _done(self) -> list[ChampionChange]:
+        return [entry.change for entry in self.changes if entry.step == "done"]
+
+    @property
     def last(self) -> ChampionChange | None:
         """The last change of the champion that came to its end."""
-        done = [one.change for one in self.changes if one.step == "done"]
-        return done[-1] if done else None
+        return self._done[-1] if self._done else None
 
     @property
     def under_way(self) -> set[str | None]:
         """The versions that a change which has no end may have left the alias on."""
-        changes = [one.change for one in self.changes if one.step == "intended"]
-        versions = {one.champion_before for one in changes} | {one.version for one in changes}
+        changes = [entry.change for entry in self.changes if entry.step == "intended"]
+        versions = {number for made in changes for number in (made.champion_before, made.version)}
         return versions | ({self.pending.change.version} if self.pending else set())
 
     @property
     def promoted(self) -> dict[str, ChampionChange]:
         """The promotions that made versions champion, by the version's number."""
-        done = [one.change for one in self.changes if one.step == "done"]
-        return {one.version: one for one in done if one.kind == "promotion" and one.version}
+        promotions = [change for change in self._done if change.kind == "promotion"]
+        return {change.version: change for change in promotions if change.version}
 
     @property
     def approved(self) -> frozenset[str]:
         """The evidence that somebody has approved."""
-        return frozenset(one.evidence_digest for one in self.links if one.kind == "approve")
+        return frozenset(link.evidence_digest for link in self.links if link.kind == "approve")
 
     def release_of(self, version: str) -> ReleaseRecord | None:
         """Return the newest release of a version; ``None`` if an older home registered it."""
-        releases = [_release(link) for link in self.links if link.kind == logged_model.RELEASE_KIND]
-        return next((one for one in reversed(releases) if one and one.version == version), None)
+        releases = [logged_model.release_of(asdict(link)) for link in reversed(self.links)]
+        return next((made for made in releases if made and made.version == version), None)
 
 
 def folder_signer(home: Settings) -> Callable[[Path], None]:
@@ -103,11 +102,7 @@ def public_key(home: Settings) -> Path:
 
 
 def require_bytes(home: Settings, evidence: Evidence) -> None:
-    """Refuse an adapter that was changed after the evidence on it was made.
-
-    Raises:
-        ChangedAdapterError: It was.
-    """
+    """Refuse an adapter that was changed after the evidence on it was made."""
     expected = evidence.subject.adapter_bytes
     if not expected:  # evidence of an older version; its manifest is held against the files
         return
@@ -121,14 +116,12 @@ def require_bytes(home: Settings, evidence: Evidence) -> None:
 
 
 def release_version(home: Settings, version: Version, evidence: Evidence) -> None:
-    """Enter the digest of an approved version's files into the chain, and sign them with that.
+    """Enter the digest of an approved version's files into the chain, and sign them; idempotent.
 
     A version that an older release registered, unsigned or with code that this one may not load,
-    gets new files from the adapter whose bytes the evidence binds. Idempotent.
-
-    Raises:
-        SignatureError: The version's files are not those that were registered.
-        ChangedAdapterError: They, or the home's adapter, are not those that were approved.
+    gets new files from the adapter whose bytes the evidence binds. Raises ``SignatureError`` if the
+    files are not those that were registered, ``ChangedAdapterError`` if not those that were
+    approved.
     """
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = registry.download_version(version.name, version.number, Path(scratch) / "fetched")
@@ -142,12 +135,13 @@ def release_version(home: Settings, version: Version, evidence: Evidence) -> Non
         else:
             is_older = True
         if is_older:
-            folder = _rewrite_version(home, version, evidence.subject, Path(scratch) / "rewritten")
+            folder = Path(scratch) / "rewritten"
+            _rewrite_version(home, version, evidence.subject, folder)
         _require_same_adapter(home, folder, evidence)
         files = logged_model.files_digest(folder)
         with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
             links = _entered(con, version, evidence.digest, files)
-        _write_record(folder / logged_model.RECORD_FILE, links)
+        write_record(folder, links)
         folder_signer(home)(folder)
         registry.upload_files(version.name, version.number, folder)
         again = registry.download_version(version.name, version.number, Path(scratch) / "again")
@@ -162,9 +156,9 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
     # A change that was made meanwhile is no attack.
     meanwhile = {before.last.version} if before.last and before.last != books.last else set()
     objections = _of_alias(books, workload, now.champion, before.under_way | meanwhile)
-    objections += [said for one in versions for said in _of_tags(books, one)]
+    objections += [objection for version in versions for objection in _of_tags(books, version)]
     unsigned, verified = list[str](), 0
-    numbered = {one.number: one for one in versions}
+    numbered = {version.number: version for version in versions}
     objections += _of_previous(books, numbered.get(now.previous or ""))
     for alias, number in ((CHAMPION, now.champion), (PREVIOUS, now.previous)):
         if number is None or number not in numbered:
@@ -180,11 +174,7 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
 
 
 def require_champion(home: Settings, workload: str) -> Version | None:
-    """Return the champion once its alias, its tags and its every byte agree with the chain.
-
-    Raises:
-        NotApprovedError: One of them does not; nothing of it was loaded.
-    """
+    """Return the champion if its alias, tags and every byte agree with the chain."""
     champion = registry.champion_version(workload)
     if champion is None:
         return None
@@ -195,11 +185,7 @@ def require_champion(home: Settings, workload: str) -> Version | None:
 
 
 def require_version(home: Settings, version: Version) -> None:
-    """Refuse a version that does not agree with the chain, whichever alias it has.
-
-    Raises:
-        NotApprovedError: It does not; nothing of it was loaded.
-    """
+    """Refuse a version that does not agree with the chain, whichever alias it has."""
     books = _books(home, version.name)
     objections = _of_tags(books, version)
     try:
@@ -221,19 +207,16 @@ def is_unsigned(home: Settings, version: Version) -> bool:
 
 
 def sign_older(home: Settings, workload: str) -> str | None:
-    """Sign a champion that an older release registered, if its evidence binds its bytes.
+    """Sign a champion without objections that an older release registered, or whose code is older.
 
-    A signed one is signed again if the code in it is of an older release. Return its number;
-    ``None`` if nothing was signed. The caller has found no objection to the champion.
+    Return its number; ``None`` if nothing was signed, or if its evidence does not bind its bytes.
     """
     champion = registry.champion_version(workload)
     if champion is None or not (is_unsigned(home, champion) or _runs_older_code(champion)):
         return None
     folder = home.evidence / workload / champion.evidence
-    if (
-        not manifest.is_finished(folder)
-        or not (evidence := evidence_folder.read(folder)).subject.adapter_bytes
-    ):
+    evidence = evidence_folder.read(folder) if manifest.is_finished(folder) else None
+    if evidence is None or not evidence.subject.adapter_bytes:
         return None
     require_bytes(home, evidence)
     release_version(home, champion, evidence)
@@ -249,27 +232,24 @@ def _runs_older_code(version: Version) -> bool:
 
 def record_of(home: Settings, workload: str, digest: str) -> list[Link]:
     """Return the chain's links on an evidence up to its newest release; empty before one."""
-    links = [one for one in _books(home, workload).links if one.evidence_digest == digest]
+    links = [link for link in _books(home, workload).links if link.evidence_digest == digest]
     while links and links[-1].kind != logged_model.RELEASE_KIND:
         links.pop()
     return links
 
 
 def write_record(folder: Path, links: Sequence[Link]) -> None:
-    """Write the record of a decision into the exported folder."""
-    _write_record(folder / logged_model.RECORD_FILE, links)
+    """Write the record of a decision into a folder of model files."""
+    lines = [
+        logged_model.record_line(link.sequence, link.digest, chain.content(link)) for link in links
+    ]
+    (folder / logged_model.RECORD_FILE).write_text("".join(lines))
 
 
 def serving_parameters(
     home: Settings, subject: EvidenceSubject, made: AdapterManifest
 ) -> ServingParameters:
-    """Return how an adapter is served: as it was trained and evaluated.
-
-    Args:
-        home: Where its scorecard is.
-        subject: What the evidence is about.
-        made: The adapter's manifest.
-    """
+    """Return how an adapter is served: as it was trained and evaluated."""
     card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
     evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
     return ServingParameters(
@@ -288,8 +268,8 @@ def _books(home: Settings, workload: str) -> Books:
     with warehouse.connect(home.warehouse) as con:
         links = decision_log.links(con, workload_id=workload)
         changes = journal.list_changes(con, workload)
-        adapters = {one.change.adapter_key for one in changes}
-        tainted = {one for one in adapters if ledger.erasure_of(con, [one])}
+        adapters = {entry.change.adapter_key for entry in changes}
+        tainted = {key for key in adapters if ledger.erasure_of(con, [key])}
     return Books(links, changes, frozenset(tainted), pending)
 
 
@@ -325,7 +305,6 @@ def _of_previous(books: Books, previous: Version | None) -> list[str]:
 
 
 def _of_tags(books: Books, version: Version) -> list[str]:
-    """List the tags of a version that the chain does not bear out."""
     name = f"version {version.number} of {version.name}"
     promotion = books.promoted.get(version.number)
     objections: list[str] = []
@@ -359,12 +338,7 @@ def _of_tags(books: Books, version: Version) -> list[str]:
 
 
 def _verify(home: Settings, books: Books, version: Version) -> None:
-    """Compare all files of a version at MLflow with what the chain says of them.
-
-    Raises:
-        UnsignedError: An older home registered it, and it has no signature.
-        SignatureError: A file differs, or the signature is missing or another's.
-    """
+    """Compare all files of a version with the chain; ``UnsignedError`` for an older home's."""
     released = books.release_of(version.number)
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = registry.download_version(version.name, version.number, Path(scratch))
@@ -382,7 +356,6 @@ def _verify(home: Settings, books: Books, version: Version) -> None:
 
 
 def _is_released(home: Settings, folder: Path, version: Version) -> bool:
-    """Return whether a version's files are already released, according to the chain."""
     try:
         model_signature.verify(folder, public_key(home))
         record = logged_model.require_decided(folder)
@@ -393,17 +366,14 @@ def _is_released(home: Settings, folder: Path, version: Version) -> bool:
 
 def _rewrite_version(
     home: Settings, version: Version, subject: EvidenceSubject, folder: Path
-) -> Path:
-    """Write the files of a version that an older home registered from the approved adapter."""
+) -> None:
     adapter = home.adapters / subject.workload / subject.adapter
     how = serving_parameters(home, subject, AdapterManifest.read_untouched(adapter))
     model_id = registry.logged_model_id(version.name, version.number)
     logged_model.save_model_files(folder, adapter, how, version.run_id, model_id)
-    return folder
 
 
 def _require_same_adapter(home: Settings, folder: Path, evidence: Evidence) -> None:
-    """Refuse files of a version that are not those of the adapter that the evidence binds."""
     approved = home.adapters / evidence.subject.workload / evidence.subject.adapter
     copy = folder / "artifacts" / evidence.subject.adapter
     if folder_digest(copy, KEPT_APART) != folder_digest(approved, KEPT_APART):
@@ -429,22 +399,3 @@ def _entered(con: Connection, version: Version, digest: str, files: str) -> list
         )
         links.append(decision_log.append_event(con, event))
     return links
-
-
-def _write_record(path: Path, links: Sequence[Link]) -> None:
-    lines = [
-        logged_model.record_line(one.sequence, one.digest, chain.content(one)) for one in links
-    ]
-    path.write_text("".join(lines))
-
-
-def _release(link: Link) -> ReleaseRecord | None:
-    return logged_model.release_of(
-        {
-            "kind": link.kind,
-            "sequence": link.sequence,
-            "workload_id": link.workload_id,
-            "evidence_digest": link.evidence_digest,
-            "body": link.body,
-        }
-    )

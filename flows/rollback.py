@@ -7,6 +7,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows import champions, settings
+from flows.rollback_rules import Order
 
 UNNAMED = "somebody in the Prefect UI"  # the default for ``by``: Prefect knows no users
 
@@ -40,18 +41,17 @@ def rollback(
 def roll_back_task(
     workload: str, to: str, by: str, reason: str, code: str = "", signature: str = ""
 ) -> str:
-    """Change the aliases, each step written down; say what was done."""
-    entry = champions.roll_back(
-        settings.load(),
+    """Roll back, each step written down; return a summary."""
+    order = Order(
         workload,
         to.strip() or None,
-        by=by.strip() or UNNAMED,
-        reason=reason,
-        flow_run_id=str(flow_run.id or ""),
+        by.strip() or UNNAMED,
+        reason,
         code=code,
         signature=signature,
-        say=get_run_logger().info,
+        flow_run_id=str(flow_run.id or ""),
     )
+    entry = champions.roll_back(settings.load(), order, get_run_logger().info)
     summary = champions.describe_rollback(entry)
     get_run_logger().info(summary)
     return summary

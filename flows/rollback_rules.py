@@ -1,8 +1,8 @@
-"""A workload's champions, in a file that can be read while others hold the warehouse.
+"""The rules of rollbacks, and a workload's approved versions in a file of the home.
 
-It is written from the journal and the chain of decisions after every change of a champion. It lies
-in the home, where no server writes, and holds no names. A rollback based on it is checked against
-the chain later.
+The file can be read while others hold the warehouse. It is written from the journal and the chain
+of decisions after every change of a champion, lies where no server writes, and holds no names. A
+rollback based on it is checked against the chain later.
 """
 
 import json
@@ -39,7 +39,7 @@ class ApprovedVersions:
 
 
 def write_approved(folder: Path, workload: str, known: ApprovedVersions) -> None:
-    """Write it; the caller holds the workload's lock."""
+    """Write the approved versions; the caller holds the workload's lock."""
     folder.mkdir(parents=True, exist_ok=True)
     champions = known.champions
     content = {
@@ -52,7 +52,7 @@ def write_approved(folder: Path, workload: str, known: ApprovedVersions) -> None
 
 
 def read_approved(folder: Path, workload: str) -> ApprovedVersions | None:
-    """Read it; ``None`` before a champion changed under a version that writes it."""
+    """Read the approved versions; ``None`` before a version that writes them has run."""
     path = _approved_file(folder, workload)
     if not path.exists():
         return None
@@ -105,10 +105,7 @@ class Proved:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What an order's proof is checked against, besides the change: digests and the code's secret.
-
-    They are computed from files, before the warehouse is opened.
-    """
+    """What an order's proof is checked against: digests of files, and the code's secret."""
 
     evidence: str
     adapter: str
@@ -162,11 +159,8 @@ def in_force(home: Settings, con: Connection, workload: str) -> ApprovalRules:
 def champions(con: Connection, workload: str) -> Succession:
     """Read a workload's champions, and which of them became champion on approved evidence.
 
-    Both come from the warehouse: the journal names the versions, the chain of decisions, which is
-    recomputed here, the evidence. No tag in MLflow is read.
-
-    Raises:
-        RollbackError: The chain does not hold.
+    The journal names the versions, the chain of decisions, which is recomputed here, the evidence;
+    no tag in MLflow is read. Raises ``RollbackError`` if the chain does not hold.
     """
     links = decision_log.links(con)
     if broken := chain.first_broken(links, decision_log.read_head(con)):
@@ -209,11 +203,7 @@ def statement_of(change: ChampionChange, signing: Signing, rules_digest: str) ->
 def prove(
     con: Connection, change: ChampionChange, order: Order, rules: ApprovalRules, signing: Signing
 ) -> Proved:
-    """Check an order against the rules, in the transaction that writes it.
-
-    Raises:
-        RefusedOrderError: It is not proved.
-    """
+    """Check an order in the transaction that writes it, or raise ``RefusedOrderError``."""
     now = datetime.now(UTC)
     under = decision_log.in_force(con, change.workload_id, rules, now=now)
     expected = statement_of(change, signing, under.digest)
@@ -266,7 +256,6 @@ def _question(change: ChampionChange) -> str:
 
 
 def _secret(home: Settings, workload: str, rules: ApprovalRules, name: str) -> str | None:
-    """Find the secret of a person's codes; ``None`` for one that can't be used."""
     if rules.proof != "code" or rules.find(name) is None:
         return None
     try:

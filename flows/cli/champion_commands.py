@@ -1,6 +1,7 @@
 """`flywheel rollback`, `lineage` and `starts`: the history of a champion and of turns."""
 
 import getpass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,22 +65,13 @@ def rollback(
     home = settings.load()
     with exit_on(LookupError, RollbackError, approver_keys.SigningError, code=1):
         lookup.require_mlflow(home, f"rolling back {workload}")
-        signature = ""
+        order = rollback_rules.Order(workload, to, by, reason, code)
         if rollback_rules.is_signed(home, workload):
-            form, rules = champions.rollback_form(home, workload, to, by=by, reason=reason)
-            signature = (
-                approver_keys.sign_statement(form, rules, key) if rules.proof == "signature" else ""
-            )
-        entry = champions.roll_back(
-            home,
-            workload,
-            to,
-            by=by,
-            reason=reason,
-            code=code,
-            signature=signature,
-            say=_print_line,
-        )
+            form, rules = champions.rollback_form(home, order)
+            if rules.proof == "signature":
+                signature = approver_keys.sign_statement(form, rules, key)
+                order = replace(order, signature=signature)
+        entry = champions.roll_back(home, order, _print_line)
     _print_line(champions.describe_rollback(entry))
 
 

@@ -19,6 +19,7 @@ from components.register import journal, registry
 from components.schema import Json
 from components.store import counters, warehouse
 from flows import champions, sources
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support import logs, tiny
 from tests.support.versions import crowned
@@ -83,7 +84,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
 
     def roll_back(number: int) -> None:
         to = "1" if number % 2 == 0 else "2"
-        champions.roll_back(home, "other", to, by="bob", reason=f"for the {number}. time")
+        champions.roll_back(home, Order("other", to, "bob", f"for the {number}. time"))
         assert registry.read_aliases("other").champion == to
 
     def collect(number: int) -> None:

@@ -18,6 +18,7 @@ from components.register.champion_change import RollbackError
 from components.register.journal import ChampionChange
 from components.store import warehouse
 from flows import approver_keys, champions, home_workloads
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support import ssh
 from tests.support.versions import NOW, ask, crowned, say_yes
@@ -50,13 +51,13 @@ def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Setti
     ask("forged", 3)
     forge("forged", "3", decision="approve", approver="ann")
     with pytest.raises(RollbackError, match="nobody has approved it according to the chain"):
-        champions.roll_back(home, "forged", "3", by="eve", reason="")
+        champions.roll_back(home, Order("forged", "3", "eve", ""))
     forge("forged", "3", evidence="e1")  # that of a version which was approved
     with pytest.raises(RollbackError, match="nobody has approved it"):
-        champions.roll_back(home, "forged", "3", by="eve", reason="")
+        champions.roll_back(home, Order("forged", "3", "eve", ""))
     assert registry.read_aliases("forged").champion == "2"
     registry.put_alias("forged", registry.PREVIOUS, "3")  # a rollback reads the journal, not this
-    assert champions.roll_back(home, "forged", None, by="bob", reason="rude").step == "done"
+    assert champions.roll_back(home, Order("forged", None, "bob", "rude")).step == "done"
     assert registry.read_aliases("forged").champion == "1"
 
 
@@ -119,18 +120,18 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
 
     for by, said in (("ada", "a signature is required"), ("eve", "this name is not on the list")):
         with pytest.raises(RollbackError, match=said):
-            champions.roll_back(home, "signs", None, by=by, reason="rude")
-    form, found = champions.rollback_form(home, "signs", None, by="ada", reason="rude")
+            champions.roll_back(home, Order("signs", None, by, "rude"))
+    form, found = champions.rollback_form(home, Order("signs", None, "ada", "rude"))
     assert found == rules
     forged = approver_keys.sign_statement(form, rules, other)
     with pytest.raises(RollbackError, match="a key that the rules do not list"):
-        champions.roll_back(home, "signs", None, by="ada", reason="rude", signature=forged)
+        champions.roll_back(home, Order("signs", None, "ada", "rude", signature=forged))
     assert registry.read_aliases("signs").champion == "2"
 
     made = approver_keys.sign_statement(form, rules, key)
     with pytest.raises(RollbackError, match="for something else"):
-        champions.roll_back(home, "signs", None, by="ada", reason="kind", signature=made)
-    champions.roll_back(home, "signs", None, by="ada", reason="rude", signature=made)
+        champions.roll_back(home, Order("signs", None, "ada", "kind", signature=made))
+    champions.roll_back(home, Order("signs", None, "ada", "rude", signature=made))
     assert registry.read_aliases("signs").champion == "1"
     with warehouse.connect(home.warehouse) as con:
         links = decision_log.links(con)

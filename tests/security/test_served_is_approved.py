@@ -43,6 +43,7 @@ from components.store.manifest import folder_digest
 from flows import adapters, champions, maintenance, promote, releases
 from flows.adapters import ExportRequest
 from flows.cli import main
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import adapter_folders, cards, tiny
@@ -85,7 +86,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         snapshot = adapter_folders.snapshot(root / "5af1")
         for number in (1, 2, 3):
             found = adapted(served, base, snapshot, number)
-            promote.register_challenger(workload, found)
+            promote.challenge_task.fn(workload, found)
             if number < 3:
                 approve(served, found)
         yield served
@@ -280,9 +281,9 @@ def test_maintenance_puts_previous_back_in_its_place(served: Served) -> None:
 
 
 def test_a_rollback_is_no_attack(served: Served) -> None:
-    champions.roll_back(served.home, NAME, None, by="bob", reason="rude")
+    champions.roll_back(served.home, Order(NAME, None, "bob", "rude"))
     assert releases.release_status(served.home, NAME).objections == ()
-    champions.roll_back(served.home, NAME, "2", by="bob", reason="it was the network")
+    champions.roll_back(served.home, Order(NAME, "2", "bob", "it was the network"))
     assert releases.release_status(served.home, NAME).objections == ()
 
 

@@ -16,6 +16,7 @@ from components.register.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases
 from components.store import warehouse
 from components.store.warehouse import Connection
 from flows import champions
+from flows.rollback_rules import Order
 from flows.settings import Settings
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
@@ -168,7 +169,7 @@ def test_an_older_promotion_that_was_undone_stays_undone(home: Settings) -> None
     promote(home, "older-undone", 3, "intended", "registered", "undone")
     assert champions.reconcile(home) == []
     assert changes(home, "older-undone")[-1] == (3, "undone", "3")
-    entry = champions.roll_back(home, "older-undone", None, by="bob", reason="rude")
+    entry = champions.roll_back(home, Order("older-undone", None, "bob", "rude"))
     assert (entry.change.version, entry.change.champion_before) == ("1", "2")
 
 

@@ -55,10 +55,10 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
 
     changed = replace(found, subject=replace(subject, adapter_bytes="0" * 64))
     with pytest.raises(releases.ChangedAdapterError, match="its bytes have the digest"):
-        promote.register_challenger(workload, changed)
+        promote.challenge_task.fn(workload, changed)
     adapter = folder_digest(home.adapters / NAME / "ada9")
     found = replace(found, subject=replace(subject, adapter_bytes=adapter))
-    promote.register_challenger(workload, found)
+    promote.challenge_task.fn(workload, found)
     assert registry.read_aliases(NAME) == Aliases(challenger="1")
     kept = MlflowClient().get_model_version(NAME, "1")
     made_from = {

@@ -17,6 +17,7 @@ from components.register.registry import Aliases
 from components.store import warehouse
 from flows import champions, promote, rollback_rules, turn
 from flows import rollback as rolling
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support.versions import NOW, approve, ask, ask_with_files, crowned, decide, workload
 
@@ -26,7 +27,7 @@ def test_a_version_is_challenger_from_the_question_to_the_answer(
 ) -> None:
     found = ask("asked", 1)
     assert registry.read_aliases("asked") == Aliases(challenger="1")
-    promote.tag_rejected(found, decide("asked", 1, "reject"))
+    promote.reject_task.fn(found, decide("asked", 1, "reject"))
     assert registry.read_aliases("asked") == Aliases()
     assert registry.version_numbered("asked", "1").decision == "reject"
     approve("asked", 2, base_model)
@@ -36,7 +37,7 @@ def test_a_version_is_challenger_from_the_question_to_the_answer(
 def test_a_newer_challenger_keeps_its_alias_when_the_older_is_decided_on() -> None:
     older = ask("newer", 1)
     ask("newer", 2)
-    promote.clear_challenger_of(older)
+    champion_change.clear_challenger("newer", older.digest)
     assert registry.read_aliases("newer").challenger == "2"
 
 
@@ -49,22 +50,22 @@ def test_a_challenger_trained_on_erased_rows_loses_its_alias() -> None:
 def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: Settings) -> None:
     crowned("further", 3, home)
     assert registry.read_aliases("further") == Aliases(champion="3", previous="2")
-    first = champions.roll_back(home, "further", None, by="bob", reason="rude")
+    first = champions.roll_back(home, Order("further", None, "bob", "rude"))
     assert registry.read_aliases("further") == Aliases(champion="2", previous="1")
     assert champions.describe_rollback(first) == (
         "further: from version 3 back to version 2, adapter a2; version 1 is before it"
     )
-    champions.roll_back(home, "further", None, by="bob", reason="rude, too")
+    champions.roll_back(home, Order("further", None, "bob", "rude, too"))
     assert registry.read_aliases("further") == Aliases(champion="1", previous=None)
     with pytest.raises(RollbackError, match="no version is `previous`; --to goes back to any of 2"):
-        champions.roll_back(home, "further", None, by="bob", reason="")
+        champions.roll_back(home, Order("further", None, "bob", ""))
 
 
 def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     crowned("back", 2, home)
-    champions.roll_back(home, "back", None, by="bob", reason="slow")
+    champions.roll_back(home, Order("back", None, "bob", "slow"))
     assert registry.version_numbered("back", "2").rolled_back == "to version 1 by bob: slow"
-    champions.roll_back(home, "back", "2", by="bob", reason="it was the network")
+    champions.roll_back(home, Order("back", "2", "bob", "it was the network"))
     assert registry.read_aliases("back") == Aliases(champion="2", previous=None)
     assert registry.version_numbered("back", "2").rolled_back == ""
     assert champions.rolled_back("back", "a2") is None
@@ -87,8 +88,8 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
         if decision.decision == "approve":
             promote.make_champion(made, found, decision, lambda: None)
         else:
-            promote.tag_rejected(found, decision)
-    champions.roll_back(home, "named", None, by="bob", reason="rude")
+            promote.reject_task.fn(found, decision)
+    champions.roll_back(home, Order("named", None, "bob", "rude"))
     anchors = {
         place: text for place, text in champions.chain_anchors().items() if "of named" in place
     }
@@ -108,7 +109,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
 def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Settings) -> None:
     crowned("refused", 2, home)
     ask("refused", 3)
-    promote.tag_rejected(ask("refused", 4), decide("refused", 4, "reject"))
+    promote.reject_task.fn(ask("refused", 4), decide("refused", 4, "reject"))
     taint.flag_tainted("refused", {"a1"}, "c1")
     before = registry.read_aliases("refused")
     for to, said in (
@@ -120,13 +121,13 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
         (None, r"erased \(certificate c1\)"),
     ):
         with pytest.raises(RollbackError, match=said):
-            champions.roll_back(home, "refused", to, by="bob", reason="")
+            champions.roll_back(home, Order("refused", to, "bob", ""))
     assert registry.read_aliases("refused") == before
 
 
 def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: Settings) -> None:
     crowned("told", 2, home)
-    champions.roll_back(home, "told", None, by="bob", reason="wrong tools")
+    champions.roll_back(home, Order("told", None, "bob", "wrong tools"))
     with warehouse.connect(home.warehouse) as con:
         last = journal.list_changes(con, "told")[-1]
         link = decision_log.links(con, workload_id="told")[-1]
@@ -149,7 +150,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
         "again", versions, "3", known, None, by="bob", reason="rude"
     )
     champions.champion_journal(home).intend(change)
-    champions.roll_back(home, "again", None, by="bob", reason="rude")
+    champions.roll_back(home, Order("again", None, "bob", "rude"))
     assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
 
 
@@ -158,7 +159,7 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
 ) -> None:
     made = workload("once", base_model)
     crowned("once", 2, home)
-    champions.roll_back(home, "once", None, by="bob", reason="rude")
+    champions.roll_back(home, Order("once", None, "bob", "rude"))
     snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {}, {"train": 1, "holdout": 1}, 1)
     with disable_run_logger():
         ended = turn.conclude_turn(made, snapshot, Path("a2"), {}, TurnReference("t1", "w1"))
@@ -218,7 +219,7 @@ def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
 
 def test_a_lone_surrogate_in_an_order_is_replaced(home: Settings) -> None:
     crowned("halved", 2, home)
-    entry = champions.roll_back(home, "halved", None, by="bob\ud83d", reason="rude\udc00")
+    entry = champions.roll_back(home, Order("halved", None, "bob\ud83d", "rude\udc00"))
     assert (entry.change.asked_by, entry.change.reason) == ("bob\ufffd", "rude\ufffd")
     assert (
         registry.version_numbered("halved", "2").rolled_back

@@ -19,6 +19,7 @@ from components.register.journal import Pending
 from components.register.registry import CHAMPION, Aliases
 from components.store import warehouse
 from flows import champions, rollback_rules
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support.forking import PROCESSES
 from tests.support.versions import NOW, crowned
@@ -56,7 +57,7 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follow
     said: list[str] = []
 
     def order() -> None:
-        champions.roll_back(home, "urgent", None, by="bob", reason="rude", say=said.append)
+        champions.roll_back(home, Order("urgent", None, "bob", "rude"), said.append)
 
     with warehouse_held(home) as let_go:
         ordering = threading.Thread(target=order)
@@ -90,7 +91,7 @@ def test_a_rollback_that_was_killed_while_it_waited_for_the_warehouse_is_written
 
 
 def _order(home: Settings, name: str) -> None:
-    champions.roll_back(home, name, None, by="bob", reason="rude")
+    champions.roll_back(home, Order(name, None, "bob", "rude"))
 
 
 def pending(home: Settings, name: str, ordered_at: datetime = NOW) -> Pending:
@@ -159,7 +160,7 @@ def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Set
     )
     journal.write_pending(home.locks, Pending(change, NOW, ""))
     with warehouse_held(home), pytest.raises(RollbackError, match="to version 1 is not written"):
-        champions.roll_back(home, "other", "2", by="bob", reason="rude")
+        champions.roll_back(home, Order("other", "2", "bob", "rude"))
 
 
 def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:

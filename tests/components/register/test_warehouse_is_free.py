@@ -15,6 +15,7 @@ import pytest
 from components.register import registry
 from components.store import warehouse
 from flows import champions, promote
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support.forking import PROCESSES
 from tests.support.versions import ask_with_files, crowned, decide, say_yes, workload
@@ -74,7 +75,7 @@ def share_waited(home: Settings, act: Callable[[], object]) -> float:
 
 def test_nobody_waits_for_a_rollback_that_waits_for_mlflow(home: Settings) -> None:
     crowned("free", 2, home)
-    back = partial(champions.roll_back, home, "free", None, by="bob", reason="rude")
+    back = partial(champions.roll_back, home, Order("free", None, "bob", "rude"))
     assert share_waited(home, back) < 0.5
     assert registry.read_aliases("free").champion == "1"
 
