@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 from components.chat import chat_templates
 from components.dataset import snapshot_figures
 from components.export import copy_adapter, model_card
-from components.export.model_card import AdapterScores
 from components.gate import evidence_folder
 from components.models import base as bases
 from components.models import device, model_signature
@@ -32,17 +31,9 @@ def finish_adapter(
     *,
     now: datetime,
 ) -> None:
-    """Name the base as it is served, write the card, and last the manifest.
+    """Name the base as it is served, write the card, and last the manifest with ``body``.
 
-    Args:
-        workload: The workload that it was trained for.
-        snapshot: What it was trained on.
-        adapter: Its folder, with PEFT's files and the example of a prompt.
-        body: What the training's own record of it says.
-        now: When it was finished (UTC).
-
-    Raises:
-        ValueError: It holds other than safetensors.
+    ``body`` is the training's record. ``ValueError``: the folder holds more than safetensors.
     """
     copy_adapter.require_safe(adapter)
     copy_adapter.name_base(adapter, workload.base_name)
@@ -66,25 +57,19 @@ def finish_adapter(
     manifest.write(adapter, kind="adapter", now=now, body=made)
 
 
-def scores_of_adapter(home: Settings, workload: str, key: str) -> AdapterScores | None:
-    """Find what was measured of an adapter so far."""
-    return model_card.newest_scores(key, (home.scorecards / workload).glob("*"))
-
-
 def copy_finished(home: Settings, adapter: Path, to: Path, *, served_as: str | None = None) -> Path:
-    """Copy a finished adapter with a card that has its scores of now.
+    """Copy a finished, unchanged adapter with a card that has its current scores."""
+    text = _card(home, adapter, served_as, "peft")
+    return copy_adapter.copy_adapter(adapter, to, card=text, served_as=served_as)
 
-    Raises:
-        FileNotFoundError: It is unfinished.
-        ValueError: It is not as it was finished.
-    """
+
+def _card(home: Settings, adapter: Path, served_as: str | None, kind: model_card.Kind) -> str:
     made = AdapterManifest.read(adapter)
     config = copy_adapter.adapter_config(adapter)
     if served_as is not None:
         config["base_model_name_or_path"] = served_as
-    scores = scores_of_adapter(home, made.workload, made.key)
-    text = model_card.write_card(made, config, scores, "peft")
-    return copy_adapter.copy_adapter(adapter, to, card=text, served_as=served_as)
+    scores = model_card.newest_scores(made.key, (home.scorecards / made.workload).glob("*"))
+    return model_card.write_card(made, config, scores, kind)
 
 
 def card_text(adapter: Path) -> str:
@@ -98,10 +83,10 @@ Form: TypeAlias = Literal["merged", "peft", "nim", "gguf"]
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """Which adapter, in which form, where to.
+    """Which adapter to export, in which form, where to.
 
     ``adapter`` is a key's beginning and ``version`` a registered number; the champion if both are
-    missing. ``served_as`` is what the copy says its base is called.
+    missing. ``served_as`` is the base's name in the copy.
     """
 
     workload: str
@@ -114,7 +99,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The adapter's key, and what a person should know of the export; empty if nothing."""
+    """The adapter's key, and what a person should know of the export, if anything."""
 
     key: str
     warning: str = ""
@@ -123,14 +108,14 @@ class Exported:
 def export_adapter(home: Settings, request: ExportRequest) -> Exported:
     """Write the export, all of it or nothing, signed by this installation.
 
-    Of a registered version the record of the decision is in it. NIM's folder takes nothing but
-    adapters, so its signature lies beside it, as ``<folder>.sig``.
+    The export of a registered version holds the record of the decision. NIM's folder takes nothing
+    but adapters, so its signature lies next to it, as ``<folder>.sig``.
 
     Raises:
         NotApprovedError: The version is not what was approved.
         ChangedAdapterError: The adapter is not the one that was approved.
         LookupError: There is no such adapter or version, or rows behind it were erased.
-        FileExistsError: Something is there already.
+        FileExistsError: The folder exists already.
         ValueError: The adapter can't have that form, or it or its base was changed.
     """
     if request.to.exists() and (not request.to.is_dir() or any(request.to.iterdir())):
@@ -192,42 +177,26 @@ def _write_export(
 
         to.mkdir(parents=True)
         gguf_lora.write(adapter, _base_of_export(made), to / f"{name}.gguf")
-        _write_card(home, request, adapter, made, to, "gguf")
     else:
         from components.export import merged_model  # noqa: PLC0415 - loads torch
 
         merged_model.write(adapter, _base_of_export(made), to)
-        _write_card(home, request, adapter, made, to, "merged")
-
-
-def _write_card(
-    home: Settings,
-    request: ExportRequest,
-    adapter: Path,
-    made: AdapterManifest,
-    to: Path,
-    kind: model_card.Kind,
-) -> None:
-    config = copy_adapter.adapter_config(adapter)
-    if request.served_as is not None:
-        config["base_model_name_or_path"] = request.served_as
-    scores = scores_of_adapter(home, request.workload, made.key)
-    (to / copy_adapter.CARD).write_text(model_card.write_card(made, config, scores, kind))
+    if request.form in ("gguf", "merged"):
+        card = _card(home, adapter, request.served_as, request.form)
+        (to / copy_adapter.CARD).write_text(card)
 
 
 def _adapter_folder(home: Settings, request: ExportRequest, version: Version | None) -> Path:
-    """Find the adapter's folder."""
     root = home.adapters / request.workload
     key = version.adapter if version is not None else request.adapter
-    folders = [one for one in sorted(root.glob(f"{key}*")) if manifest.is_finished(one)]
+    folders = [path for path in sorted(root.glob(f"{key}*")) if manifest.is_finished(path)]
     if len(folders) != 1:
-        names = ", ".join(one.name for one in folders) or "none"
+        names = ", ".join(folder.name for folder in folders) or "none"
         raise LookupError(f"looking up adapter {key}: expected one, found {names} in {root}")
     return folders[0]
 
 
 def _registered(home: Settings, request: ExportRequest) -> Version:
-    """Find the version, and hold it and its adapter against what was approved."""
     lookup.require_mlflow(home, f"looking up {request.workload}", "--adapter KEY needs none")
     if request.version is not None:
         version = registry.version_numbered(request.workload, request.version)
@@ -243,7 +212,6 @@ def _registered(home: Settings, request: ExportRequest) -> Version:
 
 
 def _require_unerased(home: Settings, made: AdapterManifest) -> None:
-    """Refuse an adapter that learned from rows that somebody has had erased since."""
     if not home.warehouse.exists():
         return
     with warehouse.connect(home.warehouse) as con:
@@ -267,11 +235,6 @@ def _require_unbound(request: ExportRequest, made: AdapterManifest) -> None:
 
 
 def _base_of_export(made: AdapterManifest) -> Path:
-    """Find the base that the adapter was trained on, unchanged.
-
-    Raises:
-        ValueError: It is not there, or another one is.
-    """
     folder = made.base_path
     actual = bases.content_hash(folder) if folder and folder.is_dir() else "nothing"
     if folder is None or actual != made.base:

@@ -17,16 +17,7 @@ from flows.stack import health
 
 
 def require_mlflow(home: Settings, doing: str, otherwise: str = "") -> None:
-    """Require a running MLflow.
-
-    Args:
-        home: Where it is.
-        doing: The refused action, for the error.
-        otherwise: An alternative without MLflow, for the error.
-
-    Raises:
-        LookupError: It does not answer.
-    """
+    """Raise ``LookupError`` unless MLflow answers; ``otherwise`` names a way without it."""
     if not health.mlflow_answers(home):
         hint = f", and {otherwise}" if otherwise else ""
         raise LookupError(
@@ -35,11 +26,7 @@ def require_mlflow(home: Settings, doing: str, otherwise: str = "") -> None:
 
 
 def find_version(workload: str, name: str) -> Version:
-    """Find a version by its number, or by its alias.
-
-    Raises:
-        LookupError: There is none.
-    """
+    """Find a version by its number, or by its alias."""
     if name.isdigit():
         return registry.version_numbered(workload, name)
     version = registry.aliased_version(workload, name)
@@ -71,26 +58,19 @@ class ScorecardPair:
 def find_scorecards(home: Settings, workload: str, first: str, second: str) -> ScorecardPair:
     """Find the newest comparable scorecards of two models.
 
-    Args:
-        home: Where scorecards lie.
-        workload: Whose.
-        first: ``base``, ``champion``, ``previous``, a version's number, or the beginning of an
-            adapter's or a scorecard's key.
-        second: Likewise.
-
-    Raises:
-        LookupError: There is no such model, or it has no scorecard.
-        IncomparableError: No scorecards of the two are comparable.
+    A model is ``base``, ``champion``, ``previous``, a version's number, or the beginning of an
+    adapter's or a scorecard's key. ``LookupError``: there is no such model, or it has no scorecard.
     """
     records = _records(home.scorecards / workload)
     ours, theirs = (_records_of_model(workload, records, model, home) for model in (first, second))
-    pairs = {task: _alike(ours, theirs, task) for task in sorted(_tasks(ours) & _tasks(theirs))}
+    tasks = {mine.task for mine in ours.values()} & {its.task for its in theirs.values()}
+    pairs = {task: _alike(ours, theirs, task) for task in sorted(tasks)}
     comparable = {task: pair for task, pair in pairs.items() if pair is not None}
     mine, its = comparable.get(HOLDOUT) or (_newest(ours), _newest(theirs))
     if mine == its:
         raise IncomparableError(f"comparing {first} with {second}: both are scorecard {mine.name}")
     if reasons := incomparable(read_scorecard(mine), read_scorecard(its)):
-        differences = "; ".join(_reason_with_names(one, first, second) for one in reasons)
+        differences = "; ".join(_reason_with_names(reason, first, second) for reason in reasons)
         raise IncomparableError(f"comparing {first} with {second} of {workload}: {differences}")
     return ScorecardPair(
         {task: read_scorecard(pair[0]) for task, pair in comparable.items()},
@@ -99,23 +79,21 @@ def find_scorecards(home: Settings, workload: str, first: str, second: str) -> S
 
 
 def _records(root: Path) -> Records:
-    """Read the manifests of a workload's scorecards, newest first.
-
-    Skips the validation side: a model tuned on it says little about other requests.
-    """
+    """Read the manifests of a workload's scorecards, newest first."""
     folders = [folder for folder in root.glob("*") if manifest.is_finished(folder)]
-    records = {folder: ScorecardManifest.read(folder) for folder in folders}
-    # Without a task it is too old.
-    records = {one: r for one, r in records.items() if r.task not in ("", VALIDATION)}
-    newest = sorted(records, key=lambda folder: records[folder].age, reverse=True)
-    return {one: records[one] for one in newest}
+    records = [(folder, ScorecardManifest.read(folder)) for folder in folders]
+    records.sort(key=lambda pair: pair[1].age, reverse=True)
+    # Without a task it is too old; a model tuned on the validation side says little of other
+    # requests.
+    return {folder: record for folder, record in records if record.task not in ("", VALIDATION)}
 
 
 def _records_of_model(workload: str, records: Records, model: str, home: Settings) -> Records:
     if model == "base":
         matching = {folder: record for folder, record in records.items() if record.adapter is None}
     elif model in registry.ALIASES or (model.isdigit() and len(model) < SHORTEST):
-        key = _adapter_of_version(workload, model, home).adapter
+        require_mlflow(home, f"looking up {model} of {workload}", "an adapter's key needs none")
+        key = find_version(workload, model).adapter
         matching = {folder: record for folder, record in records.items() if record.adapter == key}
     else:
         matching = _keyed(records, model)
@@ -144,16 +122,6 @@ def _keyed(records: Records, prefix: str) -> Records:
     }
 
 
-def _adapter_of_version(workload: str, name: str, home: Settings) -> registry.Version:
-    looking = f"looking up {name} of {workload}"
-    require_mlflow(home, looking, "an adapter's key needs none")
-    return find_version(workload, name)
-
-
-def _tasks(records: Records) -> set[str]:
-    return {record.task for record in records.values()}
-
-
 def _alike(ours: Records, theirs: Records, task: str) -> tuple[Path, Path] | None:
     """Return the newest two distinct scorecards of a task with equal conditions."""
     for one, mine in ours.items():
@@ -165,29 +133,18 @@ def _alike(ours: Records, theirs: Records, task: str) -> tuple[Path, Path] | Non
 
 
 def _newest(records: Records) -> Path:
-    """Return the newest holdout scorecard, or else the newest of any task."""
-    of_holdout = [one for one, record in records.items() if record.task == HOLDOUT]
+    of_holdout = [folder for folder, record in records.items() if record.task == HOLDOUT]
     return [*of_holdout, *records][0]
 
 
 def _reason_with_names(reason: str, first: str, second: str) -> str:
-    """Replace challenger and opponent by the two models' names in a sentence."""
     for role, name in (("challenger", first), ("opponent", second)):
         reason = reason.replace(f"the {role}", name)
     return reason
 
 
 def trace_version(home: Settings, workload: str, name: str) -> Ancestry:
-    """Trace a version's lineage.
-
-    Args:
-        home: Where the outputs are.
-        workload: Whose.
-        name: A version's number, or an alias.
-
-    Raises:
-        LookupError: MLflow does not answer, or has no such version.
-    """
+    """Trace the lineage of a version, named by its number or an alias."""
     require_mlflow(home, f"looking up {name} of {workload}")
     version = find_version(workload, name)
     kinds = (home.evidence, home.scorecards, home.adapters, home.snapshots)

@@ -11,8 +11,7 @@ from typing import Literal
 
 HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
 
-PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
-"""The variables that name servers elsewhere, as Prefect and MLflow themselves read them."""
+PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"  # as both read them: servers elsewhere
 
 GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares the home
 
@@ -27,9 +26,18 @@ class SettingsError(ValueError):
 class Servers:
     """Prefect and MLflow where this home's stack does not run them."""
 
-    prefect_api: str
-    """Ends in ``/api``."""
+    prefect_api: str  # ends in ``/api``
     mlflow: str
+
+
+class _Place:
+    """A file or folder of a home, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, settings: "Settings", _: type) -> Path:
+        return settings.home / self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,128 +47,41 @@ class Settings:
     home: Path
     prefect_port: int
     mlflow_port: int
-    processes: int | None = None
-    """How many processes train together; one for each GPU if not given, and one without a GPU."""
-    flow_hours: float = 24.0
-    """How long a flow run may compute before it is cancelled (``flows.maintenance``)."""
-    metrics_port: int | None = None
-    """Where the stack shows its figures to Prometheus; nowhere if not given."""
-    log_format: Literal["text", "json"] = "text"
-    """How the stack's logs are written: as the services print them, or a JSON object a line."""
-    elsewhere: "Servers | None" = None
-    """The servers that somebody else runs; ``None`` where they are the home's own stack."""
-    group: str | None = None
-    """The group that ``flywheel up`` gives the home to; its owner's alone if not given."""
+    processes: int | None = None  # of one training; unset: one for each GPU, or one
+    flow_hours: float = 24.0  # that a run may compute before ``flows.maintenance`` cancels it
+    metrics_port: int | None = None  # where the stack shows its figures to Prometheus
+    log_format: Literal["text", "json"] = "text"  # as the services print, or a JSON object a line
+    elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
+    group: str | None = None  # that ``flywheel up`` gives the home to; unset: its owner alone
 
-    @property
-    def warehouse(self) -> Path:
-        """The DuckDB file."""
-        return self.home / "warehouse.duckdb"
-
-    @property
-    def spool(self) -> Path:
-        """What the receiver took and collect has not loaded yet."""
-        return self.home / "spool"
-
-    @property
-    def archive(self) -> Path:
-        """Old rows that retention took out of the warehouse, as Parquet."""
-        return self.home / "archive"
-
-    @property
-    def tokens(self) -> Path:
-        """Who may send to the receiver, as hashes."""
-        return self.home / "tokens.json"
-
-    @property
-    def approvers(self) -> Path:
-        """The secrets of approvers' one-time codes, a file each, for their owner's eyes only."""
-        return self.home / "approvers"
-
-    @property
-    def keys(self) -> Path:
-        """The key that this installation signs versions and exports with, and its public key."""
-        return self.home / "keys"
-
-    @property
-    def models(self) -> Path:
-        """Base models, and what else is downloaded once."""
-        return self.home / "models"
-
-    @property
-    def snapshots(self) -> Path:
-        """Frozen datasets, ``<workload>/<key>``."""
-        return self.home / "snapshots"
-
-    @property
-    def adapters(self) -> Path:
-        """Trained adapters, ``<workload>/<key>``."""
-        return self.home / "adapters"
-
-    @property
-    def scorecards(self) -> Path:
-        """What evaluations measured, ``<workload>/<key>``."""
-        return self.home / "scorecards"
-
-    @property
-    def evidence(self) -> Path:
-        """What people are asked to approve, ``<workload>/<key>``."""
-        return self.home / "evidence"
-
-    @property
-    def turns(self) -> Path:
-        """What each turn did, ``<workload>/<flow run id>``."""
-        return self.home / "turns"
-
-    @property
-    def jobs(self) -> Path:
-        """Specification, log and progress of each training and evaluation, ``<kind>-<key>``."""
-        return self.home / "jobs"
-
-    @property
-    def gpus(self) -> Path:
-        """A lock for each GPU, held by the job that uses it."""
-        return self.home / "gpus"
-
-    @property
-    def locks(self) -> Path:
-        """A lock for each workload, held by whoever changes its champion."""
-        return self.home / "locks"
-
-    @property
-    def certificates(self) -> Path:
-        """What was erased, and proof that nothing is left of it; without personal data."""
-        return self.home / "certificates"
-
-    @property
-    def workloads(self) -> Path:
-        """One YAML file for each workload that runs on a schedule."""
-        return self.home / "workloads"
-
-    @property
-    def monitor(self) -> Path:
-        """How each workload stands: a page, its picture, and the figures for Prometheus."""
-        return self.home / "monitor"
-
-    @property
-    def logs(self) -> Path:
-        """One log file for each service of the stack."""
-        return self.home / "logs"
-
-    @property
-    def scratch(self) -> Path:
-        """What the stack's processes write for a moment; nobody else's, so it can be emptied."""
-        return self.home / "tmp"
-
-    @property
-    def prefect_home(self) -> Path:
-        """Prefect's own folder: its database and the persisted results."""
-        return self.home / "prefect"
-
-    @property
-    def mlflow_home(self) -> Path:
-        """MLflow's own folder: its database and the artifacts."""
-        return self.home / "mlflow"
+    warehouse = _Place("warehouse.duckdb")  # the DuckDB file
+    spool = _Place("spool")  # what the receiver took and collect has not loaded yet
+    archive = _Place("archive")  # old rows that retention took out of the warehouse, as Parquet
+    tokens = _Place("tokens.json")  # who may send to the receiver, as hashes
+    # The secrets of approvers' one-time codes, a file each, for their owner's eyes only:
+    approvers = _Place("approvers")
+    # The key that this installation signs versions and exports with, and its public key:
+    keys = _Place("keys")
+    models = _Place("models")  # base models, and what else is downloaded once
+    snapshots = _Place("snapshots")  # frozen datasets, ``<workload>/<key>``
+    adapters = _Place("adapters")  # trained adapters, ``<workload>/<key>``
+    scorecards = _Place("scorecards")  # what evaluations measured, ``<workload>/<key>``
+    evidence = _Place("evidence")  # what people are asked to approve, ``<workload>/<key>``
+    turns = _Place("turns")  # what each turn did, ``<workload>/<flow run id>``
+    # Specification, log and progress of each training and evaluation, ``<kind>-<key>``:
+    jobs = _Place("jobs")
+    gpus = _Place("gpus")  # a lock for each GPU, held by the job that uses it
+    locks = _Place("locks")  # a lock for each workload, held by whoever changes its champion
+    # What was erased, and proof that nothing is left of it; without personal data:
+    certificates = _Place("certificates")
+    workloads = _Place("workloads")  # one YAML file for each workload that runs on a schedule
+    # How each workload stands: a page, its picture, and the figures for Prometheus:
+    monitor = _Place("monitor")
+    logs = _Place("logs")  # one log file for each service of the stack
+    # What the stack's processes write for a moment; nobody else's, so it can be emptied:
+    scratch = _Place("tmp")
+    prefect_home = _Place("prefect")  # Prefect's own folder: its database and the persisted results
+    mlflow_home = _Place("mlflow")  # MLflow's own folder: its database and the artifacts
 
     @property
     def prefect_url(self) -> str:
@@ -190,17 +111,11 @@ class Settings:
 
 
 def load(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read ``FLYWHEEL_HOME`` and its like, and where the servers are.
+    """Read the ``FLYWHEEL_`` variables, and where the servers are.
 
-    ``FLYWHEEL_PREFECT_PORT``, ``_MLFLOW_PORT``, ``_PROCESSES``, ``_FLOW_HOURS`` and
-    ``_HOME_GROUP`` are read, too.
     Where ``PREFECT_API_URL`` names another server than that of the home's own stack, both servers
-    are somebody else's, and ``MLFLOW_TRACKING_URI`` names the other one.
-
-    Raises:
-        SettingsError: A port is not a number from 1 to 65535, both are the same, the processes
-            are not a number from 1 up, the hours are not a number above 0, or one server is
-            elsewhere and the other one is not named.
+    are somebody else's, and ``MLFLOW_TRACKING_URI`` names the other one. ``SettingsError`` says
+    which variable is wrong.
     """
     settings = Settings(
         home=Path(env.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser().absolute(),
@@ -209,7 +124,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         processes=_processes(env),
         flow_hours=_hours(env),
         log_format=_log_format(env),
-        metrics_port=_metrics_port(env),
+        metrics_port=_port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None,
         group=env.get(GROUP) or None,
     )
     if settings.prefect_port == settings.mlflow_port:
@@ -252,10 +167,6 @@ def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:
     if text not in ("text", "json"):
         raise SettingsError(f"FLYWHEEL_LOG_FORMAT is {text!r}; expected text or json")
     return text
-
-
-def _metrics_port(env: Mapping[str, str]) -> int | None:
-    return _port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None
 
 
 def _processes(env: Mapping[str, str]) -> int | None:

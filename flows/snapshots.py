@@ -25,11 +25,7 @@ from flows.workload_file import Workload
 
 
 def find_snapshot(root: Path, name: str) -> Path:
-    """Find a snapshot by its folder or a key prefix.
-
-    Raises:
-        LookupError: There is none, or there are several.
-    """
+    """Find a snapshot by its folder or a key prefix; ``LookupError`` unless it is the only one."""
     if manifest.is_finished(Path(name)):
         return Path(name)
     keys = [path for path in sorted(root.glob("*/*")) if path.name.startswith(name)]
@@ -41,11 +37,7 @@ def find_snapshot(root: Path, name: str) -> Path:
 
 
 def newest_snapshot(root: Path, workload_id: str) -> Path:
-    """Find the snapshot of a workload that was frozen last.
-
-    Raises:
-        LookupError: It has none.
-    """
+    """Find the snapshot of a workload that was frozen last; ``LookupError`` if it has none."""
     folders = (root / folder_name(workload_id)).glob("*")
     snapshots = [path for path in folders if manifest.is_finished(path)]
     if not snapshots:
@@ -58,8 +50,7 @@ def newest_snapshot(root: Path, workload_id: str) -> Path:
 
 LEAD = 0.1  # a holdout that can't show a lead this large is too small to judge most challengers
 
-ATTEMPTS = 3
-"""Erasures and retention are rare; three of them during one workload's curations are a mistake."""
+ATTEMPTS = 3  # erasures and retention are rare: three during curations are a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +63,7 @@ class RuleLoss:
 
 @dataclass(frozen=True, slots=True)
 class FrozenWorkload:
-    """The result of curating a workload.
-
-    ``snapshot`` is ``None`` while a person is asked whether the rules in ``lost`` are right.
-    """
+    """A curated workload; ``snapshot`` is ``None`` while a person is asked about ``lost``."""
 
     tally: CurationTally
     snapshot: Snapshot | None
@@ -107,11 +95,7 @@ def freeze_workload(
 ) -> FrozenWorkload:
     """Judge every interaction, then write the snapshot unless an equal one exists.
 
-    Args:
-        workload: The workload.
-        home: Where the warehouse and the snapshots are.
-        now: When it is done (UTC).
-        ask: Freeze nothing while a person is asked about a rule that dropped too much.
+    With ``ask``, nothing is frozen while a person is asked about a rule that dropped too much.
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
@@ -131,10 +115,7 @@ def freeze_workload(
 def curated_copy(
     workload: Workload, home: Settings, *, now: datetime
 ) -> Generator[tuple[WorkingCopy, CurationTally]]:
-    """Judge every interaction in a copy of the workload's rows, and write the verdicts down.
-
-    Nobody else curates the workload within the block. Raises as ``freeze`` does.
-    """
+    """Judge every interaction in a copy of the workload's rows; nobody else curates meanwhile."""
     with (
         working_copy.reserve(home.locks, workload.workload),
         working_copy.open_copy(home.warehouse, workload.workload, home.scratch) as copy,

@@ -27,20 +27,15 @@ Result = TypeVar("Result", Loaded, DryRun, SurveyedFile)
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
+# How long a trace is pulled again: assessments come later, and MLflow can't search by them.
 LATE = timedelta(days=30)
-"""How long a trace is pulled again: assessments come later, and MLflow can't search by them."""
 
 
 def load_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
     """Load files, each whole or not at all, and the new traces of experiments.
 
-    What is elsewhere is fetched before the warehouse is opened for it, and between two files
-    others may have the warehouse.
-
-    Args:
-        path: The warehouse.
-        inputs: What to load.
-        now: When it is done (UTC).
+    What is elsewhere is fetched before the warehouse is opened for it, and between two files others
+    may have the warehouse.
     """
     return _for_each_piece(path, inputs, partial(load_file.load_copy, now=now))
 
@@ -84,7 +79,6 @@ def _is_here(item: Input) -> bool:
 def _piece_tasks(
     path: Path, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Callable[[Connection], Result]]:
-    """Fetch inputs one at a time, each kept until its piece is loaded."""
     for given in inputs:
         with _fetched_file(path, given) as (named, copy):
             yield lambda con, named=named, copy=copy: do(con, named, copy)
@@ -127,8 +121,7 @@ def loading_summary(loaded: Sequence[Loaded]) -> str:
     return summary + (f"; new fields: {', '.join(new_fields)}" if new_fields else "")
 
 
-MLFLOW = "mlflow:"
-"""Before the name of an experiment whose traces are pulled through MLflow's client."""
+MLFLOW = "mlflow:"  # before the name of an experiment whose traces are pulled
 
 
 def in_the_file(*fields: str) -> Callable[[Any], Any]:

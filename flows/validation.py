@@ -39,16 +39,8 @@ def score_on_validation(
 ) -> dict[str, Scorecard]:
     """Score the base and adapters on the validation side; what was measured before is read.
 
-    Args:
-        home: Where scorecards are kept.
-        workload: Whose evaluation settings hold.
-        snapshot: Whose validation side is asked.
-        adapters: Their folders; all of one base.
-        listener: Called with the progress of the job that measures.
-
-    Returns:
-        A scorecard for each model: the base, the base with examples where the file wants it, and
-        each adapter under the beginning of its key.
+    Return a scorecard for each model: the base, the base with examples where the file asks for it,
+    and each adapter under the beginning of its key. All adapters must be of one base.
 
     Raises:
         LearnedError: An adapter was trained on validation rows, or may have been.
@@ -57,11 +49,11 @@ def score_on_validation(
         NoRowsError: The validation side is empty.
     """
     require_rows(workload.workload, snapshot)
-    for one in adapters:
-        require_unlearned(home, workload.workload, one, snapshot)
+    for adapter in adapters:
+        require_unlearned(home, workload.workload, adapter, snapshot)
     models: dict[str, Path | None] = {BASE: None}
     models |= dict(zip(adapter_names(adapters), adapters, strict=True))
-    job = home.jobs / f"evaluate-validation-{manifest.digest([str(one) for one in adapters])}"
+    job = home.jobs / f"evaluate-validation-{manifest.digest([*map(str, adapters)])}"
     base = base_of_adapters(workload, adapters)
     return _score_models(home, workload, base, snapshot, models, job, listener)
 
@@ -74,18 +66,9 @@ def score_candidate(
     job: Path,
     listener: runner.Listener,
 ) -> Scorecard:
-    """Score one adapter of a search on the validation side, on the base that it is trained on.
+    """Score a search's adapter on the validation side; ``workload`` has its own base and recipe.
 
-    Args:
-        home: Where scorecards are kept.
-        workload: As the candidate has it: its base, its recipe.
-        snapshot: What it is trained on.
-        adapter: Its folder, finished or as it stands at a rung; either has a manifest.
-        job: Where the job that measures keeps its log.
-        listener: Called with its progress.
-
-    Raises:
-        JobError: The measurement failed.
+    The adapter is finished, or as it is at a rung; either has a manifest. ``job`` keeps the log.
     """
     models: dict[str, Path | None] = {adapter.name: adapter}
     cards = _score_models(home, workload, workload.base, snapshot, models, job, listener)
@@ -101,7 +84,6 @@ def _score_models(
     job: Path,
     listener: runner.Listener,
 ) -> dict[str, Scorecard]:
-    """Score models in a job unless all were scored before."""
     root = home.scorecards / workload.workload
     cards = harness.folders(snapshot, base, models, root, workload.evaluate, VALIDATION)
     if not all(manifest.is_finished(of[VALIDATION]) for of in cards.values()):
@@ -119,20 +101,17 @@ def _score_models(
 
 def adapter_names(adapters: Sequence[Path]) -> list[str]:
     """Return unique names of adapters: key prefixes, else keys, else paths."""
-    for names in ([one.name[:SHORTEST] for one in adapters], [one.name for one in adapters]):
+    keys = [adapter.name for adapter in adapters]
+    for names in ([key[:SHORTEST] for key in keys], keys):
         if len({*names, BASE}) == len(names) + 1:
             return names
-    return [str(one) for one in adapters]
+    return [*map(str, adapters)]
 
 
 def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
-    """Find the base that adapters were trained on: the workload's, or one that its search tries.
-
-    Raises:
-        LookupError: They are of several bases, or of one that the file doesn't name.
-    """
-    tried = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
-    hashes = {AdapterManifest.read(one).base for one in adapters}
+    """Find the base that adapters were trained on: the workload's, or one that its search tries."""
+    tried = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
+    hashes = {AdapterManifest.read(adapter).base for adapter in adapters}
     if len(hashes) > 1:
         raise LookupError("measuring adapters: they are of several bases, name those of one")
     if not hashes or len(tried) == 1:
@@ -153,12 +132,8 @@ def newest_adapter(home: Settings, workload: str) -> Path | None:
 
 
 def require_rows(workload: str, snapshot: Path) -> None:
-    """Refuse a snapshot without validation rows.
-
-    Raises:
-        NoRowsError: With what would bring some.
-    """
-    if not validation_rows(snapshot):
+    """Refuse a snapshot without validation rows."""
+    if not pq.read_metadata(snapshot / f"{VALIDATION}.parquet").num_rows:
         raise NoRowsError(
             f"measuring {workload} on its validation side: {snapshot} has no row there; set "
             "validation_share under curate, such as 0.1, which draws rows that are new, or curate "
@@ -166,25 +141,14 @@ def require_rows(workload: str, snapshot: Path) -> None:
         )
 
 
-def validation_rows(snapshot: Path) -> int:
-    """Count the validation rows of a snapshot."""
-    return pq.read_metadata(snapshot / f"{VALIDATION}.parquet").num_rows
-
-
 def require_unlearned(home: Settings, workload: str, adapter: Path, snapshot: Path) -> None:
-    """Refuse an adapter that was trained on rows of a snapshot's validation side.
-
-    In one home a row never changes side; an adapter from elsewhere may have learned any.
-
-    Raises:
-        LookupError: The adapter is not finished.
-        LearnedError: It has learned some, or what it was trained on is not here.
-    """
+    """Refuse an adapter that was trained on a snapshot's validation rows, or may have been."""
     if not manifest.is_finished(adapter):
         raise LookupError(f"measuring {adapter}: it is not a finished adapter")
     learned = AdapterManifest.read(adapter).snapshot
     if learned == snapshot.name:
         return
+    # In one home a row never changes side; an adapter from elsewhere may have learned any.
     trained_on = home.snapshots / folder_name(workload) / learned
     if not manifest.is_finished(trained_on):
         raise LearnedError(
@@ -200,4 +164,4 @@ def require_unlearned(home: Settings, workload: str, adapter: Path, snapshot: Pa
 
 
 def _ids(file: Path) -> set[str]:
-    return {str(one) for one in pq.read_table(file, columns=["example_id"])[0].to_pylist()}
+    return set(map(str, pq.read_table(file, columns=["example_id"])[0].to_pylist()))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from components.collect.source import Input
 from components.costs import Prices
@@ -16,7 +17,6 @@ from components.curate.redaction import redactor
 from components.curate.settings import Rules
 from components.decide.approvers import Approving
 from components.evaluate import guards, score_conditions
-from components.evaluate import guards as guard_tasks
 from components.evaluate.engines.protocol import vllm_objections
 from components.evaluate.judge import settings as judging
 from components.evaluate.settings import EvaluationSettings, GuardTask
@@ -36,8 +36,7 @@ from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
 from flows.sources import Sources, in_the_file
 
-CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
-"""The minimum and maximum of each field of a cron line."""
+CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))  # of each field of a cron line
 
 WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 WorkloadId = Annotated[str, StringConstraints(pattern=WORKLOAD_ID)]
@@ -98,29 +97,20 @@ class Workload(Config):
 
     @in_the_file("curate")
     @classmethod
-    def _replays_what_is_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
-        """Take the places of replayed rows from the file's own folder."""
-        replay = rules.balance.replay
-        if replay is None:
-            return rules
-        paths = [(sources.workload_folder(info) / source).resolve() for source in replay.sources]
-        if missing := [str(path) for path in paths if not path.exists()]:
-            raise ValueError(f"balance.replay.sources: nothing is at {', '.join(missing)}")
-        replay = replay.model_copy(update={"sources": paths})
-        balance = rules.balance.model_copy(update={"replay": replay})
-        return rules.model_copy(update={"balance": balance})
-
-    @in_the_file("curate")
-    @classmethod
-    def _guards_are_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
-        """Take the guard tasks' documents from the file's own folder."""
-        paths = [
-            str((sources.workload_folder(info) / path).resolve()) for path in rules.overlap.guards
-        ]
-        if missing := [path for path in paths if not Path(path).is_file()]:
+    def _reads_what_is_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
+        """Take replayed rows and the guard tasks' documents from the file's own folder."""
+        balance, overlap = rules.balance, rules.overlap
+        if balance.replay is not None:
+            replayed = [_resolve(source, info) for source in balance.replay.sources]
+            if missing := [str(path) for path in replayed if not path.exists()]:
+                raise ValueError(f"balance.replay.sources: nothing is at {', '.join(missing)}")
+            replay = balance.replay.model_copy(update={"sources": replayed})
+            balance = balance.model_copy(update={"replay": replay})
+        documents = [_resolve(path, info) for path in overlap.guards]
+        if missing := [str(path) for path in documents if not path.is_file()]:
             raise ValueError(f"overlap.guards: no file is at {', '.join(missing)}")
-        overlap = rules.overlap.model_copy(update={"guards": tuple(paths)})
-        return rules.model_copy(update={"overlap": overlap})
+        overlap = overlap.model_copy(update={"guards": tuple(map(str, documents))})
+        return rules.model_copy(update={"balance": balance, "overlap": overlap})
 
     @in_the_file("train")
     @classmethod
@@ -129,7 +119,7 @@ class Workload(Config):
         objective = recipe.objective
         if objective.kind != "distillation":
             return recipe
-        teacher = (sources.workload_folder(info) / objective.teacher_model_name_or_path).resolve()
+        teacher = _resolve(objective.teacher_model_name_or_path, info)
         if not any((teacher / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ValueError(
                 f"objective.teacher_model_name_or_path: {teacher} has neither config.json nor "
@@ -140,73 +130,49 @@ class Workload(Config):
 
     @in_the_file("evaluate")
     @classmethod
-    def _tasks_are_there(
-        cls, evaluate: EvaluationSettings, info: ValidationInfo
-    ) -> EvaluationSettings:
+    def _has_tasks(cls, evaluate: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
         """Take the guard tasks' files from the file's own folder, and look each task over."""
-        tasks = tuple(_guard_beside(one, sources.workload_folder(info)) for one in evaluate.tasks)
-        if mistakes := guard_tasks.guard_mistakes(tasks):
+        tasks = tuple(_resolve_guard(task, info) for task in evaluate.tasks)
+        if mistakes := guards.guard_mistakes(tasks):
             raise ValueError(f"tasks: {'; '.join(mistakes)}")
         return evaluate.model_copy(update={"tasks": tasks})
 
     @field_validator("evaluate")
     @classmethod
-    def _as_it_is_trained(
-        cls, evaluate: EvaluationSettings, info: ValidationInfo
-    ) -> EvaluationSettings:
-        """Measure, and so serve, at the precision that trains, unless the file says another."""
-        recipe = info.data.get("train")
-        if not isinstance(recipe, Recipe) or "precision" in evaluate.model_fields_set:
-            return evaluate
-        return evaluate.model_copy(update={"precision": recipe.precision})
-
-    @field_validator("evaluate")
-    @classmethod
-    def _puts_on_what_is_trained(
-        cls, evaluate: EvaluationSettings, info: ValidationInfo
-    ) -> EvaluationSettings:
-        """Refuse an engine that can't load what this file trains."""
+    def _fits_recipe(cls, evaluate: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
         base, recipe, search = (info.data.get(name) for name in ("base", "train", "search"))
-        if evaluate.engine != "vllm" or not isinstance(recipe, Recipe):
+        if not isinstance(recipe, Recipe):
             return evaluate
-        recipes = [recipe]
-        if isinstance(base, Path) and isinstance(search, SearchSettings):
-            recipes = [one.recipe for one in candidates.expand_candidates(base, recipe, search)]
-        if objections := dict.fromkeys(
-            objection for one in recipes for objection in vllm_objections(one.peft)
-        ):
-            raise ValueError(f"engine: vllm, but of what is trained: {'; '.join(objections)}")
-        return evaluate
-
-    @field_validator("evaluate")
-    @classmethod
-    def _asks_for_secrets_that_stay(
-        cls, evaluate: EvaluationSettings, info: ValidationInfo
-    ) -> EvaluationSettings:
-        """Refuse the task for unredacted values if redaction keeps none."""
-        rules = info.data.get("curate")
-        is_asked = "secrets" in evaluate.built_in
-        if is_asked and isinstance(rules, Rules) and not redactor.keeps_values(rules.redaction):
-            raise ValueError(
-                "built_in: secrets asks for values that redaction lets stay, and it lets none: "
-                "leave it out; canaries show what a row gives away"
-            )
-        return evaluate
-
-    @field_validator("evaluate")
-    @classmethod
-    def _asks_for_canaries_that_are_planted(
-        cls, evaluate: EvaluationSettings, info: ValidationInfo
-    ) -> EvaluationSettings:
-        """Refuse canaries that are planted but not measured, or the reverse."""
-        recipe = info.data.get("train")
+        if "precision" not in evaluate.model_fields_set:
+            evaluate = evaluate.model_copy(update={"precision": recipe.precision})
+        if evaluate.engine == "vllm":
+            recipes = [recipe]
+            if isinstance(base, Path) and isinstance(search, SearchSettings):
+                tried = candidates.expand_candidates(base, recipe, search)
+                recipes = [candidate.recipe for candidate in tried]
+            objections = [objection for each in recipes for objection in vllm_objections(each.peft)]
+            if objections:
+                listed = "; ".join(dict.fromkeys(objections))
+                raise ValueError(f"engine: vllm, but of what is trained: {listed}")
         is_asked = "canaries" in evaluate.built_in
-        if isinstance(recipe, Recipe) and recipe.canaries != is_asked:
+        if recipe.canaries != is_asked:
             raise ValueError(
                 "built_in: asks for canaries that no training plants: set canaries: true under "
                 "train, too"
                 if is_asked
                 else "built_in: train plants canaries, and nothing asks for them: add canaries"
+            )
+        return evaluate
+
+    @field_validator("evaluate")
+    @classmethod
+    def _fits_rules(cls, evaluate: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
+        rules = info.data.get("curate")
+        keeps_none = isinstance(rules, Rules) and not redactor.keeps_values(rules.redaction)
+        if keeps_none and "secrets" in evaluate.built_in:
+            raise ValueError(
+                "built_in: secrets asks for values that redaction lets stay, and it lets none: "
+                "leave it out; canaries show what a row gives away"
             )
         return evaluate
 
@@ -226,9 +192,7 @@ class Workload(Config):
 
     @in_the_file("search")
     @classmethod
-    def _can_be_tried(
-        cls, search: SearchSettings | None, info: ValidationInfo
-    ) -> SearchSettings | None:
+    def _fits(cls, search: SearchSettings | None, info: ValidationInfo) -> SearchSettings | None:
         """Take the bases to try from the file's own folder, and look at every candidate."""
         parts = [info.data.get(name) for name in ("base", "train", "curate")]
         if search is None or None in parts:
@@ -241,8 +205,8 @@ class Workload(Config):
                 "curate, such as 0.1"
             )
         search = candidates.resolve_paths(search, sources.workload_folder(info))
-        for one in candidates.expand_candidates(base, recipe, search):
-            _model(one.base, info)
+        for candidate in candidates.expand_candidates(base, recipe, search):
+            _model(candidate.base, info)
         return search
 
     @field_validator("gate")
@@ -264,7 +228,7 @@ class Workload(Config):
     def _can_be_signed(cls, approve: Approving, info: ValidationInfo) -> Approving:
         """Take the approvers' keys from the file's own folder, and look for mistakes."""
         if approve.allowed_signers is not None:
-            file = (sources.workload_folder(info) / approve.allowed_signers).resolve()
+            file = _resolve(approve.allowed_signers, info)
             approve = approve.model_copy(update={"allowed_signers": file})
         approve.rules()
         return approve
@@ -288,9 +252,9 @@ class Workload(Config):
 
     def candidates(self) -> list[SearchCandidate]:
         """What the search tries, if there is one."""
-        return (
-            candidates.expand_candidates(self.base, self.train, self.search) if self.search else []
-        )
+        if self.search is None:
+            return []
+        return candidates.expand_candidates(self.base, self.train, self.search)
 
     def log_files(self) -> list[Input]:
         """Every log file that exists now, sorted."""
@@ -332,21 +296,24 @@ def _is_plain_field(field: str, bounds: tuple[int, int]) -> bool:
     return True
 
 
+def _resolve(path: str | Path, info: ValidationInfo) -> Path:
+    return (sources.workload_folder(info) / path).resolve()
+
+
 def _model(path: Path, info: ValidationInfo) -> Path:
-    """Take a model's folder from that of the file."""
-    model = (sources.workload_folder(info) / path).resolve()
+    model = _resolve(path, info)
     if not (model / "config.json").is_file():
         raise ValueError(f"{model} has no config.json, expected a model folder")
     return model
 
 
-def _guard_beside(guard: GuardTask, folder: Path) -> GuardTask:
+def _resolve_guard(guard: GuardTask, info: ValidationInfo) -> GuardTask:
     is_own = guard.task.endswith(guards.DEFINITION_SUFFIXES)
     return guard.model_copy(
         update={
-            "task": str((folder / guard.task).resolve()) if is_own else guard.task,
-            "data": (folder / guard.data).resolve(),
-            "examples": (folder / guard.examples).resolve() if guard.examples else None,
+            "task": str(_resolve(guard.task, info)) if is_own else guard.task,
+            "data": _resolve(guard.data, info),
+            "examples": _resolve(guard.examples, info) if guard.examples else None,
         }
     )
 
@@ -361,11 +328,7 @@ class WorkloadError(ValueError):
 
 
 def read_workload(path: Path) -> Workload:
-    """Read a workload file; its relative paths are taken from the file's own folder.
-
-    Raises:
-        ConfigError: With every mistake found, not only the first.
-    """
+    """Read a workload file, or raise ``WorkloadError`` with every mistake, not only the first."""
     try:
         raw: object = yaml.safe_load(home_workloads.read_text(path))
     except OSError as error:
@@ -377,19 +340,18 @@ def read_workload(path: Path) -> Workload:
     try:
         return Workload.model_validate(raw, context=path.resolve().parent)
     except ValidationError as error:
-        raise WorkloadError(path, [_mistake(found) for found in error.errors()]) from error
+        raise WorkloadError(path, [_mistake(mistake) for mistake in error.errors()]) from error
 
 
-def _mistake(error: object) -> str:
+def _mistake(error: ErrorDetails) -> str:
     """Word one pydantic error as ``train.r: what is wrong (found ...)``."""
-    assert isinstance(error, dict)
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{place}: no such setting"
     if error["type"] == "missing":
         return f"{place}: is missing"
     if error["type"] == "value_error":
-        return f"{place}: {error['ctx']['error']}"
+        return f"{place}: {error.get('ctx', {})['error']}"
     return f"{place}: {error['msg']} (found {error['input']!r})"
 
 
@@ -398,14 +360,12 @@ class ForeignPathError(ValueError):
 
 
 def workload_of_run(config: str) -> Workload:
-    """Read the workload that a flow was started with.
-
-    It is the workload's own file in this home, or the record of a turn that is under way.
+    """Read the workload that a flow was started with: its file in this home, or a turn's record.
 
     Raises:
-        ConfigError: The workload's file has mistakes.
+        WorkloadError: The workload's file has mistakes.
         WorkloadFileError: A server keeps the file.
-        ForeignPathError: It is no workload's file in this home, nor the record of a turn under way.
+        ForeignPathError: It is neither this home's file nor the record of a turn under way.
     """
     home, file = settings.load(), Path(config)
     if home.turns.resolve() in file.resolve().parents:
@@ -421,8 +381,7 @@ def workload_of_run(config: str) -> Workload:
 def silent_about(home: Settings, file: Path) -> Generator[None]:
     """Hide what a file holds from who starts a flow, unless it is a workload's file in this home.
 
-    Raises:
-        ForeignPathError: It is not, and there was a mistake in it, or it was not there.
+    A mistake in another file, or a missing one, becomes a ``ForeignPathError`` without details.
     """
     try:
         yield
@@ -447,16 +406,7 @@ def _frozen(turns: Path, path: Path) -> Workload:
 
 
 def path_within(folder: Path, raw_path: str, what: str) -> Path:
-    """Return a path that a flow was given, if it lies in a folder of this home.
-
-    Args:
-        folder: Where it must lie, at any depth.
-        raw_path: The path.
-        what: What it is, for the error.
-
-    Raises:
-        ForeignPathError: It lies elsewhere.
-    """
+    """Return a path that a flow was started with, if it lies below ``folder`` of this home."""
     path = Path(raw_path).resolve()
     if folder.resolve() not in path.parents:
         raise ForeignPathError(
@@ -497,10 +447,8 @@ def reference(folder: Path) -> TurnReference:
 
 
 def under_way(turns: Path, run_id: str) -> Path | None:
-    """Find the folder of a turn that froze its workload and has not ended.
-
-    A finished turn that is run again is a new one, with the workload's current file.
-    """
+    """Find the folder of a turn that froze its workload and has not ended."""
+    # A finished turn that is run again is a new one, with the workload's current file.
     for path in turns.glob(f"*/{run_id}/{NAME}"):
         if not manifest.is_finished(path.parent):
             return path.parent
@@ -510,8 +458,7 @@ def under_way(turns: Path, run_id: str) -> Path | None:
 def of_evidence(turns: Path, about: Evidence) -> Workload | None:
     """Read the workload that evidence was made with; ``None`` if no turn here froze it.
 
-    Raises:
-        RecordChangedError: The record differs from the one that the evidence refers to.
+    ``RecordChangedError``: the record differs from the one that the evidence refers to.
     """
     made_by = evidence_folder.turn(about.folder)
     folder = turns / about.subject.workload / made_by.run_id if made_by else _older(turns, about)
@@ -532,7 +479,7 @@ def adopt(turns: Path, about: Evidence, workload: Workload) -> None:
 
 
 def _older(turns: Path, about: Evidence) -> Path | None:
-    """Find the turn whose manifest names the evidence."""
+    # The turn whose manifest names the evidence.
     for path in sorted(turns.glob(f"{about.subject.workload}/*/{manifest.NAME}")):
         if Path(str(manifest.read(path.parent).get("evidence"))).name == about.digest:
             return path.parent
@@ -542,11 +489,8 @@ def _older(turns: Path, about: Evidence) -> Path | None:
 def in_force(home: Settings, frozen: Workload) -> Workload:
     """Return a frozen workload with the current policy and approvers of its file.
 
-    If the file is missing, the frozen ones stay in force.
-
-    Raises:
-        ConfigError: The file has mistakes.
-        WorkloadFileError: The file describes another workload by now.
+    If the file is missing, the frozen ones stay in force. ``WorkloadFileError``: the file describes
+    another workload by now.
     """
     file = home_workloads.find(home, frozen.workload)
     if file is None or not file.exists():
