@@ -1,18 +1,16 @@
 """Trace a version to its decision, scorecards, snapshots, rows and log files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow.parquet as pq
-
 from components.register import journal, registry
 from components.register.journal import JournalEntry
 from components.register.registry import Version
+from components.schema import Json
 from components.store import manifest, warehouse
-from components.store.arrow import texts
 from components.store.manifest import (
     AdapterManifest,
     EvidenceManifest,
@@ -29,6 +27,7 @@ SIDES = ("train", "validation", "holdout", "preferences", "labels")
 """The files of a snapshot, in the order of the report."""
 
 Kind = TypeVar("Kind", bound=Manifest)
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,8 @@ class RowCounts:
     """The rows of one file of a snapshot, and the interactions and feedback that they name."""
 
     side: str
-    count: int
-    first_ids: tuple[str, ...]
+    row_count: int
+    first_ids: list[str]
     interactions: int
     feedback: int
 
@@ -152,18 +151,18 @@ def trace_ancestry(
         words=tuple(warehouse.read(con, "marts/words", DecisionRecord, evidence=version.evidence)),
         outcome=judged.judgement.outcome if judged else "gone",
         reasons=judged.judgement.reasons if judged else (),
-        scorecards=tuple(_measured(judged.subject, roots.scorecards)) if judged else (),
+        scorecards=tuple(_measured(con, judged.subject, roots.scorecards)) if judged else (),
         learned=tuple(_learned(con, version.adapter, roots)),
     )
 
 
-def _measured(subject: SubjectRecord, root: Path) -> Iterator[ScorecardSummary]:
+def _measured(con: Connection, subject: SubjectRecord, root: Path) -> Iterator[ScorecardSummary]:
     keys = [(subject.challenger_scorecard, "challenger"), (subject.opponent_scorecard, "opponent")]
     keys += [(key, "guard") for key in subject.guard_scorecards]
     for key, whose in keys:
         card = _finished(ScorecardManifest, root / key)
         path = root / key / "samples.parquet"
-        count = pq.read_metadata(path).num_rows if path.exists() else None
+        count = warehouse.count_parquet_rows(con, path) if path.exists() else None
         adapter, task = (card.adapter or "", card.task) if card else ("", "gone")
         yield ScorecardSummary(key, whose, adapter, task, count)
 
@@ -175,51 +174,29 @@ def _learned(con: Connection, adapter: str, roots: OutputRoots) -> Iterator[Trai
         made_from = _finished(AdapterManifest, roots.adapters / key)
         snapshot = Path(made_from.snapshot).name if made_from else ""
         folder = roots.snapshots / snapshot
-        rows, traced = _rows(folder) if snapshot and folder.is_dir() else ((), None)
-        sources, feedback = _sources(con, traced) if traced else ((), ())
+        files = [folder / f"{side}.parquet" for side in SIDES] if snapshot else []
+        paths: list[Json] = [str(path) for path in files if path.exists()]
         frozen = _finished(SnapshotManifest, folder) if snapshot else None
         holdout = frozen.holdout_version if frozen else ""
-        yield TrainingRecord(key, made_from, snapshot, holdout, rows, sources, feedback)
+        yield TrainingRecord(
+            key,
+            made_from,
+            snapshot,
+            holdout,
+            rows=_read(con, "rows", RowCounts, paths, shown=SHOWN),
+            sources=_read(con, "files", RowSource, paths),
+            feedback=_read(con, "feedback", FeedbackCounts, paths),
+        )
         earlier = made_from.warm_start if made_from else None
         key = Path(earlier).name if earlier else None
 
 
-def _rows(folder: Path) -> tuple[tuple[RowCounts, ...], Mapping[str, set[str]]]:
-    """Count a snapshot's rows, and collect the ids that they name."""
-    counted: list[RowCounts] = []
-    traced: dict[str, set[str]] = {"interactions": set(), "feedback": set()}
-    for side in SIDES:
-        path = folder / f"{side}.parquet"
-        if not path.exists():
-            continue
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        columns = [name for name in names if name.endswith(("_id", "_ids")) and name != "client_id"]
-        table = file.read(columns=columns)
-        named = {
-            kind: {id for ids in table[name].to_pylist() for id in ids or ()}
-            for kind, name in (("interactions", "interaction_ids"), ("feedback", "feedback_ids"))
-        }
-        for kind, ids in named.items():
-            traced[kind] |= ids
-        first = tuple(str(id) for id in table[columns[0]].slice(0, SHOWN).to_pylist())
-        counts = (len(named["interactions"]), len(named["feedback"]))
-        counted.append(RowCounts(side, table.num_rows, first, *counts))
-    return tuple(counted), traced
-
-
-def _sources(
-    con: Connection, traced: Mapping[str, set[str]]
-) -> tuple[tuple[RowSource, ...], tuple[FeedbackCounts, ...]]:
-    pairs = [(kind, id) for kind, ids in traced.items() for id in sorted(ids)]
-    columns = {
-        "kind": texts(kind for kind, _ in pairs),
-        "id": texts(id for _, id in pairs),
-    }
-    with warehouse.present(con, "traced_rows", columns):
-        sources = tuple(warehouse.read(con, "marts/lineage_files", RowSource))
-        feedback = tuple(warehouse.read(con, "marts/lineage_feedback", FeedbackCounts))
-    return sources, feedback
+def _read(
+    con: Connection, mart: str, record: type[Record], paths: list[Json], **values: int
+) -> tuple[Record, ...]:
+    if not paths:
+        return ()
+    return tuple(warehouse.read(con, f"marts/lineage_{mart}", record, paths=paths, **values))
 
 
 def _finished(kind: type[Kind], folder: Path) -> Kind | None:

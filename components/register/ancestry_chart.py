@@ -12,7 +12,6 @@ from matplotlib.patches import FancyBboxPatch
 from components.pages import charts
 from components.register.ancestry import (
     Ancestry,
-    RowCounts,
     RowSource,
     ScorecardSummary,
     TrainingRecord,
@@ -93,19 +92,18 @@ def _training(learned: TrainingRecord, leads_to: tuple[int, ...]) -> Iterator[li
     yield [ChartBox(f"adapter {learned.adapter}", (base, *note), charts.OTHER, leads_to)]
     holdout = f"holdout {learned.holdout_version}" if learned.rows else "its folder is gone"
     yield [ChartBox(f"snapshot {learned.snapshot}", (holdout,), charts.OTHER)]
-    sides = [side for side in learned.rows if side.count]
-    if not sides or not learned.sources:
+    if not learned.rows or not learned.sources:
         return
-    yield [ChartBox(s.side, (f"{s.count:,} rows", *s.first_ids[:1])) for s in sides]
+    yield [ChartBox(s.side, (f"{s.row_count:,} rows", *s.first_ids[:1])) for s in learned.rows]
     kinds = list(dict.fromkeys(source.kind for source in learned.sources))
-    yield [_traffic(kind, learned, sides) for kind in kinds]
+    yield [_traffic(kind, learned) for kind in kinds]
     yield _cut([_source(source, kinds.index(source.kind)) for source in learned.sources])
 
 
-def _traffic(kind: str, learned: TrainingRecord, sides: Sequence[RowCounts]) -> ChartBox:
+def _traffic(kind: str, learned: TrainingRecord) -> ChartBox:
     count = sum(source.row_count for source in learned.sources if source.kind == kind)
     events = ", ".join(f"{feedback.events:,} {feedback.kind}" for feedback in learned.feedback)
-    leads_to = tuple(at for at, side in enumerate(sides) if getattr(side, kind))
+    leads_to = tuple(at for at, side in enumerate(learned.rows) if getattr(side, kind))
     return ChartBox(f"{count:,} {kind}", (events,) if kind == "feedback" else (), leads_to=leads_to)
 
 

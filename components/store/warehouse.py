@@ -332,6 +332,12 @@ def texts(con: Connection, sql: str, **values: Value) -> list[str]:
     return [text for (text,) in con.execute(sql, values).fetchall()]
 
 
+def count_parquet_rows(con: Connection, path: Path) -> int:
+    """Return the number of rows of a Parquet file, read from its footer."""
+    (row,) = rows(con, "select count(*) as row_count from read_parquet($path)", path=str(path))
+    return cast("int", row["row_count"])
+
+
 def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) -> int:
     """Insert records by column name, skipping existing primary keys; return how many were added."""
     if not records:

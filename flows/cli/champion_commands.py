@@ -159,13 +159,13 @@ def _add_training(root: Tree, learned: "TrainingRecord") -> None:
     adapter = root.add(Text(f"adapter {learned.adapter}: on base {base}, code {commit}"))
     kept = f"holdout {learned.holdout_version}" if learned.rows else "its folder is gone"
     snapshot = adapter.add(Text(f"snapshot {learned.snapshot}: {kept}"))
-    for one in learned.rows:
-        if one.count:
-            ids = ", ".join(one.first_ids)
-            named = f"of {one.interactions:,} interactions, {one.feedback:,} feedback"
-            snapshot.add(Text(f"{one.side}: {one.count:,} rows {named}; first {ids}"))
-    for one in learned.feedback:
-        snapshot.add(Text(f"{one.kind}: {one.events:,} events; first {', '.join(one.first_ids)}"))
+    for side in learned.rows:
+        counts = f"of {side.interactions:,} interactions, {side.feedback:,} feedback"
+        ids = ", ".join(side.first_ids)
+        snapshot.add(Text(f"{side.side}: {side.row_count:,} rows {counts}; first {ids}"))
+    for votes in learned.feedback:
+        ids = ", ".join(votes.first_ids)
+        snapshot.add(Text(f"{votes.kind}: {votes.events:,} events; first {ids}"))
     for one in learned.sources:
         branch = snapshot.add(Text(_source_text(one)))
         for id, line in zip(one.first_ids, one.first_lines, strict=True):

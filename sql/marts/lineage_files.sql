@@ -1,10 +1,28 @@
 -- One row per kind of row and place that traced rows were read from: a log file, or the archive
 -- where they are now; without a place they were erased, or never came from a file. Of each place
 -- how many rows, the first and the last line, and the first three rows with their lines. Reads
--- raw.interactions, raw.feedback, raw.archived, raw.files and `traced_rows` (kind, id), which
--- lineage hands over.
+-- raw.interactions, raw.feedback, raw.archived, raw.files and a snapshot's files.
 
 with
+
+named_rows as (
+    select
+        interaction_ids,
+        feedback_ids
+    from read_parquet($paths, union_by_name = true)
+),
+
+traced_rows as (
+    select distinct
+        'interactions' as kind,
+        unnest(interaction_ids) as id
+    from named_rows
+    union all
+    select distinct
+        'feedback' as kind,
+        unnest(feedback_ids) as id
+    from named_rows
+),
 
 named as (
     select

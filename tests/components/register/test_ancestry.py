@@ -58,7 +58,7 @@ def shown(found: Ancestry) -> str:
 def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> None:
     (learned,) = follow(home).learned
     assert learned.snapshot == home.frozen.key
-    assert {one.side: one.count for one in learned.rows if one.count} == {
+    assert {side.side: side.row_count for side in learned.rows} == {
         side: count
         for side, count in {
             **home.frozen.sides,
