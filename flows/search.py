@@ -108,7 +108,7 @@ def plan_or_read(search: SearchRun) -> SearchPlan:
     """Plan the search, or read the plan of an earlier run.
 
     Raises:
-        MeasureError: The candidates can't be compared on the existing validation rows.
+        SearchMetricError: The candidates can't be compared on the existing validation rows.
     """
     path = search.folder / PLAN
     if not path.exists():
@@ -132,7 +132,7 @@ def choose_measure(workload: Workload, snapshot: Path) -> SearchMetric:
     """Choose the metric that compares candidates: the gate's target if enough rows measure it.
 
     Raises:
-        MeasureError: The candidates can't be compared on the existing validation rows.
+        SearchMetricError: The candidates can't be compared on the existing validation rows.
     """
     assert workload.search is not None
     policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind

@@ -345,10 +345,10 @@ def fit_adapter(
             "commit": code_version(),
         }
         # A search paid for every candidate; a training that was killed, only since it went on.
-        searched = order.parent.parent if order else None
-        earlier = run.trained_seconds(searched) if searched else 0.0
+        outcomes = run.read_outcomes(order.parent.parent) if order else []
+        earlier = sum(outcome.seconds for outcome in outcomes)
         body |= {"training_seconds": round(earlier + time.monotonic() - started, 1)}
-        works = run.trial_works(searched) if searched else []
+        works = [outcome.work for outcome in outcomes]
         total = costs.total([*works, runner.read_work(training_job_folder(adapter))])
         body |= {costs.TRAINING: asdict(total) if total else None}
         body |= {snapshot_figures.RECORD: learned_rows(adapter)}

@@ -32,7 +32,7 @@ Factors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 def scaled_alpha(recipe: Recipe) -> float:
     """Give the alpha that scales the adapter of this rank as the recipe's own would be."""
-    if not recipe.holds_a_half:
+    if not recipe.has_frozen_half:
         return recipe.lora_alpha
     return recipe.lora_alpha * (sqrt(2) if recipe.use_rslora else 2)
 
@@ -60,7 +60,7 @@ def set_init_weights(adapted: "PeftModel", recipe: Recipe) -> None:
                 f"{name}, which has {min(weight.shape)}: lower r, or name other target_modules"
             )
         first, second = compute(name, weight, layer.scaling[ADAPTER])
-        if recipe.holds_a_half:
+        if recipe.has_frozen_half:
             first, second = torch.cat([first, first]), torch.cat([second, -second], dim=1)
         a, b = _layer_weights(layer)
         a.data.copy_(first)

@@ -78,8 +78,7 @@ def collate(examples: Sequence[dict[str, Any]], layout: BatchLayout = PLAIN_LAYO
           ``call_margin``);
         - per row: ``example`` (index), ``row_weights`` and ``is_good``; rows of a pair are
           adjacent, the chosen one first;
-        - scalars: ``row_token_count`` counts a prefix once for each row that shares it, although
-          the sequence has it once; ``loss_scale`` is 1, or 0 in padding micro-batches.
+        - ``loss_scale``, a scalar: 1, or 0 in padding micro-batches.
     """
     parsed = [_read_example(fields) for fields in examples]
     batch = {"micro_batches": _micro_batches(_own_part(parsed, layout), layout)}
@@ -191,7 +190,6 @@ def _micro_batch(
         "example": torch.tensor([number for number in numbers for _ in batch[number].rows]),
         "row_weights": torch.tensor([row.weight for row in rows]),
         "is_good": torch.tensor([example.is_good for example in examples for _ in example.rows]),
-        "row_token_count": torch.tensor(sum(len(row.input_ids) for row in rows)),
         "loss_scale": torch.tensor(1.0),
     }
 

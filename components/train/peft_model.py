@@ -120,7 +120,7 @@ def attach_trainable(
         bases.dequantize(adapted)
     if checkpoint is None or warm_start is not None:
         _set_first_weights(adapted, recipe, rows, warm_start)
-    if recipe.holds_a_half:
+    if recipe.has_frozen_half:
         init_weights.freeze_second_half(adapted, recipe.r)
     keep_in_fp32(adapted)
     # A plan's model is on no device yet, and a base that is split waits on the host for its GPUs.

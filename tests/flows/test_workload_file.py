@@ -169,7 +169,7 @@ def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
         ),
         pytest.param(
             {"search": {"over": {"r": [8, 16]}, "budget": {}}},
-            "search.budget: wants either tokens or minutes",
+            "search.budget: expected either tokens or minutes",
             id="no budget",
         ),
         pytest.param(

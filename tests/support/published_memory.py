@@ -64,4 +64,4 @@ def planned(figure: Figure) -> TrainingMemory:
     recipe = Recipe(r=figure.r, per_device_train_batch_size=1, gradient_checkpointing=True)
     row = TrainingExample([Tokens([5] * figure.tokens, figure.tokens - 1, 1.0)], "row")
     parameters, step = trace.step_memory(config, [row], recipe, "gpu")
-    return estimate.memory_on_gpu(parameters, step, recipe, rest=estimate.CUDA_CONTEXT)
+    return estimate.training_memory(parameters, step, recipe, "gpu", rest=estimate.CUDA_CONTEXT)

@@ -19,7 +19,7 @@ def search(**budget: float) -> SearchSettings:
 def courses(
     lengths: Sequence[Sequence[int]], pace: TrainingPace | None = None
 ) -> list[CandidateCourse]:
-    """Give a course for each list of tokens by step; candidates differ in their seed's rank."""
+    """Return a course for each list of tokens by step; candidates differ in their rank."""
     return [
         CandidateCourse(SearchCandidate(f"r {rank}", Path("base"), Recipe(r=rank)), tokens, pace)
         for rank, tokens in enumerate(lengths, 1)
@@ -31,7 +31,7 @@ def key_of(base: Path, recipe: Recipe) -> str:
 
 
 def outcome(order: TrialOrder, loss: float, *, seconds: float = 0.0) -> TrialOutcome:
-    """Say what a training came to whose answers cost ``loss`` each, give or take nothing."""
+    """Return the outcome of a training whose validation answers all have the same loss."""
     step = order.entry.stops[order.rung] if order.at_step is None else order.at_step
     return TrialOutcome(
         key=order.entry.key,
@@ -51,15 +51,15 @@ def trainer(
     done: list[TrialOrder],
     broken: Sequence[tuple[str, int]] = (),
 ) -> Callable[[Sequence[TrialOrder]], list[TrialOutcome]]:
-    """Give what carries orders out: it notes them in ``done``; some candidates fail at a rung."""
+    """Return a fake that appends orders to ``done``; the ``broken`` candidates fail at a rung."""
 
     def train(orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
         done.extend(orders)
         return [
-            TrialOutcome(key=one.entry.key, rung=one.rung, trouble="diverged")
-            if (one.entry.key, one.rung) in broken
-            else outcome(one, loss_of(one.entry))
-            for one in orders
+            TrialOutcome(key=order.entry.key, rung=order.rung, trouble="diverged")
+            if (order.entry.key, order.rung) in broken
+            else outcome(order, loss_of(order.entry))
+            for order in orders
         ]
 
     return train

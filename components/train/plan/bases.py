@@ -1,8 +1,10 @@
-"""Which batch fits a worker's memory, and what its time costs."""
+"""Choose a base and a batch that fit into memory; the worker's price."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import cast
 
@@ -13,67 +15,61 @@ from components.train.plan import estimate
 
 
 class Worker(Config):
-    """The machine that trains, where it isn't the one that plans; it changes no adapter."""
+    """The machine that trains, if it isn't the one that plans; it doesn't affect the adapter."""
 
     gpu_memory_gb: float | None = Field(default=None, gt=0)
-    """Memory of the worker's GPU in GB (10^9 bytes): ``flywheel train --plan`` plans for it, on
-    whatever machine; without it for this machine's GPU, or for its main memory if it has none."""
+    """Memory of the worker's GPU in GB (10^9 bytes), for which ``flywheel train --plan`` plans; by
+    default this machine's GPU, or its main memory if it has none."""
 
     price_per_hour: float | None = Field(default=None, gt=0)
-    """What the worker costs an hour, in your currency: the plan says what the training costs."""
+    """The worker's price in your currency, from which the plan computes the training's cost."""
 
 
 def batch_splits(step_size: int) -> list[int]:
-    """List the batch sizes that a step of so many rows can be split into, the smallest first."""
+    """List the batch sizes that divide a step of this many rows, in ascending order."""
     return [size for size in range(1, step_size + 1) if step_size % size == 0]
 
 
 def largest_batch(step_size: int, need: Callable[[int], int], free: int) -> int | None:
-    """Find the largest batch that fits; ``None`` if not even one row does.
+    """Return the largest batch that fits; ``None`` if not even one row does.
 
     Args:
-        step_size: Rows in a step of the optimizer.
-        need: The bytes that a batch of so many rows takes; more for more rows. It is asked seldom.
-        free: The bytes there are.
+        step_size: Rows per optimizer step.
+        need: Returns the bytes for a batch size, which increase with it; expensive.
+        free: The available bytes.
     """
-    sizes = batch_splits(step_size)
-    if need(sizes[-1]) <= free:
-        return sizes[-1]
-    low, high = -1, len(sizes) - 1  # sizes[low] fits, sizes[high] doesn't
-    while high - low > 1:
-        middle = (low + high) // 2
-        if need(sizes[middle]) <= free:
-            low = middle
-        else:
-            high = middle
-    return sizes[low] if low >= 0 else None
+    *smaller, largest = batch_splits(step_size)
+    if need(largest) <= free:  # the most frequent case
+        return largest
+    fitting = bisect_right(smaller, free, key=need)
+    return smaller[fitting - 1] if fitting else None
 
 
 def training_cost(seconds: float, worker: Worker) -> float | None:
-    """Give the price of so much time, in the currency of ``price_per_hour``."""
+    """Return the price of this time in the currency of ``price_per_hour``."""
     return None if worker.price_per_hour is None else worker.price_per_hour * seconds / 3600
 
 
 ADAPTER_SHARE = 0.02
-"""What is trained, as a share of the weights: all linear layers at rank 16, on the safe side."""
+"""Trained parameters as a share of the weights: a high estimate for all linear layers at rank
+16."""
 
 BATCH_TOKENS = 4 * 1024  # the recipe's default batch of examples of the default ``max_length``
 
 LAYER_BYTES = 34
-"""Bytes of activations of a layer for each token and hidden unit (arXiv:2205.05198, section 4.1),
-without attention scores."""
+"""A layer's bytes of activations per token and hidden unit (arXiv:2205.05198, section 4.1), without
+attention scores."""
 
-LIBRARIES = 1_500_000_000  # bytes that torch and its kernels take
+LIBRARIES = 1_500_000_000  # bytes of torch and its kernels
 
-LARGEST_ON_CPU = 1_000_000_000
-"""Parameters of the largest model that a CPU trains in hours, not in days."""
+LARGEST_ON_CPU = 1_000_000_000  # parameters of a model that a CPU trains in hours, not in days
 
 EMBEDDINGS = ("embed", "lm_head", "wte")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainableBase:
-    """A pretrained model's folder, and the memory in bytes that training it takes, estimated."""
+    """A pretrained model's folder, and the estimated bytes of memory that training it takes."""
 
     path: Path
     parameters: int
@@ -83,7 +79,7 @@ class TrainableBase:
 
 @dataclass(frozen=True, slots=True)
 class SuggestedBase:
-    """A model to download where none is at hand, and the parameters it has."""
+    """A model to download if there is none, and its number of parameters."""
 
     name: str
     parameters: int
@@ -95,11 +91,11 @@ SUGGESTED = (
     SuggestedBase("Qwen/Qwen3-4B", 4_000_000_000),
     SuggestedBase("Qwen/Qwen3-8B", 8_200_000_000),
 )
-"""Models with a tool-calling template under Apache-2.0, the smallest first."""
+"""Models under Apache-2.0 with a tool-calling template, the smallest first."""
 
 
 def read(folder: Path) -> TrainableBase | None:
-    """Read a model's folder; ``None`` if it holds no safetensors model with a tokenizer."""
+    """Read a model's folder; ``None`` unless it has a safetensors model with a tokenizer."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
         return None
@@ -151,21 +147,16 @@ def _estimated(folder: Path, total: int, embeddings: int, activations: int) -> T
 
 
 def _sizes(file: Path) -> dict[str, int]:
-    """Read the number of values of each tensor from the header of a safetensors file."""
+    # the header alone: safetensors' own reader needs torch or numpy to return shapes
     with file.open("rb") as content:
         length = int.from_bytes(content.read(8), "little")
         header = cast("Mapping[str, Mapping[str, list[int]]]", json.loads(content.read(length)))
-    sizes: dict[str, int] = {}
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            sizes[name] = 1
-            for dimension in tensor["shape"]:
-                sizes[name] *= dimension
-    return sizes
+    tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+    return {name: prod(tensor["shape"]) for name, tensor in tensors.items()}
 
 
 def _width(config: Json) -> int:
-    """Multiply layers and hidden units; 0 where a config says neither in the usual words."""
+    """Return layers times hidden units; 0 if the config doesn't have them by their usual names."""
     match config:
         case {"num_hidden_layers": int(layers), "hidden_size": int(hidden)}:
             return layers * hidden

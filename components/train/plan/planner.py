@@ -1,4 +1,4 @@
-"""Plan a training: count its work, find the batch that fits, time a few steps."""
+"""Plan a training: count its work, find the largest batch that fits, time a few steps."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import torch  # noqa: TID253 - this module is itself imported late
 from transformers import AutoConfig, AutoTokenizer  # noqa: TID253 - as above
 
 from components.schema import Progress
-from components.train import fit, packing, training_examples
+from components.train import fit, training_examples
 from components.train.plan import bases, estimate, trace
 from components.train.plan.bases import Worker
 from components.train.plan.estimate import BatchOption, Device, ParameterCounts, TrainingPlan
@@ -24,20 +24,13 @@ if TYPE_CHECKING:
 
 
 def tokens_by_step(snapshot: Path, base: Path, recipe: Recipe) -> list[int]:
-    """Count the tokens of each step of the first epoch of ``fit``, prompts and answers.
-
-    Args:
-        snapshot: A finished snapshot folder.
-        base: The base's folder, of which only the tokenizer is loaded.
-        recipe: How it is trained.
-    """
+    """Count the tokens of each step of the first epoch of ``fit``, prompts and answers."""
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    examples = packing.order_examples(
-        training_examples.read_examples(snapshot, tokenizer, recipe), recipe
-    )
-    counts = [sum(len(row.input_ids) for row in example.rows) for example in examples]
-    size = recipe.step_size
-    return [sum(counts[first : first + size]) for first in range(0, len(counts), size)]
+    examples = training_examples.select_examples(snapshot, tokenizer, recipe).examples
+    epoch = recipe.model_copy(update={"num_train_epochs": 1})
+    return [
+        estimate.measure_work([step]).tokens for step in estimate.training_steps(examples, epoch)
+    ]
 
 
 def make_plan(
@@ -48,29 +41,29 @@ def make_plan(
     *,
     report: Callable[[Progress], None],
 ) -> TrainingPlan:
-    """Plan a training of a snapshot's rows.
+    """Plan a training.
 
     Args:
         snapshot: A finished snapshot folder.
-        base: The base's folder, of which the config and the tokenizer are read.
-        recipe: How it will be trained.
-        worker: Where.
-        report: Called for each way to split a step that is tried.
+        base: The base's folder; only its config and tokenizer are read.
+        recipe: The training's.
+        worker: The machine.
+        report: Called for each split that is tried.
 
     Raises:
         ValueError: The snapshot has nothing to learn for this recipe.
     """
-    loaded = psutil.Process().memory_info().rss  # as much as a training has before it begins
+    loaded = psutil.Process().memory_info().rss  # a training holds as much before it begins
     device, free = _training_device(worker)
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    examples = training_examples.read_examples(snapshot, tokenizer, recipe)
+    examples = training_examples.select_examples(snapshot, tokenizer, recipe).examples
     steps = estimate.training_steps(examples, recipe)
     heaviest = max(steps, key=estimate.computed_tokens)
     options = BatchOptions(
         config, heaviest, recipe, device, loaded if device == "cpu" else 0, report
     )
-    asked = options.find(recipe.per_device_train_batch_size, recipe.gradient_checkpointing)
+    asked = options.option(recipe.per_device_train_batch_size, recipe.gradient_checkpointing)
     largest = _largest_option(options, free)
     return TrainingPlan(
         device=device,
@@ -87,7 +80,7 @@ def make_plan(
 
 @dataclass
 class BatchOptions:
-    """The ways to split the heaviest step, each traced once, when it is asked for."""
+    """The splits of the step with the most tokens, each traced once, when it is needed."""
 
     config: "PretrainedConfig"
     heaviest: Sequence[TrainingExample]
@@ -100,55 +93,46 @@ class BatchOptions:
         default_factory=dict[tuple[int, bool], BatchOption]
     )
 
-    def find(self, batch: int, checkpointing: bool) -> BatchOption:
-        """Trace the heaviest step in this split."""
+    def option(self, batch: int, checkpointing: bool) -> BatchOption:
+        """Return this split with its memory."""
         if (batch, checkpointing) not in self._known:
-            found = self._trace(split_step(self.recipe, batch, checkpointing))
-            self._known[batch, checkpointing] = found
+            option = self._trace(batch, checkpointing)
+            self._known[batch, checkpointing] = option
             tried, sizes = len(self._known), len(bases.batch_splits(self.recipe.step_size))
-            figures = {"batch": float(batch), "GB": found.memory.peak / 1e9}
+            figures = {"batch": float(batch), "GB": option.memory.peak / 1e9}
             self.report(Progress("plan", tried, max(tried, sizes), "batch sizes", figures))
         return self._known[batch, checkpointing]
 
-    def _trace(self, recipe: Recipe) -> BatchOption:
-        parameters, step = trace.step_memory(self.config, self.heaviest, recipe, self.device)
-        self.parameters.append(parameters)
-        held = estimate.memory_on_gpu if self.device == "gpu" else estimate.memory_on_cpu
-        return BatchOption(
-            batch=recipe.per_device_train_batch_size,
-            accumulation=recipe.gradient_accumulation_steps,
-            checkpointing=recipe.gradient_checkpointing,
-            memory=held(parameters, step, recipe, rest=self.rest),
+    def _trace(self, batch: int, checkpointing: bool) -> BatchOption:
+        accumulation = self.recipe.step_size // batch
+        split = self.recipe.model_copy(
+            update={
+                "per_device_train_batch_size": batch,
+                "gradient_accumulation_steps": accumulation,
+                "gradient_checkpointing": checkpointing,
+            }
         )
-
-
-def split_step(recipe: Recipe, batch: int, checkpointing: bool) -> Recipe:
-    """Give the recipe with another split of its steps."""
-    return recipe.model_copy(
-        update={
-            "per_device_train_batch_size": batch,
-            "gradient_accumulation_steps": recipe.step_size // batch,
-            "gradient_checkpointing": checkpointing,
-        }
-    )
+        parameters, step = trace.step_memory(self.config, self.heaviest, split, self.device)
+        self.parameters.append(parameters)
+        memory = estimate.training_memory(parameters, step, split, self.device, rest=self.rest)
+        return BatchOption(batch, accumulation, checkpointing, memory)
 
 
 def _largest_option(options: BatchOptions, free: int) -> BatchOption | None:
-    """Find the largest batch that fits, computing activations anew only where nothing else does."""
     recipe = options.recipe
-    for checkpointing in sorted({recipe.gradient_checkpointing, True}):
+    for checkpointing in sorted({recipe.gradient_checkpointing, True}):  # only if needed: slower
         batch = bases.largest_batch(
             recipe.step_size,
-            lambda size, sparing=checkpointing: options.find(size, sparing).memory.peak,
+            lambda size, saves=checkpointing: options.option(size, saves).memory.peak,
             free,
         )
         if batch is not None:
-            return options.find(batch, checkpointing)
+            return options.option(batch, checkpointing)
     return None
 
 
 def _training_device(worker: Worker) -> tuple[Device, int]:
-    """Tell where it will be trained, and how many bytes are free there."""
+    """Return the device of the training and its free bytes."""
     if worker.gpu_memory_gb is not None:
         return "gpu", int(worker.gpu_memory_gb * 1e9) - estimate.CUDA_CONTEXT
     if torch.cuda.is_available():
@@ -159,8 +143,8 @@ def _training_device(worker: Worker) -> tuple[Device, int]:
 LEAST_STEPS = 3  # one to warm up, and two to time
 
 
-class _TimeIsUp(Exception):  # noqa: N818 - it is no error
-    """The time is over."""
+class _TimeIsUp(Exception):  # noqa: N818 - not an error
+    pass
 
 
 def calibrate(
@@ -171,19 +155,19 @@ def calibrate(
     *,
     report: Callable[[Progress], None],
 ) -> None:
-    """Train for so many seconds after the first step, and at least three steps.
+    """Train for this many seconds after the first step, and at least three steps; save nothing.
 
     Args:
-        snapshot: What will be trained on.
+        snapshot: A finished snapshot folder.
         base: The base's folder.
-        recipe: How it will be trained.
-        seconds: How long.
-        report: Called after each step with the ``seconds`` since the first step's end, the
-            ``peak_bytes`` that this process, or the GPU, has held so far, and the ``loaded_bytes``
-            of them that were there before.
+        recipe: The training's.
+        seconds: The duration.
+        report: Called after each step with the ``seconds`` since the end of the first, the
+            ``peak_bytes`` of this process or the GPU so far, and the ``loaded_bytes`` of before.
     """
     first: float | None = None
-    loaded = float(_loaded_bytes())
+    is_gpu = torch.cuda.is_available()
+    loaded = 0.0 if is_gpu else float(psutil.Process().memory_info().rss)
 
     def watch(progress: Progress) -> None:
         nonlocal first
@@ -203,13 +187,8 @@ def calibrate(
 
 
 def _peak_bytes() -> int:
-    """Give the most that was held so far: by the GPU's tensors, or by this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     lines = Path("/proc/self/status").read_text().splitlines()
-    held = next(line for line in lines if line.startswith("VmHWM:"))
-    return int(held.split()[1]) * 1024  # Linux counts in KiB
-
-
-def _loaded_bytes() -> int:
-    return 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    peak = next(line for line in lines if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024  # Linux counts in KiB

@@ -42,12 +42,9 @@ NO_FOLDER = Path()  # a checkpoint to resume from, so that initial weights are n
 def adapted_without_weights(
     config: "PretrainedConfig", recipe: Recipe, attention: str | None
 ) -> "tuple[PeftModel, ParameterCounts]":
-    """Build the dequantized base with an untrained adapter, on ``meta``, and count its parameters.
+    """Build the dequantized base with an untrained adapter on ``meta``, and count its parameters.
 
-    Args:
-        config: The base's.
-        recipe: The adapter's.
-        attention: The attention implementation; transformers' default if ``None``.
+    ``attention`` is the attention implementation; transformers' default if ``None``.
     """
     model = build_without_weights(config, attention)
     quantized = _quantize(model, bases.quantization(recipe.precision, torch.bfloat16))
@@ -70,12 +67,6 @@ def build_without_weights(
     return model.train()
 
 
-def teacher_without_weights(path: Path) -> "PreTrainedModel":
-    """Build a distillation's teacher on ``meta``: the folder's model, or its adapter's base."""
-    folder = fit.base_of_teacher(path)
-    return build_without_weights(AutoConfig.from_pretrained(folder, local_files_only=True)).eval()
-
-
 def _quantize(
     model: "PreTrainedModel", quantization: "BitsAndBytesConfig | None"
 ) -> dict[str, int]:
@@ -96,11 +87,10 @@ def _quantize(
 
 
 def _quantize_layer(layer: Linear4bit) -> None:
-    weight: Any = layer.weight
-    kind = {"compress_statistics": weight.compress_statistics, "quant_type": weight.quant_type}
-    packed, state = quantize_4bit(weight.data.bfloat16(), **kind)
-    make_params: Any = Params4bit
     quantized: Any = layer
+    make_params: Any = Params4bit
+    kind = {name: getattr(layer.weight, name) for name in ("compress_statistics", "quant_type")}
+    packed, state = quantize_4bit(quantized.weight.data.bfloat16(), **kind)
     quantized.quant_state = state
     quantized.weight = make_params(
         packed, quant_state=state, module=layer, bnb_quantized=True, **kind
@@ -184,11 +174,17 @@ def trace_step(
         vocab_size: The last dimension of logits.
         checkpointing: Whether activations are recomputed in the backward pass.
     """
-    _prepare_as_trainer(adapted, checkpointing=checkpointing)
+    prepared: Any = adapted  # as the trainer does: bf16 autocast, outputs in fp32
+    if checkpointing:
+        prepared.enable_input_require_grads()
+        prepared.gradient_checkpointing_enable({"use_reentrant": False})
+    computing = torch.autocast("cpu", dtype=torch.bfloat16)(prepared.forward)
+    prepared.forward = convert_outputs_to_fp32(computing)
     trainer = CompletionTrainer.__new__(CompletionTrainer)  # only its loss is used
     trainer.objective, trainer.teacher = objective, teacher
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
-    known = [weight for model in filter(None, (adapted, teacher)) for weight in _tensors(model)]
+    models = [adapted] if teacher is None else [adapted, teacher]
+    known = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
     live = LiveTensors(known, vocab_size)
     with live:
         torch.autograd.grad(trainer.batch_loss(adapted, batch), trained)
@@ -204,30 +200,14 @@ def fake_batch(batch: "Batch", mode: FakeTensorMode) -> "Batch":
 
 
 def _fake_micro_batch(micro_batch: "MicroBatch", mode: FakeTensorMode) -> dict[str, Any]:
-    shapes: dict[str, Any] = {
-        name: mode.from_tensor(tensor) for name, tensor in micro_batch.items()
+    return {
+        **{name: mode.from_tensor(tensor) for name, tensor in micro_batch.items()},
+        **{name: micro_batch[name].numpy() for name in ("blocks", "row_sizes")},
     }
-    read = {"row_token_count": int(micro_batch["row_token_count"])}
-    read |= {name: micro_batch[name].numpy() for name in ("blocks", "row_sizes")}
-    return shapes | read
-
-
-def _tensors(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()]
 
 
 def _address(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
-
-
-def _prepare_as_trainer(adapted: torch.nn.Module, *, checkpointing: bool) -> None:
-    """Set the model up as the trainer does: bf16 autocast, outputs in fp32."""
-    prepared: Any = adapted
-    if checkpointing:
-        prepared.enable_input_require_grads()
-        prepared.gradient_checkpointing_enable({"use_reentrant": False})
-    computing = torch.autocast("cpu", dtype=torch.bfloat16)(prepared.forward)
-    prepared.forward = convert_outputs_to_fp32(computing)
 
 
 def step_memory(
@@ -235,18 +215,16 @@ def step_memory(
 ) -> tuple[ParameterCounts, StepMemory]:
     """Trace a step's largest micro-batch and scale by the tokens of those that run in parallel.
 
-    Args:
-        config: The base's.
-        examples: The step's.
-        recipe: The training's.
-        device: Where it will be trained; a CPU uses threads and eager attention.
+    On a CPU, the training uses threads and eager attention.
     """
     adapted, parameters = adapted_without_weights(
         config, recipe, "eager" if device == "cpu" else None
     )
     teacher, objective = None, recipe.objective
     if objective.kind == "distillation":
-        teacher = teacher_without_weights(objective.teacher_model_name_or_path)
+        folder = fit.base_of_teacher(objective.teacher_model_name_or_path)
+        teacher_config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        teacher = build_without_weights(teacher_config).eval()
         size = sum(weight.nbytes for weight in teacher.parameters())
         parameters = replace(parameters, teacher_bytes=size)
     mode = use_fake_tensors(adapted, teacher)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from components.train.recipe import Recipe
 from components.train.search.settings import SearchSettings
 
-BASE_KNOB = "base"  # the one thing that can be tried and is no setting of a recipe
+BASE_KNOB = "base"  # the only thing to try that is not a setting of a recipe
 
 TEACHER_KNOB = "teacher_model_name_or_path"
 
@@ -20,7 +20,7 @@ ANSWER_OBJECTIVES = ("sft", "distillation", "orpo")
 
 @dataclass(frozen=True, slots=True)
 class SearchCandidate:
-    """A base and a recipe; ``name`` says in what it differs from the others."""
+    """A base and a recipe; ``name`` lists the values that distinguish it from the others."""
 
     name: str
     base: Path
@@ -28,12 +28,12 @@ class SearchCandidate:
 
 
 def resolve_paths(search: SearchSettings, folder: Path) -> SearchSettings:
-    """Take the bases and teachers that are to be tried from a folder."""
+    """Resolve the paths of bases and teachers relative to a folder."""
     over = dict(search.over)
     if BASE_KNOB in over:
-        over[BASE_KNOB] = [str((folder / str(one)).resolve()) for one in over[BASE_KNOB]]
+        over[BASE_KNOB] = [str((folder / str(base)).resolve()) for base in over[BASE_KNOB]]
     if "objective" in over:
-        over["objective"] = [_resolve_teacher(one, folder) for one in over["objective"]]
+        over["objective"] = [_resolve_teacher(objective, folder) for objective in over["objective"]]
     return search.model_copy(update={"over": over})
 
 
@@ -44,46 +44,50 @@ def _resolve_teacher(objective: object, folder: Path) -> object:
 
 
 def expand_candidates(base: Path, recipe: Recipe, search: SearchSettings) -> list[SearchCandidate]:
-    """List the candidates, in the order in which their values are written.
+    """List the candidates in the order of their values in the file.
 
     Args:
-        base: The base where the search tries none.
-        recipe: What the search leaves as it is.
-        search: What it tries.
+        base: The base if the search tries none.
+        recipe: The settings that the search does not try.
+        search: The values to try.
 
     Raises:
-        ValueError: A setting doesn't exist, a value can't be, or there is nothing to choose from.
+        ValueError: A setting is unknown, a value is invalid, or there are fewer than two candidates
+            or some that can't be compared.
     """
-    _refuse_unknown(search)
-    found = [
+    _require_known(search)
+    candidates = [
         _candidate(base, recipe, dict(zip(search.over, values, strict=True)))
         for values in product(*search.over.values())
     ]
-    if len(found) < 2:
-        raise ValueError("over: gives one candidate, wants at least two values of something")
-    _refuse_twice(found)
-    _refuse_incomparable(found, recipe)
-    return found
+    if len(candidates) < 2:
+        raise ValueError("over: gives one candidate, expected at least two values of something")
+    for number, candidate in enumerate(candidates):
+        others = candidates[:number]
+        if any((candidate.base, candidate.recipe) == (one.base, one.recipe) for one in others):
+            raise ValueError(f"over: the candidate {candidate.name} is there twice")
+    for candidate in candidates:
+        _require_comparable(candidate, recipe)
+    return candidates
 
 
 def _candidate(base: Path, recipe: Recipe, choice: Mapping[str, object]) -> SearchCandidate:
     name = ", ".join(f"{key} {_short(value)}" for key, value in choice.items())
     knobs = {key: value for key, value in choice.items() if key != BASE_KNOB}
     try:
-        made = Recipe.model_validate(recipe.model_dump() | knobs)
+        changed = Recipe.model_validate(recipe.model_dump() | knobs)
     except ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(["over", *(str(part) for part in found["loc"])])
-        raise ValueError(f"{place}: {found['msg']} (of the candidate {name})") from error
-    return SearchCandidate(name, Path(str(choice.get(BASE_KNOB, base))), made)
+        first = error.errors()[0]
+        place = ".".join(["over", *(str(part) for part in first["loc"])])
+        raise ValueError(f"{place}: {first['msg']} (of the candidate {name})") from error
+    return SearchCandidate(name, Path(str(choice.get(BASE_KNOB, base))), changed)
 
 
 def _short(value: object) -> str:
-    """Write a value in a few words: of a path its last part."""
     return Path(value).name if isinstance(value, str) else str(value)
 
 
-def _refuse_unknown(search: SearchSettings) -> None:
+def _require_known(search: SearchSettings) -> None:
     known = {BASE_KNOB, *Recipe.model_fields} - {"seed"}
     for key, values in search.over.items():
         if key not in known:
@@ -93,26 +97,17 @@ def _refuse_unknown(search: SearchSettings) -> None:
             raise ValueError(f"over.{key}: lists nothing to try")
 
 
-def _refuse_incomparable(candidates: list[SearchCandidate], recipe: Recipe) -> None:
-    for one in candidates:
-        if one.recipe.precision != recipe.precision:
-            raise ValueError(
-                f"holds the base of {one.name} in {one.recipe.precision}, and the winner would be "
-                f"evaluated and served in train's {recipe.precision}: wants the same for all"
-            )
-        if one.recipe.warm_start:
-            raise ValueError("starts every candidate from its base: leave warm_start out")
-        kind = one.recipe.objective.kind
-        if kind not in ANSWER_OBJECTIVES:
-            raise ValueError(
-                f"compares how likely candidates find right answers, which objective {kind} does "
-                f"not aim at: wants {', '.join(ANSWER_OBJECTIVES)}"
-            )
-
-
-def _refuse_twice(candidates: list[SearchCandidate]) -> None:
-    seen: list[tuple[Path, Recipe]] = []
-    for one in candidates:
-        if (one.base, one.recipe) in seen:
-            raise ValueError(f"over: the candidate {one.name} is there twice")
-        seen.append((one.base, one.recipe))
+def _require_comparable(candidate: SearchCandidate, recipe: Recipe) -> None:
+    precision, kind = candidate.recipe.precision, candidate.recipe.objective.kind
+    if precision != recipe.precision:
+        raise ValueError(
+            f"holds the base of {candidate.name} in {precision}, but the winner would be evaluated "
+            f"and served in train's {recipe.precision}: expected the same for all"
+        )
+    if candidate.recipe.warm_start:
+        raise ValueError("starts every candidate from its base: leave warm_start out")
+    if kind not in ANSWER_OBJECTIVES:
+        raise ValueError(
+            f"compares how likely candidates find right answers, which objective {kind} does "
+            f"not aim at: expected one of {', '.join(ANSWER_OBJECTIVES)}"
+        )

@@ -17,11 +17,10 @@ from components.train.search.schedule import PlannedTrial, SearchPlan
 
 
 class TrialOrder(Config):
-    """What the training of a candidate's rung is told.
+    """One rung of a candidate's training.
 
-    It trains until ``at_step``, to its end where that is ``None``, and no longer than until
-    ``seconds`` are over, where any are given. Then its ``metric`` is measured on the validation
-    side, if there is one to compare by. ``parent`` is the MLflow run of the search.
+    It stops after ``at_step`` (``None``: at its end) or after ``seconds``, if set. Then ``metric``,
+    if set, is measured on the validation rows. ``parent`` is the search's MLflow run.
     """
 
     entry: PlannedTrial
@@ -33,17 +32,16 @@ class TrialOrder(Config):
 
     @property
     def stop(self) -> int:
-        """The step that it is planned to come to."""
+        """The planned last step."""
         return self.entry.stops[self.rung]
 
 
 class TrialOutcome(Config):
-    """How a candidate stands after a rung, or why it does not.
+    """A candidate's state after a rung, or the reason of its failure (``trouble``).
 
-    ``tokens``, ``seconds`` and ``work`` are what this rung took, the work ``None`` if its job was
-    killed; ``stops.Reached`` says what the rest is.
-    ``scores`` are the target metric's, by the number of a validation row, where it was measured.
-    ``trouble`` is the reason of a training that failed.
+    ``tokens``, ``seconds`` and ``work`` are this rung's; ``work`` is ``None`` if its job was
+    killed. ``scores`` are the target metric's by validation row number, if it was measured. The
+    other fields are those of ``checkpoints.TrainingProgress``.
     """
 
     key: str
@@ -64,119 +62,105 @@ class TrialOutcome(Config):
 
     @property
     def score(self) -> float | None:
-        """The mean of the target metric; ``None`` where it was not measured."""
+        """The mean of the target metric; ``None`` if it was not measured."""
         return math.fsum(self.scores.values()) / len(self.scores) if self.scores else None
 
     @property
     def objection(self) -> str | None:
-        """Say why it can't be compared; ``None`` where it can."""
+        """The reason why it can't be compared; ``None`` if it can."""
         if self.trouble is None and not self.nats:
             return "no validation row fits into its max_length"
         return self.trouble
 
 
-def order_file(search: Path, rung: int, key: str) -> Path:
-    """Name the file of a candidate's order."""
-    return search / f"rung-{rung}" / f"{key}.order.json"
-
-
 def write_order(search: Path, order: TrialOrder) -> Path:
-    """Write an order, and name its file."""
-    path = order_file(search, order.rung, order.entry.key)
+    """Write an order and return its file."""
+    path = search / f"rung-{order.rung}" / f"{order.entry.key}.order.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(path, order.model_dump_json(indent=2))
     return path
 
 
-def outcome_file(order: Path) -> Path:
-    """Name the file of what came of an order."""
+def _outcome_file(order: Path) -> Path:
     return order.with_name(order.name.replace(".order.json", ".json"))
 
 
 def read_outcome(order: Path) -> TrialOutcome | None:
-    """Read what came of an order; ``None`` while nothing has."""
+    """Read an order's outcome; ``None`` if there is none yet."""
     try:
-        return TrialOutcome.model_validate_json(outcome_file(order).read_text())
+        return TrialOutcome.model_validate_json(_outcome_file(order).read_text())
     except FileNotFoundError:
         return None
 
 
-def write_outcome(order: Path, came: TrialOutcome) -> None:
-    """Write what came of an order; it is not carried out again."""
-    manifest.write_atomically(outcome_file(order), came.model_dump_json(indent=2))
+def write_outcome(order: Path, outcome: TrialOutcome) -> None:
+    """Write an order's outcome; the order is then not run again."""
+    manifest.write_atomically(_outcome_file(order), outcome.model_dump_json(indent=2))
 
 
-def trained_seconds(search: Path) -> float:
-    """Sum the time that all candidates of a search have trained so far."""
-    orders = sorted(search.glob("rung-*/*.order.json"))
-    return sum(came.seconds for order in orders if (came := read_outcome(order)) is not None)
-
-
-def trial_works(search: Path) -> list[Work | None]:
-    """List the work that each candidate of a search took at each rung so far."""
-    orders = sorted(search.glob("rung-*/*.order.json"))
-    return [came.work for order in orders if (came := read_outcome(order)) is not None]
+def read_outcomes(search: Path) -> list[TrialOutcome]:
+    """Read the outcomes of a search so far, of each candidate at each rung."""
+    outcomes = map(read_outcome, sorted(search.glob("rung-*/*.order.json")))
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def combined_progress(orders: Sequence[TrialOrder], latest: Sequence[Progress | None]) -> Progress:
-    """Return the combined progress of a rung's candidates, with the figures of one under way.
+    """Return the combined progress of a rung's orders, with the figures of one that is running.
 
     Args:
-        orders: Those of the rung.
-        latest: The newest word of each one's training, ``None`` before its first.
+        orders: The rung's orders.
+        latest: The newest progress of each, ``None`` before its first.
     """
-    done = [
-        min(one.done, order.stop) if one else 0 for one, order in zip(latest, orders, strict=True)
-    ]
-    going = [
-        one.figures
-        for one, order in zip(latest, orders, strict=True)
-        if one and one.done < order.stop
-    ]
-    figures = {name: value for name, value in (going or [{}])[-1].items() if name != "seconds_left"}
-    rung, many = orders[0].rung, "" if len(orders) == 1 else "s"
-    stage = f"rung {rung + 1}, {len(orders)} candidate{many}:" if rung >= 0 else "measuring paces:"
-    return Progress(stage, sum(done), sum(order.stop for order in orders), "steps", figures)
+    done, figures = 0, dict[str, float]()
+    for progress, order in zip(latest, orders, strict=True):
+        if progress is not None:
+            done += min(progress.done, order.stop)
+            if progress.done < order.stop:
+                figures = {**progress.figures}
+    figures.pop("seconds_left", None)
+    rung, plural = orders[0].rung, "" if len(orders) == 1 else "s"
+    stage = f"rung {rung + 1}, {len(orders)} candidate{plural}:"
+    total = sum(order.stop for order in orders)
+    return Progress(stage if rung >= 0 else "measuring paces:", done, total, "steps", figures)
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """How a candidate stands at a rung, and how large its adapter is in parameters.
+    """A candidate's losses at a rung and its adapter's number of parameters.
 
-    ``losses`` are, by the number of a validation row, what it lost there, lower is better: what the
-    target metric gave, less than it could, or the negative log-likelihood of the whole answer in
-    nats. (Of a whole answer, not of a token: bases with other tokenizers write it in more tokens or
-    fewer.) ``otherwise`` decides between equal means.
+    ``losses`` are by validation row number, lower is better: the negated target metric, or the
+    negative log-likelihood of the whole answer in nats (not per token, since tokenizers differ
+    between bases). ``tiebreak`` decides between equal means.
     """
 
     candidate: str
     losses: Mapping[int, float]
     size: int
-    otherwise: float = 0.0
+    tiebreak: float = 0.0
 
 
-def rank_trials(standings: Sequence[TrialResult]) -> list[TrialResult]:
-    """Order candidates, the best first; of those that tie with the best, the smallest comes first.
+def rank_trials(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Order candidates, the best first; among those tied with the best, the smallest is first.
 
-    Two tie when the better is better by no more than the standard error of the mean difference of
-    their losses, row by row. A tie with a tie is none: after each place the best of the rest is
-    looked for anew. That is Breiman's rule of one standard error (Classification and Regression
-    Trees, 1984, section 3.4.3) on paired losses.
+    Two are tied if the better one's lead is within the standard error of the mean of their paired
+    loss differences. Ties are not transitive: for each place, ties are with the best of the rest.
+    That is Breiman's rule of one standard error (Classification and Regression Trees, 1984, section
+    3.4.3) on paired losses.
 
     Raises:
-        ValueError: There is no row that all were measured on.
+        ValueError: No row was measured for all.
     """
-    if standings and not set(standings[0].losses).intersection(*(one.losses for one in standings)):
+    if results and not set(results[0].losses).intersection(*(trial.losses for trial in results)):
         raise ValueError(
             "comparing candidates: no validation row was measured for all of them; a larger "
             "max_length would leave fewer out"
         )
-    left = sorted(standings, key=lambda trial: trial.candidate)
+    left = sorted(results, key=lambda trial: trial.candidate)
     ranked: list[TrialResult] = []
     while left:
-        means = {one.candidate: (_common_mean(one, left), one.otherwise) for one in left}
+        means = {trial.candidate: (_common_mean(trial, left), trial.tiebreak) for trial in left}
         best = min(left, key=lambda trial: means[trial.candidate])
-        tied = [one for one in left if one is best or is_tied(best, one)]
+        tied = [trial for trial in left if trial is best or is_tied(best, trial)]
         chosen = min(tied, key=lambda trial: (trial.size, *means[trial.candidate]))
         ranked.append(chosen)
         left.remove(chosen)
@@ -184,33 +168,33 @@ def rank_trials(standings: Sequence[TrialResult]) -> list[TrialResult]:
 
 
 def is_tied(better: TrialResult, worse: TrialResult) -> bool:
-    """Tell whether the difference of two candidates is within its standard error."""
+    """Return whether the difference of two candidates is within its standard error."""
     rows = sorted(better.losses.keys() & worse.losses.keys())
     differences = [worse.losses[row] - better.losses[row] for row in rows]
     if len(differences) < 2:
         return False
     mean = math.fsum(differences) / len(differences)
-    squares = math.fsum((one - mean) ** 2 for one in differences)
+    squares = math.fsum((difference - mean) ** 2 for difference in differences)
     return mean <= math.sqrt(squares / (len(differences) - 1) / len(differences))
 
 
 def _common_mean(trial: TrialResult, others: Sequence[TrialResult]) -> float:
-    """Average over the rows that all have: what is longer than its ``max_length`` is left out."""
+    # rows above one candidate's max_length are missing there, so they don't count
     rows = set(trial.losses).intersection(*(other.losses for other in others))
     return math.fsum(trial.losses[row] for row in rows) / len(rows)
 
 
 TrainOrders: TypeAlias = Callable[[Sequence[TrialOrder]], Sequence[TrialOutcome]]
-"""Carries orders out, beside each other where it can, and tells what came of each."""
+"""Runs trials, in parallel where possible, and returns their outcomes."""
 
 
 class SearchError(RuntimeError):
-    """No candidate is left; the message says what became of each."""
+    """Raised when every candidate has failed; the message has each one's reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialPlacement:
-    """Where a candidate ended: in front, pruned for falling behind, or failed; and why."""
+    """A candidate's final place: winner, pruned for falling behind, or failed; and the reason."""
 
     entry: PlannedTrial
     ending: Literal["winner", "pruned", "failed"]
@@ -220,113 +204,105 @@ class TrialPlacement:
 
 @dataclass(slots=True)
 class _SearchState:
-    """What has come of the candidates so far, and what that took."""
+    """The candidates' newest outcomes, and what they cost."""
 
     plan: SearchPlan
-    came: dict[str, TrialOutcome] = field(default_factory=dict[str, TrialOutcome])
+    outcomes: dict[str, TrialOutcome] = field(default_factory=dict[str, TrialOutcome])
     why: dict[str, str] = field(default_factory=dict[str, str])
     spent: float = 0.0
 
-    def is_good(self, key: str) -> bool:
-        return self.came[key].objection is None
+    def comparable(self, keys: Sequence[str]) -> list[str]:
+        return [key for key in keys if self.outcomes[key].objection is None]
 
-    def standing(self, key: str) -> TrialResult:
-        came, measure = self.came[key], self.plan.measure
+    def result(self, key: str) -> TrialResult:
+        outcome, measure = self.outcomes[key], self.plan.measure
         if measure.metric is None:
-            return TrialResult(key, came.nats, came.parameters)
-        lost = {row: measure.lost(score) for row, score in came.scores.items()}
-        return TrialResult(
-            key, lost, came.parameters, math.fsum(came.nats.values()) / len(came.nats)
-        )
+            return TrialResult(key, outcome.nats, outcome.parameters)
+        losses = {row: measure.lost(score) for row, score in outcome.scores.items()}
+        mean = math.fsum(outcome.nats.values()) / len(outcome.nats)
+        return TrialResult(key, losses, outcome.parameters, mean)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Where all candidates ended, the winner first and what failed last, and what they took.
-
-    ``spent`` is in the plan's unit.
-    """
+    """All candidates' places, the winner first, failures last; ``spent`` is in the plan's unit."""
 
     places: list[TrialPlacement]
     spent: float
 
 
 def run_search(plan: SearchPlan, train: TrainOrders) -> SearchResult:
-    """Train and prune until one candidate has come to its end.
+    """Train and prune until one candidate's training is finished.
 
-    Where all that went up to a rung fail there, the best of those that were pruned before it takes
-    their place, as long as the budget isn't used up: so it is exceeded by one candidate's rung at
-    most, and only then.
+    If all candidates of a rung fail there, the best pruned ones replace them one by one while the
+    budget isn't used up: only then can it be exceeded, by at most one candidate's rung.
 
     Args:
         plan: The candidates, the rungs and the budget.
-        train: Does the trainings; equal orders must have equal outcomes, so that a search that was
-            killed goes on.
+        train: Runs trials. Equal orders must have equal outcomes, so that a killed search resumes.
 
     Raises:
         SearchError: All failed.
     """
     state = _SearchState(plan)
-    going, waiting = [one.key for one in plan.entries], list[str]()
+    going, waiting = [entry.key for entry in plan.entries], list[str]()
     for rung in range(len(plan.sizes)):
         _run_rung(state, rung, going, train)
-        good = [key for key in going if state.is_good(key)]
-        while not good and waiting and state.spent < plan.budget:
+        while not state.comparable(going) and waiting and state.spent < plan.budget:
             going = [waiting.pop(0)]
             _run_rung(state, rung, going, train)
-            good = [key for key in going if state.is_good(key)]
-        if not good:
-            raise SearchError(_all_failed(state))
-        ranked = [one.candidate for one in rank_trials([state.standing(key) for key in good])]
+        results = [state.result(key) for key in state.comparable(going)]
+        if not results:
+            reasons = [
+                f"{entry.name}: {state.why.get(entry.key, 'pruned before')}"
+                for entry in plan.entries
+            ]
+            raise SearchError("\n".join(["no candidate of the search is left", *reasons]))
+        ranked = [trial.candidate for trial in rank_trials(results)]
         size = plan.sizes[rung + 1] if rung + 1 < len(plan.sizes) else 1
         going, waiting = ranked[:size], ranked[size:]
         for place, key in enumerate(waiting, size + 1):
             state.why[key] = f"place {place} of {len(ranked)} at rung {rung + 1}"
-    return SearchResult(_placements(state, going[0]), state.spent)
+    places = [_placement(state, entry, going[0]) for entry in plan.entries]
+    return SearchResult(sorted(places, key=lambda place: _rank(place, plan)), state.spent)
 
 
 def _run_rung(state: _SearchState, rung: int, keys: Sequence[str], train: TrainOrders) -> None:
-    """Bring candidates up to a rung, and note what came of it."""
-    plan = state.plan
+    plan, is_last = state.plan, rung + 1 == len(state.plan.sizes)
     left, planned = plan.budget - state.spent, plan.at_most(rung, keys)
+    is_timed = plan.unit == "seconds"
     orders = [
-        _make_order(plan, entry, rung, left, planned)
+        TrialOrder(
+            entry=entry,
+            rung=rung,
+            at_step=None if is_last else entry.stops[rung],
+            seconds=schedule.allowance(left, entry.costs[rung], planned) if is_timed else None,
+            metric=plan.measure.metric,
+        )
         for entry in plan.entries
-        if entry.key in keys and not _is_there(state, entry, rung)
+        if entry.key in keys and not _has_no_step(state, entry, rung, is_last=is_last)
     ]
     for order, outcome in zip(orders, train(orders) if orders else [], strict=True):
-        took = outcome.seconds if plan.unit == "seconds" else order.entry.costs[rung]
-        state.spent += took
-        state.came[order.entry.key] = outcome
+        state.spent += outcome.seconds if is_timed else order.entry.costs[rung]
+        state.outcomes[order.entry.key] = outcome
         if outcome.objection:
             state.why[order.entry.key] = outcome.objection
 
 
-def _is_there(state: _SearchState, entry: PlannedTrial, rung: int) -> bool:
-    """Tell whether a candidate has no step to do up to a rung, so that it stands as it stood."""
-    before = state.came.get(entry.key)
+def _has_no_step(state: _SearchState, entry: PlannedTrial, rung: int, *, is_last: bool) -> bool:
+    """Return whether a candidate has nothing to train at a rung, so that its outcome stays."""
+    before = state.outcomes.get(entry.key)
     if before is None or before.finished:
         return before is not None
-    is_last = rung + 1 == len(state.plan.sizes)
     return not is_last and entry.stops[rung] == entry.stops[rung - 1]
 
 
-def _make_order(
-    plan: SearchPlan, entry: PlannedTrial, rung: int, left: float, planned: float
-) -> TrialOrder:
-    timed = plan.unit == "seconds"
-    return TrialOrder(
-        entry=entry,
-        rung=rung,
-        at_step=entry.stops[rung] if rung + 1 < len(plan.sizes) else None,
-        seconds=schedule.allowance(left, entry.costs[rung], planned) if timed else None,
-        metric=plan.measure.metric,
-    )
-
-
-def _placements(state: _SearchState, winner: str) -> list[TrialPlacement]:
-    found = [_placement(state, entry, winner) for entry in state.plan.entries]
-    return sorted(found, key=lambda place: _rank(place, state.plan))
+def _placement(state: _SearchState, entry: PlannedTrial, winner: str) -> TrialPlacement:
+    outcome = state.outcomes[entry.key]
+    if entry.key == winner:
+        return TrialPlacement(entry, "winner", outcome, "the best")
+    ending = "pruned" if outcome.objection is None else "failed"
+    return TrialPlacement(entry, ending, outcome, state.why[entry.key])
 
 
 def _rank(place: TrialPlacement, plan: SearchPlan) -> tuple[int, int, float, float]:
@@ -336,30 +312,17 @@ def _rank(place: TrialPlacement, plan: SearchPlan) -> tuple[int, int, float, flo
     return ending, -place.outcome.rung, lost, math.inf if loss is None else loss
 
 
-def _placement(state: _SearchState, entry: PlannedTrial, winner: str) -> TrialPlacement:
-    outcome = state.came[entry.key]
-    if entry.key == winner:
-        return TrialPlacement(entry, "winner", outcome, "the best")
-    ending = "pruned" if outcome.objection is None else "failed"
-    return TrialPlacement(entry, ending, outcome, state.why[entry.key])
-
-
-def _all_failed(state: _SearchState) -> str:
-    said = [f"{one.name}: {state.why.get(one.key, 'pruned before')}" for one in state.plan.entries]
-    return "\n".join(["no candidate of the search is left", *said])
-
-
 def search_page(workload: str, plan: SearchPlan, result: SearchResult) -> str:
-    """Write a table of the candidates, the winner first, and their share of the budget."""
+    """Return a Markdown table of the candidates, and how much of the budget was spent."""
     return templates.render(
         "train/search/page.md.j2",
         workload=workload,
         plan=plan,
-        found=result,
+        result=result,
         reason=placement_reason,
     )
 
 
 def placement_reason(place: TrialPlacement) -> str:
-    """Return the reason of an ending; not of a failure, whose message may show training data."""
+    """Return a placement's reason; not that of a failure, which may show training data."""
     return "see the log of its job" if place.ending == "failed" else place.why

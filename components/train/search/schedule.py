@@ -1,5 +1,6 @@
 """The schedule of a search: rungs within a budget, and the metric to compare by."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,21 +13,20 @@ from components.train.recipe import EXAMPLE_KNOBS, Recipe
 from components.train.search.candidates import SearchCandidate
 from components.train.search.settings import SearchSettings
 
-FEWEST = 20
-"""Validation rows that measure the target: with fewer, one request is more than five points."""
+FEWEST = 20  # validation rows: with fewer, a single request is more than five points
 
 ONLY_BY_METRIC = frozenset(EXAMPLE_KNOBS)
-"""Settings whose worth the loss does not show: they weigh tokens or rows against one another."""
+"""Settings that the loss can't rate, since they weigh tokens or rows against one another."""
 
 
 class SearchMetricError(ValueError):
-    """What is tried can't be compared on the rows that there are."""
+    """Raised when the validation rows can't rate the settings to try."""
 
 
 class SearchMetric(Config):
-    """The metric that candidates are compared by; without one it is the loss, and ``why`` says why.
+    """The metric that candidates are compared by; ``None`` for the loss, ``why`` has the reason.
 
-    ``rows`` are those of the validation side that measure it.
+    ``rows`` is the number of validation rows that measure it.
     """
 
     metric: str | None = None
@@ -35,30 +35,30 @@ class SearchMetric(Config):
     why: str = ""
 
     def lost(self, score: float) -> float:
-        """Return what a score lacks, so that lower is better."""
+        """Return a score as a loss: lower is better."""
         return -score if self.higher_is_better else score
 
 
 def choose_metric(
     metric: str | None, rows: int, tried: Collection[str], *, higher_is_better: bool
 ) -> SearchMetric:
-    """Choose the measure.
+    """Choose the target metric, or the loss if too few rows measure it.
 
     Args:
-        metric: The target; ``None`` where the validation side does not measure it.
-        rows: How many validation rows measure it.
+        metric: The target; ``None`` if the validation rows do not measure it.
+        rows: The number of validation rows that measure it.
         tried: The settings that the search tries.
-        higher_is_better: Which way the metric is better.
+        higher_is_better: The metric's direction.
 
     Raises:
-        MeasureError: Only the metric would show what is tried, and too few rows measure it.
+        SearchMetricError: Only the metric could rate these settings, and too few rows measure it.
     """
     if metric is not None and rows >= FEWEST:
         return SearchMetric(metric=metric, higher_is_better=higher_is_better, rows=rows)
     why = (
         "the target is not measured on the workload's own requests"
         if metric is None
-        else f"{rows} validation rows measure {metric}, and it wants {FEWEST}"
+        else f"{rows} validation rows measure {metric}, at least {FEWEST} are required"
     )
     if hidden := sorted(ONLY_BY_METRIC.intersection(tried)):
         raise SearchMetricError(
@@ -69,14 +69,13 @@ def choose_metric(
     return SearchMetric(rows=rows, why=why)
 
 
-SHARE_PARTS = 1000  # the factor is a multiple of one thousandth
+SHARE_PARTS = 1000  # the factor of the trainings' lengths is a multiple of one thousandth
 
-Costs = Sequence[Sequence[float]]
-"""What each candidate costs at each rung, beyond what the rungs before it have cost."""
+Costs = Sequence[Sequence[float]]  # of each candidate at each rung, beyond the rungs before
 
 
 class BudgetError(ValueError):
-    """The budget is too small for a single step of each candidate."""
+    """Raised when the budget is too small for a single step of each candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +87,7 @@ class Rung:
 
 
 def plan_rungs(candidates: int, eta: int) -> list[Rung]:
-    """List the rungs, which divide the candidates by ``eta`` until one is left.
-
-    Args:
-        candidates: How many there are at first, at least one.
-        eta: By how much a rung divides them; the next is so much further away.
-    """
+    """Return the rungs: each divides the candidates by ``eta`` and multiplies the share by it."""
     sizes = [candidates]
     while sizes[-1] > 1:
         sizes.append(max(1, sizes[-1] // eta))
@@ -102,14 +96,14 @@ def plan_rungs(candidates: int, eta: int) -> list[Rung]:
 
 
 def stop_at(share: Fraction, steps: int) -> int:
-    """Give the step after which ``share`` of a training's ``steps`` are done, at least one."""
+    """Return the step after which ``share`` of a training's ``steps`` are done, at least 1."""
     return min(steps, max(1, ceil(share * steps)))
 
 
 def worst_cost(costs: Costs, sizes: Sequence[int]) -> float:
-    """Give what a search costs at most, whoever goes on: at each rung the dearest do."""
+    """Return a search's maximum cost: that of promoting the most expensive at each rung."""
     return sum(
-        sum(sorted((one[rung] for one in costs), reverse=True)[:size])
+        sum(sorted((by_rung[rung] for by_rung in costs), reverse=True)[:size])
         for rung, size in enumerate(sizes)
     )
 
@@ -117,97 +111,54 @@ def worst_cost(costs: Costs, sizes: Sequence[int]) -> float:
 def shorten_trainings(
     cost_of: Callable[[Fraction], Costs], sizes: Sequence[int], budget: float
 ) -> Fraction:
-    """Find the largest factor of all trainings' lengths with which the search keeps its budget.
+    """Return the largest factor of all trainings' lengths, at most 1, that keeps the budget.
 
     Args:
-        cost_of: What each candidate costs at each rung when the whole trainings have so much of
-            their length; more for a larger factor.
-        sizes: How many candidates go up to each rung.
+        cost_of: Returns the costs for a factor; they increase with it.
+        sizes: The number of candidates at each rung.
         budget: In the unit of the costs.
 
-    Returns:
-        A factor of at most 1.
-
     Raises:
-        BudgetError: None is small enough.
+        BudgetError: Even the smallest factor exceeds the budget.
     """
-    least, most = 1, SHARE_PARTS
-    if worst_cost(cost_of(Fraction(least, SHARE_PARTS)), sizes) > budget:
-        wanted = ceil(worst_cost(cost_of(Fraction(least, SHARE_PARTS)), sizes))
-        raise BudgetError(f"the shortest search there is takes {wanted}, the budget is {budget:g}")
-    while least < most:
-        middle = (least + most + 1) // 2
-        if worst_cost(cost_of(Fraction(middle, SHARE_PARTS)), sizes) <= budget:
-            least = middle
-        else:
-            most = middle - 1
-    return Fraction(least, SHARE_PARTS)
+
+    def total_cost(parts: int) -> float:
+        return worst_cost(cost_of(Fraction(parts, SHARE_PARTS)), sizes)
+
+    affordable = bisect_right(range(1, SHARE_PARTS + 1), budget, key=total_cost)
+    if not affordable:
+        raise BudgetError(
+            f"the shortest possible search takes {ceil(total_cost(1))}, the budget is {budget:g}"
+        )
+    return Fraction(affordable, SHARE_PARTS)
 
 
 def allowance(left: float, own: float, planned: float) -> float:
-    """Share out what is left of a budget, to each candidate's rung in proportion to its plan.
+    """Return a rung's share of the remaining budget, in proportion to its planned cost.
 
-    So rungs that take longer than planned can't use up more than what is left, all together.
+    Rungs slower than planned then can't use up more than what remains, all together.
 
     Args:
-        left: What is left of the budget.
-        own: What this candidate's rung is planned to take.
-        planned: What it and all that is still to come is planned to take at most.
+        left: The remaining budget.
+        own: The planned cost of this candidate's rung.
+        planned: The maximum planned cost of this rung and everything after it.
     """
     return max(0.0, left) * (own / planned if planned else 1.0)
 
 
-BUDGET_SHARE = 0.9
-"""Of a budget of minutes: what is planned with. A pace that was measured briefly may slow down."""
+BUDGET_SHARE = 0.9  # of a budget in minutes is planned: a pace measured briefly may slow down
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPace:
-    """How fast a base trains: the seconds of a run without its steps, and tokens a second in them.
-
-    It is measured on a few steps.
-    """
+    """A base's pace, measured on a few steps; ``overhead`` is a run's seconds outside its steps."""
 
     overhead: float
     tokens_per_second: float
 
     def seconds(self, tokens: int) -> float:
-        """Give what a run of so many tokens takes; a run of none isn't started."""
+        """Return the duration of a run; 0 without tokens, since it isn't started."""
         return self.overhead + tokens / self.tokens_per_second if tokens else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateCourse:
-    """What lies before a candidate.
-
-    ``tokens`` are those of each step of the first epoch; ``pace`` is known where the budget is in
-    minutes.
-    """
-
-    candidate: SearchCandidate
-    tokens: Sequence[int]
-    pace: TrainingPace | None = None
-
-    def recipe(self, factor: Fraction) -> Recipe:
-        """Give the recipe with its training shortened by a factor, and so its schedule."""
-        epochs = self.candidate.recipe.num_train_epochs * float(factor)
-        return self.candidate.recipe.model_copy(update={"num_train_epochs": epochs})
-
-    def stops(self, factor: Fraction, rungs: Sequence[Rung]) -> list[int]:
-        """Give the step at which it reaches each rung."""
-        steps = ceil(self.recipe(factor).num_train_epochs * len(self.tokens))  # as its trainer does
-        return [stop_at(rung.share, steps) for rung in rungs]
-
-    def costs(self, factor: Fraction, rungs: Sequence[Rung]) -> list[float]:
-        """Give what it costs at each rung alone."""
-        seen = [self._until(step) for step in [0, *self.stops(factor, rungs)]]
-        counts = [after - before for before, after in pairwise(seen)]
-        return [self.pace.seconds(count) if self.pace else float(count) for count in counts]
-
-    def _until(self, step: int) -> int:
-        """Count the tokens seen up to a step; later epochs differ from the first in order alone."""
-        epochs, rest = divmod(step, len(self.tokens))
-        return epochs * sum(self.tokens) + sum(self.tokens[:rest])
 
 
 class PlannedTrial(Config):
@@ -221,11 +172,57 @@ class PlannedTrial(Config):
     costs: tuple[float, ...]
 
 
-class SearchPlan(Config):
-    """How many candidates train up to each rung, and what each does there.
+KeyOf = Callable[[Path, Recipe], str]  # names a candidate by its base and its shortened recipe
 
-    ``unit`` is that of the costs and of the ``budget``, which is what all of them may come to.
-    ``measure`` is what they are compared by.
+
+@dataclass(frozen=True, slots=True)
+class CandidateCourse:
+    """A candidate with the tokens of each step of its first epoch.
+
+    ``pace`` is set for a budget in minutes.
+    """
+
+    candidate: SearchCandidate
+    tokens: Sequence[int]
+    pace: TrainingPace | None = None
+
+    def trial(self, factor: Fraction, rungs: Sequence[Rung], key_of: KeyOf) -> PlannedTrial:
+        """Return the candidate with its training, and so its schedule, shortened by a factor."""
+        base, recipe = self.candidate.base, self.candidate.recipe
+        epochs = recipe.num_train_epochs * float(factor)
+        shortened = recipe.model_copy(update={"num_train_epochs": epochs})
+        return PlannedTrial(
+            key=key_of(base, shortened),
+            name=self.candidate.name,
+            base=base,
+            recipe=shortened,
+            stops=tuple(self.stops(factor, rungs)),
+            costs=tuple(self.costs(factor, rungs)),
+        )
+
+    def stops(self, factor: Fraction, rungs: Sequence[Rung]) -> list[int]:
+        """Return the step at which each rung ends."""
+        epochs = self.candidate.recipe.num_train_epochs * float(factor)
+        steps = ceil(epochs * len(self.tokens))  # as its trainer rounds
+        return [stop_at(rung.share, steps) for rung in rungs]
+
+    def costs(self, factor: Fraction, rungs: Sequence[Rung]) -> list[float]:
+        """Return the cost of each rung alone."""
+        seen = [self._tokens_until(step) for step in [0, *self.stops(factor, rungs)]]
+        counts = [after - before for before, after in pairwise(seen)]
+        return [self.pace.seconds(count) if self.pace else float(count) for count in counts]
+
+    def _tokens_until(self, step: int) -> int:
+        # later epochs have the first one's tokens in another order
+        epochs, rest = divmod(step, len(self.tokens))
+        return epochs * sum(self.tokens) + sum(self.tokens[:rest])
+
+
+class SearchPlan(Config):
+    """The number of candidates at each rung, and what each candidate does there.
+
+    ``unit`` is that of the costs and of ``budget``, the maximum of their sum. ``measure`` is the
+    metric to compare by.
     """
 
     unit: str
@@ -235,27 +232,27 @@ class SearchPlan(Config):
     entries: tuple[PlannedTrial, ...]
     measure: SearchMetric = SearchMetric()
 
-    def at_most(self, rung: int, standing: Sequence[str]) -> float:
-        """Give what is planned at most from a rung on, with the candidates that go up to it."""
-        costs = [one.costs[rung:] for one in self.entries if one.key in standing]
+    def at_most(self, rung: int, keys: Sequence[str]) -> float:
+        """Return the maximum planned cost from a rung on, with the candidates that reach it."""
+        costs = [entry.costs[rung:] for entry in self.entries if entry.key in keys]
         return worst_cost(costs, self.sizes[rung:])
 
 
 def make_search_plan(
     courses: Sequence[CandidateCourse],
     search: SearchSettings,
-    key_of: Callable[[Path, Recipe], str],
+    key_of: KeyOf,
     *,
     measure: SearchMetric | None = None,
     spent: float = 0.0,
 ) -> SearchPlan:
-    """Make all trainings as long as the budget allows, by one factor, and none longer than it is.
+    """Plan all trainings as long as the budget allows, shortened by one factor.
 
     Args:
-        courses: The candidates; each with a pace, where the budget is in minutes.
-        search: What they may cost.
-        key_of: Names a candidate by its base and its shortened recipe.
-        measure: What they are compared by; the loss if left out.
+        courses: The candidates; each with a pace if the budget is in minutes.
+        search: The budget and the rungs' division.
+        key_of: Names a candidate.
+        measure: The metric to compare by; the loss by default.
         spent: Seconds of the budget that measuring the paces took.
 
     Raises:
@@ -266,26 +263,15 @@ def make_search_plan(
     tokens, minutes = search.budget.tokens, search.budget.minutes
     budget = float(tokens) if tokens is not None else 60 * (minutes or 0) - spent
     factor = shorten_trainings(
-        lambda factor: [one.costs(factor, rungs) for one in courses],
+        lambda factor: [course.costs(factor, rungs) for course in courses],
         sizes,
         budget if tokens is not None else BUDGET_SHARE * budget,
     )
-    entries = [
-        PlannedTrial(
-            key=key_of(one.candidate.base, one.recipe(factor)),
-            name=one.candidate.name,
-            base=one.candidate.base,
-            recipe=one.recipe(factor),
-            stops=tuple(one.stops(factor, rungs)),
-            costs=tuple(one.costs(factor, rungs)),
-        )
-        for one in courses
-    ]
     return SearchPlan(
         unit="tokens" if tokens is not None else "seconds",
         budget=budget,
         factor=float(factor),
         sizes=tuple(sizes),
-        entries=tuple(entries),
+        entries=tuple(course.trial(factor, rungs, key_of) for course in courses),
         measure=measure or SearchMetric(),
     )

@@ -214,7 +214,7 @@ def test_of_equal_losses_the_first_is_best_and_a_tie_is_no_gain(
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        pytest.param({"early_stopping_patience": 2}, "wants eval_steps", id="never measured"),
+        pytest.param({"early_stopping_patience": 2}, "requires eval_steps", id="never measured"),
         pytest.param(
             {"early_stopping_patience": 2, "eval_steps": 5, "average_checkpoints": 3},
             "leave one of them out",

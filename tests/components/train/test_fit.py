@@ -188,7 +188,7 @@ def test_a_choice_of_no_layers_is_refused():
 
 
 def test_layers_can_be_chosen_of_named_modules_only():
-    with pytest.raises(ValueError, match=r"wants target_modules by name, such as \[q_proj"):
+    with pytest.raises(ValueError, match=r"requires target_modules by name, such as \[q_proj"):
         Recipe(layers_to_transform=[1])
 
 

@@ -179,7 +179,7 @@ def test_a_snapshot_without_the_objectives_rows_is_refused_with_what_it_has(
             {"objective": "dpo", "call_margin": 2}, "call_margin would do nothing", id="idle knob"
         ),
         pytest.param(
-            {"objective": "kto", "per_device_train_batch_size": 1}, "wants at least 2", id="batch"
+            {"objective": "kto", "per_device_train_batch_size": 1}, "at least 2", id="batch"
         ),
         pytest.param({"objective": "ppo"}, "'ppo' found using 'kind' does not match", id="unknown"),
         pytest.param({"objective": {"kind": "dpo", "temperature": 2}}, "Extra", id="no such knob"),

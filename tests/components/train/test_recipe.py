@@ -1,4 +1,4 @@
-"""A recipe whose knobs can't work together is refused with a sentence that says what would."""
+"""A recipe with incompatible settings is refused with the reason and the remedy."""
 
 import pytest
 
@@ -11,8 +11,8 @@ from tests.support.training_methods import RECIPES
     [
         pytest.param(
             {"method": "full"},
-            "method full can't train weights of 4 bits, which a step would not change: it wants "
-            "bnb_4bit_quant_type null",
+            "method full can't train 4-bit weights, which a step would not change: set "
+            "bnb_4bit_quant_type to null",
             id="full-in-4-bits",
         ),
         pytest.param(
@@ -22,28 +22,28 @@ from tests.support.training_methods import RECIPES
         ),
         pytest.param(
             {"method": "adalora", "use_rslora": True},
-            "method adalora has ranks and first weights of its own: leave out use_rslora",
+            "method adalora has its own ranks and first weights: leave out use_rslora",
             id="adalora-with-rslora",
         ),
         pytest.param(
             {"adalora": {"target_r": 4}},
-            "adalora is of method adalora, found method lora",
+            "adalora belongs to method adalora, found method lora",
             id="adalora-settings-of-lora",
         ),
         pytest.param(
             {"method": "adalora", "adalora": {"init_r": 8}},
-            "AdaLoRA prunes from init_r to target_r: init_r 8 wants to be above target_r 8",
+            "AdaLoRA prunes from init_r to target_r: expected init_r 8 to be above target_r 8",
             id="nothing-to-prune",
         ),
         pytest.param(
             {"init_lora_weights": "loftq", "bnb_4bit_quant_type": None},
-            "init_lora_weights loftq makes up for what quantization loses: it wants "
-            "bnb_4bit_quant_type nf4 or fp4, or take pissa",
+            "init_lora_weights loftq compensates the quantization error: set bnb_4bit_quant_type "
+            "to nf4 or fp4, or take pissa",
             id="loftq-of-nothing",
         ),
         pytest.param(
             {"init_lora_weights": "orthogonal", "r": 5},
-            "init_lora_weights orthogonal wants an even r, found 5",
+            "init_lora_weights orthogonal requires an even r, found 5",
             id="orthogonal-of-an-odd-rank",
         ),
         pytest.param(
@@ -59,24 +59,24 @@ from tests.support.training_methods import RECIPES
         ),
         pytest.param(
             {"fsdp": "full_shard", "init_lora_weights": "eva"},
-            "fsdp leaves no process the whole base, through which init_lora_weights eva would",
+            "with fsdp no process has the whole base, which init_lora_weights eva needs",
             id="split-of-what-looks-at-the-rows",
         ),
         pytest.param(
             {"warm_start": True, "method": "adalora"},
-            "warm_start wants method lora or full: what AdaLoRA has pruned can't be pruned again",
+            "warm_start requires method lora or full: pruned ranks can't be pruned again",
             id="pruned-twice",
         ),
     ],
 )
-def test_it_is_refused(wrong: dict[str, object], sentence: str):
+def test_incompatible_settings_are_refused(wrong: dict[str, object], sentence: str):
     with pytest.raises(ValueError, match="Value error") as refused:
         Recipe.model_validate(wrong)
     assert sentence in str(refused.value)
 
 
 @pytest.mark.parametrize("method", RECIPES)
-def test_a_recipe_is_the_same_once_it_was_written_and_read(method: str):
+def test_a_recipe_round_trips_through_json(method: str):
     recipe = RECIPES[method]
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
@@ -90,5 +90,5 @@ def test_a_recipe_is_the_same_once_it_was_written_and_read(method: str):
         pytest.param({"bnb_4bit_quant_type": None}, "bf16", id="none"),
     ],
 )
-def test_the_quantization_is_the_precision_to_evaluate_in(knobs: dict[str, object], precision: str):
+def test_the_quantization_determines_the_precision(knobs: dict[str, object], precision: str):
     assert Recipe.model_validate(knobs).precision == precision

@@ -1,4 +1,4 @@
-"""Every combination of what is to be tried is a candidate; what can't be tried is refused."""
+"""Every combination of the values to try is a candidate; invalid ones are refused."""
 
 from pathlib import Path
 
@@ -16,37 +16,37 @@ def search(**over: list[object]) -> SearchSettings:
     return SearchSettings(over=over, budget=SearchBudget(tokens=1000))
 
 
-def test_every_combination_is_a_candidate_and_the_rest_is_as_the_recipe_says():
+def test_every_combination_is_a_candidate_and_other_settings_are_the_recipes():
     recipe = Recipe(num_train_epochs=2)
-    found = candidates.expand_candidates(
+    expanded = candidates.expand_candidates(
         BASE, recipe, search(r=[8, 16], learning_rate=[5e-4, 1e-3], base=["models/a", "models/b"])
     )
-    assert len(found) == 8
-    assert {one.recipe.num_train_epochs for one in found} == {2}
-    assert [(one.recipe.r, one.base.name) for one in found[:3]] == [(8, "a"), (8, "b"), (8, "a")]
-    assert found[1].name == "r 8, learning_rate 0.0005, base b"
+    assert len(expanded) == 8
+    assert {candidate.recipe.num_train_epochs for candidate in expanded} == {2}
+    first = [(candidate.recipe.r, candidate.base.name) for candidate in expanded[:3]]
+    assert first == [(8, "a"), (8, "b"), (8, "a")]
+    assert expanded[1].name == "r 8, learning_rate 0.0005, base b"
 
 
-def test_what_is_not_tried_of_bases_is_the_workloads():
-    assert {one.base for one in candidates.expand_candidates(BASE, Recipe(), search(r=[1, 2]))} == {
-        BASE
-    }
+def test_the_base_is_the_workloads_if_none_is_tried():
+    expanded = candidates.expand_candidates(BASE, Recipe(), search(r=[1, 2]))
+    assert {candidate.base for candidate in expanded} == {BASE}
 
 
-def test_bases_and_teachers_are_taken_from_a_folder(tmp_path: Path):
+def test_bases_and_teachers_are_relative_to_a_folder(tmp_path: Path):
     taught = {"kind": "distillation", "teacher_model_name_or_path": "large"}
-    given = candidates.resolve_paths(
+    resolved = candidates.resolve_paths(
         search(base=["a", "/b"], objective=["sft", taught], r=[1]), tmp_path
     )
-    found = candidates.expand_candidates(BASE, Recipe(), given)
-    assert [str(one.base) for one in found] == [f"{tmp_path}/a"] * 2 + ["/b"] * 2
-    objective = found[1].recipe.objective
+    expanded = candidates.expand_candidates(BASE, Recipe(), resolved)
+    assert [str(candidate.base) for candidate in expanded] == [f"{tmp_path}/a"] * 2 + ["/b"] * 2
+    objective = expanded[1].recipe.objective
     assert isinstance(objective, Distillation)
     assert objective.teacher_model_name_or_path == tmp_path / "large"
 
 
 @pytest.mark.parametrize(
-    ("over", "said"),
+    ("over", "message"),
     [
         pytest.param({"rank": [1, 2]}, "over.rank: is no setting of train", id="unknown"),
         pytest.param({"seed": [1, 2]}, "over.seed: every candidate has the same", id="seed"),
@@ -61,20 +61,20 @@ def test_bases_and_teachers_are_taken_from_a_folder(tmp_path: Path):
         pytest.param({"r": [8, 0]}, r"over\.r: .*greater than or equal to 1", id="impossible"),
     ],
 )
-def test_what_cannot_be_tried_is_refused(over: dict[str, list[object]], said: str):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_values_to_try_are_refused(over: dict[str, list[object]], message: str):
+    with pytest.raises(ValueError, match=message):
         candidates.expand_candidates(BASE, Recipe(), search(**over))
 
 
-def test_a_combination_that_a_recipe_refuses_is_named():
+def test_an_invalid_combination_is_named_in_the_error():
     over: dict[str, list[object]] = {"r": [8, 16], "layers_to_transform": [None, [1]]}
     with pytest.raises(
-        ValueError, match=r"wants target_modules by name.*layers_to_transform \[1\]"
+        ValueError, match=r"requires target_modules by name.*layers_to_transform \[1\]"
     ):
         candidates.expand_candidates(BASE, Recipe(), search(**over))
 
 
 @pytest.mark.parametrize("budget", [{}, {"tokens": 1, "minutes": 1}])
-def test_a_budget_is_of_tokens_or_minutes(budget: dict[str, int]):
+def test_a_budget_is_in_tokens_or_in_minutes(budget: dict[str, int]):
     with pytest.raises(ValidationError, match="either tokens or minutes"):
         SearchBudget.model_validate(budget)

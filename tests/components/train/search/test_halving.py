@@ -1,4 +1,4 @@
-"""The rungs halve the candidates, and a plan never costs more than its budget, whoever goes on."""
+"""Rungs divide the candidates, and a plan keeps its budget whichever of them are promoted."""
 
 from fractions import Fraction
 
@@ -23,12 +23,12 @@ LENGTHS = st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=40), min_s
         pytest.param(1, 3, [1], ["1"], id="one"),
     ],
 )
-def test_rungs_divide_the_candidates_and_lie_as_far_apart(
+def test_each_rung_divides_the_candidates_and_multiplies_their_share(
     candidates: int, eta: int, sizes: list[int], shares: list[str]
 ):
-    found = schedule.plan_rungs(candidates, eta)
-    assert [rung.size for rung in found] == sizes
-    assert [str(rung.share) for rung in found] == shares
+    rungs = schedule.plan_rungs(candidates, eta)
+    assert [rung.size for rung in rungs] == sizes
+    assert [str(rung.share) for rung in rungs] == shares
 
 
 @given(st.fractions(0, 1), st.integers(1, 10_000))
@@ -37,7 +37,7 @@ def test_a_rung_stops_within_its_training_after_at_least_one_step(share: Fractio
 
 
 @given(LENGTHS, st.integers(1, 30_000), st.data())
-def test_whoever_goes_on_a_plan_keeps_its_budget(
+def test_a_plan_keeps_its_budget_whichever_candidates_are_promoted(
     lengths: list[list[int]], tokens: int, data: st.DataObject
 ):
     try:
@@ -51,12 +51,12 @@ def test_whoever_goes_on_a_plan_keeps_its_budget(
     going, total = list(made.entries), 0.0
     for rung, size in enumerate(made.sizes):
         going = data.draw(st.permutations(going))[:size]
-        total += sum(one.costs[rung] for one in going)
-    assert total <= made.at_most(0, [one.key for one in made.entries]) <= tokens
+        total += sum(entry.costs[rung] for entry in going)
+    assert total <= made.at_most(0, [entry.key for entry in made.entries]) <= tokens
 
 
 @given(LENGTHS, st.integers(1, 30_000))
-def test_what_a_plan_costs_is_what_its_steps_see(lengths: list[list[int]], tokens: int):
+def test_a_plan_costs_the_tokens_of_its_steps(lengths: list[list[int]], tokens: int):
     try:
         made = schedule.make_search_plan(
             search_courses.courses(lengths),
@@ -71,7 +71,7 @@ def test_what_a_plan_costs_is_what_its_steps_see(lengths: list[list[int]], token
         assert sum(entry.costs) == sum(seen)
 
 
-def test_with_budget_enough_every_training_is_as_long_as_its_recipe_says():
+def test_a_large_budget_leaves_every_training_its_full_length():
     lengths = [[10] * 30] * 4
     made = schedule.make_search_plan(
         search_courses.courses(lengths), search_courses.search(tokens=10**6), search_courses.key_of
@@ -80,7 +80,7 @@ def test_with_budget_enough_every_training_is_as_long_as_its_recipe_says():
     assert [entry.stops for entry in made.entries] == [(10, 30)] * 4
 
 
-def test_with_less_the_trainings_are_shorter_schedule_and_all():
+def test_a_smaller_budget_shortens_the_trainings_and_their_schedules():
     lengths = [[10] * 30] * 4
     made = schedule.make_search_plan(
         search_courses.courses(lengths), search_courses.search(tokens=300), search_courses.key_of
@@ -89,7 +89,7 @@ def test_with_less_the_trainings_are_shorter_schedule_and_all():
     assert {entry.recipe.num_train_epochs for entry in made.entries} == {made.factor}
 
 
-def test_a_budget_of_less_than_a_step_of_each_is_refused():
+def test_a_budget_below_one_step_per_candidate_is_refused():
     with pytest.raises(BudgetError, match="takes 40, the budget is 39"):
         schedule.make_search_plan(
             search_courses.courses([[10]] * 4),
@@ -98,14 +98,14 @@ def test_a_budget_of_less_than_a_step_of_each_is_refused():
         )
 
 
-def test_minutes_are_planned_with_the_paces_and_something_in_reserve():
+def test_minutes_are_planned_from_the_paces_with_a_reserve():
     pace = TrainingPace(overhead=6, tokens_per_second=10)
-    given = search_courses.courses([[10] * 60] * 4, pace)
+    courses = search_courses.courses([[10] * 60] * 4, pace)
     made = schedule.make_search_plan(
-        given, search_courses.search(minutes=2), search_courses.key_of, spent=20
+        courses, search_courses.search(minutes=2), search_courses.key_of, spent=20
     )
     assert made.budget == 100
-    planned = made.at_most(0, [one.key for one in made.entries])
+    planned = made.at_most(0, [entry.key for entry in made.entries])
     assert 80 < planned <= 90
     (costs,) = {entry.costs for entry in made.entries}
     first, last = next(entry.stops for entry in made.entries)
@@ -113,7 +113,7 @@ def test_minutes_are_planned_with_the_paces_and_something_in_reserve():
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=9), st.floats(0, 1000), st.floats(0, 99))
-def test_allowances_never_come_to_more_than_what_is_left(
+def test_allowances_never_sum_to_more_than_the_remaining_budget(
     costs: list[float], left: float, rest: float
 ):
     planned = sum(costs) + rest
@@ -121,7 +121,7 @@ def test_allowances_never_come_to_more_than_what_is_left(
     assert shared <= left * (1 + 1e-9)
 
 
-def test_a_plan_is_read_back_as_it_was():
+def test_a_plan_round_trips_through_json():
     made = schedule.make_search_plan(
         search_courses.courses([[10] * 9] * 3),
         search_courses.search(tokens=999),

@@ -1,4 +1,4 @@
-"""Candidates are compared by what the gate judges, where enough validation rows measure it."""
+"""Candidates are compared by the gate's target if enough validation rows measure it."""
 
 from pathlib import Path
 
@@ -16,24 +16,26 @@ def chosen(rows: int, *tried: str, metric: str | None = "correct_name") -> Searc
     return schedule.choose_metric(metric, rows, tried, higher_is_better=True)
 
 
-def test_the_target_is_compared_where_enough_rows_measure_it():
-    found = chosen(schedule.FEWEST, "call_margin")
-    assert (found.metric, found.rows) == ("correct_name", schedule.FEWEST)
+def test_the_target_is_compared_if_enough_rows_measure_it():
+    measure = chosen(schedule.FEWEST, "call_margin")
+    assert (measure.metric, measure.rows) == ("correct_name", schedule.FEWEST)
 
 
 @pytest.mark.parametrize(
     ("rows", "metric", "why"),
     [
-        pytest.param(19, "name", "19 validation rows measure name, and it wants 20", id="few"),
+        pytest.param(
+            19, "name", "19 validation rows measure name, at least 20 are required", id="few"
+        ),
         pytest.param(0, None, "the target is not measured on the workload's own", id="elsewhere"),
     ],
 )
-def test_otherwise_the_loss_stands_in_for_settings_that_it_shows_and_others_are_refused(
+def test_otherwise_the_loss_is_compared_and_settings_it_can_not_rate_are_refused(
     rows: int, metric: str | None, why: str
 ):
-    found = chosen(rows, "learning_rate", metric=metric)
-    assert found.metric is None
-    assert why in found.why
+    measure = chosen(rows, "learning_rate", metric=metric)
+    assert measure.metric is None
+    assert why in measure.why
     with pytest.raises(SearchMetricError, match=f"over call_margin, irrelevant_share: {why}"):
         chosen(rows, "irrelevant_share", "r", "call_margin", metric=metric)
 
@@ -49,40 +51,40 @@ def test_only_requests_that_measure_the_target_count(tmp_path: Path, metric: str
 def places(
     scores: list[float], losses: list[float], *, higher_is_better: bool = True
 ) -> list[TrialPlacement]:
-    """Search among candidates of which each row costs the same and scores the same."""
+    """Search among candidates whose rows all have the same loss and the same score."""
     by = SearchMetric(metric="right", rows=search_courses.ROWS, higher_is_better=higher_is_better)
 
     def train(orders: list[TrialOrder]) -> list[TrialOutcome]:
-        assert {one.metric for one in orders} == {"right"}
-        numbers = [one.entry.recipe.r - 1 for one in orders]
+        assert {order.metric for order in orders} == {"right"}
+        numbers = [order.entry.recipe.r - 1 for order in orders]
         return [
-            search_courses.outcome(one, losses[number]).model_copy(
+            search_courses.outcome(order, losses[number]).model_copy(
                 update={"scores": dict.fromkeys(range(search_courses.ROWS), scores[number])}
             )
-            for one, number in zip(orders, numbers, strict=True)
+            for order, number in zip(orders, numbers, strict=True)
         ]
 
     return run.run_search(made(len(scores), by), train).places  # pyright: ignore[reportArgumentType]
 
 
 def made(candidates: int, by: SearchMetric) -> SearchPlan:
-    given = search_courses.courses([[10] * 90] * candidates)
+    courses = search_courses.courses([[10] * 90] * candidates)
     return schedule.make_search_plan(
-        given, search_courses.search(tokens=9_000), search_courses.key_of, measure=by
+        courses, search_courses.search(tokens=9_000), search_courses.key_of, measure=by
     )
 
 
-def test_the_best_score_wins_although_its_loss_is_the_worst():
-    found = places([0.2, 0.9, 0.5], [1.0, 3.0, 2.0])
-    assert [one.entry.key for one in found] == ["r2", "r3", "r1"]
-    assert found[0].outcome.score == pytest.approx(0.9)
+def test_the_best_score_wins_even_with_the_worst_loss():
+    ranked = places([0.2, 0.9, 0.5], [1.0, 3.0, 2.0])
+    assert [place.entry.key for place in ranked] == ["r2", "r3", "r1"]
+    assert ranked[0].outcome.score == pytest.approx(0.9)
 
 
-def test_where_less_is_better_the_lowest_score_wins():
-    found = places([0.2, 0.9, 0.5], [1.0, 1.0, 1.0], higher_is_better=False)
-    assert found[0].entry.key == "r1"
+def test_the_lowest_score_wins_if_lower_is_better():
+    ranked = places([0.2, 0.9, 0.5], [1.0, 1.0, 1.0], higher_is_better=False)
+    assert ranked[0].entry.key == "r1"
 
 
-def test_a_plan_from_before_targets_were_compared_goes_on_by_the_loss():
+def test_a_plan_without_a_measure_resumes_by_the_loss():
     old = made(2, SearchMetric()).model_dump(mode="json", exclude={"measure"})
     assert SearchPlan.model_validate(old).measure.metric is None

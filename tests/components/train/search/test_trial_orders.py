@@ -1,4 +1,4 @@
-"""What is ordered and what came of it is read back as it was; a rung says how far it is."""
+"""Orders and outcomes round-trip, and a rung reports its combined progress."""
 
 from pathlib import Path
 
@@ -9,26 +9,28 @@ from tests.support import search_courses
 
 
 def made() -> schedule.SearchPlan:
-    given = search_courses.courses([[10] * 30] * 4)
+    courses = search_courses.courses([[10] * 30] * 4)
     return schedule.make_search_plan(
-        given, search_courses.search(tokens=10_000), search_courses.key_of
+        courses, search_courses.search(tokens=10_000), search_courses.key_of
     )
 
 
 def orders(rung: int = 0) -> list[TrialOrder]:
-    return [TrialOrder(entry=one, rung=rung, at_step=one.stops[rung]) for one in made().entries]
+    return [
+        TrialOrder(entry=entry, rung=rung, at_step=entry.stops[rung]) for entry in made().entries
+    ]
 
 
-def test_an_order_has_come_to_nothing_until_its_outcome_is_kept(tmp_path: Path):
+def test_an_order_keeps_its_outcome_once_it_is_written(tmp_path: Path):
     order = orders()[0]
     file = run.write_order(tmp_path, order)
     assert TrialOrder.model_validate_json(file.read_text()) == order
     assert run.read_outcome(file) is None
-    came = search_courses.outcome(order, 1.5)
-    run.write_outcome(file, came)
-    assert run.read_outcome(file) == came
+    outcome = search_courses.outcome(order, 1.5)
+    run.write_outcome(file, outcome)
+    assert run.read_outcome(file) == outcome
     assert run.write_order(tmp_path, order) == file
-    assert run.read_outcome(file) == came, "giving it again does not undo it"
+    assert run.read_outcome(file) == outcome, "writing the order again keeps its outcome"
 
 
 def test_a_training_without_rows_to_measure_on_cannot_be_compared():
@@ -36,27 +38,27 @@ def test_a_training_without_rows_to_measure_on_cannot_be_compared():
     assert TrialOutcome(key="a", rung=0, trouble="diverged").objection == "diverged"
 
 
-def test_a_rung_says_how_far_all_of_it_is_and_how_one_that_is_under_way_goes():
+def test_progress_is_summed_over_a_rung_with_the_figures_of_a_running_trial():
     loss = {"loss": 0.5, "seconds_left": 7.0}
-    said = [
+    latest = [
         Progress("train", 10, 30, "steps", {"validation_loss": 0.4}),
         Progress("train", 4, 30, "steps", loss),
         None,
         None,
     ]
-    now = run.combined_progress(orders(), said)
+    now = run.combined_progress(orders(), latest)
     assert now == Progress("rung 1, 4 candidates:", 14, 40, "steps", {"loss": 0.5})
 
 
-def test_a_rung_that_nobody_has_begun_says_so():
+def test_a_rung_that_has_not_started_has_no_figures():
     now = run.combined_progress(orders(), [None] * 4)
     assert (now.done, now.total, now.figures) == (0, 40, {})
 
 
-def test_the_page_has_a_row_for_each_candidate_and_shows_nothing_of_the_data():
-    given = made()
+def test_the_page_has_a_row_per_candidate_and_no_training_data():
+    plan = made()
     train = search_courses.trainer(lambda entry: 9.0 - entry.recipe.r, [], [("r2", 0)])
-    text = run.search_page("support", given, run.run_search(given, train))
+    text = run.search_page("support", plan, run.run_search(plan, train))
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| r ")]
     assert [row[0] for row in rows] == ["| r 4", "| r 3", "| r 1", "| r 2"]
     assert rows[0][1:] == [
@@ -74,7 +76,7 @@ def test_the_page_has_a_row_for_each_candidate_and_shows_nothing_of_the_data():
     assert "600 of 10,000 tokens" in text
 
 
-def test_the_last_rung_is_of_one_and_a_pace_is_of_none():
+def test_the_stage_names_the_rung_and_its_number_of_candidates_or_the_pace():
     last = made().entries[0]
     order = TrialOrder(entry=last, rung=1)
     assert run.combined_progress([order], [None]).stage == "rung 2, 1 candidate:"
@@ -82,10 +84,10 @@ def test_the_last_rung_is_of_one_and_a_pace_is_of_none():
     assert run.combined_progress([pace], [None]).stage == "measuring paces:"
 
 
-def test_the_time_of_all_candidates_is_summed(tmp_path: Path):
+def test_only_orders_that_ran_have_an_outcome(tmp_path: Path):
     for rung, took in ((0, 2.0), (1, 3.5)):
         order = orders(rung)[0]
-        came = search_courses.outcome(order, 1.5).model_copy(update={"seconds": took})
-        run.write_outcome(run.write_order(tmp_path, order), came)
+        outcome = search_courses.outcome(order, 1.5).model_copy(update={"seconds": took})
+        run.write_outcome(run.write_order(tmp_path, order), outcome)
     run.write_order(tmp_path, orders()[1])
-    assert run.trained_seconds(tmp_path) == 5.5
+    assert [outcome.seconds for outcome in run.read_outcomes(tmp_path)] == [2.0, 3.5]
