@@ -2,7 +2,7 @@
 
 import re
 
-from components.curate.redaction.patterns import Kind, Pattern, Value, before, digits_of, value_of
+from components.curate.redaction.patterns import Kind, Value, before, digits_of, pattern, value_of
 
 SUFFIXES = (
     "Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Drive|Dr|Lane|Ln|Court|Ct|Place|Pl|Square|Sq"
@@ -21,22 +21,13 @@ PROPER = rf"[^\W\d_a-z][\w'\u2019.-]{{0,{LETTERS}}}"
 STREET_WORD = rf"[^\W\d_][\w'\u2019.-]{{0,{LETTERS}}}"
 
 
-SHORT = {
-    "st": "street",
-    "ave": "avenue",
-    "av": "avenue",
-    "rd": "road",
-    "blvd": "boulevard",
-    "dr": "drive",
-    "ln": "lane",
-    "ct": "court",
-    "pl": "place",
-    "sq": "square",
-    "pkwy": "parkway",
-    "hwy": "highway",
-    "apt": "apartment",
-    "ste": "suite",
-}
+_SHORT = """
+st street ave avenue av avenue rd road blvd boulevard dr drive ln lane ct court pl place sq square
+pkwy parkway hwy highway apt apartment ste suite
+"""
+SHORT: dict[str, str] = dict(
+    zip(_SHORT.split()[::2], _SHORT.split()[1::2], strict=True)
+)  # by abbreviation
 
 
 def address(match: re.Match[str]) -> Value | None:
@@ -56,48 +47,40 @@ def address_key(text: str) -> str:
 
 
 ADDRESS_PATTERNS = (
-    Pattern(
+    pattern(
         Kind.ADDRESS,
-        (rf"[0-9][0-9A-Za-z-]* [\pL\pN.'\x{{2019}} -]*(?:{SUFFIXES})",),
-        re.compile(
-            r"(?<![\w.-])[0-9]{1,6}[A-Za-z]?(?:-[0-9]+)? "
-            r"(?:(?:[NSEW]{1,2}\.?|North|South|East|West) )?"
-            rf"(?:(?:{PROPER}|[0-9]+(?:st|nd|rd|th)) ){{1,4}}(?:{SUFFIXES})\b\.?{UNIT}"
-        ),
         address,
+        r"(?<![\w.-])[0-9]{1,6}[A-Za-z]?(?:-[0-9]+)? "
+        r"(?:(?:[NSEW]{1,2}\.?|North|South|East|West) )?"
+        rf"(?:(?:{PROPER}|[0-9]+(?:st|nd|rd|th)) ){{1,4}}(?:{SUFFIXES})\b\.?{UNIT}",
+        rf"[0-9][0-9A-Za-z-]* [\pL\pN.'\x{{2019}} -]*(?:{SUFFIXES})",
     ),
-    Pattern(
+    pattern(
         Kind.ADDRESS,
-        (rf"(?:{GERMAN}) ?[0-9]",),
-        re.compile(
-            rf"(?<![\w-])[^\W\d_a-z][\w.-]{{0,{LETTERS}}}(?:{GERMAN}) ?[0-9]{{1,4}}"
-            r"[a-z]?(?![\w.])"
-        ),
         address,
+        rf"(?<![\w-])[^\W\d_a-z][\w.-]{{0,{LETTERS}}}(?:{GERMAN}) ?[0-9]{{1,4}}"
+        r"[a-z]?(?![\w.])",
+        rf"(?:{GERMAN}) ?[0-9]",
     ),
-    Pattern(
+    pattern(
         Kind.ADDRESS,
-        (rf"(?:{ROMANCE}) ",),
-        re.compile(
-            rf"(?<![\w-])(?:{ROMANCE}) (?:{STREET_WORD} ){{0,4}}{STREET_WORD},?"
-            r" [0-9]{1,5}(?![\w.:/-])"
-        ),
         address,
+        rf"(?<![\w-])(?:{ROMANCE}) (?:{STREET_WORD} ){{0,4}}{STREET_WORD},?"
+        r" [0-9]{1,5}(?![\w.:/-])",
+        rf"(?:{ROMANCE}) ",
     ),
-    Pattern(
+    pattern(
         Kind.ADDRESS,
-        (rf"[0-9],? (?:bis )?(?:{FRENCH}) ",),
-        re.compile(
-            rf"(?<![\w.-])[0-9]{{1,4}},? (?:bis )?(?:{FRENCH}) "
-            rf"(?:(?:de|du|des|la|le|les) |[dl]['\u2019])*{PROPER}(?: {PROPER}){{0,2}}"
-        ),
         address,
+        rf"(?<![\w.-])[0-9]{{1,4}},? (?:bis )?(?:{FRENCH}) "
+        rf"(?:(?:de|du|des|la|le|les) |[dl]['\u2019])*{PROPER}(?: {PROPER}){{0,2}}",
+        rf"[0-9],? (?:bis )?(?:{FRENCH}) ",
     ),
-    Pattern(
+    pattern(
         Kind.ADDRESS,
-        (r"(?i)p\.? ?o\.? box",),
-        re.compile(r"(?i)(?<!\w)p\.? ?o\.? box,? [0-9]{1,6}(?!\w)"),
         address,
+        r"(?i)(?<!\w)p\.? ?o\.? box,? [0-9]{1,6}(?!\w)",
+        r"(?i)p\.? ?o\.? box",
     ),
 )
 
@@ -139,45 +122,37 @@ def named_phone(match: re.Match[str]) -> Value | None:
 
 
 PATTERNS = (
-    Pattern(
+    pattern(
         Kind.EMAIL,
-        (r"@|%40",),
-        re.compile(
-            r"[\w%+][\w.%+'-]{0,63}(?:@|%40)(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}"
-        ),
         email,
+        r"[\w%+][\w.%+'-]{0,63}(?:@|%40)(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}",
+        r"@|%40",
     ),
-    Pattern(
+    pattern(
         Kind.PHONE,
-        (r"\+[1-9]",),
-        re.compile(rf"(?<![\w+.])\+[1-9](?:[ ().-]{{0,2}}[0-9]){{6,14}}{EXTENSION}(?![\w-])"),
         phone,
+        rf"(?<![\w+.])\+[1-9](?:[ ().-]{{0,2}}[0-9]){{6,14}}{EXTENSION}(?![\w-])",
+        r"\+[1-9]",
     ),
-    Pattern(
+    pattern(
         Kind.PHONE,
-        (r"[2-9][0-9]{2}[).][ .-]?[0-9]{3}|[2-9][0-9]{2}-[0-9]{3}[ .-]",),
-        re.compile(
-            r"(?<![\w.+$€£/-])(?:\+?1[ .-])?(?:\([2-9][0-9]{2}\)[ .-]?|[2-9][0-9]{2}[.-])"
-            rf"[2-9][0-9]{{2}}[ .-][0-9]{{4}}{EXTENSION}(?![\w-])(?!\.[0-9])"
-        ),
         phone,
+        r"(?<![\w.+$€£/-])(?:\+?1[ .-])?(?:\([2-9][0-9]{2}\)[ .-]?|[2-9][0-9]{2}[.-])"
+        rf"[2-9][0-9]{{2}}[ .-][0-9]{{4}}{EXTENSION}(?![\w-])(?!\.[0-9])",
+        r"[2-9][0-9]{2}[).][ .-]?[0-9]{3}|[2-9][0-9]{2}-[0-9]{3}[ .-]",
     ),
-    Pattern(
+    pattern(
         Kind.PHONE,
-        (r"(?:^|[^\pL\pN_.+$€£/:-])\(?0[1-9][0-9]{0,4}\)?[ -][0-9]{2}",),
-        re.compile(
-            rf"{NOT_BEHIND}\(?0[1-9][0-9]{{0,4}}\)?"
-            r"(?:(?: [0-9]{2,8}){1,5}|(?:-[0-9]{2,8}){1,4})(?![\w/:-])"
-        ),
         national_phone,
+        rf"{NOT_BEHIND}\(?0[1-9][0-9]{{0,4}}\)?"
+        r"(?:(?: [0-9]{2,8}){1,5}|(?:-[0-9]{2,8}){1,4})(?![\w/:-])",
+        r"(?:^|[^\pL\pN_.+$€£/:-])\(?0[1-9][0-9]{0,4}\)?[ -][0-9]{2}",
     ),
-    Pattern(
+    pattern(
         Kind.PHONE,
-        (
-            r"[0-9][ .()/-]{0,2}[0-9][0-9 .()/-]{5}",
-            r"(?i)phone|tel|call|mobile|cell|whatsapp|sms|fax|dial|reach|text|number",
-        ),
-        re.compile(rf"{NOT_BEHIND}\(?[0-9](?:[ .()/-]{{0,2}}[0-9]){{6,13}}{EXTENSION}(?![\w/:-])"),
         named_phone,
+        rf"{NOT_BEHIND}\(?[0-9](?:[ .()/-]{{0,2}}[0-9]){{6,13}}{EXTENSION}(?![\w/:-])",
+        r"[0-9][ .()/-]{0,2}[0-9][0-9 .()/-]{5}",
+        r"(?i)phone|tel|call|mobile|cell|whatsapp|sms|fax|dial|reach|text|number",
     ),
 )

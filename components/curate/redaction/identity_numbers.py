@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import ModuleType
 
 from stdnum import iban as iso_13616
 from stdnum import luhn as iso_7812
@@ -19,41 +20,37 @@ from stdnum.pl import pesel
 from components.curate.redaction.patterns import (
     Check,
     Kind,
-    Pattern,
     Value,
     before,
     digits_of,
+    pattern,
     value_of,
 )
 
-CARD_LENGTHS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
-    ("4", "4", (13, 16, 19)),
-    ("51", "55", (16,)),
-    ("2221", "2720", (16,)),
-    ("34", "34", (15,)),
-    ("37", "37", (15,)),
-    ("6011", "6011", (16, 17, 18, 19)),
-    ("644", "659", (16, 17, 18, 19)),
-    ("622126", "622925", (16, 17, 18, 19)),
-    ("3528", "3589", (16, 17, 18, 19)),
-    ("300", "305", (14, 16)),
-    ("36", "36", (14, 16)),
-    ("38", "39", (14, 16)),
-    ("1800", "1800", (15,)),
-    ("2131", "2131", (15,)),
-    ("5018", "5018", (12, 13, 14, 15, 16, 17, 18, 19)),
-    ("5020", "5020", (12, 13, 14, 15, 16, 17, 18, 19)),
-    ("5038", "5038", (12, 13, 14, 15, 16, 17, 18, 19)),
-    ("56", "58", (12, 13, 14, 15, 16, 17, 18, 19)),
-    ("6304", "6304", (12, 13, 14, 15, 16, 17, 18, 19)),
-    ("67", "67", (12, 13, 14, 15, 16, 17, 18, 19)),
+_CARDS = (
+    ((13, 16, 19), "4"),
+    ((16,), "51-55 2221-2720"),
+    ((15,), "34 37 1800 2131"),
+    (range(16, 20), "6011 644-659 622126-622925 3528-3589"),
+    ((14, 16), "300-305 36 38-39"),
+    (range(12, 20), "5018 5020 5038 56-58 6304 67"),
+)
+CARD_LENGTHS = tuple(
+    (prefix.split("-")[0], prefix.split("-")[-1], lengths)
+    for lengths, prefixes in _CARDS
+    for prefix in prefixes.split()
 )
 """First and last prefix of an issuer's cards, and their numbers of digits."""
 
 
-def luhn(digits: str) -> bool:
-    """Check the Luhn digit (ISO/IEC 7812-1, annex B)."""
-    return iso_7812.checksum(digits) == 0
+def _sums_to_zero(scheme: ModuleType) -> Callable[[str], bool]:
+    return lambda digits: scheme.checksum(digits) == 0
+
+
+luhn = _sums_to_zero(iso_7812)  # ISO/IEC 7812-1, annex B: cards, Canada
+dutch = _sums_to_zero(bsn)  # the BSN's eleven test
+british_health = _sums_to_zero(nhs)  # the NHS number's modulus 11
+indian = _sums_to_zero(verhoeff)  # Aadhaar
 
 
 def is_card(digits: str) -> bool:
@@ -102,21 +99,6 @@ def brazilian(digits: str) -> bool:
 def polish(digits: str) -> bool:
     """Check the last digit of a Polish PESEL."""
     return digits[-1] == pesel.calc_check_digit(digits[:-1])
-
-
-def dutch(digits: str) -> bool:
-    """Check a Dutch BSN (the eleven test)."""
-    return bsn.checksum(digits) == 0
-
-
-def british_health(digits: str) -> bool:
-    """Check the last digit of an NHS number (modulus 11)."""
-    return nhs.checksum(digits) == 0
-
-
-def indian(digits: str) -> bool:
-    """Check the last digit of an Aadhaar number (Verhoeff's scheme)."""
-    return verhoeff.checksum(digits) == 0
 
 
 MOST_GROUPS = 20  # a card has at most this many digits, so at most this many groups
@@ -226,21 +208,13 @@ def short_identity(digits: str) -> bool:
 
 def long_identity(digits: str) -> bool:
     """Check a number of ten to twelve digits (Britain's NHS, Poland, India)."""
-    match len(digits):
-        case 10:
-            return british_health(digits)
-        case 11:
-            return polish(digits)
-        case _:
-            return indian(digits)
+    return {10: british_health, 11: polish, 12: indian}[len(digits)](digits)
 
 
-def document(match: re.Match[str]) -> Value | None:
+def document(match: re.Match[str]) -> Value:
     """Return a passport's or licence's number, which has no check digit."""
     start, end, text = value_of(match)
-    return (
-        Value(start, end, text.upper()) if any(character.isdigit() for character in text) else None
-    )
+    return Value(start, end, text.upper())
 
 
 def ipv4(match: re.Match[str]) -> Value | None:
@@ -270,90 +244,86 @@ def ipv6(match: re.Match[str]) -> Value | None:
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
 PATTERNS = (
-    Pattern(
+    pattern(
         Kind.IBAN,
-        (r"(?i)[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{2}[0-9a-z -]{8}",),
-        re.compile(r"(?ia)(?<![A-Z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}"),
         iban,
+        r"(?ia)(?<![A-Z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}",
+        r"(?i)[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{2}[0-9a-z -]{8}",
     ),
-    Pattern(
+    pattern(
         Kind.CARD,
-        (r"[1-6](?:[ -]?[0-9]){11}",),
-        re.compile(r"(?<![\w.,+/-])[0-9](?:[ -]?[0-9]){11,}(?![\w/-])(?![.,][0-9])"),
         cards,
+        r"(?<![\w.,+/-])[0-9](?:[ -]?[0-9]){11,}(?![\w/-])(?![.,][0-9])",
+        r"[1-6](?:[ -]?[0-9]){11}",
     ),
-    Pattern(
+    pattern(
         Kind.SSN,
-        (r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}",),
-        re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{2}\1[0-9]{4}(?![\w-])"),
         ssn,
+        r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{2}\1[0-9]{4}(?![\w-])",
+        r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}",
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"[0-9]{7}[ -]?[A-Z]",),
-        re.compile(r"(?<![\w-])(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z](?![\w-])"),
         checked(spanish),
+        r"(?<![\w-])(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z](?![\w-])",
+        r"[0-9]{7}[ -]?[A-Z]",
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"[A-Z]{6}[0-9]{2}[A-Z][0-9]{2}[A-Z]",),
-        re.compile(r"(?<!\w)[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z](?!\w)"),
         checked(italian),
+        r"(?<!\w)[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z](?!\w)",
+        r"[A-Z]{6}[0-9]{2}[A-Z][0-9]{2}[A-Z]",
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}",),
-        re.compile(r"(?<![\w.-])[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}(?![\w-])"),
         checked(brazilian),
+        r"(?<![\w.-])[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}(?![\w-])",
+        r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}",
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",),
-        re.compile(
-            r"(?<![\w.-])[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}(?![\w-])"
-        ),
         checked(french),
+        r"(?<![\w.-])[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}(?![\w-])",
+        r"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",),
-        re.compile(
-            r"(?<![\w-])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
-            r" ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![\w-])"
-        ),
         checked(lambda _: True),
+        r"(?<![\w-])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
+        r" ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![\w-])",
+        r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", ID_GATE),
-        re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{3}\1[0-9]{3}(?![\w-])(?! [0-9])"),
         named(short_identity),
+        r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{3}\1[0-9]{3}(?![\w-])(?! [0-9])",
+        r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}",
+        ID_GATE,
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}", ID_GATE),
-        re.compile(r"(?<![\w.+-])[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}(?![\w-])(?! [0-9])"),
         named(long_identity),
+        r"(?<![\w.+-])[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}(?![\w-])(?! [0-9])",
+        r"[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}",
+        ID_GATE,
     ),
-    Pattern(
+    pattern(
         Kind.NATIONAL_ID,
-        (r"(?i)passport|licen[cs]e",),
-        re.compile(
-            r"(?i)(?:passport|driver'?s? licen[cs]e|driving licen[cs]e)(?: (?:number|no\.?|#|id))?"
-            r"(?: is|:| -)? ?#?(?P<value>(?=[A-Z]*[0-9])[A-Z0-9][A-Z0-9-]{5,16})(?![\w-])"
-        ),
         document,
+        r"(?i)(?:passport|driver'?s? licen[cs]e|driving licen[cs]e)(?: (?:number|no\.?|#|id))?"
+        r"(?: is|:| -)? ?#?(?P<value>(?=[A-Z]*[0-9])[A-Z0-9][A-Z0-9-]{5,16})(?![\w-])",
+        r"(?i)passport|licen[cs]e",
     ),
-    Pattern(
+    pattern(
         Kind.IP,
-        (r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",),
-        re.compile(rf"(?<![\w.-]){OCTET}(?:\.{OCTET}){{3}}(?![\w-]|\.[0-9])"),
         ipv4,
+        rf"(?<![\w.-]){OCTET}(?:\.{OCTET}){{3}}(?![\w-]|\.[0-9])",
+        r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
     ),
-    Pattern(
+    pattern(
         Kind.IP,
-        (r"(?i)[0-9a-f]::|::[0-9a-f]|(?:[0-9a-f]{1,4}:){7}",),
-        re.compile(r"(?i)(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])"),
         ipv6,
+        r"(?i)(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])",
+        r"(?i)[0-9a-f]::|::[0-9a-f]|(?:[0-9a-f]{1,4}:){7}",
     ),
 )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.resources import files
 from typing import TypeAlias
 
 
@@ -71,6 +72,18 @@ class Pattern:
     gates: tuple[str, ...]
     expression: re.Pattern[str]
     check: Check
+
+
+def pattern(kind: Kind, check: Check, expression: str, *gates: str) -> Pattern:
+    """Return a pattern with its expression compiled."""
+    return Pattern(kind, gates, re.compile(expression), check)
+
+
+def word_list(name: str) -> frozenset[str]:
+    """Return the words of a file in ``words/``."""
+    return frozenset(
+        (files("components.curate.redaction") / "words" / f"{name}.txt").read_text().split()
+    )
 
 
 def value_of(match: re.Match[str]) -> tuple[int, int, str]:

@@ -25,16 +25,9 @@ Entity = Literal[
     "MEDICAL_LICENSE",
 ]
 
-KINDS: dict[str, Kind] = {
-    "PERSON": Kind.NAME,
-    "LOCATION": Kind.ADDRESS,
-    "PHONE_NUMBER": Kind.PHONE,
-    "US_PASSPORT": Kind.NATIONAL_ID,
-    "US_DRIVER_LICENSE": Kind.NATIONAL_ID,
-    "US_ITIN": Kind.NATIONAL_ID,
-    "UK_NHS": Kind.NATIONAL_ID,
-    "MEDICAL_LICENSE": Kind.NATIONAL_ID,
-}
+KINDS = {"PERSON": Kind.NAME, "LOCATION": Kind.ADDRESS, "PHONE_NUMBER": Kind.PHONE}
+"""All other entities are national ids."""
+
 NEED_A_MODEL = frozenset({"PERSON", "LOCATION"})
 SURE = 0.4  # the score of Presidio's phone recognizer, the lowest of those used
 
@@ -86,7 +79,8 @@ class Analyzer:
         for result in sorted(
             results, key=lambda result: (result.start, result.end, result.entity_type)
         ):
-            yield KINDS[result.entity_type], text[result.start : result.end]
+            kind = KINDS.get(result.entity_type, Kind.NATIONAL_ID)
+            yield kind, text[result.start : result.end]
 
 
 def _engine(settings: Presidio) -> Any:  # noqa: ANN401 - an optional, untyped library

@@ -45,12 +45,8 @@ class Conversation:
     is_corrected: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A request's tools: their texts, ``is_clean`` if these contain no values."""
-
-    leaves: list[Leaf]
-    is_clean: bool
+Offered = tuple[list[Leaf], bool]
+"""The texts of a request's tools, and whether these contain no values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +83,11 @@ class Redactor:
             ValueError: JSON within a text can't be written again.
             RecursionError: It is nested too deeply.
         """
-        tools = self._offered(conversation)
+        text = conversation.tools_text
+        tools, is_clean = self._read(conversation.tools) if text is None else self._remembered(text)
         leaves = _leaves(partial(_rewrite_said, conversation))
-        if not tools.is_clean:
-            leaves += tools.leaves
+        if not is_clean:
+            leaves += tools
         joined = "\n".join([leaf.text for leaf in leaves])
         correction = _correction(conversation)
         hits = self._gates.of(joined)
@@ -106,7 +103,7 @@ class Redactor:
             quoting = texts[correction.start : correction.stop]
             del texts[correction.start : correction.stop]
             scan.ledger.reserve("\n".join(texts), "\n".join(quoting))
-        clean = tools.leaves if tools.is_clean else []
+        clean = tools if is_clean else []
         texts = scan.redact(leaves, joined, clean)
         ledger = scan.ledger
         if not ledger.numbers:
@@ -125,10 +122,6 @@ class Redactor:
             tuple(ledger.occurrences),
         )
 
-    def _offered(self, conversation: Conversation) -> Offered:
-        text = conversation.tools_text
-        return self._read(conversation.tools) if text is None else self._remembered(text)
-
     def _read_text(self, text: str) -> Offered:
         return self._read(json.loads(text))
 
@@ -137,10 +130,10 @@ class Redactor:
         joined = "\n".join([leaf.text for leaf in leaves])
         hits = self._gates.of(joined)
         if hits is NOTHING:
-            return Offered(leaves, is_clean=True)
+            return leaves, True
         scan = ConversationScan(self._allowed, self._gates, hits)
         scan.redact(leaves, joined)
-        return Offered(leaves, is_clean=not scan.ledger.numbers and not hits.placeholders)
+        return leaves, not scan.ledger.numbers and not hits.placeholders
 
 
 def for_settings(settings: Redaction) -> Redactor:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from components.curate.redaction.name_patterns import NOT_VALUES
-from components.curate.redaction.patterns import Kind, Pattern, Value, as_written, value_of
+from components.curate.redaction.patterns import Kind, Value, as_written, pattern, value_of
 
 if TYPE_CHECKING:
     from kingfisher_sdk import Scanner
@@ -58,66 +58,48 @@ def bearer(match: re.Match[str]) -> Value | None:
 
 
 PATTERNS = (
-    Pattern(
+    pattern(
         Kind.SECRET,
-        (r"-----BEGIN [A-Z ]*PRIVATE KEY",),
-        re.compile(
-            rf"-----BEGIN {PRIVATE_KEY}[^<>]{{0,8192}}?-----END {PRIVATE_KEY}"
-            rf"|-----BEGIN {PRIVATE_KEY}(?:\s|\\n|[A-Za-z0-9+/=]){{32,}}"
-        ),
         as_written,
+        rf"-----BEGIN {PRIVATE_KEY}[^<>]{{0,8192}}?-----END {PRIVATE_KEY}"
+        rf"|-----BEGIN {PRIVATE_KEY}(?:\s|\\n|[A-Za-z0-9+/=]){{32,}}",
+        r"-----BEGIN [A-Z ]*PRIVATE KEY",
     ),
-    Pattern(
+    pattern(
         Kind.SECRET,
-        (r"://[^ ]*:[^ ]*@",),
-        re.compile(
-            r"(?i)\b[a-z][a-z0-9+.-]{1,24}://[^\s:/@<>\"']{0,64}:[^\s/@<>\"']{1,128}@[^\s<>\"',;]+"
-        ),
         as_written,
+        r"(?i)\b[a-z][a-z0-9+.-]{1,24}://[^\s:/@<>\"']{0,64}:[^\s/@<>\"']{1,128}@[^\s<>\"',;]+",
+        r"://[^ ]*:[^ ]*@",
     ),
-    Pattern(
+    pattern(
         Kind.SECRET,
-        (r"eyJ[A-Za-z0-9_-]+\.eyJ",),
-        re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"),
         as_written,
+        r"(?<![\w-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",
+        r"eyJ[A-Za-z0-9_-]+\.eyJ",
     ),
-    Pattern(
+    pattern(Kind.SECRET, as_written, rf"(?<![A-Za-z0-9]){KEY_IDS}(?![A-Za-z0-9])", KEY_IDS),
+    pattern(
         Kind.SECRET,
-        (KEY_IDS,),
-        re.compile(rf"(?<![A-Za-z0-9]){KEY_IDS}(?![A-Za-z0-9])"),
         as_written,
+        rf"(?<![A-Za-z0-9])(?:{PREFIXES})(?=[A-Za-z_-]{{0,200}}[0-9])[A-Za-z0-9_-]{{16,}}",
+        rf"(?:{PREFIXES})[A-Za-z0-9_-]{{16}}",
     ),
-    Pattern(
-        Kind.SECRET,
-        (rf"(?:{PREFIXES})[A-Za-z0-9_-]{{16}}",),
-        re.compile(
-            rf"(?<![A-Za-z0-9])(?:{PREFIXES})(?=[A-Za-z_-]{{0,200}}[0-9])[A-Za-z0-9_-]{{16,}}"
-        ),
-        as_written,
+    pattern(
+        Kind.SECRET, bearer, r"(?i)\bbearer\s+(?P<value>[A-Za-z0-9._~+/-]{16,}=*)", r"(?i)bearer\s"
     ),
-    Pattern(
-        Kind.SECRET,
-        (r"(?i)bearer\s",),
-        re.compile(r"(?i)\bbearer\s+(?P<value>[A-Za-z0-9._~+/-]{16,}=*)"),
-        bearer,
-    ),
-    Pattern(
+    pattern(
         Kind.PASSWORD,
-        (rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?=|:)",),
-        re.compile(
-            rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?= ?|: ?)[\"']?"
-            r"(?P<value>[^\s\"'<>,;&{}\[\]()]{4,128})"
-        ),
         assigned,
+        rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?= ?|: ?)[\"']?"
+        r"(?P<value>[^\s\"'<>,;&{}\[\]()]{4,128})",
+        rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?=|:)",
     ),
-    Pattern(
+    pattern(
         Kind.PASSWORD,
-        (rf"(?i)(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) ",),
-        re.compile(
-            rf"(?i)\b(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) [\"']?"
-            r"(?P<value>[^\s\"'<>,;]{4,128})"
-        ),
         password_in_prose,
+        rf"(?i)\b(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) [\"']?"
+        r"(?P<value>[^\s\"'<>,;]{4,128})",
+        rf"(?i)(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) ",
     ),
 )
 

@@ -254,17 +254,14 @@ class Keyring:
     def columns(self, interaction_ids: Iterable[str]) -> dict[str, Sized]:
         """Return the changed texts of interactions as the columns of the table ``surrogates``."""
         written_ids = set(interaction_ids) if self.is_used else set[str]()
-        turns = [turn for some in self.turns.values() for turn in some]
-        turns = [turn for turn in turns if turn.interaction_id in written_ids]
-        rows = [self._texts(turn) for turn in turns]
-        return {
-            "interaction_id": pa.array([turn.interaction_id for turn in turns], pa.string()),
-            **{name: pa.array([row[name] for row in rows], pa.string()) for name in COLUMNS},
-        }
-
-    def _texts(self, turn: RedactedTurn) -> dict[str, str | None]:
-        drawn = self._conversation(turn.interaction_id, turn.conversation, turn.language)
-        return {name: drawn.write(turn.marked, name) for name in COLUMNS}
+        columns: dict[str, list[str | None]] = {name: [] for name in ("interaction_id", *COLUMNS)}
+        for turn in (turn for turns in self.turns.values() for turn in turns):
+            if turn.interaction_id in written_ids:
+                drawn = self._conversation(turn.interaction_id, turn.conversation, turn.language)
+                columns["interaction_id"].append(turn.interaction_id)
+                for name in COLUMNS:
+                    columns[name].append(drawn.write(turn.marked, name))
+        return {name: pa.array(column, pa.string()) for name, column in columns.items()}
 
     def write(self, interaction_id: str, marked: Marked) -> dict[str, str]:
         """Return marked texts with surrogates, those of the interaction's conversation if known."""
@@ -304,10 +301,11 @@ class Keyring:
             if name in self.keys:
                 members.setdefault(name, set()).add(interaction_id)
         is_kept = self.is_used and self.settings.seed is None
-        rows: list[dict[str, warehouse.Value]] = []
-        for name, key in sorted(self.keys.items()):
-            if is_kept and members.get(name):
-                rows.append({"key": key.hex(), "interaction_ids": [*sorted(members[name])]})
+        rows: list[dict[str, warehouse.Value]] = [
+            {"key": key.hex(), "interaction_ids": [*sorted(members[name])]}
+            for name, key in sorted(self.keys.items())
+            if is_kept and members.get(name)
+        ]
         warehouse.replace(con, "curated.surrogate_keys", rows, self.workload_id)
 
 
@@ -318,15 +316,7 @@ def open_keyring(
     conversations: dict[str, str],
     turns: Sequence[RedactedTurn],
 ) -> Keyring:
-    """Return a workload's keyring with its stored keys.
-
-    Args:
-        con: The warehouse.
-        workload_id: The workload.
-        settings: Its redaction settings.
-        conversations: The conversation of each of its interactions, by interaction id.
-        turns: The interactions that redaction changed, in logged order.
-    """
+    """Return a workload's keyring with its stored keys; ``turns`` are in logged order."""
     by_conversation: dict[str, list[RedactedTurn]] = {}
     for turn in turns:
         by_conversation.setdefault(turn.conversation, []).append(turn)
@@ -356,7 +346,6 @@ def _keys(con: Connection, workload_id: str, conversations: dict[str, str]) -> d
     keys: dict[str, bytes] = {}
     for key, interaction_ids in rows:
         for interaction_id in interaction_ids:
-            keys.setdefault(
-                conversations.get(interaction_id) or str(interaction_id), bytes.fromhex(key)
-            )
+            conversation = conversations.get(interaction_id) or str(interaction_id)
+            keys.setdefault(conversation, bytes.fromhex(key))
     return keys

@@ -53,25 +53,11 @@ class Chance:
         return self.choice(LOWER) if character.isalpha() else character
 
 
-LOCALES = {
-    "bg": "bg_BG",
-    "cs": "cs_CZ",
-    "da": "da_DK",
-    "de": "de_DE",
-    "el": "el_GR",
-    "en": "en_US",
-    "es": "es_ES",
-    "fi": "fi_FI",
-    "fr": "fr_FR",
-    "hu": "hu_HU",
-    "it": "it_IT",
-    "nl": "nl_NL",
-    "no": "no_NO",
-    "pt": "pt_PT",
-    "ru": "ru_RU",
-    "sv": "sv_SE",
-    "uk": "uk_UA",
-}
+_LOCALES = """
+bg_BG cs_CZ da_DK de_DE el_GR en_US es_ES fi_FI fr_FR hu_HU it_IT nl_NL no_NO pt_PT ru_RU sv_SE
+uk_UA
+"""
+LOCALES = {locale[:2]: locale for locale in _LOCALES.split()}
 """Faker's locale per language (ISO 639); English for other languages."""
 
 SCRIPTS = {

@@ -11,25 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.curate.redaction import contact, identity_numbers, secret_values, surrogate_names
-from components.curate.redaction.patterns import Kind, digits_of
+from components.curate.redaction.patterns import Kind, digits_of, word_list
 from components.curate.redaction.surrogate_names import DIGITS, LOWER, Chance
 
 TRIES = 1000  # maximum draws of an identity number until it has a valid form, such as a valid month
 
-_PROVIDERS = """
-aol.com fastmail.com free.fr gmail.com gmx.de gmx.net googlemail.com hotmail.com icloud.com
-libero.it live.com mail.com mail.ru me.com msn.com orange.fr outlook.com proton.me protonmail.com
-qq.com t-online.de web.de yahoo.co.uk yahoo.com yandex.ru 163.com
-"""
-PROVIDERS = frozenset(_PROVIDERS.split())
-"""Mail providers with so many users that the domain identifies nobody."""
-
-_MAILBOXES = """
-admin billing contact hello help hi info jobs mail me news newsletter noreply office orders press
-privacy reply sales security service shop staff support team the webmaster
-"""
-MAILBOXES = frozenset(_MAILBOXES.split())  # mailboxes that are not names
-
+PROVIDERS = word_list("mail_providers")  # their domains have too many users to identify anyone
+MAILBOXES = word_list("mailboxes")  # mailboxes that are not names
 SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "gov", "net", "org"})
 UPPER = LOWER.upper()
 SYMBOLS = "!#$%*+-=?@^_~"
@@ -49,15 +37,12 @@ KEPT_OF_SECRETS = re.compile(
 )
 """Parts that show a secret's type, and escapes."""
 
-KEPT_WORDS = frozenset(
-    word.lower()
-    for word in re.split(
-        r"\|",
-        f"{contact.SUFFIXES}|{contact.ROMANCE}|{contact.FRENCH}|N|S|E|W|NE|NW|SE|SW|North|South"
-        "|East|West|Apt|Apartment|Suite|Ste|Unit|Floor|Fl|No|#|P|O|PO|Box|bis|de|du|des|la|le|les|d|l"
-        "|straße|strasse|platz|allee|weg",
-    )
+_KEPT_WORDS = (
+    f"{contact.SUFFIXES}|{contact.ROMANCE}|{contact.FRENCH}|N|S|E|W|NE|NW|SE|SW|North|South"
+    "|East|West|Apt|Apartment|Suite|Ste|Unit|Floor|Fl|No|#|P|O|PO|Box|bis|de|du|des|la|le|les|d|l"
+    "|straße|strasse|platz|allee|weg"
 )
+KEPT_WORDS = frozenset(_KEPT_WORDS.lower().split("|"))
 """Words of an address that are not names."""
 
 GERMAN_STREET = re.compile("(.+?)(straße|strasse|str|gasse|weg|platz|allee|damm|ufer)")
@@ -125,7 +110,7 @@ def card(value: str, chance: Chance) -> str:
 
 def iban(value: str, chance: Chance) -> str:
     """Return an account of the same country, with valid check digits (ISO 13616)."""
-    account = "".join(chance.like(character) for character in value[4:])
+    account = "".join(map(chance.like, value[4:]))
     turned = "".join(str(int(character, 36)) for character in f"{account}{value[:2]}00")
     return f"{value[:2]}{98 - int(turned) % 97:02}{account}"
 
@@ -160,20 +145,17 @@ def identity(value: str, chance: Chance) -> str:
     """Return an identity number of the same form; its check digits are valid if the value's are."""
     identities = (item for item in IDENTITIES if item.form.fullmatch(value) and item.holds(value))
     kind = next(identities, None)
-    for _ in range(TRIES if kind else 0):
-        assert kind is not None
+    if kind is None:
+        return _similar(value, chance)
+    for _ in range(TRIES):
         drawn = _similar(value, chance)
         drawn = value[0] + drawn[1:] if value[0] in "12XYZ" else drawn
-        candidates = (drawn[: -len(end)] + end for end in _turned(kind.ends, chance))
-        for candidate in candidates:
+        start = chance.below(len(kind.ends))
+        for end in [*kind.ends[start:], *kind.ends[:start]]:
+            candidate = drawn[: -len(end)] + end
             if kind.form.fullmatch(candidate) and kind.holds(candidate):
                 return candidate
     return _similar(value, chance)
-
-
-def _turned(ends: Sequence[str], chance: Chance) -> Sequence[str]:
-    start = chance.below(len(ends))
-    return [*ends[start:], *ends[:start]]
 
 
 def ip(value: str, chance: Chance) -> str:
@@ -182,7 +164,8 @@ def ip(value: str, chance: Chance) -> str:
         first, *rest = value.split(":")
         return ":".join([first, *(_hextet(group, chance) for group in rest)])
     octets = value.split(".")
-    kept = _private_octets(ipaddress.IPv4Address(value))
+    address = ipaddress.IPv4Address(value)
+    kept = next((n for network, n in PRIVATE.items() if address in network), 0)
     drawn = [_octet(group, chance) for group in octets]
     if kept == 0:
         while int(drawn[0]) in (0, 10, 127, 169, 172, 192) or int(drawn[0]) >= 224:
@@ -190,11 +173,13 @@ def ip(value: str, chance: Chance) -> str:
     return ".".join(octets[:kept] + drawn[kept:])
 
 
-def _private_octets(address: ipaddress.IPv4Address) -> int:
-    private = {"10.0.0.0/8": 1, "172.16.0.0/12": 2, "192.168.0.0/16": 2, "169.254.0.0/16": 2}
-    return next(
-        (n for network, n in private.items() if address in ipaddress.IPv4Network(network)), 0
-    )
+PRIVATE = {
+    ipaddress.IPv4Network("10.0.0.0/8"): 1,
+    ipaddress.IPv4Network("172.16.0.0/12"): 2,
+    ipaddress.IPv4Network("192.168.0.0/16"): 2,
+    ipaddress.IPv4Network("169.254.0.0/16"): 2,
+}
+"""The octets of private networks that stay."""
 
 
 def _octet(octet: str, chance: Chance) -> str:
@@ -206,9 +191,8 @@ def _hextet(hextet: str, chance: Chance) -> str:
     bare = hextet.lstrip("0")
     if not bare:
         return hextet
-    drawn = chance.choice("123456789abcdef") + "".join(
-        chance.choice("0123456789abcdef") for _ in bare[1:]
-    )
+    digits = "0123456789abcdef"
+    drawn = chance.choice(digits[1:]) + "".join(chance.choice(digits) for _ in bare[1:])
     return drawn.rjust(len(hextet), "0")
 
 
@@ -228,12 +212,9 @@ def secret(value: str, chance: Chance) -> str:
     """Return a secret with the same prefix, separators, alphabet and text around a key."""
     drawn, done = "", 0
     for kept in KEPT_OF_SECRETS.finditer(value):
-        drawn += (
-            "".join(chance.like(character) for character in value[done : kept.start()])
-            + kept.group()
-        )
+        drawn += "".join(map(chance.like, value[done : kept.start()])) + kept.group()
         done = kept.end()
-    return drawn + "".join(chance.like(character) for character in value[done:])
+    return drawn + "".join(map(chance.like, value[done:]))
 
 
 def address(value: str, language: str | None, key: bytes, attempt: str) -> str:
@@ -261,11 +242,7 @@ def _address_token(token: str, language: str | None, house: Chance, street: Chan
 
 
 def email(
-    value: str,
-    language: str | None,
-    key: bytes,
-    attempt: str,
-    names: Mapping[str, str],
+    value: str, language: str | None, key: bytes, attempt: str, names: Mapping[str, str]
 ) -> str:
     """Return an address that uses the names' surrogates, and one surrogate per domain.
 
@@ -278,47 +255,34 @@ def email(
     """
     local, _, domain = value.rpartition("@")
     chance = Chance(key, "mailbox", value, attempt)
-    drawn = "".join(
-        _mailbox_part(part, language, key, attempt, names, chance)
-        for part in re.split(r"([^\W\d_]+|[0-9]+)", local)
-    )
+    long = sorted((name for name in names if len(name) > 2), key=lambda name: (-len(name), name))
+    names_within = re.compile("|".join(map(re.escape, long)) or "(?!)")
+
+    def draw(letters: str) -> str:
+        if len(letters) == 1:
+            initials = (drawn[0] for name, drawn in sorted(names.items()) if name[0] == letters)
+            return next(initials, None) or Chance(key, "initial", letters, attempt).like(letters)
+        if not letters:
+            return ""
+        return surrogate_names.draw(letters, language, Chance(key, "mailbox", letters, attempt))
+
+    def replace(part: str) -> str:
+        if part.isdigit():
+            return _similar(part, chance)
+        if not LETTERS.fullmatch(part) or part in MAILBOXES:
+            return part
+        if part in names:
+            return names[part]
+        drawn, done = "", 0
+        for match in names_within.finditer(part):
+            drawn += draw(part[done : match.start()]) + names[match.group()]
+            done = match.end()
+        return drawn + draw(part[done:])
+
+    drawn = "".join(map(replace, re.split(r"([^\W\d_]+|[0-9]+)", local)))
     if attempt and not any(character.isdigit() for character in drawn):
         drawn += str(chance.between(10, 99))
     return f"{drawn}@{_domain(domain, key)}"
-
-
-def _mailbox_part(
-    part: str,
-    language: str | None,
-    key: bytes,
-    attempt: str,
-    names: Mapping[str, str],
-    chance: Chance,
-) -> str:
-    if part.isdigit():
-        return _similar(part, chance)
-    if not LETTERS.fullmatch(part) or part in MAILBOXES:
-        return part
-    if part in names:
-        return names[part]
-    long = sorted((name for name in names if len(name) > 2), key=lambda name: (-len(name), name))
-    drawn, done = "", 0
-    for match in re.finditer("|".join(map(re.escape, long)), part) if long else ():
-        drawn += _rest(part[done : match.start()], language, key, attempt, names)
-        drawn += names[match.group()]
-        done = match.end()
-    return drawn + _rest(part[done:], language, key, attempt, names)
-
-
-def _rest(
-    letters: str, language: str | None, key: bytes, attempt: str, names: Mapping[str, str]
-) -> str:
-    if len(letters) == 1:
-        initial = next((to[0] for name, to in sorted(names.items()) if name[0] == letters), None)
-        return initial or Chance(key, "initial", letters, attempt).like(letters)
-    if not letters:
-        return ""
-    return surrogate_names.draw(letters, language, Chance(key, "mailbox", letters, attempt))
 
 
 def _domain(domain: str, key: bytes) -> str:
@@ -339,14 +303,7 @@ def _similar(value: str, chance: Chance) -> str:
 
 
 def write(kind: Kind, value: str, surrogate: str, written: str) -> str:
-    """Return a surrogate in the spelling of an occurrence of its value.
-
-    Args:
-        kind: The value's kind.
-        value: The value's canonical form.
-        surrogate: Its surrogate.
-        written: The occurrence's text.
-    """
+    """Return the surrogate of a canonical value as its occurrence is ``written``."""
     match kind:
         case Kind.PHONE:
             return _phone_like(value, surrogate, written)
@@ -392,18 +349,13 @@ def _fill(surrogate: str, written: str) -> str:
 def _ipv6_like(surrogate: str, written: str) -> str:
     groups = surrogate.split(":")
     front, gap, back = written.partition("::")
-    fronts = front.split(":") if front else []
-    backs = back.split(":") if back else []
-    pairs = [
-        zip(fronts, groups, strict=False),
-        zip(backs, groups[len(groups) - len(backs) :], strict=True),
-    ]
+    heads, tails = (part.split(":") if part else [] for part in (front, back))
     shown = [
         ":".join(
-            _cased(group[-len(shown_group) :], shown_group) if shown_group else ""
-            for shown_group, group in pair
+            _cased(group[-len(like) :], like) if like else ""
+            for like, group in zip(written_groups, drawn, strict=False)
         )
-        for pair in pairs
+        for written_groups, drawn in ((heads, groups), (tails, groups[len(groups) - len(tails) :]))
     ]
     return gap.join(shown) if gap else shown[0]
 
