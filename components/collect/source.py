@@ -11,12 +11,9 @@ Kind: TypeAlias = Literal["interactions", "feedback"]
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One JSON object of a file, with its verbatim ``text``.
+    """One JSON object of a file, with its verbatim ``text``."""
 
-    ``place`` counts from 1: the line, or else the array element or table row.
-    """
-
-    place: int
+    place: int  # the number, from 1, of its line, array element or table row
     text: str
     value: dict[str, Json]
 
@@ -34,26 +31,19 @@ NO_DEFAULTS = Defaults("", "")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file to load: a path or an fsspec URL.
+    """A file to load."""
 
-    ``source`` is detected when it is ``None``; records that no source claims are read as canonical
-    records of ``kind``, and quarantined as such.
-    """
-
-    place: str
-    source: str | None = None
-    kind: Kind = "interactions"
+    place: str  # a path or an fsspec URL
+    source: str | None = None  # detected if ``None``
+    kind: Kind = "interactions"  # of the canonical records as which unclaimed records are read
     defaults: Defaults = NO_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRecord:
-    """A canonical record that a source read from a row; SQL validates it later.
+    """A canonical record that a source read from a row; SQL validates it later."""
 
-    ``row.text`` is stored with it: the part it came from if that can be cut out, else the row.
-    """
-
-    row: SourceRow
+    row: SourceRow  # stored with it: the part it came from if that can be cut out, else the row
     kind: Kind
     record: dict[str, Json]
 
@@ -64,6 +54,9 @@ class RejectedRecord:
 
     row: SourceRow
     reason: str
+
+
+SourceRecord: TypeAlias = ParsedRecord | RejectedRecord
 
 
 class Source(Protocol):
@@ -78,8 +71,6 @@ class Source(Protocol):
         """Return whether a record has this source's form; pure and cheap."""
         ...
 
-    def read(
-        self, rows: Iterable[SourceRow], defaults: Defaults, /
-    ) -> Iterator[ParsedRecord | RejectedRecord]:
+    def read(self, rows: Iterable[SourceRow], defaults: Defaults, /) -> Iterator[SourceRecord]:
         """Yield canonical records, streaming; bad rows yield ``RejectedRecord`` and never raise."""
         ...

@@ -7,8 +7,10 @@ from components.collect.sources import fields
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
-Target: TypeAlias = tuple[Literal["response_id", "conversation_id", "target_id"], str]
+TargetKey: TypeAlias = Literal["response_id", "conversation_id", "target_id"]
 """What feedback is about; ``target_id`` if the source does not say which of the others it is."""
+
+Target: TypeAlias = tuple[TargetKey, str]
 
 NO_TIME = 0  # the timestamp of rows without one: fixed, so that the same row always has the same id
 
@@ -16,10 +18,10 @@ NO_TIME = 0  # the timestamp of rows without one: fixed, so that the same row al
 def interaction(
     defaults: Defaults, *, timestamp: Json, request: Obj, response: Obj, **more: Json
 ) -> Obj:
-    """Return an interaction.
+    """Return an interaction without the nulls in ``more``.
 
-    ``more`` may contain ``workload_id`` (default: that of ``defaults``), ``conversation_id``,
-    ``user_id``, ``trace_id``, ``metadata`` and ``duration_ms`` of the answer; nulls are omitted.
+    It may contain ``workload_id`` (default: that of ``defaults``), ``conversation_id``,
+    ``user_id``, ``trace_id``, ``metadata`` and ``duration_ms`` of the answer.
     """
     optional = fields.without_nulls({**more, "metadata": more.get("metadata") or None})
     five: Obj = {
@@ -45,6 +47,11 @@ def response(choices: list[Json], *, response_id: Json, model: Json = None, **mo
 def choice(message: Obj, finish_reason: Json = None, index: int = 0) -> Obj:
     """Return one choice of a response."""
     return {"index": index, "message": message, "finish_reason": finish_reason}
+
+
+def answer(message: Obj) -> Obj:
+    """Return the only choice of a response, with the finish reason that its message implies."""
+    return choice(message, "tool_calls" if message.get("tool_calls") else "stop")
 
 
 def usage(prompt: Json, completion: Json) -> Obj | None:
@@ -83,11 +90,20 @@ def messages(values: list[Json], at: str) -> list[Json]:
         content = message.get("content")
         if not isinstance(content, str | list | None):
             raise fields.wrong_type(f"{path}content", content, "text, an array of parts or null")
-        for call_path, call in fields.objects(
-            fields.optional_array(message, "tool_calls", path), f"{path}tool_calls"
-        ):
-            _check_call(call, call_path)
+        calls = fields.optional_array(message, "tool_calls", path)
+        for call_path, call in fields.objects(calls, f"{path}tool_calls"):
+            if call.get("type", "function") == "function":
+                function = fields.require_object(call, "function", call_path)
+                fields.require_text(function, "name", f"{call_path}function.")
     return values
+
+
+def choices(holder: Obj, at: str) -> list[Json]:
+    """Return a response's choices unchanged; raise ``WrongShapeError`` if a message is invalid."""
+    listed = fields.require_array(holder, "choices", at)
+    for path, listed_choice in fields.objects(listed, f"{at}choices"):
+        messages([fields.require_object(listed_choice, "message", path)], f"{path}message")
+    return listed
 
 
 def text_message(role: str, content: Json) -> Obj:
@@ -116,13 +132,18 @@ def tool_call(name: str, arguments: Json, call_id: Json = None) -> Obj:
     return fields.without_nulls({"id": call_id, "type": "function", "function": function})
 
 
+def tool_result(call_id: Json, result: Json) -> Obj:
+    """Return the message with the result of a call; a result that is not text becomes JSON."""
+    return {"role": "tool", "tool_call_id": call_id, "content": fields.as_text(result)}
+
+
 def tool(name: str, description: Json, parameters: Json, **more: Json) -> Obj:
     """Return one tool of a request."""
     function: Obj = {"name": name, "description": description, "parameters": parameters, **more}
     return {"type": "function", "function": fields.without_nulls(function)}
 
 
-def _check_call(call: Obj, at: str) -> None:
-    if call.get("type", "function") == "function":
-        function = fields.require_object(call, "function", at)
-        fields.require_text(function, "name", f"{at}function.")
+def flat_tool(holder: Obj, at: str, **more: Json) -> Obj:
+    """Return a tool whose name, description and parameters are not under ``function``."""
+    name = fields.require_text(holder, "name", at)
+    return tool(name, holder.get("description"), holder.get("parameters"), **more)

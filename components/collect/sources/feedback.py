@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import fivekey
 from components.schema import Json
 
@@ -40,11 +40,7 @@ def claims(value: dict[str, Json]) -> bool:
     return value.keys() >= KEYS
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
     """Yield the records unchanged, with the default workload and client where they are missing."""
-    for record in fivekey.read(rows, defaults):
-        yield (
-            ParsedRecord(record.row, "feedback", record.record)
-            if isinstance(record, ParsedRecord)
-            else record
-        )
+    for row in rows:
+        yield ParsedRecord(row, "feedback", fivekey.complete(row.value, defaults))

@@ -5,10 +5,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, TypeAlias, cast
 
-from components.collect.source import ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, RejectedRecord, SourceRecord, SourceRow
 from components.schema import Json, kind_of
 
 Obj: TypeAlias = dict[str, Json]  # a JSON object
+Convert: TypeAlias = Callable[[SourceRow, Defaults], Iterable[SourceRecord]]
+Read: TypeAlias = Callable[[Iterable[SourceRow], Defaults], Iterator[SourceRecord]]
 
 DEEPEST = 200  # maximum nesting of a record; Python can't write JSON of a thousand levels
 
@@ -23,18 +25,19 @@ class WrongShapeError(ValueError):
         super().__init__(message.encode(errors="backslashreplace").decode())
 
 
-def each(
-    rows: Iterable[SourceRow],
-    convert: Callable[[SourceRow], Iterable[ParsedRecord | RejectedRecord]],
-) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Convert row by row; a row whose conversion fails yields a ``RejectedRecord``."""
-    for row in rows:
-        try:
-            check_depth(row)
-            converted = list(convert(row))
-        except WrongShapeError as error:
-            converted = [RejectedRecord(row, str(error))]
-        yield from converted
+def by_row(convert: Convert) -> Read:
+    """Return a source's ``read`` that converts each row; a failure yields a ``RejectedRecord``."""
+
+    def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
+        for row in rows:
+            try:
+                check_depth(row)
+                converted = list(convert(row, defaults))
+            except WrongShapeError as error:
+                converted = [RejectedRecord(row, str(error))]
+            yield from converted
+
+    return read
 
 
 def check_depth(row: SourceRow) -> None:
@@ -55,8 +58,10 @@ def is_deep(value: Json) -> bool:
 
 def part(row: SourceRow, value: Obj) -> SourceRow:
     """Return a part of a row as a row with the same place and its own text."""
-    text = json.dumps(value, ensure_ascii=False)
-    if not _is_unicode(text):  # half a surrogate pair, which JSON may spell but UTF-8 can't
+    text = as_json(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON may spell but UTF-8 can't
         text = json.dumps(value)
     return SourceRow(row.place, text, value)
 
@@ -102,6 +107,14 @@ def require_number(holder: Obj, key: str, at: str = "") -> int | float:
     return _fail(holder, key, at, "a number")
 
 
+def require_whole_number(holder: Obj, key: str, at: str, default: int) -> int:
+    """Return a whole number, ``default`` if missing, or raise ``WrongShapeError``."""
+    value = holder.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type(at + key, value, "a whole number")
+    return value
+
+
 def optional_text(holder: Obj, key: str, at: str = "") -> str | None:
     """Return a text; ``None`` if it is missing, null or empty."""
     return require_text(holder, key, at) or None if holder.get(key) is not None else None
@@ -141,6 +154,32 @@ def unpacked(holder: Obj, key: str, at: str = "") -> Json:
     return parsed(value, at + key) if isinstance(value, str) and value.strip() else value
 
 
+def unpacked_object(holder: Obj, key: str) -> Obj:
+    """Return an object that may be JSON text; an empty one if it is missing, null or empty."""
+    value = unpacked(holder, key)
+    if not isinstance(value, dict) and value not in (None, ""):
+        raise wrong_type(key, value, "an object, or its JSON as text")
+    return value if isinstance(value, dict) else {}
+
+
+def unpacked_array(holder: Obj, key: str) -> list[Json] | None:
+    """Return an array that may be JSON text; ``None`` if it is missing or null."""
+    value = unpacked(holder, key)
+    if not isinstance(value, list | None):
+        raise wrong_type(key, value, "an array")
+    return value
+
+
+def as_json(value: Json) -> str:
+    """Return a value as JSON text, with all its characters as they are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def as_text(value: Json) -> str:
+    """Return a text unchanged, any other value as JSON."""
+    return value if isinstance(value, str) else as_json(value)
+
+
 def loads(text: str) -> Json:
     """Return the value of JSON text; ``None`` if invalid, too deep, or with NaN or Infinity."""
     try:
@@ -162,7 +201,6 @@ def without_nulls(holder: Obj) -> Obj:
 
 
 def _holders(value: Json) -> list[Json]:
-    """Return the objects and arrays directly in a value."""
     match value:
         case dict():
             return [inner for inner in value.values() if isinstance(inner, dict | list)]
@@ -170,14 +208,6 @@ def _holders(value: Json) -> list[Json]:
             return [inner for inner in value if isinstance(inner, dict | list)]
         case _:
             return []
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _reject_constant(name: str) -> NoReturn:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from components.collect.source import Defaults, Kind, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, Kind, ParsedRecord, SourceRecord, SourceRow
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -21,13 +21,13 @@ def claims(value: dict[str, Json]) -> bool:
     return value.keys() >= KEYS
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
     """Yield the records unchanged, with the default workload and client where they are missing."""
     for row in rows:
-        yield ParsedRecord(row, "interactions", _complete(row.value, defaults))
+        yield ParsedRecord(row, "interactions", complete(row.value, defaults))
 
 
-def _complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:
+def complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:
     """Return the record with defaults filled in; the same object if there are none to fill in."""
     missing: dict[str, Json] = {}
     if defaults.workload_id and value.get("workload_id") in (None, ""):
@@ -43,21 +43,10 @@ class _Exported:
 
 
 def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None = None) -> int:
-    """Write canonical records to a JSONL file, with gzip if its name ends in ``.gz``.
+    """Write the canonical records of one workload or of all (``None``) to a JSONL file.
 
-    The file appears, or is replaced, only when it is complete.
-
-    Args:
-        con: The warehouse.
-        path: The file.
-        kind: Interactions or feedback.
-        workload_id: The workload to export; all if ``None``.
-
-    Returns:
-        The number of lines.
-
-    Raises:
-        FileNotFoundError: A file of archived rows is missing.
+    Return the number of lines. The file is compressed if its name ends in ``.gz``; it appears, or
+    is replaced, only when it is complete. Raise ``FileNotFoundError`` if archived rows are missing.
     """
     _register_archived(con, kind)
     count = 0
@@ -85,13 +74,10 @@ def _register_archived(con: Connection, kind: Kind) -> None:
 def _replaced(path: Path) -> Generator[IO[str]]:
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        if path.suffix == ".gz":
-            with gzip.open(partial, "wt", encoding="utf-8", newline="\n") as file:
-                yield file
-        else:
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
-                yield file
+        with opener(partial, "wt", encoding="utf-8", newline="\n") as file:
+            yield file
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,37 +1,78 @@
 """Langfuse: observations as interactions and scores as feedback, from its blob export or API."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import cast
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, feedback, fields, observations
-from components.collect.sources.canonical import Target
+from components.collect.sources.canonical import Target, TargetKey
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
+NAME = "langfuse"
+
 SOURCES = ("API", "ANNOTATION", "EVAL")
 KINDS = "NUMERIC, BOOLEAN, CATEGORICAL, TEXT or CORRECTION"
+TARGETS: dict[str, TargetKey] = {
+    "observation": "response_id",
+    "session": "conversation_id",
+    "trace": "target_id",  # it is unknown which of a trace's answers was scored
+}
+
+OBSERVATION = {"id", "trace_id", "type", "start_time"}
+CALL = "GENERATION"
+HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
-def is_score(row: Obj) -> bool:
-    """Return whether a row, with the field names of exports, is a score."""
+def claims(value: dict[str, Json]) -> bool:
+    """Claim observations, scores, and traces that contain them."""
+    row = _snake(value)
+    return row.keys() >= OBSERVATION or _is_score(row) or _is_trace(row)
+
+
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the records of a row of any export."""
+    value = _snake(row.value)
+    if _is_trace(value):
+        parts = [fields.part(row, member) for member in _parts(value)]
+        if not parts:
+            raise fields.missing("observations[0]", "the observations of the trace")
+        yield from read(parts, defaults)
+    elif _is_score(value):
+        yield ParsedRecord(row, "feedback", _feedback(value, defaults))
+    else:
+        yield ParsedRecord(row, "interactions", _interaction(value, defaults))
+
+
+def _is_score(row: Obj) -> bool:
     return "name" in row and ("data_type" in row or row.get("source") in SOURCES)
 
 
-def score_feedback(score: Obj, defaults: Defaults) -> Obj:
-    """Return a score of an observation, a session or a trace as feedback.
+def _is_trace(row: Obj) -> bool:
+    return isinstance(row.get("observations"), list) and "trace_id" not in row
 
-    For a trace it is unknown which of its answers was scored, so the target is a ``target_id``.
-    """
+
+def _parts(trace: Obj) -> Iterator[Obj]:
+    """Yield a trace's generations, with its session and user, and its scores."""
+    context: Obj = {key: trace.get(key) for key in ("session_id", "user_id", "environment")}
+    trace_id: Obj = {"trace_id": trace.get("id")}
+    observations = fields.require_array(trace, "observations")
+    for _, observation in fields.objects(observations, "observations"):
+        if observation.get("type") == CALL:
+            yield fields.without_nulls(context) | trace_id | _snake(observation)
+    for _, score in fields.objects(fields.optional_array(trace, "scores"), "scores"):
+        yield trace_id | _snake(score)
+
+
+def _feedback(score: Obj, defaults: Defaults) -> Obj:
     kind, value = _score_signal(score)
     actor = (
         fields.optional_text(score, "author_user_id")
         or fields.optional_text(score, "source")
         or "unknown"
     )
-    metadata = fields.unpacked(score, "metadata")
     return canonical.feedback(
         defaults,
         timestamp=score.get("timestamp"),
@@ -40,7 +81,7 @@ def score_feedback(score: Obj, defaults: Defaults) -> Obj:
         value=value,
         target=_score_target(score),
         comment=fields.optional_text(score, "comment"),
-        metadata=metadata if isinstance(metadata, dict) else None,
+        metadata=_metadata(score),
     )
 
 
@@ -67,7 +108,7 @@ def _score_signal(score: Obj) -> tuple[str, Json]:
 
 
 def _score_text(score: Obj) -> str:
-    """Return a score's text, whose field differs between newer exports and the API."""
+    # Newer exports and the API use different fields.
     for key in ("string_value", "long_string_value"):
         if text := fields.optional_text(score, key):
             return text
@@ -76,69 +117,14 @@ def _score_text(score: Obj) -> str:
 
 def _score_target(score: Obj) -> Target:
     match score.get("subject"):
-        case {"kind": "observation", "id": str(id)}:
-            return "response_id", id
-        case {"kind": "session", "id": str(id)}:
-            return "conversation_id", id
-        case {"kind": "trace", "id": str(id)}:
-            return "target_id", id
+        case {"kind": "observation" | "session" | "trace" as kind, "id": str(subject_id)}:
+            return TARGETS[kind], subject_id
         case _:
             pass
-    for key, target in (
-        ("observation_id", "response_id"),
-        ("trace_id", "target_id"),
-        ("session_id", "conversation_id"),
-    ):
-        if text := fields.optional_text(score, key):
-            return cast("Target", (target, text))
+    for kind in ("observation", "trace", "session"):
+        if text := fields.optional_text(score, f"{kind}_id"):
+            return TARGETS[kind], text
     raise fields.missing("trace_id", "text, or an observation_id or session_id")
-
-
-NAME = "langfuse"
-
-OBSERVATION = {"id", "trace_id", "type", "start_time"}
-CALL = "GENERATION"
-HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
-
-
-def claims(value: dict[str, Json]) -> bool:
-    """Claim observations, scores, and traces that contain them."""
-    row = _snake(value)
-    return row.keys() >= OBSERVATION or is_score(row) or _is_trace(row)
-
-
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Yield the records of any export's rows."""
-    return fields.each(rows, lambda row: _convert(row, defaults))
-
-
-def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
-    value = _snake(row.value)
-    if _is_trace(value):
-        parts = [fields.part(row, member) for member in _parts(value)]
-        if not parts:
-            raise fields.missing("observations[0]", "the observations of the trace")
-        return list(fields.each(parts, lambda part: _convert(part, defaults)))
-    if is_score(value):
-        return [ParsedRecord(row, "feedback", score_feedback(value, defaults))]
-    return [ParsedRecord(row, "interactions", _interaction(value, defaults))]
-
-
-def _is_trace(row: Obj) -> bool:
-    return isinstance(row.get("observations"), list) and "trace_id" not in row
-
-
-def _parts(trace: Obj) -> Iterator[Obj]:
-    """Yield a trace's generations, with its session and user, and its scores."""
-    context: Obj = {key: trace.get(key) for key in ("session_id", "user_id", "environment")}
-    observations = fields.require_array(trace, "observations")
-    for _, observation in fields.objects(observations, "observations"):
-        if observation.get("type") == CALL:
-            yield (
-                fields.without_nulls(context) | {"trace_id": trace.get("id")} | _snake(observation)
-            )
-    for _, score in fields.objects(fields.optional_array(trace, "scores"), "scores"):
-        yield {"trace_id": trace.get("id")} | _snake(score)
 
 
 def _interaction(value: Obj, defaults: Defaults) -> Obj:
@@ -146,19 +132,19 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
     if kind != CALL:
         raise fields.unknown_value("type", kind, f"{CALL}: only calls of a model are interactions")
     request = observations.request(_io(value, "input"), "input")
-    parameters: Obj = {**_parameters(value), "tools": _tools(value) or None}
+    model = value.get("provided_model_name") or value.get("model")
+    parameters: Obj = {"model": model or None, **fields.unpacked_object(value, "model_parameters")}
+    parameters["tools"] = _tools(value) or None
     metadata = _metadata(value)
+    choices = observations.choices(_io(value, "output"), "output")
     return canonical.interaction(
         defaults,
         timestamp=value.get("start_time"),
         request=fields.without_nulls(parameters) | request,
         response=canonical.response(
-            [
-                _with_calls(choice, value)
-                for choice in observations.choices(_io(value, "output"), "output")
-            ],
+            [_with_calls(choice, value) for choice in choices],
             response_id=fields.require_text(value, "id"),
-            model=value.get("provided_model_name") or value.get("model"),
+            model=model,
             usage=_usage(value),
         ),
         workload_id=fields.optional_text(metadata, "workload_id", "metadata."),
@@ -190,16 +176,7 @@ def _io(value: Obj, key: str) -> Json:
     return text
 
 
-def _parameters(value: Obj) -> Obj:
-    parameters = fields.unpacked(value, "model_parameters")
-    if not isinstance(parameters, dict) and parameters not in (None, ""):
-        raise fields.wrong_type("model_parameters", parameters, "an object, or its JSON as text")
-    model = value.get("provided_model_name") or value.get("model")
-    return {"model": model or None, **(parameters if isinstance(parameters, dict) else {})}
-
-
 def _tools(value: Obj) -> list[Json]:
-    """Return the tools of a request; each schema is under its name, perhaps as JSON text."""
     tools: list[Json] = []
     for name in (definitions := fields.optional_object(value, "tool_definitions")):
         at = f"tool_definitions.{name}"

@@ -5,11 +5,16 @@ on, or on the trace's last call, whose answer the user saw.
 """
 
 import base64
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import (
+    Defaults,
+    ParsedRecord,
+    RejectedRecord,
+    SourceRecord,
+    SourceRow,
+)
 from components.collect.sources import canonical, feedback, fields, observations, otlp_encoding
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.schema import Json
@@ -17,14 +22,12 @@ from components.schema import Json
 NAME = "mlflow"
 
 CALLS = ("CHAT_MODEL", "LLM")  # span types of model calls
-
+TIMES = ("start_time_unix_nano", "end_time_unix_nano")
 ANSWERS = ("expected_response", "expected_output")  # expectations that contain the correct answer
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A span of a model call and its ids."""
-
     span_id: str
     response_id: str
     span: Obj
@@ -39,16 +42,13 @@ def claims(value: dict[str, Json]) -> bool:
             return False
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Yield the records of traces, one trace per row."""
-    return fields.each(rows, lambda row: _convert(row, defaults))
-
-
-def _convert(row: SourceRow, defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the records of a trace."""
     info = fields.require_object(row.value, "info")
     spans = fields.require_array(fields.require_object(row.value, "data"), "spans", "data.")
     calls: list[_Call] = []
-    records: list[ParsedRecord | RejectedRecord] = []
+    records: list[SourceRecord] = []
     for at, span in fields.objects(spans, "data.spans"):
         part = fields.part(row, _trace({**info, "assessments": []}, span))
         try:
@@ -89,35 +89,32 @@ def _attributes(span: Obj, at: str) -> Obj:
 
 def _interaction(info: Obj, span: Obj, attributes: Obj, at: str, defaults: Defaults) -> Obj:
     metadata = fields.optional_object(info, "trace_metadata", "info.")
+    at_metadata = "info.trace_metadata."
     tags = fields.optional_object(info, "tags", "info.")
     outputs = attributes.get("mlflow.spanOutputs")
     path = f"{at}attributes.mlflow."
     response: Obj = outputs if isinstance(outputs, dict) else {}
+    response_id = fields.optional_text(response, "id", f"{path}spanOutputs.")
     request = observations.request(attributes.get("mlflow.spanInputs"), f"{path}spanInputs")
     tools = attributes.get("mlflow.chat.tools")
     if "tools" not in request and isinstance(tools, list):
         request["tools"] = tools
-    used = response.get("usage") or _usage(attributes.get("mlflow.chat.tokenUsage"))
     return canonical.interaction(
         defaults,
-        timestamp=otlp_encoding.seconds(span, ("start_time_unix_nano",), at),
+        timestamp=otlp_encoding.seconds(span, TIMES[:1], at),
         request=request,
         response=canonical.response(
             observations.choices(outputs, f"{path}spanOutputs"),
-            response_id=fields.optional_text(response, "id", f"{path}spanOutputs.")
-            or _span_id(span, at),
+            response_id=response_id or _span_id(span, at),
             model=response.get("model") or attributes.get("mlflow.llm.model"),
-            usage=used,
+            usage=response.get("usage") or _usage(attributes.get("mlflow.chat.tokenUsage")),
         ),
         workload_id=fields.optional_text(tags, "flywheel.workload_id", "info.tags."),
-        conversation_id=fields.optional_text(
-            metadata, "mlflow.trace.session", "info.trace_metadata."
-        ),
-        user_id=fields.optional_text(metadata, "mlflow.trace.user", "info.trace_metadata."),
-        trace_id=_trace_id(info),
-        duration_ms=otlp_encoding.duration_ms(
-            span, "start_time_unix_nano", "end_time_unix_nano", at
-        ),
+        conversation_id=fields.optional_text(metadata, "mlflow.trace.session", at_metadata),
+        user_id=fields.optional_text(metadata, "mlflow.trace.user", at_metadata),
+        trace_id=fields.optional_text(info, "trace_id", "info.")
+        or fields.require_text(info, "request_id", "info."),
+        duration_ms=otlp_encoding.duration_ms(span, *TIMES, at),
         metadata={key: value for key, value in tags.items() if not key.startswith("mlflow.")},
     )
 
@@ -126,12 +123,6 @@ def _usage(used: Json) -> Obj | None:
     if not isinstance(used, dict):
         return None
     return canonical.usage(used.get("input_tokens"), used.get("output_tokens"))
-
-
-def _trace_id(info: Obj) -> str:
-    return fields.optional_text(info, "trace_id", "info.") or fields.require_text(
-        info, "request_id", "info."
-    )
 
 
 def _span_id(span: Obj, at: str) -> str:
@@ -180,6 +171,6 @@ def _signal(assessment: Obj, at: str) -> tuple[str, Json]:
         value = fields.require_object(assessment, "feedback", at).get("value")
         if value is None:
             raise fields.missing(f"{at}feedback.value", "a boolean, number or text")
-    if not isinstance(value, bool | int | float | str):
-        value = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, bool | int | float):
+        value = fields.as_text(value)
     return feedback.score_signal(name, value)

@@ -1,7 +1,5 @@
 """Convert the input and output of a model call as tracing tools log them."""
 
-import json
-
 from components.collect.sources import canonical, fields, openai_api
 from components.collect.sources.fields import Obj
 from components.schema import Json
@@ -23,7 +21,7 @@ def request(value: Json, at: str) -> Obj:
         case str() if value.strip():
             return canonical.request([canonical.text_message("user", value)], {})
         case dict() | list() if value:
-            return canonical.request([canonical.text_message("user", _as_text(value))], {})
+            return canonical.request([canonical.text_message("user", fields.as_text(value))], {})
         case _:
             raise _unusable(value, at)
 
@@ -31,19 +29,13 @@ def request(value: Json, at: str) -> Obj:
 def choices(value: Json, at: str) -> list[Json]:
     """Return the output of a call as the choices of a response, or raise ``WrongShapeError``."""
     match value:
-        case {"choices": list(listed)} if listed:
-            for path, choice in fields.objects(listed, f"{at}.choices"):
-                message = fields.require_object(choice, "message", path)
-                canonical.messages([message], f"{path}message")
-            return listed
+        case {"choices": [_, *_]}:
+            return canonical.choices(value, f"{at}.")
         case {"output": list(), "id": str(), **rest}:
             response: Obj = {"output": value["output"], "id": value["id"], **rest}
             return fields.require_array(openai_api.to_response(response, f"{at}."), "choices")
         case _:
-            message = answer(value, at)
-            return [
-                canonical.choice(message, "tool_calls" if message.get("tool_calls") else "stop")
-            ]
+            return [canonical.answer(answer(value, at))]
 
 
 def answer(value: Json, at: str) -> Obj:
@@ -59,7 +51,7 @@ def answer(value: Json, at: str) -> Obj:
         case str() if value.strip():
             return canonical.text_message("assistant", value)
         case dict() | list() if value:
-            return canonical.text_message("assistant", _as_text(value))
+            return canonical.text_message("assistant", fields.as_text(value))
         case _:
             raise _unusable(value, at)
 
@@ -75,18 +67,11 @@ def _checked(messages: list[Json], at: str) -> list[Json]:
 
 
 def _with_role(message: Json) -> Json:
-    """Return a LangChain message with the role of its type."""
     match message:
-        case {"role": _}:
-            return message
-        case {"type": str(kind), "content": _, **rest}:
-            return {"role": ROLES.get(kind, kind), "content": message["content"], **rest}
+        case {"type": str(kind), "content": content, **rest} if "role" not in rest:
+            return {"role": ROLES.get(kind, kind), "content": content, **rest}
         case _:
             return message
-
-
-def _as_text(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _unusable(value: Json, at: str) -> fields.WrongShapeError:

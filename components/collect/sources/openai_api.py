@@ -4,9 +4,7 @@ from components.collect.sources import canonical, fields
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
-PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
-"""Part types of plain text, and their names in chat completions."""
-
+TEXTS = ("input_text", "output_text", "text")  # types of plain text, all "text" in chat form
 TRANSLATED = ("input", "instructions", "tools")
 FINAL = ("response.completed", "response.incomplete")
 
@@ -25,11 +23,11 @@ def to_request(request: Obj, at: str) -> Obj:
     if isinstance(text, str):
         messages.append(canonical.text_message("user", text))
     else:
-        messages += _messages(fields.require_array(request, "input", at), f"{at}input")
+        messages += [*_messages(fields.require_array(request, "input", at), f"{at}input")]
     rest: Obj = {key: value for key, value in request.items() if key not in TRANSLATED}
     tools = fields.optional_array(request, "tools", at)
-    chat_tools = [_tool(tool, path) for path, tool in fields.objects(tools, f"{at}tools")]
-    return canonical.request(messages, {"tools": [*chat_tools] or None, **rest})
+    written = [_tool(tool, path) for path, tool in fields.objects(tools, f"{at}tools")]
+    return canonical.request(messages, {"tools": [*written] or None, **rest})
 
 
 def to_response(response: Obj, at: str) -> Obj:
@@ -54,9 +52,9 @@ def final(events: list[Json], at: str) -> Obj | None:
     return None
 
 
-def _messages(items: list[Json], at: str) -> list[Json]:
+def _messages(items: list[Json], at: str) -> list[Obj]:
     """Return items as messages; consecutive calls become one assistant message."""
-    messages: list[Json] = []
+    messages: list[Obj] = []
     for path, item in fields.objects(items, at):
         match item.get("type", "message"):
             case "message":
@@ -85,15 +83,15 @@ def _message(item: Obj, at: str) -> Obj:
 
 def _part(part: Obj) -> Obj:
     match part:
-        case {"type": str(name), "text": str(text)} if name in PARTS:
-            return {"type": PARTS[name], "text": text}
+        case {"type": str(name), "text": str(text)} if name in TEXTS:
+            return {"type": "text", "text": text}
         case {"type": "input_image", "image_url": str(url)}:
             return {"type": "image_url", "image_url": {"url": url}}
         case _:
             return part
 
 
-def _add_call(messages: list[Json], item: Obj, at: str) -> None:
+def _add_call(messages: list[Obj], item: Obj, at: str) -> None:
     call = canonical.tool_call(
         fields.require_text(item, "name", at),
         item.get("arguments"),
@@ -108,24 +106,18 @@ def _add_call(messages: list[Json], item: Obj, at: str) -> None:
             messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
 
 
-def _merged(messages: list[Json], at: str) -> Obj:
+def _merged(messages: list[Obj], at: str) -> Obj:
     """Return one assistant message with all calls; texts between calls are joined."""
-    match messages:
-        case [dict(only)]:
-            return only
-        case []:
-            raise fields.missing(f"{at}[]", "a message or a function call")
-        case _:
-            texts = [m["content"] for m in messages if isinstance(m, dict) and m.get("content")]
-            calls: list[Json] = []
-            for message in messages:
-                if isinstance(message, dict):
-                    calls += fields.optional_array(message, "tool_calls")
-            text = "\n".join(text for text in texts if isinstance(text, str)) or None
-            merged = canonical.text_message("assistant", text)
-            if calls:
-                merged["tool_calls"] = calls
-            return merged
+    if len(messages) == 1:
+        return messages[0]
+    if not messages:
+        raise fields.missing(f"{at}[]", "a message or a function call")
+    texts = [message["content"] for message in messages if message.get("content")]
+    text = "\n".join(text for text in texts if isinstance(text, str)) or None
+    merged = canonical.text_message("assistant", text)
+    if calls := [call for m in messages for call in fields.optional_array(m, "tool_calls")]:
+        merged["tool_calls"] = calls
+    return merged
 
 
 def _finish_reason(response: Obj, message: Obj) -> str:
@@ -139,16 +131,9 @@ def _finish_reason(response: Obj, message: Obj) -> str:
 
 
 def _tool(tool: Obj, at: str) -> Obj:
-    """Return a function in chat form; server-side tools are unchanged."""
-    if tool.get("type") != "function":
+    if tool.get("type") != "function":  # of the server
         return tool
-    more = {"strict": tool.get("strict")}
-    return canonical.tool(
-        fields.require_text(tool, "name", at),
-        tool.get("description"),
-        tool.get("parameters"),
-        **more,
-    )
+    return canonical.flat_tool(tool, at, strict=tool.get("strict"))
 
 
 HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
@@ -157,9 +142,7 @@ HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
 
 def events(text: str, at: str) -> list[Json]:
     """Return the chunks of server-sent events (``data: {...}`` lines)."""
-    lines = (
-        line.removeprefix("data:").strip() for line in text.splitlines() if line[:5] == "data:"
-    )
+    lines = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
     chunks = [fields.parsed(line, at) for line in lines if line != "[DONE]"]
     if not chunks:
         raise fields.unknown_value(at, text, "a response, or the `data:` lines of a stream")
@@ -181,9 +164,8 @@ def assemble(chunks: list[Json], at: str) -> Obj:
         }
         if chunk.get("usage") is not None:
             whole["usage"] = chunk["usage"]
-        for choice_path, piece in fields.objects(
-            fields.optional_array(chunk, "choices", path), f"{path}choices"
-        ):
+        pieces = fields.optional_array(chunk, "choices", path)
+        for choice_path, piece in fields.objects(pieces, f"{path}choices"):
             _add(choices, piece, choice_path)
     if not choices:
         raise fields.missing(f"{at}[].choices", "at least one choice in the chunks of a stream")
@@ -192,11 +174,8 @@ def assemble(chunks: list[Json], at: str) -> Obj:
 
 
 def _add(choices: dict[int, Obj], piece: Obj, at: str) -> None:
-    """Add a chunk's piece to its choice."""
-    index = _index(piece, at)
-    choice = choices.setdefault(
-        index, {"index": index, "message": {"role": "assistant"}, "finish_reason": None}
-    )
+    index = fields.require_whole_number(piece, "index", at, 0)
+    choice = choices.setdefault(index, canonical.choice({"role": "assistant"}, None, index))
     if piece.get("finish_reason") is not None:
         choice["finish_reason"] = piece["finish_reason"]
     delta = fields.optional_object(piece, "delta", at)
@@ -227,13 +206,11 @@ def _join_calls(message: Obj, pieces: list[Json], at: str) -> None:
     """Merge pieces of calls, by index until the choice is complete."""
     calls = _setdefault_object(message, "tool_calls")
     for path, piece in fields.objects(pieces, at):
-        call = _setdefault_object(calls, str(_index(piece, path)))
+        index = fields.require_whole_number(piece, "index", path, 0)
+        call = _setdefault_object(calls, str(index))
         call |= {key: piece[key] for key in ("id", "type") if piece.get(key) is not None}
-        _join(
-            _setdefault_object(call, "function"),
-            fields.optional_object(piece, "function", path),
-            f"{path}function.",
-        )
+        function = fields.optional_object(piece, "function", path)
+        _join(_setdefault_object(call, "function"), function, f"{path}function.")
 
 
 def _completed(choice: Obj) -> Obj:
@@ -250,10 +227,3 @@ def _setdefault_object(holder: Obj, key: str) -> Obj:
     if not isinstance(value, dict):
         holder[key] = value = {}
     return value
-
-
-def _index(piece: Obj, at: str) -> int:
-    index = piece.get("index", 0)
-    if isinstance(index, bool) or not isinstance(index, int):
-        raise fields.wrong_type(f"{at}index", index, "a whole number")
-    return index

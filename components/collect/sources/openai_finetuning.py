@@ -6,9 +6,9 @@ with the preferred answer, and feedback with the choice between the two. Neither
 the time is 0, the id is the content's digest, the actor is ``ACTOR``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, fields
 from components.collect.sources.fields import Obj
 from components.schema import Json
@@ -35,12 +35,9 @@ def claims(value: dict[str, Json]) -> bool:
             return False
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Yield the records of rows of either kind."""
-    return fields.each(rows, lambda row: _convert(row, defaults))
-
-
-def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterable[SourceRecord]:
+    """Return the records of a row of either kind."""
     response_id = f"ft-{fields.digest(row.value)}"
     if "input" not in row.value:
         request, answer = learned(row.value)
@@ -52,14 +49,8 @@ def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
     request = canonical.request(messages, _tool_values(source_input))
     preferred = _only(row.value, "preferred_output")
     other = _only(row.value, "non_preferred_output")
-    chosen = canonical.feedback(
-        defaults,
-        timestamp=canonical.NO_TIME,
-        actor_id=ACTOR,
-        kind="choice",
-        value={"chosen": preferred, "rejected": other},
-        target=("response_id", response_id),
-    )
+    choice: Json = {"chosen": preferred, "rejected": other}
+    chosen = annotation(defaults, "choice", choice, response_id)
     return [
         ParsedRecord(row, "interactions", answered(defaults, request, preferred, response_id)),
         ParsedRecord(row, "feedback", chosen),
@@ -83,12 +74,26 @@ def learned(value: Obj) -> tuple[Obj, Obj]:
             raise fields.unknown_value(at, role, "the assistant's answer at the end")
 
 
-def answered(defaults: Defaults, request: Obj, answer: Obj, response_id: str) -> Obj:
+def answered(
+    defaults: Defaults, request: Obj, answer: Obj, response_id: str, metadata: Obj | None = None
+) -> Obj:
     """Return the interaction of a row without a time and a user."""
-    reason = "tool_calls" if answer.get("tool_calls") else "stop"
-    response = canonical.response([canonical.choice(answer, reason)], response_id=response_id)
+    response = canonical.response([canonical.answer(answer)], response_id=response_id)
+    time = canonical.NO_TIME
     return canonical.interaction(
-        defaults, timestamp=canonical.NO_TIME, request=request, response=response
+        defaults, timestamp=time, request=request, response=response, metadata=metadata
+    )
+
+
+def annotation(defaults: Defaults, kind: str, value: Json, response_id: str) -> Obj:
+    """Return the feedback on the answer of such a row."""
+    return canonical.feedback(
+        defaults,
+        timestamp=canonical.NO_TIME,
+        actor_id=ACTOR,
+        kind=kind,
+        value=value,
+        target=("response_id", response_id),
     )
 
 

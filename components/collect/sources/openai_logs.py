@@ -5,9 +5,9 @@ logs and the Batch API); the response may be a list of chunks or the text of a s
 is a ``chat.completion`` with its ``messages``, or a page (``object: list``) of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, fields, openai_api
 from components.collect.sources.fields import Obj
 from components.schema import Json
@@ -49,20 +49,18 @@ def claims(value: dict[str, Json]) -> bool:
     )
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Yield the records of logged or exported rows; a page yields one per completion."""
-    return fields.each(rows, lambda row: _convert(row, defaults))
-
-
-def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the record of a logged or exported row; a page yields one per completion."""
     if row.value.get("object") == "list":
         page = fields.require_array(row.value, "data")
         if not page:
             raise fields.missing("data[0]", "a chat.completion")
         parts = [fields.part(row, stored) for _, stored in fields.objects(page, "data")]
-        return list(fields.each(parts, lambda part: _convert(part, defaults)))
-    convert = _logged if "request" in row.value else _stored
-    return [ParsedRecord(row, "interactions", convert(row.value, defaults))]
+        yield from read(parts, defaults)
+    else:
+        convert = _logged if "request" in row.value else _stored
+        yield ParsedRecord(row, "interactions", convert(row.value, defaults))
 
 
 def _is_stored(value: Obj) -> bool:
@@ -97,13 +95,14 @@ def _stored(value: Obj, defaults: Defaults) -> Obj:
         messages, at = fields.require_array(messages, "data", "messages."), "messages.data"
     else:
         messages, at = fields.require_array(value, "messages"), "messages"
-    parameters = {key: value[key] for key in PARAMETERS if value.get(key) is not None}
     sent = canonical.messages([_sent(message) for message in messages], at)
+    parameters: Obj = {key: value.get(key) for key in PARAMETERS}
+    response: Obj = {key: value.get(key) for key in COMPLETION}
     return canonical.interaction(
         defaults,
         timestamp=value.get("created"),
-        request={**parameters, "messages": sent},
-        response={key: value[key] for key in COMPLETION if value.get(key) is not None},
+        request={**fields.without_nulls(parameters), "messages": sent},
+        response=fields.without_nulls(response),
         user_id=fields.optional_text(value, "input_user"),
         metadata=value.get("metadata"),
     )
@@ -139,10 +138,6 @@ def _response(value: Obj) -> Obj:
 
 
 def _check(response: Obj, at: str) -> None:
-    """Raise ``WrongShapeError`` for a failed response and for choices without a message."""
     if response.get("error") is not None:
         raise fields.wrong_type(f"{at}error", response["error"], "a response with `choices`")
-    choices = fields.require_array(response, "choices", at)
-    for path, choice in fields.objects(choices, f"{at}choices"):
-        message = fields.require_object(choice, "message", path)
-        canonical.messages([message], f"{path}message")
+    canonical.choices(response, at)

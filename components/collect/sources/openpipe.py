@@ -5,9 +5,9 @@ A row of request logs has ``input`` (the request), ``output`` (the response, or 
 ``rejected_message``; it has no time and no id, like OpenAI's fine-tuning files.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, fields, openai_finetuning
 from components.collect.sources.fields import Obj
 from components.schema import Json
@@ -28,15 +28,13 @@ def claims(value: dict[str, Json]) -> bool:
             return False
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Yield the records of either export's rows."""
-    return fields.each(rows, lambda row: _convert(row, defaults))
-
-
-def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the records of a row of either export."""
     if "messages" in row.value:
-        return _example(row, defaults)
-    return [ParsedRecord(row, "interactions", _logged(row.value, defaults))]
+        yield from _example(row, defaults)
+    else:
+        yield ParsedRecord(row, "interactions", _logged(row.value, defaults))
 
 
 def _logged(value: Obj, defaults: Defaults) -> Obj:
@@ -45,9 +43,7 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
     response = fields.require_object(value, "output")
     if "choices" not in response and "error" in response:
         raise fields.wrong_type("output.error", response["error"], "a response with `choices`")
-    choices = fields.require_array(response, "choices", "output.")
-    for path, choice in fields.objects(choices, "output.choices"):
-        canonical.messages([fields.require_object(choice, "message", path)], f"{path}message")
+    canonical.choices(response, "output.")
     created = fields.require_number(response, "created", "output.")
     tags = fields.optional_object(value, "tags")
     return canonical.interaction(
@@ -61,32 +57,19 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
     )
 
 
-def _example(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
+def _example(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
     request, answer = openai_finetuning.learned(row.value)
     if row.value.get("tool_choice") is not None:
         request["tool_choice"] = row.value["tool_choice"]
     response_id = f"op-{fields.digest(row.value)}"
-    reason = "tool_calls" if answer.get("tool_calls") else "stop"
-    interaction = canonical.interaction(
-        defaults,
-        timestamp=canonical.NO_TIME,
-        request=request,
-        response=canonical.response([canonical.choice(answer, reason)], response_id=response_id),
-        metadata=fields.without_nulls(
-            {**fields.optional_object(row.value, "metadata"), "split": row.value.get("split")}
-        ),
+    metadata = fields.optional_object(row.value, "metadata") | {"split": row.value.get("split")}
+    interaction = openai_finetuning.answered(
+        defaults, request, answer, response_id, fields.without_nulls(metadata)
     )
-    records: list[ParsedRecord | RejectedRecord] = [ParsedRecord(row, "interactions", interaction)]
+    yield ParsedRecord(row, "interactions", interaction)
     if row.value.get("rejected_message") is not None:
         rejected = fields.require_object(row.value, "rejected_message")
         canonical.messages([rejected], "rejected_message")
-        choice = canonical.feedback(
-            defaults,
-            timestamp=canonical.NO_TIME,
-            actor_id=openai_finetuning.ACTOR,
-            kind="choice",
-            value={"chosen": answer, "rejected": rejected},
-            target=("response_id", response_id),
-        )
-        records.append(ParsedRecord(row, "feedback", choice))
-    return records
+        choice: Json = {"chosen": answer, "rejected": rejected}
+        feedback = openai_finetuning.annotation(defaults, "choice", choice, response_id)
+        yield ParsedRecord(row, "feedback", feedback)

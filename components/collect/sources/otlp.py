@@ -5,92 +5,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import (
+    Defaults,
+    ParsedRecord,
+    RejectedRecord,
+    SourceRecord,
+    SourceRow,
+)
 from components.collect.sources import fields, otlp_encoding, otlp_messages
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.collect.sources.otlp_calls import SpanCall, is_call
 from components.collect.sources.otlp_messages import GenAiEvent
 from components.schema import Json
 
-SIGNALS = {
+NAME = "otlp"
+
+Signal: TypeAlias = Literal["resourceSpans", "resourceLogs"]
+SIGNALS: dict[Signal, tuple[str, str]] = {
     "resourceSpans": ("scopeSpans", "spans"),
     "resourceLogs": ("scopeLogs", "logRecords"),
 }
 """The lists of a request, and the lists in their elements."""
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One span or log record, with the attributes of its resource.
-
-    ``request`` is a valid request with only this piece; ``row`` is the row it was cut from, reduced
-    to its place unless the piece is alone in it (``is_alone``); ``characters`` is its approximate
-    length.
-    """
-
-    row: SourceRow
-    signal: Literal["resourceSpans", "resourceLogs"]
-    body: Obj
-    resource: Obj
-    request: Obj
-    at: str
-    is_alone: bool
-    characters: int
-
-
-def split_request(row: SourceRow) -> list[Piece]:
-    """Return the pieces of a request."""
-    pieces = [*_cut(row, "resourceSpans"), *_cut(row, "resourceLogs")]
-    is_alone = len(pieces) == 1
-    share = len(row.text) // max(1, len(pieces))
-    # Pieces may wait long: those that are not alone must not keep the rest of the row in memory.
-    kept = row if is_alone else SourceRow(row.place, "", {})
-    return [replace(piece, row=kept, is_alone=is_alone, characters=share) for piece in pieces]
-
-
-def join_pieces(pieces: Iterable[Piece]) -> SourceRow:
-    """Return the pieces as one request; the row itself for a piece that is alone in it."""
-    joined = list(pieces)
-    if len(joined) == 1 and joined[0].is_alone:
-        return joined[0].row
-    request: dict[str, list[Json]] = {}
-    for piece in joined:
-        for key, values in piece.request.items():
-            request.setdefault(key, []).extend(values if isinstance(values, list) else [])
-    return fields.part(joined[0].row, {**request})
-
-
-def _cut(row: SourceRow, signal: Literal["resourceSpans", "resourceLogs"]) -> Iterator[Piece]:
-    scopes_key, bodies_key = SIGNALS[signal]
-    for path, group in fields.objects(fields.optional_array(row.value, signal), signal):
-        resource = fields.optional_object(group, "resource", path)
-        attributes = otlp_encoding.attributes(resource, f"{path}resource.")
-        scopes = fields.optional_array(group, scopes_key, path)
-        for scope_path, scope in fields.objects(scopes, f"{path}{scopes_key}"):
-            bodies = fields.optional_array(scope, bodies_key, scope_path)
-            for at, body in fields.objects(bodies, f"{scope_path}{bodies_key}"):
-                inner: Obj = {**scope, bodies_key: [body]}
-                request: Obj = {signal: [{**group, scopes_key: [inner]}]}
-                yield Piece(
-                    row, signal, body, attributes, request, at, is_alone=False, characters=0
-                )
-
-
-NAME = "otlp"
-
-MOST_WAITING = 4096
-"""Maximum calls that wait for their span or messages; beyond it the oldest is read as it is."""
-
-MOST_CHARACTERS = 32 * 2**20  # maximum characters of all waiting calls together
-
-NOTHING = (
-    "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
-    "`resourceSpans` or `resourceLogs`"
-)
-
-KNOWN = "its span was read before it came, and held the whole call; expected one or the other"
-
-TIMES = {
+TIMES: dict[Signal, tuple[str, str]] = {
     "resourceSpans": ("startTimeUnixNano", "endTimeUnixNano"),
     "resourceLogs": ("timeUnixNano", "observedTimeUnixNano"),
 }
@@ -98,11 +35,68 @@ TIMES = {
 
 Key: TypeAlias = tuple[str, str]  # trace and span; the span is empty for log records without one
 
+MOST_WAITING = (
+    4096  # maximum calls that wait for their parts; beyond it the oldest is read as it is
+)
+MOST_CHARACTERS = 32 * 2**20  # maximum characters of all waiting calls together
+
+NOTHING = (
+    "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
+    "`resourceSpans` or `resourceLogs`"
+)
+KNOWN = "its span was read before it came, and held the whole call; expected one or the other"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One span or log record, with the attributes of its resource."""
+
+    row: SourceRow  # it was cut from; reduced to its place unless the piece is alone in it
+    signal: Signal
+    body: Obj
+    resource: Obj
+    group: Obj  # the resource with only this piece, an element of a request's list
+    at: str
+    is_alone: bool = False
+    characters: int = 0  # its approximate length
+
+
+def split_request(row: SourceRow) -> list[Piece]:
+    """Return the pieces of a request."""
+    # Pieces may wait long: those that are not alone must not keep the rest of the row in memory.
+    place = SourceRow(row.place, "", {})
+    pieces = [*_cut(row.value, "resourceSpans", place), *_cut(row.value, "resourceLogs", place)]
+    if len(pieces) == 1:
+        return [replace(pieces[0], row=row, is_alone=True, characters=len(row.text))]
+    return [replace(piece, characters=len(row.text) // len(pieces)) for piece in pieces]
+
+
+def join_pieces(pieces: list[Piece]) -> SourceRow:
+    """Return the pieces as one request; the row itself for a piece that is alone in it."""
+    first = pieces[0]
+    if len(pieces) == 1 and first.is_alone:
+        return first.row
+    request: dict[str, list[Json]] = {}
+    for piece in pieces:
+        request.setdefault(piece.signal, []).append(piece.group)
+    return fields.part(first.row, {**request})
+
+
+def _cut(value: Obj, signal: Signal, row: SourceRow) -> Iterator[Piece]:
+    scopes_key, bodies_key = SIGNALS[signal]
+    for path, group in fields.objects(fields.optional_array(value, signal), signal):
+        resource = fields.optional_object(group, "resource", path)
+        attributes = otlp_encoding.attributes(resource, f"{path}resource.")
+        scopes = fields.optional_array(group, scopes_key, path)
+        for scope_path, scope in fields.objects(scopes, f"{path}{scopes_key}"):
+            bodies = fields.optional_array(scope, bodies_key, scope_path)
+            for at, body in fields.objects(bodies, f"{scope_path}{bodies_key}"):
+                inner: Obj = {**group, scopes_key: [{**scope, bodies_key: [body]}]}
+                yield Piece(row, signal, body, attributes, inner, at)
+
 
 @dataclass(slots=True)
 class _Waiting:
-    """A call whose span or messages are still missing, and its pieces."""
-
     call: SpanCall
     pieces: list[Piece] = field(default_factory=list[Piece])
     objection: str | None = None
@@ -114,7 +108,7 @@ def claims(value: dict[str, Json]) -> bool:
     return any(isinstance(value.get(signal), list) for signal in SIGNALS)
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
     """Yield the records of requests, one request per row.
 
     Memory is bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``.
@@ -123,16 +117,13 @@ def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord
 
 
 class _Reader:
-    """Holds incomplete calls."""
-
     def __init__(self, defaults: Defaults) -> None:
         self.defaults = defaults
         self.waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self.done: OrderedDict[Key, None] = OrderedDict()
         self.characters = 0
 
-    def read(self, rows: Iterable[SourceRow]) -> Iterator[ParsedRecord | RejectedRecord]:
-        """Yield the records of all rows, then of the calls that still wait."""
+    def read(self, rows: Iterable[SourceRow]) -> Iterator[SourceRecord]:
         for row in rows:
             yield from self._row(row)
             while self.characters > MOST_CHARACTERS or len(self.waiting) > MOST_WAITING:
@@ -140,7 +131,7 @@ class _Reader:
         while self.waiting:
             yield self._finish(next(iter(self.waiting)))
 
-    def _row(self, row: SourceRow) -> Iterator[ParsedRecord | RejectedRecord]:
+    def _row(self, row: SourceRow) -> Iterator[SourceRecord]:
         try:
             fields.check_depth(row)
             pieces = split_request(row)
@@ -160,13 +151,12 @@ class _Reader:
         if not has_genai:
             yield RejectedRecord(row, NOTHING)
 
-    def _piece(self, piece: Piece) -> Iterator[ParsedRecord | RejectedRecord | None]:
+    def _piece(self, piece: Piece) -> Iterator[SourceRecord | None]:
         """Yield the records of one span or log record; ``None`` for a call that waits."""
         attributes = otlp_encoding.attributes(piece.body, piece.at)
         if piece.signal == "resourceLogs":
-            name = fields.optional_text(piece.body, "eventName", piece.at) or attributes.get(
-                "event.name"
-            )
+            name = fields.optional_text(piece.body, "eventName", piece.at)
+            name = name or attributes.get("event.name")
             body = otlp_encoding.value(piece.body.get("body"), f"{piece.at}body")
             if isinstance(name, str) and name.startswith("gen_ai."):
                 yield self._event(piece, GenAiEvent(name, attributes, body, _seconds(piece)))
@@ -178,13 +168,11 @@ class _Reader:
         if is_call(attributes):
             yield self._span(piece, attributes, events)
 
-    def _span(
-        self, piece: Piece, attributes: Obj, events: list[GenAiEvent]
-    ) -> ParsedRecord | RejectedRecord | None:
+    def _span(self, piece: Piece, attributes: Obj, events: list[GenAiEvent]) -> SourceRecord | None:
         key = _key(piece)
         waiting = self._wait(key, piece)
         waiting.call.seconds, waiting.has_span = _seconds(piece), True
-        times = TIMES["resourceSpans"]
+        times = TIMES[piece.signal]
         waiting.call.duration_ms = otlp_encoding.duration_ms(piece.body, *times, piece.at)
         try:
             waiting.call.take_span(attributes, events)
@@ -193,7 +181,7 @@ class _Reader:
         is_settled = waiting.call.is_whole or waiting.objection or not key[1]
         return self._finish(key) if is_settled else None
 
-    def _event(self, piece: Piece, event: GenAiEvent) -> ParsedRecord | RejectedRecord | None:
+    def _event(self, piece: Piece, event: GenAiEvent) -> SourceRecord | None:
         if event.is_evaluation:
             return self._evaluation(piece, event)
         key = _key(piece)
@@ -220,7 +208,7 @@ class _Reader:
         self.characters += piece.characters
         return waiting
 
-    def _finish(self, key: Key) -> ParsedRecord | RejectedRecord:
+    def _finish(self, key: Key) -> SourceRecord:
         """Return a call as far as it is known, or the reason why it is incomplete."""
         waiting = self.waiting.pop(key)
         self.characters -= sum(piece.characters for piece in waiting.pieces)
@@ -240,7 +228,6 @@ class _Reader:
 
 
 def _events(piece: Piece) -> Iterator[GenAiEvent]:
-    """Yield the GenAI events of a span."""
     events = fields.optional_array(piece.body, "events", piece.at)
     for at, event in fields.objects(events, f"{piece.at}events"):
         name = fields.require_text(event, "name", at)
@@ -250,7 +237,6 @@ def _events(piece: Piece) -> Iterator[GenAiEvent]:
 
 
 def _key(piece: Piece) -> Key:
-    """Return the ids of a piece's own span, or of the span of a log record."""
     trace_id = fields.optional_text(piece.body, "traceId", piece.at) or ""
     return trace_id, fields.optional_text(piece.body, "spanId", piece.at) or ""
 

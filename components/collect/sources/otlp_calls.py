@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from components.collect.source import Defaults
 from components.collect.sources import canonical, fields, otlp_messages
 from components.collect.sources.fields import Obj
-from components.collect.sources.otlp_messages import CHOICE, GenAiEvent
+from components.collect.sources.otlp_messages import CHOICE, COMPLETION, PROMPT, GenAiEvent
 from components.schema import Json
 
 CALL_OPERATIONS = ("chat", "generate_content", "text_completion")
@@ -24,6 +24,9 @@ PARAMETERS = {
     "n": "gen_ai.request.choice.count",
 }
 """OpenAI's names of request parameters, and OpenTelemetry's."""
+
+INPUT_TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
+OUTPUT_TOKENS = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
 
 KEPT = ("service.name", "gen_ai.provider.name", "gen_ai.system", "gen_ai.agent.name")
 """Attributes to keep as metadata."""
@@ -45,8 +48,9 @@ class SpanCall:
     def take_attributes(self, attributes: Obj) -> None:
         """Add attributes of the span or of an event; messages may be JSON as text."""
         self.attributes |= attributes
-        messages, choices = _newer(attributes)
-        self.messages = messages or _older(attributes, "gen_ai.prompt") or self.messages
+        messages = otlp_messages.from_parts(attributes)
+        choices = otlp_messages.choices_from_parts(attributes)
+        self.messages = messages or _older_messages(attributes) or self.messages
         self.choices = choices or _older_choices(attributes) or self.choices
 
     def take_span(self, attributes: Obj, events: list[GenAiEvent]) -> None:
@@ -85,42 +89,28 @@ class SpanCall:
         """Return the interaction."""
         attributes = self.attributes
         parameters: Obj = {key: attributes.get(name) for key, name in PARAMETERS.items()}
-        tools = fields.unpacked(attributes, "gen_ai.tool.definitions")
-        if tools is not None:
-            parameters["tools"] = otlp_messages.tools(tools, "gen_ai.tool.definitions")
-        elif indexed := otlp_messages.indexed_tools(attributes):
-            parameters["tools"] = indexed
+        parameters["tools"] = otlp_messages.tools(attributes)
+        messages = otlp_messages.system(attributes) + self.messages
+        reasons = attributes.get("gen_ai.response.finish_reasons")
         everything = self.resource | attributes
         return canonical.interaction(
             defaults,
             timestamp=self.seconds,
-            request=canonical.request(self._all_messages(), parameters),
-            response=self._response(),
+            request=canonical.request(messages, parameters),
+            response=canonical.response(
+                [_with_reason(choice, reasons) for choice in self.choices],
+                response_id=attributes.get("gen_ai.response.id") or self.span_id,
+                model=attributes.get("gen_ai.response.model"),
+                usage=canonical.usage(
+                    _first(attributes, *INPUT_TOKENS), _first(attributes, *OUTPUT_TOKENS)
+                ),
+            ),
             workload_id=_first(everything, "flywheel.workload_id"),
             conversation_id=_first(attributes, "gen_ai.conversation.id", "session.id"),
             user_id=_first(attributes, "user.id", "enduser.id"),
             trace_id=self.trace_id or None,
             duration_ms=self.duration_ms,
             metadata=fields.without_nulls({key: everything.get(key) for key in KEPT}),
-        )
-
-    def _all_messages(self) -> list[Json]:
-        instructions = fields.unpacked(self.attributes, "gen_ai.system_instructions")
-        if instructions is None:
-            return self.messages
-        return otlp_messages.system(instructions, "gen_ai.system_instructions") + self.messages
-
-    def _response(self) -> Obj:
-        attributes = self.attributes
-        reasons = attributes.get("gen_ai.response.finish_reasons")
-        return canonical.response(
-            [_with_reason(choice, reasons) for choice in self.choices],
-            response_id=attributes.get("gen_ai.response.id") or self.span_id,
-            model=attributes.get("gen_ai.response.model"),
-            usage=canonical.usage(
-                _first(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
-                _first(attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
-            ),
         )
 
 
@@ -132,35 +122,25 @@ def is_call(attributes: Obj) -> bool:
     return "gen_ai.system" in attributes or "gen_ai.provider.name" in attributes
 
 
-def _newer(attributes: Obj) -> tuple[list[Json], list[Json]]:
-    inputs = fields.unpacked(attributes, "gen_ai.input.messages")
-    outputs = fields.unpacked(attributes, "gen_ai.output.messages")
-    return (
-        [] if inputs is None else otlp_messages.from_parts(inputs, "gen_ai.input.messages"),
-        []
-        if outputs is None
-        else otlp_messages.choices_from_parts(outputs, "gen_ai.output.messages"),
-    )
+# The older forms: one attribute with JSON text, or numbered attributes.
 
 
-def _older(attributes: Obj, key: str) -> list[Json]:
-    """Return messages from one attribute with JSON text, or from numbered attributes."""
-    if attributes.get(key) is None:
+def _older_messages(attributes: Obj) -> list[Json]:
+    if attributes.get(PROMPT) is None:
         return otlp_messages.indexed_messages(attributes)
-    value = fields.unpacked(attributes, key)
-    return canonical.messages(value if isinstance(value, list) else [value], key)
+    return _unpacked_messages(attributes, PROMPT)
 
 
 def _older_choices(attributes: Obj) -> list[Json]:
-    key = "gen_ai.completion"
-    if attributes.get(key) is None:
+    if attributes.get(COMPLETION) is None:
         return otlp_messages.indexed_choices(attributes)
+    answers = fields.objects(_unpacked_messages(attributes, COMPLETION), COMPLETION)
+    return [canonical.choice(answer, None, index) for index, (_, answer) in enumerate(answers)]
+
+
+def _unpacked_messages(attributes: Obj, key: str) -> list[Json]:
     value = fields.unpacked(attributes, key)
-    answers = canonical.messages(value if isinstance(value, list) else [value], key)
-    return [
-        canonical.choice(answer, None, index)
-        for index, (_, answer) in enumerate(fields.objects(answers, key))
-    ]
+    return canonical.messages(value if isinstance(value, list) else [value], key)
 
 
 def _with_reason(choice: Json, reasons: Json) -> Json:

@@ -1,11 +1,9 @@
 """Messages and evaluations of OpenTelemetry's GenAI conventions, in events or attributes."""
 
-import json
 from dataclasses import dataclass
 
 from components.collect.source import Defaults
 from components.collect.sources import canonical, feedback, fields
-from components.collect.sources.canonical import Target
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
@@ -20,6 +18,14 @@ MESSAGE_ROLES = {
 CHOICE = "gen_ai.choice"  # the older conventions' event of an answer
 
 EVALUATION = "gen_ai.evaluation."
+USER_FEEDBACK = "gen_ai.evaluation.user_feedback"
+FEEDBACK_SCALE: list[Json] = [-1, 1]  # the scale of user feedback: -1 is bad, 0 neutral, 1 good
+
+FINISH = {"tool_call": "tool_calls"}  # finish reasons with another name at OpenAI
+
+PROMPT = "gen_ai.prompt"
+COMPLETION = "gen_ai.completion"
+FUNCTIONS = "llm.request.functions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +57,10 @@ class GenAiEvent:
         return self.attributes if self.body is None else {**self.attributes, "content": self.body}
 
 
-USER_FEEDBACK = "gen_ai.evaluation.user_feedback"
-
-FEEDBACK_SCALE: list[Json] = [-1, 1]  # the scale of user feedback: -1 is bad, 0 neutral, 1 good
-
-
 def evaluation_feedback(defaults: Defaults, event: GenAiEvent, span_id: str) -> Obj:
-    """Return the feedback of an evaluation event.
+    """Return an evaluation event as feedback on the response it names, else on that of its span.
 
-    It is about the response it names, else about the response of its span. User feedback is a
-    rating; a result with a score or a label is an outcome, or a thumb if it has a thumb's name.
+    User feedback is a rating; a score or a label is an outcome, or a thumb if named like one.
     """
     values: Obj = {**event.attributes, **event.content()}
     comment = fields.optional_text(values, "gen_ai.evaluation.explanation")
@@ -80,6 +80,9 @@ def evaluation_feedback(defaults: Defaults, event: GenAiEvent, span_id: str) -> 
         kind, value, comment = "comment", comment, None
     else:
         raise fields.missing("gen_ai.evaluation.score.value", "a number, or a label or comment")
+    response_id = fields.optional_text(values, "gen_ai.response.id") or span_id
+    if not response_id:
+        raise fields.missing("gen_ai.response.id", "text, or the id of a span")
     return canonical.feedback(
         defaults,
         timestamp=event.seconds,
@@ -88,28 +91,17 @@ def evaluation_feedback(defaults: Defaults, event: GenAiEvent, span_id: str) -> 
         or "unknown",
         kind=kind,
         value=value,
-        target=_target(values, span_id),
+        target=("response_id", response_id),
         scale=scale,
         comment=comment,
     )
 
 
-def _target(values: Obj, span_id: str) -> Target:
-    response_id = fields.optional_text(values, "gen_ai.response.id") or span_id
-    if not response_id:
-        raise fields.missing("gen_ai.response.id", "text, or the id of a span")
-    return "response_id", response_id
-
-
-FINISH = {"tool_call": "tool_calls"}  # finish reasons with another name at OpenAI
-
-
-def from_parts(messages: Json, at: str) -> list[Json]:
-    """Return the messages of ``gen_ai.input.messages``; each tool result becomes a message."""
-    if not isinstance(messages, list):
-        raise fields.wrong_type(at, messages, "an array")
+def from_parts(attributes: Obj) -> list[Json]:
+    """Return the request messages in the newest form; each tool result becomes a message."""
+    messages = fields.unpacked_array(attributes, "gen_ai.input.messages") or []
     written: list[Json] = []
-    for path, message in fields.objects(messages, at):
+    for path, message in fields.objects(messages, "gen_ai.input.messages"):
         role = fields.require_text(message, "role", path)
         parts = list(fields.objects(fields.require_array(message, "parts", path), f"{path}parts"))
         results = [(p, part) for p, part in parts if part.get("type") == "tool_call_response"]
@@ -120,39 +112,43 @@ def from_parts(messages: Json, at: str) -> list[Json]:
     return written
 
 
-def choices_from_parts(messages: Json, at: str) -> list[Json]:
-    """Return the choices of ``gen_ai.output.messages``, one per message."""
-    if not isinstance(messages, list):
-        raise fields.wrong_type(at, messages, "an array")
+def choices_from_parts(attributes: Obj) -> list[Json]:
+    """Return the choices in the newest form, one per message."""
+    messages = fields.unpacked_array(attributes, "gen_ai.output.messages") or []
     written: list[Json] = []
-    for index, (path, message) in enumerate(fields.objects(messages, at)):
+    for index, (path, message) in enumerate(fields.objects(messages, "gen_ai.output.messages")):
         parts = list(fields.objects(fields.require_array(message, "parts", path), f"{path}parts"))
         reason = finish_reason(message.get("finish_reason"))
         written.append(canonical.choice(_message("assistant", parts, None), reason, index))
     return written
 
 
-def system(instructions: Json, at: str) -> list[Json]:
-    """Return the parts of ``gen_ai.system_instructions`` as a list of at most one message."""
+def system(attributes: Obj) -> list[Json]:
+    """Return the system instructions as a list of at most one message."""
+    instructions = fields.unpacked(attributes, at := "gen_ai.system_instructions")
     if isinstance(instructions, str):
         return [canonical.text_message("system", instructions)]
-    if not isinstance(instructions, list):
+    if not isinstance(instructions, list | None):
         raise fields.wrong_type(at, instructions, "an array of parts")
-    parts = list(fields.objects(instructions, at))
+    parts = list(fields.objects(instructions or [], at))
     return [_message("system", parts, None)] if parts else []
 
 
-def tools(definitions: Json, at: str) -> list[Json]:
-    """Return the tools of ``gen_ai.tool.definitions``, which may be in OpenAI's form."""
-    if not isinstance(definitions, list):
-        raise fields.wrong_type(at, definitions, "an array")
+def tools(attributes: Obj) -> list[Json] | None:
+    """Return the tools, which may be in OpenAI's form or in numbered attributes."""
+    definitions = fields.unpacked_array(attributes, at := "gen_ai.tool.definitions")
+    if definitions is None:
+        return _indexed_tools(attributes) or None
     return [_tool(tool, path) for path, tool in fields.objects(definitions, at)]
 
 
 def from_event(name: str, body: Obj, at: str) -> Obj:
     """Return the message of a request event."""
     role = fields.optional_text(body, "role", at) or MESSAGE_ROLES[name]
-    message: Obj = {"role": role, "content": _content(body, at)}
+    content = body.get("content")
+    if not isinstance(content, str | list | dict | None):
+        raise fields.wrong_type(f"{at}content", content, "text, an array of parts or null")
+    message: Obj = {"role": role, "content": [content] if isinstance(content, dict) else content}
     if calls := fields.unpacked(body, "tool_calls", at):
         message["tool_calls"] = calls
     if role == "tool":
@@ -170,9 +166,7 @@ def choice_from_event(body: Obj, at: str) -> Obj:
         inner = {"content": inner}
     calls = {"tool_calls": body["tool_calls"]} if body.get("tool_calls") else {}
     message = from_event("gen_ai.assistant.message", {**inner, **calls}, at)
-    index = body.get("index", 0)
-    if isinstance(index, bool) or not isinstance(index, int):
-        raise fields.wrong_type(f"{at}index", index, "a whole number")
+    index = fields.require_whole_number(body, "index", at, 0)
     return canonical.choice(message, finish_reason(body.get("finish_reason")), index)
 
 
@@ -181,28 +175,15 @@ def finish_reason(reason: Json) -> Json:
     return FINISH.get(reason, reason) if isinstance(reason, str) else None
 
 
-def _content(body: Obj, at: str) -> Json:
-    content = body.get("content")
-    if isinstance(content, dict):
-        return [content]
-    if not isinstance(content, str | list | None):
-        raise fields.wrong_type(f"{at}content", content, "text, an array of parts or null")
-    return content
-
-
 def _message(role: str, parts: list[tuple[str, Obj]], name: str | None) -> Obj:
     calls = [_call(part, path) for path, part in parts if part.get("type") == "tool_call"]
     thoughts = [part.get("content") for _, part in parts if part.get("type") == "reasoning"]
-    contents = [
-        _part(part, path)
-        for path, part in parts
-        if part.get("type") not in ("tool_call", "reasoning")
-    ]
+    others = [(p, part) for p, part in parts if part.get("type") not in ("tool_call", "reasoning")]
+    contents = [_part(part, path) for path, part in others]
     return canonical.message(role, contents, calls, thoughts, name)
 
 
 def _part(part: Obj, at: str) -> Obj:
-    """Return one part in OpenAI's form, unchanged if there is none."""
     match part:
         case {"type": "text"}:
             return {"type": "text", "text": fields.require_text(part, "content", at)}
@@ -228,22 +209,13 @@ def _call(part: Obj, at: str) -> Obj:
 
 def _result(part: Obj) -> Obj:
     # ``response`` is called ``result`` before 1.38.
-    result = part.get("response", part.get("result"))
-    text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-    return {"role": "tool", "tool_call_id": part.get("id"), "content": text}
+    return canonical.tool_result(part.get("id"), part.get("response", part.get("result")))
 
 
 def _tool(tool: Obj, at: str) -> Obj:
     if tool.get("type", "function") != "function" or "function" in tool:
         return tool
-    return canonical.tool(
-        fields.require_text(tool, "name", at), tool.get("description"), tool.get("parameters")
-    )
-
-
-PROMPT = "gen_ai.prompt"
-COMPLETION = "gen_ai.completion"
-FUNCTIONS = "llm.request.functions"
+    return canonical.flat_tool(tool, at)
 
 
 def indexed_messages(attributes: Obj) -> list[Json]:
@@ -262,8 +234,7 @@ def indexed_choices(attributes: Obj) -> list[Json]:
     return choices
 
 
-def indexed_tools(attributes: Obj) -> list[Json]:
-    """Return the functions of the request as tools."""
+def _indexed_tools(attributes: Obj) -> list[Json]:
     return [
         canonical.tool(
             fields.require_text(entry, "name", f"{FUNCTIONS}.{index}."),
@@ -287,26 +258,17 @@ def _numbered(attributes: Obj, prefix: str) -> list[Obj]:
 
 
 def _indexed_message(entry: Obj, role: str) -> Obj:
-    message: Obj = {
-        "role": entry.get("role") or role,
-        "content": _indexed_content(entry.get("content")),
-    }
+    content = entry.get("content")
+    if isinstance(content, str) and content.startswith("[{"):  # parts as JSON text
+        parts = fields.loads(content)
+        content = parts if isinstance(parts, list) else content
+    message: Obj = {"role": entry.get("role") or role, "content": content}
     calls = [
         canonical.tool_call(str(call.get("name")), call.get("arguments"), call.get("id"))
-        for call in _numbered(
-            {f"calls.{key}": value for key, value in entry.items()}, "calls.tool_calls"
-        )
+        for call in _numbered(entry, "tool_calls")
     ]
     if calls:
         message["tool_calls"] = [*calls]
     if entry.get("tool_call_id") is not None:
         message["tool_call_id"] = entry["tool_call_id"]
     return message
-
-
-def _indexed_content(content: Json) -> Json:
-    """Return the parts in JSON text, or else the text itself."""
-    if isinstance(content, str) and content.startswith("[{"):
-        parts = fields.loads(content)
-        return parts if isinstance(parts, list) else content
-    return content

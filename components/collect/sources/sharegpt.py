@@ -5,9 +5,9 @@ A row has ``conversations`` of ``from`` and ``value``; its last turn is the answ
 (KTO; its ``messages`` may be OpenAI's). Time, ids and actor are those of ``openai_finetuning``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, fields, openai_finetuning
 from components.collect.sources.fields import Obj
 from components.schema import Json
@@ -33,40 +33,26 @@ def claims(value: dict[str, Json]) -> bool:
     return isinstance(value.get("conversations"), list) or is_labelled
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Yield the records of rows of any kind."""
-    return fields.each(rows, lambda row: _convert(row, defaults))
-
-
-def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the records of a row of any kind."""
     value = row.value
     response_id = f"ft-{fields.digest(value)}"
     messages: list[Json] = [*_messages(value)]
     tools: Obj = {"tools": [*_tools(value)] or None}
+    signal: tuple[str, Json] | None = None
     if "chosen" in value:
         request, answer = canonical.request(messages, tools), _answer(value, "chosen")
-        choice: Json = {"chosen": answer, "rejected": _answer(value, "rejected")}
-        signals = [("choice", choice)]
+        signal = "choice", {"chosen": answer, "rejected": _answer(value, "rejected")}
     else:
         request, answer = openai_finetuning.learned({"messages": messages, **tools})
-        label = value.get("label")
-        signals = [("thumb", "up" if label else "down")] if isinstance(label, bool) else []
+        if isinstance(label := value.get("label"), bool):
+            signal = "thumb", "up" if label else "down"
     record = openai_finetuning.answered(defaults, request, answer, response_id)
-    feedback = [
-        canonical.feedback(
-            defaults,
-            timestamp=canonical.NO_TIME,
-            actor_id=openai_finetuning.ACTOR,
-            kind=kind,
-            value=signal,
-            target=("response_id", response_id),
-        )
-        for kind, signal in signals
-    ]
-    return [
-        ParsedRecord(row, "interactions", record),
-        *(ParsedRecord(row, "feedback", signal) for signal in feedback),
-    ]
+    yield ParsedRecord(row, "interactions", record)
+    if signal is not None:
+        feedback = openai_finetuning.annotation(defaults, *signal, response_id)
+        yield ParsedRecord(row, "feedback", feedback)
 
 
 def _messages(value: Obj) -> Iterator[Obj]:
@@ -90,15 +76,11 @@ def _message(turn: Obj, at: str) -> Obj:
         return canonical.text_message(ROLES[name], text)
     parsed = fields.parsed(text, f"{at}value")
     calls: list[Json] = parsed if isinstance(parsed, list) else [parsed]
-    return canonical.message(
-        "assistant",
-        [],
-        [
-            canonical.tool_call(fields.require_text(call, "name", path), call.get("arguments"))
-            for path, call in fields.objects(calls, f"{at}value")
-        ],
-        [],
-    )
+    written = [
+        canonical.tool_call(fields.require_text(call, "name", path), call.get("arguments"))
+        for path, call in fields.objects(calls, f"{at}value")
+    ]
+    return canonical.message("assistant", [], written, [])
 
 
 def _answer(value: Obj, key: str) -> Obj:
@@ -112,6 +94,4 @@ def _tools(value: Obj) -> Iterator[Obj]:
     if not isinstance(tools, list):
         raise fields.wrong_type("tools", tools, "an array of tools")
     for at, tool in fields.objects(tools, "tools"):
-        function = fields.optional_object(tool, "function", at) or tool
-        name = fields.require_text(function, "name", at)
-        yield canonical.tool(name, function.get("description"), function.get("parameters"))
+        yield canonical.flat_tool(fields.optional_object(tool, "function", at) or tool, at)

@@ -1,21 +1,46 @@
 """TensorZero: rows of ChatInference and JsonInference, and its four feedback tables."""
 
-import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, feedback, fields
 from components.collect.sources.canonical import Target
 from components.collect.sources.fields import Obj
 from components.schema import Json
+
+NAME = "tensorzero"
+
+INFERENCE = {"id", "function_name", "variant_name", "episode_id", "input", "output"}
+METRIC = {"id", "target_id", "metric_name", "value"}
+COMMENT = {"id", "target_id", "target_type", "value"}
+DEMONSTRATION = {"id", "inference_id", "value"}
+
+ACTORS = ("author", "user_id", "user")  # tags that may name the actor of feedback
+
+SAMPLING = ("temperature", "top_p", "seed", "max_tokens", "presence_penalty", "frequency_penalty")
+"""Inference parameters of a chat completion that OpenAI has too."""
+
+
+def claims(value: dict[str, Json]) -> bool:
+    """Claim rows of the inference and feedback tables."""
+    return any(value.keys() >= table for table in (INFERENCE, METRIC, COMMENT, DEMONSTRATION))
+
+
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the record of a row of any table; an inference's function is its workload."""
+    if "function_name" in row.value or "input" in row.value:
+        yield ParsedRecord(row, "interactions", _inference(row.value, defaults))
+    else:
+        yield ParsedRecord(row, "feedback", _feedback(row.value, defaults))
 
 
 def messages(inference_input: Obj, at: str) -> list[Json]:
     """Return the messages of an inference's ``input``; each tool result becomes a message."""
     written: list[Json] = []
     if inference_input.get("system") is not None:
-        written.append(canonical.text_message("system", _template(inference_input["system"])))
+        written.append(canonical.text_message("system", fields.as_text(inference_input["system"])))
     listed = fields.require_array(inference_input, "messages", at)
     for path, message in fields.objects(listed, f"{at}messages"):
         role = fields.require_text(message, "role", path)
@@ -34,13 +59,12 @@ def answer_message(output: Json, at: str) -> Obj:
         case {"raw": str(raw)}:
             return canonical.text_message("assistant", raw)
         case {"parsed": parsed} if parsed is not None:
-            return canonical.text_message("assistant", json.dumps(parsed, ensure_ascii=False))
+            return canonical.text_message("assistant", fields.as_json(parsed))
         case list():
             return _message("assistant", _blocks(output, at))
         case _:
-            raise fields.wrong_type(
-                at, output, "an array of content blocks, or an object with `raw`"
-            )
+            expected = "an array of content blocks, or an object with `raw`"
+            raise fields.wrong_type(at, output, expected)
 
 
 def _blocks(content: Json, at: str) -> list[tuple[str, Obj]]:
@@ -69,17 +93,13 @@ def _part(block: Obj, at: str) -> Obj:
         case {"type": "text" | "raw_text", "text": str(text)}:
             return {"type": "text", "text": text}
         case {"type": "text" | "raw_text", "value": value} if value is not None:
-            return {"type": "text", "text": _template(value)}
+            return {"type": "text", "text": fields.as_text(value)}
         case {"type": "text" | "template", "arguments": arguments}:
-            return {"type": "text", "text": _template(arguments)}
+            return {"type": "text", "text": fields.as_text(arguments)}
         case {"type": "text"}:
             raise fields.missing(f"{at}text", "text")
         case _:
             return block
-
-
-def _template(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _call(block: Obj, at: str) -> Obj:
@@ -92,54 +112,7 @@ def _call(block: Obj, at: str) -> Obj:
 
 
 def _result(block: Obj, at: str) -> Obj:
-    result = block.get("result")
-    content = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-    return {
-        "role": "tool",
-        "tool_call_id": fields.optional_text(block, "id", at),
-        "content": content,
-    }
-
-
-NAME = "tensorzero"
-
-INFERENCE = {"id", "function_name", "variant_name", "episode_id", "input", "output"}
-METRIC = {"id", "target_id", "metric_name", "value"}
-COMMENT = {"id", "target_id", "target_type", "value"}
-DEMONSTRATION = {"id", "inference_id", "value"}
-
-ACTORS = ("author", "user_id", "user")  # tags that may name the actor of feedback
-
-SAMPLING = ("temperature", "top_p", "seed", "max_tokens", "presence_penalty", "frequency_penalty")
-"""Inference parameters of a chat completion that OpenAI has too."""
-
-
-def claims(value: dict[str, Json]) -> bool:
-    """Claim rows of the inference and feedback tables."""
-    return any(value.keys() >= table for table in (INFERENCE, METRIC, COMMENT, DEMONSTRATION))
-
-
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Yield the records of any table's rows; an inference's function is its workload."""
-    return fields.each(rows, lambda row: [_convert(row, defaults)])
-
-
-def _convert(row: SourceRow, defaults: Defaults) -> ParsedRecord:
-    value = row.value
-    if "function_name" in value or "input" in value:
-        return ParsedRecord(row, "interactions", _inference(value, defaults))
-    if "metric_name" in value:
-        kind, signal = _metric(value)
-        target: Target = ("target_id", fields.require_text(value, "target_id"))
-        return ParsedRecord(row, "feedback", _feedback(value, defaults, kind, signal, target))
-    if "target_type" in value:
-        comment = fields.require_text(value, "value")
-        return ParsedRecord(
-            row, "feedback", _feedback(value, defaults, "comment", comment, _target(value))
-        )
-    target = ("response_id", fields.require_text(value, "inference_id"))
-    message = answer_message(fields.unpacked(value, "value"), "value")
-    return ParsedRecord(row, "feedback", _feedback(value, defaults, "correction", message, target))
+    return canonical.tool_result(fields.optional_text(block, "id", at), block.get("result"))
 
 
 def _inference(value: Obj, defaults: Defaults) -> Obj:
@@ -147,7 +120,6 @@ def _inference(value: Obj, defaults: Defaults) -> Obj:
     if not isinstance(inference_input, dict):
         raise fields.wrong_type("input", inference_input, "an object, or its JSON as text")
     answer = answer_message(fields.unpacked(value, "output"), "output")
-    reason = "tool_calls" if answer.get("tool_calls") else "stop"
     tags = _tags(value)
     return canonical.interaction(
         defaults,
@@ -157,7 +129,7 @@ def _inference(value: Obj, defaults: Defaults) -> Obj:
             {**_sampling(value), **_tools(value), **_format(value)},
         ),
         response=canonical.response(
-            [canonical.choice(answer, reason)], response_id=fields.require_text(value, "id")
+            [canonical.answer(answer)], response_id=fields.require_text(value, "id")
         ),
         workload_id=fields.require_text(value, "function_name"),
         conversation_id=fields.require_text(value, "episode_id"),
@@ -168,16 +140,11 @@ def _inference(value: Obj, defaults: Defaults) -> Obj:
 
 
 def _sampling(value: Obj) -> Obj:
-    parameters = fields.unpacked(value, "inference_params")
-    match parameters:
+    match fields.unpacked_object(value, "inference_params"):
         case {"chat_completion": dict(sampling)}:
             return {key: sampling.get(key) for key in SAMPLING}
-        case dict() | None | "":
-            return {}
         case _:
-            raise fields.wrong_type(
-                "inference_params", parameters, "an object, or its JSON as text"
-            )
+            return {}
 
 
 def _tools(value: Obj) -> Obj:
@@ -190,20 +157,16 @@ def _tools(value: Obj) -> Obj:
     for index, tool in enumerate(fields.optional_array(value, "dynamic_tools")):
         at = f"dynamic_tools[{index}]"
         offered.append(fields.parsed(tool, at) if isinstance(tool, str) else tool)
-    tools = [_tool(tool, path) for path, tool in fields.objects(offered, "tools")]
+    tools = [
+        canonical.flat_tool(tool, path, strict=tool.get("strict"))
+        for path, tool in fields.objects(offered, "tools")
+    ]
     choice = fields.loads(chosen) if isinstance(chosen := value.get("tool_choice"), str) else chosen
     return {
         "tools": [*tools] or None,
         "tool_choice": choice or chosen or params.get("tool_choice"),
         "parallel_tool_calls": value.get("parallel_tool_calls", params.get("parallel_tool_calls")),
     }
-
-
-def _tool(tool: Obj, at: str) -> Obj:
-    name = fields.require_text(tool, "name", at)
-    return canonical.tool(
-        name, tool.get("description"), tool.get("parameters"), strict=tool.get("strict")
-    )
 
 
 def _format(value: Obj) -> Obj:
@@ -215,14 +178,19 @@ def _format(value: Obj) -> Obj:
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
-def _metric(value: Obj) -> tuple[str, Json]:
-    name, score = fields.require_text(value, "metric_name"), value.get("value")
-    if not isinstance(score, bool | int | float):
-        raise fields.wrong_type("value", score, "a boolean or a number")
-    return feedback.score_signal(name, score)
-
-
-def _feedback(value: Obj, defaults: Defaults, kind: str, signal: Json, target: Target) -> Obj:
+def _feedback(value: Obj, defaults: Defaults) -> Obj:
+    target: Target
+    if "metric_name" in value:
+        name, score = fields.require_text(value, "metric_name"), value.get("value")
+        if not isinstance(score, bool | int | float):
+            raise fields.wrong_type("value", score, "a boolean or a number")
+        kind, signal = feedback.score_signal(name, score)
+        target = "target_id", fields.require_text(value, "target_id")
+    elif "target_type" in value:
+        kind, signal, target = "comment", fields.require_text(value, "value"), _target(value)
+    else:
+        target = "response_id", fields.require_text(value, "inference_id")
+        kind, signal = "correction", answer_message(fields.unpacked(value, "value"), "value")
     tags = _tags(value)
     actor = next((tags[name] for name in ACTORS if tags.get(name)), "unknown")
     return canonical.feedback(
