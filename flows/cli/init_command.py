@@ -240,7 +240,7 @@ def _init(
             for file in sources.load_survey(path, chosen, unnamed, now=datetime.now(UTC)):
                 surveyed[file.input.place] = file
                 advance(file.input)
-        show_reasons([file.loaded for file in surveyed.values()], console)
+        show_reasons([file.loaded for file in surveyed.values()])
         with warehouse.connect(path, memory=warehouse.COLLECTING) as con:
             logged = _chosen(survey.workloads(con), workload, to)
             files = {

@@ -3,12 +3,9 @@
 import getpass
 import os
 import sys
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows import access, settings
 from flows.cli import (
@@ -23,12 +20,9 @@ from flows.cli import (
     stack_commands,
     train_commands,
 )
-from flows.cli.console import exit_on
-from flows.stack import processes as stack_state
-from flows.stack import stack_services
-
-if TYPE_CHECKING:
-    from flows.workload_file import Workload
+from flows.cli.console import class_names, console, exit_on, fail, print_error
+from flows.cli.parameters import ConfigFile
+from flows.stack import processes, stack_services
 
 app = typer.Typer(
     help="Turn what an LLM application logs into a better adapter: measured, approved, registered. "
@@ -36,53 +30,53 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-app.registered_commands += stack_commands.app.registered_commands
-app.registered_commands += report_commands.backup_app.registered_commands
-app.registered_commands += init_command.app.registered_commands
-app.registered_commands += collect_commands.app.registered_commands
-app.add_typer(collect_commands.quarantine_app, name="quarantine")
-app.add_typer(curate_commands.held_app, name="held")
-app.registered_commands += curate_commands.app.registered_commands
-app.registered_commands += train_commands.app.registered_commands
-app.registered_commands += champion_commands.starts_app.registered_commands
-app.registered_commands += report_commands.app.registered_commands
-app.registered_commands += decision_commands.app.registered_commands
-app.add_typer(decision_commands.approver_app, name="approver")
-app.registered_commands += review_commands.app.registered_commands
-app.registered_commands += champion_commands.app.registered_commands
-app.add_typer(report_commands.export_app, name="export")
-app.registered_commands += erase_commands.app.registered_commands
-app.add_typer(collect_commands.token_app, name="token")
-app.add_typer(stack_commands.account_app, name="account")
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+for module in (
+    stack_commands,
+    init_command,
+    collect_commands,
+    curate_commands,
+    train_commands,
+    report_commands,
+    decision_commands,
+    review_commands,
+    champion_commands,
+    erase_commands,
+):
+    app.add_typer(module.app)
 
-ConfigFile = Annotated[Path, typer.Argument(help="The YAML file that describes the workload.")]
+# Where a client of Prefect or MLflow can't reach its server.
+LOST_SERVER = {
+    "httpx.TransportError",
+    "requests.exceptions.ConnectionError",
+    "requests.exceptions.Timeout",
+}
 
 
 @app.command()
+@exit_on()
 def demo() -> None:
     """Run one whole turn on real traffic and a real model, in a stack of its own.
 
-    Run it again after an interruption and it goes on where it was; run it again after a success
-    and it finds everything done. On a terminal it waits for you to approve; without one it
-    approves as `demo` and says so.
+    Run it again after an interruption and it resumes; run it again after a success and it finds
+    everything done. On a terminal it waits for you to approve; without one it approves as `demo`
+    and says so.
     """
     from flows.cli import demo_command
 
-    with _exit_on_stack_errors():
-        demo_command.run_demo(settings.load(), console)
+    demo_command.run_demo(settings.load())
 
 
 @app.command()
+@exit_on()
 def check(config: ConfigFile) -> None:
     """Check a workload file and list every mistake in it; exit code 2 if there is any."""
-    workload = _read_or_exit(config)
+    from flows import workload_file
+
+    workload = workload_file.read_workload(config)
     try:
         logs, feedback = workload.log_files(), workload.feedback_files()
     except (OSError, ImportError) as error:
-        errors.print(f"{config}: sources: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+        fail(f"{config}: sources: {error}")
     console.print(
         f"{config}: workload {workload.workload}, {len(logs)} log and {len(feedback)} feedback "
         f"files, base {workload.base}"
@@ -90,6 +84,7 @@ def check(config: ConfigFile) -> None:
 
 
 @app.command()
+@exit_on()
 def turn(
     config: ConfigFile,
     by: Annotated[
@@ -104,28 +99,27 @@ def turn(
 ) -> None:
     """Run one turn of a workload now, and follow it; the stack must be up (`flywheel up`).
 
-    Finished stages are found again by content, so a turn that was interrupted goes on.
+    Finished stages are found again by content, so an interrupted turn resumes.
     """
-    workload = _read_or_exit(config)
-    from flows import home_workloads
+    from flows import home_workloads, workload_file
     from flows.cli import turn_watch
 
-    with exit_on(home_workloads.WorkloadFileError):
-        home_workloads.adopt(settings.load(), workload.workload, config)
-    with _exit_on_stack_errors():
-        turn_watch.follow_turn(config.resolve(), workload.workload, console, by=by)
+    workload = workload_file.read_workload(config).workload
+    home_workloads.adopt(settings.load(), workload, config)
+    turn_watch.follow_turn(config.resolve(), workload, by=by)
 
 
 @app.command()
+@exit_on()
 def schedule(config: ConfigFile) -> None:
-    """Give a workload its scheduled runs: collecting and turns, at the times its file says.
+    """Schedule a workload's runs: collecting and turns, at the times in its file.
 
     Links the file into the home's `workloads/` and updates the deployments of a stack that is up.
     """
-    workload = _read_or_exit(config)
-    from flows import deploy
+    from flows import deploy, workload_file
     from flows.stack import control
 
+    workload = workload_file.read_workload(config)
     home = settings.load()
     home.workloads.mkdir(parents=True, exist_ok=True)
     link = home.workloads / f"{workload.workload}.yaml"
@@ -140,52 +134,35 @@ def schedule(config: ConfigFile) -> None:
     )
 
 
-def _exit_on_stack_errors() -> AbstractContextManager[None]:
-    from flows.cli import turn_watch
-    from flows.stack.control import StackError
-
-    return exit_on(turn_watch.TurnError, StackError, code=1)
-
-
-def _read_or_exit(config: Path) -> "Workload":
-    """Read a workload file, or print every mistake in it and exit with 2."""
-    from flows import workload_file as configs
-
-    with exit_on(configs.WorkloadError):
-        return configs.read_workload(config)
-
-
 def main() -> None:
     """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
     try:
         home = settings.load()
         _prepare_home(home)
     except (settings.SettingsError, PermissionError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
+        print_error(str(error))
         sys.exit(2)
     try:
         app()
     except Exception as error:
-        if not _is_of_a_lost_server(error):
+        if not _is_lost_server(error):
             raise
-        errors.print(
+        print_error(
             f"Prefect or MLflow went away: {error}\n{home.remedy}, `flywheel status` shows it; "
-            "then run the same command again to go on",
-            markup=False,
-            soft_wrap=True,
+            "then run the same command again to resume"
         )
         sys.exit(1)
 
 
 def _prepare_home(home: settings.Settings) -> None:
-    """Make the home if it is missing, and see to it that all of this command can log in."""
+    """Create the home if it is missing, and make sure that this process can log in."""
     try:
         if not home.home.exists():
             access.secure_home(home)
         access.set_umask(home.home)
         home.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect warns when it is missing
         if not home.elsewhere:
-            is_up = stack_state.is_supervised(stack_state.read_state(home))
+            is_up = processes.is_supervised(processes.read_state(home))
             access.ensure_logins(home, {} if is_up else os.environ)
         stack_services.point_clients(home, os.environ)
     except PermissionError as error:
@@ -195,12 +172,9 @@ def _prepare_home(home: settings.Settings) -> None:
         ) from error
 
 
-def _is_of_a_lost_server(error: BaseException | None) -> bool:
-    """Tell whether a client could not reach its server; no command waits to import all of them."""
-    names = (("httpx", "TransportError"), ("requests", "ConnectionError"), ("requests", "Timeout"))
-    lost = tuple(getattr(sys.modules[one], name) for one, name in names if one in sys.modules)
+def _is_lost_server(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, lost):
+        if LOST_SERVER.intersection(class_names(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

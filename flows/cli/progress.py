@@ -16,15 +16,29 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from components.schema import Progress as Said
+from components.schema import Progress as JobProgress
 from flows.jobs import runner
 from flows.stages import Stage
 
-QUIET_SECONDS = 15.0  # without a terminal, a running stage says a line this often
+QUIET_SECONDS = 15.0  # without a terminal, a running stage prints a line this often
+
+# The smallest share of its work from which a stage's time is estimated: models load first.
+LEAST_CHANGE = 0.02
+
+# How figures are written where there is little room; others by name, with three digits.
+SHORT_FORMS = {
+    "learning_rate": "lr {:.2g}",
+    "grad_norm": "grad {:.2g}",
+    "tokens_per_second": "{:.0f} tokens/s",
+    "peak_memory_gb": "{:.2f} GB",
+    "validation_loss": "validation {:.3g}",
+}
+
+SECONDS_LEFT = "seconds_left"  # the figure that is printed apart
 
 
 class ProgressScreen:
-    """Draws the stages of a turn; used as a context manager, so that the cursor comes back."""
+    """Draws the stages of a turn; a context manager, so that the cursor comes back."""
 
     def __init__(self, console: Console, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._console = console
@@ -35,13 +49,13 @@ class ProgressScreen:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}", style="dim"),
+            TextColumn("{task.fields[text]}", style="dim"),
             console=console,
         )
         self._rows: dict[str, TaskID] = {}
         self._finished: set[str] = set()
         self._clocks: dict[str, tuple[float, int]] = {}
-        self._spoke = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> "ProgressScreen":
         if self._console.is_terminal:
@@ -58,49 +72,43 @@ class ProgressScreen:
             self._bars.stop()
 
     def show(self, stages: Sequence[Stage]) -> None:
-        """Bring the screen up to date with what the turn wrote."""
+        """Update the screen with what the turn wrote."""
         for stage in stages:
-            said = runner.newest_progress(Path(stage.job)) if stage.job else None
+            progress = runner.newest_progress(Path(stage.job)) if stage.job else None
             if self._console.is_terminal:
-                self._draw(stage, said)
-            self._speak(stage, said)
+                self._draw(stage, progress)
+            elif stage.name not in self._finished:
+                self._print(stage, progress)
 
-    def _draw(self, stage: Stage, progress: Said | None) -> None:
+    def _draw(self, stage: Stage, progress: JobProgress | None) -> None:
         if stage.name not in self._rows:
-            self._rows[stage.name] = self._bars.add_task(stage.name, total=None, said="")
+            self._rows[stage.name] = self._bars.add_task(stage.name, total=None, text="")
         row = self._rows[stage.name]
         if stage.seconds is not None:
             total = progress.total if progress and not stage.reused else 1
-            self._bars.update(row, total=total, completed=total, said=stage_outcome(stage))
+            self._bars.update(row, total=total, completed=total, text=stage_outcome(stage))
         elif progress:
             self._bars.update(
-                row, total=progress.total, completed=progress.done, said=progress_text(progress)
+                row, total=progress.total, completed=progress.done, text=progress_text(progress)
             )
 
-    def _speak(self, stage: Stage, progress: Said | None) -> None:
-        """Without a terminal: say each stage's end, and a running one's progress now and then."""
-        if self._console.is_terminal or stage.name in self._finished:
-            return
+    def _print(self, stage: Stage, progress: JobProgress | None) -> None:
         if stage.seconds is not None:
             self._finished.add(stage.name)
             line = f"{stage.name:<9} {stage.seconds:7.1f} s  {stage_outcome(stage)}"
             self._console.print(line, soft_wrap=True)
-        elif progress and time.monotonic() - self._spoke >= self._quiet_seconds:
-            self._spoke = time.monotonic()
-            self._console.print(
-                f"{stage.name:<9} {progress_text(progress)}, {progress.done} of {progress.total} "
-                f"{progress.unit}"
-                f"{self._remaining(progress)}",
-                soft_wrap=True,
-            )
+        elif progress and time.monotonic() - self._printed_at >= self._quiet_seconds:
+            self._printed_at = time.monotonic()
+            line = f"{stage.name:<9} {count_text(progress)}{self._remaining(progress)}"
+            self._console.print(line, soft_wrap=True)
 
-    def _remaining(self, progress: Said) -> str:
-        """Say what the stage expects, or estimate from its pace since this screen saw it move."""
+    def _remaining(self, progress: JobProgress) -> str:
+        """Return the time that the stage expects, or an estimate from its pace on this screen."""
         if SECONDS_LEFT in progress.figures:
             return f", about {progress.figures[SECONDS_LEFT]:.0f} s left"
         now = time.monotonic()
         since, from_done = self._clocks.setdefault(progress.stage, (now, progress.done))
-        if progress.done < from_done:  # it began again, from a checkpoint
+        if progress.done < from_done:  # it restarted from a checkpoint
             self._clocks[progress.stage] = (now, progress.done)
         moved = progress.done - from_done
         if moved <= 0 or moved < progress.total * LEAST_CHANGE:
@@ -110,30 +118,20 @@ class ProgressScreen:
 
 
 def stage_outcome(stage: Stage) -> str:
-    """Say what came of a finished stage."""
+    """Return the outcome of a finished stage."""
     return f"{stage.said} (done before)" if stage.reused else stage.said
 
 
-LEAST_CHANGE = 0.02
-"""How much of its work a stage must be seen to do: the first pieces wait for models to load."""
-
-SHORT_FORMS = {
-    "learning_rate": "lr {:.2g}",
-    "grad_norm": "grad {:.2g}",
-    "tokens_per_second": "{:.0f} tokens/s",
-    "peak_memory_gb": "{:.2f} GB",
-    "validation_loss": "validation {:.3g}",
-}
-"""How figures are written where there is little room; others by name, with three digits."""
-
-SECONDS_LEFT = "seconds_left"  # the figure that has a place of its own
-
-
-def progress_text(progress: Said) -> str:
-    """Write what is being done, and its figures, in a few words."""
-    shown = [
+def progress_text(progress: JobProgress) -> str:
+    """Return the step of a job and its figures in a few words."""
+    figures = [
         SHORT_FORMS.get(name, name + " {:.3g}").format(value)
         for name, value in progress.figures.items()
         if name != SECONDS_LEFT
     ]
-    return " ".join([progress.stage, *shown])
+    return " ".join([progress.stage, *figures])
+
+
+def count_text(progress: JobProgress) -> str:
+    """Return the step of a job, its figures, and how much of it is done."""
+    return f"{progress_text(progress)}, {progress.done} of {progress.total} {progress.unit}"

@@ -1,31 +1,39 @@
 """Commands `report`, `compare`, `export`, `backup` and `restore`."""
 
 import webbrowser
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from flows import settings
-from flows.cli.console import exit_on, open_warehouse
+from flows.cli.console import (
+    console,
+    errors,
+    exit_on,
+    fail,
+    home_with_warehouse,
+    new_table,
+    open_warehouse,
+    print_error,
+    print_line,
+    shorten,
+)
+from flows.cli.parameters import WorkloadArgument, WorkloadOption
 
 if TYPE_CHECKING:
     from components.collect.source import Kind
     from components.scorecard import Difference
     from flows.lookup import ScorecardPair
 
-
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+export_app = typer.Typer(
+    help="Take logs or a model out of this home.", add_completion=False, no_args_is_help=True
+)
+app.add_typer(export_app, name="export")
 
-WorkloadArgument = Annotated[str, typer.Argument(help="The workload's name, as in its file.")]
 ModelName = Annotated[
     str,
     typer.Argument(
@@ -33,18 +41,20 @@ ModelName = Annotated[
         "adapter's or a scorecard's key."
     ),
 ]
+ArchivePath = Annotated[Path, typer.Argument(help="The archive, such as flywheel.tar.zst.")]
 
 SHOWN_CHARACTERS = 300
 
 
 @app.command()
+@exit_on(LookupError)
 def report(
     workload: WorkloadArgument,
     evidence: Annotated[
         str | None, typer.Option(help="Another evidence: the beginning of its digest.")
     ] = None,
     no_open: Annotated[
-        bool, typer.Option("--no-open", help="Print where the report lies, and open nothing.")
+        bool, typer.Option("--no-open", help="Print the report's path, and open nothing.")
     ] = False,
 ) -> None:
     """Open the newest report of a workload in a browser: one HTML file that needs nothing else.
@@ -59,17 +69,17 @@ def report(
     from components.store import manifest
     from flows import evidence_reports
 
-    with exit_on(LookupError):
-        folder = evidence_reports.find_evidence(settings.load(), workload, evidence)
+    folder = evidence_reports.find_evidence(settings.load(), workload, evidence)
     with exit_on(ValueError, code=1):
         manifest.read_untouched(folder)
     path = folder / REPORT
-    console.print(str(path), markup=False, soft_wrap=True)
+    print_line(str(path))
     if not no_open and not webbrowser.open(path.as_uri()):
-        errors.print("no browser could be opened; open the file above in one")
+        print_error("no browser could be opened; open the file above in one")
 
 
 @app.command()
+@exit_on(LookupError, ValueError)
 def compare(
     workload: WorkloadArgument,
     first: ModelName,
@@ -86,66 +96,60 @@ def compare(
 
     Differences are the first model less the second, in points, each with its 95 % interval and an
     exact two-sided test of its own; the gate of a turn corrects for several looks, this does not.
-    Then come the requests that only one of the two got right. What was measured on another holdout,
-    at another precision or with other prompts is refused, and the difference named.
+    Then follow the requests that only one of the two got right. Models measured on another holdout,
+    at another precision or with other prompts are refused, and the difference named.
 
-    `flywheel compare support-routing champion 2` holds the champion against version 2;
+    `flywheel compare support-routing champion 2` compares the champion with version 2;
     `flywheel compare support-routing 3f2a base --show 20` an adapter against its base.
     """
     from flows import evidence_reports, lookup
 
     home = settings.load()
-    with exit_on(LookupError, ValueError):
-        two = lookup.find_scorecards(home, workload, first, second)
-        _print_comparison(two, first, second)
-        _print_differing(
-            two, first, second, metric or evidence_reports.newest_target(home, workload), show
-        )
+    pair = lookup.find_scorecards(home, workload, first, second)
+    _print_comparison(pair, first, second)
+    shown = metric or evidence_reports.newest_target(home, workload)
+    _print_differing(pair, first, second, shown, show)
 
 
-def _print_comparison(two: "ScorecardPair", first: str, second: str) -> None:
+def _print_comparison(pair: "ScorecardPair", first: str, second: str) -> None:
     from components.gate.report import side_by_side
     from components.gate.report.words import as_share, between, points
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("score")
+    table = new_table("score")
     for column in (first, second, "difference", "95 % interval", "n", "clusters", "p"):
         table.add_column(escape(column), justify="right", no_wrap=True)
-    for one in side_by_side.side_by_side(two.first, two.second):
-        effect, tested = one.effect, ""
+    for row in side_by_side.side_by_side(pair.first, pair.second):
+        effect, p = row.effect, ""
         if effect.difference is not None:
-            card, other = two.first[one.task], two.second[one.task]
-            tested = f"{side_by_side.two_sided(card, other, one.metric)[1]:.3g}"
+            card, other = pair.first[row.task], pair.second[row.task]
+            p = f"{side_by_side.two_sided(card, other, row.metric)[1]:.3g}"
         table.add_row(
             escape(effect.name),
-            as_share(one.challenger),
-            as_share(one.opponent),
+            as_share(row.challenger),
+            as_share(row.opponent),
             points(effect.difference),
             between(effect.low, effect.high),
             str(effect.n),
             str(effect.clusters or ""),
-            tested,
+            p,
         )
     console.print(table)
 
 
 def _print_differing(
-    two: "ScorecardPair", first: str, second: str, metric: str | None, show: int
+    pair: "ScorecardPair", first: str, second: str, metric: str | None, show: int
 ) -> None:
     from components.gate.report.side_by_side import differing_requests, take_turns
     from components.scorecard import HOLDOUT
 
-    ours, theirs = two.first[HOLDOUT], two.second[HOLDOUT]
-    wanted = metric or next(reversed(ours.metrics))
-    if wanted not in ours.metrics:
-        raise LookupError(f"there is no metric {wanted}; there are {', '.join(ours.metrics)}")
-    lost, won = differing_requests(ours, theirs, wanted)
-    console.print(
-        f"\n{wanted}: {first} is better on {len(won)} requests, {second} on {len(lost)}",
-        markup=False,
-    )
-    for one in take_turns(lost, won, show):
-        _print_difference(one, first, second)
+    ours, theirs = pair.first[HOLDOUT], pair.second[HOLDOUT]
+    metric = metric or next(reversed(ours.metrics))
+    if metric not in ours.metrics:
+        raise LookupError(f"there is no metric {metric}; there are {', '.join(ours.metrics)}")
+    lost, won = differing_requests(ours, theirs, metric)
+    print_line(f"\n{metric}: {first} is better on {len(won)} requests, {second} on {len(lost)}")
+    for difference in take_turns(lost, won, show):
+        _print_difference(difference, first, second)
 
 
 def _print_difference(difference: "Difference", first: str, second: str) -> None:
@@ -159,22 +163,7 @@ def _print_difference(difference: "Difference", first: str, second: str) -> None
         (second, difference.opponent.output),
     ):
         line = visible(" ".join(text.split()))
-        cut = line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]} ..."
-        console.print(f"  {label:<9} {cut}", markup=False, soft_wrap=True)
-
-
-export_app = typer.Typer(
-    help="Take logs or a model out of this home.", add_completion=False, no_args_is_help=True
-)
-
-
-class ExportForm(StrEnum):
-    """What other servers want."""
-
-    merged = "merged"
-    peft = "peft"
-    nim = "nim"
-    gguf = "gguf"
+        print_line(f"  {label:<9} {shorten(line, SHOWN_CHARACTERS)}")
 
 
 @export_app.command()
@@ -183,9 +172,7 @@ def logs(
     feedback: Annotated[
         bool, typer.Option("--feedback", help="Write feedback instead of interactions.")
     ] = False,
-    workload: Annotated[
-        str | None, typer.Option(help="Whose; of all workloads when left out.")
-    ] = None,
+    workload: WorkloadOption = None,
 ) -> None:
     """Write what the warehouse holds as five-key lines, whatever source it came from.
 
@@ -194,19 +181,20 @@ def logs(
     from components.collect.sources.fivekey import export
 
     kind: Kind = "feedback" if feedback else "interactions"
-    home = settings.load()
-    if not home.warehouse.exists():
-        errors.print(f"exporting: there is no warehouse at {home.warehouse}", soft_wrap=True)
-        raise typer.Exit(2)
+    home_with_warehouse("exporting")
     with open_warehouse() as con:
         count = export(con, path, kind, workload_id=workload)
-    console.print(f"{count} {kind} written to {path}", markup=False, soft_wrap=True)
+    print_line(f"{count} {kind} written to {path}")
 
 
 @export_app.command()
+@exit_on(OSError, LookupError, ValueError)
 def model(
     workload: Annotated[str, typer.Argument(help="Whose adapter.")],
-    form: Annotated[ExportForm, typer.Option("--as", help="The form that a server wants.")],
+    form: Annotated[
+        Literal["merged", "peft", "nim", "gguf"],
+        typer.Option("--as", help="The form that the server loads."),
+    ],
     to: Annotated[Path, typer.Option(help="The folder to write; nothing may be in it.")],
     version: Annotated[
         int | None, typer.Option(help="A registered version; the champion when left out.")
@@ -216,7 +204,7 @@ def model(
     ] = None,
     served_as: Annotated[
         str | None,
-        typer.Option(help="The base's name where it is served, if it is another than before."),
+        typer.Option(help="The base's name where it is served, if it differs."),
     ] = None,
 ) -> None:
     """Write an adapter for use elsewhere, with a model card that has its scores of now.
@@ -229,23 +217,16 @@ def model(
     A registered version leaves only if its alias, its tags and its files at MLflow are what was
     approved. The export is signed with the key of this installation: `flywheel verify FOLDER`.
     """
-    from components.store.warehouse import WarehouseNewerError
     from flows import adapters
 
     if version is not None and adapter is not None:
-        errors.print("exporting: wants --version or --adapter, not both")
-        raise typer.Exit(2)
+        fail("exporting: expected --version or --adapter, not both")
     number = None if version is None else str(version)
-    asked = adapters.ExportRequest(workload, form.value, to, number, adapter, served_as)
-    with exit_on(OSError, LookupError, ValueError, WarehouseNewerError):
-        exported = adapters.export_adapter(settings.load(), asked)
+    request = adapters.ExportRequest(workload, form, to, number, adapter, served_as)
+    exported = adapters.export_adapter(settings.load(), request)
     if exported.warning:
-        errors.print(exported.warning, markup=False, soft_wrap=True)
-    console.print(
-        f"adapter {exported.key} written to {to} ({form.value}), signed",
-        markup=False,
-        soft_wrap=True,
-    )
+        print_error(exported.warning)
+    print_line(f"adapter {exported.key} written to {to} ({form}), signed")
 
 
 @app.command()
@@ -268,52 +249,38 @@ def verify(
     public = key or settings.load().keys / model_signature.PUBLIC
     for path, is_there in ((folder, folder.is_dir()), (public, public.is_file())):
         if not is_there:
-            _exit_with(f"verifying {folder}: there is no {path}", 2)
+            fail(f"verifying {folder}: there is no {path}")
     beside = model_signature.signature_path(folder.absolute())
     signature = None if (folder / model_signature.SIGNATURE).exists() else beside
     if signature is not None and not signature.is_file():
-        _exit_with(f"unsigned: {folder} has no signature, so nothing says what it should be", 3)
+        fail(f"unsigned: {folder} has no signature, so nothing says what it should be", 3)
     try:
         model_signature.verify(folder, public, signature)
-        said = _decision_text(folder)
+        decision = _decision_text(folder)
     except UnsignedError as error:
-        _exit_with(f"unsigned: {error}", 3)
+        fail(f"unsigned: {error}", 3)
     except ModelSignatureError as error:
-        _exit_with(f"refused: {error}", 1)
-    console.print(f"verified: {folder} is as it was signed; {said}", markup=False, soft_wrap=True)
+        fail(f"refused: {error}", 1)
+    print_line(f"verified: {folder} is as it was signed; {decision}")
 
 
 def _decision_text(folder: Path) -> str:
-    """Say what the record in a verified folder says was decided."""
     from components.register import logged_model
-    from components.register.logged_model import UndecidedError
 
     is_version = (folder / "MLmodel").is_file()
+    read = logged_model.require_decided if is_version else logged_model.read_release
     try:
-        found = (
-            logged_model.require_decided(folder)
-            if is_version
-            else logged_model.read_release(folder)
-        )
-    except UndecidedError:
+        release = read(folder)
+    except logged_model.UndecidedError:
         return "no decision is in it"
     return (
-        f"decision {found.sequence} released version {found.version} of {found.workload} on "
-        f"evidence {found.evidence}"
+        f"decision {release.sequence} released version {release.version} of {release.workload} on "
+        f"evidence {release.evidence}"
     )
 
 
-def _exit_with(message: str, code: int) -> NoReturn:
-    errors.print(message, markup=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
-backup_app = typer.Typer(add_completion=False)
-
-ArchivePath = Annotated[Path, typer.Argument(help="The archive, such as flywheel.tar.zst.")]
-
-
-@backup_app.command()
+@app.command()
+@exit_on(OSError, code=1)
 def backup(
     archive: ArchivePath,
     with_models: Annotated[
@@ -322,8 +289,8 @@ def backup(
 ) -> None:
     """Write all that the home holds into one archive, while the stack works.
 
-    Warehouse, Prefect's and MLflow's databases, snapshots, adapters, evidence, artifacts and what
-    the receiver took. Not in it: logs, and workload files and bases that lie outside the home.
+    Warehouse, Prefect's and MLflow's databases, snapshots, adapters, evidence, artifacts and the
+    receiver's spool. Not in it: logs, and workload files and bases that lie outside the home.
 
     It prints the archive's SHA-256. Keep that line apart from the archive, such as in a password
     manager: `flywheel restore` asks for it, since nothing in a file can tell who wrote it.
@@ -333,11 +300,11 @@ def backup(
     (`age --passphrase`, `gpg --symmetric`), and keep it from those who may not approve.
     """
     from components.store import manifest
-    from flows import home_backup as backups
+    from flows import home_backup
 
     home = settings.load()
-    with _exit_on_backup_errors(), errors.status("backing up") as spinner:
-        record = backups.back_up(
+    with errors.status("backing up") as spinner:
+        record = home_backup.back_up(
             home,
             archive,
             with_models=with_models,
@@ -346,12 +313,13 @@ def backup(
         )
     size = archive.stat().st_size / 2**20
     console.print(f"{archive}: {len(record.files)} files of {home.home}, {size:,.1f} MiB")
-    console.print(f"sha256 {manifest.file_digest(archive)}", soft_wrap=True)
-    for path in backups.outside_files(home):
-        console.print(f"not in it, as it lies outside: {path}", soft_wrap=True, markup=False)
+    print_line(f"sha256 {manifest.file_digest(archive)}")
+    for path in home_backup.outside_files(home):
+        print_line(f"not in it, as it lies outside: {path}")
 
 
-@backup_app.command()
+@app.command()
+@exit_on(OSError, code=1)
 def restore(
     archive: ArchivePath,
     sha256: Annotated[
@@ -375,18 +343,17 @@ def restore(
     What comes out of it is bounded, and checked as a whole before the home appears: files and links
     only, each inside the home, none that the backup did not list.
     """
-    from components.home_archive import BackupError
-    from flows import home_backup as backups
+    from flows import home_backup
 
     home = settings.load()
-    with _exit_on_backup_errors():
-        if (sha256 is None) != unverified:
-            raise BackupError(
-                f"restoring {archive}: expected either --sha256 with the digest that `flywheel "
-                "backup` printed, or --unverified to take the archive whoever wrote it"
-            )
-    with _exit_on_backup_errors(), errors.status("restoring") as spinner:
-        record = backups.restore(
+    if (sha256 is None) != unverified:
+        fail(
+            f"restoring {archive}: expected either --sha256 with the digest that `flywheel "
+            "backup` printed, or --unverified to take the archive whoever wrote it",
+            1,
+        )
+    with errors.status("restoring") as spinner:
+        record = home_backup.restore(
             home,
             archive,
             sha256=sha256,
@@ -394,12 +361,6 @@ def restore(
             advance=lambda name: spinner.update(f"restoring {name}"),
         )
     console.print(f"{home.home}: {len(record.files)} files as of {record.made_at}")
-    for path in backups.outside_files(home):
+    for path in home_backup.outside_files(home):
         if not path.exists():
-            console.print(f"not there: {path}; put it back", soft_wrap=True, markup=False)
-
-
-def _exit_on_backup_errors() -> AbstractContextManager[None]:
-    from components.home_archive import BackupError
-
-    return exit_on(BackupError, OSError, code=1)
+            print_line(f"not there: {path}; put it back")

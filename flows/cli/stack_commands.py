@@ -8,104 +8,95 @@ import threading
 import webbrowser
 from collections.abc import Iterable
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from flows import access, settings
-from flows.cli.console import exit_on
-from flows.settings import Settings, SettingsError, load
+from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
 
 if TYPE_CHECKING:
     from components.schema import Json
     from flows.doctor.finding import CheckResult
     from flows.stack.control import Status
 
-
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+account_app = typer.Typer(
+    help="Add and remove people's accounts, where a team shares the servers.", no_args_is_help=True
+)
+app.add_typer(account_app, name="account")
 
-_SERVICE_COLOURS = {
+SERVICE_COLOURS = {
     "up": "green",
     "starting": "yellow",
     "restarting": "yellow",
     "stopping": "yellow",
 }
+LEVEL_COLOURS = {"wrong": "red", "note": "yellow", "fine": "green"}
+
+LOGIN_HINT = "Both ask for a login, which `{0} open` and `{0} open mlflow` show"
+
+AccountName = Annotated[str, typer.Argument(help="What the person types as user.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @app.command()
+@exit_on()
 def up() -> None:
     """Start Prefect, MLflow and the workers, and deploy the flows.
 
-    A change of champion that a crash interrupted is finished, or undone, and told.
+    A change of champion that a crash interrupted is completed or undone, and printed.
     """
     from flows.stack import control
 
-    settings, console = _settings(), Console(stderr=True)
+    home = settings.load()
     try:
-        with console.status("starting the stack") as spinner:
+        with errors.status("starting the stack") as spinner:
 
             def show(line: str) -> None:
-                console.print(line, style="dim")
+                errors.print(line, style="dim")
                 spinner.update(line)
 
-            control.up(settings, show)
+            control.up(home, show)
     except control.StackError as error:
-        console.print(f"[red]The stack is not up:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from None
+        fail(f"The stack is not up: {error}", 1)
     except KeyboardInterrupt:
-        console.print("interrupted; everything that was started has been stopped")
-        raise typer.Exit(130) from None
-    from components.register.champion_change import RollbackError
+        fail("interrupted; everything that was started has been stopped", 130)
     from flows import champions
 
-    with exit_on(RollbackError, code=1):
-        for ended in champions.reconcile(settings):
-            console.print(
-                champions.describe_change(ended), markup=False, highlight=False, soft_wrap=True
-            )
-    console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
-    console.print(login_hint(), highlight=False)
-
-
-class ServerPage(StrEnum):
-    """A server that has pages to look at."""
-
-    prefect = "prefect"
-    mlflow = "mlflow"
+    for change in champions.reconcile(home):
+        print_error(champions.describe_change(change))
+    print_error(f"Prefect {home.prefect_url}   MLflow {home.mlflow_url}")
+    print_error(LOGIN_HINT.format("flywheel"))
 
 
 @app.command("open")
 def open_page(
-    server: Annotated[ServerPage, typer.Argument(help="Whose pages.")] = ServerPage.prefect,
+    server: Annotated[
+        Literal["prefect", "mlflow"], typer.Argument(help="Whose pages.")
+    ] = "prefect",
 ) -> None:
-    """Open Prefect or MLflow in the browser, and say what to type where it asks for a login."""
-    settings = _settings()
-    console = Console(highlight=False, soft_wrap=True)
-    url = settings.prefect_url if server is ServerPage.prefect else settings.mlflow_url
-    logins = access.read_logins(settings)
-    console.print(f"{server}: {url}", markup=False)
-    if settings.elsewhere:
-        console.print("it asks for the account that whoever runs it gave you")
+    """Open Prefect or MLflow in the browser, and print what to type where it asks for a login."""
+    from flows.stack import control
+
+    home = settings.load()
+    url = home.prefect_url if server == "prefect" else home.mlflow_url
+    logins = access.read_logins(home)
+    print_line(f"{server}: {url}")
+    if home.elsewhere:
+        print_line("it asks for the account that you have from whoever runs it")
     elif logins is None:
-        console.print("it asks for nothing: it was started before homes had logins; down, then up")
-    elif server is ServerPage.prefect:
-        console.print(f"it asks for one line: {logins.prefect.pair}", markup=False)
+        print_line("it asks for nothing: it was started before homes had logins; down, then up")
+    elif server == "prefect":
+        print_line(f"it asks for one line: {logins.prefect.pair}")
     else:
-        login = logins.mlflow
-        console.print(f"user {login.user}, password {login.password}", markup=False)
-    if not settings.elsewhere and not is_up(settings):
-        console.print("it is not up now; `flywheel up` starts it")
-    elif _has_screen():
-        webbrowser.open(url)
-
-
-def login_hint(command: str = "flywheel") -> str:
-    """Say how a person gets into the pages, without showing a password."""
-    return f"Both ask for a login, which `{command} open` and `{command} open mlflow` show"
+        print_line(f"user {logins.mlflow.user}, password {logins.mlflow.password}")
+    if not home.elsewhere and not control.stack_status(home).is_up:
+        print_line("it is not up now; `flywheel up` starts it")
+    elif sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
+        webbrowser.open(url)  # without a screen a text browser would take over the terminal
 
 
 @app.command()
@@ -113,94 +104,58 @@ def down() -> None:
     """Stop everything that `up` started, flow runs included."""
     from flows.stack import control
 
-    settings, console = _settings(), Console(stderr=True)
     try:
-        with console.status("stopping the stack"):
-            was_up = control.down(settings)
+        with errors.status("stopping the stack"):
+            was_up = control.down(settings.load())
     except control.StackError as error:
-        console.print(f"[red]Nothing was stopped:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from None
-    console.print("the stack is down" if was_up else "the stack was not up")
+        fail(f"Nothing was stopped: {error}", 1)
+    print_error("the stack is down" if was_up else "the stack was not up")
 
 
 @app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def status(as_json: AsJson = False) -> None:
     """Show each service and what the home holds; exit code 0 when the whole stack is up, else 1."""
     from flows.cli import home_contents
     from flows.stack import control
 
-    settings = _settings()
-    found = control.probe_services(control.stack_status(settings))
-    held = home_contents.read_contents(settings, servers=found.is_up)
+    home = settings.load()
+    probed = control.probe_services(control.stack_status(home))
+    contents = home_contents.read_contents(home, servers=probed.is_up)
     if as_json:
-        typer.echo(json.dumps(asdict(found) | {"holdings": held}, indent=2))
+        typer.echo(json.dumps(asdict(probed) | {"holdings": contents}, indent=2))
     else:
-        _show_status(found)
-        _show_contents(held)
-    raise typer.Exit(0 if found.is_up else 1)
-
-
-def is_up(settings: Settings) -> bool:
-    """Tell whether the stack of these settings is up."""
-    from flows.stack import control
-
-    return control.stack_status(settings).is_up
+        _show_status(probed)
+        _show_contents(contents)
+    raise typer.Exit(0 if probed.is_up else 1)
 
 
 def _show_status(status: "Status") -> None:
-    console = Console()
     table = Table("service", "state", "pid", "url", Column("log", overflow="fold"), box=None)
-    for each in status.services:
-        colour = _SERVICE_COLOURS.get(each.condition, "red")
-        pid = str(each.process.pid) if each.process else ""
-        times = f" ({each.restarts} restarts)" if each.restarts else ""
-        state = f"[{colour}]{each.condition}{times}[/{colour}]"
-        table.add_row(each.name, state, pid, each.url or "", each.log)
-    console.print(f"stack: {status.phase} ({status.step})", highlight=False, soft_wrap=True)
+    for service in status.services:
+        colour = SERVICE_COLOURS.get(service.condition, "red")
+        pid = str(service.process.pid) if service.process else ""
+        times = f" ({service.restarts} restarts)" if service.restarts else ""
+        state = f"[{colour}]{service.condition}{times}[/{colour}]"
+        table.add_row(service.name, state, pid, service.url or "", service.log)
+    print_line(f"stack: {status.phase} ({status.step})")
     if status.services:
         console.print(table, soft_wrap=True)
 
 
-def _show_contents(held: "dict[str, Json]") -> None:
-    console, workloads = Console(highlight=False), held["workloads"]
+def _show_contents(contents: "dict[str, Json]") -> None:
+    workloads = contents["workloads"]
     if workloads is None:
-        console.print("the warehouse is busy; what it holds is not known now")
+        print_line("the warehouse is busy; what it holds is not known now")
     elif isinstance(workloads, dict):
         for name, kinds in workloads.items():
             assert isinstance(kinds, dict)
-            said = ", ".join(
-                f"{kind} {count}" for kind, count in kinds.items() if kind != "versions"
-            )
-            versions = kinds["versions"]
-            if isinstance(versions, dict):
-                said += "".join(f", {alias} {one}" for alias, one in versions.items() if one)
-            of = name or "of no workload"  # what could not be read names none
-            console.print(f"{of}: {said}", soft_wrap=True, markup=False)
-    if held["approvals_waiting"] is not None:
-        console.print(f"approvals that wait: {held['approvals_waiting']}")
-
-
-def _has_screen() -> bool:
-    """Return whether a browser would show up, and not take over the terminal."""
-    return sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-
-
-def _settings() -> Settings:
-    try:
-        return load()
-    except SettingsError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
-        raise typer.Exit(2) from None
-
-
-account_app = typer.Typer(
-    help="Add and remove people's accounts, where a team shares the servers.", no_args_is_help=True
-)
-account_errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-AccountName = Annotated[str, typer.Argument(help="What the person types as user.")]
+            parts = [f"{kind} {count}" for kind, count in kinds.items() if kind != "versions"]
+            if isinstance(versions := kinds["versions"], dict):
+                parts += [f"{alias} {number}" for alias, number in versions.items() if number]
+            # Lines that could not be read are of no workload.
+            print_line(f"{name or 'of no workload'}: {', '.join(parts)}")
+    if contents["approvals_waiting"] is not None:
+        print_line(f"approvals that wait: {contents['approvals_waiting']}")
 
 
 @account_app.command()
@@ -210,45 +165,35 @@ def add(name: AccountName) -> None:
     It opens MLflow, to read, and Prefect through the proxy (infra/README.md).
     """
     password = secrets.token_urlsafe(18)
-    _ask_servers("POST", "create", {"username": name, "password": password})
+    _change_account("POST", "create", {"username": name, "password": password})
     typer.echo(password)
 
 
 @account_app.command()
 def remove(name: AccountName) -> None:
-    """Take an account away, at once."""
-    _ask_servers("DELETE", "delete", {"username": name})
+    """Delete an account, at once."""
+    _change_account("DELETE", "delete", {"username": name})
 
 
-def _ask_servers(method: str, what: str, body: dict[str, str]) -> None:
+def _change_account(method: str, action: str, body: dict[str, str]) -> None:
     import httpx
 
     home = settings.load()
     if not home.elsewhere:
-        account_errors.print(
-            f"{home.home} has servers of its own, with one login: `flywheel open` shows it",
-            markup=False,
-        )
-        raise typer.Exit(2)
+        fail(f"{home.home} has servers of its own, with one login: `flywheel open` shows it")
     login = (
         os.environ.get("MLFLOW_TRACKING_USERNAME", ""),
         os.environ.get("MLFLOW_TRACKING_PASSWORD", ""),
     )
-    url = f"{home.mlflow_url}/api/2.0/mlflow/users/{what}"
+    url = f"{home.mlflow_url}/api/2.0/mlflow/users/{action}"
     answer = httpx.request(method, url, json=body, auth=login, timeout=30)
     if not answer.is_success:
-        account_errors.print(
-            f"{what} of the account {body['username']}: {home.mlflow_url} says "
+        fail(
+            f"{action} of the account {body['username']}: {home.mlflow_url} says "
             f"{answer.status_code}, {answer.text}; the operator's MLFLOW_TRACKING_USERNAME and "
             "_PASSWORD may do it",
-            markup=False,
+            1,
         )
-        raise typer.Exit(1)
-
-
-console = Console(highlight=False)
-
-LEVEL_COLOURS = {"wrong": "red", "note": "yellow", "fine": "green"}
 
 
 @app.command()
@@ -257,32 +202,32 @@ def doctor(
         list[Path] | None,
         typer.Argument(metavar="[FILE]...", help="Workload files besides the scheduled ones."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Name everything insecure, broken or unreachable, with its fix, and say what would run.
+    """List everything insecure, broken or unreachable, with its fix, and what would run.
 
-    Exit code 1 where something must be fixed; what may be meant so is only noted.
+    Exit code 1 where something must be fixed; what may be intended is only noted.
     """
     from flows.doctor import diagnosis, finding
 
     home = settings.load()
     workloads = sorted(set(home.workloads.glob("*.yaml")) | set(configs or ()))
-    found = list(diagnosis.diagnose(home, os.environ, workloads))
+    results = list(diagnosis.diagnose(home, os.environ, workloads))
     if as_json:
-        typer.echo(json.dumps([finding.as_json(result) for result in found], indent=2))
+        typer.echo(json.dumps([finding.as_json(result) for result in results], indent=2))
     else:
-        _show_findings(found)
+        _show_results(results)
         _show_plans(workloads)
-    raise typer.Exit(1 if any(one.level == "wrong" for one in found) else 0)
+    raise typer.Exit(1 if any(result.level == "wrong" for result in results) else 0)
 
 
-def _show_findings(results: "Iterable[CheckResult]") -> None:
-    for one in results:
-        colour = LEVEL_COLOURS[one.level]
-        console.print(f"[{colour}]{one.level:<5}[/{colour}]", end="  ")
-        console.print(f"{one.about}: {one.state}", markup=False, soft_wrap=True)
-        if one.fix:
-            console.print(f"       fix: {one.fix}", markup=False, soft_wrap=True)
+def _show_results(results: "Iterable[CheckResult]") -> None:
+    for result in results:
+        colour = LEVEL_COLOURS[result.level]
+        console.print(f"[{colour}]{result.level:<5}[/{colour}]", end="  ")
+        print_line(f"{result.about}: {result.state}")
+        if result.fix:
+            print_line(f"       fix: {result.fix}")
 
 
 def _show_plans(workloads: Iterable[Path]) -> None:
@@ -292,13 +237,10 @@ def _show_plans(workloads: Iterable[Path]) -> None:
     console.print("\nWhat would run:" if workloads else "\nNo workload is scheduled.")
     for path in workloads:
         try:
-            said = diagnosis.planned_schedules(workload_file.read_workload(path))
+            plan = diagnosis.planned_schedules(workload_file.read_workload(path))
         except workload_file.WorkloadError as error:
-            said = f"{path.stem}: nothing, its file has {len(error.mistakes)} mistake(s)"
-        console.print(f"  {said}", markup=False, soft_wrap=True)
-
-
-errors = Console(stderr=True, highlight=False)
+            plan = f"{path.stem}: nothing, its file has {len(error.mistakes)} mistake(s)"
+        print_line(f"  {plan}")
 
 
 @app.command()
@@ -314,13 +256,13 @@ def metrics(
     """
     from prometheus_client import start_http_server
 
-    from flows.stack import prometheus as figures
+    from flows.stack import prometheus
 
     home = settings.load()
     if port is None:
-        typer.echo(figures.metrics_page(home).decode(), nl=False)
+        typer.echo(prometheus.metrics_page(home).decode(), nl=False)
         return
     with exit_on(OSError, code=1):
-        start_http_server(port, addr=host, registry=figures.metrics_registry(home))
-    errors.print(f"metrics on http://{host}:{port}/metrics")
+        start_http_server(port, addr=host, registry=prometheus.metrics_registry(home))
+    print_error(f"metrics on http://{host}:{port}/metrics")
     threading.Event().wait()

@@ -1,17 +1,17 @@
 """Plan a training without loading torch here, and print the plan."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
 from rich.table import Table
 
 from components.schema import Progress
 from components.train.plan import bases, estimate
 from components.train.plan.bases import Worker
 from components.train.plan.estimate import PLAN_JSON, ParameterCounts, TrainingPlan
+from flows.cli.console import console, print_line
 from flows.jobs import runner
 from flows.jobs.job_specs import CalibrateSpec, PlanSpec
 from flows.workload_file import Workload
@@ -19,10 +19,10 @@ from flows.workload_file import Workload
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What came of training for some seconds: the time all of it will take, and what was held.
+    """The measurements of a training of some seconds.
 
-    ``seconds`` passed in ``steps`` steps after the first one. Of the ``peak_bytes`` that were held
-    at most, ``loaded_bytes`` were there before the training began: libraries.
+    ``seconds`` passed in ``steps`` steps after the first one. ``peak_bytes`` includes the
+    ``loaded_bytes`` of libraries from before the training.
     """
 
     seconds: float
@@ -60,7 +60,7 @@ def calibrate_plan(
     seconds: float,
     listener: Callable[[Progress], None],
 ) -> Calibration | None:
-    """Train for so many seconds as the plan advises; ``None`` where that can't be done here.
+    """Train for some seconds as the plan advises; ``None`` where that can't be done here.
 
     Raises:
         JobError: The training failed.
@@ -104,99 +104,90 @@ PARTS = {
 }
 
 
-def print_plan(
-    plan: TrainingPlan, timed: Calibration | None, worker: Worker, console: Console
-) -> None:
+def print_plan(plan: TrainingPlan, calibration: Calibration | None, worker: Worker) -> None:
     """Print a plan, the time that a calibration foresees, and what it costs."""
-    _print_parameters(plan.parameters, console)
-    _print_memory(plan, console)
-    for line in [*_work_text(plan), *_time_text(plan, timed, worker), *_fit_text(plan)]:
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def _print_parameters(counts: ParameterCounts, console: Console) -> None:
-    console.print(
-        f"trains    {counts.trainable:,} of {counts.total:,} parameters ({counts.fraction:.2%})",
-        soft_wrap=True,
+    _print_parameters(plan.parameters)
+    _print_memory(plan)
+    print_line(
+        f"steps     {len(plan.work.steps):,} of {plan.asked.batch * plan.asked.accumulation} rows; "
+        f"{plan.work.tokens:,} tokens, {plan.work.computed:,} of them computed "
+        "(what rows begin with in common is computed once)"
     )
-    table = Table("r (d + k)", "", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    _print_time(plan, calibration, worker)
+    _print_fit(plan)
+
+
+def _three_columns(*columns: str) -> Table:
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.columns[2].justify = "right"
-    for one in counts.low_rank:
-        formula = f"{one.count} x {one.r} ({one.d:,} + {one.k:,})"
-        table.add_row(one.module, formula, f"{one.numbers:,}")
+    return table
+
+
+def _print_parameters(counts: ParameterCounts) -> None:
+    print_line(
+        f"trains    {counts.trainable:,} of {counts.total:,} parameters ({counts.fraction:.2%})"
+    )
+    table = _three_columns("r (d + k)", "", "")
+    for module in counts.low_rank:
+        formula = f"{module.count} x {module.r} ({module.d:,} + {module.k:,})"
+        table.add_row(module.module, formula, f"{module.numbers:,}")
     if counts.others:
         table.add_row("others", "", f"{counts.others:,}")
     table.add_row("sum", "", f"{counts.trainable:,}")
     console.print(table)
 
 
-def _print_memory(plan: TrainingPlan, console: Console) -> None:
+def _print_memory(plan: TrainingPlan) -> None:
     option = plan.asked
-    console.print(
+    print_line(
         f"memory    of the heaviest step, {plan.heaviest_tokens:,} tokens in "
-        f"{option.accumulation} x {option.batch} rows; the longest row has {plan.longest_row:,}",
-        soft_wrap=True,
+        f"{option.accumulation} x {option.batch} rows; the longest row has {plan.longest_row:,}"
     )
-    table = Table("part", "what", "GB", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.columns[2].justify = "right"
+    table = _three_columns("part", "what", "GB")
     parts: dict[str, int] = asdict(option.memory)
-    for name, said in PARTS.items():
+    for name, meaning in PARTS.items():
         if name == "weights" and plan.device == "cpu":
-            said += ", written out in bf16"
+            meaning += ", written out in bf16"
         if parts[name]:
-            table.add_row(name.replace("_", " "), said, f"{parts[name] / 1e9:.3f}")
+            table.add_row(name.replace("_", " "), meaning, f"{parts[name] / 1e9:.3f}")
     table.add_row("peak", "gradients come as activations go", f"{option.memory.peak / 1e9:.3f}")
     console.print(table)
 
 
-def _work_text(plan: TrainingPlan) -> Iterable[str]:
-    yield (
-        f"steps     {len(plan.work.steps):,} of {plan.asked.batch * plan.asked.accumulation} rows; "
-        f"{plan.work.tokens:,} tokens, {plan.work.computed:,} of them computed "
-        "(what rows begin with in common is computed once)"
-    )
-
-
-def _time_text(plan: TrainingPlan, timed: Calibration | None, worker: Worker) -> Iterable[str]:
-    if timed is None:
+def _print_time(plan: TrainingPlan, calibration: Calibration | None, worker: Worker) -> None:
+    if calibration is None:
         why = "it is another machine's" if plan.is_elsewhere else "nothing was tried"
-        yield f"time      not known: {why}"
+        print_line(f"time      not known: {why}")
         return
-    held = f"{timed.peak_bytes / 1e9:.3f} GB were held at most"
-    yield (
-        f"time      {_duration_text(timed.expected_seconds)}, from {timed.seconds:.0f} s of this "
-        f"training ({timed.steps} steps, thrown away; {held})"
+    print_line(
+        f"time      {_duration_text(calibration.expected_seconds)}, from "
+        f"{calibration.seconds:.0f} s of this training ({calibration.steps} steps, thrown away; "
+        f"{calibration.peak_bytes / 1e9:.3f} GB were held at most)"
     )
-    cost = bases.training_cost(timed.expected_seconds, worker)
+    cost = bases.training_cost(calibration.expected_seconds, worker)
     if cost is not None:
-        yield f"cost      {cost:.2f} at {worker.price_per_hour:g} an hour"
+        print_line(f"cost      {cost:.2f} at {worker.price_per_hour:g} an hour")
 
 
-def _fit_text(plan: TrainingPlan) -> Iterable[str]:
+def _print_fit(plan: TrainingPlan) -> None:
     where = "this machine" if plan.device == "cpu" else "this GPU"
     where = "the worker's GPU" if plan.is_elsewhere else where
     room = f"{plan.asked.memory.peak / 1e9:.2f} of {plan.free / 1e9:.2f} GB free on {where}"
-    yield f"fits      {'yes' if plan.fits else 'NO'}: {room}"
+    print_line(f"fits      {'yes' if plan.fits else 'NO'}: {room}")
     if plan.largest is None:
-        yield "          not even one row at a time; lower max_length, r or target_modules"
+        print_line("          not even one row at a time; lower max_length, r or target_modules")
     elif plan.largest != plan.asked:
-        knobs = ", ".join(
-            f"{name}: {_yaml_text(value)}" for name, value in plan.largest.knobs.items()
-        )
-        yield (
+        knobs = [f"{name}: {str(value).lower()}" for name, value in plan.largest.knobs.items()]
+        print_line(
             f"          the largest batch that does is {plan.largest.batch}, with "
-            f"{plan.largest.memory.peak / 1e9:.2f} GB: train: {{{knobs}}}"
+            f"{plan.largest.memory.peak / 1e9:.2f} GB: train: {{{', '.join(knobs)}}}"
         )
     elif plan.asked.accumulation > 1:
-        yield "          no larger batch does"
-
-
-def _yaml_text(value: int | bool) -> str:
-    return str(value).lower()
+        print_line("          no larger batch does")
 
 
 def _duration_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    said = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(hours or minutes)
-    return " ".join([*said, f"{rest} s"])
+    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(hours or minutes)
+    return " ".join([*parts, f"{rest} s"])

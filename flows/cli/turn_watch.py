@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
-from rich.console import Console
+from pydantic import TypeAdapter
 
 from components.gate import evidence_folder
 from components.register import registry
 from components.store import manifest
 from flows import approvals, prefect_api, settings, stages
+from flows.cli.console import console, print_line
 from flows.cli.progress import ProgressScreen, stage_outcome
 from flows.prefect_api import Run
 from flows.stack import control
@@ -24,31 +25,41 @@ from flows.stages import Stage
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0
-PATIENCE_SECONDS = 60.0
-"""The server may be away this long (its supervisor restarts it) before following gives up."""
+PATIENCE_SECONDS = 60.0  # how long the server may be away while its supervisor restarts it
 
 
 class TurnError(RuntimeError):
-    """A turn, or its promotion, did not end well; running the command again goes on with it."""
+    """A turn, or its promotion, did not end well; running the command again resumes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEnding:
-    """How a turn ended, as its manifest says; see ``flows.turn.TurnResult``."""
+    """The end of a turn as in its manifest; see ``flows.turn.TurnResult``."""
 
     ending: str
     evidence: Path | None
     promotion: UUID | None
-    stages: list[stages.Stage]
+    stages: list[Stage]
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalWait:
+    """How long a promotion waited for its decision, and its outcome."""
+
+    seconds: float
+    outcome: str
+
+
+Decide = Callable[[UUID], None]  # answers a waiting promotion on a person's behalf
 
 
 def start_turn(config: Path, workload: str, by: str = "") -> UUID:
-    """Start a turn of the workload as somebody, or find the one that is under way."""
+    """Start a turn of the workload, or return the one that is under way."""
     if under_way := with_patience(lambda: prefect_api.turns_under_way(config)):
         return under_way[0].id
-    given = {"config": str(config), "by": by}
+    parameters = {"config": str(config), "by": by}
     tags, key = [approvals.workload_tag(workload)], str(uuid4())
-    return with_patience(lambda: prefect_api.start("turn/turn", given, tags, key)).id
+    return with_patience(lambda: prefect_api.start("turn/turn", parameters, tags, key)).id
 
 
 def follow_stages(run_id: UUID, workload: str, screen: ProgressScreen) -> TurnEnding:
@@ -58,67 +69,46 @@ def follow_stages(run_id: UUID, workload: str, screen: ProgressScreen) -> TurnEn
         TurnError: It crashed, failed or was cancelled.
     """
     folder = settings.load().turns / workload / str(run_id)
-    run = wait_for_run(run_id, lambda: screen.show(stages.read(folder)))
+    run = wait_for_run(run_id, meanwhile=lambda: screen.show(stages.read(folder)))
     if not run.state or not run.state.is_completed():
         raise TurnError(failure_text("turn", run))
-    body = json.loads((folder / manifest.NAME).read_text())
-    return TurnEnding(
-        ending=body["ending"],
-        evidence=Path(body["evidence"]) if body["evidence"] else None,
-        promotion=UUID(body["promotion"]) if body["promotion"] else None,
-        stages=[stages.Stage(**stage) for stage in body["stages"]],
-    )
+    return TypeAdapter(TurnEnding).validate_json((folder / manifest.NAME).read_bytes())
 
 
-def wait_for_run(run_id: UUID, meanwhile: Callable[[], None]) -> Run:
-    """Poll a flow run until it is in a final state."""
+def is_over(run: Run) -> bool:
+    """Return whether a flow run is in a final state."""
+    return bool(run.state and run.state.is_final())
+
+
+def is_over_or_paused(run: Run) -> bool:
+    """Return whether a flow run has ended or waits for a person."""
+    return is_over(run) or bool(run.state and run.state.is_paused())
+
+
+def wait_for_run(
+    run_id: UUID,
+    until: Callable[[Run], bool] = is_over,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Run:
+    """Poll a flow run, by default to its end; call ``meanwhile`` after each poll."""
     while True:
-        run = read_run(run_id)
+        run = with_patience(lambda: prefect_api.read(run_id))
         meanwhile()
-        if run.state and run.state.is_final():
+        if until(run):
             return run
         time.sleep(POLL_SECONDS)
 
 
-def wait_until_asked(run_id: UUID) -> Run:
-    """Poll a promotion until it waits for a person, or has ended."""
-    while True:
-        run = read_run(run_id)
-        if run.state and (run.state.is_paused() or run.state.is_final()):
-            return run
-        time.sleep(POLL_SECONDS)
-
-
-def wait_until_answered(run_id: UUID, pause_key: str) -> Run:
-    """Poll a promotion that was answered until it has ended, or waits for another answer.
-
-    Args:
-        run_id: Its flow run.
-        pause_key: What it waited for when it was answered.
-    """
-    while True:
-        run = read_run(run_id)
-        asks_again = approvals.pause_key(run) not in (None, pause_key)
-        if asks_again or (run.state and run.state.is_final()):
-            return run
-        time.sleep(POLL_SECONDS)
-
-
-def read_run(run_id: UUID) -> Run:
-    """Read a flow run, patient with a server that is being restarted."""
-    return with_patience(lambda: prefect_api.read(run_id))
-
-
-def with_patience(ask: Callable[[], T]) -> T:
-    """Ask the Prefect server something, again and again while its supervisor restarts it.
+def with_patience(request: Callable[[], T]) -> T:
+    """Return a request's answer from the Prefect server; retry while its supervisor restarts it.
 
     Raises:
-        TurnError: It does not answer, and nobody restarts it or that takes too long.
+        TurnError: It does not answer, and nothing restarts it or that takes too long.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return ask()
+            return request()
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             home = settings.load()
             phase = control.stack_status(home).phase
@@ -131,72 +121,54 @@ def with_patience(ask: Callable[[], T]) -> T:
 
 
 def failure_text(what: str, run: Run) -> str:
-    """Say how a run ended, why, and where to look."""
+    """Return how a run ended, why, and where its logs are."""
     state = f"{run.state.name}: {run.state.message or 'no message'}" if run.state else "no state"
     return (
         f"the {what} ended {state}\n"
         f"Its logs: {settings.load().prefect_url}/runs/flow-run/{run.id}\n"
-        "What it finished is kept; run the same command again to go on."
+        "What it finished is kept; run the same command again to resume it."
     )
 
 
-Decide = Callable[[UUID], None]  # answers a waiting promotion on a person's behalf
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalWait:
-    """How long a person was waited for, and what came of the promotion."""
-
-    seconds: float
-    outcome: str
-
-
-def follow_turn(
-    config: Path, workload: str, console: Console, decide: Decide | None = None, *, by: str = ""
-) -> None:
+def follow_turn(config: Path, workload: str, decide: Decide | None = None, *, by: str = "") -> None:
     """Start or join a turn, show it, see its approval through, and print the summary.
 
     Args:
         config: The workload file.
         workload: Its id.
-        console: Where to print.
-        decide: Answers the approval; without it a person is waited for.
+        decide: Answers the approval instead of a person.
         by: Who starts it.
     """
     run_id = start_turn(config, workload, by)
     with ProgressScreen(console) as screen:
         ended = follow_stages(run_id, workload, screen)
-    asked = await_decision(ended.promotion, workload, console, decide) if ended.promotion else None
-    print_summary(workload, ended, asked, console)
+    approval = await_decision(ended.promotion, workload, decide) if ended.promotion else None
+    print_summary(workload, ended, approval)
 
 
-def await_decision(
-    promotion: UUID, workload: str, console: Console, decide: Decide | None
-) -> ApprovalWait:
+def await_decision(promotion: UUID, workload: str, decide: Decide | None) -> ApprovalWait:
     """Print where the approval waits, and wait until it is decided and carried out."""
     started = time.monotonic()
-    run = wait_until_asked(promotion)
+    run = wait_for_run(promotion, until=is_over_or_paused)
     if run.state and run.state.is_paused():
         link = f"{settings.load().prefect_url}/runs/flow-run/{promotion}"
-        console.print(
-            f"\nThe gate passed; a person decides. Read and answer the form (Resume):\n  {link}"
-        )
-        console.print(
-            f"or from another terminal:\n  {shell_command()} approve {workload} --as NAME\n"
-            f'  {shell_command()} reject {workload} --as NAME --comment "why"',
-            soft_wrap=True,
+        command = f"{shell_command()} {{}} {workload} --as NAME"
+        print_line(
+            f"\nThe gate passed; a person decides. Read and answer the form (Resume):\n  {link}\n"
+            f"or from another terminal:\n  {command.format('approve')}\n"
+            f'  {command.format("reject")} --comment "why"'
         )
         if decide:
             decide(promotion)
     with console.status("waiting for the decision"):
-        run = wait_for_run(promotion, lambda: None)
+        run = wait_for_run(promotion)
     if not run.state or not run.state.is_completed():
         raise TurnError(failure_text("promotion", run))
     return ApprovalWait(time.monotonic() - started, run.state.message or "")
 
 
 def shell_command() -> str:
-    """Give the command as it can be typed here, its environment included."""
+    """Return the command as it can be typed here, environment variables included."""
     home = settings.load()
     default = settings.load({})
     variables = [
@@ -211,74 +183,69 @@ def shell_command() -> str:
     return " ".join([*variables, sys.argv[0]])
 
 
-def print_summary(
-    workload: str, ended: TurnEnding, asked: ApprovalWait | None, console: Console
-) -> None:
-    """Print what the turn came to: stages, scores, verdict and champion, in that order."""
-    console.print("\nstages")
-    for stage in [
-        *ended.stages,
-        *([Stage("promote", asked.seconds, said=asked.outcome)] if asked else []),
-    ]:
-        console.print(f"  {stage.name:<9} {stage.seconds or 0:7.1f} s  {stage_outcome(stage)}")
+def print_summary(workload: str, ended: TurnEnding, approval: ApprovalWait | None) -> None:
+    """Print the stages, scores, verdict and champion of a turn, in that order."""
+    print_line("\nstages")
+    promoted = [Stage("promote", approval.seconds, said=approval.outcome)] if approval else []
+    for stage in ended.stages + promoted:
+        print_line(f"  {stage.name:<9} {stage.seconds or 0:7.1f} s  {stage_outcome(stage)}")
     champion = registry.champion_version(workload)
     folder = ended.evidence
     if folder is None and champion:
         folder = settings.load().evidence / workload / champion.evidence
     if folder:
-        print_scores(folder, console)
-    console.print(f"turn      {asked.outcome if asked else ended.ending}")
+        print_scores(folder)
+    print_line(f"turn      {approval.outcome if approval else ended.ending}")
     if champion:
         page = f"#/models/{workload}/versions/{champion.number}"
-        console.print(
+        print_line(
             f"champion  {workload} version {champion.number} (models:/{workload}@champion), "
-            f"adapter {champion.adapter}\n          {settings.load().mlflow_url}/{page}",
-            soft_wrap=True,
+            f"adapter {champion.adapter}\n          {settings.load().mlflow_url}/{page}"
         )
     else:
-        console.print(f"champion  {workload} has none yet")
+        print_line(f"champion  {workload} has none yet")
 
 
-def print_scores(folder: Path, console: Console) -> None:
-    """Print what evidence holds: scores of both, the verdict, what is kept and what it costs."""
+def print_scores(folder: Path) -> None:
+    """Print the scores of both models in evidence, the verdict with its reasons, and the costs."""
     from components.gate.report import words  # it loads matplotlib, for the last lines of a turn
 
-    found = evidence_folder.read(folder)
+    evidence = evidence_folder.read(folder)
     verdict = json.loads((folder / evidence_folder.VERDICT).read_text())
-    console.print(f"scores    {'':<12} {found.subject.opponent_name:>8} -> adapter")
+    print_line(f"scores    {'':<12} {evidence.subject.opponent_name:>8} -> adapter")
     for metric, row in verdict["scores"].items():
         both = f"{_percent(row['opponent']):>8} -> {_percent(row['challenger']):>7}"
-        console.print(f"  {metric:<20} {both}  {_interval_text(row)}", soft_wrap=True)
-    _print_baselines(verdict, console)
-    console.print(f"verdict   {found.judgement.outcome}")
-    for line in (*found.judgement.reasons, *words.term_sentences(found.judgement)):
-        console.print(f"  {line}", soft_wrap=True)
+        print_line(f"  {metric:<20} {both}  {_interval_text(row)}")
+    _print_baselines(verdict)
+    print_line(f"verdict   {evidence.judgement.outcome}")
+    for line in (*evidence.judgement.reasons, *words.term_sentences(evidence.judgement)):
+        print_line(f"  {line}")
     if account := verdict.get("account"):  # older evidence has none
-        console.print("cost")
+        print_line("cost")
     for line in account or ():
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+        print_line(f"  {line}")
 
 
 def _interval_text(row: Mapping[str, Any]) -> str:
-    """Write the adapter's 95 % interval and how many requests it rests on."""
+    """Return the adapter's 95 % interval and its number of requests."""
     low, high, clusters = row["low"], row["high"], row.get("clusters")
     interval = "" if low is None else f"({100 * low:.1f} to {100 * high:.1f})  "
     within = f" in {clusters} clusters" if clusters else ""  # older evidence has none
     return f"{interval}n={row['n']}{within}"
 
 
-def _print_baselines(verdict: dict[str, Any], console: Console) -> None:
-    """Print what needs no training scores, and which of it is beaten; older evidence has none."""
+def _print_baselines(verdict: dict[str, Any]) -> None:
+    """Print the baselines without training, and which of them are beaten."""
     baselines: dict[str, dict[str, float | None]] = verdict.get("baselines") or {}
-    if not baselines:
+    if not baselines:  # older evidence
         return
     names = [*next(iter(baselines.values()))]
-    console.print(f"baselines {'':<12}" + "".join(f"{name:>14}" for name in names))
+    print_line(f"baselines {'':<12}" + "".join(f"{name:>14}" for name in names))
     for metric, row in baselines.items():
         values = ("not measured" if row[name] is None else _percent(row[name]) for name in names)
-        console.print(f"  {metric:<20}" + "".join(f"{value:>14}" for value in values))
+        print_line(f"  {metric:<20}" + "".join(f"{value:>14}" for value in values))
     for line in verdict["beside"]:
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+        print_line(f"  {line}")
 
 
 def _percent(value: float | None) -> str:

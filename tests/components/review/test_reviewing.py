@@ -103,7 +103,7 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
 def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Path) -> None:
     output = session(home, ["x", "g", "c", "", "c", "No: it rains in Bonn and Cork.", "q"])
     assert "people disagree: 1 for, 1 against" in output
-    assert "wants g, b, c, s or q" in output
+    assert "expected g, b, c, s or q" in output
     assert "2 of 3 answered; 2 new rows loaded" in output
     with warehouse.connect(home / "warehouse.duckdb") as con:
         rows = con.execute(

@@ -1,27 +1,40 @@
-"""What a command says, and how it exits, when something goes wrong on its way."""
+"""What a command prints, and how it exits, when something goes wrong on its way."""
+
+import importlib
 
 import pytest
 import typer
 
+from flows.cli import console
 from flows.cli.console import exit_on
 
 
-def ended(error: BaseException, code: int) -> int:
-    """Raise an error on a command's way; give the exit code."""
-    with pytest.raises(typer.Exit) as found, exit_on(LookupError, code=code):
+def exit_code(error: BaseException, code: int | None = None) -> int:
+    """Raise an error on a command's way; return the exit code."""
+    with pytest.raises(typer.Exit) as ended, exit_on(LookupError, code=code):
         raise error
-    return found.value.exit_code
+    return ended.value.exit_code
 
 
-@pytest.mark.parametrize("code", [1, 2])
-def test_a_known_error_is_its_message_as_it_is(code: int, capsys: pytest.CaptureFixture[str]):
-    assert ended(LookupError("[red]no such version[/red]"), code) == code
-    assert capsys.readouterr() == ("", "[red]no such version[/red]\n")
+@pytest.mark.parametrize(("code", "expected"), [(None, 2), (1, 1)])
+def test_a_known_error_is_its_message_as_it_is(
+    code: int | None, expected: int, capsys: pytest.CaptureFixture[str]
+):
+    assert exit_code(LookupError("[red]no such version[/red] :smile:"), code) == expected
+    assert capsys.readouterr() == ("", "[red]no such version[/red] :smile:\n")
 
 
-def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]):
-    assert ended(KeyboardInterrupt(), 2) == 130
-    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+@pytest.mark.parametrize("name", console.EXIT_CODES)
+def test_an_error_of_ours_has_one_exit_code_in_every_command(name: str):
+    module, _, kind = name.rpartition(".")
+    error = getattr(importlib.import_module(module), kind)
+    assert name in console.class_names(error.__new__(error))
+    assert exit_code(error.__new__(error)) == console.EXIT_CODES[name]
+
+
+def test_an_interrupted_command_says_how_to_resume(capsys: pytest.CaptureFixture[str]):
+    assert exit_code(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
 
 
 def test_a_bug_keeps_its_traceback():

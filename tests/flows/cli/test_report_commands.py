@@ -1,6 +1,5 @@
 """``flywheel report`` and ``flywheel compare`` as a person types them."""
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from components import scorecard
@@ -226,10 +224,11 @@ def test_help_teaches_with_an_example(flywheel: Type, command: str) -> None:
     assert f"flywheel {command} support-routing" in flywheel(command, "--help").output
 
 
-def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(home: Settings) -> None:
-    said = io.StringIO()
-    turn_watch.print_scores(turned(home, 1).folder, Console(file=said, width=80))
-    scores, cost = said.getvalue().split("\ncost\n")
+def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(
+    home: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn_watch.print_scores(turned(home, 1).folder)
+    scores, cost = capsys.readouterr().out.split("\ncost\n")
     first, *_, paid, even = cost.strip().splitlines()
     assert first.startswith("The challenger keeps 90.9% of production's correct name (95 %")
     assert ", at 3.33% of its price of a request." in first
