@@ -164,7 +164,7 @@ def test_equal_ancestries_give_equal_pictures(home: House, suffix: str, tmp_path
             champion_commands,
             ["lineage", "shop", "--picture", "x.jpg"],
             2,
-            "--picture: x.jpg wants to end in .png or .svg",
+            "--picture: expected a file that ends in .png or .svg: x.jpg",
             id="form",
         ),
     ],
