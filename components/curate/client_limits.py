@@ -62,18 +62,19 @@ class Clients:
 def read(con: Connection, workload_id: str) -> Clients:
     """Read the clients of the staged interactions, and record the new ones."""
     warehouse.append(con, "curated/clients", workload_id=workload_id)
-    known = con.execute(
+    known = warehouse.texts(
+        con,
         "select client_id from curated.clients where workload_id = $workload_id"
         " order by first_loaded_at asc nulls last, client_id asc",
-        {"workload_id": workload_id},
-    ).fetchall()
+        workload_id=workload_id,
+    )
     rows = con.execute(
         "select interaction_id, coalesce(party_id, client_id), loaded_at, coalesce(is_ahead, false)"
         " from staging.interactions"
     ).fetchall()
     origins = {row[0]: ClientOrigin(*row) for row in rows}
     present = {origin.client_id for origin in origins.values()}
-    order = [client_id for (client_id,) in known if client_id in present]
+    order = [client_id for client_id in known if client_id in present]
     return Clients({client_id: rank for rank, client_id in enumerate(order)}, origins)
 
 
@@ -110,10 +111,17 @@ def cap_trained(
     shares: ClientShares,
 ) -> list[RowJudgement]:
     """Leave out later clients' training rows over their share."""
-    placed = [judged for judged in judgements if _is_trained(judged)]
-    over = _over(placed, clients, settled, shares.train)
+    placed = [
+        judged for judged in judgements if judged.objection is None and _stands_on(judged, "train")
+    ]
+    return _object(judgements, _over(placed, clients, settled, shares.train), "over_client_train")
+
+
+def _object(
+    judgements: Iterable[RowJudgement], ids: AbstractSet[str], objection: str
+) -> list[RowJudgement]:
     return [
-        replace(judged, objection="over_client_train") if judged.interaction_id in over else judged
+        replace(judged, objection=objection) if judged.interaction_id in ids else judged
         for judged in judgements
     ]
 
@@ -133,11 +141,15 @@ def displacing(
         placed: The judgements before decontamination.
         cleaned: The judgements after decontamination.
         clients: The clients of the workload.
-        split_by: The split criterion; shared tools displace a row only if it is ``tools``.
+        split_by: Shared tools displace a row only if it is ``tools``.
         overlap: The decontamination settings.
         most: The share of a client's training requests that may be displaced.
     """
-    tested = [judged for judged in placed if judged.objection is None and _is_tested(judged)]
+    tested = [
+        judged
+        for judged in placed
+        if judged.objection is None and any(_stands_on(judged, side) for side in TESTED)
+    ]
     held_out = {judged.interaction_id: judged for judged in tested}
     holders = _holders(tested, by_tools=split_by == "tools")
     highest = {name: min(map(clients.rank, rows)) for name, rows in holders.items()}
@@ -150,7 +162,7 @@ def displacing(
         rank = clients.ranks[client_id]
         displaced, names, overlapping = set[str](), set[str](), dict[str, str]()
         for before, after in pairs:
-            shared = [name for name in _held_in_common(before) if name in holders]
+            shared = (_ties(before) | _tools(before)) & holders.keys()
             if shared and min(highest[name] for name in shared) > rank:
                 names.update(shared)
                 displaced.add(_request(before))
@@ -167,10 +179,7 @@ def leave_out(
     judgements: Sequence[RowJudgement], ids: AbstractSet[str], objection: str
 ) -> list[RowJudgement]:
     """Object to the rows ``ids``, and redo the ``near_`` objections without them."""
-    left = [
-        replace(judged, objection=objection) if judged.interaction_id in ids else judged
-        for judged in judgements
-    ]
+    left = _object(judgements, ids, objection)
     if not ids:
         return left
     ties: dict[str, set[str]] = defaultdict(set)
@@ -212,15 +221,13 @@ def _over(
         room = max(ALWAYS, int(share / (1 - share) * others))
         if clients.ranks[client_id] == 0 or len(of_client) <= room:
             continue
-        settled = {
+        new = [
             name
             for name, rows in of_client.items()
-            if any(_was_settled(row, clients, known) for row in rows)
-        }
-        new = sorted(
-            of_client.keys() - settled, key=lambda name: split.side_by_hash(f"client {name}")
-        )
-        for name in new[max(0, room - len(settled)) :]:
+            if not any(_was_settled(row, clients, known) for row in rows)
+        ]
+        new.sort(key=lambda name: split.side_by_hash(f"client {name}"))
+        for name in new[max(0, room - (len(of_client) - len(new))) :]:
             over |= {row.interaction_id for row in of_client[name]}
     return over
 
@@ -263,15 +270,9 @@ def _holders(tested: Iterable[RowJudgement], *, by_tools: bool) -> dict[str, lis
     """Group the tested rows by tie and, if split by tools, by tool."""
     holders: dict[str, list[RowJudgement]] = defaultdict(list)
     for judged in tested:
-        for name in _ties(judged):
-            holders[name].append(judged)
-        for name in _tools(judged) if by_tools else ():
+        for name in _ties(judged) | (_tools(judged) if by_tools else set()):
             holders[name].append(judged)
     return holders
-
-
-def _held_in_common(judged: RowJudgement) -> set[str]:
-    return _ties(judged) | _tools(judged)
 
 
 def _tools(judged: RowJudgement) -> set[str]:
@@ -298,11 +299,3 @@ def _is_active(judged: RowJudgement) -> bool:
 
 def _stands_on(judged: RowJudgement, side: str) -> bool:
     return _is_active(judged) and judged.placement is not None and judged.placement.side == side
-
-
-def _is_tested(judged: RowJudgement) -> bool:
-    return any(_stands_on(judged, side) for side in TESTED)
-
-
-def _is_trained(judged: RowJudgement) -> bool:
-    return judged.objection is None and _stands_on(judged, "train")

@@ -1,5 +1,6 @@
 """Curate one workload in one transaction: judge every interaction and build the examples."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,12 +23,10 @@ from components.curate.near import near_requests
 from components.curate.near.near_requests import ComparedRequest, Place
 from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_keyring
-from components.curate.redaction.surrogate_keyring import Keyring
 from components.curate.row_budget import CountsTokens
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.split import Placement, SettledSides, Shares
-from components.curate.worker_pool import UNJUDGEABLE
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -69,12 +68,7 @@ def curate(
 ) -> CurationTally:
     """Judge every interaction of a workload and rebuild its verdicts and examples.
 
-    Args:
-        con: The warehouse.
-        workload_id: The workload.
-        rules: The ``curate`` section of its file.
-        now: The time of the curation (UTC).
-        counter: Counts tokens with the base's tokenizer; required for a token budget.
+    ``counter`` counts tokens with the base's tokenizer; a token budget requires it.
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
@@ -101,14 +95,31 @@ def curate(
         with warehouse.present(con, "judgements", row_judgement.columns(workload_id, judgements)):
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
-            lift = rules.preferences.lift
-            cap = rules.holdout_per_cluster
-            values = {"split": rules.split_by, "judged_at": now, "lift": lift}
-            values |= {"holdout_per_cluster": cap}
+            values = {
+                "split": rules.split_by,
+                "judged_at": now,
+                "lift": rules.preferences.lift,
+                "holdout_per_cluster": rules.holdout_per_cluster,
+            }
             for model in ("curated/standings", "curated/verdicts"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
-            keyring = _keyring(con, workload_id, rules, judgements)
-            with warehouse.present(con, "surrogates", keyring.columns(_kept(con, workload_id))):
+            keyring = surrogate_keyring.open_keyring(
+                con,
+                workload_id,
+                rules.redaction,
+                {
+                    judgement.interaction_id: judgement.conversation or judgement.interaction_id
+                    for judgement in judgements
+                },
+                row_judgement.turns(judgements),
+            )
+            kept = warehouse.texts(
+                con,
+                "select interaction_id from curated.verdicts"
+                " where workload_id = $workload_id and objection is null",
+                workload_id=workload_id,
+            )
+            with warehouse.present(con, "surrogates", keyring.columns(kept)):
                 warehouse.refresh(con, "curated/examples", workload_id=workload_id, **values)
         replayed = training_side.apply(
             con,
@@ -124,31 +135,11 @@ def curate(
         with warehouse.present(con, "redacted", row_judgement.replacements(judgements)):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
-        tally = replace(_tally(con, workload_id), replayed=replayed)
+        tally = _tally(con, workload_id, replayed)
         held_rows.record_losses(
             con, workload_id, held_rows.find_losses(workload_id, tally.counts, rules.most_lost)
         )
         return tally
-
-
-def _keyring(
-    con: Connection, workload_id: str, rules: Rules, judgements: Sequence[RowJudgement]
-) -> Keyring:
-    conversations = {
-        judgement.interaction_id: judgement.conversation or judgement.interaction_id
-        for judgement in judgements
-    }
-    turns = row_judgement.turns(judgements)
-    return surrogate_keyring.open_keyring(con, workload_id, rules.redaction, conversations, turns)
-
-
-def _kept(con: Connection, workload_id: str) -> list[str]:
-    rows = con.execute(
-        "select interaction_id from curated.verdicts"
-        " where workload_id = $workload_id and objection is null",
-        {"workload_id": workload_id},
-    ).fetchall()
-    return [interaction_id for (interaction_id,) in rows]
 
 
 def near(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement]:
@@ -160,20 +151,19 @@ def near(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement]
     placed = near_requests.place([*requests], [*requests.values()], compared, rules.near.jaccard)
     places = dict(zip(requests, zip(placed, compared, strict=True), strict=True))
     return [
-        _near(judgement, *places.get(judgement.interaction_id, (None, None)))
+        _near(judgement, *places[judgement.interaction_id])
+        if judgement.interaction_id in places
+        else judgement
         for judgement in judgements
     ]
 
 
-def _near(
-    judged: RowJudgement, place: Place | None, compared: ComparedRequest | None
-) -> RowJudgement:
-    if place is None or compared is None or judged.member is None or judged.request is None:
-        return judged
-    member = replace(judged.member, cluster_id=place.cluster_id)
+def _near(judged: RowJudgement, place: Place, compared: ComparedRequest) -> RowJudgement:
+    assert judged.member is not None
+    assert judged.request is not None
     return replace(
         judged,
-        member=member,
+        member=replace(judged.member, cluster_id=place.cluster_id),
         twin_id=place.twin_id,
         equal_id=place.equal_id,
         user_text=compared.user_text,
@@ -246,11 +236,7 @@ def clean(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement
     held_out: dict[str, str] = {}
     validated: set[str] = set()
     for judgement in judgements:
-        if (
-            judgement.objection is not None
-            or judgement.request is None
-            or judgement.placement is None
-        ):
+        if judgement.objection or judgement.request is None or judgement.placement is None:
             continue
         if judgement.placement.side == "holdout":
             held_out[judgement.interaction_id] = judgement.user_text
@@ -268,49 +254,22 @@ def _cleaned(judged: RowJudgement, overlap: Seen | None) -> RowJudgement:
     return replace(judged, request=None, objection=overlap.objection, mark=overlap.mark)
 
 
-def _tally(con: Connection, workload_id: str) -> CurationTally:
-    ((interactions,),) = con.execute("select count(*) from staging.interactions").fetchall()
-    sides = con.execute(
-        "select side, count(*) from curated.examples where workload_id = $workload_id group by all",
-        {"workload_id": workload_id},
+def _tally(con: Connection, workload_id: str, replayed: int) -> CurationTally:
+    rows = con.execute(
+        warehouse.model_select("marts/curation_counts"), {"workload_id": workload_id}
     ).fetchall()
-    verdicts = con.execute(
-        "select verdict, interactions from marts.verdicts where workload_id = $workload_id"
-        " order by verdict",
-        {"workload_id": workload_id},
-    ).fetchall()
-    rules_found = con.execute(
-        "select rule || ' ' || disposition, interactions from marts.rules"
-        " where workload_id = $workload_id and disposition != 'drop' order by all",
-        {"workload_id": workload_id},
-    ).fetchall()
-    ((waiting,),) = con.execute("select count(*) from staging.feedback where is_waiting").fetchall()
-    redactions = con.execute(
-        "select kind, replacements from curated.redactions where workload_id = $workload_id"
-        " order by kind",
-        {"workload_id": workload_id},
-    ).fetchall()
-    ((held_back,),) = con.execute(
-        "select count(*) from curated.fates where workload_id = $workload_id"
-        " and fate in ('brigade', 'flood', 'over_cap')",
-        {"workload_id": workload_id},
-    ).fetchall()
-    unjudgeable = con.execute(
-        "select mark, count(*) from curated.verdicts"
-        " where workload_id = $workload_id and objection = $objection group by all order by all",
-        {"workload_id": workload_id, "objection": UNJUDGEABLE},
-    ).fetchall()
-    by_side = dict(sides)
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for figure, counted, number in rows:
+        counts[figure][counted] = number
     return CurationTally(
         workload_id,
-        interactions,
-        by_side.get("train", 0),
-        by_side.get("holdout", 0),
-        dict(verdicts),
-        waiting,
-        by_side.get("validation", 0),
-        dict(rules_found),
-        dict(redactions),
-        feedback_held_back=held_back,
-        unjudgeable=dict(unjudgeable),
+        **counts["total"],
+        train=counts["side"].get("train", 0),
+        holdout=counts["side"].get("holdout", 0),
+        validation=counts["side"].get("validation", 0),
+        counts=counts["verdict"],
+        flagged=counts["flagged"],
+        redactions=counts["redaction"],
+        replayed=replayed,
+        unjudgeable=counts["unjudgeable"],
     )

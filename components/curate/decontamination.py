@@ -1,7 +1,7 @@
 """Leave out training rows that overlap the holdout or guard tasks: shared n-grams, paraphrases."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -51,19 +51,17 @@ def nearest_by_ngrams(
 ) -> Nearest:
     """Return each text's nearest reference by the share of common n-grams of the shorter text.
 
-    Args:
-        texts: The texts to check.
-        references: The texts to compare them with.
-        words: Words of an n-gram.
-        pool: Compares chunks of texts in parallel.
+    An n-gram has ``words`` words.
     """
-    index = _index(references, words, pool)
-    chunks = list(
-        pool.map(partial(_nearest_in_index, index=index, words=words), Texts.of(texts).chunks())
-    )
+    find = partial(_nearest_in_index, index=_index(references, words, pool), words=words)
+    return _joined(pool.map(find, Texts.of(texts).chunks()))
+
+
+def _joined(chunks: Iterable[Nearest]) -> Nearest:
+    parts = [Nearest(np.zeros(0, np.int64), np.zeros(0)), *chunks]
     return Nearest(
-        np.concatenate([np.zeros(0, np.int64), *(chunk.references for chunk in chunks)]),
-        np.concatenate([np.zeros(0), *(chunk.shares for chunk in chunks)]),
+        np.concatenate([part.references for part in parts]),
+        np.concatenate([part.shares for part in parts]),
     )
 
 
@@ -128,11 +126,7 @@ def nearest_by_cosine(texts: TextColumn, references: TextColumn, pool: Executor)
     weights = _weights(counted, len(references))
     theirs = sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
     find = partial(_nearest_by_weights, weights=weights, theirs=theirs)
-    chunks = list(pool.map(find, Texts.of(texts).chunks()))
-    return Nearest(
-        np.concatenate([np.zeros(0, np.int64), *(chunk.references for chunk in chunks)]),
-        np.concatenate([np.zeros(0), *(chunk.shares for chunk in chunks)]),
-    )
+    return _joined(pool.map(find, Texts.of(texts).chunks()))
 
 
 def _nearest_by_weights(texts: Texts, weights: _Weights, theirs: sparse.csr_array) -> Nearest:
@@ -185,26 +179,18 @@ class UnreadableDocumentsError(ValueError):
     """Raised when a file of guard documents is unreadable; curation needs all tested texts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One tested text and its place, ``file:row``."""
-
-    name: str
-    text: str
-
-
-def read_documents(path: str) -> Iterator[Document]:
-    """Yield every string of every row, nested ones included, as a document of its own.
+def read_documents(path: str) -> Iterator[tuple[str, str]]:
+    """Yield the place (``file:row``) and the text of every string of every row, nested or not.
 
     Question and answer are separate documents, so that a training row with only the question
     overlaps with a whole document.
 
     Raises:
-        UnreadableDocumentsError: The file is unreadable: neither JSON lines nor Parquet.
+        UnreadableDocumentsError: The file is neither JSON lines nor Parquet.
     """
     for number, row in enumerate(_rows(path), 1):
         for text in dict.fromkeys(_texts(row)):
-            yield Document(f"{Path(path).name}:{number}", text)
+            yield f"{Path(path).name}:{number}", text
 
 
 def _rows(path: str) -> Iterator[Json]:
@@ -232,8 +218,7 @@ def _texts(value: Json) -> Iterator[str]:
             for item in value:
                 yield from _texts(item)
         case dict():
-            for item in value.values():
-                yield from _texts(item)
+            yield from _texts([*value.values()])
         case _:
             return
 
@@ -263,20 +248,18 @@ def decontaminate(
     """Find the rows that overlap with the holdout, guard documents or the validation side.
 
     A template shared by the workload's requests is not an overlap with its holdout, but a guard
-    task's question shared by many of them is an overlap with the task.
+    task's question shared by many of them is an overlap with the task. The holdout takes precedence
+    over guard documents, and these over the validation side.
 
     Args:
         rows: The users' texts of each row that is not held out, by id.
         held_out: The users' texts of the holdout rows, without templates.
         settings: The thresholds and the guard documents.
         validated: The ids of the validation rows.
-
-    Returns:
-        The rows to leave out. Of several overlaps the holdout is named, else a guard task, else
-        the validation side.
     """
-    documents = chain.from_iterable(read_documents(path) for path in settings.guards)
-    guards = _without_templates([(document.name, document.text) for document in documents])
+    documents = [*chain.from_iterable(map(read_documents, settings.guards))]
+    parted = shared_text.split_shared({text: () for _, text in documents})
+    guards = [(name, parted[text].own) for name, text in documents]
     whole = {row: asked.whole for row, asked in rows.items()}
     own = {row: asked.own for row, asked in rows.items()}
     with ThreadPoolExecutor(THREADS) as pool:
@@ -288,11 +271,6 @@ def decontaminate(
         learned = {row: text for row, text in left.items() if row not in validated}
         of_validation = _overlaps(learned, validation, "overlaps_validation", settings, pool)
     return of_validation | tested
-
-
-def _without_templates(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    parted = shared_text.split_shared({text: () for _, text in named})
-    return [(name, parted[text].own) for name, text in named]
 
 
 def _overlaps(

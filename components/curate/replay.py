@@ -133,12 +133,9 @@ class SpokenFor:
 
 
 def reserve(tokens: Sequence[int], share: float, budget: Budget) -> int:
-    """Return how many rows, from the first, fit the replayed share of the budget.
+    """Return how many rows, from the first, fit the replayed share of the whole side's budget.
 
-    Args:
-        tokens: The tokens of each row; zeros without a token budget.
-        share: The replayed rows' share of the budget.
-        budget: The budget of the whole training side.
+    ``tokens`` are those of each row; zeros without a token budget.
     """
     rows = len(tokens) if budget.rows is None else min(len(tokens), int(budget.rows * share))
     if budget.tokens is None:
@@ -190,14 +187,10 @@ def replayable_rows(
     if rules.balance.replay is None:
         return []
     spoken_for = _spoken_for(con, workload_id, rules.split_by)
-    judged = (
-        _judged(workload_id, replayed, judge)
-        for replayed in read_replayed(rules.balance.replay.sources)
-    )
     allowed = [
         row
-        for row in judged
-        if row is not None
+        for replayed in read_replayed(rules.balance.replay.sources)
+        if (row := _judged(workload_id, replayed, judge)) is not None
         and not spoken_for.forbids(row.messages, row.tools, row.member.ties, row.tool_names)
     ]
     requests = {row.example_id: row.request for row in allowed}
@@ -277,9 +270,7 @@ def _judged(workload_id: str, replayed: Replayed, judge: Judge) -> Incoming | No
         acceptable=None,
     )
     judged = judge(row)
-    if judged.member is None or judged.answer is None:
-        return None
-    if judged.rewritten is None or judged.request is None:
+    if not (judged.member and judged.answer and judged.rewritten and judged.request):
         return None
     return Incoming(
         replayed.replay_id,
@@ -324,27 +315,29 @@ def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
 
 
 def _spoken_for(con: Connection, workload_id: str, split_by: SplitBy) -> SpokenFor:
-    values = {"workload_id": workload_id}
     requests = con.execute(
         "select distinct redacted.messages, redacted.tools from curated.examples as examples"
         " inner join staging.redacted as redacted using (example_id)"
         " where workload_id = $workload_id",
-        values,
+        {"workload_id": workload_id},
     ).fetchall()
-    ties = con.execute(
+    ties = warehouse.texts(
+        con,
         "select unnest(ties) from curated.standings"
         " where workload_id = $workload_id and side != 'train'"
         " union select group_id from curated.sides"
         " where workload_id = $workload_id and side != 'train'",
-        values,
-    ).fetchall()
-    tools = con.execute(
+        workload_id=workload_id,
+    )
+    tools = warehouse.texts(
+        con,
         "select distinct unnest(tool_names) from curated.examples"
         " where workload_id = $workload_id and side != 'train' and $split_by = 'tools'",
-        {**values, "split_by": split_by},
-    ).fetchall()
+        workload_id=workload_id,
+        split_by=split_by,
+    )
     return SpokenFor(
         frozenset(request_key(*texts) for texts in requests),
-        frozenset(tie for (tie,) in ties),
-        frozenset(name for (name,) in tools),
+        frozenset(ties),
+        frozenset(tools),
     )

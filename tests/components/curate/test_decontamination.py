@@ -8,7 +8,6 @@ import pytest
 
 from components.curate import decontamination
 from components.curate.decontamination import (
-    Document,
     Seen,
     UnreadableDocumentsError,
     UserTexts,
@@ -66,7 +65,7 @@ def test_every_text_of_a_row_is_a_document(tmp_path: Path):
     row = {"query": "one", "choices": ["two", "three"], "meta": {"note": "four"}, "gold": 1}
     pq.write_table(pa.Table.from_pylist([row]), path)
     assert list(decontamination.read_documents(str(path))) == [
-        Document("guard.parquet:1", text) for text in ("one", "two", "three", "four")
+        ("guard.parquet:1", text) for text in ("one", "two", "three", "four")
     ]
 
 
