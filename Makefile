@@ -14,8 +14,10 @@ demo: .venv/installed       ## one whole turn on real traffic, to the gate's ver
 test: .venv/installed-dev   ## the default suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-test-slow: .venv/installed-dev  ## the rest: the whole stack, the browser, one real demo turn
+# The rest: the whole stack, the browser, one real demo turn; and the properties, on new cases.
+test-slow: .venv/installed-dev  ## the tests that are slow, and the properties on random cases
 	$(BIN)/pytest -m slow --timeout 1500
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --hypothesis-profile random $$(grep -rl "^from hypothesis" tests)
 
 # Debian's packages, the extra that the servers need, and what reads the files of infra/.
 test-production: .venv/installed-dev  ## what infra/ describes, as processes: PostgreSQL, Redis, TLS
