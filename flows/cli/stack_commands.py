@@ -7,6 +7,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,7 @@ from rich.table import Column, Table
 
 from flows import access, settings
 from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
+from flows.settings import Settings
 
 if TYPE_CHECKING:
     from components.schema import Json
@@ -35,6 +37,8 @@ SERVICE_COLOURS = {
     "stopping": "yellow",
 }
 LEVEL_COLOURS = {"wrong": "red", "note": "yellow", "fine": "green"}
+
+PATIENCE_SECONDS = 10.0  # how long `status` waits for another process that holds the warehouse
 
 LOGIN_HINT = "Both ask for a login, which `{0} open` and `{0} open mlflow` show"
 
@@ -115,12 +119,11 @@ def down() -> None:
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show each service and what the home holds; exit code 0 when the whole stack is up, else 1."""
-    from flows.cli import home_contents
     from flows.stack import control
 
     home = settings.load()
     probed = control.probe_services(control.stack_status(home))
-    contents = home_contents.read_contents(home, servers=probed.is_up)
+    contents = _read_contents(home, servers=probed.is_up)
     if as_json:
         typer.echo(json.dumps(asdict(probed) | {"holdings": contents}, indent=2))
     else:
@@ -140,6 +143,54 @@ def _show_status(status: "Status") -> None:
     print_line(f"stack: {status.phase} ({status.step})")
     if status.services:
         console.print(table, soft_wrap=True)
+
+
+def _read_contents(home: Settings, *, servers: bool) -> "dict[str, Json]":
+    """Count what the home holds; what can't be counted now is ``null``.
+
+    Args:
+        home: The home.
+        servers: Whether Prefect and MLflow are up.
+    """
+    from components.register import registry
+    from flows import approvals
+
+    with ThreadPoolExecutor() as threads:
+        aliases = threads.submit(registry.read_all) if servers else None
+        waiting = threads.submit(approvals.pending_approvals) if servers else None
+        counts = _count_rows(home)
+    if counts is None:
+        return {"workloads": None, "approvals_waiting": None}
+    workloads: dict[str, Json] = {}
+    for name, kinds in counts.items():
+        versions: Json = None
+        if aliases:
+            now = aliases.result().get(name, registry.Aliases())
+            versions = {registry.CHAMPION: now.champion, registry.PREVIOUS: now.previous}
+        workloads[name] = {**kinds, "versions": versions}
+    return {
+        "workloads": workloads,
+        "approvals_waiting": len(waiting.result()) if waiting else None,
+    }
+
+
+def _count_rows(home: Settings) -> "dict[str, dict[str, Json]] | None":
+    """Count the rows of each workload by kind; ``None`` while the warehouse is busy."""
+    from components.store import warehouse
+    from components.store.lock import WarehouseBusyError
+
+    if not home.warehouse.exists():
+        return {}
+    try:
+        with warehouse.connect(home.warehouse, PATIENCE_SECONDS) as con:
+            rows = warehouse.select(con, "marts/holdings")
+    except WarehouseBusyError:
+        return None
+    counts: dict[str, dict[str, Json]] = {}
+    for row in rows:
+        kinds = counts.setdefault(str(row["workload_id"]), {})
+        kinds[str(row["kind"])] = int(str(row["things"]))
+    return counts
 
 
 def _show_contents(contents: "dict[str, Json]") -> None:

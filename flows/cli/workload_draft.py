@@ -19,7 +19,7 @@ from components.gate.policy import Policy
 from components.models import device
 from components.train.plan import bases
 from components.train.plan.bases import TrainableBase
-from flows.cli.init_command import LogProfile, TextLengths
+from flows.cli.log_profile import LogProfile, TextLengths
 from flows.sources import MLFLOW
 
 TEMPLATE = Path(__file__).with_name("workload_file.yaml.j2")
@@ -27,12 +27,12 @@ WIDTH = 98
 
 FEWEST_JOINED = 0.5  # where a smaller share of the feedback joins, something is wrong with its ids
 
+# With fewer sets of tools, a holdout of unseen tools would consist of two or three.
 FEWEST_TOOL_LISTS = 20
-"""With fewer different sets of tools, a holdout of unseen tools would consist of two or three."""
 
+# A tool in a larger share of the requests can't be held out: curation drops every request that
+# offers a tool of the holdout, which would leave few to train on.
 MOST_OFFERED = 0.2
-"""Where a tool is offered in a larger share of the requests, holding it out leaves few to train on:
-curation drops every request that offers a tool of the holdout."""
 
 FEWEST_CHOICES = 100  # choices between two answers from which learning pairs is worth a try
 
@@ -40,16 +40,13 @@ LARGEST_HOLDOUT = 0.4
 
 TEMPLATE_TOKENS = 64  # tokens that a chat template adds to a request of a few messages
 
-METRICS = {"tool_calls": "correct_name", "classification": "label", "text": "rouge_l"}
-FLOORS = {"tool_calls": 0.5, "classification": 0.5, "text": 0.2}
-
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+@-]*")
 _RESERVED = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none", "y", "n"})
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenBase:
-    """The base that a workload file names, and why; ``command`` downloads one that is missing."""
+    """The base of a workload file, and the reason; ``command`` downloads a missing one."""
 
     path: str
     folder: TrainableBase | None
@@ -70,11 +67,11 @@ def choose_base(named: Path | None, folders: Iterable[Path], target: Path) -> Ch
 
     Args:
         named: The folder that a person named.
-        folders: Where else models may lie.
+        folders: Other folders that may hold models.
         target: The workload file, whose folder relative paths start from.
 
     Raises:
-        ValueError: The named folder is not a model's.
+        ValueError: The named folder is not a model folder.
     """
     gpu = device.graphics_memory()
     free = psutil.virtual_memory().available if gpu is None else gpu
@@ -83,9 +80,9 @@ def choose_base(named: Path | None, folders: Iterable[Path], target: Path) -> Ch
         raise ValueError(
             f"{named} is not a model folder: expected config.json, *.safetensors and a tokenizer"
         )
-    wanted = [named] if named else folders
     limit = 2**62 if named else free
-    if base := bases.choose(wanted, free=limit, is_gpu=gpu is not None or named is not None):
+    candidates = [named] if named else folders
+    if base := bases.choose(candidates, free=limit, is_gpu=gpu is not None or named is not None):
         need = base.on_cpu if gpu is None else base.on_gpu
         return ChosenBase(
             relative(str(base.path), target),
@@ -110,7 +107,7 @@ def choose_base(named: Path | None, folders: Iterable[Path], target: Path) -> Ch
 def draft(
     logged: LoggedWorkload,
     profile: LogProfile,
-    feedback: Sequence[FeedbackJoin],
+    joins: Sequence[FeedbackJoin],
     files: Mapping[str, Sequence[SurveyedFile]],
     base: ChosenBase,
     target: Path,
@@ -120,58 +117,65 @@ def draft(
 
     Args:
         logged: The workload in the logs.
-        profile: What a sample of it shows.
-        feedback: The feedback about it.
+        profile: The profile of a sample of it.
+        joins: The feedback about it.
         files: The surveyed files by the place that was named.
         base: The base.
         target: Where the file will be written.
-        sampling: Which part of the logs was read; empty for all.
+        sampling: A sentence on the part of the logs that was read; empty for all.
     """
     log_paths = set(logged.paths)
-    feedback_paths = {path for one in feedback for path in one.paths} - log_paths
+    feedback_paths = {path for join in joins for path in join.paths} - log_paths
     share = _holdout_share(logged.interactions)
-    missing = _missing(logged, profile, feedback, base, share)
-    counted = base.folder is not None
-    lengths = "counted with the base's tokenizer" if counted else "estimated, 4 bytes a token"
+    missing = _missing(logged, profile, joins, base, share)
     most_chars = Rules.model_fields["max_prompt_chars"].default
-    text = (
-        _environment()
-        .from_string(TEMPLATE.read_text())
-        .render(
-            logged=logged,
-            profile=profile,
-            name=target.name,
-            sampling_note=_sampling_note(logged, profile, target, sampling),
-            missing=missing,
-            base=base,
-            logs=_entries(files, log_paths, target),
-            feedback=_entries(files, feedback_paths, target),
-            left_out=_left_out(files),
-            joins=[_join_note(one) for one in feedback] or ["No feedback was found for it."],
-            split_by=_split_by(profile),
-            split_note=_split_note(profile),
-            holdout_share=share,
-            is_long=profile.prompt_characters.high > most_chars,
-            max_prompt_chars=_rounded(profile.prompt_characters.high, 1000),
-            languages=_languages(profile),
-            max_length=_rounded(int(1.1 * profile.total_tokens.high) + TEMPLATE_TOKENS, 256),
-            held_out=int(share * logged.interactions),
-            max_new_tokens=_rounded(int(1.25 * profile.answer_tokens.high), 32),
-            lengths=lengths,
-            kind_note=_kind_note(profile),
-            metric=METRICS[profile.answers.kind],
-            floor=FLOORS[profile.answers.kind],
-            floor_note=_floor_note(profile),
-            abstention_note=_abstention_note(profile),
-            abstention_margin="0.1" if profile.calling < profile.sampled else "null",
-            can_choose=_choices(feedback) >= FEWEST_CHOICES,
-        )
+    can_hold_out_tools = (
+        profile.tool_lists >= FEWEST_TOOL_LISTS
+        and profile.most_offered <= MOST_OFFERED * profile.offered
+    )
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {
+        "comment": _comment,
+        "entry": _entry,
+        "lengths": _lengths,
+        "number": "{:,}".format,
+        "scalar": _scalar,
+        "share": _share,
+    }
+    text = environment.from_string(TEMPLATE.read_text()).render(
+        logged=logged,
+        profile=profile,
+        name=target.name,
+        sampling=sampling,
+        missing=missing,
+        base=base,
+        logs=_entries(files, log_paths, target),
+        feedback=_entries(files, feedback_paths, target),
+        loaded=[file.loaded for members in files.values() for file in members],
+        joins=joins,
+        split_by="tools" if can_hold_out_tools else "conversation",
+        holdout_share=share,
+        held_out=int(share * logged.interactions),
+        is_long=profile.prompt_characters.high > most_chars,
+        max_prompt_chars=_rounded(profile.prompt_characters.high, 1000),
+        languages=sorted(profile.languages.items(), key=lambda item: (-item[1], item[0])),
+        clear=sum(profile.languages.values()),
+        counting="counted with the base's tokenizer"
+        if base.folder
+        else "estimated, 4 bytes a token",
+        max_length=_rounded(int(1.1 * profile.total_tokens.high) + TEMPLATE_TOKENS, 256),
+        max_new_tokens=_rounded(int(1.25 * profile.answer_tokens.high), 32),
+        kind=profile.answers.kind,
+        labels=profile.answers.labels,
+        can_choose=sum(join.joined for join in joins if join.kind == "choice") >= FEWEST_CHOICES,
     )
     return WorkloadDraft(text, missing)
 
 
 def relative(path: str, target: Path) -> str:
-    """Write a path as the workload file has it: from the file's own folder, where that is short."""
+    """Return a path relative to the workload file's folder, or absolute where it lies elsewhere."""
     if files.REMOTE in path or path.startswith(MLFLOW):
         return path
     folder, absolute = target.absolute().parent, Path(path).absolute()
@@ -180,31 +184,18 @@ def relative(path: str, target: Path) -> str:
     return os.path.relpath(absolute, folder)
 
 
-def _sampling_note(logged: LoggedWorkload, profile: LogProfile, target: Path, sampling: str) -> str:
-    is_sample = profile.sampled + profile.unreadable < logged.interactions
-    part = f"a random sample of {profile.sampled:,}" if is_sample else "all of them"
-    unreadable = f"; {profile.unreadable:,} more are not chat completions" * bool(
-        profile.unreadable
-    )
-    return (
-        f"{sampling}Languages and lengths are of {part}{unreadable}. Change what you know better; "
-        f"`flywheel check {target.name}` lists mistakes."
-    )
-
-
 def _missing(
     logged: LoggedWorkload,
     profile: LogProfile,
-    feedback: Sequence[FeedbackJoin],
+    joins: Sequence[FeedbackJoin],
     base: ChosenBase,
     share: float,
 ) -> list[str]:
-    """List what keeps the workload from a useful turn, or what it could do without."""
+    """List what keeps the workload from a useful turn, or would improve it."""
     fewest = Policy.model_fields["min_documents"].default
     held_out = int(share * logged.interactions)
-    events, joined = sum(one.events for one in feedback), sum(one.joined for one in feedback)
-    elsewhere = sum(one.of_other_clients for one in feedback)
-    calls = profile.answers.kind == "tool_calls"
+    events, joined = sum(join.events for join in joins), sum(join.joined for join in joins)
+    elsewhere = sum(join.of_other_clients for join in joins)
     checks = [
         (base.command is not None, f"no base: {base.command}"),
         (
@@ -221,14 +212,11 @@ def _missing(
             events > 0 and joined < FEWEST_JOINED * events,
             f"only {joined:,} of {events:,} feedback events join: response_id must be the logged "
             "response's `id`, or conversation_id that of a logged conversation"
-            + (
-                f"; {elsewhere:,} would join if their client_id were that of the response"
-                if elsewhere
-                else ""
-            ),
+            + f"; {elsewhere:,} would join if their client_id were that of the response"
+            * bool(elsewhere),
         ),
         (
-            calls and not profile.offered,
+            profile.answers.kind == "tool_calls" and not profile.offered,
             "no tools: answers call tools, but the requests offer none, and curation drops calls "
             "of tools that were not offered (`unknown_tool`); log `request.tools`",
         ),
@@ -246,113 +234,12 @@ def _missing(
 
 
 def _holdout_share(interactions: int) -> float:
-    """Return the default share, or a larger one if that holds out as many as the gate asks for."""
+    """Return the default share, or a larger one if that holds out as many as the gate requires."""
     default = float(Rules.model_fields["holdout_share"].default)
     fewest = int(Policy.model_fields["min_documents"].default)
     if default * interactions >= 1.5 * fewest:
         return default
     return LARGEST_HOLDOUT if LARGEST_HOLDOUT * interactions >= fewest else default
-
-
-def _split_by(profile: LogProfile) -> str:
-    is_shared = profile.most_offered > MOST_OFFERED * profile.offered
-    return "tools" if profile.tool_lists >= FEWEST_TOOL_LISTS and not is_shared else "conversation"
-
-
-def _offered(profile: LogProfile) -> str:
-    if not profile.offered:
-        return "No request offers tools."
-    return (
-        f"{_share(profile.offered, profile.sampled)} of the requests offer tools, "
-        f"{profile.tool_lists:,} different sets of them; the most frequent tool is in "
-        f"{_share(profile.most_offered, profile.offered)} of these."
-    )
-
-
-def _split_note(profile: LogProfile) -> str:
-    users = f"{profile.users:,} users are named." if profile.users else "No user is named."
-    if _split_by(profile) == "tools":
-        return (
-            f"{_offered(profile)} {users} The holdout consists of tools that training never sees; "
-            "with `conversation` it consists of unseen conversations, with `user` of unseen users."
-        )
-    return (
-        f"{_offered(profile)} {users} The holdout consists of conversations that training never "
-        "sees; with `user` of unseen users."
-    )
-
-
-def _languages(profile: LogProfile) -> Mapping[str, str]:
-    """Describe the languages of requests, and name those that are common."""
-    known = sum(profile.languages.values())
-    ordered = sorted(profile.languages.items(), key=lambda item: (-item[1], item[0]))
-    if not known:
-        return {
-            "note": "No language could be told for sure: the requests are short.",
-            "list": "any",
-        }
-    shown = ", ".join(f"{name} {_share(count, known)}" for name, count in ordered[:6])
-    common = [name for name, count in ordered if count >= 0.02 * known]
-    return {
-        "note": f"Languages of the requests: {shown} (of {_share(known, profile.sampled)} whose "
-        "language is clear). This would drop answers in any other:",
-        "list": f"[{', '.join(common)}]",
-    }
-
-
-def _kind_note(profile: LogProfile) -> str:
-    match profile.answers.kind:
-        case "tool_calls":
-            return (
-                f"{_share(profile.calling, profile.sampled)} of the answers call tools, the others "
-                "are texts."
-            )
-        case "classification":
-            labels = ", ".join(repr(label) for label in profile.answers.labels[:8])
-            more = len(profile.answers.labels) - 8
-            return (
-                f"The answers are {len(profile.answers.labels)} labels: {labels}"
-                f"{f' and {more} more' if more > 0 else ''}."
-            )
-        case "text":
-            return "The answers are texts: neither calls nor one of a few labels."
-
-
-def _floor_note(profile: LogProfile) -> str:
-    always = _share(profile.most_frequent, profile.sampled)
-    match profile.answers.kind:
-        case "tool_calls":
-            return "A challenger with a lower score fails, however bad the base is."
-        case "classification":
-            return (
-                f"A challenger with a lower score fails; always answering the most frequent label "
-                f"scores {always}."
-            )
-        case "text":
-            return (
-                "A challenger with a lower score fails. A good answer may use other words than the "
-                "reference: `judge` under `evaluate` compares texts by a large model."
-            )
-
-
-def _abstention_note(profile: LogProfile) -> str:
-    if profile.calling < profile.sampled:
-        return "Guard: calling no tool where none fits may get worse by at most this share."
-    return (
-        "Suggested guard, off: every logged answer calls a tool, so whether the adapter calls none "
-        "where none fits can't be measured. 0.1 once the log has such answers."
-    )
-
-
-def _join_note(join: FeedbackJoin) -> str:
-    note = f"{join.events:,} {join.kind}: {_share(join.joined, join.events)} join a logged response"
-    if join.of_other_clients:
-        note += f", {join.of_other_clients:,} only one of another client_id"
-    return note
-
-
-def _choices(feedback: Sequence[FeedbackJoin]) -> int:
-    return sum(one.joined for one in feedback if one.kind == "choice")
 
 
 def _entries(
@@ -399,41 +286,15 @@ def _covering(paths: Sequence[str]) -> list[str]:
     ]
 
 
-def _left_out(files: Mapping[str, Sequence[SurveyedFile]]) -> list[str]:
-    loaded = [file.loaded for members in files.values() for file in members]
-    return [
-        f"Left out: {one.path}, of which no line can be loaded ({one.reasons[0].reason})."
-        for one in loaded
-        if not one.new and not one.known and one.reasons
-    ]
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} %"
-
-
 def _rounded(length: int, step: int) -> int:
     return -(-length // step) * step
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= {
-        "comment": _comment,
-        "scalar": _scalar,
-        "entry": _entry,
-        "spread": _spread,
-    }
-    return environment
-
-
 def _comment(text: str, indent: int = 0) -> str:
-    """Write a text as comment lines, whatever it quotes."""
+    # A text from a log can't leave its comment: control characters, too, become spaces.
     start = " " * indent + "# "
     clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return textwrap.fill(
+    lines = textwrap.fill(
         clean,
         WIDTH,
         initial_indent=start,
@@ -441,10 +302,11 @@ def _comment(text: str, indent: int = 0) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return lines + "\n"
 
 
 def _scalar(value: str) -> str:
-    """Quote a string unless YAML reads it as the same string without quotes."""
+    # Quoted unless YAML reads it as the same string without quotes.
     is_plain = _PLAIN.fullmatch(value) and value.lower() not in _RESERVED
     return value if is_plain else json.dumps(value)
 
@@ -455,7 +317,11 @@ def _entry(entry: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{key}: {_scalar(value)}" for key, value in entry.items()) + "}"
 
 
-def _spread(lengths: TextLengths) -> str:
+def _lengths(lengths: TextLengths) -> str:
     return (
         f"{lengths.median:,} (median), 95 % up to {lengths.high:,}, the longest {lengths.longest:,}"
     )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %"
