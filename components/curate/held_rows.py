@@ -50,12 +50,7 @@ def release_held(
 ) -> None:
     """Release an interaction from the rule that holds it, from the next curation on.
 
-    Args:
-        con: The warehouse.
-        held: A result of ``find_held`` or ``waiting_rows``.
-        by: Who releases it.
-        note: Why it is harmless.
-        now: The time of the release (UTC).
+    ``note`` is the reason why it is harmless.
     """
     row: dict[str, warehouse.Value] = {
         "interaction_id": held.interaction_id,
@@ -83,9 +78,7 @@ UNLIMITED = (
 )
 
 MIN_LOSS = 10  # looking through fewer rows takes less time than a question about them
-
 GROWTH = 0.1  # a released loss is asked about again when its share has grown by more than this
-
 EXAMPLES_SHOWN = 3  # examples shown of a loss
 
 
@@ -105,10 +98,8 @@ class Loss:
 
     def __str__(self) -> str:
         """Return a one-line summary."""
-        return (
-            f"{self.rule} left out {self.interactions:,} of {self.requests:,} different requests "
-            f"({self.share:.0%})"
-        )
+        left_out = f"{self.interactions:,} of {self.requests:,} different requests"
+        return f"{self.rule} left out {left_out} ({self.share:.0%})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +114,7 @@ class LostExample:
 def find_losses(workload_id: str, counts: Mapping[str, int], most: float) -> list[Loss]:
     """Return the rules that left out more than the share ``most``, largest loss first.
 
-    Args:
-        workload_id: The workload.
-        counts: Its interactions by verdict.
-        most: The largest share that passes without asking a person.
+    ``counts`` are the workload's interactions by verdict.
     """
     requests = sum(counts.values()) - counts.get("duplicate", 0)
     losses = [
@@ -163,12 +151,7 @@ def release_losses(
 ) -> None:
     """Release losses, from the next curation on, until they grow by ``GROWTH``.
 
-    Args:
-        con: The warehouse.
-        losses: Results of ``open_losses``.
-        by: Who releases them.
-        note: Why they are right.
-        now: The time of the release (UTC).
+    ``note`` is the reason why they are right.
     """
     rows: list[Mapping[str, Value]] = [
         {

@@ -1,10 +1,10 @@
 """Parse one interaction for the rules."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import NoReturn, cast
 
 from components.chat import prompt
@@ -76,11 +76,14 @@ class Candidate:
 
     def texts(self, *roles: str) -> list[str]:
         """Return the request's texts by any of the roles, in order."""
+        contents = (message.get("content") for message in self.messages if message["role"] in roles)
+        parts = chain.from_iterable(
+            content if isinstance(content, list) else [{"text": content}] for content in contents
+        )
         return [
             text
-            for message in self.messages
-            if message["role"] in roles
-            for text in _texts(message)
+            for part in parts
+            if isinstance(part, dict) and isinstance(text := part.get("text"), str)
         ]
 
     @cached_property
@@ -158,27 +161,20 @@ def loads(text: str) -> Json:
 @lru_cache(maxsize=512)
 def read_tools(text: str) -> tuple[list[dict[str, Json]], tuple[str, ...]]:
     """Parse tools and their names; cached, as an application repeats them."""
-    tools = _objects(loads(text))
-    return tools, tuple(_tool_names(tools))
+    tools, names = _objects(loads(text)), list[str]()
+    for tool in tools:
+        match tool:
+            case {"function": {"name": str(name)}} if name:
+                names.append(name)
+            case _:
+                raise MalformedError("malformed_tools")
+    return tools, tuple(names)
 
 
 def content_parts(message: dict[str, Json]) -> list[Json]:
     """Return the parts of a message's content; empty for text or missing content."""
     content = message.get("content")
     return content if isinstance(content, list) else []
-
-
-def _texts(message: dict[str, Json]) -> Iterator[str]:
-    match message:
-        case {"content": str(text)}:
-            yield text
-        case _:
-            for part in content_parts(message):
-                match part:
-                    case {"text": str(text)}:
-                        yield text
-                    case _:
-                        pass
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -213,12 +209,3 @@ def _is_message(message: dict[str, Json]) -> bool:
 
 def _asks(messages: list[dict[str, Json]]) -> bool:
     return any(message["role"] in ("user", "tool") for message in messages)
-
-
-def _tool_names(tools: list[dict[str, Json]]) -> Iterator[str]:
-    for tool in tools:
-        match tool:
-            case {"function": {"name": str(name)}} if name:
-                yield name
-            case _:
-                raise MalformedError("malformed_tools")

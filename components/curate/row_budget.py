@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +42,12 @@ def count_texts(
     Prompt and answer are counted separately, as a snapshot does, which then finds them cached.
     """
     for batch in texts:
-        asked = counter.count([_prompt(text) for text in batch])
+        asked = counter.count(
+            [
+                prompt.render_prompt_with_tools(json.loads(text.messages), text.tools)
+                for text in batch
+            ]
+        )
         answered = counter.count([_answer(text) for text in batch])
         for text, before, after in zip(batch, asked, answered, strict=True):
             yield text.example_id, before + after
@@ -58,19 +63,12 @@ def trainable(con: Connection, workload_id: str) -> Iterator[list[ExampleText]]:
     """Read the training side in batches; the connection is free for counting between them."""
     after = ""
     while True:
-        values: dict[str, warehouse.Value] = {"after": after, "rows": COUNT_BATCH}
-        read = warehouse.read(
-            con, "marts/trainable_texts", ExampleText, workload_id=workload_id, **values
-        )
-        batch = list(read)
+        values = {"workload_id": workload_id, "after": after, "rows": COUNT_BATCH}
+        batch = list(warehouse.read(con, "marts/trainable_texts", ExampleText, **values))
         if not batch:
             return
         yield batch
         after = batch[-1].example_id
-
-
-def _prompt(text: ExampleText) -> list[Message]:
-    return prompt.render_prompt_with_tools(json.loads(text.messages), text.tools)
 
 
 def _answer(text: ExampleText) -> list[Message]:
@@ -109,12 +107,9 @@ def less(budget: Budget, rows: int, tokens: int) -> Budget:
 
 
 def leave_out(rows: Iterable[Trainable], balance: Balance, budget: Budget) -> dict[str, str]:
-    """Return the objection to each row left out, by example id.
+    """Return the objection to each row left out, by example id; rows are in any order.
 
-    Args:
-        rows: The training side, in any order.
-        balance: The caps, and the temperature of the budget.
-        budget: The remaining budget for these rows.
+    ``budget`` is what remains for these rows.
     """
     ordered = sorted(rows, key=lambda row: (not row.is_vouched, place(row.example_id)))
     objections = _over(ordered, balance.per_label, "over_label_cap", lambda row: row.label)
@@ -171,7 +166,10 @@ def _beyond(rows: Sequence[Trainable], budget: Budget, temperature: float) -> li
 
 def _in_turns(rows: Sequence[Trainable], temperature: float, *, by_tokens: bool) -> list[Trainable]:
     size: dict[str, int] = {row.example_id: row.tokens if by_tokens else 1 for row in rows}
-    weights = _weights(rows, size, temperature)
+    whole: Counter[str] = Counter()
+    for row in rows:
+        whole[row.client_id] += size[row.example_id]
+    weights = {client: max(1, total) ** (1 / temperature) for client, total in whole.items()}
     before: defaultdict[str, int] = defaultdict(int)
     turns: list[tuple[float, str, int]] = []
     for number, row in enumerate(rows):
@@ -179,12 +177,3 @@ def _in_turns(rows: Sequence[Trainable], temperature: float, *, by_tokens: bool)
         turns.append((middle / weights[row.client_id], row.client_id, number))
         before[row.client_id] += size[row.example_id]
     return [rows[number] for _, _, number in sorted(turns)]
-
-
-def _weights(
-    rows: Sequence[Trainable], size: Mapping[str, int], temperature: float
-) -> dict[str, float]:
-    whole: Counter[str] = Counter()
-    for row in rows:
-        whole[row.client_id] += size[row.example_id]
-    return {client: max(1, total) ** (1 / temperature) for client, total in whole.items()}

@@ -161,10 +161,7 @@ def _judge(row: CandidateRow, rules: Rules) -> RowJudgement:
     except MalformedError as error:
         return RowJudgement(row.interaction_id, error.objection)
     screened = screen.screen(
-        candidate,
-        rules.rules,
-        max_prompt_chars=rules.max_prompt_chars,
-        languages=rules.languages,
+        candidate, rules.rules, max_prompt_chars=rules.max_prompt_chars, languages=rules.languages
     )
     if screened.objection is not None:
         return RowJudgement(row.interaction_id, screened.objection, screened)

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -32,14 +32,9 @@ class SplitChangedError(ValueError):
 
 
 def group(split_by: SplitBy, tool_names: Sequence[str], opening: str, user_id: str | None) -> str:
-    """Return the digest of an example's group.
+    """Return the digest of an example's group, its conversation without tools or a user.
 
-    Args:
-        split_by: The kind of group. Requests without tools, or without a user, are grouped by
-            conversation.
-        tool_names: The tools that the request offers, in any order.
-        opening: The conversation's first user message.
-        user_id: The logged user, if any.
+    ``opening`` is the conversation's first user message.
     """
     if split_by == "tools" and tool_names:
         return tools(tool_names)
@@ -156,6 +151,9 @@ class Placement:
     objection: str | None = None
 
 
+UNDRAWN = Placement("train")
+
+
 def place(members: Sequence[Member], settled: SettledSides, shares: Shares) -> list[Placement]:
     """Return each row's placement; neither row order nor cluster names matter.
 
@@ -178,7 +176,12 @@ def place(members: Sequence[Member], settled: SettledSides, shares: Shares) -> l
     strictest = _strictest_side(final, owners, ties, tie_count)
     names = _component_names(members, [*requests], request_of)
     placements = [
-        _placement(side, strict, name, drawn.get(component))
+        replace(
+            drawn.get(component, UNDRAWN),
+            side=SIDES[side],
+            component_id=name,
+            objection=f"near_{SIDES[strict]}" if strict > side else None,
+        )
         for side, strict, name, component in zip(
             final.tolist(), strictest.tolist(), names, components.tolist(), strict=True
         )
@@ -248,17 +251,14 @@ def _settled_sides(
         if (own := settled.sides.get(member.ties[0])) is not None:
             sides[request] = SIDES.index(own)
             continue
-        for tie in [*member.ties[1:], *_former(member, settled)]:
+        ties = list(member.ties[1:])
+        since = settled.since.get(member.former_group or "")
+        if member.former_group and since and member.logged_at <= since:
+            ties.append(member.former_group)
+        for tie in ties:
             if tie in settled.sides:
                 sides[request] = max(int(sides[request]), SIDES.index(settled.sides[tie]))
     return sides
-
-
-def _former(member: Member, settled: SettledSides) -> Iterator[str]:
-    """Yield the former group if it was settled after this row was logged."""
-    group = member.former_group
-    if group and group in settled.since and member.logged_at <= settled.since[group]:
-        yield group
 
 
 def _draw(
@@ -284,7 +284,7 @@ def _draw(
         if component not in first or _by_time(member) < _by_time(first[component]):
             first[component] = member
     by_hash = {
-        component: Placement(_side(side_by_hash(name), shares))
+        component: Placement(side(side_by_hash(name), shares.holdout, shares.validation))
         for component, name in groups.items()
     }
     others = {component: member for component, member in first.items() if component not in groups}
@@ -312,9 +312,10 @@ def _draw_in_sequence(
         [sizes[component] for component in in_order], sum(settled.drawn.values()), shares
     )
     for number, component in enumerate(in_order, start):
-        side = _side(in_sequence(SEQUENCE, number), shares)
         drawn[component] = Placement(
-            side, stratum=strata[component], draw_id=first[component].ties[0]
+            side(in_sequence(SEQUENCE, number), shares.holdout, shares.validation),
+            stratum=strata[component],
+            draw_id=first[component].ties[0],
         )
     return drawn
 
@@ -342,10 +343,6 @@ def _by_time(member: Member) -> tuple[datetime, tuple[str, ...]]:
     return member.logged_at, member.ties
 
 
-def _side(draw: float, shares: Shares) -> Side:
-    return side(draw, shares.holdout, shares.validation)
-
-
 def _strictest_side(sides: Ints, owners: Ints, ties: Ints, tie_count: int) -> Ints:
     """Return for each request the strictest side among the requests it shares a tie with."""
     of_tie = np.zeros(tie_count, np.int64)
@@ -353,17 +350,6 @@ def _strictest_side(sides: Ints, owners: Ints, ties: Ints, tie_count: int) -> In
     strictest = sides.copy()
     np.maximum.at(strictest, owners, of_tie[ties])
     return strictest
-
-
-def _placement(side: int, strictest: int, component_id: str, drawn: Placement | None) -> Placement:
-    objection = f"near_{SIDES[strictest]}" if strictest > side else None
-    return Placement(
-        SIDES[side],
-        component_id,
-        drawn.stratum if drawn else None,
-        drawn.draw_id if drawn else None,
-        objection,
-    )
 
 
 def read_settled(con: Connection, workload_id: str, split_by: SplitBy) -> SettledSides:

@@ -47,6 +47,8 @@ def request_origin(
     messages = [
         message for message in candidate.messages if message["role"] in (*ASKING, "assistant")
     ]
+    question = next(message for message in reversed(messages) if message["role"] in ASKING)
+    answer = candidate.logged if candidate.is_corrected else candidate.message
     return RequestOrigin(
         request=row.example_id,
         redacted_request=redacted_request,
@@ -56,7 +58,7 @@ def request_origin(
         path=_path(messages, candidate.opening),
         context=manifest.digest([candidate.texts("system", "developer"), row.tools]),
         answered_before=_answered_before(messages),
-        answered=manifest.digest([_last_question(messages), _content(_logged(candidate))]),
+        answered=manifest.digest([_content(question), _content(answer or {})]),
         former_group=split.group(split_by, names, candidate.opening, row.user_id),
     )
 
@@ -85,14 +87,6 @@ def _answered_before(messages: Sequence[dict[str, Json]]) -> str | None:
     return manifest.digest([_content(messages[before[-1]]), _content(messages[answers[-1]])])
 
 
-def _last_question(messages: Sequence[dict[str, Json]]) -> Json:
-    return _content(next(message for message in reversed(messages) if message["role"] in ASKING))
-
-
-def _logged(candidate: Candidate) -> dict[str, Json]:
-    return (candidate.logged if candidate.is_corrected else candidate.message) or {}
-
-
 def _content(message: dict[str, Json]) -> Json:
     """Return a message's text and calls, without call ids."""
     content, calls = message.get("content"), message.get("tool_calls")
@@ -114,15 +108,6 @@ MOST_OF_ALL = 1 / 3
 FEW_ROWS = 20  # an id on at most this many rows is never common, whatever their share
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
-    """Non-identifying ids (on too many rows) and requests (of too many conversations)."""
-
-    conversations: frozenset[str]
-    users: frozenset[str]
-    requests: frozenset[str]
-
-
 def tie(
     members: Sequence[Member],
     origins: Sequence[RequestOrigin],
@@ -131,12 +116,8 @@ def tie(
 ) -> list[Member]:
     """Return the members with their ties; the order of rows doesn't matter.
 
-    Args:
-        members: The rows, with their near-duplicate clusters.
-        origins: The rows' origins.
-        split_by: The split criterion.
-        settled: The ties that snapshots have settled. An id that they left out on many rows was
-            common then, and stays so.
+    ``settled`` are the ties of snapshots. An id that they left out on many rows was common then,
+    and stays so.
     """
     conversations = _common_ids(origins, [origin.conversation for origin in origins], settled)
     by_user = settled if split_by == "user" else frozenset[str]()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from components.curate import replay, row_budget
 from components.curate.redaction.surrogate_keyring import Keyring
-from components.curate.replay import Incoming, Judge
+from components.curate.replay import Judge
 from components.curate.row_budget import Budget, CountsTokens, Trainable
 from components.curate.settings import Balance, Rules
 from components.store import warehouse
@@ -25,18 +25,10 @@ def apply(
     counter: CountsTokens | None,
     keyring: Keyring,
 ) -> int:
-    """Apply the workload's balance to its training side; other sides are unchanged.
+    """Apply the workload's balance to the built examples of its training side.
 
-    Args:
-        con: The warehouse, with the workload's verdicts and examples built.
-        workload_id: The workload.
-        rules: Its balance and its split; no replayed row may overlap with a tested one.
-        judge: Judges a replayed row like a logged one.
-        counter: Counts tokens with the base's tokenizer; required for a token budget.
-        keyring: Draws surrogates for personal data in replayed rows.
-
-    Returns:
-        The number of replayed rows.
+    Replayed rows are judged like logged ones, have surrogates of the keyring, and do not overlap
+    with a tested row. Returns their number.
 
     Raises:
         NoTokenizerError: A token budget is set and ``counter`` is ``None``.
@@ -51,9 +43,15 @@ def apply(
             "missing; save its tokenizer as a fast one, or set max_rows"
         )
     counts = counter if balance.max_tokens is not None else None
-    rows = _trainable(con, workload_id, counts)
+    rows = list(warehouse.read(con, "marts/trainable", Trainable, workload_id=workload_id))
+    if counts is not None:
+        tokens = dict(row_budget.count_texts(row_budget.trainable(con, workload_id), counts))
+        rows = [replace(row, tokens=tokens[row.example_id]) for row in rows]
     share = balance.replay.share if balance.replay else 0.0
-    others = _others(con, workload_id, rules, judge, counts, keyring)
+    replayable = replay.replayable_rows(con, workload_id, rules, judge)
+    others = [replay.stored(row, keyring) for row in replayable]
+    if counts is not None:
+        others = replay.with_tokens(others, counts)
     whole = Budget(balance.max_rows, balance.max_tokens)
     reserved = replay.reserve([row.tokens for row in others], share, whole)
     own = row_budget.less(whole, reserved, sum(row.tokens for row in others[:reserved]))
@@ -63,29 +61,6 @@ def apply(
     examples = [replay.example(workload_id, rules.split_by, row) for row in chosen]
     warehouse.insert(con, "curated.examples", examples)
     return len(chosen)
-
-
-def _trainable(con: Connection, workload_id: str, counter: CountsTokens | None) -> list[Trainable]:
-    rows = list(warehouse.read(con, "marts/trainable", Trainable, workload_id=workload_id))
-    if counter is None:
-        return rows
-    tokens = dict(row_budget.count_texts(row_budget.trainable(con, workload_id), counter))
-    return [replace(row, tokens=tokens[row.example_id]) for row in rows]
-
-
-def _others(
-    con: Connection,
-    workload_id: str,
-    rules: Rules,
-    judge: Judge,
-    counter: CountsTokens | None,
-    keyring: Keyring,
-) -> list[Incoming]:
-    rows = [
-        replay.stored(row, keyring)
-        for row in replay.replayable_rows(con, workload_id, rules, judge)
-    ]
-    return rows if counter is None else replay.with_tokens(rows, counter)
 
 
 def _leave_out(con: Connection, workload_id: str, objections: Mapping[str, str]) -> None:

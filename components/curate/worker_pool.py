@@ -14,7 +14,6 @@ from types import FrameType
 from typing import TypeVar
 
 UNJUDGEABLE = "unjudgeable"  # the verdict on a row on which a rule raised an error
-
 ROW_SECONDS = 10.0
 """CPU time per row: a thousand times that of a long conversation. Wall time would depend on the
 machine's load and hit innocent rows."""
@@ -118,8 +117,7 @@ def map_in_processes(
         work: A pure function; it, its input and its result must be picklable.
         items: Read lazily.
         processes: Size of the pool; the usable cores if ``None``.
-        min_items: Fewer items run in this process, if in a main thread, where endless work can be
-            interrupted.
+        min_items: Fewer items run in this process if it can interrupt endless work.
     """
     processes = processes or len(os.sched_getaffinity(0))
     remaining = iter(items)

@@ -33,11 +33,6 @@ class CandidatePairs:
         """Return the number of pairs."""
         return len(self.left)
 
-    @classmethod
-    def none(cls) -> "CandidatePairs":
-        """Return zero pairs."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
-
     def joined(self, others: "CandidatePairs") -> "CandidatePairs":
         """Return these pairs followed by others."""
         return CandidatePairs(
@@ -68,10 +63,7 @@ class Groups:
 def group_by_key(entries: Hashes, text_bits: int, shared: Positions) -> Groups:
     """Group texts by key.
 
-    Args:
-        entries: Keys, whose last ``text_bits`` are the text's index; sorted in place.
-        text_bits: Bits of a text's index.
-        shared: The minimum number of keys each text shares with any near-duplicate.
+    ``entries`` are keys, whose last ``text_bits`` are the text's index; they are sorted in place.
     """
     entries.sort()
     keys = entries >> np.uint64(text_bits)

@@ -1,6 +1,6 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +28,7 @@ THREADS = 2
 
 
 def jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
-    """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles.
-
-    Args:
-        texts: All texts.
-        pairs: Pairs of indices into ``texts``.
-        pool: Runs blocks of pairs in parallel.
-    """
+    """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles."""
     places, ends = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     left, right = ends[: len(pairs)], ends[len(pairs) :]
     rows = _rows(Texts.of(texts.take(places)), pool)
@@ -143,12 +137,8 @@ def find_clusters(
 
     Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if they
     are equal. Every pair is verified by its exact Jaccard and none is missed, except in crowds,
-    where not all pairs are compared (see ``candidate_pairs``). Input order does not matter.
-
-    Args:
-        ids: The texts' distinct ids.
-        texts: The texts; one without words is near to equal texts only.
-        threshold: In (0, 1].
+    where not all pairs are compared (see ``candidate_pairs``). A text without words is near to
+    equal texts only. Input order does not matter; the ids must be distinct.
     """
     names = np.array([*ids], dtype=object)
     order = np.argsort(names, kind="stable")
@@ -175,13 +165,7 @@ def find_clusters(
 def without_replaced(ids: Sequence[str], texts: Sequence[str], clusters: Clusters) -> list[str]:
     """Cluster texts by the pairs of ``find_clusters`` without those that differ by a whole passage.
 
-    Args:
-        ids: The ids passed to ``find_clusters``.
-        texts: The texts.
-        clusters: The result of ``find_clusters``.
-
-    Returns:
-        For each text the smallest id of its cluster.
+    Returns for each text the smallest id of its cluster.
     """
     places = {name: place for place, name in enumerate(ids)}
     pairs = CandidatePairs(
@@ -190,11 +174,15 @@ def without_replaced(ids: Sequence[str], texts: Sequence[str], clusters: Cluster
     )
     with ThreadPoolExecutor(THREADS) as pool:
         marks = replaced(pa.array(texts, pa.large_string()), pairs, pool)
-    smallest: dict[int, str] = {}
-    labels = _components(pairs.where(~marks), len(ids)).tolist()
-    for label, name in zip(labels, ids, strict=True):
-        smallest[label] = min(name, smallest.get(label, name))
-    return [smallest[label] for label in labels]
+    return smallest_ids(ids, _components(pairs.where(~marks), len(ids)).tolist())
+
+
+def smallest_ids(ids: Sequence[str], keys: Sequence[Hashable]) -> list[str]:
+    """Return for each id the smallest id with an equal key."""
+    smallest: dict[Hashable, str] = {}
+    for name, key in zip(ids, keys, strict=True):
+        smallest[key] = min(name, smallest.get(key, name))
+    return [smallest[key] for key in keys]
 
 
 def _near(
@@ -202,7 +190,8 @@ def _near(
 ) -> tuple[CandidatePairs, npt.NDArray[np.float64]]:
     """Return the pairs of different texts whose Jaccard reaches the threshold, and the Jaccards."""
     groups = _grouped(texts, threshold, pool)
-    near, values = CandidatePairs.none(), [np.zeros(0)]
+    near = CandidatePairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    values = [np.zeros(0)]
 
     def verify(pairs: CandidatePairs) -> CandidatePairs:
         pair_jaccards = jaccards(texts, pairs, pool)

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -11,6 +12,7 @@ from typing import cast
 from components.curate import split
 from components.curate.interaction import read_tools
 from components.curate.near import duplicates, shared_text
+from components.curate.near.duplicates import smallest_ids
 from components.curate.near.shared_text import MANY, Parted
 from components.curate.split import LABEL_CHARACTERS
 from components.schema import Answer, Json, Message
@@ -31,10 +33,8 @@ def answer_name(answer: Answer) -> str:
         return _write_call(sorted(calls, key=_write_call))
     text = " ".join(_THOUGHTS.sub("", answer.text).casefold().split())
     if text[:1] in ("{", "["):
-        try:
+        with suppress(ValueError, RecursionError):
             return _write_call(_short(cast("Json", json.loads(text))))
-        except (ValueError, RecursionError):
-            return FREE if len(text) > LABEL_CHARACTERS else text
     return FREE if len(text) > LABEL_CHARACTERS else text
 
 
@@ -104,14 +104,7 @@ class Place:
 def read(
     rendered: Sequence[Message], system: Sequence[str], tools: str, answer: Answer
 ) -> NearRequest:
-    """Return the compared parts of a request.
-
-    Args:
-        rendered: Its messages as rendered for the model.
-        system: The texts of its system messages.
-        tools: The JSON of its tools.
-        answer: The answer to learn.
-    """
+    """Return the compared parts of a request; ``tools`` are JSON."""
     turns = [message for message in rendered if message["role"] != "system"]
     roles = tuple(turn["role"] for turn in turns)
     last = " ".join(turns[-1]["content"].casefold().split()) if len(turns) > 1 else ""
@@ -183,28 +176,22 @@ def place(
     jaccard: float,
 ) -> list[Place]:
     """Return each request's cluster, twins and equals; order does not matter."""
-    words = [compared_request.words for compared_request in compared]
+    words = [request.words for request in compared]
     clusters = duplicates.find_clusters(ids, words, jaccard)
-    systems = sorted({compared_request.instruction for compared_request in compared})
+    systems = sorted({request.instruction for request in compared})
     alike = dict(
         zip(systems, duplicates.find_clusters(systems, systems, jaccard).cluster_ids, strict=True)
     )
-    offered = [request.tools for request in requests]
-    named = [request.tool_names for request in requests]
-    near = _smallest(ids, list(zip(clusters.cluster_ids, named, strict=True)))
+    tool_names = [request.tool_names for request in requests]
+    near = smallest_ids(ids, list(zip(clusters.cluster_ids, tool_names, strict=True)))
+    alike_words = duplicates.without_replaced(ids, words, clusters)
     wishes = [
-        (name, tools, alike[compared_request.instruction], request.form)
-        for name, tools, compared_request, request in zip(
-            duplicates.without_replaced(ids, words, clusters),
-            offered,
-            compared,
-            requests,
-            strict=True,
-        )
+        (name, request.tools, alike[own.instruction], request.form)
+        for name, own, request in zip(alike_words, compared, requests, strict=True)
     ]
-    twins = _smallest(ids, wishes)
-    equals = _smallest(ids, _equals(twins, words))
-    return [Place(*request_place) for request_place in zip(near, twins, equals, strict=True)]
+    twins = smallest_ids(ids, wishes)
+    equals = smallest_ids(ids, _equals(twins, words))
+    return [Place(*place_ids) for place_ids in zip(near, twins, equals, strict=True)]
 
 
 def _equals(twins: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]:
@@ -221,14 +208,6 @@ def _spaced(text: str) -> str:
     folded = text.casefold()
     words = folded.translate(_BREAKS).split() if folded.isascii() else _WORD.findall(folded)
     return " ".join(words)
-
-
-def _smallest(ids: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return for each id the smallest id with an equal key."""
-    smallest: dict[tuple[str, ...], str] = {}
-    for name, key in zip(ids, keys, strict=True):
-        smallest[key] = min(name, smallest.get(key, name))
-    return [smallest[key] for key in keys]
 
 
 def _by_users(turns: Sequence[str], roles: Sequence[str]) -> str:

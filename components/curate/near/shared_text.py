@@ -4,14 +4,22 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from components.curate.near import shingles
-from components.curate.near.shingles import HASH_BITS, Hashes, Positions, TextColumn, Texts, Words
+from components.curate.near.shingles import (
+    HASH_BITS,
+    Hashes,
+    Positions,
+    TextColumn,
+    Texts,
+    Words,
+    count_marks,
+)
 
 RUN = 8
 """Words of a run: shorter templates don't make different requests near-duplicates (one word after
@@ -70,11 +78,7 @@ class _Common:
 
 
 def split_shared(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
-    """Split each text into own and shared words; order does not matter.
-
-    Args:
-        texts: Distinct texts, each with its known right answers.
-    """
+    """Split each text into own and shared words; ``texts`` have their known right answers."""
     different = sorted(texts)
     column: TextColumn = pa.array(different, pa.large_string())
     with ThreadPoolExecutor(THREADS) as pool:
@@ -85,11 +89,8 @@ def split_shared(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
         parted = {text: Parted(text) for text in different}
         if len(common.runs):
             chunks = pool.map(partial(_cut, common=common), Texts.of(suspects).chunks())
-            cut = (text_parts for chunk in chunks for text_parts in chunk)
-            cut_texts = zip(places.tolist(), cut, strict=True)
-            parted |= {
-                different[place]: text_parts for place, text_parts in cut_texts if text_parts
-            }
+            cut = zip(places.tolist(), chain.from_iterable(chunks), strict=True)
+            parted |= {different[place]: parts for place, parts in cut if parts}
     return parted
 
 
@@ -105,14 +106,8 @@ def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions]:
         buckets = (chunk.hashes >> counts.shift).astype(np.int64)
         np.add.at(counts.of, buckets, np.uint32(1))
         chunks.append((buckets.astype(np.uint32), chunk.bounds))
-    marks = [_have_any(counts.of[buckets] >= MANY, bounds) for buckets, bounds in chunks]
+    marks = [count_marks(counts.of[buckets] >= MANY, bounds) > 0 for buckets, bounds in chunks]
     return counts, np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *marks]))
-
-
-def _have_any(marks: npt.NDArray[np.bool_], bounds: Positions) -> npt.NDArray[np.bool_]:
-    """Return for each text whether any of its runs is marked."""
-    before = np.concatenate([[0], np.cumsum(marks)])
-    return before[bounds[1:]] > before[bounds[:-1]]
 
 
 def _common(
@@ -168,7 +163,7 @@ def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
     runs = shingles.runs(words, RUN)
     counts = common.count(runs.hashes)
     owners = np.repeat(np.arange(len(texts)), np.diff(runs.bounds))
-    some = np.flatnonzero(_have_any(counts > 0, runs.bounds)[owners])
+    some = np.flatnonzero((count_marks(counts > 0, runs.bounds) > 0)[owners])
     counts, owners = counts[some], owners[some]
     places = some - runs.bounds[owners] + words.bounds[owners]
     kept = places[(counts > 0) & (counts >= STEADY * _highest(counts, owners))]
@@ -176,7 +171,7 @@ def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
     steps[kept] += 1
     steps[kept + RUN] -= 1
     covered = np.cumsum(steps)[:-1] > 0
-    shared = np.diff(np.concatenate([[0], np.cumsum(covered)])[words.bounds])
+    shared = count_marks(covered, words.bounds)
     parted: list[Parted | None] = [None] * len(texts)
     for place in np.flatnonzero((shared > 0) & (shared >= LEAST * np.diff(words.bounds))).tolist():
         parted[place] = _parted(texts, words, covered, place)
@@ -184,7 +179,7 @@ def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
 
 
 def _highest(counts: Positions, owners: Positions) -> Positions:
-    """Give the highest count among the runs of the same text that each overlaps."""
+    """Return the highest count among the runs of the same text that each overlaps."""
     highest = counts.copy()
     for distance in range(1, RUN):
         same = owners[distance:] == owners[:-distance]

@@ -14,11 +14,8 @@ Positions = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 WIDTH = 3  # words of a shingle; a shorter text has one shingle of all its words
-
 CHUNK_BYTES = 1 << 16  # bytes hashed at once: intermediate arrays fit the processor's cache
-
 CHUNK_TEXTS = 1 << 12  # maximum texts of a chunk
-
 HASH_BITS = 48  # two different shingles collide once in 2^48: 1e-10 per pair of long texts
 
 _RANDOM = np.random.Generator(np.random.PCG64(7)).integers(0, 1 << 64, 260, dtype=np.uint64)
@@ -116,10 +113,7 @@ class Words:
 def shingle(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> Shingles:
     """Hash every run of ``width`` words of each text, in order, with repetitions.
 
-    Args:
-        texts: The texts of a chunk.
-        width: Words of a shingle.
-        whole: Whether a text of fewer words has one shingle of all its words, or no shingle.
+    With ``whole``, a text of fewer words has one shingle of all its words, else none.
     """
     return runs(words_of(texts), width, whole=whole)
 
@@ -154,6 +148,11 @@ def have_digits(texts: Texts, words: Words) -> npt.NDArray[np.bool_]:
     content = texts.content[int(texts.offsets[0]) : int(texts.offsets[-1])]
     digits = np.concatenate([[0], np.cumsum(_DIGITS[content])])
     return np.diff(digits[np.append(words.starts, len(content))]) > 0
+
+
+def count_marks(marks: npt.NDArray[np.bool_], bounds: Positions) -> Positions:
+    """Return the number of marks per text."""
+    return np.diff(np.concatenate([[0], np.cumsum(marks)])[bounds])
 
 
 def distinct(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> tuple[Hashes, Positions]:
@@ -245,9 +244,8 @@ class ShingleOrder:
 
     def keys(self, hashes: Hashes) -> Hashes:
         """Return each shingle's sort key of ``CLASS_BITS + HASH_BITS`` bits."""
-        return (
-            self.classes[hashes >> self.shift].astype(np.uint64) << np.uint64(HASH_BITS)
-        ) | hashes
+        classes = self.classes[hashes >> self.shift].astype(np.uint64)
+        return (classes << np.uint64(HASH_BITS)) | hashes
 
     def sizes(self, counts: Positions) -> tuple[Positions, Positions]:
         """Return the prefix size of texts with ``counts`` shingles, and the minimum shared keys.
@@ -303,7 +301,7 @@ def choose_prefixes(texts: Texts, order: ShingleOrder) -> Prefixes:
     sizes = np.diff(shingles.bounds)
     prefix_sizes, shared = order.sizes(sizes)
     below = keys < order.limit
-    whole = _counts(below, shingles.bounds) < prefix_sizes
+    whole = count_marks(below, shingles.bounds) < prefix_sizes
     picked = _smallest(keys, below | np.repeat(whole, sizes), sizes, prefix_sizes)
     lacking = (np.bincount(picked[1], minlength=len(sizes)) < prefix_sizes) & ~whole
     if lacking.any():  # repetitions among those below the limit
@@ -328,8 +326,3 @@ def _smallest(
     ranks = np.arange(len(owners)) - np.searchsorted(owners, np.arange(len(sizes)))[owners]
     first = ranks < prefix_sizes[owners]
     return distinct[first] & ((np.uint64(1) << shift) - np.uint64(1)), owners[first]
-
-
-def _counts(marks: npt.NDArray[np.bool_], bounds: Positions) -> Positions:
-    """Return the number of marks per text."""
-    return np.diff(np.concatenate([[0], np.cumsum(marks)])[bounds])
