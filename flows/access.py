@@ -18,7 +18,7 @@ PRIVATE, SHARED = 0o700, 0o2770
 
 
 def set_umask(home: Path) -> None:
-    """Keep what this process and its children write from others; the group of a shared home may."""
+    """Keep what this process writes from others, except for a shared home's group."""
     os.umask(0o007 if is_shared(home) else 0o077)
 
 
@@ -31,18 +31,14 @@ def secure_home(settings: Settings) -> None:
     """Make the home if it is missing, and close it to others than its owner, or its group.
 
     A home that a group shares stays so without the setting; ``chmod 700`` ends it.
-
-    Raises:
-        SettingsError: There is no such group, or this user may not give the home to it.
+    ``SettingsError``: there is no such group, or this user may not give the home to it.
     """
     home = settings.home
     home.mkdir(parents=True, exist_ok=True)
     if settings.group is not None:
         _share(home, settings.group)
-    elif not is_shared(home):
-        _set_mode(home, PRIVATE)
     else:
-        _set_mode(home, SHARED)
+        _set_mode(home, SHARED if is_shared(home) else PRIVATE)
     set_umask(home)
 
 
@@ -73,7 +69,7 @@ MLFLOW_EXPORTS = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user and a password, which no message shows."""
+    """A user and a password; no message shows the password."""
 
     user: str
     password: str = field(repr=False)
@@ -93,12 +89,12 @@ class Credentials:
 
 
 def logins_path(home: Path) -> Path:
-    """Return where a home keeps them."""
+    """Return the path of a home's logins."""
     return home / "credentials.json"
 
 
 def read_logins(settings: Settings) -> Credentials | None:
-    """Read the home's logins; ``None`` where it has none, or the servers are somebody else's."""
+    """Read the home's logins; ``None`` if it has none, or somebody else runs the servers."""
     if settings.elsewhere:
         return None
     try:
@@ -109,11 +105,9 @@ def read_logins(settings: Settings) -> Credentials | None:
 
 
 def ensure_logins(settings: Settings, env: Mapping[str, str] = os.environ) -> None:
-    """Draw the logins that the home lacks; exported ones take the place of what it has.
+    """Draw the logins that the home lacks; exported ones replace what it has.
 
-    Args:
-        settings: Of a home that is there.
-        env: Holds what an operator exported; leave that out while the servers run.
+    ``env`` holds what an operator exported; leave it out while the servers run.
     """
     kept = read_logins(settings)
     prefect, mlflow = _exported_logins(env)
@@ -137,14 +131,13 @@ def _random_login() -> Login:
 
 
 def _write_logins(home: Path, credentials: Credentials, *, is_first: bool) -> None:
-    """Put the whole file in place at once; of two commands that draw the first logins, one does."""
     mode = 0o640 if is_shared(home) else 0o600
     partial = home / f".credentials.{os.getpid()}"
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w") as file:
         json.dump(asdict(credentials), file, indent=2)
-    if is_first:
+    if is_first:  # of two commands that draw the first logins, one puts its file in place
         with suppress(FileExistsError):
             os.link(partial, logins_path(home))
         partial.unlink()

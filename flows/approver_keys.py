@@ -27,7 +27,6 @@ from components.gate.evidence_folder import Evidence
 from components.store import warehouse
 from components.store.manifest import folder_digest
 from flows import home_workloads, settings, workload_file
-from flows import workload_file as configs
 from flows.approvals import PendingApproval
 from flows.settings import Settings
 
@@ -35,7 +34,7 @@ ONLY_OWNER = 0o600
 
 
 class SecretError(ValueError):
-    """A secret that can't be used, or that must not be written over."""
+    """A secret that can't be used, or that must not be overwritten."""
 
 
 def find_secret(
@@ -43,14 +42,11 @@ def find_secret(
 ) -> str | None:
     """Find the secret of an approver; ``None`` if missing, so that no code is accepted.
 
-    Raises:
-        SecretError: It is not a secret for one-time codes, or others may read its file.
+    ``SecretError``: it is not a secret for one-time codes, or others may read its file.
     """
     if approver.secret_env:
-        secret, place = (
-            env.get(approver.secret_env),
-            f"the environment variable {approver.secret_env}",
-        )
+        secret = env.get(approver.secret_env)
+        place = f"the environment variable {approver.secret_env}"
     else:
         path = secret_file(home, approver.name)
         secret, place = _read_secret_file(path), str(path)
@@ -68,11 +64,7 @@ def secret_file(home: Settings, name: str) -> Path:
 
 
 def enrol_approver(home: Settings, name: str, *, again: bool) -> str:
-    """Draw a secret for a person and keep it in a file that only its owner may read.
-
-    Raises:
-        SecretError: There is one, and ``again`` is not set.
-    """
+    """Draw a person's secret into a file that only its owner may read, or ``again``."""
     path = secret_file(home, name)
     home.approvers.mkdir(mode=0o700, parents=True, exist_ok=True)
     if again:
@@ -102,11 +94,7 @@ class SigningError(RuntimeError):
 
 
 def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> str:
-    """Sign a statement now, as its approver; return its line with the signature below it.
-
-    Raises:
-        SigningError: This person has no key here, or signing failed.
-    """
+    """Sign a statement now, as its approver; return its line with the signature below it."""
     if shutil.which("ssh-keygen") is None:
         raise SigningError("signing: there is no ssh-keygen here; install OpenSSH's client")
     line = replace(form, at=f"{datetime.now(UTC):{statement.AT}}").text
@@ -121,12 +109,7 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
             "-f",
             str(file),
         ]
-        made = subprocess.run(
-            command,
-            input=line.encode(),
-            capture_output=True,
-            check=False,
-        )
+        made = subprocess.run(command, input=line.encode(), capture_output=True, check=False)
     if made.returncode:
         message = made.stderr.decode(errors="replace").strip()
         raise SigningError(f"signing as {form.approver} with {file}: ssh-keygen: {message}")
@@ -145,15 +128,13 @@ def signed_answer(
 ) -> TypedAnswer:
     """Sign an answer if the workload's rules require it; else return it unchanged.
 
-    The signed content is read from the home, not from the server.
-
-    Raises:
-        SigningError: This person has no key here, or signing failed.
+    The signed content is read from the home, not from the server. ``SigningError``: this person has
+    no key here, or signing failed.
     """
     evidence = evidence_folder.read(home.evidence / pending.workload / pending.evidence)
     frozen = workload_file.of_evidence(home.turns, evidence)
     if frozen is None:
-        frozen = configs.read_workload(home_workloads.require(home, pending.workload))
+        frozen = workload_file.read_workload(home_workloads.require(home, pending.workload))
     rules = workload_file.in_force(home, frozen).approve.rules()
     if rules.proof != "signature":
         return answer

@@ -10,8 +10,7 @@ from prefect.events.schemas.automations import AutomationCore
 from components.schema import Json
 from flows.monitor import REGRESSED, TURN_WANTED
 
-NOTIFIER = "flywheel"
-"""Blocks of this name (Slack, e-mail, a webhook of any kind) receive notifications."""
+NOTIFIER = "flywheel"  # the name of blocks (Slack, e-mail, any webhook) that receive notifications
 
 REMINDER = timedelta(days=1)  # how long an approval waits before a second notification
 
@@ -41,8 +40,7 @@ def install_automations() -> list[str]:
 
 
 def _upsert(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    existing = client.read_automations_by_name(automation.name)
-    if existing:
+    if existing := client.read_automations_by_name(automation.name):
         kept = automation.model_copy(update={"enabled": existing[0].enabled})
         client.update_automation(automation_id=existing[0].id, automation=kept)
     else:
@@ -78,7 +76,8 @@ def _start_automation(turn: str) -> AutomationCore:
 
 
 def _crash_automation() -> AutomationCore:
-    """Crash runs whose heartbeat has stopped: nothing else notices that their machine is gone."""
+    message = f"No heartbeat for {SILENCE}: nothing runs it"
+    # Nothing else notices that the machine of a run is gone.
     return _automation(
         "crash runs without a heartbeat",
         f"Silent for {SILENCE}: the machine that ran it is gone.",
@@ -88,13 +87,7 @@ def _crash_automation() -> AutomationCore:
             "for_each": ["prefect.resource.id"],
             "within": SILENCE.total_seconds(),
         },
-        [
-            {
-                "type": "change-flow-run-state",
-                "state": "CRASHED",
-                "message": f"No heartbeat for {SILENCE}: nothing runs it",
-            }
-        ],
+        [{"type": "change-flow-run-state", "state": "CRASHED", "message": message}],
     )
 
 
@@ -141,22 +134,15 @@ def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCo
 
 
 def _match_flow(flow: str) -> dict[str, Json]:
-    return {
-        "match_related": {"prefect.resource.role": "flow", "prefect.resource.name": flow},
-    }
+    return {"match_related": {"prefect.resource.role": "flow", "prefect.resource.name": flow}}
 
 
 def _notify_action(notifier: BlockDocument, what: str, body: str) -> dict[str, Json]:
     block: Json = str(notifier.id)
     if notifier.block_type and notifier.block_type.slug == "webhook":
         return {"type": "call-webhook", "block_document_id": block, "payload": body}
-    subject: Json = f"Flywheel: {what}"
-    return {
-        "type": "send-notification",
-        "block_document_id": block,
-        "subject": subject,
-        "body": body,
-    }
+    action: dict[str, Json] = {"type": "send-notification", "block_document_id": block}
+    return action | {"subject": f"Flywheel: {what}", "body": body}
 
 
 def _find_notifiers(client: SyncPrefectClient) -> list[BlockDocument]:

@@ -9,11 +9,7 @@ from uuid import UUID
 
 from prefect import Flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import (
-    DeploymentScheduleCreate,
-    WorkPoolCreate,
-    WorkPoolUpdate,
-)
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
@@ -32,17 +28,19 @@ from flows.stack.stack_services import engine_command
 def deploy_specs(specs: Sequence[Spec], settings: Settings) -> None:
     """Create or update one deployment for each spec, with one schedule for each timing.
 
-    A missing pool becomes a process pool, and one of an older home gets ``process_template``. One
-    that a person made of a template in ``infra/pools`` starts its flow runs as its worker knows,
-    and is told the home, which must be at the same path everywhere: flow runs name files by
-    their whole path.
+    A missing pool becomes a process pool, and one of an older home gets ``process_template``. A
+    pool that a person made of a template in ``infra/pools`` starts its flow runs as its worker
+    knows.
     """
     with get_client(sync_client=True) as client:
         types = {
             pool: _ensured_pool(client, pool, settings) for pool in {spec.pool for spec in specs}
         }
         for spec in specs:
-            deployment = _deployment(spec, _job_variables(types[spec.pool], settings))
+            # The stack's own workers run in this environment. Others may be on another machine,
+            # with the home at the same path: flow runs name files by their whole path.
+            is_ours = types[spec.pool] == ProcessWorker.type
+            deployment = _deployment(spec, {} if is_ours else {"home": str(settings.home)})
             # apply() has an async face too, which only a caller with an event loop gets.
             deployment_id = cast("UUID", deployment.apply())
             _schedule(client, deployment_id, spec.timings)
@@ -56,19 +54,11 @@ def remove(names: Sequence[str]) -> None:
                 client.delete_deployment(client.read_deployment_by_name(name).id)
 
 
-def _job_variables(pool_type: str, settings: Settings) -> dict[str, str]:
-    """Return the variables a run needs besides its pool's defaults.
-
-    The stack's own workers run in this environment; others may be on another machine.
-    """
-    return {} if pool_type == ProcessWorker.type else {"home": str(settings.home)}
-
-
 def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
     module, _, function = spec.flow.partition(":")
     flow: Flow[..., Any] = getattr(importlib.import_module(module), function)
-    surplus = ConcurrencyLimitStrategy.CANCEL_NEW
-    waiting = ConcurrencyLimitStrategy.ENQUEUE
+    strategies = ConcurrencyLimitStrategy
+    collision = strategies.CANCEL_NEW if spec.drops_surplus else strategies.ENQUEUE
     deployment = RunnerDeployment.from_flow(
         flow,
         name=spec.name or flow.name,
@@ -77,9 +67,7 @@ def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
         job_variables=job_variables,
         entrypoint_type=EntrypointType.MODULE_PATH,
         concurrency_limit=spec.limit
-        and ConcurrencyLimitConfig(
-            limit=spec.limit, collision_strategy=surplus if spec.drops_surplus else waiting
-        ),
+        and ConcurrencyLimitConfig(limit=spec.limit, collision_strategy=collision),
     )
     # What is not set is not sent, and so stays as a person left it in the UI.
     deployment.model_fields_set.difference_update({"schedules", "paused"})
@@ -87,10 +75,8 @@ def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
 
 
 def process_template(settings: Settings) -> dict[str, Any]:
-    """Return the template of a process pool: nothing of how a run starts can be chosen.
-
-    Our workers know it themselves (``flows.stack.worker``); Prefect's own takes it from here.
-    """
+    """Return the template of a process pool: nothing of how a run starts can be chosen."""
+    # Our workers know it themselves (``flows.stack.worker``); Prefect's own takes it from here.
     python = "python" if settings.elsewhere else sys.executable
     return {
         "job_configuration": {"command": engine_command(python)},
@@ -99,7 +85,6 @@ def process_template(settings: Settings) -> dict[str, Any]:
 
 
 def _ensured_pool(client: SyncPrefectClient, name: str, settings: Settings) -> str:
-    """Create the pool if missing, lock the template of a process pool, and return its type."""
     template = process_template(settings)
     try:
         pool = client.read_work_pool(name)
@@ -113,10 +98,8 @@ def _ensured_pool(client: SyncPrefectClient, name: str, settings: Settings) -> s
 
 
 def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Timing]) -> None:
-    existing_schedules = client.read_deployment_schedules(deployment)
-    ours = {
-        schedule.slug: schedule.id for schedule in existing_schedules if schedule.slug is not None
-    }
+    schedules = client.read_deployment_schedules(deployment)
+    ours = {schedule.slug: schedule.id for schedule in schedules if schedule.slug is not None}
     for timing in timings:
         cron = CronSchedule(cron=timing.cron, timezone="UTC")
         parameters: dict[str, str | bool] = dict(timing.parameters)
@@ -144,10 +127,7 @@ def deploy_all(home: Settings) -> None:
 
 
 def main() -> None:
-    """Deploy all flows for the workloads of the environment's home, once Prefect answers.
-
-    Prefect is the one that ``PREFECT_API_URL`` names, else that of the home's own stack.
-    """
+    """Deploy the environment's flows, once ``PREFECT_API_URL`` or the home's Prefect answers."""
     settings = load()
     url = PREFECT_API_URL.value() or settings.prefect_api_url
     health.wait_until_answering(f"{url}/health")

@@ -7,19 +7,16 @@ from pathlib import Path
 from flows import workload_file
 from flows.workload_file import Workload
 
+# Cron lines (UTC). Only a maintenance that verifies fetches and digests every champion's files.
 MAINTENANCE, VERIFICATION, MONITOR = "*/15 * * * *", "52 * * * *", "22 * * * *"
-"""Cron lines (UTC) of the flows that look after all workloads. Only a maintenance that verifies
-fetches and digests every champion's files."""
 
-GONE = ("janitor/janitor", "sweep/sweep")
-"""Deployments of older homes, which ``maintenance`` has replaced."""
+GONE = ("janitor/janitor", "sweep/sweep")  # deployments of older homes, replaced by ``maintenance``
 
 SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
     "collect": lambda workload: workload.collect_schedule,
     "turn": lambda workload: workload.turn_schedule,
     "consider": lambda workload: workload.trigger and workload.trigger.schedule,
-}
-"""The cron line of each scheduled flow, as a workload's file gives it."""
+}  # the cron line of each scheduled flow in a workload's file
 
 UNREAD = Workload.model_construct()  # replaces a file with mistakes: the default schedules
 
@@ -28,32 +25,26 @@ UNREAD = Workload.model_construct()  # replaces a file with mistakes: the defaul
 class Timing:
     """When a flow runs by itself: for one workload, or with neither name nor file for all."""
 
-    cron: str
-    """UTC."""
+    cron: str  # UTC
     workload: str = "all"
     config: Path | None = None
-    parameters: Mapping[str, bool] = field(default_factory=dict[str, bool])
-    """Additional parameters of its runs."""
+    parameters: Mapping[str, bool] = field(default_factory=dict[str, bool])  # additional
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
     """How one flow is deployed."""
 
-    flow: str
-    """``module:function``; the module must be importable wherever its pool's worker runs."""
-    pool: str
-    """``cpu`` or ``gpu``; a pool that is there may be of another type than ours, see ``deploy``."""
+    flow: str  # ``module:function``, importable wherever its pool's worker runs
+    pool: str  # ``cpu`` or ``gpu``; an existing pool may be of another type, see ``deploy``
     timings: tuple[Timing, ...] = ()
-    limit: int | None = None
-    """How many runs may be active at a time."""
-    drops_surplus: bool = False
-    """Whether a run above the limit is cancelled; else it waits."""
-    name: str | None = None
-    """The deployment's name; its flow's if unset: ``turn/turn``."""
-    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Default parameters of a run."""
+    limit: int | None = None  # on runs that are active at a time
+    drops_surplus: bool = False  # cancels a run above the limit; else it waits
+    name: str | None = None  # of the deployment; unset: its flow's, such as ``turn/turn``
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])  # defaults of a run
 
+
+ROLLBACK = "flows.rollback:rollback"
 
 _MAINTAINED = (
     Timing(MAINTENANCE, parameters={"verify": False}),
@@ -65,6 +56,11 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
     """Return the deployments of all flows, scheduled for each ``*.yaml`` in ``workloads``."""
     files = sorted(workloads.glob("*.yaml"))
     timings = {name: _timings(files, when) for name, when in SCHEDULES.items()}
+    # By one click; a second one while the first is under way does not go back twice.
+    rollbacks = [
+        Spec(ROLLBACK, "cpu", limit=1, drops_surplus=True, name=name, parameters={"workload": name})
+        for name in (file.stem for file in files)
+    ]
     return (
         Spec("flows.collect:collect", "cpu", timings["collect"], limit=1, drops_surplus=True),
         Spec("flows.monitor:consider", "cpu", timings["consider"], limit=1),
@@ -77,25 +73,8 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         # No limit on what runs for long: a run renews its hold on a slot every few minutes, and
         # ends itself if Prefect is away just then, or was started again and forgot who holds it.
         Spec("flows.turn:turn", "cpu", timings["turn"]),
-        *(_rollback(name) for name in (None, *(file.stem for file in files))),
-    )
-
-
-def _rollback(workload: str | None) -> Spec:
-    """Describe the rollback of a workload, run by one click, or the one that asks for a name.
-
-    A second click while the first is under way does not go back twice.
-    """
-    flow = "flows.rollback:rollback"
-    if workload is None:
-        return Spec(flow, "cpu")
-    return Spec(
-        flow,
-        "cpu",
-        limit=1,
-        drops_surplus=True,
-        name=workload,
-        parameters={"workload": workload},
+        Spec(ROLLBACK, "cpu"),
+        *rollbacks,
     )
 
 

@@ -25,8 +25,7 @@ from flows.workload_file import Workload
 
 Say = Callable[[str], None]
 
-SPOOL_SECONDS = 30.0
-"""How long a receiver may hold a segment open before an erasure gives up waiting for it."""
+SPOOL_SECONDS = 30.0  # an erasure waits no longer for a receiver's open segment
 
 
 class SpoolHeldError(TimeoutError):
@@ -35,7 +34,7 @@ class SpoolHeldError(TimeoutError):
 
 @dataclass(frozen=True, slots=True)
 class ErasureRequest:
-    """What is to be done: whom to erase, and whether a tainted champion loses its alias.
+    """What to erase, and whether a tainted champion loses its alias.
 
     ``workloads`` are those that can be curated again; others wait for their next turn.
     """
@@ -65,7 +64,7 @@ def erase(
 
     Raises:
         SpoolHeldError: A receiver holds what may be the subject's; nothing was erased yet.
-        ArchiveGoneError: A file of retention is gone; nothing was erased yet.
+        ArchiveGoneError: A file of retention is missing; nothing was erased yet.
     """
     load_spool(home, now=now())
     names = group_names(request.subject)
@@ -96,16 +95,7 @@ def group_names(subject: Subject) -> list[str]:
 
 
 def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS) -> None:
-    """Load everything that a receiver took before now, so that nothing is missed.
-
-    Args:
-        home: Where the spool is.
-        now: When this is done (UTC).
-        patience: Seconds to wait for a segment that is being written.
-
-    Raises:
-        SpoolHeldError: A receiver has not sealed its segment for longer than it may.
-    """
+    """Load everything that a receiver took before now, waiting ``patience`` seconds for it."""
     if not home.spool.exists():
         return
     spool.recover(home.spool)
@@ -127,7 +117,7 @@ def rebuild_snapshots(
     """Curate and freeze again what had a snapshot with erased rows, where its file is known."""
     frozen: dict[str, str] = {}
     waiting: dict[str, str] = {}
-    for workload in sorted({one.workload for one in tainted if one.kind == "snapshot"}):
+    for workload in sorted({output.workload for output in tainted if output.kind == "snapshot"}):
         if workload not in workloads:
             waiting[workload] = "its next turn does it"
             continue
@@ -180,9 +170,8 @@ def verify_erasure(
 ) -> Searched:
     """Search for what is left of a subject, or of what a certificate names.
 
-    Raises:
-        LookupError: The warehouse knows no such erasure.
-        ValueError: The certificate was changed.
+    ``LookupError``: the warehouse knows no such erasure. ``ValueError``: the certificate was
+    changed.
     """
     with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
         if certificate_path is not None:
@@ -198,7 +187,7 @@ def search_terms(
 ) -> SearchTerms:
     """Return what to search for: these erasures' tombstones, and the subject's id if known."""
     key = tombstones.digest_key(con)
-    kept = tombstones.tombstones(con, [one.certificate_id for one in erasures])
+    kept = tombstones.tombstones(con, [erasure.certificate_id for erasure in erasures])
     who = keyed_digest(key, subject.id) if subject else erasures[0].subject_digest
     return SearchTerms(
         key,
@@ -211,11 +200,9 @@ def search_terms(
 
 
 def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | None) -> Searched:
-    """Search the whole home except downloaded models.
-
-    It takes long, so the warehouse is held only while its file is copied; the copy is searched.
-    """
+    """Search the whole home except downloaded models."""
     home.scratch.mkdir(parents=True, exist_ok=True)
+    # It takes long, so the warehouse is held only while its file is copied; the copy is searched.
     with TemporaryDirectory(prefix="search-", dir=home.scratch) as folder:
         copy = Path(folder) / home.warehouse.name
         home_archive.copy_warehouse(home.warehouse, copy)

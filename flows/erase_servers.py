@@ -60,11 +60,8 @@ def retract_evidence(workload: str, digests: Iterable[str], certificate_id: str)
 def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = None) -> int:
     """Delete ended promotions and rollbacks in which somebody is written about; return how many.
 
-    What was decided stands in the chain. One that still waits for an answer stays.
-
-    Args:
-        is_about: Whether a text is about the person.
-        workload: Whose runs; all workloads' by default.
+    Decisions stay in the chain, and what still waits for an answer stays. ``workload`` limits the
+    runs.
     """
     ended = [run for flow in WRITTEN_IN for run in prefect_api.find(flow, states=ENDED)]
     with get_client(sync_client=True) as client:
@@ -100,29 +97,23 @@ def _cancel(client: SyncPrefectClient, run: Run, message: str) -> bool:
 
 
 def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
-    """Delete what a promotion asks with: the form's description is the page."""
     inputs = client.filter_flow_run_input(
         run_id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set()
     )
-    for form_input in inputs:
+    for form_input in inputs:  # the form's description is the page
         client.delete_flow_run_input(run_id, form_input.key)
     return len(inputs)
 
 
 def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
-    """Delete the pages, and the links to reports, among the workload's artifacts.
-
-    Their description is the digest.
-    """
-    keys = [approvals.page_key(workload), approvals.report_key(workload)]
-    key = ArtifactFilterKey(any_=keys)
+    key = ArtifactFilterKey(any_=[approvals.page_key(workload), approvals.report_key(workload)])
     dropped, offset = 0, 0
     while True:
         artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=key), limit=PAGE_SIZE, offset=offset
         )
         for artifact in artifacts:
-            if artifact.description in digests:
+            if artifact.description in digests:  # of a page, or a link to a report
                 client.delete_artifact(artifact.id)
                 dropped += 1
             else:
@@ -154,12 +145,10 @@ def apply_consequences(
     demote: bool,
 ) -> Consequences:
     """Flag versions in MLflow, demote champions if asked to, and take pages back from Prefect."""
-    for workload in sorted({one.workload for one in tainted}):
-        here = [one for one in tainted if one.workload == workload]
+    for workload in sorted({output.workload for output in tainted}):
+        here = [output for output in tainted if output.workload == workload]
         if has_mlflow(home):
-            with journal.lock_champion(
-                home.locks, workload
-            ):  # or a promotion would crown it after that
+            with journal.lock_champion(home.locks, workload):  # or a promotion would crown it later
                 consequences = _flag_versions(consequences, workload, here, erasure, demote=demote)
         if has_prefect(home):
             consequences = _retract_pages(consequences, workload, here, erasure)
@@ -182,10 +171,10 @@ def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
     """Take the alias of each champion that an earlier erasure of the subject has tainted."""
     with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
         erasures = tombstones.erasures_of(con, tombstones.subject_digest(con, subject))
-        tainted = {one: affected_outputs.recorded(con, one.certificate_id) for one in erasures}
+        tainted = [(made, affected_outputs.recorded(con, made.certificate_id)) for made in erasures]
     demoted: list[Champion] = []
-    for erasure, outputs_of in tainted.items():
-        for workload in sorted({one.workload for one in outputs_of if one.kind == "adapter"}):
+    for erasure, outputs in tainted:
+        for workload in sorted({output.workload for output in outputs if output.kind == "adapter"}):
             with journal.lock_champion(home.locks, workload):
                 before = registry.champion_version(workload)
                 if before is None or erasure.certificate_id not in before.tainted.split():
@@ -213,22 +202,23 @@ def _flag_versions(
     *,
     demote: bool,
 ) -> Consequences:
-    adapters = {one.key for one in tainted if one.kind == "adapter"}
-    scorecards = {one.key for one in tainted if one.kind == "scorecard"}
-    evidence = {one.key for one in tainted if one.kind == "evidence"}
+    adapters, scorecards, evidence = (
+        {output.key for output in tainted if output.kind == kind}
+        for kind in ("adapter", "scorecard", "evidence")
+    )
     versions = taint.flag_tainted(workload, adapters, erasure.certificate_id)
     before = registry.champion_version(workload)
     if demote and versions:
         taint.demote_champion(workload, erasure.certificate_id)
     now = registry.champion_version(workload)
-    lost = [one.number for one in taint.demoted_versions(workload, erasure.certificate_id)]
-    kept = [one.number for one in versions if before == one == now]
+    lost = [gone.number for gone in taint.demoted_versions(workload, erasure.certificate_id)]
+    kept = [version.number for version in versions if before == version == now]
     return replace(
         consequences,
-        versions=(*consequences.versions, *((workload, one.number) for one in versions)),
+        versions=(*consequences.versions, *((workload, version.number) for version in versions)),
         champions=(
             *consequences.champions,
-            *(Champion(workload, one, now.number if now else None) for one in (*lost, *kept)),
+            *(Champion(workload, number, now.number if now else None) for number in (*lost, *kept)),
         ),
         pages=consequences.pages + taint.drop_copies(workload, taint.EVIDENCE_FOLDER, evidence),
         scorecard_copies=consequences.scorecard_copies
@@ -239,7 +229,7 @@ def _flag_versions(
 def _retract_pages(
     consequences: Consequences, workload: str, tainted: list[Output], erasure: Erasure
 ) -> Consequences:
-    digests = {one.key for one in tainted if one.kind == "evidence"}
+    digests = {output.key for output in tainted if output.kind == "evidence"}
     taken = retract_evidence(workload, digests, erasure.certificate_id)
     return replace(
         consequences,

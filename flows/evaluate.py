@@ -72,11 +72,9 @@ def score(
 
 
 def cards_file(workload: Workload, snapshot: Path, adapter: Path) -> Path:
-    """Name the file that says where the scorecards of an evaluation are.
-
-    The worker that measures writes it, since their keys hold its machine and its libraries. It is
-    named by the keys that they would have in this process, so for other questions it is another.
-    """
+    """Return the path of the file with the scorecard folders of an evaluation."""
+    # The worker that measures writes it, since their keys hold its machine and its libraries. It is
+    # named by the keys that they would have in this process, so for other questions it is another.
     keys = [card.name for card in all_folders(scorecard_folders(workload, snapshot, adapter))]
     return evaluation_job_folder(adapter) / f"cards-{manifest.digest(keys)}.json"
 
@@ -91,12 +89,7 @@ def cards_in(file: Path) -> ScorecardFolders | None:
 
 
 def check_tasks(workload: Workload) -> None:
-    """Check that every task can be run on its documents, before anything is trained.
-
-    Raises:
-        EngineError: The engine is not installed.
-        GuardError: A task can't be run, or not on its documents.
-    """
+    """Check that engine and tasks can be run on their documents, before anything is trained."""
     protocol.require_installed(workload.evaluate.engine)
     if not workload.evaluate.tasks:
         return
@@ -107,14 +100,10 @@ def check_tasks(workload: Workload) -> None:
 
 
 def require_measured(workload: Workload, snapshot: Path) -> None:
-    """Refuse to train for a target or task that this snapshot doesn't measure.
-
-    Raises:
-        UnmeasuredError: The message lists what is measured.
-    """
+    """Refuse to train for a target or task that this snapshot doesn't measure."""
     kind = holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
-    mistakes = workload.gate.unmeasured(score_conditions.metric_names(workload.evaluate, kind))
-    if mistakes:
+    measured = score_conditions.metric_names(workload.evaluate, kind)
+    if mistakes := workload.gate.unmeasured(measured):
         raise UnmeasuredError(
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}: "
             f"{'; '.join(mistakes)}; name another under gate, or what the answers are under "
@@ -144,13 +133,10 @@ def unmeasured_abstention(workload: Workload, snapshot: Path) -> str | None:
 
 
 def models_to_measure(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:
-    """Return the adapters to measure by base and role; ``None`` for the base itself.
-
-    The base role is the challenger's base; a search may choose another than the champion's.
-    """
+    """Return the adapters to measure by base and role; ``None`` for the base itself."""
     measured: dict[Path, dict[str, Path | None]] = {
         base_of(workload, adapter): {BASE: None, CHALLENGER: adapter}
-    }
+    }  # a search may choose another base than the champion's
     champion = registry.champion_version(workload.workload)
     if champion and champion.adapter != adapter.name:
         crowned = settings.load().adapters / workload.workload / champion.adapter
@@ -159,15 +145,11 @@ def models_to_measure(workload: Workload, adapter: Path) -> dict[Path, dict[str,
 
 
 def base_of(workload: Workload, adapter: Path) -> Path:
-    """Find the base that an adapter was trained on: the workload's, or one that its search tries.
-
-    Raises:
-        LookupError: It is not one of them.
-    """
+    """Find the base that an adapter was trained on, among those that the workload's file names."""
     if not workload.search:
         return workload.base
     expected = AdapterManifest.read(adapter).base
-    bases = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
+    bases = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
     for candidate in bases:
         if base.content_hash(candidate) == expected:
             return candidate
@@ -178,7 +160,7 @@ def base_of(workload: Workload, adapter: Path) -> Path:
 
 
 def scorecard_folders(workload: Workload, snapshot: Path, adapter: Path) -> ScorecardFolders:
-    """Name each model's scorecard folder of each task: its key digests all that was measured."""
+    """Return each model's scorecard folder of each task, keyed by all that was measured."""
     root, judge = settings.load().scorecards / workload.workload, workload.evaluate.judge
     cards = {
         name: cards
@@ -189,11 +171,7 @@ def scorecard_folders(workload: Workload, snapshot: Path, adapter: Path) -> Scor
 
 
 def judge_key(judge: JudgeSettings) -> str | None:
-    """Read the key of the judge's endpoint from the variable that the workload's file names.
-
-    Raises:
-        JudgeError: There is no such variable where this runs.
-    """
+    """Read the key of the judge's endpoint from the variable that the workload's file names."""
     if judge.api_key_env is None:
         return None
     if key := os.environ.get(judge.api_key_env):
@@ -210,7 +188,7 @@ def all_folders(cards: ScorecardFolders) -> list[Path]:
 
 
 def evaluation_job_folder(adapter: Path) -> Path:
-    """Name the folder where the evaluation of ``adapter`` keeps its log and progress."""
+    """Return the folder with the log and progress of ``adapter``'s evaluation."""
     return settings.load().jobs / f"evaluate-{adapter.name}"
 
 

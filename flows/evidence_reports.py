@@ -15,8 +15,7 @@ from components.dataset.freeze_snapshot import folder_name
 from components.decide import decision_log
 from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder
-from components.gate.evidence_folder import Evidence, EvidenceSubject, Scores, TurnReference
-from components.gate.judgement import Judgement
+from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.gate.report import baseline_comparison, brief, production_costs
 from components.gate.report import write_report as report
@@ -41,16 +40,7 @@ def compute_costs(
     cards: ScorecardFolders,
     opponent: str,
 ) -> Costs:
-    """Compute the costs of production, challenger, opponent and base.
-
-    Args:
-        home: Where the warehouse is.
-        workload: Whose prices.
-        snapshot: The data evaluated on.
-        adapter: The challenger.
-        cards: The scorecards' folders, by role and task.
-        opponent: The opponent's name.
-    """
+    """Compute the costs of production, challenger, opponent and base."""
     names = {evaluate.CHAMPION: opponent}
     speeds = {
         names.get(role, role): ScorecardManifest.read(tasks[HOLDOUT]).speed
@@ -72,12 +62,7 @@ def compute_costs(
 
 
 def other_scorecards(cards: ScorecardFolders, *, base: bool) -> dict[str, Scorecard]:
-    """Read the holdout scorecards of models other than challenger and opponent.
-
-    Args:
-        cards: The scorecards' folders, by role and task.
-        base: Whether to include the base; it is the opponent otherwise.
-    """
+    """Read the holdout scorecards of other models than the two compared; ``base``: its, too."""
     shown_already = {evaluate.CHALLENGER, evaluate.CHAMPION, *([] if base else [evaluate.BASE])}
     return {
         role: read_scorecard(tasks[HOLDOUT])
@@ -95,7 +80,14 @@ def write_evidence(
     if policy.task in case.challenger and policy.task in case.opponent:
         scores |= evidence_folder.scores(case.challenger[policy.task], case.opponent[policy.task])
     figures = report.write(
-        case, folder, this=_turn_record(case.subject, case.judgement, scores, now)
+        case,
+        folder,
+        this=_past(
+            f"{now:%m-%d}",
+            case.subject.holdout_version,
+            case.judgement.outcome,
+            scores.get(case.judgement.metric, {}),
+        ),
     )
     text = brief.write(case, figures, folder / report.PICTURES["differences"])
     return evidence_folder.finish(
@@ -113,54 +105,34 @@ def write_evidence(
     )
 
 
-def _turn_record(
-    subject: EvidenceSubject, judgement: Judgement, scores: Scores, made: datetime
-) -> Past:
-    scored = scores.get(judgement.metric, {})
-    return Past(
-        day=made.strftime("%m-%d"),
-        holdout_version=subject.holdout_version,
-        outcome=judgement.outcome,
-        challenger=scored.get("challenger"),
-        low=scored.get("low"),
-        high=scored.get("high"),
-        opponent=scored.get("opponent"),
-    )
+def _past(day: str, holdout_version: str, outcome: str, scored: Mapping[str, float | None]) -> Past:
+    figures = (scored.get(name) for name in ("challenger", "low", "high", "opponent"))
+    return Past(day, holdout_version, outcome, *figures)
 
 
 def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
     """List the results of earlier turns on a metric, oldest first, from their evidence."""
     folders = (home.evidence / workload).glob("*")
-    records = [EvidenceManifest.read(one) for one in folders if manifest.is_finished(one)]
-    return [_read_past(one, metric) for one in sorted(records, key=lambda record: record.age)]
-
-
-def _read_past(record: EvidenceManifest, metric: str) -> Past:
-    scored = record.scores.get(metric, {})
-    return Past(
-        day=record.created_at[5:10],
-        holdout_version=record.subject.holdout_version,
-        outcome=record.judgement.outcome,
-        challenger=scored.get("challenger"),
-        low=scored.get("low"),
-        high=scored.get("high"),
-        opponent=scored.get("opponent"),
-    )
+    records = [EvidenceManifest.read(path) for path in folders if manifest.is_finished(path)]
+    return [
+        _past(
+            record.created_at[5:10],
+            record.subject.holdout_version,
+            record.judgement.outcome,
+            record.scores.get(metric, {}),
+        )
+        for record in sorted(records, key=lambda record: record.age)
+    ]
 
 
 def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
-    """Find the newest evidence with a report, or the one with this digest prefix.
-
-    Raises:
-        LookupError: There is no match, or more than one.
-    """
+    """Find the newest evidence with a report, or the only one with this digest prefix."""
     root, begins = home.evidence / workload, digest or ""
-    reported = [one for one in root.glob("*") if (one / report.REPORT).is_file()]
-    matching = [
-        one for one in reported if one.name.startswith(begins) and manifest.is_finished(one)
-    ]
+    finished = [path for path in root.glob("*") if manifest.is_finished(path)]
+    reported = [path for path in finished if (path / report.REPORT).is_file()]
+    matching = [path for path in reported if path.name.startswith(begins)]
     if not matching or (digest and len(matching) > 1):
-        names = ", ".join(sorted(one.name for one in matching)) or "none"
+        names = ", ".join(sorted(path.name for path in matching)) or "none"
         raise LookupError(
             f"looking up evidence {begins} of {workload}: expected one with a report, found "
             f"{names} in {root}; `flywheel turn` makes it"
@@ -185,9 +157,8 @@ def _evidence_cache_key(_: TaskRunContext, parameters: dict[str, Evidence]) -> s
 def publish_evidence(evidence: Evidence) -> str:
     """Add the evidence to its adapter's MLflow run, and link it from Prefect; return the link.
 
-    The run is tagged with the current head of the decision chain, holdout use included.
-
-    Approvers see the brief in the form; if the gate did not pass, it is kept here.
+    The run is tagged with the current head of the decision chain, holdout use included. Approvers
+    see the brief in the form; if the gate did not pass, it is kept here.
     """
     workload = evidence.subject.workload
     run_id = tracking.find_run(workload, evidence.subject.adapter)

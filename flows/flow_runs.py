@@ -16,12 +16,20 @@ from flows import workload_file
 POLL_SECONDS = 1.0
 
 
-def run_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
-    """Run a deployment as a child of the calling flow run and wait for its end."""
-    ended = run_deployment(
-        deployment, parameters=dict(parameters), poll_interval=1, idempotency_key=_start_key()
+def run_child(
+    deployment: str, parameters: Mapping[str, str], *, timeout: float | None = None
+) -> FlowRun:
+    """Run a deployment as a child of the calling flow run; wait ``timeout`` s, or for its end."""
+    run = run_deployment(
+        deployment,
+        parameters=dict(parameters),
+        timeout=timeout,
+        poll_interval=1,
+        # Prefect's client retries when the server dies before answering. Without a key that would
+        # start a second run.
+        idempotency_key=str(uuid4()),
     )
-    return cast("FlowRun", ended)  # it is a coroutine only where the caller is one
+    return cast("FlowRun", run)  # it is a coroutine only where the caller is one
 
 
 def run_children(
@@ -30,13 +38,9 @@ def run_children(
     """Run a deployment for each set of parameters, in parallel if there are workers.
 
     Only one run at a time waits for a worker; the next starts once it is taken. A pool takes the
-    longest-waiting run first, so another workload's run waits for one of these, not for all.
-    A run whose worker died is retried once. All are children of the calling flow run.
-
-    Args:
-        deployment: Its name.
-        parameters: Of each run.
-        meanwhile: Called each second until the last has ended.
+    longest-waiting run first, so another workload's run waits for one of these, not for all. A run
+    whose worker died is retried once. All are children of the calling flow run. ``meanwhile`` is
+    called each second until the last has ended.
     """
     runs: dict[int, FlowRun] = {}
     left, again = list(range(len(parameters))), set[int]()
@@ -49,26 +53,11 @@ def run_children(
         is_waiting = any(run.state_type == StateType.SCHEDULED for run in runs.values())
         if left and not is_waiting:
             number = left.pop(0)
-            runs[number] = _start_child(deployment, parameters[number])
+            runs[number] = run_child(deployment, parameters[number], timeout=0)
         meanwhile()
         if not left and all(run.state and run.state.is_final() for run in runs.values()):
             return [runs[number] for number in range(len(parameters))]
         time.sleep(POLL_SECONDS)
-
-
-def _start_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
-    started = run_deployment(
-        deployment, parameters=dict(parameters), timeout=0, idempotency_key=_start_key()
-    )
-    return cast("FlowRun", started)
-
-
-def _start_key() -> str:
-    """Return a key for one start: Prefect's client retries when the server dies before answering.
-
-    Without a key the retry would start a second run.
-    """
-    return str(uuid4())
 
 
 def run_name() -> str:

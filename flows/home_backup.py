@@ -29,10 +29,8 @@ def back_up(
     """Write all that the home holds into one archive.
 
     The spool comes before the warehouse, which empties it, and the databases before the folders
-    that they name: what an archive speaks of is in it.
-
-    Raises:
-        BackupError: There is no home, or the archive would lie in it.
+    that they name, so that the archive holds all that it refers to. ``BackupError``: there is no
+    home, or the archive would lie in it.
     """
     if not home.home.is_dir():
         raise BackupError(f"backing up {home.home}: there is no such folder")
@@ -65,16 +63,9 @@ def restore(
 ) -> Record:
     """Put an archive where its home was; it appears whole or not at all.
 
-    Args:
-        home: Where it was.
-        source: The archive.
-        sha256: Its digest, as ``flywheel backup`` printed it; ``None`` takes it from whomever.
-        advance: Called with the name of each file.
-        most_bytes: Limit on the unpacked size; the free disk space if ``None``.
-
-    Raises:
-        BackupError: Something is there already, it was of another place, it is damaged, it has
-            another digest, or it holds what no backup holds.
+    ``sha256`` is the digest that ``flywheel backup`` printed; ``None`` accepts any. ``most_bytes``
+    limits the unpacked size; ``None``: the free disk space. ``BackupError``: the home is not empty,
+    or the archive is another home's, damaged, of another digest, or holds what no backup holds.
     """
     if any(_names(home.home, {LOGINS})):
         raise BackupError(

@@ -11,16 +11,11 @@ MOST_BYTES = 2**20  # a workload's file has some kilobytes; what is larger is an
 
 
 class WorkloadFileError(LookupError):
-    """No file, or more than one, is a workload's in this home, or it is another than was named."""
+    """A workload has no file in this home, or more than one, or another than the named one."""
 
 
 def read_text(file: Path) -> str:
-    """Read a workload's file.
-
-    Raises:
-        OSError: It can't be read, is not a regular file, or is larger than 1 MiB.
-        UnicodeDecodeError: It is not text.
-    """
+    """Read a workload's file; ``OSError`` unless it is a regular file of at most 1 MiB."""
     if file.exists() and not file.is_file():  # a pipe would never end
         raise OSError(errno.EINVAL, "it is not a regular file")
     with file.open("rb") as opened:
@@ -31,11 +26,7 @@ def read_text(file: Path) -> str:
 
 
 def find(home: Settings, workload: str) -> Path | None:
-    """Find a workload's file; ``None`` if this home has none.
-
-    Raises:
-        WorkloadFileError: Two files in ``workloads/`` are of the same workload.
-    """
+    """Find a workload's file; ``None`` if it has none, ``WorkloadFileError`` if it has two."""
     files = sorted(home.workloads.glob("*.yaml"))
     scheduled = [file for file in files if _workload_of(file) == workload]
     if len(scheduled) > 1:
@@ -50,11 +41,7 @@ def find(home: Settings, workload: str) -> Path | None:
 
 
 def require(home: Settings, workload: str) -> Path:
-    """Find a workload's file.
-
-    Raises:
-        WorkloadFileError: This home has none, or two.
-    """
+    """Find a workload's file; ``WorkloadFileError`` if this home has none, or two."""
     file = find(home, workload)
     if file is None:
         raise WorkloadFileError(
@@ -71,11 +58,7 @@ def known(home: Settings) -> set[Path]:
 
 
 def adopt(home: Settings, workload: str, file: Path) -> None:
-    """Make a file the workload's, as somebody at the home says; a scheduled one stays what it is.
-
-    Raises:
-        WorkloadFileError: Another file is scheduled, or a server could have written it.
-    """
+    """Make a file the workload's; ``WorkloadFileError`` if another is scheduled."""
     require_unserved(home, file)
     known = find(home, workload)
     if known == file.resolve():
@@ -92,11 +75,7 @@ def adopt(home: Settings, workload: str, file: Path) -> None:
 
 
 def require_unserved(home: Settings, file: Path) -> None:
-    """Refuse a file that whoever has a server's login could have written; it is not even read.
-
-    Raises:
-        WorkloadFileError: A server of this home keeps it.
-    """
+    """Refuse, unread, a file that whoever has a server's login could have written."""
     for folder in (home.mlflow_home, home.prefect_home):
         if file.resolve().is_relative_to(folder.resolve()):
             raise WorkloadFileError(
@@ -106,11 +85,7 @@ def require_unserved(home: Settings, file: Path) -> None:
 
 
 def enter(home: Settings, workload: str, file: Path) -> None:
-    """Let a turn run on a file: the workload's own, or the first of a workload without evidence.
-
-    Raises:
-        WorkloadFileError: It is not the workload's.
-    """
+    """Let a turn run on a file: the workload's own, or the first of a workload without evidence."""
     known = find(home, workload)
     if known is None and not any((home.evidence / workload).glob("*")):
         adopt(home, workload, file)
@@ -131,9 +106,8 @@ def _link(home: Settings, workload: str) -> Path:
 
 
 def _workload_of(file: Path) -> str:
-    """Read whose file it is; one that can't be read is of the workload that it is named after."""
     try:
         content = yaml.safe_load(read_text(file))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return file.stem
+        return file.stem  # one that can't be read is of the workload that it is named after
     return str(content.get("workload", file.stem)) if isinstance(content, dict) else file.stem

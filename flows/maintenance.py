@@ -1,9 +1,9 @@
 """Maintenance: end what nothing runs or answers any more, finish what was interrupted, verify.
 
-Three components end flow runs, each where only it can know. The supervisor crashes the runs
-of its own workers whose process is gone (``flows.stack.health``). Prefect's automation on missing
+Three components end flow runs, each where only it can know. The supervisor crashes the runs of its
+own workers whose process is gone (``flows.stack.health``). Prefect's automation on missing
 heartbeats crashes those of a machine that is gone. This flow ends the rest: runs that never sent a
-heartbeat, runs that went silent during an outage of the server, runs that take too long, and
+heartbeat, runs that were silent during an outage of the server, runs that take too long, and
 approvals that can no longer be answered.
 """
 
@@ -35,8 +35,8 @@ from flows import (
     prefect_api,
     releases,
     settings,
+    workload_file,
 )
-from flows import workload_file as configs
 from flows.automations import BEAT, SILENCE
 from flows.home_workloads import WorkloadFileError
 from flows.prefect_api import Run
@@ -51,14 +51,13 @@ NEWER = "newer evidence"
 
 @dataclass(frozen=True, slots=True)
 class Lapse:
-    """A promotion that can no longer be answered, and why; ``rules`` are the current ones."""
+    """A promotion that can no longer be answered, and why."""
 
     flow_run_id: UUID
     workload: str
     evidence: str
     reason: Lapsed
     message: str
-    rules: ApprovalRules
 
 
 @flow
@@ -119,9 +118,8 @@ def superseded() -> list[Lapse]:
     lapses = [lapse for runs in waiting.values() for lapse in older(runs)]
     with get_client(sync_client=True) as client:
         for lapse in lapses:
-            client.set_flow_run_state(
-                lapse.flow_run_id, Cancelled(message=lapse.message), force=True
-            )
+            state = Cancelled(message=lapse.message)
+            client.set_flow_run_state(lapse.flow_run_id, state, force=True)
     return lapses
 
 
@@ -139,10 +137,9 @@ def record_lapsed(lapses: Sequence[Lapse]) -> int:
     with warehouse.connect(settings.load().warehouse) as con:
         noted = {link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"}
         # What was just cancelled is found among what has ended, too.
-        fresh = {
-            lapse.flow_run_id: lapse for lapse in lapses if str(lapse.flow_run_id) not in noted
-        }
-        return sum(_record(con, lapse, now=now) for lapse in fresh.values())
+        by_run = {str(lapse.flow_run_id): lapse for lapse in lapses}
+        fresh = [lapse for run, lapse in by_run.items() if run not in noted]
+        return sum(_record(con, lapse, now=now) for lapse in fresh)
 
 
 @task
@@ -166,10 +163,7 @@ def resume_decided() -> int:
 
 @task
 def verify_champions() -> list[str]:
-    """Compare each workload's champion with the chain; return what differs.
-
-    Where nothing does, a champion of an older home is signed, and ``previous`` is put in its place.
-    """
+    """Compare each workload's champion with the chain; return what differs."""
     home = settings.load()
     if not erase_servers.has_mlflow(home):
         return []
@@ -183,6 +177,7 @@ def verify_champions() -> list[str]:
             if not is_ours:  # whoever changes the champion does the same
                 continue
             champions.write_approved_versions(home, workload)
+            # An older home's champion, or one with an older release's code.
             signed = releases.sign_older(home, workload)
             if status.unsigned:
                 names = ", ".join(status.unsigned)
@@ -236,7 +231,7 @@ def has_beaten(client: SyncPrefectClient, run: Run, since: datetime) -> bool:
 
 def _record(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
     run = str(lapse.flow_run_id)
-    decided = decision_log.decision_on(con, lapse.evidence, lapse.rules)
+    decided = decision_log.decision_on(con, lapse.evidence, _rules(lapse.workload))
     if decided and decided.flow_run_id == run:
         return False
     event = LogEvent(
@@ -265,19 +260,20 @@ def _of_ended(run: Run) -> Lapse | None:
 
 def _lapse(run: Run, reason: Lapsed, message: str) -> Lapse:
     workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
-    return Lapse(run.id, workload, evidence, reason, message, _rules(workload))
+    return Lapse(run.id, workload, evidence, reason, message)
 
 
 def _rules(workload: str) -> ApprovalRules:
-    """Read a workload's rules for deciding; its file may be gone since, or wrong."""
     try:
         file = home_workloads.require(settings.load(), workload)
-        return configs.read_workload(file).approve.rules()
-    except (configs.WorkloadError, WorkloadFileError):
-        return OPEN
+        return workload_file.read_workload(file).approve.rules()
+    except (workload_file.WorkloadError, WorkloadFileError):
+        return OPEN  # its file is missing by now, or has mistakes
 
 
 LONG = 7.0
+# Each flow's limit, as a multiple of ``FLYWHEEL_FLOW_HOURS``: a turn waits for its trainings and
+# evaluations. A run that is suspended until somebody approves does not compute.
 SHARES: Mapping[str, float] = {
     "collect": 1.0,
     "consider": 1.0,
@@ -290,18 +286,10 @@ SHARES: Mapping[str, float] = {
     "train": LONG,
     "turn": LONG,
 }
-"""Each flow's limit, as a multiple of ``FLYWHEEL_FLOW_HOURS``: a turn waits for its trainings and
-evaluations. A run that is suspended until somebody approves does not compute."""
 
 
 def cancel_late(client: SyncPrefectClient, hours: float, *, now: datetime) -> list[Run]:
-    """Cancel the runs that have been running for longer than their flow may, and return them.
-
-    Args:
-        client: Of the Prefect server.
-        hours: The limit of a flow that neither trains nor waits for that.
-        now: The time (UTC).
-    """
+    """Cancel the runs that have computed for longer than their flow may, and return them."""
     late: list[Run] = []
     for name, share in SHARES.items():
         limit = timedelta(hours=hours * share)

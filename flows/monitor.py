@@ -23,7 +23,6 @@ from components.store import manifest, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
 from flows import approvals, champions, prefect_api, settings, workload_file
-from flows import workload_file as configs
 from flows.flow_runs import run_name
 from flows.rollback_rules import Order
 from flows.settings import Settings
@@ -68,11 +67,8 @@ def weigh_signs(workload: Workload, config: str, now: datetime) -> tuple[TurnSta
     under_way = bool(prefect_api.turns_under_way(Path(config)))
     with warehouse.connect(settings.load().warehouse) as con:
         signs = find_signs(con, workload.workload, champion, trigger, now)
-        earlier = [
-            one.looked_at
-            for one in turn_starts.read_starts(con, workload.workload, None)
-            if one.started
-        ]
+        starts = turn_starts.read_starts(con, workload.workload, None)
+    earlier = [start.looked_at for start in starts if start.started]
     choice = turn_starts.decide_start(signs, earlier, trigger, under_way=under_way, now=now)
     start = TurnStart(
         start_id=str(flow_run.id),
@@ -123,11 +119,9 @@ def request_turn(config: str, start: TurnStart) -> None:
     )
 
 
-REGRESSED = "flywheel.champion.regressed"
-"""The event that proposes a rollback; its recipient decides."""
+REGRESSED = "flywheel.champion.regressed"  # the event that proposes a rollback
 
-REGRESSION_POLICY = "on_regression of the workload's file"
-"""Who ordered a rollback that the workload's file orders."""
+REGRESSION_POLICY = "on_regression of the workload's file"  # who ordered its rollback
 
 
 @flow
@@ -138,7 +132,7 @@ def monitor(span_days: int = 30) -> str:
     home.monitor.mkdir(parents=True, exist_ok=True)
     for file in sorted(home.workloads.glob("*.yaml")):
         try:
-            workload = configs.read_workload(file.resolve())
+            workload = workload_file.read_workload(file.resolve())
         except WorkloadError as error:
             broken.append(str(error))
             continue
@@ -149,8 +143,8 @@ def monitor(span_days: int = 30) -> str:
     manifest.write_atomically(
         home.monitor / "metrics.prom", status_page.prometheus_text(statuses).decode()
     )
-    for one in broken:
-        get_run_logger().error(one)
+    for mistakes in broken:
+        get_run_logger().error(mistakes)
     return f"{len(statuses)} workloads, {len(broken)} files with mistakes; pages in {home.monitor}"
 
 
@@ -168,8 +162,8 @@ def measure_status(
         signs = find_signs(con, workload.workload, champion, trigger, now)
         last = turn_starts.read_starts(con, workload.workload, 1)
     prices = {
-        one.model_name: workload_status.price(one, workload.cost)
-        for one in workload_status.by_model(days)
+        usage.model_name: workload_status.price(usage, workload.cost)
+        for usage in workload_status.by_model(days)
     }
     return WorkloadStatus(
         workload=workload.workload,
@@ -225,13 +219,11 @@ def publish_status(status: WorkloadStatus) -> None:
 
 @task
 def answer_regression(workload: Workload, status: WorkloadStatus, champion: Version | None) -> None:
-    """Report once per champion that it is liked less than its predecessor; roll back if configured.
-
-    The last reported version is kept next to the pages.
-    """
+    """Report once per champion that it is liked less than its predecessor; roll back if set."""
     reasons = [one.text for one in status.findings if one.kind == "votes" and one.is_reached]
-    marker = settings.load().monitor / f"{status.workload}.regressed"
-    if not reasons or champion is None or last_reported(marker) == champion.number:
+    marker = settings.load().monitor / f"{status.workload}.regressed"  # the last reported version
+    reported = marker.read_text() if marker.exists() else None
+    if not reasons or champion is None or reported == champion.number:
         return
     emit_event(
         REGRESSED,
@@ -256,11 +248,6 @@ def _roll_back(workload: Workload, reason: str) -> None:
         return
     order = Order(workload.workload, None, REGRESSION_POLICY, reason, is_policy=True)
     champions.roll_back(settings.load(), order)
-
-
-def last_reported(path: Path) -> str | None:
-    """Read the version last reported."""
-    return path.read_text() if path.exists() else None
 
 
 def status_key(workload: str) -> str:

@@ -68,10 +68,7 @@ class Run:
 
 
 def find(flow: str | None, *tags: str, states: Sequence[str]) -> list[Run]:
-    """Find all runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``.
-
-    The newest comes first.
-    """
+    """Find all runs of a flow, or of any, with all ``tags`` and one of ``states``, newest first."""
     flow_runs: dict[str, Json] = {"state": {"type": {"any_": [*states]}}}
     if tags:
         flow_runs["tags"] = {"all_": [*tags]}
@@ -90,14 +87,7 @@ def read(run_id: UUID) -> Run:
 def start(
     deployment: str, parameters: Mapping[str, Any], tags: Sequence[str], key: str | None = None
 ) -> Run:
-    """Start a run without a parent, and return at once.
-
-    Args:
-        deployment: Its name, as ``flow/name``.
-        parameters: Those of the run.
-        tags: Its tags.
-        key: Idempotency key: a second start under it returns the first run.
-    """
+    """Start a run without a parent; a second start under the same ``key`` returns the first run."""
     target = server().get(f"/deployments/name/{deployment}")
     request = {
         "parameters": dict(parameters),
@@ -110,11 +100,8 @@ def start(
 
 
 def turns_under_way(config: Path) -> list[Run]:
-    """Find the turns of a workload's file that are pending or running.
-
-    Scheduled turns have no tag, so they are matched by their file.
-    """
-    file = config.resolve()
+    """Find the turns of a workload's file that are pending or running."""
+    file = config.resolve()  # scheduled turns have no tag, so they are matched by their file
     return [
         run
         for run in find("turn", states=["PENDING", "RUNNING"])

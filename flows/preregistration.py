@@ -26,10 +26,7 @@ from flows import settings
 
 @dataclass(frozen=True, slots=True)
 class HoldoutUseTerms:
-    """A permitted holdout use: its number, the alpha left for it, and its terms.
-
-    ``earlier`` are the previous uses for the same challenger and policy.
-    """
+    """A permitted holdout use; ``earlier`` are those of the same challenger and policy."""
 
     look: HoldoutUse
     left: float
@@ -40,7 +37,7 @@ class HoldoutUseTerms:
 def digest_holdout(workload: str, version: str, snapshot: Path) -> Holdout:
     """Digest the requests of a snapshot's holdout."""
     messages = pq.read_table(snapshot / HOLDOUT_FILE, columns=["messages"])["messages"].to_pylist()
-    return Holdout(workload, version, ledger.holdout_rows(str(one) for one in messages))
+    return Holdout(workload, version, ledger.holdout_rows(map(str, messages)))
 
 
 def seal_policy(policy: Policy, held: Holdout) -> None:
@@ -59,15 +56,7 @@ def seal_rules(workload: str, rules: ApprovalRules) -> None:
 def record_use(
     policy: Policy, held: Holdout, challenger: Scorecard, opponent: Scorecard, adapter: str
 ) -> HoldoutUseTerms:
-    """Record a holdout use and its alpha before it is made; idempotent.
-
-    Args:
-        policy: The workload's current one.
-        held: The holdout.
-        challenger: Its scorecard of the target's task.
-        opponent: The opponent's.
-        adapter: The challenger's.
-    """
+    """Record a holdout use and its alpha before it is made; idempotent."""
     home, now = settings.load(), datetime.now(UTC)
     body = policy.model_dump(mode="json")
     look = HoldoutUse(
@@ -88,7 +77,7 @@ def record_use(
     with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
         book = ledger.read_holdout_log(con)
         if (same := book.find(look)) is not None:
-            (under,) = (one for one in book.seals if one.decision == same.seal)
+            (under,) = (seal for seal in book.seals if seal.decision == same.seal)
             return _use_terms(book.before(same), under, same, held, body)
         under = _find_or_seal(con, book, policy, held, now=now)
         look = allot_use(book, under, policy, held, look)
@@ -105,8 +94,8 @@ def allot_use(
     """Number a use, and allot it a share of the alpha that earlier uses left; pure."""
     before = book.counting(under, held, look.requests)
     spent = [
-        significance.allowance(under.alpha, one.number) if one.alpha is None else one.alpha
-        for one in before
+        significance.allowance(under.alpha, use.number) if use.alpha is None else use.alpha
+        for use in before
     ]
     left = significance.alpha_left(min(under.alpha, policy.alpha), spent)
     number = 1 + len(before)
@@ -127,7 +116,6 @@ def record_judgement(taken: HoldoutUseTerms, judgement: Judgement) -> Judgement:
 def _find_or_seal(
     con: Connection, book: HoldoutLog, policy: Policy, held: Holdout, *, now: datetime
 ) -> SealedPolicy:
-    """Find the seal that holds for a holdout, or seal the policy."""
     if (seal := book.sealed(held)) is not None:
         return seal
     body = policy.model_dump(mode="json")
@@ -172,9 +160,9 @@ def _use_terms(
     before = book.counting(under, held, look.requests)
     changes = policies.changes(ledger.parse_policy(under.policy), policy)
     used = [
-        one.looked_at
-        for one in (*before, look)
-        if one.policy_digest == look.policy_digest and (one.decision or 0) > 0
+        use.looked_at
+        for use in (*before, look)
+        if use.policy_digest == look.policy_digest and (use.decision or 0) > 0
     ]
     left = look.alpha_left or 0.0
     terms = Terms(
@@ -185,17 +173,17 @@ def _use_terms(
         alpha=under.alpha,
         looks=len(before),
         left=left,
-        others=tuple(sorted({one.workload_id for one in before} - {held.workload})),
+        others=tuple(sorted({use.workload_id for use in before} - {held.workload})),
         changes=changes,
         changed_at=_timestamp(min(used)) if changes and used else "",
     )
     same = (look.workload_id, look.adapter, look.task, look.policy_digest)
     earlier = tuple(
-        one
-        for one in before
-        if (one.workload_id, one.adapter, one.task, one.policy_digest) == same
-        and (one.decision or 0) > 0
-        and one.alpha is not None
+        use
+        for use in before
+        if (use.workload_id, use.adapter, use.task, use.policy_digest) == same
+        and (use.decision or 0) > 0
+        and use.alpha is not None
     )
     return HoldoutUseTerms(look, left, terms, earlier)
 

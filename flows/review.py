@@ -22,11 +22,9 @@ from flows import snapshots, sources
 from flows.settings import Settings
 from flows.workload_file import Workload
 
-Answered: TypeAlias = "dict[str, Json] | Literal['skip', 'quit']"
-"""A feedback record, or what was done instead."""
+Answered: TypeAlias = "dict[str, Json] | Literal['skip', 'quit']"  # the record of feedback, if any
 
-Ask = Callable[[int, ReviewQuestion], Answered]
-"""Shows a question, with its number, and returns the person's answer."""
+Ask = Callable[[int, ReviewQuestion], Answered]  # shows a numbered question
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +65,13 @@ def ask_questions(
                 answered += 1
     finally:
         writer.seal()
-        loaded = _load_spool(home, now=now())
-    return Session(shown, answered, loaded)
+        loaded = sources.load_spool(home.warehouse, home.spool, now=now())
+    return Session(shown, answered, sum(segment.new for segment in loaded))
 
 
 def export_questions(path: Path, questions: Iterable[ReviewQuestion], *, now: datetime) -> int:
     """Write questions for a labelling tool, a JSON object a line; return how many."""
-    lines = [label_files.question_line(one, now=now) + "\n" for one in questions]
+    lines = [label_files.question_line(question, now=now) + "\n" for question in questions]
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(path, "".join(lines))
     return len(lines)
@@ -90,10 +88,11 @@ def import_answers(
         labels = list(label_files.read_labels(con, file, workload, reviewer=reviewer))
         digest = manifest.digest([manifest.file_digest(path), reviewer, workload])
         origin = RecordOrigin(str(path), digest, feedback.NAME, Defaults("", ""), now)
-        loaded = load_file.load_records(
-            con, origin, [_taken(one) for one in labels if _is_said(one)]
-        )
-    return loaded, sum(not _is_said(one) for one in labels)
+        answered = [
+            label for label in labels if label.record is not None or label.objection is not None
+        ]
+        loaded = load_file.load_records(con, origin, [*map(_record_of_label, answered)])
+    return loaded, len(labels) - len(answered)
 
 
 def feedback_target(about: Reviewable) -> dict[str, Json]:
@@ -113,30 +112,14 @@ def vote(
 
 
 def correction(about: Reviewable, text: str, *, reviewer: str, at: datetime) -> dict[str, Json]:
-    """Write a person's correction of an interaction.
-
-    Raises:
-        ValueError: The text is no answer.
-    """
+    """Write a person's correction of an interaction; ``ValueError`` unless it is an answer."""
     return label_files.correction_feedback(
         feedback_target(about), label_files.read_message(text), reviewer=reviewer, at=at
     )
 
 
-def _is_said(labelled: Labelled) -> bool:
-    return labelled.record is not None or labelled.objection is not None
-
-
-def _taken(labelled: Labelled) -> ParsedRecord | Unreadable:
-    if labelled.record is None:
-        return Unreadable(
-            labelled.number, labelled.content.rstrip(b"\r\n"), str(labelled.objection)
-        )
-    row = SourceRow(
-        labelled.number, json.dumps(labelled.record, ensure_ascii=False), labelled.record
-    )
-    return ParsedRecord(row, "feedback", labelled.record)
-
-
-def _load_spool(home: Settings, *, now: datetime) -> int:
-    return sum(one.new for one in sources.load_spool(home.warehouse, home.spool, now=now))
+def _record_of_label(label: Labelled) -> ParsedRecord | Unreadable:
+    if label.record is None:
+        return Unreadable(label.number, label.content.rstrip(b"\r\n"), str(label.objection))
+    row = SourceRow(label.number, json.dumps(label.record, ensure_ascii=False), label.record)
+    return ParsedRecord(row, "feedback", label.record)

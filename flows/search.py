@@ -22,7 +22,6 @@ from components.store import manifest
 from components.store.manifest import SearchManifest
 from components.train.recipe import Recipe
 from components.train.search import run, schedule
-from components.train.search import schedule as measures
 from components.train.search.candidates import SearchCandidate
 from components.train.search.run import SearchResult, TrialOrder, TrialOutcome
 from components.train.search.schedule import (
@@ -61,16 +60,13 @@ class SearchRun:
 def best_adapter(config: str, workload: Workload, snapshot: Path) -> tuple[Path, bool]:
     """Return the best candidate's adapter, and whether an earlier run had found it.
 
-    Raises:
-        SearchError: All candidates failed.
-        BudgetError: The budget is too small for a step of each.
+    ``SearchError``: all candidates failed. ``BudgetError``: not enough for a step of each.
     """
     here = search_folder(workload, snapshot)
     reused = manifest.is_finished(here)
     if not reused:
-        search = SearchRun(
-            config, workload, snapshot, here, open_search_run(workload, snapshot, here)
-        )
+        run_id = open_search_run(workload, snapshot, here)
+        search = SearchRun(config, workload, snapshot, here, run_id)
         planned = plan_or_read(search)
         conclude_search(search, planned, run.run_search(planned, partial(run_orders, search)))
     adapters = settings.load().adapters / workload.workload
@@ -81,11 +77,11 @@ def search_folder(workload: Workload, snapshot: Path) -> Path:
     """Return a search's folder, keyed by its candidates as each would be trained alone."""
     assert workload.search is not None
     alone = [
-        workload.model_copy(update={"base": one.base, "train": one.recipe})
-        for one in workload.candidates()
+        workload.model_copy(update={"base": candidate.base, "train": candidate.recipe})
+        for candidate in workload.candidates()
     ]
     inputs = {
-        "candidates": [train.key_of_adapter(one, snapshot) for one in alone],
+        "candidates": [train.key_of_adapter(candidate, snapshot) for candidate in alone],
         "search": workload.search.model_dump(mode="json", exclude={"over"}),
     }
     return settings.load().jobs / f"search-{manifest.digest(inputs)}"
@@ -105,11 +101,7 @@ def open_search_run(workload: Workload, snapshot: Path, here: Path) -> str:
 
 
 def plan_or_read(search: SearchRun) -> SearchPlan:
-    """Plan the search, or read the plan of an earlier run.
-
-    Raises:
-        SearchMetricError: The candidates can't be compared on the existing validation rows.
-    """
+    """Plan the search, or read the plan of an earlier run."""
     path = search.folder / PLAN
     if not path.exists():
         settings_, candidates = search.workload.search, search.workload.candidates()
@@ -119,8 +111,8 @@ def plan_or_read(search: SearchRun) -> SearchPlan:
         is_timed = settings_.budget.minutes is not None
         paces, spent = measure_paces(search, candidates, by) if is_timed else ({}, 0.0)
         courses = [
-            CandidateCourse(one, tokens, paces.get(one.base))
-            for one, tokens in zip(candidates, lengths, strict=True)
+            CandidateCourse(candidate, tokens, paces.get(candidate.base))
+            for candidate, tokens in zip(candidates, lengths, strict=True)
         ]
         key_of = partial(candidate_key, search)
         made = schedule.make_search_plan(courses, settings_, key_of, measure=by, spent=spent)
@@ -131,14 +123,13 @@ def plan_or_read(search: SearchRun) -> SearchPlan:
 def choose_measure(workload: Workload, snapshot: Path) -> SearchMetric:
     """Choose the metric that compares candidates: the gate's target if enough rows measure it.
 
-    Raises:
-        SearchMetricError: The candidates can't be compared on the existing validation rows.
+    ``SearchMetricError``: the candidates can't be compared on the existing validation rows.
     """
     assert workload.search is not None
     policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
     target = metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
     rows = holdouts.count_measured(snapshot, kind, policy.metric, VALIDATION) if target else 0
-    return measures.choose_metric(
+    return schedule.choose_metric(
         policy.metric if target else None,
         rows,
         workload.search.over,
@@ -156,7 +147,7 @@ def count_tokens(search: SearchRun, candidates: Sequence[SearchCandidate]) -> li
     """Count each candidate's tokens by step, in a process of its own, since it loads torch."""
     spec = LengthsSpec(
         snapshot=search.snapshot,
-        candidates=tuple(CountedCandidate(base=one.base, recipe=one.recipe) for one in candidates),
+        candidates=tuple(CountedCandidate(base=c.base, recipe=c.recipe) for c in candidates),
         counted=search.folder / COUNTED,
     )
     runner.run_job(spec, search.folder, train.reporter())
@@ -167,14 +158,14 @@ def measure_paces(
     search: SearchRun, candidates: Sequence[SearchCandidate], by: SearchMetric
 ) -> tuple[dict[Path, TrainingPace], float]:
     """Measure each base's pace on the first steps of a candidate, and the seconds that it took."""
-    first = {one.base: one for one in reversed(candidates)}
+    first = {candidate.base: candidate for candidate in reversed(candidates)}
     orders = [
         TrialOrder(
             entry=PlannedTrial(
-                key=manifest.digest(["pace", candidate_key(search, one.base, one.recipe)]),
-                name=f"pace of {one.base.name}",
-                base=one.base,
-                recipe=one.recipe,
+                key=manifest.digest(["pace", candidate_key(search, base, candidate.recipe)]),
+                name=f"pace of {base.name}",
+                base=base,
+                recipe=candidate.recipe,
                 stops=(PACE_STEPS,),
                 costs=(0.0,),
             ),
@@ -182,28 +173,26 @@ def measure_paces(
             at_step=PACE_STEPS,
             metric=by.metric,
         )
-        for one in first.values()
+        for base, candidate in first.items()
     ]
     outcomes = run_orders(search, orders)
-    for one in outcomes:
-        shutil.rmtree(search.adapters / one.key, ignore_errors=True)
-        tracking.prune_candidate(
-            search.workload.workload, one.key, "only to measure a pace", "FINISHED"
-        )
-        if not one.stepping:  # what fails later, such as scoring it, says nothing of the pace
-            raise run.SearchError(f"measuring a base's pace: {one.trouble or 'it did no step'}")
-    paces = {
-        order.entry.base: TrainingPace(one.seconds - one.stepping, one.tokens / one.stepping)
-        for order, one in zip(orders, outcomes, strict=True)
-    }
-    return paces, sum(one.seconds for one in outcomes)
+    paces: dict[Path, TrainingPace] = {}
+    name, reason = search.workload.workload, "only to measure a pace"
+    for order, done in zip(orders, outcomes, strict=True):
+        shutil.rmtree(search.adapters / done.key, ignore_errors=True)
+        tracking.prune_candidate(name, done.key, reason, "FINISHED")
+        if not done.stepping:  # what fails later, such as scoring it, says nothing of the pace
+            raise run.SearchError(f"measuring a base's pace: {done.trouble or 'it did no step'}")
+        pace = TrainingPace(done.seconds - done.stepping, done.tokens / done.stepping)
+        paces[order.entry.base] = pace
+    return paces, sum(done.seconds for done in outcomes)
 
 
 def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
     """Run the orders without an outcome on the ``gpu`` pool; return all outcomes."""
     files = [
-        run.write_order(search.folder, one.model_copy(update={"parent": search.run_id}))
-        for one in orders
+        run.write_order(search.folder, order.model_copy(update={"parent": search.run_id}))
+        for order in orders
     ]
     left = [file for file in files if run.read_outcome(file) is None]
     parameters = {"config": search.config, "snapshot": str(search.snapshot)}
@@ -214,8 +203,8 @@ def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOut
     )
     runs = dict(zip(left, ended, strict=True))
     return [
-        run.read_outcome(file) or failed_outcome(one, runs[file])
-        for file, one in zip(files, orders, strict=True)
+        run.read_outcome(file) or failed_outcome(order, runs[file])
+        for file, order in zip(files, orders, strict=True)
     ]
 
 
@@ -228,8 +217,8 @@ def failed_outcome(order: TrialOrder, ended: FlowRun) -> TrialOutcome:
 
 def write_progress(search: SearchRun, orders: Sequence[TrialOrder]) -> None:
     """Write the combined progress of a rung's candidates, for display."""
-    jobs_of = [train.training_job_folder(search.adapters / one.entry.key) for one in orders]
-    now = run.combined_progress(orders, [runner.newest_progress(one) for one in jobs_of])
+    jobs = [train.training_job_folder(search.adapters / order.entry.key) for order in orders]
+    now = run.combined_progress(orders, [*map(runner.newest_progress, jobs)])
     manifest.write_atomically(search.folder / "progress.json", runner.progress_line(now))
 
 
@@ -240,21 +229,13 @@ def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult
     (search.folder / PAGE).write_text(text)
     key = f"search-{re.sub('[._]', '-', search.workload.workload)}"
     create_markdown_artifact(text, key=key, description=search.folder.name)
-    for one in result.places[1:]:
-        status = "FAILED" if one.ending == "failed" else "FINISHED"
-        tracking.prune_candidate(
-            search.workload.workload, one.entry.key, run.placement_reason(one), status
-        )
-        (search.adapters / one.entry.key / manifest.NAME).unlink(missing_ok=True)
-        shutil.rmtree(search.adapters / one.entry.key, ignore_errors=True)
-    manifest.write(
-        search.folder,
-        kind="search",
-        now=datetime.now(UTC),
-        body={
-            "snapshot": search.snapshot.name,
-            "winner": result.places[0].entry.key,
-            "spent": result.spent,
-        },
-    )
+    for place in result.places[1:]:
+        adapter, reason = search.adapters / place.entry.key, run.placement_reason(place)
+        status = "FAILED" if place.ending == "failed" else "FINISHED"
+        tracking.prune_candidate(search.workload.workload, adapter.name, reason, status)
+        (adapter / manifest.NAME).unlink(missing_ok=True)
+        shutil.rmtree(adapter, ignore_errors=True)
+    winner, snapshot = result.places[0].entry.key, search.snapshot.name
+    body = {"snapshot": snapshot, "winner": winner, "spent": result.spent}
+    manifest.write(search.folder, kind="search", now=datetime.now(UTC), body=body)
     tracking.close_run(search.run_id, "FINISHED")

@@ -14,10 +14,10 @@ NAME = "stages.json"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a turn.
+    """One stage of a turn; ``seconds`` of wall time are ``None`` while it runs.
 
-    ``seconds`` is its wall time, ``None`` while it runs; ``reused``: its output existed before;
-    ``said`` is its outcome; ``job`` is the folder with the progress of a training or evaluation.
+    ``reused``: its output existed before; ``said`` is its outcome; ``job`` is the folder with the
+    progress of a training or evaluation.
     """
 
     name: str

@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,10 +50,7 @@ def curve_key(workload: str) -> str:
 
 
 class TrainingCurve:
-    """The history of one training, through kills; it lies in the job's folder.
-
-    The picture is an artifact of the flow run that trains, and of the training's MLflow run.
-    """
+    """The history of one training, through kills; shown in Prefect and its MLflow run."""
 
     def __init__(self, folder: Path, workload: str, run_id: str, title: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,9 +62,8 @@ class TrainingCurve:
     def add(self, progress: Progress) -> None:
         """Append a line, and redraw the chart when due."""
         with (self._folder / HISTORY).open("a") as file:
-            file.write(
-                "\n" + runner.progress_line(progress)
-            )  # a line that a kill cut off ends here
+            # Starting on a new line: a kill may have cut the last one off.
+            file.write("\n" + runner.progress_line(progress))
         if time.monotonic() - self._drawn >= REDRAW_SECONDS:
             self.show()
 
@@ -81,9 +78,8 @@ class TrainingCurve:
         tracking.log_picture(self._run_id, path)
         text = write_curve_page(self._title, history, path)
         if self._artifact is None:
-            made = create_markdown_artifact(
-                text, key=curve_key(self._workload), description=self._title
-            )
+            key = curve_key(self._workload)
+            made = create_markdown_artifact(text, key=key, description=self._title)
             assert isinstance(made, UUID)  # it is a coroutine only where the caller is one
             self._artifact = made
         else:
@@ -93,23 +89,16 @@ class TrainingCurve:
 
 def read_curve(folder: Path) -> list[Progress]:
     """Read the metrics of a job folder's training; skip a line that a kill truncated."""
-    try:
-        lines = (folder / HISTORY).read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [one for line in lines if (one := _progress(line)) is not None]
-
-
-def _progress(line: str) -> Progress | None:
-    try:
-        return Progress(**json.loads(line))
-    except json.JSONDecodeError:
-        return None
+    path, history = folder / HISTORY, list[Progress]()
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            history.append(Progress(**json.loads(line)))
+    return history
 
 
 def write_curve_page(title: str, history: Iterable[Progress], path: Path) -> str:
     """Write the page: the picture, and the newest figure of each name."""
-    newest = {name: (one, value) for one in history for name, value in one.figures.items()}
+    newest = {name: (line, value) for line in history for name, value in line.figures.items()}
     return templates.render("train/curve.md.j2", title=title, newest=newest, picture=path)
 
 
@@ -135,10 +124,8 @@ def find_training_start(workload: Workload) -> TrainingStart:
     if not manifest.is_finished(adapter):
         return TrainingStart(None, f"the adapter of {version} is not at {adapter}")
     made_from = AdapterManifest.read_untouched(adapter)
-    objection = checkpoints.warm_start_problem(
-        workload.train, base.content_hash(workload.base), made_from
-    )
-    if objection:
+    content = base.content_hash(workload.base)
+    if objection := checkpoints.warm_start_problem(workload.train, content, made_from):
         return TrainingStart(None, f"{version} can't be continued: {objection}")
     return TrainingStart(adapter, f"{version} is of the same shape")
 
@@ -195,8 +182,8 @@ def learn(
 def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     """Train a candidate up to its rung, unless that was done; write its outcome.
 
-    If candidates are compared by the target metric, it is then measured on the validation side.
-    A failed training is an outcome, too: the search continues without it.
+    If candidates are compared by the target metric, it is then measured on the validation side. A
+    failed training is an outcome, too: the search continues without it.
     """
     order = TrialOrder.model_validate_json(path.read_text())
     adapter = settings.load().adapters / workload.workload / order.entry.key
@@ -214,11 +201,9 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
         reached = fit_adapter(candidate_workload, snapshot, adapter, begins, path)
         came |= asdict(reached) if reached else {}
         if order.metric:
-            came |= {
-                "scores": validation_scores(
-                    candidate_workload, snapshot, adapter, order.metric, path, measuring
-                )
-            }
+            came["scores"] = validation_scores(
+                candidate_workload, snapshot, adapter, order.metric, path, measuring
+            )
     except runner.JobError as error:
         came |= {"trouble": str(error).splitlines()[-1]}
     took = runner.read_work(training_job_folder(adapter))
@@ -243,10 +228,9 @@ def validation_scores(
             chat_templates.TEMPLATE: chat_templates.template_hash(workload.base),
         }
         manifest.write(standing, kind="adapter", now=datetime.now(UTC), body=body)
-    card = validation.score_candidate(
-        settings.load(), workload, snapshot, standing, job, reporter()
-    )
-    scores = {one.doc_id: one.scores.get(metric) for one in card.samples}
+    home, report = settings.load(), reporter()
+    card = validation.score_candidate(home, workload, snapshot, standing, job, report)
+    scores = {sample.doc_id: sample.scores.get(metric) for sample in card.samples}
     return {number: score for number, score in scores.items() if score is not None}
 
 
@@ -256,16 +240,13 @@ def candidate_folder(order: Path) -> Path:
 
 
 def adapter_folder(workload: Workload, snapshot: Path, begins: TrainingStart | None = None) -> Path:
-    """Return the adapter's folder: its key is the digest of snapshot, base, recipe and origin.
-
-    A champion made from the same inputs is that adapter: it does not start from itself.
-    """
+    """Return the adapter's folder; its key digests snapshot, base, recipe and origin."""
     fresh = key_of_adapter(workload, snapshot)
     earlier = (begins or find_training_start(workload)).adapter
     if earlier is None:
         return settings.load().adapters / workload.workload / fresh
     if AdapterManifest.read(earlier).fresh_key == fresh:
-        return earlier
+        return earlier  # a champion of the same inputs does not start from itself
     return earlier.with_name(key_of_adapter(workload, snapshot, earlier.name))
 
 
@@ -298,14 +279,11 @@ def fit_adapter(
 ) -> TrainingProgress | None:
     """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow.
 
-    Returns a candidate's progress; its adapter is finished only at its end.
+    Return a candidate's progress; its adapter is finished only at its end.
     """
     if workload.train.warm_start:
-        get_run_logger().info(
-            "starts from %s: %s",
-            begins.adapter.name if begins.adapter else "the base alone",
-            begins.reason,
-        )
+        origin = begins.adapter.name if begins.adapter else "the base alone"
+        get_run_logger().info("starts from %s: %s", origin, begins.reason)
     spec = TrainSpec(
         snapshot=snapshot,
         base=workload.base,
@@ -332,7 +310,7 @@ def fit_adapter(
     try:
         tracking.log_datasets(run_id, snapshot)
         reached = _run_training_job(spec, adapter, order, reporter(metrics, curve))
-    except BaseException as error:  # the run must not look as if it went on
+    except BaseException as error:  # the run must not look as if it continued
         metrics.send()
         curve.show()
         tracking.close_run(run_id, "FAILED" if isinstance(error, runner.JobError) else "KILLED")
@@ -340,18 +318,18 @@ def fit_adapter(
     metrics.send()
     curve.show()
     if (reached is None or reached.finished) and not manifest.is_finished(adapter):
+        # A search paid for every candidate; a training that was killed, only since it resumed.
+        outcomes = run.read_outcomes(order.parent.parent) if order else []
+        earlier = sum(outcome.seconds for outcome in outcomes)
+        works = [outcome.work for outcome in outcomes]
+        total = costs.total([*works, runner.read_work(training_job_folder(adapter))])
         body = made_from(workload, snapshot, begins) | {
             "mlflow_run": run_id,
             "commit": code_version(),
+            "training_seconds": round(earlier + time.monotonic() - started, 1),
+            costs.TRAINING: asdict(total) if total else None,
+            snapshot_figures.RECORD: learned_rows(adapter),
         }
-        # A search paid for every candidate; a training that was killed, only since it went on.
-        outcomes = run.read_outcomes(order.parent.parent) if order else []
-        earlier = sum(outcome.seconds for outcome in outcomes)
-        body |= {"training_seconds": round(earlier + time.monotonic() - started, 1)}
-        works = [outcome.work for outcome in outcomes]
-        total = costs.total([*works, runner.read_work(training_job_folder(adapter))])
-        body |= {costs.TRAINING: asdict(total) if total else None}
-        body |= {snapshot_figures.RECORD: learned_rows(adapter)}
         adapters.finish_adapter(workload, snapshot, adapter, body, now=datetime.now(UTC))
     tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
     return reached
@@ -360,17 +338,15 @@ def fit_adapter(
 def _run_training_job(
     spec: TrainSpec, adapter: Path, order: Path | None, listener: runner.Listener
 ) -> TrainingProgress | None:
-    """Run the training's job; a candidate's only if it had not reached its rung."""
     if order is None:
         runner.run_job(spec, training_job_folder(adapter), listener)
         return None
     trial = TrialOrder.model_validate_json(order.read_text())
     deadline = time.monotonic() + trial.seconds if trial.seconds is not None else None
     reached = order.with_name(f"{order.stem}.reached")
-    if not reached.exists():
-        stop = StopCondition(
-            trial.at_step, deadline, str(candidate_folder(order)) if trial.metric else None
-        )
+    if not reached.exists():  # else the candidate had reached its rung
+        kept = str(candidate_folder(order)) if trial.metric else None
+        stop = StopCondition(trial.at_step, deadline, kept)
         until = spec.model_copy(update={"stop": stop, "reached": reached})
         runner.run_job(until, training_job_folder(adapter), listener)
     return TypeAdapter(TrainingProgress).validate_json(reached.read_text())
@@ -413,13 +389,7 @@ def reporter(
         if is_due or progress.stage != stage:
             logged_at, stage = time.monotonic(), progress.stage
             figures = ", ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
-            logger.info(
-                "%s: %d of %d %s; %s",
-                progress.stage,
-                progress.done,
-                progress.total,
-                progress.unit,
-                figures,
-            )
+            counts = (progress.stage, progress.done, progress.total, progress.unit)
+            logger.info("%s: %d of %d %s; %s", *counts, figures)
 
     return report

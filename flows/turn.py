@@ -72,11 +72,7 @@ def enter_start(workload: str, start: str | None) -> bool:
 
 
 def starter_of_turn(workload: Workload, start: str | None, by: str) -> str:
-    """Return who started this turn by hand; empty for a schedule or trigger.
-
-    Raises:
-        UnnamedStarterError: No name was given, and the starter may not approve.
-    """
+    """Return who started this turn by hand; empty for a schedule or trigger."""
     if start or _cause() == "schedule":
         return ""
     if not by.strip() and workload.approve.refuse_starter:
@@ -101,11 +97,11 @@ def _cause() -> Cause:
     return "schedule" if run and run.auto_scheduled else "person"
 
 
+# A person is asked about the data set (held), or about the challenger, had decided before, or
+# there was nothing to ask about.
 Ending: TypeAlias = Literal[
     "held", "asked", "decided", "champion already", "rolled back", "fail", "inconclusive"
 ]
-"""How a turn ended: a person is asked about the data set, or about the challenger, had decided
-before, or there was nothing to ask about."""
 
 Output = TypeVar("Output")
 
@@ -164,7 +160,7 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
                 f"{clusters} clusters"
             )
         else:
-            stages.say("held: " + "; ".join(str(one.loss) for one in curated.lost))
+            stages.say("held: " + "; ".join(str(rule.loss) for rule in curated.lost))
     if snapshot is None:
         finish_turn(workload.workload, folder, stages, TurnResult("held"), [])
         return "held"
@@ -218,10 +214,8 @@ def ensure_output(
 ) -> tuple[Output, bool]:
     """Run a deployment unless its output exists; return the output and whether it existed before.
 
-    A training or evaluation whose worker died is retried once, from its checkpoint.
-
-    Raises:
-        StageError: It ended without finishing its output.
+    A run whose worker died is retried once, from its checkpoint. ``StageError``: no output at its
+    end.
     """
     if (output := find()) is not None:
         return output, True
@@ -271,15 +265,14 @@ def conclude_turn(
 @task
 def preregister(workload: Workload, snapshot: Snapshot) -> None:
     """Seal the policy before anything is measured on a new holdout, and the rules for deciding."""
-    preregistration.seal_policy(workload.gate, _holdout_of(workload, snapshot))
+    preregistration.seal_policy(workload.gate, _digest_holdout(workload, snapshot))
     now = workload_file.in_force(settings.load(), workload)
     preregistration.seal_rules(workload.workload, now.approve.rules())
 
 
-def _holdout_of(workload: Workload, snapshot: Snapshot) -> Holdout:
-    return preregistration.digest_holdout(
-        workload.workload, snapshot.holdout_version, snapshot.path
-    )
+def _digest_holdout(workload: Workload, snapshot: Snapshot) -> Holdout:
+    version = snapshot.holdout_version
+    return preregistration.digest_holdout(workload.workload, version, snapshot.path)
 
 
 @task
@@ -307,14 +300,14 @@ def assemble_evidence(
         challenger_scorecard=challenger.key,
         opponent_scorecard=opponent.key,
         guard_scorecards=tuple(
-            card.key for one in (ours, theirs) for task, card in one.items() if task != HOLDOUT
+            card.key for cards in (ours, theirs) for task, card in cards.items() if task != HOLDOUT
         ),
         remarks=manifest.digest([workload.note, workload.cost.model_dump(mode="json")]),
         anchor_scorecards=tuple(card.key for card in anchor.cards.values()) if anchor else (),
         adapter_bytes=folder_digest(adapter),
     )
     judgement = judge_challenger(
-        workload.gate, _holdout_of(workload, snapshot), adapter.name, ours, theirs, anchor
+        workload.gate, _digest_holdout(workload, snapshot), adapter.name, ours, theirs, anchor
     )
     root = home.evidence / workload.workload
     # What an older version asked about keeps its decision: it is found by its own digest.
@@ -358,8 +351,7 @@ def judge_challenger(
     anchor: Anchor | None = None,
 ) -> Judgement:
     """Judge, and count it as a use of the holdout; a refused comparison is not a use."""
-    refused = judge.refuse(ours, theirs, policy, anchor)
-    if refused:
+    if refused := judge.refuse(ours, theirs, policy, anchor):
         return refused
     taken = preregistration.record_use(
         policy, held, ours[policy.task], theirs[policy.task], adapter
@@ -377,10 +369,7 @@ def judge_challenger(
 
 
 def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUse]:
-    """Read the scorecards of earlier uses for the same two models; empty if one is missing.
-
-    A sequential test has to include every use.
-    """
+    """Read the scorecards of earlier uses for the same two models."""
     uses: list[EarlierUse] = []
     for look in looks:
         folders = [
@@ -388,7 +377,7 @@ def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUs
             for key in (look.challenger_scorecard, look.opponent_scorecard)
         ]
         if not all(manifest.is_finished(folder) for folder in folders):
-            return []
+            return []  # a sequential test has to include every use
         ours, theirs = (read_scorecard(folder) for folder in folders)
         if (theirs.base, theirs.adapter) == (opponent.base, opponent.adapter):
             uses.append(EarlierUse(look.number, look.alpha or 0.0, ours, theirs))
@@ -401,8 +390,7 @@ def start_or_find_promotion(evidence: Evidence) -> str:
         approvals.workload_tag(evidence.subject.workload),
         approvals.evidence_tag(evidence.digest),
     ]
-    waiting = prefect_api.find("promote", *tags, states=approvals.UNDER_WAY)
-    if waiting:
+    if waiting := prefect_api.find("promote", *tags, states=approvals.UNDER_WAY):
         return str(waiting[0].id)
     parameters = {"workload": evidence.subject.workload, "evidence": evidence.digest}
     return str(prefect_api.start("promote/promote", parameters, tags).id)

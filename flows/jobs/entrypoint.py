@@ -31,41 +31,61 @@ JOB_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
-}
-"""What libraries read from the environment when they are imported."""
+}  # libraries read it when they are imported
 
 
 def main(kind: str, spec_path: Path) -> None:
-    """Do one job; the process's exit code tells whether it was finished."""
+    """Run one job; the process's exit code is 0 if it was finished."""
     os.environ |= JOB_ENVIRONMENT
     started = time.monotonic()
     try:
         run(job_specs.read(kind, spec_path))
     finally:
         if os.environ.get("RANK", "0") == "0":
-            taken = json.dumps(asdict(measured_work(time.monotonic() - started)))
-            manifest.write_atomically(spec_path.with_name(runner.WORK), taken)
+            work = measured_work(time.monotonic() - started)
+            manifest.write_atomically(spec_path.with_name(runner.WORK), json.dumps(asdict(work)))
 
 
 def run(spec: JobSpec) -> None:
-    """Do what a specification describes."""
+    """Run a job; heavy modules are imported only now, with the offline settings in place."""
     match spec:
         case TrainSpec():
             train_adapter(spec)
         case LengthsSpec():
-            count_lengths(spec)
+            from components.train.plan.planner import tokens_by_step  # noqa: PLC0415
+
+            counts = [tokens_by_step(spec.snapshot, c.base, c.recipe) for c in spec.candidates]
+            manifest.write_atomically(spec.counted, json.dumps(counts))
         case PlanSpec():
-            plan_training(spec)
+            from components.train.plan import estimate, planner  # noqa: PLC0415
+
+            inputs = (spec.snapshot, spec.base, spec.recipe)
+            plan = planner.make_plan(*inputs, spec.worker, report=print_progress)
+            spec.plan.write_bytes(estimate.PLAN_JSON.dump_json(plan))
         case CalibrateSpec():
-            calibrate_training(spec)
+            from components.train.plan import planner  # noqa: PLC0415
+
+            inputs = (spec.snapshot, spec.base, spec.recipe)
+            planner.calibrate(*inputs, spec.seconds, report=print_progress)
         case EvaluateSpec():
-            evaluate_models(spec)
+            from components.evaluate import harness  # noqa: PLC0415
+
+            harness.evaluate(
+                spec.snapshot,
+                spec.base,
+                spec.models,
+                spec.root,
+                spec.settings,
+                side=spec.side,
+                report=print_progress,
+                now=datetime.now(UTC),
+            )
         case _:
-            raise TypeError(f"running a job: {spec!r} is no specification of one")
+            raise TypeError(f"running a job: expected its specification, found {spec!r}")
 
 
 def measured_work(wall: float) -> Work:
-    """Measure this job's work; the processes of one training work alike, so one stands for all."""
+    """Measure this job's work; all processes of a training work alike, so one is measured."""
     import torch
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -76,7 +96,7 @@ def measured_work(wall: float) -> Work:
 
 
 def train_adapter(spec: TrainSpec) -> None:
-    """Train one adapter, or a candidate of a search until it is to stop."""
+    """Train one adapter, or a candidate of a search until its stop condition."""
     import torch
 
     from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
@@ -103,62 +123,18 @@ def train_adapter(spec: TrainSpec) -> None:
 
 
 def write_example_prompt(base: Path, adapter: Path) -> None:
-    """Put beside an adapter how its prompts are written."""
+    """Write an example of the prompts into the adapter's folder."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    shown = json.dumps(chat_templates.example(tokenizer, base), indent=2, ensure_ascii=False)
-    manifest.write_atomically(adapter / chat_templates.EXAMPLE, shown + "\n")
-
-
-def count_lengths(spec: LengthsSpec) -> None:
-    """Count the tokens of each step of candidates."""
-    from components.train.plan.planner import tokens_by_step  # noqa: PLC0415 - as above
-
-    found = [tokens_by_step(spec.snapshot, one.base, one.recipe) for one in spec.candidates]
-    manifest.write_atomically(spec.counted, json.dumps(found))
-
-
-def plan_training(spec: PlanSpec) -> None:
-    """Plan a training into a file."""
-    from components.train.plan import estimate, planner  # noqa: PLC0415 - as above
-
-    made = planner.make_plan(
-        spec.snapshot, spec.base, spec.recipe, spec.worker, report=print_progress
-    )
-    spec.plan.write_bytes(estimate.PLAN_JSON.dump_json(made))
-
-
-def calibrate_training(spec: CalibrateSpec) -> None:
-    """Train for some seconds and keep nothing."""
-    from components.train.plan import planner as calibrating  # noqa: PLC0415 - as above
-
-    calibrating.calibrate(
-        spec.snapshot, spec.base, spec.recipe, spec.seconds, report=print_progress
-    )
-
-
-def evaluate_models(spec: EvaluateSpec) -> None:
-    """Measure models on each task."""
-    from components.evaluate import harness  # noqa: PLC0415 - as above
-
-    harness.evaluate(
-        spec.snapshot,
-        spec.base,
-        spec.models,
-        spec.root,
-        spec.settings,
-        side=spec.side,
-        report=print_progress,
-        now=datetime.now(UTC),
-    )
+    example = json.dumps(chat_templates.example(tokenizer, base), indent=2, ensure_ascii=False)
+    manifest.write_atomically(adapter / chat_templates.EXAMPLE, example + "\n")
 
 
 def print_progress(progress: Progress) -> None:
     """Print one progress line for the flow that waits for this job."""
-    sys.stdout.write(
-        runner.progress_line(progress) + "\n"
-    )  # at once: others may write to the same pipe
+    # In one write: others may write to the same pipe.
+    sys.stdout.write(runner.progress_line(progress) + "\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""What a job is to do: the record of each kind that travels to its process as ``spec.json``."""
+"""The specification of each kind of job, passed to its process as ``spec.json``."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +12,7 @@ from components.train.recipe import Recipe
 
 
 class JobSpec(Config):
-    """What every kind of job has: its kind, by which ``flows.jobs.entrypoint`` picks a function."""
+    """A job's specification; its ``kind`` selects what ``flows.jobs.entrypoint`` runs."""
 
     kind: ClassVar[str]
 
@@ -27,17 +27,13 @@ class TrainSpec(JobSpec):
     folder: Path
     recipe: Recipe
 
-    warm_start: Path | None = None
-    """The adapter that it starts from; the base alone if unset."""
+    warm_start: Path | None = None  # the adapter to start from; unset: the base alone
 
-    rows: Path | None = None
-    """Where to write what became of the snapshot's rows."""
+    rows: Path | None = None  # where to write the outcome of the snapshot's rows
 
-    stop: StopCondition | None = None
-    """Where a candidate of a search is to stop before its end."""
+    stop: StopCondition | None = None  # where a candidate of a search stops before its end
 
-    reached: Path | None = None
-    """Where to write how far the training came (``stops.Reached``)."""
+    reached: Path | None = None  # where to write the progress reached
 
 
 class CountedCandidate(Config):
@@ -99,10 +95,5 @@ KINDS: dict[str, type[JobSpec]] = {
 
 
 def read(kind: str, path: Path) -> JobSpec:
-    """Read the specification of a job.
-
-    Raises:
-        KeyError: There is no such kind of job.
-        ValidationError: The file is not a specification of it.
-    """
+    """Read the specification of a job; ``KeyError`` for an unknown kind."""
     return KINDS[kind].model_validate_json(path.read_text())

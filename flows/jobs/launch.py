@@ -21,61 +21,54 @@ from flows.stack.processes import dying_with_parent
 
 POLL_SECONDS = 0.5
 
+# The holder of this file gathers its GPUs while others wait, so that two jobs never wait for what
+# the other has, and one that needs many does not starve.
 QUEUE = "queue"
-"""The file whose holder gathers GPUs; others stand in line until it has them all, so that two jobs
-never wait for what the other has, and one that wants many is not passed by for ever."""
 
 
 @contextmanager
 def hold_gpus(
-    folder: Path, devices: Sequence[str], count: int, doing: str, say: Callable[[str], None]
+    folder: Path, devices: Sequence[str], count: int, doing: str, report: Callable[[str], None]
 ) -> Generator[list[str]]:
-    """Hold ``count`` of the devices, waiting for them first if need be.
+    """Hold ``count`` of the devices, waiting for them first if need be; yield their names in order.
 
-    A program that this process becomes (``os.execv``) goes on holding them.
-
-    Args:
-        folder: Where the locks are, one folder for all who share the devices.
-        devices: Names that are the same in every process; the order numbers them where it is said.
-        count: How many of them, at most all.
-        doing: What for, told to those who wait.
-        say: Called with a sentence when waiting begins, and when what is waited for changes.
-
-    Yields:
-        The devices that are held, in the given order.
+    A program that replaces this process (``os.execv``) keeps them. ``devices`` are names that are
+    the same in every process, and ``folder`` holds the locks of all who share them. ``doing`` is
+    shown to those who wait; ``report`` is called when waiting begins, and when what it waits for
+    changes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wait = _GpuWait(say)
+    wait = _GpuWait(report)
     with ExitStack() as stack:
         with _open_lock_file(folder / QUEUE) as queue:
             while not _try_lock(queue, doing):
-                wait.a_moment(f"waiting for a GPU, after {_read_holder(folder / QUEUE)}")
+                wait.sleep(f"waiting for a GPU, after {_read_holder(folder / QUEUE)}")
             taken = _lock_devices(folder, devices, count, doing, stack)
             while len(taken) < count:
-                wait.a_moment(_waiting_message(folder, devices, taken))
+                wait.sleep(_waiting_message(folder, devices, taken))
                 left = [device for device in devices if device not in taken]
                 taken |= _lock_devices(folder, left, count - len(taken), doing, stack)
         yield [device for device in devices if device in taken]
 
 
 class _GpuWait:
-    """Waits in short naps, and says what for, but not twice the same."""
+    """Sleeps for moments, and reports the reason when it changes."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self.said = ""
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.reason = ""
 
-    def a_moment(self, sentence: str) -> None:
-        if sentence != self.said:
-            self.say(sentence)
-            self.said = sentence
+    def sleep(self, reason: str) -> None:
+        if reason != self.reason:
+            self.report(reason)
+            self.reason = reason
         time.sleep(POLL_SECONDS)
 
 
 def _lock_devices(
     folder: Path, devices: Sequence[str], count: int, doing: str, stack: ExitStack
 ) -> set[str]:
-    """Lock up to ``count`` devices that nobody holds; ``stack`` gives them back."""
+    """Lock up to ``count`` free devices until ``stack`` closes."""
     taken: set[str] = set()
     for name in devices:
         with ExitStack() as attempt:
@@ -97,7 +90,7 @@ def _open_lock_file(path: Path) -> Generator[int]:
 
 
 def _try_lock(descriptor: int, doing: str) -> bool:
-    """Lock the file and write into it who holds it, unless another process does."""
+    """Lock the file, unless another process does, and write this process into it as holder."""
     if not file_locks.lock(descriptor, wait=False):
         return False
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "doing": doing}
@@ -131,30 +124,21 @@ def main(kind: str, spec_path: Path) -> None:
     settings, gpus = environment.load(), device.cuda_devices()
     spec = job_specs.read(kind, spec_path)
     count = process_count(spec, settings.processes, len(gpus))
-    arguments = ["-m", "flows.jobs.entrypoint", kind, str(spec_path)]
+    command = processes_command(["-m", "flows.jobs.entrypoint", kind, str(spec_path)], count)
     if gpus and not isinstance(spec, PlanSpec):
         uuids, doing = [gpu.uuid for gpu in gpus], spec_path.parent.name
-        say = partial(report_waiting, count=count)
-        with hold_gpus(settings.gpus, uuids, count, doing, say) as taken:
+        report = partial(report_waiting, count=count)
+        with hold_gpus(settings.gpus, uuids, count, doing, report) as taken:
             places = [uuids.index(uuid) for uuid in taken]
-            exec_command(
-                processes_command(arguments, count), {VISIBLE: visible_devices(places, os.environ)}
-            )
+            exec_command(command, {VISIBLE: visible_devices(places, os.environ)})
     elif count > 1:
-        exec_command(processes_command(arguments, count), cpu_environment(count, os.environ))
+        exec_command(command, cpu_environment(count, os.environ))
     else:
         entrypoint.main(kind, spec_path)
 
 
 def process_count(spec: JobSpec, requested: int | None, gpus: int) -> int:
-    """Count the processes of a job: of a training one for each GPU, or as many as are wanted.
-
-    Each takes a part of every step, so there are never more than a step has examples, and their
-    number changes the adapter no more than another order of summing does.
-
-    Raises:
-        SettingsError: More are wanted than there are GPUs.
-    """
+    """Return the number of a job's processes: for a training, as configured or one per GPU."""
     if not isinstance(spec, TrainSpec):
         return 1
     if requested and requested > gpus > 0:
@@ -162,11 +146,13 @@ def process_count(spec: JobSpec, requested: int | None, gpus: int) -> int:
             f"FLYWHEEL_PROCESSES is {requested}, but this process sees {gpus} GPU(s); each process "
             "needs one of its own"
         )
+    # Each takes a part of every step, so there are never more than a step has examples, and their
+    # number changes the adapter no more than another order of summing does.
     return min(requested or max(gpus, 1), spec.recipe.step_size)
 
 
 def processes_command(arguments: list[str], count: int) -> list[str]:
-    """Give the command of a job's processes; those of several are killed if their launcher is."""
+    """Return the command of a job's processes; several are killed with their launcher."""
     if count == 1:
         return [sys.executable, *arguments]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
@@ -176,13 +162,13 @@ def processes_command(arguments: list[str], count: int) -> list[str]:
 
 
 def visible_devices(places: Sequence[int], environment: Mapping[str, str]) -> str:
-    """Name the GPUs at these places among those that this process sees, as CUDA wants it."""
+    """Return ``CUDA_VISIBLE_DEVICES`` for the GPUs at these places of those this process sees."""
     names = environment[VISIBLE].split(",") if environment.get(VISIBLE) else None
     return ",".join(names[place] if names else str(place) for place in places)
 
 
 def cpu_environment(count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Let each of several processes compute on its part of the cores."""
+    """Return the variables that give each of ``count`` processes its part of the cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     return {"ACCELERATE_USE_CPU": "true"} | (
         {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(threads)}
@@ -190,13 +176,13 @@ def cpu_environment(count: int, environment: Mapping[str, str]) -> dict[str, str
 
 
 def exec_command(command: list[str], added: Mapping[str, str]) -> None:
-    """Run a command in place of this program, which keeps its process, its pipes and its GPUs."""
+    """Replace this program by a command, which keeps the process, its pipes and its GPUs."""
     sys.stdout.flush()
     os.execve(command[0], command, os.environ | added)
 
 
 def report_waiting(message: str, count: int) -> None:
-    """Tell the flow that waits for this job what the job waits for."""
+    """Report to the waiting flow what the job waits for."""
     entrypoint.print_progress(Progress(message, 0, count, "GPUs"))
 
 

@@ -21,13 +21,11 @@ from flows.jobs.job_specs import JobSpec
 
 Listener: TypeAlias = Callable[[Progress], None]  # called for each progress line of a job
 
-WORK = "work.json"
-"""The file in a job's folder that records what the job took of the machine, once it has ended."""
+WORK = "work.json"  # in a job's folder, once it has ended: the work that it took
 
 PROGRESS, WORK_DONE = TypeAdapter(Progress), TypeAdapter(Work)
 
-GRACE_SECONDS = 25.0
-"""How long a job may take to save its checkpoint before it is killed (Prefect allows 30)."""
+GRACE_SECONDS = 25.0  # for a job to save its checkpoint; Prefect allows 30
 
 
 class JobError(RuntimeError):
@@ -39,14 +37,8 @@ def run_job(
 ) -> None:
     """Run ``python -m flows.jobs.launch KIND`` on ``spec``; pass on each progress line it prints.
 
-    Args:
-        spec: What the job is to do.
-        folder: Where spec, log and the newest progress are kept (``jobs/<kind>-<key>``).
-        on_progress: Called in this process for each progress line.
-        module: The program, which gets the kind and the path of the specification.
-
-    Raises:
-        JobError: The job failed; the message ends with the last lines of its log.
+    ``folder`` keeps spec, log and the newest progress (``jobs/<kind>-<key>``). ``JobError`` ends
+    with the last lines of the log.
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(folder / "spec.json", spec.model_dump_json(indent=2))
@@ -71,7 +63,7 @@ def progress_line(progress: Progress) -> str:
 
 
 def newest_progress(folder: Path) -> Progress | None:
-    """Read how far the job in ``folder`` has come; ``None`` before its first line."""
+    """Read the newest progress of the job in ``folder``; ``None`` before its first line."""
     try:
         return PROGRESS.validate_json((folder / "progress.json").read_text())
     except FileNotFoundError:
@@ -79,7 +71,7 @@ def newest_progress(folder: Path) -> Progress | None:
 
 
 def read_work(folder: Path) -> Work | None:
-    """Read what the job in ``folder`` took of the machine; ``None`` if it was killed."""
+    """Read the work that the job in ``folder`` took; ``None`` if it was killed."""
     path = folder / WORK
     return WORK_DONE.validate_json(path.read_text()) if path.exists() else None
 
@@ -92,7 +84,7 @@ def _progress_lines(lines: Iterable[bytes]) -> Iterator[Progress]:
 
 @contextmanager
 def _job_process(command: list[str], errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
-    """Start a process that gets SIGTERM when this one dies, and is ended when the block ends."""
+    """Start a process that gets SIGTERM when this one dies, and that ends with the block."""
     wrapper = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     process = subprocess.Popen(
         [*wrapper, *command],
