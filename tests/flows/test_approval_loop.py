@@ -29,7 +29,7 @@ def test_what_was_approved_and_then_went_stale_lapses_once_and_counts_no_more(
     with warehouse.connect(settings.load().warehouse) as con:
         links = decision_log.links(con)
         assert decision_log.decision_on(con, "e1") is None
-    assert [(one.kind, one.reason, one.comment) for one in links] == [
+    assert [(link.kind, link.reason, link.comment) for link in links] == [
         ("approve", "", "good"),
         ("lapsed", "stale", "the champion is another"),
     ]

@@ -49,12 +49,12 @@ def traced(response_id: str) -> str:
     It names its experiment: one that is set stays so for all tests of the process.
     """
     client = mlflow.MlflowClient()
-    found = client.get_experiment_by_name("agent")
+    known = client.get_experiment_by_name("agent")
     span = mlflow.start_span_no_context(
         "chat",
         span_type=SpanType.CHAT_MODEL,
         inputs={"messages": [{"role": "user", "content": "Hello?"}]},
-        experiment_id=found.experiment_id if found else client.create_experiment("agent"),
+        experiment_id=known.experiment_id if known else client.create_experiment("agent"),
     )
     span.set_outputs({"id": response_id, "choices": [{"message": logs.say("Hi.")}]})
     span.end()
@@ -84,8 +84,10 @@ def test_a_workload_with_retention_archives_its_old_rows_once_they_are_loaded(
     ]
     logs.write(tmp_path / "log.jsonl", lines)
     config = workload(tmp_path, sources={"logs": ["log.jsonl"]}, retention_days=30)
-    said = collect(config)
-    assert said == ("4 new rows from 1 new of 1 files, 0 lines in quarantine; 2 old rows archived")
+    summary = collect(config)
+    assert summary == (
+        "4 new rows from 1 new of 1 files, 0 lines in quarantine; 2 old rows archived"
+    )
     left = rows(home, "select payload ->> '$.response.id' as id from raw.interactions order by id")
     assert [row["id"] for row in left] == ["r1", "r60"]
     assert list(home.archive.rglob("*.parquet"))
@@ -113,12 +115,14 @@ def test_a_workload_may_name_an_experiment_and_the_client_of_its_traces(
 def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for_a_month(
     home: settings.Settings,
 ):
-    given = Input("mlflow:agent", defaults=Defaults("support", "app"))
+    experiment = Input("mlflow:agent", defaults=Defaults("support", "app"))
     now = datetime.now(UTC)
     old = traced("r1")
 
     def collected(days: int) -> tuple[int, int]:
-        (loaded,) = sources.load_inputs(home.warehouse, [given], now=now + timedelta(days=days))
+        (loaded,) = sources.load_inputs(
+            home.warehouse, [experiment], now=now + timedelta(days=days)
+        )
         return loaded.new, loaded.known
 
     assert collected(0) == (1, 0)
@@ -138,8 +142,8 @@ def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for
 
 def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: settings.Settings):
     traced("r1")
-    given = Input("mlflow:agent", defaults=Defaults("support", "app"))
-    (rehearsed,) = sources.rehearse_inputs(home.warehouse, [given], now=datetime.now(UTC))
+    experiment = Input("mlflow:agent", defaults=Defaults("support", "app"))
+    (rehearsed,) = sources.rehearse_inputs(home.warehouse, [experiment], now=datetime.now(UTC))
     assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
     assert json.loads(rehearsed.samples[0])["response"]["id"] == "r1"
     assert rows(home, "from raw.interactions") == []

@@ -57,9 +57,9 @@ def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) ->
 
     from flows import approval_loop, approvals, prefect_api
 
-    given = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
+    parameters = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
     tags = [approvals.workload_tag("support"), approvals.evidence_tag(evidence)]
-    run = prefect_api.start("promote/promote", given, tags)
+    run = prefect_api.start("promote/promote", parameters, tags)
     with get_client(sync_client=True) as client:
         made = getattr(states, state)(**({"timeout_seconds": 3600} if asks else {}))
         if asks:
@@ -114,23 +114,23 @@ def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_
     from flows import approvals
 
     run = promotion(workload_text.write(folder), "asked", "Suspended", asks=True)
-    together, told = threading.Barrier(2), dict[str, str]()
+    together, outcomes = threading.Barrier(2), dict[str, str]()
 
     def answer(name: str) -> None:
         together.wait()
         try:
             approvals.answer_approval(run, approvals.GATE_KEY, TypedAnswer("approve", name))
-            told[name] = "taken"
+            outcomes[name] = "taken"
         except (approvals.NotTakenError, httpx.HTTPStatusError):
-            told[name] = "not taken"
+            outcomes[name] = "not taken"
 
     people = [threading.Thread(target=answer, args=(name,)) for name in ("ada", "bob")]
-    for one in people:
-        one.start()
-    for one in people:
-        one.join()
-    assert sorted(told.values()) == ["not taken", "taken"]
+    for thread in people:
+        thread.start()
+    for thread in people:
+        thread.join()
+    assert sorted(outcomes.values()) == ["not taken", "taken"]
     with get_client(sync_client=True) as client:
-        found = client.filter_flow_run_input(run, key_prefix="", limit=50, exclude_keys=set())
-        (kept,) = (json.loads(one.value) for one in found if one.key.endswith("response"))
-        assert told[kept["approver"]] == "taken"
+        inputs = client.filter_flow_run_input(run, key_prefix="", limit=50, exclude_keys=set())
+        (kept,) = (json.loads(form.value) for form in inputs if form.key.endswith("response"))
+        assert outcomes[kept["approver"]] == "taken"

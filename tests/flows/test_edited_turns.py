@@ -44,7 +44,7 @@ def test_a_turn_ends_as_it_began_whatever_becomes_of_its_file(
     made_by = {"run_id": record.parent.name, "workload_digest": manifest.file_digest(record)}
     assert manifest.read(evidence)["turn"] == made_by
     approved = shell.run("approve", small_workload.WORKLOAD, "--as", "ann")
-    said, _ = turn.communicate()
-    assert (approved.returncode, turn.returncode) == (0, 0), approved.stderr + said
+    output, _ = turn.communicate()
+    assert (approved.returncode, turn.returncode) == (0, 0), approved.stderr + output
     registered = logins.mlflow(home).get_registered_model(small_workload.WORKLOAD)
     assert registered.aliases == {"champion": "1"}

@@ -9,7 +9,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 ZOE = "zoe-4711"
 
 
-def run(flow: str, state: str, said: str = "", answer: str | None = None, **given: str) -> UUID:
+def run(
+    flow: str, state: str, message: str = "", answer: str | None = None, **parameters: str
+) -> UUID:
     """Make a flow run as Prefect keeps it; ``answer`` is what a person gave to its form."""
     from prefect import Flow, states
     from prefect.client.orchestration import get_client
@@ -19,10 +21,10 @@ def run(flow: str, state: str, said: str = "", answer: str | None = None, **give
 
     tags = ["workload:support"] if flow == "promote" else []
     with get_client(sync_client=True) as client:
-        made = client.create_flow_run(Flow(nothing, name=flow), parameters=given, tags=tags)
+        made = client.create_flow_run(Flow(nothing, name=flow), parameters=parameters, tags=tags)
         if answer is not None:
             client.create_flow_run_input(made.id, "suspended-promotion-gate-response", answer)
-        client.set_flow_run_state(made.id, getattr(states, state)(message=said), force=True)
+        client.set_flow_run_state(made.id, getattr(states, state)(message=message), force=True)
     return made.id
 
 
@@ -30,10 +32,10 @@ def there(runs: dict[str, UUID]) -> set[str]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(runs.values())))
+    those = FlowRunFilter(id=FlowRunFilterId(any_=list(runs.values())))
     with get_client(sync_client=True) as client:
-        found = {one.id for one in client.read_flow_runs(flow_run_filter=wanted)}
-    return {name for name, id in runs.items() if id in found}
+        ids = {run.id for run in client.read_flow_runs(flow_run_filter=those)}
+    return {name for name, id in runs.items() if id in ids}
 
 
 def test_ended_runs_go_where_somebody_is_written_about_and_others_stay() -> None:

@@ -97,10 +97,10 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
         turn.preregister.fn(asked, frozen)
         return turn.assemble_evidence.fn(asked, frozen, adapter, cards, CHAMPION, TURN)
 
-    found = assemble(POLICY)
-    assert found.subject.anchor_scorecards == ("b",)
-    assert found.judgement.outcome == "fail"
-    assert found.judgement.reasons[0].startswith(
+    evidence = assemble(POLICY)
+    assert evidence.subject.anchor_scorecards == ("b",)
+    assert evidence.judgement.outcome == "fail"
+    assert evidence.judgement.reasons[0].startswith(
         "worse on name_and_arguments since the base: -9.0 points"
     )
     wide = Policy(guards=(GUARD.model_copy(update={"anchor_margin": 0.3}),), abstention_margin=None)
@@ -113,7 +113,7 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     assert evidence_folder.turn(again.folder) == TURN
     assert again.subject.adapter_bytes == folder_digest(adapter)
     assert assemble(wide).digest == again.digest
-    assert assemble(POLICY) == found
+    assert assemble(POLICY) == evidence
     with warehouse.connect(settings.load().warehouse) as con:
         book = ledger.read_holdout_log(con)
     (again.folder / manifest.NAME).unlink()  # it was made by a version that bound no bytes
@@ -126,5 +126,5 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     (older / evidence_folder.VERDICT).write_text(json.dumps(verdict))
     manifest.write(older, kind="evidence", now=NOW, body=verdict)
     assert assemble(wide).digest == older.name  # so what was decided on it stays decided
-    assert [one.alpha for one in book.seals] == [0.05]
-    assert [(one.number, one.outcome) for one in book.looks] == [(1, "fail"), (2, "pass")]
+    assert [seal.alpha for seal in book.seals] == [0.05]
+    assert [(use.number, use.outcome) for use in book.looks] == [(1, "fail"), (2, "pass")]

@@ -38,8 +38,8 @@ def measured(tmp_path: Path) -> tuple[Settings, Path, Path, dict[str, dict[str, 
     for role, card in zip((evaluate.CHALLENGER, evaluate.BASE), pair(4, 2, 20, 10), strict=True):
         cards[role] = {HOLDOUT: tmp_path / role}
         body = {"base": "b1", "adapter": None, "task": HOLDOUT, "conditions": {}}
-        said = {costs.SPEED: asdict(gate_cases.SPEED)}
-        scorecard.write(tmp_path / role, card.samples, card.metrics, body=body | said, now=NOW)
+        measured = {costs.SPEED: asdict(gate_cases.SPEED)}
+        scorecard.write(tmp_path / role, card.samples, card.metrics, body=body | measured, now=NOW)
     return Settings(tmp_path, 1, 2), snapshot, adapter, cards
 
 
@@ -49,14 +49,14 @@ def test_costs_are_those_of_the_measured_speed_the_training_and_the_logs(
     home, snapshot, adapter, cards = measured
     tiny.tokenizer().save_pretrained(base := tmp_path / "base")
     workload = Workload.model_construct(workload="support", base=base, cost=gate_cases.PRICES)
-    found = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
-    assert found.bill.challenger.value == pytest.approx(0.5 * 0.36 / 3600)
+    figures = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
+    assert figures.bill.challenger.value == pytest.approx(0.5 * 0.36 / 3600)
     asked, answered = len("Is it raining?") + 2 * snapshot_figures.MESSAGE_TOKENS, len("Yes")
-    assert found.bill.production.value == pytest.approx((asked * 2.5 + answered * 10) / 1e6)
-    assert found.bill.training.value == pytest.approx(0.5)
-    assert found.request["base"].value == found.request["challenger"].value
-    assert found.usage is not None
-    assert found.usage.source == snapshot_figures.describe_count(1)
+    assert figures.bill.production.value == pytest.approx((asked * 2.5 + answered * 10) / 1e6)
+    assert figures.bill.training.value == pytest.approx(0.5)
+    assert figures.request["base"].value == figures.request["challenger"].value
+    assert figures.usage is not None
+    assert figures.usage.source == snapshot_figures.describe_count(1)
 
 
 def test_without_prices_every_figure_says_what_it_wants(
@@ -64,9 +64,9 @@ def test_without_prices_every_figure_says_what_it_wants(
 ) -> None:
     home, snapshot, adapter, cards = measured
     workload = Workload.model_construct(workload="support", base=tmp_path, cost=Prices())
-    found = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
-    assert {one.value for one in found.request.values()} == {None}
-    assert "cost.hardware_per_hour" in found.request["base"].how
+    figures = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
+    assert {cost.value for cost in figures.request.values()} == {None}
+    assert "cost.hardware_per_hour" in figures.request["base"].how
 
 
 def test_the_base_is_shown_besides_only_when_it_is_not_the_opponent(

@@ -82,9 +82,9 @@ def test_gguf_is_a_file_and_a_card(home: Settings, tmp_path: Path):
 
 def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp_path: Path):
     adapters.export_adapter(home, asked(tmp_path / "out", "merged"))
-    found = files(tmp_path / "out")
+    names = files(tmp_path / "out")
     verify(home, tmp_path / "out")
-    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(found)
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(names)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
     text = (tmp_path / "out" / "README.md").read_text()
@@ -142,16 +142,16 @@ def test_what_is_there_is_not_written_over(home: Settings, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("key", "found"),
+    ("key", "names"),
     [
         pytest.param("beef", "none", id="unknown"),
         pytest.param("", "10f7, ada9, d0a0", id="ambiguous"),
     ],
 )
 def test_a_key_that_names_not_one_adapter_is_refused(
-    home: Settings, tmp_path: Path, key: str, found: str
+    home: Settings, tmp_path: Path, key: str, names: str
 ):
-    with pytest.raises(LookupError, match=f"expected one, found {found} in "):
+    with pytest.raises(LookupError, match=f"expected one, found {names} in "):
         adapters.export_adapter(home, asked(tmp_path / "out", "peft", adapter=key))
 
 

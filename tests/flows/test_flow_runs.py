@@ -39,6 +39,6 @@ def test_of_more_runs_than_prefect_gives_at_once_none_is_missed(tmp_path: Path) 
     from flows import prefect_api
 
     begun = {begin("many", tmp_path / "a.yaml") for _ in range(prefect_api.PAGE + 1)}
-    found = prefect_api.find("many", states=[StateType.RUNNING])
-    assert len(found) == len(begun)
-    assert {run.id for run in found} == begun
+    running = prefect_api.find("many", states=[StateType.RUNNING])
+    assert len(running) == len(begun)
+    assert {run.id for run in running} == begun

@@ -35,12 +35,12 @@ def take_next() -> str | None:
     from prefect.states import Completed, Pending, Running
 
     with get_client(sync_client=True) as client:
-        found = client.get_scheduled_flow_runs_for_work_pool(
+        runs = client.get_scheduled_flow_runs_for_work_pool(
             "gpu", scheduled_before=datetime.now(UTC)
         )
-        if not found:
+        if not runs:
             return None
-        run = found[0].flow_run
+        run = runs[0].flow_run
         client.set_flow_run_state(run.id, Pending(), force=True)
         client.set_flow_run_state(run.id, Running(), force=True)
         time.sleep(3)
@@ -54,11 +54,11 @@ def test_a_training_is_not_behind_all_candidates_of_a_search_that_came_before(
     from flows import flow_runs
 
     ended: list[str] = []
-    wanted = [{"name": f"candidate {number}"} for number in range(CANDIDATES)]
+    parameters = [{"name": f"candidate {number}"} for number in range(CANDIDATES)]
 
     def search() -> None:
-        found = flow_runs.run_children(training, wanted, lambda: None)
-        ended.extend(str(run.parameters["name"]) for run in found)
+        runs = flow_runs.run_children(training, parameters, lambda: None)
+        ended.extend(str(run.parameters["name"]) for run in runs)
 
     searching = threading.Thread(target=search)
     searching.start()
@@ -72,6 +72,6 @@ def test_a_training_is_not_behind_all_candidates_of_a_search_that_came_before(
                 target=flow_runs.run_child, args=(training, {"name": "another workload"})
             )
             other.start()
-    assert ended == [one["name"] for one in wanted]
+    assert ended == [params["name"] for params in parameters]
     assert sorted(order) == sorted([*ended, "another workload"])
     assert order.index("another workload") <= 3, order

@@ -37,8 +37,8 @@ def test_collect_and_curate_say_that_the_disk_is_full_and_work_when_there_is_roo
         for command in ("collect", "curate"):
             done = run(command, config)
             assert done.exit_code == 2, done.output
-            (said,) = done.stderr.strip().splitlines()
-            assert "its disk is full" in said or "No space left on device" in said
+            (sentence,) = done.stderr.strip().splitlines()
+            assert "its disk is full" in sentence or "No space left on device" in sentence
             assert isinstance(done.exception, SystemExit)
         assert not list((disk / "home").glob("snapshots/weather*/*/manifest.json"))
         ballast.unlink()

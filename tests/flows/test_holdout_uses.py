@@ -38,8 +38,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def held(count: int = 132, workload: str = "support") -> Holdout:
-    found = ledger.holdout_rows(f"request {number}" for number in range(count))
-    return Holdout(workload, f"v1-{count}", found)
+    rows = ledger.holdout_rows(f"request {number}" for number in range(count))
+    return Holdout(workload, f"v1-{count}", rows)
 
 
 def judged(
@@ -107,11 +107,11 @@ def test_what_can_not_be_compared_spends_nothing() -> None:
 
 def test_looks_k_at_look_k_never_sums_to_more_than_the_sealed_alpha() -> None:
     """It came to 0.146 over ten looks when a look kept no policy."""
-    given = [judged(f"c{k}", policy=edited(looks=k)).alpha for k in range(1, 11)]
-    assert sum(given) <= 0.05 + 1e-12
-    assert given[0] == pytest.approx(0.05)
-    (said,) = judged("c11", policy=edited(looks=11)).reasons
-    assert said.startswith(
+    spent = [judged(f"c{k}", policy=edited(looks=k)).alpha for k in range(1, 11)]
+    assert sum(spent) <= 0.05 + 1e-12
+    assert spent[0] == pytest.approx(0.05)
+    (sentence,) = judged("c11", policy=edited(looks=11)).reasons
+    assert sentence.startswith(
         "no look is left: this is the 2nd look at this holdout, and those before"
     )
 
@@ -141,11 +141,11 @@ def test_whatever_is_edited_while_a_holdout_grows_no_doubling_of_it_spends_more_
             sealed.append(under_seal)
         asked = look(now, f"c{decision}", decision=decision + 1)
         taken.append(preregistration.allot_use(book, under_seal, policy, now, asked))
-        within = [one.alpha or 0 for one in taken if 2 * one.held > size]
+        within = [use.alpha or 0 for use in taken if 2 * use.held > size]
         assert taken[-1].alpha == 0 or sum(within) <= under_seal.alpha + 1e-9
-    for one in sealed:
-        given = sum(each.alpha or 0 for each in taken if each.seal == one.decision)
-        assert given <= one.alpha + 1e-9
+    for each in sealed:
+        spent = sum(use.alpha or 0 for use in taken if use.seal == each.decision)
+        assert spent <= each.alpha + 1e-9
     assert len(sealed) > 2
 
 
@@ -191,15 +191,15 @@ def test_form_and_report_say_what_changed_since_when_and_what_is_not_known(
     tmp_path: Path,
 ) -> None:
     judged("c1")
-    found = judged("c2", policy=edited(floor=0.1))
-    case = replace(gate_cases.clear(), judgement=found)
+    judgement = judged("c2", policy=edited(floor=0.1))
+    case = replace(gate_cases.clear(), judgement=judgement)
     html = report.html(case, [], {})
-    assert found.terms is not None
-    said = (
-        f"the policy was changed after it was sealed on {found.terms.sealed_at} (decision 1), "
-        f"first used on {found.terms.changed_at}: floor: 0.5, now 0.1"
+    assert judgement.terms is not None
+    sentence = (
+        f"the policy was changed after it was sealed on {judgement.terms.sealed_at} (decision 1), "
+        f"first used on {judgement.terms.changed_at}: floor: 0.5, now 0.1"
     )
-    assert said in html
+    assert sentence in html
     assert "this home recorded 1 look at this holdout before, and looks of other homes" in html
 
 
@@ -219,10 +219,10 @@ def test_the_policy_is_sealed_before_anything_is_measured_and_only_once() -> Non
     preregistration.seal_policy(edited(alpha=0.4), held(140))
     (sealed,) = book().seals
     assert (sealed.alpha, sealed.holdout_version) == (0.05, "v1-132")
-    found = judged("c1", policy=edited(alpha=0.4), holdout=held(140))
-    assert found.terms is not None
-    assert found.terms.changes == ("alpha: 0.05, now 0.4",)
-    assert found.alpha == pytest.approx(0.025)
+    judgement = judged("c1", policy=edited(alpha=0.4), holdout=held(140))
+    assert judgement.terms is not None
+    assert judgement.terms.changes == ("alpha: 0.05, now 0.4",)
+    assert judgement.alpha == pytest.approx(0.025)
 
 
 def test_a_look_keeps_its_policy_alpha_challenger_test_and_outcome() -> None:
@@ -243,7 +243,7 @@ def test_what_is_held_out_is_read_from_the_snapshot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tampering", "sequence", "said"),
+    ("tampering", "sequence", "sentence"),
     [
         pytest.param(
             "update raw.looks set alpha = 0.0001 where number = 1",
@@ -285,15 +285,15 @@ def test_what_is_held_out_is_read_from_the_snapshot(tmp_path: Path) -> None:
     ],
 )
 def test_verify_finds_a_seal_or_a_look_that_is_not_what_was_recorded(
-    tampering: str, sequence: int, said: str
+    tampering: str, sequence: int, sentence: str
 ) -> None:
     judged("c1")
     judged("c2")
     assert broken() is None
     run(tampering)
-    found = broken()
-    assert found is not None
-    assert (found.sequence, said in found.problem) == (sequence, True), found
+    link = broken()
+    assert link is not None
+    assert (link.sequence, sentence in link.problem) == (sequence, True), link
 
 
 def test_looks_of_an_older_home_count_under_an_unknown_policy() -> None:
@@ -307,20 +307,20 @@ def test_looks_of_an_older_home_count_under_an_unknown_policy() -> None:
             1 as number, now() as looked_at
     """
     run(insert, **old)
-    found = judged("c1")
-    assert (found.look, found.alpha) == (2, pytest.approx(0.05 / 6)), "never the old number"
-    assert found.terms is not None
-    assert (found.terms.looks, found.terms.left) == (1, pytest.approx(0.025))
+    judgement = judged("c1")
+    assert (judgement.look, judgement.alpha) == (2, pytest.approx(0.05 / 6)), "never the old number"
+    assert judgement.terms is not None
+    assert (judgement.terms.looks, judgement.terms.left) == (1, pytest.approx(0.025))
     assert judged("c2", pair(80, 4, 80, 60), holdout=held(264)).look == 1
     assert broken() is None
 
 
-def kept(one: Scorecard, key: str) -> Scorecard:
+def kept(card: Scorecard, key: str) -> Scorecard:
     """Keep a scorecard where an evaluation would."""
     folder = settings.load().scorecards / "support" / key
-    body = {"base": one.base, "adapter": one.adapter, "task": one.task}
-    whole = {**body, "conditions": one.conditions}
-    scorecard.write(folder, one.samples, one.metrics, body=whole, now=datetime.now(UTC))
+    body = {"base": card.base, "adapter": card.adapter, "task": card.task}
+    whole = {**body, "conditions": card.conditions}
+    scorecard.write(folder, card.samples, card.metrics, body=whole, now=datetime.now(UTC))
     return scorecard.read(folder)
 
 
@@ -332,11 +332,11 @@ def test_bets_of_an_earlier_look_at_the_challenger_are_carried_on_if_they_are_ke
     came: list[Judgement] = []
     for number, (ours, theirs) in enumerate(grown(CARRIED, (100, 130), 0.12)):
         cards = (kept(ours, f"c{number}"), kept(replace(theirs, adapter=None), f"o{number}"))
-        mine, other = ({HOLDOUT: one} for one in cards)
+        mine, other = ({HOLDOUT: card} for card in cards)
         came.append(turn.judge_challenger(policy, held(100 + 30 * number), "a1", mine, other))
         if not keeps:
             shutil.rmtree(settings.load().scorecards)
-    assert [one.look for one in came] == [1, 2]
+    assert [judgement.look for judgement in came] == [1, 2]
     assert came[0].outcome == "inconclusive"
     assert came[1].outcome == ("pass" if keeps else "inconclusive")
     assert ("that began at look 1 and continued" in came[1].reasons[0]) is keeps

@@ -71,11 +71,11 @@ def test_a_workload_with_evidence_and_no_file_waits_for_somebody_at_the_home(
     home: Settings, folder: Path
 ) -> None:
     file = workload_text.write(folder)
-    found = asked(home, "support")
+    evidence = asked(home, "support")
     with pytest.raises(WorkloadFileError, match="knows none"):
         home_workloads.enter(home, "support", file)
     with pytest.raises(WorkloadFileError, match="knows none"):  # no run says when it was made
-        promote.rules_file(home, found, str(file))
+        promote.rules_file(home, evidence, str(file))
 
 
 def test_the_file_of_another_workload_approves_nothing(home: Settings, folder: Path) -> None:
@@ -83,48 +83,50 @@ def test_the_file_of_another_workload_approves_nothing(home: Settings, folder: P
     beta = folder / "beta.yaml"
     beta.write_text((folder / "support.yaml").read_text().replace("support", "beta"))
     home_workloads.adopt(home, "beta", beta)
-    found = asked(home, "support")
-    assert promote.rules_file(home, found, "") == folder / "support.yaml"
-    assert promote.rules_file(home, found, str(folder / "support.yaml")) == folder / "support.yaml"
+    evidence = asked(home, "support")
+    assert promote.rules_file(home, evidence, "") == folder / "support.yaml"
+    assert (
+        promote.rules_file(home, evidence, str(folder / "support.yaml")) == folder / "support.yaml"
+    )
     with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
-        promote.rules_file(home, found, str(beta))
+        promote.rules_file(home, evidence, str(beta))
 
 
 def test_evidence_is_of_this_home_and_of_the_workload_that_is_named(
     home: Settings, tmp_path: Path
 ) -> None:
-    found = asked(home, "support")
-    assert promote.read_own_evidence(home, "support", found.digest, "") == found
+    evidence = asked(home, "support")
+    assert promote.read_own_evidence(home, "support", evidence.digest, "") == evidence
     assert (
-        promote.read_own_evidence(home, "", "", str(found.folder)) == found
+        promote.read_own_evidence(home, "", "", str(evidence.folder)) == evidence
     )  # as older versions say it
-    elsewhere = tmp_path / "elsewhere" / "support" / found.digest
+    elsewhere = tmp_path / "elsewhere" / "support" / evidence.digest
     elsewhere.parent.mkdir(parents=True)
-    found.folder.rename(elsewhere)
+    evidence.folder.rename(elsewhere)
     for workload, digest, folder in (
         ("", "", str(elsewhere)),
-        ("../../elsewhere/support", found.digest, ""),
-        ("support", "../../../elsewhere/support/" + found.digest, ""),
+        ("../../elsewhere/support", evidence.digest, ""),
+        ("support", "../../../elsewhere/support/" + evidence.digest, ""),
         ("", "", ""),
-        ("support", found.digest, ""),
+        ("support", evidence.digest, ""),
     ):
         with pytest.raises(ForeignEvidenceError):
             promote.read_own_evidence(home, workload, digest, folder)
     (home.evidence / "beta").mkdir()
-    elsewhere.rename(home.evidence / "beta" / found.digest)
+    elsewhere.rename(home.evidence / "beta" / evidence.digest)
     with pytest.raises(ForeignEvidenceError, match="it is evidence on support"):
-        promote.read_own_evidence(home, "beta", found.digest, "")
+        promote.read_own_evidence(home, "beta", evidence.digest, "")
 
 
 def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(
     home: Settings, tmp_path: Path
 ) -> None:
-    found = asked(home, "support")
+    evidence = asked(home, "support")
     elsewhere = tmp_path / "outside"
-    found.folder.rename(elsewhere)
-    found.folder.symlink_to(elsewhere)
+    evidence.folder.rename(elsewhere)
+    evidence.folder.symlink_to(elsewhere)
     with pytest.raises(ForeignEvidenceError, match="not evidence of this home"):
-        promote.read_own_evidence(home, "support", found.digest, "")
+        promote.read_own_evidence(home, "support", evidence.digest, "")
 
 
 @pytest.mark.slow
@@ -134,7 +136,7 @@ def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one
 ) -> None:
     from prefect import flow
 
-    file, found = workload_text.write(folder), asked(home, "support")
+    file, evidence = workload_text.write(folder), asked(home, "support")
 
     @flow
     def older(config: str, evidence_folder: str) -> Path:
@@ -145,18 +147,18 @@ def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one
     with warehouse.connect(home.warehouse) as con:
         con.execute("update raw.signing set since = now() - interval 1 hour")
     with pytest.raises(WorkloadFileError, match="knows none"):
-        older(str(file), str(found.folder))
+        older(str(file), str(evidence.folder))
     with warehouse.connect(home.warehouse) as con:
         con.execute("update raw.signing set since = now() + interval 1 hour")
     (folder / "shadow").write_text("user: root:x:0\n- secret")
     with pytest.raises(ForeignPathError, match="this home knows no such file"):
-        older(str(folder / "shadow"), str(found.folder))
-    assert older(str(file), str(found.folder)) == file
+        older(str(folder / "shadow"), str(evidence.folder))
+    assert older(str(file), str(evidence.folder)) == file
     assert home_workloads.require(home, "support") == file
     laxer = folder / "laxer.yaml"
     laxer.write_text(file.read_text())
     with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
-        older(str(laxer), str(found.folder))
+        older(str(laxer), str(evidence.folder))
 
 
 def test_a_file_that_a_server_keeps_is_nobodys_and_not_even_read(
@@ -177,9 +179,9 @@ def test_a_file_that_a_server_keeps_is_nobodys_and_not_even_read(
 def test_flows_take_only_what_lies_in_the_homes_own_folders(home: Settings) -> None:
     below = home.snapshots / "support" / "5af1"
     assert workload_file.path_within(home.snapshots, str(below), "snapshot") == below
-    for given in ("/tmp/5af1", str(home.snapshots), f"{home.snapshots}/../adapters/a1"):
+    for path in ("/tmp/5af1", str(home.snapshots), f"{home.snapshots}/../adapters/a1"):
         with pytest.raises(ForeignPathError, match="expected one below"):
-            workload_file.path_within(home.snapshots, given, "snapshot")
+            workload_file.path_within(home.snapshots, path, "snapshot")
 
 
 @pytest.mark.parametrize("content", ["user: root:x:0\n- secret", "{}", None], ids=["", "", "none"])

@@ -52,9 +52,9 @@ def test_answers_are_judged_in_the_evaluation_and_once(
             evaluate.run_evaluation.fn(workload, snapshot, adapter)
     assert len(judge.asked) == questions
     cards = evaluate.scorecard_folders(workload, snapshot, adapter)
-    assert all(manifest.is_finished(one) for one in evaluate.all_folders(cards))
+    assert all(manifest.is_finished(each) for each in evaluate.all_folders(cards))
     judged, answered = (scorecard.read(cards["challenger"][task]) for task in ("judge", HOLDOUT))
-    assert [one.output for one in judged.samples] == [one.output for one in answered.samples]
+    assert [each.output for each in judged.samples] == [each.output for each in answered.samples]
     assert judged.scores["judge_win_rate"].n == 3
     metrics = MlflowClient().get_run(run_id).data.metrics
     assert metrics["challenger/judge/judge_win_rate"] == judged.scores["judge_win_rate"].value

@@ -53,9 +53,9 @@ def undisturbed(shell: Terminal, base: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def trainer(shell: Terminal) -> int:
-    found = [each for each in shell.processes() if is_job(each, "train")]
-    assert len(found) == 1
-    return found[0].pid
+    matches = [each for each in shell.processes() if is_job(each, "train")]
+    assert len(matches) == 1
+    return matches[0].pid
 
 
 def service(name: str) -> Victim:
@@ -94,13 +94,13 @@ def test_after_a_kill_the_same_command_completes_the_turn(
     bring_up(shell)
     turn = start_and_train(shell, config)
     os.kill(victim(shell), signal.SIGKILL)
-    said = terminal.said_until_asked(turn)
-    if terminal.QUESTION not in said:
-        assert turn.wait() == 1, said
+    output = terminal.said_until_asked(turn)
+    if terminal.QUESTION not in output:
+        assert turn.wait() == 1, output
         bring_up(shell)
         turn = shell.start("turn", config)
-        said = terminal.said_until_asked(turn)
-    assert terminal.QUESTION in said, said
+        output = terminal.said_until_asked(turn)
+    assert terminal.QUESTION in output, output
     approve(shell, turn, config.stem)
     assert rows(shell, config.stem) == undisturbed
     assert_one_champion(shell, config.stem)
@@ -169,18 +169,18 @@ def start_and_train(shell: Terminal, config: Path) -> "subprocess.Popen[str]":
 
 def steps_done(shell: Terminal, workload: str) -> int:
     adapters = (shell.settings.adapters / workload).glob("*")
-    found = [
+    newest = [
         runner.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters
     ]
-    return max((progress.done for progress in found if progress), default=0)
+    return max((progress.done for progress in newest if progress), default=0)
 
 
 def approve(shell: Terminal, turn: "subprocess.Popen[str]", workload: str) -> None:
     """Approve a turn that asks, and follow both commands to their ends."""
     approved = shell.run("approve", workload, "--as", "ann")
-    said, _ = turn.communicate()
-    assert (approved.returncode, turn.returncode) == (0, 0), approved.stderr + said
-    assert f"{workload} version 1 (models:/{workload}@champion)" in said
+    output, _ = turn.communicate()
+    assert (approved.returncode, turn.returncode) == (0, 0), approved.stderr + output
+    assert f"{workload} version 1 (models:/{workload}@champion)" in output
 
 
 def rows(shell: Terminal, workload: str) -> Rows:

@@ -58,8 +58,8 @@ def requests() -> Iterator[dict[str, Json]]:
 
 def waited(home: Settings) -> float:
     """Return for how long processes of the home have waited for the warehouse so far."""
-    found = counters.read(home.home)
-    return sum(one.value for one in found if one.name == counters.WAITED)
+    counts = counters.read(home.home)
+    return sum(count.value for count in counts if count.name == counters.WAITED)
 
 
 @pytest.mark.slow
@@ -100,8 +100,8 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
         "rolled back": roll_back,
         "collected": collect,
     }
-    number, said = 0, tmp_path / "said"
-    with said.open("w") as out:
+    number, log = 0, tmp_path / "curate.log"
+    with log.open("w") as out:
         curation = subprocess.Popen(
             [sys.executable, "-c", "from flows.cli.main import main; main()", "curate", str(file)],
             env=os.environ | {"FLYWHEEL_HOME": str(home.home)},
@@ -115,7 +115,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
             waits[name].append(after - before)
             before = after
         number += 1
-    assert curation.returncode == 0, said.read_text()
+    assert curation.returncode == 0, log.read_text()
     assert number >= 3, "curation was too short to be in anybody's way"
     assert {name: max(each) for name, each in waits.items() if max(each) > LONGEST_SECONDS} == {}
     with warehouse.connect(home.warehouse) as con:

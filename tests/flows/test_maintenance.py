@@ -55,8 +55,8 @@ def end(run: UUID, name: str, message: str | None = None) -> None:
 
 def lapsed(home: Path) -> list[tuple[str, str, str]]:
     with warehouse.connect(home / "warehouse.duckdb") as con:
-        found = decision_log.links(con)
-    return [(one.evidence_digest, one.reason, one.comment or "") for one in found]
+        links = decision_log.links(con)
+    return [(link.evidence_digest, link.reason, link.comment or "") for link in links]
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -80,8 +80,8 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
         ("e2", "timed_out", "The flow was suspended and never resumed."),
         ("e4", "superseded", "newer evidence e5 waits for an answer"),
     ]
-    assert older not in [one.flow_run_id for one in approvals.pending_approvals()]
-    assert [one.flow_run_id for one in approvals.pending_approvals()] == [newer]
+    assert older not in [approval.flow_run_id for approval in approvals.pending_approvals()]
+    assert [approval.flow_run_id for approval in approvals.pending_approvals()] == [newer]
     assert "0 approvals lapsed" in maintenance(verify=False)
     end(newer, "Cancelled", "not now")
     decided(home, newer)

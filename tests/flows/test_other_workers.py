@@ -40,13 +40,13 @@ def test_a_turn_takes_the_scorecards_that_its_worker_wrote(shell: Terminal, tmp_
 def stays_the_same(shell: Terminal, config: Path) -> None:
     """Take a turn to its champion, and once more."""
     turn = shell.start("turn", config)
-    said = terminal.said_until_asked(turn)
+    output = terminal.said_until_asked(turn)
     turn.terminate()
     turn.communicate()
-    assert terminal.QUESTION in said, said
+    assert terminal.QUESTION in output, output
     cards = (shell.settings.scorecards / small_workload.WORKLOAD).iterdir()
     libraries = [scorecard.read(card).conditions["libraries"] for card in cards]
-    assert {cast("dict[str, str]", one)["rouge-score"] for one in libraries} == {OTHER}
+    assert {cast("dict[str, str]", library)["rouge-score"] for library in libraries} == {OTHER}
 
     assert shell.run("approve", "--as", "ann").returncode == 0
     again = shell.run("turn", config)
@@ -60,9 +60,11 @@ def worker_elsewhere(shell: Terminal, image: Path) -> Generator[None]:
 
     The stack's own worker is stopped meanwhile, so that it takes no run.
     """
-    told = image / "rouge_score-0.dist-info"
-    told.mkdir(parents=True)
-    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: rouge-score\nVersion: {OTHER}\n")
+    metadata = image / "rouge_score-0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: rouge-score\nVersion: {OTHER}\n"
+    )
     services = control.stack_status(shell.settings).services
     own = next(each.process for each in services if each.name == "worker-gpu")
     assert own is not None

@@ -122,16 +122,19 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
 @pytest.fixture
 def page(shell: Terminal) -> Iterator[Page]:
     """A browser in which a person has logged in: to Prefect on its page, to MLflow when it asks."""
-    found = logins.of(shell.settings)
+    credentials = logins.of(shell.settings)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(
             viewport={"width": 1280, "height": 1500},
-            http_credentials={"username": found.mlflow.user, "password": found.mlflow.password},
+            http_credentials={
+                "username": credentials.mlflow.user,
+                "password": credentials.mlflow.password,
+            },
         )
         page.set_default_timeout(PATIENCE)
         page.goto(f"{shell.settings.prefect_url}/v2/runs", wait_until="commit")
-        page.locator("input[type=password]").fill(found.prefect.pair)
+        page.locator("input[type=password]").fill(credentials.prefect.pair)
         page.get_by_role("button", name="Login").click()
         page.get_by_role("button", name="Login").wait_for(state="hidden")
         yield page
@@ -233,8 +236,8 @@ def waiting(shell: Terminal) -> str:
 def waiting_approval(shell: Terminal, config: Path) -> str:
     """Run a turn until it waits for a person; give the id of the waiting run."""
     turn = shell.start("turn", config)
-    said = terminal.said_until_asked(turn)
-    assert terminal.QUESTION in said, said
+    output = terminal.said_until_asked(turn)
+    assert terminal.QUESTION in output, output
     assert turn.stdout is not None
     address = turn.stdout.readline()
     turn.terminate()
@@ -258,16 +261,16 @@ def look_the_form_over(page: Page, shell: Terminal, run: str) -> None:
     assert form.get_by_text("The card of the data").count() == 1
 
 
-def decide(page: Page, shell: Terminal, ui: V1 | V2, run: str, said: Said, name: str) -> None:
+def decide(page: Page, shell: Terminal, ui: V1 | V2, run: str, answer: Said, name: str) -> None:
     """Open the run, fill in the form, submit it, and wait until the run has taken it in."""
     key = pause_key(state(shell, run))
     page.goto(f"{shell.settings.prefect_url}{ui.path}{run}")
     form = ui.open(page)
     form.get_by_text("may adapter").wait_for()
-    ui.choose(page, form, 0, said.decision)
-    if said.reason:
-        ui.choose(page, form, 1, said.reason)
-    for number, text in enumerate(said.texts(form)):
+    ui.choose(page, form, 0, answer.decision)
+    if answer.reason:
+        ui.choose(page, form, 1, answer.reason)
+    for number, text in enumerate(answer.texts(form)):
         form.get_by_role("textbox").nth(number).fill(text)
     picture(page, name)
     ui.submit(form)
@@ -297,8 +300,8 @@ def wait_for(shell: Terminal, run: str) -> dict[str, Any]:
 def state(shell: Terminal, run: str) -> dict[str, Any]:
     """Read a run's state from the server; the page shows the word for its tasks, too."""
     with logins.prefect(shell.settings) as prefect:
-        found: dict[str, Any] = prefect.get(f"/flow_runs/{run}").json()["state"]
-    return found
+        current: dict[str, Any] = prefect.get(f"/flow_runs/{run}").json()["state"]
+    return current
 
 
 def pause_key(state: dict[str, Any]) -> str | None:
@@ -313,10 +316,10 @@ def last(shell: Terminal) -> str:
 
 def enrol(shell: Terminal, name: str) -> str:
     """Enrol a person as the command does; give the secret that the app would hold."""
-    told = shell.run("approver", "add", name)
-    assert told.returncode == 0, told.stderr
-    (found,) = re.findall(r"secret=([A-Z2-7]+)", told.stdout)
-    return found
+    added = shell.run("approver", "add", name)
+    assert added.returncode == 0, added.stderr
+    (secret,) = re.findall(r"secret=([A-Z2-7]+)", added.stdout)
+    return secret
 
 
 def look_at_the_version(page: Page, shell: Terminal) -> None:

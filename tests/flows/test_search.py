@@ -56,8 +56,8 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
     worker = next(each.process for each in services if each.name == "worker-gpu")
     assert worker is not None
     os.kill(worker.pid, signal.SIGKILL)
-    said = terminal.said_until_asked(turn)
-    assert terminal.QUESTION in said, said
+    output = terminal.said_until_asked(turn)
+    assert terminal.QUESTION in output, output
     assert shell.run("approve", "--as", "ann").returncode == 0
     assert turn.wait(timeout=120) == 0
 
@@ -101,15 +101,17 @@ def assert_compared_by_target(home: Settings) -> None:
     (folder,) = home.jobs.glob("search-*")
     text = (folder / "search.md").read_text()
     assert re.search(r"Compared by correct_name on \d\d validation rows", text), text
-    outcomes = [json.loads(one.read_text()) for one in folder.glob("rung-*/????????????????.json")]
+    files = folder.glob("rung-*/????????????????.json")
+    outcomes = [json.loads(path.read_text()) for path in files]
     assert outcomes
-    assert all(one["scores"] or one["trouble"] for one in outcomes), outcomes
+    assert all(record["scores"] or record["trouble"] for record in outcomes), outcomes
     assert not list(folder.glob("rung-*/*.adapter")), "what was only measured is not kept"
-    cards = [manifest.read(one) for one in (home.scorecards / small_workload.WORKLOAD).iterdir()]
-    held_out = {str(one["adapter"]) for one in cards if one["task"] == HOLDOUT}
+    folders = (home.scorecards / small_workload.WORKLOAD).iterdir()
+    cards = [manifest.read(path) for path in folders]
+    held_out = {str(record["adapter"]) for record in cards if record["task"] == HOLDOUT}
     winner = str(manifest.read(folder)["winner"])
     assert winner in held_out
-    losers = {str(one["key"]) for one in outcomes} - {winner}
+    losers = {str(record["key"]) for record in outcomes} - {winner}
     assert not any(name.startswith(tuple(losers)) for name in held_out)
 
 

@@ -159,8 +159,8 @@ def test_sides_that_somebody_else_settled_meanwhile_are_kept(
 
     assert len(requests(home, freeze(home, pipe, [settle, lambda: None]))) == 8
     with warehouse.connect(home.warehouse) as con:
-        found = con.execute("select side from curated.sides where group_id = 'g'").fetchall()
-        assert found == [("train",)]
+        sides = con.execute("select side from curated.sides where group_id = 'g'").fetchall()
+        assert sides == [("train",)]
 
 
 def test_verdicts_are_kept_though_there_is_nothing_to_freeze(home: Settings, tmp_path: Path):
@@ -173,9 +173,9 @@ def test_verdicts_are_kept_though_there_is_nothing_to_freeze(home: Settings, tmp
 
 def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_path: Path):
     collect(home, tmp_path, range(8))
-    given = logs.write(tmp_path / "given.jsonl", [logs.feedback(response_id="r3")])
+    feedback = logs.write(tmp_path / "given.jsonl", [logs.feedback(response_id="r3")])
     with warehouse.connect(home.warehouse) as con:
-        logs.load_feedback(con, given, now=logs.NOW)
+        logs.load_feedback(con, feedback, now=logs.NOW)
     assert (
         snapshots.freeze_workload(workload(home), home, now=logs.NOW).tally.counts["thumbs_down"]
         == 1

@@ -30,8 +30,8 @@ def states(*runs: UUID) -> list[str]:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        found = [client.read_flow_run(run).state for run in runs]
-    return [f"{one.type.value} {one.message or ''}".strip() for one in found if one]
+        reached = [client.read_flow_run(run).state for run in runs]
+    return [f"{state.type.value} {state.message or ''}".strip() for state in reached if state]
 
 
 @pytest.mark.slow
@@ -46,8 +46,8 @@ def test_a_run_that_computes_for_too_long_is_cancelled_and_says_why():
         assert maintenance.cancel_late(client, 24, now=NOW + timedelta(hours=23)) == []
         late = maintenance.cancel_late(client, 24, now=NOW + timedelta(hours=25))
     assert [run.id for run in late] == [curate]
-    said = "Ran for more than 24 h, which FLYWHEEL_FLOW_HOURS allows"
-    assert states(curate, turn) == [f"CANCELLING {said}", "RUNNING"]
+    message = "Ran for more than 24 h, which FLYWHEEL_FLOW_HOURS allows"
+    assert states(curate, turn) == [f"CANCELLING {message}", "RUNNING"]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])

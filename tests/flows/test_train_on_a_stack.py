@@ -45,8 +45,8 @@ def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
         assert training.poll() is None, training.communicate()[0]
         time.sleep(0.1)
     training.send_signal(signal.SIGINT)
-    said, _ = training.communicate(timeout=60)
-    assert training.returncode == 130, said
+    output, _ = training.communicate(timeout=60)
+    assert training.returncode == 130, output
     (adapter,) = (shell.settings.adapters / small_workload.WORKLOAD).iterdir()
     assert list((adapter / "checkpoints").glob("checkpoint-*")), "it was saved"
 
@@ -59,14 +59,14 @@ def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
     assert took is not None
     assert took.seconds > 0
 
-    found = shell.run("train", config)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.splitlines()[-1].endswith(f"/{adapter.name} (done before)")
+    repeated = shell.run("train", config)
+    assert repeated.returncode == 0, repeated.stderr
+    assert repeated.stdout.splitlines()[-1].endswith(f"/{adapter.name} (done before)")
 
 
 def steps_done(shell: Terminal) -> int:
     adapters = (shell.settings.adapters / small_workload.WORKLOAD).glob("*")
-    found = [
+    newest = [
         runner.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters
     ]
-    return max((progress.done for progress in found if progress), default=0)
+    return max((progress.done for progress in newest if progress), default=0)

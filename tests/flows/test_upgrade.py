@@ -131,16 +131,16 @@ def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
     with warehouse.connect(home.settings.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None
-        told = [(one.kind, one.evidence_digest, one.approver, one.comment) for one in links]
-        assert told == [("reject", "e1", "ann", "why"), ("approve", "e2", "ann", "why")]
+        expected = [(row.kind, row.evidence_digest, row.approver, row.comment) for row in links]
+        assert expected == [("reject", "e1", "ann", "why"), ("approve", "e2", "ann", "why")]
         taken = [
-            (one.challenger_scorecard, one.policy_digest, one.number, one.alpha, one.adapter)
-            for one in ledger.read_holdout_log(con).looks
+            (row.challenger_scorecard, row.policy_digest, row.number, row.alpha, row.adapter)
+            for row in ledger.read_holdout_log(con).looks
         ]
-        told = [("c1", ledger.UNKNOWN, 1, 0.02, "a1"), ("c2", ledger.UNKNOWN, 2, None, None)]
-        assert taken == (told if number >= 12 else [])
+        expected = [("c1", ledger.UNKNOWN, 1, 0.02, "a1"), ("c2", ledger.UNKNOWN, 2, None, None)]
+        assert taken == (expected if number >= 12 else [])
         assert number < 20 or [
-            one.start_id for one in turn_starts.read_starts(con, WORKLOAD, 9)
+            row.start_id for row in turn_starts.read_starts(con, WORKLOAD, 9)
         ] == ["s1"]
         turn_starts.record_start(con, TurnStart("s2", WORKLOAD, "stale", True, "changed", logs.NOW))
 
@@ -158,7 +158,7 @@ def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
         now = sides(con)
     assert {id: now[id] for id in stood} == stood
     tainted = affected_outputs.trace(erase.outputs(home.settings), frozenset(stood)).tainted
-    assert ("adapter", "a1") in {(one.kind, one.key) for one in tainted}
+    assert ("adapter", "a1") in {(row.kind, row.key) for row in tainted}
 
 
 def freeze(con: Connection, home: House) -> freeze_snapshot.Snapshot:

@@ -32,20 +32,22 @@ def test_a_model_is_evaluated_at_the_precision_that_trains(
 def test_guard_tasks_are_taken_from_beside_the_file(folder: Path) -> None:
     own = guard_files.sums(folder)
     built_in = {"task": "piqa", "data": "sums.jsonl", "metric": "acc"}
-    told = [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}, built_in]
+    tasks = [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}, built_in]
     guards = [{"task": name, "metric": "acc", "margin": 0.05} for name in ("sums", "piqa")]
-    found = read_workload(write(folder, evaluate={"tasks": told}, gate={"guards": guards}))
-    first, second = found.evaluate.tasks
+    result = read_workload(write(folder, evaluate={"tasks": tasks}, gate={"guards": guards}))
+    first, second = result.evaluate.tasks
     assert (first.task, first.data) == (own.task, own.data)
     assert (second.task, second.data) == ("piqa", folder / "sums.jsonl")
 
 
 def test_guard_tasks_that_can_not_be_asked_are_all_named(folder: Path) -> None:
-    told = [{"task": name, "data": "none.jsonl", "metric": "acc"} for name in ("pika", "sums.yaml")]
-    (found,) = mistakes(write(folder, evaluate={"tasks": told}))
-    assert "lm-eval has no task pika; did you mean piqa?" in found
-    assert f"{folder}/sums.yaml can't be read" in found
-    assert f"no file is at {folder}/none.jsonl" in found
+    tasks = [
+        {"task": name, "data": "none.jsonl", "metric": "acc"} for name in ("pika", "sums.yaml")
+    ]
+    (result,) = mistakes(write(folder, evaluate={"tasks": tasks}))
+    assert "lm-eval has no task pika; did you mean piqa?" in result
+    assert f"{folder}/sums.yaml can't be read" in result
+    assert f"no file is at {folder}/none.jsonl" in result
 
 
 def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> None:
@@ -53,11 +55,11 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
     measured = {"tasks": [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}]}
     guard = {"task": "sums", "metric": "acc", "margin": 0.05}
     policy = read_workload(write(folder, evaluate=measured, gate={"guards": [guard]})).gate
-    assert [one.task for one in policy.guards] == ["sums"]
+    assert [guarded.task for guarded in policy.guards] == ["sums"]
     other = {"guards": [guard | {"metric": "acc_norm"}, guard | {"task": "piqa"}]}
-    (found,) = mistakes(write(folder, evaluate=measured, gate=other))
-    assert "guards: sums has no metric acc_norm, only acc" in found
-    assert "guards: no task piqa is measured, only holdout, sums" in found
+    (result,) = mistakes(write(folder, evaluate=measured, gate=other))
+    assert "guards: sums has no metric acc_norm, only acc" in result
+    assert "guards: no task piqa is measured, only holdout, sums" in result
     assert mistakes(write(folder, evaluate=measured, gate={})) == [
         "gate: guards: sums is measured, but has no margin; add one, such as 0.05"
     ]
@@ -66,8 +68,8 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
 def test_a_built_in_task_is_measured_once_and_wants_a_margin(folder: Path) -> None:
     asked = {"built_in": ["preferences"]}
     guard = {"task": "preferences", "metric": "accuracies", "margin": 0.05}
-    found = read_workload(write(folder, evaluate=asked, gate={"guards": [guard]}))
-    assert found.evaluate.built_in == ("preferences",)
+    result = read_workload(write(folder, evaluate=asked, gate={"guards": [guard]}))
+    assert result.evaluate.built_in == ("preferences",)
     assert mistakes(write(folder, evaluate=asked)) == [
         "gate: guards: preferences is measured, but has no margin; add one, such as 0.05"
     ]
@@ -88,14 +90,14 @@ def test_the_target_may_be_a_built_in_task_and_then_the_holdout_wants_a_margin(
         "gate: guards: holdout is measured, but has no margin; add one, such as 0.05"
     ]
     guards = [{"metric": "correct_name", "margin": 0.1}]
-    found = read_workload(write(folder, evaluate=asked, gate=gate | {"guards": guards})).gate
-    assert [one.metric for one in found.guarding()] == ["correct_name"]
+    result = read_workload(write(folder, evaluate=asked, gate=gate | {"guards": guards})).gate
+    assert [guarded.metric for guarded in result.guarding()] == ["correct_name"]
     (mistake,) = mistakes(write(folder, gate=gate | {"guards": guards}))
     assert mistake == "gate: metric: no task preferences is measured, only holdout"
 
 
 @pytest.mark.parametrize(
-    ("train", "said"),
+    ("train", "message"),
     [
         pytest.param({"use_dora": True}, "use_dora: vLLM takes no DoRA", id="dora"),
         pytest.param({"method": "adalora"}, "PEFT's method ADALORA", id="adalora"),
@@ -108,13 +110,13 @@ def test_the_target_may_be_a_built_in_task_and_then_the_holdout_wants_a_margin(
     ],
 )
 def test_vllm_measures_only_what_it_can_put_on(
-    folder: Path, train: dict[str, object], said: str
+    folder: Path, train: dict[str, object], message: str
 ) -> None:
     asked = {"engine": "vllm"}
     assert read_workload(write(folder, evaluate=asked)).evaluate.engine == "vllm"
     (mistake,) = mistakes(write(folder, train=train, evaluate=asked))
     assert mistake.startswith("evaluate: engine: vllm, but of what is trained: ")
-    assert said in mistake
+    assert message in mistake
 
 
 def test_vllm_puts_on_every_candidate_of_a_search(folder: Path) -> None:
@@ -151,8 +153,8 @@ def test_secrets_are_asked_for_only_where_redaction_lets_some_stay(folder: Path)
 
 
 def test_a_kind_that_is_named_says_what_can_be_the_target(folder: Path) -> None:
-    (found,) = mistakes(write(folder, evaluate={"kind": "text"}, gate={"metric": "label"}))
-    assert found == "gate: metric: holdout has no metric label, only exact, f1, rouge_l"
+    (result,) = mistakes(write(folder, evaluate={"kind": "text"}, gate={"metric": "label"}))
+    assert result == "gate: metric: holdout has no metric label, only exact, f1, rouge_l"
     path = write(folder, evaluate={"kind": "text"}, gate={"metric": "rouge_l"})
     assert read_workload(path).gate.metric == "rouge_l"
 
@@ -181,8 +183,8 @@ def test_a_guard_on_abstention_that_no_request_measures_is_refused_before_traini
 
 def test_the_documents_of_guard_tasks_are_beside_the_file(folder: Path) -> None:
     overlap = {"guards": ["logs/a.jsonl"]}
-    found = read_workload(write(folder, curate={"overlap": overlap})).curate.overlap.guards
-    assert found == (str(folder / "logs/a.jsonl"),)
+    result = read_workload(write(folder, curate={"overlap": overlap})).curate.overlap.guards
+    assert result == (str(folder / "logs/a.jsonl"),)
     overlap["guards"] = ["gone.jsonl"]
     gone = folder / "gone.jsonl"
     assert mistakes(write(folder, curate={"overlap": overlap})) == [
@@ -192,16 +194,16 @@ def test_the_documents_of_guard_tasks_are_beside_the_file(folder: Path) -> None:
 
 def test_a_judge_may_be_shown_alone_or_be_asked_for_by_the_gate(folder: Path) -> None:
     assert read_workload(write(folder, evaluate={"judge": JUDGE})).evaluate.judge is not None
-    wanted = {"task": "judge", "metric": "judge_win_rate"}
+    target = {"task": "judge", "metric": "judge_win_rate"}
     guard = {"metric": "f1", "margin": 0.05}
-    asked = {**wanted, "guards": [guard]}
+    asked = {**target, "guards": [guard]}
     assert read_workload(write(folder, evaluate={"judge": JUDGE}, gate=asked)).gate.task == "judge"
-    (found,) = mistakes(write(folder, gate=asked))
-    assert "no task judge is measured" in found
+    (result,) = mistakes(write(folder, gate=asked))
+    assert "no task judge is measured" in result
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         pytest.param({"judge": JUDGE, "kind": "tool_calls"}, "compares texts", id="not-texts"),
         pytest.param({"judge": {**JUDGE, "base_url": "openai"}}, "expected http://", id="no-url"),
@@ -210,10 +212,10 @@ def test_a_judge_may_be_shown_alone_or_be_asked_for_by_the_gate(folder: Path) ->
     ],
 )
 def test_a_judge_that_can_not_serve_is_refused(
-    folder: Path, settings: dict[str, object], said: str
+    folder: Path, settings: dict[str, object], message: str
 ) -> None:
-    (found,) = mistakes(write(folder, evaluate=settings))
-    assert said in found
+    (result,) = mistakes(write(folder, evaluate=settings))
+    assert message in result
 
 
 def test_the_judges_key_comes_from_the_variable_that_the_file_names(

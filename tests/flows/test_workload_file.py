@@ -24,8 +24,10 @@ def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: P
 def test_reading_a_file_waits_for_nothing_that_is_slow_to_import() -> None:
     slow = "{'prefect', 'scipy', 'torch', 'mlflow', 'matplotlib'}"
     code = f"import sys, flows.workload_file; print(sorted({slow} & set(sys.modules)))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "[]\n"
+    python = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert python.stdout == "[]\n"
 
 
 def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
@@ -34,16 +36,16 @@ def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
     assert replay is not None
     assert replay.sources == [folder / "logs/a.jsonl"]
     balance["replay"]["sources"] = ["gone.jsonl"]
-    found = mistakes(write(folder, curate={"balance": balance}))
+    result = mistakes(write(folder, curate={"balance": balance}))
     gone = folder / "gone.jsonl"
-    assert found == [f"curate: balance.replay.sources: nothing is at {gone}"]
+    assert result == [f"curate: balance.replay.sources: nothing is at {gone}"]
 
 
 def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
     teacher = {"kind": "distillation", "teacher_model_name_or_path": "base"}
-    found = read_workload(write(folder, train={"objective": teacher})).train.objective
-    assert found.kind == "distillation"
-    assert found.teacher_model_name_or_path == folder / "base"
+    result = read_workload(write(folder, train={"objective": teacher})).train.objective
+    assert result.kind == "distillation"
+    assert result.teacher_model_name_or_path == folder / "base"
     teacher["teacher_model_name_or_path"] = "logs"
     (mistake,) = mistakes(write(folder, train={"objective": teacher}))
     assert mistake.startswith("train: objective.teacher_model_name_or_path: ")
@@ -53,15 +55,15 @@ def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
 
 
 def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
-    (found,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
-    assert found == "curate.balance: temperature divides a budget: set max_rows or max_tokens"
+    (result,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
+    assert result == "curate.balance: temperature divides a budget: set max_rows or max_tokens"
 
 
 def test_a_workload_whose_approvers_have_keys_can_be_given_to_a_task(folder: Path) -> None:
     listed = [{"name": "ada", "keys": [ssh.public(ssh.keygen(folder / "keys"))]}]
     workload = read_workload(write(folder, approve={"proof": "signature", "approvers": listed}))
-    given = visit_collection(workload, lambda one: one, return_data=True)
-    assert given.approve.rules().people[0].signers
+    sections = visit_collection(workload, lambda part: part, return_data=True)
+    assert sections.approve.rules().people[0].signers
 
 
 def test_every_mistake_is_listed_at_once(folder: Path) -> None:
@@ -112,8 +114,8 @@ def test_an_empty_mapping_misses_what_has_no_default(tmp_path: Path) -> None:
 )
 def test_what_is_no_yaml_mapping_is_named(tmp_path: Path, content: bytes, mistake: str) -> None:
     (tmp_path / "w.yaml").write_bytes(content)
-    (said,) = mistakes(tmp_path / "w.yaml")
-    assert said.startswith(mistake)
+    (message,) = mistakes(tmp_path / "w.yaml")
+    assert message.startswith(mistake)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -144,9 +146,9 @@ def test_a_search_tries_every_combination_with_bases_beside_the_file(folder: Pat
     workload = read_workload(
         write(folder, search=SEARCH, curate=VALIDATED, train={"lora_alpha": 7})
     )
-    tried = [(one.recipe.r, one.base) for one in workload.candidates()]
+    tried = [(candidate.recipe.r, candidate.base) for candidate in workload.candidates()]
     assert sorted(tried) == [(r, folder / name) for r in (8, 16) for name in ("base", "other")]
-    assert {one.recipe.lora_alpha for one in workload.candidates()} == {7}
+    assert {candidate.recipe.lora_alpha for candidate in workload.candidates()} == {7}
 
 
 def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
@@ -154,7 +156,7 @@ def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         pytest.param(
             {"curate": {"validation_share": 0}},
@@ -192,12 +194,11 @@ def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
     ],
 )
 def test_a_search_that_cannot_be_is_a_mistake(
-    folder: Path, settings: dict[str, object], said: str
+    folder: Path, settings: dict[str, object], message: str
 ) -> None:
-    given = {"search": SEARCH, "curate": VALIDATED} | settings
-    assert any(
-        one.startswith(said.format(folder=folder)) for one in mistakes(write(folder, **given))
-    )
+    sections = {"search": SEARCH, "curate": VALIDATED} | settings
+    beginning = message.format(folder=folder)
+    assert any(mistake.startswith(beginning) for mistake in mistakes(write(folder, **sections)))
 
 
 @pytest.mark.timeout(20)

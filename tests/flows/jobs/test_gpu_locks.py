@@ -1,4 +1,4 @@
-"""One job at a time has a GPU; who waits is told for whom, and who is killed gives it back."""
+"""One job at a time holds a GPU; a waiting job reports the holder, a killed one frees it."""
 
 import os
 import signal
@@ -19,22 +19,20 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Generator[Start]:
-    """Start processes that each want GPUs; those that still live at the end are killed."""
+    """Start processes that each need GPUs; those still alive at the end are killed."""
     with ExitStack() as stack:
 
-        def one(doing: str, count: int = 1, devices: tuple[str, ...] = ("gpu-a",)) -> Process:
-            command = [sys.executable, str(MODULES / "holder.py")]
-            wanted = [str(tmp_path / "leases"), str(count), doing, *devices]
+        def holder(doing: str, count: int = 1, devices: tuple[str, ...] = ("gpu-a",)) -> Process:
+            program = [sys.executable, str(MODULES / "holder.py")]
+            command = [*program, str(tmp_path / "leases"), str(count), doing, *devices]
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
             process = stack.enter_context(
-                subprocess.Popen(
-                    [*command, *wanted], stdout=subprocess.PIPE, text=True, env=environment
-                )
+                subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
             )
             stack.callback(process.kill)
             return process
 
-        yield one
+        yield holder
 
 
 def says(process: Process) -> str:
@@ -51,7 +49,7 @@ def named(process: Process, doing: str) -> str:
     return f"pid {process.pid} on {socket.gethostname()} running {doing}"
 
 
-def test_who_waits_is_told_who_holds_the_gpu_and_gets_it_when_that_one_is_killed(
+def test_a_waiting_job_reports_the_holder_of_the_gpu_and_gets_it_when_that_is_killed(
     start: Start,
 ) -> None:
     first = start("train a")
@@ -68,24 +66,24 @@ def test_another_gpu_is_taken_where_one_is_free(start: Start) -> None:
     assert says(start("train b", devices=both)) == "holds gpu-b"
 
 
-def test_who_wants_all_gpus_is_not_passed_by(start: Start) -> None:
+def test_a_job_that_needs_all_gpus_is_not_overtaken(start: Start) -> None:
     both = ("gpu-a", "gpu-b")
-    one = start("evaluate a", devices=both)
-    assert says(one) == "holds gpu-a"
+    first = start("evaluate a", devices=both)
+    assert says(first) == "holds gpu-a"
     greedy = start("train b", count=2, devices=both)
-    assert says(greedy) == f"waiting for GPU 0, held by {named(one, 'evaluate a')}"
+    assert says(greedy) == f"waiting for GPU 0, held by {named(first, 'evaluate a')}"
     late = start("evaluate c", devices=both)
     assert says(late) == f"waiting for a GPU, after {named(greedy, 'train b')}"
-    kill(one)
+    kill(first)
     assert says(greedy) == "holds gpu-a gpu-b"
     kill(greedy)
-    said = says(late)
-    while said.startswith("waiting"):
-        said = says(late)
-    assert said == "holds gpu-a"
+    line = says(late)
+    while line.startswith("waiting"):
+        line = says(late)
+    assert line == "holds gpu-a"
 
 
-def test_a_killed_one_in_line_makes_room_for_the_next(start: Start) -> None:
+def test_a_killed_job_in_the_queue_makes_room_for_the_next(start: Start) -> None:
     first = start("train a")
     assert says(first) == "holds gpu-a"
     second = start("train b")
@@ -96,18 +94,18 @@ def test_a_killed_one_in_line_makes_room_for_the_next(start: Start) -> None:
     assert says(third) == f"waiting for GPU 0, held by {named(first, 'train a')}"
 
 
-def test_a_program_that_the_holder_becomes_goes_on_holding(start: Start, tmp_path: Path) -> None:
+def test_a_program_that_replaces_the_holder_keeps_the_gpu(start: Start, tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from flows.jobs import launch\n"
         "with launch.hold_gpus(Path(sys.argv[1]), ['gpu-a'], 1, 'train a', print):\n"
-        "    os.execvp('sh', ['sh', '-c', 'echo became; exec sleep 60'])\n"
+        "    os.execvp('sh', ['sh', '-c', 'echo replaced; exec sleep 60'])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "leases")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as became:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         try:
-            assert says(became) == "became"
+            assert says(program) == "replaced"
             second = start("train b")
-            assert says(second) == f"waiting for GPU 0, held by {named(became, 'train a')}"
+            assert says(second) == f"waiting for GPU 0, held by {named(program, 'train a')}"
         finally:
-            became.kill()
+            program.kill()
     assert says(second) == "holds gpu-a"

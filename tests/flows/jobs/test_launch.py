@@ -1,4 +1,4 @@
-"""A job gets its GPUs and its processes, and none of them outlives who started it."""
+"""A job gets its GPUs and its processes, and none of them outlives its starter."""
 
 import os
 import signal
@@ -25,20 +25,20 @@ MEASURING = EvaluateSpec(
 
 
 @pytest.mark.parametrize(
-    ("spec", "wanted", "gpus", "expected"),
+    ("spec", "requested", "gpus", "expected"),
     [
         pytest.param(TRAINING, None, 0, 1, id="cpu"),
-        pytest.param(TRAINING, 2, 0, 2, id="cpu-two-wanted"),
+        pytest.param(TRAINING, 2, 0, 2, id="cpu-two-requested"),
         pytest.param(TRAINING, None, 3, 3, id="one-for-each-gpu"),
         pytest.param(TRAINING, 1, 8, 1, id="one-gpu-of-many"),
         pytest.param(TRAINING, None, 8, 4, id="no-more-than-rows-in-a-batch"),
         pytest.param(MEASURING, None, 8, 1, id="an-evaluation-takes-one"),
     ],
 )
-def test_a_job_has_so_many_processes(
-    spec: JobSpec, wanted: int | None, gpus: int, expected: int
+def test_the_number_of_a_jobs_processes(
+    spec: JobSpec, requested: int | None, gpus: int, expected: int
 ) -> None:
-    assert launch.process_count(spec, wanted, gpus) == expected
+    assert launch.process_count(spec, requested, gpus) == expected
 
 
 def test_more_processes_than_gpus_are_refused() -> None:
@@ -47,19 +47,19 @@ def test_more_processes_than_gpus_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("environment", "expected"),
     [
         pytest.param({}, "0,2", id="all-visible"),
         pytest.param({"CUDA_VISIBLE_DEVICES": "4,5,GPU-8932f937"}, "4,GPU-8932f937", id="some"),
     ],
 )
 def test_a_job_sees_the_gpus_that_it_holds_and_no_other(
-    given: dict[str, str], expected: str
+    environment: dict[str, str], expected: str
 ) -> None:
-    assert launch.visible_devices([0, 2], given) == expected
+    assert launch.visible_devices([0, 2], environment) == expected
 
 
-def test_processes_on_a_cpu_share_the_cores_unless_told_otherwise() -> None:
+def test_processes_on_a_cpu_share_the_cores_unless_configured_otherwise() -> None:
     cores = len(os.sched_getaffinity(0))
     assert launch.cpu_environment(cores, {})["OMP_NUM_THREADS"] == "1"
     assert "OMP_NUM_THREADS" not in launch.cpu_environment(2, {"OMP_NUM_THREADS": "8"})
@@ -67,7 +67,7 @@ def test_processes_on_a_cpu_share_the_cores_unless_told_otherwise() -> None:
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Give a program that has two processes of a job wait together, once they wait."""
+    """Return a program that runs two waiting processes of a job."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(MODULES), *filter(None, sys.path)]))
     spec = f"WaitTogether(**{waiting(tmp_path).model_dump()!r})"
     return (
@@ -78,17 +78,17 @@ def together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def started(folder: Path) -> list[psutil.Process]:
-    """Wait for both processes, and give them with the launcher that is their parent."""
+    """Wait for both processes; return the launcher, which is their parent, and them."""
     pids = [folder / "pid0", folder / "pid1"]
     assert eventually(lambda: all(pid.exists() and pid.read_text() for pid in pids), 60)
     both = [psutil.Process(int(pid.read_text())) for pid in pids]
-    (launcher,) = {one.parent() for one in both}
+    (launcher,) = {process.parent() for process in both}
     assert launcher is not None
     return [launcher, *both]
 
 
 def ended(processes: list[psutil.Process]) -> bool:
-    return all(not one.is_running() or one.status() == "zombie" for one in processes)
+    return all(not child.is_running() or child.status() == "zombie" for child in processes)
 
 
 @pytest.mark.slow
@@ -104,10 +104,10 @@ def test_all_processes_save_and_end_when_their_flow_is_killed(
 
 
 @pytest.mark.slow
-def test_no_process_is_left_when_their_launcher_is_killed(together: str, tmp_path: Path) -> None:
+def test_no_process_outlives_a_killed_launcher(together: str, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", together], stderr=subprocess.PIPE) as flow:
         launcher, *both = started(tmp_path)
         launcher.kill()
         assert eventually(lambda: ended(both))
-        _, said = flow.communicate()
-    assert b"wait_together job ended with code" in said
+        _, errors = flow.communicate()
+    assert b"wait_together job ended with code" in errors

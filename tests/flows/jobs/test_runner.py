@@ -1,4 +1,4 @@
-"""A job reports while it works, says why it failed, and never outlives who waits for it."""
+"""A job reports while it works, explains its failure, and never outlives its flow."""
 
 import os
 import signal
@@ -42,11 +42,11 @@ def waiting(folder: Path) -> Wait:
 
 
 def test_each_progress_line_arrives_and_the_newest_stays_on_disk(tmp_path: Path) -> None:
-    heard: list[Progress] = []
-    runner.run_job(Count(), tmp_path / "job", heard.append, module=JOB)
-    assert [progress.done for progress in heard] == [1, 2, 3]
-    assert heard[1] == Progress("count", 2, 3, "steps", {"loss": 0.5})
-    assert runner.newest_progress(tmp_path / "job") == heard[-1]
+    lines: list[Progress] = []
+    runner.run_job(Count(), tmp_path / "job", lines.append, module=JOB)
+    assert [progress.done for progress in lines] == [1, 2, 3]
+    assert lines[1] == Progress("count", 2, 3, "steps", {"loss": 0.5})
+    assert runner.newest_progress(tmp_path / "job") == lines[-1]
 
 
 def test_before_its_first_line_a_job_has_no_progress(tmp_path: Path) -> None:
@@ -64,21 +64,21 @@ def test_the_work_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -
 def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
     with pytest.raises(runner.JobError) as caught:
         runner.run_job(Fail(), tmp_path / "job", print, module=JOB)
-    said = str(caught.value).splitlines()
-    assert said[0] == f"fail job ended with code 3; the end of {tmp_path}/job/log.txt:"
-    assert said[1:] == [f"line {number}" for number in range(15, 30)]
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"fail job ended with code 3; the end of {tmp_path}/job/log.txt:"
+    assert lines[1:] == [f"line {number}" for number in range(15, 30)]
 
 
-def test_a_job_that_fails_says_why_and_has_worked_too(tmp_path: Path) -> None:
+def test_a_failed_job_explains_itself_and_records_its_work(tmp_path: Path) -> None:
     spec = LengthsSpec(snapshot=tmp_path / "gone", candidates=(), counted=tmp_path / "no/counted")
     with pytest.raises(runner.JobError, match=r"FileNotFoundError.*no/counted"):
         runner.run_job(spec, tmp_path / "job", print)
-    taken = runner.read_work(tmp_path / "job")
-    assert taken is not None
-    assert taken.seconds > 0
+    work = runner.read_work(tmp_path / "job")
+    assert work is not None
+    assert work.seconds > 0
 
 
-def test_a_specification_of_no_kind_and_one_with_an_unknown_field_are_refused(
+def test_a_specification_of_an_unknown_kind_or_with_an_unknown_field_is_refused(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(runner.JobError, match="KeyError: 'bake'"):
@@ -102,7 +102,7 @@ def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert job_specs.read("train", path) == spec
 
 
-def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+def test_a_job_saves_and_ends_when_its_flow_is_cancelled(tmp_path: Path) -> None:
     def cancel(_: Progress) -> None:
         raise KeyboardInterrupt
 

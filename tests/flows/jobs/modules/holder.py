@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flows.jobs import launch
 
-say = partial(print, flush=True)
+report = partial(print, flush=True)
 folder, count, doing, *devices = sys.argv[1:]
-with launch.hold_gpus(Path(folder), devices, int(count), doing, say) as taken:
-    say("holds", *taken)
+with launch.hold_gpus(Path(folder), devices, int(count), doing, report) as taken:
+    report("holds", *taken)
     time.sleep(60)

@@ -36,7 +36,7 @@ class WaitTogether(Wait):
 def count() -> None:
     sys.stdout.write("a library says something\n")
     for done in (1, 2, 3):
-        say(done)
+        report(done)
 
 
 def fail() -> None:
@@ -45,7 +45,7 @@ def fail() -> None:
 
 
 def wait(spec: Wait) -> None:
-    """Note the own pid, and save something when asked to stop."""
+    """Write its pid, and save something when stopped."""
 
     def save(*_: object) -> None:
         Path(spec.saved).write_text("saved")
@@ -53,17 +53,17 @@ def wait(spec: Wait) -> None:
 
     signal.signal(signal.SIGTERM, save)
     Path(spec.pid).write_text(str(os.getpid()))
-    say(1)
+    report(1)
     time.sleep(60)
 
 
 def wait_together(spec: Wait) -> None:
-    """Do as ``wait`` does, in one of several processes, each with files of its own."""
+    """Wait in one of several processes, each with its own files."""
     rank = os.environ["RANK"]
     wait(Wait(pid=spec.pid + rank, saved=spec.saved + rank))
 
 
-def say(done: int) -> None:
+def report(done: int) -> None:
     entrypoint.print_progress(Progress("count", done, 3, "steps", {"loss": 1 / done}))
 
 
