@@ -130,14 +130,7 @@ class Ancestry:
 def trace_ancestry(
     con: Connection, version: Version, now: registry.Aliases, roots: OutputRoots
 ) -> Ancestry:
-    """Trace a version back to its inputs.
-
-    Args:
-        con: The warehouse.
-        version: The version.
-        now: The current aliases.
-        roots: The roots of the workload's outputs.
-    """
+    """Trace a version back to its inputs; ``now`` are the current aliases."""
     judged = _finished(EvidenceManifest, roots.evidence / version.evidence)
     touched = [
         entry
@@ -168,7 +161,6 @@ def _measured(con: Connection, subject: SubjectRecord, root: Path) -> Iterator[S
 
 
 def _learned(con: Connection, adapter: str, roots: OutputRoots) -> Iterator[TrainingRecord]:
-    """Yield an adapter's training, then those of its warm starts."""
     key: str | None = adapter
     while key:
         made_from = _finished(AdapterManifest, roots.adapters / key)

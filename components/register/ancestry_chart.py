@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -54,12 +54,14 @@ def draw_ancestry(ancestry: Ancestry, path: Path) -> None:
 
 
 def _rows(ancestry: Ancestry) -> Iterator[list[ChartBox]]:
-    """Yield the rows of boxes, from the version down."""
     version = ancestry.version
     status = ", ".join(ancestry.aliases) or version.decision or "waits for a decision"
     yield [ChartBox(f"{version.name} version {version.number}", (status,), charts.NEW)]
     words = [
-        ChartBox(f"{d.decision} by {d.approver or 'a name since erased'}", (_day(d.decided_at),))
+        ChartBox(
+            f"{d.decision} by {d.approver or 'a name since erased'}",
+            (f"{d.decided_at:%Y-%m-%d %H:%M}",),
+        )
         for d in ancestry.words
     ]
     yield _cut(words or [ChartBox("nobody has decided yet")])
@@ -116,16 +118,11 @@ def _source(source: RowSource, kind: int) -> ChartBox:
     return ChartBox(Path(source.place).name, (rows, lines), leads_to=(kind,))
 
 
-def _day(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
-
-
 def _requests(card: ScorecardSummary) -> str:
     return "its folder is gone" if card.requests is None else f"{card.requests:,} requests"
 
 
 def _cut(boxes: Sequence[ChartBox]) -> list[ChartBox]:
-    """Summarise surplus boxes in the last one."""
     if len(boxes) <= MOST_BOXES:
         return list(boxes)
     rest = boxes[MOST_BOXES - 1 :]
@@ -156,12 +153,8 @@ def _box(axes: Axes, x: float, y: float, box: ChartBox, per_row: int) -> None:
     lines = [line for line in box.lines if line]
     top = y + LINE * len(lines) / 2
     title = charts.shortened(box.title, int(width / LETTER / 1.3))
-    _text(axes, x, top, title, size=8.5, weight="bold")
+    style: dict[str, Any] = {"color": charts.INK, "ha": "center", "va": "center"}
+    axes.text(x, top, title, size=8.5, weight="bold", **style)
     for number, line in enumerate(lines, start=1):
-        _text(axes, x, top - LINE * number, charts.shortened(line, int(width / LETTER)), size=7.5)
-
-
-def _text(
-    axes: Axes, x: float, y: float, text: str, *, size: float, weight: str = "normal"
-) -> None:
-    axes.text(x, y, text, size=size, weight=weight, color=charts.INK, ha="center", va="center")
+        shown = charts.shortened(line, int(width / LETTER))
+        axes.text(x, top - LINE * number, shown, size=7.5, weight="normal", **style)

@@ -74,7 +74,7 @@ def previous(champion: str | None, known: Succession, versions: Sequence[Version
 
     It is the nearest earlier champion that may serve and was not rolled back itself.
     """
-    fit = {each.number for each in versions if may_serve(each, known.approved)} - known.left
+    fit = {each.number for each in versions if _may_serve(each, known.approved)} - known.left
     passed = set[str]()
     while champion is not None and champion not in passed:
         passed.add(champion)
@@ -94,23 +94,19 @@ def plan_rollback(
     by: str,
     reason: str,
 ) -> ChampionChange:
-    """Plan a rollback.
+    """Plan a rollback of the workload ``name``, ordered ``by`` a person.
 
-    Args:
-        name: The workload.
-        versions: All of its versions.
-        champion: The champion's number.
-        known: Its champions so far.
-        to: The target's number; ``None`` for the default target.
-        by: Who orders it.
-        reason: Why.
+    ``versions`` are all of its versions, ``known`` its champions so far. ``to`` is the target's
+    number; ``None`` for the default target.
 
     Raises:
         RollbackError: The target is missing, is champion already, was never approved, or was
             trained on rows that were erased since.
     """
     numbered = {each.number: each for each in versions}
-    fit = [each for each in versions if may_serve(each, known.approved) and each.number != champion]
+    fit = [
+        each for each in versions if _may_serve(each, known.approved) and each.number != champion
+    ]
     others = ", ".join(each.number for each in fit)
     hint = f"; --to goes back to any of {others}" if fit else "; there is no other to go to"
     if to is not None and to not in numbered:
@@ -119,10 +115,10 @@ def plan_rollback(
     target = numbered.get(to or previous(champion, known, versions) or "")
     if target is None:
         last = numbered.get(known.before.get(champion or "") or "")
-        why = objection_to(last, champion, known.approved) if last else None
+        why = _rollback_objection(last, champion, known.approved) if last else None
         detail = f" (version {last.number}: {why})" if last and why else ""
         raise RollbackError(f"rolling back {name}: no version is `previous`{detail}{hint}")
-    if why := objection_to(target, champion, known.approved):
+    if why := _rollback_objection(target, champion, known.approved):
         raise RollbackError(f"rolling back {name} to version {target.number}: {why}{hint}")
     left = numbered.get(champion or "")
     return ChampionChange(
@@ -138,13 +134,13 @@ def plan_rollback(
     )
 
 
-def may_serve(version: Version, approved: ApprovedPairs) -> bool:
-    """Return whether a version was champion on approved evidence and is not tainted."""
+def _may_serve(version: Version, approved: ApprovedPairs) -> bool:
     return (version.number, version.evidence) in approved and not version.tainted
 
 
-def objection_to(version: Version, champion: str | None, approved: ApprovedPairs) -> str | None:
-    """Return why a version may not become champion by a rollback; ``None`` if it may."""
+def _rollback_objection(
+    version: Version, champion: str | None, approved: ApprovedPairs
+) -> str | None:
     if version.number == champion:
         return "it is the champion already"
     if version.tainted:
@@ -177,10 +173,7 @@ def promotion(
 def carry_out(journal: ChampionJournal, entry: JournalEntry, why: str = "") -> JournalEntry:
     """Move the alias to an intended change's version, tag the versions, and record its end.
 
-    Args:
-        journal: Has the intention.
-        entry: The intention; its version is registered.
-        why: A note, if the change was interrupted.
+    The version is registered; ``why`` is a note, if the change was interrupted.
 
     Raises:
         SettledError: Another process recorded its end.
@@ -206,27 +199,17 @@ def recover(
 ) -> list[JournalEntry]:
     """Finish or undo interrupted changes; the caller holds the workload's lock.
 
-    Args:
-        journal: The journal of all workloads.
-        workload: The workload; ``None`` for all.
-        is_approved: Whether the version of a change was approved.
+    ``workload`` is ``None`` for all; ``is_approved`` returns whether a change's version was
+    approved.
     """
     with journal.open() as con:
         interrupted = unfinished_changes(con, workload)
     return [_recovered(journal, entry, is_approved) for entry in interrupted]
 
 
-def objection(
+def _objection(
     change: ChampionChange, champion: str | None, version: Version | None, *, is_approved: bool
 ) -> str | None:
-    """Return why an interrupted change must be undone; ``None`` if it can be finished.
-
-    Args:
-        change: The interrupted change.
-        champion: The current champion's number.
-        version: The change's version; ``None`` if it is not registered.
-        is_approved: Whether it was approved.
-    """
     if version is None:
         return "the version was never registered; nothing had moved"
     if champion not in (change.champion_before, version.number):
@@ -245,7 +228,7 @@ def _recovered(
     version = _version(entry.change)
     change = replace(entry.change, version=version.number) if version else entry.change
     champion = registry.read_aliases(change.workload_id).champion
-    why = objection(change, champion, version, is_approved=is_approved(entry))
+    why = _objection(change, champion, version, is_approved=is_approved(entry))
     if why is None:
         again = "it was interrupted, and is finished"
         return carry_out(journal, replace(entry, change=change), again)

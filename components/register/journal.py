@@ -70,11 +70,7 @@ class ChampionJournal:
     def intend(
         self, change: ChampionChange, also: Callable[[Connection], None] | None = None
     ) -> JournalEntry:
-        """Record the intention of a change before anything is done.
-
-        Args:
-            change: The change.
-            also: Further writes in the same transaction.
+        """Record an intended change before anything is done; ``also`` writes in the transaction.
 
         Raises:
             UnsettledError: An earlier change of this workload has not ended.
@@ -95,22 +91,17 @@ class ChampionJournal:
     def end(
         self, entry: JournalEntry, change: ChampionChange, step: Literal["done", "undone"], why: str
     ) -> JournalEntry:
-        """Record the end of a change.
+        """Record the end of a change, which now has the version's number.
 
-        Args:
-            entry: Its intention.
-            change: The change, with the version's number.
-            step: How it ended.
-            why: A note; empty if the change was not interrupted.
+        ``entry`` is its intention, ``why`` a note; empty if the change was not interrupted.
 
         Raises:
             SettledError: It has ended already.
         """
         last = JournalEntry(entry.number, change, step, why, self.now())
         with self.open() as con, warehouse.transaction(con):
-            if entry.number not in [
-                other.number for other in unfinished_changes(con, change.workload_id)
-            ]:
+            unfinished = unfinished_changes(con, change.workload_id)
+            if entry.number not in [other.number for other in unfinished]:
                 raise SettledError(
                     f"changing the champion of {change.workload_id}: change {entry.number} has an "
                     "end already; another process wrote it"
@@ -138,10 +129,9 @@ def rolled_back(con: Connection, workload: str, adapter: str) -> JournalEntry | 
         if entry.step == "done"
         and adapter in (entry.change.adapter_key, entry.change.adapter_before)
     ]
-    last = touching[-1] if touching else None
-    if last is None or last.change.adapter_key == adapter or last.change.kind != "rollback":
+    if not touching or touching[-1].change.adapter_key == adapter:
         return None
-    return last
+    return touching[-1] if touching[-1].change.kind == "rollback" else None
 
 
 def lock_champion(
@@ -149,10 +139,8 @@ def lock_champion(
 ) -> AbstractContextManager[bool]:
     """Lock a workload's champion against changes; yield whether the lock was acquired.
 
-    Args:
-        folder: Folder of the locks, the same for all processes that share the warehouse.
-        workload: The workload.
-        wait: Whether to wait while another process holds the lock.
+    All processes that share the warehouse have the same ``folder``. ``wait`` is whether to wait
+    while another process holds the lock.
     """
     return file_locks.held(folder / f"{workload}.lock", wait=wait)
 
@@ -197,13 +185,8 @@ def _file(folder: Path, workload: str) -> Path:
 
 
 def _insert_entry(con: Connection, entry: JournalEntry) -> None:
-    row = {
-        "number": entry.number,
-        "step": entry.step,
-        "said": entry.note,
-        "noted_at": entry.noted_at,
-        **asdict(entry.change),
-    }
+    own = {"number": entry.number, "step": entry.step, "noted_at": entry.noted_at}
+    row = {**own, "said": entry.note, **asdict(entry.change)}
     warehouse.insert(con, "raw.champion_journal", [row])
 
 

@@ -13,6 +13,7 @@ from components.chat import chat_templates
 from components.models import model_signature
 from components.models.base import Precision
 from components.models.model_signature import ModelSignatureError
+from components.register import mlflow_api
 from components.schema import Json
 from components.store.manifest import folder_digest
 
@@ -24,6 +25,16 @@ RECORD_FILE = "decision.jsonl"
 """The release record in a released version's folder, and in an export."""
 
 RELEASE_KIND: Literal["released"] = "released"  # the kind of a release's link
+
+EVIDENCE_OF_MODEL = "flywheel.evidence"
+"""Tag of a logged model: its evidence, so that it is not logged twice after a crash."""
+
+MODEL_CODE = Path(__file__).with_name("chat_model.py")  # each version holds a copy, and runs it
+
+PACKAGES = ("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+DEFAULT_REQUEST: dict[str, Json] = {"messages": [{"role": "user", "content": "Hello"}], "tools": []}
+"""The example of older adapters, which have none of their own."""
 
 
 class UndecidedError(ModelSignatureError):
@@ -114,15 +125,6 @@ def require_decided(folder: Path) -> ReleaseRecord:
     return release
 
 
-EVIDENCE_OF_MODEL = "flywheel.evidence"
-"""Tag of a logged model: its evidence, so that it is not logged twice after a crash."""
-
-MODEL_CODE = Path(__file__).with_name("chat_model.py")
-"""What a version of this release runs; each version holds a copy."""
-
-PACKAGES = ("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
-
-
 @dataclass(frozen=True, slots=True)
 class ServingParameters:
     """How a version's adapter is served: as it was trained and evaluated.
@@ -150,10 +152,9 @@ def log_model(
     ``sign`` is called with the folder of all files before they are logged. A model that a crash
     left half logged is completed, since MLflow keeps the files of deleted models.
     """
-    from mlflow import MlflowClient
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     experiment = client.get_run(run_id).info.experiment_id
     condition = f"source_run_id = '{run_id}' and tags.`{EVIDENCE_OF_MODEL}` = '{evidence}'"
     models = client.search_logged_models([experiment], filter_string=condition)
@@ -190,37 +191,24 @@ def save_model_files(
         artifacts={"adapter": str(adapter)},
         model_config={**asdict(served), "undecided": False},
         pip_requirements=[f"{name}=={installed(name)}" for name in PACKAGES],
-        signature=model_schema(),
-        input_example=example_request(adapter),
+        signature=_schema(),
+        input_example=_example_request(adapter),
         mlflow_model=Model(run_id=run_id, model_id=model_id),
     )
 
 
-def model_schema() -> "ModelSignature":
-    """Return the MLflow signature: OpenAI's chat request in, chat completion out."""
+def _schema() -> "ModelSignature":
+    # OpenAI's chat request in, chat completion out
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, Array, ColSpec, Schema
 
-    return ModelSignature(
-        inputs=Schema(
-            [ColSpec(Array(AnyType()), "messages"), ColSpec(AnyType(), "tools", required=False)]
-        ),
-        outputs=Schema(
-            [
-                ColSpec("string", "id"),
-                ColSpec("string", "object"),
-                ColSpec(Array(AnyType()), "choices"),
-            ]
-        ),
-    )
+    messages, choices = (ColSpec(Array(AnyType()), name) for name in ("messages", "choices"))
+    tools = ColSpec(AnyType(), "tools", required=False)
+    texts = [ColSpec("string", name) for name in ("id", "object")]
+    return ModelSignature(Schema([messages, tools]), Schema([*texts, choices]))
 
 
-def example_request(adapter: Path) -> dict[str, Json]:
-    """Return the adapter's made-up example of a request."""
+def _example_request(adapter: Path) -> dict[str, Json]:
     path = adapter / chat_templates.EXAMPLE
     example: dict[str, Json] = json.loads(path.read_text()) if path.exists() else DEFAULT_REQUEST
     return {name: example[name] for name in ("messages", "tools")}
-
-
-DEFAULT_REQUEST: dict[str, Json] = {"messages": [{"role": "user", "content": "Hello"}], "tools": []}
-"""The example of older adapters, which have none of their own."""

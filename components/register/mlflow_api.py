@@ -1,18 +1,20 @@
 """The part of MLflow's REST API for registered models, without MLflow's own client.
 
-MLflow's client takes two seconds to import, which ``flywheel status`` would wait for. Methods and
-fields have MLflow's names.
+MLflow's client takes two seconds to import, which ``flywheel status`` would wait for.
 """
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
 from components.rest import Rest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PAGE = 1000  # maximum versions or models per response
 
@@ -41,49 +43,41 @@ class RegisteredModel:
     aliases: Mapping[str, str]
 
 
-class MlflowApi:
-    """The registered models of one server."""
+class _MlflowApi:
+    """The registered models of one server, by methods and fields with MLflow's names."""
 
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
 
     def get_model_version(self, name: str, version: str) -> ModelVersion:
-        """Read a version."""
         answer = self._rest.get("/model-versions/get", name=name, version=version)
         return _version(answer["model_version"])
 
     def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
-        """Read the version with an alias; see ``is_missing`` for its error."""
         answer = self._rest.get("/registered-models/alias", name=name, alias=alias)
         return _version(answer["model_version"])
 
     def search_model_versions(self, filter_string: str) -> list[ModelVersion]:
-        """Return all versions that match a filter."""
         versions = self._pages("/model-versions/search", "model_versions", filter_string)
         return [_version(version) for version in versions]
 
     def search_registered_models(self, filter_string: str | None = None) -> list[RegisteredModel]:
-        """Return all registered models, or those that match a filter."""
         models = self._pages("/registered-models/search", "registered_models", filter_string)
         return [_model(model) for model in models]
 
     def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
-        """Tag a version."""
         body = {"name": name, "version": version, "key": key, "value": value}
         self._rest.post("/model-versions/set-tag", body)
 
     def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
-        """Delete a version's tag."""
         body = {"name": name, "version": version, "key": key}
         self._rest.delete("/model-versions/delete-tag", body)
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        """Set an alias to a version."""
         body = {"name": name, "alias": alias, "version": version}
         self._rest.post("/registered-models/alias", body)
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
-        """Delete an alias."""
         self._rest.delete("/registered-models/alias", {"name": name, "alias": alias})
 
     def _pages(self, path: str, key: str, filter_string: str | None) -> Iterator[dict[str, Any]]:
@@ -95,7 +89,7 @@ class MlflowApi:
                 return
 
 
-def client() -> MlflowApi:
+def client() -> _MlflowApi:
     """Return a client of the server in MLflow's environment variables.
 
     Without a server it is MLflow's own client, which has the same methods.
@@ -103,10 +97,15 @@ def client() -> MlflowApi:
     names = ("URI", "USERNAME", "PASSWORD", "TOKEN")
     url, user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in names)
     if not url.startswith(("http://", "https://")):
-        from mlflow import MlflowClient
-
-        return cast("MlflowApi", MlflowClient())
+        return cast("_MlflowApi", full_client())
     return _client(url.rstrip("/"), user, password, token)
+
+
+def full_client() -> "MlflowClient":
+    """Return MLflow's own client, which also has runs, logged models and traces."""
+    from mlflow import MlflowClient
+
+    return MlflowClient()
 
 
 def is_missing(error: Exception) -> bool:
@@ -122,11 +121,11 @@ def is_missing(error: Exception) -> bool:
 
 
 @cache
-def _client(url: str, user: str, password: str, token: str) -> MlflowApi:
+def _client(url: str, user: str, password: str, token: str) -> _MlflowApi:
     is_here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
     auth = httpx.BasicAuth(user, password) if user else _Bearer(token) if token else None
     base = f"{url}/api/2.0/mlflow"
-    return MlflowApi(Rest(base, auth, trust_env=not is_here, patience_seconds=PATIENCE_SECONDS))
+    return _MlflowApi(Rest(base, auth, trust_env=not is_here, patience_seconds=PATIENCE_SECONDS))
 
 
 class _Bearer(httpx.Auth):
@@ -139,19 +138,11 @@ class _Bearer(httpx.Auth):
 
 
 def _version(raw: Mapping[str, Any]) -> ModelVersion:
-    return ModelVersion(
-        name=raw["name"],
-        version=str(raw["version"]),
-        source=raw.get("source", ""),
-        run_id=raw.get("run_id", ""),
-        tags=_pairs(raw.get("tags", [])),
-    )
+    tags = {tag["key"]: tag.get("value", "") for tag in raw.get("tags", [])}
+    source, run_id = raw.get("source", ""), raw.get("run_id", "")
+    return ModelVersion(raw["name"], str(raw["version"]), source, run_id, tags)
 
 
 def _model(raw: Mapping[str, Any]) -> RegisteredModel:
     aliases = {alias["alias"]: str(alias["version"]) for alias in raw.get("aliases", [])}
     return RegisteredModel(raw["name"], aliases)
-
-
-def _pairs(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    return {tag["key"]: tag.get("value", "") for tag in tags}

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
 
+EVIDENCE_TAG = "flywheel.evidence"
+ADAPTER_TAG = "flywheel.adapter"
+DECISION_TAG = "flywheel.decision"
+APPROVER_TAG = "flywheel.approver"
+COMMENT_TAG = "flywheel.comment"
+TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated by blanks
+ROLLED_BACK_TAG = "flywheel.rolled_back"  # a former champion's: target, person and reason
+LINK_TAG = "flywheel.link"  # the decision's number and digest in the chain: an anchor of it
+
+MOST_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
+
 
 @dataclass(frozen=True, slots=True)
 class Aliases:
@@ -58,22 +69,6 @@ def remove_alias(name: str, alias: str, number: str) -> None:
     """Delete an alias, unless it is set to another version by now."""
     if getattr(read_aliases(name), alias) == number:
         put_alias(name, alias, None)
-
-
-EVIDENCE_TAG = "flywheel.evidence"
-ADAPTER_TAG = "flywheel.adapter"
-DECISION_TAG = "flywheel.decision"
-APPROVER_TAG = "flywheel.approver"
-COMMENT_TAG = "flywheel.comment"
-TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated by blanks
-
-ROLLED_BACK_TAG = "flywheel.rolled_back"
-"""Of a former champion: the target, the person and the reason of its rollback."""
-
-LINK_TAG = "flywheel.link"
-"""The decision's number and digest in the chain of decisions: an anchor of the chain."""
-
-MOST_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +122,14 @@ def register_version(
 ) -> Version:
     """Register the version of an evidence, or return the registered one.
 
-    Args:
-        name: The registered model, one per workload.
-        run_id: The MLflow run that trained the adapter.
-        adapter: The PEFT adapter folder; the version holds it without the base.
-        served: How it is served; checked again when the version is loaded.
-        tags: Lineage; must include ``flywheel.evidence`` and ``flywheel.adapter``.
-        sign: Signs the folder of the version's files before they are uploaded.
-        description: Markdown for the version's page in MLflow.
+    ``name`` is the workload, ``run_id`` the MLflow run that trained the ``adapter``, which the
+    version holds without its base; ``served`` is checked again when it is loaded. ``tags`` are
+    the lineage and must include ``flywheel.evidence`` and ``flywheel.adapter``. ``sign`` signs
+    the folder of the version's files before they are uploaded.
     """
-    from mlflow import MlflowClient
-
     from components.register import logged_model  # noqa: PLC0415 - readers need not load its Jinja
 
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     if registered := version_of_evidence(name, tags[EVIDENCE_TAG]):
@@ -152,7 +141,7 @@ def register_version(
         run_id=run_id,
         tags=dict(tags),
         model_id=model_id,
-        description=fit_description(description),
+        description=_fit_description(description),
     )
     return as_version(created)
 
@@ -178,9 +167,7 @@ def upload_files(name: str, number: str, folder: Path) -> None:
     Raises:
         ValueError: The version has no logged model, so Flywheel did not register it.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     client.log_model_artifacts(logged_model_id(name, number), str(folder))
 
 
@@ -199,8 +186,7 @@ def logged_model_id(name: str, number: str) -> str:
     return match[1]
 
 
-def fit_description(text: str) -> str:
-    """Truncate Markdown to the lines that fit into MLflow's database, with a note."""
+def _fit_description(text: str) -> str:
     if len(text) <= MOST_CHARACTERS:
         return text
     note = "\n\n(cut here; the whole card is the README.md beside the adapter)\n"
@@ -236,7 +222,6 @@ def tag_version(name: str, number: str, tags: Mapping[str, str | None]) -> None:
     """Set a version's tags, and delete those that are ``None``; idempotent."""
     if not tags:
         return
-
     client = mlflow_api.client()
     present = client.get_model_version(name, number).tags
     for key, value in tags.items():
@@ -252,11 +237,10 @@ def version_numbered(name: str, number: str) -> Version:
     Raises:
         LookupError: There is no such version.
     """
-    versions = list_versions(name)
-    for version in versions:
-        if version.number == number:
-            return version
-    known = ", ".join(version.number for version in versions) or "none"
+    versions = {version.number: version for version in list_versions(name)}
+    if number in versions:
+        return versions[number]
+    known = ", ".join(versions) or "none"
     raise LookupError(f"looking up version {number} of {name}: MLflow has {known}")
 
 

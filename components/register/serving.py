@@ -84,7 +84,7 @@ class AdapterChatModel(PythonModel):
             )
         tokens = output[0, inputs["input_ids"].shape[1] :]
         reply = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return completion(dialects.read_answer(prompt.form, str(reply)))
+        return _completion(dialects.read_answer(prompt.form, str(reply)))
 
 
 def public_key() -> Path:
@@ -111,8 +111,7 @@ def _request(model_input) -> Request:  # pyright: ignore # noqa: ANN001 - as abo
     return row
 
 
-def completion(answer: Answer) -> dict[str, Json]:
-    """Wrap an answer as an OpenAI chat completion."""
+def _completion(answer: Answer) -> dict[str, Json]:
     calls: list[Json] = [
         {
             "id": f"call_{uuid.uuid4().hex[:24]}",
@@ -128,10 +127,6 @@ def completion(answer: Answer) -> dict[str, Json]:
         "id": f"chatcmpl-{uuid.uuid4().hex[:24]}",
         "object": "chat.completion",
         "choices": [
-            {
-                "index": 0,
-                "finish_reason": "tool_calls" if calls else "stop",
-                "message": message,
-            }
+            {"index": 0, "finish_reason": "tool_calls" if calls else "stop", "message": message}
         ],
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from components.register import registry
+from components.register import mlflow_api, registry
 from components.register.registry import (
     APPROVER_TAG,
     CHALLENGER,
@@ -32,9 +32,7 @@ def flag_tainted(name: str, adapters: AbstractSet[str], certificate_id: str) -> 
 
     A challenger among them loses its alias, since nobody may approve it. Idempotent.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     tainted = [v for v in _all_versions(name) if v.tags.get(registry.ADAPTER_TAG) in adapters]
     for version in tainted:
         certificates = version.tags.get(TAINTED_TAG, "").split()
@@ -62,11 +60,9 @@ def demote_champion(name: str, certificate_id: str) -> None:
         return
     registry.tag_version(name, champion.number, {DEMOTED_TAG: certificate_id})
     earlier = [
-        version.number
-        for version in registry.list_versions(name)
-        if int(version.number) < int(champion.number)
-        and version.may_serve
-        and not version.rolled_back
+        v.number
+        for v in registry.list_versions(name)
+        if int(v.number) < int(champion.number) and v.may_serve and not v.rolled_back
     ]
     now, before = (*reversed(earlier), None, None)[:2]
     if registry.read_aliases(name).previous not in earlier[:-1]:
@@ -83,15 +79,11 @@ def demoted_versions(name: str, certificate_id: str) -> list[Version]:
 def drop_copies(experiment: str, folder: str, keys: Iterable[str]) -> int:
     """Delete copies of outputs from an experiment's runs; return how many were deleted.
 
-    Args:
-        experiment: The workload.
-        folder: ``SCORECARD_FOLDER`` or ``EVIDENCE_FOLDER``.
-        keys: Keys of scorecards, or digests of evidence.
+    ``folder`` is ``SCORECARD_FOLDER`` or ``EVIDENCE_FOLDER``, ``keys`` are of outputs in it.
     """
-    from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     record = client.get_experiment_by_name(experiment)
     copies = {f"{folder}/{key}" for key in keys}
     if record is None or not copies:
@@ -107,9 +99,7 @@ def drop_copies(experiment: str, folder: str, keys: Iterable[str]) -> int:
 
 
 def _all_versions(name: str) -> "list[ModelVersion]":
-    from mlflow import MlflowClient
-
-    return list(MlflowClient().search_model_versions(f"name = '{name}'"))
+    return list(mlflow_api.full_client().search_model_versions(f"name = '{name}'"))
 
 
 ERASED_TEXT = "(erased)"  # replaces a text: the tag must stay, since it records a rollback
@@ -122,10 +112,7 @@ def blank_tags(
 ) -> int:
     """Blank version tags about the subject; return how many were blanked. Idempotent.
 
-    Args:
-        is_about: Whether a text is about the subject.
-        workload: The workload; ``None`` for all.
-        names: Whether to include names of approvers.
+    ``workload`` is ``None`` for all; ``names`` includes the names of approvers.
     """
     keys = (*TEXT_TAGS, APPROVER_TAG) if names else TEXT_TAGS
     blanked = 0

@@ -7,11 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.register import mlflow_api
 from components.schema import Json, Progress
 from components.store.manifest import SnapshotManifest
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric, Trace
+    from mlflow.entities import DatasetInput, Metric
 
 
 KEY_TAG = "flywheel.adapter"
@@ -34,21 +35,12 @@ def open_run(
     tags: Mapping[str, str],
     name: str | None = None,
 ) -> str:
-    """Start the run of the adapter ``key``, or resume the one that a crash left open.
+    """Start the run of the adapter ``key``, or resume what a crash left open; return the run's id.
 
-    Args:
-        experiment: The workload; created if missing.
-        key: The adapter's or the search's key, stored as the tag ``flywheel.adapter``.
-        params: The recipe.
-        tags: Snapshot, base and other inputs of the adapter.
-        name: The run's name; by default ``adapter`` and the key.
-
-    Returns:
-        The run's id.
+    ``experiment`` is the workload, created if missing; ``key`` may be a search's. ``params``
+    are the recipe, ``tags`` the adapter's inputs, ``name`` by default ``adapter`` and the key.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     record = client.get_experiment_by_name(experiment)
     experiment_id = record.experiment_id if record else client.create_experiment(experiment)
     runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
@@ -58,16 +50,14 @@ def open_run(
         return run_id
     run_name = name or f"adapter {key}"
     run = client.create_run(experiment_id, run_name=run_name, tags={KEY_TAG: key, **tags})
-    for name, value in params.items():
-        client.log_param(run.info.run_id, name, value)
+    for param, value in params.items():
+        client.log_param(run.info.run_id, param, value)
     return run.info.run_id
 
 
 def find_run(experiment: str, key: str) -> str:
     """Return the id of the run of the adapter ``key``; ``LookupError`` if there is none."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     record = client.get_experiment_by_name(experiment)
     condition = f"tags.`{KEY_TAG}` = '{key}'"
     runs = client.search_runs([record.experiment_id], condition) if record else []
@@ -101,19 +91,16 @@ class MetricWriter:
 
     def send(self) -> None:
         """Send the buffered metrics."""
-        from mlflow import MlflowClient
-
+        client = mlflow_api.full_client()
         for first in range(0, len(self.waiting), MOST_METRICS):
-            MlflowClient().log_batch(self.run_id, self.waiting[first : first + MOST_METRICS])
+            client.log_batch(self.run_id, self.waiting[first : first + MOST_METRICS])
         self.waiting.clear()
         self.sent = time.monotonic()
 
 
 def log_scores(run_id: str, scores: Mapping[str, float], folders: Iterable[Path]) -> None:
     """Add an evaluation's scores, and its folders with every sample, to the adapter's run."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     for name, value in scores.items():
         client.log_metric(run_id, name, value)
     for folder in folders:
@@ -122,24 +109,18 @@ def log_scores(run_id: str, scores: Mapping[str, float], folders: Iterable[Path]
 
 def log_evidence(run_id: str, folder: Path) -> str:
     """Add evidence on an adapter to its run; return its address in MLflow's pages. Idempotent."""
-    from mlflow import MlflowClient
-
-    MlflowClient().log_artifacts(run_id, str(folder), f"evidence/{folder.name}")
+    mlflow_api.full_client().log_artifacts(run_id, str(folder), f"evidence/{folder.name}")
     return evidence_page(run_id, folder.name)
 
 
 def tag_chain_head(run_id: str, head: str) -> None:
     """Tag a run with the head of the chain of decisions, so that no look can be cut off unseen."""
-    from mlflow import MlflowClient
-
-    MlflowClient().set_tag(run_id, LOOKED_TAG, head)
+    mlflow_api.full_client().set_tag(run_id, LOOKED_TAG, head)
 
 
 def chain_heads() -> dict[str, str]:
     """Return the heads of the chain of decisions when adapters were judged, by run id."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     experiments = [record.experiment_id for record in client.search_experiments()]
     heads, token = dict[str, str](), None
     while True:
@@ -151,9 +132,9 @@ def chain_heads() -> dict[str, str]:
 
 def run_page(run_id: str) -> str:
     """Return a run's address in MLflow's pages."""
-    from mlflow import MlflowClient
-
-    return f"#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}/runs/{run_id}"
+    return (
+        f"#/experiments/{mlflow_api.full_client().get_run(run_id).info.experiment_id}/runs/{run_id}"
+    )
 
 
 def evidence_page(run_id: str, digest: str) -> str:
@@ -163,28 +144,22 @@ def evidence_page(run_id: str, digest: str) -> str:
 
 def log_picture(run_id: str, path: Path) -> None:
     """Add the chart of a training's loss to its run, replacing an earlier one."""
-    from mlflow import MlflowClient
-
-    MlflowClient().log_artifact(run_id, str(path), "training")
+    mlflow_api.full_client().log_artifact(run_id, str(path), "training")
 
 
 def prune_candidate(experiment: str, key: str, why: str, status: str) -> None:
     """Record why a candidate was pruned, and end its run; no-op if it never began."""
-    from mlflow import MlflowClient
-
     try:
         run_id = find_run(experiment, key)
     except LookupError:
         return
-    MlflowClient().set_tag(run_id, PRUNED_TAG, why)
+    mlflow_api.full_client().set_tag(run_id, PRUNED_TAG, why)
     close_run(run_id, status)
 
 
 def close_run(run_id: str, status: str) -> None:
     """End a run: ``FINISHED``, ``FAILED``, ``KILLED``, or ``SCHEDULED`` if it is resumed later."""
-    from mlflow import MlflowClient
-
-    MlflowClient().set_terminated(run_id, status)
+    mlflow_api.full_client().set_terminated(run_id, status)
 
 
 DATASET_CONTEXTS = {"train": "training", "validation": "validation", "holdout": "testing"}
@@ -199,13 +174,10 @@ def log_datasets(run_id: str, snapshot: Path) -> None:
     Raises:
         FileNotFoundError: The snapshot is unfinished.
     """
-    from mlflow import MlflowClient
-
     record = SnapshotManifest.read(snapshot)
-    inputs = [
-        _dataset_input(snapshot, record, side) for side in DATASET_CONTEXTS if record.rows.get(side)
-    ]
-    MlflowClient().log_inputs(run_id, datasets=inputs)
+    sides = [side for side in DATASET_CONTEXTS if record.rows.get(side)]
+    inputs = [_dataset_input(snapshot, record, side) for side in sides]
+    mlflow_api.full_client().log_inputs(run_id, datasets=inputs)
 
 
 def _dataset_input(snapshot: Path, record: SnapshotManifest, side: str) -> "DatasetInput":
@@ -235,9 +207,7 @@ def pull_traces(experiment: str, *, since: datetime) -> Iterator[dict[str, Json]
     Raises:
         LookupError: There is no such experiment.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
+    client = mlflow_api.full_client()
     record = client.get_experiment_by_name(experiment)
     if record is None:
         raise LookupError(f"pulling MLflow traces: there is no experiment {experiment!r}")
@@ -251,11 +221,6 @@ def pull_traces(experiment: str, *, since: datetime) -> Iterator[dict[str, Json]
             max_results=TRACES_PAGE,
             page_token=token,
         )
-        yield from (_trace_record(trace) for trace in page)
-        token = page.token
-        if not token:
+        yield from (trace.to_dict() for trace in page)
+        if not (token := page.token):
             return
-
-
-def _trace_record(trace: "Trace") -> dict[str, Json]:
-    return trace.to_dict()

@@ -103,7 +103,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
         }
         lost = chain.first_loose(links[:-1], anchors)
     assert lost is not None
-    assert lost.problem.startswith("is missing: version 2 of named in MLflow says")
+    assert lost.problem.startswith("is missing: in version 2 of named in MLflow")
 
 
 def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Settings) -> None:
