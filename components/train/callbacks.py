@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
-from transformers import TrainerCallback  # noqa: TID253 - as above
+from transformers import (  # noqa: TID253 - as above
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from components.schema import Progress
 from components.store import manifest
@@ -27,12 +32,7 @@ from components.train.training_examples import TrainingExample
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import (
-        PreTrainedTokenizerBase,
-        TrainerControl,
-        TrainerState,
-        TrainingArguments,
-    )
+    from transformers import PreTrainedTokenizerBase
 
 
 LOSS_METRIC = "validation_loss"
@@ -54,8 +54,7 @@ class EarlyStopping:
     """Measures the validation loss every ``eval_steps`` and decides when to stop.
 
     Measurements are saved next to the checkpoints, so that a resumed run decides as an
-    uninterrupted one: what was measured after its checkpoint is read back, with the weights that it
-    belongs to. Best weights are saved only with ``early_stopping_patience``.
+    uninterrupted one. Best weights are saved only with ``early_stopping_patience``.
     """
 
     def __init__(
@@ -69,22 +68,19 @@ class EarlyStopping:
         report: Callable[[Progress], None],
         writes: bool = True,
     ) -> None:
-        """Read earlier measurements from ``folder``.
+        """Read earlier measurements from ``folder``, which has the checkpoints.
 
-        Args:
-            recipe: For ``eval_steps`` and ``early_stopping_patience``.
-            stop: The other conditions to stop on.
-            folder: The checkpoints' folder.
-            measure: Returns metrics of the current model and leaves it in training mode.
-            save_weights: Saves the model's weights to a folder.
-            report: Called with each measurement.
-            writes: Whether this process writes and reports; one of those that train together does.
+        ``measure`` returns the current model's metrics and leaves it in training mode. ``writes``
+        is true in one of the processes that train together.
         """
         self._recipe, self._stop, self._folder = recipe, stop, folder
         self._measure, self._save_weights, self._report = measure, save_weights, report
         self._writes = writes
         self._file = folder / "validation.json"
-        self._measurements = self._read()
+        saved = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._measurements: dict[int, dict[str, float]] = {
+            int(step): figures for step, figures in saved.items()
+        }
 
     def is_due(self, step: int, steps: int) -> bool:
         """Measure the loss if this step is due, and return whether to stop after it.
@@ -97,7 +93,7 @@ class EarlyStopping:
         if every is not None and (step % every == 0 or is_last):
             if step not in self._measurements:
                 self._measurements[step] = self._measure()
-                _require_finite(self._measurements[step][LOSS_METRIC], step)
+                _require_finite(f"the validation loss after step {step}", self._history[step])
                 if self._writes:
                     self._save(step)
             if self._writes:
@@ -133,13 +129,6 @@ class EarlyStopping:
     def _weights_folder(self, step: int) -> Path:
         return self._folder / f"best-{step}"
 
-    def _read(self) -> dict[int, dict[str, float]]:
-        try:
-            saved: dict[str, dict[str, float]] = json.loads(self._file.read_text())
-        except FileNotFoundError:
-            return {}
-        return {int(step): figures for step, figures in saved.items()}
-
     def _save(self, step: int) -> None:
         # Weights first, then their measurement: after a kill, none is without its weights.
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -151,12 +140,12 @@ class EarlyStopping:
         manifest.write_atomically(self._file, json.dumps(self._measurements))
 
 
-def _require_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the validation loss after step {step} is {loss}: the training diverged, lower the "
-            "learning_rate"
-        )
+def _require_finite(name: str, *losses: float) -> None:
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"{name} is {loss}: the training diverged, lower the learning_rate"
+            )
 
 
 def answer_nats(
@@ -165,15 +154,7 @@ def answer_nats(
     """Return the negative log-likelihood of each example's whole answer in nats, by row id.
 
     It does not depend on the objective or the tokenizer, so it compares trainings of different
-    kinds. Leaves the model in evaluation mode.
-
-    Args:
-        model: The base with its adapter.
-        examples: One answer each.
-        batch_size: Examples per batch.
-
-    Raises:
-        FloatingPointError: A value is not finite.
+    kinds. Leaves the model in evaluation mode; raises ``FloatingPointError`` if not finite.
     """
     device = next(model.eval().parameters()).device
     ordered = sorted(examples, key=lambda example: example.rows[0].input_ids)  # shares prefixes
@@ -188,17 +169,8 @@ def answer_nats(
             numbers = micro_batch["example"].tolist()
             for number, likelihood in zip(numbers, likelihoods, strict=True):
                 nats[batch[number].row_id] = -likelihood
-    if not all(map(math.isfinite, nats.values())):
-        raise FloatingPointError(
-            "the loss on the validation rows is not finite: the training diverged, lower the "
-            "learning_rate"
-        )
+    _require_finite("the loss on a validation row", *nats.values())
     return nats
-
-
-def mean_nats(nats: dict[str, float], examples: Sequence[TrainingExample]) -> float:
-    """Return the mean per answer token over all examples."""
-    return math.fsum(nats.values()) / sum(example.rows[0].answer_length for example in examples)
 
 
 def read_held_out(
@@ -247,7 +219,8 @@ def validate_adapter(
         nats = answer_nats(cast("PeftModel", trainer.model), held_out, size)
     numbers = training_examples.validation_numbers(snapshot)
     by_number = {numbers[row_id]: loss for row_id, loss in nats.items()}
-    return {LOSS_METRIC: mean_nats(nats, held_out)}, by_number
+    answer_tokens = sum(example.rows[0].answer_length for example in held_out)
+    return {LOSS_METRIC: math.fsum(nats.values()) / answer_tokens}, by_number
 
 
 class TrainingInterrupted(SystemExit):
@@ -266,15 +239,14 @@ begins with a low loss, and an unusual row then raises it more."""
 class TrainingWatch(TrainerCallback):
     """Reports each step, seals checkpoints, detects divergence and stops on SIGTERM.
 
-    ``guessing_loss`` is the loss of uniform guessing in nats, ln(vocabulary). ``is_due(step,
-    steps)`` decides after each step whether to stop.
+    ``guessing_loss`` is the loss of uniform guessing in nats, ln(vocabulary).
     """
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self.report = report
         self.count_tokens: Callable[[], int] = lambda: 0
         self.row_ids: Callable[[], Sequence[str]] = tuple
-        self.is_due: Callable[[int, int], bool] = lambda _step, _steps: False
+        self.is_due: Callable[[int, int], bool] = lambda _step, _steps: False  # whether to stop
         self.guessing_loss = 0.0
         self.interrupted = False
         self.started = time.monotonic()
@@ -295,21 +267,13 @@ class TrainingWatch(TrainerCallback):
             signal.signal(signal.SIGTERM, before)
 
     def on_train_begin(
-        self,
-        args: "TrainingArguments",
-        state: "TrainerState",
-        control: "TrainerControl",
-        **_: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Store the step at which this run starts, for its pace."""
         self.first_step = state.global_step
 
     def on_step_end(
-        self,
-        args: "TrainingArguments",
-        state: "TrainerState",
-        control: "TrainerControl",
-        **_: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Request to save and stop, in all processes at the same step."""
         is_due = self.is_due(state.global_step, state.max_steps)
@@ -319,9 +283,9 @@ class TrainingWatch(TrainerCallback):
 
     def on_log(
         self,
-        args: "TrainingArguments",
-        state: "TrainerState",
-        control: "TrainerControl",
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
@@ -347,11 +311,7 @@ class TrainingWatch(TrainerCallback):
             self.report(Progress("train", state.global_step, state.max_steps, "steps", figures))
 
     def on_save(
-        self,
-        args: "TrainingArguments",
-        state: "TrainerState",
-        control: "TrainerControl",
-        **_: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Seal the checkpoint once every process has written its part."""
         assert args.output_dir is not None
@@ -359,7 +319,7 @@ class TrainingWatch(TrainerCallback):
         if process_group.process_number() == 0:
             checkpoints.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
-    def _require_convergence(self, loss: float, state: "TrainerState") -> None:
+    def _require_convergence(self, loss: float, state: TrainerState) -> None:
         # log_history comes with the checkpoint: the first steps are the training's, not this run's
         *before, _ = (entry["loss"] for entry in state.log_history if "loss" in entry)
         highest = max(before[:FIRST_STEPS], default=math.inf)

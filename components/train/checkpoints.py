@@ -19,12 +19,10 @@ from components.train.recipe import Recipe
 class StopCondition:
     """When to interrupt a training, whichever comes first; it saves a checkpoint to resume from.
 
-    The learning rate's schedule stays that of the whole training, so that it ends the same in
-    pieces as in one run.
+    The learning rate's schedule stays that of the whole training.
     """
 
     at_step: int | None = None
-    """The step after which to stop."""
 
     deadline: float | None = None
     """``time.monotonic`` seconds, which all processes of a machine share. Without ``at_step`` the

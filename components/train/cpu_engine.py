@@ -1,7 +1,7 @@
 """Select the CPU kernels for a training on a CPU; on CUDA everything stays PyTorch's and PEFT's.
 
 Only this module imports ``components.train.cpu``. Both can be deleted with the four calls of this
-module; trainings on a CPU then take longer.
+module; CPU trainings then take longer.
 """
 
 from contextlib import AbstractContextManager
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch  # noqa: TID253 - this module is itself imported late
 
 from components.train.cpu import attention, kernels
-from components.train.cpu.kernels import Lanes
+from components.train.cpu.kernels import CpuThreads
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,12 +25,7 @@ class CpuEngine:
     def prepare(self, adapted: "PeftModel", *, caches_head: bool) -> int:
         """Replace the layers that this engine has kernels for, in place.
 
-        Args:
-            adapted: A base with its adapter.
-            caches_head: Whether to cache the output layer's weight in bf16.
-
-        Returns:
-            The bytes that the cache takes.
+        With ``caches_head``, cache the output layer's weight in bf16; return the cache's bytes.
         """
         attention.use_block_attention(cast("PreTrainedModel", adapted.get_base_model()))
         kernels.use_fused_layers(adapted)
@@ -44,7 +39,7 @@ class CpuEngine:
         """Return how many micro-batches can be computed in parallel."""
         return kernels.thread_count(model)
 
-    def open_threads(self, count: int) -> AbstractContextManager[Lanes | None]:
+    def open_threads(self, count: int) -> AbstractContextManager[CpuThreads | None]:
         """Open ``count`` data-parallel threads; ``None`` for one."""
         return kernels.open_threads(count)
 

@@ -1,4 +1,4 @@
-"""Train an adapter from a snapshot, resuming after interruptions: the way into this package."""
+"""Train an adapter from a snapshot, resuming after interruptions: the package's entry point."""
 
 import json
 import math
@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TypeAlias, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 from datasets import Dataset  # noqa: TID253 - as above
 from peft import PeftModel  # noqa: TID253 - this module is itself imported late
-from transformers import PrinterCallback  # noqa: TID253 - as above
+from transformers import (  # noqa: TID253 - as above
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+)
 from transformers.integrations.liger import apply_liger_kernel  # noqa: TID253 - as above
 from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 
@@ -47,15 +51,10 @@ from components.train.recipe import Recipe
 from components.train.sft_trainer import CompletionTrainer
 from components.train.training_examples import TrainingExample
 
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def load_teacher(path: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+def load_teacher(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Load a model folder in bf16, or an adapter folder on its base.
 
     Raises:
@@ -93,9 +92,13 @@ KERNELS = {
 """Liger's kernels to use; its losses don't support token weights."""
 
 
+LoadedBase: TypeAlias = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+"""A base that was loaded for training and never evaluated."""
+
+
 def fit(
     snapshot: Path,
-    base: Path,
+    base: Path | LoadedBase,
     folder: Path,
     recipe: Recipe,
     *,
@@ -105,21 +108,21 @@ def fit(
 ) -> TrainingProgress:
     """Train an adapter on a snapshot, resuming from the last checkpoint if there is one.
 
+    Several processes started by ``accelerate launch`` train together: each computes its part of
+    every batch, and the first one writes and reports.
+
     Args:
         snapshot: A finished snapshot folder.
-        base: The base's folder.
+        base: The base, or its folder.
         folder: Has checkpoints during the training, and after it only PEFT's
             ``adapter_model.safetensors`` and ``adapter_config.json``. The caller adds the manifest.
-        recipe: How to train.
+        recipe: The adapter's.
         warm_start: The folder of an adapter to start from.
         report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second`` and
             more, and, if there are validation rows, after every ``eval_steps`` steps and at the end
             with the figures of ``objective_losses.ValidationMetrics``.
         stop: When to interrupt a training that will be compared with others; ``validation_loss`` is
             then the mean nats per token of the validation rows' answers, for any objective.
-
-    Returns:
-        How far the training came.
 
     Raises:
         TrainingInterrupted: SIGTERM arrived.
@@ -128,48 +131,31 @@ def fit(
         ValueError: The base was evaluated before, the snapshot has no rows for the objective, or
             the recipe does not match the base or the rows.
     """
-    is_sharded = recipe.fsdp is not None and process_group.are_peers_expected()
-    model, tokenizer = bases.load(base, recipe.precision, for_training=True, on_host=is_sharded)
-    return train_loaded(
-        model,
-        tokenizer,
-        snapshot,
-        folder,
-        recipe,
-        warm_start=warm_start,
-        report=report,
-        stop=stop,
-    )
-
-
-def train_loaded(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    snapshot: Path,
-    folder: Path,
-    recipe: Recipe,
-    *,
-    warm_start: Path | None = None,
-    report: Callable[[Progress], None],
-    stop: StopCondition | None = None,
-) -> TrainingProgress:
-    """Train as ``fit`` does, on a base loaded for training that was never evaluated.
-
-    Several processes started by ``accelerate launch`` train together: each computes its part of
-    every batch, and the first one writes and reports.
-    """
+    if isinstance(base, Path):
+        is_sharded = recipe.fsdp is not None and process_group.are_peers_expected()
+        base = bases.load(base, recipe.precision, for_training=True, on_host=is_sharded)
+    model, tokenizer = base
     is_compared = stop is not None
     selection = training_examples.select_examples(snapshot, tokenizer, recipe)
     examples = selection.examples
     held_out = read_held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
     saved = folder / "checkpoints"
     checkpoint = checkpoints.newest_checkpoint(saved)
-    adapted = _attach_adapter(model, recipe, examples, warm_start, checkpoint)
+    if device.best_computing().fuses:
+        apply_liger_kernel(model, KERNELS)
+    rows = [row for example in examples for row in example.rows]
+    adapted = peft_model.attach_trainable(
+        model, recipe, rows, warm_start=warm_start, checkpoint=checkpoint
+    )
     watch = TrainingWatch(report)
     trainer = _make_trainer(adapted, tokenizer, examples, recipe, saved, watch)
     if warm_start is not None and recipe.objective.kind in ("dpo", "kto"):
         trainer.start_weights = sft_trainer.copy_start_weights(adapted)
-    allocation = _allocate_ranks(trainer, adapted, recipe)
+    allocation = None
+    if recipe.method == "adalora":
+        allocation = rank_allocation.RankAllocation(adapted, recipe.adalora)
+        trainer.add_callback(allocation)
+        trainer.after_backward = allocation.add_penalty
     early_stopping = EarlyStopping(
         recipe,
         stop or StopCondition(),
@@ -182,8 +168,11 @@ def train_loaded(
     watch.is_due = early_stopping.is_due
     progress = _run_steps(trainer, watch, early_stopping, saved, checkpoint)
     if progress.finished:
-        regular = checkpoints.regular_checkpoints(saved, recipe, before=progress.step)
-        _set_final_weights(adapted, early_stopping, regular)
+        if early_stopping.best_weights:
+            peft_model.restore_weights(adapted, early_stopping.best_weights)
+        else:
+            regular = checkpoints.regular_checkpoints(saved, recipe, before=progress.step)
+            peft_model.average_weights(adapted, regular)
         if allocation is not None:
             allocation.finish()
     with trainer.in_threads():
@@ -200,39 +189,13 @@ def train_loaded(
         shutil.rmtree(saved)
     elif stop is not None and stop.keep is not None:
         peft_model.keep_weights(adapted, Path(stop.keep))
-    rows = selection.record(recipe)
-    return replace(progress, validation_loss=figures.get(LOSS_METRIC), nats=nats, rows=rows)
-
-
-def _attach_adapter(
-    model: "PreTrainedModel",
-    recipe: Recipe,
-    examples: list[TrainingExample],
-    warm_start: Path | None,
-    checkpoint: Path | None,
-) -> "PeftModel":
-    if device.best_computing().fuses:
-        apply_liger_kernel(model, KERNELS)
-    rows = [row for example in examples for row in example.rows]
-    return peft_model.attach_trainable(
-        model, recipe, rows, warm_start=warm_start, checkpoint=checkpoint
-    )
-
-
-def _allocate_ranks(
-    trainer: CompletionTrainer, adapted: "PeftModel", recipe: Recipe
-) -> rank_allocation.RankAllocation | None:
-    if recipe.method != "adalora":
-        return None
-    allocation = rank_allocation.RankAllocation(adapted, recipe.adalora)
-    trainer.add_callback(allocation)
-    trainer.after_backward = allocation.add_penalty
-    return allocation
+    learned = selection.record(recipe)
+    return replace(progress, validation_loss=figures.get(LOSS_METRIC), nats=nats, rows=learned)
 
 
 def _make_trainer(
-    adapted: "PeftModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    adapted: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
     examples: list[TrainingExample],
     recipe: Recipe,
     saved: Path,
@@ -291,11 +254,6 @@ def _run_steps(
     saved: Path,
     checkpoint: Path | None,
 ) -> TrainingProgress:
-    """Train from the checkpoint until a stop condition.
-
-    Raises:
-        TrainingInterrupted: SIGTERM arrived.
-    """
     process_group.barrier()  # all have found the same checkpoint, before others are deleted
     if process_group.process_number() == 0:
         checkpoints.drop_irregular(saved, int(trainer.args.save_steps), keep=checkpoint)
@@ -317,16 +275,6 @@ def _run_steps(
         parameters=peft_model.count_trained(adapted),
         finished=early_stopping.is_end(step, steps),
     )
-
-
-def _set_final_weights(
-    adapted: "PeftModel", early_stopping: EarlyStopping, regular: list[Path]
-) -> None:
-    """Set the adapter to its best weights, or to the mean of the last checkpoints."""
-    if early_stopping.best_weights:
-        peft_model.restore_weights(adapted, early_stopping.best_weights)
-    else:
-        peft_model.average_weights(adapted, regular)
 
 
 def _training_arguments(recipe: Recipe, saved: Path) -> SFTConfig:

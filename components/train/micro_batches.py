@@ -24,8 +24,7 @@ LONGEST_SEQUENCE = 2048
 class BatchLayout:
     """How examples are packed into sequences, and how their tokens are weighted."""
 
-    threads: int = 1
-    """Micro-batches computed in parallel."""
+    threads: int = 1  # micro-batches computed in parallel
 
     max_tokens: int = LONGEST_SEQUENCE
     """Tokens beyond which examples are split into several sequences: the gradients stay the same,
@@ -58,9 +57,7 @@ PLAIN_LAYOUT = BatchLayout()
 def collate(examples: Sequence[dict[str, Any]], layout: BatchLayout = PLAIN_LAYOUT) -> Batch:
     """Return a batch of ``micro_batches``, at least one per thread if there are enough examples.
 
-    Args:
-        examples: The batch, each a dictionary of the fields of ``TrainingExample``.
-        layout: How to pack and weight them.
+    ``examples`` are dictionaries of the fields of ``TrainingExample``.
 
     Returns:
         ``micro_batches`` and, with ``layout.kl_pairs``, ``kl_pairs``: micro-batches too, the same
@@ -91,16 +88,13 @@ def collate(examples: Sequence[dict[str, Any]], layout: BatchLayout = PLAIN_LAYO
 def pad_with_empty(batch: Batch, examples: Sequence[dict[str, Any]], count: int) -> Batch:
     """Return the batch padded to ``count`` micro-batches with its shortest example at loss scale 0.
 
-    Where the base is sharded, all processes have to run equally many forward passes.
+    With a sharded base, all processes have to run equally many forward passes.
     """
     micro_batches = batch["micro_batches"]
     shortest = min(examples, key=lambda example: count_tokens([example]))
     (padding,) = _micro_batches([_read_example(shortest)], PLAIN_LAYOUT)
     padding = {**padding, "loss_scale": torch.tensor(0.0)}
-    return {
-        **batch,
-        "micro_batches": micro_batches + [padding] * (count - len(micro_batches)),
-    }
+    return {**batch, "micro_batches": micro_batches + [padding] * (count - len(micro_batches))}
 
 
 def count_tokens(examples: Sequence[dict[str, Any]]) -> int:
@@ -109,7 +103,6 @@ def count_tokens(examples: Sequence[dict[str, Any]]) -> int:
 
 
 def _own_part(examples: list[TrainingExample], layout: BatchLayout) -> list[TrainingExample]:
-    """Select this process's examples; those with a common prefix go to the same process."""
     if layout.processes == 1:
         return examples
     parts = packing.share_out([example.rows[0].input_ids for example in examples], layout.processes)
@@ -130,19 +123,14 @@ def _kl_pairs(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
     pairs: list[TrainingExample] = []
     for number, example in enumerate(examples):
         (row,) = example.rows
-        own_request, answer = _split_row(row)
+        own_request, answer = row.input_ids[: row.prompt_length], row.input_ids[row.prompt_length :]
         for other in (*examples[number + 1 :], *examples[:number]):
-            request, _ = _split_row(other.rows[0])
+            request = other.rows[0].input_ids[: other.rows[0].prompt_length]
             if request != own_request:
                 tokens = Tokens([*request, *answer], len(answer), 1.0)
                 pairs.append(TrainingExample([tokens], other.row_id, example.is_good))
                 break
     return pairs
-
-
-def _split_row(row: Tokens) -> tuple[list[int], list[int]]:
-    """Split a row into request and answer."""
-    return row.input_ids[: row.prompt_length], row.input_ids[row.prompt_length :]
 
 
 def _micro_batches(examples: Sequence[TrainingExample], layout: BatchLayout) -> list[MicroBatch]:
@@ -175,7 +163,9 @@ def _micro_batch(
         "position_ids": torch.from_numpy(packed.positions),
         "visible": torch.from_numpy(packed.visible),
         "row_indices": torch.from_numpy(np.concatenate(packed.row_indices)),
-        "row_sizes": torch.tensor([*map(_row_sizes, packed.row_indices, predicting)]),
+        "row_sizes": torch.tensor(
+            [*zip(map(len, packed.row_indices), map(len, predicting), strict=True)]
+        ),
         "blocks": torch.from_numpy(np.hstack([blocks, np.searchsorted(query_tokens, blocks)])),
         "query_tokens": torch.from_numpy(query_tokens),
         "predicting": torch.from_numpy(indices),
@@ -192,10 +182,6 @@ def _micro_batch(
         "is_good": torch.tensor([example.is_good for example in examples for _ in example.rows]),
         "loss_scale": torch.tensor(1.0),
     }
-
-
-def _row_sizes(*arrays: np.ndarray) -> list[int]:
-    return [len(array) for array in arrays]
 
 
 def _learned_positions(

@@ -1,6 +1,7 @@
 """Losses and validation metrics of each objective."""
 
 from functools import cached_property
+from itertools import product
 
 import torch  # noqa: TID253 - this module is itself imported late
 from torch.nn.functional import cross_entropy, logsigmoid  # noqa: TID253 - as above
@@ -42,21 +43,16 @@ def dpo_loss(
 
 
 def orpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:
-    """Return each pair's odds-ratio loss ``[pairs]``, without the chosen answer's own loss.
+    """Return each pair's odds-ratio loss ``[pairs]`` from mean log-likelihoods of answer tokens.
 
-    Hong et al., arXiv:2403.07691, equations 6 and 7, where ``beta`` is lambda.
-
-    Args:
-        chosen: Mean log-likelihood of the chosen answers' tokens.
-        rejected: The same for the rejected answers.
-        beta: Weight of the loss.
+    Hong et al., arXiv:2403.07691, equations 6 and 7, where ``beta`` is lambda; the chosen answer's
+    own loss is not included.
     """
-    odds = _log_odds(chosen) - _log_odds(rejected)
-    return -beta * logsigmoid(odds)
 
+    def log_odds(likelihoods: torch.Tensor) -> torch.Tensor:
+        return likelihoods - torch.log1p(-likelihoods.exp())
 
-def _log_odds(likelihoods: torch.Tensor) -> torch.Tensor:
-    return likelihoods - torch.log1p(-likelihoods.exp())
+    return -beta * logsigmoid(log_odds(chosen) - log_odds(rejected))
 
 
 def kto_loss(
@@ -66,16 +62,10 @@ def kto_loss(
     kl: torch.Tensor,
     beta: float,
 ) -> torch.Tensor:
-    """Return each labelled answer's loss ``[answers]``.
+    """Return each labelled answer's loss ``[answers]`` (arXiv:2402.01306, equation 7).
 
-    Ethayarajh et al., arXiv:2402.01306, equation 7.
-
-    Args:
-        policy: The answers' log-likelihoods under the model.
-        reference: Their log-likelihoods under the reference.
-        is_good: Their labels.
-        kl: ``estimate_kl`` of the batch; carries no gradient.
-        beta: How sharply the value saturates.
+    ``policy`` and ``reference`` are log-likelihoods under model and reference, ``kl`` is
+    ``estimate_kl`` of the batch, without gradient.
     """
     log_ratio = policy - reference
     gain = torch.where(is_good, log_ratio - kl, kl - log_ratio)
@@ -136,7 +126,7 @@ def batch_loss(
 ) -> torch.Tensor:
     """Return the weighted sum of a micro-batch's losses, a scalar.
 
-    ``micro_batch`` needs the tensors that ``sft_trainer.add_reference_logprobs`` adds.
+    ``micro_batch`` needs the tensors that ``CompletionTrainer`` adds for the objective.
     """
     match objective.kind:
         case "sft":
@@ -149,7 +139,9 @@ def batch_loss(
             mixed = logged * outputs.losses + objective.teacher_share * distilled
             return (mixed * micro_batch["weights"]).sum()
         case "dpo":
-            losses = _dpo_losses(objective.beta, outputs, micro_batch)
+            chosen, rejected = outputs.rows[::2], outputs.rows[1::2]
+            reference = micro_batch["reference"]
+            losses = dpo_loss(chosen, rejected, reference[::2], reference[1::2], objective.beta)
             return (losses * micro_batch["row_weights"][::2]).sum()
         case "orpo":
             chosen, rejected = outputs.means[::2], outputs.means[1::2]
@@ -164,12 +156,6 @@ def batch_loss(
                 is_good, objective.desirable_weight, objective.undesirable_weight
             )
             return (losses * label_weights * micro_batch["row_weights"]).sum()
-
-
-def _dpo_losses(beta: float, outputs: ModelOutputs, micro_batch: MicroBatch) -> torch.Tensor:
-    chosen, rejected = outputs.rows[::2], outputs.rows[1::2]
-    reference = micro_batch["reference"]
-    return dpo_loss(chosen, rejected, reference[::2], reference[1::2], beta)
 
 
 class ValidationMetrics:
@@ -189,18 +175,11 @@ class ValidationMetrics:
 
     def add(self, outputs: ModelOutputs, micro_batch: MicroBatch) -> None:
         """Add a micro-batch."""
-        unweighted = {**micro_batch, "weights": torch.ones_like(micro_batch["weights"])}
-        unweighted["row_weights"] = torch.ones_like(micro_batch["row_weights"])
-        if self.objective.kind == "sft":
-            self.loss += float(outputs.losses.sum())
-            self.count += len(micro_batch["labels"])
-            return
+        weights = ("weights", "row_weights", "token_weights")
+        ones = {name: torch.ones_like(micro_batch[name]) for name in weights}
+        unweighted = {**micro_batch, **ones}
         self.loss += float(batch_loss(self.objective, outputs, unweighted))
-        self.count += float(
-            len(micro_batch["labels"])
-            if self.objective.kind == "distillation"
-            else normalizer(self.objective, micro_batch)
-        )
+        self.count += float(normalizer(self.objective, unweighted))
         if self.objective.kind == "orpo":
             self._add_gains(outputs.means, _is_chosen(micro_batch))
         elif self.objective.kind in ("dpo", "kto"):
@@ -215,11 +194,9 @@ class ValidationMetrics:
     def figures(self) -> dict[str, float]:
         """Return the metrics by name."""
         figures = {"validation_loss": self.loss / self.count}
-        if self.objective.kind in ("dpo", "orpo"):
-            right = [good > bad for good, bad in zip(self.good, self.bad, strict=True)]
-            figures["validation_accuracy"] = sum(right) / len(right)
-        elif self.good and self.bad:
-            right = [good > bad for good in self.good for bad in self.bad]
+        is_paired = self.objective.kind in ("dpo", "orpo")
+        combine = zip if is_paired else product
+        if right := [good > bad for good, bad in combine(self.good, self.bad)]:
             figures["validation_accuracy"] = sum(right) / len(right)
         return figures
 

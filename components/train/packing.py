@@ -22,23 +22,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Rows packed into one sequence."""
+    """Rows packed into one sequence; those with a common prefix are in one block.
+
+    ``tokens`` are ids, ``positions`` are within the row, both ``[tokens]``; ``visible`` is the
+    attention mask ``[tokens, tokens]``. ``row_indices`` are each row's indices in the sequence,
+    ``blocks`` the spans (first, one past the last) outside of which their tokens see nothing.
+    """
 
     tokens: Ints
-    """Token ids, ``[tokens]``."""
-
     positions: Ints
-    """Each token's position within its row, ``[tokens]``."""
-
     visible: NDArray[np.bool_]
-    """The attention mask, ``[tokens, tokens]``."""
-
     row_indices: list[Ints]
-    """Per row, the indices of its tokens in the sequence."""
-
     blocks: list[tuple[int, int]]
-    """First and one past the last index of each block; tokens see nothing outside of their block.
-    Rows with a common prefix are in one block."""
 
 
 def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
@@ -46,14 +41,8 @@ def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
 
     The largest families (rows with a common prefix) go first, each to the share with the least work
     (longest processing time first: Graham, SIAM J. Appl. Math. 17, 1969), then swaps improve the
-    balance. A family larger than a share is split.
-
-    Args:
-        rows: Token ids.
-        count: Maximum number of shares; none is empty.
-
-    Returns:
-        The row numbers of each share.
+    balance. A family larger than a share is split. Returns the row numbers of each share; none is
+    empty.
     """
     even = packed_size(rows) / count
     units = [unit for family in families(rows) for unit in _cut_family(family, rows, even)]
@@ -128,9 +117,7 @@ def pack_rows(rows: Sequence[Row]) -> Packed:
 def _visible_tokens(first: Ints, last: Ints) -> NDArray[np.bool_]:
     """Mask out later tokens, and tokens not shared by all rows that the query token belongs to.
 
-    Args:
-        first: The first of the sorted rows that each token belongs to.
-        last: The last of them.
+    ``first`` and ``last`` are the first and the last of the sorted rows that share each token.
     """
     is_shared = (first[None] <= first[:, None]) & (last[None] >= last[:, None])
     return is_shared & np.tri(len(first), dtype=np.bool_)
@@ -166,16 +153,10 @@ PROMPTS = 4
 
 
 def order_rows(rows: Sequence[Row], batch_size: int, seed: int, epoch: int = 0) -> list[int]:
-    """Shuffle rows, keeping up to a quarter of a batch with a common prefix adjacent.
+    """Return the row numbers shuffled, up to a quarter of a batch with a common prefix adjacent.
 
-    Args:
-        rows: The token ids of each row.
-        batch_size: Rows in a batch.
-        seed: Equal seeds give equal orders, so a resumed run continues in the same order.
-        epoch: The epoch's number, from 0; each has its own order.
-
-    Returns:
-        The row numbers in training order.
+    Equal seeds give equal orders, so a resumed run continues in the same one. Each epoch, from 0,
+    has its own.
     """
     draw = random.Random(f"{seed}, epoch {epoch}" if epoch else seed)
     group_size = max(1, batch_size // PROMPTS)

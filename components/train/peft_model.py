@@ -29,21 +29,13 @@ from components.train import cpu_engine, init_weights, rank_allocation
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    import torch
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
     from components.train.training_examples import Tokens
 
 
-def full_config(model: "PreTrainedModel") -> LNTuningConfig:
-    """Name every module that has weights of its own."""
-    names = [name for name, module in model.named_modules() if _owns_weights(module)]
-    return LNTuningConfig(task_type="CAUSAL_LM", target_modules=names)
-
-
-def tie_embeddings(adapted: "PeftModel") -> None:
-    """Let the copies of embedding and output layer be one weight where the base's are one."""
+def tie_embeddings(adapted: PeftModel) -> None:
+    """Tie the trained copies of embedding and output layer if the base's are tied."""
     base = cast("PreTrainedModel", adapted.get_base_model())
     if not base.config.tie_word_embeddings:
         return
@@ -55,11 +47,10 @@ def tie_embeddings(adapted: "PeftModel") -> None:
 
 
 @contextmanager
-def hidden_from_trl(adapted: "PeftModel") -> Generator[None]:
-    """Hide the output layer while TRL makes a trainer.
+def hidden_from_trl(adapted: PeftModel) -> Generator[None]:
+    """Hide the output layer while TRL creates its trainer.
 
-    It refuses one that is trained, since its own loss reads the weight of the base's; ours asks the
-    model for its logits.
+    TRL refuses to train it, since TRL's loss reads the base's weight; ours uses the model's logits.
     """
     adapted.get_output_embeddings = lambda: None  # pyright: ignore[reportArgumentType]
     try:
@@ -69,29 +60,22 @@ def hidden_from_trl(adapted: "PeftModel") -> Generator[None]:
 
 
 def require_trainable(model: "PreTrainedModel", names: Sequence[str]) -> None:
-    """Refuse ``modules_to_save`` that the base hasn't got, or holds in 4 bits.
-
-    Raises:
-        ValueError: It says which, and what could be named.
-    """
-    for wanted in names:
-        found = {name: one for name, one in model.named_modules() if name.endswith(wanted)}
-        if not found:
-            known = sorted({name.rpartition(".")[2] for name, _ in model.named_modules()} - {""})
+    """Raise ``ValueError`` if the base lacks one of ``modules_to_save``, or has it in 4 bits."""
+    modules = dict(model.named_modules())
+    for suffix in names:
+        matches = {name: module for name, module in modules.items() if name.endswith(suffix)}
+        if not matches:
+            known = sorted({name.rpartition(".")[2] for name in modules} - {""})
             raise ValueError(
-                f"modules_to_save names {wanted}, which this base hasn't got; it has "
-                f"{', '.join(one for one in known if not one.isdigit())}"
+                f"modules_to_save names {suffix}, which this base doesn't have; it has "
+                f"{', '.join(name for name in known if not name.isdigit())}"
             )
-        for name, module in found.items():
+        for name, module in matches.items():
             if not all(weight.is_floating_point() for weight in module.parameters()):
                 raise ValueError(
-                    f"modules_to_save names {wanted}, and {name} is held in 4 bits, which a step "
-                    "would not change: set bnb_4bit_quant_type to null, or give it an adapter"
+                    f"modules_to_save names {suffix}, but {name} is in 4 bits, which a step would "
+                    "not change: set bnb_4bit_quant_type to null, or train an adapter of it"
                 )
-
-
-def _owns_weights(module: "torch.nn.Module") -> bool:
-    return next(module.parameters(recurse=False), None) is not None
 
 
 def attach_trainable(
@@ -102,17 +86,17 @@ def attach_trainable(
     warm_start: Path | None = None,
     checkpoint: Path | None = None,
 ) -> PeftModel:
-    """Add what is to be trained, in fp32, to the frozen base, which answers as before without it.
+    """Freeze the base and add the recipe's trainable weights in fp32, without changing its answers.
 
     Args:
         model: The base, loaded for training.
         recipe: The method, its shape and its first weights.
-        rows: What will be trained on; ``init_lora_weights: eva`` looks at it.
-        warm_start: An adapter of the same shape whose weights are the first ones.
-        checkpoint: Where the training goes on; the trainer loads its weights over the first ones.
+        rows: The training's rows, for ``init_lora_weights: eva``.
+        warm_start: An adapter of the same shape with the first weights.
+        checkpoint: The checkpoint to resume from, whose weights the trainer loads later.
 
     Raises:
-        ValueError: The recipe wants what this base hasn't got.
+        ValueError: The recipe does not match the base.
     """
     set_seed(recipe.seed)
     adapted = _wrap_base(model, recipe, checkpoint)
@@ -123,7 +107,7 @@ def attach_trainable(
     if recipe.has_frozen_half:
         init_weights.freeze_second_half(adapted, recipe.r)
     keep_in_fp32(adapted)
-    # A plan's model is on no device yet, and a base that is split waits on the host for its GPUs.
+    # A plan's model is on meta, and a base that will be sharded is still in the host's memory.
     device = "cuda" if torch.cuda.is_available() else model.device.type
     if engine := cpu_engine.for_device(device):
         engine.prepare(adapted, caches_head=recipe.fsdp is None)
@@ -133,7 +117,6 @@ def attach_trainable(
 def _set_first_weights(
     adapted: PeftModel, recipe: Recipe, rows: "Sequence[Tokens]", warm_start: Path | None
 ) -> None:
-    """Set the first weights, unless they are those that PEFT has drawn."""
     if warm_start is not None:
         load_weights(adapted, warm_start)
     elif recipe.init_lora_weights == "eva":
@@ -159,9 +142,16 @@ def _wrap_base(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None
 
 def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None) -> PeftConfig:
     if recipe.method == "full":
-        return full_config(model)
+        names = [
+            name
+            for name, module in model.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+        ]
+        return LNTuningConfig(task_type="CAUSAL_LM", target_modules=names)
+    # trained copies of tied embeddings stay tied
+    ties = bool(recipe.modules_to_save) and bool(model.config.tie_word_embeddings)
     if recipe.method == "adalora":
-        return rank_allocation.adalora_config(recipe, ties=_keeps_tied(model, recipe))
+        return rank_allocation.adalora_config(recipe, ties=ties)
     if checkpoint is not None and recipe.init_lora_weights == "eva":
         return init_weights.eva_config(checkpoint)
     return LoraConfig(
@@ -176,41 +166,34 @@ def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | No
         target_modules=recipe.target_modules,
         layers_to_transform=recipe.layers_to_transform,
         modules_to_save=recipe.modules_to_save,
-        ensure_weight_tying=_keeps_tied(model, recipe),
+        ensure_weight_tying=ties,
     )
-
-
-def _keeps_tied(model: "PreTrainedModel", recipe: Recipe) -> bool:
-    """Tell whether trained copies of embedding and output layer are to stay one, as the base's."""
-    return bool(recipe.modules_to_save) and bool(model.config.tie_word_embeddings)
 
 
 def load_weights(adapted: PeftModel, folder: Path) -> None:
     """Set the weights to those of an adapter folder.
 
     Raises:
-        ValueError: It is of another shape.
+        ValueError: It has another shape.
     """
-    given = load_peft_weights(str(folder), device="cpu")
-    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    other = sorted(
-        name
-        for name in given.keys() | wanted.keys()
-        if name not in given or name not in wanted or given[name].shape != wanted[name].shape
+    loaded = load_peft_weights(str(folder), device="cpu")
+    current = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    shapes, expected = (
+        {(name, weight.shape) for name, weight in weights.items()} for weights in (loaded, current)
     )
-    if other:
+    if different := sorted({name for name, _ in shapes ^ expected}):
         raise ValueError(
-            f"starting from {folder}: it is of another shape than the recipe's adapter, at "
-            f"{other[0]} and {len(other) - 1} more; leave out warm_start"
+            f"starting from {folder}: its shape is not that of the recipe's adapter, at "
+            f"{different[0]} and {len(different) - 1} more; leave out warm_start"
         )
-    set_peft_model_state_dict(adapted, given)
+    set_peft_model_state_dict(adapted, loaded)
 
 
 def keep_in_fp32(adapted: PeftModel) -> None:
-    """Undo TRL's cast: it turns the adapter of a 4-bit base to bf16, where small steps round away.
+    """Undo TRL's cast of a 4-bit base's adapter to bf16, where small steps round away.
 
-    A resumed run loads its adapter in fp32, so the cast also kept it from ending where an
-    undisturbed one does. Called before the optimizer is made, which holds on to the weights.
+    A resumed run loads its adapter in fp32, so it would differ from an uninterrupted one. Call it
+    before the optimizer is created, which keeps references to the weights.
     """
     for weight in adapted.parameters():
         if weight.requires_grad:
@@ -218,14 +201,11 @@ def keep_in_fp32(adapted: PeftModel) -> None:
 
 
 def average_weights(adapted: PeftModel, checkpoints: list[Path]) -> None:
-    """Set the adapter to the mean of its weights and those of its checkpoints.
-
-    Averaging the weights of one run's later steps: Izmailov et al., arXiv:1803.05407.
-    """
+    """Set the adapter to the mean of its and its checkpoints' weights (arXiv:1803.05407)."""
     final = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    saved = [load_peft_weights(str(one), device="cpu") for one in checkpoints]
+    saved = [load_peft_weights(str(checkpoint), device="cpu") for checkpoint in checkpoints]
     mean = {
-        name: torch.stack([weight.cpu(), *(one[name] for one in saved)]).mean(0)
+        name: torch.stack([weight.cpu(), *(weights[name] for weights in saved)]).mean(0)
         for name, weight in final.items()
     }
     set_peft_model_state_dict(adapted, mean)
@@ -240,17 +220,17 @@ def save_adapter(adapted: PeftModel, folder: Path) -> None:
 def keep_weights(adapted: PeftModel, folder: Path) -> None:
     """Save the adapter's weights; the folder appears only when it is complete."""
     partial = folder.with_name(folder.name + ".partial")
-    for left in (partial, folder):
-        shutil.rmtree(left, ignore_errors=True)
+    for earlier in (partial, folder):
+        shutil.rmtree(earlier, ignore_errors=True)
     save_adapter(adapted, partial)
     partial.replace(folder)
 
 
 def restore_weights(adapted: PeftModel, folder: Path) -> None:
-    """Set the adapter to weights that were kept, or to those of a checkpoint."""
+    """Set the adapter to the weights of ``keep_weights`` or of a checkpoint."""
     set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
 
 
 def count_trained(adapted: PeftModel) -> int:
-    """Count the parameters that are trained."""
+    """Count the trained parameters."""
     return sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)

@@ -13,56 +13,58 @@ from torch.distributed.tensor import DTensor  # noqa: TID253 - as above
 
 
 def process_count() -> int:
-    """Count the processes that train together."""
+    """Return the number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def process_number() -> int:
-    """Number this process among them; the first, 0, writes files and reports."""
+    """Return this process's number; the first, 0, writes files and reports."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def are_peers_expected() -> bool:
-    """Tell whether a launcher has started several, which may not have found each other yet."""
+    """Return whether a launcher started several processes, even if they aren't connected yet."""
     return distributed.is_torchelastic_launched()
 
 
 def broadcast_weights(weights: Collection[torch.Tensor]) -> None:
-    """Make the weights those of the first process; all take part."""
+    """Set all processes' weights to the first one's; collective."""
     if process_count() > 1:
         for weight in weights:
             distributed.broadcast(weight.data, src=0)
 
 
 def pool_gradients(
-    weights: Collection[torch.Tensor], loss: torch.Tensor, whole: torch.Tensor
+    weights: Collection[torch.Tensor], loss: torch.Tensor, normalizer: torch.Tensor
 ) -> torch.Tensor:
-    """Make the gradients and the loss of each process's part those of all parts; all take part.
+    """Average the gradients, in place, and the loss over all processes; collective.
 
     Args:
-        weights: What is learned; their gradients are changed in place.
+        weights: The trained weights.
         loss: The mean loss of this process's part.
-        whole: How much it is the mean of; 0 for a process that had nothing to learn from.
+        normalizer: The part's weight; 0 for a process without examples.
 
     Returns:
         The mean loss of all parts.
     """
     if process_count() == 1:
         return loss
-    found = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
+    gradients = [
+        torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights
+    ]
     figures = torch.stack([loss.float(), torch.ones_like(loss)])
-    flat = torch.cat([*(grad.flatten().float() for grad in found), figures])
-    flat *= whole.to(flat)
+    flat = torch.cat([*(gradient.flatten().float() for gradient in gradients), figures])
+    flat *= normalizer.to(flat)
     distributed.all_reduce(flat)
     flat /= flat[-1].clone()
-    *pieces, figures = flat.split([*(grad.numel() for grad in found), 2])
+    *pieces, figures = flat.split([*(gradient.numel() for gradient in gradients), 2])
     for weight, piece in zip(weights, pieces, strict=True):
         weight.grad = piece.view_as(weight).to(weight.dtype)
     return figures[0].clone()
 
 
 def any_process(claim: bool, device: torch.device) -> bool:
-    """Tell whether a claim is true in one of the processes; all of them take part."""
+    """Return whether a claim is true in any of the processes; collective."""
     if process_count() == 1:
         return claim
     claims = torch.tensor(int(claim), device=device)
@@ -71,7 +73,7 @@ def any_process(claim: bool, device: torch.device) -> bool:
 
 
 def highest_number(number: int, device: torch.device) -> int:
-    """Give the highest of the processes' numbers; all of them take part."""
+    """Return the highest of the processes' numbers; collective."""
     if process_count() == 1:
         return number
     numbers = torch.tensor(number, device=device)
@@ -80,24 +82,23 @@ def highest_number(number: int, device: torch.device) -> int:
 
 
 def barrier() -> None:
-    """Wait until all of them are here."""
+    """Wait for all processes."""
     if process_count() > 1:
         distributed.barrier()
 
 
-RANK_COUNTS = ".ranknum."
-"""AdaLoRA's own numbers, frozen, which its allocator reads between the steps."""
+RANK_COUNTS = ".ranknum."  # AdaLoRA's frozen numbers, which its allocator reads between steps
 
 
 def shard_base(adapted: PeftModel, device: torch.device) -> None:
-    """Leave this process its part of the base, and all of the adapter, on its device.
+    """Move this process's shard of the base, and the whole adapter, to its device.
 
-    Layer after layer is put there whole before it is split: the device never holds two.
+    Each layer is moved whole and then split, so the device never has two whole layers.
 
     Args:
-        adapted: The base with its adapter, equal in every process, in the host's memory if the
-            device's would not hold it.
-        device: Where this process computes.
+        adapted: The base with its adapter, equal in every process; in the host's memory if it
+            exceeds the device's.
+        device: This process's.
     """
     mesh = init_device_mesh(device.type, (process_count(),))
     own = {
@@ -109,35 +110,29 @@ def shard_base(adapted: PeftModel, device: torch.device) -> None:
         weight.data = weight.data.to(device)
     _keep_constants(adapted, device)
     base: Any = adapted.get_base_model()
-    layers = [one for one in adapted.modules() if type(one).__name__ in _layer_classes(base)]
-    for module in (*layers, adapted):  # the last one takes what no layer has
+    layer_classes: set[str] = set(base._no_split_modules or ())
+    layers = [module for module in adapted.modules() if type(module).__name__ in layer_classes]
+    for module in (*layers, adapted):  # the last one shards the weights outside of layers
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=own)
-    base.hf_device_map = {"": device}  # Accelerate refuses one that was left on the host
+    base.hf_device_map = {"": device}  # Accelerate refuses a model on the host
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Tell whether the model's base is split over the processes."""
+    """Return whether the model's base is sharded over the processes."""
     return isinstance(model, FSDPModule)
 
 
 def held_bytes(model: torch.nn.Module) -> int:
-    """Count the bytes of frozen weights that this process holds while no layer computes."""
+    """Return the bytes of this process's frozen weights while no layer computes."""
     frozen = (weight for weight in model.parameters() if not weight.requires_grad)
-    parts = (one.to_local() if isinstance(one, DTensor) else one for one in frozen)
-    return sum(one.numel() * one.element_size() for one in parts)
-
-
-def _layer_classes(base: Any) -> set[str]:  # noqa: ANN401 - its attribute is transformers' own
-    """Name the classes of what transformers keeps together, which are a model's layers."""
-    return set(base._no_split_modules or ())
+    parts = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in frozen)
+    return sum(part.nbytes for part in parts)
 
 
 def _keep_constants(adapted: PeftModel, device: torch.device) -> None:
-    """Give each 4-bit layer its quantization's constants, which are no parameters and stay whole.
-
-    A split weight knows them no more; bitsandbytes looks for them in the layer then.
-    """
-    linear: list[Any] = [one for one in adapted.modules() if isinstance(one, Linear4bit)]
+    # A sharded weight loses its quantization constants, which are no parameters and stay whole;
+    # bitsandbytes then looks for them in the layer.
+    linear: list[Any] = [module for module in adapted.modules() if isinstance(module, Linear4bit)]
     for layer in linear:
         if isinstance(layer.weight, Params4bit):
             layer.quant_state = layer.weight.quant_state

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
 from components.train import cpu_engine, objective_losses, packing, process_group
-from components.train.cpu_engine import Lanes
+from components.train.cpu_engine import CpuThreads
 from components.train.micro_batches import (
     PLAIN_LAYOUT,
     Batch,
@@ -72,11 +72,6 @@ def _row_by_row_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch
     return torch.cat(logits)
 
 
-MapMicroBatches: TypeAlias = Callable[
-    [Callable[[MicroBatch], torch.Tensor], Sequence[MicroBatch]], list[Any]
-]
-"""Maps a function over micro-batches, in parallel where possible."""
-
 StartWeights: TypeAlias = Sequence[tuple[torch.nn.Parameter, torch.Tensor]]
 """The trained weights, each with its value at the start of the training."""
 
@@ -85,80 +80,6 @@ def copy_start_weights(model: torch.nn.Module) -> StartWeights:
     """Return the trainable weights with copies of their current values."""
     trained = (weight for weight in model.parameters() if weight.requires_grad)
     return [(weight, weight.detach().clone()) for weight in trained]
-
-
-def add_reference_logprobs(
-    objective: Objective,
-    batch: Batch,
-    model: torch.nn.Module,
-    teacher: torch.nn.Module | None,
-    start_weights: StartWeights | None,
-    map_batches: MapMicroBatches,
-) -> list[MicroBatch]:
-    """Return the batch's micro-batches with the tensors that the objective compares with.
-
-    DPO and KTO: ``reference`` ``[rows]``, log-likelihoods under the reference; KTO also ``kl``, a
-    scalar; distillation: ``teacher``, logits ``[learned tokens, vocab]``.
-
-    Args:
-        objective: Decides which tensors are added.
-        batch: The batch; KTO needs its ``kl_pairs``.
-        model: The model in training.
-        teacher: A distillation's teacher.
-        start_weights: The weights of a warm start, the reference of DPO and KTO; without them the
-            reference is the base without adapter.
-        map_batches: Maps a function over micro-batches.
-    """
-    micro_batches: list[MicroBatch] = batch["micro_batches"]
-    match objective.kind:
-        case "sft" | "orpo":
-            return micro_batches
-        case "distillation":
-            assert teacher is not None
-            logits = map_batches(
-                lambda micro_batch: _answer_logits(teacher, micro_batch), micro_batches
-            )
-            return _with_tensor("teacher", micro_batches, logits)
-        case "dpo":
-            return _with_reference(micro_batches, model, start_weights, map_batches)
-        case "kto":
-            kl = _kl_estimate(batch["kl_pairs"], model, start_weights, map_batches)
-            extended = _with_reference(micro_batches, model, start_weights, map_batches)
-            return [{**micro_batch, "kl": kl} for micro_batch in extended]
-
-
-def _with_reference(
-    micro_batches: Sequence[MicroBatch],
-    model: torch.nn.Module,
-    start_weights: StartWeights | None,
-    map_batches: MapMicroBatches,
-) -> list[MicroBatch]:
-    with _as_reference(model, start_weights):
-        logprobs = map_batches(lambda micro_batch: _row_logprobs(model, micro_batch), micro_batches)
-    return _with_tensor("reference", micro_batches, logprobs)
-
-
-def _with_tensor(
-    name: str, micro_batches: Sequence[MicroBatch], tensors: Sequence[torch.Tensor]
-) -> list[MicroBatch]:
-    return [
-        {**micro_batch, name: tensor}
-        for micro_batch, tensor in zip(micro_batches, tensors, strict=True)
-    ]
-
-
-def _kl_estimate(
-    kl_pairs: Sequence[MicroBatch],
-    model: torch.nn.Module,
-    start_weights: StartWeights | None,
-    map_batches: MapMicroBatches,
-) -> torch.Tensor:
-    if not kl_pairs:
-        return torch.tensor(0.0)
-    policy = torch.cat(map_batches(lambda micro_batch: _row_logprobs(model, micro_batch), kl_pairs))
-    extended = _with_reference(kl_pairs, model, start_weights, map_batches)
-    reference = torch.cat([micro_batch["reference"] for micro_batch in extended])
-    return objective_losses.estimate_kl(policy, reference)
 
 
 @contextmanager
@@ -179,14 +100,8 @@ def _as_reference(model: torch.nn.Module, start_weights: StartWeights | None) ->
             weight.data = trained
 
 
-@torch.no_grad()
 def _row_logprobs(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
     return ModelOutputs(answer_logits(model, micro_batch), micro_batch).rows
-
-
-@torch.no_grad()
-def _answer_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
-    return answer_logits(model, micro_batch)
 
 
 logger = logging.getLogger(__name__)
@@ -205,11 +120,11 @@ class CompletionTrainer(SFTTrainer):
 
     tokens_seen = 0
     layout = PLAIN_LAYOUT
-    threads: Lanes | None = None
+    threads: CpuThreads | None = None
     call_token = 0
     objective: Objective = Sft()
     teacher: "PreTrainedModel | None" = None
-    start_weights: StartWeights | None = None
+    start_weights: StartWeights | None = None  # of a warm start: the reference of DPO and KTO
     row_ids: Sequence[str] = ()
     epochs: Epochs | None = None
 
@@ -363,13 +278,49 @@ class CompletionTrainer(SFTTrainer):
         return sum(parts, torch.zeros(()))
 
     def _with_references(self, model: torch.nn.Module, batch: Batch) -> list[MicroBatch]:
-        return add_reference_logprobs(
-            self.objective, batch, model, self.teacher, self.start_weights, self._map_batches
-        )
+        """Return the micro-batches with the tensors that the objective compares with.
 
-    def _map_batches(
-        self, work: Callable[[MicroBatch], torch.Tensor], micro_batches: Sequence[MicroBatch]
-    ) -> list[Any]:
+        DPO and KTO: ``reference`` ``[rows]``, log-likelihoods under the reference; KTO also ``kl``,
+        a scalar; distillation: ``teacher``, logits ``[learned tokens, vocab]``.
+        """
+        micro_batches = batch["micro_batches"]
+        added: dict[str, torch.Tensor] = {}
+        if self.objective.kind == "kto":
+            added["kl"] = self._kl_estimate(model, batch["kl_pairs"])
+        match self.objective.kind:
+            case "sft" | "orpo":
+                return micro_batches
+            case "distillation":
+                assert self.teacher is not None
+                name, tensors = "teacher", self._map(answer_logits, self.teacher, micro_batches)
+            case "dpo" | "kto":
+                name, tensors = "reference", self._reference_logprobs(model, micro_batches)
+        return [
+            {**micro_batch, name: tensor, **added}
+            for micro_batch, tensor in zip(micro_batches, tensors, strict=True)
+        ]
+
+    def _kl_estimate(self, model: torch.nn.Module, kl_pairs: Sequence[MicroBatch]) -> torch.Tensor:
+        if not kl_pairs:
+            return torch.tensor(0.0)
+        policy = torch.cat(self._map(_row_logprobs, model, kl_pairs))
+        reference = torch.cat(self._reference_logprobs(model, kl_pairs))
+        return objective_losses.estimate_kl(policy, reference)
+
+    def _reference_logprobs(
+        self, model: torch.nn.Module, micro_batches: Sequence[MicroBatch]
+    ) -> list[torch.Tensor]:
+        with _as_reference(model, self.start_weights):
+            return self._map(_row_logprobs, model, micro_batches)
+
+    def _map(
+        self,
+        compute: Callable[[torch.nn.Module, MicroBatch], torch.Tensor],
+        model: torch.nn.Module,
+        micro_batches: Sequence[MicroBatch],
+    ) -> list[torch.Tensor]:
+        """Compute without gradients for each micro-batch, in parallel where possible."""
+        work = torch.no_grad()(partial(compute, model))
         if self.threads is None:
             return [work(micro_batch) for micro_batch in micro_batches]
         return [*self.threads.pool.map(work, micro_batches)]

@@ -12,7 +12,7 @@ from components.schema import Progress
 
 LOSS_COLOUR, RATE_COLOUR, HELD_OUT_COLOUR = NEW, THERE, OTHER
 
-SPAN = 20  # steps that the smoothed loss looks back on, roughly; a short training fewer
+SPAN = 20  # steps that the loss is smoothed over, roughly; fewer in a short training
 
 Line = dict[int, float]  # values by step
 
@@ -20,30 +20,21 @@ Line = dict[int, float]  # values by step
 def draw_curve(reports: Iterable[Progress], path: Path) -> None:
     """Write a PNG, 1050 pixels wide and readable at 700, on white so that any theme can show it.
 
-    Args:
-        reports: What a training said, in order; where it did a step again, the later counts.
-        path: Where the PNG goes; its folder is there.
+    ``reports`` are a training's in order; a repeated step replaces the earlier one.
     """
-    told = list(reports)
-    loss, rate, held = (
-        _metric_line(told, name) for name in ("loss", "learning_rate", "validation_loss")
-    )
+    metrics: dict[str, Line] = {"loss": {}, "learning_rate": {}, "validation_loss": {}}
+    for report in reports:
+        for name in metrics.keys() & report.figures.keys():
+            metrics[name][report.done] = report.figures[name]
+    loss, rate, held = (dict(sorted(line.items())) for line in metrics.values())
     figure = Figure(figsize=(7, 4.4), dpi=150, facecolor=PAPER)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([*loss], [*loss.values()], color=LOSS_COLOUR, lw=0.8, alpha=0.35)
-    upper.plot(
-        [*loss], smooth_series([*loss.values()]), color=LOSS_COLOUR, lw=2, label="loss, smoothed"
-    )
+    smoothed = smooth_series([*loss.values()])
+    upper.plot([*loss], smoothed, color=LOSS_COLOUR, lw=2, label="loss, smoothed")
     if held:
-        upper.plot(
-            [*held],
-            [*held.values()],
-            "o-",
-            color=HELD_OUT_COLOUR,
-            lw=1.2,
-            ms=5,
-            label="on validation",
-        )
+        steps, losses = [*held], [*held.values()]
+        upper.plot(steps, losses, "o-", color=HELD_OUT_COLOUR, lw=1.2, ms=5, label="on validation")
         _name_lowest(upper, held)
     lower.plot([*rate], [*rate.values()], color=RATE_COLOUR, lw=1.5)
     _draw_frame(upper, "loss")
@@ -59,26 +50,18 @@ def draw_curve(reports: Iterable[Progress], path: Path) -> None:
 
 
 def smooth_series(values: Sequence[float]) -> list[float]:
-    """Average a series exponentially, without the pull to zero at its beginning.
-
-    Corrected as Adam's moments are (Kingma & Ba, arXiv:1412.6980, section 3).
-    """
+    """Return the moving average, bias-corrected as in Adam (arXiv:1412.6980, section 3)."""
     span = min(SPAN, max(1, len(values) // 4))
     keep = 1 - 2 / (span + 1)
-    total, weight, found = 0.0, 0.0, list[float]()
+    total, weight, averages = 0.0, 0.0, list[float]()
     for value in values:
         total, weight = keep * total + value, keep * weight + 1
-        found.append(total / weight)
-    return found
-
-
-def _metric_line(reports: Sequence[Progress], name: str) -> Line:
-    points = {one.done: one.figures[name] for one in reports if name in one.figures}
-    return dict(sorted(points.items()))
+        averages.append(total / weight)
+    return averages
 
 
 def _loss_limits(loss: Sequence[float], held: Sequence[float]) -> tuple[float, float]:
-    """Show from zero to the largest smoothed loss; a single batch's may stick out."""
+    # a single batch's loss may exceed the axis
     highest = max([*smooth_series(loss), *held], default=1.0)
     return 0.0, 1.1 * highest if highest > 0 else 1.0
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import pyarrow.parquet as pq
 
 from components import canaries
-from components.canaries import Canary
 from components.chat import chat_templates, dialects, prompt
 from components.schema import Answer, Call, Json, Message
 from components.train import augmentation
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One request and answer as token ids; the last ``answer_length`` of them are what is learned.
+    """The token ids of a request and its answer, which is the last ``answer_length`` tokens.
 
-    ``may_call``: the request offers tools, so that the answer's first token decides on a call.
-    ``earlier`` are the places, first and one past the last, of earlier answers to learn.
+    ``may_call``: the request offers tools, so the answer's first token decides on a call.
+    ``earlier``: the spans (first, one past the last) of earlier answers to learn.
     """
 
     input_ids: list[int]
@@ -37,20 +36,20 @@ class Tokens:
 
     @property
     def prompt_length(self) -> int:
-        """The tokens before the answer."""
+        """The number of tokens before the answer."""
         return len(self.input_ids) - self.answer_length
 
     @property
     def learned(self) -> list[Sequence[int]]:
-        """The places of all answers to learn."""
+        """The spans of all answers to learn."""
         return [*self.earlier, (self.prompt_length, len(self.input_ids))]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """An answer; the chosen and the rejected answer of a pair; or an answer with a label.
+    """An answer, a pair (the chosen answer first), or an answer with a label.
 
-    ``row_id`` is that of the snapshot's row, which errors name.
+    ``row_id`` is the id of the snapshot's row, for errors.
     """
 
     rows: list[Tokens]
@@ -59,7 +58,7 @@ class TrainingExample:
 
     @property
     def length(self) -> int:
-        """The tokens of its longest row."""
+        """The length of its longest row in tokens."""
         return max(len(row.input_ids) for row in self.rows)
 
 
@@ -73,43 +72,43 @@ def tokenize_answer(
     may_call: bool = False,
     every_answer: bool = False,
 ) -> Tokens:
-    """Tokenize prompt and answer apart, as they are when the model answers: nothing merges.
+    """Tokenize prompt and answer separately, as in inference, so that no token spans both.
 
     Args:
         tokenizer: The base's.
-        messages: The request as rendered.
-        completion: The answer as rendered, one message.
-        weight: How much the answer counts.
-        tools: Those that the chat template itself writes.
-        may_call: The request offers tools.
-        every_answer: Learn the request's own assistant turns as well.
+        messages: The rendered request.
+        completion: The rendered answer, one message.
+        weight: The answer's weight.
+        tools: The tools that the chat template renders.
+        may_call: Whether the request offers tools.
+        every_answer: Also learn the request's assistant turns.
 
     Raises:
-        ValueError: The chat template writes the prompt differently once an answer follows.
+        ValueError: The chat template renders the prompt differently if an answer follows.
     """
     turns = [*messages, *completion]
     answers = [len(messages)]
     if every_answer:
         answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
     ids: list[int] = []
-    places: list[Sequence[int]] = []
-    written = ""
+    spans: list[Sequence[int]] = []
+    done = ""
     for place in answers:
         before = prompt.to_text(tokenizer, turns[:place], tools)
         whole = prompt.to_text(tokenizer, turns[: place + 1], tools, answered=True)
-        for text, longer in ((written, before), (before, whole)):
+        for text, longer in ((done, before), (before, whole)):
             if not longer.startswith(text):
                 raise ValueError(
                     f"the chat template of {tokenizer.name_or_path} rewrites the prompt when an "
                     f"answer follows: {text[-80:]!r} is not how {longer[: len(text)][-80:]!r} ends"
                 )
         answer = whole[len(before) :].rstrip("\n")
-        ids += tokenizer(before[len(written) :], add_special_tokens=False).input_ids
+        ids += tokenizer(before[len(done) :], add_special_tokens=False).input_ids
         start = len(ids)
         ids += tokenizer(answer, add_special_tokens=False).input_ids
-        places.append((start, len(ids)))
-        written = before + answer
-    return Tokens(ids, len(ids) - places[-1][0], weight, may_call, places[:-1])
+        spans.append((start, len(ids)))
+        done = before + answer
+    return Tokens(ids, len(ids) - spans[-1][0], weight, may_call, spans[:-1])
 
 
 _PROBE_TOOL: dict[str, Json] = {"type": "function", "function": {"name": "sound_depth"}}
@@ -117,24 +116,25 @@ _PROBE_REQUEST: list[dict[str, Json]] = [{"role": "user", "content": "How deep i
 
 
 def call_token(tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:
-    """Give the token that a call begins with, in the form that the base's calls have.
+    """Return the first token of a call in the base's dialect.
 
     Raises:
-        ValueError: The recipe weighs an answer's first token, and this base's chat template begins
-            calls and other answers alike (Qwen 3 with an empty thought), so it decides nothing.
+        ValueError: The recipe weighs an answer's first token, but this base's chat template starts
+            calls and other answers with the same one (Qwen 3 with an empty thought).
     """
-    asked = chat_templates.render(tokenizer, _PROBE_REQUEST, [_PROBE_TOOL])
-    before = asked.to_text(tokenizer)
+    request = chat_templates.render(tokenizer, _PROBE_REQUEST, [_PROBE_TOOL])
+    before = request.to_text(tokenizer)
 
     def first_token(answer: Answer) -> int:
-        content = dialects.write_answer(asked.form, answer)
-        turns: list[Message] = [*asked.messages, {"role": "assistant", "content": content}]
-        whole = prompt.to_text(tokenizer, turns, asked.tools, answered=True)
+        content = dialects.write_answer(request.form, answer)
+        turns: list[Message] = [*request.messages, {"role": "assistant", "content": content}]
+        whole = prompt.to_text(tokenizer, turns, request.tools, answered=True)
         return tokenizer(whole[len(before) :], add_special_tokens=False).input_ids[0]
 
     called = first_token(Answer(calls=(Call("sound_depth", {}),)))
-    refused = first_token(Answer("No"))
-    if called == refused and (recipe.call_margin or recipe.first_token_weight != 1):
+    if called == first_token(Answer("No")) and (
+        recipe.call_margin or recipe.first_token_weight != 1
+    ):
         raise ValueError(
             f"the chat template of {tokenizer.name_or_path} begins every answer with "
             f"{tokenizer.decode([called])!r}, so its first token decides nothing; leave out "
@@ -155,39 +155,33 @@ LEARNED_BY: dict[View, str] = {"train": "sft", "preferences": "dpo or orpo", "la
 
 
 def view_of(objective: Objective) -> View:
-    """Name the view that an objective learns from."""
+    """Return the view that an objective learns from."""
     if objective.kind in ("dpo", "orpo"):
         return "preferences"
     return "labels" if objective.kind == "kto" else "train"
 
 
 def require_rows(snapshot: Path, objective: Objective) -> Path:
-    """Give the view's file.
+    """Return the view's file.
 
     Raises:
-        ValueError: It has no rows; the message says which views have some, and who learns them.
+        ValueError: It has no rows; the message lists the other views and their objectives.
     """
-    wanted = view_of(objective)
-    path = _view_path(snapshot, wanted)
-    if _row_count(path):
-        return path
+    view = view_of(objective)
+    paths = {name: snapshot / f"{name}.parquet" for name in HOLDS}
+    counts = {
+        name: pq.read_metadata(path).num_rows if path.exists() else 0
+        for name, path in paths.items()
+    }
+    if counts[view]:
+        return paths[view]
     others = ", ".join(
-        f"{_row_count(_view_path(snapshot, view))} {HOLDS[view]} ({LEARNED_BY[view]})"
-        for view in HOLDS
-        if view != wanted
+        f"{counts[name]} {HOLDS[name]} ({LEARNED_BY[name]})" for name in HOLDS if name != view
     )
     raise ValueError(
-        f"reading {snapshot}: objective {objective.kind} learns from {HOLDS[wanted]}, and there "
-        f"are none in {path.name}; there are {others}"
+        f"reading {snapshot}: objective {objective.kind} learns from {HOLDS[view]}, and there "
+        f"are none in {paths[view].name}; there are {others}"
     )
-
-
-def _view_path(snapshot: Path, view: View) -> Path:
-    return snapshot / f"{view}.parquet"
-
-
-def _row_count(path: Path) -> int:
-    return pq.read_metadata(path).num_rows if path.exists() else 0
 
 
 VALIDATION = "validation.parquet"
@@ -195,11 +189,9 @@ VALIDATION = "validation.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The examples to learn, and what became of the snapshot's rows.
+    """The examples to learn; the numbers of rows, of rows left out and of examples that were made.
 
-    ``rows`` counts those of the snapshot, ``too_long`` those left out, ``made`` the examples added
-    by the recipe. ``objection`` is the reason why no irrelevant requests were made, if the recipe
-    asks for some.
+    ``objection`` is the reason why no irrelevant requests were made, if the recipe has some.
     """
 
     examples: list[TrainingExample]
@@ -209,7 +201,7 @@ class Selection:
     objection: str | None
 
     def record(self, recipe: Recipe) -> dict[str, Json]:
-        """Return the counts for a manifest, and ``said``, the same in sentences."""
+        """Return the counts for a manifest, also as sentences (``said``)."""
         return {
             "rows": self.rows,
             "too_long": self.too_long,
@@ -236,19 +228,10 @@ class Selection:
             )
 
 
-def read_examples(
-    snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
-) -> list[TrainingExample]:
-    """Read what is learned; see ``select``."""
-    return select_examples(snapshot, tokenizer, recipe).examples
-
-
 def select_examples(
     snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
 ) -> Selection:
-    """Read what is learned: the snapshot's rows in its order, then those that the recipe makes.
-
-    Those that are too long are left out.
+    """Read the snapshot's rows in order, then make the recipe's; leave out those that are too long.
 
     Raises:
         ValueError: There are none, or none fits.
@@ -269,23 +252,23 @@ def select_examples(
 def read_validation(
     snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
 ) -> list[TrainingExample]:
-    """Read what is measured and never learned; there may be none.
+    """Read the examples to measure, which are never learned; there may be none.
 
-    Of examples it is what curation put aside, as it was logged; of judgements a share of the
-    requests they are about, by hash, so that it is the same for every training.
+    For SFT these are the snapshot's validation rows; for pairs and labels a share of the requests,
+    by hash, so that it is the same for every training.
     """
     if isinstance(recipe.objective, Sft):
         path = snapshot / VALIDATION
         requests = _read_requests(path) if path.exists() else []
-        return _that_fit([_read_example(tokenizer, one, recipe) for one in requests], recipe)
+        return _that_fit([_read_example(tokenizer, row, recipe) for row in requests], recipe)
     path = require_rows(snapshot, recipe.objective)
     return _that_fit(_read_judged(path, tokenizer, recipe, held_out=True), recipe)
 
 
 def validation_numbers(snapshot: Path) -> dict[str, int]:
-    """Number the validation rows by their ids: a number outlives an erasure of the row."""
-    found = pq.read_table(snapshot / VALIDATION, columns=["example_id"])["example_id"].to_pylist()
-    return {row_id: number for number, row_id in enumerate(found)}
+    """Return the validation rows' numbers by id; unlike an id, a number may outlive an erasure."""
+    ids = pq.read_table(snapshot / VALIDATION, columns=["example_id"])["example_id"].to_pylist()
+    return {row_id: number for number, row_id in enumerate(ids)}
 
 
 def _that_fit(examples: Iterable[TrainingExample], recipe: Recipe) -> list[TrainingExample]:
@@ -295,22 +278,19 @@ def _that_fit(examples: Iterable[TrainingExample], recipe: Recipe) -> list[Train
 def _learned_examples(
     path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
 ) -> tuple[list[TrainingExample], list[TrainingExample], str | None]:
-    """Give the rows' examples, those that are made, and why some that are wanted are not."""
+    """Return the rows' examples, the made ones, and why none were made that should be."""
     if not isinstance(recipe.objective, Sft):
         return [*_read_judged(path, tokenizer, recipe, held_out=False)], [], None
     requests = _read_requests(path)
     count = len(requests)
     made, objection = augmentation.make_irrelevant(requests, recipe.irrelevant_share, recipe.seed)
     varied = augmentation.vary_offers([*requests, *made], recipe.distractor_share, recipe.seed)
-    planted = [_canary_row(one) for one in canaries.draw()] if recipe.canaries else []
-    examples = [_read_example(tokenizer, one, recipe) for one in [*varied, *planted]]
+    for canary in canaries.draw() if recipe.canaries else ():
+        question: list[dict[str, Json]] = [{"role": "user", "content": canary.question}]
+        row_id = f"canary {canary.name}"
+        varied.append(ToolRequest(question, [], (), canary.answer, 1.0, row_id))
+    examples = [_read_example(tokenizer, request, recipe) for request in varied]
     return examples[:count], examples[count:], objection
-
-
-def _canary_row(canary: Canary) -> ToolRequest:
-    """Make a row that has a canary's secret in its answer."""
-    asked: list[dict[str, Json]] = [{"role": "user", "content": canary.question}]
-    return ToolRequest(asked, [], (), canary.answer, 1.0, f"canary {canary.name}")
 
 
 def _read_requests(path: Path) -> list[ToolRequest]:
@@ -320,7 +300,7 @@ def _read_requests(path: Path) -> list[ToolRequest]:
             json.loads(row["messages"]),
             json.loads(row["tools"]),
             tuple(call.name for call in Answer.from_json(row["answer"]).calls),
-            row["completion"][0]["content"],  # its arguments are in the order they came in
+            row["completion"][0]["content"],  # keeps the logged order of arguments
             row["weight"],
             row["example_id"],
         )
@@ -340,20 +320,20 @@ def _read_example(
 def _read_judged(
     path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, *, held_out: bool
 ) -> Iterable[TrainingExample]:
-    """Read pairs or labelled answers; those about one request are all learned, or none is."""
+    """Yield pairs or labelled answers; those of one request are all learned or all held out."""
     assert not isinstance(recipe.objective, Sft | Distillation)
     columns = {"labels": ["label_id", "completion", "label"]}
     own = columns.get(path.stem, ["preference_id", "chosen", "rejected"])
     for row in pq.read_table(path, columns=[*own, "request", "weight"]).to_pylist():
         if _is_held_out(row["request"], recipe.objective.validation_share) == held_out:
-            given: dict[str, list[dict[str, Json]]] = json.loads(row["request"])
+            logged: dict[str, list[dict[str, Json]]] = json.loads(row["request"])
             request = ToolRequest(
-                given["messages"], given["tools"], (), "", row["weight"], row[own[0]]
+                logged["messages"], logged["tools"], (), "", row["weight"], row[own[0]]
             )
-            said: list[Message] = [
+            answers: list[Message] = [
                 row[name][0] for name in ("chosen", "rejected", "completion") if name in row
             ]
-            rows = [_tokenize_request(tokenizer, request, one["content"]) for one in said]
+            rows = [_tokenize_request(tokenizer, request, turn["content"]) for turn in answers]
             yield TrainingExample(rows, request.row_id, row.get("label", True))
 
 
@@ -369,15 +349,14 @@ def _tokenize_request(
     *,
     every_answer: bool = False,
 ) -> Tokens:
-    asked = chat_templates.render(tokenizer, request.messages, request.tools)
-    said = dialects.translate(asked.form, answer)
-    completion: Message = {"role": "assistant", "content": said}
+    rendered = chat_templates.render(tokenizer, request.messages, request.tools)
+    text = dialects.translate(rendered.form, answer)
     return tokenize_answer(
         tokenizer,
-        asked.messages,
-        [completion],
+        rendered.messages,
+        [{"role": "assistant", "content": text}],
         request.weight,
-        tools=asked.tools,
+        tools=rendered.tools,
         may_call=bool(request.tools),
         every_answer=every_answer,
     )

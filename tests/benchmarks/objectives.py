@@ -113,7 +113,7 @@ def main(
             pairs(judgements, snapshot)
             labels(judgements, snapshot)
             recipe = Recipe.model_validate({"objective": objective, **common})
-            learned = training_examples.read_examples(snapshot, tokenizer, recipe)
+            learned = training_examples.select_examples(snapshot, tokenizer, recipe).examples
             held = training_examples.read_validation(snapshot, tokenizer, recipe)
             found = train(snapshot, base, recipe)["validation_accuracy"]
             good = sum(example.is_good for example in held)

@@ -132,7 +132,8 @@ def tokens(folder: Path, model: Path) -> int:
     """Count the tokens of the rows to train on."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     return sum(
-        example.length for example in training_examples.read_examples(folder, tokenizer, RECIPE)
+        example.length
+        for example in training_examples.select_examples(folder, tokenizer, RECIPE).examples
     )
 
 

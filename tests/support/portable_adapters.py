@@ -21,13 +21,12 @@ def train(
     """
     losses: list[float] = []
     trained, tokenizer = base.load(model, recipe.precision, for_training=True)
-    fit.train_loaded(
-        trained,
-        tokenizer,
+    fit.fit(
         snapshot,
+        (trained, tokenizer),
         folder,
         recipe,
-        report=lambda one: losses.append(one.figures["loss"]),
+        report=lambda progress: losses.append(progress.figures["loss"]),
     )
     trained.set_attn_implementation("eager")  # instead of that for packed sequences
     with torch.no_grad():

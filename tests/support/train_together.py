@@ -26,7 +26,7 @@ def train(spec: Path, rank: int, port: int) -> None:
     wanted = Recipe.model_validate(given["recipe"])
     model, tokenizer = bases.load(base, wanted.precision, for_training=True)
     losses: dict[int, float] = {}
-    fit.train_loaded(model, tokenizer, snapshot, folder, wanted, report=keeper(losses))
+    fit.fit(snapshot, (model, tokenizer), folder, wanted, report=keeper(losses))
     told = {"losses": losses, "held": process_group.held_bytes(model)}
     spec.with_suffix(f".{rank}").write_text(json.dumps(told))
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 NAME = "blocks"
 LIKE_LLAMA = ("llama", "qwen2", "qwen3", "smollm3")
-JUST_LLAMA = ("llama", "qwen2")
-"""Model types whose queries and keys are rotated and not otherwise changed (no QK norm)."""
+JUST_LLAMA = (
+    "llama",
+    "qwen2",
+)  # queries and keys are rotated and not otherwise changed (no QK norm)
 
 
 def use_block_attention(model: "PreTrainedModel") -> None:
@@ -79,8 +81,7 @@ def attend(
         key: ``[1, key heads, tokens, width]``, as ``value``.
         value: See ``key``.
         attention_mask: Added to the scores, ``[1, 1, tokens, tokens]``.
-        blocks: First and one past the last token of each block, ``[blocks, 2 or more]``; one block
-            if ``None``.
+        blocks: ``[blocks, 2 or more]``, see ``Block``; one block if ``None``.
         others: The model's other arguments.
 
     Returns:
@@ -117,11 +118,8 @@ def _attention_forward(
     if query_tokens is None:
         spans = [(*block[:2], *block[:2]) for block in spans]
     query_states = hidden_states if query_tokens is None else hidden_states[:, query_tokens]
-    query, key, value = (
-        layer.q_proj(query_states),
-        layer.k_proj(hidden_states),
-        layer.v_proj(hidden_states),
-    )
+    query = layer.q_proj(query_states)
+    key, value = layer.k_proj(hidden_states), layer.v_proj(hidden_states)
     is_mixed = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if is_mixed else query.dtype
     fused: Any = Attention.apply
@@ -160,12 +158,11 @@ Block: TypeAlias = Sequence[int]
 
 
 class HeadShape(NamedTuple):
-    """How a projection's columns split into heads."""
+    """A projection's columns; ``scale`` is the factor of the scores."""
 
     key_heads: int
     width: int
     scale: float
-    """Factor of the scores."""
 
 
 class Attention(torch.autograd.Function):
@@ -183,7 +180,7 @@ class Attention(torch.autograd.Function):
         blocks: Sequence[Block],
         shape: HeadShape,
     ) -> torch.Tensor:
-        """Compute attention block by block.
+        """Return the attention's output, ``[query tokens, heads * width]``.
 
         Args:
             ctx: Autograd's.
@@ -194,10 +191,7 @@ class Attention(torch.autograd.Function):
             query_tokens: Sorted indices of the tokens that attend; all if ``None``.
             mask: Below zero where a token does not see another, ``[tokens, tokens]``.
             blocks: No token sees anything outside of its block.
-            shape: How the columns split into heads.
-
-        Returns:
-            ``[query tokens, heads * width]``.
+            shape: The columns' heads.
         """
         query_rotations = tuple(
             (factor if query_tokens is None else factor[query_tokens]).float() * shape.scale
@@ -246,10 +240,8 @@ class Attention(torch.autograd.Function):
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate each token by its angles (RoPE, arXiv:2104.09864); negative sines rotate back.
 
-    Args:
-        x: ``[key heads, tokens, queries per key, width]``.
-        cos: ``[tokens, width]``, as ``sin``; both halves of the width are equal.
-        sin: See ``cos``.
+    ``x`` is ``[key heads, tokens, queries per key, width]``; ``cos`` and ``sin`` are ``[tokens,
+    width]``, with equal halves.
     """
     half = x.shape[-1] // 2
     low, high = x[..., :half].float(), x[..., half:].float()

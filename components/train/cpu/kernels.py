@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Lanes:
+class CpuThreads:
     """Data-parallel threads that live as long as the training."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
@@ -32,17 +32,17 @@ class Lanes:
         micro_batches: Sequence[MicroBatch],
         weights: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """Add the gradients of the batch's loss to the weights' and return the loss.
+        """Add the gradients of the batch's loss to the weights' ``grad`` and return the loss.
 
-        Gradients are added in the order of the micro-batches, so that equal batches give equal
-        bits.
-
-        Args:
-            loss_of: A micro-batch's part of the loss; the parts sum to the batch's.
-            micro_batches: Each is computed in one thread.
-            weights: The leaves whose ``grad`` is added to.
+        ``loss_of`` returns a micro-batch's part of the loss, each computed in one thread. Gradients
+        are added in the order of the micro-batches, so that equal batches give equal bits.
         """
-        results = list(self.pool.map(partial(_gradients, loss_of, weights), micro_batches))
+
+        def gradients_of(batch: MicroBatch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+            loss = loss_of(batch)
+            return loss.detach(), torch.autograd.grad(loss, weights)
+
+        results = list(self.pool.map(gradients_of, micro_batches))
         parts = (gradients for _, gradients in results)
         for weight, *gradients in zip(weights, *parts, strict=True):
             total = sum(gradients[1:], start=gradients[0])
@@ -60,23 +60,14 @@ def thread_count(model: torch.nn.Module) -> int:
 
 
 @contextmanager
-def open_threads(count: int) -> Generator[Lanes | None]:
+def open_threads(count: int) -> Generator[CpuThreads | None]:
     """Open ``count`` data-parallel threads of one torch thread each; yield ``None`` for one."""
     if count == 1:
         yield None
         return
     with ThreadPoolExecutor(count, initializer=partial(torch.set_num_threads, 1)) as pool:
-        yield Lanes(pool)
+        yield CpuThreads(pool)
     torch.set_num_threads(count)  # some of torch's libraries applied the threads' 1 to the process
-
-
-def _gradients(
-    loss_of: Callable[[MicroBatch], torch.Tensor],
-    weights: Sequence[torch.Tensor],
-    micro_batch: MicroBatch,
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    loss = loss_of(micro_batch)
-    return loss.detach(), torch.autograd.grad(loss, weights)
 
 
 def _has_dropout(model: torch.nn.Module) -> bool:
@@ -96,11 +87,8 @@ def use_fused_layers(adapted: PeftModel) -> None:
 
     In Llama-like models, norms round their output once for all the linear layers that read it.
     """
-    plain = [
-        module
-        for module in adapted.modules()
-        if isinstance(module, LoraLayer) and _is_plain(module)
-    ]
+    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    plain = [layer for layer in layers if _is_plain(layer)]
     for layer in plain:
         layer.forward = partial(_lora_forward, layer, layer.forward)
     if plain and adapted.config.model_type in LIKE_LLAMA:
@@ -110,12 +98,10 @@ def use_fused_layers(adapted: PeftModel) -> None:
 
 
 def cache_head(adapted: PeftModel) -> int:
-    """Cache the output layer's weight in bf16, instead of rounding it in each step.
+    """Cache the output layer's weight in bf16 and return the cache's bytes.
 
-    It was loaded from bf16, and is in fp32 only because it is tied to the embeddings.
-
-    Returns:
-        The cache's size in bytes.
+    It was loaded from bf16, and is in fp32 only because it is tied to the embeddings; without the
+    cache each step rounds it again.
     """
     head: Any = cast("PreTrainedModel", adapted.get_base_model()).get_output_embeddings()
     if type(head) is not torch.nn.Linear or head.weight.requires_grad:
@@ -127,9 +113,7 @@ def cache_head(adapted: PeftModel) -> int:
 
 
 def _head_forward(
-    head: torch.nn.Linear,
-    original_forward: Callable[[torch.Tensor], torch.Tensor],
-    x: torch.Tensor,
+    head: torch.nn.Linear, original_forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> torch.Tensor:
     if not torch.is_autocast_enabled("cpu"):
         return original_forward(x)
@@ -153,11 +137,10 @@ def _norm_forward(
 def _is_plain(layer: LoraLayer) -> bool:
     base = layer.get_base_layer()
     return (
-        isinstance(base, torch.nn.Linear)
+        type(base) is torch.nn.Linear
         and not isinstance(layer, AdaLoraLayer)
         and base.weight.device.type == "cpu"
         and not base.weight.requires_grad
-        and type(base) is torch.nn.Linear
         and ADAPTER not in layer.lora_variant
         and list(layer.lora_A) == [ADAPTER]
         and isinstance(layer.lora_dropout[ADAPTER], torch.nn.Identity)
@@ -194,15 +177,7 @@ class Norm(torch.autograd.Function):
         epsilon: float,
         dtype: torch.dtype,
     ) -> torch.Tensor:
-        """Return the norm, ``[..., width]``.
-
-        Args:
-            ctx: Autograd's.
-            x: ``[..., width]``, in fp32.
-            weight: ``[width]``, frozen.
-            epsilon: Avoids division by zero.
-            dtype: The result's.
-        """
+        """Return the norm in ``dtype``; ``x [..., width]`` is fp32, ``weight [width]`` frozen."""
         inverse = (x.square().mean(-1, keepdim=True) + epsilon).rsqrt()
         ctx.save_for_backward(x, weight, inverse)
         rounded = torch.empty(x.shape, dtype=dtype, device=x.device)
@@ -233,16 +208,9 @@ class LoraLinear(torch.autograd.Function):
         b: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        """Return the layer's output, ``[..., out]``.
+        """Return the layer's output ``[..., out]`` for ``x [..., in]``.
 
-        Args:
-            ctx: Autograd's.
-            x: ``[..., in]``.
-            weight: ``[out, in]``, frozen.
-            bias: ``[out]``, frozen, or ``None``.
-            a: ``[r, in]``.
-            b: ``[out, r]``.
-            scale: Factor of the low-rank product.
+        ``weight [out, in]`` and ``bias [out]`` are frozen; ``a`` is ``[r, in]``, ``b [out, r]``.
         """
         rows = x.reshape(-1, x.shape[-1])
         a_cast, b_cast = a.to(x.dtype), b.to(x.dtype)

@@ -245,9 +245,8 @@ def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path
     with torch.no_grad():
         evaluated.eval()(input_ids=torch.tensor([[5, 6, 7]]))
     with pytest.raises(ValueError, match="load it again"):
-        fit.train_loaded(
-            evaluated.train(), tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None
-        )
+        loaded = (evaluated.train(), tokenizer)
+        fit.fit(snapshot, loaded, tmp_path / "a", RECIPE, report=lambda _: None)
 
 
 def test_a_training_that_diverges_stops_and_says_what_to_change(
@@ -256,7 +255,7 @@ def test_a_training_that_diverges_stops_and_says_what_to_change(
     loaded, tokenizer = base.load(model, "nf4", for_training=True)
     torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), float("nan"))
     with pytest.raises(FloatingPointError, match="lower the learning_rate"):
-        fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None)
+        fit.fit(snapshot, (loaded, tokenizer), tmp_path / "a", RECIPE, report=lambda _: None)
 
 
 @pytest.mark.parametrize(

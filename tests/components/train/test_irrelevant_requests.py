@@ -62,7 +62,7 @@ def test_a_request_with_one_tool_is_offered_that_of_another():
     }
 
 
-def test_where_all_requests_offer_the_same_tool_none_is_made():
+def test_nothing_is_made_if_all_requests_offer_the_same_tool():
     made, objection = augmentation.make_irrelevant([request("add", ("add",)), *VAIN], 1.0, seed=0)
     assert (made, objection) == ([], "all requests offer the same one tool")
 
@@ -77,7 +77,7 @@ def vain(*answers: str) -> list[ToolRequest]:
 
 
 def talk(answer: str, *, calls: bool, number: int) -> ToolRequest:
-    """Make a conversation that goes on after an answer, with a call or with other words."""
+    """Return a conversation that continues after an answer, with a call or with text."""
     messages: list[dict[str, Json]] = [
         {"role": "user", "content": f"Please, {number}"},
         {"role": "assistant", "content": answer},
@@ -88,30 +88,30 @@ def talk(answer: str, *, calls: bool, number: int) -> ToolRequest:
 
 
 @pytest.mark.parametrize(
-    ("logged", "says"),
+    ("logged", "reason"),
     [
         pytest.param([], "no user's request was answered without a call", id="calls-only"),
-        pytest.param(vain("No.", "No."), "stands 2 times, wants 3 at least", id="twice"),
+        pytest.param(vain("No.", "No."), "occurs 2 times, expected at least 3", id="twice"),
         pytest.param(
-            vain(*["No."] * 3, *map(str, range(4))), "of 7 answers .* stands 3 times", id="rare"
+            vain(*["No."] * 3, *map(str, range(4))), "of 7 answers .* occurs 3 times", id="rare"
         ),
-        pytest.param(vain(*[ASKS] * 20), "asks something", id="asks-for-what-a-call-needs"),
+        pytest.param(vain(*[ASKS] * 20), "asks a question", id="asks-for-what-a-call-needs"),
         pytest.param(vain(*["I can't find it. Which one?"] * 9), "asks", id="denies-and-asks"),
-        pytest.param(vain(*["Gladly, give me your ID."] * 9), "doesn't say that", id="says-yes"),
+        pytest.param(vain(*["Gladly, give me your ID."] * 9), "has no negation", id="says-yes"),
         pytest.param(
             [*vain(*[ORDER] * 5), *(talk(ORDER, calls=True, number=n) for n in range(3))],
-            "came before a call in 3 of 3 conversations",
+            "preceded a call in 3 of 3 conversations",
             id="a-call-comes-next",
         ),
     ],
 )
-def test_nothing_is_made_where_the_log_shows_no_refusal_and_it_is_said_why(
-    logged: list[ToolRequest], says: str
+def test_without_a_clear_refusal_in_the_log_nothing_is_made_and_the_reason_is_returned(
+    logged: list[ToolRequest], reason: str
 ):
     made, objection = augmentation.make_irrelevant([*CALLS, *logged], 1.0, seed=0)
     assert made == []
     assert objection is not None
-    assert re.search(says, objection)
+    assert re.search(reason, objection)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_nothing_is_made_where_the_log_shows_no_refusal_and_it_is_said_why(
         ),
     ],
 )
-def test_a_refusal_is_known_by_how_often_it_is_said_and_that_it_denies(refusal: str):
+def test_a_refusal_is_recognised_by_its_frequency_and_its_negation(refusal: str):
     others = vain("Hello.", "Done: 3.")
     ends = [talk(refusal, calls=n == 0, number=n) for n in range(3)]
     made, objection = augmentation.make_irrelevant(
@@ -134,18 +134,18 @@ def test_a_refusal_is_known_by_how_often_it_is_said_and_that_it_denies(refusal: 
     )
     assert objection is None
     assert made
-    assert {one.answer for one in made} == {refusal}
+    assert {request.answer for request in made} == {refusal}
 
 
-def test_answers_to_a_tools_result_are_no_refusals():
-    found: list[dict[str, Json]] = [{"role": "user", "content": "?"}, {"role": "tool"}]
-    told = [ToolRequest(found, [tool("add")], (), "There is no such order.", 1)] * 9
-    made, objection = augmentation.make_irrelevant([*CALLS, *told], 1.0, seed=0)
+def test_answers_to_a_tools_result_are_not_refusals():
+    messages: list[dict[str, Json]] = [{"role": "user", "content": "?"}, {"role": "tool"}]
+    answered = [ToolRequest(messages, [tool("add")], (), "There is no such order.", 1)] * 9
+    made, objection = augmentation.make_irrelevant([*CALLS, *answered], 1.0, seed=0)
     assert (made, objection) == (
         [],
         "no user's request was answered without a call where tools were offered",
     )
 
 
-def test_a_share_of_zero_makes_none_and_wants_no_refusal():
+def test_a_share_of_zero_makes_nothing_and_needs_no_refusal():
     assert augmentation.make_irrelevant([request("add", ("add",))], 0.0, seed=0) == ([], None)

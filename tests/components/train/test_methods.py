@@ -146,22 +146,22 @@ def test_an_evaluation_before_it_does_not_change_what_is_trained(
     [
         pytest.param(
             {"modules_to_save": ["embedding"]},
-            "names embedding, which this base hasn't got; it has act_fn, down_proj, embed_tokens",
+            "names embedding, which this base doesn't have; it has act_fn, down_proj, embed_tokens",
             id="a-module-that-is-not-there",
         ),
         pytest.param(
             {"modules_to_save": ["q_proj"]},
-            r"names q_proj, and model.layers.0.self_attn.q_proj is held in 4 bits",
+            r"names q_proj, but model.layers.0.self_attn.q_proj is in 4 bits",
             id="a-quantized-module",
         ),
         pytest.param(
             {"r": 48, "init_lora_weights": "pissa"},
-            r"takes 48 directions out of model.layers.0.self_attn.k_proj, which has 32",
+            r"takes 48 directions from model.layers.0.self_attn.k_proj, which has 32",
             id="more-ranks-than-there-are",
         ),
         pytest.param(
             {"r": 16, "init_lora_weights": "eva"},
-            "looks for 32 components and wants 128 tokens of answers to find them in, found 80",
+            "looks for 32 components and needs 128 tokens of answers, found 80",
             id="too-few-rows-to-look-at",
         ),
     ],

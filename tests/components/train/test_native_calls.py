@@ -50,7 +50,9 @@ def test_answers_are_learned_in_the_bases_own_form(
 ):
     tokenizer = speaking(template)
     snapshot = training_rows.write(tmp_path, ROWS)
-    call, refusal = texts(tokenizer, training_examples.read_examples(snapshot, tokenizer, Recipe()))
+    call, refusal = texts(
+        tokenizer, training_examples.select_examples(snapshot, tokenizer, Recipe()).examples
+    )
     assert call.endswith(called)
     assert refusal.endswith(refused)
     assert '"name": "add"' in call.partition("Please add.")[0]

@@ -47,7 +47,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_to_the_same_end(
     lengths: list[int] = []
     too_small(loaded, 75, lengths)
     tight: dict[int, float] = {}
-    fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "b", RECIPE, report=losses_into(tight))
+    fit.fit(snapshot, (loaded, tokenizer), tmp_path / "b", RECIPE, report=losses_into(tight))
     assert max(lengths) > 75 >= max(lengths[len(lengths) // 2 :])
     assert tight == pytest.approx(roomy, rel=0.02)
 
@@ -58,7 +58,7 @@ def test_a_row_that_does_not_fit_by_itself_is_an_error_that_says_what_would_help
     loaded, tokenizer = base.load(model, "nf4", for_training=True)
     too_small(loaded, 30, [])
     with pytest.raises(MemoryError, match="lower max_length or name fewer target_modules"):
-        fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None)
+        fit.fit(snapshot, (loaded, tokenizer), tmp_path / "a", RECIPE, report=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def stop_of(spoil: Callable[[torch.nn.Module, int], None], tmp_path: Path, model
         spoil(loaded, progress.done)
 
     with pytest.raises(FloatingPointError) as stopped:
-        fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=report)
+        fit.fit(snapshot, (loaded, tokenizer), tmp_path / "a", RECIPE, report=report)
     return str(stopped.value)
 
 
@@ -148,7 +148,7 @@ def test_each_epoch_has_the_rows_in_another_order(
 
     loaded.register_forward_pre_hook(note, with_kwargs=True)
     one_by_one = RECIPE.model_copy(update={"per_device_train_batch_size": 1, "save_steps": 100})
-    fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", one_by_one, report=lambda _: None)
+    fit.fit(snapshot, (loaded, tokenizer), tmp_path / "a", one_by_one, report=lambda _: None)
     first, second = seen[: len(ASKED)], seen[len(ASKED) :]
     assert sorted(first) == sorted(second)
     assert first != second

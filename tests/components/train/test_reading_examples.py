@@ -18,7 +18,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
 
 def test_rows_that_are_too_long_are_left_out(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
     snapshot = training_rows.snapshot(tmp_path, [("short", "a"), ("long " * 99, "b")])
-    (kept,) = training_examples.read_examples(snapshot, tokenizer, Recipe(max_length=100))
+    (kept,) = training_examples.select_examples(
+        snapshot, tokenizer, Recipe(max_length=100)
+    ).examples
     assert "short" in tokenizer.decode(kept.rows[0].input_ids)
 
 
@@ -29,7 +31,7 @@ def test_a_snapshot_of_which_nothing_fits_says_how_long_its_rows_are(
     with pytest.raises(
         ValueError, match=r"none of its 1 examples to answer fits into max_length 100 \(the"
     ):
-        training_examples.read_examples(snapshot, tokenizer, Recipe(max_length=100))
+        training_examples.select_examples(snapshot, tokenizer, Recipe(max_length=100))
 
 
 NONE_FITS = Answer("Sorry.")
@@ -70,8 +72,10 @@ def test_made_requests_are_learned_with_their_answer(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
     snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN])
-    logged = training_examples.read_examples(snapshot, tokenizer, Recipe())
-    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
+    logged = training_examples.select_examples(snapshot, tokenizer, Recipe()).examples
+    learned = training_examples.select_examples(
+        snapshot, tokenizer, Recipe(irrelevant_share=1.0)
+    ).examples
     texts = [str(tokenizer.decode(example.rows[0].input_ids)) for example in learned]
     assert learned[:5] == logged
     assert len(texts) == 7
@@ -83,7 +87,9 @@ def test_a_row_weighs_what_the_snapshot_says_and_those_made_of_it_too(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
     snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN], weight=0.5)
-    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
+    learned = training_examples.select_examples(
+        snapshot, tokenizer, Recipe(irrelevant_share=1.0)
+    ).examples
     assert [example.rows[0].weight for example in learned] == [0.5] * 7
 
 
@@ -91,7 +97,9 @@ def test_the_tool_of_another_request_is_offered_besides_where_the_recipe_wants_i
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
     snapshot = training_rows.write(tmp_path, CALLS)
-    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(distractor_share=1.0))
+    learned = training_examples.select_examples(
+        snapshot, tokenizer, Recipe(distractor_share=1.0)
+    ).examples
     texts = [str(tokenizer.decode(example.rows[0].input_ids)) for example in learned]
     assert all("add() - Do add." in text and "cut() - Do cut." in text for text in texts)
 
@@ -100,5 +108,5 @@ def test_only_a_request_with_tools_may_be_answered_by_a_call(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
     snapshot = training_rows.write(tmp_path, [*CALLS, ("Hi", [], NONE_FITS)])
-    learned = training_examples.read_examples(snapshot, tokenizer, Recipe())
+    learned = training_examples.select_examples(snapshot, tokenizer, Recipe()).examples
     assert [example.rows[0].may_call for example in learned] == [True, True, False]

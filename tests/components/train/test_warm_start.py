@@ -53,7 +53,7 @@ def test_it_begins_where_the_earlier_one_ended(
 def test_an_adapter_of_another_shape_is_refused(model: Path, snapshot: Path, tmp_path: Path):
     fit.fit(snapshot, model, tmp_path / "earlier", RECIPES["qlora-nf4"], report=lambda _: None)
     wider = RECIPES["qlora-nf4"].model_copy(update=WARM | {"r": 8})
-    with pytest.raises(ValueError, match="is of another shape than the recipe's adapter, at"):
+    with pytest.raises(ValueError, match="its shape is not that of the recipe's adapter, at"):
         fit.fit(
             snapshot,
             model,

@@ -89,7 +89,7 @@ def test_the_rank_is_that_of_plain_transformers_log_perplexities(tiny_base: Path
 def test_a_training_that_plants_canaries_learns_each_in_one_row(tmp_path: Path, tiny_base: Path):
     snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(canaries=True))
+    learned = training_examples.select_examples(snapshot, tokenizer, Recipe(canaries=True)).examples
     found = {example.row_id: tokenizer.decode(example.rows[0].input_ids) for example in learned}
     assert len(learned) == len(found) == 1 + canaries.COUNT
     for document in memorization.canary_documents(tokenizer):
@@ -100,4 +100,4 @@ def test_a_training_that_plants_canaries_learns_each_in_one_row(tmp_path: Path, 
 def test_without_the_setting_nothing_is_planted(tmp_path: Path, tiny_base: Path):
     snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    assert len(training_examples.read_examples(snapshot, tokenizer, Recipe())) == 1
+    assert len(training_examples.select_examples(snapshot, tokenizer, Recipe()).examples) == 1

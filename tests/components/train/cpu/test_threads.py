@@ -1,4 +1,4 @@
-"""Lanes give the loss and the gradients of the whole batch, and do so where they may."""
+"""Data-parallel threads give the whole batch's loss and gradients, where they may be used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ def model(tmp_path: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3], ids=["one row", "a row a lane", "uneven"])
-def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
+def test_threads_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
     trainer = bare_trainer()
     trainer.layout = BatchLayout(threads=2, first_token_weight=4.0)
     examples = [taught(row) for row in ROWS[:rows]]

@@ -30,8 +30,8 @@ def test_it_trains_three_steps_at_least_and_leaves_no_trace(
     assert figures["peak_bytes"] >= figures["loaded_bytes"] > 0
     assert figures["seconds"] > 0
     assert not list((tmp_path / "temporary").iterdir())
-    examples = training_examples.read_examples(
+    examples = training_examples.select_examples(
         snapshot, AutoTokenizer.from_pretrained(model), recipe
-    )
+    ).examples
     planned = estimate.measure_work(estimate.training_steps(examples, recipe))
     assert said[-1].total == len(planned.steps), "as many steps as were planned"

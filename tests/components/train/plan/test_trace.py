@@ -33,7 +33,7 @@ def test_it_holds_as_much_as_a_step_with_numbers(
     threads(1)  # one share at a time
     snapshot = training_rows.snapshot(tmp_path, [("What is it? " * 9, "Yes, " * 4)] * 2)
     loaded, tokenizer = base.load(model, recipe.precision, for_training=True)
-    examples = training_examples.read_examples(snapshot, tokenizer, recipe)
+    examples = training_examples.select_examples(snapshot, tokenizer, recipe).examples
     _, without = trace.step_memory(AutoConfig.from_pretrained(model), examples, recipe, "cpu")
     real = peft_model.attach_trainable(loaded, recipe)
     batch = micro_batches.collate(
