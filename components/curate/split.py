@@ -269,15 +269,12 @@ def _draw(
     shares: Shares,
 ) -> dict[int, Placement]:
     """Draw the side of each component without a settled request or group, by its first row."""
-    untouched = [
-        (component, row)
-        for component, row in zip(components, members, strict=True)
-        if met[component] == UNPLACED
-    ]
     groups: dict[int, str] = {}
     first: dict[int, Member] = {}
     requests: dict[int, set[str]] = defaultdict(set)
-    for component, member in untouched:
+    for component, member in zip(components, members, strict=True):
+        if met[component] != UNPLACED:
+            continue
         requests[component].add(member.ties[0])
         if member.by_tools:
             groups[component] = min(member.ties[1], groups.get(component, member.ties[1]))

@@ -209,41 +209,28 @@ def _pair(
 LOW = -0.5  # a rating in the lowest quarter of its scale is a dislike
 
 
-def opinion_votes(readings: Iterable[SignalReading]) -> list[Vote[Completion]]:
-    """Return a vote for every good or bad opinion."""
-    return [
-        Vote(
-            opinion.completion,
-            reading.signal.feedback_id,
-            reading.signal.actor,
-            1 if opinion.position > 0 else -1,
-            opinion.weight,
-        )
-        for reading in readings
-        for opinion in reading.opinions
-        if feedback_signals.is_opinionated(opinion.position)
-    ]
+def opinion_votes(
+    readings: Sequence[SignalReading],
+) -> tuple[list[Vote[Completion]], list[Conflict]]:
+    """Return a vote for every good or bad opinion, and a conflict for each overruled answer.
 
-
-def corrected_answers(readings: Iterable[SignalReading]) -> set[Completion]:
-    """Return the answers that were corrected; a correction overrides positive votes."""
-    return {
+    A correction overrules praise of the corrected answer.
+    """
+    corrected = {
         comparison.worse
         for reading in readings
         for comparison in reading.comparisons
         if comparison.source == "correction"
     }
-
-
-def split_overruled(
-    votes: Sequence[Vote[Completion]], corrected: set[Completion]
-) -> tuple[list[Vote[Completion]], list[Conflict]]:
-    """Return the votes without praise of corrected answers, and a conflict for each such answer."""
-    valid: list[Vote[Completion]] = []
+    votes: list[Vote[Completion]] = []
     praise: dict[Completion, list[Vote[Completion]]] = defaultdict(list)
-    for vote in votes:
-        is_praise = vote.side > 0 and vote.item in corrected
-        (praise[vote.item] if is_praise else valid).append(vote)
+    for reading in readings:
+        signal = reading.signal
+        for opinion in reading.opinions:
+            item, side = opinion.completion, 1 if opinion.position > 0 else -1
+            if feedback_signals.is_opinionated(opinion.position):
+                vote = Vote(item, signal.feedback_id, signal.actor, side, opinion.weight)
+                (praise[item] if side > 0 and item in corrected else votes).append(vote)
     conflicts = [
         Conflict(
             kind="label",
@@ -256,7 +243,7 @@ def split_overruled(
         )
         for item, praises in sorted(praise.items())
     ]
-    return valid, conflicts
+    return votes, conflicts
 
 
 def label_answers(

@@ -57,9 +57,7 @@ def weigh_signals(
         kept, config.rating_gap, {comparison.item for comparison in comparisons}, answers
     )
 
-    opinions, praised = pairs_and_labels.split_overruled(
-        pairs_and_labels.opinion_votes(kept), pairs_and_labels.corrected_answers(kept)
-    )
+    opinions, praised = pairs_and_labels.opinion_votes(kept)
     settled = consensus.resolve(opinions, symmetric=False)
     reasons = {
         **{reading.signal.feedback_id: "says_nothing" for reading in kept},

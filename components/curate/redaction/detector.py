@@ -27,6 +27,16 @@ PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE = range(3)
 
 AUTOMATON_BYTES = 16 << 20  # RE2's memory limit for the states of each automaton, twice its default
 
+AUTOMATONS = {
+    Kind.SECRET: "words",
+    Kind.PASSWORD: "words",
+    Kind.EMAIL: "contact",
+    Kind.PHONE: "contact",
+    Kind.ADDRESS: "addresses",
+    Kind.IBAN: "accounts",
+}
+"""The automaton of a kind's gates: gates with similar counted repetitions share one."""
+
 CACHED_TEXTS = 16_384
 SHORT = 256  # maximum characters of a cached text: descriptions and values repeat between requests
 
@@ -58,7 +68,7 @@ class Prefilter:
             "secrets": [SECRET_GATE],
         }
         for pattern, numbers in self._patterns:
-            together.setdefault(_automaton_of(pattern.kind), []).extend(numbers)
+            together.setdefault(AUTOMATONS.get(pattern.kind, "numbers"), []).extend(numbers)
         self._automatons = [_Automaton(gates, some) for some in together.values()]
         self._remembered = lru_cache(maxsize=CACHED_TEXTS)(self._hits)
 
@@ -95,21 +105,6 @@ class _Automaton:
         """Return the indices of the matching gates."""
         places = cast("list[int] | None", self._set.Match(text))
         return [self._numbers[place] for place in places] if places else []
-
-
-def _automaton_of(kind: Kind) -> str:
-    """Return the automaton of a kind's gates; kinds with similar counted repetitions share one."""
-    match kind:
-        case Kind.SECRET | Kind.PASSWORD:
-            return "words"
-        case Kind.EMAIL | Kind.PHONE:
-            return "contact"
-        case Kind.ADDRESS:
-            return "addresses"
-        case Kind.IBAN:
-            return "accounts"
-        case _:
-            return "numbers"
 
 
 ROUNDS = 5

@@ -9,33 +9,13 @@ from typing import NamedTuple, TypeAlias
 
 from components.curate.redaction import contact, name_patterns, secret_values
 from components.curate.redaction.name_patterns import PEOPLE
-from components.curate.redaction.patterns import Kind, digits_of
+from components.curate.redaction.patterns import Kind, digits_of, word_list
 from components.schema import Json
 
 PERSON = "personname"  # the field for a ``name`` in an object about a person
 
-FIELDS: dict[str, Kind] = {
-    field: kind
-    for kind, fields in {
-        Kind.NAME: "firstname lastname fullname surname givenname familyname middlename maidenname"
-        " passengername customername guestname contactname cardholdername cardholder nameoncard"
-        " accountholder patientname recipientname sendername attendeename travelername drivername"
-        " studentname clientname membername applicantname employeename bookername ownername"
-        f" {PERSON}",
-        Kind.PHONE: "phone phonenumber mobile mobilenumber mobilephone cell cellphone telephone"
-        " telephonenumber contactnumber faxnumber",
-        Kind.ADDRESS: "address1 address2 addressline addressline1 addressline2 street streetaddress"
-        " homeaddress shippingaddress billingaddress mailingaddress deliveryaddress",
-        Kind.SSN: "ssn socialsecuritynumber",
-        Kind.CARD: "cardnumber creditcard creditcardnumber debitcardnumber",
-        Kind.NATIONAL_ID: "passport passportnumber passportno nationalid nationalidnumber taxid"
-        " driverslicense driverlicense driverslicensenumber driverlicensenumber licensenumber",
-        Kind.PASSWORD: "password passwd pwd passphrase passcode newpassword oldpassword"
-        " currentpassword userpassword secret apikey accesstoken authtoken refreshtoken apitoken"
-        " clientsecret privatekey secretkey",
-    }.items()
-    for field in fields.split()
-}
+_KINDS = (Kind.NAME, Kind.PHONE, Kind.ADDRESS, Kind.SSN, Kind.CARD, Kind.NATIONAL_ID, Kind.PASSWORD)
+FIELDS = {field: kind for kind in _KINDS for field in word_list(f"fields_{kind}")}
 
 USERS = frozenset({"userid", "username", "user", "customerid"})
 """Fields of ids, which may contain a name."""
@@ -254,11 +234,7 @@ def _text(text: str, visit: Visit, field: str, zone: Zone) -> str:
 
 
 def write(value: Json, like: str) -> str:
-    """Return JSON with the spacing and escaping of another text.
-
-    Raises:
-        ValueError: It has a number that JSON can't represent.
-    """
+    """Return JSON with the spacing and escaping of another text; ``ValueError`` for NaN."""
     spaced = FIRST_COLON.match(like)
     is_spaced = bool(spaced[1]) if spaced else ", " in like
     return json.dumps(
@@ -270,11 +246,7 @@ def write(value: Json, like: str) -> str:
 
 
 def dumps(value: object) -> str:
-    """Return JSON as the warehouse extracts it; lone surrogates are escaped.
-
-    Raises:
-        ValueError: It has a number that JSON can't represent.
-    """
+    """Return JSON as the warehouse extracts it, lone surrogates escaped; ``ValueError`` for NaN."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
         text.encode()

@@ -14,8 +14,15 @@ from components.schema import Json, kind_of
 def unsupported_content(candidate: Candidate) -> str | None:
     """Object to images, audio and files: the model reads text only."""
     messages = [*candidate.messages, candidate.message or {}]
-    parts = (part for message in messages for part in content_parts(message))
-    return next((_kind(part) for part in parts if not _is_text(part)), None)
+    for part in (part for message in messages for part in content_parts(message)):
+        match part:
+            case {"type": "text", "text": str()}:
+                pass
+            case {"type": str(kind)}:
+                return kind[:40]
+            case _:
+                return kind_of(part)
+    return None
 
 
 def malformed_acceptable(candidate: Candidate) -> str | None:
@@ -42,22 +49,6 @@ def too_long(candidate: Candidate, max_prompt_chars: int) -> str | None:
     """Object to prompts longer than ``max_prompt_chars``."""
     length = sum(len(message["content"]) for message in candidate.rendered)
     return f"{length} characters" if length > max_prompt_chars else None
-
-
-def _kind(part: Json) -> str:
-    match part:
-        case {"type": str(kind)}:
-            return kind[:40]
-        case _:
-            return kind_of(part)
-
-
-def _is_text(part: Json) -> bool:
-    match part:
-        case {"type": "text", "text": str()}:
-            return True
-        case _:
-            return False
 
 
 def _is_acceptable_call(call: Json) -> bool:
