@@ -36,6 +36,7 @@ EXIT_CODES = {
     "flows.cli.turn_watch.TurnError": 1,
     "flows.home_workloads.WorkloadFileError": 2,
     "flows.jobs.runner.JobError": 1,
+    "flows.settings.SettingsError": 2,
     "flows.stack.control.StackError": 1,
     "flows.validation.LearnedError": 2,
     "flows.validation.NoRowsError": 2,

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from jinja2 import Environment, StrictUndefined
@@ -136,14 +137,15 @@ def draft(
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {
-        "comment": _comment,
-        "entry": _entry,
-        "lengths": _lengths,
-        "number": "{:,}".format,
-        "scalar": _scalar,
-        "share": _share,
-    }
+    filters: dict[str, Any] = environment.filters
+    filters.update(
+        comment=_comment,
+        entry=_entry,
+        lengths=_lengths,
+        number=_number,
+        scalar=_scalar,
+        share=_share,
+    )
     text = environment.from_string(TEMPLATE.read_text()).render(
         logged=logged,
         profile=profile,
@@ -321,6 +323,10 @@ def _lengths(lengths: TextLengths) -> str:
     return (
         f"{lengths.median:,} (median), 95 % up to {lengths.high:,}, the longest {lengths.longest:,}"
     )
+
+
+def _number(number: int) -> str:
+    return f"{number:,}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -31,20 +31,31 @@ LogFormat: TypeAlias = Literal["text", "json"]
 
 LOG_BYTES = 10 * 2**20  # how large a log gets before it is put aside
 
-KEPT_LOGS = 5
-"""How many are kept beside the newest, as ``NAME.1`` to ``NAME.5``: 60 MiB a service in all."""
+KEPT_LOGS = 5  # older logs, ``NAME.1`` to ``NAME.5``: 60 MiB a service in all
 
 LINE_BYTES = 2**16  # longer lines are cut into pieces
 
-LAST_BYTES = 2000  # how much of its end is remembered for who asks why a process ended
+LAST_BYTES = 2000  # of a process's output, to explain why it ended
 
 LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
-LEVEL_WITHIN = 60
-"""Characters from a line's beginning in which Prefect, MLflow and uvicorn name its level."""
+LEVEL_WITHIN = 60  # characters of a line in which Prefect, MLflow and uvicorn name its level
+
+CHECK_EVERY = 3.0  # seconds between two checks of a service that works
+CHECK_DEADLINE = 3.0  # seconds in which a check must be answered
+HANGING_AFTER = 3  # misses in a row of a process that does not even compute
+BUSY_AFTER = 40  # misses in a row of one that computes: two minutes
+BUSY_SHARE = 0.01  # of a core: a process that takes more between two misses computes
+WORKER_EVERY = 15.0  # seconds between two looks at a worker's heartbeats, which come every 30
+WORKER_HANGING_AFTER = 10  # looks in a row without a new heartbeat
+
+LONGEST_WAIT = 30.0  # seconds between two restarts of a service that dies at once
+STEADY_AFTER = 60.0  # seconds after which the wait before a restart is short again
+WORDS_WAIT = 1.0  # seconds for the last lines of a process that has ended
+ORPHAN_GRACE = 15.0  # seconds in which an orphaned trainer may still save its checkpoint
 
 
 class ServiceLog:
-    """One service's log; a full disk loses lines, says so later, and stops nobody."""
+    """One service's log; a full disk loses lines, which a later line counts, and stops nothing."""
 
     def __init__(self, path: Path, form: LogFormat = "text", *, size: int = LOG_BYTES) -> None:
         self._path = path
@@ -54,7 +65,7 @@ class ServiceLog:
         self._lost = 0
 
     def write(self, line: bytes) -> None:
-        """Append a line, with its line break or without."""
+        """Append a line, with or without its line break."""
         text = line.decode(errors="replace").rstrip("\r\n")
         with self._lock:
             try:
@@ -92,7 +103,7 @@ class ServiceLog:
 
 
 class LogPump:
-    """Carries what one process prints, and all below it, into a log, in a thread of its own."""
+    """Copies what a process and its descendants print into a log, in a thread of its own."""
 
     def __init__(self, pipe: IO[bytes], log: ServiceLog) -> None:
         self._last = deque[bytes]()
@@ -114,7 +125,7 @@ class LogPump:
 
 
 def rotate_log(path: Path) -> None:
-    """Put a log aside under the next number, and drop the oldest."""
+    """Rename a log to ``NAME.1``, the older ones to the next number, and drop the oldest."""
     for number in range(KEPT_LOGS - 1, 0, -1):
         older = path.with_name(f"{path.name}.{number}")
         if older.exists():
@@ -123,17 +134,8 @@ def rotate_log(path: Path) -> None:
         path.replace(path.with_name(f"{path.name}.1"))
 
 
-CHECK_EVERY = 3.0  # seconds between two checks of a service that works
-CHECK_DEADLINE = 3.0  # seconds in which a check is to be answered
-HANGING_AFTER = 3  # misses in a row of a process that does not even compute
-BUSY_AFTER = 40  # misses in a row of one that computes: two minutes
-BUSY_SHARE = 0.01  # of a core: who takes more than that between two misses computes
-WORKER_EVERY = 15.0  # seconds between two looks at a worker's heartbeats, which come every 30
-WORKER_HANGING_AFTER = 10  # looks in a row without a new heartbeat
-
-
 class Pulse:
-    """The checks of one process, made in a thread so that no hanging server holds up the others."""
+    """The checks of one process, in a thread, so that no hanging server delays the others."""
 
     def __init__(
         self,
@@ -155,16 +157,16 @@ class Pulse:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the process is to be started again."""
+        """Whether the process must be restarted."""
         return self.misses >= (self._busy_after if self._is_busy else self.hanging_after)
 
     def look(self, pid: int, now: float, threads: Executor) -> None:
-        """Take the answer of the last check, and begin another one when it is time; never waits.
+        """Read the result of the last check, and start the next when it is due; never wait.
 
         Args:
-            pid: The process that is checked.
-            now: Seconds on a clock that never goes back.
-            threads: Where the check is made.
+            pid: The checked process.
+            now: Seconds on a monotonic clock.
+            threads: Runs the check.
         """
         if self._pending is not None:
             if not self._pending.done():
@@ -185,42 +187,28 @@ class Pulse:
 
 
 def seconds_computed(pid: int) -> float:
-    """Return the processor time that a process and those below it have taken so far."""
-    try:
+    """Return the processor time that a process and its descendants have taken so far."""
+    seconds = 0.0
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        tree = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0.0
-    return sum(map(_own_seconds, tree))
-
-
-def _own_seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return times.user + times.system
-
-
-LONGEST_WAIT = 30.0  # seconds between two restarts of a service that dies at once
-STEADY_AFTER = 60.0  # seconds: who lived this long starts with a short wait again
-WORDS_WAIT = 1.0  # seconds for the last lines of a process that has ended
-ORPHAN_GRACE = 15.0  # seconds in which an orphaned trainer may still save its checkpoint
+        for member in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = member.cpu_times()
+                seconds += times.user + times.system
+    return seconds
 
 
 @dataclass(slots=True)
 class Child:
-    """One service, its process and how often that had to be started again."""
+    """One service, its process and the number of its restarts."""
 
     service: Service
     log_format: LogFormat = "text"
     condition: Condition = "starting"
     restarts: int = 0
     retry_at: float = 0.0
-    last_heartbeat: str | None = None
-    """What Prefect has heard of a worker; before it works, of the process before this one."""
-    pulse: Pulse | None = None
-    """Whether it still works; ``None`` before it did."""
+    last_heartbeat: str | None = None  # a worker's; until it works, of the process before it
+    pulse: Pulse | None = None  # ``None`` until it works
     _popen: "subprocess.Popen[bytes] | None" = None
     _identity: ProcessIdentity | None = None
     _failures: int = 0
@@ -230,7 +218,7 @@ class Child:
     _computed: float = 0.0
 
     def start(self, environment: Mapping[str, str], folder: Path) -> None:
-        """Start the service's process; its output goes to the end of its log."""
+        """Start the service's process; append its output to its log."""
         service = self.service
         self._popen = subprocess.Popen(
             dying_with_parent(service.command, service.death_signal),
@@ -250,11 +238,8 @@ class Child:
         self._judged, self._computed = self._born, 0.0
 
     def stands_still(self, seconds: float) -> bool:
-        """Return whether the process has not even computed for so long; judged once in that time.
-
-        On a machine that has much else to do a start takes minutes, and each that is given up makes
-        it worse.
-        """
+        """Return whether the process has not even computed for this long; judged once in it."""
+        # On a busy machine a start takes minutes, and each that is given up makes it worse.
         now = time.monotonic()
         if self.pid is None or now - self._judged < seconds:
             return False
@@ -264,16 +249,16 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process, unless none runs."""
+        """The process id; ``None`` while it does not run."""
         return self._popen.pid if self._popen else None
 
     @property
     def exit_code(self) -> int | None:
-        """How the process ended; ``None`` while it runs."""
+        """The process's exit code; ``None`` while it runs."""
         return self._popen.poll() if self._popen else None
 
     def plan_restart(self) -> None:
-        """Note that the process ended, and wait longer each time that it ended soon."""
+        """Plan the restart of a process that ended; the wait grows each time it ended soon."""
         now = time.monotonic()
         steady = now - self._born > STEADY_AFTER
         self._failures = 1 if steady else self._failures + 1
@@ -283,12 +268,10 @@ class Child:
         self.condition = "restarting"
 
     def kill(self) -> None:
-        """Kill a process that hangs; of a server all that is below it, too, for that has the port.
-
-        What runs below a worker is told by the kernel, and ends as an orphan does.
-        """
+        """Kill a process that hangs, and a server's descendants, since one of them has the port."""
         if self._popen is None:
             return
+        # A worker's descendants get a signal from the kernel, and end as orphans do.
         below: list[psutil.Process] = []
         if self.service.health_url:
             with suppress(psutil.NoSuchProcess):
@@ -316,18 +299,17 @@ class Child:
 
 
 class Orphans:
-    """Whatever the supervisor did not start itself but became the parent of.
+    """Processes that the supervisor did not start but became the parent of.
 
-    Nobody is left who answers for such a process: a flow run of a killed worker, the trainer of a
-    killed flow run, the server below a killed launcher. So each is asked to stop, once, and killed
-    when it takes too long.
+    A flow run of a killed worker, the trainer of a killed flow run, the server below a killed
+    launcher. Each gets SIGTERM once, and SIGKILL when it takes too long.
     """
 
     def __init__(self) -> None:
         self._deadlines: dict[int, float] = {}
 
     def end(self, own: set[int]) -> bool:
-        """Go on ending the orphans, without waiting; tell whether any is left."""
+        """Continue ending the orphans, without waiting; return whether any is left."""
         orphans = [child for child in psutil.Process().children() if child.pid not in own]
         self._deadlines = {
             orphan.pid: self._press(orphan) for orphan in orphans if not _reap(orphan)

@@ -1,4 +1,4 @@
-"""Bring the stack up and down, and report its status."""
+"""Start and stop the stack, and report its status."""
 
 import os
 import shutil
@@ -19,27 +19,25 @@ from components.store import file_locks
 from flows import access
 from flows.settings import MLFLOW, PREFECT, Settings
 from flows.stack import children, health, processes
-from flows.stack import processes as stack_state
 from flows.stack.processes import Phase, ServiceState, StackState
 from flows.stack.stack_services import MARK, service_environment, stack_mark
 
-STOP_LIMIT = 17.0  # seconds that the supervisor has to end all the rest before it is killed
-WORKING = ("up", "elsewhere")  # the phases in which the servers are expected to answer
+STOP_LIMIT = 17.0  # seconds for the supervisor to end all other processes before it is killed
+WORKING = ("up", "elsewhere")  # the phases in which the servers should answer
 
-DEPLOYER = "flows.deploy"
-"""The module that is run, once Prefect answers, to tell it which flows there are."""
+DEPLOYER = "flows.deploy"  # the module that deploys the flows once Prefect answers
 
 
 class StackError(RuntimeError):
-    """The stack did not come up, or another one is in the way."""
+    """The stack did not start, or another one is in the way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the stack is now.
+    """The state of the stack now.
 
-    ``lost`` means that its supervisor was killed, or stopped (SIGSTOP), so that nobody watches over
-    it; ``elsewhere`` that others run its servers.
+    ``lost``: its supervisor was killed or stopped (SIGSTOP), so nothing restarts its services.
+    ``elsewhere``: others run its servers.
     """
 
     phase: Phase | Literal["down", "lost", "elsewhere"]
@@ -49,19 +47,19 @@ class Status:
     @property
     def is_up(self) -> bool:
         """Whether every service works."""
-        return self.phase in WORKING and all(each.condition == "up" for each in self.services)
+        return self.phase in WORKING and all(service.condition == "up" for service in self.services)
 
 
 def up(
     settings: Settings, on_progress: Callable[[str], None], deployer: str = DEPLOYER
 ) -> StackState:
-    """Bring the stack up and return when all of it works; do nothing if it does already.
+    """Start the stack and return when all of it works; do nothing if it already does.
 
-    Interrupted while it starts, it takes down what it started.
+    An interruption stops what was started.
 
     Raises:
-        StackError: It did not come up (nothing is left running), runs on other ports, or its
-            servers are somebody else's.
+        StackError: It did not start (nothing is left running), runs on other ports, or its servers
+            are somebody else's.
     """
     if settings.elsewhere:
         raise StackError(
@@ -69,7 +67,7 @@ def up(
             f"unset {PREFECT} and {MLFLOW} for a stack of {settings.home} on this machine"
         )
     with _one_at_a_time(settings):
-        _require_here(settings, stack_state.read_state(settings), "up")
+        _require_here(settings, processes.read_state(settings), "up")
         running = _await_end_of_stop(settings)
         if running is not None:
             return _join_start(settings, running, on_progress)
@@ -84,16 +82,16 @@ def up(
 
 
 def down(settings: Settings) -> bool:
-    """End every process of the stack, within 20 s; tell whether there was any.
+    """End every process of the stack within 20 s; return whether there was any.
 
-    What those that were killed had written for a moment goes, too.
+    Also removes temporary files of killed processes.
 
     Raises:
         StackError: It runs on another machine that shares the home; nothing was done.
     """
-    state = stack_state.read_state(settings)
+    state = processes.read_state(settings)
     _require_here(settings, state, "down")
-    supervised = state is not None and stack_state.is_supervised(state)
+    supervised = state is not None and processes.is_supervised(state)
     if state is not None and supervised:
         with suppress(psutil.NoSuchProcess):
             processes.end_processes([psutil.Process(state.supervisor.pid)], STOP_LIMIT)
@@ -101,26 +99,29 @@ def down(settings: Settings) -> bool:
     processes.end_processes(leftovers, grace=1.0)
     shutil.rmtree(settings.scratch, ignore_errors=True)
     if state is not None and state.phase != "failed":
-        stack_state.state_path(settings).unlink(missing_ok=True)
+        processes.state_path(settings).unlink(missing_ok=True)
     return supervised or bool(leftovers)
 
 
 def stack_status(settings: Settings) -> Status:
-    """Look at what the supervisor noted, and at whether its processes live."""
+    """Return the state that the supervisor wrote, checked against the living processes."""
     if settings.elsewhere:
         return _elsewhere(settings)
-    state = stack_state.read_state(settings)
+    state = processes.read_state(settings)
     if state is None:
         return Status("down", "not started", ())
-    if stack_state.runs_elsewhere(settings, state):
+    if processes.runs_elsewhere(settings, state):
         return Status(state.phase, f"{state.step}, on {state.host}", state.services)
-    services = tuple(_service_status(service) for service in state.services)
+    services = tuple(
+        service
+        if service.process is None or processes.is_alive(service.process)
+        else replace(service, condition="gone")
+        for service in state.services
+    )
     if processes.is_alive(state.supervisor) and processes.is_stopped(state.supervisor):
-        said = (
-            f"the supervisor was stopped; `kill -CONT {state.supervisor.pid}`, or `flywheel down`"
-        )
-        return Status("lost", said, services)
-    if stack_state.is_supervised(state):
+        step = f"the supervisor was stopped; `kill -CONT {state.supervisor.pid}` or `flywheel down`"
+        return Status("lost", step, services)
+    if processes.is_supervised(state):
         return Status(state.phase, state.step, services)
     if state.phase == "failed":
         return Status("failed", state.step, ())
@@ -128,7 +129,7 @@ def stack_status(settings: Settings) -> Status:
 
 
 def probe_services(status: Status) -> Status:
-    """Ask each server now whether it answers, and look whether a worker was stopped."""
+    """Check now whether each server answers, and whether a worker was stopped."""
     with health.http_client() as http, ThreadPoolExecutor(len(status.services) or 1) as threads:
         services = threads.map(partial(_server_answers, http), status.services)
         return replace(status, services=tuple(services))
@@ -137,9 +138,8 @@ def probe_services(status: Status) -> Status:
 def _server_answers(http: httpx.Client, service: ServiceState) -> ServiceState:
     if service.condition != "up" or service.process is None:
         return service
-    if processes.is_stopped(service.process):
-        return replace(service, condition="hanging")
-    if service.health_url and not health.is_answering(http, service.health_url):
+    is_silent = service.health_url and not health.is_answering(http, service.health_url)
+    if processes.is_stopped(service.process) or is_silent:
         return replace(service, condition="hanging")
     return service
 
@@ -147,28 +147,23 @@ def _server_answers(http: httpx.Client, service: ServiceState) -> ServiceState:
 def _elsewhere(settings: Settings) -> Status:
     prefect, mlflow = settings.prefect_url, settings.mlflow_url
     with health.http_client(trust_env=True) as http:
-        found = (
-            _answering("prefect", prefect, health.is_answering(http, f"{prefect}/api/health")),
-            _answering("mlflow", mlflow, health.is_answering(http, f"{mlflow}/health")),
+        services = (
+            _remote_service(http, "prefect", prefect, f"{prefect}/api/health"),
+            _remote_service(http, "mlflow", mlflow, f"{mlflow}/health"),
         )
-    return Status("elsewhere", f"{PREFECT} and {MLFLOW} name its servers", found)
+    return Status("elsewhere", f"{PREFECT} and {MLFLOW} name its servers", services)
 
 
-def _answering(name: str, url: str, answers: bool) -> ServiceState:
-    condition = "up" if answers else "gone"
+def _remote_service(http: httpx.Client, name: str, url: str, health_url: str) -> ServiceState:
+    condition = "up" if health.is_answering(http, health_url) else "gone"
     return ServiceState(name, condition, process=None, url=url, log="", restarts=0)
 
 
-def _service_status(service: ServiceState) -> ServiceState:
-    alive = service.process is None or processes.is_alive(service.process)
-    return service if alive else replace(service, condition="gone")
-
-
 def _require_here(settings: Settings, state: StackState | None, command: str) -> None:
-    if state is not None and stack_state.runs_elsewhere(settings, state):
+    if state is not None and processes.runs_elsewhere(settings, state):
         raise StackError(
             f"the stack of {settings.home} runs on {state.host}, which shares this home; type "
-            f"`flywheel {command}` there (this is {stack_state.machine_name()})"
+            f"`flywheel {command}` there (this is {processes.machine_name()})"
         )
 
 
@@ -180,7 +175,7 @@ def _one_at_a_time(settings: Settings) -> Generator[None]:
 
 
 def _await_end_of_stop(settings: Settings) -> StackState | None:
-    while (state := stack_state.read_state(settings)) and stack_state.is_supervised(state):
+    while (state := processes.read_state(settings)) and processes.is_supervised(state):
         if state.phase != "stopping":
             return state
         time.sleep(0.1)
@@ -221,30 +216,30 @@ def _follow_start(
     launched: "subprocess.Popen[bytes] | None",
     on_progress: Callable[[str], None],
 ) -> StackState:
-    told: set[str] = set()
+    printed: set[str] = set()
     while True:
         over = launched is not None and launched.poll() is not None
-        state = stack_state.read_state(settings)
-        if state is not None and stack_state.is_supervised(state):
+        state = processes.read_state(settings)
+        if state is not None and processes.is_supervised(state):
             for line in _status_lines(state):
-                if line not in told:
-                    told.add(line)
+                if line not in printed:
+                    printed.add(line)
                     on_progress(line)
             if state.phase == "up":
                 return state
         elif over or launched is None:
-            raise StackError(_why_not(settings, state))
+            raise StackError(_failure_text(settings, state))
         time.sleep(0.1)
 
 
 def _status_lines(state: StackState) -> list[str]:
     if state.phase == "up":
         return []
-    ready = [f"{each.name} is up" for each in state.services if each.condition == "up"]
+    ready = [f"{service.name} is up" for service in state.services if service.condition == "up"]
     return [*ready, state.step]
 
 
-def _why_not(settings: Settings, state: StackState | None) -> str:
+def _failure_text(settings: Settings, state: StackState | None) -> str:
     if state is not None and state.phase == "failed":
         return state.step
     log = settings.logs / "supervisor.log"

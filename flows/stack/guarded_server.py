@@ -17,13 +17,23 @@ from flows import access
 from flows.access import Credentials
 from flows.settings import HOST, Settings, load
 
-SCHEME = "mlflow-artifacts:"  # what the server itself keeps, in its folder
+SCHEME = "mlflow-artifacts:"  # of files in the server's own folder
 
 RESOLVED = ("mlflow-artifacts", "runs", "models")  # schemes that lead to the server itself
 
+HEALTH_PATHS = frozenset({"/health"})  # the paths that are answered without a login
+
+# Paths of MLflow's assistant, which runs commands as the server's user for whoever logs in from
+# this machine, with any model that they name; of jobs; and of calls to other models.
+RUNS_COMMANDS = (
+    "/ajax-api/3.0/mlflow/assistant",
+    "/ajax-api/3.0/jobs",
+    "/gateway",
+)
+
 
 def confine_artifacts(root: Path) -> None:
-    """Have the MLflow server of this process keep and read files below ``root`` only."""
+    """Make the MLflow server of this process write and read files below ``root`` only."""
     from mlflow.server import handlers
     from mlflow.store.artifact.artifact_repository_registry import (
         get_registered_artifact_repositories,
@@ -33,15 +43,15 @@ def confine_artifacts(root: Path) -> None:
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     class Store(SqlAlchemyStore):
-        """MLflow's own store, where an experiment's files can lie only at the server."""
+        """MLflow's own store; an experiment's files can lie only at the server."""
 
         def create_experiment(
             self, name: str, artifact_location: str | None = None, tags: list[object] | None = None
         ) -> str:
             if artifact_location and not artifact_location.startswith(SCHEME):
                 raise _artifact_refusal(artifact_location)
-            made: str = super().create_experiment(name, artifact_location, tags)
-            return made
+            experiment: str = super().create_experiment(name, artifact_location, tags)
+            return experiment
 
     def local(
         artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
@@ -74,15 +84,12 @@ def _artifact_refusal(uri: str) -> Exception:
     )
 
 
-HEALTH_PATHS = frozenset({"/health"})  # the paths that are answered without a login
-
-
 def own_origins(port: int, exported: str | None) -> tuple[str, ...]:
-    """Return the origins of a server's own pages: this machine's, and those an operator exported.
+    """Return the origins of a server's own pages: this machine's, and an operator's.
 
     Args:
-        port: Where the server listens.
-        exported: A list with commas, as Prefect and MLflow take it; ``*`` stands for any.
+        port: The server's port.
+        exported: The operator's, with commas, as Prefect and MLflow take it; ``*`` stands for any.
     """
     others = (origin.strip().rstrip("/") for origin in (exported or "").split(","))
     return (f"http://{HOST}:{port}", f"http://localhost:{port}", *filter(None, others))
@@ -94,7 +101,7 @@ def own_hosts(origins: tuple[str, ...]) -> str:
 
 
 class RequestGuard:
-    """An ASGI application that passes on to another one what is allowed."""
+    """An ASGI application that passes allowed requests to another one."""
 
     def __init__(
         self,
@@ -110,8 +117,8 @@ class RequestGuard:
             app: The server.
             origins: Those of its own pages; ``*`` stands for any.
             hosts: The names and ports that it answers to, with commas between them.
-            login: ``user:password``; ``None`` where the server asks for a login itself.
-            closed: What the paths begin with that nobody is given, logged in or not.
+            login: ``user:password``; ``None`` where the server checks logins itself.
+            closed: Prefixes of paths that are refused even with a login.
         """
         self._app = app
         self._origins = frozenset(origins)
@@ -120,11 +127,11 @@ class RequestGuard:
         self._token = base64.b64encode(login.encode()) if login else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or say why not."""
+        """Pass a request on, or refuse it with the reason."""
         headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif objection := self._foreign(scope, headers):
+        elif objection := self._objection(scope, headers):
             await _send_refusal(scope, send, 403, objection)
         elif scope["path"].startswith(self._closed):
             await _send_refusal(scope, send, 403, "this server does not offer that")
@@ -133,13 +140,13 @@ class RequestGuard:
         else:
             await self._app(scope, receive, send)
 
-    def _foreign(self, scope: Scope, headers: Mapping[bytes, str]) -> str | None:
+    def _objection(self, scope: Scope, headers: Mapping[bytes, str]) -> str | None:
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if not _among(host, self._hosts):
             return f"this server does not answer as {host!r}"
         if origin is not None:
-            own = _among(origin, self._origins)
-            return None if own else f"this server takes nothing from pages of {origin!r}"
+            is_own = _among(origin, self._origins)
+            return None if is_own else f"this server takes nothing from pages of {origin!r}"
         if headers.get(b"sec-fetch-site") in {"cross-site", "same-site"} and not _is_link(
             scope, headers
         ):
@@ -159,7 +166,7 @@ def _among(value: str, known: frozenset[str]) -> bool:
 
 
 def _is_link(scope: Scope, headers: Mapping[bytes, str]) -> bool:
-    """Return whether a person followed a link to here; only reading is without consequence."""
+    """Return whether a person followed a link to here; a link only reads."""
     return (
         scope["type"] == "http"
         and scope["method"] == "GET"
@@ -180,17 +187,8 @@ async def _send_refusal(scope: Scope, send: Send, status: int, why: str) -> None
     await send({"type": "http.response.body", "body": body})
 
 
-RUNS_COMMANDS = (
-    "/ajax-api/3.0/mlflow/assistant",
-    "/ajax-api/3.0/jobs",
-    "/gateway",
-)
-"""Of MLflow: an assistant that runs commands as the server's user for whoever logs in from this
-machine, with any model that they name; jobs; and calls to other models."""
-
-
 def serve_prefect(settings: Settings, logins: Credentials) -> None:
-    """Serve Prefect, which asks for its login and for CSRF tokens itself."""
+    """Serve Prefect, which checks its login and CSRF tokens itself."""
     exported = os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
     origins = own_origins(settings.prefect_port, exported)
     os.environ |= {
@@ -215,7 +213,7 @@ def serve_prefect(settings: Settings, logins: Credentials) -> None:
 
 
 def serve_mlflow(settings: Settings, logins: Credentials) -> None:
-    """Serve MLflow, which would ask nobody for anything."""
+    """Serve MLflow, which checks no logins itself."""
     exported = os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS")
     origins = own_origins(settings.mlflow_port, exported)
     hosts = ",".join(
@@ -247,7 +245,7 @@ SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow}
 
 
 def main(name: str) -> None:
-    """Serve until asked to stop."""
+    """Serve until a signal to stop."""
     settings = load()
     logins = access.read_logins(settings)
     if logins is None:

@@ -15,9 +15,21 @@ from flows.access import Login
 from flows.settings import Settings
 from flows.stack.processes import started_with
 
+LONGEST_SECONDS = 5.0  # the timeout of a request
+
+EVERY = 15.0  # seconds between two looks
+PATIENCE = 60.0  # seconds: a run taken by a worker has no process for a few of them
+
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # Prefect starts each flow run's process with it
+
+# The states that need a process; PAUSED (suspended too) and SCHEDULED runs don't.
+UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
+
+ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]  # the final states
+
 
 class PrefectAuth(httpx.Auth):
-    """Logs each request in; a change is sent again with a CSRF token when Prefect wants one."""
+    """Logs each request in, and repeats a change with a CSRF token when Prefect requires one."""
 
     requires_response_body = True
 
@@ -27,35 +39,28 @@ class PrefectAuth(httpx.Auth):
         self._csrf = {"Prefect-Csrf-Client": str(uuid4())}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        """Send the request, and once more where the token was missing or too old."""
+        """Send the request, and again where the token was missing or too old."""
         request.headers["Authorization"] = self._login
         if request.method == "GET":
             yield request
             return
         request.headers.update(self._csrf)
-        refused = yield request
-        if refused.status_code == 403:
-            yield from self._with_new_token(request)
-
-    def _with_new_token(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        client = self._csrf["Prefect-Csrf-Client"]
-        asking = httpx.Request("GET", self._tokens, params={"client": client})
-        asking.headers["Authorization"] = self._login
-        answer = yield asking
+        response = yield request
+        if response.status_code != 403:
+            return
+        client, login = self._csrf["Prefect-Csrf-Client"], {"Authorization": self._login}
+        answer = yield httpx.Request("GET", self._tokens, params={"client": client}, headers=login)
         if answer.is_success:
             self._csrf["Prefect-Csrf-Token"] = answer.json()["token"]
             request.headers.update(self._csrf)
             yield request
 
 
-LONGEST_SECONDS = 5.0  # after which a request is given up
-
-
 def http_client(*, trust_env: bool = False) -> httpx.Client:
-    """Open a client; the stack's own servers are on the loopback, where no proxy is wanted.
+    """Open a client of the stack's own servers, which are on the loopback.
 
     Args:
-        trust_env: Heed the environment's proxies and certificates, for servers elsewhere.
+        trust_env: Use the environment's proxies and certificates, for servers elsewhere.
     """
     # On the loopback there is no TLS, and certificates take 40 ms to load.
     return httpx.Client(trust_env=trust_env, verify=trust_env, timeout=LONGEST_SECONDS)
@@ -71,13 +76,13 @@ def prefect_client(settings: Settings) -> httpx.Client:
 
 
 def mlflow_answers(settings: Settings) -> bool:
-    """Tell whether MLflow works."""
+    """Return whether MLflow works."""
     with http_client(trust_env=settings.elsewhere is not None) as http:
         return is_answering(http, f"{settings.mlflow_url}/health")
 
 
 def prefect_answers(settings: Settings) -> bool:
-    """Tell whether Prefect works."""
+    """Return whether Prefect works."""
     with http_client(trust_env=settings.elsewhere is not None) as http:
         return is_answering(http, f"{settings.prefect_api_url}/health")
 
@@ -91,36 +96,23 @@ def is_answering(http: httpx.Client, url: str, seconds: float = LONGEST_SECONDS)
 
 
 def wait_until_answering(url: str) -> None:
-    """Return once ``url`` answers 200; whoever started this process sets the limit."""
+    """Return once ``url`` answers 200; the parent process sets the limit."""
     with http_client(trust_env=True) as http:
         while not is_answering(http, url):
             time.sleep(0.1)
 
 
-EVERY = 15.0  # seconds between two looks
-PATIENCE = 60.0  # seconds: a run taken by a worker has no process for a few of them
-
-FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # Prefect starts each flow run's process with it
-
-UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
-"""The states that need a process; PAUSED (suspended too) and SCHEDULED runs need none."""
-
-ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]  # the states that nothing follows
-
-
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A flow run that claims to have a process."""
+    """A flow run that claims to have a process; only a subflow has no pool but a parent task."""
 
     id: str
     pool: str | None
-    """The work pool whose worker runs it; a subflow has none."""
     parent_task: str | None
-    """The task that stands for this run inside its parent."""
 
 
 class LostRuns:
-    """Finds and crashes the runs without a process, and notes since when each has had none."""
+    """Finds and crashes the runs without a process."""
 
     def __init__(self, http: httpx.Client, api: str) -> None:
         self._http = http
@@ -129,24 +121,19 @@ class LostRuns:
         self._next_look = 0.0
 
     def crash(self, reason: str, pool: str | None = None) -> None:
-        """Crash each unfinished run of a pool, or of all; the caller knows that none has a process.
+        """Crash each unfinished run, which the caller knows to have no process.
 
         Args:
-            reason: Why none has: its state's message.
-            pool: The pool whose worker died, and whose orphans were ended; ``None`` at the start.
+            reason: The message of its state.
+            pool: Only runs of the pool whose worker died and whose orphans were ended.
         """
         while lost := self._unfinished(pool):
             self._crash(lost, reason)
         self._crash_abandoned()
 
     def look_round(self, now: float) -> None:
-        """Crash the workers' runs that have had no process for a while; looks now and then.
-
-        A run's last report is lost when it ends while the Prefect server is away.
-
-        Args:
-            now: Seconds on a clock that never goes back.
-        """
+        """Crash the workers' runs that have had no process for a while; ``now`` is monotonic."""
+        # A run's last report is lost when it ends while the Prefect server is away.
         if now < self._next_look:
             return
         self._next_look = now + EVERY
@@ -160,9 +147,9 @@ class LostRuns:
         self._crash_abandoned()
 
     def _crash_abandoned(self) -> None:
-        """Crash the subflows that claim to run inside the process of a run that has ended."""
+        # Subflows that claim to run inside the process of a run that has ended.
         subflows: dict[str, Json] = {
-            "deployment_id": {"is_null_": True},  # or it has a process, perhaps alive, of its own
+            "deployment_id": {"is_null_": True},  # others have a process of their own
             "parent_task_run_id": {"is_null_": False},
             "state": {"type": {"any_": [*UNFINISHED]}},
         }
@@ -186,9 +173,7 @@ class LostRuns:
     def _find(self, **filters: Json) -> list[ClaimedRun]:
         reply = self._http.post(f"{self._api}/flow_runs/filter", json=filters).raise_for_status()
         return [
-            ClaimedRun(
-                id=run["id"], pool=run["work_pool_name"], parent_task=run["parent_task_run_id"]
-            )
+            ClaimedRun(run["id"], run["work_pool_name"], run["parent_task_run_id"])
             for run in reply.json()
         ]
 
@@ -205,12 +190,11 @@ class LostRuns:
 def last_heartbeat(http: httpx.Client, api: str, pool: str) -> str | None:
     """Return when the stack's worker of ``pool`` last reported; ``None`` if it never has.
 
-    This is for comparing with an earlier answer, not with a clock, which may have been set since.
+    Compare it with an earlier value, not with a clock, which may have been set since.
     """
     reply = http.post(f"{api}/work_pools/{pool}/workers/filter", json={}).raise_for_status()
-    return next(
-        (each["last_heartbeat_time"] for each in reply.json() if each["name"] == pool), None
-    )
+    times = {worker["name"]: worker["last_heartbeat_time"] for worker in reply.json()}
+    return times.get(pool)
 
 
 def _running_ids() -> set[str]:

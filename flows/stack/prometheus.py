@@ -3,7 +3,7 @@
 import functools
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -29,18 +29,18 @@ BUCKETS = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0)
 STARTS, BUCKET, SUM, COUNT = "stage_starts", "stage_seconds_bucket", "stage_seconds", "stage_ends"
 LAST = "stage_last_success"
 
+# The outcomes of a stage: an end, an error, a signal or a cancellation, nothing to do.
 SUCCESS, FAILED, STOPPED, SKIPPED = "success", "failed", "stopped", "skipped"
-"""How a stage ends: by itself, by an error, by a signal or a cancellation, with nothing to do."""
 
 
 def count_stage(
     stage: str, skipped: Callable[[R], bool] = lambda _: False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Count how long each call of a function takes and how it ends, by its ``workload``.
+    """Count the duration and the outcome of each call of a function, by its ``workload``.
 
     Args:
         stage: The label.
-        skipped: Whether a call's result says that there was nothing to do.
+        skipped: Whether a call's result means that there was nothing to do.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -72,38 +72,31 @@ def _timed_stage(settings: Settings, stage: str, workload: str) -> Generator[lis
         ending.append(FAILED)
         raise
     finally:
-        outcome = ending[0] if ending else STOPPED
-        _note_end(settings, labels, outcome, time.monotonic() - began)
-
-
-def _note_end(settings: Settings, labels: dict[str, str], outcome: str, seconds: float) -> None:
-    ended = labels | {"outcome": outcome}
-    counts = [Count(SUM, seconds, ended), Count(COUNT, 1, ended)]
-    counts += [Count(BUCKET, 1, ended | {"le": str(le)}) for le in BUCKETS if seconds <= le]
-    last = [Count(LAST, time.time(), labels)] if outcome == SUCCESS else []
-    counters.add(settings.home, counts, last)
+        outcome, seconds = ending[0] if ending else STOPPED, time.monotonic() - began
+        ended = labels | {"outcome": outcome}
+        counts = [Count(SUM, seconds, ended), Count(COUNT, 1, ended)]
+        counts += [Count(BUCKET, 1, ended | {"le": str(le)}) for le in BUCKETS if seconds <= le]
+        last = [Count(LAST, time.time(), labels)] if outcome == SUCCESS else []
+        counters.add(settings.home, counts, last)
 
 
 class Exporter(Collector):
-    """Everything that a home has to tell, read when somebody asks."""
+    """The metrics of a home, read at each request."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics."""
-        found = counters.read(self._settings.home)
-        yield from stage_metrics(found)
-        yield from wait_metrics(found)
-        yield from self._spool()
-        yield from self._services()
-
-    def _spool(self) -> Iterable[Metric]:
+        counts = counters.read(self._settings.home)
+        yield from stage_metrics(counts)
+        yield from wait_metrics(counts)
         yield GaugeMetricFamily(
             "flywheel_spool_oldest_seconds",
             "Age of the oldest of what the receiver took and collect has not loaded; 0 if none.",
             value=spool.age(self._settings.spool, time.time()),
         )
+        yield from self._services()
 
     def _services(self) -> Iterable[Metric]:
         working = GaugeMetricFamily(
@@ -116,15 +109,15 @@ class Exporter(Collector):
         )
         stack = processes.read_state(self._settings)
         alive = processes.is_supervised(stack)
-        for each in stack.services if stack else ():
-            working.add_metric([each.name], float(alive and each.condition == "up"))
-            restarts.add_metric([each.name], each.restarts)
+        for service in stack.services if stack else ():
+            working.add_metric([service.name], float(alive and service.condition == "up"))
+            restarts.add_metric([service.name], service.restarts)
         yield working
         yield restarts
 
 
 def stage_metrics(counts: list[Count]) -> Iterable[Metric]:
-    """Yield how often stages began, how they ended and when, of what was counted."""
+    """Yield the starts, durations, outcomes and last successes of stages."""
     starts = CounterMetricFamily(
         "flywheel_stage_starts",
         "Stages that began; those that neither ended nor go on were killed.",
@@ -147,7 +140,9 @@ def stage_metrics(counts: list[Count]) -> Iterable[Metric]:
         elif count.name == LAST:
             last.add_metric(where, count.value)
         elif count.name == COUNT:
-            buckets = [(str(le), _value(counts, BUCKET, count.labels, str(le))) for le in BUCKETS]
+            buckets = [
+                (str(le), _value(counts, BUCKET, {**count.labels, "le": str(le)})) for le in BUCKETS
+            ]
             total = _value(counts, SUM, count.labels)
             where.append(count.labels["outcome"])
             seconds.add_metric(where, [*buckets, ("+Inf", count.value)], total)
@@ -155,7 +150,7 @@ def stage_metrics(counts: list[Count]) -> Iterable[Metric]:
 
 
 def wait_metrics(counts: list[Count]) -> Iterable[Metric]:
-    """Yield how long processes waited for the warehouse, of what was counted."""
+    """Yield how long processes waited for the warehouse, and how often they gave up."""
     by_name = {count.name: count.value for count in counts if not count.labels}
     yield CounterMetricFamily(
         "flywheel_warehouse_wait_seconds",
@@ -169,21 +164,17 @@ def wait_metrics(counts: list[Count]) -> Iterable[Metric]:
     )
 
 
-def _value(counts: list[Count], name: str, labels: object, le: str | None = None) -> float:
-    for count in counts:
-        bare = {key: value for key, value in count.labels.items() if key != "le"}
-        if count.name == name and bare == labels and count.labels.get("le") == le:
-            return count.value
-    return 0.0
+def _value(counts: list[Count], name: str, labels: Mapping[str, str]) -> float:
+    return next((c.value for c in counts if c.name == name and c.labels == labels), 0.0)
 
 
 def metrics_registry(settings: Settings) -> CollectorRegistry:
-    """Return what a Prometheus server scrapes of a home."""
-    found = CollectorRegistry()
-    found.register(Exporter(settings))
-    return found
+    """Return the registry that a Prometheus server scrapes."""
+    registry = CollectorRegistry()
+    registry.register(Exporter(settings))
+    return registry
 
 
 def metrics_page(settings: Settings) -> bytes:
-    """Return the text that a Prometheus server scrapes, or node exporter's textfile collector."""
+    """Return the text for a Prometheus server, or node exporter's textfile collector."""
     return generate_latest(metrics_registry(settings))

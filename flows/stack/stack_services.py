@@ -10,85 +10,12 @@ from flows import access
 from flows.settings import HOST, Settings
 from flows.stack.processes import dying_with_parent
 
-CPU_LIMIT = 4
-"""Flow runs at a time on the cpu pool: turns wait most of their time, and more than one may."""
-
+CPU_LIMIT = 4  # flow runs at a time on the cpu pool: turns wait most of their time
 GPU_LIMIT = 1  # flow runs at a time on the gpu pool: one training or evaluation fills the device
 
+MARK = "FLYWHEEL_STACK"  # set for each process of a stack, so that each can be found
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One program of the stack; ``death_signal`` is what it gets if the supervisor is killed."""
-
-    name: str
-    command: tuple[str, ...]
-    log: Path
-    death_signal: str = "TERM"
-    url: str | None = None
-    """Where a person opens it."""
-    health_url: str | None = None
-    """Answers 200 once the service works; a worker has none."""
-    pool: str | None = None
-    """The work pool that a worker serves."""
-    is_brief: bool = False
-    """It ends by itself, with exit code 0 when its work is done."""
-
-
-def servers(settings: Settings) -> tuple[Service, Service]:
-    """Describe the Prefect server and the MLflow server."""
-    return _prefect(settings), _mlflow(settings)
-
-
-def workers(settings: Settings) -> tuple[Service, Service]:
-    """Describe the workers of the two pools."""
-    return _worker(settings, "cpu", CPU_LIMIT), _worker(settings, "gpu", GPU_LIMIT)
-
-
-def deployer(settings: Settings, module: str) -> Service:
-    """Describe the short program that tells Prefect which flows there are."""
-    command = (sys.executable, "-m", module)
-    return Service(name="deploy", command=command, log=settings.logs / "deploy.log", is_brief=True)
-
-
-def engine_command(python: str) -> str:
-    """Give the command of one flow run: it ends with its worker, whatever kills that."""
-    return shlex.join(dying_with_parent((python, "-m", "flows.stack.engine"), "TERM"))
-
-
-def _prefect(settings: Settings) -> Service:
-    return Service(
-        name="prefect",
-        command=(sys.executable, "-m", "flows.stack.guarded_server", "prefect"),
-        log=settings.logs / "prefect.log",
-        url=settings.prefect_url,
-        health_url=f"{settings.prefect_api_url}/health",
-    )
-
-
-def _mlflow(settings: Settings) -> Service:
-    return Service(
-        name="mlflow",
-        command=(sys.executable, "-m", "flows.stack.guarded_server", "mlflow"),
-        log=settings.logs / "mlflow.log",
-        url=settings.mlflow_url,
-        health_url=f"{settings.mlflow_url}/health",
-    )
-
-
-def _worker(settings: Settings, pool: str, limit: int) -> Service:
-    return Service(
-        name=f"worker-{pool}",
-        command=(sys.executable, "-m", "flows.stack.worker", pool, str(limit)),
-        log=settings.logs / f"worker-{pool}.log",
-        death_signal="KILL",  # on TERM a worker waits until its flow runs have ended
-        pool=pool,
-    )
-
-
-MARK = "FLYWHEEL_STACK"
-"""Each process of a stack is started with this variable, so that none is ever lost sight of."""
-
-
+# Settings of a person that lead to other servers, or log in there; not passed to a stack.
 ELSEWHERE = frozenset(
     {
         "MLFLOW_EXPERIMENT_ID",
@@ -103,19 +30,83 @@ ELSEWHERE = frozenset(
         "PREFECT_PROFILES_PATH",
     }
 )
-"""Settings of a person that lead to other servers, or log in there; no stack is given these."""
 
+# What Prefect and MLflow note in the environment of a run's or a server's own process.
 OF_A_RUN = ("PREFECT__", "_MLFLOW_")
-"""What Prefect and MLflow note in the environment of a run's or a server's own process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One program of the stack; it gets ``death_signal`` if the supervisor is killed."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    death_signal: str = "TERM"
+    url: str | None = None  # of its pages
+    health_url: str | None = None  # answers 200 once a server works
+    pool: str | None = None  # the work pool of a worker
+    is_brief: bool = False  # it ends by itself, with exit code 0 when its work is done
+
+
+def servers(settings: Settings) -> tuple[Service, Service]:
+    """Return the Prefect server and the MLflow server."""
+    return (
+        _server(settings, "prefect", settings.prefect_url, settings.prefect_api_url),
+        _server(settings, "mlflow", settings.mlflow_url, settings.mlflow_url),
+    )
+
+
+def workers(settings: Settings) -> tuple[Service, Service]:
+    """Return the workers of the two pools."""
+    return _worker(settings, "cpu", CPU_LIMIT), _worker(settings, "gpu", GPU_LIMIT)
+
+
+def deployer(settings: Settings, module: str) -> Service:
+    """Return the short program that deploys the flows to Prefect."""
+    command = (sys.executable, "-m", module)
+    return Service(name="deploy", command=command, log=settings.logs / "deploy.log", is_brief=True)
+
+
+def engine_command(python: str) -> str:
+    """Return the command of one flow run; it ends with its worker, even a killed one."""
+    return shlex.join(dying_with_parent((python, "-m", "flows.stack.engine"), "TERM"))
+
+
+def _server(settings: Settings, name: str, url: str, api: str) -> Service:
+    return Service(
+        name=name,
+        command=(sys.executable, "-m", "flows.stack.guarded_server", name),
+        log=settings.logs / f"{name}.log",
+        url=url,
+        health_url=f"{api}/health",
+    )
+
+
+def _worker(settings: Settings, pool: str, limit: int) -> Service:
+    return Service(
+        name=f"worker-{pool}",
+        command=(sys.executable, "-m", "flows.stack.worker", pool, str(limit)),
+        log=settings.logs / f"worker-{pool}.log",
+        death_signal="KILL",  # on TERM a worker waits until its flow runs have ended
+        pool=pool,
+    )
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
-    """Give the variables under which Prefect and MLflow clients find the servers, and log in.
+    """Return the variables with which Prefect and MLflow clients find the servers, and log in.
 
-    Credentials for servers elsewhere (``PREFECT_API_AUTH_STRING``, ``MLFLOW_TRACKING_USERNAME`` and
-    ``_PASSWORD``) are not among them: the clients read those themselves, and nothing notes them.
+    Excludes credentials for servers elsewhere (``PREFECT_API_AUTH_STRING``,
+    ``MLFLOW_TRACKING_USERNAME`` and ``_PASSWORD``): the clients read those themselves.
     """
-    return _login_variables(settings) | {
+    logins, login_variables = access.read_logins(settings), dict[str, str]()
+    if logins is not None:
+        login_variables = {
+            "PREFECT_API_AUTH_STRING": logins.prefect.pair,
+            "MLFLOW_TRACKING_USERNAME": logins.mlflow.user,
+            "MLFLOW_TRACKING_PASSWORD": logins.mlflow.password,
+        }
+    return login_variables | {
         "FLYWHEEL_HOME": str(settings.home),
         "FLYWHEEL_PREFECT_PORT": str(settings.prefect_port),
         "FLYWHEEL_MLFLOW_PORT": str(settings.mlflow_port),
@@ -129,7 +120,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 
 def point_clients(settings: Settings, env: MutableMapping[str, str]) -> None:
-    """Set ``env`` so that clients use the servers of these settings, whatever it named before."""
+    """Change ``env`` so that clients use the servers of these settings."""
     if not settings.elsewhere:
         for name in ELSEWHERE & env.keys():
             del env[name]
@@ -137,9 +128,9 @@ def point_clients(settings: Settings, env: MutableMapping[str, str]) -> None:
 
 
 def service_environment(settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
-    """Give the whole environment of the stack: the operator's, and what makes it this stack.
+    """Return the whole environment of the stack.
 
-    What an operator exported for Prefect and MLflow holds, but for what leads elsewhere.
+    Keeps what an operator exported for Prefect and MLflow, except what leads to other servers.
     """
     kept = {
         name: value
@@ -160,16 +151,5 @@ def service_environment(settings: Settings, base: Mapping[str, str]) -> dict[str
 
 
 def stack_mark(settings: Settings) -> str:
-    """Name the stack of this home, however its path was spelled."""
+    """Return the name of this home's stack, the same for every spelling of its path."""
     return str(settings.home.resolve())
-
-
-def _login_variables(settings: Settings) -> dict[str, str]:
-    kept = access.read_logins(settings)
-    if kept is None:
-        return {}
-    return {
-        "PREFECT_API_AUTH_STRING": kept.prefect.pair,
-        "MLFLOW_TRACKING_USERNAME": kept.mlflow.user,
-        "MLFLOW_TRACKING_PASSWORD": kept.mlflow.password,
-    }

@@ -1,4 +1,4 @@
-"""The supervisor process: start the services, restart what dies, take everything down."""
+"""The supervisor process: start the services, restart the ones that die, stop everything."""
 
 import logging
 import os
@@ -19,7 +19,6 @@ from flows import access
 from flows.settings import HOST, Settings
 from flows.settings import load as load_settings
 from flows.stack import health, processes, prometheus, stack_services
-from flows.stack import processes as stack_state
 from flows.stack.children import (
     CHECK_DEADLINE,
     WORKER_EVERY,
@@ -33,17 +32,16 @@ from flows.stack.processes import Phase, Signals, StackState, StopRequested
 from flows.stack.stack_services import MARK, Service, service_environment, stack_mark
 
 START_LIMIT = 180.0  # seconds: a first start takes 15 on two idle cores
-WORKER_GRACE = 8.0  # seconds for flow runs to save what they can; ``down`` promises 20 in all
+WORKER_GRACE = 8.0  # seconds for flow runs to save their work; ``down`` promises 20 in all
 SERVER_GRACE = 4.0  # seconds
 
 FIRST_STEP = "starting the servers; on the first start they make their databases"
-
 
 log = logging.getLogger("flows.stack")
 
 
 class StartError(RuntimeError):
-    """A service of the stack did not come up."""
+    """A service of the stack did not start."""
 
 
 class Supervisor:
@@ -60,16 +58,16 @@ class Supervisor:
         self._phase: Phase = "starting"
         self._step = FIRST_STEP
         self._self = processes.identify_process(os.getpid())
-        self._said: StackState | None = None
+        self._written: StackState | None = None
         self._checks = ThreadPoolExecutor(4, "check")
 
     def say(self, phase: Phase, step: str) -> None:
-        """Note in ``stack.json`` what is being done."""
+        """Write the phase and the step into ``stack.json``."""
         self._phase, self._step = phase, step
-        self._note()
+        self._write_state()
 
     def start(self, deployer: str) -> None:
-        """Bring everything up, each part as soon as it can; ``StartError`` when one dies."""
+        """Start everything, each part as soon as it can; raise ``StartError`` when one dies."""
         prefect, mlflow = (
             self._launch(service) for service in stack_services.servers(self.settings)
         )
@@ -82,33 +80,36 @@ class Supervisor:
         self._children.remove(deploy)
         self.say("starting", "starting the workers")
         for worker in stack_services.workers(self.settings):
-            self._launch(worker)  # after deploying, which takes back the runs missed meanwhile
+            self._launch(worker)  # after deploying, which withdraws the runs missed meanwhile
         self._until(lambda: all(self._works(child) for child in self._children))
         self.say("up", "everything runs")
 
     def watch(self) -> NoReturn:
-        """Restart what dies or hangs, for ever."""
+        """Restart services that die or hang, indefinitely."""
         while True:
             self._signals.wait(0.5)
             orphaned = self._orphans.end(self._own())
             for child in self._children:
-                with suppress(httpx.HTTPError):  # Prefect is away; the next round asks again
+                with suppress(httpx.HTTPError):  # Prefect is away; the next round retries
                     self._tend(child, orphaned=orphaned)
             if self._is_up("prefect"):
                 with suppress(httpx.HTTPError):
                     self._lost_runs.look_round(time.monotonic())
-            self._note()
+            self._write_state()
 
     def shut_down(self) -> None:
-        """End every descendant: the workers and what they run first, for they still report."""
+        """End every descendant: the workers and their runs first, since they still report."""
         self.say("stopping", "stopping the workers and their flow runs")
         servers = {child.pid for child in self._children if child.service.health_url}
-        below = [psutil.Process(pid).children(recursive=True) for pid in servers if _exists(pid)]
+        below = [
+            psutil.Process(pid).children(recursive=True)
+            for pid in servers
+            if pid and psutil.pid_exists(pid)
+        ]
         spared = servers | {process.pid for tree in below for process in tree}
         descendants = psutil.Process().children(recursive=True)
-        processes.end_processes(
-            (each for each in descendants if each.pid not in spared), WORKER_GRACE
-        )
+        workers = (process for process in descendants if process.pid not in spared)
+        processes.end_processes(workers, WORKER_GRACE)
         self.say("stopping", "stopping the servers")
         processes.end_processes(psutil.Process().children(recursive=True), SERVER_GRACE)
         processes.end_processes(psutil.Process().children(recursive=True), 0.0)
@@ -119,7 +120,7 @@ class Supervisor:
             self._until(lambda: self._knows_heartbeat(child))
         child.start(self._environment, self.settings.home)
         self._children.append(child)
-        self._note()
+        self._write_state()
         return child
 
     def _until(self, claim: Callable[[], bool]) -> None:
@@ -130,12 +131,12 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise StartError(f"not up after {START_LIMIT:.0f} s; it was still {self._step}")
             self._signals.wait(0.1)
-            self._note()
+            self._write_state()
 
     def _has_crashed_lost_runs(self) -> bool:
         try:
             self._lost_runs.crash("The stack was not running any more")
-        except httpx.HTTPError:  # it was just started, and a busy machine keeps it from answering
+        except httpx.HTTPError:  # just started, and slow to answer on a busy machine
             return False
         return True
 
@@ -148,7 +149,7 @@ class Supervisor:
                 log.error("%s stands still, not up: kill it", child.service.name)
                 child.kill()
         elif child.pulse is not None and child.pid is not None:
-            self._feel(child, child.pulse, child.pid)
+            self._check(child, child.pulse, child.pid)
         elif child.condition == "restarting" and not orphaned:
             self._restart(child)
 
@@ -176,8 +177,7 @@ class Supervisor:
             lambda: self._beats(child), every=WORKER_EVERY, hanging_after=WORKER_HANGING_AFTER
         )
 
-    def _feel(self, child: Child, pulse: Pulse, pid: int) -> None:
-        """Check whether a service still works, and kill it when it does not."""
+    def _check(self, child: Child, pulse: Pulse, pid: int) -> None:
         pulse.look(pid, time.monotonic(), self._checks)
         child.condition = "hanging" if pulse.misses >= pulse.hanging_after else "up"
         if pulse.is_lost:
@@ -190,7 +190,7 @@ class Supervisor:
         return self._beats(child)
 
     def _beats(self, child: Child) -> bool:
-        """Return whether a worker has reported since the last look; true if nobody can know it."""
+        """Return whether a worker has reported since the last look; true if that is unknown."""
         try:
             heartbeat = self._heartbeat(child)
         except httpx.HTTPError:
@@ -217,7 +217,7 @@ class Supervisor:
     def _own(self) -> set[int]:
         return {child.pid for child in self._children if child.pid is not None}
 
-    def _note(self) -> None:
+    def _write_state(self) -> None:
         state = StackState(
             phase=self._phase,
             step=self._step,
@@ -225,62 +225,58 @@ class Supervisor:
             mlflow_port=self.settings.mlflow_port,
             supervisor=self._self,
             services=tuple(child.state() for child in self._children),
-            host=stack_state.machine_name(),
+            host=processes.machine_name(),
         )
-        if state == self._said:
+        if state == self._written:
             return
         try:
-            stack_state.write_state(self.settings, state)
-        except OSError as error:  # a full disk is no reason to end all; the next round tries again
-            if self._said is not None:
-                log.warning("can't note what is being done: %s", error)
-            self._said = None
+            processes.write_state(self.settings, state)
+        except OSError as error:  # a full disk must not end the stack; the next round retries
+            if self._written is not None:
+                log.warning("can't write the state: %s", error)
+            self._written = None
         else:
-            self._said = state
+            self._written = state
 
 
 def main(deployer: str) -> int:
-    """Run the stack of the environment's home until asked to stop; give the exit code."""
+    """Run the stack of the environment's home until a signal to stop; return the exit code."""
     settings, signals = load_settings(), Signals()
     access.set_umask(settings.home)
     for folder in (settings.logs, settings.prefect_home, settings.mlflow_home):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = file_locks.held(stack_state.lock_path(settings), wait=False)
+    lock = file_locks.held(processes.lock_path(settings), wait=False)
     with lock as alone, health.prefect_client(settings) as http:
         if not alone:
-            return 3  # another supervisor was faster; its state is the one to read
+            return 3  # another supervisor was faster; its state counts
         log_to(ServiceLog(settings.logs / "stack.log", settings.log_format))
         processes.adopt_orphans()
         processes.end_processes(processes.marked_processes(MARK, stack_mark(settings)), grace=5.0)
-        shutil.rmtree(settings.scratch, ignore_errors=True)  # of those that were killed
+        shutil.rmtree(settings.scratch, ignore_errors=True)  # files of killed processes
         settings.scratch.mkdir()
         return _run(Supervisor(settings, http, signals), deployer)
 
 
 def _run(supervisor: Supervisor, deployer: str) -> int:
     try:
-        _start_and_watch(supervisor, deployer)
+        try:
+            supervisor.say("starting", FIRST_STEP)
+            processes.require_free_ports(supervisor.settings)
+            serve_metrics(supervisor.settings)
+            supervisor.start(deployer)
+            supervisor.watch()
+        finally:
+            supervisor.shut_down()
     except StopRequested:
-        stack_state.state_path(supervisor.settings).unlink()
+        processes.state_path(supervisor.settings).unlink()
         return 0
     except (StartError, processes.PortTakenError) as error:
         supervisor.say("failed", str(error))
         return 1
 
 
-def _start_and_watch(supervisor: Supervisor, deployer: str) -> NoReturn:
-    try:
-        supervisor.say("starting", FIRST_STEP)
-        processes.require_free_ports(supervisor.settings)
-        serve_metrics(supervisor.settings)
-        supervisor.start(deployer)
-        supervisor.watch()
-    finally:
-        supervisor.shut_down()
-
-
 def serve_metrics(settings: Settings) -> None:
-    """Serve what Prometheus scrapes, in a thread, where the settings name a port."""
+    """Serve the metrics for Prometheus in a thread, where the settings name a port."""
     counters.create(settings.home)
     if settings.metrics_port is not None:
         registry = prometheus.metrics_registry(settings)
@@ -298,7 +294,7 @@ def _require_no_failure(child: Child) -> None:
 
 
 def log_to(target: ServiceLog) -> None:
-    """Have what the supervisor does to its services written to a log."""
+    """Write the supervisor's log records to a service log."""
     handler = _Handler(target)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -313,10 +309,6 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._target.write(self.format(record).encode())
-
-
-def _exists(pid: int | None) -> bool:
-    return pid is not None and psutil.pid_exists(pid)
 
 
 if __name__ == "__main__":

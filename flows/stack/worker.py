@@ -21,20 +21,17 @@ from flows import access
 from flows.settings import load
 from flows.stack.stack_services import engine_command
 
-PACKAGES = "FLYWHEEL_FLOWS"
-"""Names the packages whose flows the workers run, with commas between them; ours if not set."""
+PACKAGES = "FLYWHEEL_FLOWS"  # packages whose flows the workers run, with commas; ours if not set
 
-
-LOADER = "load_flow_from_flow_run"
-"""What Prefect's worker loads a run's flow with in its own process; checked to be there."""
+LOADER = "load_flow_from_flow_run"  # Prefect's function that loads a run's flow; checked to exist
 
 
 class FlowRefusedError(RuntimeError):
-    """A deployment asks for something else than one of our flows."""
+    """A deployment names something else than one of our flows."""
 
 
 class SealedJob(ProcessJobConfiguration):
-    """How a flow run is started, whatever the pool, the deployment and the run say about it."""
+    """The start of a flow run; the pool, the deployment and the run can't change its command."""
 
     def prepare_for_flow_run(
         self,
@@ -45,11 +42,11 @@ class SealedJob(ProcessJobConfiguration):
         worker_name: str | None = None,
         worker_id: UUID | None = None,
     ) -> None:
-        """Set command, folder and environment; ``FlowRefusedError`` if it is no flow of ours."""
+        """Set command, folder and environment; raise ``FlowRefusedError`` for foreign flows."""
         entrypoint = entrypoint_of(deployment)
         self.command = engine_command(sys.executable)
         self.working_dir = None
-        self.env = {"PREFECT__FLOW_ENTRYPOINT": entrypoint}  # Prefect looks nowhere else, then
+        self.env = {"PREFECT__FLOW_ENTRYPOINT": entrypoint}  # so Prefect looks nowhere else
         super().prepare_for_flow_run(
             flow_run, deployment, flow, work_pool, worker_name, worker_id=worker_id
         )
@@ -59,7 +56,7 @@ def entrypoint_of(deployment: DeploymentResponse | None) -> str:
     """Return the flow that a deployment names, by its module's path.
 
     Raises:
-        FlowRefusedError: It is in none of our packages, or it comes with steps that fetch code.
+        FlowRefusedError: It is not in one of our packages, or has steps that fetch code.
     """
     named = deployment.entrypoint if deployment else None
     packages = set((os.environ.get(PACKAGES) or "flows").split(","))
@@ -72,7 +69,7 @@ def entrypoint_of(deployment: DeploymentResponse | None) -> str:
     if deployment and deployment.pull_steps:
         raise FlowRefusedError(
             f"starting a flow run of {named}: its deployment has pull steps, which run commands; "
-            "`python -m flows.deploy` makes it anew without any"
+            "`python -m flows.deploy` deploys it again without them"
         )
     return named
 
@@ -87,24 +84,24 @@ async def load_flow(flow_run: FlowRun, **_: object) -> Flow[..., Any]:
 
 
 def make_worker(pool: str, limit: int | None) -> ProcessWorker:
-    """Make the worker of a pool that is there."""
-    found = ProcessWorker(
+    """Return the worker of an existing pool."""
+    worker = ProcessWorker(
         work_pool_name=pool,
         name=pool,
         limit=limit,
         create_pool_if_not_found=False,
         heartbeat_interval_seconds=int(PREFECT_WORKER_HEARTBEAT_SECONDS.value()),
     )
-    found.job_configuration = SealedJob
+    worker.job_configuration = SealedJob
     # The worker itself loads a flow when a run was cancelled or crashed, pull steps included.
     if not hasattr(process, LOADER):
-        raise FlowRefusedError(f"this Prefect's process worker has no {LOADER} to be replaced")
+        raise FlowRefusedError(f"this Prefect's process worker has no {LOADER} to replace")
     setattr(process, LOADER, load_flow)
-    return found
+    return worker
 
 
 def main(pool: str, limit: str | None = None) -> None:
-    """Serve until asked to stop; then it waits for its flow runs, as Prefect's worker does."""
+    """Serve until a signal to stop; then wait for the flow runs, as Prefect's worker does."""
     access.set_umask(load().home)
     setup_signal_handlers_worker(os.getpid(), f"the worker of {pool}", print)
     asyncio.run(make_worker(pool, int(limit) if limit else None).start())
