@@ -77,7 +77,7 @@ def erase(
         say("rows deleted, their ids kept as digests")
         tainted = affected_outputs.recorded(con, erasure.certificate_id)
         delete.clear_files(con, erasure, outputs(home), home.archive)
-    delete.remove_jobs(delete.jobs_on(outputs(home), tainted))
+    delete.remove_jobs_on(outputs(home), tainted)
     say("snapshots, scorecards, pages and logs deleted")
     tables.rewrite_file(home.warehouse)
     say("warehouse written anew")

@@ -37,12 +37,12 @@ def load_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterat
     What is elsewhere is fetched before the warehouse is opened for it, and between two files others
     may have the warehouse.
     """
-    return _for_each_piece(path, inputs, partial(load_file.load_copy, now=now))
+    return _for_each_piece(path, inputs, partial(load_file.load, now=now))
 
 
 def rehearse_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
     """Load as ``load_inputs`` does, return the results, and undo it."""
-    return _for_each_piece(path, inputs, partial(load_file.dry_run_copy, now=now))
+    return _for_each_piece(path, inputs, partial(load_file.dry_run, now=now))
 
 
 def load_survey(

@@ -29,22 +29,67 @@ from components.schema import Json
 
 REMOTE = "://"
 
+Form: TypeAlias = Literal["lines", "array", "document", "parquet", "protobuf"]
+
+HEAD = 64 * 2**10
+LARGEST = 256 * 2**20  # maximum bytes of a document or protobuf file, which is held in memory whole
+SAMPLED_ROWS = 20  # records by which a source is detected
+
+PARQUET_MAGIC = b"PAR1"
+TEXT_BEGINS_AT = 9  # the tab: text has no bytes below it, protobuf messages are full of them
+
+_MAY_BE_PAGE = b'"data"'
+
+KINDS: dict[type, str] = {
+    str: "VARCHAR",
+    bool: "BOOLEAN",
+    int: "BIGINT",
+    float: "DOUBLE",
+    list: "ARRAY",
+    type(None): "NULL",
+}
+"""JSON types by DuckDB's names."""
+
+SOURCES: tuple[Source, ...] = (
+    fivekey,
+    feedback,
+    otlp,
+    mlflow_traces,
+    langfuse,
+    tensorzero,
+    openpipe,
+    openai_logs,
+    openai_finetuning,
+    sharegpt,
+)
+"""All sources; the first wins when several claim equally many records."""
+
+CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
+"""Sources whose records are already canonical, and the kind of their records."""
+
+JOINING = frozenset({otlp.NAME})
+"""Sources that join rows of one file, so the file is always read whole."""
+
 
 class UnreachableError(OSError):
     """Raised when a remote path can't be listed or read."""
 
 
+class UnknownSourceError(ValueError):
+    """Raised when no source has the name."""
+
+
 def matching_files(pattern: str) -> list[str]:
     """Return the sorted files of a path, a folder (recursively) or a glob.
 
-    Raises:
-        UnreachableError: A remote path can't be reached.
-        ImportError: fsspec's package for it (``s3fs`` for ``s3://``) is not installed.
+    Raise ``ImportError`` if fsspec's package for a remote path is missing (``s3fs`` for ``s3://``).
     """
     if REMOTE in pattern:
         return _remote(pattern)
     if Path(pattern).is_dir():
-        return sorted(str(path) for path in Path(pattern).rglob("*") if _is_readable(path))
+        # Editors and uploads write unfinished files under hidden names.
+        paths = (path for path in Path(pattern).rglob("*") if not path.name.startswith("."))
+        return sorted(str(path) for path in paths if path.is_file())
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
     return sorted(name for name in names if Path(name).is_file())
 
@@ -67,7 +112,6 @@ def local_copy(place: str) -> Generator[Path]:
 
 @contextmanager
 def _connect(place: str) -> Generator[None]:
-    """Add the place to errors."""
     try:
         yield
     except ImportError:  # names the package to install
@@ -75,11 +119,6 @@ def _connect(place: str) -> Generator[None]:
     except Exception as error:  # botocore's errors share no narrower base class
         reason = str(error) or type(error).__name__
         raise UnreachableError(f"reaching {place}: {reason}") from error
-
-
-def _is_readable(path: Path) -> bool:
-    # Editors and uploads write unfinished files under hidden names.
-    return path.is_file() and not path.name.startswith(".")
 
 
 def _remote(pattern: str) -> list[str]:
@@ -95,31 +134,10 @@ def _remote(pattern: str) -> list[str]:
     return sorted(system.unstrip_protocol(name) for name in names)
 
 
-Form: TypeAlias = Literal["lines", "array", "document", "parquet", "protobuf"]
-
-HEAD = 64 * 2**10
-LARGEST = 256 * 2**20  # maximum bytes of a document or protobuf file, which is held in memory whole
-
-PARQUET_MAGIC = b"PAR1"
-TEXT_BEGINS_AT = 9  # the tab: text has no bytes below it, protobuf messages are full of them
-
-_MAY_BE_PAGE = b'"data"'
-
-KINDS: dict[type, str] = {
-    str: "VARCHAR",
-    bool: "BOOLEAN",
-    int: "BIGINT",
-    float: "DOUBLE",
-    list: "ARRAY",
-    type(None): "NULL",
-}
-"""JSON types by DuckDB's names."""
-
-
 def detect_form(path: Path) -> Form:
     """Return a file's container format, by its first bytes."""
     with path.open("rb") as file:
-        head = bytes(UnpackedFile(file).after(bytearray(), HEAD))
+        head = bytes(UnpackedFile(file).read(HEAD))
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
     text = head.removeprefix(lines.BYTE_ORDER_MARK).lstrip()
@@ -149,39 +167,33 @@ def read_pieces(
 
 
 def read_rows(
-    pieces: Iterator[Line | Unreadable], unreadable: list[Unreadable] | None = None
+    pieces: Iterator[Line | Unreadable], unreadable: list[Unreadable]
 ) -> Iterator[SourceRow]:
     """Parse records; append those that are not JSON objects to ``unreadable``.
 
     An API page yields its entries: ``{"data": [...]}`` with ``object: list`` (OpenAI) or ``meta``
     (Langfuse).
     """
-    refused: list[Unreadable] = [] if unreadable is None else unreadable
     for piece in pieces:
         if isinstance(piece, Unreadable):
-            refused.append(piece)
+            unreadable.append(piece)
             continue
-        value, objection = _parsed(piece.text)
+        try:
+            value: Json = json.loads(piece.text)
+            objection = f"the line is a JSON {KINDS.get(type(value))}, expected an object"
+        except (ValueError, RecursionError) as error:
+            value, objection = None, f"the line is not JSON: {error}"
         if not isinstance(value, dict):
-            refused.append(Unreadable(piece.number, piece.text.encode(), objection))
+            unreadable.append(Unreadable(piece.number, piece.text.encode(), objection))
         elif _is_page(value):
-            yield from read_rows(formats.read_entries(piece.text, "data"), refused)
+            yield from read_rows(formats.read_entries(piece.text, "data"), unreadable)
         else:
             yield SourceRow(piece.number, piece.text, value)
 
 
-def first_rows(path: Path, form: Form, count: int) -> list[SourceRow]:
-    """Return the first ``count`` records of a file."""
-    return list(islice(read_rows(read_pieces(path, form)), count))
-
-
-def _parsed(text: str) -> tuple[Json, str]:
-    """Return the parsed JSON, and the objection to use if it is not an object."""
-    try:
-        value: Json = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return None, f"the line is not JSON: {error}"
-    return value, f"the line is a JSON {KINDS.get(type(value))}, expected an object"
+def first_rows(path: Path, form: Form) -> list[SourceRow]:
+    """Return the records at the beginning of a file, by which its source is detected."""
+    return list(islice(read_rows(read_pieces(path, form), []), SAMPLED_ROWS))
 
 
 def _is_page(value: dict[str, Json]) -> bool:
@@ -212,7 +224,6 @@ def _document(path: Path) -> str | None:
 
 
 def _begins_with_request(path: Path) -> bool:
-    """Return whether a file begins with an OTLP request in protobuf."""
     try:
         return next(otlp_encoding.decode_file(_whole(path)), None) is not None
     except ValueError:
@@ -232,45 +243,14 @@ def _requests(path: Path) -> Iterator[Line | Unreadable]:
 def _whole(path: Path) -> bytes:
     with path.open("rb") as file:
         stream = UnpackedFile(file)
-        content = stream.after(bytearray(), LARGEST)
+        content = stream.read(LARGEST)
     if stream.damage is not None or len(content) == LARGEST:
         raise ValueError(f"{path} is damaged, or has more than {LARGEST} bytes")
     return bytes(content)
 
 
-SOURCES: tuple[Source, ...] = (
-    fivekey,
-    feedback,
-    otlp,
-    mlflow_traces,
-    langfuse,
-    tensorzero,
-    openpipe,
-    openai_logs,
-    openai_finetuning,
-    sharegpt,
-)
-"""All sources; the first wins when several claim equally many records."""
-
-CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
-"""Sources whose records are already canonical, and the kind of their records."""
-
-JOINING = frozenset({otlp.NAME})
-"""Sources that join rows of one file, so the file is always read whole."""
-
-SAMPLED_ROWS = 20
-
-
-class UnknownSourceError(ValueError):
-    """Raised when no source has the name."""
-
-
 def source_named(name: str) -> Source:
-    """Return the source with this name.
-
-    Raises:
-        UnknownSourceError: No source has it.
-    """
+    """Return the source with this name, or raise ``UnknownSourceError``."""
     sources = {source.NAME: source for source in SOURCES}
     if name not in sources:
         known = ", ".join(sources)

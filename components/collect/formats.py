@@ -17,6 +17,8 @@ from components.schema import Json
 
 PIECE = 2**20
 BLANK = " \t\r\n"
+ROWS = 1024
+OPENINGS = ("{", "[")
 
 _DECODER = json.JSONDecoder()
 
@@ -61,11 +63,7 @@ class _Text:
                 return ""
 
     def value(self) -> str:
-        """Return the JSON value at this position and move behind it.
-
-        Raises:
-            ValueError: There is no JSON value here.
-        """
+        """Return the JSON value here and move behind it; raise ``ValueError`` if there is none."""
         while True:
             try:
                 _, end = _DECODER.raw_decode(self._text, self.at)
@@ -90,7 +88,7 @@ class _Text:
         self._text = self._text[self.at :]
         self.at = 0
         # At least double the text, so that a long value is parsed only a few times.
-        piece = self._stream.after(bytearray(), max(PIECE, len(self._text)))
+        piece = self._stream.read(max(PIECE, len(self._text)))
         self._text += self._decoder.decode(bytes(piece), final=not piece)
         return bool(piece)
 
@@ -115,10 +113,6 @@ def _elements(text: _Text, *, stands_alone: bool = True) -> Iterator[Line | Unre
     except ValueError as error:
         rest = b"" if isinstance(error, UnicodeDecodeError) else text.rest()
         yield Unreadable(number, rest, f"the array is damaged from here on: {error}")
-
-
-ROWS = 1024
-OPENINGS = ("{", "[")
 
 
 def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
@@ -158,7 +152,10 @@ def _plain(cell: object) -> Json:
         case Decimal():
             return float(cell)
         case bytes():
-            return _text(cell)
+            try:
+                return cell.decode()
+            except UnicodeDecodeError:
+                return base64.b64encode(cell).decode()
         case _:
             return str(cell)
 
@@ -170,10 +167,3 @@ def _nested(cell: Json) -> Json:
         return json.loads(cell)
     except (ValueError, RecursionError):
         return cell
-
-
-def _text(content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(content).decode()

@@ -7,7 +7,7 @@ line and deletes its half from quarantine.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,20 +32,12 @@ class PreviousLoad:
 
 @dataclass(frozen=True, slots=True)
 class FileProgress:
-    """A file's digest now, and the start of its new part if the rest was loaded ``earlier``.
-
-    ``size`` (bytes) is ``None`` if a later load can't resume at its end.
-    """
+    """A file's digest now, and the start of its new part if the rest was loaded ``earlier``."""
 
     digest: str
-    size: int | None = None
+    size: int | None = None  # bytes; ``None`` if a later load can't resume at its end
     start: LineStart = BEGINNING
     earlier: PreviousLoad | None = None
-
-    @property
-    def rows_before(self) -> int:
-        """Return the number of rows loaded earlier."""
-        return self.earlier.rows if self.earlier else 0
 
 
 def can_grow(path: Path, form: Form, source: str) -> bool:
@@ -57,12 +49,7 @@ def previous_load(
     con: Connection, place: str, source: str, defaults: Defaults
 ) -> PreviousLoad | None:
     """Return the last load from a place that can be resumed."""
-    values = {
-        "path": place,
-        "source_name": source,
-        "workload_id": defaults.workload_id,
-        "client_id": defaults.client_id,
-    }
+    values = {"path": place, "source_name": source, **asdict(defaults)}
     loads = list(warehouse.read(con, "marts/growing_file", PreviousLoad, **values))
     return loads[0] if loads else None
 
@@ -81,20 +68,16 @@ def measure_progress(
             if content.digest == before.digest:
                 beginning = content.whole_lines
         content.take(file, size - content.size)
-    has_grown = before is not None and content.size > before.size
     size_read = content.size if can_grow else None
-    if beginning is None or not has_grown:
+    if before is None or beginning is None or content.size <= before.size:
         return FileProgress(content.digest, size_read)
     return FileProgress(content.digest, size_read, beginning, before)
 
 
 def probably_new(con: Connection, place: str, size: int) -> bool:
     """Return whether no loaded file has this path or size; needs no hash."""
-    values = {"place": place, "size": size}
-    counts = con.execute(
-        "select count(*) from raw.files where path = $place or size = $size", values
-    ).fetchall()
-    return counts == [(0,)]
+    sql = "select 1 from raw.files where path = $place or size = $size limit 1"
+    return not con.execute(sql, {"place": place, "size": size}).fetchall()
 
 
 def drop_partial_line(con: Connection, source: str, growth: FileProgress) -> None:
@@ -117,7 +100,6 @@ class _Counted:
 
     @property
     def digest(self) -> str:
-        """The digest of the bytes read so far."""
         return self._hash.hexdigest()
 
     def take(self, file: BinaryIO, most: int, *, with_lines: bool = False) -> None:

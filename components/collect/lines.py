@@ -1,13 +1,12 @@
 """Split plain, gzip or zstd files into lines, in bounded memory and despite damage."""
 
 import gzip
-import io
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,15 @@ from numpy.typing import NDArray
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 UNPACKED_BYTES = 8 * 2**10  # packed bytes to unpack at once: zeros become 250 MB, logs 50 kB
-
 GZIP_READ = 256 * 2**10
+
+LONGEST = 16 * 2**20  # maximum bytes of a log line
+MOST_KEPT = 4 * LONGEST  # bytes of a longer line that are kept in quarantine
+BLOCK = 32 * 2**20
+SCAN_BYTES = 2**18  # bytes to scan at a time: few enough to stay in a processor's cache
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BREAK = ord("\n")
 
 
 def is_packed(path: Path) -> bool:
@@ -28,13 +34,10 @@ def is_packed(path: Path) -> bool:
 
 
 class UnpackedFile:
-    """The bytes of a plain, gzip or zstd file; ``damage`` is why they ended early, if they did.
+    """The bytes of a plain, gzip or zstd file; ``damage`` is why they ended early, if they did."""
 
-    A plain file may be read from ``start`` (bytes) on.
-    """
-
-    def __init__(self, file: BinaryIO, start: int = 0) -> None:
-        magic = b"" if start else file.read(4)
+    def __init__(self, file: BufferedReader, start: int = 0) -> None:
+        magic = b"" if start else file.read(4)  # only a plain file is read from later bytes on
         file.seek(start)
         self.damage: str | None = None
         self._file = file
@@ -45,12 +48,11 @@ class UnpackedFile:
         elif magic == ZSTD_MAGIC:
             self._pieces = self._unzstd(file)
 
-    def after(self, head: bytearray, size: int) -> bytearray:
-        """Return ``head`` plus the next ``size`` bytes; fewer only at the end."""
-        content = bytearray(len(head) + size)
-        content[: len(head)] = head
-        with memoryview(content) as view, view[len(head) :] as free:
-            filled = len(head) + self.fill(free)
+    def read(self, size: int) -> bytearray:
+        """Return the next ``size`` bytes; fewer only at the end."""
+        content = bytearray(size)
+        with memoryview(content) as view:
+            filled = self.fill(view)
         del content[filled:]
         return content
 
@@ -60,10 +62,8 @@ class UnpackedFile:
 
     def fill(self, view: memoryview) -> int:
         """Fill ``view`` with the next bytes; return their number, smaller only at the end."""
-        return self._fill_unpacked(view) if self._pieces else _fill_plain(self._file, view)
-
-    def _fill_unpacked(self, view: memoryview) -> int:
-        assert self._pieces is not None
+        if self._pieces is None:
+            return _fill_plain(self._file, view)
         while len(self._left) < len(view) and (piece := next(self._pieces, None)) is not None:
             self._left += piece
         size = min(len(view), len(self._left))
@@ -79,7 +79,7 @@ class UnpackedFile:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.damage = f"the gzip stream is damaged ({error})"
 
-    def _unzstd(self, file: BinaryIO) -> Iterator[bytes]:
+    def _unzstd(self, file: BufferedReader) -> Iterator[bytes]:
         """Unpack all frames; trailing bytes that are not a frame count as damage."""
         frame, rest, is_whole = zstandard.ZstdDecompressor().decompressobj(), b"", True
         try:
@@ -96,27 +96,11 @@ class UnpackedFile:
             self.damage = "the zstd stream is damaged (it ends within a frame)"
 
 
-def _fill_plain(file: BinaryIO, view: memoryview) -> int:
+def _fill_plain(file: BufferedReader, view: memoryview) -> int:
     filled = 0
-    while filled < len(view) and (read := _read_into(file, view[filled:])):
+    while filled < len(view) and (read := file.readinto(view[filled:])):
         filled += read
     return filled
-
-
-def _read_into(file: BinaryIO, view: memoryview) -> int:
-    assert isinstance(file, io.BufferedReader)
-    return file.readinto(view)
-
-
-LONGEST = 16 * 2**20  # maximum bytes of a log line
-
-MOST_KEPT = 4 * LONGEST  # bytes of a longer line that are kept in quarantine
-
-BLOCK = 32 * 2**20
-SCAN_BYTES = 2**18  # bytes to scan at a time: few enough to stay in a processor's cache
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-BREAK = ord("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +137,7 @@ class Block:
 
     number: int
     content: NDArray[np.uint8]
-
-    ends: NDArray[np.int64]
-    """The index of each line's break in ``content``."""
+    ends: NDArray[np.int64]  # the index of each line's break in ``content``
 
 
 def make_block(number: int, content: bytes) -> Block:
@@ -212,8 +194,7 @@ def split_block(whole: Block) -> Iterator[Line | Unreadable]:
 
 
 def _block(number: int, content: NDArray[np.uint8], breaks: NDArray[np.int64]) -> Block:
-    """Return a block of lines; the last line may lack its break."""
-    if len(breaks) == 0 or breaks[-1] + 1 < len(content):
+    if len(breaks) == 0 or breaks[-1] + 1 < len(content):  # the last line lacks its break
         breaks = np.append(breaks, len(content))
     return Block(number, content, breaks)
 
@@ -241,10 +222,8 @@ def _decoded(number: int, content: bytes) -> Line | Unreadable:
     try:
         return Line(number, content.rstrip(b"\r\n").decode())
     except UnicodeDecodeError as error:
-        byte = content[error.start]
-        return Unreadable(
-            number, content, f"the line is not UTF-8: byte 0x{byte:02x} at {error.start}"
-        )
+        byte, at = content[error.start], error.start
+        return Unreadable(number, content, f"the line is not UTF-8: byte 0x{byte:02x} at {at}")
 
 
 def _skip_long_line(
@@ -252,7 +231,7 @@ def _skip_long_line(
 ) -> tuple[Unreadable, NDArray[np.uint8]]:
     """Skip to the end of a long line; return it with its first bytes, and the bytes after it."""
     kept, length = bytearray(head.tobytes()), len(head)
-    while piece := stream.after(bytearray(), BLOCK):
+    while piece := stream.read(BLOCK):
         end = piece.find(b"\n") + 1 or len(piece)
         length += end
         kept += piece[: min(end, MOST_KEPT - len(kept))]

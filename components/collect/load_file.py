@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias, cast
 
 from components.collect import files, growth, quarantine, record_batches, writer
 from components.collect.files import Form
@@ -15,35 +16,31 @@ from components.collect.growth import FileProgress
 from components.collect.lines import BEGINNING, LineStart, Unreadable
 from components.collect.quarantine import QuarantineReason
 from components.collect.record_batches import Batch, RecordOrigin, ValidatedBatch
-from components.collect.source import NO_DEFAULTS, Input, ParsedRecord, RejectedRecord, Source
+from components.collect.source import NO_DEFAULTS, Input, ParsedRecord, Source, SourceRecord
 from components.collect.sources import feedback, fivekey
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
 
+SAMPLES = 3
+
+Within: TypeAlias = Callable[[Connection], AbstractContextManager[None]]
+"""The transaction of a load, which ends with its commit or, in a dry run, with a rollback."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How many rows of a file were new, already known, or unreadable.
-
-    ``skipped``: a file with the same content was loaded before, so this one was not read; its
-    rows count as ``known``. ``new_fields`` were in no earlier file of the source. ``merged`` counts
-    known interactions to which the file added metadata. ``reasons`` explain the quarantined lines,
-    the most frequent reason first.
-    """
+    """How many rows of a file were new, already known, or unreadable."""
 
     path: Path
     new: int
     known: int
     quarantined: int
-    skipped: bool
+    skipped: bool  # a file with this content was loaded before; its rows count as ``known``
     source: str = ""
-    new_fields: tuple[str, ...] = ()
-    merged: int = 0
-    reasons: tuple[QuarantineReason, ...] = ()
-
-
-SAMPLES = 3
+    new_fields: tuple[str, ...] = ()  # in no earlier file of the source
+    merged: int = 0  # known interactions to which the file added metadata
+    reasons: tuple[QuarantineReason, ...] = ()  # of quarantined lines, the most frequent first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,77 +52,53 @@ class DryRun:
     samples: list[str]
 
 
-def load(con: Connection, input_file: Input, *, now: datetime) -> Loaded:
-    """Load a file, unless the same source loaded a file with the same content before.
+def load(con: Connection, input_file: Input, copy: Path, *, now: datetime) -> Loaded:
+    """Load a file from its local copy, unless the source loaded the same content before.
 
-    Raises:
-        OSError: The file can't be opened.
-        UnknownSourceError: Its ``source`` does not exist.
+    Raise ``UnknownSourceError`` if its ``source`` does not exist.
     """
-    with files.local_copy(input_file.place) as path:
-        return load_copy(con, input_file, path, now=now)
-
-
-def load_copy(con: Connection, input_file: Input, path: Path, *, now: datetime) -> Loaded:
-    """Do as ``load``, with ``path`` as the local copy of ``input_file.place``."""
-    with _opened(con, input_file, path, now) as opened:
+    with _opened(con, input_file, copy, now) as opened:
         return _load(con, opened)
 
 
-def dry_run(con: Connection, input_file: Input, *, now: datetime) -> DryRun:
-    """Load a file, roll the load back, and return its outcome and the first records.
-
-    Raises:
-        OSError: The file can't be opened.
-        UnknownSourceError: Its ``source`` does not exist.
-    """
-    with files.local_copy(input_file.place) as path:
-        return dry_run_copy(con, input_file, path, now=now)
-
-
-def dry_run_copy(con: Connection, input_file: Input, path: Path, *, now: datetime) -> DryRun:
-    """Do as ``dry_run``, with ``path`` as the local copy of ``input_file.place``."""
-    with _opened(con, input_file, path, now) as opened:
+def dry_run(con: Connection, input_file: Input, copy: Path, *, now: datetime) -> DryRun:
+    """Load as ``load`` does, roll the load back, and return its outcome and the first records."""
+    with _opened(con, input_file, copy, now) as opened:
         samples = [_sample(record) for record in islice(opened.records(), SAMPLES)]
         loaded = _load(con, opened, within=warehouse.rehearsal)
         return DryRun(opened.form, loaded, samples)
 
 
 def load_records(
-    con: Connection,
-    origin: RecordOrigin,
-    records: Iterable[ParsedRecord | RejectedRecord | Unreadable],
+    con: Connection, origin: RecordOrigin, records: Iterable[SourceRecord | Unreadable]
 ) -> Loaded:
     """Load records as one file with the origin's digest."""
-    return _load(con, _Read(origin, records))
+    if (known := _known(con, origin)) is not None:
+        return known
+    batches = record_batches.batches_of_records(records)
+    with _validated(con, origin.now, batches) as validated:
+        return _store(con, origin, FileProgress(origin.digest), validated)
 
 
 def source_of(input_file: Input, path: Path, form: Form) -> Source:
-    """Return the named source, else the one that claims the first records.
-
-    Raises:
-        UnknownSourceError: No source has the name.
-    """
+    """Return the named source, else the one that claims the first records."""
     if input_file.source is not None:
         return files.source_named(input_file.source)
-    rows = files.first_rows(path, form, files.SAMPLED_ROWS)
+    rows = files.first_rows(path, form)
     detected = files.detect_source(row.value for row in rows)
     return detected or (feedback if input_file.kind == "feedback" else fivekey)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file with its form and source; a thread hashes it to find its new part.
-
-    ``probably_new``: the whole file is probably new, so reading it need not wait for the hash.
-    """
+    """A file with its form and source; a thread hashes it to find its new part."""
 
     path: Path
     input_file: Input
     form: Form
     source: Source
     now: datetime
-    probably_new: bool
+    probably_new: bool  # so that reading it need not wait for the hash
     growth_future: Future[FileProgress]
 
     @property
@@ -139,8 +112,7 @@ class _Opened:
         place, defaults = self.input_file.place, self.input_file.defaults
         return RecordOrigin(place, self.growth.digest, self.source.NAME, defaults, self.now)
 
-    def records(self) -> Iterator[ParsedRecord | RejectedRecord | Unreadable]:
-        """Yield the source's records of the new part of the file."""
+    def records(self) -> Iterator[SourceRecord | Unreadable]:
         unreadable: list[Unreadable] = []
         pieces = files.read_pieces(self.path, self.form, self._start)
         rows = files.read_rows(pieces, unreadable)
@@ -162,72 +134,50 @@ class _Opened:
         return BEGINNING if self.probably_new else self.growth.start
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """Records that stand for one file with the origin's digest."""
-
-    origin: RecordOrigin
-    records: Iterable[ParsedRecord | RejectedRecord | Unreadable]
-    probably_new: bool = False
-
-    @property
-    def now(self) -> datetime:
-        """Return the time of the load."""
-        return self.origin.now
-
-    @property
-    def growth(self) -> FileProgress:
-        """Return the origin's digest; such records can't be resumed."""
-        return FileProgress(self.origin.digest)
-
-    def batches(self) -> Iterator[Batch]:
-        """Yield the records in batches."""
-        return record_batches.batches_of_records(self.records)
-
-
 @contextmanager
 def _opened(con: Connection, input_file: Input, path: Path, now: datetime) -> Generator[_Opened]:
     size = path.stat().st_size
     form = files.detect_form(path)
     source = source_of(input_file, path, form)
-    can_grow = growth.can_grow(path, form, source.NAME)
-    before = (
-        growth.previous_load(con, input_file.place, source.NAME, input_file.defaults)
-        if can_grow
-        else None
-    )
+    can_grow, before = growth.can_grow(path, form, source.NAME), None
+    if can_grow:
+        before = growth.previous_load(con, input_file.place, source.NAME, input_file.defaults)
     probably_new = growth.probably_new(con, input_file.place, size)
     new = size - before.size if before else size
     with ThreadPoolExecutor(max_workers=1) as thread, writer.bulk_load(con, new):
-        growth_future = thread.submit(
-            growth.measure_progress, path, size, before, can_grow=can_grow
-        )
-        yield _Opened(path, input_file, form, source, now, probably_new, growth_future)
+        hashed = thread.submit(growth.measure_progress, path, size, before, can_grow=can_grow)
+        yield _Opened(path, input_file, form, source, now, probably_new, hashed)
 
 
-def _sample(record: ParsedRecord | RejectedRecord | Unreadable) -> str:
+def _sample(record: SourceRecord | Unreadable) -> str:
     is_parsed = isinstance(record, ParsedRecord)
     value: Json = record.record if is_parsed else {"quarantined": record.reason}
     return json.dumps(value, ensure_ascii=False)
 
 
-def _load(
-    con: Connection,
-    opened: _Opened | _Read,
-    within: Callable[[Connection], AbstractContextManager[None]] = warehouse.transaction,
-) -> Loaded:
+def _load(con: Connection, opened: _Opened, within: Within = warehouse.transaction) -> Loaded:
     # Batches of a file that is probably new are validated while it is hashed.
     if not opened.probably_new and (known := _known(con, opened.origin)) is not None:
         return known
+    with _validated(con, opened.now, opened.batches(), within) as batches:
+        if opened.probably_new and (known := _known(con, opened.origin)) is not None:
+            return known
+        return _store(con, opened.origin, opened.growth, batches)
+
+
+@contextmanager
+def _validated(
+    con: Connection,
+    now: datetime,
+    batches: Iterable[Batch],
+    within: Within = warehouse.transaction,
+) -> Generator[Iterator[ValidatedBatch]]:
     with (
         within(con),
         record_batches.open_validator(con) as validator,
-        writer.validated(validator, opened.now, opened.batches()) as batches,
+        writer.validated(validator, now, batches) as validated,
     ):
-        origin = opened.origin
-        if opened.probably_new and (known := _known(con, origin)) is not None:
-            return known
-        return _store(con, origin, opened.growth, batches)
+        yield validated
 
 
 def _store(
@@ -240,14 +190,13 @@ def _store(
         {"digest": origin.digest, "source": origin.source},
     )
     stored = writer.store_batches(con, origin, batches)
-    new_fields = _new_fields(con, origin)
+    earlier = progress.earlier.rows if progress.earlier else 0
     record = {
         "source": origin.source,
         "digest": origin.digest,
-        "workload_id": origin.defaults.workload_id,
-        "client_id": origin.defaults.client_id,
+        **asdict(origin.defaults),
         "path": origin.path,
-        "rows": progress.rows_before + stored.new + stored.known,
+        "rows": earlier + stored.new + stored.known,
         "size": progress.size,
         "quarantined": stored.quarantined,
         "loaded_at": origin.now,
@@ -260,43 +209,25 @@ def _store(
         stored.quarantined,
         skipped=False,
         source=origin.source,
-        new_fields=new_fields,
+        new_fields=_new_fields(con, origin),
         merged=stored.merged,
-        reasons=_reasons(con, origin) if stored.quarantined else (),
+        reasons=quarantine.read(con, origin) if stored.quarantined else (),
     )
-
-
-def _reasons(con: Connection, origin: RecordOrigin) -> tuple[QuarantineReason, ...]:
-    return quarantine.read(con, digest=origin.digest, source=origin.source, now=origin.now)
 
 
 def last_load(con: Connection, input_file: Input) -> datetime | None:
     """Return when new rows were last loaded from a place with a named source; ``None`` if never."""
-    values = {
-        "path": input_file.place,
-        "source_name": input_file.source,
-        "workload_id": input_file.defaults.workload_id,
-        "client_id": input_file.defaults.client_id,
-    }
-    (last,) = warehouse.read(con, "marts/last_load", _LastLoad, **values)
-    return last.loaded_at
-
-
-@dataclass(frozen=True, slots=True)
-class _LastLoad:
-    loaded_at: datetime | None
+    place, source = input_file.place, input_file.source
+    values = {"path": place, "source_name": source, **asdict(input_file.defaults)}
+    (last,) = warehouse.select(con, "marts/last_load", **values)
+    return cast("datetime | None", last["loaded_at"])
 
 
 def _known(con: Connection, origin: RecordOrigin) -> Loaded | None:
     loads = con.execute(
         "select rows from raw.files where digest = $digest and source = $source"
         " and workload_id = $workload_id and client_id = $client_id",
-        {
-            "digest": origin.digest,
-            "source": origin.source,
-            "workload_id": origin.defaults.workload_id,
-            "client_id": origin.defaults.client_id,
-        },
+        {"digest": origin.digest, "source": origin.source, **asdict(origin.defaults)},
     ).fetchall()
     if not loads:
         return None

@@ -85,11 +85,9 @@ REMEDIES: tuple[tuple[str, str], ...] = (
 """The remedy for reasons that match a pattern; the first match counts."""
 
 
-def read(
-    con: Connection, *, digest: str, source: str, now: datetime
-) -> tuple[QuarantineReason, ...]:
+def read(con: Connection, origin: RecordOrigin) -> tuple[QuarantineReason, ...]:
     """Return why lines of a file were quarantined at its load, the most frequent reason first."""
-    values = {"digest": digest, "source_name": source, "now": now}
+    values = {"digest": origin.digest, "source_name": origin.source, "now": origin.now}
     limits = {"most": MOST_REASONS, "most_bytes": MOST_BYTES}
     model = "marts/quarantine_reasons"
     return tuple(warehouse.read(con, model, QuarantineReason, **values, **limits))
@@ -157,14 +155,8 @@ def groups(con: Connection) -> list[Group]:
 
 
 def find(con: Connection, beginning: str) -> Quarantined:
-    """Return the quarantined line whose id begins with ``beginning``.
-
-    Raises:
-        LookupError: No line or several lines have such an id.
-    """
-    matches = list(
-        warehouse.read(con, "marts/quarantine", Quarantined, beginning=beginning, source_name=None)
-    )
+    """Return the line whose id begins so; raise ``LookupError`` unless there is exactly one."""
+    matches = _lines(con, beginning, source=None)
     if len(matches) != 1:
         raise LookupError(
             f"{len(matches)} lines in quarantine have an id that begins with {beginning!r}, "
@@ -178,8 +170,7 @@ def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
 
     Lines that are still refused stay in quarantine.
     """
-    values = {"beginning": "", "source_name": source}
-    waiting = list(warehouse.read(con, "marts/quarantine", Quarantined, **values))
+    waiting = _lines(con, "", source)
     stored = Stored(0, 0, 0)
     with warehouse.transaction(con), record_batches.open_validator(con) as validator:
         con.execute(
@@ -194,6 +185,11 @@ def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
 def new_fields(con: Connection) -> list[NewField]:
     """Return the fields missing in their source's first file, the newest first."""
     return list(warehouse.read(con, "marts/new_fields", NewField))
+
+
+def _lines(con: Connection, beginning: str, source: str | None) -> list[Quarantined]:
+    values = {"beginning": beginning, "source_name": source}
+    return list(warehouse.read(con, "marts/quarantine", Quarantined, **values))
 
 
 def _origin(line: Quarantined, now: datetime) -> RecordOrigin:
@@ -214,8 +210,7 @@ def _retry(
 
 
 def _piece(line: Quarantined) -> Line | Unreadable:
-    block = lines.make_block(line.line, line.content)
-    pieces = list(lines.split_block(block))
+    pieces = list(lines.split_block(lines.make_block(line.line, line.content)))
     if len(pieces) == 1 and isinstance(pieces[0], Line):
         return pieces[0]
     return Unreadable(line.line, line.content, line.reason)

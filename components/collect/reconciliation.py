@@ -32,8 +32,6 @@ class Reconciled:
 
 @dataclass(slots=True)
 class _Row:
-    """A stored row of a group, and its changes."""
-
     row_id: int
     interaction_id: str
     record: Record
@@ -43,8 +41,6 @@ class _Row:
 
 @dataclass(slots=True)
 class _Changes:
-    """The rows to delete, and the rows to update."""
-
     dropped: list[int] = field(default_factory=list[int])
     changed: list[_Row] = field(default_factory=list[_Row])
 
@@ -68,9 +64,7 @@ class _Interactions:
         fewer = (self._exact.get(reduced) for reduced in record_identity.reductions(names))
         more = (self._reduced.get(reduced) for reduced in record_identity.reductions(names))
         for row in chain(fewer, more):
-            if row is not None and record_identity.names_agree(
-                names, record_identity.record_names(row.record)
-            ):
+            if row and record_identity.names_agree(names, record_identity.record_names(row.record)):
                 return row
         return None
 
@@ -82,22 +76,18 @@ def last_row(con: Connection, kind: Kind) -> int:
 
 
 def reconcile(con: Connection, last_row: int) -> Reconciled:
-    """Compare the rows of this load with each other and with earlier rows; merge and delete.
+    """Compare the rows after ``last_row`` with each other and with earlier ones; merge and delete.
 
-    Args:
-        con: The warehouse, in the transaction of the load, after its rows were stored.
-        last_row: The result of ``last_row`` before they were stored.
+    To be called in the transaction of the load, after its rows were stored.
     """
-    bounds = con.execute(
+    ((earliest, latest),) = con.execute(
         "select min(timestamp), max(timestamp) from raw.interactions where rowid > $last_row",
         {"last_row": last_row},
     ).fetchall()
-    earliest, latest = bounds[0]
     if earliest is None:
         return Reconciled()
     erased = _drop_erased(con, last_row)
-    times = {"earliest": earliest, "latest": latest}
-    warehouse.build(con, "temp/alike", last_row=last_row, **times)
+    warehouse.build(con, "temp/alike", last_row=last_row, earliest=earliest, latest=latest)
     count = int(con.execute("select count(*) from temp.alike").fetchall()[0][0])
     known = merged = 0
     for first in range(1, count + 1, GROUPS):
@@ -109,12 +99,7 @@ def reconcile(con: Connection, last_row: int) -> Reconciled:
 
 
 def reconcile_feedback(con: Connection, last_row: int) -> int:
-    """Delete the feedback of this load that repeats an event in another wording; return the count.
-
-    Args:
-        con: The warehouse, in the transaction of the load, after its rows were stored.
-        last_row: The result of ``last_row`` before they were stored.
-    """
+    """Delete feedback after ``last_row`` that repeats an event in any wording; return its count."""
     repeated: list[int] = []
     known: set[tuple[str, str]] = set()
     for row in warehouse.select(con, "temp/alike_feedback", last_row=last_row):
@@ -137,7 +122,7 @@ def _compare(con: Connection, first: int, last: int, last_row: int) -> _Changes:
     for _, group in groupby(alike, key=lambda row: row["number"]):
         rows: list[_Row] = []
         ids: set[str] = set()
-        deep: set[str] = set()
+        deep: set[str] = set()  # of rows that are nested too deeply to be compared
         for row in group:
             row_id, interaction_id = int(row["row_id"]), str(row["interaction_id"])  # pyright: ignore[reportArgumentType] - a number
             if (record := _record(row)) is not None:
@@ -162,10 +147,7 @@ def _record(row: Mapping[str, warehouse.Value]) -> Record | None:
 
 
 def _match_rows(rows: Sequence[_Row], deep: set[str], last_row: int, changes: _Changes) -> None:
-    """Merge each row of this load into an earlier row of the same interaction, or keep it.
-
-    ``deep`` are the ids of rows that are nested too deeply to be compared.
-    """
+    """Merge each row of this load into an earlier row of the same interaction, or keep it."""
     contents: dict[str, _Interactions] = defaultdict(_Interactions)
     ids = set(deep)
     kept: list[_Row] = []
@@ -227,7 +209,6 @@ def _erased_digest(key: str, row: Mapping[str, warehouse.Value]) -> str:
 
 
 def _drop_erased(con: Connection, last_row: int) -> int:
-    """Delete the rows of this load with erased content, in any wording."""
     sql = "select digest, key from raw.erased, raw.erasure_key where kind = 'contents'"
     erased = con.execute(sql).fetchall()
     if not erased:

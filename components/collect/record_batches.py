@@ -16,18 +16,32 @@ from numpy.typing import NDArray
 
 from components.collect import lines
 from components.collect.lines import BEGINNING, Block, Line, LineStart, Unreadable
-from components.collect.source import Defaults, Kind, ParsedRecord, RejectedRecord
+from components.collect.source import Defaults, Kind, RejectedRecord, SourceRecord
 from components.store import warehouse
 from components.store.arrow import ArrowTable
 from components.store.warehouse import Connection
 
 Column: TypeAlias = Sized  # a sequence of values, or an Arrow array
+_Line: TypeAlias = tuple[Kind, int, str, "str | None"]
+"""A record's kind, place, verbatim text, and canonical JSON text unless the verbatim text is it."""
 
 BATCH_CHARACTERS = 16 * 2**20
 MOST_UNREADABLE = 1_000  # maximum refused records in memory at once
 
 RETURN = ord("\r")
 SHORTEST = 13  # Arrow stores shorter strings in the view itself
+
+TOLERANCE = timedelta(days=1)  # how far an application's clock may be ahead of ours
+
+CHECKED_ROWS = 500
+"""Minimum rows of a batch to check for new fields (a small batch is checked whole), because each
+check costs a parse; so a field that only few rows of a long log have may be missed."""
+
+READERS = 2
+"""Batches to read in parallel. The writer takes in a whole row group, then compresses it: while it
+waits for rows, one reader would keep only one processor busy."""
+
+READ_TOGETHER = 256  # records to parse at a time; their results stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +60,18 @@ class Batch:
 
 @dataclass(slots=True)
 class _Records:
-    """Collects the records of a batch."""
-
     line: list[int] = field(default_factory=list[int])
     content: list[str] = field(default_factory=list[str])
     record: list[str | None] = field(default_factory=list["str | None"])
     size: int = 0
 
     def add(self, line: int, content: str, record: str | None) -> None:
-        """Add one record; a ``record`` of ``None`` means that ``content`` is canonical."""
         self.line.append(line)
         self.content.append(content)
         self.record.append(record)
         self.size += len(content) + len(record or "")
 
     def to_batch(self, kind: Kind) -> Batch:
-        """Return the records as a batch."""
         columns: dict[str, Column] = {
             "ordinal": pa.array(range(1, len(self.line) + 1)),
             "line": pa.array(self.line),
@@ -75,41 +85,29 @@ def batches_of_lines(kind: Kind, path: Path, start: LineStart = BEGINNING) -> It
     """Yield batches of a file whose lines are canonical records, from ``start`` on."""
     for block in lines.read_blocks(path, start):
         if isinstance(block, Unreadable):
-            yield from batches_of_pieces(kind, [block])
+            yield Batch(kind, {}, 0, [block])
         elif (columns := _columns(block)) is not None:
             yield Batch(kind, columns, len(columns["line"]))
         else:
-            yield from batches_of_pieces(kind, lines.split_block(block))
+            pieces = (_canonical_line(kind, piece) for piece in lines.split_block(block))
+            yield from _batches(pieces, kind)
 
 
-def batches_of_pieces(kind: Kind, pieces: Iterable[Line | Unreadable]) -> Iterator[Batch]:
-    """Yield batches of canonical records, line by line."""
-    records, unreadable = _Records(), list[Unreadable]()
-    for piece in pieces:
-        if isinstance(piece, Unreadable):
-            unreadable.append(piece)
-        else:
-            records.add(piece.number, piece.text, None)
-        if records.size >= BATCH_CHARACTERS:
-            yield records.to_batch(kind)
-            records = _Records()
-    if records.line:
-        yield records.to_batch(kind)
-    if unreadable:
-        yield Batch(kind, {}, 0, unreadable)
-
-
-def batches_of_records(
-    records: Iterable[ParsedRecord | RejectedRecord | Unreadable],
-) -> Iterator[Batch]:
+def batches_of_records(records: Iterable[SourceRecord | Unreadable]) -> Iterator[Batch]:
     """Yield batches of a source's records, interactions and feedback separately."""
+    return _batches(map(_batch_line, records), "interactions")
+
+
+def _batches(
+    batch_lines: Iterable[_Line | Unreadable], kind_of_unreadable: Kind
+) -> Iterator[Batch]:
     waiting: dict[Kind, _Records] = {"interactions": _Records(), "feedback": _Records()}
     unreadable: list[Unreadable] = []
-    for line in map(_batch_line, records):
+    for line in batch_lines:
         if isinstance(line, Unreadable):
             unreadable.append(line)
             if len(unreadable) >= MOST_UNREADABLE:
-                yield Batch("interactions", {}, 0, unreadable)
+                yield Batch(kind_of_unreadable, {}, 0, unreadable)
                 unreadable = []
             continue
         kind, place, content, record = line
@@ -121,13 +119,14 @@ def batches_of_records(
         if rest.line:
             yield rest.to_batch(kind)
     if unreadable:
-        yield Batch("interactions", {}, 0, unreadable)
+        yield Batch(kind_of_unreadable, {}, 0, unreadable)
 
 
-def _batch_line(
-    record: ParsedRecord | RejectedRecord | Unreadable,
-) -> tuple[Kind, int, str, str | None] | Unreadable:
-    """Return a record's kind, place, text and, if it differs from the text, canonical JSON."""
+def _canonical_line(kind: Kind, piece: Line | Unreadable) -> _Line | Unreadable:
+    return piece if isinstance(piece, Unreadable) else (kind, piece.number, piece.text, None)
+
+
+def _batch_line(record: SourceRecord | Unreadable) -> _Line | Unreadable:
     if isinstance(record, Unreadable):
         return record
     place, text = record.row.place, record.row.text
@@ -165,11 +164,9 @@ def _columns(block: Block) -> Mapping[str, Column] | None:
 
 
 def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Column:
-    """Return slices of the block as an Arrow string column.
-
-    A view is 16 bytes: the length, the first four bytes, the buffer's number and the offset in it
-    (Arrow columnar format, "Variable-size Binary View Layout").
-    """
+    """Return slices of the block as an Arrow string column."""
+    # A view is 16 bytes: the length, the first four bytes, the buffer's number and the offset in it
+    # (Arrow columnar format, "Variable-size Binary View Layout").
     content = block.content
     views = np.zeros((len(starts), 4), np.int32)
     views[:, 0] = lengths
@@ -177,20 +174,6 @@ def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) 
     views[:, 3] = starts
     buffers = [None, pa.py_buffer(views), pa.py_buffer(content)]
     return pa.Array.from_buffers(pa.string_view(), len(starts), buffers)
-
-
-TOLERANCE = timedelta(days=1)  # how far an application's clock may be ahead of ours
-
-CHECKED_ROWS = 500
-"""Minimum rows of a batch to check for new fields (a small batch is checked whole), because each
-check costs a parse; so a field that only few rows of a long log have may be missed."""
-
-READERS = 2
-"""Batches to read in parallel. The writer takes in a whole row group, then compresses it: while it
-waits for rows, one reader would keep only one processor busy."""
-
-READ_TOGETHER = 256
-"""Records to parse at a time: few enough that the results stay in a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +189,10 @@ class RecordOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ParsedBatch:
-    """A batch and its parsed records, new or not.
-
-    ``parsed`` has a row per record, in their order; it is ``None`` if there is no record.
-    """
+    """A batch and its parsed records, new or not."""
 
     batch: Batch
-    parsed: ArrowTable | None
+    parsed: ArrowTable | None  # a row per record, in their order; ``None`` if there is no record
     refused: Sequence[Unreadable]
     fields: frozenset[str]
 
@@ -221,13 +201,12 @@ class ParsedBatch:
 class ValidatedBatch:
     """A validated batch.
 
-    ``records`` is the number of valid ones. ``rows`` has a row per record, with ``content``,
-    ``record`` and the columns of ``raw``; the rows to store have ``is_fresh``. It is ``None`` if no
-    row has.
+    ``rows`` has a row per record, with ``content``, ``record`` and the columns of ``raw``; the rows
+    to store have ``is_fresh``. It is ``None`` if there is no row to store.
     """
 
     kind: Kind
-    records: int
+    records: int  # the number of valid ones
     rows: ArrowTable | None
     refused: Sequence[Unreadable]
     fields: frozenset[str]
@@ -261,20 +240,15 @@ class BatchValidator:
 
     def validate(self, parsed_batch: ParsedBatch) -> ValidatedBatch:
         """Find the new records of a batch: those in no earlier batch. Call it in batch order."""
-        batch, parsed, refused = parsed_batch.batch, parsed_batch.parsed, parsed_batch.refused
-        rows = None if parsed is None else self._rows(batch, parsed)
+        batch, rows, refused = parsed_batch.batch, parsed_batch.parsed, parsed_batch.refused
+        if rows is not None:
+            is_fresh = self._is_fresh(batch, rows)
+            rows = rows.append_column("is_fresh", pa.array(is_fresh)) if is_fresh.any() else None
+        if rows is not None:
+            for name in ("content", "record"):
+                rows = rows.append_column(name, pa.chunked_array([batch.columns[name]]))
         records = batch.rows - (len(refused) - len(batch.unreadable))
         return ValidatedBatch(batch.kind, records, rows, refused, parsed_batch.fields)
-
-    def _rows(self, batch: Batch, parsed: ArrowTable) -> ArrowTable | None:
-        is_fresh = self._is_fresh(batch, parsed)
-        if not is_fresh.any():
-            return None
-        rows = parsed.append_column("is_fresh", pa.array(is_fresh))
-        for name in ("content", "record"):
-            column = pa.chunked_array([batch.columns[name]])
-            rows = rows.append_column(name, column)
-        return rows
 
     def _is_fresh(self, batch: Batch, parsed: ArrowTable) -> NDArray[np.bool_]:
         """Return which records to store, and remember them."""
@@ -322,20 +296,16 @@ def _objections(con: Connection, batch: Batch, parsed: ArrowTable, latest_second
     if is_plain.all():
         return pa.nulls(len(is_plain), pa.string())
     odd = np.flatnonzero(~is_plain).tolist()
+    record, content = (pa.chunked_array([batch.columns[name]]) for name in ("record", "content"))
+    texts = [record[place].as_py() or content[place].as_py() for place in odd]
     # As plain strings: DuckDB 1.5 pushes filters down to Arrow, which can't filter string views.
     written = {
         "ordinal": pa.array([place + 1 for place in odd]),
-        "written": pa.array([_written(batch, place) for place in odd], pa.large_string()),
+        "written": pa.array(texts, pa.large_string()),
     }
     with warehouse.present(con, "found", parsed), warehouse.present(con, "odd_lines", written):
         model = "temp/refused_interactions"
         return warehouse.table(con, model, latest_seconds=latest_seconds).column("objection")
-
-
-def _written(batch: Batch, place: int) -> str:
-    """Return the canonical JSON text of a record."""
-    record, content = (pa.chunked_array([batch.columns[name]]) for name in ("record", "content"))
-    return str(record[place].as_py() or content[place].as_py())
 
 
 def _fields(shapes: Sequence[warehouse.Row]) -> frozenset[str]:
@@ -349,7 +319,6 @@ def _fields(shapes: Sequence[warehouse.Row]) -> frozenset[str]:
 
 
 def _refused(batch: Batch, parsed: ArrowTable) -> list[Unreadable]:
-    """Return the records that DuckDB objected to, with their verbatim text."""
     objections = parsed.column("objection")
     if objections.null_count == batch.rows:
         return []

@@ -18,7 +18,7 @@ from components.store import manifest, warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 
-KINDS: tuple[Kind, ...] = ("interactions", "feedback")
+IDS: dict[Kind, str] = {"interactions": "interaction_id", "feedback": "feedback_id"}
 
 
 class SnapshotGoneError(FileNotFoundError):
@@ -29,10 +29,8 @@ def archive(con: Connection, folder: Path, workload_id: str, *, days: int, now: 
     """Archive the workload's rows older than ``days``; return their number.
 
     A month's rows of a kind become ``<kind>/<workload>/<month>/<digest>.parquet`` in ``folder``,
-    which is on disk before the rows are deleted.
-
-    Raises:
-        SnapshotGoneError: A recorded snapshot's folder is missing; nothing is deleted.
+    which is on disk before the rows are deleted. Raise ``SnapshotGoneError``, and delete nothing,
+    if a recorded snapshot's folder is missing.
     """
     before = now - timedelta(days=days)
     with warehouse.transaction(con):
@@ -41,15 +39,18 @@ def archive(con: Connection, folder: Path, workload_id: str, *, days: int, now: 
             values = {"workload_id": workload_id, "before": before}
             warehouse.build(con, "temp/old_interactions", **values)
             warehouse.build(con, "temp/old_feedback", **values)
-        return sum(_archive(con, folder, kind, workload_id) for kind in KINDS)
+        return sum(_archive(con, folder, kind, workload_id) for kind in IDS)
 
 
 def _archive(con: Connection, folder: Path, kind: Kind, workload_id: str) -> int:
     moved = 0
-    for (month,) in con.execute(_MONTHS[kind]).fetchall():
+    for (month,) in con.table(f"temp.old_{kind}").unique("month").order("month").fetchall():
         path = _export(con, folder / kind / quote(workload_id, safe="") / month, kind, month)
         moved += warehouse.append(con, "raw/archived", kind=kind, month=month, place=str(path))
-    con.execute(_DROP[kind])
+    con.execute(
+        f"delete from raw.{kind} using temp.old_{kind} as old"  # noqa: S608 - names of ours
+        f" where {kind}.{IDS[kind]} = old.id and {kind}.timestamp = old.timestamp"
+    )
     return moved
 
 
@@ -74,70 +75,24 @@ def _sync(path: Path) -> None:
 
 
 def _needed(con: Connection, workload_id: str) -> list[str]:
-    rows = warehouse.rows(con, _NAMED, workload_id=workload_id)
+    """Return the ids that the current examples and the recorded snapshots name."""
+    rows = warehouse.select(con, "marts/curated_row_ids", workload_id=workload_id)
     needed = {str(row["id"]) for row in rows}
-    for row in warehouse.rows(con, _SNAPSHOTS, workload_id=workload_id):
-        for path in _tables(Path(str(row["path"]))):
-            needed |= _named_in(con, path)
+    for snapshot in warehouse.select(con, "marts/snapshot_paths", workload_id=workload_id):
+        for path in _tables(Path(str(snapshot["path"]))):
+            rows = warehouse.select(con, "marts/snapshot_row_ids", path=str(path))
+            needed.update(str(row["id"]) for row in rows)
     return sorted(needed)
 
 
 def _tables(snapshot: Path) -> list[Path]:
-    try:
-        rows = SnapshotManifest.read(snapshot).rows
-    except FileNotFoundError as error:
-        raise _gone(snapshot / manifest.NAME) from error
-    return [snapshot / f"{side}.parquet" for side in rows]
-
-
-def _gone(path: Path) -> SnapshotGoneError:
-    return SnapshotGoneError(
-        f"archiving: the snapshot's {path} is gone, so what it needs is unknown; put it back, "
-        "or take the snapshot out of raw.manifests"
-    )
-
-
-def _named_in(con: Connection, path: Path) -> set[str]:
-    if not path.exists():
-        raise _gone(path)
-    rows = warehouse.rows(con, _NAMED_IN_SNAPSHOT, path=str(path))
-    return {str(row["id"]) for row in rows}
-
-
-_MONTHS: dict[Kind, str] = {
-    "interactions": "select distinct month from temp.old_interactions order by month",
-    "feedback": "select distinct month from temp.old_feedback order by month",
-}
-_DROP: dict[Kind, str] = {
-    "interactions": """
-        delete from raw.interactions using temp.old_interactions as old
-        where interaction_id = old.id and interactions.timestamp = old.timestamp
-    """,
-    "feedback": """
-        delete from raw.feedback using temp.old_feedback as old
-        where feedback_id = old.id and feedback.timestamp = old.timestamp
-    """,
-}
-_NAMED = """
-    with named as (
-        select workload_id, interaction_ids || feedback_ids as ids from curated.examples
-        union all
-        select workload_id, interaction_ids || feedback_ids as ids from curated.preferences
-        union all
-        select workload_id, interaction_ids || feedback_ids as ids from curated.labels
-    )
-
-    select unnest(ids) as id
-    from named
-    where workload_id = $workload_id
-"""
-_SNAPSHOTS = """
-    select path
-    from raw.manifests
-    where workload_id = $workload_id and kind = 'snapshot'
-    order by path
-"""
-_NAMED_IN_SNAPSHOT = """
-    select unnest(interaction_ids || feedback_ids) as id
-    from read_parquet($path)
-"""
+    paths = [snapshot / manifest.NAME]
+    if paths[0].exists():
+        paths = [snapshot / f"{side}.parquet" for side in SnapshotManifest.read(snapshot).rows]
+    for path in paths:
+        if not path.exists():
+            raise SnapshotGoneError(
+                f"archiving: the snapshot's {path} is gone, so what it needs is unknown; put it "
+                "back, or take the snapshot out of raw.manifests"
+            )
+    return paths

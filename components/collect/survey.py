@@ -14,11 +14,9 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 MOST_SAMPLED = 2_000  # maximum interactions in a workload's sample
-
 MOST_BYTES = 2**18  # maximum bytes of a record in the sample, which is held in memory
 
-UNNAMED = "\N{REPLACEMENT CHARACTER}"
-"""Placeholder default, to detect records that name no workload."""
+UNNAMED = "\N{REPLACEMENT CHARACTER}"  # a default that shows which records name no workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +41,13 @@ class LoggedWorkload:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackJoin:
-    """Feedback of one kind about a workload.
-
-    ``joined`` events name a logged response or conversation of their client, ``of_other_clients``
-    only one that another client logged.
-    """
+    """Feedback of one kind about a workload."""
 
     workload_id: str
     kind: str
     events: int
-    joined: int
-    of_other_clients: int
+    joined: int  # those that name a logged response or conversation of their client
+    of_other_clients: int  # those that name only one that another client logged
     paths: Sequence[str]
 
 
@@ -61,12 +55,9 @@ def load(
     con: Connection, input_file: Input, path: Path, defaults: Defaults, *, now: datetime
 ) -> SurveyedFile:
     """Load a file from its local copy, with ``defaults`` only if its records name no workload."""
-    named = (
-        replace(input_file, defaults=defaults)
-        if _names_no_workload(input_file, path)
-        else input_file
-    )
-    return SurveyedFile(named, load_file.load_copy(con, named, path, now=now))
+    if _names_no_workload(input_file, path):
+        input_file = replace(input_file, defaults=defaults)
+    return SurveyedFile(input_file, load_file.load(con, input_file, path, now=now))
 
 
 def workloads(con: Connection) -> list[LoggedWorkload]:
@@ -81,19 +72,15 @@ def feedback(con: Connection) -> list[FeedbackJoin]:
 
 def sample(con: Connection, workload_id: str) -> Iterator[dict[str, Json]]:
     """Yield a random sample of a workload's interactions, as canonical records."""
-    limits = {"most": MOST_SAMPLED, "most_bytes": MOST_BYTES}
-    model = "marts/logged_sample"
-    yield from warehouse.read(con, model, _parsed, workload_id=workload_id, **limits)
-
-
-def _parsed(record: str) -> dict[str, Json]:
-    return json.loads(record)
+    values = {"workload_id": workload_id, "most": MOST_SAMPLED, "most_bytes": MOST_BYTES}
+    for row in warehouse.read(con, "marts/logged_sample", dict[str, str], **values):
+        yield json.loads(row["record"])
 
 
 def _names_no_workload(input_file: Input, path: Path) -> bool:
     form = files.detect_form(path)
     source = load_file.source_of(input_file, path, form)
-    rows = files.first_rows(path, form, files.SAMPLED_ROWS)
+    rows = files.first_rows(path, form)
     records = source.read(rows, Defaults(UNNAMED, UNNAMED))
     return any(
         isinstance(record, ParsedRecord) and record.record.get("workload_id") == UNNAMED

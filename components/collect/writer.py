@@ -5,11 +5,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain, groupby
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from components.collect import reconciliation
 from components.collect.lines import Unreadable
@@ -27,6 +27,11 @@ from components.store.warehouse import Connection, Value
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Begin: TypeAlias = Callable[[], Future[Item] | Future[Item | None] | None]
+
+WAL_BYTES = 16 * 2**20  # bytes of DuckDB's write-ahead log at which it checkpoints
+AHEAD = 3  # batches to validate ahead of the writer; each holds up to twice 32 MiB
+MOST_REFUSED = 32 * 2**20  # maximum bytes of refused records in memory before they are written
 
 
 @contextmanager
@@ -53,23 +58,15 @@ def map_in_threads(
         yield _in_order(begin, workers + 1)
 
 
-def _in_order(
-    begin: Callable[[], Future[Item] | Future[Item | None] | None], most: int
-) -> Iterator[Item]:
-    # Begin now, before the first result is requested; a generator would wait.
-    return _produce(deque(begin() for _ in range(most)), begin)
+def _in_order(begin: Begin[Item], most: int) -> Iterator[Item]:
+    futures = deque(begin() for _ in range(most))  # now, before the first result is requested
 
+    def results() -> Iterator[Item]:
+        while (future := futures.popleft()) is not None and (item := future.result()) is not None:
+            futures.append(begin())
+            yield item
 
-def _produce(
-    futures: deque[Future[Item] | Future[Item | None] | None],
-    begin: Callable[[], Future[Item] | Future[Item | None] | None],
-) -> Iterator[Item]:
-    while (future := futures.popleft()) is not None and (item := future.result()) is not None:
-        futures.append(begin())
-        yield item
-
-
-WAL_BYTES = 16 * 2**20  # bytes of DuckDB's write-ahead log at which it checkpoints
+    return results()
 
 
 @contextmanager
@@ -94,9 +91,7 @@ def append_tables(
 ) -> int:
     """Append the result of ``model``, which reads the streamed tables as ``name``; return the rows.
 
-    All tables have the first one's schema; exceptions while they are produced are raised here. The
-    row order is not kept: for that, DuckDB copies many rows again, and one thread alone compresses
-    the last row groups.
+    All tables have the first one's schema; exceptions while they are produced are raised here.
     """
     first = next(tables, None)
     if first is None:
@@ -115,7 +110,10 @@ def append_tables(
 
 @contextmanager
 def _unordered(con: Connection) -> Generator[None]:
-    """Let all connections to the file ignore insertion order."""
+    """Let all connections to the file ignore insertion order.
+
+    To keep it, DuckDB copies many rows again, and compresses the last row groups on one thread.
+    """
     # On a second connection, because a failed transaction can't reset settings.
     with warehouse.beside(con) as second:
         second.execute("set preserve_insertion_order = false")
@@ -125,12 +123,6 @@ def _unordered(con: Connection) -> Generator[None]:
             second.execute("reset preserve_insertion_order")
 
 
-AHEAD = 3  # batches to validate ahead of the writer; each holds up to twice 32 MiB
-
-MOST_REFUSED = 32 * 2**20
-"""Maximum bytes of refused records in memory before they are written to quarantine."""
-
-
 @dataclass(frozen=True, slots=True)
 class Stored:
     """How many rows of a batch were new, already known, and quarantined."""
@@ -138,11 +130,9 @@ class Stored:
     new: int
     known: int
     quarantined: int
-    merged: int = 0
-    """Known interactions to which a later record's metadata was added."""
+    merged: int = 0  # known interactions to which a later record's metadata was added
 
     def __add__(self, other: "Stored") -> "Stored":
-        """Return the sums of two batches."""
         return Stored(
             self.new + other.new,
             self.known + other.known,
@@ -199,8 +189,7 @@ def store_quarantined(con: Connection, origin: RecordOrigin, refused: Iterable[U
             "path": origin.path,
             "file_digest": origin.digest,
             "source": origin.source,
-            "workload_id": origin.defaults.workload_id,
-            "client_id": origin.defaults.client_id,
+            **asdict(origin.defaults),
             "line": number,
             "reason": "; ".join(dict.fromkeys(texts)),
             "content": content,
@@ -215,16 +204,13 @@ def _without_erased(con: Connection, records: list[warehouse.Row]) -> list[wareh
     # Loading their file again must not restore erased lines.
     sql = "select digest, key from raw.erased, raw.erasure_key where kind = 'lines'"
     erased = con.execute(sql).fetchall() if records else []
-    digests, keys = {digest for digest, _ in erased}, {key for _, key in erased}
+    if not erased:
+        return records
+    digests, key = {digest for digest, _ in erased}, str(erased[0][1]).encode()
+    contents = ((record, cast("bytes", record["content"])) for record in records)
     return [
-        record
-        for record in records
-        if not any(_digest(key, cast("bytes", record["content"])) in digests for key in keys)
+        r for r, content in contents if hashlib.sha256(key + content).hexdigest() not in digests
     ]
-
-
-def _digest(key: str, content: bytes) -> str:
-    return hashlib.sha256(key.encode() + content).hexdigest()
 
 
 def _number_statements(batches: Iterable[ValidatedBatch]) -> Iterator[tuple[int, ValidatedBatch]]:

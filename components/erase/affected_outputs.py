@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from components.schema import Json
-from components.store import manifest
+from components.store import manifest, warehouse
 from components.store.manifest import AdapterManifest, ScorecardManifest
 from components.store.warehouse import Connection
 
@@ -51,13 +51,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The outputs made from erased rows.
-
-    ``requests`` are the ids of examples that come from erased rows only.
-    """
+    """The outputs made from erased rows, and the examples that come from such rows only."""
 
     tainted: frozenset[Output]
-    requests: frozenset[str] = field(default_factory=frozenset[str])
+    requests: frozenset[str] = field(default_factory=frozenset[str])  # the examples' ids
 
 
 def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
@@ -69,12 +66,11 @@ def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
     for output, folder in _folders("snapshot", outputs):
         for path in sorted(folder.glob("*.parquet")):
             affected = _affected_requests(path, ids)
-            if affected is None:
-                continue
-            snapshots.add(output)
-            requests |= affected.all
-            only_erased |= affected.only_erased
-            if not path.name.startswith(TESTED_ON):
+            requests |= affected.keys() - {""}
+            only_erased |= {request for request, is_only in affected.items() if is_only} - {""}
+            if affected:
+                snapshots.add(output)
+            if affected and not path.name.startswith(TESTED_ON):
                 trained_on.add(output.key)
     scorecards = {
         output
@@ -107,73 +103,49 @@ def record(con: Connection, certificate_id: str, tainted: Iterable[Output]) -> N
     for output in sorted(tainted):
         con.execute(
             "insert or ignore into raw.tainted values ($kind, $workload, $key, $id)",
-            {
-                "kind": output.kind,
-                "workload": output.workload,
-                "key": output.key,
-                "id": certificate_id,
-            },
+            {**asdict(output), "id": certificate_id},
         )
 
 
 def recorded(con: Connection, certificate_id: str) -> list[Output]:
     """Return the outputs that an erasure tainted, even if their files are gone."""
-    rows = con.execute(
-        "select kind, workload_id, key from raw.tainted where certificate_id = $id order by all",
-        {"id": certificate_id},
-    ).fetchall()
-    return [Output(*row) for row in rows]
+    model = "marts/tainted_outputs"
+    return list(warehouse.read(con, model, Output, certificate_id=certificate_id))
 
 
 @dataclass(frozen=True, slots=True)
 class _MadeFrom:
-    """The keys of an adapter's snapshot, and of its warm start and teacher."""
-
     snapshot: str
-    earlier: frozenset[str]
+    earlier: frozenset[str]  # the keys of its warm start and teacher
 
 
 def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
     """Find the adapters trained on snapshots, or derived from such adapters."""
-    left = dict(_adapters(outputs))
+    adapters = dict(_adapters(outputs))
     trained: set[Output] = set()
     while True:
         keys = {output.key for output in trained}
-        more = {
+        derived = {
             output
-            for output, made_from in left.items()
+            for output, made_from in adapters.items()
             if made_from.snapshot in snapshots or made_from.earlier & keys
         }
-        if not more:
+        if derived <= trained:
             return trained
-        trained |= more
-        left = {output: made_from for output, made_from in left.items() if output not in more}
+        trained |= derived
 
 
-@dataclass(frozen=True, slots=True)
-class _AffectedRequests:
-    all: frozenset[str]
-    only_erased: frozenset[str]
-
-
-def _affected_requests(path: Path, ids: AbstractSet[str]) -> _AffectedRequests | None:
-    """Return the requests of a snapshot's file that name one of the ids; ``None`` without a row."""
+def _affected_requests(path: Path, ids: AbstractSet[str]) -> dict[str, bool]:
+    """Return the requests of a snapshot's file that name one of the ids: is it from these alone?"""
     names = [name for name in pq.read_schema(path).names if name.endswith(("_id", "_ids"))]
-    requests: set[str] = set()
-    only_erased: set[str] = set()
-    is_affected = False
+    requests: dict[str, bool] = {}
     for row in _rows(path, names) if names else ():
-        named = {id for name in names for id in _list(row[name])}
-        if named.isdisjoint(ids):
-            continue
-        is_affected = True
-        request = str(row.get("example_id") or row.get("preference_id", ""))
-        requests.add(request)
-        if set(_list(row.get("interaction_ids"))) <= ids:
-            only_erased.add(request)
-    if not is_affected:
-        return None
-    return _AffectedRequests(frozenset(requests - {""}), frozenset(only_erased - {""}))
+        named = {row_id for name in names for row_id in _list(row[name])}
+        if not named.isdisjoint(ids):
+            request = str(row.get("example_id") or row.get("preference_id", ""))
+            is_only_erased = set(_list(row.get("interaction_ids"))) <= ids
+            requests[request] = requests.get(request, False) or is_only_erased
+    return requests
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, object]]:

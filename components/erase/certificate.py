@@ -45,10 +45,8 @@ class Consequences:
     approvals: tuple[str, ...] = ()
     pages: int = 0
     scorecard_copies: int = 0
-    tags: int = 0
-    """People's texts that were blanked on versions in MLflow."""
-    runs: int = 0
-    """Flow runs that were deleted from Prefect, because they held people's texts."""
+    tags: int = 0  # people's texts that were blanked on versions in MLflow
+    runs: int = 0  # flow runs that were deleted from Prefect, because they held people's texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +93,7 @@ def write(folder: Path, certificate: Certificate) -> Path:
 
 
 def read_id(path: Path) -> str:
-    """Read the id of a certificate.
-
-    Raises:
-        ValueError: It was changed after it was written, or is not a certificate.
-    """
+    """Read the id of a certificate; raise ``ValueError`` if it was changed after it was written."""
     body: dict[str, Json] = json.loads(path.read_text())
     digest = body.pop("digest", None)
     if digest != manifest.digest(body):

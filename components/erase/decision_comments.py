@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from components.erase.subject import Subject
+from components.store import warehouse
 from components.store.warehouse import Connection
 
-APPROVER, DOCUMENT = "approver", "document"
-"""Texts that name an approver: the name itself, and the signed statement or the rules."""
+APPROVER = "approver"  # the field of the approver's name
+DOCUMENT = "document"  # the field of the signed statement or the rules, which also has the name
 
 ERASED = "(erased)"  # replaces a text of the champions' journal
 
@@ -16,7 +17,14 @@ ERASED = "(erased)"  # replaces a text of the champions' journal
 def text_matcher(subject: Subject, names: Iterable[str]) -> Callable[[str], bool]:
     """Return a predicate: whether a text holds the subject's id or one of the ``names``."""
     known = set(names)
-    return lambda text: _is_about(subject, known, text)
+    pattern = None if subject.client_id else re.compile(subject.pattern, re.ASCII)
+
+    def is_about(text: str) -> bool:
+        if not known.isdisjoint(re.findall(r"\w+", text)):
+            return True
+        return pattern is not None and pattern.search(text) is not None
+
+    return is_about
 
 
 def blank_comments(con: Connection, subject: Subject, names: Iterable[str]) -> int:
@@ -42,26 +50,27 @@ def count_comments(con: Connection, subject: Subject) -> int:
 
 
 def _about(con: Connection, subject: Subject, names: Iterable[str]) -> list[tuple[int, str]]:
-    rows = con.execute(
-        """
-        select words.sequence, words.field, words.text
-        from raw.decision_words as words
-        inner join raw.decision_chain as chain using (sequence)
-        where $workload_id::varchar is null or chain.workload_id = $workload_id
-        order by words.sequence, words.field
-        """,
-        {"workload_id": subject.workload_id},
-    ).fetchall()
+    workload_id = subject.workload_id
+    rows = list(warehouse.read(con, "marts/decision_texts", _Text, workload_id=workload_id))
     is_about = text_matcher(subject, names)
     texts = {
-        (sequence, field): None
-        for sequence, field, text in rows
-        if (field not in (APPROVER, DOCUMENT) or subject.mentions) and is_about(text)
+        (row.sequence, row.field)
+        for row in rows
+        if (row.field not in (APPROVER, DOCUMENT) or subject.mentions) and is_about(row.text)
     }
     # A signed statement has the digest of the text, against which a guess could be checked.
-    signed = {(sequence, field) for sequence, field, _ in rows if field == DOCUMENT}
-    texts |= {key: None for sequence, _ in list(texts) if (key := (sequence, DOCUMENT)) in signed}
-    return list(texts)
+    decisions = {sequence for sequence, _ in texts}
+    texts |= {
+        (r.sequence, r.field) for r in rows if r.sequence in decisions and r.field == DOCUMENT
+    }
+    return sorted(texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    sequence: int
+    field: str
+    text: str
 
 
 def blank_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> int:
@@ -79,45 +88,20 @@ def blank_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> in
                 asked_by = $asked_by and reason = $reason
                 and ($workload_id::varchar is null or workload_id = $workload_id)
             """,
-            {**asdict(reason), "workload_id": subject.workload_id},
+            {**reason, "workload_id": subject.workload_id},
         ).fetchall()
         count += changed[0][0]
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class _Reason:
-    """Who ordered a change and why, and the two texts that replace these."""
-
-    asked_by: str
-    reason: str
-    who: str
-    why: str
-
-
-def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[_Reason]:
-    rows = con.execute(
-        """
-        select distinct asked_by, reason
-        from raw.champion_journal
-        where $workload_id::varchar is null or workload_id = $workload_id
-        """,
-        {"workload_id": subject.workload_id},
-    ).fetchall()
+def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[dict[str, str]]:
+    """Return who ordered changes and why, and the texts that replace these (``who``, ``why``)."""
     is_about = text_matcher(subject, names)
-    reasons = [
-        _Reason(
-            asked_by,
-            reason,
-            ERASED if subject.mentions and is_about(asked_by) else asked_by,
-            ERASED if is_about(reason) else reason,
-        )
-        for asked_by, reason in rows
-    ]
-    return [r for r in reasons if (r.who, r.why) != (r.asked_by, r.reason)]
-
-
-def _is_about(subject: Subject, names: set[str], text: str) -> bool:
-    if not names.isdisjoint(re.findall(r"\w+", text)):
-        return True
-    return subject.client_id is None and re.search(subject.pattern, text, re.ASCII) is not None
+    reasons: list[dict[str, str]] = []
+    model, workload_id = "marts/champion_reasons", subject.workload_id
+    for row in warehouse.read(con, model, dict[str, str], workload_id=workload_id):
+        who = ERASED if subject.mentions and is_about(row["asked_by"]) else row["asked_by"]
+        why = ERASED if is_about(row["reason"]) else row["reason"]
+        if (who, why) != (row["asked_by"], row["reason"]):
+            reasons.append({**row, "who": who, "why": why})
+    return reasons

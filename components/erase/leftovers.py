@@ -3,9 +3,9 @@
 import gzip
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
@@ -16,22 +16,19 @@ import zstandard
 from components.erase import subject_rows, tables
 from components.erase.subject import Kind, SearchTerms, find_in_bytes, find_terms, held_ids
 from components.erase.tables import WarehouseTable
+from components.store import warehouse
 from components.store.warehouse import Connection
 
 WAREHOUSE = frozenset({".duckdb", ".wal"})
 """Skipped while DuckDB has them open: closing a file drops all locks of the process on it."""
 
 WITH_ID: frozenset[Kind] = frozenset({"id", "mention"})
-
 IN_WAREHOUSE = "warehouse "  # prefix of tables among the places
-
-WITHOUT_TEXT = frozenset({".safetensors"})
-"""Weights can't be searched; their adapters are listed instead."""
+WITHOUT_TEXT = frozenset({".safetensors"})  # their adapters are listed instead
 
 PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file that are searched at once
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-
 _SQLITE = b"SQLite format 3\x00"
 
 
@@ -68,13 +65,9 @@ class _Notes:
 
 
 def search(con: Connection, home: Path, terms: SearchTerms, skip: Iterable[Path] = ()) -> Searched:
-    """Search the warehouse and every file under ``home``.
+    """Search the warehouse and every file under ``home``, which holds its file.
 
-    Args:
-        con: The warehouse; its file lies under ``home``.
-        home: All that Flywheel keeps.
-        terms: The search terms.
-        skip: Folders of downloads, which are never made from rows.
+    Skip the folders of downloads (``skip``), which are never made from rows.
     """
     notes = _Notes(Counter(), Counter(), set())
     left = terms.without_texts(_held_by_others(con, terms))
@@ -87,7 +80,8 @@ def search(con: Connection, home: Path, terms: SearchTerms, skip: Iterable[Path]
         if path.suffix in WITHOUT_TEXT or any(p in path.resolve().parents for p in passed):
             notes.passed_over.add(str(path.relative_to(home).parts[0]) + f"/**{path.suffix}")
             continue
-        _search_file(path, path.relative_to(home), left, notes)
+        with suppress(FileNotFoundError):  # a receiver or a server has just deleted it
+            _search_file(path, str(path.relative_to(home)), left, notes)
     return Searched(
         dict(sorted(notes.places.items())),
         tuple(Left(where, kind, count) for (where, kind), count in sorted(notes.left.items())),
@@ -100,14 +94,9 @@ def with_bytes(searched: Searched, warehouse_file: Path, terms: SearchTerms) -> 
 
     Terms that are in the bytes and in no row are in blocks that DuckDB has freed, not overwritten.
     """
-    in_rows: set[Kind] = {
-        left.kind for left in searched.left if left.where.startswith(IN_WAREHOUSE)
-    }
-    files = [
-        path
-        for path in sorted(warehouse_file.parent.glob(warehouse_file.name + "*"))
-        if path.is_file() and path.stat().st_size
-    ]
+    in_rows = {left.kind for left in searched.left if left.where.startswith(IN_WAREHOUSE)}
+    files = sorted(warehouse_file.parent.glob(warehouse_file.name + "*"))
+    files = [path for path in files if path.is_file() and path.stat().st_size]
     freed = [path for path in files if _in_bytes(path, terms, in_rows)]
     return replace(
         searched,
@@ -116,7 +105,7 @@ def with_bytes(searched: Searched, warehouse_file: Path, terms: SearchTerms) -> 
     )
 
 
-def _in_bytes(path: Path, terms: SearchTerms, in_rows: AbstractSet[Kind]) -> bool:
+def _in_bytes(path: Path, terms: SearchTerms, in_rows: AbstractSet[str]) -> bool:
     # Pieces overlap, so that no term is cut in two.
     is_theirs = terms.subject is not None and terms.subject.is_narrowed
     with_id = not is_theirs and not in_rows & WITH_ID
@@ -134,16 +123,9 @@ def _held_by_others(con: Connection, terms: SearchTerms) -> set[str]:
     """Return the erased texts that are also in other people's rows."""
     if not terms.texts:
         return set()
-    return {digest for record in _records(con) for digest in held_ids(terms, record)}
-
-
-def _records(con: Connection) -> Iterator[object]:
     subject_rows.show_archive(con)
-    for table in ("raw.interactions", "raw.feedback", "archived_interactions", "archived_feedback"):
-        cursor = con.execute(f"select coalesce(record, payload) from {table}")  # noqa: S608 - of ours
-        while rows := cursor.fetchmany(tables.BATCH_ROWS):
-            for (record,) in rows:
-                yield record
+    records = warehouse.read(con, "marts/stored_records", dict[str, str])
+    return {digest for row in records for digest in held_ids(terms, row["record"])}
 
 
 def _search_table(
@@ -160,7 +142,8 @@ def _search_table(
 
 
 def _search_row(row: dict[str, object], place: str, terms: SearchTerms, notes: _Notes) -> None:
-    is_theirs = _is_within(row, terms)
+    within = terms.subject.within if terms.subject else {}
+    is_theirs = all(row.get(name) in (None, "", value) for name, value in within.items())
     for name, value in row.items():
         kinds = set(find_terms(terms, name, value))
         if not is_theirs:  # the same id, of another client or workload
@@ -168,24 +151,15 @@ def _search_row(row: dict[str, object], place: str, terms: SearchTerms, notes: _
         notes.add(f"{place}.{name}", kinds)
 
 
-def _is_within(row: dict[str, object], terms: SearchTerms) -> bool:
-    """Return whether a row may be the subject's, within its scope."""
-    within = terms.subject.within if terms.subject else {}
-    return all(row.get(name) in (None, "", expected) for name, expected in within.items())
-
-
-def _search_file(path: Path, name: Path, terms: SearchTerms, notes: _Notes) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_SQLITE))
-        if path.suffix == ".parquet":
-            _search_parquet(path, str(name), terms, notes)
-        elif head == _SQLITE:
-            _search_sqlite(path, str(name), terms, notes)
-        else:
-            _search_lines(path, str(name), terms, notes)
-    except FileNotFoundError:  # a receiver or a server has just deleted it
-        return
+def _search_file(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
+    with path.open("rb") as file:
+        head = file.read(len(_SQLITE))
+    if path.suffix == ".parquet":
+        _search_parquet(path, name, terms, notes)
+    elif head == _SQLITE:
+        _search_sqlite(path, name, terms, notes)
+    else:
+        _search_lines(path, name, terms, notes)
 
 
 def _search_parquet(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
@@ -199,23 +173,15 @@ def _search_parquet(path: Path, name: str, terms: SearchTerms, notes: _Notes) ->
 def _search_sqlite(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
         database.text_factory = bytes
-        for table in _sqlite_tables(database):
-            for row in _sqlite_rows(database, table):
+        sql = "select name from sqlite_master where type = 'table' order by name"
+        for (table,) in database.execute(sql).fetchall():
+            quoted = '"' + table.decode().replace('"', '""') + '"'
+            cursor = database.execute(f"select * from {quoted}")  # noqa: S608 - of its own schema
+            names = [column[0] for column in cursor.description]
+            for row in cursor:
                 notes.places[name] += 1
-                _search_row(row, f"{name}.{table}", terms, notes)
-
-
-def _sqlite_tables(database: sqlite3.Connection) -> list[str]:
-    sql = "select name from sqlite_master where type = 'table' order by name"
-    return [row[0].decode() for row in database.execute(sql).fetchall()]
-
-
-def _sqlite_rows(database: sqlite3.Connection, table: str) -> Iterator[dict[str, object]]:
-    quoted = '"' + table.replace('"', '""') + '"'
-    cursor = database.execute(f"select * from {quoted}")  # noqa: S608 - a name of its own schema
-    names = [column[0] for column in cursor.description]
-    for row in cursor:
-        yield dict(zip(names, row, strict=True))
+                named = dict(zip(names, row, strict=True))
+                _search_row(named, f"{name}.{table.decode()}", terms, notes)
 
 
 def _unpacked(path: Path) -> IO[bytes]:

@@ -4,9 +4,9 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from components.schema import Json
@@ -14,16 +14,12 @@ from components.schema import Json
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The id of a user or a conversation.
-
-    ``workload_id`` and ``client_id`` narrow it; ``mentions`` includes other people's rows whose
-    text holds the id.
-    """
+    """The id of a user or a conversation, which a workload and a client may narrow."""
 
     id: str
     workload_id: str | None = None
     client_id: str | None = None
-    mentions: bool = False
+    mentions: bool = False  # includes other people's rows whose text holds the id
 
     @property
     def is_narrowed(self) -> bool:
@@ -39,13 +35,7 @@ class Subject:
     @property
     def scope(self) -> str:
         """The narrowing as JSON text, without the id."""
-        return json.dumps(
-            {
-                "workload_id": self.workload_id,
-                "client_id": self.client_id,
-                "mentions": self.mentions,
-            }
-        )
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "id"})
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -66,8 +56,16 @@ def keyed_digest(key: str, value: str | bytes) -> str:
     return hashlib.sha256(key.encode() + content).hexdigest()
 
 
-SHORTEST = 24
-"""Characters of the shortest text that is recognised by its digest; shorter ones are common."""
+Kind: TypeAlias = Literal[
+    "id", "mention", "erased row", "erased line", "erased text", "freed bytes"
+]
+"""``id``: a record names the subject as its own. ``mention``: the id is part of another text.
+``erased row``: the id of an erased row. ``erased line`` and ``erased text``: its contents.
+``freed bytes``: any of these in a block of the warehouse that belongs to no row."""
+
+SHORTEST = 24  # characters of the shortest text that its digest identifies; shorter are common
+LONGEST_ID = 512  # characters of the longest value that may be the subject's id
+ROW_ID = 32  # hexadecimal digits of a row's id
 
 IDENTITIES = frozenset(
     {
@@ -94,6 +92,9 @@ PACKED = "body"  # the key under which a receiver keeps a binary request, as bas
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SPACE = re.compile(r"\s+")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_ROW_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_HEXADECIMAL = bytes(byte if byte in b"0123456789abcdef" else ord(" ") for byte in range(256))
+"""Maps all bytes but hexadecimal digits to blanks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +162,6 @@ def _json(text: str) -> Json:
     return value if isinstance(value, dict | list) else None
 
 
-Kind: TypeAlias = Literal[
-    "id", "mention", "erased row", "erased line", "erased text", "freed bytes"
-]
-"""``id``: a record names the subject as its own. ``mention``: the id is part of another text.
-``erased row``: the id of an erased row. ``erased line`` and ``erased text``: its contents.
-``freed bytes``: any of these in a block of the warehouse that belongs to no row."""
-
-LONGEST_ID = 512  # characters of the longest value that may be the subject's id
-
-ROW_ID = 32  # hexadecimal digits of a row's id
-
-_HEXADECIMAL = bytes(byte if byte in b"0123456789abcdef" else ord(" ") for byte in range(256))
-"""Maps all bytes but hexadecimal digits to blanks."""
-
-_ROW_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-
-
 @dataclass(frozen=True, slots=True)
 class SearchTerms:
     """Digests under ``key`` to search for, and the id itself where it is known.
@@ -199,7 +183,8 @@ class SearchTerms:
 
 def find_terms(terms: SearchTerms, name: str | None, value: object) -> Iterator[Kind]:
     """Yield the kinds of terms in the value of the column or key ``name``."""
-    if terms.lines and isinstance(value, str | bytes) and _is_line(terms, value):
+    is_text = isinstance(value, str | bytes)
+    if terms.lines and is_text and keyed_digest(terms.key, value) in terms.lines:
         yield "erased line"
     for text in split_texts(name, value):
         yield from _in_text(terms, text)
@@ -218,11 +203,8 @@ def find_in_bytes(content: bytes, terms: SearchTerms, *, with_id: bool) -> bool:
 
 def held_ids(terms: SearchTerms, value: object) -> set[str]:
     """Return the digests of the erased texts in a value."""
-    return {
-        digest
-        for text in split_texts(None, value)
-        if (digest := _text_digest(terms, text.value)) is not None
-    }
+    digests = {_text_digest(terms, text.value) for text in split_texts(None, value)}
+    return {digest for digest in digests if digest is not None}
 
 
 def _in_text(terms: SearchTerms, text: StoredText) -> Iterator[Kind]:
@@ -231,18 +213,11 @@ def _in_text(terms: SearchTerms, text: StoredText) -> Iterator[Kind]:
         yield "id" if text.key in IDENTITIES else "mention"
     elif terms.subject is not None and _is_mentioned(terms.subject, value):
         yield "mention"
-    if any(keyed_digest(terms.key, id) in terms.rows for id in _mentioned_ids(terms, value)):
+    ids = set(_ROW_ID.findall(value)) if terms.rows else ()
+    if any(keyed_digest(terms.key, row_id) in terms.rows for row_id in ids):
         yield "erased row"
     if _text_digest(terms, value) is not None:
         yield "erased text"
-
-
-def _is_line(terms: SearchTerms, value: str | bytes) -> bool:
-    return keyed_digest(terms.key, value) in terms.lines
-
-
-def _mentioned_ids(terms: SearchTerms, value: str) -> Iterable[str]:
-    return set(_ROW_ID.findall(value)) if terms.rows else ()
 
 
 def _text_digest(terms: SearchTerms, value: str) -> str | None:

@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,11 @@ from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
 IDS = {"interactions": "interaction_id", "feedback": "feedback_id"}
+BATCH = 4096
+
+
+class ArchiveGoneError(FileNotFoundError):
+    """A retention file is missing, so it is unknown whether it holds the subject."""
 
 
 def rewrite_archive(con: Connection) -> dict[str, int]:
@@ -24,46 +28,41 @@ def rewrite_archive(con: Connection) -> dict[str, int]:
 
     Runs within the open transaction; the old files stay until ``drop_unnamed``.
     """
-    gone: dict[str, int] = {}
+    gone: Counter[str] = Counter()
     for kind, column in IDS.items():
-        for path, erased in _affected(con, kind).items():
-            kept = _without(Path(path), column, erased)
-            values = {"kind": kind, "path": path, "ids": sorted(erased)}
+        for file in list(warehouse.read(con, "marts/erased_archived", _ArchiveFile, kind=kind)):
+            kept = _without(Path(file.path), column, file.ids)
             con.execute(
                 "delete from raw.archived"
                 " where kind = $kind and path = $path and list_contains($ids, id)",
-                values,
+                {"kind": kind, "path": file.path, "ids": file.ids},
             )
             con.execute(
                 "update raw.archived set path = $kept where kind = $kind and path = $path",
-                {"kind": kind, "path": path, "kept": str(kept)},
+                {"kind": kind, "path": file.path, "kept": str(kept)},
             )
-            gone[f"archive of {kind}"] = gone.get(f"archive of {kind}", 0) + len(erased)
+            gone[f"archive of {kind}"] += len(file.ids)
     return gone
 
 
-def drop_unnamed(con: Connection, folder: Path) -> list[Path]:
-    """Delete the archive files that ``raw.archived`` does not name; return them."""
+def drop_unnamed(con: Connection, folder: Path) -> None:
+    """Delete the archive files that ``raw.archived`` does not name."""
     named = {row[0] for row in con.execute("select distinct path from raw.archived").fetchall()}
-    dropped = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    dropped = [path for path in dropped if str(path) not in named]
-    for path in dropped:
-        path.unlink()
-    return dropped
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and str(path) not in named:
+            path.unlink()
 
 
-def _affected(con: Connection, kind: str) -> dict[str, set[str]]:
-    rows = warehouse.rows(con, _AFFECTED[kind])
-    affected: dict[str, set[str]] = {}
-    for row in rows:
-        affected.setdefault(str(row["path"]), set()).add(str(row["id"]))
-    return affected
+@dataclass(frozen=True, slots=True)
+class _ArchiveFile:
+    path: str
+    ids: list[str]
 
 
-def _without(path: Path, column: str, erased: AbstractSet[str]) -> Path:
+def _without(path: Path, column: str, ids: list[str]) -> Path:
     """Write the remaining rows of a file next to it, named by their digest."""
     partial = path.with_name(".erasing")
-    is_kept = ~pc.field(column).isin(sorted(erased))
+    is_kept = ~pc.field(column).isin(ids)
     source = pq.ParquetFile(path)
     with pq.ParquetWriter(partial, source.schema_arrow, compression="zstd") as writer:
         for batch in source.iter_batches():
@@ -73,44 +72,15 @@ def _without(path: Path, column: str, erased: AbstractSet[str]) -> Path:
     return kept
 
 
-_AFFECTED = {
-    "interactions": """
-        select archived.path, archived.id
-        from raw.archived as archived
-        semi join temp.erased_interactions as erased
-            on archived.id = erased.id and erased.reason is not null and erased.is_archived
-        where archived.kind = 'interactions'
-    """,
-    "feedback": """
-        select archived.path, archived.id
-        from raw.archived as archived
-        semi join temp.erased_feedback as erased
-            on archived.id = erased.id and erased.reason is not null and erased.is_archived
-        where archived.kind = 'feedback'
-    """,
-}
-
-
-BATCH = 4096
-
-
-class ArchiveGoneError(FileNotFoundError):
-    """A retention file is missing, so it is unknown whether it holds the subject."""
-
-
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """A subject's rows.
+    """A subject's rows."""
 
-    ``rows`` counts them by place and reason; ``mentions`` counts other people's rows whose text
-    holds the id; ``quarantine`` are the ids of refused lines; ``sources`` the rows' source files.
-    """
-
-    rows: dict[tuple[str, str], int]
-    mentions: dict[str, int]
-    quarantine: tuple[str, ...]
+    rows: dict[tuple[str, str], int]  # by place and reason
+    mentions: dict[str, int]  # other people's rows whose text holds the id, by place
+    quarantine: tuple[str, ...]  # the ids of refused lines
     workloads: tuple[str, ...]
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # the rows' source files
 
     @property
     def total(self) -> int:
@@ -119,11 +89,7 @@ class Matched:
 
 
 def match_rows(con: Connection, subject: Subject) -> Matched:
-    """Find the rows of a subject and list them in ``temp.erased_interactions`` and ``_feedback``.
-
-    Raises:
-        ArchiveGoneError: A retention file is missing.
-    """
+    """Find the rows of a subject; list them in ``temp.erased_interactions`` and ``_feedback``."""
     show_archive(con)
     values: dict[str, warehouse.Value] = {
         "subject": subject.id,
@@ -134,16 +100,23 @@ def match_rows(con: Connection, subject: Subject) -> Matched:
     }
     warehouse.build(con, "temp/erased_interactions", **values)
     warehouse.build(con, "temp/erased_feedback", **values)
-    counts = con.execute(_COUNTS).fetchall()
+    counts = list(warehouse.read(con, "marts/erased_counts", _PlaceCount))
+    workloads = warehouse.select(con, "marts/erased_workloads")
+    sources = warehouse.select(con, "marts/erased_sources")
     return Matched(
-        rows={(place, reason): count for place, reason, count in counts if reason is not None},
-        mentions=dict(
-            sum((Counter({place: n}) for place, reason, n in counts if reason is None), Counter())
-        ),
+        rows={(c.place, c.reason): c.row_count for c in counts if c.reason is not None},
+        mentions={c.place: c.row_count for c in counts if c.reason is None},
         quarantine=tuple(_refused(con, subject)),
-        workloads=tuple(name for (name,) in con.execute(_WORKLOADS).fetchall()),
-        sources=tuple(path for (path,) in con.execute(_SOURCES).fetchall()),
+        workloads=tuple(str(row["workload_id"]) for row in workloads),
+        sources=tuple(str(row["path"]) for row in sources),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _PlaceCount:
+    place: str
+    reason: str | None
+    row_count: int
 
 
 def show_archive(con: Connection) -> None:
@@ -168,14 +141,9 @@ def own_texts(con: Connection, key: str) -> set[str]:
     return own
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    record: str
-
-
 def _contents(con: Connection, *, is_erased: bool) -> Iterator[str]:
-    for row in warehouse.read(con, "marts/subject_records", _Record, is_erased=is_erased):
-        yield from content_texts(row.record)
+    for row in warehouse.read(con, "marts/subject_records", dict[str, str], is_erased=is_erased):
+        yield from content_texts(row["record"])
 
 
 def _refused(con: Connection, subject: Subject) -> Iterator[str]:
@@ -198,45 +166,3 @@ def _refused(con: Connection, subject: Subject) -> Iterator[str]:
         for quarantine_id, content in rows:
             if pattern.search(content) or answers.intersection(quoted.findall(content)):
                 yield quarantine_id
-
-
-_COUNTS = """
-    select
-        if(is_archived, 'archive of ', 'raw.') || 'interactions' as place,
-        reason,
-        count(*) as found
-    from temp.erased_interactions
-    group by all
-    union all
-    select
-        if(is_archived, 'archive of ', 'raw.') || 'feedback' as place,
-        reason,
-        count(*) as found
-    from temp.erased_feedback
-    group by all
-    order by place, reason
-"""
-_WORKLOADS = """
-    select workload_id
-    from temp.erased_interactions
-    where reason is not null
-    union
-    select workload_id
-    from temp.erased_feedback
-    where reason is not null
-    order by workload_id
-"""
-_SOURCES = """
-    select distinct files.path
-    from (
-        select file_digest
-        from temp.erased_interactions
-        where reason is not null
-        union
-        select file_digest
-        from temp.erased_feedback
-        where reason is not null
-    ) as found
-    inner join raw.files as files on found.file_digest = files.digest
-    order by files.path
-"""

@@ -23,11 +23,6 @@ class TableColumn:
     name: str
     type: str
 
-    @property
-    def may_hold_text(self) -> bool:
-        """Whether it may hold anything but numbers, booleans and times."""
-        return _WITHOUT_TEXT.fullmatch(self.type) is None
-
 
 @dataclass(frozen=True, slots=True)
 class WarehouseTable:
@@ -44,8 +39,8 @@ class WarehouseTable:
 
     @property
     def texts(self) -> tuple[TableColumn, ...]:
-        """The columns that may hold text, at any depth."""
-        return tuple(column for column in self.columns if column.may_hold_text)
+        """The columns that may hold anything but numbers, booleans and times, at any depth."""
+        return tuple(c for c in self.columns if not _WITHOUT_TEXT.fullmatch(c.type))
 
 
 def tables(con: Connection) -> list[WarehouseTable]:
@@ -81,7 +76,7 @@ def values(
 
 
 def delete_naming(
-    con: Connection, table: WarehouseTable, names: str, within: Mapping[str, str] | None = None
+    con: Connection, table: WarehouseTable, names: str, within: Mapping[str, str]
 ) -> int:
     """Delete the rows of a table whose texts hold one of the ``names`` as a separate word.
 
@@ -97,7 +92,7 @@ def delete_naming(
     texts = ", ".join(f"{_quoted(column.name)}::varchar" for column in table.texts)
     words = " || ".join(_words(column) for column in table.texts)
     columns = {column.name for column in table.columns}
-    scope = {name: value for name, value in (within or {}).items() if name in columns}
+    scope = {name: value for name, value in within.items() if name in columns}
     narrowed = "".join(f" and {_quoted(name)} = ${name}" for name in scope)
     sql = f"""
         delete from {_named(table)}
@@ -136,7 +131,7 @@ def _quoted(name: str) -> str:
 
 
 class WarehouseCopyError(RuntimeError):
-    """The copy of the file is incomplete; it does not replace the file."""
+    """Raised when the copy of the file is incomplete; it does not replace the file."""
 
 
 def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
@@ -144,11 +139,7 @@ def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Non
 
     DuckDB keeps the blocks of deleted rows, even after a checkpoint. All rows are copied into a new
     file, which replaces the old one in one rename; a process that waits for the old file opens the
-    new one. Leftovers of a killed rewrite are overwritten.
-
-    Raises:
-        WarehouseBusyError: The file was still held after ``wait_seconds``.
-        WarehouseCopyError: The copy is incomplete; the file is unchanged.
+    new one. Raise ``WarehouseBusyError`` if the file is still held after ``wait_seconds``.
     """
     with warehouse.connect(path, wait_seconds) as con:
         con.execute("checkpoint")
@@ -171,11 +162,8 @@ def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Non
 
 def _inventory(con: Connection, database: str) -> list[tuple[str, str, int]]:
     """List a database's tables with their row counts, its views and its constraints."""
-    tables = con.execute(
-        "select schema_name, table_name from duckdb_tables() where database_name = $name"
-        " order by all",
-        {"name": database},
-    ).fetchall()
+    sql = "select schema_name, table_name from duckdb_tables() where database_name = $name"
+    tables = con.execute(f"{sql} order by all", {"name": database}).fetchall()
     counted: list[tuple[str, str, int]] = []
     for schema, name in tables:
         sql = f'select count(*) from "{database}"."{schema}"."{name}"'

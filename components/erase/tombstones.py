@@ -42,9 +42,10 @@ def subject_digest(con: Connection, subject: Subject) -> str:
 
 def unfinished(con: Connection, subject: Subject) -> Erasure | None:
     """Return the subject's erasure that was killed before its certificate was written, if any."""
-    erasures = erasures_of(con, subject_digest(con, subject))
-    open_erasures = (e for e in erasures if e.finished_at is None and e.scope == subject.scope)
-    return next(open_erasures, None)
+    for erasure in erasures_of(con, subject_digest(con, subject)):
+        if erasure.finished_at is None and erasure.scope == subject.scope:
+            return erasure
+    return None
 
 
 def begin_erasure(con: Connection, subject: Subject, *, now: datetime) -> Erasure:
@@ -63,16 +64,17 @@ def begin_erasure(con: Connection, subject: Subject, *, now: datetime) -> Erasur
 
 def erasures_of(con: Connection, subject_digest: str) -> list[Erasure]:
     """List the erasures of a subject, the oldest first."""
-    rows = con.execute(
-        """
-        select certificate_id, subject_digest, scope, begun_at, finished_at
-        from raw.erasures
-        where subject_digest = $who
-        order by begun_at, certificate_id
-        """,
-        {"who": subject_digest},
-    ).fetchall()
-    return [Erasure(*row) for row in rows]
+    values = {"subject_digest": subject_digest, "certificate_id": None}
+    return list(warehouse.read(con, "marts/erasures", Erasure, **values))
+
+
+def erasure_named(con: Connection, certificate_id: str) -> Erasure:
+    """Return an erasure by its certificate; raise ``LookupError`` if there is none."""
+    values = {"subject_digest": None, "certificate_id": certificate_id}
+    erasures = list(warehouse.read(con, "marts/erasures", Erasure, **values))
+    if not erasures:
+        raise LookupError(f"this warehouse has no erasure with the certificate {certificate_id}")
+    return erasures[0]
 
 
 def finish_erasure(con: Connection, certificate_id: str, *, now: datetime) -> None:
@@ -97,13 +99,8 @@ def add_tombstones(
 def tombstones(con: Connection, certificate_ids: Iterable[str]) -> dict[Kind, list[str]]:
     """Return the tombstones of these erasures by kind, sorted."""
     rows = con.execute(
-        """
-        select kind, list(distinct digest order by digest)
-        from raw.erased
-        where list_contains($ids, certificate_id)
-        group by kind
-        order by kind
-        """,
+        "select kind, list(distinct digest order by digest) from raw.erased"
+        " where list_contains($ids, certificate_id) group by kind order by kind",
         {"ids": list(certificate_ids)},
     ).fetchall()
     return {kind: list(digests) for kind, digests in rows}
@@ -122,32 +119,8 @@ def add_counts(con: Connection, certificate_id: str, rows: Mapping[str, int]) ->
 def read_counts(con: Connection, certificate_id: str) -> dict[str, int]:
     """Return the numbers of rows that an erasure deleted, by place."""
     rows = con.execute(
-        """
-        select place, sum(rows)::bigint
-        from raw.erasure_counts
-        where certificate_id = $id
-        group by place
-        order by place
-        """,
+        "select place, sum(rows)::bigint from raw.erasure_counts where certificate_id = $id"
+        " group by place order by place",
         {"id": certificate_id},
     ).fetchall()
     return dict(rows)
-
-
-def erasure_named(con: Connection, certificate_id: str) -> Erasure:
-    """Return an erasure by its certificate.
-
-    Raises:
-        LookupError: This warehouse has no erasure with that id.
-    """
-    row = con.execute(
-        """
-        select certificate_id, subject_digest, scope, begun_at, finished_at
-        from raw.erasures
-        where certificate_id = $id
-        """,
-        {"id": certificate_id},
-    ).fetchone()
-    if row is None:
-        raise LookupError(f"this warehouse has no erasure with the certificate {certificate_id}")
-    return Erasure(*row)

@@ -14,11 +14,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.collect import segments
 from components.store import warehouse
 from tests.benchmarks import load, traffic
 from tests.benchmarks.load import Sent
-from tests.support import receivers
+from tests.support import logs, receivers
 from tests.support.receivers import Receiver
 
 CONNECTIONS = 64
@@ -81,7 +80,7 @@ def send_and_kill(receiver: Receiver, log: Path) -> Sent:
 def collect(home: Path) -> set[str]:
     """Collect the spool; give the response ids that are in the warehouse then."""
     with warehouse.connect(home / "warehouse.duckdb") as con:
-        segments.load_spool(con, home / "spool", now=datetime.now(UTC))
+        logs.load_spool(con, home / "spool", now=datetime.now(UTC))
         found = con.execute("select payload ->> '$.response.id' from raw.interactions").fetchall()
     return {response_id for (response_id,) in found}
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.collect import load_file
 from components.collect.source import Input
 from components.decide import record_answer
 from components.decide.approvers import OPEN
@@ -69,7 +68,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
 ) -> None:
     with warehouse.connect(home.warehouse) as con:
         path = logs.write(tmp_path / "long.jsonl", requests())
-        load_file.load(con, Input(str(path), "fivekey"), now=datetime.now(UTC))
+        logs.load_input(con, Input(str(path), "fivekey"), now=datetime.now(UTC))
     crowned("other", 2, home)
     base, file = tiny.build(tmp_path / "base"), tmp_path / "weather.yaml"
     file.write_text(yaml.safe_dump({"workload": "weather", "base": str(base)}))

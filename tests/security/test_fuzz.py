@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from components.collect import segments
 from components.collect.load_file import Loaded
 from components.receive import payloads
 from components.receive.settings import RefusedError
@@ -101,7 +100,7 @@ def revolve(folder: Path, seed: int, count: int) -> dict[str, int]:
     with receivers.running(home.home) as receiver:
         taken = accepted(receiver, seed, count)
     with warehouse.connect(home.warehouse) as con:
-        loaded = segments.load_spool(con, home.spool, now=logs.NOW)
+        loaded = logs.load_spool(con, home.spool, now=logs.NOW)
     require_nothing_lost(home, loaded, taken, seed)
     curated = snapshots.freeze_workload(workload(home), home, now=logs.NOW, ask=False)
     assert curated.snapshot is not None

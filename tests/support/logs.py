@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.collect import load_file
+from components.collect import files, load_file, segments
 from components.collect.load_file import Loaded
 from components.collect.source import Input
 from components.schema import Json
@@ -93,11 +93,22 @@ def write(path: Path, lines: Iterable[dict[str, Json]]) -> Path:
     return path
 
 
+def load_input(con: Connection, item: Input, *, now: datetime) -> Loaded:
+    """Load a file, local or remote, as ``flywheel collect`` does."""
+    with files.local_copy(item.place) as path:
+        return load_file.load(con, item, path, now=now)
+
+
+def load_spool(con: Connection, folder: Path, *, now: datetime) -> list[Loaded]:
+    """Load what a receiver took, as ``flywheel collect`` does."""
+    return [loaded for piece in segments.plan_pieces(folder, now=now) for loaded in piece(con)]
+
+
 def load(con: Connection, path: Path, *, now: datetime) -> Loaded:
     """Load a file of interactions in Flywheel's own form into ``raw.interactions``."""
-    return load_file.load(con, Input(str(path), "fivekey"), now=now)
+    return load_input(con, Input(str(path), "fivekey"), now=now)
 
 
 def load_feedback(con: Connection, path: Path, *, now: datetime) -> Loaded:
     """Load a file of feedback in Flywheel's own form into ``raw.feedback``."""
-    return load_file.load(con, Input(str(path), "feedback"), now=now)
+    return load_input(con, Input(str(path), "feedback"), now=now)

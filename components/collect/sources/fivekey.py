@@ -3,7 +3,6 @@
 import gzip
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -37,11 +36,6 @@ def complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:
     return value | missing if missing else value
 
 
-@dataclass(frozen=True, slots=True)
-class _Exported:
-    line: str
-
-
 def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None = None) -> int:
     """Write the canonical records of one workload or of all (``None``) to a JSONL file.
 
@@ -52,8 +46,8 @@ def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None =
     count = 0
     with _replaced(path) as file:
         model = f"marts/exported_{kind}"
-        for row in warehouse.read(con, model, _Exported, workload_id=workload_id):
-            file.write(row.line + "\n")
+        for row in warehouse.read(con, model, dict[str, str], workload_id=workload_id):
+            file.write(row["line"] + "\n")
             count += 1
     return count
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import load_file
 from components.collect.source import Input
 from components.home_archive import BackupError
 from components.register import journal
@@ -27,7 +26,7 @@ def home(tmp_path: Path) -> Settings:
     found = Settings(tmp_path / "home", 4200, 5000)
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
     with warehouse.connect(found.warehouse) as con:
-        load_file.load(con, Input(str(log), "fivekey"), now=NOW)
+        logs.load_input(con, Input(str(log), "fivekey"), now=NOW)
     for name in ("snapshots/s1/manifest.json", "models/base/x.safetensors", "logs/prefect.log"):
         (found.home / name).parent.mkdir(parents=True)
         (found.home / name).write_text(name)

@@ -45,7 +45,7 @@ STEPS = st.lists(
 
 def load(store: Path, path: Path, now: datetime) -> None:
     with warehouse.connect(store) as con:
-        load_file.load(con, Input(str(path)), now=now)
+        logs.load_input(con, Input(str(path)), now=now)
 
 
 def kill_while_loading(store: Path, path: Path, milliseconds: int) -> None:
@@ -104,7 +104,7 @@ def test_an_equal_line_many_megabytes_further_down_is_known(tmp_path: Path):
     between = [logs.interaction("x" * 15 * 2**20, response_id=f"long{n}") for n in range(3)]
     path = logs.write(tmp_path / "log.jsonl", [GOOD[0], *between, GOOD[0]])
     with warehouse.connect(tmp_path / "store.duckdb") as con:
-        loaded = load_file.load(con, Input(str(path)), now=logs.NOW)
+        loaded = logs.load_input(con, Input(str(path)), now=logs.NOW)
     assert (loaded.new, loaded.known) == (4, 1)
 
 

@@ -70,11 +70,11 @@ def test_every_container_gives_the_same_rows(
     con: Connection, tmp_path: Path, content: bytes, form: str
 ):
     plain = logs.write(tmp_path / "plain.jsonl", LINES)
-    assert load_file.load(con, Input(str(plain)), now=logs.NOW).new == 5
+    assert logs.load_input(con, Input(str(plain)), now=logs.NOW).new == 5
     path = tmp_path / "file"
     path.write_bytes(content)
     assert files.detect_form(path) == form
-    loaded = load_file.load(con, Input(str(path)), now=logs.NOW)
+    loaded = logs.load_input(con, Input(str(path)), now=logs.NOW)
     assert (loaded.source, loaded.new, loaded.quarantined) == ("fivekey", 0, 0)
     assert loaded.known == 5
 
@@ -95,7 +95,7 @@ def test_damaged_parts_go_to_quarantine_and_the_rest_loads(
 ):
     path = tmp_path / "file"
     path.write_bytes(content)
-    loaded = load_file.load(con, Input(str(path)), now=logs.NOW)
+    loaded = logs.load_input(con, Input(str(path)), now=logs.NOW)
     assert loaded.quarantined == 1
     assert good is None or loaded.new == good
     (row,) = warehouse.rows(con, "select reason from raw.quarantine")
@@ -120,7 +120,7 @@ def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
     found = files.matching_files("memory://bucket/*")
     assert found == files.matching_files("memory://bucket")
     assert [name.rpartition("/")[2] for name in found] == ["a.jsonl", "b.jsonl.gz"]
-    first, second = (load_file.load(con, Input(place), now=logs.NOW) for place in found)
+    first, second = (logs.load_input(con, Input(place), now=logs.NOW) for place in found)
     assert (first.new, second.new, second.known) == (5, 0, 5)
 
 
@@ -128,13 +128,13 @@ def test_a_file_that_no_source_claims_is_read_as_the_kind_of_its_list(
     con: Connection, tmp_path: Path
 ):
     path = logs.write(tmp_path / "votes.jsonl", [{"stars": 5}])
-    loaded = load_file.load(con, Input(str(path), kind="feedback"), now=logs.NOW)
+    loaded = logs.load_input(con, Input(str(path), kind="feedback"), now=logs.NOW)
     assert (loaded.source, loaded.quarantined) == ("feedback", 1)
 
 
 def test_a_dry_run_shows_the_first_records_and_stores_nothing(con: Connection, tmp_path: Path):
     path = logs.write(tmp_path / "log.jsonl", [*LINES, {"x": 1}])
-    rehearsed = load_file.dry_run(con, Input(str(path)), now=logs.NOW)
+    rehearsed = load_file.dry_run(con, Input(str(path)), path, now=logs.NOW)
     assert (rehearsed.form, rehearsed.loaded.source) == ("lines", "fivekey")
     assert (rehearsed.loaded.new, rehearsed.loaded.quarantined) == (5, 1)
     assert [json.loads(record) for record in rehearsed.samples] == LINES[:3]

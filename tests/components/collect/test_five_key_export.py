@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import load_file
 from components.collect.source import Defaults, Input, Kind, Source
 from components.collect.sources.fivekey import export
 from components.schema import Json
@@ -38,7 +37,7 @@ def copied(con: Connection, folder: Path) -> tuple[list[tuple[str, ...]], list[t
     with warehouse.connect(folder / "copy.duckdb") as copy:
         for kind in kinds:
             given = Input(str(folder / f"{kind}.jsonl"), kind=kind)
-            assert load_file.load(copy, given, now=logs.NOW).quarantined == 0
+            assert logs.load_input(copy, given, now=logs.NOW).quarantined == 0
         return stored(copy)
 
 
@@ -48,7 +47,7 @@ def test_records_of_any_source_are_the_same_after_export_and_load(source: Source
     own = (of_its_own_span(value, n) for n, value in enumerate(values))
     file = logs.write(tmp_path / "traffic.jsonl", own)
     with warehouse.connect(tmp_path / "first.duckdb") as con:
-        loaded = load_file.load(con, Input(str(file), defaults=DEFAULTS), now=logs.NOW)
+        loaded = logs.load_input(con, Input(str(file), defaults=DEFAULTS), now=logs.NOW)
         assert (loaded.source, loaded.quarantined) == (source.NAME, 0)
         interactions, feedback = stored(con)
         assert len(interactions) + len(feedback) == loaded.new > 0
@@ -61,7 +60,7 @@ def test_odd_but_good_lines_keep_their_ids(tmp_path: Path):
     lines.append(logs.interaction(timestamp=1_760_000_000.25, metadata={"ä": "\U0001f600"}))
     with warehouse.connect(tmp_path / "first.duckdb") as con:
         given = Input(str(logs.write(tmp_path / "a.jsonl.gz", lines)))
-        assert load_file.load(con, given, now=logs.NOW).new == len(lines)
+        assert logs.load_input(con, given, now=logs.NOW).new == len(lines)
         assert copied(con, tmp_path) == stored(con)
 
 
@@ -74,7 +73,7 @@ def test_one_workload_is_exported_in_time_order_and_compressed_by_file_name(
     ]
     file = tmp_path / "out" / "a.jsonl.gz"
     with warehouse.connect(tmp_path / "first.duckdb") as con:
-        load_file.load(con, Input(str(logs.write(tmp_path / "a.jsonl", lines))), now=logs.NOW)
+        logs.load_input(con, Input(str(logs.write(tmp_path / "a.jsonl", lines))), now=logs.NOW)
         assert export(con, file, "interactions", workload_id="a") == 2
         assert export(con, tmp_path / "none.jsonl", "feedback") == 0
     text = gzip.decompress(file.read_bytes()).decode()

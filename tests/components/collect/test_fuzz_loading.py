@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import load_file
 from components.collect.source import Defaults, Input, Source
 from components.collect.sources import feedback, fivekey
 from components.schema import Json
@@ -30,7 +29,7 @@ def test_every_line_of_a_damaged_file_is_loaded_or_quarantined(source: Source, t
     logs.write(path, (of_its_own_span(value, n) for n, value in enumerate(mutants)))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         given = Input(str(path), source=source.NAME, defaults=DEFAULTS)
-        loaded = load_file.load(con, given, now=logs.NOW)
+        loaded = logs.load_input(con, given, now=logs.NOW)
         places = "select line from raw.interactions union select line from raw.feedback"
         kept = con.execute(f"{places} union select line from raw.quarantine").fetchall()
         reasons = con.execute("select count(*) from raw.quarantine where reason = ''").fetchall()

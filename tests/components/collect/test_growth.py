@@ -28,7 +28,7 @@ def text(*numbers: int) -> str:
 
 
 def collect(con: Connection, path: Path, hour: int = 0) -> Loaded:
-    return load_file.load(con, Input(str(path)), now=logs.NOW + timedelta(hours=hour))
+    return logs.load_input(con, Input(str(path)), now=logs.NOW + timedelta(hours=hour))
 
 
 def counts(loaded: Loaded) -> tuple[int, int, int]:
@@ -129,7 +129,7 @@ def test_a_log_named_with_another_client_is_read_from_its_beginning(
 
     def collect_for(client: str) -> Loaded:
         given = Input(str(path), source="fivekey", defaults=Defaults("w", client))
-        return load_file.load(con, given, now=logs.NOW)
+        return logs.load_input(con, given, now=logs.NOW)
 
     assert counts(collect_for("a")) == (1, 0, 0)
     append(path, json.dumps(lines[1]) + "\n")
@@ -146,9 +146,9 @@ def test_a_trace_whose_log_records_were_appended_is_joined(con: Connection, tmp_
     path = logs.write(tmp_path / "otlp.jsonl", [span])
     given = Input(str(path), defaults=Defaults("support", "shop"))
     now = datetime.now(UTC)  # the SDK reads the clock
-    assert counts(load_file.load(con, given, now=now)) == (0, 0, 1)
+    assert counts(logs.load_input(con, given, now=now)) == (0, 0, 1)
     append(path, json.dumps(records) + "\n")
-    assert counts(load_file.load(con, given, now=now)) == (1, 0, 0)
+    assert counts(logs.load_input(con, given, now=now)) == (1, 0, 0)
 
 
 def test_a_dry_run_shows_what_is_new(con: Connection, tmp_path: Path):
@@ -156,7 +156,7 @@ def test_a_dry_run_shows_what_is_new(con: Connection, tmp_path: Path):
     path.write_text(text(1, 2))
     collect(con, path)
     append(path, text(3))
-    rehearsed = load_file.dry_run(con, Input(str(path)), now=logs.NOW)
+    rehearsed = load_file.dry_run(con, Input(str(path)), path, now=logs.NOW)
     assert counts(rehearsed.loaded) == (1, 0, 0)
     (sample,) = [json.loads(record) for record in rehearsed.samples]
     assert sample["response"]["id"] == "r3"

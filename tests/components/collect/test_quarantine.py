@@ -3,7 +3,6 @@
 import base64
 from pathlib import Path
 
-from components.collect import load_file
 from components.collect.source import Defaults, Input
 from components.schema import Json
 from components.store import warehouse
@@ -15,7 +14,7 @@ def test_every_refused_part_is_kept_with_its_own_reason(tmp_path: Path):
     line = trace(span(1, spanInputs=None), span(2, spanOutputs=None), span(3))
     path = logs.write(tmp_path / "a.jsonl", [line])
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        loaded = load_file.load(con, Input(str(path), defaults=Defaults("w", "c")), now=logs.NOW)
+        loaded = logs.load_input(con, Input(str(path), defaults=Defaults("w", "c")), now=logs.NOW)
         kept = con.execute("select line, reason, content from raw.quarantine").fetchall()
     assert (loaded.new, loaded.quarantined) == (1, 2)
     assert {number for number, _, _ in kept} == {1}
@@ -30,7 +29,7 @@ def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path)
     (tmp_path / "a.jsonl").write_text(line + "\n")
     given = Input(str(tmp_path / "a.jsonl"), source="fivekey", defaults=Defaults("w", "c"))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        loaded = load_file.load(con, given, now=logs.NOW)
+        loaded = logs.load_input(con, given, now=logs.NOW)
         kept = con.execute("select content::blob from raw.quarantine").fetchall()
     assert (loaded.new, loaded.quarantined) == (0, 1)
     assert kept == [(line.encode(),)]
@@ -40,6 +39,6 @@ def test_a_fully_unreadable_file_is_quarantined_line_by_line(tmp_path: Path):
     lines: list[dict[str, Json]] = [{"unknown": number} for number in range(2_500)]
     given = Input(str(logs.write(tmp_path / "a.jsonl", lines)), defaults=Defaults("w", "c"))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        assert load_file.load(con, given, now=logs.NOW).quarantined == 2_500
+        assert logs.load_input(con, given, now=logs.NOW).quarantined == 2_500
         ((kept,),) = con.execute("select count(distinct line) from raw.quarantine").fetchall()
     assert kept == 2_500

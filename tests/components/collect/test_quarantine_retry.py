@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import load_file, quarantine
+from components.collect import quarantine
 from components.collect.source import Defaults, Input
 from components.schema import Json
 from components.store import warehouse
@@ -46,7 +46,7 @@ def test_a_line_is_retried_with_its_original_defaults(con: Connection, tmp_path:
     given = Input(
         str(logs.write(tmp_path / "log.jsonl", [line])), "fivekey", defaults=Defaults("", "mine")
     )
-    assert load_file.load(con, given, now=EARLIER).quarantined == 1
+    assert logs.load_input(con, given, now=EARLIER).quarantined == 1
     assert quarantine.retry(con, source=None, now=logs.NOW).new == 1
     (row,) = warehouse.rows(con, "select client_id, payload from raw.interactions")
     assert row["client_id"] == "mine"

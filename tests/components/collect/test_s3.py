@@ -9,7 +9,7 @@ from fsspec.core import url_to_fs
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from components.collect import files, load_file
+from components.collect import files
 from components.collect.load_file import Loaded
 from components.collect.source import Input
 from components.store.warehouse import Connection
@@ -46,7 +46,7 @@ def put(url: str, *numbers: int) -> None:
 
 def collect(con: Connection, pattern: str) -> list[Loaded]:
     return [
-        load_file.load(con, Input(place), now=logs.NOW) for place in files.matching_files(pattern)
+        logs.load_input(con, Input(place), now=logs.NOW) for place in files.matching_files(pattern)
     ]
 
 

@@ -68,7 +68,7 @@ def in_protobuf(request: bytes) -> str:
 def test_a_record_that_names_its_client_is_stored_verbatim(con: Connection, folder: Path):
     text = json.dumps(logs.interaction(), indent=1).replace("\n", " ")
     put(folder, ("interactions", "app", text))
-    segments.load_spool(con, folder, now=logs.NOW)
+    logs.load_spool(con, folder, now=logs.NOW)
     assert stored(con) == [("app", text)]
 
 
@@ -78,7 +78,7 @@ def test_the_records_of_an_array_are_cut_out_verbatim(con: Connection, folder: P
         for n in range(3)
     ]
     put(folder, ("interactions", "app", f" [ {' , '.join(texts)} ] "))
-    (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+    (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
     assert (loaded.new, loaded.known, loaded.quarantined) == (3, 0, 0)
     assert stored(con) == [("app", text) for text in texts]
 
@@ -87,7 +87,7 @@ def test_a_record_without_a_client_is_the_token_owners(con: Connection, folder: 
     line = logs.interaction()
     del line["client_id"]
     put(folder, ("interactions", "app", json.dumps(line)))
-    segments.load_spool(con, folder, now=logs.NOW)
+    logs.load_spool(con, folder, now=logs.NOW)
     assert stored(con) == [("app", '{"client_id": "app", ' + json.dumps(line)[1:])]
 
 
@@ -95,7 +95,7 @@ def test_a_record_of_another_client_is_the_token_owners_and_keeps_the_claim(
     con: Connection, folder: Path
 ):
     put(folder, ("interactions", "app", json.dumps(logs.interaction(client_id="other"))))
-    segments.load_spool(con, folder, now=logs.NOW)
+    logs.load_spool(con, folder, now=logs.NOW)
     ((client_id, payload),) = stored(con)
     assert client_id == "app"
     assert json.loads(payload) == logs.interaction(claimed_client_id="other")
@@ -117,7 +117,7 @@ def test_no_spelling_of_client_id_changes_the_owner_of_a_record(
     line = logs.feedback()
     del line["client_id"]
     put(folder, ("feedback", "app", f"{{{keys}, {json.dumps(line)[1:]}"))
-    segments.load_spool(con, folder, now=logs.NOW)
+    logs.load_spool(con, folder, now=logs.NOW)
     assert con.execute(
         "select client_id, coalesce(record, payload) ->> '$.client_id' from raw.feedback"
     ).fetchall() == [("app", "app")]
@@ -126,7 +126,7 @@ def test_no_spelling_of_client_id_changes_the_owner_of_a_record(
 def test_a_nested_client_id_does_not_touch_the_text(con: Connection, folder: Path):
     text = json.dumps(logs.interaction(metadata={"client_id": "x", "note": "\u005f"}))
     put(folder, ("interactions", "app", text))
-    segments.load_spool(con, folder, now=logs.NOW)
+    logs.load_spool(con, folder, now=logs.NOW)
     assert stored(con) == [("app", text)]
 
 
@@ -136,7 +136,7 @@ def test_the_same_row_in_a_file_and_in_a_segment_is_one_row(
     line = logs.interaction()
     logs.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
     put(folder, ("interactions", "app", json.dumps(line)))
-    (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+    (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
     assert (loaded.new, loaded.known) == (0, 1)
 
 
@@ -148,14 +148,14 @@ def test_loading_a_segment_again_changes_nothing(con: Connection, folder: Path):
         ("interactions", "app", json.dumps(logs.interaction(workload_id=7))),
     )
     content = segment.read_bytes()
-    first = segments.load_spool(con, folder, now=logs.NOW)
+    first = logs.load_spool(con, folder, now=logs.NOW)
     assert [(loaded.source, loaded.new, loaded.quarantined) for loaded in first] == [
         ("fivekey", 1, 1),
         ("feedback", 2, 0),
     ]
     assert not segment.exists()
     segment.write_bytes(content)  # as if a load was killed after its commit
-    again = segments.load_spool(con, folder, now=logs.NOW)
+    again = logs.load_spool(con, folder, now=logs.NOW)
     assert [(loaded.source, loaded.new, loaded.skipped) for loaded in again] == [
         ("fivekey", 0, True),
         ("feedback", 0, True),
@@ -166,7 +166,7 @@ def test_loading_a_segment_again_changes_nothing(con: Connection, folder: Path):
 def test_a_bad_record_goes_to_quarantine_with_its_segment_and_reason(con: Connection, folder: Path):
     bad = json.dumps(logs.interaction(workload_id=7))
     segment = put(folder, ("interactions", "app", f"[{json.dumps(logs.interaction())}, {bad}]"))
-    segments.load_spool(con, folder, now=logs.NOW)
+    logs.load_spool(con, folder, now=logs.NOW)
     sql = "select path, line, reason, content from raw.quarantine"
     reason = "`workload_id` is UBIGINT, expected text"
     assert con.execute(sql).fetchall() == [(str(segment), 2, reason, bad.encode())]
@@ -178,7 +178,7 @@ def test_entries_damaged_on_disk_go_to_quarantine(con: Connection, folder: Path)
     cut = b'{"kind":"feedback","client_id":"app","body":[{"a":1]}\n'
     writer.commit([b"\x00\x00\n", good, cut])
     writer.seal()
-    segments.load_spool(con, folder, now=logs.NOW)
+    logs.load_spool(con, folder, now=logs.NOW)
     assert [client_id for client_id, _ in stored(con)] == ["app"]
     found = con.execute("select content, reason from raw.quarantine order by line").fetchall()
     assert found == [
@@ -200,7 +200,7 @@ def test_spans_are_loaded_as_their_owners(
         ("traces", "app", write(call())),
         ("traces", "shop", write(call(flywheel__workload_id="weather"))),
     )
-    segments.load_spool(con, folder, now=datetime.now(UTC))  # the SDK's spans are of now
+    logs.load_spool(con, folder, now=datetime.now(UTC))  # the SDK's spans are of now
     found = con.execute(
         "select client_id, workload_id, source, record -> '$.request.messages'"
         " from raw.interactions order by client_id"
@@ -227,7 +227,7 @@ def test_the_span_and_the_log_records_of_a_call_are_joined_across_segments(
     parts: dict[spool.Kind, bytes] = {"traces": span, "logs": records}
     for kind in sorted(parts, key=lambda kind: kind != first):
         put(folder, (kind, "app", write(parts[kind])))
-    (loaded,) = segments.load_spool(con, folder, now=datetime.now(UTC))
+    (loaded,) = logs.load_spool(con, folder, now=datetime.now(UTC))
     assert (loaded.new, loaded.quarantined) == (1, 0)
     ((record,),) = con.execute("select record from raw.interactions").fetchall()
     read = json.loads(record)
@@ -242,7 +242,7 @@ def test_the_span_of_one_client_is_not_joined_with_the_log_records_of_another(
 ):
     span, records = telemetry.logs_of_a_span(*MESSAGES)
     put(folder, ("traces", "app", in_json(span)), ("logs", "shop", in_json(records)))
-    app, shop = segments.load_spool(con, folder, now=datetime.now(UTC))
+    app, shop = logs.load_spool(con, folder, now=datetime.now(UTC))
     assert (app.new, app.quarantined) == (0, 1)
     assert (shop.new, shop.quarantined) == (1, 0)
     ((record,),) = con.execute("select record from raw.interactions").fetchall()
@@ -253,15 +253,15 @@ def test_loading_telemetry_again_with_more_of_it_changes_nothing(con: Connection
     first = put(folder, ("traces", "app", in_json(call())))
     content = first.read_bytes()
     now = datetime.now(UTC)
-    assert [loaded.new for loaded in segments.load_spool(con, folder, now=now)] == [1]
+    assert [loaded.new for loaded in logs.load_spool(con, folder, now=now)] == [1]
     first.write_bytes(content)  # as if a load was killed after its commit
     put(folder, ("traces", "app", in_json(call())))
-    assert [(one.new, one.known) for one in segments.load_spool(con, folder, now=now)] == [(1, 1)]
+    assert [(one.new, one.known) for one in logs.load_spool(con, folder, now=now)] == [(1, 1)]
 
 
 def test_requests_without_a_model_call_are_skipped(con: Connection, folder: Path):
     put(folder, ("traces", "app", in_json(telemetry.call(db__system="duckdb"))))
-    (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+    (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (0, 0)
     assert spool.sealed(folder) == []
 
@@ -273,10 +273,10 @@ def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
     store = tmp_path / "warehouse.duckdb"
     code = (
         "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from components.store import warehouse; from components.collect import segments\n"
+        "from components.store import warehouse; from tests.support import logs\n"
         "with warehouse.connect(Path(sys.argv[1])) as con:\n"
         "    print('begins', flush=True)\n"
-        "    segments.load_spool(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"
+        "    logs.load_spool(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"
     )
     loader = subprocess.Popen(
         [sys.executable, "-c", code, store, folder], stdout=subprocess.PIPE, text=True
@@ -291,13 +291,13 @@ def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
     assert segment.exists()
     with warehouse.connect(store) as con:
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(0,)]
-        (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+        (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
         assert loaded.new == count
     assert not segment.exists()
 
 
 def test_an_empty_spool_loads_nothing(con: Connection, folder: Path):
-    assert segments.load_spool(con, folder, now=logs.NOW) == []
+    assert logs.load_spool(con, folder, now=logs.NOW) == []
 
 
 def test_a_segment_loaded_by_another_collect_between_two_pieces_is_skipped(
@@ -309,7 +309,7 @@ def test_a_segment_loaded_by_another_collect_between_two_pieces_is_skipped(
     put(folder, ("interactions", "app", texts[1]), ("traces", "shop", in_protobuf(call())))
     pieces = segments.plan_pieces(folder, now=now)
     first = next(pieces)
-    assert sum(one.new for one in segments.load_spool(con, folder, now=now)) == 3
+    assert sum(one.new for one in logs.load_spool(con, folder, now=now)) == 3
     assert first(con) == []
     assert [piece(con) for piece in pieces] == []
     assert len(stored(con)) == 3

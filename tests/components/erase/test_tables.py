@@ -37,7 +37,7 @@ def test_rows_that_hold_a_name_are_deleted(
         table = named(con, "staging.odd name")
         assert [column.name for column in table.texts] == ["it"]
         with warehouse.present(con, "names", {"name": [ID, "ann"]}):
-            assert tables.delete_naming(con, table, "names") == int(holds)
+            assert tables.delete_naming(con, table, "names", {}) == int(holds)
         left = [row for (row,) in con.execute('select n from staging."odd name"').fetchall()]
         assert left == ([2] if holds else [1, 2])
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import load_file
 from components.collect.source import Input
 from components.monitor import signs, turn_starts
 from components.monitor.settings import Trigger
@@ -31,7 +30,7 @@ def con(tmp_path: Path) -> Generator[Connection]:
 def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:
     path = logs.write(folder / f"{kind}.jsonl", lines)
     source = "fivekey" if kind == "interactions" else "feedback"
-    load_file.load(con, Input(str(path), source), now=NOW)
+    logs.load_input(con, Input(str(path), source), now=NOW)
 
 
 def asked(number: int, question: str, **changes: Json) -> dict[str, Json]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from components.collect import load_file
 from components.collect.source import Input
 from components.costs import Prices, TokenPrice
 from components.monitor import status_page, workload_status
@@ -47,7 +46,7 @@ def answered(number: int, model: str | None, **usage: Json) -> dict[str, Json]:
 def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:
     path = logs.write(folder / f"{kind}.jsonl", lines)
     source = "fivekey" if kind == "interactions" else "feedback"
-    load_file.load(con, Input(str(path), source), now=NOW)
+    logs.load_input(con, Input(str(path), source), now=NOW)
 
 
 def test_requests_tokens_and_last_votes_are_counted_by_model_and_day(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 
-from components.collect import segments
 from components.receive.settings import Limits
 from components.store import spool, warehouse
 from tests.benchmarks import load
@@ -36,7 +35,7 @@ def send(receiver: Receiver, path: Path) -> "subprocess.Popen[str]":
 def stored_ids(home: Path) -> list[str]:
     """Collect the spool of ``home``; return the sorted response ids of all interactions."""
     with warehouse.connect(home / "warehouse.duckdb") as con:
-        segments.load_spool(con, home / "spool", now=logs.NOW)
+        logs.load_spool(con, home / "spool", now=logs.NOW)
         rows = con.execute("select payload ->> '$.response.id' from raw.interactions").fetchall()
     return sorted(response_id for (response_id,) in rows)
 

@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-from components.collect import load_file
 from components.collect.source import Input
 from components.store import warehouse
 from tests.support import logs, terminal
@@ -16,7 +15,7 @@ def test_what_was_collected_is_written_as_lines_and_counted(tmp_path: Path) -> N
     with warehouse.connect(shell.settings.warehouse) as con:
         for kind, file in (("interactions", lines), ("feedback", [logs.feedback()])):
             given = Input(str(logs.write(tmp_path / f"{kind}.jsonl", file)))
-            load_file.load(con, given, now=logs.NOW)
+            logs.load_input(con, given, now=logs.NOW)
     ended = shell.run("export", "logs", str(tmp_path / "out.jsonl"), "--workload", "weather")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"3 interactions written to {tmp_path}/out.jsonl\n"
