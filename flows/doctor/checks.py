@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,35 @@ from flows import access
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.settings import GROUP
 
+SHORTEST_PASSWORD = 16  # characters; nobody types it, and it can't be guessed
+
+WELL_KNOWN = frozenset(
+    {"admin", "pass", "password", "password1234", "prefect", "mlflow", "flywheel", "secret"}
+    | {"changeme", "postgres", "redis", "minioadmin", "test"}
+)
+
+PAIR_VARIABLES = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")  # user:password
+PASSWORD_VARIABLES = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+)
+
+REMOTE_CODE = re.compile(r"(?im)^\s*[\"']?trust_remote_code[\"']?\s*:\s*[\"']?(true|yes|on|1)\b")
+
+GIB = 2**30
+FULL, NARROW = 2 * GIB, 10 * GIB  # free bytes: too few for a turn's output, and soon too few
+
 
 def check_approvers(
     name: str, rules: Approving, troubles: Mapping[str, str]
 ) -> Iterator[CheckResult]:
-    """Look at who may decide about a workload.
+    """Check who may decide about a workload.
 
     Args:
         name: The workload's file.
-        rules: What the file says.
-        troubles: Why the codes of a person can't be checked here, by name, where they can't.
+        rules: The file's rules.
+        troubles: By person, why their codes can't be checked here.
     """
     if not rules.approvers:
         yield note(
@@ -47,51 +66,31 @@ def check_approvers(
             "change an answer",
             "each one's SSH key under `keys`, and `proof: signature` under approve",
         )
-        yield from (_without_secret(name, who, why) for who, why in troubles.items())
+        for who, why in troubles.items():
+            yield wrong(
+                name,
+                f"no code of {who} can be taken: {why}",
+                f"`flywheel approver add {who} --again` on the cpu worker's machine, or correct "
+                "the file",
+            )
         if not troubles:
             yield fine(name, f"{len(rules.approvers)} approver(s), each with a secret for codes")
 
 
-def _without_secret(name: str, who: str, why: str) -> CheckResult:
-    return wrong(
-        name,
-        f"no code of {who} can be taken: {why}",
-        f"`flywheel approver add {who} --again` on the cpu worker's machine, or correct the file",
-    )
-
-
-SHORTEST_PASSWORD = 16
-"""Characters of a password that nobody types; guessing 16 letters takes for ever."""
-
-WELL_KNOWN = frozenset(
-    {"admin", "pass", "password", "password1234", "prefect", "mlflow", "flywheel", "secret"}
-    | {"changeme", "postgres", "redis", "minioadmin", "test"}
-)
-
-PAIR_VARIABLES = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
-"""Hold ``user:password``."""
-
-PASSWORD_VARIABLES = (
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_AUTH_ADMIN_PASSWORD",
-    "MLFLOW_FLASK_SERVER_SECRET_KEY",
-)
-
-
 def check_credentials(env: Mapping[str, str]) -> list[CheckResult]:
-    """Look at each credential that the environment holds."""
-    found = [_check_pair(name, env[name]) for name in PAIR_VARIABLES if env.get(name)]
-    return found + [
+    """Check each credential in the environment."""
+    pairs = [_check_pair(name, env[name]) for name in PAIR_VARIABLES if env.get(name)]
+    return pairs + [
         _check_password(name, env[name]) for name in PASSWORD_VARIABLES if env.get(name)
     ]
 
 
 def weakness(password: str) -> str | None:
-    """Say what is wrong with a password."""
+    """Return what is wrong with a password; ``None`` if nothing is."""
     if password.lower() in WELL_KNOWN:
         return "is one that everybody knows"
     if len(password) < SHORTEST_PASSWORD:
-        return f"has {len(password)} characters, wants {SHORTEST_PASSWORD} or more"
+        return f"has {len(password)} characters, expected {SHORTEST_PASSWORD} or more"
     if len(set(password)) < SHORTEST_PASSWORD // 2:
         return "repeats a few characters"
     return None
@@ -117,77 +116,60 @@ def _new_password(name: str, prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PathPermissions:
-    """A file or folder of the home, and its permissions."""
+    """A file or folder of the home, and its permissions; a secret lets its reader in."""
 
     path: Path
     mode: int
     is_secret: bool = False
-    """Whether it lets somebody in who has read it."""
 
 
 def check_files(home: PathPermissions, inside: Iterable[PathPermissions]) -> Iterator[CheckResult]:
-    """Look at the home, and at what in it matters most."""
-    secrets = [entry for entry in inside if entry.is_secret]
-    found = [
-        *filter(None, (check_changeable(entry) for entry in (home, *inside))),
-        *filter(None, (check_readable(entry, home) for entry in secrets)),
-        *filter(None, (check_private(home),)),
-    ]
-    shared = stat.S_IMODE(home.mode) & access.SHARED == access.SHARED
-    whose = "shared with its group" if shared else "its owner's alone"
-    yield from found or [fine("home", f"{home.path}, {whose}")]
+    """Check who may read and write the home, and the most important files in it."""
+    is_shared = stat.S_IMODE(home.mode) & access.SHARED == access.SHARED
+    whose = "shared with its group" if is_shared else "its owner's alone"
+    faults = [*_file_faults(home, [*inside], is_shared=is_shared)]
+    yield from faults or [fine("home", f"{home.path}, {whose}")]
 
 
-def check_changeable(entry: PathPermissions) -> CheckResult | None:
-    """Object to what anybody may write: a workload's file says what is read and run."""
-    if entry.mode & stat.S_IWOTH and not entry.mode & stat.S_ISVTX:
-        return wrong("home", f"anybody may change {entry.path}", f"chmod o-w {entry.path}")
-    return None
-
-
-def check_readable(entry: PathPermissions, home: PathPermissions) -> CheckResult | None:
-    """Object to a secret that others may read; a home that nobody else enters hides it."""
-    shared = stat.S_IMODE(home.mode) & access.SHARED == access.SHARED
-    seen = stat.S_IROTH if shared else stat.S_IRGRP | stat.S_IROTH
-    if entry.mode & seen and home.mode & (stat.S_IXGRP | stat.S_IXOTH):
-        return wrong("home", f"others may read {entry.path}", f"chmod 600 {entry.path}")
-    return None
-
-
-def check_private(home: PathPermissions) -> CheckResult | None:
-    """Object to a home that others may enter: it holds what people wrote, and databases."""
-    mode = stat.S_IMODE(home.mode)
-    if mode & stat.S_IRWXO:
-        return wrong(
+def _file_faults(
+    home: PathPermissions, inside: Sequence[PathPermissions], *, is_shared: bool
+) -> Iterator[CheckResult]:
+    # A workload's file names what is read and run, so nobody else may write it.
+    for entry in (home, *inside):
+        if entry.mode & stat.S_IWOTH and not entry.mode & stat.S_ISVTX:
+            yield wrong("home", f"anybody may change {entry.path}", f"chmod o-w {entry.path}")
+    foreign = stat.S_IROTH if is_shared else stat.S_IRGRP | stat.S_IROTH
+    can_enter = home.mode & (stat.S_IXGRP | stat.S_IXOTH)
+    for entry in inside:
+        if entry.is_secret and entry.mode & foreign and can_enter:
+            yield wrong("home", f"others may read {entry.path}", f"chmod 600 {entry.path}")
+    if home.mode & stat.S_IRWXO:
+        yield wrong(
             "home",
             f"others on this machine may enter {home.path}, where people's requests are kept",
             "`flywheel up` closes it, or chmod o-rwx",
         )
-    if mode & stat.S_IRWXG and mode & access.SHARED != access.SHARED:
-        return wrong(
+    elif home.mode & stat.S_IRWXG and not is_shared:
+        yield wrong(
             "home",
             f"a group may enter {home.path}, though it does not share it",
             f"`flywheel up` closes it, or shares it with the group that {GROUP} names",
         )
-    return None
 
 
 @dataclass(frozen=True, slots=True)
 class BaseFolder:
-    """What lies in a base's folder."""
+    """A base's folder; loading ``pickles`` runs code, and so does code of its own (auto_map)."""
 
     path: Path
     is_there: bool
     weights: tuple[str, ...] = ()
-    """Names of its safetensors files."""
     pickles: tuple[str, ...] = ()
-    """Names of weights that run code when they are loaded."""
     brings_code: bool = False
-    """Whether its ``config.json`` names Python code of its own (``auto_map``)."""
 
 
 def check_model(model: BaseFolder) -> CheckResult:
-    """Look at a base's folder."""
+    """Check a base's folder."""
     about = f"base {model.path.name}"
     if not model.is_there:
         return wrong(
@@ -213,18 +195,17 @@ def check_model(model: BaseFolder) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """A work pool and the workers that report; ``type`` is ``None`` where there is no such pool."""
+    """A work pool and its reporting workers; ``type`` is ``None`` for a missing pool."""
 
     name: str
     type: str | None
     is_paused: bool = False
     online: int = 0
-    free: tuple[str, ...] = ()
-    """What a run may choose of how it starts: ``command`` and the like."""
+    free: tuple[str, ...] = ()  # variables of its start that a run may choose, like ``command``
 
 
 def check_pool(pool: PoolStatus) -> CheckResult:
-    """Look at a pool that our deployments name."""
+    """Check a pool of our deployments."""
     about = f"pool {pool.name}"
     if pool.type is None:
         return wrong(about, "there is none", "`flywheel up`, or `python -m flows.deploy`, makes it")
@@ -242,56 +223,47 @@ def check_pool(pool: PoolStatus) -> CheckResult:
     if not pool.online:
         return wrong(
             about,
-            "has no worker that reports: what is scheduled waits for ever",
+            "has no worker that reports: what is scheduled waits indefinitely",
             f"prefect worker start --pool {pool.name} --type {pool.type}",
         )
     return fine(about, f"{pool.online} worker(s) of type {pool.type}")
 
 
 def check_deployments(expected: list[str], deployed: list[str]) -> CheckResult:
-    """Look at whether Prefect knows all flows."""
+    """Check that Prefect knows all flows."""
     missing = sorted(set(expected) - set(deployed))
     if missing:
         return wrong("deployments", f"missing: {', '.join(missing)}", "python -m flows.deploy")
     return fine("deployments", ", ".join(sorted(expected)))
 
 
-REMOTE_CODE = re.compile(r"(?im)^\s*[\"']?trust_remote_code[\"']?\s*:\s*[\"']?(true|yes|on|1)\b")
-
-
-def check_text(name: str, text: str) -> list[CheckResult]:
-    """Look through a YAML file's text."""
-    lines = sorted({text.count("\n", 0, place) + 1 for place in _secret_lines(text)})
-    found = [
-        wrong(
+def check_text(name: str, text: str) -> Iterator[CheckResult]:
+    """Check a YAML file's text for secrets and remote code."""
+    for line in sorted({text.count("\n", 0, start) + 1 for start in _secret_starts(text)}):
+        yield wrong(
             name,
             f"line {line} holds what looks like a secret",
             "take it out and change it where it lets in; give it by environment or Prefect block",
         )
-        for line in lines
-    ]
     if match := REMOTE_CODE.search(text):
         line = text.count("\n", 0, match.start(1)) + 1
-        found.append(
-            wrong(
-                name,
-                f"line {line} asks for trust_remote_code: code from a model's folder would run",
-                "take it out; convert the model to an architecture that transformers has",
-            )
+        yield wrong(
+            name,
+            f"line {line} asks for trust_remote_code: code from a model's folder would run",
+            "take it out; convert the model to an architecture that transformers has",
         )
-    return found
 
 
-def _secret_lines(text: str) -> list[int]:
-    """Give where each secret begins."""
-    places = [
+def _secret_starts(text: str) -> list[int]:
+    starts = [
         value.start
         for pattern in secret_values.PATTERNS
         for match in pattern.expression.finditer(text)
         if (checked := pattern.check(match))
         for value in (checked if isinstance(checked, list) else [checked])
     ]
-    return places + [text.index(one) for one in secret_values.scan_secrets(text) if one in text]
+    secrets = secret_values.scan_secrets(text)
+    return starts + [text.index(secret) for secret in secrets if secret in text]
 
 
 def read_pins(text: str) -> dict[str, str]:
@@ -304,83 +276,60 @@ def read_pins(text: str) -> dict[str, str]:
 def check_versions(
     required: list[Requirement], installed: Mapping[str, str], tested: Mapping[str, str]
 ) -> list[CheckResult]:
-    """Compare what is installed with what our package wants, and with what was tested.
+    """Compare installed packages with our requirements and with the tested versions.
 
     Args:
-        required: Our own requirements, without those of extras that are not wanted.
-        installed: The version of each package that is there.
-        tested: The pins; empty where the list is not at hand.
+        required: Our own requirements, extras excluded.
+        installed: The version of each installed package.
+        tested: The pins; empty where the list is missing.
     """
-    found = [
-        *filter(
-            None, (_check_requirement(one, installed.get(_package_name(one))) for one in required)
-        )
-    ]
-    other = [
-        name
-        for name in map(_package_name, required)
-        if name in installed and tested.get(name, installed[name]) != installed[name]
-    ]
-    if other:
-        found.append(
+    results: list[CheckResult] = []
+    untested: list[str] = []
+    for requirement in required:
+        name, fix = canonicalize_name(requirement.name), f"pip install '{requirement}'"
+        version = installed.get(name)
+        if version is None:
+            results.append(wrong("versions", f"{requirement.name} is not installed", fix))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            state = f"{requirement.name} is {version}, expected {requirement.specifier}"
+            results.append(wrong("versions", state, fix))
+        if tested.get(name, version) != version:
+            untested.append(name)
+    if untested:
+        versions = [f"{name} {installed[name]} (tested {tested[name]})" for name in untested]
+        results.append(
             note(
                 "versions",
-                "not the tested ones: "
-                + ", ".join(f"{name} {installed[name]} (tested {tested[name]})" for name in other),
-                f"pip install {' '.join(f'{name}=={tested[name]}' for name in other)}",
+                f"not the tested ones: {', '.join(versions)}",
+                f"pip install {' '.join(f'{name}=={tested[name]}' for name in untested)}",
             )
         )
-    return found or [fine("versions", f"{len(required)} packages as wanted")]
-
-
-def _package_name(requirement: Requirement) -> str:
-    return canonicalize_name(requirement.name)
-
-
-def _check_requirement(requirement: Requirement, version: str | None) -> CheckResult | None:
-    if version is None:
-        return wrong(
-            "versions", f"{requirement.name} is not installed", f"pip install '{requirement}'"
-        )
-    if not requirement.specifier.contains(version, prereleases=True):
-        return wrong(
-            "versions",
-            f"{requirement.name} is {version}, wants {requirement.specifier}",
-            f"pip install '{requirement}'",
-        )
-    return None
-
-
-GIB = 2**30
-FULL, NARROW = 2 * GIB, 10 * GIB
-"""Free bytes below which a turn's checkpoints and snapshots may not fit, and soon won't."""
+    return results or [fine("versions", f"{len(required)} packages as required")]
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """What can compute here."""
+    """The devices of this machine: ``driver_gpus`` of the kernel, ``gpus`` that torch can use."""
 
     torch: str
     driver_gpus: int
-    """GPUs that the kernel's driver shows."""
     gpus: tuple[str, ...]
-    """Names of those that torch can use."""
     has_cuda_build: bool
-    four_bit_trouble: str | None
-    """Why bitsandbytes can't hold weights in 4 bits."""
+    four_bit_trouble: str | None  # why bitsandbytes can't hold weights in 4 bits
 
 
 def check_disk(home: str, free: int) -> CheckResult:
-    """Look at the space that is left."""
-    said = f"{free / GIB:.1f} GiB free under {home}"
+    """Check the free space."""
+    state = f"{free / GIB:.1f} GiB free under {home}"
     remedy = "make room: old snapshots, adapters and jobs/ of the home can be made again"
     if free < FULL:
-        return wrong("disk", said, remedy)
-    return note("disk", said, remedy) if free < NARROW else fine("disk", said)
+        return wrong("disk", state, remedy)
+    return note("disk", state, remedy) if free < NARROW else fine("disk", state)
 
 
 def check_gpus(compute: Compute) -> CheckResult:
-    """Look at whether the GPUs that are there can be used."""
+    """Check that the GPUs can be used."""
     if compute.gpus:
         return fine("gpu", f"torch {compute.torch} uses {', '.join(compute.gpus)}")
     if not compute.driver_gpus:
@@ -399,7 +348,7 @@ def check_gpus(compute: Compute) -> CheckResult:
 
 
 def check_four_bit(compute: Compute) -> CheckResult:
-    """Look at whether weights can be held in 4 bits, as QLoRA wants."""
+    """Check that weights can be held in 4 bits, as QLoRA requires."""
     if compute.four_bit_trouble is None:
         return fine("bitsandbytes", "4-bit weights work")
     return wrong(

@@ -4,17 +4,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate.engines import protocol
-from flows import deployments
-from flows import workload_file as configs
+from flows import deployments, workload_file
 from flows.deployments import Spec
 from flows.doctor import checks, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, note, wrong
-from flows.doctor.server_checks import ServerStatus
 from flows.settings import Settings
 from flows.stack import health
 from flows.workload_file import Workload
 
-RECEIVER = 4318  # the port of ``flywheel receive`` unless it is told another
+RECEIVER = 4318  # the default port of ``flywheel receive``
 
 SOURCES = "give the credentials by environment, or install what reaches the place (s3fs for s3://)"
 
@@ -27,22 +25,22 @@ REMEDIES = {
 def diagnose(
     home: Settings, env: Mapping[str, str], workloads: Iterable[Path]
 ) -> Iterator[CheckResult]:
-    """Look at everything; what can't be looked at because something else is missing is left out."""
+    """Run all checks; skip those that depend on something missing."""
     yield from check_servers(home, env)
     yield from checks.check_credentials(env)
     yield from check_home(home)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
     yield from server_checks.check_listening(probes.listening_sockets(), plain_servers(home))
     yield from check_versions()
-    computing = probes.probe_compute()
-    yield checks.check_gpus(computing)
-    yield checks.check_four_bit(computing)
+    compute = probes.probe_compute()
+    yield checks.check_gpus(compute)
+    yield checks.check_four_bit(compute)
     for path in workloads:
         yield from check_workload(home, env, path)
 
 
 def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResult]:
-    """Look at both servers, and where Prefect lets us in, at its pools and deployments."""
+    """Check both servers, and, where Prefect lets us in, its pools and deployments."""
     remedy = REMEDIES[home.elsewhere is not None]
     with health.http_client(trust_env=home.elsewhere is not None) as http:
         prefect = probes.probe_prefect(
@@ -50,40 +48,32 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
         )
         mlflow = probes.probe_mlflow(http, home, probes.mlflow_account(env))
     yield from server_checks.check_server(prefect, remedy, "PREFECT_API_AUTH_STRING")
-    named = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    yield from server_checks.check_server(mlflow, remedy, named)
-    if is_usable(prefect):
+    variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    yield from server_checks.check_server(mlflow, remedy, variables)
+    if prefect.trouble is None and prefect.takes_ours:
         specs = deployments.specs(home.workloads)
-        wanted = sorted({spec.pool for spec in specs})
-        yield from map(checks.check_pool, probes.probe_pools(wanted))
+        pools = sorted({spec.pool for spec in specs})
+        yield from map(checks.check_pool, probes.probe_pools(pools))
         yield checks.check_deployments(
             [deployment_title(spec) for spec in specs], probes.known_deployments()
         )
 
 
 def deployment_title(spec: Spec) -> str:
-    """Name a deployment as Prefect does."""
+    """Return a deployment's name in Prefect."""
     flow = spec.flow.partition(":")[2]
     return f"{flow}/{spec.name or flow}"
 
 
-def is_usable(server: ServerStatus) -> bool:
-    """Tell whether a server answers us."""
-    return server.trouble is None and bool(server.takes_ours)
-
-
 def plain_servers(home: Settings) -> dict[int, str]:
-    """Say which of this machine's ports have a server of ours without TLS.
-
-    Where the servers are elsewhere, or in containers here, the same ports are the proxy's.
-    """
-    if home.elsewhere:
+    """Return the ports of this machine with a server of ours without TLS, and its name."""
+    if home.elsewhere:  # or in containers here: the same ports are the proxy's
         return {}
     return {home.prefect_port: "Prefect", home.mlflow_port: "MLflow", RECEIVER: "the receiver"}
 
 
 def check_home(home: Settings) -> Iterator[CheckResult]:
-    """Look at who may read and change the home, and whether locks hold in it."""
+    """Check who may read and change the home, and whether locks hold in it."""
     if not home.home.exists():
         yield note("home", f"{home.home} is not there yet", "`flywheel up` makes it")
         return
@@ -93,21 +83,21 @@ def check_home(home: Settings) -> Iterator[CheckResult]:
 
 
 def check_versions() -> Iterator[CheckResult]:
-    """Look at the packages."""
+    """Check the installed packages."""
     required, tested = probes.package_requirements(), checks.read_pins(probes.tested_versions())
     yield from checks.check_versions(required, probes.installed_versions(required), tested)
 
 
 def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterator[CheckResult]:
-    """Look at a workload's file, its text, its base and who may decide about it."""
+    """Check a workload's file, its text, its base and who may decide about it."""
     if not path.is_file():
         yield wrong(path.name, f"{path} is not there", f"flywheel schedule FILE, or rm {path}")
         return
     yield from checks.check_text(path.name, path.read_text(errors="replace"))
     try:
-        workload = configs.read_workload(path)
-    except configs.WorkloadError as error:
-        remedy = f"correct it; `flywheel check {path}` tells when it is right"
+        workload = workload_file.read_workload(path)
+    except workload_file.WorkloadError as error:
+        remedy = f"correct it; `flywheel check {path}` shows when it is right"
         yield from (wrong(path.name, mistake, remedy) for mistake in error.mistakes)
         return
     rules = workload.approve
@@ -122,15 +112,15 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
         _ = [*workload.log_files(), *workload.feedback_files()]
     except (OSError, ImportError) as error:
         yield wrong(path.name, f"sources: {error}", SOURCES)
-    bases = {workload.base, *(one.base for one in workload.candidates())}
+    bases = {workload.base, *(candidate.base for candidate in workload.candidates())}
     yield from (checks.check_model(probes.probe_model(base)) for base in sorted(bases))
 
 
 def planned_schedules(workload: Workload) -> str:
-    """Say what of a workload would run, and when."""
-    logs, feedback = _number(workload.log_files), _number(workload.feedback_files)
-    tried = len(workload.candidates())
-    trained = f"the best of {tried} recipes" if tried else f"{workload.train.objective.kind}"
+    """Return what of a workload would run, and when."""
+    logs, feedback = _count(workload.log_files), _count(workload.feedback_files)
+    recipes = len(workload.candidates())
+    trained = f"the best of {recipes} recipes" if recipes else f"{workload.train.objective.kind}"
     others = len(workload.evaluate.tasks) + len(workload.evaluate.built_in)
     guards = f", {others} task(s) beside the holdout" if others else ""
     return (
@@ -141,7 +131,7 @@ def planned_schedules(workload: Workload) -> str:
     )
 
 
-def _number(files: Callable[[], Sequence[object]]) -> str:
+def _count(files: Callable[[], Sequence[object]]) -> str:
     try:
         return str(len(files()))
     except (OSError, ImportError):

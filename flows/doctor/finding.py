@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Level: TypeAlias = Literal["fine", "note", "wrong"]
-"""``wrong`` must be fixed; a ``note`` may be as it is meant to be."""
+Level: TypeAlias = Literal["fine", "note", "wrong"]  # a ``note`` may be intended
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ def as_json(result: CheckResult) -> dict[str, str]:
 
 
 def fine(about: str, state: str) -> CheckResult:
-    """Return the result for a state that is as it should be."""
+    """Return the result for a good state."""
     return CheckResult("fine", about, state)
 
 

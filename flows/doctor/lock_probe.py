@@ -1,4 +1,4 @@
-"""Check that file locks hold in the home: `python -m flows.doctor.file_locks FOLDER`."""
+"""Check that file locks hold in the home: `python -m flows.doctor.lock_probe FOLDER`."""
 
 import fcntl
 import os
@@ -15,14 +15,15 @@ from flows.doctor.finding import CheckResult, fine, wrong
 
 RIVAL_SECONDS = 60.0
 
+# How each kind of lock is taken; each in a file of its own, since NFS makes one kind of both.
 KINDS: dict[str, Callable[[IO[bytes], int], None]] = {"flock": fcntl.flock, "fcntl": fcntl.lockf}
-"""How each kind of lock is taken; a file for each, for NFS makes one kind of both."""
 
 REMEDY = (
     "keep FLYWHEEL_HOME on a file system whose locks hold: a local disk, or NFS 4 without `nolock` "
     "and `local_lock` (infra/README.md)"
 )
 
+# Mount options under which only one machine knows of a lock.
 LOCAL_ONLY = {
     "nfs": ("nolock", "local_lock=all", "local_lock=flock", "local_lock=posix"),
     "nfs4": ("nolock", "local_lock=all", "local_lock=flock", "local_lock=posix"),
@@ -30,17 +31,16 @@ LOCAL_ONLY = {
     "smb3": ("nobrl", "forcemandatorylock"),
     "lustre": ("localflock", "noflock"),
 }
-"""Mount options under which a lock is known to one machine only."""
 
+# File systems whose files other machines have, but never the locks.
 NEVER_SHARED = frozenset(
     f"fuse.{name}" for name in ("sshfs", "s3fs", "rclone", "gcsfuse", "goofys", "mount-s3")
 )
-"""File systems of which other machines have the files, but never the locks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What the home lies on."""
+    """The mount of the home."""
 
     point: str
     kind: str
@@ -48,7 +48,7 @@ class Mount:
 
 
 def check_locks(home: Path, troubles: Sequence[str], mount: Mount | None) -> Iterator[CheckResult]:
-    """Judge what was tried, and what the kernel says of the file system."""
+    """Check the troubles of ``probe_locks`` and the mount."""
     for trouble in troubles:
         yield wrong("locks", f"{trouble} in {home}", REMEDY)
     if local := local_only(mount):
@@ -59,7 +59,7 @@ def check_locks(home: Path, troubles: Sequence[str], mount: Mount | None) -> Ite
 
 
 def local_only(mount: Mount | None) -> str | None:
-    """Describe a mount whose locks no other machine heeds; ``None`` for any other."""
+    """Describe a mount whose locks other machines ignore; ``None`` for any other."""
     if mount is None:
         return None
     if mount.kind in NEVER_SHARED:
@@ -69,7 +69,7 @@ def local_only(mount: Mount | None) -> str | None:
 
 
 def probe_locks(home: Path) -> list[str]:
-    """Take a lock of each kind, and see what another process makes of it, now and afterwards."""
+    """Take a lock of each kind; try it from another process meanwhile and afterwards."""
     try:
         with TemporaryDirectory(prefix=".locks-", dir=home) as name, ExitStack() as held:
             folder = Path(name)
@@ -85,15 +85,12 @@ def probe_locks(home: Path) -> list[str]:
     never = [kind for kind in KINDS if afterwards[kind] != "taken"]
     return [
         *(f"two processes had the same {kind} lock at once" for kind in both),
-        *(
-            f"a {kind} lock that was given up is not to be had ({afterwards[kind]})"
-            for kind in never
-        ),
+        *(f"a {kind} lock that was released can't be taken ({afterwards[kind]})" for kind in never),
     ]
 
 
 def mount_of(path: Path, table: str) -> Mount | None:
-    """Find what a path lies on in the kernel's ``mountinfo``."""
+    """Find the mount of a path in the kernel's ``mountinfo``."""
     real, best = str(path.resolve()), None
     for line in table.splitlines():
         words, _, rest = line.partition(" - ")
@@ -123,16 +120,16 @@ def _probe_from_rival(folder: Path) -> dict[str, str]:
 
 
 def main(folder: Path) -> None:
-    """Try each lock from another process, and print of each what came of it."""
+    """Try each lock from another process, and print the outcome of each."""
     for kind, take in KINDS.items():
         with (folder / kind).open("ab") as file:
             try:
                 take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                said = os.strerror(error.errno or 0)
+                outcome = os.strerror(error.errno or 0)
             else:
-                said = "taken"
-        sys.stdout.write(f"{kind} {said}\n")
+                outcome = "taken"
+        sys.stdout.write(f"{kind} {outcome}\n")
 
 
 if __name__ == "__main__":

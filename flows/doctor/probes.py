@@ -24,15 +24,14 @@ from flows.doctor.server_checks import ServerStatus
 from flows.settings import Settings
 
 PACKAGE = "lora-flywheel"
-FOREIGN = {"Origin": "https://elsewhere.example"}
-"""What a browser says that a page of another origin makes it ask for."""
+FOREIGN = {"Origin": "https://elsewhere.example"}  # a browser's header for another origin's page
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")  # a link to infra/, a file in a wheel
 
 
 def probe_prefect(
     http: httpx.Client, settings: Settings, auth: tuple[str, str] | None
 ) -> ServerStatus:
-    """Ask Prefect who may ask it what."""
+    """Probe who may send Prefect requests."""
     url, api = settings.prefect_url, settings.prefect_api_url
     try:
         alive = http.get(f"{api}/health").raise_for_status()
@@ -56,13 +55,13 @@ def probe_prefect(
 def probe_mlflow(
     http: httpx.Client, settings: Settings, auth: tuple[str, str] | None
 ) -> ServerStatus:
-    """Ask MLflow who may ask it what; it has no setting for CSRF."""
+    """Probe who may send MLflow requests; it has no setting for CSRF."""
     url = settings.mlflow_url
-    asked = f"{url}/api/2.0/mlflow/registered-models/search"
+    search = f"{url}/api/2.0/mlflow/registered-models/search"
     try:
         alive = http.get(f"{url}/health").raise_for_status()
-        stranger, ours = http.get(asked).status_code, http.get(asked, auth=auth).status_code
-        page = http.get(asked, headers=FOREIGN, auth=auth)
+        stranger, ours = http.get(search).status_code, http.get(search, auth=auth).status_code
+        page = http.get(search, headers=FOREIGN, auth=auth)
     except httpx.HTTPError as error:
         return ServerStatus("MLflow", url, trouble=_cause_of(error))
     return ServerStatus(
@@ -76,24 +75,25 @@ def probe_mlflow(
 
 
 def probe_pools(names: list[str]) -> list[PoolStatus]:
-    """Ask Prefect for pools and their workers."""
-    found: list[PoolStatus] = []
-    there = {pool["name"]: pool for pool in prefect_api.pages("/work_pools/filter", {})}
+    """Read pools and their workers from Prefect."""
+    pools = {pool["name"]: pool for pool in prefect_api.pages("/work_pools/filter", {})}
+    statuses: list[PoolStatus] = []
     for name in names:
-        pool = there.get(name)
-        workers = prefect_api.pages(f"/work_pools/{name}/workers/filter", {}) if pool else ()
+        if name not in pools:
+            statuses.append(PoolStatus(name, None))
+            continue
+        pool, workers = pools[name], prefect_api.pages(f"/work_pools/{name}/workers/filter", {})
         online = sum(worker["status"] == "ONLINE" for worker in workers)
-        kind, paused = (pool["type"], pool["is_paused"]) if pool else (None, False)
-        free = _free_variables(pool["base_job_template"]) if pool else ()
-        found.append(PoolStatus(name, kind, is_paused=paused, online=online, free=free))
-    return found
+        free, paused = _free_variables(pool["base_job_template"]), pool["is_paused"]
+        statuses.append(PoolStatus(name, pool["type"], paused, online, free))
+    return statuses
 
 
 def known_deployments() -> list[str]:
-    """Ask Prefect for the deployments that it has, as ``flow/name``."""
+    """Read the deployments of Prefect, as ``flow/name``."""
     flows = {flow["id"]: flow["name"] for flow in prefect_api.pages("/flows/filter", {})}
-    found = prefect_api.pages("/deployments/filter", {})
-    return [f"{flows[one['flow_id']]}/{one['name']}" for one in found]
+    deployed = prefect_api.pages("/deployments/filter", {})
+    return [f"{flows[each['flow_id']]}/{each['name']}" for each in deployed]
 
 
 def path_permissions(path: Path, *, is_secret: bool = False) -> PathPermissions:
@@ -102,7 +102,7 @@ def path_permissions(path: Path, *, is_secret: bool = False) -> PathPermissions:
 
 
 def home_permissions(settings: Settings) -> list[PathPermissions]:
-    """Read the permissions of what matters most in a home."""
+    """Read the permissions of the most important files of a home."""
     logins = access.logins_path(settings.home)
     secret = [logins, settings.tokens, *sorted(settings.approvers.glob("*"))]
     plain = [settings.warehouse, settings.spool, settings.workloads, settings.adapters]
@@ -115,20 +115,20 @@ def home_permissions(settings: Settings) -> list[PathPermissions]:
 def approvers_without_codes(
     settings: Settings, env: Mapping[str, str], rules: Approving
 ) -> dict[str, str]:
-    """Say of each approver whose codes can't be checked here why not."""
-    found: dict[str, str] = {}
-    for one in rules.approvers if rules.proof == "code" else ():
-        place = one.secret_env or approver_keys.secret_file(settings, one.name)
+    """Return why codes can't be checked here, by the approver's name."""
+    troubles: dict[str, str] = {}
+    for person in rules.approvers if rules.proof == "code" else ():
+        place = person.secret_env or approver_keys.secret_file(settings, person.name)
         try:
-            if approver_keys.find_secret(settings, one, env) is None:
-                found[one.name] = f"{place} is not there"
+            if approver_keys.find_secret(settings, person, env) is None:
+                troubles[person.name] = f"{place} is not there"
         except approver_keys.SecretError as error:
-            found[one.name] = str(error)
-    return found
+            troubles[person.name] = str(error)
+    return troubles
 
 
 def probe_model(path: Path) -> BaseFolder:
-    """Look into a base's folder without loading anything."""
+    """Read the names in a base's folder without loading anything."""
     config = path / "config.json"
     if not config.is_file():
         return BaseFolder(path, is_there=False)
@@ -142,32 +142,32 @@ def probe_model(path: Path) -> BaseFolder:
 
 
 def probe_compute() -> Compute:
-    """See what torch and bitsandbytes can do here; loads both."""
+    """Try torch and bitsandbytes here; loads both."""
     import torch
 
     count = torch.cuda.device_count()
     return Compute(
         torch=str(torch.__version__),
         driver_gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*/information"))),
-        gpus=tuple(torch.cuda.get_device_name(one) for one in range(count)),
+        gpus=tuple(map(torch.cuda.get_device_name, range(count))),
         has_cuda_build=torch.version.cuda is not None,
         four_bit_trouble=_four_bit_trouble("cuda" if count else "cpu"),
     )
 
 
 def package_requirements() -> list[Requirement]:
-    """Read what our package requires, without extras."""
-    said = map(Requirement, metadata.requires(PACKAGE) or [])
-    return [one for one in said if one.marker is None or one.marker.evaluate({"extra": ""})]
+    """Read our package's requirements, without extras."""
+    listed = map(Requirement, metadata.requires(PACKAGE) or [])
+    return [each for each in listed if not each.marker or each.marker.evaluate({"extra": ""})]
 
 
 def installed_versions(requirements: Iterable[Requirement]) -> dict[str, str]:
-    """Read the version of each of these packages that is installed."""
-    found: dict[str, str] = {}
-    for name in (canonicalize_name(one.name) for one in requirements):
+    """Read the versions of those packages that are installed."""
+    versions: dict[str, str] = {}
+    for name in (canonicalize_name(requirement.name) for requirement in requirements):
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def tested_versions() -> str:
@@ -176,24 +176,24 @@ def tested_versions() -> str:
 
 
 def listening_sockets() -> Iterator[tuple[str, int]]:
-    """List what this machine's programs listen on, as far as we may see."""
+    """List the addresses that this machine's programs listen on, as far as we may see."""
     try:
         connections = psutil.net_connections("tcp")
     except psutil.AccessDenied:
         return
-    for one in connections:
-        if one.status == psutil.CONN_LISTEN and one.laddr:
-            yield one.laddr.ip, one.laddr.port
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr:
+            yield connection.laddr.ip, connection.laddr.port
 
 
 def free_bytes(home: Path) -> int:
-    """Give the free bytes of the disk that a home lies on, or will."""
-    there = next(path for path in (home, *home.parents) if path.exists())
-    return shutil.disk_usage(there).free
+    """Return the free bytes of a home's disk, also before the home exists."""
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def mount_table() -> str:
-    """Read the kernel's table of what is mounted where; nothing where there is none."""
+    """Read the kernel's table of mounts; empty where it has none."""
     table = Path("/proc/self/mountinfo")
     return table.read_text() if table.is_file() else ""
 
@@ -211,19 +211,18 @@ def mlflow_account(env: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _free_variables(template: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a run may choose of how it starts, by a pool's template."""
     variables = template.get("variables", {}).get("properties", {})
     return tuple(name for name in ("command", "env", "working_dir") if name in variables)
 
 
 @contextmanager
 def _not_compiling(torch: Any) -> Generator[None]:  # noqa: ANN401 - it is imported late
-    """Leave functions as they are that PyTorch's compiler would compile, or be kept from."""
+    """Replace PyTorch's compiler and its decorators by functions that change nothing."""
 
     def leave(function: Any = None, *_: object, **__: object) -> Any:  # noqa: ANN401 - as theirs
         return function or leave
 
-    if "torch._dynamo" in sys.modules:  # it took its time already
+    if "torch._dynamo" in sys.modules:  # already imported
         yield
         return
     compiling, torch.compile = torch.compile, leave
@@ -246,8 +245,8 @@ def _lets_read(answer: httpx.Response) -> bool:
 
 
 def _server_behind(answer: httpx.Response) -> float | None:
-    said = answer.headers.get("date")
-    return parsedate_to_datetime(said).timestamp() - time.time() if said else None
+    date = answer.headers.get("date")
+    return parsedate_to_datetime(date).timestamp() - time.time() if date else None
 
 
 def _cause_of(error: httpx.HTTPError) -> str:
@@ -257,17 +256,16 @@ def _cause_of(error: httpx.HTTPError) -> str:
 
 
 def _four_bit_trouble(device: str) -> str | None:
-    """Hold a few numbers in 4 bits and take them back."""
     try:
         import torch
 
-        # It compiles what is not called here, and PyTorch's compiler takes 2 s to import.
+        # It compiles functions not called here, and PyTorch's compiler takes 2 s to import.
         with _not_compiling(torch):
             from bitsandbytes import functional
 
             numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
-            held, state = functional.quantize_4bit(numbers, quant_type="nf4")
-            back = functional.dequantize_4bit(held, state)
+            quantized, state = functional.quantize_4bit(numbers, quant_type="nf4")
+            back = functional.dequantize_4bit(quantized, state)
             off = float((back - numbers).abs().max())
     except Exception as error:  # noqa: BLE001 - whatever it is, it is why 4-bit weights don't work
         return f"{type(error).__name__}: {error}"

@@ -43,7 +43,7 @@ def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
     ("pool", "wanted", "said"),
     [
         pytest.param(PoolStatus("gpu", None), "wrong", "there is none", id="missing"),
-        pytest.param(PoolStatus("gpu", "process"), "wrong", "waits for ever", id="no-worker"),
+        pytest.param(PoolStatus("gpu", "process"), "wrong", "waits indefinitely", id="no-worker"),
         pytest.param(
             PoolStatus("gpu", "process", is_paused=True, online=1),
             "wrong",
@@ -111,7 +111,7 @@ def test_others_neither_change_nor_read_what_matters(
     ],
 )
 def test_a_secret_or_foreign_code_in_a_file_is_found_by_its_line(line: str, said: str) -> None:
-    found = checks.check_text("shop.yaml", f"workload: shop\n{line}\n")
+    found = [*checks.check_text("shop.yaml", f"workload: shop\n{line}\n")]
     assert found
     assert all(level(one) == "wrong" and "line 2" in one.state for one in found)
     assert said in found[0].state
@@ -121,7 +121,7 @@ def test_an_ordinary_file_holds_no_secret() -> None:
     text = (
         "workload: support-routing\nbase: models/Qwen3-0.6B\ntrain: {r: 16}\nnote: secret santa\n"
     )
-    assert not checks.check_text("shop.yaml", text)
+    assert not [*checks.check_text("shop.yaml", text)]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
     installed = {"duckdb": "3.1", "peft": "0.22.0"}
     found = checks.check_versions(required, installed, tested)
     assert [(level(one), one.state) for one in found] == [
-        ("wrong", "duckdb is 3.1, wants <3,>=1.5.5"),
+        ("wrong", "duckdb is 3.1, expected <3,>=1.5.5"),
         ("wrong", "trl is not installed"),
         ("note", "not the tested ones: duckdb 3.1 (tested 2.0.1), peft 0.22.0 (tested 0.21.2)"),
     ]
