@@ -14,7 +14,8 @@ from components.curate.curate_workload import CurationTally
 from components.curate.held_rows import Loss, LostExample
 from components.curate.redaction import redactor
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import Snapshot, folder_name
+from components.dataset.freeze_snapshot import folder_name
+from components.dataset.snapshot_figures import Snapshot
 from components.gate import power, significance
 from components.scorecard import HOLDOUT
 from components.store import ledger, manifest, working_copy

@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from components.dataset import snapshot_figures
-from components.dataset.freeze_snapshot import Snapshot
+from components.dataset.snapshot_figures import Snapshot
 from components.decide import decision_log
 from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder, judge

@@ -38,7 +38,8 @@ def _picture(
     folder: Path, name: str, title: str, paint: Callable[[Axes, Figures], None], figures: Figures
 ) -> tuple[str, str]:
     """Draw one PNG, 1050 pixels wide, on white so that any theme can show it."""
-    bars = {"verdicts": len(figures.verdicts), "labels": min(len(figures.labels), MOST_BARS) + 1}
+    labels = min(len(figures.labels), MOST_BARS) + 1
+    bars = {"verdicts": len(figures.snapshot.counts), "labels": labels}
     height = 1.2 + 0.24 * bars[name] if name in bars else 2.8
     figure = Figure(figsize=(7, height), dpi=150, facecolor=PAPER)
     axes = figure.add_subplot(facecolor=PAPER)
@@ -58,8 +59,9 @@ def _picture(
 
 
 def _verdicts(axes: Axes, figures: Figures) -> None:
-    names = sorted(figures.verdicts, key=lambda name: (name != "kept", -figures.verdicts[name]))
-    counts = [figures.verdicts[name] for name in names]
+    verdicts = figures.snapshot.counts
+    names = sorted(verdicts, key=lambda name: (name != "kept", -verdicts[name]))
+    counts = [verdicts[name] for name in names]
     colours = [COLOURS["train"] if name == "kept" else COLOURS["validation"] for name in names]
     axes.barh(range(len(names)), counts, color=colours)
     for row, count in enumerate(counts):
@@ -68,11 +70,9 @@ def _verdicts(axes: Axes, figures: Figures) -> None:
 
 
 def _labels(axes: Axes, figures: Figures) -> None:
-    shown = figures.labels[:MOST_BARS]
-    rest = figures.labels[MOST_BARS:]
+    shown, rest = figures.labels[:MOST_BARS], figures.labels[MOST_BARS:]
     if rest:
-        sums = (sum(getattr(count, side) for count in rest) for side in SIDES)
-        shown = [*shown, SideCount(f"{len(rest):,} others", *sums)]
+        shown = [*shown, SideCount.total(f"{len(rest):,} others", rest)]
     _stack(axes.barh, shown, "left")
     _rows(axes, [_short(count.name) for count in shown], "examples")
 
@@ -156,13 +156,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 def write(
-    folder: Path,
-    figures: Figures,
-    *,
-    workload_id: str,
-    holdout_version: str,
-    config: Mapping[str, Json],
-    lineage: Mapping[str, str],
+    figures: Figures, *, workload_id: str, config: Mapping[str, Json], lineage: Mapping[str, str]
 ) -> None:
     """Write the card and its charts into a snapshot's folder.
 
@@ -170,29 +164,27 @@ def write(
     no time and no path of this machine: equal snapshots have equal cards.
 
     Args:
-        folder: The snapshot, its Parquet files written.
-        figures: Its counts.
-        workload_id: The workload.
-        holdout_version: The holdout's version.
+        figures: The snapshot's, whose Parquet files are written.
+        workload_id: The workload's id.
         config: The config that curated it.
         lineage: Hashes or versions of base template, tokenizer and prompt format, by name.
     """
-    examples = sum(figures.sides.values())
+    snapshot = figures.snapshot
     first, last = figures.days
-    verdicts = sorted(figures.verdicts.items(), key=lambda row: (row[0] != "kept", -row[1], row[0]))
+    examples = sum(snapshot.sides.values())
+    counts = snapshot.counts.items()
     text = templates.render(
         "dataset/card.md.j2",
         workload=workload_id,
-        snapshot=folder.name,
+        snapshot=snapshot,
         size=next((name for most, name in SIZES if examples < most), "n>1M"),
         splits=SPLITS,
         figures=figures,
         examples=examples,
-        interactions=sum(figures.verdicts.values()),
+        interactions=sum(snapshot.counts.values()),
         logged=f"on {first}" if first == last else f"from {first} to {last}",
-        verdicts=verdicts,
+        verdicts=sorted(counts, key=lambda row: (row[0] != "kept", -row[1], row[0])),
         spread_table=_spread_table,
-        holdout_version=holdout_version,
         config=config,
         clients=ClientShares.model_validate(config.get("clients", {})),
         always=ALWAYS,
@@ -202,11 +194,11 @@ def write(
             for part, counts in (("prompt", lengths.prompts), ("answer", lengths.answers))
             if counts
         ],
-        pictures=draw(figures, folder),
+        pictures=draw(figures, snapshot.path),
         lineage=lineage,
         curated_with=json.dumps(config, indent=2, sort_keys=True),
     )
-    (folder / NAME).write_text(text, encoding="utf-8")
+    (snapshot.path / NAME).write_text(text, encoding="utf-8")
 
 
 def _spread_table(title: str, counts: Sequence[SideCount]) -> str:
@@ -217,8 +209,8 @@ def _spread_table(title: str, counts: Sequence[SideCount]) -> str:
         for count in shown
     ]
     if rest:
-        sums = (f"{sum(getattr(count, side) for count in rest):,}" for side in sides)
-        rows.append([f"{len(rest):,} others", *sums])
+        others = SideCount.total(f"{len(rest):,} others", rest)
+        rows.append([others.name, *(f"{getattr(others, side):,}" for side in sides)])
     return templates.table([title.lower().removesuffix("s"), *sides], rows)
 
 

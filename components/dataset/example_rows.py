@@ -3,7 +3,7 @@
 import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -87,10 +87,7 @@ class Lengths:
 
 
 def write(
-    path: Path,
-    examples: Iterable[Example],
-    counter: Counter | None,
-    staying: Staying | None = None,
+    path: Path, examples: Iterable[Example], counter: Counter | None, staying: Staying | None = None
 ) -> Lengths:
     """Write the examples in their order, batch by batch, and return their lengths."""
     lengths, remaining = Lengths(), iter(examples)
@@ -116,27 +113,16 @@ def _count(rows: Sequence[dict[str, object]], counter: Counter, lengths: Lengths
 
 
 def render(example: Example, staying: Staying | None = None) -> dict[str, object]:
-    """Return an example's row in ``SCHEMA``; its texts are rendered as a model reads them."""
+    """Return an example's values for ``SCHEMA``; its texts are rendered as a model reads them."""
     answer = Answer.from_json(example.answer)
     messages: list[dict[str, Json]] = json.loads(example.messages)
     text = prompt.render_answer(answer)
     return {
-        "example_id": example.example_id,
+        **asdict(example),
         "prompt": prompt.render_prompt_with_tools(messages, example.tools),
         "completion": [{"role": "assistant", "content": text}],
-        "messages": example.messages,
-        "tools": example.tools,
         "answer": answer.to_json(),
-        "acceptable": example.acceptable,
-        "logged_answer": example.logged_answer,
-        "weight": example.weight,
         "group": example.group_id,
         "cluster": example.cluster_id,
-        "label": example.label,
-        "client_id": example.client_id,
-        "language": example.language,
-        "logged_at": example.logged_at,
-        "interaction_ids": example.interaction_ids,
-        "feedback_ids": example.feedback_ids,
         "secrets": staying(text) if staying else [],
     }

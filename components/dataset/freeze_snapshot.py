@@ -9,7 +9,7 @@ from components.chat import chat_templates, prompt, token_counts
 from components.chat.token_counts import Counter
 from components.dataset import dataset_card, example_rows, preference_files, snapshot_figures
 from components.dataset.example_rows import Example, Lengths, Staying
-from components.dataset.snapshot_figures import SIDES
+from components.dataset.snapshot_figures import SIDES, Snapshot
 from components.schema import Config, Json
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection
@@ -18,13 +18,8 @@ from components.store.warehouse import Connection
 def assign_holdout_version(con: Connection, workload_id: str, digest: str, *, now: datetime) -> str:
     """Return the holdout's version, ``v<number>-<digest>``, and record it if it is new.
 
-    Idempotent: a holdout that returns to an earlier state gets that state's number.
-
-    Args:
-        con: The warehouse, after ``curate``.
-        workload_id: The workload.
-        digest: The digest of the held-out requests and their references.
-        now: When it is frozen (UTC).
+    Idempotent: a holdout that returns to an earlier state gets that state's number. ``digest`` is
+    that of the held-out requests and their references.
     """
     named = {"workload_id": workload_id, "digest": digest}
     if not warehouse.rows(con, _KNOWN, **named):
@@ -43,36 +38,6 @@ _KNOWN = """
 
 class EmptySideError(ValueError):
     """There are no examples to train on, or none to test on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A frozen dataset: its folder, its sizes, and the verdicts on all interactions.
-
-    ``counts`` are the workload's interactions by verdict, including ``kept``; scores are comparable
-    only within one ``holdout_version`` (``v<number>-<digest>``). ``clusters`` counts, by side, the
-    clusters of rows that are not independent of each other; the largest has ``largest_cluster``
-    rows on all sides together.
-    """
-
-    path: Path
-    key: str
-    holdout_version: str
-    train_rows: int
-    validation_rows: int
-    holdout_rows: int
-    counts: dict[str, int]
-    clusters: dict[str, int]
-    largest_cluster: int
-
-    @property
-    def sides(self) -> dict[str, int]:
-        """The number of rows of each side."""
-        return {
-            "train": self.train_rows,
-            "validation": self.validation_rows,
-            "holdout": self.holdout_rows,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +72,7 @@ def freeze(
     Args:
         con: The warehouse, after ``curate``.
         folder_root: The folder of all snapshots.
-        workload_id: The workload.
+        workload_id: The workload's id.
         rules: The config that curated it, for the manifest and the key.
         now: When it is frozen (UTC).
         base: The base whose tokenizer counts the rows' tokens; without it, or if it has no
@@ -124,11 +89,8 @@ def freeze(
     config = rules.model_dump(mode="json")
     preferences = preference_files.digests(con, workload_id)
     counter = token_counts.counter(con, base)
-    names = [
-        *example_rows.SCHEMA.names,
-        *preference_files.HELD_OUT.names,
-        *preference_files.LABELS.names,
-    ]
+    schemas = (example_rows.SCHEMA, preference_files.HELD_OUT, preference_files.LABELS)
+    names = [name for schema in schemas for name in schema.names]
     digests = [totals.rows_digest, preferences.pairs_digest, preferences.labels_digest]
     tokenizer = counter and counter.tokenizer
     template = chat_templates.template_hash(base) if base else None
@@ -175,9 +137,17 @@ def _write(
 ) -> dict[str, object]:
     """Write rows, preferences and the card; return the manifest's body."""
     snapshot.path.mkdir(parents=True, exist_ok=True)
-    lengths = _write_rows(con, snapshot.path, workload_id, counter, staying)
+    lengths: dict[str, Lengths] = {}
+    for side in SIDES:
+        with warehouse.beside(con) as reading:
+            values = {"workload_id": workload_id, "side": side}
+            examples = warehouse.read(reading, "marts/snapshot", Example, **values)
+            path = snapshot.path / f"{side}.parquet"
+            lengths[side] = example_rows.write(path, examples, counter, staying)
     preference_files.write(con, snapshot.path, workload_id)
-    _write_card(con, snapshot, workload_id, preferences, lengths, config, lineage)
+    figures = snapshot_figures.read_figures(con, workload_id, snapshot, preferences, lengths)
+    known = {name: value for name, value in lineage.items() if value is not None}
+    dataset_card.write(figures, workload_id=workload_id, config=config, lineage=known)
     return {
         "workload": workload_id,
         "rows": {
@@ -203,53 +173,6 @@ def folder_name(workload_id: str) -> str:
     """Return a workload's folder name, escaped: no slash, no leading dot."""
     name = quote(workload_id, safe="")
     return "%2E" + name[1:] if name.startswith(".") else name
-
-
-def _write_rows(
-    con: Connection,
-    folder: Path,
-    workload_id: str,
-    counter: Counter | None,
-    staying: Staying | None,
-) -> dict[str, Lengths]:
-    lengths: dict[str, Lengths] = {}
-    for side in SIDES:
-        with warehouse.beside(con) as reading:
-            values = {"workload_id": workload_id, "side": side}
-            examples = warehouse.read(reading, "marts/snapshot", Example, **values)
-            lengths[side] = example_rows.write(
-                folder / f"{side}.parquet", examples, counter, staying
-            )
-    return lengths
-
-
-def _write_card(
-    con: Connection,
-    snapshot: Snapshot,
-    workload_id: str,
-    preferences: preference_files.Digests,
-    lengths: dict[str, Lengths],
-    config: dict[str, Json],
-    lineage: dict[str, str | None],
-) -> None:
-    counted = snapshot_figures.read_figures(
-        con,
-        workload_id,
-        verdicts=snapshot.counts,
-        sides=snapshot.sides,
-        dependent=snapshot.clusters,
-        largest_cluster=snapshot.largest_cluster,
-        preferences=preferences,
-        lengths=lengths,
-    )
-    dataset_card.write(
-        snapshot.path,
-        counted,
-        workload_id=workload_id,
-        holdout_version=snapshot.holdout_version,
-        config=config,
-        lineage={name: value for name, value in lineage.items() if value is not None},
-    )
 
 
 def _counts(con: Connection, workload_id: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -138,44 +138,29 @@ def write(con: Connection, folder: Path, workload_id: str) -> None:
 
 
 def pair(record: PairRecord) -> dict[str, object]:
-    """Return a pair's row in ``HELD_OUT``, of which ``PAIRS`` takes a part."""
+    """Return a pair's values for ``HELD_OUT`` and ``PAIRS``."""
     return {
-        "preference_id": record.preference_id,
-        "prompt": _prompt(record.messages, record.tools),
+        **_with_request(record),
         "chosen": _answer(record.chosen),
         "rejected": _answer(record.rejected),
-        "request": _request(record.messages, record.tools),
-        "source": record.source,
         "group": record.group_id,
         "cluster": record.cluster_id,
-        "client_id": record.client_id,
-        "language": record.language,
-        "weight": record.weight,
-        "interaction_ids": record.interaction_ids,
-        "feedback_ids": record.feedback_ids,
     }
 
 
 def label(record: LabelRecord) -> dict[str, object]:
-    """Return a labelled answer's row in ``LABELS``."""
+    """Return a labelled answer's values for ``LABELS``."""
+    completion = _answer(record.answer)
+    return {**_with_request(record), "completion": completion, "label": record.is_good}
+
+
+def _with_request(record: PairRecord | LabelRecord) -> dict[str, object]:
+    messages, tools = record.messages, record.tools
     return {
-        "label_id": record.label_id,
-        "prompt": _prompt(record.messages, record.tools),
-        "completion": _answer(record.answer),
-        "label": record.is_good,
-        "request": _request(record.messages, record.tools),
-        "weight": record.weight,
-        "interaction_ids": record.interaction_ids,
-        "feedback_ids": record.feedback_ids,
+        **asdict(record),
+        "prompt": prompt.render_prompt_with_tools(json.loads(messages), tools),
+        "request": f'{{"messages":{messages},"tools":{tools}}}',
     }
-
-
-def _prompt(messages: str, tools: str) -> list[Message]:
-    return prompt.render_prompt_with_tools(json.loads(messages), tools)
-
-
-def _request(messages: str, tools: str) -> str:
-    return f'{{"messages":{messages},"tools":{tools}}}'
 
 
 def _answer(answer: str) -> list[Message]:

@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,33 @@ MOST_DAYS = 60  # longer ranges are shown by month
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A frozen dataset.
+
+    ``counts`` are the workload's interactions by verdict, including ``kept``; scores are comparable
+    only within one ``holdout_version`` (``v<number>-<digest>``). ``clusters`` counts, by side, the
+    clusters of rows that are not independent of each other; the largest has ``largest_cluster``
+    rows on all sides together.
+    """
+
+    path: Path
+    key: str
+    holdout_version: str
+    train_rows: int
+    validation_rows: int
+    holdout_rows: int
+    counts: dict[str, int]
+    clusters: dict[str, int]
+    largest_cluster: int
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """The number of rows of each side."""
+        rows = (self.train_rows, self.validation_rows, self.holdout_rows)
+        return dict(zip(SIDES, rows, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class SideCount:
     """A named value's number of examples on each side."""
 
@@ -36,6 +64,12 @@ class SideCount:
     def all(self) -> int:
         """The sum over all sides."""
         return self.train + self.validation + self.holdout
+
+    @classmethod
+    def total(cls, name: str, counts: Iterable["SideCount"]) -> "SideCount":
+        """Return the sums of counts by side."""
+        rows = [(count.train, count.validation, count.holdout) for count in counts]
+        return cls(name, *map(sum, zip(*rows, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +110,12 @@ class FeedbackCount:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The card's figures.
+    """The card's figures: counts of examples, the most frequent first, ``times`` in order.
 
-    ``verdicts`` counts the workload's interactions; the others count examples, the most frequent
-    first, ``times`` by day or month in order. ``lengths`` is by side, as is ``dependent``, the
-    number of clusters of rows that are not independent of each other.
+    ``lengths`` are by side.
     """
 
-    sides: Mapping[str, int]
-    dependent: Mapping[str, int]
-    largest_cluster: int
-    verdicts: Mapping[str, int]
+    snapshot: Snapshot
     clients: list[SideCount]
     sources: list[SideCount]
     labels: list[SideCount]
@@ -113,11 +142,7 @@ class _Fact:
 def read_figures(
     con: Connection,
     workload_id: str,
-    *,
-    verdicts: Mapping[str, int],
-    sides: Mapping[str, int],
-    dependent: Mapping[str, int],
-    largest_cluster: int,
+    snapshot: Snapshot,
     preferences: Digests,
     lengths: Mapping[str, Lengths],
 ) -> Figures:
@@ -129,10 +154,7 @@ def read_figures(
     (clusters,) = warehouse.read(con, "marts/card_clusters", ClusterCount, workload_id=workload_id)
     days = sorted(sections["day"], key=lambda count: count.name)
     return Figures(
-        sides=sides,
-        dependent=dependent,
-        largest_cluster=largest_cluster,
-        verdicts=verdicts,
+        snapshot=snapshot,
         clients=sections["client"],
         sources=sections.get("source", []),
         labels=sections["label"],
@@ -151,17 +173,8 @@ def read_figures(
 
 
 def _by_month(days: list[SideCount]) -> list[SideCount]:
-    months: dict[str, SideCount] = {}
-    for day in days:
-        name = day.name[:7]
-        known = months.get(name, SideCount(name, 0, 0, 0))
-        months[name] = SideCount(
-            name,
-            known.train + day.train,
-            known.validation + day.validation,
-            known.holdout + day.holdout,
-        )
-    return list(months.values())
+    months = groupby(days, key=lambda day: day.name[:7])
+    return [SideCount.total(month, of_month) for month, of_month in months]
 
 
 RECORD = "learned"  # the adapter manifest's key for the counts of learned and skipped rows
@@ -216,22 +229,18 @@ class _LoggedUsage:
 def production_usage(
     path: Path, scratch: Path, snapshot: Path, base: Path | None, ratio: float = 1.0
 ) -> Usage | None:
-    """Return production's mean tokens a request: as logged, else counted from the texts.
+    """Return production's mean tokens per request: as logged, else counted from the texts.
 
     The input is the text of each message and the JSON of the tools with their schemas; the output
     is the logged answer, calls as JSON, or the reference if it was not logged. Images are not
-    counted.
+    counted. ``None`` if neither the logs nor a tokenizer has counts.
 
     Args:
-        path: The warehouse; it is locked only while logged usage is read, not while tokens are
-            counted.
+        path: The warehouse; locked only while logged usage is read, not while tokens are counted.
         scratch: DuckDB's folder for spilled data.
         snapshot: A finished snapshot.
         base: The base's folder, whose tokenizer counts if the logs have no ``usage``.
-        ratio: Tokens that production bills for each of the base's.
-
-    Returns:
-        ``None`` if neither the logs nor a tokenizer has counts.
+        ratio: The tokens that production bills per token of the base.
     """
     names = pq.read_schema(snapshot / "holdout.parquet").names
     columns = ["interaction_ids", "messages", "tools", "answer", "logged_answer"]
@@ -333,10 +342,7 @@ class Diff:
 def compare(con: Connection, earlier: Path, later: Path) -> Diff:
     """Compare two finished snapshots in any folders.
 
-    Args:
-        con: The warehouse, which has the reasons for rows that are out; it may be empty.
-        earlier: A snapshot folder.
-        later: Another one.
+    The warehouse has the reasons for rows that are out; it may be empty.
 
     Raises:
         FileNotFoundError: One of them is unfinished, or a file of it is gone.
@@ -344,7 +350,13 @@ def compare(con: Connection, earlier: Path, later: Path) -> Diff:
     before, after = SnapshotManifest.read(earlier), SnapshotManifest.read(later)
     values = {"earlier": _files(earlier, before), "later": _files(later, after)}
     changes = list(warehouse.read(con, "marts/diff", Change, **values))
-    return Diff(before, after, _settings(before, after), changes)
+    old, new = before.config or {}, after.config or {}
+    settings = {
+        name: (old.get(name), new.get(name))
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    }
+    return Diff(before, after, settings, changes)
 
 
 def _facts(record: SnapshotManifest) -> dict[str, Json]:
@@ -357,11 +369,3 @@ def _files(folder: Path, record: SnapshotManifest) -> Json:
     if gone := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"comparing snapshots: {gone[0]} is missing")
     return [str(path) for path in paths]
-
-
-def _settings(before: SnapshotManifest, after: SnapshotManifest) -> dict[str, tuple[Json, Json]]:
-    old, new = before.config or {}, after.config or {}
-    names: Sequence[str] = sorted({*old, *new})
-    return {
-        name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
-    }

@@ -18,8 +18,7 @@ from flows.cli.parameters import ConfigFile, PersonOption, WorkloadOption
 
 if TYPE_CHECKING:
     from components.curate.curate_workload import CurationTally
-    from components.dataset.freeze_snapshot import Snapshot
-    from components.dataset.snapshot_figures import Diff
+    from components.dataset.snapshot_figures import Diff, Snapshot
     from components.store.warehouse import Connection
     from flows.snapshots import FrozenWorkload
 

@@ -10,7 +10,7 @@ import pytest
 
 from components import costs, scorecard
 from components.costs import Work
-from components.dataset.freeze_snapshot import Snapshot
+from components.dataset.snapshot_figures import Snapshot
 from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference

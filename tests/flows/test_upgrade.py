@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from components.curate import curate_workload
-from components.dataset import freeze_snapshot
+from components.dataset import freeze_snapshot, snapshot_figures
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
 from components.erase import affected_outputs
@@ -161,7 +161,7 @@ def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
     assert ("adapter", "a1") in {(row.kind, row.key) for row in tainted}
 
 
-def freeze(con: Connection, home: House) -> freeze_snapshot.Snapshot:
+def freeze(con: Connection, home: House) -> snapshot_figures.Snapshot:
     """Curate and freeze, as the next turn does."""
     curate_workload.curate(con, WORKLOAD, RULES, now=logs.NOW)
     return freeze_snapshot.freeze(con, home.settings.snapshots, WORKLOAD, rules=RULES, now=logs.NOW)

@@ -14,7 +14,7 @@ from components.curate.curate_workload import CurationTally
 from components.curate.held_rows import Loss
 from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import Snapshot
+from components.dataset.snapshot_figures import Snapshot
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 from tests.shapes.log_shapes import BY_CONVERSATION, Author, Logged, Shape

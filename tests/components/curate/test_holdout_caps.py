@@ -16,7 +16,7 @@ from components.curate.preferences.outcomes import PlacedInteraction
 from components.curate.settings import Rules
 from components.curate.split import Side
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import Snapshot
+from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
 from components.scorecard import CLUSTER_CAP
 from components.store import manifest, warehouse

@@ -10,7 +10,8 @@ from components.chat import prompt
 from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import EmptySideError, Snapshot
+from components.dataset.freeze_snapshot import EmptySideError
+from components.dataset.snapshot_figures import Snapshot
 from components.schema import Answer, Call, Json
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection

@@ -11,7 +11,7 @@ import pytest
 from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import Snapshot
+from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import Snapshot
+from components.dataset.snapshot_figures import Snapshot
 from components.evaluate import holdout_task, score_conditions
 from components.evaluate.settings import EvaluationSettings
 from components.gate import comparison, significance

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prefect.logging import disable_run_logger
 
-from components.dataset.freeze_snapshot import Snapshot
+from components.dataset.snapshot_figures import Snapshot
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent as Decided
 from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
