@@ -16,7 +16,7 @@ from components.monitor import signs, status_page, turn_starts, workload_status
 from components.monitor.settings import Trigger
 from components.monitor.signs import Sign
 from components.monitor.turn_starts import TurnStart
-from components.monitor.workload_status import Disk, TriggerFinding, Waiting, WorkloadStatus
+from components.monitor.workload_status import Disk, Waiting, WorkloadStatus
 from components.register import registry
 from components.register.registry import Version
 from components.store import manifest, warehouse
@@ -175,7 +175,7 @@ def measure_status(
         prices={model: price for model, price in prices.items() if price is not None},
         latencies=latencies,
         currency=workload.cost.currency,
-        findings=[TriggerFinding(sign.kind, sign.figure, sign.bound, sign.text) for sign in signs],
+        findings=signs,
         last_start=f"{last[0].looked_at:%Y-%m-%d %H:%M}: {last[0].reason}" if last else "none",
         waiting=waiting_approvals(workload.workload),
         disk=disk,

@@ -15,13 +15,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from components.monitor.settings import Trigger
 from components.store import warehouse
 from components.store.warehouse import Connection
 
 Kind: TypeAlias = Literal["feedback", "inputs", "votes"]
+
+JUMP = 0.01  # the share of capital that changes its bet at each step, as in the paper's experiments
+
+Direction: TypeAlias = Literal["up", "either"]
+BETS: dict[Direction, tuple[float, ...]] = {"up": (-1.0, 0.0), "either": (-1.0, 0.0, 1.0)}
+"""Slopes e of the bets 1 + e (p - 1/2): a negative one wins on small p-values."""
+
+MOST_REQUESTS = 2000  # the most earlier requests to compare with, the newest ones
+FEWEST_REQUESTS = 40  # with fewer earlier requests there is no test
+MOST_VOTES = 500  # the most earlier votes to compare with, the newest ones
+FEWEST_VOTES = 20  # with fewer earlier votes there is no test
+
+WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +52,17 @@ class Sign:
         return self.figure >= self.bound
 
 
-JUMP = 0.01
-"""The share of the capital that changes its bet at each step, as in the paper's experiments."""
-
-Direction: TypeAlias = Literal["up", "either"]
-BETS: dict[Direction, tuple[float, ...]] = {"up": (-1.0, 0.0), "either": (-1.0, 0.0, 1.0)}
-"""Slopes e of the bets 1 + e (p - 1/2): a negative one wins on small p-values."""
-
-
 def rank_p_values(
     before: Iterable[float], scores: Sequence[float], ties: Sequence[float]
 ) -> list[float]:
     """Return each score's rank among itself and all earlier ones; uniform while nothing changes.
 
+    The rank is (number higher + tie * number equal, itself included) / number of all.
+
     Args:
         before: The reference scores.
         scores: The series, in order of time. A high score is an unusual observation.
         ties: A tie breaker in [0, 1) for each score, independent of the scores.
-
-    Returns:
-        (number higher + tie * number equal, itself included) / number of all, for each score.
     """
     seen = sorted(before)
     p_values: list[float] = []
@@ -70,11 +74,9 @@ def rank_p_values(
 
 
 def martingale_capital(p_values: Iterable[float], direction: Direction) -> list[float]:
-    """Bet one unit against uniform p-values and return the capital after each.
+    """Bet one unit against uniform p-values, in [0, 1], and return the capital after each.
 
-    Args:
-        p_values: Each in [0, 1].
-        direction: ``up`` wins if scores rise, ``either`` if they rise or fall.
+    The direction ``up`` wins if scores rise, ``either`` if they rise or fall.
     """
     bets = BETS[direction]
     capital = [1 / len(bets)] * len(bets)
@@ -106,13 +108,6 @@ def feedback_sign(
     return Sign("feedback", count, settings.min_feedback, text)
 
 
-MOST_REQUESTS = 2000  # the most earlier requests to compare with, the newest ones
-
-FEWEST_REQUESTS = 40  # with fewer earlier requests there is no test
-
-WORD = re.compile(r"\w+")
-
-
 @dataclass(frozen=True, slots=True)
 class FirstRequest:
     """The first request of a conversation."""
@@ -124,34 +119,35 @@ class FirstRequest:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ThumbVote:
+    """A person's vote on an answer."""
+
+    feedback_id: str
+    is_down: bool
+    is_new: bool
+
+
+Dated = TypeVar("Dated", FirstRequest, ThumbVote)
+
+
 def input_sign(
     con: Connection, workload_id: str, since: datetime, settings: Trigger
 ) -> Sign | None:
     """Test the requests after ``since`` for drift from those before; ``None`` if too few before."""
     values = {"workload_id": workload_id, "since": since, "most": MOST_REQUESTS}
-    requests = [*warehouse.read(con, "marts/first_requests", FirstRequest, **values)]
-    return input_drift(
-        [r for r in requests if not r.is_new], [r for r in requests if r.is_new], settings
-    )
+    before, new = _by_time(warehouse.read(con, "marts/first_requests", FirstRequest, **values))
+    return input_drift(before, new, settings)
 
 
 def input_drift(
     before: Sequence[FirstRequest], new: Sequence[FirstRequest], settings: Trigger
 ) -> Sign | None:
-    """Bet on drift, request by request; the module's docstring has the bound.
+    """Bet on drift, request by request, ``new`` in order of time.
 
     Half of the earlier requests define what is usual, the new ones are ranked among the other half
     (an inductive conformal predictor). Each trait has its own capital, and their mean, which is a
-    martingale too, is tested.
-
-    Args:
-        before: Earlier requests, in any order.
-        new: The requests since, in order of time.
-        settings: Has alpha.
-
-    Returns:
-        The highest capital so far and the bound 1 / alpha; the text has the trait that changed
-        most.
+    martingale too, is tested: the figure is its highest value so far, the bound 1 / alpha.
     """
     usual, ranked = before[::2], before[1::2]
     if len(ranked) < FEWEST_REQUESTS // 2:
@@ -173,6 +169,11 @@ def input_drift(
     return Sign("inputs", highest, 1 / settings.alpha, text)
 
 
+def _by_time(rows: Iterable[Dated]) -> tuple[list[Dated], list[Dated]]:
+    listed = list(rows)
+    return [row for row in listed if not row.is_new], [row for row in listed if row.is_new]
+
+
 def scores(usual: Sequence[FirstRequest]) -> dict[str, Callable[[FirstRequest], float]]:
     """Return a score of unusualness for each trait: surprise in bits, or length."""
     words = _surprise(word for r in usual for word in WORD.findall(r.question.lower()))
@@ -192,46 +193,22 @@ def scores(usual: Sequence[FirstRequest]) -> dict[str, Callable[[FirstRequest], 
 
 
 def _surprise(names: Iterable[str]) -> Callable[[str], float]:
-    """Return -log2 of a name's share, with add-one smoothing that includes unseen names."""
     counts = Counter(names)
-    total = counts.total() + len(counts) + 1
+    total = counts.total() + len(counts) + 1  # add-one smoothing that includes unseen names
     return lambda name: -math.log2((counts[name] + 1) / total)
 
 
-MOST_VOTES = 500  # the most earlier votes to compare with, the newest ones
-
-FEWEST_VOTES = 20  # with fewer earlier votes there is no test
-
-
-@dataclass(frozen=True, slots=True)
-class ThumbVote:
-    """A person's vote on an answer."""
-
-    feedback_id: str
-    is_down: bool
-    is_new: bool
-
-
 def vote_sign(con: Connection, workload_id: str, since: datetime, settings: Trigger) -> Sign | None:
-    """Compare votes on answers since the champion's promotion, ``since``, with those before.
-
-    ``None`` if those before are too few.
-    """
+    """Test the votes since the champion's promotion (``since``) against those before, if enough."""
     values = {"workload_id": workload_id, "since": since, "most": MOST_VOTES}
-    votes = [*warehouse.read(con, "marts/votes_in_order", ThumbVote, **values)]
-    return falling_votes(
-        [v for v in votes if not v.is_new], [v for v in votes if v.is_new], settings
-    )
+    before, new = _by_time(warehouse.read(con, "marts/votes_in_order", ThumbVote, **values))
+    return falling_votes(before, new, settings)
 
 
 def falling_votes(
     before: Sequence[ThumbVote], new: Sequence[ThumbVote], settings: Trigger
 ) -> Sign | None:
-    """Bet on more thumbs down, vote by vote; the module's docstring has the bound.
-
-    Returns:
-        The highest capital so far and the bound 1 / alpha; the text has both shares of thumbs down.
-    """
+    """Bet on more thumbs down, vote by vote: the highest capital so far, the bound 1 / alpha."""
     if len(before) < FEWEST_VOTES:
         return None
     ranks = rank_p_values(

@@ -13,6 +13,9 @@ from components.store.warehouse import Connection
 
 MONTH = timedelta(days=30)
 
+Cause: TypeAlias = Literal["trigger", "schedule", "stale", "person"]
+"""The cause of a start; ``stale``: an approval whose evidence was out of date."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartDecision:
@@ -32,25 +35,18 @@ def decide_start(
 ) -> StartDecision:
     """Start a turn if any sign reached its bound and nothing prevents it.
 
-    Args:
-        signs: The signs of this look.
-        earlier: Start times of the workload's turns, of any cause.
-        settings: Cool-down and budget.
-        under_way: Whether a turn of the workload is running.
-        now: The time of this look.
+    ``earlier`` are the start times of the workload's turns, of any cause; ``under_way`` is whether
+    one of them is running.
     """
     reached = [sign for sign in signs if sign.is_reached]
     if not reached:
-        return StartDecision(
-            False, "; ".join(sign.text for sign in signs) or "no data to decide on yet"
-        )
+        reason = "; ".join(sign.text for sign in signs)
+        return StartDecision(False, reason or "no data to decide on yet")
     reason = "; ".join(sign.text for sign in reached)
     objection = _held_back(earlier, settings, under_way=under_way, now=now)
-    return (
-        StartDecision(False, f"{objection}; else: {reason}")
-        if objection
-        else StartDecision(True, reason)
-    )
+    if objection:
+        return StartDecision(False, f"{objection}; else: {reason}")
+    return StartDecision(True, reason)
 
 
 def _held_back(
@@ -60,17 +56,12 @@ def _held_back(
         return "a turn is under way"
     # later ones are from before the clock was set back
     earlier = [started for started in earlier if started <= now]
-    rested = timedelta(hours=settings.cooldown_hours)
-    if earlier and now - max(earlier) < rested:
+    if earlier and now - max(earlier) < timedelta(hours=settings.cooldown_hours):
         return f"the last turn started {max(earlier):%Y-%m-%d %H:%M}, cooldown_hours is not over"
     spent = sum(now - started < MONTH for started in earlier)
     if spent >= settings.turns_a_month:
         return f"{spent} turns in 30 days, turns_a_month is {settings.turns_a_month}"
     return None
-
-
-Cause: TypeAlias = Literal["trigger", "schedule", "stale", "person"]
-"""The cause of a start; ``stale``: an approval whose evidence was out of date."""
 
 
 @dataclass(frozen=True, slots=True)

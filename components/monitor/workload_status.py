@@ -7,6 +7,7 @@ from itertools import groupby
 
 from components import costs
 from components.costs import Prices, Usage
+from components.monitor.signs import Sign
 from components.store import warehouse
 from components.store.warehouse import Connection
 
@@ -64,9 +65,8 @@ def latencies(con: Connection, workload_id: str, since: datetime) -> dict[str, L
 
 def by_model(model_days: Sequence[Day]) -> list[Day]:
     """Return each model's sums, with ``day`` the last one; the busiest model first."""
-    groups = groupby(
-        sorted(model_days, key=lambda day: (day.model_name, day.day)), lambda day: day.model_name
-    )
+    in_order = sorted(model_days, key=lambda day: (day.model_name, day.day))
+    groups = groupby(in_order, lambda day: day.model_name)
     return sorted((_sum([*group]) for _, group in groups), key=lambda day: -day.requests)
 
 
@@ -97,25 +97,8 @@ def price(day: Day, prices: Prices) -> float | None:
     """Return a mean request's price; ``None`` without production's prices or tokens."""
     if prices.production is None or not day.counted:
         return None
-    mean = Usage(
-        day.input_tokens / day.counted, day.output_tokens / day.counted, day.counted, "logged"
-    )
-    return costs.by_tokens(mean, prices.production)
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerFinding:
-    """A sign of the trigger (``signs.Sign``): its figure, its bound and its description."""
-
-    kind: str
-    figure: float
-    bound: float
-    text: str
-
-    @property
-    def is_reached(self) -> bool:
-        """Whether the bound is reached."""
-        return self.figure >= self.bound
+    tokens = (day.input_tokens / day.counted, day.output_tokens / day.counted)
+    return costs.by_tokens(Usage(*tokens, day.counted, "logged"), prices.production)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +120,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadStatus:
-    """One workload's status over the last ``span_days``.
-
-    ``prices`` has a mean request's price by model if known, ``latencies`` those of models whose
-    logs have durations.
-    """
+    """One workload's status over the last ``span_days``."""
 
     workload: str
     at: datetime
@@ -149,10 +128,10 @@ class WorkloadStatus:
     champion: str
     answering: str
     days: Sequence[Day]
-    prices: dict[str, float]
-    latencies: dict[str, Latency]
+    prices: dict[str, float]  # of a mean request, by model if known
+    latencies: dict[str, Latency]  # of models whose logs have durations
     currency: str
-    findings: Sequence[TriggerFinding]
+    findings: Sequence[Sign]
     last_start: str
     waiting: Sequence[Waiting]
     disk: Disk

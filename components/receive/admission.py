@@ -4,13 +4,23 @@ import asyncio
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 
 from starlette.requests import Request
 
 from components.receive.settings import Limits, RefusedError
 
 RETRY_SECONDS = 1
+MOST_CLIENTS = 1000  # with more clients, those with nothing to wait for are forgotten
+MOST_MEMBERS = (
+    512  # ``bgzip`` writes one per 64 KiB; each costs a new decompressor, 30 microseconds
+)
+LARGE_BYTES = 2**17  # received or unpacked bytes of a body from which it is slowed to its pace
+
+_ENCODINGS = {"", "identity", "gzip", "x-gzip"}
+_GZIP = 31  # zlib: window of 2**15, with gzip's header and trailer
+_PIECE = 64 * 2**10
+"""Packed bytes per step, because the bytes after a member's end are copied each time; and unpacked
+bytes before other requests get their turn, half a millisecond."""
 
 
 class Admission:
@@ -27,11 +37,7 @@ class Admission:
         return Hold(self, client_id)
 
     def take(self, client_id: str, size: int) -> None:
-        """Add bytes.
-
-        Raises:
-            RefusedError: 429 if this client holds too much, 503 if all clients together do.
-        """
+        """Add bytes; refuse with 429 if this client holds too much, 503 if all together do."""
         if self._held[client_id] + size > self._most_each:
             raise RefusedError(
                 429,
@@ -67,23 +73,15 @@ class Hold:
         self._size = 0
 
     def take(self, size: int) -> None:
-        """Hold more bytes; raises like ``Admission.take``."""
+        """Hold more bytes; refuse like ``Admission.take``."""
         self._admission.take(self._client_id, size)
         self._size += size
 
     def __enter__(self) -> "Hold":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._admission.release(self._client_id, self._size)
-
-
-MOST_CLIENTS = 1000  # with more clients, those with nothing to wait for are forgotten
 
 
 class Pace:
@@ -103,33 +101,14 @@ class Pace:
         await asyncio.sleep(free_at - now)
 
 
-_GZIP = 31  # zlib: window of 2**15, with gzip's header and trailer
-_PIECE = 64 * 2**10
-"""Packed bytes per step, because the bytes after a member's end are copied each time; and unpacked
-bytes before other requests get their turn, half a millisecond."""
-
-MOST_MEMBERS = 512
-"""``bgzip`` writes one per 64 KiB; each costs a new decompressor, 30 microseconds."""
-
-LARGE_BYTES = 2**17
-"""Received or unpacked bytes of a body from which it is slowed to its client's pace."""
-
-_ENCODINGS = {"", "identity", "gzip", "x-gzip"}
-
-
 async def read_body(
     request: Request, hold: Hold, most: int, keep_pace: Callable[[int], Awaitable[None]]
 ) -> bytes:
     """Return the body, unpacked; its bytes stay in ``hold`` until the request is answered.
 
-    Args:
-        request: The request, whose head has arrived.
-        hold: Its hold.
-        most: The largest accepted body in bytes, as sent or unpacked.
-        keep_pace: Waits until the client may send this many more bytes; called for large bodies.
-
-    Raises:
-        RefusedError: 413 for a larger body, 415 for an encoding other than gzip, 400 for bad gzip.
+    Refuse with 413 a body of more than ``most`` bytes, as sent or unpacked, with 415 an encoding
+    other than gzip, with 400 bad gzip. ``keep_pace`` waits until the client may send this many more
+    bytes of a large body.
     """
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in _ENCODINGS:

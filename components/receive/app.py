@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 
 from components.receive import openapi, payloads
 from components.receive.intake import Desk
@@ -55,8 +56,8 @@ async def healthz(request: Request) -> Response:
     try:
         _desk(request).require_health()
     except RefusedError as refused:
-        return _json(503, {"status": "failing", "detail": refused.reason})
-    return _json(200, {"status": "ok"})
+        return JSONResponse({"status": "failing", "detail": refused.reason}, 503)
+    return JSONResponse({"status": "ok"})
 
 
 @router.get("/metrics", response_class=Response)
@@ -66,13 +67,7 @@ async def metrics(request: Request) -> Response:
 
 
 def create(folder: Path, tokens: Path, limits: Limits) -> FastAPI:
-    """Return the application.
-
-    Args:
-        folder: The spool.
-        tokens: The file of tokens; every request is refused until it exists.
-        limits: The limits of requests, memory and disk.
-    """
+    """Return the application; it refuses every request until the file of tokens exists."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -135,10 +130,6 @@ def _gone(request: Request) -> Response:
     """Count a client that disconnected or was cut off; this response reaches nobody."""
     _desk(request).metrics.answers.labels(request.url.path, 408).inc()
     return Response(status_code=408)
-
-
-def _json(status: int, value: dict[str, str]) -> Response:
-    return Response(json.dumps(value), status, media_type=JSON)
 
 
 def _desk(request: Request) -> Desk:

@@ -30,6 +30,8 @@ RECORDS: tuple[Kind, ...] = ("interactions", "feedback")
 KINDS: tuple[Kind, ...] = (*RECORDS, "traces", "logs")
 EVERY_WORKLOAD = ("*",)
 
+SECONDS: dict[Period, int] = {"minute": 60, "hour": 3600, "day": 86_400}
+
 _PREFIX = "fw"
 _SPAN = re.compile(r"(\d{1,6})([dh])")
 _UNITS = {"d": "days", "h": "hours"}
@@ -37,7 +39,7 @@ _NOBODY = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
 
 
 class TokenError(ValueError):
-    """Raised when a token can't be added or removed, or the file can't be read."""
+    """Raised when a token can't be added or removed, or the file of tokens can't be read."""
 
 
 class Quota(Config):
@@ -53,12 +55,8 @@ class Quota(Config):
     """The period after which the counts restart: each minute, hour or day of UTC."""
 
     def __str__(self) -> str:
-        """Return the quota in words."""
-        parts = [
-            f"{most:,} {unit}"
-            for most, unit in ((self.requests, "requests"), (self.bytes, "bytes"))
-            if most is not None
-        ]
+        limits = ((self.requests, "requests"), (self.bytes, "bytes"))
+        parts = [f"{most:,} {unit}" for most, unit in limits if most is not None]
         return f"{', '.join(parts)} a {self.per}"
 
 
@@ -94,11 +92,7 @@ class Token(Config):
         )
 
     def require(self, kind: Kind, *, now: datetime) -> None:
-        """Check that the token may be used for this kind at ``now``.
-
-        Raises:
-            RefusedError: 401 if it has expired, 403 if it is not for this kind.
-        """
+        """Refuse a token that has expired at ``now`` (401), or is not for this kind (403)."""
         if self.expires_at is not None and now >= self.expires_at:
             expired = self.expires_at.isoformat(timespec="seconds")
             raise RefusedError(401, f"the token {self.id} expired at {expired}; ask for a new one")
@@ -120,14 +114,8 @@ def add_token(
 ) -> str:
     """Add a token for a client and return it; only its hash is stored, so it can't be read again.
 
-    Args:
-        file: The file of tokens.
-        client_id: The client of all records sent with it.
-        now: Its creation time (UTC).
-        workloads: Glob patterns of its workloads.
-        kinds: Its kinds; ``None`` means all, or only ``RECORDS`` if ``workloads`` limits it.
-        expires_at: When it expires.
-        quota: How much it may send.
+    ``workloads`` are glob patterns. ``kinds`` of ``None`` are all, or only ``RECORDS`` if
+    ``workloads`` limits it. The other options are the fields of ``Token``.
 
     Raises:
         TokenError: The client's name is empty or has white space around it, a pattern is empty, it
@@ -165,11 +153,7 @@ def add_token(
 
 
 def remove_token(file: Path, token_id: str) -> Token:
-    """Remove a token and return its record; a running receiver applies it at the next request.
-
-    Raises:
-        TokenError: No token has this id.
-    """
+    """Remove a token and return its record; a running receiver applies it at the next request."""
     with _locked(file):
         tokens = read_tokens(file)
         removed = [token for token in tokens if token.id == token_id]
@@ -181,11 +165,7 @@ def remove_token(file: Path, token_id: str) -> Token:
 
 
 def read_tokens(file: Path) -> list[Token]:
-    """Return all tokens; an empty list if the file does not exist.
-
-    Raises:
-        TokenError: The file does not contain tokens.
-    """
+    """Return all tokens; an empty list if the file does not exist."""
     try:
         text = file.read_text()
     except FileNotFoundError:
@@ -197,11 +177,7 @@ def read_tokens(file: Path) -> list[Token]:
 
 
 def parse_expiry(text: str, *, now: datetime) -> datetime:
-    """Return the expiry in a text: an ISO 8601 date or time, or days or hours from ``now``.
-
-    Raises:
-        TokenError: The text is in no such form.
-    """
+    """Return the expiry in a text: an ISO 8601 date or time, or days or hours from ``now``."""
     try:
         if span := _SPAN.fullmatch(text):
             return now + timedelta(**{_UNITS[span[2]]: int(span[1])})
@@ -223,11 +199,7 @@ class TokenFile:
         self._tokens: dict[str, Token] = {}
 
     def find(self, authorization: str | None) -> Token | None:
-        """Return the token of an ``Authorization`` header; ``None`` if it is missing or unknown.
-
-        Raises:
-            TokenError: The file does not contain tokens.
-        """
+        """Return the token of an ``Authorization`` header; ``None`` if it is missing or unknown."""
         self._refresh()
         scheme, _, credentials = (authorization or "").partition(" ")
         prefix, _, rest = credentials.strip().partition("_")
@@ -272,14 +244,9 @@ def _write(file: Path, tokens: list[Token]) -> None:
     partial.replace(file)
 
 
-SECONDS: dict[Period, int] = {"minute": 60, "hour": 3600, "day": 86_400}
-
-
 @dataclass(slots=True)
 class _Usage:
-    """What a token sent in ``period``, counted from 1970."""
-
-    period: int
+    period: int  # counted from 1970
     requests: int = 0
     bytes: int = 0
 
@@ -291,11 +258,7 @@ class Quotas:
         self._usage: dict[str, _Usage] = {}
 
     def count_request(self, token: Token, now: float) -> None:
-        """Count a request whose head has arrived; ``now`` is in unix seconds.
-
-        Raises:
-            RefusedError: 429 if the token has no requests or no bytes left.
-        """
+        """Count a request; refuse it (429) if none or no bytes are left. ``now``: unix seconds."""
         if (quota := token.quota) is None:
             return
         usage = self._usage_now(token.id, quota, now)
@@ -306,11 +269,7 @@ class Quotas:
         usage.requests += 1
 
     def count_bytes(self, token: Token, size: int, now: float) -> None:
-        """Count the bytes of a body before it is stored.
-
-        Raises:
-            RefusedError: 429 if the body exceeds the remaining bytes, 413 if it exceeds the quota.
-        """
+        """Count a body before it is stored; refuse what exceeds the rest (429) or quota (413)."""
         if (quota := token.quota) is None or quota.bytes is None:
             return
         if size > quota.bytes:

@@ -20,6 +20,12 @@ from components.receive.readers import Readers
 from components.receive.settings import Limits, RefusedError
 from components.store import spool
 
+RETRY_SECONDS = 5
+MEASURE_SECONDS = 2.0
+
+LARGE_BYTES = 2**18
+"""Longer lines have a segment of their own, because other lines would wait too long for them."""
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -73,10 +79,6 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-RETRY_SECONDS = 5
-MEASURE_SECONDS = 2.0
-
-
 class Commits:
     """Writes one segment after another; belongs to one event loop.
 
@@ -86,10 +88,7 @@ class Commits:
     def __init__(self, folder: Path, limits: Limits, observe: Callable[[float, int], None]) -> None:
         """Recover the segments of a killed receiver and start the writer.
 
-        Args:
-            folder: The spool.
-            limits: When segments are sealed, and when the spool is full.
-            observe: Called after each commit with its seconds and bytes.
+        ``observe`` is called after each commit with its seconds and bytes.
         """
         self._writer = spool.Writer(folder)
         spool.recover(folder)
@@ -101,19 +100,13 @@ class Commits:
         self._is_closing = False
         self._disk = ThreadPoolExecutor(1, "disk")
         self._task = asyncio.create_task(self._run())
-        self.failure: str | None = None
-        """The error of the last commit; ``None`` if it succeeded."""
-        self.tried_at = time.monotonic()
-        """The start of the last commit (monotonic seconds)."""
+        self.failure: str | None = None  # the error of the last commit
+        self.tried_at = time.monotonic()  # the start of the last commit
         self.spooled_bytes = spool.stored_bytes(folder)
         self._measured = time.monotonic()
 
     def require_room(self) -> None:
-        """Check that a request can be accepted now.
-
-        Raises:
-            RefusedError: 503 if the writer has ended, or the spool is full.
-        """
+        """Refuse with 503 if the writer has ended, or the spool is full."""
         if self._task.done():
             raise _unavailable("the writer of this receiver has ended; start it again")
         if self.spooled_bytes >= self._limits.spooled_bytes:
@@ -123,11 +116,7 @@ class Commits:
             )
 
     async def commit(self, line: bytes) -> None:
-        """Wait until ``line`` is on disk.
-
-        Raises:
-            RefusedError: 503 if it can't be written.
-        """
+        """Wait until ``line`` is on disk; refuse with 503 if it can't be written."""
         self.require_room()
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((line, written))
@@ -162,7 +151,6 @@ class Commits:
             self._settle(self._waiting)
 
     def _seconds_until_due(self) -> float:
-        """Return the seconds until the next maintenance is due."""
         if self._writer.size >= self._limits.segment_bytes:
             return 0.0
         until_measured = self._measured + MEASURE_SECONDS - time.monotonic()
@@ -205,10 +193,6 @@ def _unavailable(reason: str) -> RefusedError:
     return RefusedError(503, reason, retry_after=RETRY_SECONDS)
 
 
-LARGE_BYTES = 2**18
-"""Longer lines have a segment of their own, because other lines would wait too long for them."""
-
-
 class Desk:
     """The state shared by all requests; created inside the event loop that serves them."""
 
@@ -235,11 +219,7 @@ class Desk:
         )
 
     def require_health(self) -> None:
-        """Check that requests are accepted.
-
-        Raises:
-            RefusedError: 503 with the reason if they are not.
-        """
+        """Refuse with 503 and the reason if requests are not accepted."""
         both = self._small, self._large
         for commits in both:
             commits.require_room()
@@ -247,11 +227,7 @@ class Desk:
             raise RefusedError(503, failure)
 
     async def take(self, request: Request, kind: spool.Kind) -> int:
-        """Write a request's records to disk; return their number.
-
-        Raises:
-            RefusedError: The request is refused; none of its records is stored.
-        """
+        """Write a request's records to disk and return their number; store none if refused."""
         began = time.perf_counter()
         token = self._token(request.headers.get("authorization"))
         token.require(kind, now=datetime.now(UTC))

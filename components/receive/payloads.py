@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -19,6 +19,7 @@ from components.store import spool
 
 Encoding: TypeAlias = Literal["application/json", "application/x-protobuf"]
 Signal: TypeAlias = Literal["traces", "logs"]
+ExportRequest = TypeVar("ExportRequest", ExportTraceServiceRequest, ExportLogsServiceRequest)
 
 _CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 422: 3, 429: 8, 503: 14}
 """The ``google.rpc.Code`` of each HTTP status."""
@@ -32,9 +33,21 @@ _LISTS: dict[Signal, tuple[str, str, str]] = {
 """The path to a request's spans or log records; a log record need not have ids."""
 
 
+Kind: TypeAlias = Literal["interactions", "feedback"]
+
+KEYS: dict[Kind, tuple[str, ...]] = {
+    "interactions": ("timestamp", "workload_id", "request", "response"),
+    "feedback": ("timestamp", "workload_id", "actor_id", "kind", "value"),
+}
+"""Required keys of a record; ``client_id`` is the token's."""
+
+TARGETS = ("response_id", "conversation_id", "target_id")
+"""What feedback is about; ``target_id`` is for senders that don't know which of the two it is."""
+
+
 @dataclass(frozen=True, slots=True)
-class Telemetry:
-    """The spans or log records of one request: JSON text for the spool, and their number."""
+class Records:
+    """A body as JSON text for the spool, and the number of its records, spans or log records."""
 
     body: bytes
     count: int
@@ -48,12 +61,8 @@ def detect_encoding(content_type: str) -> Encoding | None:
     return "application/x-protobuf" if name == "application/x-protobuf" else None
 
 
-def read_telemetry(signal: Signal, content: bytes, content_type: str) -> Telemetry:
-    """Return a request after a check of its structure: resources, scopes, members, their ids.
-
-    Raises:
-        RefusedError: 415 for another type; 400 with the field, its value and what is expected.
-    """
+def read_telemetry(signal: Signal, content: bytes, content_type: str) -> Records:
+    """Return a request after a check of its structure: resources, scopes, members, their ids."""
     encoded = detect_encoding(content_type)
     if encoded is None:
         reason = f"the content type is {content_type or 'missing'}"
@@ -61,7 +70,7 @@ def read_telemetry(signal: Signal, content: bytes, content_type: str) -> Telemet
     if encoded == "application/json":
         return _read_json(signal, content)
     count = _count_spans(content) if signal == "traces" else _count_logs(content)
-    return Telemetry(b'"' + base64.b64encode(content) + b'"', count)
+    return Records(b'"' + base64.b64encode(content) + b'"', count)
 
 
 def accepted_body(encoded: Encoding) -> bytes:
@@ -79,44 +88,39 @@ def failure_body(encoded: Encoding, refused: RefusedError) -> bytes:
 
 
 def _count_spans(content: bytes) -> int:
-    try:
-        request = ExportTraceServiceRequest.FromString(content)
-    except DecodeError as error:
-        raise RefusedError(400, f"the body is not an ExportTraceServiceRequest: {error}") from error
+    request = _decoded(ExportTraceServiceRequest, content)
+    scopes = (scope for resource in request.resource_spans for scope in resource.scope_spans)
     count = 0
-    for resource in request.resource_spans:
-        for scope in resource.scope_spans:
-            for span in scope.spans:
-                count += 1
-                for name, expected in _ID_BYTES.items():
-                    length = len(getattr(span, name))
-                    if length != expected:
-                        reason = f"span {count} ({span.name[:80]}): {name} has {length} bytes"
-                        raise RefusedError(400, f"{reason}, expected {expected}")
+    for count, span in enumerate((span for scope in scopes for span in scope.spans), start=1):
+        for name, expected in _ID_BYTES.items():
+            if (length := len(getattr(span, name))) != expected:
+                reason = f"span {count} ({span.name[:80]}): {name} has {length} bytes"
+                raise RefusedError(400, f"{reason}, expected {expected}")
     return count
 
 
 def _count_logs(content: bytes) -> int:
-    try:
-        request = ExportLogsServiceRequest.FromString(content)
-    except DecodeError as error:
-        raise RefusedError(400, f"the body is not an ExportLogsServiceRequest: {error}") from error
+    request = _decoded(ExportLogsServiceRequest, content)
+    scopes = (scope for resource in request.resource_logs for scope in resource.scope_logs)
     count = 0
-    for resource in request.resource_logs:
-        for scope in resource.scope_logs:
-            for record in scope.log_records:
-                count += 1
-                for name, expected in _ID_BYTES.items():
-                    length = len(getattr(record, name))
-                    if length not in (0, expected):
-                        reason = f"log record {count}: {name} has {length} bytes"
-                        raise RefusedError(400, f"{reason}, expected {expected} or none")
+    for count, record in enumerate((log for scope in scopes for log in scope.log_records), start=1):
+        for name, expected in _ID_BYTES.items():
+            if (length := len(getattr(record, name))) not in (0, expected):
+                reason = f"log record {count}: {name} has {length} bytes"
+                raise RefusedError(400, f"{reason}, expected {expected} or none")
     return count
 
 
-def _read_json(signal: Signal, content: bytes) -> Telemetry:
+def _decoded(request: type[ExportRequest], content: bytes) -> ExportRequest:
     try:
-        value: Json = from_json(content, allow_inf_nan=False, cache_strings="keys")
+        return request.FromString(content)
+    except DecodeError as error:
+        raise RefusedError(400, f"the body is not an {request.__name__}: {error}") from error
+
+
+def _read_json(signal: Signal, content: bytes) -> Records:
+    try:
+        value = _parse(content)
     except ValueError as error:
         raise RefusedError(400, f"the body is not JSON: {error}") from error
     resources, scopes, members = _LISTS[signal]
@@ -131,7 +135,7 @@ def _read_json(signal: Signal, content: bytes) -> Telemetry:
             for at, member in _objects(scope, at_scope, members):
                 count += 1
                 _check_ids(signal, at, member)
-    return Telemetry(content, count)
+    return Records(content, count)
 
 
 def _check_ids(signal: Signal, at: str, member: dict[str, Json]) -> None:
@@ -147,7 +151,6 @@ def _check_ids(signal: Signal, at: str, member: dict[str, Json]) -> None:
 def _objects(
     parent: dict[str, Json], place: str, name: str
 ) -> Iterator[tuple[str, dict[str, Json]]]:
-    """Yield the objects of an array, each with its path; a missing array counts as empty."""
     values = parent.get(name)
     if values is None:
         return
@@ -175,38 +178,14 @@ def _varint(number: int) -> bytes:
     return bytes(parts)
 
 
-Kind: TypeAlias = Literal["interactions", "feedback"]
-
-KEYS: dict[Kind, tuple[str, ...]] = {
-    "interactions": ("timestamp", "workload_id", "request", "response"),
-    "feedback": ("timestamp", "workload_id", "actor_id", "kind", "value"),
-}
-"""Required keys of a record; ``client_id`` is the token's."""
-
-TARGETS = ("response_id", "conversation_id", "target_id")
-"""What feedback is about; ``target_id`` is for senders that don't know which of the two it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """The records of one body: one JSON text, and their number."""
-
-    body: bytes
-    count: int
-
-
 def read_records(kind: Kind, content: bytes) -> Records:
-    """Return the records of a body: one object, an array of objects, or one per line.
-
-    Raises:
-        RefusedError: 400 if it is not JSON, 422 if a record is invalid; the whole body is refused.
-    """
+    """Return the records of a body: one object, an array of objects, or one per line."""
     if not content.strip():
         raise RefusedError(
             400, "the body is empty, expected a JSON object, an array, or one a line"
         )
     try:
-        value: Json = from_json(content, allow_inf_nan=False, cache_strings="keys")
+        value = _parse(content)
     except ValueError as error:
         return _lines(kind, content, error)
     if not isinstance(value, list):
@@ -218,13 +197,8 @@ def read_records(kind: Kind, content: bytes) -> Records:
 
 
 def require_workloads(body: bytes, token: Token) -> None:
-    """Check that all records of a body from ``read_records`` are of the token's workloads.
-
-    JSON readers differ in which of two equal keys they take, so all of them are checked.
-
-    Raises:
-        RefusedError: 403 with the record; the whole body is refused.
-    """
+    """Refuse a body from ``read_records`` (403) unless its records are of the token's workloads."""
+    # JSON readers differ in which of two equal keys they take, so all of them are checked.
     root: _Pairs | list[_Pairs] = json.loads(body, object_pairs_hook=_Pairs)
     for number, record in enumerate([root] if isinstance(root, _Pairs) else root, start=1):
         for key, value in record:
@@ -247,7 +221,7 @@ def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
         if not text.strip():
             continue
         try:
-            value: Json = from_json(text, allow_inf_nan=False, cache_strings="keys")
+            value = _parse(text)
         except ValueError as error:
             at_line, at_body = f"line {number} is not JSON", "the body is not JSON"
             reason = f"{at_line}: {error}" if texts else f"{at_body}: {why_not_whole}"
@@ -265,6 +239,10 @@ def _check(kind: Kind, place: str, value: Json) -> None:
         missing.append(" or ".join(TARGETS))
     if missing:
         raise RefusedError(422, f"{place}: missing keys: {', '.join(missing)}")
+
+
+def _parse(content: bytes) -> Json:
+    return from_json(content, allow_inf_nan=False, cache_strings="keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +266,8 @@ def read_body(envelope: Envelope, content: bytes) -> SpoolLine:
     """Return an unpacked body as a spool line; pure.
 
     Raises:
-        RefusedError: It is invalid, or the token may not send it.
+        RefusedError: 400 if it can't be parsed, 403 if the token may not send it, 415 for an
+            unknown content type, 422 if a record is invalid; the whole body is refused.
     """
     kind, token = envelope.kind, envelope.token
     match kind:

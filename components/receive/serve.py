@@ -16,6 +16,8 @@ from components.receive import app
 from components.receive.settings import Limits
 
 RETRY_SECONDS = 1
+BACKLOG = 1024
+KEEP_ALIVE_SECONDS = 65  # longer than load balancers' idle timeout: they never use a closing one
 DRAIN_SECONDS = 0.05  # pause between two reads (at most 256 KiB each) of the rest of a refused body
 
 
@@ -106,11 +108,6 @@ class ImpatientProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-BACKLOG = 1024
-KEEP_ALIVE_SECONDS = 65
-"""Longer than common load balancers' idle timeout, so that they never use a closing connection."""
-
-
 class PortError(OSError):
     """Raised when the receiver can't listen on the address."""
 
@@ -124,24 +121,16 @@ def serve(
     limits: Limits,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+    """Serve until SIGTERM or Ctrl-C; port 0 is any free one.
 
-    Args:
-        folder: The spool.
-        tokens: The file of tokens.
-        host: The interface to listen on.
-        port: The port; 0 for any free one.
-        limits: The limits of requests, memory and disk.
-        ready: Called with the URL once connections are accepted.
-
-    Raises:
-        PortError: The port is in use, or the host is not an address of this machine.
+    ``ready`` is called with the URL once connections are accepted. Raise ``PortError`` if the port
+    is in use, or the host is not an address of this machine.
     """
     listener = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app.create(folder, tokens, limits),
-        http=_protocol(limits),
+        http=type("Protocol", (ImpatientProtocol,), {"limits": limits}),
         log_level="warning",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -168,11 +157,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
     listener.listen(BACKLOG)
     return listener
-
-
-def _protocol(limits: Limits) -> type[ImpatientProtocol]:
-    class Protocol(ImpatientProtocol):
-        pass
-
-    Protocol.limits = limits
-    return Protocol

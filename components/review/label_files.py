@@ -45,11 +45,7 @@ def to_message(answer: Answer) -> dict[str, Json]:
 
 
 def read_message(correction: Json) -> dict[str, Json]:
-    """Parse a corrected answer: its text, or the whole assistant message.
-
-    Raises:
-        ValueError: It is neither, or empty.
-    """
+    """Parse a corrected answer: its text, or the whole assistant message."""
     if isinstance(correction, str) and correction.lstrip().startswith("{"):
         try:
             correction = json.loads(correction)
@@ -119,7 +115,7 @@ def question_line(question: ReviewQuestion, *, now: datetime) -> str:
             "client_id": about.client_id,
             "response_id": about.response_id,
             "asked_at": now.isoformat(),
-            "why": [reason.text for reason in question.pick.reasons],
+            "why": [reason.text for reason in question.reasons],
             "messages": json.loads(about.messages),
             "tools": json.loads(about.tools),
             "answer": to_message(Answer.from_json(about.answer)),
@@ -143,34 +139,19 @@ def read_labels(
     parsed = [(number, line, _json(line)) for number, line in numbered]
     targets = _targets(con, workload_id, [_named(value) for _, _, value in parsed])
     for number, content, value in parsed:
-        yield _read_line(number, content, value, workload_id, targets, reviewer)
-
-
-def _read_line(
-    number: int,
-    content: bytes,
-    value: Json,
-    workload_id: str,
-    targets: Mapping[str, Target],
-    reviewer: str,
-) -> Labelled:
-    if not isinstance(value, dict):
-        return Labelled(number, content, objection="the line is not a JSON object")
-    try:
-        record = _feedback(value, workload_id, targets, reviewer)
-    except ValueError as error:
-        return Labelled(number, content, objection=str(error))
-    return Labelled(number, content, record=record)
+        try:
+            record = _feedback(value, workload_id, targets, reviewer)
+            yield Labelled(number, content, record=record)
+        except ValueError as error:
+            yield Labelled(number, content, objection=str(error))
 
 
 def _feedback(
-    value: dict[str, Json], workload_id: str, targets: Mapping[str, Target], reviewer: str
+    value: Json, workload_id: str, targets: Mapping[str, Target], reviewer: str
 ) -> dict[str, Json] | None:
-    """Return a line's feedback record; ``None`` if it is unanswered or skipped.
-
-    Raises:
-        ValueError: The line is invalid; the message has the reason.
-    """
+    """Return a line's feedback record; ``None`` if it is unanswered or skipped."""
+    if not isinstance(value, dict):
+        raise ValueError("the line is not a JSON object")  # noqa: TRY004 - an objection to a line
     verdict, corrected = value.get("verdict"), value.get("correction")
     if verdict is None and corrected is None:
         return None

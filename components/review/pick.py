@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from components import scorecard
@@ -11,6 +11,14 @@ from components.scorecard import BASELINES, HOLDOUT, Scorecard
 from components.store import manifest, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
+
+BLAMED = 8.0  # by a rejection
+DISPUTED = 4.0  # people disagree
+DIVIDED = 3.0  # some measured models are right and some are wrong
+CONTRADICTED = 2.5  # no measured model answers as logged
+VARIED = 2.0  # near-duplicates were answered in different ways
+FLAGGED = 1.0  # by a rule
+FLAGGED_MORE = 0.25  # by each further rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,30 +32,26 @@ class MeasuredAnswers:
 def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
     """Count models by example, on the newest holdout version that was measured.
 
-    Args:
-        root: The folder of the workload's scorecards; it may be missing.
-        metric: The metric that is 1 for a right answer.
+    ``root`` is the folder of the workload's scorecards, which may be missing; ``metric`` is 1 for a
+    right answer.
     """
-    folders = [path for path in sorted(root.glob("*")) if _is_of_the_holdout(path)]
-    cards = {folder: scorecard.read(folder) for folder in folders}
+    folders = [path for path in sorted(root.glob("*")) if manifest.is_finished(path)]
+    records = {folder: ScorecardManifest.read(folder) for folder in folders}
+    cards = {
+        folder: scorecard.read(folder)
+        for folder, record in records.items()
+        if record.task == HOLDOUT and record.adapter not in BASELINES
+    }
     if not cards:
         return {}
-    newest = max(folders, key=lambda path: ScorecardManifest.read(path).age)
+    newest = max(cards, key=lambda folder: records[folder].age)
     version = cards[newest].conditions.get("holdout_version")
     same = [card for card in cards.values() if card.conditions.get("holdout_version") == version]
     return _count(same, metric)
 
 
-def _is_of_the_holdout(folder: Path) -> bool:
-    """Return whether a finished scorecard is of a model on the holdout, not of a baseline."""
-    if not manifest.is_finished(folder):
-        return False
-    record = ScorecardManifest.read(folder)
-    return record.task == HOLDOUT and record.adapter not in BASELINES
-
-
 def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
-    """Count each model once, by its last scorecard."""
+    # Each model counts once, by its last scorecard.
     latest = {
         (card.base, card.adapter, str(card.conditions.get("num_fewshot"))): card for card in cards
     }
@@ -63,35 +67,31 @@ def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
     }
 
 
-BLAMED = 8.0  # by a rejection
-DISPUTED = 4.0  # people disagree
-DIVIDED = 3.0  # some measured models are right and some are wrong
-CONTRADICTED = 2.5  # no measured model answers as logged
-VARIED = 2.0  # near-duplicates were answered in different ways
-FLAGGED = 1.0  # by a rule
-FLAGGED_MORE = 0.25  # by each further rule
-
-
 @dataclass(frozen=True, slots=True)
-class ReviewFacts:
-    """The facts that an interaction's score depends on.
+class Reviewable:
+    """One interaction as shown to a reviewer, without personal data, and the facts for its score.
 
-    ``requests`` counts the interaction and its near-duplicates, ``judged`` those with feedback,
-    ``labels`` their distinct answers. ``models`` were measured on it, ``right`` of them answered as
-    logged. ``blamed`` is the number of the decision that blames it.
+    ``messages``, ``tools`` and ``answer`` are JSON text.
     """
 
     interaction_id: str
+    workload_id: str
+    client_id: str
+    response_id: str
+    example_id: str
+    messages: str
+    tools: str
+    answer: str
     cluster_id: str
-    requests: int
-    judged: int
-    labels: int
+    requests: int  # the interaction and its near-duplicates
+    judged: int  # those with feedback
+    labels: int  # their distinct answers
     people_for: int
     people_against: int
-    flags: tuple[str, ...]
-    models: int = 0
-    right: int = 0
-    blamed: int | None = None
+    flags: list[str]
+    blamed: int | None = None  # the number of the decision that blames it
+    models: int = 0  # measured on it
+    right: int = 0  # those that answered as logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,10 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
-    """An interaction for review, with the reasons."""
+class ReviewQuestion:
+    """A question to a person, with the reasons."""
 
-    interaction_id: str
+    about: Reviewable
     reasons: tuple[Reason, ...]
 
     @property
@@ -115,25 +115,25 @@ class Pick:
         return sum(reason.points for reason in self.reasons)
 
 
-def pick(known: Iterable[ReviewFacts], count: int) -> list[Pick]:
+def pick(reviewable: Iterable[Reviewable], count: int) -> list[ReviewQuestion]:
     """Pick up to ``count`` interactions, at most one a cluster, the most helpful first.
 
     Ties are broken by the larger cluster, then by the smaller id, so the input's order does not
     matter.
     """
     ranked = sorted(
-        ((facts, Pick(facts.interaction_id, tuple(reasons(facts)))) for facts in known),
-        key=lambda pair: (-pair[1].points, -pair[0].requests, pair[0].interaction_id),
+        (ReviewQuestion(row, tuple(reasons(row))) for row in reviewable),
+        key=lambda q: (-q.points, -q.about.requests, q.about.interaction_id),
     )
-    picked: dict[str, Pick] = {}
-    for facts, candidate in ranked:
+    picked: dict[str, ReviewQuestion] = {}
+    for question in ranked:
         if len(picked) == count:
             break
-        picked.setdefault(facts.cluster_id, candidate)
+        picked.setdefault(question.about.cluster_id, question)
     return list(picked.values())
 
 
-def reasons(facts: ReviewFacts) -> Iterator[Reason]:
+def reasons(facts: Reviewable) -> Iterator[Reason]:
     """Yield the reasons for a review of an interaction, with their points.
 
     Near-duplicates that nobody judged add log2(1 + their number) / 2, so hundreds of them outweigh
@@ -162,59 +162,6 @@ def reasons(facts: ReviewFacts) -> Iterator[Reason]:
         yield Reason(math.log2(1 + facts.requests) / 2, like)
 
 
-UNMEASURED = MeasuredAnswers(0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Reviewable:
-    """One interaction as shown to a reviewer, without personal data.
-
-    ``messages``, ``tools`` and ``answer`` are JSON text; ``blamed`` is the number of the decision
-    that blames it.
-    """
-
-    interaction_id: str
-    workload_id: str
-    client_id: str
-    response_id: str
-    example_id: str
-    messages: str
-    tools: str
-    answer: str
-    cluster_id: str
-    requests: int
-    judged: int
-    labels: int
-    people_for: int
-    people_against: int
-    flags: list[str]
-    blamed: int | None = None
-
-    def known(self, measured: MeasuredAnswers) -> ReviewFacts:
-        """Return the facts that its score depends on."""
-        return ReviewFacts(
-            self.interaction_id,
-            self.cluster_id,
-            self.requests,
-            self.judged,
-            self.labels,
-            self.people_for,
-            self.people_against,
-            tuple(self.flags),
-            measured.models,
-            measured.right,
-            self.blamed,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewQuestion:
-    """A question to a person, with the reasons."""
-
-    about: Reviewable
-    pick: Pick
-
-
 def choose_questions(
     con: Connection,
     workload_id: str,
@@ -223,21 +170,17 @@ def choose_questions(
     reviewer: str,
     measured: Mapping[str, MeasuredAnswers],
 ) -> list[ReviewQuestion]:
-    """Choose the most helpful questions of the workload that was curated last.
+    """Choose the ``count`` most helpful questions of the workload that was curated last.
 
-    Args:
-        con: The warehouse.
-        workload_id: The workload, which is in ``staging``.
-        count: The most questions.
-        reviewer: The person; interactions that they judged before are skipped.
-        measured: The measured models' answers, by example.
+    Interactions that the reviewer judged before are skipped. ``measured`` has the measured models'
+    answers, by example.
     """
     values = {"workload_id": workload_id, "reviewer": reviewer}
-    reviewable = {
-        row.interaction_id: row
-        for row in warehouse.read(con, "marts/reviewable", Reviewable, **values)
-    }
-    known = (row.known(measured.get(row.example_id, UNMEASURED)) for row in reviewable.values())
-    return [
-        ReviewQuestion(reviewable[picked.interaction_id], picked) for picked in pick(known, count)
-    ]
+    rows = warehouse.read(con, "marts/reviewable", Reviewable, **values)
+    return pick(
+        (
+            replace(row, **asdict(measured[row.example_id])) if row.example_id in measured else row
+            for row in rows
+        ),
+        count,
+    )

@@ -146,7 +146,7 @@ def _show_question(number: int, total: int, question: "ReviewQuestion") -> None:
     from components.schema import Answer
 
     about = question.about
-    why = "; ".join(reason.text for reason in question.pick.reasons)
+    why = "; ".join(reason.text for reason in question.reasons)
     console.rule(f"{number} of {total}  {about.interaction_id[:12]}")
     console.print(f"[dim]asked because: {escape(why)}[/dim]", soft_wrap=True)
     for message in cast("list[dict[str, Json]]", json.loads(about.messages)):

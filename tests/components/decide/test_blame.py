@@ -102,7 +102,7 @@ def record(con: Connection, *blamed: Blamed, decision: int = 7) -> None:
 
 def asked(con: Connection) -> list[tuple[str, str]]:
     found = pick.choose_questions(con, "weather", 10, reviewer="rev", measured={})
-    return [(one.about.example_id, one.pick.reasons[0].text) for one in found]
+    return [(one.about.example_id, one.reasons[0].text) for one in found]
 
 
 def test_blamed_requests_are_reviewed_first_with_the_reason(curated: Connection) -> None:

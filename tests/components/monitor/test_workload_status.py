@@ -11,11 +11,11 @@ from scipy import stats
 from components.collect.source import Input
 from components.costs import Prices, TokenPrice
 from components.monitor import status_page, workload_status
+from components.monitor.signs import Sign
 from components.monitor.workload_status import (
     Day,
     Disk,
     Latency,
-    TriggerFinding,
     Waiting,
     WorkloadStatus,
 )
@@ -107,7 +107,7 @@ def standing(model: str = "gpt") -> WorkloadStatus:
         prices={model: 0.0123},
         latencies={model: Latency(model, 50, 812.0, 1234.5)},
         currency="USD",
-        findings=[TriggerFinding("votes", 40.0, 20.0, f"thumbs down: {HOSTILE}")],
+        findings=[Sign("votes", 40.0, 20.0, f"thumbs down: {HOSTILE}")],
         last_start="none",
         waiting=[Waiting("promote weather", "http://127.0.0.1/runs/1", NOW)],
         disk=Disk(5 * 2**20, 7 * 2**30),

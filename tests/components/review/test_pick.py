@@ -4,22 +4,29 @@ import random
 
 import pytest
 
-from components.review.pick import ReviewFacts, pick
+from components.review.pick import Reviewable, pick
 
 
-def known(name: str, **changes: object) -> ReviewFacts:
+def known(name: str, **changes: object) -> Reviewable:
     """Make an interaction without feedback and measurements."""
     plain: dict[str, object] = {
         "interaction_id": name,
+        "workload_id": "weather",
+        "client_id": "app",
+        "response_id": f"r-{name}",
+        "example_id": f"e-{name}",
+        "messages": "[]",
+        "tools": "[]",
+        "answer": "{}",
         "cluster_id": name,
         "requests": 1,
         "judged": 0,
         "labels": 1,
         "people_for": 0,
         "people_against": 0,
-        "flags": (),
+        "flags": [],
     }
-    return ReviewFacts(**(plain | changes))  # pyright: ignore[reportArgumentType]
+    return Reviewable(**(plain | changes))  # pyright: ignore[reportArgumentType]
 
 
 TABLE = [
@@ -29,15 +36,15 @@ TABLE = [
     known("varied", requests=4, labels=2),
     known("large", requests=40),
     known("small", requests=3),
-    known("flagged", flags=("refusal",)),
-    known("flagged-twice", flags=("language", "refusal")),
+    known("flagged", flags=["refusal"]),
+    known("flagged-twice", flags=["language", "refusal"]),
     known("agreed", models=2, right=2),
     known("covered", requests=40, judged=1),
 ]
 
 
 def test_disputes_come_first_then_divided_models_then_unjudged_requests() -> None:
-    order = [one.interaction_id for one in pick(TABLE, 20)]
+    order = [question.about.interaction_id for question in pick(TABLE, 20)]
     assert order == [
         "disputed",
         "divided",
@@ -61,11 +68,12 @@ def test_the_order_of_the_input_does_not_matter() -> None:
 
 def test_one_of_several_near_duplicates_is_picked() -> None:
     twins = [known(name, cluster_id="twins", requests=2) for name in ("b", "a")]
-    assert [one.interaction_id for one in pick([*twins, known("c")], 5)] == ["a", "c"]
+    picked = pick([*twins, known("c")], 5)
+    assert [question.about.interaction_id for question in picked] == ["a", "c"]
 
 
 @pytest.mark.parametrize(
-    ("one", "texts"),
+    ("facts", "texts"),
     [
         pytest.param(TABLE[0], ["people disagree: 2 for, 1 against"], id="people"),
         pytest.param(
@@ -87,7 +95,7 @@ def test_one_of_several_near_duplicates_is_picked() -> None:
         pytest.param(TABLE[9], [], id="nothing"),
     ],
 )
-def test_every_part_of_a_score_has_a_reason(one: ReviewFacts, texts: list[str]) -> None:
-    (found,) = pick([one], 1)
-    assert [reason.text for reason in found.reasons] == texts
-    assert found.points == sum(reason.points for reason in found.reasons)
+def test_every_part_of_a_score_has_a_reason(facts: Reviewable, texts: list[str]) -> None:
+    (question,) = pick([facts], 1)
+    assert [reason.text for reason in question.reasons] == texts
+    assert question.points == sum(reason.points for reason in question.reasons)

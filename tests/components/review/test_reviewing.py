@@ -97,7 +97,7 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
     where = [one.about.interaction_id for one in again].index(last.interaction_id)
     assert where == 1  # after the one that people disagree about
     # A baseline is no model that could have learned what is right.
-    assert "models disagree: 1 of 2" in again[where].pick.reasons[0].text
+    assert "models disagree: 1 of 2" in again[where].reasons[0].text
 
 
 def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Path) -> None:
