@@ -48,11 +48,7 @@ HARMLESS = frozenset(
 
 
 def adapter_config(adapter: Path) -> dict[str, Json]:
-    """Read an adapter's configuration.
-
-    Raises:
-        ValueError: It is missing, so the folder is not a PEFT adapter.
-    """
+    """Read an adapter's configuration; raise ``ValueError`` if the folder is not a PEFT adapter."""
     path = adapter / CONFIG
     if not path.is_file():
         raise ValueError(f"reading {adapter}: it has no {CONFIG}, so it is not a PEFT adapter")
@@ -84,11 +80,7 @@ def required_precision(recipe: Mapping[str, Json]) -> str | None:
 
 
 def require_plain_lora(config: Mapping[str, Json], server: str) -> None:
-    """Raise if an adapter is not plain LoRA.
-
-    Raises:
-        ValueError: It is not; the message has the reason and the alternative.
-    """
+    """Raise ``ValueError`` with the reason and the alternative if an adapter isn't plain LoRA."""
     if (why := plain_lora_objection(config)) is not None:
         raise ValueError(
             f"exporting for {server}: it loads plain LoRA only, but this adapter is not: {why}; "
@@ -100,19 +92,17 @@ LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*")
 
 
 def base_licence(base: Path) -> str | None:
-    """Return the licence in the base's model card, or the first line of its licence file.
+    """Return the licence in the base's model card, else the first line of its licence file.
 
     ``None`` if the folder has neither, which is not a permission.
     """
     card = base / "README.md"
     if card.is_file() and (named := _licence_of_card(card.read_text(errors="replace"))):
         return named
-    files = [
-        file for pattern in LICENCE_FILES for file in sorted(base.glob(pattern)) if file.is_file()
-    ]
-    texts = (file.read_text(errors="replace") for file in files)
-    lines = (line.strip() for text in texts for line in text.splitlines())
-    return next(filter(None, lines), None)
+    for file in (file for pattern in LICENCE_FILES for file in sorted(base.glob(pattern))):
+        if file.is_file() and (text := file.read_text(errors="replace").strip()):
+            return text.splitlines()[0].strip()
+    return None
 
 
 def _licence_of_card(card: str) -> str | None:
@@ -144,24 +134,16 @@ def name_base(adapter: Path, name: str) -> None:
 
 
 def require_safe(adapter: Path) -> None:
-    """Raise if an adapter has pickled files.
-
-    Raises:
-        ValueError: It has.
-    """
+    """Raise ``ValueError`` if an adapter has pickled files."""
     pickled = sorted(path.name for path in adapter.rglob("*") if path.suffix in PICKLED)
     if pickled:
         raise ValueError(f"{adapter} holds {', '.join(pickled)}, expected only safetensors")
 
 
 def copy_adapter(adapter: Path, to: Path, *, card: str, served_as: str | None = None) -> Path:
-    """Copy a finished adapter with a new card, and return the copy.
+    """Copy a finished adapter to a new folder and return it.
 
-    Args:
-        adapter: A finished adapter folder.
-        to: The copy, which must not exist.
-        card: The text of its ``README.md``.
-        served_as: The base's name in the copy; unchanged by default.
+    ``card`` is the copy's ``README.md``, ``served_as`` its name of the base, unchanged by default.
 
     Raises:
         FileNotFoundError: The adapter is unfinished.
@@ -170,7 +152,9 @@ def copy_adapter(adapter: Path, to: Path, *, card: str, served_as: str | None = 
     body = manifest.read_untouched(adapter)
     require_safe(adapter)
     to.mkdir(parents=True)
-    for name in _files(body):
+    files = body["files"]
+    assert isinstance(files, dict)
+    for name in files.keys() - {CARD}:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(adapter / name, to / name)
     (to / CARD).write_text(card)
@@ -181,12 +165,6 @@ def copy_adapter(adapter: Path, to: Path, *, card: str, served_as: str | None = 
     kept = {name: value for name, value in body.items() if name != "files"}
     manifest.write(to, kind="adapter", now=finished, body=kept)
     return to
-
-
-def _files(body: Mapping[str, Json]) -> list[str]:
-    files = body["files"]
-    assert isinstance(files, dict)
-    return [name for name in files if name != CARD]
 
 
 def write_nim_folder(

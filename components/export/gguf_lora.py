@@ -41,12 +41,7 @@ ARCHITECTURES = {
 
 
 def write(adapter: Path, base: Path, to: Path) -> None:
-    """Write the adapter's GGUF file.
-
-    Args:
-        adapter: The PEFT adapter, plain LoRA.
-        base: The base that it was trained on; only its configuration is read.
-        to: The file.
+    """Write the adapter's GGUF file; only the base's configuration is read.
 
     Raises:
         ValueError: The adapter is not plain LoRA, or the base's architecture is not supported.
@@ -103,11 +98,9 @@ def tensors(adapter: Path, kind: Architecture, model: Mapping[str, Json]) -> dic
 
 
 def permuted(rows: Matrix, heads: int) -> Matrix:
-    """Reorder each head's rows as in llama.cpp: rotary halves interleaved.
+    """Interleave the rotary halves of each head's rows, as in llama.cpp; no-op for 0 heads.
 
-    Args:
-        rows: ``[heads * head size, columns]``.
-        heads: The number of heads; 0 returns the rows unchanged.
+    ``rows`` are ``[heads * head size, columns]``.
     """
     if not heads:
         return rows
@@ -118,10 +111,6 @@ def permuted(rows: Matrix, heads: int) -> Matrix:
 def _heads(module: str, model: Mapping[str, Json]) -> int:
     """Return the number of heads of a module whose rows are permuted; 0 for others."""
     queries = cast("int", model["num_attention_heads"])
-    if module.endswith(".q_proj"):
-        return queries
-    return (
-        cast("int", model.get("num_key_value_heads") or queries)
-        if module.endswith(".k_proj")
-        else 0
-    )
+    if module.endswith(".k_proj"):
+        return cast("int", model.get("num_key_value_heads") or queries)
+    return queries if module.endswith(".q_proj") else 0

@@ -29,10 +29,8 @@ def write(adapter: Path, base: Path, to: Path) -> None:
     the original weights that part is wrong, so a merged model's scores may differ from the
     adapter's, and are not measured.
 
-    Args:
-        adapter: The PEFT adapter.
-        base: The base that it was trained on; in fp32 it must fit into memory.
-        to: The folder for weights, configuration and tokenizer, as transformers loads them.
+    The base in fp32 must fit into memory. ``to`` gets weights, configuration and tokenizer, as
+    transformers loads them.
 
     Raises:
         ValueError: A weight of the adapter is NaN or infinite.

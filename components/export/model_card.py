@@ -44,15 +44,15 @@ class AdapterScores:
 def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
     """Return an adapter's newest scores on the holdout; ``None`` if there are none.
 
-    Args:
-        key: The adapter's key.
-        folders: Scorecard folders, finished or not.
+    ``folders`` are scorecards, finished or not.
 
     Raises:
         ValueError: A scorecard was changed since it was finished.
     """
-    records = {path: ScorecardManifest.read(path) for path in folders if manifest.is_finished(path)}
-    records = {path: record for path, record in records.items() if record.task == HOLDOUT}
+    finished = [
+        (path, ScorecardManifest.read(path)) for path in folders if manifest.is_finished(path)
+    ]
+    records = {path: record for path, record in finished if record.task == HOLDOUT}
     ordered = sorted(records, key=lambda path: records[path].age)
     own = [path for path in ordered if records[path].adapter == key]
     if not own:
@@ -60,7 +60,7 @@ def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
     newest: dict[str, Path] = {}
     for path in ordered:  # a newer one replaces an older one
         name = _model_name(records[path])
-        if name is not None and _is_alike(records[path], records[own[-1]]):
+        if name is not None and _conditions(records[path]) == _conditions(records[own[-1]]):
             newest[name] = path
     cards = {name: scorecard.read(newest[name]) for name in ("base", *UNTRAINED) if name in newest}
     base = cards.pop("base", None)
@@ -74,22 +74,12 @@ def _model_name(record: ScorecardManifest) -> str | None:
     return record.adapter if record.adapter in BASELINES else None
 
 
-def _is_alike(record: ScorecardManifest, own: ScorecardManifest) -> bool:
-    """Return whether two scorecards have equal conditions, except ``MODEL_CONDITIONS``."""
-    return record.base == own.base and _shared(record) == _shared(own)
-
-
-def _shared(record: ScorecardManifest) -> Mapping[str, Json]:
-    conditions = record.conditions.items()
-    return {name: value for name, value in conditions if name not in MODEL_CONDITIONS}
+def _conditions(record: ScorecardManifest) -> tuple[str, Mapping[str, Json]]:
+    shared = record.conditions.keys() - {*MODEL_CONDITIONS}
+    return record.base, {name: record.conditions[name] for name in shared}
 
 
 Kind: TypeAlias = Literal["peft", "merged", "gguf"]
-
-UNMEASURED = (
-    "Not measured when this card was written. Registered and exported copies have a card with the "
-    "scores at that time."
-)
 
 
 def write_card(
@@ -115,7 +105,6 @@ def write_card(
         method=_method(config),
         modules=_modules(config),
         measured=scores,
-        unmeasured=UNMEASURED,
         baselines=baselines,
         untrained=UNTRAINED,
         scores=_scores(scores, baselines) if scores else [],

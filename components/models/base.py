@@ -50,11 +50,8 @@ def load(
     AVX512-BF16, bitsandbytes repacks evaluated weights for a kernel that rounds to bf16, has no
     gradients, and adds noise to DoRA, which reads the weights.
 
-    Args:
-        path: The base's folder.
-        precision: The type of its weights.
-        for_training: Load it for training only, otherwise for evaluation only.
-        on_host: Load it into the host's memory even with CUDA, to split it over several devices.
+    ``for_training`` loads it for training only, otherwise for evaluation only. ``on_host`` loads it
+    into the host's memory even with CUDA, to split it over several devices.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -86,10 +83,7 @@ def compute_dtype(precision: Precision, *, for_training: bool) -> "torch.dtype":
 def compute_type(
     precision: Precision, *, on_cpu: bool, half: Half
 ) -> Literal["fp32", "fp16", "bf16"]:
-    """Return the type in which a base computes if the device's 16-bit type is ``half``.
-
-    See ``load``.
-    """
+    """Return the type in which a base computes if the device's 16-bit type is ``half``."""
     if precision == "fp32" or (on_cpu and precision != "bf16"):
         return "fp32"
     return "bf16" if precision == "bf16" else half
@@ -131,11 +125,7 @@ def quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesC
 
 
 def read_weight(folder: Path, name: str) -> "torch.Tensor":
-    """Read one weight from the base's files, before any quantization.
-
-    Raises:
-        ValueError: The files have no weight of this name.
-    """
+    """Read one weight from the base's files, before any quantization."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             if name in tensors.keys():  # noqa: SIM118 - it is not a mapping

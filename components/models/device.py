@@ -194,13 +194,7 @@ def cpu_seconds(workers: Sequence[psutil.Process] = ()) -> float:
 
 
 def measure_work(*, cpu: float, wall: float, gpus_held: int) -> Work:
-    """Return work in seconds of GPU time if GPUs were held, otherwise in seconds of core time.
-
-    Args:
-        cpu: Seconds of CPU time.
-        wall: Seconds of wall time.
-        gpus_held: The number of GPUs held.
-    """
+    """Return work in seconds of GPU time if GPUs were held, otherwise in seconds of core time."""
     if gpus_held:
         return Work(round(wall * gpus_held, 3), "GPU", max(gpus_held, len(driver_gpus())))
     return Work(round(cpu, 3), "core", cores())

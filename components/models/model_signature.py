@@ -66,12 +66,7 @@ def sign(folder: Path, private: Path, signature: Path | None = None) -> None:
 
 
 def verify(folder: Path, public: Path, signature: Path | None = None) -> None:
-    """Verify that every file of a folder is as it was signed.
-
-    Args:
-        folder: The signed folder.
-        public: The signer's public key.
-        signature: The signature's path, if it is not in the folder.
+    """Verify that every file of a folder is as it was signed with ``public``'s private key.
 
     Raises:
         UnsignedError: There is no signature.

@@ -146,7 +146,7 @@ def test_the_card_lists_the_training_data_and_what_was_not_measured(make: Making
     assert "| train | 3 |\n| holdout | 2 |" in text
     assert "| one call | 2 |\n| text | 1 |" in text
     assert "| learning_rate | `0.001` |" in text
-    assert model_card.UNMEASURED in text
+    assert "Not measured when this card was written." in text
     assert "Licence: the base's folder has none" in text
     assert "sound_depth(lake: string, in_fathoms?: boolean)" in text, "how prompts are written"
     assert NOW.isoformat() not in text
