@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -12,6 +13,8 @@ from components.decide.record_answer import TypedAnswer
 from components.schema import Json
 from flows import prefect_api
 from flows.prefect_api import Run
+
+ArtifactKind: TypeAlias = Literal["gate", "loss", "monitor", "report", "search"]
 
 GATE_KEY = "promotion-gate"  # prefix of the keys of answers
 
@@ -46,14 +49,9 @@ def evidence_tag(digest: str) -> str:
     return f"evidence:{digest}"
 
 
-def page_key(workload: str) -> str:
-    """Key of the artifacts that hold the pages of a workload's evidence."""
-    return f"gate-{re.sub('[._]', '-', workload)}"
-
-
-def report_key(workload: str) -> str:
-    """Key of the artifacts that lead to a workload's reports."""
-    return f"report-{re.sub('[._]', '-', workload)}"
+def artifact_key(kind: ArtifactKind, workload: str) -> str:
+    """Key under which a workload's artifacts of a kind form a history in Prefect."""
+    return f"{kind}-{re.sub('[._]', '-', workload)}"
 
 
 def pending_approvals(*tags: str) -> list[PendingApproval]:

@@ -106,7 +106,8 @@ def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
 
 
 def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
-    key = ArtifactFilterKey(any_=[approvals.page_key(workload), approvals.report_key(workload)])
+    keys = [approvals.artifact_key(kind, workload) for kind in ("gate", "report")]
+    key = ArtifactFilterKey(any_=keys)
     dropped, offset = 0, 0
     while True:
         artifacts = client.read_artifacts(

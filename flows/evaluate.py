@@ -15,13 +15,11 @@ from components.evaluate.harness import ScorecardFolders
 from components.evaluate.judge import win_rate
 from components.evaluate.judge.comparisons import JudgeError
 from components.evaluate.judge.settings import JudgeSettings
-from components.models import base
 from components.register import registry, tracking
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from components.store import manifest
-from components.store.manifest import AdapterManifest
-from flows import settings, workload_file
+from flows import settings, validation, workload_file
 from flows.flow_runs import run_name
 from flows.jobs import runner
 from flows.jobs.job_specs import EvaluateSpec
@@ -146,17 +144,7 @@ def models_to_measure(workload: Workload, adapter: Path) -> dict[Path, dict[str,
 
 def base_of(workload: Workload, adapter: Path) -> Path:
     """Find the base that an adapter was trained on, among those that the workload's file names."""
-    if not workload.search:
-        return workload.base
-    expected = AdapterManifest.read(adapter).base
-    bases = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
-    for candidate in bases:
-        if base.content_hash(candidate) == expected:
-            return candidate
-    raise LookupError(
-        f"measuring adapter {adapter.name}: its base (content {expected}) is not one of "
-        f"{', '.join(map(str, bases))}; add it to over.base under search"
-    )
+    return validation.base_of_adapters(workload, [adapter]) if workload.search else workload.base
 
 
 def scorecard_folders(workload: Workload, snapshot: Path, adapter: Path) -> ScorecardFolders:

@@ -168,13 +168,12 @@ def publish_evidence(evidence: Evidence) -> str:
         tracking.tag_chain_head(run_id, head.anchor)
     page = f"{settings.load().mlflow_url}/{tracking.log_evidence(run_id, evidence.folder)}/{REPORT}"
     title = f"{workload}: {evidence.judgement.outcome}, the report"
-    create_link_artifact(
-        page, title, key=approvals.report_key(workload), description=evidence.digest
-    )
+    key = approvals.artifact_key("report", workload)
+    create_link_artifact(page, title, key=key, description=evidence.digest)
     if evidence.judgement.outcome != "pass":
         create_markdown_artifact(
             (evidence.folder / evidence_folder.BRIEF).read_text(),
-            key=approvals.page_key(workload),
+            key=approvals.artifact_key("gate", workload),
             description=evidence.digest,
         )
     return page
@@ -189,7 +188,7 @@ def evidence_links(evidence: Evidence) -> Mapping[str, str]:
         "the whole report": f"{home.mlflow_url}/{report}",
         "the adapter's run in MLflow": f"{home.mlflow_url}/{tracking.run_page(run_id)}",
         "pages of earlier turns": (
-            f"{home.prefect_url}/artifacts/key/{approvals.page_key(workload)}"
+            f"{home.prefect_url}/artifacts/key/{approvals.artifact_key('gate', workload)}"
         ),
     }
 

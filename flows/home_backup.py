@@ -92,7 +92,7 @@ def restore(
 
 def outside_files(home: Settings) -> list[Path]:
     """List the workload files outside the home, to which a backup has the links only."""
-    return [one.resolve() for one in sorted(home.workloads.glob("*")) if one.is_symlink()]
+    return [path.resolve() for path in sorted(home.workloads.glob("*")) if path.is_symlink()]
 
 
 def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path]:

@@ -124,11 +124,11 @@ def _keyed(records: Records, prefix: str) -> Records:
 
 def _alike(ours: Records, theirs: Records, task: str) -> tuple[Path, Path] | None:
     """Return the newest two distinct scorecards of a task with equal conditions."""
-    for one, mine in ours.items():
-        for other, its in theirs.items():
+    for first, mine in ours.items():
+        for second, its in theirs.items():
             of_task = mine.task == its.task == task
-            if of_task and one != other and mine.conditions == its.conditions:
-                return one, other
+            if of_task and first != second and mine.conditions == its.conditions:
+                return first, second
     return None
 
 

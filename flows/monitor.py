@@ -200,8 +200,8 @@ def waiting_approvals(workload: str) -> list[Waiting]:
     """List a workload's pending approvals."""
     url = settings.load().prefect_url
     return [
-        Waiting(one.name, f"{url}/runs/flow-run/{one.flow_run_id}", one.since)
-        for one in approvals.pending_approvals(approvals.workload_tag(workload))
+        Waiting(pending.name, f"{url}/runs/flow-run/{pending.flow_run_id}", pending.since)
+        for pending in approvals.pending_approvals(approvals.workload_tag(workload))
     ]
 
 
@@ -214,13 +214,15 @@ def publish_status(status: WorkloadStatus) -> None:
     manifest.write_atomically(
         folder / f"{status.workload}.html", status_page.as_html(status, drawn)
     )
-    create_markdown_artifact(status_page.as_markdown(status), key=status_key(status.workload))
+    key = approvals.artifact_key("monitor", status.workload)
+    create_markdown_artifact(status_page.as_markdown(status), key=key)
 
 
 @task
 def answer_regression(workload: Workload, status: WorkloadStatus, champion: Version | None) -> None:
     """Report once per champion that it is liked less than its predecessor; roll back if set."""
-    reasons = [one.text for one in status.findings if one.kind == "votes" and one.is_reached]
+    votes = [finding for finding in status.findings if finding.kind == "votes"]
+    reasons = [finding.text for finding in votes if finding.is_reached]
     marker = settings.load().monitor / f"{status.workload}.regressed"  # the last reported version
     reported = marker.read_text() if marker.exists() else None
     if not reasons or champion is None or reported == champion.number:
@@ -250,13 +252,8 @@ def _roll_back(workload: Workload, reason: str) -> None:
     champions.roll_back(settings.load(), order)
 
 
-def status_key(workload: str) -> str:
-    """Return the key of the artifacts with a workload's status."""
-    return approvals.page_key(workload).replace("gate-", "monitor-", 1)
-
-
 @task
 def measure_disk(home: Settings) -> Disk:
     """Measure the home's size and the free space of its disk."""
-    used = sum(one.stat().st_size for one in home.home.rglob("*") if one.is_file())
+    used = sum(path.stat().st_size for path in home.home.rglob("*") if path.is_file())
     return Disk(used, shutil.disk_usage(home.home).free)

@@ -6,11 +6,13 @@ The client takes two seconds to import, and a person who types ``flywheel pendin
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid4
+
+from pydantic import AliasPath, Field, TypeAdapter
 
 from components.rest import Answer, Rest
 from components.schema import Json
@@ -23,6 +25,9 @@ PAGE = 200  # Prefect's largest page of runs
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
+PAUSE_KEY = Field(validation_alias=AliasPath("state_details", "pause_key"))
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """The state of a flow run; ``pause_key`` names what a suspended one waits for."""
@@ -31,7 +36,7 @@ class State:
     name: str
     message: str | None
     timestamp: datetime
-    pause_key: str | None
+    pause_key: Annotated[str | None, PAUSE_KEY] = None
 
     def is_final(self) -> bool:
         """Return whether nothing follows it."""
@@ -67,6 +72,9 @@ class Run:
         return self.state.type if self.state else None
 
 
+RUN = TypeAdapter(Run)
+
+
 def find(flow: str | None, *tags: str, states: Sequence[str]) -> list[Run]:
     """Find all runs of a flow, or of any, with all ``tags`` and one of ``states``, newest first."""
     flow_runs: dict[str, Json] = {"state": {"type": {"any_": [*states]}}}
@@ -76,12 +84,13 @@ def find(flow: str | None, *tags: str, states: Sequence[str]) -> list[Run]:
     if flow:
         query["flows"] = {"name": {"any_": [flow]}}
     # A run that ends meanwhile moves the pages, so that one may be met twice.
-    return list({run.id: run for run in map(_run, pages("/flow_runs/filter", query))}.values())
+    runs = map(RUN.validate_python, pages("/flow_runs/filter", query))
+    return list({run.id: run for run in runs}.values())
 
 
 def read(run_id: UUID) -> Run:
     """Read a flow run."""
-    return _run(server().get(f"/flow_runs/{run_id}"))
+    return RUN.validate_python(server().get(f"/flow_runs/{run_id}"))
 
 
 def start(
@@ -96,7 +105,8 @@ def start(
         "idempotency_key": key or str(uuid4()),
         "state": {"type": "SCHEDULED", "name": "Scheduled"},
     }
-    return _run(server().post(f"/deployments/{target['id']}/create_flow_run", request))
+    made = server().post(f"/deployments/{target['id']}/create_flow_run", request)
+    return RUN.validate_python(made)
 
 
 def turns_under_way(config: Path) -> list[Run]:
@@ -139,28 +149,3 @@ def server() -> Rest:
 @cache
 def _server(api: str, login: Login | None, *, trust_env: bool) -> Rest:
     return Rest(api, PrefectAuth(login, api) if login else None, trust_env=trust_env)
-
-
-def _run(raw: Answer) -> Run:
-    return Run(
-        id=UUID(raw["id"]),
-        name=raw["name"],
-        tags=raw["tags"],
-        parameters=raw["parameters"],
-        created=_time(raw["created"]),
-        state=_state(raw["state"]) if raw["state"] else None,
-    )
-
-
-def _state(raw: Answer) -> State:
-    return State(
-        type=raw["type"],
-        name=raw["name"],
-        message=raw["message"],
-        timestamp=_time(raw["timestamp"]),
-        pause_key=(raw["state_details"] or {}).get("pause_key"),
-    )
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)

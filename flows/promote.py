@@ -22,6 +22,7 @@ from components.store.manifest import AdapterManifest
 from flows import (
     adapters,
     approval_loop,
+    approvals,
     champions,
     home_workloads,
     releases,
@@ -29,7 +30,6 @@ from flows import (
     workload_file,
 )
 from flows.approval_loop import StaleEvidenceError
-from flows.approvals import page_key
 from flows.flow_runs import run_name
 from flows.settings import Settings
 from flows.workload_file import Workload
@@ -238,7 +238,8 @@ def _page_cache_key(_: TaskRunContext, parameters: dict[str, str]) -> str:
 @task(persist_result=True, cache_key_fn=_page_cache_key)
 def publish_page(page: str, digest: str, workload: str) -> str:
     """Keep the page as an artifact; under the workload's key the pages form a history."""
-    create_markdown_artifact(page, key=page_key(workload), description=digest)
+    key = approvals.artifact_key("gate", workload)
+    create_markdown_artifact(page, key=key, description=digest)
     return digest
 
 

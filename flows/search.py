@@ -1,6 +1,5 @@
 """Train the candidates of a search on the `gpu` pool, and keep the best adapter."""
 
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from components.train.search.schedule import (
     SearchPlan,
     TrainingPace,
 )
-from flows import flow_runs, settings, train
+from flows import approvals, flow_runs, settings, train
 from flows.jobs import runner
 from flows.jobs.job_specs import CountedCandidate, LengthsSpec
 from flows.workload_file import Workload
@@ -227,7 +226,7 @@ def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult
     """Publish the results, delete all adapters but the best, write the search's manifest."""
     text = run.search_page(search.workload.workload, planned, result)
     (search.folder / PAGE).write_text(text)
-    key = f"search-{re.sub('[._]', '-', search.workload.workload)}"
+    key = approvals.artifact_key("search", search.workload.workload)
     create_markdown_artifact(text, key=key, description=search.folder.name)
     for place in result.places[1:]:
         adapter, reason = search.adapters / place.entry.key, run.placement_reason(place)

@@ -133,7 +133,7 @@ def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> 
     with curated_copy(workload, home, now=now) as (copy, tally):
         waiting = held_rows.open_losses(copy.con, workload.workload)
         if ask and waiting:
-            lost = [RuleLoss(one, held_rows.lost_examples(copy.con, one)) for one in waiting]
+            lost = [RuleLoss(loss, held_rows.lost_examples(copy.con, loss)) for loss in waiting]
             return FrozenWorkload(tally, None, lost)
         frozen = freeze_snapshot.freeze(
             copy.con,

@@ -49,18 +49,14 @@ def load_survey(
     path: Path, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
 ) -> Iterator[SurveyedFile]:
     """Load files as ``load_inputs`` does; ``defaults`` apply to records without a workload."""
-
-    def load_copy(con: Connection, item: Input, copy: Path) -> SurveyedFile:
-        return survey.load(con, item, copy, defaults, now=now)
-
-    return _for_each_piece(path, inputs, load_copy)
+    return _for_each_piece(path, inputs, partial(survey.load, defaults=defaults, now=now))
 
 
 def load_spool(path: Path, folder: Path, *, now: datetime) -> list[Loaded]:
     """Load what the receiver took; between two segments others may have the warehouse."""
     pieces = segments.plan_pieces(folder, now=now)
     done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING)
-    return [one for loaded in done for one in loaded]
+    return [segment for loaded in done for segment in loaded]
 
 
 def _for_each_piece(
@@ -79,8 +75,8 @@ def _is_here(item: Input) -> bool:
 def _piece_tasks(
     path: Path, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Callable[[Connection], Result]]:
-    for given in inputs:
-        with _fetched_file(path, given) as (named, copy):
+    for item in inputs:  # one at a time, each kept until its piece is loaded
+        with _fetched_file(path, item) as (named, copy):
             yield lambda con, named=named, copy=copy: do(con, named, copy)
 
 
@@ -93,19 +89,12 @@ def _fetched_file(path: Path, item: Input) -> Generator[tuple[Input, Path]]:
     named = replace(item, source=mlflow_traces.NAME)
     with warehouse.connect(path) as con:
         last = load_file.last_load(con, named)
-    with _pulled_traces(named, last) as copy:
-        yield named, copy
-
-
-@contextmanager
-def _pulled_traces(item: Input, last: datetime | None) -> Generator[Path]:
-    """Pull the traces that began after the last load, or not long before it, into a file."""
     since = BEGINNING if last is None else last - LATE
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         for trace in tracking.pull_traces(item.place.removeprefix(MLFLOW), since=since):
             file.write(json.dumps(trace, default=str) + "\n")
         file.flush()
-        yield Path(file.name)
+        yield named, Path(file.name)
 
 
 def loading_summary(loaded: Sequence[Loaded]) -> str:
@@ -178,7 +167,7 @@ class Sources(Config):
     def _entries(cls, value: object) -> object:
         if not isinstance(value, list):
             return value
-        return [{"path": one} if isinstance(one, str) else one for one in value]
+        return [{"path": entry} if isinstance(entry, str) else entry for entry in value]
 
     @in_the_file("logs", "feedback")
     @classmethod

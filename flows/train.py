@@ -1,7 +1,6 @@
 """Flow `train`: train one adapter on a snapshot, in a process on the `gpu` pool."""
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -31,7 +30,7 @@ from components.train import checkpoints, recipe, training_curve
 from components.train.checkpoints import StopCondition, TrainingProgress
 from components.train.search import run
 from components.train.search.run import TrialOrder, TrialOutcome
-from flows import adapters, settings, validation, workload_file
+from flows import adapters, approvals, settings, validation, workload_file
 from flows.flow_runs import run_name
 from flows.jobs import runner
 from flows.jobs.job_specs import TrainSpec
@@ -42,11 +41,6 @@ from flows.workload_file import Workload
 HISTORY, CURVE_PICTURE = "history.jsonl", "loss.png"
 
 REDRAW_SECONDS = 60.0  # how often a running training's chart is redrawn
-
-
-def curve_key(workload: str) -> str:
-    """Key of the artifacts that hold the pictures of a workload's trainings."""
-    return f"loss-{re.sub('[._]', '-', workload)}"
 
 
 class TrainingCurve:
@@ -78,7 +72,7 @@ class TrainingCurve:
         tracking.log_picture(self._run_id, path)
         text = write_curve_page(self._title, history, path)
         if self._artifact is None:
-            key = curve_key(self._workload)
+            key = approvals.artifact_key("loss", self._workload)
             made = create_markdown_artifact(text, key=key, description=self._title)
             assert isinstance(made, UUID)  # it is a coroutine only where the caller is one
             self._artifact = made

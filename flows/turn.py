@@ -311,13 +311,11 @@ def assemble_evidence(
     )
     root = home.evidence / workload.workload
     # What an older version asked about keeps its decision: it is found by its own digest.
-    older = root / evidence_folder.older_digest(subject, judgement, workload.gate)
-    if manifest.is_finished(older):
-        return evidence_folder.read(older)
+    older = evidence_folder.older_digest(subject, judgement, workload.gate)
     digest = evidence_folder.digest(subject, judgement, workload.gate)
-    folder = root / digest
-    if manifest.is_finished(folder):
-        return evidence_folder.read(folder)
+    for known in (older, digest):
+        if manifest.is_finished(root / known):
+            return evidence_folder.read(root / known)
     case = Case(
         subject,
         judgement,
@@ -334,7 +332,7 @@ def assemble_evidence(
         note=workload.note,
     )
     return evidence_reports.write_evidence(
-        case, folder, workload.gate, reference, now=datetime.now(UTC)
+        case, root / digest, workload.gate, reference, now=datetime.now(UTC)
     )
 
 

@@ -120,8 +120,9 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
         if bases.content_hash(candidate) in hashes:
             return candidate
     raise LookupError(
-        f"measuring adapters: their base (content {hashes.pop()}) is not one of "
-        f"{', '.join(map(str, tried))}"
+        f"measuring {', '.join(adapter.name for adapter in adapters)}: the base (content "
+        f"{hashes.pop()}) is not one of {', '.join(map(str, tried))}; add it to over.base under "
+        "search"
     )
 
 

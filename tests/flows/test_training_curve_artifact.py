@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.schema import Progress
-from flows import train
+from flows import approvals, train
 from flows.jobs import runner
 
 
@@ -44,4 +44,4 @@ def test_the_page_gives_each_figure_once_and_as_it_is_now(tmp_path: Path):
     ("workload", "key"), [("tool-calls", "loss-tool-calls"), ("a.b_c", "loss-a-b-c")]
 )
 def test_a_workload_has_one_timeline_under_a_key_that_prefect_takes(workload: str, key: str):
-    assert train.curve_key(workload) == key
+    assert approvals.artifact_key("loss", workload) == key
