@@ -133,12 +133,12 @@ class GateInput(RunInput):
     )
     comment: str = Field(default="", max_length=2000, description="Why; kept with the decision.")
     reason: Reason = Field(
-        default="other", description="Of a rejection: what speaks against it. Else left as it is."
+        default="other", description="For a rejection: what speaks against it. Else leave it."
     )
     blame: str = Field(
         default="",
         max_length=4000,
-        description="Of a rejection, what it is about, one a line: the beginning of a request's "
+        description="For a rejection, what it is about, one a line: the beginning of a request's "
         "id, a part of the traffic such as tool=search, or guard=abstention. It comes first in the "
         "next review; what was trained on is held until then.",
     )

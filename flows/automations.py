@@ -69,7 +69,7 @@ def _start_automation(turn: str) -> AutomationCore:
     }
     return _automation(
         "start a turn that is wanted",
-        "`consider` asks for it; `flywheel starts` says why.",
+        "`consider` requests it; `flywheel starts` shows the reason.",
         {"expect": [TURN_WANTED]},
         [{"type": "run-deployment", "deployment_id": turn, "parameters": parameters}],
     )
@@ -125,7 +125,7 @@ def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCo
     return [
         _automation(
             f"say that {what}",
-            f"Tells the blocks called `{NOTIFIER}`.",
+            f"Notifies the blocks called `{NOTIFIER}`.",
             trigger,
             [_notify_action(notifier, what, body) for notifier in notifiers],
         )

@@ -22,15 +22,15 @@ AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it 
 
 
 def roll_back(
-    home: Settings, order: Order, say: Callable[[str], None] = lambda _: None
+    home: Settings, order: Order, report: Callable[[str], None] = lambda _: None
 ) -> JournalEntry:
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
     It is proved as an approval is, and leads only to what the chain of decisions and the journal
     know as approved. The order is a link of the chain, written with the journal's first row. Where
     others hold the warehouse, and names need no proof, the alias moves before that, the row is
-    pending, and ``say`` is called with what was done. An order that is refused, or leads to no such
-    version, raises ``RollbackError``.
+    pending, and ``report`` is called with what was done. An order that is refused, or leads to no
+    such version, raises ``RollbackError``.
     """
     workload = order.workload
     with journal.lock_champion(home.locks, workload):
@@ -40,7 +40,7 @@ def roll_back(
             version = _move_at_once(home, order)
         if version is None:
             return _roll_back(home, order, PATIENCE_SECONDS)
-        say(
+        report(
             f"{workload}: version {version} is champion again; the warehouse is held by others, "
             "and this is written down when they let it go"
         )

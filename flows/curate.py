@@ -23,14 +23,14 @@ def curate(config: str) -> FrozenWorkload:
 
 @prometheus.count_stage("curate")
 def report(workload: Workload) -> FrozenWorkload:
-    """Freeze a workload's snapshot, and log what is in it or why there is none."""
+    """Freeze a workload's snapshot, and log what is in it or why nothing was frozen."""
     curated = freeze(workload)
     frozen = curated.snapshot
     if frozen is None:
         for rule in curated.lost:
             get_run_logger().warning("nothing was frozen: %s", rule.loss)
         get_run_logger().warning(
-            "`flywheel held list` shows examples, `flywheel held let-pass %s RULE` goes on",
+            "`flywheel held list` shows examples, `flywheel held let-pass %s RULE` continues",
             workload.workload,
         )
         return curated

@@ -23,7 +23,7 @@ from flows import erase_servers, snapshots, sources
 from flows.settings import Settings
 from flows.workload_file import Workload
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 SPOOL_SECONDS = 30.0  # an erasure waits no longer for a receiver's open segment
 
@@ -58,7 +58,7 @@ def find_subject(home: Settings, subject: Subject) -> tuple[SubjectMatch, Erasur
 
 
 def erase(
-    home: Settings, request: ErasureRequest, *, now: Callable[[], datetime], say: Say
+    home: Settings, request: ErasureRequest, *, now: Callable[[], datetime], report: Report
 ) -> Certificate:
     """Erase a subject and write the certificate; a killed erasure is finished by the next call.
 
@@ -71,18 +71,20 @@ def erase(
     with warehouse.connect(home.warehouse) as con:  # while it is known which rows they are about
         is_about = delete.text_matcher(con, request.subject, outputs(home), names)
     written = erase_servers.blank_texts(home, request.subject, is_about)
-    say(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
+    report(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
     with warehouse.connect(home.warehouse) as con:
         erasure = delete.erase(con, request.subject, outputs(home), names=names, now=now())
-        say("rows deleted, their ids kept as digests")
+        report("rows deleted, their ids kept as digests")
         tainted = affected_outputs.recorded(con, erasure.certificate_id)
         delete.clear_files(con, erasure, outputs(home), home.archive)
     delete.remove_jobs_on(outputs(home), tainted)
-    say("snapshots, scorecards, pages and logs deleted")
+    report("snapshots, scorecards, pages and logs deleted")
     tables.rewrite_file(home.warehouse)
-    say("warehouse written anew")
+    report("warehouse rewritten")
     done = erase_servers.apply_consequences(home, erasure, tainted, written, demote=request.demote)
-    say(f"{len(done.versions)} model versions flagged, {len(done.approvals)} approvals made stale")
+    report(
+        f"{len(done.versions)} model versions flagged, {len(done.approvals)} approvals made stale"
+    )
     rebuilt = rebuild_snapshots(home, tainted, request.workloads, now=now())
     return conclude_erasure(home, request.subject, erasure, done, rebuilt, now=now())
 

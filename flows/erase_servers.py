@@ -43,17 +43,17 @@ def retract_evidence(workload: str, digests: Iterable[str], certificate_id: str)
 
     Idempotent: approvals cancelled earlier for this certificate are returned again.
     """
-    wanted_digests = set(digests)
+    distinct = set(digests)
     runs = [
         run
-        for digest in sorted(wanted_digests)
+        for digest in sorted(distinct)
         for run in prefect_api.find("promote", approvals.evidence_tag(digest), states=[*StateType])
     ]
     message = f"the data of its evidence was erased (certificate {certificate_id})"
     with get_client(sync_client=True) as client:
         cancelled = [str(run.id) for run in runs if _cancel(client, run, message)]
         pages = sum(_drop_forms(client, run.id) for run in runs)
-        pages += _drop_artifacts(client, workload, wanted_digests)
+        pages += _drop_artifacts(client, workload, distinct)
     return RetractedPages(tuple(cancelled), pages)
 
 

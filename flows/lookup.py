@@ -83,8 +83,8 @@ def _records(root: Path) -> Records:
     folders = [folder for folder in root.glob("*") if manifest.is_finished(folder)]
     records = [(folder, ScorecardManifest.read(folder)) for folder in folders]
     records.sort(key=lambda pair: pair[1].age, reverse=True)
-    # Without a task it is too old; a model tuned on the validation side says little of other
-    # requests.
+    # Without a task it is too old; scores on the validation side, which models are tuned on, don't
+    # hold for other requests.
     return {folder: record for folder, record in records if record.task not in ("", VALIDATION)}
 
 

@@ -69,7 +69,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
         verify: Compare each champion's alias, tags and files with what was approved.
 
     Raises:
-        NotApprovedError: A champion is not what was approved; it says which, and what differs.
+        NotApprovedError: A champion is not what was approved; the message lists the differences.
     """
     dead, late = crash_dead(timedelta(seconds=silence_seconds)), cancel_late_runs()
     lapsed = record_lapsed([*superseded(), *ended()])

@@ -28,7 +28,7 @@ from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload, WorkloadError
 
-TURN_WANTED = "flywheel.turn.wanted"  # the event that asks for a turn; an automation starts it
+TURN_WANTED = "flywheel.turn.wanted"  # the event that requests a turn; an automation starts it
 
 LOST_AFTER = timedelta(minutes=10)
 """After this, an event without a turn counts as lost: Prefect drops events it can't process."""

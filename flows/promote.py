@@ -133,8 +133,8 @@ def promote(
     Args:
         workload: Whose evidence.
         evidence: Its digest.
-        config: Of runs that an older version started: the workload's file.
-        evidence_folder: Of those: the evidence's folder, instead of the first two.
+        config: For runs that an older version started: the workload's file.
+        evidence_folder: For those: the evidence's folder, instead of the first two.
     """
     home = settings.load()
     own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)

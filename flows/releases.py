@@ -87,7 +87,7 @@ class Books:
 
     def release_of(self, version: str) -> ReleaseRecord | None:
         """Return the newest release of a version; ``None`` if an older home registered it."""
-        releases = [logged_model.release_of(asdict(link)) for link in reversed(self.links)]
+        releases = (logged_model.release_of(asdict(link)) for link in reversed(self.links))
         return next((made for made in releases if made and made.version == version), None)
 
 
@@ -126,10 +126,11 @@ def release_version(home: Settings, version: Version, evidence: Evidence) -> Non
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = registry.download_version(version.name, version.number, Path(scratch) / "fetched")
         is_older = logged_model.runs_older_code(folder)
-        if not is_older and _is_released(home, folder, version):
+        is_released = _is_released(home, folder, version)
+        if is_released and not is_older:
             return
         if (folder / model_signature.SIGNATURE).is_file():
-            if not _is_released(home, folder, version):  # a kill left a record without a signature
+            if not is_released:  # a kill left a record without a signature
                 (folder / logged_model.RECORD_FILE).unlink(missing_ok=True)
             model_signature.verify(folder, public_key(home))
         else:

@@ -28,10 +28,10 @@ def rollback(
         to: A version's number; the one that has the alias `previous` if left empty.
         by: Your name.
         reason: What the champion did wrong.
-        code: Your one-time code, where the workload's rules want one. It proves that you were
-            there, not what you said.
-        signature: What the line printed that signs this, where the rules want a signature: run it
-            without, and its failure shows the line.
+        code: Your one-time code, where the workload's rules require one. It proves that you were
+            there, not what you ordered.
+        signature: The output of the signing command, where the rules require a signature; a run
+            without it fails and shows the command.
     """
     summary = roll_back_task(workload, to, by, reason, code, signature)
     return Completed(message=summary)

@@ -129,7 +129,7 @@ def in_the_file(*fields: str) -> Callable[[Any], Any]:
 
 
 class SourceEntry(Config):
-    """One place of traffic, with what the files don't say themselves."""
+    """One place of traffic, with what its files don't contain."""
 
     path: str
     """A file, a folder, a glob, an fsspec URL (``s3://...``), or ``mlflow:`` and an experiment."""
@@ -154,7 +154,7 @@ class SourceEntry(Config):
 
 
 class Sources(Config):
-    """Where the traffic lies: paths relative to the workload file, or entries that say more."""
+    """Where the traffic lies: paths relative to the workload file, or entries with settings."""
 
     logs: list[SourceEntry] = Field(default_factory=list[SourceEntry])
     """Interactions, in any form that a source reads; a plain path is an entry of its own."""

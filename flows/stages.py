@@ -37,14 +37,14 @@ class Stages:
 
     @contextmanager
     def during(self, name: str, job: Path | None = None) -> Generator[None]:
-        """Time a stage; ``say`` inside it adds its outcome."""
+        """Time a stage; ``note`` inside it adds its outcome."""
         self._stages.append(Stage(name, job=str(job) if job else None))
         self._save()
         started = time.monotonic()
         yield
         self._change(seconds=round(time.monotonic() - started, 1))
 
-    def say(self, outcome: str, *, reused: bool = False) -> None:
+    def note(self, outcome: str, *, reused: bool = False) -> None:
         """Add its outcome to the running stage, and whether its output existed before."""
         self._change(said=outcome, reused=reused)
 

@@ -77,8 +77,8 @@ def starter_of_turn(workload: Workload, start: str | None, by: str) -> str:
         return ""
     if not by.strip() and workload.approve.refuse_starter:
         raise UnnamedStarterError(
-            f"starting a turn of {workload.workload}: its file has refuse_starter, so say who "
-            "starts it: `flywheel turn FILE --as NAME`, or the parameter `by` in Prefect"
+            f"starting a turn of {workload.workload}: its file has refuse_starter, so name the "
+            "starter: `flywheel turn FILE --as NAME`, or the parameter `by` in Prefect"
         )
     return by.strip()
 
@@ -127,7 +127,7 @@ def turn(config: str, start: str | None = None, by: str = "") -> str:
 
     Args:
         config: The workload's file, read once: a turn that is run again reads what it froze.
-        start: The entry in the book of starts that asks for it, if any.
+        start: The entry in the log of starts that requested it, if any.
         by: Your name, where a person starts it.
     """
     begun = workload_file.under_way(settings.load().turns, str(flow_run.id))
@@ -148,34 +148,34 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
     config = str(folder / workload_file.NAME)
     stages = Stages(folder)
     with stages.during("collect"):
-        stages.say(collect(config))
+        stages.note(collect(config))
     with stages.during("curate"):
         curated = curate(config)
         snapshot = curated.snapshot
         if snapshot:
             evaluate.require_measured(workload, snapshot.path)
             clusters = snapshot.clusters["holdout"]
-            stages.say(
+            stages.note(
                 f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out in "
                 f"{clusters} clusters"
             )
         else:
-            stages.say("held: " + "; ".join(str(rule.loss) for rule in curated.lost))
+            stages.note("held: " + "; ".join(str(rule.loss) for rule in curated.lost))
     if snapshot is None:
         finish_turn(workload.workload, folder, stages, TurnResult("held"), [])
         return "held"
     parameters = {"config": config, "snapshot": str(snapshot.path)}
     with stages.during("train", training_folder(workload, snapshot.path)):
         adapter, reused = train_challenger(workload, parameters)
-        stages.say(f"adapter {adapter.name}", reused=reused)
+        stages.note(f"adapter {adapter.name}", reused=reused)
     preregister(workload, snapshot)
     with stages.during("evaluate", evaluate.evaluation_job_folder(adapter)):
         cards, reused = evaluate_models(workload, parameters, adapter)
-        stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
+        stages.note(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
         reference = workload_file.reference(folder)
         turned = conclude_turn(workload, snapshot, adapter, cards, reference, starter)
-        stages.say(turned.ending)
+        stages.note(turned.ending)
     outputs = [adapter, *evaluate.all_folders(cards)]  # curate has noted its snapshot
     finish_turn(workload.workload, folder, stages, turned, outputs)
     return turned.ending

@@ -52,14 +52,14 @@ class Workload(Config):
     """Folder of the pretrained model (safetensors, config, tokenizer), relative to this file."""
 
     base_served_as: str | None = Field(default=None, min_length=1)
-    """The base's name where its adapters are served (vLLM's ``--served-model-name``), which they
-    then give as ``base_model_name_or_path``; they give the base's folder if it is left out."""
+    """The base's name where its adapters are served (vLLM's ``--served-model-name``), for their
+    ``base_model_name_or_path``; the base's folder if it is left out."""
 
     sources: Sources = Field(default_factory=Sources)
     """Where its traffic lies; may be left out where all of it comes through the receiver."""
 
     note: str = ""
-    """Shown to whoever approves: what the numbers can't say about this traffic."""
+    """Shown to approvers: what the numbers can't show about this traffic."""
 
     collect_schedule: str = "7 * * * *"
     """Cron line (UTC) of the scheduled ``collect`` runs."""
@@ -68,7 +68,7 @@ class Workload(Config):
     """Cron line (UTC) of the scheduled turns; ``null``: only the trigger or a person starts one."""
 
     trigger: Trigger | None = None
-    """Which signs start a turn between the scheduled ones; without it none does."""
+    """Which signs start a turn between the scheduled ones; if left out, no sign does."""
 
     retention_days: int | None = Field(default=None, ge=1)
     """Older rows that no snapshot names leave the warehouse for Parquet; all stay if unset."""
@@ -79,7 +79,7 @@ class Workload(Config):
 
     search: SearchSettings | None = None
     """Several recipes or bases to try in each turn instead of one, of which the best is trained to
-    its end; wants ``validation_share`` under ``curate``."""
+    its end; requires ``validation_share`` under ``curate``."""
 
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
     gate: Policy = Field(default_factory=Policy, validate_default=True)
@@ -88,7 +88,7 @@ class Workload(Config):
     """Who may decide about a challenger, and what proves the name."""
 
     cost: Prices = Field(default_factory=Prices)
-    """What answers and training cost; the report says which price is missing for which figure."""
+    """What answers and training cost; the report lists the figures that lack a price."""
 
     @in_the_file("base")
     @classmethod
@@ -247,7 +247,7 @@ class Workload(Config):
 
     @property
     def base_name(self) -> str:
-        """What its adapters say that their base is called."""
+        """The base's name in its adapters' files."""
         return self.base_served_as or str(self.base)
 
     def candidates(self) -> list[SearchCandidate]:
@@ -356,7 +356,7 @@ def _mistake(error: ErrorDetails) -> str:
 
 
 class ForeignPathError(ValueError):
-    """A flow was given a path that is not of this home, or not where such things lie."""
+    """A flow was started with a path that is not in this home, or not in the expected folder."""
 
 
 def workload_of_run(config: str) -> Workload:

@@ -120,7 +120,7 @@ def _erase_now(
     if not is_sure:
         typer.confirm("Erase all of this? It can't be undone", abort=True)
     request = erase.ErasureRequest(who, demote, workloads)
-    certificate = erase.erase(home, request, now=lambda: datetime.now(UTC), say=print_line)
+    certificate = erase.erase(home, request, now=lambda: datetime.now(UTC), report=print_line)
     _print_certificate(certificate, home.certificates)
     if not certificate.is_clean:
         raise typer.Exit(1)

@@ -31,6 +31,6 @@ def eraser() -> Eraser:
 
     def run(settings: Settings, subject: Subject, *, demote: bool = False) -> Certificate:
         asked = ErasureRequest(subject, demote, {})
-        return erase.erase(settings, asked, now=lambda: logs.NOW, say=lambda _: None)
+        return erase.erase(settings, asked, now=lambda: logs.NOW, report=lambda _: None)
 
     return run

@@ -223,7 +223,7 @@ KILLED = """
                     "remove": (delete, "_remove"), "write": (certificate, "write")}[sys.argv[2]]
     setattr(module, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
     asked = erase.ErasureRequest(Subject(sys.argv[3]), False, {})
-    erase.erase(Settings(Path(sys.argv[1]), 1, 2), asked, now=lambda: logs.NOW, say=print)
+    erase.erase(Settings(Path(sys.argv[1]), 1, 2), asked, now=lambda: logs.NOW, report=print)
 """
 
 

@@ -44,7 +44,7 @@ def erased(built: House, tmp_path_factory: pytest.TempPathFactory) -> Erased:
             {"ann": ANN},
         ).fetchall()
     asked = ErasureRequest(Subject(ANN), demote=False, workloads={})
-    written = erase.erase(home.settings, asked, now=lambda: logs.NOW, say=lambda _: None)
+    written = erase.erase(home.settings, asked, now=lambda: logs.NOW, report=lambda _: None)
     path = home.settings.certificates / f"{written.certificate_id}.json"
     return Erased(home, path, row_id)
 
