@@ -149,7 +149,7 @@ def apply_consequences(
     for workload in sorted({output.workload for output in tainted}):
         here = [output for output in tainted if output.workload == workload]
         if has_mlflow(home):
-            with journal.lock_champion(home.locks, workload):  # or a promotion would crown it later
+            with journal.lock_champion(home.locks, workload):  # against a promotion of it
                 consequences = _flag_versions(consequences, workload, here, erasure, demote=demote)
         if has_prefect(home):
             consequences = _retract_pages(consequences, workload, here, erasure)

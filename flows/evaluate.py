@@ -137,8 +137,8 @@ def models_to_measure(workload: Workload, adapter: Path) -> dict[Path, dict[str,
     }  # a search may choose another base than the champion's
     champion = registry.champion_version(workload.workload)
     if champion and champion.adapter != adapter.name:
-        crowned = settings.load().adapters / workload.workload / champion.adapter
-        measured.setdefault(base_of(workload, crowned), {})[CHAMPION] = crowned
+        current = settings.load().adapters / workload.workload / champion.adapter
+        measured.setdefault(base_of(workload, current), {})[CHAMPION] = current
     return measured
 
 

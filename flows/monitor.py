@@ -90,11 +90,11 @@ def find_signs(
 ) -> list[Sign]:
     """Return the signs found; before the first turn only feedback counts."""
     since = turn_starts.learned_until(con, workload, now)
-    crowned = decision_log.approved_at(con, champion.evidence) if champion else None
+    approved_at = decision_log.approved_at(con, champion.evidence) if champion else None
     candidates = [
         signs.feedback_sign(con, workload, since or datetime.fromtimestamp(0, UTC), trigger),
         signs.input_sign(con, workload, since, trigger) if since else None,
-        signs.vote_sign(con, workload, crowned, trigger) if crowned else None,
+        signs.vote_sign(con, workload, approved_at, trigger) if approved_at else None,
     ]
     return [sign for sign in candidates if sign]
 

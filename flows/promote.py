@@ -105,9 +105,9 @@ def make_champion(
             journal_of = champions.champion_journal(home)
             champion_change.carry_out(journal_of, journal_of.intend(change))
             champions.write_approved_versions(home, name)
-    crowned = registry.version_of_evidence(name, evidence.digest)
-    assert crowned is not None
-    return crowned
+    champion = registry.version_of_evidence(name, evidence.digest)
+    assert champion is not None
+    return champion
 
 
 def _anchor(evidence: Evidence, decision: Decision) -> None:

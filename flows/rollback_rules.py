@@ -57,14 +57,10 @@ def read_approved(folder: Path, workload: str) -> ApprovedVersions | None:
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    champions = Succession(
-        approved=frozenset(
-            (str(number), str(evidence)) for number, evidence in content["approved"]
-        ),
-        before=content.get("before", {}),  # missing in files of older versions
-        left=frozenset(content.get("left", [])),
-    )
-    return ApprovedVersions(champions, bool(content["is_open"]))
+    approved = frozenset((number, evidence) for number, evidence in content["approved"])
+    # The last two are missing in files of older versions.
+    champions = Succession(approved, content.get("before", {}), frozenset(content.get("left", [])))
+    return ApprovedVersions(champions, content["is_open"])
 
 
 def _approved_file(folder: Path, workload: str) -> Path:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from components.dataset.freeze_snapshot import folder_name
 from components.evaluate import harness
-from components.models import base as bases
+from components.models.base import content_hash
 from components.scorecard import VALIDATION, Scorecard
 from components.scorecard import read as read_scorecard
 from components.store import manifest
@@ -110,18 +110,18 @@ def adapter_names(adapters: Sequence[Path]) -> list[str]:
 
 def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
     """Find the base that adapters were trained on: the workload's, or one that its search tries."""
-    tried = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
+    bases = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
     hashes = {AdapterManifest.read(adapter).base for adapter in adapters}
     if len(hashes) > 1:
         raise LookupError("measuring adapters: they are of several bases, name those of one")
-    if not hashes or len(tried) == 1:
+    if not hashes or not workload.search:
         return workload.base
-    for candidate in tried:
-        if bases.content_hash(candidate) in hashes:
-            return candidate
+    for base in bases:
+        if content_hash(base) in hashes:
+            return base
     raise LookupError(
         f"measuring {', '.join(adapter.name for adapter in adapters)}: the base (content "
-        f"{hashes.pop()}) is not one of {', '.join(map(str, tried))}; add it to over.base under "
+        f"{hashes.pop()}) is not one of {', '.join(map(str, bases))}; add it to over.base under "
         "search"
     )
 
