@@ -1,9 +1,9 @@
 """The consequences of an erasure in MLflow and Prefect: versions, aliases, forms and pages."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -27,35 +27,6 @@ PAGE_SIZE = 200  # artifacts and inputs per request
 
 WRITTEN_IN = ("promote", "rollback")  # flows that people write something to
 
-ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
-
-
-@dataclass(frozen=True, slots=True)
-class RetractedPages:
-    """The approvals that were cancelled, by flow run, and how many pages and forms went."""
-
-    approvals: tuple[str, ...]
-    pages: int
-
-
-def retract_evidence(workload: str, digests: Iterable[str], certificate_id: str) -> RetractedPages:
-    """Cancel every promotion on the evidence that has not ended, and delete all its pages.
-
-    Idempotent: approvals cancelled earlier for this certificate are returned again.
-    """
-    distinct = set(digests)
-    runs = [
-        run
-        for digest in sorted(distinct)
-        for run in prefect_api.find("promote", approvals.evidence_tag(digest), states=[*StateType])
-    ]
-    message = f"the data of its evidence was erased (certificate {certificate_id})"
-    with get_client(sync_client=True) as client:
-        cancelled = [str(run.id) for run in runs if _cancel(client, run, message)]
-        pages = sum(_drop_forms(client, run.id) for run in runs)
-        pages += _drop_artifacts(client, workload, distinct)
-    return RetractedPages(tuple(cancelled), pages)
-
 
 def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = None) -> int:
     """Delete ended promotions and rollbacks in which somebody is written about; return how many.
@@ -63,7 +34,8 @@ def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = 
     Decisions stay in the chain, and what still waits for an answer stays. ``workload`` limits the
     runs.
     """
-    ended = [run for flow in WRITTEN_IN for run in prefect_api.find(flow, states=ENDED)]
+    final = sorted(prefect_api.FINAL)
+    ended = [run for flow in WRITTEN_IN for run in prefect_api.find(flow, states=final)]
     with get_client(sync_client=True) as client:
         run_ids = [
             run.id
@@ -91,7 +63,7 @@ def _texts(client: SyncPrefectClient, run: Run) -> Iterator[str]:
 
 def _cancel(client: SyncPrefectClient, run: Run, message: str) -> bool:
     if run.state is not None and run.state.is_final():
-        return run.state.is_cancelled() and run.state.message == message
+        return (run.state.type, run.state.message) == ("CANCELLED", message)
     client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
     return True
 
@@ -230,10 +202,21 @@ def _flag_versions(
 def _retract_pages(
     consequences: Consequences, workload: str, tainted: list[Output], erasure: Erasure
 ) -> Consequences:
+    """Cancel every promotion on the evidence that has not ended, and delete all its pages."""
     digests = {output.key for output in tainted if output.kind == "evidence"}
-    taken = retract_evidence(workload, digests, erasure.certificate_id)
+    runs = [
+        run
+        for digest in sorted(digests)
+        for run in prefect_api.find("promote", approvals.evidence_tag(digest), states=[*StateType])
+    ]
+    message = f"the data of its evidence was erased (certificate {erasure.certificate_id})"
+    with get_client(sync_client=True) as client:
+        # Those that were cancelled earlier for this certificate are among them.
+        cancelled = [str(run.id) for run in runs if _cancel(client, run, message)]
+        pages = sum(_drop_forms(client, run.id) for run in runs)
+        pages += _drop_artifacts(client, workload, digests)
     return replace(
         consequences,
-        approvals=(*consequences.approvals, *taken.approvals),
-        pages=consequences.pages + taken.pages,
+        approvals=(*consequences.approvals, *cancelled),
+        pages=consequences.pages + pages,
     )

@@ -24,7 +24,6 @@ PAGE = 200  # Prefect's largest page of runs
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
-
 PAUSE_KEY = Field(validation_alias=AliasPath("state_details", "pause_key"))
 
 
@@ -45,10 +44,6 @@ class State:
     def is_completed(self) -> bool:
         """Return whether the run came to its end without an error."""
         return self.type == "COMPLETED"
-
-    def is_cancelled(self) -> bool:
-        """Return whether somebody ended the run."""
-        return self.type == "CANCELLED"
 
     def is_paused(self) -> bool:
         """Return whether the run waits for an answer."""

@@ -18,12 +18,12 @@ def test_a_running_stage_has_no_seconds_and_names_its_job(tmp_path: Path) -> Non
         assert stages.read(tmp_path / "turn") == [Stage("train", job=str(tmp_path / "job"))]
 
 
-def test_a_finished_stage_says_what_came_of_it(tmp_path: Path) -> None:
+def test_a_finished_stage_has_its_outcome(tmp_path: Path) -> None:
     turn = Stages(tmp_path)
     with turn.during("collect"):
-        turn.say("3 rows")
+        turn.note("3 rows")
     with turn.during("train"):
-        turn.say("adapter a", reused=True)
+        turn.note("adapter a", reused=True)
     collect, train = stages.read(tmp_path)
     assert (collect.said, collect.reused) == ("3 rows", False)
     assert (train.said, train.reused) == ("adapter a", True)
@@ -42,6 +42,6 @@ def test_a_stage_that_failed_stays_unfinished(tmp_path: Path) -> None:
 def test_the_manifest_of_a_turn_gives_its_stages_back(tmp_path: Path) -> None:
     turn = Stages(tmp_path)
     with turn.during("gate"):
-        turn.say("asked")
+        turn.note("asked")
     kept = [Stage(**stage) for stage in turn.as_json()]  # pyright: ignore[reportArgumentType]
     assert kept == stages.read(tmp_path)
