@@ -13,8 +13,8 @@ from pathlib import Path
 
 from flows.settings import GROUP, Settings, SettingsError
 
+# The modes of a home; everything made in a shared one gets its group.
 PRIVATE, SHARED = 0o700, 0o2770
-"""The modes of a home; the second one hands its group on to all that is made in it."""
 
 
 def set_umask(home: Path) -> None:
@@ -62,9 +62,9 @@ def _set_mode(home: Path, mode: int) -> None:
 
 USER = "flywheel"
 
+# An operator who exports these before ``flywheel up`` chooses the logins.
 PREFECT_EXPORT = "PREFECT_SERVER_API_AUTH_STRING"
 MLFLOW_EXPORTS = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD")
-"""An operator who exports these before ``flywheel up`` chooses the logins."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def secret_file(home: Settings, name: str) -> Path:
 
 
 def enrol_approver(home: Settings, name: str, *, again: bool) -> str:
-    """Draw a person's secret into a file that only its owner may read, or ``again``."""
+    """Draw a person's secret, readable by its owner only; ``again`` replaces an existing one."""
     path = secret_file(home, name)
     home.approvers.mkdir(mode=0o700, parents=True, exist_ok=True)
     if again:
@@ -99,16 +99,8 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
         raise SigningError("signing: there is no ssh-keygen here; install OpenSSH's client")
     line = replace(form, at=f"{datetime.now(UTC):{statement.AT}}").text
     with _signing_key(key, validity.signers_of(rules, form.approver), form.approver) as file:
-        command = [
-            "ssh-keygen",
-            "-q",
-            "-Y",
-            "sign",
-            "-n",
-            ssh_signatures.NAMESPACE,
-            "-f",
-            str(file),
-        ]
+        command = ["ssh-keygen", "-q", "-Y", "sign", "-n", ssh_signatures.NAMESPACE]
+        command += ["-f", str(file)]
         made = subprocess.run(command, input=line.encode(), capture_output=True, check=False)
     if made.returncode:
         message = made.stderr.decode(errors="replace").strip()
