@@ -267,7 +267,6 @@ def _overlapped(
 
 
 def _holders(tested: Iterable[RowJudgement], *, by_tools: bool) -> dict[str, list[RowJudgement]]:
-    """Group the tested rows by tie and, if split by tools, by tool."""
     holders: dict[str, list[RowJudgement]] = defaultdict(list)
     for judged in tested:
         for name in _ties(judged) | (_tools(judged) if by_tools else set()):

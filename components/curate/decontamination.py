@@ -184,9 +184,6 @@ def read_documents(path: str) -> Iterator[tuple[str, str]]:
 
     Question and answer are separate documents, so that a training row with only the question
     overlaps with a whole document.
-
-    Raises:
-        UnreadableDocumentsError: The file is neither JSON lines nor Parquet.
     """
     for number, row in enumerate(_rows(path), 1):
         for text in dict.fromkeys(_texts(row)):

@@ -30,11 +30,7 @@ def waiting_rows(con: Connection, workload_id: str | None = None) -> list[HeldIn
 
 
 def find_held(con: Connection, beginning: str) -> HeldInteraction:
-    """Find the held interaction whose id begins with ``beginning``.
-
-    Raises:
-        LookupError: No or several interactions match.
-    """
+    """Return the only held interaction whose id has this beginning; else raise ``LookupError``."""
     values = {"workload_id": None, "beginning": beginning}
     matches = list(warehouse.read(con, "marts/held_back", HeldInteraction, **values))
     if len(matches) != 1:
@@ -97,7 +93,6 @@ class Loss:
         return self.interactions / self.requests
 
     def __str__(self) -> str:
-        """Return a one-line summary."""
         left_out = f"{self.interactions:,} of {self.requests:,} different requests"
         return f"{self.rule} left out {left_out} ({self.share:.0%})"
 

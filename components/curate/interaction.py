@@ -14,11 +14,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
 class MalformedError(Exception):
-    """Raised when an interaction is not a valid chat completion; ``objection`` is the slug."""
-
-    def __init__(self, objection: str) -> None:
-        self.objection = objection
-        super().__init__(objection)
+    """Raised when an interaction is not a valid chat completion; its text is the objection."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +111,14 @@ class CandidateRow:
 
 
 def read(row: CandidateRow) -> Candidate:
-    """Parse an interaction.
-
-    Raises:
-        MalformedError: Its request or answer is not a valid chat completion.
-    """
+    """Parse an interaction; raise ``MalformedError`` if it is not a valid chat completion."""
     try:
         messages, (tools, tool_names) = _objects(loads(row.messages)), read_tools(row.tools)
         message, acceptable = loads(row.message or "null"), loads(row.acceptable or "null")
     except (ValueError, RecursionError) as error:
         raise MalformedError("unreadable") from error
-    if not all(_is_message(item) for item in messages) or not _asks(messages):
+    is_asked = any(message.get("role") in ("user", "tool") for message in messages)
+    if not is_asked or not all(_is_message(item) for item in messages):
         raise MalformedError("malformed_messages")
     if not isinstance(message, dict | None):
         raise MalformedError("malformed_answer")
@@ -205,7 +198,3 @@ def _is_message(message: dict[str, Json]) -> bool:
         and isinstance(message.get("content"), str | list | None)
         and isinstance(calls, list | None)
     )
-
-
-def _asks(messages: list[dict[str, Json]]) -> bool:
-    return any(message["role"] in ("user", "tool") for message in messages)

@@ -47,11 +47,7 @@ class Replayed:
 
 
 def read_replayed(sources: Sequence[Path]) -> list[Replayed]:
-    """Read the distinct rows of all sources, in the order in which they are taken.
-
-    Raises:
-        ReplayError: A source is missing or has an unknown format.
-    """
+    """Read the distinct rows of all sources, in the order in which they are taken."""
     rows = {row.replay_id: row for source in sources for row in _read(source)}
     return [rows[replay_id] for replay_id in sorted(rows, key=row_budget.place)]
 
@@ -98,7 +94,6 @@ def _lines(path: Path) -> Iterator[Replayed]:
 
 
 def _message(answer: str) -> str:
-    """Convert a snapshot's answer to an assistant message."""
     read = Answer.from_json(answer)
     message = preference_rows.message(read) | {"content": read.text or None}
     return json.dumps(message, ensure_ascii=False)

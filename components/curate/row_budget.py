@@ -42,13 +42,14 @@ def count_texts(
     Prompt and answer are counted separately, as a snapshot does, which then finds them cached.
     """
     for batch in texts:
-        asked = counter.count(
-            [
-                prompt.render_prompt_with_tools(json.loads(text.messages), text.tools)
-                for text in batch
-            ]
-        )
-        answered = counter.count([_answer(text) for text in batch])
+        prompts = [
+            prompt.render_prompt_with_tools(json.loads(text.messages), text.tools) for text in batch
+        ]
+        answers: list[list[Message]] = [
+            [{"role": "assistant", "content": prompt.render_answer(Answer.from_json(text.answer))}]
+            for text in batch
+        ]
+        asked, answered = counter.count(prompts), counter.count(answers)
         for text, before, after in zip(batch, asked, answered, strict=True):
             yield text.example_id, before + after
 
@@ -69,11 +70,6 @@ def trainable(con: Connection, workload_id: str) -> Iterator[list[ExampleText]]:
             return
         yield batch
         after = batch[-1].example_id
-
-
-def _answer(text: ExampleText) -> list[Message]:
-    answer = prompt.render_answer(Answer.from_json(text.answer))
-    return [{"role": "assistant", "content": answer}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +121,6 @@ def _over(
     objection: str,
     kind: Callable[[Trainable], str | None],
 ) -> dict[str, str]:
-    """Object to the rows of each kind beyond ``cap``."""
     if cap is None:
         return {}
     taken: Counter[str] = Counter()

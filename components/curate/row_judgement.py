@@ -159,7 +159,7 @@ def _judge(row: CandidateRow, rules: Rules) -> RowJudgement:
     try:
         candidate = interaction.read(row)
     except MalformedError as error:
-        return RowJudgement(row.interaction_id, error.objection)
+        return RowJudgement(row.interaction_id, str(error))
     screened = screen.screen(
         candidate, rules.rules, max_prompt_chars=rules.max_prompt_chars, languages=rules.languages
     )

@@ -136,16 +136,11 @@ class Disposition:
     factor: float = 1.0
 
     def __str__(self) -> str:
-        """Return its form in the workload file."""
         return f"weigh {self.factor:g}" if self.action == "weigh" else self.action
 
 
 def parse(value: object) -> object:
-    """Parse ``drop``, ``hold``, ``flag``, ``ignore`` or ``weigh`` with a factor below 1.
-
-    Raises:
-        ValueError: The value is not a disposition.
-    """
+    """Parse ``drop``, ``hold``, ``flag``, ``ignore`` or ``weigh`` with a factor below 1."""
     match value.split() if isinstance(value, str) else value:
         case ["drop" | "hold" | "flag" | "ignore" as action]:
             return Disposition(action)
@@ -226,7 +221,7 @@ class Redaction(Config):
     allow: tuple[str, ...] = ()
     """Values that stay: ``support@acme.com``, or a whole domain with ``@acme.com``."""
 
-    allow_patterns: tuple[str, ...] = Field(default=())
+    allow_patterns: tuple[str, ...] = ()
     """Regular expressions of values that stay, matched against the whole value."""
 
     presidio: Presidio | None = None

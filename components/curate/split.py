@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -211,13 +212,7 @@ def _ties(member: Member) -> Iterator[str]:
         yield f"cluster {member.cluster_id}"
 
 
-def _ties_and_relations(member: Member) -> Iterator[str]:
-    yield from _ties(member)
-    yield from member.related
-
-
 def _connected(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints:
-    """Return each request's connected component."""
     # Whoever reads a workload file loads this module, and SciPy takes half a second.
     from scipy.sparse import coo_array  # noqa: PLC0415
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
@@ -234,7 +229,9 @@ def _component_names(
     members: Sequence[Member], requests: Sequence[str], request_of: Sequence[int]
 ) -> list[str]:
     """Name each request's component by its smallest request, so that row order doesn't matter."""
-    owners, ties, tie_count = _tied(members, request_of, _ties_and_relations)
+    owners, ties, tie_count = _tied(
+        members, request_of, lambda member: chain(_ties(member), member.related)
+    )
     numbers = _connected(owners, ties, len(requests), tie_count)
     smallest: dict[int, str] = {}
     for request, number in zip(requests, numbers.tolist(), strict=True):
@@ -350,11 +347,7 @@ def _strictest_side(sides: Ints, owners: Ints, ties: Ints, tie_count: int) -> In
 
 
 def read_settled(con: Connection, workload_id: str, split_by: SplitBy) -> SettledSides:
-    """Read a workload's settled sides and the number of draws per stratum.
-
-    Raises:
-        SplitChangedError: They were drawn by another criterion than ``split_by``.
-    """
+    """Read a workload's settled sides, drawn by ``split_by``, and the draws per stratum."""
     named = {"workload_id": workload_id}
     rows = con.execute(
         "select group_id, side, split_by, settled_at from curated.sides"

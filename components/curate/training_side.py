@@ -64,13 +64,17 @@ def apply(
 
 
 def _leave_out(con: Connection, workload_id: str, objections: Mapping[str, str]) -> None:
-    """Object to the examples' interactions and delete the examples."""
     if not objections:
         return
     columns = {"example_id": [*objections], "objection": [*objections.values()]}
+    named = {"workload_id": workload_id}
     with warehouse.present(con, "left_out", columns):
-        for statement in (_OBJECT, _TAKE_AWAY):
-            con.execute(statement, {"workload_id": workload_id})
+        con.execute(_OBJECT, named)
+        con.execute(
+            "delete from curated.examples where workload_id = $workload_id"
+            " and example_id in (select example_id from left_out)",
+            named,
+        )
 
 
 _OBJECT = """
@@ -85,10 +89,4 @@ _OBJECT = """
         where examples.workload_id = $workload_id
     ) as gone
     where verdicts.interaction_id = gone.interaction_id and verdicts.objection is null
-"""
-_TAKE_AWAY = """
-    delete from curated.examples
-    where
-        workload_id = $workload_id
-        and example_id in (select example_id from left_out)
 """

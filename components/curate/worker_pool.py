@@ -60,10 +60,7 @@ def is_limitable() -> bool:
 def reason(error: Exception) -> str:
     """Return the error's type and place: ``TypeError in rules.structure.unknown_tool``.
 
-    It quotes nothing of the row.
-
-    Raises:
-        Exception: The error itself, if no row can have caused it.
+    It quotes nothing of the row. Raises the error itself if no row can have caused it.
     """
     if isinstance(error, NOT_ROW_ERRORS):
         raise error
@@ -77,11 +74,7 @@ def reason(error: Exception) -> str:
 
 
 def require_text(*texts: str | None) -> None:
-    """Check that Arrow, DuckDB and files can hold the texts.
-
-    Raises:
-        UnencodableTextError: A text holds a lone surrogate.
-    """
+    """Raise ``UnencodableTextError`` for texts that Arrow, DuckDB and files can't hold."""
     try:
         for text in texts:
             if text is not None and not text.isascii():

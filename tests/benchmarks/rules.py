@@ -57,7 +57,7 @@ def judge(one: CandidateRow, dispositions: Dispositions) -> Screened:
     try:
         read = interaction.read(one)
     except MalformedError as error:
-        return Screened(error.objection)
+        return Screened(str(error))
     languages = "as_asked" if dispositions is FLAGGED else "any"
     return screen.screen(read, dispositions, max_prompt_chars=LONGEST, languages=languages)
 

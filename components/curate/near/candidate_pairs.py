@@ -30,7 +30,6 @@ class CandidatePairs:
     right: Positions
 
     def __len__(self) -> int:
-        """Return the number of pairs."""
         return len(self.left)
 
     def joined(self, others: "CandidatePairs") -> "CandidatePairs":

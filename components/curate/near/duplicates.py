@@ -207,7 +207,6 @@ def _near(
 
 
 def _grouped(texts: TextColumn, threshold: float, pool: Executor) -> Groups:
-    """Group the texts by the keys of their prefixes."""
     sample = texts.take(np.arange(0, len(texts), shingles.SAMPLED))
     order = shingles.shingle_order(Texts.of(sample), threshold, pool)
     text_bits = max(TEXT_BITS, len(texts).bit_length())

@@ -231,5 +231,4 @@ def _offered(tools: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _named(tools: str) -> str:
-    """Return the digest of the names of a list of tools."""
     return split.tools(read_tools(tools)[1])

@@ -18,7 +18,6 @@ EVEN_SHARES = 2
 all actors to the least active one."""
 
 ONE = 1.0  # a signal's maximum weight, which an actor may always have, however little others gave
-
 SLACK = 1e-9
 
 

@@ -55,11 +55,14 @@ class JudgedInteraction:
 
 
 class Answers:
-    """The distinct answers that signals are about, in canonical form."""
+    """The distinct answers that signals are about, in canonical form.
+
+    ``prompts`` are the interactions' example ids, ``texts`` the answers by their keys.
+    """
 
     def __init__(self, judged: list[JudgedInteraction]) -> None:
         self._completions: dict[str, Completion] = {}
-        self._prompts = {
+        self.prompts = {
             interaction.interaction_id: interaction.example_id for interaction in judged
         }
         self.texts: dict[str, Answer] = {}
@@ -79,10 +82,6 @@ class Answers:
     def of(self, interaction_id: str | None) -> Completion | None:
         """Return an interaction's answer; ``None`` if it is unreadable or missing."""
         return self._completions.get(interaction_id or "")
-
-    def prompt(self, interaction_id: str) -> str:
-        """Return the example id of an interaction's prompt."""
-        return self._prompts[interaction_id]
 
 
 def answer_key(answer: Answer) -> str:
@@ -111,7 +110,6 @@ def loads(text: str) -> Json:
 
 
 NEUTRAL = 0.25  # an opinion nearer to the middle than this is neither good nor bad
-
 REGENERATED = 0.25  # a regenerated answer may not have been bad: a quarter of a thumb down
 
 GOOD = frozenset({"success", "succeeded", "solved", "resolved", "passed", "pass", "good", "yes"})
@@ -145,11 +143,6 @@ def opinion_position(
 def is_opinionated(position: float) -> bool:
     """Return whether an opinion is good or bad rather than neutral."""
     return abs(position) >= NEUTRAL
-
-
-def opinion_weight(kind: str, position: float) -> float:
-    """Return an opinion's weight, at most 1: a rating's is its distance from the middle."""
-    return REGENERATED if kind == "regenerate" else max(NEUTRAL, abs(position))
 
 
 def _outcome_position(outcome: Json) -> float | None:
@@ -233,8 +226,8 @@ def _opinion(signal: Signal, answers: Answers, config: Preferences) -> SignalRea
     about = _distinct(answers.of(interaction_id) for interaction_id in signal.interaction_ids)
     if not about:
         return SignalReading(signal, "unreadable_answer")
-    weight = opinion_weight(signal.kind, position) / len(about)
-    opinions = tuple(Opinion(completion, position, weight) for completion in about)
+    weight = REGENERATED if signal.kind == "regenerate" else max(NEUTRAL, abs(position))
+    opinions = tuple(Opinion(completion, position, weight / len(about)) for completion in about)
     return SignalReading(signal, None, opinions, _renewed(signal, answers, about))
 
 
@@ -270,7 +263,7 @@ def _choice(signal: Signal, answers: Answers) -> SignalReading:
             return SignalReading(signal, "unreadable_answer")
     if isinstance(chosen, str) and None in (signal.chosen_id, signal.rejected_id):
         return SignalReading(signal, "waiting")
-    prompts = {answers.prompt(interaction_id) for interaction_id in signal.interaction_ids}
+    prompts = {answers.prompts[interaction_id] for interaction_id in signal.interaction_ids}
     better = _side(chosen, signal.chosen_id, prompts, answers)
     worse = _side(rejected, signal.rejected_id, prompts, answers)
     if better is None or worse is None:

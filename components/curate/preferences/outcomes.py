@@ -65,13 +65,8 @@ def signal_outcomes(
 ) -> list[SignalOutcome]:
     """Return each signal's fate, the strongest use of several.
 
-    Args:
-        weighed: The weighed signals.
-        pairs: Feedback ids behind training pairs.
-        labels: Feedback ids behind labels.
-        in_examples: Feedback ids named by examples.
-        held_out: Feedback ids behind holdout pairs.
-        refused: Feedback ids whose pairs and labels could not be used, with the reason.
+    The arguments are feedback ids: behind training ``pairs``, behind ``labels``, named by examples,
+    behind ``held_out`` pairs, and ``refused`` with the reason.
     """
     fates: dict[str, tuple[str, str | None]] = {
         feedback_id: (reason, None) for feedback_id, reason in weighed.reasons.items()

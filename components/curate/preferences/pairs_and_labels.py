@@ -198,7 +198,7 @@ def _pair(
                     interaction_id
                     for feedback_id in winners
                     for interaction_id in by_id[feedback_id].signal.interaction_ids
-                    if answers.prompt(interaction_id) == example
+                    if answers.prompts[interaction_id] == example
                 }
             )
         ),

@@ -34,12 +34,10 @@ if TYPE_CHECKING:
 def weigh_signals(
     signals: Iterable[Signal], judged: Iterable[JudgedInteraction], config: Preferences
 ) -> Weighed:
-    """Return the weighed signals: held back, resolved, and turned into results; in any order.
+    """Return the weighed signals: held back, resolved, and turned into results.
 
-    Args:
-        signals: The signals of one workload, one per actor, target and kind.
-        judged: The interactions that they name.
-        config: The workload's ``preferences`` settings.
+    ``signals`` are in any order, one per actor, target and kind; ``judged`` are the interactions
+    that they name.
     """
     answers = Answers(list(judged))
     ordered = sorted(signals, key=lambda signal: signal.feedback_id)
@@ -143,7 +141,7 @@ def _targets(
             conflicts.append(
                 Conflict(
                     kind="correction",
-                    example_id=answers.prompt(interaction_id),
+                    example_id=answers.prompts[interaction_id],
                     subject=newest.edited or "",
                     weight_for=newest.weight,
                     weight_against=sum(other.weight for other in others),

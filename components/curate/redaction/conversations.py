@@ -19,7 +19,10 @@ up to five times."""
 
 
 class RedactionFailedError(Exception):
-    """Raised when a conversation can't be redacted, so it must be left out."""
+    """Raised when a conversation can't be redacted, so it must be left out.
+
+    It is too deep, has too many values, or numbers that JSON can't represent.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,7 @@ class Rewritten:
 
 
 def redact_candidate(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewritten]:
-    """Redact request, answers and references together.
-
-    Raises:
-        RedactionFailedError: It is nested too deeply, has numbers that JSON can't represent, or
-            too many distinct values.
-    """
+    """Redact request, answers and references together."""
     answers = [message for message in (candidate.message, candidate.logged) if message is not None]
     conversation = Conversation(
         candidate.messages,
@@ -72,23 +70,16 @@ def redact_candidate(candidate: Candidate, settings: Redaction) -> tuple[Candida
             ),
         )
     except (ValueError, RecursionError) as error:
-        raise RedactionFailedError(_reason(error)) from error
+        reason = str(error) if isinstance(error, TooMuchError) else type(error).__name__
+        raise RedactionFailedError(reason) from error
 
 
 def require_short(characters: int) -> None:
-    """Check the size of a row.
-
-    Raises:
-        RedactionFailedError: It has more than ``MOST_CHARACTERS``.
-    """
+    """Raise ``RedactionFailedError`` for a row of more than ``MOST_CHARACTERS``."""
     if characters > MOST_CHARACTERS:
         raise RedactionFailedError(
             f"{characters:,} characters, at most {MOST_CHARACTERS:,} allowed"
         )
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, TooMuchError) else type(error).__name__
 
 
 def example_id(workload_id: str, messages: str, tools: str) -> str:

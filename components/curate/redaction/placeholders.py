@@ -25,11 +25,7 @@ class TooMuchError(ValueError):
 
 
 def require_few(values: int) -> None:
-    """Check the number of values.
-
-    Raises:
-        TooMuchError: There are more than ``MOST_VALUES``.
-    """
+    """Raise ``TooMuchError`` for more than ``MOST_VALUES``."""
     if values > MOST_VALUES:
         raise TooMuchError(f"more than {MOST_VALUES:,} distinct values")
 

@@ -76,9 +76,7 @@ class Analyzer:
             entities=list(self._settings.entities),
             score_threshold=SURE,
         )
-        for result in sorted(
-            results, key=lambda result: (result.start, result.end, result.entity_type)
-        ):
+        for result in sorted(results, key=lambda r: (r.start, r.end, r.entity_type)):
             kind = KINDS.get(result.entity_type, Kind.NATIONAL_ID)
             yield kind, text[result.start : result.end]
 

@@ -79,9 +79,7 @@ class Redactor:
     def redact(self, conversation: Conversation) -> Redacted:
         """Return the conversation with placeholders for its values.
 
-        Raises:
-            ValueError: JSON within a text can't be written again.
-            RecursionError: It is nested too deeply.
+        Raises ``ValueError`` or ``RecursionError`` for JSON in a text that can't be written again.
         """
         text = conversation.tools_text
         tools, is_clean = self._read(conversation.tools) if text is None else self._remembered(text)
@@ -158,7 +156,6 @@ def _leaves(rewrite: Callable[[Visit], object]) -> list[Leaf]:
 
 
 def _correction(conversation: Conversation) -> range:
-    """Return the indices of the correction's leaves."""
     if not conversation.is_corrected:
         return range(0)
     without = replace(conversation, answers=[], acceptable=None)

@@ -246,12 +246,8 @@ def email(
 ) -> str:
     """Return an address that uses the names' surrogates, and one surrogate per domain.
 
-    Args:
-        value: The address in lower case.
-        language: The conversation's language, ``None`` if unknown.
-        key: The conversation's key.
-        attempt: The draw's number; empty for the first.
-        names: The surrogates of the conversation's names.
+    ``value`` is in lower case; ``attempt`` is the draw's number, empty for the first; ``names`` are
+    the surrogates of the conversation's names.
     """
     local, _, domain = value.rpartition("@")
     chance = Chance(key, "mailbox", value, attempt)

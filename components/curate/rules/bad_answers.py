@@ -80,7 +80,7 @@ def error_text(candidate: Candidate) -> str | None:
 
 
 def _is_error_reply(text: str) -> bool:
-    """Tell whether a JSON text is what OpenAI's, Anthropic's or vLLM's interface says of errors."""
+    """Return whether a JSON text has the form of OpenAI's, Anthropic's or vLLM's errors."""
     try:
         match json.loads(text):
             case {"error": {"message": str(), **fields}}:
@@ -132,8 +132,7 @@ SPAN = 240  # common characters in a row that are not a coincidence: about forty
 def prompt_leak(candidate: Candidate) -> str | None:
     """Find answers that repeat a long span of the system message verbatim.
 
-    Every such span contains one of the answer's chunks of half its length, so only those are looked
-    up.
+    Such a span contains one of the answer's chunks of half its length: only those are looked up.
     """
     answer = _plain(candidate.answer.text)
     if len(answer) < SPAN or candidate.is_corrected:

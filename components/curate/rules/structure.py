@@ -84,11 +84,7 @@ class SchemaWorkError(ValueError):
 
 
 def breaks_schema(candidate: Candidate) -> str | None:
-    """Return place and reason of the first argument that violates its tool's ``parameters``.
-
-    Raises:
-        SchemaWorkError: Tools and calls are too large to validate.
-    """
+    """Return place and reason of the first argument that violates its tool's ``parameters``."""
     if not candidate.answer.calls or not candidate.tools:
         return None
     work = len(candidate.tools_text) * len(candidate.answer_json)

@@ -88,12 +88,12 @@ def rows(con: Connection, client: str) -> set[tuple[str, str, str]]:
 
 
 def verdicts(con: Connection, client: str) -> Counter[str]:
-    found = con.execute(
+    rows = con.execute(
         "select coalesce(objection, 'kept') from curated.verdicts"
         " inner join raw.interactions using (interaction_id) where client_id = $client",
         {"client": client},
     ).fetchall()
-    return Counter(verdict for (verdict,) in found)
+    return Counter(verdict for (verdict,) in rows)
 
 
 @pytest.mark.parametrize("answer", ["It snows.", "It snows, and that for a very long time: " * 3])
@@ -117,7 +117,7 @@ def test_wrong_answers_to_another_clients_requests_change_none_of_its_rows(
     curate(con)
     assert rows(con, "app") == before
     assert verdicts(con, "app") == {"kept": len(CITIES)}
-    assert {said for _, _, said in rows(con, "rogue")} == {answer}
+    assert {answered for _, _, answered in rows(con, "rogue")} == {answer}
 
 
 def test_near_copies_do_not_push_out_another_clients_rows(con: Connection, load: Loader):
@@ -140,13 +140,13 @@ def test_near_copies_do_not_push_out_another_clients_rows(con: Connection, load:
 def test_corrections_and_thumbs_of_another_client_decide_nothing(con: Connection, load: Loader):
     load.log(honest())
     load.log([ask("rogue", city, f"Sunny in {city}.") for city in CITIES], now=LATER)
-    said = [
+    feedback = [
         logs.feedback(kind, value, response_id=f"rogue {city} 0", client_id="rogue", actor_id=actor)
         for city in CITIES
         for actor in ("mallory", "oscar")
         for kind, value in (("thumb", "down"), ("correction", logs.say("It snows.")))
     ]
-    load.say(said, now=LATER)
+    load.say(feedback, now=LATER)
     curate(con)
     assert {answer for _, _, answer in rows(con, "app")} == {f"Sunny in {city}." for city in CITIES}
     assert verdicts(con, "app") == {"kept": len(CITIES)}
@@ -155,12 +155,12 @@ def test_corrections_and_thumbs_of_another_client_decide_nothing(con: Connection
 def test_dislikes_of_another_client_reach_no_equal_answer(con: Connection, load: Loader):
     load.log(honest())
     load.log([ask("rogue", city, f"Sunny in {city}.") for city in CITIES], now=LATER)
-    said = [
+    feedback = [
         logs.feedback(response_id=f"rogue {city} 0", client_id="rogue", actor_id=actor)
         for city in CITIES
         for actor in ("mallory", "oscar", "trudy")
     ]
-    load.say(said, now=LATER)
+    load.say(feedback, now=LATER)
     curate(con)
     assert verdicts(con, "app") == {"kept": len(CITIES)}
     assert verdicts(con, "rogue") == {"thumbs_down": len(CITIES)}
@@ -172,7 +172,9 @@ def test_equal_answers_of_several_clients_are_one_row_of_the_first(con: Connecti
     assert curate(con).counts == {"kept": len(CITIES), "duplicate": len(CITIES)}
     assert len(rows(con, "app")) == len(CITIES)
     ids = [row["interaction_ids"] for row in warehouse.rows(con, "select * from curated.examples")]
-    assert [len(one) for one in ids if isinstance(one, list)] == [2] * len(CITIES)
+    assert [
+        len(interaction_ids) for interaction_ids in ids if isinstance(interaction_ids, list)
+    ] == [2] * len(CITIES)
 
 
 def test_a_time_in_the_future_outranks_nothing_and_is_counted(con: Connection, load: Loader):
@@ -256,7 +258,7 @@ def test_texts_with_another_clients_requests_do_not_displace_its_training(
 def test_held_out_tools_do_not_displace_another_clients_training(con: Connection, load: Loader):
     rules = Rules(split_by="tools", holdout_share=0.3, validation_share=0)
     names = (f"search{number}" for number in range(100))
-    name = next(one for one in names if split.side_by_hash(split.tools([one])) > 0.3)
+    name = next(tool for tool in names if split.side_by_hash(split.tools([tool])) > 0.3)
     ours = [
         logs.interaction(essay(n), response_id=f"app {n}", tools=[logs.tool(name)])
         for n in range(20)

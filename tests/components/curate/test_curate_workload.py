@@ -27,10 +27,10 @@ def load(
     con: Connection,
     folder: Path,
     lines: Sequence[dict[str, Json]],
-    given: Sequence[dict[str, Json]] = (),
+    feedback: Sequence[dict[str, Json]] = (),
 ) -> None:
     logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
-    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", feedback), now=logs.NOW)
 
 
 def curate(con: Connection, rules: Rules | None = None) -> CurationTally:
@@ -57,8 +57,8 @@ def answers(con: Connection) -> list[str]:
 
 
 def test_a_correction_replaces_the_answer_and_is_traced(con: Connection, tmp_path: Path):
-    given = [logs.feedback(), logs.feedback("correction", logs.say("Rainy."))]
-    load(con, tmp_path, [logs.interaction()], given)
+    feedback = [logs.feedback(), logs.feedback("correction", logs.say("Rainy."))]
+    load(con, tmp_path, [logs.interaction()], feedback)
     assert curate(con).counts == {"kept": 1}
     assert answers(con) == ["Rainy."]
     stored = con.execute("select feedback_id from raw.feedback order by all").fetchall()
@@ -67,13 +67,13 @@ def test_a_correction_replaces_the_answer_and_is_traced(con: Connection, tmp_pat
 
 def test_the_newest_correction_and_the_newest_thumb_count(con: Connection, tmp_path: Path):
     lines = [logs.interaction("one"), logs.interaction("two", response_id="r2")]
-    given = [
+    feedback = [
         logs.feedback("correction", logs.say("old"), timestamp=1),
         logs.feedback("correction", logs.say("new"), timestamp=2, actor_id="bob"),
         logs.feedback("thumb", "down", timestamp=1, response_id="r2"),
         logs.feedback("thumb", "up", timestamp=2, response_id="r2"),
     ]
-    load(con, tmp_path, lines, given)
+    load(con, tmp_path, lines, feedback)
     assert curate(con).counts == {"kept": 2}
     assert answers(con) == ["Sunny.", "new"]
 
@@ -109,12 +109,14 @@ def test_equal_requests_are_one_example_with_every_id(con: Connection, tmp_path:
     load(con, tmp_path, lines)
     assert curate(con).counts == {"duplicate": 2, "kept": 2}
     assert answers(con) == ["Sunny.", "new"]
-    given = [logs.feedback("correction", at_length("right"), response_id="a")]
-    load(con, tmp_path, [], given)
+    feedback = [logs.feedback("correction", at_length("right"), response_id="a")]
+    load(con, tmp_path, [], feedback)
     assert curate(con).counts == {"duplicate": 2, "kept": 2}
     assert answers(con) == ["Sunny.", "right"]
     ids = [row["interaction_ids"] for row in examples(con)]
-    assert sorted(len(one) for one in ids if isinstance(one, list)) == [1, 3]
+    assert sorted(
+        len(interaction_ids) for interaction_ids in ids if isinstance(interaction_ids, list)
+    ) == [1, 3]
 
 
 LONG = "I would like to know what the weather is going to be like in the old town of Rome tomorrow"
@@ -141,7 +143,9 @@ def test_one_near_duplicate_is_kept_and_names_the_others(con: Connection, tmp_pa
     assert curate(con).counts == {"duplicate": 1, "kept": 2, "near_duplicate": 1}
     assert answers(con) == ["other", "right"]
     ids = [row["interaction_ids"] for row in examples(con)]
-    assert sorted(len(one) for one in ids if isinstance(one, list)) == [1, 3]
+    assert sorted(
+        len(interaction_ids) for interaction_ids in ids if isinstance(interaction_ids, list)
+    ) == [1, 3]
 
 
 def test_near_requests_share_a_side(con: Connection, tmp_path: Path):
@@ -166,14 +170,21 @@ def test_near_requests_share_a_side(con: Connection, tmp_path: Path):
 
 def test_a_held_out_request_stays_when_a_better_twin_arrives(con: Connection, tmp_path: Path):
     asked = [" ".join(f"{word}{n}" for word in LONG.split()) for n in range(8)]
-    told = at_length("told")
-    load(con, tmp_path, [logs.interaction(one, response_id=one, message=told) for one in asked])
+    answer = at_length("told")
+    load(
+        con,
+        tmp_path,
+        [logs.interaction(question, response_id=question, message=answer) for question in asked],
+    )
     curate(con, HALF)
     freeze_snapshot.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
     held = requests_held_out(con)
-    twins = [logs.interaction(f"Hi! {one}", response_id=f"new {one}") for one in asked]
+    twins = [
+        logs.interaction(f"Hi! {question}", response_id=f"new {question}") for question in asked
+    ]
     right = [
-        logs.feedback("correction", at_length("right"), response_id=f"new {one}") for one in asked
+        logs.feedback("correction", at_length("right"), response_id=f"new {question}")
+        for question in asked
     ]
     load(con, tmp_path, twins, right)
     curate(con, HALF)
@@ -187,13 +198,15 @@ def test_requests_of_the_holdout_or_a_guard_task_are_not_trained_on(
     asked = [" ".join(f"{word}{n}" for word in LONG.split()) for n in range(20)]
     tools = [[logs.tool(f"one_{n}") for n in range(20)], [logs.tool(f"two_{n}") for n in range(20)]]
     lines = [
-        logs.interaction(one, response_id=f"{one} {kind[0]}", tools=[kind[n]])
-        for n, one in enumerate(asked)
+        logs.interaction(question, response_id=f"{question} {kind[0]}", tools=[kind[n]])
+        for n, question in enumerate(asked)
         for kind in tools
     ]
     load(con, tmp_path, lines)
     guard = tmp_path / "guard.jsonl"
-    guard.write_text("".join(json.dumps({"text": f"Well! {one}?"}) + "\n" for one in asked[:10]))
+    guard.write_text(
+        "".join(json.dumps({"text": f"Well! {question}?"}) + "\n" for question in asked[:10])
+    )
     tally = curate(con, HALF.model_copy(update={"overlap": Overlap(guards=(str(guard),))}))
     assert tally.counts["overlaps_guard"] > 0
     assert tally.counts["overlaps_holdout"] > 0
@@ -276,16 +289,18 @@ def test_rows_that_overlap_with_validation_are_not_trained_on(con: Connection, t
         return " ".join(f"{name}{number}" for number in range(14))
 
     pairs = [
-        (f"p{n}", f"{words(f'both{n}x')} {words(f'{one}{n}x')}") for n in range(40) for one in "ab"
+        (f"p{n}", f"{words(f'both{n}x')} {words(f'{letter}{n}x')}")
+        for n in range(40)
+        for letter in "ab"
     ]
-    load(con, tmp_path, [logs.interaction(said) for _, said in pairs])
+    load(con, tmp_path, [logs.interaction(text) for _, text in pairs])
     tally = curate(con, Rules(holdout_share=0.3, validation_share=0.3))
     sides: dict[str, set[object]] = {}
     for row in examples(con):
         (asked,) = json.loads(str(row["messages"]))
         sides.setdefault(asked["content"].split("x")[0], set()).add(row["side"])
     assert {"validation"} in sides.values()
-    assert all(len(found) == 1 for found in sides.values())
+    assert all(len(pair_sides) == 1 for pair_sides in sides.values())
     assert tally.counts["overlaps_validation"] > 0
     assert tally.counts["overlaps_holdout"] > 0
 
@@ -310,8 +325,8 @@ def test_workloads_do_not_touch_each_other(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction(), logs.interaction(workload_id="other")])
     curate(con)
     curate_workload.curate(con, "other", Rules(), now=logs.NOW)
-    found = con.execute("select workload_id from curated.examples order by all").fetchall()
-    assert found == [("other",), ("weather",)]
+    workloads = con.execute("select workload_id from curated.examples order by all").fetchall()
+    assert workloads == [("other",), ("weather",)]
 
 
 def test_a_frozen_split_can_not_use_another_criterion(con: Connection, tmp_path: Path):

@@ -48,16 +48,16 @@ def test_an_overlap_with_a_guard_names_file_and_line(tmp_path: Path):
 
 def test_an_overlap_with_the_holdout_names_its_row(tmp_path: Path):
     settings = Overlap(guards=(guard(tmp_path),))
-    found = decontaminate(asked(a=QUESTION, b=OTHER), {"held": f"{QUESTION} Quick!"}, settings)
-    assert found == {"a": Seen("overlaps_holdout", "held, a share of 1.00")}
+    overlaps = decontaminate(asked(a=QUESTION, b=OTHER), {"held": f"{QUESTION} Quick!"}, settings)
+    assert overlaps == {"a": Seen("overlaps_holdout", "held, a share of 1.00")}
 
 
 def test_paraphrases_are_found_if_configured(tmp_path: Path):
     rows = asked(a=REPHRASED, b=OTHER)
     assert decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),))) == {}
-    found = decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),), paraphrases=0.45))
-    assert {row: seen.objection for row, seen in found.items()} == {"a": "overlaps_guard"}
-    assert "math.jsonl.gz:1, a cosine of 0." in found["a"].mark
+    overlaps = decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),), paraphrases=0.45))
+    assert {row: seen.objection for row, seen in overlaps.items()} == {"a": "overlaps_guard"}
+    assert "math.jsonl.gz:1, a cosine of 0." in overlaps["a"].mark
 
 
 def test_every_text_of_a_row_is_a_document(tmp_path: Path):

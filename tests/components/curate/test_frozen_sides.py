@@ -40,8 +40,8 @@ turns = st.builds(
 def line(n: int) -> dict[str, Json]:
     """Return a request; every fourth belongs to another one's conversation."""
     more: dict[str, Json] = {"conversation_id": f"c{n % 5}"} if n % 4 == 0 else {}
-    said = f"ask {n // 2}"
-    return logs.interaction(said, response_id=f"r{n}", timestamp=n, user_id=f"u{n % 9}", **more)
+    question = f"ask {n // 2}"
+    return logs.interaction(question, response_id=f"r{n}", timestamp=n, user_id=f"u{n % 9}", **more)
 
 
 def load(con: Connection, folder: Path, turn: Turn) -> None:
@@ -52,8 +52,8 @@ def load(con: Connection, folder: Path, turn: Turn) -> None:
 
 
 def standing(con: Connection, ids: Iterable[str] | None = None) -> dict[str, str]:
-    found = con.execute("select interaction_id, side from curated.standings").fetchall()
-    return {key: side for key, side in found if ids is None or key in ids}
+    rows = con.execute("select interaction_id, side from curated.standings").fetchall()
+    return {key: side for key, side in rows if ids is None or key in ids}
 
 
 @given(st.lists(turns, min_size=2, max_size=3), st.sampled_from(["conversation", "user", "tools"]))
@@ -104,5 +104,5 @@ def test_sides_of_a_file_from_before_rows_were_settled_one_by_one_stay(tmp_path:
     with warehouse.connect(tmp_path / "old.duckdb") as con:
         load(con, tmp_path, turn)
         curate_workload.curate(con, "weather", rules, now=logs.NOW)
-        found = con.execute("select distinct ties[2], side from curated.standings").fetchall()
-        assert dict(found) == others
+        sides = con.execute("select distinct ties[2], side from curated.standings").fetchall()
+        assert dict(sides) == others

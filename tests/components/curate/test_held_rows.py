@@ -31,17 +31,17 @@ def test_injected_text_is_held_with_its_mark(con: Connection):
     tally = curate(con)
     assert tally.counts == {"kept": 1, "prompt_injection": 1}
     assert tally.flagged == {"prompt_injection hold": 1}
-    (one,) = held_rows.waiting_rows(con, "weather")
-    assert (one.rule, one.mark) == ("prompt_injection", "Ignore all previous instructions")
-    assert ATTACK in one.messages
+    (waiting,) = held_rows.waiting_rows(con, "weather")
+    assert (waiting.rule, waiting.mark) == ("prompt_injection", "Ignore all previous instructions")
+    assert ATTACK in waiting.messages
     assert held_rows.waiting_rows(con, "other") == []
 
 
 def test_a_released_interaction_stays_an_example(con: Connection):
     curate(con)
-    (one,) = held_rows.waiting_rows(con)
-    found = held_rows.find_held(con, one.interaction_id[:8])
-    held_rows.release_held(con, found, by="ann", note="a test of ours", now=logs.NOW)
+    (waiting,) = held_rows.waiting_rows(con)
+    held = held_rows.find_held(con, waiting.interaction_id[:8])
+    held_rows.release_held(con, held, by="ann", note="a test of ours", now=logs.NOW)
     assert held_rows.waiting_rows(con) == []
     for _ in range(2):
         tally = curate(con)
@@ -55,7 +55,7 @@ def test_a_release_from_one_rule_does_not_release_from_another(con: Connection):
     con.execute("update raw.interactions set payload = replace(payload, 'stop', 'length')")
     tally = curate(con, cut_off="hold")
     assert tally.counts == {"cut_off": 2}
-    assert [one.rule for one in held_rows.waiting_rows(con)] == ["cut_off", "cut_off"]
+    assert [waiting.rule for waiting in held_rows.waiting_rows(con)] == ["cut_off", "cut_off"]
 
 
 def test_an_unknown_or_ambiguous_id_is_rejected(con: Connection):

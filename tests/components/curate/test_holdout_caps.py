@@ -35,11 +35,11 @@ TOPICS = ("refund", "parcel", "invoice", "voucher", "account", "tariff", "router
 def line(conversation: str, turn: int, **more: Json) -> dict[str, Json]:
     """Return a turn of an application that sends only the newest message."""
     number = int(conversation[1:])
-    said = f"{TOPICS[number % 7]} {TOPICS[turn % 7]} {conversation} {turn}"
-    told: dict[str, Json] = {"conversation_id": conversation, **more}
-    answer = logs.say(f"{said}: a long answer, which is free text and no label of anything")
+    question = f"{TOPICS[number % 7]} {TOPICS[turn % 7]} {conversation} {turn}"
+    fields: dict[str, Json] = {"conversation_id": conversation, **more}
+    answer = logs.say(f"{question}: a long answer, which is free text and no label of anything")
     return logs.interaction(
-        said, message=answer, response_id=f"{conversation}-{turn}", timestamp=turn, **told
+        question, message=answer, response_id=f"{conversation}-{turn}", timestamp=turn, **fields
     )
 
 
@@ -48,8 +48,8 @@ def conversations(sizes: dict[str, int], **more: Json) -> list[dict[str, Json]]:
 
 
 def rules(cap: int | None, **more: object) -> Rules:
-    told = {"split_by": "conversation", "holdout_share": 0.4, "holdout_per_cluster": cap}
-    return Rules.model_validate(told | more)
+    settings = {"split_by": "conversation", "holdout_share": 0.4, "holdout_per_cluster": cap}
+    return Rules.model_validate(settings | more)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def freeze(con: Connection, folder: Path, lines: Sequence[dict[str, Json]], unde
     return Frozen(
         tally,
         frozen,
-        {said: said.split()[2] for said in tested},
+        {question: question.split()[2] for question in tested},
         frozenset(others),
         {mark for (mark,) in marks},
     )
@@ -95,12 +95,12 @@ def con(tmp_path: Path) -> Iterable[Connection]:
 @pytest.fixture(scope="module")
 def by_cap(tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, Frozen]:
     """The same log, curated in a separate home per cap."""
-    found: dict[int | None, Frozen] = {}
+    frozen: dict[int | None, Frozen] = {}
     for cap in (None, 1, 2):
         folder = tmp_path_factory.mktemp(f"cap-{cap}")
         with warehouse.connect(folder / "w.duckdb") as con:
-            found[cap] = freeze(con, folder, conversations(SIZES), rules(cap))
-    return found
+            frozen[cap] = freeze(con, folder, conversations(SIZES), rules(cap))
+    return frozen
 
 
 @pytest.mark.parametrize("cap", [1, 2])
@@ -115,20 +115,22 @@ def test_a_conversation_has_at_most_the_cap_of_tested_requests(
 
 
 def test_tested_requests_are_chosen_independent_of_time(by_cap: dict[int | None, Frozen]):
-    turns = {int(said.split()[3]) for said, name in by_cap[1].tested.items() if SIZES[name] > 2}
+    turns = {
+        int(question.split()[3]) for question, name in by_cap[1].tested.items() if SIZES[name] > 2
+    }
     assert len(turns) > 2
 
 
 def test_the_snapshot_counts_the_requests_over_the_cap(by_cap: dict[int | None, Frozen]):
-    whole, found = by_cap[None], by_cap[1]
-    left_out = len(whole.tested) - len(found.tested)
-    assert found.tally.counts["over_cluster_cap"] == left_out
-    assert manifest.read(found.snapshot.path)["counts"] == found.tally.counts
-    card = (found.snapshot.path / "README.md").read_text()
+    whole, capped = by_cap[None], by_cap[1]
+    left_out = len(whole.tested) - len(capped.tested)
+    assert capped.tally.counts["over_cluster_cap"] == left_out
+    assert manifest.read(capped.snapshot.path)["counts"] == capped.tally.counts
+    card = (capped.snapshot.path / "README.md").read_text()
     assert f"| `over_cluster_cap` | {left_out} |" in card
     assert "`holdout_per_cluster: 1`" in card
-    said = {f"cluster of {size} held-out requests, capped at 1" for size in range(2, 6)}
-    assert found.marks == said
+    expected = {f"cluster of {size} held-out requests, capped at 1" for size in range(2, 6)}
+    assert capped.marks == expected
     assert whole.marks == set()
 
 
@@ -166,11 +168,11 @@ def test_a_cap_on_a_settled_holdout_shrinks_it_and_without_one_it_is_the_same_ag
 ):
     lines = conversations(SIZES)
     versions = [freeze(con, tmp_path, lines, rules(cap)) for cap in (None, 1, 2, 1, None)]
-    whole, one, two, again, back = versions
-    assert one.tested.items() < two.tested.items() < whole.tested.items()
-    assert (again.tested, back.tested) == (one.tested, whole.tested)
-    assert not {*whole.tested} & one.learned, "what was tested on is never learned"
-    numbers = [found.snapshot.holdout_version.split("-")[0] for found in versions]
+    whole, single, two, again, back = versions
+    assert single.tested.items() < two.tested.items() < whole.tested.items()
+    assert (again.tested, back.tested) == (single.tested, whole.tested)
+    assert not {*whole.tested} & single.learned, "what was tested on is never learned"
+    numbers = [version.snapshot.holdout_version.split("-")[0] for version in versions]
     assert numbers == ["v1", "v2", "v3", "v2", "v1"]
 
 
@@ -181,11 +183,11 @@ def test_a_disliked_tested_request_is_replaced_by_another_of_its_conversation(
     lines = conversations(SIZES)
     first = freeze(con, tmp_path, lines, rules(1))
     name = next(name for name in first.tested.values() if SIZES[name] > 1)
-    (said,) = (one for one, of in first.tested.items() if of == name)
-    vote = logs.feedback(response_id=f"{name}-{said.split()[3]}")
+    (disliked,) = (question for question, of in first.tested.items() if of == name)
+    vote = logs.feedback(response_id=f"{name}-{disliked.split()[3]}")
     logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", [vote]), now=logs.NOW)
     second = freeze(con, tmp_path, lines, rules(1))
-    assert {*first.tested} - {*second.tested} == {said}
+    assert {*first.tested} - {*second.tested} == {disliked}
     assert Counter(second.tested.values()) == Counter(first.tested.values())
 
 
@@ -207,8 +209,8 @@ def test_requests_of_one_user_are_capped_together(con: Connection, tmp_path: Pat
         for name, size in SIZES.items()
         for turn in range(size)
     ]
-    found = freeze(con, tmp_path, lines, rules(1))
-    users = [int(name[1:]) % 8 for name in found.tested.values()]
+    capped = freeze(con, tmp_path, lines, rules(1))
+    users = [int(name[1:]) % 8 for name in capped.tested.values()]
     assert len(users) == len({*users})
 
 
@@ -222,20 +224,20 @@ def test_a_pair_on_a_request_that_is_left_out_is_neither_learned_nor_measured(si
 def test_looks_at_the_full_holdout_count_for_the_capped_one(con: Connection, tmp_path: Path):
     """Otherwise a cap would restore spent alpha."""
     lines = conversations(dict.fromkeys(SIZES, 6))
-    whole, one, three = (freeze(con, tmp_path, lines, rules(cap)) for cap in (None, 1, 3))
+    whole, single, three = (freeze(con, tmp_path, lines, rules(cap)) for cap in (None, 1, 3))
 
-    def held(found: Frozen) -> Holdout:
-        frozen = found.snapshot
+    def held(version: Frozen) -> Holdout:
+        frozen = version.snapshot
         return preregistration.digest_holdout("weather", frozen.holdout_version, frozen.path)
 
     sealed = seal(held(whole))
     book = HoldoutLog([sealed], [look(held(whole))])
-    for found in (one, three):
-        assert book.sealed(held(found)) == sealed
-        assert book.counting(None, held(found), len(found.tested)) == book.looks
+    for version in (single, three):
+        assert book.sealed(held(version)) == sealed
+        assert book.counting(None, held(version), len(version.tested)) == book.looks
     shared = replaced(held(three), "of another name")
     assert len(book.counting(None, shared, len(three.tested))) == 1
-    assert book.counting(None, replaced(held(one), "other"), len(one.tested)) == book.looks
+    assert book.counting(None, replaced(held(single), "other"), len(single.tested)) == book.looks
 
 
 def replaced(held: Holdout, workload: str) -> Holdout:

@@ -64,13 +64,15 @@ class World:
     draws: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
 
     def members(self, objected: frozenset[int]) -> list[Member]:
-        found: list[Member] = []
+        members: list[Member] = []
         for row in sorted(self.arrived - objected):
             group, conversation, label = self.traffic[row]
             more = [] if conversation is None else [f"conversation {conversation}"]
-            one = member(row, group, *more, label=label, cluster=self.cluster(row))
-            found.append(replace(one, ties=(f"request {row * 2 // 3}", *one.ties[1:])))
-        return found
+            row_member = member(row, group, *more, label=label, cluster=self.cluster(row))
+            members.append(
+                replace(row_member, ties=(f"request {row * 2 // 3}", *row_member.ties[1:]))
+            )
+        return members
 
     def cluster(self, row: int) -> str | None:
         """Name the cluster by its current first member: the name changes as it grows."""
@@ -90,8 +92,8 @@ class World:
     def freeze(self, members: Sequence[Member], standings: Sequence[Placement]) -> None:
         """Settle every unsettled tie on its strictest side."""
         fresh: dict[str, Side] = {}
-        for one, standing in zip(members, standings, strict=True):
-            for tie in one.ties:
+        for frozen_member, standing in zip(members, standings, strict=True):
+            for tie in frozen_member.ties:
                 known = fresh.get(tie, standing.side)
                 is_stricter = SIDES.index(standing.side) > SIDES.index(known)
                 fresh[tie] = standing.side if is_stricter else known
@@ -113,8 +115,8 @@ def test_no_row_ever_changes_side(
         shares = Shares("tools" if split_by == "tools" else "user", *turn.shares)
         standings = split.place(members, world.settled(), shares)
         assert_apart(members, standings)
-        for one, standing in zip(members, standings, strict=True):
-            assert first.get(one.ties[0], standing.side) == standing.side
+        for placed_member, standing in zip(members, standings, strict=True):
+            assert first.get(placed_member.ties[0], standing.side) == standing.side
         one_side_each = {(m.ties[0], s.side) for m, s in zip(members, standings, strict=True)}
         assert len(one_side_each) == len({request for request, _ in one_side_each})
         if turn.is_frozen:
@@ -125,17 +127,17 @@ def test_no_row_ever_changes_side(
 def assert_apart(members: Sequence[Member], standings: Sequence[Placement]) -> None:
     """No training row is tied to a holdout or validation row."""
     ties: dict[str, set[str]] = {}
-    for one in members:
-        near = set() if one.cluster_id is None else {f"cluster {one.cluster_id}"}
-        ties[one.ties[0]] = ties.get(one.ties[0], set()) | set(one.ties) | near
+    for row in members:
+        near = set() if row.cluster_id is None else {f"cluster {row.cluster_id}"}
+        ties[row.ties[0]] = ties.get(row.ties[0], set()) | set(row.ties) | near
     held: dict[str, set[Side]] = {}
-    for one, standing in zip(members, standings, strict=True):
-        for tie in ties[one.ties[0]]:
+    for row, standing in zip(members, standings, strict=True):
+        for tie in ties[row.ties[0]]:
             held.setdefault(tie, set()).add(standing.side)
-    for one, standing in zip(members, standings, strict=True):
-        strictest = max((s for tie in ties[one.ties[0]] for s in held[tie]), key=SIDES.index)
-        wanted = None if strictest == standing.side else f"near_{strictest}"
-        assert standing.objection == wanted
+    for row, standing in zip(members, standings, strict=True):
+        strictest = max((s for tie in ties[row.ties[0]] for s in held[tie]), key=SIDES.index)
+        objection = None if strictest == standing.side else f"near_{strictest}"
+        assert standing.objection == objection
 
 
 @given(traffic, turns, st.data())
@@ -146,19 +148,19 @@ def test_neither_the_order_of_rows_nor_the_names_of_clusters_matter(
     world = World(traffic, arrived=set(turn.arriving), near=list(turn.near))
     members = world.members(frozenset())
     shares = Shares("conversation", *turn.shares)
-    wanted = split.place(members, SettledSides(), shares)
+    expected = split.place(members, SettledSides(), shares)
     order = data.draw(st.permutations(range(len(members))))
     renamed = [
         replace(members[n], cluster_id=members[n].cluster_id and f"x{members[n].cluster_id}")
         for n in order
     ]
-    found = split.place(renamed, SettledSides(), shares)
-    assert found == [wanted[n] for n in order]
+    placements = split.place(renamed, SettledSides(), shares)
+    assert placements == [expected[n] for n in order]
 
 
 def sides(members: Sequence[Member], settled: Mapping[str, Side], share: float = 0.5) -> list[Side]:
     shares = Shares("user", share, 0.0)
-    return [one.side for one in split.place(members, SettledSides(settled), shares)]
+    return [placement.side for placement in split.place(members, SettledSides(settled), shares)]
 
 
 def test_a_new_row_follows_its_settled_group_though_its_cluster_is_held_out():
@@ -166,7 +168,7 @@ def test_a_new_row_follows_its_settled_group_though_its_cluster_is_held_out():
     settled: dict[str, Side] = {"group 1": "train", "row 2": "holdout"}
     assert sides(members, settled) == ["train", "holdout"]
     placed = split.place(members, SettledSides(settled), Shares("user", 0.5, 0.0))
-    assert [one.objection for one in placed] == ["near_holdout", None]
+    assert [placement.objection for placement in placed] == ["near_holdout", None]
 
 
 def test_new_rows_follow_their_near_rows_to_the_strictest_side():
@@ -193,7 +195,7 @@ def test_a_stratum_has_its_share_though_it_grows_by_one_row_a_night():
 def test_each_label_and_each_month_of_it_has_its_share():
     members = [member(n, n, label="abcde"[n % 5]) for n in range(1000)]
     placed = split.place(members, SettledSides(), Shares("conversation", 0.2, 0.0))
-    held = [n for n, one in enumerate(placed) if one.side == "holdout"]
+    held = [n for n, placement in enumerate(placed) if placement.side == "holdout"]
     for label in range(5):
         assert 38 <= sum(n % 5 == label for n in held) <= 42
     for month in range(5):

@@ -26,7 +26,7 @@ sets = st.lists(trainables, max_size=60, unique_by=lambda row: row.example_id)
 
 def many(client_id: str, count: int, tokens: int = 1) -> list[Trainable]:
     ids = (f"{client_id} {number}" for number in range(count))
-    return [Trainable(one, client_id, None, False, tokens) for one in ids]
+    return [Trainable(row_id, client_id, None, False, tokens) for row_id in ids]
 
 
 def kept(rows: Sequence[Trainable], left_out: Mapping[str, str]) -> list[Trainable]:

@@ -32,7 +32,7 @@ from tests.support import logs
     ],
 )
 def test_a_rule_over_its_share_is_reported(counts: dict[str, int], expected: list[str]):
-    assert [one.rule for one in held_rows.find_losses("weather", counts, 0.3)] == expected
+    assert [loss.rule for loss in held_rows.find_losses("weather", counts, 0.3)] == expected
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ def test_the_group_of_tools_depends_on_neither_order_nor_question_nor_user(
     names: list[str], data: st.DataObject
 ):
     shuffled = data.draw(st.permutations(names))
-    one = split.group("tools", names, "one", "ann")
-    assert one == split.group("tools", shuffled, "two", None)
+    group = split.group("tools", names, "one", "ann")
+    assert group == split.group("tools", shuffled, "two", None)
 
 
 @pytest.mark.parametrize("split_by", ["tools", "user"])
@@ -26,8 +26,8 @@ def test_the_group_of_tools_depends_on_neither_order_nor_question_nor_user(
 def test_requests_without_tools_and_user_are_grouped_by_conversation(
     split_by: SplitBy, opening: str, tools: list[str]
 ):
-    wanted = split.group("conversation", tools, opening, "ann")
-    assert split.group(split_by, [], opening, None) == wanted
+    expected = split.group("conversation", tools, opening, "ann")
+    assert split.group(split_by, [], opening, None) == expected
 
 
 def test_a_user_is_one_group_for_any_request():
@@ -37,9 +37,9 @@ def test_a_user_is_one_group_for_any_request():
 
 @given(draws, shares, shares, st.floats(0, 0.5))
 def test_a_larger_share_never_takes_a_draw_out_of_the_holdout(
-    draw: float, one: float, two: float, validation: float
+    draw: float, share: float, other_share: float, validation: float
 ):
-    small, large = sorted((one, two))
+    small, large = sorted((share, other_share))
     if split.side(draw, small, validation) == "holdout":
         assert split.side(draw, large, validation) == "holdout"
 

@@ -16,50 +16,53 @@ from tests.support import curated_rows, logs
 
 
 def read(
-    *said: str, conversation: str | None = None, user: str | None = None, answer: str = "Fine."
+    *texts: str, conversation: str | None = None, user: str | None = None, answer: str = "Fine."
 ) -> tuple[Member, RequestOrigin]:
     """Return the origin of a request with alternating user and assistant turns."""
-    roles = ("user", "assistant") * len(said)
+    roles = ("user", "assistant") * len(texts)
     messages: list[Json] = [
-        {"role": role, "content": text} for role, text in zip(roles, said, strict=False)
+        {"role": role, "content": text} for role, text in zip(roles, texts, strict=False)
     ]
     row = curated_rows.row(messages=messages, tools=[], message=logs.say(answer))
-    row = replace(row, example_id="/".join(said), conversation_id=conversation, user_id=user)
-    found = ties.request_origin(row, interaction.read(row), "conversation", None)
-    return Member((row.example_id,), "text", logs.NOW), found
+    row = replace(row, example_id="/".join(texts), conversation_id=conversation, user_id=user)
+    origin = ties.request_origin(row, interaction.read(row), "conversation", None)
+    return Member((row.example_id,), "text", logs.NOW), origin
 
 
 def components(
-    found: Sequence[tuple[Member, RequestOrigin]], split_by: SplitBy = "conversation"
+    rows: Sequence[tuple[Member, RequestOrigin]], split_by: SplitBy = "conversation"
 ) -> list[str]:
-    members, origins = [member for member, _ in found], [one for _, one in found]
+    members, origins = [member for member, _ in rows], [origin for _, origin in rows]
     tied = ties.tie(members, origins, split_by)
-    return [one.component_id for one in split.place(tied, SettledSides(), Shares(split_by, 0.2, 0))]
+    return [
+        placement.component_id
+        for placement in split.place(tied, SettledSides(), Shares(split_by, 0.2, 0))
+    ]
 
 
 def test_turns_that_repeat_their_history_are_one_conversation_though_all_begin_alike():
-    found = [
+    rows = [
         read(*("hi", "Hello!", f"about {n}", "Yes?", f"more of {n}")[: 2 * turn + 1])
         for n in range(10)
         for turn in (1, 2)
     ]
-    names = components(found)
+    names = components(rows)
     assert names[::2] == names[1::2]
     assert len({*names}) == 10
 
 
 def test_turns_with_a_truncated_history_are_tied_by_the_repeated_answer():
-    found = [
+    rows = [
         read(*(f"a{t - 1}", f"b{t - 1}", f"a{t}") if t else ("a0",), answer=f"b{t}")
         for t in range(5)
     ]
-    assert len({*components(found)}) == 1
+    assert len({*components(rows)}) == 1
 
 
 def test_a_request_that_many_conversations_made_belongs_to_none():
-    found = [read("hi", conversation=f"c{n}") for n in range(10)]
-    found += [read(f"about {n} {t}", conversation=f"c{n}") for n in range(10) for t in range(2)]
-    assert len({*components(found)}) == 11
+    rows = [read("hi", conversation=f"c{n}") for n in range(10)]
+    rows += [read(f"about {n} {t}", conversation=f"c{n}") for n in range(10) for t in range(2)]
+    assert len({*components(rows)}) == 11
 
 
 def test_the_requests_of_one_user_are_one_cluster_but_not_those_of_an_application():
@@ -76,16 +79,16 @@ def test_a_conversation_id_on_every_row_is_ignored():
 
 
 def test_one_user_message_in_many_contexts_ties_nothing():
-    found: list[tuple[Member, RequestOrigin]] = []
+    rows: list[tuple[Member, RequestOrigin]] = []
     for n in range(10):
         messages: Json = [
             {"role": "system", "content": f"Document {n}"},
             {"role": "user", "content": "Go."},
         ]
         row = replace(curated_rows.row(messages=messages, tools=[]), example_id=f"e{n}")
-        one = ties.request_origin(row, interaction.read(row), "conversation", None)
-        found.append((Member((row.example_id,), "text", logs.NOW), one))
-    assert len({*components(found)}) == 10
+        origin = ties.request_origin(row, interaction.read(row), "conversation", None)
+        rows.append((Member((row.example_id,), "text", logs.NOW), origin))
+    assert len({*components(rows)}) == 10
 
 
 @pytest.mark.parametrize("has_ids", [True, False])
@@ -96,16 +99,16 @@ def test_the_holdout_has_its_share_though_half_of_the_conversations_begin_with_h
     shares: list[float] = []
     for seed in range(20 if conversations == 60 else 6):
         rng = random.Random(seed)
-        found: list[tuple[Member, RequestOrigin]] = []
+        rows: list[tuple[Member, RequestOrigin]] = []
         for n in range(conversations):
-            said = ["hi" if rng.random() < 0.5 else f"about {n}"]
+            texts = ["hi" if rng.random() < 0.5 else f"about {n}"]
             for turn in range(min(12, 1 + int(rng.expovariate(0.4)))):
-                said += ["Yes?", f"{n} {turn}"] if turn else []
-                member, one = read(*said, conversation=f"c{n}" if has_ids else None)
+                texts += ["Yes?", f"{n} {turn}"] if turn else []
+                member, origin = read(*texts, conversation=f"c{n}" if has_ids else None)
                 later = logs.NOW + timedelta(minutes=60 * n + turn)
                 label = rng.choice("abcd")
-                found.append((replace(member, label=label, logged_at=later), one))
-        tied = ties.tie([m for m, _ in found], [o for _, o in found], "conversation")
+                rows.append((replace(member, label=label, logged_at=later), origin))
+        tied = ties.tie([m for m, _ in rows], [o for _, o in rows], "conversation")
         placed = split.place(tied, SettledSides(), Shares("conversation", 0.2, 0))
         sides = {m.ties[0]: s.side for m, s in zip(tied, placed, strict=True)}
         shares.append([*sides.values()].count("holdout") / len(sides))

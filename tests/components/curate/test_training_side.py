@@ -49,7 +49,10 @@ class Words:
     """Counts words."""
 
     def count(self, conversations: Sequence[Sequence[Message]]) -> list[int]:
-        return [sum(len(said["content"].split()) for said in one) for one in conversations]
+        return [
+            sum(len(message["content"].split()) for message in conversation)
+            for conversation in conversations
+        ]
 
 
 @pytest.mark.parametrize(
@@ -88,9 +91,12 @@ def curate_and_list(con: Connection, **balance: Json) -> list[warehouse.Row]:
 def test_rows_with_feedback_are_left_out_last(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(60))
     rated = [f"r{n}" for n in range(0, 60, 6)]
-    given = [logs.feedback("thumb", "up", response_id=one, client_id="web") for one in rated]
-    given += [logs.feedback("thumb", "up", response_id=one) for one in rated]
-    logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", given), now=logs.NOW)
+    feedback = [
+        logs.feedback("thumb", "up", response_id=response_id, client_id="web")
+        for response_id in rated
+    ]
+    feedback += [logs.feedback("thumb", "up", response_id=response_id) for response_id in rated]
+    logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", feedback), now=logs.NOW)
     vouched = [row for row in curate_and_list(con) if row["feedback_ids"]]
     kept = curate_and_list(con, max_rows=len(vouched), temperature=1)
     spoken = sum(bool(row["feedback_ids"]) for row in kept)
@@ -149,8 +155,8 @@ def test_neither_tested_nor_own_rows_are_replayed(con: Connection, tmp_path: Pat
 
 def test_rows_near_to_a_tested_request_are_not_replayed(con: Connection, tmp_path: Path):
     story = " ".join(f"word{n}" for n in range(40))
-    told = logs.interaction(f"Tell {story} again")
-    logs.load(con, logs.write(tmp_path / "log.jsonl", [told]), now=logs.NOW)
+    tested = logs.interaction(f"Tell {story} again")
+    logs.load(con, logs.write(tmp_path / "log.jsonl", [tested]), now=logs.NOW)
     load(con, tmp_path, range(20))
     rules = Rules.model_validate({"holdout_share": 0.9, "validation_share": 0})
     curate_workload.curate(con, "weather", rules, now=logs.NOW)

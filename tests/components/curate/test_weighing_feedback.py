@@ -26,21 +26,21 @@ def curate(
     con: Connection,
     folder: Path,
     lines: Sequence[dict[str, Json]],
-    given: Sequence[dict[str, Json]],
+    feedback: Sequence[dict[str, Json]],
     rules: Rules = RULES,
 ) -> None:
     logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
-    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", feedback), now=logs.NOW)
     curate_workload.curate(con, "weather", rules, now=logs.NOW)
 
 
 def fates(con: Connection) -> dict[str, str]:
     """Return each feedback's fate by actor; each actor gives one in a test."""
-    found = con.execute(
+    rows = con.execute(
         "select actor_id, fate from curated.fates inner join staging.given using (feedback_id)"
     ).fetchall()
-    assert len(dict(found)) == len(found)
-    return dict(found)
+    assert len(dict(rows)) == len(rows)
+    return dict(rows)
 
 
 def test_every_feedback_has_one_fate(con: Connection, tmp_path: Path):
@@ -51,7 +51,7 @@ def test_every_feedback_has_one_fate(con: Connection, tmp_path: Path):
     ]
     choice: dict[str, Json] = {"chosen": "a", "rejected": "b"}
     solved: dict[str, Json] = {"name": "solved", "value": True}
-    given = [
+    feedback = [
         logs.feedback("choice", choice, response_id="a", actor_id="chooser"),
         logs.feedback("choice", choice | {"tie": True}, response_id="a", actor_id="tied"),
         logs.feedback("thumb", "up", response_id="a", actor_id="fan"),
@@ -66,7 +66,7 @@ def test_every_feedback_has_one_fate(con: Connection, tmp_path: Path):
             "response_id",
         ),
     ]
-    curate(con, tmp_path, lines, given)
+    curate(con, tmp_path, lines, feedback)
     assert fates(con) == {
         "chooser": "used_as_pair",
         "tied": "tie",
@@ -84,13 +84,13 @@ def test_every_feedback_has_one_fate(con: Connection, tmp_path: Path):
 def test_a_changed_opinion_counts_once_and_the_old_one_is_superseded(
     con: Connection, tmp_path: Path
 ):
-    given = [
+    feedback = [
         logs.feedback("thumb", "down", timestamp=1),
         logs.feedback("thumb", "up", timestamp=2),
     ]
-    curate(con, tmp_path, [logs.interaction()], given)
-    found = con.execute("select fate from curated.fates order by all").fetchall()
-    assert found == [("superseded",), ("used_as_label",)]
+    curate(con, tmp_path, [logs.interaction()], feedback)
+    outcomes = con.execute("select fate from curated.fates order by all").fetchall()
+    assert outcomes == [("superseded",), ("used_as_label",)]
     labels = warehouse.rows(con, "select is_good, weight from curated.labels")
     assert labels == [{"is_good": True, "weight": 1.0}]
 
@@ -120,10 +120,10 @@ def test_a_pair_that_redaction_makes_one_is_dropped(con: Connection, tmp_path: P
         "chosen": logs.say("Mail jane@corp.com"),
         "rejected": logs.say("Mail Jane@Corp.com"),
     }
-    given = [logs.feedback("choice", value)]
-    curate(con, tmp_path, [logs.interaction()], given)
-    (found,) = warehouse.rows(con, "select fate, detail from curated.fates")
-    assert found == {"fate": "identical", "detail": "after redaction"}
+    feedback = [logs.feedback("choice", value)]
+    curate(con, tmp_path, [logs.interaction()], feedback)
+    (outcome,) = warehouse.rows(con, "select fate, detail from curated.fates")
+    assert outcome == {"fate": "identical", "detail": "after redaction"}
 
 
 def test_liked_examples_weigh_more_and_regenerated_ones_less(con: Connection, tmp_path: Path):
@@ -135,18 +135,18 @@ def test_liked_examples_weigh_more_and_regenerated_ones_less(con: Connection, tm
         "corrected": "What do elephants eat in winter?",
     }
     lines = [logs.interaction(questions[name], response_id=name) for name in names]
-    given = [
+    feedback = [
         logs.feedback("thumb", "up", response_id="liked"),
         logs.feedback("regenerate", True, response_id="regenerated"),
         logs.feedback("correction", logs.say("Hay."), response_id="corrected"),
     ]
-    curate(con, tmp_path, lines, given)
-    found = con.execute(
+    curate(con, tmp_path, lines, feedback)
+    weights = con.execute(
         "select interactions.response_id, examples.weight from curated.examples as examples"
         " inner join staging.interactions as interactions"
         " on list_contains(examples.interaction_ids, interactions.interaction_id)"
     ).fetchall()
-    assert dict(found) == pytest.approx(
+    assert dict(weights) == pytest.approx(
         {"liked": 1.5, "unjudged": 1, "regenerated": 1.5**-0.25, "corrected": 1.5}
     )
 
@@ -154,8 +154,8 @@ def test_liked_examples_weigh_more_and_regenerated_ones_less(con: Connection, tm
 def test_a_correction_that_can_not_be_read_leaves_the_logged_answer(
     con: Connection, tmp_path: Path
 ):
-    given = [logs.feedback("correction", logs.call("weather", "no JSON"))]
-    curate(con, tmp_path, [logs.interaction()], given)
+    feedback = [logs.feedback("correction", logs.call("weather", "no JSON"))]
+    curate(con, tmp_path, [logs.interaction()], feedback)
     (example,) = warehouse.rows(con, "select answer, feedback_ids from curated.examples")
     assert json.loads(str(example["answer"]))["text"] == "Sunny."
     assert example["feedback_ids"] == []
@@ -164,17 +164,17 @@ def test_a_correction_that_can_not_be_read_leaves_the_logged_answer(
 
 def test_pairs_can_be_weighed_to_balance_length(con: Connection, tmp_path: Path):
     questions = ("Where is the station?", "Sing about rain", "How old is the king of Spain?")
-    lines = [logs.interaction(one, response_id=one) for one in questions]
+    lines = [logs.interaction(question, response_id=question) for question in questions]
     right = ("Go left, then right.", "Drip, drip, drop.", "57.")
-    given = [
-        logs.feedback("correction", logs.say(text), response_id=one)
-        for one, text in zip(questions, right, strict=True)
+    feedback = [
+        logs.feedback("correction", logs.say(text), response_id=question)
+        for question, text in zip(questions, right, strict=True)
     ]
     rules = Rules(
         holdout_share=0.001, validation_share=0, preferences=Preferences(match_length=True)
     )
-    curate(con, tmp_path, lines, given, rules)
-    found = con.execute(
+    curate(con, tmp_path, lines, feedback, rules)
+    weights = con.execute(
         "select chosen_length > rejected_length, weight from curated.preferences order by all"
     ).fetchall()
-    assert found == [(False, 1.0), (True, 0.5), (True, 0.5)]
+    assert weights == [(False, 1.0), (True, 0.5), (True, 0.5)]

@@ -88,7 +88,7 @@ def test_a_killed_process_leaves_no_workers_behind() -> None:
 
 def workers(parent: psutil.Process) -> list[psutil.Process]:
     """Wait until its two workers have started."""
-    while len(found := parent.children(recursive=True)) < 2:
+    while len(children := parent.children(recursive=True)) < 2:
         assert parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE
         time.sleep(0.1)
-    return found
+    return children

@@ -21,10 +21,10 @@ def triples(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[at : at + 3]) for at in range(max(len(words) - 2, min(len(words), 1)))}
 
 
-def jaccard(one: str, other: str) -> float:
-    if one == other:
+def jaccard(text: str, other: str) -> float:
+    if text == other:
         return 1.0
-    first, second = triples(one), triples(other)
+    first, second = triples(text), triples(other)
     return len(first & second) / len(first | second) if first | second else 0.0
 
 
@@ -32,13 +32,13 @@ def by_hand(ids: Sequence[str], texts: Sequence[str], threshold: float) -> list[
     """Compare all pairs, and return for each text the smallest id that a chain of pairs reaches."""
     smallest = {name: name for name in ids}
     joined = [
-        (one, other)
-        for (one, text), (other, its) in combinations(zip(ids, texts, strict=True), 2)
+        (name, other)
+        for (name, text), (other, its) in combinations(zip(ids, texts, strict=True), 2)
         if jaccard(text, its) >= threshold
     ]
     for _ in ids:
-        for one, other in joined:
-            smallest[one] = smallest[other] = min(smallest[one], smallest[other])
+        for name, other in joined:
+            smallest[name] = smallest[other] = min(smallest[name], smallest[other])
     return [smallest[name] for name in ids]
 
 
@@ -57,26 +57,26 @@ def test_the_order_of_the_texts_changes_nothing(texts: list[str], chance: random
     named = {f"{number:03d}": text for number, text in enumerate(texts)}
     shuffled = list(named)
     chance.shuffle(shuffled)
-    found = duplicates.find_clusters(list(named), texts, 0.5)
+    clusters = duplicates.find_clusters(list(named), texts, 0.5)
     again = duplicates.find_clusters(shuffled, [named[name] for name in shuffled], 0.5)
-    assert pairs(found) == pairs(again)
-    assert dict(zip(named, found.cluster_ids, strict=True)) == dict(
+    assert pairs(clusters) == pairs(again)
+    assert dict(zip(named, clusters.cluster_ids, strict=True)) == dict(
         zip(shuffled, again.cluster_ids, strict=True)
     )
 
 
-def pairs(found: Clusters) -> dict[tuple[str, str], float]:
-    return dict(zip(zip(found.left, found.right, strict=True), found.jaccard, strict=True))
+def pairs(clusters: Clusters) -> dict[tuple[str, str], float]:
+    return dict(zip(zip(clusters.left, clusters.right, strict=True), clusters.jaccard, strict=True))
 
 
 def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():
     texts = ["a b c d e f g", "A, b c d e f g!", "a b c d e f h", "x y z"]
-    found = duplicates.find_clusters("0123", texts, 0.6)
-    assert pairs(found) == {("0", "1"): 1.0, ("0", "2"): 4 / 6, ("1", "2"): 4 / 6}
+    clusters = duplicates.find_clusters("0123", texts, 0.6)
+    assert pairs(clusters) == {("0", "1"): 1.0, ("0", "2"): 4 / 6, ("1", "2"): 4 / 6}
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "near"),
+    ("text", "other", "near"),
     [
         pytest.param("", "", True, id="empty"),
         pytest.param("?!", "?!", True, id="equal-marks"),
@@ -94,9 +94,9 @@ def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():
         pytest.param("🙂 🙂 🙂 🙃", "🙂 🙂 🙂 😀", False, id="emoji"),
     ],
 )
-def test_words_are_found_in_any_script(one: str, other: str, near: bool):
-    found = duplicates.find_clusters(["a", "b"], [one, other])
-    assert (found.cluster_ids == ["a", "a"]) == near
+def test_words_are_found_in_any_script(text: str, other: str, near: bool):
+    clusters = duplicates.find_clusters(["a", "b"], [text, other])
+    assert (clusters.cluster_ids == ["a", "a"]) == near
 
 
 def test_long_texts_among_short_ones_are_compared_whole():
@@ -120,14 +120,14 @@ def variants(count: int, words: int, changed: int) -> list[str]:
 
 def test_a_crowd_of_near_copies_is_one_cluster_without_all_comparisons():
     count = 8_000
-    found = duplicates.find_clusters(
+    clusters = duplicates.find_clusters(
         [f"{number:05d}" for number in range(count)], variants(count, 100, 2)
     )
-    assert max(map(found.cluster_ids.count, set(found.cluster_ids))) >= 0.99 * count
-    assert len(found.jaccard) <= (candidate_pairs.ROUNDS + 1) * count
+    assert max(map(clusters.cluster_ids.count, set(clusters.cluster_ids))) >= 0.99 * count
+    assert len(clusters.jaccard) <= (candidate_pairs.ROUNDS + 1) * count
 
 
 def test_texts_of_one_template_are_not_near_duplicates_and_stay_cheap():
     texts = variants(3_000, 60, 6)
-    found = duplicates.find_clusters([f"{number:05d}" for number in range(3_000)], texts)
-    assert len(set(found.cluster_ids)) > 2_900
+    clusters = duplicates.find_clusters([f"{number:05d}" for number in range(3_000)], texts)
+    assert len(set(clusters.cluster_ids)) > 2_900

@@ -31,9 +31,9 @@ def place(ids: Sequence[str], asked: Sequence[NearRequest]) -> list[Place]:
     return near_requests.place(ids, asked, near_requests.compare(asked), 0.8)
 
 
-def ties(one: NearRequest, other: NearRequest) -> tuple[bool, bool]:
+def ties(request: NearRequest, other: NearRequest) -> tuple[bool, bool]:
     """Return whether two requests share a cluster, and whether they are twins."""
-    first, second = place("ab", [one, other])
+    first, second = place("ab", [request, other])
     return first.cluster_id == second.cluster_id, first.twin_id == second.twin_id
 
 
@@ -45,7 +45,7 @@ TOOLS = (logs.tool("one"), logs.tool("two"))
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("earlier", "later", "expected"),
     [
         pytest.param(
             request(user(QUESTION)), request(user(f"please: {QUESTION}?")), TWINS, id="reworded"
@@ -98,9 +98,9 @@ TOOLS = (logs.tool("one"), logs.tool("two"))
     ],
 )
 def test_near_requests_share_a_cluster_and_twins_count_once(
-    one: NearRequest, other: NearRequest, expected: tuple[bool, bool]
+    earlier: NearRequest, later: NearRequest, expected: tuple[bool, bool]
 ):
-    assert ties(one, other) == expected
+    assert ties(earlier, later) == expected
 
 
 def test_group_ids_are_the_smallest_ids_in_any_order():

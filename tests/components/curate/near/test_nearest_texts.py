@@ -19,20 +19,22 @@ def nearest(texts: Sequence[str], references: Sequence[str], words: int = 3) -> 
 
 
 def runs(text: str, words: int) -> set[tuple[str, ...]]:
-    said = text.split()
-    return {tuple(said[at : at + words]) for at in range(len(said) - words + 1)}
+    spoken = text.split()
+    return {tuple(spoken[at : at + words]) for at in range(len(spoken) - words + 1)}
 
 
-def share(one: str, other: str, words: int) -> float:
-    first, second = runs(one, words), runs(other, words)
+def share(text: str, other: str, words: int) -> float:
+    first, second = runs(text, words), runs(other, words)
     return len(first & second) / min(len(first), len(second)) if first and second else 0.0
 
 
 @given(TEXTS, TEXTS)
 @settings(deadline=None)
 def test_the_nearest_text_matches_a_brute_force_comparison(texts: list[str], references: list[str]):
-    found = nearest(texts, references)
-    for text, reference, most in zip(texts, found.references, found.shares, strict=True):
+    nearest_references = nearest(texts, references)
+    for text, reference, most in zip(
+        texts, nearest_references.references, nearest_references.shares, strict=True
+    ):
         shares = [share(text, other, 3) for other in references]
         assert most == max(shares, default=0.0)
         assert reference == (shares.index(most) if most else -1)
@@ -48,5 +50,5 @@ def test_the_nearest_text_matches_a_brute_force_comparison(texts: list[str], ref
     ],
 )
 def test_the_share_is_of_the_shorter_text(text: str, expected: float):
-    found = nearest([text], ["the quick brown fox jumps over the lazy dog"], 4)
-    assert found.shares[0] == pytest.approx(expected)  # pyright: ignore[reportUnknownMemberType]
+    nearest_references = nearest([text], ["the quick brown fox jumps over the lazy dog"], 4)
+    assert nearest_references.shares[0] == pytest.approx(expected)  # pyright: ignore[reportUnknownMemberType]

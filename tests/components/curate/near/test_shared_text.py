@@ -102,18 +102,18 @@ def judge(
 
 def kept(judged: Sequence[RowJudgement]) -> int:
     """Return the number of kept rows if one of the twins with one answer is kept."""
-    free = [one for one in judged if one.objection is None]
-    return len({(one.twin_id, one.answer_name) for one in free})
+    free = [row for row in judged if row.objection is None]
+    return len({(row.twin_id, row.answer_name) for row in free})
 
 
 @pytest.mark.parametrize("count", [40, 150])
 @pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
 def test_under_a_template_as_much_is_kept_as_under_a_system_prompt(write: Write, count: int):
     asked = questions(count)
-    judged = judge([write(n, one) for n, one in enumerate(asked)])
-    as_system = judge([under_system(n, one) for n, one in enumerate(asked)])
+    judged = judge([write(n, question) for n, question in enumerate(asked)])
+    as_system = judge([under_system(n, question) for n, question in enumerate(asked)])
     assert kept(judged) >= 0.95 * kept(as_system)
-    assert max(Counter(one.member.cluster_id for one in judged if one.member).values()) <= 3
+    assert max(Counter(row.member.cluster_id for row in judged if row.member).values()) <= 3
 
 
 def test_questions_of_one_word_under_a_template_are_different_requests():
@@ -136,17 +136,17 @@ def test_questions_on_one_document_are_all_kept(asked: int, apart: bool):
 @pytest.mark.parametrize("template", ["", TEMPLATE], ids=["bare", "under-a-template"])
 def test_a_request_that_is_sent_again_and_again_is_one(template: str):
     again = " ".join(questions(1, 20))
-    others = [said(f"{template} {one}") for one in questions(30)]
+    others = [said(f"{template} {question}") for question in questions(30)]
     retries = [said(f"{template} {again}") for _ in range(40)]
     judged = judge([*others, *retries], answers=["cards"])
-    assert len({one.twin_id for one in judged[30:]}) == 1
+    assert len({row.twin_id for row in judged[30:]}) == 1
     assert kept(judged[:30]) >= 29
 
 
 def test_retries_with_another_time_in_them_are_one_unless_the_numbers_are_what_is_asked():
     again = " ".join(questions(1, 60))
     retries = [said(f"2026-01-{n % 28 + 1:02d} 10:{n:02d} {again}") for n in range(40)]
-    assert len({one.twin_id for one in judge(retries, answers=["cards"])}) == 1
+    assert len({row.twin_id for row in judge(retries, answers=["cards"])}) == 1
     readings = [said(f"{TEMPLATE} {n * 37 % 101} {n * 53 % 97} {n * 71 % 89}") for n in range(80)]
     assert kept(judge(readings)) >= 76
 
@@ -156,16 +156,17 @@ def test_full_histories_of_a_conversation_share_a_cluster():
     talks: list[list[Json]] = [
         [*under_system(n, turns[0]), *said(*turns[1 : n + 1])] for n in range(30)
     ]
-    assert len({one.member.cluster_id for one in judge(talks)[12:] if one.member}) == 1
+    assert len({row.member.cluster_id for row in judge(talks)[12:] if row.member}) == 1
 
 
 def test_held_out_requests_under_a_template_are_not_trained_on():
     asked = questions(120, 30)
     again = [
-        " ".join([*one.split()[:20], *WORDS[n % 40 : n % 40 + 10]]) for n, one in enumerate(asked)
+        " ".join([*question.split()[:20], *WORDS[n % 40 : n % 40 + 10]])
+        for n, question in enumerate(asked)
     ]
-    judged = judge([said(f"{TEMPLATE} {one}") for one in [*asked, *again]])
-    side = {one.interaction_id: one.placement.side for one in judged if one.placement}
+    judged = judge([said(f"{TEMPLATE} {question}") for question in [*asked, *again]])
+    side = {row.interaction_id: row.placement.side for row in judged if row.placement}
     parted = [
         (first, second)
         for first, second in zip(judged[:120], judged[120:], strict=True)
@@ -173,15 +174,15 @@ def test_held_out_requests_under_a_template_are_not_trained_on():
     ]
     assert parted
     overlaps = {"overlaps_holdout", "overlaps_validation"}
-    assert all(overlaps & {one.objection, other.objection} for one, other in parted)
-    assert sum(one.objection is not None for one in judged) == len(parted)
+    assert all(overlaps & {row.objection, other.objection} for row, other in parted)
+    assert sum(row.objection is not None for row in judged) == len(parted)
 
 
 @pytest.mark.parametrize("write", [WRITTEN["around"], WRITTEN["several"]], ids=["one", "several"])
 @pytest.mark.parametrize("sizes", [range(40, 61, 2), range(400, 421, 10)], ids=["40", "400"])
 def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
-    asked = [write(n, one) for n, one in enumerate(questions(430))]
-    counts = [Counter(one.objection for one in judge(asked[:size])) for size in sizes]
+    asked = [write(n, question) for n, question in enumerate(questions(430))]
+    counts = [Counter(row.objection for row in judge(asked[:size])) for size in sizes]
     for earlier, later in pairwise(counts):
         assert (later - earlier).total() + (earlier - later).total() <= sizes.step + 4
-    assert all(one[None] >= 0.95 * one.total() for one in counts)
+    assert all(verdicts[None] >= 0.95 * verdicts.total() for verdicts in counts)

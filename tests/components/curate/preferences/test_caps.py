@@ -55,14 +55,14 @@ def usual(people: int = 30, each: int = 4, up: float = 0.7) -> list[Signal]:
     ]
 
 
-def held(given: list[Signal], **config: object) -> dict[str, list[str]]:
+def held(signals: list[Signal], **config: object) -> dict[str, list[str]]:
     """Return the reasons why each actor's signals are held back."""
-    weighed = vote_signals.weigh_feedback(given, ANSWERS, **config)
-    actor = {one.signal.feedback_id: one.signal.actor_id for one in weighed.readings}
-    found: dict[str, list[str]] = {}
+    weighed = vote_signals.weigh_feedback(signals, ANSWERS, **config)
+    actor = {reading.signal.feedback_id: reading.signal.actor_id for reading in weighed.readings}
+    reasons: dict[str, list[str]] = {}
     for feedback_id, reason in weighed.defence.held_back.items():
-        found.setdefault(actor[feedback_id], []).append(reason)
-    return found
+        reasons.setdefault(actor[feedback_id], []).append(reason)
+    return reasons
 
 
 @pytest.mark.parametrize(
@@ -77,37 +77,41 @@ def held(given: list[Signal], **config: object) -> dict[str, list[str]]:
     ],
 )
 def test_an_actor_keeps_at_most_the_cap(counts: list[int], kept: list[int]):
-    given = [
-        one for n, count in enumerate(counts) for one in thumbs(f"actor {n}", count, begin=100 * n)
+    signals = [
+        vote
+        for n, count in enumerate(counts)
+        for vote in thumbs(f"actor {n}", count, begin=100 * n)
     ]
     many = [vote_signals.answer(f"{n}") for n in range(100)]
-    shares = {one.actor_id: one for one in vote_signals.weigh_feedback(given, many).defence.shares}
+    shares = {
+        share.actor_id: share for share in vote_signals.weigh_feedback(signals, many).defence.shares
+    }
     assert [shares[f"actor {n}"].kept for n in range(len(counts))] == kept
 
 
 def test_a_single_thumb_always_counts():
-    given = [signal("regenerate", True, actor=f"{n}", about=[f"{n}"]) for n in range(30)]
-    assert held([*given, signal("thumb", "down", about=["31"], actor="ann")]) == {}
+    signals = [signal("regenerate", True, actor=f"{n}", about=[f"{n}"]) for n in range(30)]
+    assert held([*signals, signal("thumb", "down", about=["31"], actor="ann")]) == {}
 
 
 def test_trusted_actors_have_no_cap_and_no_burst():
-    given = usual() + thumbs("labeller", 400, step=0.01)
-    assert set(held(given)["labeller"]) == {"flood", "over_cap"}
-    assert held(given, trusted=("labeller",)) == {}
+    signals = usual() + thumbs("labeller", 400, step=0.01)
+    assert set(held(signals)["labeller"]) == {"flood", "over_cap"}
+    assert held(signals, trusted=("labeller",)) == {}
 
 
 def test_the_most_informative_signals_are_kept_first():
-    given = [correct("right", about=["0"], actor="busy"), *thumbs("busy", 40)[1:], *usual()]
-    weighed = vote_signals.weigh_feedback(given, ANSWERS)
-    assert given[0].feedback_id in weighed.targets
+    signals = [correct("right", about=["0"], actor="busy"), *thumbs("busy", 40)[1:], *usual()]
+    weighed = vote_signals.weigh_feedback(signals, ANSWERS)
+    assert signals[0].feedback_id in weighed.targets
     assert "over_cap" in weighed.defence.held_back.values()
 
 
 def test_anonymous_feedback_is_one_actor():
     nameless = ["", "anonymous", "None", " unknown "]
-    given = [one for name in nameless for one in thumbs(name, 10)] + usual(people=40, each=2)
-    weighed = vote_signals.weigh_feedback(given, ANSWERS)
-    (share,) = [one for one in weighed.defence.shares if not one.actor_id]
+    signals = [vote for name in nameless for vote in thumbs(name, 10)] + usual(people=40, each=2)
+    weighed = vote_signals.weigh_feedback(signals, ANSWERS)
+    (share,) = [share for share in weighed.defence.shares if not share.actor_id]
     assert share.signals == 40
     assert share.share_before == pytest.approx(40 / 120)
     assert share.share_after <= share.cap == 0.1
@@ -133,9 +137,9 @@ def test_anonymous_feedback_is_one_actor():
     ],
 )
 def test_bursts_are_held_back(attack: list[Signal], reason: str):
-    found = held([*usual(), *attack])
-    assert {one.actor_id for one in attack} == {who for who in found if "person" not in who}
-    assert all(reason in why for who, why in found.items() if "person" not in who)
+    reasons = held([*usual(), *attack])
+    assert {vote.actor_id for vote in attack} == {who for who in reasons if "person" not in who}
+    assert all(reason in why for who, why in reasons.items() if "person" not in who)
 
 
 @pytest.mark.parametrize(
@@ -156,8 +160,10 @@ def test_without_history_nothing_is_called_a_burst():
 
 
 def test_a_held_back_thumb_drops_nothing():
-    given = [*usual(up=1), *crowd(50, "down", 2000)]
-    assert not [one for one in vote_signals.weigh_feedback(given, ANSWERS).regards if one.dislike]
+    signals = [*usual(up=1), *crowd(50, "down", 2000)]
+    assert not [
+        score for score in vote_signals.weigh_feedback(signals, ANSWERS).regards if score.dislike
+    ]
 
 
 SIGNALS = st.builds(
@@ -186,23 +192,25 @@ SIGNALS = st.builds(
 )
 
 
-def distinct(given: list[Signal]) -> list[Signal]:
-    return list({one.feedback_id: one for one in given}.values())
+def distinct(signals: list[Signal]) -> list[Signal]:
+    return list({signal.feedback_id: signal for signal in signals}.values())
 
 
 @given(
     st.lists(SIGNALS, max_size=120).map(distinct), st.randoms(), st.sampled_from([0.05, 0.1, 0.3])
 )
 @settings(max_examples=60, deadline=None)
-def test_feedback_order_does_not_matter(given: list[Signal], order: Random, cap: float):
-    weighed = vote_signals.weigh_feedback(given, ANSWERS, actor_cap=cap)
+def test_feedback_order_does_not_matter(signals: list[Signal], order: Random, cap: float):
+    weighed = vote_signals.weigh_feedback(signals, ANSWERS, actor_cap=cap)
     for share in weighed.defence.shares:
         assert share.share_after <= share.cap + 1e-6
-    used = {one for row in [*weighed.pairs, *weighed.labels] for one in row.feedback_ids}
+    used = {
+        feedback_id for row in [*weighed.pairs, *weighed.labels] for feedback_id in row.feedback_ids
+    }
     used |= weighed.targets.keys()
-    assert used | weighed.reasons.keys() == {one.feedback_id for one in given}
+    assert used | weighed.reasons.keys() == {each_signal.feedback_id for each_signal in signals}
     assert not used & weighed.defence.held_back.keys()
-    mixed = list(given)
+    mixed = list(signals)
     order.shuffle(mixed)
     again = vote_signals.weigh_feedback(mixed, ANSWERS, actor_cap=cap)
     for name in ("pairs", "labels", "regards", "conflicts", "defence", "targets", "reasons"):
@@ -214,13 +222,13 @@ def test_feedback_order_does_not_matter(given: list[Signal], order: Random, cap:
     st.floats(0.02, 1),
 )
 @settings(max_examples=100, deadline=None)
-def test_no_actors_weight_exceeds_the_cap(given: list[tuple[int, float]], actor_cap: float):
+def test_no_actors_weight_exceeds_the_cap(weights: list[tuple[int, float]], actor_cap: float):
     readings = [
         SignalReading(
             signal(actor=f"{who}", feedback_id=f"{n}"),
             opinions=(Opinion(("prompt", "answer"), 1.0, weight),),
         )
-        for n, (who, weight) in enumerate(given)
+        for n, (who, weight) in enumerate(weights)
     ]
     cap = caps.cap_share(actor_cap, len({reading.signal.actor for reading in readings}))
     over = caps.over_cap(readings, cap, trusted=[])

@@ -30,8 +30,8 @@ def panel(rates: dict[str, float], seed: int = 1) -> tuple[list[Vote[int]], dict
     return votes, truth
 
 
-def right(found: dict[int, float], truth: dict[int, bool]) -> int:
-    return sum((probability > 0.5) == truth[item] for item, probability in found.items())
+def right(posteriors: dict[int, float], truth: dict[int, bool]) -> int:
+    return sum((probability > 0.5) == truth[item] for item, probability in posteriors.items())
 
 
 def majority(votes: list[Vote[int]]) -> dict[int, float]:
@@ -45,9 +45,9 @@ def majority(votes: list[Vote[int]]) -> dict[int, float]:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_one_careful_judge_outweighs_four_who_guess(symmetric: bool):
     votes, truth = panel({"careful": 0.97, "a": 0.55, "b": 0.55, "c": 0.55, "d": 0.55, "e": 0.9})
-    found = consensus.posteriors(votes, symmetric=symmetric)
-    assert right(found, truth) > right(majority(votes), truth)
-    assert right(found, truth) >= 0.9 * ITEMS
+    posteriors = consensus.posteriors(votes, symmetric=symmetric)
+    assert right(posteriors, truth) > right(majority(votes), truth)
+    assert right(posteriors, truth) >= 0.9 * ITEMS
 
 
 def test_the_formula_matches_a_calculation_by_hand():
@@ -67,32 +67,36 @@ def test_order_makes_no_difference_to_the_last_bit():
     )
 
 
-def conflicts(given: list[Signal]) -> list[Conflict]:
-    return list(vote_signals.weigh_feedback(given).conflicts)
+def conflicts(signals: list[Signal]) -> list[Conflict]:
+    return list(vote_signals.weigh_feedback(signals).conflicts)
 
 
 def test_opposite_choices_are_recorded_and_make_no_pair():
-    given = [choose("a", "b"), choose("b", "a", actor="bob")]
-    (found,) = conflicts(given)
-    assert (found.kind, found.method, found.resolution) == ("pair", "majority", "undecided")
-    assert {found.for_ids, found.against_ids} == {(one.feedback_id,) for one in given}
-    weighed = vote_signals.weigh_feedback(given)
+    choices = [choose("a", "b"), choose("b", "a", actor="bob")]
+    (conflict,) = conflicts(choices)
+    assert (conflict.kind, conflict.method, conflict.resolution) == (
+        "pair",
+        "majority",
+        "undecided",
+    )
+    assert {conflict.for_ids, conflict.against_ids} == {(choice.feedback_id,) for choice in choices}
+    weighed = vote_signals.weigh_feedback(choices)
     assert pairs(weighed) == []
     assert set(weighed.reasons.values()) == {"undecided"}
 
 
 def test_the_majority_wins_and_the_other_is_overruled():
-    given = [choose("a", "b", actor=who) for who in ("x", "y", "z")] + [choose("b", "a")]
-    weighed = vote_signals.weigh_feedback(given)
+    choices = [choose("a", "b", actor=who) for who in ("x", "y", "z")] + [choose("b", "a")]
+    weighed = vote_signals.weigh_feedback(choices)
     assert pairs(weighed) == [("a", "b", "choice", 0.5)]
-    assert weighed.reasons[given[-1].feedback_id] == "overruled"
+    assert weighed.reasons[choices[-1].feedback_id] == "overruled"
 
 
 def test_more_ties_than_choices_are_a_tie():
-    given = [choose("a", "b"), *(choose("b", "a", tie=True, actor=who) for who in ("x", "y"))]
-    (found,) = conflicts(given)
-    assert (found.method, found.resolution, found.weight_tied) == ("ties", "undecided", 2)
-    assert pairs(vote_signals.weigh_feedback(given)) == []
+    choices = [choose("a", "b"), *(choose("b", "a", tie=True, actor=who) for who in ("x", "y"))]
+    (conflict,) = conflicts(choices)
+    assert (conflict.method, conflict.resolution, conflict.weight_tied) == ("ties", "undecided", 2)
+    assert pairs(vote_signals.weigh_feedback(choices)) == []
 
 
 def test_an_actors_newest_choice_counts():
@@ -106,8 +110,8 @@ def test_an_actors_newest_choice_counts():
 
 def test_praise_of_a_corrected_answer_is_recorded():
     praise = signal("thumb", "up", actor="bob")
-    (found,) = conflicts([correct("right"), praise])
-    assert (found.kind, found.method, found.for_ids) == (
+    (conflict,) = conflicts([correct("right"), praise])
+    assert (conflict.kind, conflict.method, conflict.for_ids) == (
         "label", "correction", (praise.feedback_id,),
     )  # fmt: skip
 
@@ -116,9 +120,9 @@ def test_of_two_corrections_the_newer_is_the_target_and_both_are_pairs():
     old, new = correct("good", actor="ann", minutes=1), correct("better", actor="bob", minutes=2)
     weighed = vote_signals.weigh_feedback([old, new])
     assert weighed.targets == {new.feedback_id: ("a",)}
-    assert [one[:2] for one in pairs(weighed)] == [("better", "a"), ("good", "a")]
-    (found,) = weighed.conflicts
-    assert (found.kind, found.method, found.against_ids) == (
+    assert [pair[:2] for pair in pairs(weighed)] == [("better", "a"), ("good", "a")]
+    (conflict,) = weighed.conflicts
+    assert (conflict.kind, conflict.method, conflict.against_ids) == (
         "correction", "newest", (old.feedback_id,),
     )  # fmt: skip
 
@@ -126,17 +130,17 @@ def test_of_two_corrections_the_newer_is_the_target_and_both_are_pairs():
 def test_with_enough_shared_judgements_the_reliable_judge_is_believed():
     """Twenty-four pairs with three judges: two always agree, the third always disagrees."""
     answers = [vote_signals.answer(f"{side}{n}", prompt=f"{n}") for n in range(30) for side in "ab"]
-    given = [
+    choices = [
         choose(f"a{n}", f"b{n}", actor=who, minutes=600 * n)
         for n in range(24)
         for who in ("x", "y")
     ]
-    given += [choose(f"b{n}", f"a{n}", actor="z", minutes=600 * n) for n in range(24)]
-    given += [choose("a29", "b29", actor="x"), choose("b29", "a29", actor="z")]
-    weighed = vote_signals.weigh_feedback(given, answers, trusted=("x", "y", "z"))
-    assert {one.method for one in weighed.conflicts} == {"dawid_skene"}
+    choices += [choose(f"b{n}", f"a{n}", actor="z", minutes=600 * n) for n in range(24)]
+    choices += [choose("a29", "b29", actor="x"), choose("b29", "a29", actor="z")]
+    weighed = vote_signals.weigh_feedback(choices, answers, trusted=("x", "y", "z"))
+    assert {conflict.method for conflict in weighed.conflicts} == {"dawid_skene"}
     texts = weighed.answers.texts
-    assert "a29" in {texts[one.chosen].text for one in weighed.pairs}
+    assert "a29" in {texts[pair.chosen].text for pair in weighed.pairs}
 
 
 def test_length_bias_can_be_balanced():

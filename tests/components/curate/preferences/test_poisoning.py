@@ -11,7 +11,7 @@ from tests.support.vote_attacks import Outcome
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     folder: Path = tmp_path_factory.mktemp("attacks")
-    return {one.name: one for one in vote_attacks.outcomes(folder)}
+    return {outcome.name: outcome for outcome in vote_attacks.outcomes(folder)}
 
 
 @pytest.mark.parametrize("name", ["flood", "drip"])
@@ -23,9 +23,9 @@ def test_one_actor_with_500_thumbs_is_held_to_the_cap(outcomes: dict[str, Outcom
 
 
 def test_a_flood_is_found_and_shown(outcomes: dict[str, Outcome]):
-    (found,) = outcomes["flood"].evidence
-    assert (found["kind"], found["actors"], found["found"]) == ("flood", 1, 500)
-    assert found["held_back"] == 500 - 30
+    (burst,) = outcomes["flood"].evidence
+    assert (burst["kind"], burst["actors"], burst["found"]) == ("flood", 1, 500)
+    assert burst["held_back"] == 500 - 30
     assert not outcomes["drip"].evidence
 
 
@@ -34,10 +34,10 @@ def test_fifty_coordinated_new_actors_change_nothing(outcomes: dict[str, Outcome
     assert attacked.share_before > 0.25
     assert attacked.share_after == 0
     assert attacked.disliked == outcomes["none"].disliked
-    (found,) = attacked.evidence
-    assert (found["kind"], found["actors"], found["found"]) == ("brigade", 50, 50)
-    assert found["held_back"] == 150
-    assert found["aim"] == "direction bad"
+    (burst,) = attacked.evidence
+    assert (burst["kind"], burst["actors"], burst["found"]) == ("brigade", 50, 50)
+    assert burst["held_back"] == 150
+    assert burst["aim"] == "direction bad"
     assert attacked.held_back == 150
 
 

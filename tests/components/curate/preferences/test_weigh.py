@@ -112,19 +112,19 @@ TABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "wanted_pairs", "wanted_labels"), TABLE)
+@pytest.mark.parametrize(("signals", "expected_pairs", "expected_labels"), TABLE)
 def test_each_kind_of_feedback_has_the_documented_result(
-    given: list[Signal],
-    wanted_pairs: list[tuple[str, str, str, float]],
-    wanted_labels: list[tuple[str, bool, float]],
+    signals: list[Signal],
+    expected_pairs: list[tuple[str, str, str, float]],
+    expected_labels: list[tuple[str, bool, float]],
 ):
-    weighed = vote_signals.weigh_feedback(given)
-    assert pairs(weighed) == wanted_pairs
-    assert labels(weighed) == wanted_labels
+    weighed = vote_signals.weigh_feedback(signals)
+    assert pairs(weighed) == expected_pairs
+    assert labels(weighed) == expected_labels
 
 
 @pytest.mark.parametrize(
-    ("given", "regard", "dislike"),
+    ("feedback", "regard", "dislike"),
     [
         pytest.param(signal("thumb", "up"), 1, None, id="liked"),
         pytest.param(signal("thumb", "down"), -1, "thumbs_down", id="disliked"),
@@ -139,16 +139,16 @@ def test_each_kind_of_feedback_has_the_documented_result(
     ],
 )
 def test_feedback_raises_or_lowers_an_answer_or_leaves_it_out(
-    given: Signal, regard: float, dislike: str | None
+    feedback: Signal, regard: float, dislike: str | None
 ):
-    (found,) = vote_signals.weigh_feedback([given]).regards
-    assert found.interaction_id == "a"
-    assert found.regard == pytest.approx(regard)
-    assert found.dislike == dislike
+    (score,) = vote_signals.weigh_feedback([feedback]).regards
+    assert score.interaction_id == "a"
+    assert score.regard == pytest.approx(regard)
+    assert score.dislike == dislike
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("feedback", "reason"),
     [
         pytest.param(signal(is_waiting=True), "waiting", id="target-has-not-arrived"),
         pytest.param(
@@ -172,13 +172,13 @@ def test_feedback_raises_or_lowers_an_answer_or_leaves_it_out(
         pytest.param(signal(about=["silent"]), "unreadable_answer", id="nothing-was-answered"),
     ],
 )
-def test_a_signal_without_meaning_has_the_reason(given: Signal, reason: str):
+def test_a_signal_without_meaning_has_the_reason(feedback: Signal, reason: str):
     answers = [
-        *(vote_signals.answer(one) for one in "ab"),
+        *(vote_signals.answer(interaction_id) for interaction_id in "ab"),
         vote_signals.answer("elsewhere", prompt="other"),
     ]
-    weighed = vote_signals.weigh_feedback([given], [*answers, vote_signals.answer("silent", "")])
-    assert weighed.reasons[given.feedback_id] == reason
+    weighed = vote_signals.weigh_feedback([feedback], [*answers, vote_signals.answer("silent", "")])
+    assert weighed.reasons[feedback.feedback_id] == reason
     assert not weighed.pairs
     assert not weighed.labels
 
@@ -196,6 +196,6 @@ def test_equal_answers_to_one_prompt_share_their_feedback():
 def test_the_table_in_the_docs_names_every_case():
     documented = Path(preferences.__path__[0], "README.md").read_text()
     rows = [line for line in documented.splitlines() if line.startswith("| ")]
-    named = [one for line in rows for one in re.findall(r"`([a-z0-9-]+)`", line.split(" | ")[-1])]
+    named = [case for line in rows for case in re.findall(r"`([a-z0-9-]+)`", line.split(" | ")[-1])]
     tested = [str(row.id) for row in TABLE]
     assert sorted(named) == sorted(tested)

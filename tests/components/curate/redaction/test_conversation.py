@@ -21,7 +21,7 @@ def test_a_value_has_one_placeholder_everywhere():
             },
         },
     }
-    given = Conversation(
+    conversation = Conversation(
         [
             {"role": "system", "content": "You serve Ann@ACME.com."},
             user(f"Charge {CARD}, tell bob@acme.com and call 212-555-0134"),
@@ -37,7 +37,7 @@ def test_a_value_has_one_placeholder_everywhere():
             }
         ],
     )
-    redacted = redact(given)
+    redacted = redact(conversation)
     now = redacted.conversation
     assert now.messages[0]["content"] == "You serve <EMAIL_1>."
     assert now.messages[1]["content"] == "Charge <CARD_1>, tell <EMAIL_2> and call <PHONE_1>"
@@ -46,8 +46,8 @@ def test_a_value_has_one_placeholder_everywhere():
     assert now.answers[0]["content"] == "Told <EMAIL_2>; <PHONE_1> is yours."
     accepted: Json = {"card": ["<CARD_1>", "<CARD_1>"], "mail": ["<EMAIL_1>"]}
     assert now.acceptable == [{"name": "pay", "arguments": accepted}]
-    wanted = json.loads(json.dumps(tool).replace("ann@acme.com", "<EMAIL_1>"))
-    assert now.tools == [wanted]
+    expected = json.loads(json.dumps(tool).replace("ann@acme.com", "<EMAIL_1>"))
+    assert now.tools == [expected]
     assert redacted.values == {"email": 2, "card": 1, "phone": 1}
 
 
@@ -62,8 +62,8 @@ def test_names_of_functions_and_ids_stay():
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_4111111111111111", "name": "pay", "content": "ok"},
     ]
-    given = Conversation(messages, [logs.WEATHER])
-    assert redact(given).conversation == given
+    conversation = Conversation(messages, [logs.WEATHER])
+    assert redact(conversation).conversation == conversation
 
 
 def test_an_example_in_a_tools_description_stays_unless_it_is_a_value():
@@ -82,10 +82,10 @@ def test_an_example_in_a_tools_description_stays_unless_it_is_a_value():
 
 def test_json_in_text_keeps_its_formatting():
     for text in ('{"a":"x@b.com","ü":[1.50,null]}', '{"a": "x@b.com", "\\u00fc": 1}'):
-        given = Conversation([user("hi"), text_call(text)])
-        redacted = redact(given).conversation.messages[1]
-        wanted = text_call(text.replace("x@b.com", "<EMAIL_1>").replace("1.50", "1.5"))
-        assert redacted == wanted
+        conversation = Conversation([user("hi"), text_call(text)])
+        redacted = redact(conversation).conversation.messages[1]
+        expected = text_call(text.replace("x@b.com", "<EMAIL_1>").replace("1.50", "1.5"))
+        assert redacted == expected
 
 
 def test_existing_placeholders_keep_their_numbers():
@@ -93,11 +93,11 @@ def test_existing_placeholders_keep_their_numbers():
 
 
 def test_a_value_found_by_its_field_is_replaced_in_earlier_text():
-    given = Conversation(
+    conversation = Conversation(
         [user("use 5512345678 and sesame99")],
         answers=[text_call('{"phone_number": "5512345678", "password": "sesame99"}')],
     )
-    redacted = redact(given).conversation
+    redacted = redact(conversation).conversation
     assert redacted.messages[0]["content"] == "use <PHONE_1> and <PASSWORD_1>"
     assert arguments(redacted.answers[0]) == {
         "phone_number": "<PHONE_1>",

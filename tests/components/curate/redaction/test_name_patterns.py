@@ -50,11 +50,11 @@ def test_other_words_than_names_stay(text: str):
 def test_parts_of_a_name_keep_their_placeholders_in_fields_ids_and_texts():
     call = logs.call("book", '{"passengers": [{"first_name": "Sofia", "last_name": "Kim"}]}')
     result = '{"user_id": "sofia_kim_7287", "name": {"first_name": "Sofia", "last_name": "Kim"}}'
-    given = Conversation(
+    conversation = Conversation(
         [user("It's sofia_kim_7287."), call, {"role": "tool", "content": result}],
         answers=[logs.say("Thank you, Sofia Kim (Kim, S.)!")],
     )
-    redacted = redact(given).conversation
+    redacted = redact(conversation).conversation
     assert redacted.messages[0]["content"] == "It's <NAME_1>_<NAME_2>_7287."
     passenger = {"first_name": "<NAME_1>", "last_name": "<NAME_2>"}
     assert arguments(redacted.messages[1]) == {"passengers": [passenger]}
@@ -71,8 +71,10 @@ def test_a_name_field_counts_only_where_it_is_a_persons():
 
 def test_an_airport_code_is_not_a_name():
     call = logs.call("book", '{"first_name": "Mia", "last_name": "Jackson"}')
-    given = Conversation([user("Fly Mia from MIA to DEN")], answers=[call])
-    assert redact(given).conversation.messages[0]["content"] == "Fly <NAME_1> from MIA to DEN"
+    conversation = Conversation([user("Fly Mia from MIA to DEN")], answers=[call])
+    assert (
+        redact(conversation).conversation.messages[0]["content"] == "Fly <NAME_1> from MIA to DEN"
+    )
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ def shape(value: Json) -> Json:
     """Return a conversation's structure without texts and numbers, parsing JSON within texts."""
     match value:
         case dict():
-            return {key: shape(one) for key, one in value.items()}
+            return {key: shape(item) for key, item in value.items()}
         case list():
-            return [shape(one) for one in value]
+            return [shape(item) for item in value]
         case str() if value[:1] in ("{", "["):
             try:
                 return shape(json.loads(value))
@@ -125,9 +125,9 @@ def kinds_of(value: Json) -> Json:
     """Return the types of all values of a conversation, parsing JSON within texts."""
     match value:
         case dict():
-            return {key: kinds_of(one) for key, one in value.items()}
+            return {key: kinds_of(item) for key, item in value.items()}
         case list():
-            return [kinds_of(one) for one in value]
+            return [kinds_of(item) for item in value]
         case str() if value[:1] in ("{", "["):
             try:
                 return kinds_of(json.loads(value))
@@ -150,9 +150,9 @@ AFTER_A_NAME = Conversation(
 def test_surrogates_keep_every_type_and_are_found_where_the_values_were(
     conversation: Conversation,
 ):
-    given = stand_in(conversation)
-    assert kinds_of(plain(given)) == kinds_of(plain(conversation))
-    left = json.dumps(plain(given), ensure_ascii=False).lower()
+    replaced = stand_in(conversation)
+    assert kinds_of(plain(replaced)) == kinds_of(plain(conversation))
+    left = json.dumps(plain(replaced), ensure_ascii=False).lower()
     assert [value for value in PLANTED if value.lower() in left] == []
-    before, after = REDACTOR.redact(conversation), REDACTOR.redact(given)
+    before, after = REDACTOR.redact(conversation), REDACTOR.redact(replaced)
     assert plain(after.conversation) == plain(before.conversation)

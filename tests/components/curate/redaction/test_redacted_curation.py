@@ -52,8 +52,8 @@ def test_the_report_counts_by_kind_and_holds_no_value(con: Connection, tmp_path:
         logs.interaction("from 203.0.113.7 by ann@acme.com", response_id="b"),
     ]
     curate(con, tmp_path, lines)
-    found = warehouse.rows(con, "from curated.redactions order by kind")
-    assert found == [
+    counts = warehouse.rows(con, "from curated.redactions order by kind")
+    assert counts == [
         {
             "workload_id": "weather",
             "kind": "email",
@@ -148,8 +148,8 @@ def test_an_agents_conversation_holds_no_person_after_curation(con: Connection, 
     assert curate(con, tmp_path, [line], PLACEHOLDERS).counts == {"kept": 1}
     (example,) = warehouse.rows(con, "from curated.examples")
     left = str(example["messages"]) + str(example["answer"])
-    told = ("sofia", "kim", "mia", "jackson", "@acme", "4111", "555-0134", "Laurel", "Suite")
-    assert [value for value in told if value.lower() in left.lower()] == []
+    values = ("sofia", "kim", "mia", "jackson", "@acme", "4111", "555-0134", "Laurel", "Suite")
+    assert [value for value in values if value.lower() in left.lower()] == []
     (call,) = json.loads(str(example["answer"]))["calls"]
     assert call["arguments"] == {
         "user_id": "<NAME_1>_<NAME_2>_7287",

@@ -29,8 +29,8 @@ def load(con: Connection, folder: Path, lines: list[dict[str, Json]]) -> None:
 
 def curate(con: Connection, redaction: Json = None, **rules: Json) -> CurationTally:
     common: dict[str, Json] = {"holdout_share": 0.4, "split_by": "conversation"}
-    given = Rules.model_validate({"redaction": redaction or {}, **common, **rules})
-    return curate_workload.curate(con, "weather", given, now=logs.NOW)
+    settings = Rules.model_validate({"redaction": redaction or {}, **common, **rules})
+    return curate_workload.curate(con, "weather", settings, now=logs.NOW)
 
 
 def examples(con: Connection) -> list[warehouse.Row]:
@@ -42,11 +42,11 @@ def talk(person: str, card: str, number: int) -> list[dict[str, Json]]:
     bought = ("a green umbrella", "two train tickets", "my new bicycle", "that old piano")[number]
     first: Json = {"role": "user", "content": f"Pay {bought} with {card}, {person}@acme.com"}
     asked = logs.say("Who are you?")
-    told: Json = {"role": "user", "content": f"My name is {person.title()}."}
+    name: Json = {"role": "user", "content": f"My name is {person.title()}."}
     compact: Json = {"card": card.replace(" ", ""), "mail": f"{person}@acme.com".upper()}
     turns: list[tuple[Json, Json]] = [
         ([first], asked),
-        ([first, asked, told], logs.call("pay", json.dumps(compact))),
+        ([first, asked, name], logs.call("pay", json.dumps(compact))),
     ]
     return [
         logs.interaction(
@@ -74,7 +74,7 @@ def test_all_turns_of_a_conversation_have_one_surrogate_for_a_value(
     curate(con)
     rows = examples(con)
     longest = max(rows, key=lambda row: len(str(row["messages"])))
-    first, _, told = json.loads(str(longest["messages"]))
+    first, _, name = json.loads(str(longest["messages"]))
     assert {str(json.loads(str(row["messages"]))[0]) for row in rows} == {str(first)}
     paid = str(first["content"]).removeprefix("Pay a green umbrella with ")
     card, mail = paid.split(", ")
@@ -82,7 +82,7 @@ def test_all_turns_of_a_conversation_have_one_surrogate_for_a_value(
     (call,) = json.loads(str(longest["answer"]))["calls"]
     assert call["arguments"] == {"card": card.replace(" ", ""), "mail": mail.upper()}
     # Also the turn before has the address made of the name.
-    assert str(told["content"]) == f"My name is {mail.split('@')[0].title()}."
+    assert str(name["content"]) == f"My name is {mail.split('@')[0].title()}."
     for row in rows:
         assert json.loads(str(row["acceptable"]))[0]["arguments"] == {"card": [card]}
         assert row["logged_answer"] == row["answer"]
@@ -169,15 +169,15 @@ def test_requests_that_differ_in_values_only_are_near_duplicates_and_others_apar
     other = logs.interaction("Where is the letter to my bank, sofia@acme.com?", response_id="o")
     load(con, tmp_path, [*same, other])
     assert curate(con).counts == {"kept": 2, "near_duplicate": 2}
-    found = curate(con, {"replace": "placeholders"})
-    assert found.counts == {"kept": 2, "near_duplicate": 2}
+    tally = curate(con, {"replace": "placeholders"})
+    assert tally.counts == {"kept": 2, "near_duplicate": 2}
 
 
 def test_conversations_without_an_id_are_identified_by_user_and_opening(
     con: Connection, tmp_path: Path
 ):
-    lines = [logs.without(one, "conversation_id") for one in people()]
-    load(con, tmp_path, [{**one, "user_id": "u"} for one in lines])
+    lines = [logs.without(line, "conversation_id") for line in people()]
+    load(con, tmp_path, [{**line, "user_id": "u"} for line in lines])
     curate(con)
     openings = {str(json.loads(str(row["messages"]))[0]) for row in examples(con)}
     assert len(openings) == 3
@@ -208,22 +208,24 @@ def test_replayed_rows_have_surrogates_and_none_of_a_tested_request(
     curate(con)
     assert [row for row in examples(con) if row["side"] == "holdout"]
     own = [json.loads(str(row["payload"])) for row in warehouse.rows(con, "from raw.interactions")]
-    told = [
+    conversations = [
         [*line["request"]["messages"], line["response"]["choices"][0]["message"]] for line in own
     ]
     other: Json = [{"role": "user", "content": f"Refund {CARD}"}, logs.say(f"To {CARD}? Sure.")]
     source = tmp_path / "replay.jsonl"
-    source.write_text("".join(json.dumps({"messages": one}) + "\n" for one in [*told, other]))
+    source.write_text(
+        "".join(json.dumps({"messages": messages}) + "\n" for messages in [*conversations, other])
+    )
     balance: Json = {"replay": {"sources": [str(source)], "share": 0.9}}
-    found: list[list[warehouse.Row]] = []
+    replayed: list[list[warehouse.Row]] = []
     for _ in range(2):
         curate(con, balance=balance)
-        found.append([row for row in examples(con) if "replay-" in str(row["example_id"])])
-    assert found[0] == found[1]
+        replayed.append([row for row in examples(con) if "replay-" in str(row["example_id"])])
+    assert replayed[0] == replayed[1]
     things = {str(row["messages"]).partition(" with ")[0] for row in examples(con)
               if row["side"] == "holdout"}  # fmt: skip
-    assert things.isdisjoint(str(row["messages"]).partition(" with ")[0] for row in found[0])
-    (refund,) = [row for row in found[0] if "Refund" in str(row["messages"])]
+    assert things.isdisjoint(str(row["messages"]).partition(" with ")[0] for row in replayed[0])
+    (refund,) = [row for row in replayed[0] if "Refund" in str(row["messages"])]
     asked = str(json.loads(str(refund["messages"]))[0]["content"]).removeprefix("Refund ")
     assert asked != CARD
     assert json.loads(str(refund["answer"]))["text"] == f"To {asked}? Sure."

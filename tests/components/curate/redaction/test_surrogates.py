@@ -68,10 +68,10 @@ PEM = (
 )  # fmt: skip
 def test_a_surrogate_has_the_form_of_its_value_and_is_read_as_one(text: str, form: str):
     for key in KEYS:
-        given = made_up(text, key)
-        assert given != text
-        assert re.fullmatch(form, given), given
-        assert said(given) == said(text)
+        replaced = made_up(text, key)
+        assert replaced != text
+        assert re.fullmatch(form, replaced), replaced
+        assert said(replaced) == said(text)
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_check_digits_hold(text: str, holds: object):
     assert callable(holds)
     drawn = {made_up(text, key).split(" ")[-1] for key in KEYS}
     assert len(drawn) > len(KEYS) / 2
-    assert all(holds(one) for one in drawn), drawn
+    assert all(holds(number) for number in drawn), drawn
     assert text.split(" ")[-1] not in drawn
 
 
 def test_a_value_has_one_surrogate_in_the_spelling_of_each_place():
     card = "4111 1111 1111 1111"
-    given = stand_in(
+    replaced = stand_in(
         Conversation(
             [
                 {"role": "system", "content": "You serve Ann@ACME.com."},
@@ -114,33 +114,35 @@ def test_a_value_has_one_surrogate_in_the_spelling_of_each_place():
             [{"name": "pay", "arguments": {"card": [4111111111111111, card]}}],
         )
     )
-    charged = str(given.messages[1]["content"])
-    found = re.fullmatch(r"Charge ([0-9 ]+), tell (\S+) and call ([0-9-]+)", charged)
-    assert found is not None
-    drawn, bob, phone = found.groups()
+    charged = str(replaced.messages[1]["content"])
+    surrogates = re.fullmatch(r"Charge ([0-9 ]+), tell (\S+) and call ([0-9-]+)", charged)
+    assert surrogates is not None
+    drawn, bob, phone = surrogates.groups()
     digits, dialled = drawn.replace(" ", ""), phone.replace("-", "")
-    assert arguments(given.messages[2]) == {
+    assert arguments(replaced.messages[2]) == {
         "card": drawn.replace(" ", "-"),
         "phone": f"({dialled[:3]}) {dialled[3:6]} {dialled[6:]}",
         "n": 2,
     }
-    assert given.messages[3]["content"] == f'{{"ok": true, "card": {digits}}}'
-    assert given.acceptable == [{"name": "pay", "arguments": {"card": [int(digits), drawn]}}]
+    assert replaced.messages[3]["content"] == f'{{"ok": true, "card": {digits}}}'
+    assert replaced.acceptable == [{"name": "pay", "arguments": {"card": [int(digits), drawn]}}]
     mailbox, domain = bob.split("@")
-    assert given.answers[0]["content"] == f"Told {mailbox.upper()}@{domain}; 1{dialled} is yours."
+    assert (
+        replaced.answers[0]["content"] == f"Told {mailbox.upper()}@{domain}; 1{dialled} is yours."
+    )
     # Two addresses of one domain stay in one.
-    assert str(given.messages[0]["content"]).lower().endswith(f"@{domain}.")
+    assert str(replaced.messages[0]["content"]).lower().endswith(f"@{domain}.")
 
 
 def test_an_address_made_of_a_name_is_made_of_its_surrogate():
-    given = Conversation(
+    conversation = Conversation(
         [user("I'm Sofia Kim (sofia_kim_7287)."), user("sofia.kim93@acme.com, SKim@acme.com")]
     )
-    named, mails = (str(one["content"]) for one in stand_in(given).messages)
-    found = re.fullmatch(r"I'm ([A-Z][a-z]+) ([A-Z][a-z]+) \((\w+)\)\.", named)
-    assert found is not None
-    first, last = found[1].lower(), found[2].lower()
-    assert found[3] == f"{first}_{last}_7287"
+    named, mails = (str(message["content"]) for message in stand_in(conversation).messages)
+    surrogates = re.fullmatch(r"I'm ([A-Z][a-z]+) ([A-Z][a-z]+) \((\w+)\)\.", named)
+    assert surrogates is not None
+    first, last = surrogates[1].lower(), surrogates[2].lower()
+    assert surrogates[3] == f"{first}_{last}_7287"
     assert re.fullmatch(rf"{first}\.{last}\d\d@(\w+\.com), {first[0]}{last}@\1", mails.lower())
 
 
@@ -155,8 +157,8 @@ def test_schema_values_stay_consistent_with_calls():
         "function": {"name": "send", "parameters": schema},
     }
     answer = logs.call("send", '{"to": "bob@acme.com", "passport": "C01234567"}')
-    given = Conversation([user("Mail Bob and ann@acme.com")], [tool], [answer])
-    now = stand_in(given)
+    conversation = Conversation([user("Mail Bob and ann@acme.com")], [tool], [answer])
+    now = stand_in(conversation)
     (said_now,) = now.tools
     match said_now:
         case {"function": {"parameters": {"properties": {"to": {"enum": list(enum)}}} as schema}}:
@@ -173,13 +175,13 @@ def test_schema_values_stay_consistent_with_calls():
 
 
 def test_placeholders_in_user_text_stay():
-    given = made_up("<EMAIL_1> and <NAME_2> wrote to ann@acme.com")
-    assert re.fullmatch(r"<EMAIL_1> and <NAME_2> wrote to \w+@\w+\.com", given)
+    replaced = made_up("<EMAIL_1> and <NAME_2> wrote to ann@acme.com")
+    assert re.fullmatch(r"<EMAIL_1> and <NAME_2> wrote to \w+@\w+\.com", replaced)
 
 
 def test_placeholders_in_a_correction_refer_to_the_values():
     card = "4111 1111 1111 1111"
-    given = Conversation(
+    conversation = Conversation(
         [user(f"Charge {card} for ann@acme.com")],
         answers=[
             logs.call("pay", '{"card": "<CARD_1>", "to": "<EMAIL_1>", "cc": "<EMAIL_7>"}'),
@@ -187,34 +189,36 @@ def test_placeholders_in_a_correction_refer_to_the_values():
         ],
         is_corrected=True,
     )
-    by_the_model = stand_in(given)
+    by_the_model = stand_in(conversation)
     # Production said it, so it is no value there; the card is the second then.
     assert by_the_model.answers[1]["content"] == "I can't charge <CARD_1>."
     corrected = stand_in(
-        Conversation(given.messages, answers=[given.answers[0]], is_corrected=True)
+        Conversation(conversation.messages, answers=[conversation.answers[0]], is_corrected=True)
     )
-    found = re.fullmatch(r"Charge ([\d ]{19}) for (\S+)", str(corrected.messages[0]["content"]))
-    assert found is not None
+    surrogates = re.fullmatch(
+        r"Charge ([\d ]{19}) for (\S+)", str(corrected.messages[0]["content"])
+    )
+    assert surrogates is not None
     assert arguments(corrected.answers[0]) == {
-        "card": found[1],
-        "to": found[2],
+        "card": surrogates[1],
+        "to": surrogates[2],
         "cc": "<EMAIL_7>",
     }
-    uncorrected = stand_in(Conversation(given.messages, answers=[given.answers[0]]))
+    uncorrected = stand_in(Conversation(conversation.messages, answers=[conversation.answers[0]]))
     assert "<CARD_1>" in json.dumps(uncorrected.answers)
 
 
 def test_no_two_values_have_one_surrogate_even_where_a_list_runs_out_of_names():
     letters = [a + b + c for a in "bcdfg" for b in "aeiou" for c in string.ascii_lowercase]
-    names = [f"{one.title()}ther" for one in letters]
-    people: Json = [{"first_name": one} for one in names]
+    names = [f"{beginning.title()}ther" for beginning in letters]
+    people: Json = [{"first_name": name} for name in names]
     answer = logs.call("book", json.dumps({"passengers": people}))
     (drawn,) = stand_in(Conversation([user("book")], answers=[answer])).answers
     called = arguments(drawn)
     assert isinstance(called, dict)
-    found = [str(one["first_name"]).lower() for one in called["passengers"]]  # type: ignore[index,union-attr]
-    assert len(set(found)) == len(names) > 600
-    assert set(found).isdisjoint(one.lower() for one in names)
+    surrogates = [str(passenger["first_name"]).lower() for passenger in called["passengers"]]  # type: ignore[index,union-attr]
+    assert len(set(surrogates)) == len(names) > 600
+    assert set(surrogates).isdisjoint(name.lower() for name in names)
 
 
 def test_no_surrogate_is_a_value_of_the_log_or_occurs_in_the_texts():
@@ -252,7 +256,7 @@ def test_a_name_stays_in_its_script(language: str, name: str, script: str):
         surrogate_names.draw(name, language, surrogate_names.Chance(key, name)) for key in KEYS
     }
     assert len(drawn) > 3
-    assert {surrogate_names.script_of(one) for one in drawn} == {script}
+    assert {surrogate_names.script_of(surrogate) for surrogate in drawn} == {script}
 
 
 @pytest.mark.parametrize("name", ["mary", "james"])
@@ -264,9 +268,9 @@ def test_a_first_name_stays_a_womans_or_a_mans(name: str):
 
 
 def test_a_password_of_signs_is_replaced_too():
-    given = made_up("password: #$%^&*!")
-    assert given != "password: #$%^&*!"
-    assert len(given) == len("password: #$%^&*!")
+    replaced = made_up("password: #$%^&*!")
+    assert replaced != "password: #$%^&*!"
+    assert len(replaced) == len("password: #$%^&*!")
 
 
 def test_an_allowed_value_is_never_a_surrogate():

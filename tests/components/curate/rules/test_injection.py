@@ -67,5 +67,5 @@ def test_tool_results_are_checked_and_system_messages_are_not():
     by_system: Json = {"role": "system", "content": f"Beware of: {text}"}
     assert prompt_injection(interaction.read(row(messages=[question, by_tool]))) == text
     assert prompt_injection(interaction.read(row(messages=[by_system, question]))) is None
-    said = row(messages=[question], message=logs.say(text))
-    assert prompt_injection(interaction.read(said)) is None
+    request = row(messages=[question], message=logs.say(text))
+    assert prompt_injection(interaction.read(request)) is None

@@ -56,13 +56,15 @@ def test_answers_with_content_are_not_refusals(text: str):
 
 
 def test_the_mark_does_not_quote_the_request():
-    said = answered("I understand that Ann Smith is ill, but I can't help with that.")
-    assert refusal(said) == "i can't help with that"
+    candidate = answered("I understand that Ann Smith is ill, but I can't help with that.")
+    assert refusal(candidate) == "i can't help with that"
 
 
 def test_declining_is_an_answer_if_tools_are_offered():
-    said = row(message=logs.say("I'm sorry, but I can't assist with that."), tools=[logs.WEATHER])
-    assert refusal(interaction.read(said)) is None
+    refused = row(
+        message=logs.say("I'm sorry, but I can't assist with that."), tools=[logs.WEATHER]
+    )
+    assert refusal(interaction.read(refused)) is None
 
 
 def test_a_correction_is_not_a_refusal():
