@@ -12,10 +12,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import zstandard
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from components.schema import Config
 from components.store import lock, manifest, warehouse
@@ -196,10 +196,10 @@ def unpack(
                 advance(name)
             while hashing.read(BLOCK):
                 pass
-            record = _record(json.loads((to / RECORD).read_text()))
+            record = TypeAdapter(Record).validate_json((to / RECORD).read_bytes())
         except BackupError:
             raise
-        except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, TypeError) as error:
+        except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError) as error:
             raise BackupError(
                 f"restoring {archive}: it is damaged, or not a backup: {error}"
             ) from error
@@ -218,12 +218,6 @@ def unpack(
         if name not in unpacking.files or manifest.file_digest(to / name) != expected:
             raise BackupError(f"restoring {archive}: {name} is not what was written; it is damaged")
     return record
-
-
-def _record(value: dict[str, Any]) -> Record:
-    """Parse a record; ``TypeError`` or ``ValueError`` if it is invalid."""
-    record = Record(**value)
-    return Record(record.home, record.version, record.made_at, dict(record.files))
 
 
 def _require_digest(archive: Path, expected: str, digest: str) -> None:

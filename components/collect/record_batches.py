@@ -273,8 +273,10 @@ class BatchValidator:
 def open_validator(con: Connection) -> Generator[BatchValidator]:
     """Yield a validator for a transaction of ``con`` that is about to begin or has just begun."""
     with ExitStack() as stack:
-        second, *readers = (stack.enter_context(warehouse.beside(con)) for _ in range(1 + READERS))
-        yield BatchValidator(second, readers)
+        connections = [
+            stack.enter_context(warehouse.second_connection(con)) for _ in range(1 + READERS)
+        ]
+        yield BatchValidator(connections[0], connections[1:])
 
 
 def _read(con: Connection, now: datetime, batch: Batch) -> ParsedBatch:

@@ -115,7 +115,7 @@ def _unordered(con: Connection) -> Generator[None]:
     To keep it, DuckDB copies many rows again, and compresses the last row groups on one thread.
     """
     # On a second connection, because a failed transaction can't reset settings.
-    with warehouse.beside(con) as second:
+    with warehouse.second_connection(con) as second:
         second.execute("set preserve_insertion_order = false")
         try:
             yield

@@ -139,7 +139,7 @@ def _write(
     snapshot.path.mkdir(parents=True, exist_ok=True)
     lengths: dict[str, Lengths] = {}
     for side in SIDES:
-        with warehouse.beside(con) as reading:
+        with warehouse.second_connection(con) as reading:
             values = {"workload_id": workload_id, "side": side}
             examples = warehouse.read(reading, "marts/snapshot", Example, **values)
             path = snapshot.path / f"{side}.parquet"

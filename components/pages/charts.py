@@ -1,4 +1,4 @@
-"""How pictures look: 1050 pixels wide, readable at 700, on white so that any theme shows them."""
+"""The style of charts: 1050 pixels wide, readable at 700, on white, so that they suit any theme."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,22 +9,22 @@ from matplotlib.figure import Figure
 
 INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
 
+# Grey for existing models, orange for new ones, then blue and violet: distinct in light and dark,
+# and for people who can't tell red from green.
 THERE, NEW, OTHER, FURTHER = "#66757a", "#d35400", "#2471a3", "#7d3c98"
-"""Grey for who is there already, orange for who is new, then blue and violet: told apart in light
-and dark, and without red and green."""
 
-WIDTH = 7.0  # inches; with ``DPI`` it gives the pixels
+WIDTH = 7.0  # inches
 
 DPI = 150
 
 
 def sheet(height: float, left: float = 0.3, right: float = 0.95) -> tuple[Figure, Axes]:
-    """Give a figure so many inches high with one frameless plot.
+    """Return a figure with one frameless plot.
 
     Args:
-        height: In inches.
-        left: The share of the width that names of rows take.
-        right: Where the plot ends, as a share of the width.
+        height: The figure's height in inches.
+        left: The plot's left edge as a share of the width, after the names of rows.
+        right: Its right edge, as a share of the width.
     """
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor=PAPER)
     axes = figure.add_axes((left, 0.62 / height, right - left, 1 - 1.12 / height), facecolor=PAPER)
@@ -43,18 +43,18 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def shortened(name: str, length: int = 27) -> str:
-    """Cut a name that comes from anywhere; a dollar sign would start a formula."""
-    clean = "".join(one if one.isprintable() else " " for one in name).replace("$", r"\$")
+    """Shorten a name from outside; escape dollar signs, which would start a formula."""
+    clean = "".join(c if c.isprintable() else " " for c in name).replace("$", r"\$")
     return clean if len(clean) <= length else clean[: length - 1] + "…"
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, or an SVG if the path says so; equal pictures are equal files."""
+    """Write a PNG, or an SVG by the path's suffix; equal pictures are equal files."""
     undated = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     with rc_context({"svg.hashsalt": "flywheel"}):
         figure.savefig(path, metadata=undated)
 
 
 def size(n: int, clusters: int | None) -> str:
-    """Label a figure with the requests behind it, and how many of them are independent."""
+    """Return a label with the number of requests and of their independent clusters."""
     return f"n = {n}" if clusters is None else f"n = {n} in {clusters} clusters"

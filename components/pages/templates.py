@@ -12,11 +12,11 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+# Marks that change the direction of writing, which makes a text look like another one.
 TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that change the direction of writing, so that a text shows as other than it is."""
 
-# Not every renderer takes a backslash before < and &, so these become entities. An underscore
-# between letters is no markup. "://", "www." and "@" would become links without any bracket.
+# Not every renderer accepts a backslash before < and &, so these become entities. An underscore
+# between letters is not markup. "://", "www." and "@" would become links without brackets.
 _MARKUP = re.compile(
     r"[<>&\\`*\[\]|!#~@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\."
     r"|^[-+=](?=[-+=\s]|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)"
@@ -25,7 +25,7 @@ _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def visible(text: str) -> str:
-    """Show control characters, and marks that change the direction of writing, by their code."""
+    """Replace control characters, and marks that change the writing direction, by their codes."""
     return "".join(_visible(character) for character in text)
 
 
@@ -35,34 +35,32 @@ def _visible(character: str) -> str:
 
 
 def words(text: str) -> Markup:
-    """Escape text for one line of Markdown, where it is shown as it is."""
+    """Escape text for one line of Markdown, which shows it as it is."""
     flat = " ".join(visible(text).split())
     return Markup(_MARKUP.sub(lambda mark: _ENTITIES.get(mark[0]) or f"\\{mark[0]}", flat))
 
 
 def code(text: object) -> Markup:
-    """Write text as a code span that stays within its cell."""
-    clean = "".join(one if one.isprintable() else " " for one in str(text))
+    """Return text as a code span that stays within its cell."""
+    clean = "".join(c if c.isprintable() else " " for c in str(text))
     return Markup("`" + (clean.replace("`", "'").replace("|", "\\|").strip() or " ") + "`")
 
 
 def fence(text: str, language: str = "") -> Markup:
-    """Write text as a code block, with a fence longer than any run of backticks in it."""
+    """Return text as a code block, with a fence longer than any run of backticks in it."""
     marks = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
     return Markup(f"{marks}{language}\n{text}\n{marks}")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """Write a table; all columns but the first are aligned to the right."""
+    """Return a table; all columns except the first are aligned to the right."""
     rule = f"| {' | '.join(['---', *['---:'] * (len(head) - 1)])} |"
-    first, *others = (
-        f"| {' | '.join(str(escaped(one)) for one in cells)} |" for cells in (head, *rows)
-    )
+    first, *others = (f"| {' | '.join(map(str, map(escaped, row)))} |" for row in (head, *rows))
     return Markup("\n".join([first, rule, *others]))
 
 
 def escaped(value: object) -> object:
-    """Escape a value, unless it is Markdown that this module wrote, or no text at all."""
+    """Escape a text, unless it is Markdown that this module wrote; return other values."""
     return words(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -77,12 +75,12 @@ def render(template: str, **values: object) -> str:
 
 
 def inline(picture: Path) -> Markup:
-    """Return the address of a PNG that holds the picture itself, so that a page stands alone."""
+    """Return a PNG as a data URL, for a page without other files."""
     return Markup(f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}")
 
 
 def share(count: int, total: int) -> str:
-    """Write a share in percent."""
+    """Return a share in percent."""
     return f"{count / total:.1%}" if total else "0 %"
 
 

@@ -17,10 +17,7 @@ CHUNK_ROWS = 2048
 class ArrowColumn(Protocol):
     """The part of an Arrow column that is used."""
 
-    @property
-    def null_count(self) -> int:
-        """Count its nulls."""
-        ...
+    null_count: int
 
     def to_pylist(self) -> Sequence[Any]:
         """Return its values."""
@@ -30,10 +27,7 @@ class ArrowColumn(Protocol):
 class ArrowSchema(Protocol):
     """The part of an Arrow schema that is used; pyarrow has no types."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The columns' names."""
-        ...
+    names: Sequence[str]
 
     def __arrow_c_schema__(self) -> object:
         """Export the schema (PyCapsule interface)."""
@@ -43,24 +37,14 @@ class ArrowSchema(Protocol):
 class ArrowBatch(Protocol):
     """The part of an Arrow record batch that is used."""
 
-    @property
-    def schema(self) -> ArrowSchema:
-        """Its columns' names and types."""
-        ...
-
-    @property
-    def columns(self) -> Sequence[Any]:
-        """Its columns' values."""
-        ...
+    schema: ArrowSchema
+    columns: Sequence[Any]
 
 
 class ArrowTable(Protocol):
     """The part of an Arrow table that is used."""
 
-    @property
-    def schema(self) -> ArrowSchema:
-        """Its columns' names and types."""
-        ...
+    schema: ArrowSchema
 
     def to_batches(self) -> Sequence[object]:
         """Return its rows in batches, without a copy."""

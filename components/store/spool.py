@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from components.store import file_locks
 
@@ -28,12 +28,6 @@ _HEAD = re.compile(
     rb'\{"kind":"(interactions|feedback|traces|logs)","client_id":("(?:[^"\\]|\\.)*"),"body":'
 )
 _TAIL = b"}\n"
-_KINDS: dict[bytes, Kind] = {
-    b"interactions": "interactions",
-    b"feedback": "feedback",
-    b"traces": "traces",
-    b"logs": "logs",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +245,7 @@ def _entry(number: int, content: bytes) -> Entry | Damaged:
         return Damaged(number, content, "the line is not one that a receiver writes")
     try:
         body = content[head.end() : -len(_TAIL)].decode()
-        return Entry(number, _KINDS[head[1]], _client(head[2]), body)
+        return Entry(number, cast("Kind", head[1].decode()), _client(head[2]), body)
     except ValueError as error:
         return Damaged(number, content, f"the line is damaged: {error}")
 

@@ -5,12 +5,13 @@ import importlib.resources
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from datetime import datetime
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import duckdb
 
@@ -19,29 +20,12 @@ from components.store import lock
 from components.store.arrow import CHUNK_ROWS, ArrowTable, ShownTable, rows_of
 
 
-class SqlFolder(Protocol):
-    """A folder of SQL files: the packaged one, or a test's."""
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        ...
-
-    def iterdir(self) -> Iterator["SqlFolder"]:
-        """Iterate over its entries."""
-        ...
-
-    def read_text(self) -> str:
-        """Read it as a file."""
-        ...
-
-
-def sql_folder(folder: str) -> SqlFolder:
+def sql_folder(folder: str) -> Traversable:
     """Return a folder of ``sql/`` as it is installed."""
     return importlib.resources.files("sql") / folder
 
 
-def sql_files(folder: SqlFolder) -> list[SqlFolder]:
+def sql_files(folder: Traversable) -> list[Traversable]:
     """Return a folder's SQL files, sorted by name."""
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return sorted(files, key=lambda file: file.name)
@@ -158,7 +142,7 @@ def _prepare(con: Connection) -> None:
 
 
 @contextmanager
-def beside(con: Connection) -> Generator[Connection]:
+def second_connection(con: Connection) -> Generator[Connection]:
     """Open a second connection of this process; it sees committed rows only."""
     second = con.cursor()
     try:
@@ -219,7 +203,7 @@ def rehearsal(con: Connection) -> Generator[None]:
         con.execute("rollback")
 
 
-def migrate(con: Connection, folder: SqlFolder) -> None:
+def migrate(con: Connection, folder: Traversable) -> None:
     """Apply the numbered migrations that this file lacks, each in its own transaction."""
     con.execute("create schema if not exists raw")
     con.execute("create table if not exists raw.migrations (number integer primary key, name text)")

@@ -19,13 +19,36 @@ from flows.demo.wheels import BfclRequest
 
 ACTORS = [f"simulated-user-{number}" for number in range(1, 13)]
 NO_TOOL = Answer("No tool fits this request.")
-SPOILED, PRAISED, CORRECTED = 0.12, 0.15, 0.8
-"""Shares: of answers that are spoiled, of right ones praised, of spoiled ones corrected."""
+SPOILED, PRAISED, CORRECTED = 0.12, 0.15, 0.8  # of answers, of right ones, of spoiled ones
+
+SEED = 0  # the seed of all earlier versions
+
+LONGEST_ANSWER = 150  # in bytes, as rendered
+
+RUN_LENGTH = 3  # requests that share half of their runs of so many words are alike
+
+WORKLOAD = "tool-calls"
+CLIENTS = ("demo-web", "demo-mobile")
+
+# The first request came on 2026-01-05 at 08:00 UTC, then one every 331 seconds.
+START, STEP, DAY = 1_767_600_000, 331, 86_400
+
+# The workload file's ``holdout_share``: this share of all sets of tools is held out. Most of their
+# requests were in earlier demos and are left out.
+HOLDOUT_SHARE = 0.5
+
+MAX_PROMPT = 1_200  # bytes as rendered: mostly up to 384 tokens of the prompt and 58 of the answer
+
+MAX_ALIKE = 4  # requests with the same tools that need a call, and as many that need no call
+
+RETRIED = 0.02  # share of requests that the application sent twice
+
+WordRun = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What one simulated user did about one answer; ``correction`` is the answer they wanted."""
+    """A simulated user's reaction to an answer; ``correction`` is the answer they wanted."""
 
     actor: str
     thumb: Literal["up", "down"]
@@ -33,12 +56,12 @@ class Reaction:
 
 
 def right_answer(request: BfclRequest) -> Answer:
-    """Give the reference: its call, or the text that no tool fits."""
+    """Return the reference: its call, or the text that no tool fits."""
     return Answer(calls=(request.call,)) if request.call else NO_TOOL
 
 
 def draw_answer(request: BfclRequest, draw: Random) -> tuple[Answer, Reaction | None]:
-    """Draw what the application answered, and what a user thought of it."""
+    """Draw the application's answer and a user's reaction to it."""
     right = right_answer(request)
     if draw.random() >= SPOILED:
         praised = draw.random() < PRAISED
@@ -48,7 +71,7 @@ def draw_answer(request: BfclRequest, draw: Random) -> tuple[Answer, Reaction | 
 
 
 def spoil_answer(request: BfclRequest, draw: Random) -> Answer:
-    """Give a wrong answer: a needless call, another tool, or a wrong value of an argument."""
+    """Return a wrong answer: a needless call, another tool, or a wrong value of an argument."""
     if request.call is None:
         return Answer(calls=(Call(draw.choice(request.tool_names), {}),))
     others = [name for name in request.tool_names if name != request.call.name]
@@ -62,7 +85,7 @@ def spoil_answer(request: BfclRequest, draw: Random) -> Answer:
 
 
 def _other_value(value: Json) -> Json:
-    """Give a wrong value of the same type, where there is one."""
+    # A wrong value of the same type, where there is one.
     match value:
         case bool():
             return not value
@@ -74,27 +97,20 @@ def _other_value(value: Json) -> Json:
             return None
 
 
-SEED = 0  # the order that all versions drew in
-
-LONGEST_ANSWER = 150  # in bytes, as rendered
-
-RUN_LENGTH = 3  # requests that have runs of so many words in common are alike
-
-WordRun = tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class DrawLimits:
-    """The limits of a version: in all, or of each kind; of prompts in bytes; and of equal tools."""
+    """The limits of a version: bytes of a prompt, requests with equal tools, and requests in all.
+
+    ``kinds`` limits calls of the only tool and of one of several, refusals of the only tool and of
+    several. From the tool sets that a holdout of ``unseen_share`` draws, a version took only
+    requests that had nothing in common with those before, not even a tool.
+    """
 
     longest_prompt: int
     alike: int
     count: int | None = None
     kinds: tuple[int, int, int, int] | None = None
-    """Calls of the only tool and of one of several, refusals of the only tool and of several."""
     unseen_share: float = 0
-    """Of the tool sets that draw so large a holdout, only requests that had nothing in common with
-    those of the draws before, not a tool."""
 
 
 DRAWS = (
@@ -107,7 +123,7 @@ DRAWS = (
 
 @dataclass
 class EarlierRequests:
-    """What was used, by what was said in it, and the names of all tools."""
+    """The requests of earlier versions, by id, words and tools."""
 
     ids: set[str] = field(default_factory=set[str])
     words: set[str] = field(default_factory=set[str])
@@ -123,28 +139,28 @@ class EarlierRequests:
             self._having[run].add(request.id)
 
     def has_said(self, request: BfclRequest) -> bool:
-        """Tell whether one used request has at least half of a request's runs of three words."""
+        """Return whether a used request has at least half of a request's runs of three words."""
         runs = _runs(request)
         shared = Counter(used for run in runs for used in self._having.get(run, ()))
         return max(shared.values(), default=0) * 2 >= len(runs)
 
     def has_anything_of(self, request: BfclRequest) -> bool:
-        """Tell whether a request, its words or one of its tools was used."""
+        """Return whether a request, its words or one of its tools was used."""
         is_used = request.id in self.ids or said_words(request) in self.words
         return is_used or not self.tools.isdisjoint(request.tool_names)
 
 
 def read_earlier(requests: Iterable[BfclRequest]) -> EarlierRequests:
-    """Draw again what the earlier versions took."""
+    """Repeat the draws of the earlier versions."""
     ordered, used = in_order(requests, SEED), EarlierRequests()
-    for draw in DRAWS:
-        for one in _draw_again(ordered, draw, used):
-            used.add(one)
+    for limits in DRAWS:
+        for request in _draw_again(ordered, limits, used):
+            used.add(request)
     return used
 
 
 def is_held_out(request: BfclRequest, share: float) -> bool:
-    """Tell whether curation, split by tools, draws the holdout for a request's tools."""
+    """Return whether curation, split by tools, holds out a request's tools."""
     name = split.group("tools", request.tool_names, opening="", user_id=None)
     return split.side(split.side_by_hash(name), share, validation_share=0) == "holdout"
 
@@ -155,77 +171,57 @@ def in_order(requests: Iterable[BfclRequest], seed: int) -> list[BfclRequest]:
 
 
 def said_words(request: BfclRequest) -> str:
-    """Return what is said in a request, in lower case and with single blanks."""
-    said = " ".join(str(message["content"]) for message in request.messages)
-    return " ".join(said.lower().split())
+    """Return the text of a request, in lower case and with single blanks."""
+    text = " ".join(str(message["content"]) for message in request.messages)
+    return " ".join(text.lower().split())
 
 
 def is_short(
     request: BfclRequest, longest_prompt: int, longest_answer: int = LONGEST_ANSWER
 ) -> bool:
-    """Tell whether prompt and right answer, as rendered, have at most so many bytes."""
+    """Return whether prompt and right answer, as rendered, are within these limits of bytes."""
     rendered = prompt.render_prompt(request.messages, request.tools)
     answer = prompt.render_answer(right_answer(request))
-    asked = sum(len(message["content"].encode()) for message in rendered)
-    return asked <= longest_prompt and len(answer.encode()) <= longest_answer
+    prompt_bytes = sum(len(message["content"].encode()) for message in rendered)
+    return prompt_bytes <= longest_prompt and len(answer.encode()) <= longest_answer
 
 
 def _runs(request: BfclRequest) -> set[WordRun]:
-    said = said_words(request).split()
-    return {
-        tuple(said[start : start + RUN_LENGTH])
-        for start in range(max(1, len(said) - RUN_LENGTH + 1))
-    }
+    words = said_words(request).split()
+    starts = range(max(1, len(words) - RUN_LENGTH + 1))
+    return {tuple(words[start : start + RUN_LENGTH]) for start in starts}
 
 
 def _draw_again(
-    ordered: Iterable[BfclRequest], draw: DrawLimits, before: EarlierRequests
+    ordered: Iterable[BfclRequest], limits: DrawLimits, before: EarlierRequests
 ) -> list[BfclRequest]:
     taken: list[BfclRequest] = []
     alike: Counter[tuple[str, ...]] = Counter()
     kinds: Counter[int] = Counter()
     for request in ordered:
         kind = (0 if request.call else 2) + (len(request.tools) > 1)
-        named = kind if draw.kinds else (0 if request.call else 2)
-        group = (str(named), *request.tool_names)
-        is_full = draw.count is not None and len(taken) >= draw.count
-        is_full |= draw.kinds is not None and kinds[kind] >= draw.kinds[kind]
-        if is_full or alike[group] >= draw.alike or not is_short(request, draw.longest_prompt):
+        group_kind = kind if limits.kinds else (0 if request.call else 2)
+        group = (str(group_kind), *request.tool_names)
+        is_full = limits.count is not None and len(taken) >= limits.count
+        is_full |= limits.kinds is not None and kinds[kind] >= limits.kinds[kind]
+        if is_full or alike[group] >= limits.alike or not is_short(request, limits.longest_prompt):
             continue
         alike[group] += 1
         kinds[kind] += 1
-        if not (is_held_out(request, draw.unseen_share) and before.has_anything_of(request)):
+        if not (is_held_out(request, limits.unseen_share) and before.has_anything_of(request)):
             taken.append(request)
     return taken
-
-
-WORKLOAD = "tool-calls"
-CLIENTS = ("demo-web", "demo-mobile")
-START, STEP, DAY = 1_767_600_000, 331, 86_400
-"""The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
-
-HOLDOUT_SHARE = 0.5
-"""The workload file's ``holdout_share``: so many of all sets of tools draw the holdout, and most of
-their requests were in earlier demos and are left out."""
-
-MAX_PROMPT = 1_200
-"""In bytes, as rendered: with few exceptions at most 384 tokens to ask and 58 to answer."""
-
-MAX_ALIKE = 4
-"""At most so many requests that want a call, and so many that don't, offer the same tools."""
-
-RETRIED = 0.02  # share of requests that the application sent twice
 
 
 def write_traffic(wheel: Path, folder: Path, seed: int = 0) -> None:
     """Write ``logs/*.jsonl.gz``, one a day, and ``feedback/*.jsonl`` under ``folder``.
 
-    The folder of the logs appears last, and whole.
+    The folder of the logs appears last, and complete.
 
     Args:
         wheel: The wheel of bfcl-eval.
-        folder: Gets both folders.
-        seed: Draws the requests, what is spoiled and who reacts.
+        folder: The parent of both folders.
+        seed: Seeds the requests, the spoiled answers and the reactions.
     """
     draw = Random(seed)
     interactions: list[dict[str, Json]] = []
@@ -243,7 +239,7 @@ def write_traffic(wheel: Path, folder: Path, seed: int = 0) -> None:
 def choose_requests(requests: Sequence[BfclRequest], seed: int) -> list[BfclRequest]:
     """Choose short and diverse requests, in the order of the hash of their ids.
 
-    Those that will be held out were in no earlier version, in no words like theirs.
+    Those that will be held out are like none of an earlier version.
     """
     chosen: list[BfclRequest] = []
     alike: Counter[tuple[str, ...]] = Counter()
@@ -259,7 +255,7 @@ def choose_requests(requests: Sequence[BfclRequest], seed: int) -> list[BfclRequ
 
 
 def log_line(request: BfclRequest, answer: Answer, number: int) -> dict[str, Json]:
-    """Give one line of a log, the ``number``-th."""
+    """Return the ``number``-th line of a log."""
     client = CLIENTS[number % len(CLIENTS)]
     calls: list[Json] = [
         {
@@ -269,10 +265,9 @@ def log_line(request: BfclRequest, answer: Answer, number: int) -> dict[str, Jso
         }
         for place, call in enumerate(answer.calls)
     ]
-    message = _message(answer, calls)
     choice: Json = {
         "index": 0,
-        "message": message,
+        "message": _message(answer, calls),
         "finish_reason": "tool_calls" if calls else "stop",
     }
     line: dict[str, Json] = {
@@ -286,14 +281,14 @@ def log_line(request: BfclRequest, answer: Answer, number: int) -> dict[str, Jso
         },
         "response": {"id": f"chatcmpl-{number:06}", "model": "production", "choices": [choice]},
     }
-    # BFCL says of every request what is right, also that nothing is to be called.
+    # BFCL has a reference for every request, also where no call is right.
     right: list[Json] = [asdict(request.acceptable)] if request.acceptable else []
     line["metadata"] = {"acceptable": right}
     return line
 
 
 def feedback_lines(logged: dict[str, Json], reaction: Reaction) -> list[dict[str, Json]]:
-    """Give the feedback lines of one user about one answer, a minute after it."""
+    """Return a user's feedback lines on an answer, a minute after it."""
     response, moment = logged["response"], logged["timestamp"]
     assert isinstance(response, dict)
     assert isinstance(moment, int)
@@ -316,7 +311,7 @@ def feedback_lines(logged: dict[str, Json], reaction: Reaction) -> list[dict[str
 
 
 def _written_call(arguments: dict[str, Json], client: str) -> Json:
-    """Write a call's arguments as the client logs them: one keeps the text, one the object."""
+    # One client logs the arguments' text, the other the object.
     return json.dumps(arguments, ensure_ascii=False) if client == CLIENTS[0] else arguments
 
 

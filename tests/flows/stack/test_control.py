@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from flows.cli import stack_commands
 from flows.settings import HOST, Settings
 from flows.stack import control, processes, stack_services
-from flows.stack import processes as stack_state
 from flows.stack.children import LONGEST_WAIT, Child
 from flows.stack.processes import ProcessIdentity, ServiceState, StackState
 from flows.stack.stack_services import Service
@@ -54,12 +53,12 @@ def test_a_stack_never_started_is_down_and_taking_it_down_does_nothing(settings:
 def test_status_says_who_is_gone_and_that_the_supervisor_was_killed(settings: Settings) -> None:
     settings.home.mkdir()
     me, dead = processes.identify_process(os.getpid()), ProcessIdentity(os.getpid(), 0.0)
-    stack_state.write_state(settings, a_state(settings, supervisor=me, service=me))
+    processes.write_state(settings, a_state(settings, supervisor=me, service=me))
     assert control.stack_status(settings).is_up
-    stack_state.write_state(settings, a_state(settings, supervisor=me, service=dead))
+    processes.write_state(settings, a_state(settings, supervisor=me, service=dead))
     assert control.stack_status(settings).services[0].condition == "gone"
     assert not control.stack_status(settings).is_up
-    stack_state.write_state(settings, a_state(settings, supervisor=dead, service=me))
+    processes.write_state(settings, a_state(settings, supervisor=dead, service=me))
     assert control.stack_status(settings).phase == "lost"
 
 
@@ -74,9 +73,9 @@ def test_status_says_at_once_that_a_server_hangs(
         silent.listen()
         state = a_state(settings, me, me)
         server = replace(state.services[0], health_url=f"{settings.prefect_api_url}/health")
-        stack_state.write_state(settings, replace(state, services=(server,)))
+        processes.write_state(settings, replace(state, services=(server,)))
         result = CliRunner().invoke(stack_commands.app, ["status", "--json"])
-        stack_state.state_path(settings).unlink()
+        processes.state_path(settings).unlink()
     assert result.exit_code == 1
     assert json.loads(result.stdout)["services"][0]["condition"] == "hanging"
 
@@ -86,7 +85,7 @@ def test_status_says_at_once_that_a_worker_was_stopped(settings: Settings) -> No
     me = processes.identify_process(os.getpid())
     with spawn(SLEEP) as worker:
         state = a_state(settings, me, processes.identify_process(worker.pid))
-        stack_state.write_state(settings, state)
+        processes.write_state(settings, state)
         assert control.probe_services(control.stack_status(settings)).is_up
         os.kill(worker.pid, signal.SIGSTOP)
         while not processes.is_stopped(processes.identify_process(worker.pid)):
@@ -96,14 +95,14 @@ def test_status_says_at_once_that_a_worker_was_stopped(settings: Settings) -> No
             == "hanging"
         )
         worker.kill()
-    stack_state.state_path(settings).unlink()
+    processes.state_path(settings).unlink()
 
 
 def test_status_says_at_once_that_the_supervisor_was_stopped(settings: Settings) -> None:
     settings.home.mkdir()
     with spawn(SLEEP) as supervisor:
         it = processes.identify_process(supervisor.pid)
-        stack_state.write_state(
+        processes.write_state(
             settings, a_state(settings, it, processes.identify_process(os.getpid()))
         )
         assert control.stack_status(settings).is_up
@@ -114,15 +113,15 @@ def test_status_says_at_once_that_the_supervisor_was_stopped(settings: Settings)
         supervisor.kill()
     assert not found.is_up
     assert f"the supervisor was stopped; `kill -CONT {supervisor.pid}`" in found.step
-    stack_state.state_path(settings).unlink()
+    processes.state_path(settings).unlink()
 
 
 def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> None:
     settings.scratch.mkdir(parents=True)
     other = ProcessIdentity(os.getpid(), 0.0, after_boot=0.0, boot="another")
     state = replace(a_state(settings, other, other), host="desk-2")
-    stack_state.write_state(settings, state)
-    lock = str(stack_state.lock_path(settings))
+    processes.write_state(settings, state)
+    lock = str(processes.lock_path(settings))
     hold = f"import fcntl; file = open({lock!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
     with spawn([sys.executable, "-c", hold + SLEEP[2]]) as supervisor:
         for act in (control.down, partial(control.up, on_progress=lambda _: None)):
@@ -131,7 +130,7 @@ def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> Non
         assert control.stack_status(settings).is_up
         assert control.stack_status(settings).step == "everything runs, on desk-2"
         assert settings.scratch.exists()
-        assert stack_state.read_state(settings) == state
+        assert processes.read_state(settings) == state
         supervisor.kill()
     control.down(settings)  # that host was switched off: nobody holds the home any more
     assert control.stack_status(settings).phase == "down"
@@ -140,10 +139,10 @@ def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> Non
 def test_up_refuses_to_join_a_stack_on_other_ports(settings: Settings) -> None:
     settings.home.mkdir()
     me = processes.identify_process(os.getpid())
-    stack_state.write_state(settings, a_state(settings, me, me))
+    processes.write_state(settings, a_state(settings, me, me))
     with pytest.raises(control.StackError, match=f"on ports {settings.prefect_port}"):
         control.up(replace(settings, prefect_port=1), lambda _: None)
-    stack_state.state_path(settings).unlink()  # or the clean-up would end this very process
+    processes.state_path(settings).unlink()  # or the clean-up would end this very process
 
 
 def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Settings) -> None:
@@ -242,7 +241,7 @@ def test_status_command_shows_each_service(
     settings.home.mkdir()
     monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
     dead = ProcessIdentity(os.getpid(), 0.0)
-    stack_state.write_state(settings, a_state(settings, dead, dead))
+    processes.write_state(settings, a_state(settings, dead, dead))
     result = CliRunner().invoke(stack_commands.app, ["status"])
     assert result.exit_code == 1
     assert "the supervisor was killed" in result.stdout
