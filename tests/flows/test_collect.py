@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Json] = {"workload_id": "support", "client_id": "app"}
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[settings.Settings]:
-    """A home of the test's own, with a model folder beside it and an MLflow store in it."""
+    """The test's own home, with a model folder next to it and an MLflow store in it."""
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -44,7 +44,7 @@ def workload(folder: Path, **changes: Json) -> str:
 
 
 def traced(response_id: str) -> str:
-    """Record a call of a model, and give the id of its trace.
+    """Record a call of a model; return the id of its trace.
 
     It names its experiment: one that is set stays so for all tests of the process.
     """

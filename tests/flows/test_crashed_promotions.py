@@ -80,7 +80,7 @@ def register(evidence: str) -> None:
     )
 
 
-def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one_does_not(
+def test_a_promotion_that_crashed_after_the_answer_resumes_and_an_unanswered_one_does_not(
     home: Path, folder: Path
 ) -> None:
     from prefect.client.schemas.objects import StateType
@@ -106,7 +106,7 @@ def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one
     assert "0 decided promotions were resumed" in maintenance(verify=False)
 
 
-def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_is_told_so(
+def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(
     home: Path, folder: Path
 ) -> None:
     from prefect.client.orchestration import get_client

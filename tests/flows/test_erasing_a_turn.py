@@ -31,9 +31,9 @@ def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
     wait_for_approval(shell, config)
     assert shell.run("approve", "--as", "ann").returncode == 0
     assert aliases(client) == {"champion": "1"}
-    said = erase(shell, config, "person-3-zq", "--demote")
-    assert "1 model versions flagged, 0 approvals made stale" in said
-    assert "demoted; champion now nobody" in said
+    output = erase(shell, config, "person-3-zq", "--demote")
+    assert "1 model versions flagged, 0 approvals made stale" in output
+    assert "demoted; champion now nobody" in output
     assert aliases(client) == {}
     assert client.get_model_version(small_workload.WORKLOAD, "1").tags["flywheel.tainted"]
 
@@ -44,7 +44,7 @@ def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
 
 
 def erase(shell: Terminal, config: Path, person: str, *options: str) -> str:
-    """Erase a person and find nothing left; give what was said."""
+    """Erase a person and find nothing left; return the output."""
     done = shell.run("erase", "--subject", person, "--yes", "--config", config, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing is left" in done.stdout
@@ -52,19 +52,19 @@ def erase(shell: Terminal, config: Path, person: str, *options: str) -> str:
 
 
 def aliases(client: MlflowClient) -> dict[str, str]:
-    found = client.get_registered_model(small_workload.WORKLOAD).aliases
-    return {alias: str(number) for alias, number in found.items()}
+    numbers = client.get_registered_model(small_workload.WORKLOAD).aliases
+    return {alias: str(number) for alias, number in numbers.items()}
 
 
 def wait_for_approval(shell: Terminal, config: Path) -> None:
     """Run a turn until it waits for a person, and leave it there."""
     turn = shell.start("turn", config)
     assert turn.stdout is not None
-    said: list[str] = []
+    lines: list[str] = []
     for line in turn.stdout:
-        said.append(line)
+        lines.append(line)
         if terminal.QUESTION in line:
             turn.terminate()
             with turn:
                 return
-    raise subprocess.CalledProcessError(turn.wait(), "turn", "".join(said))
+    raise subprocess.CalledProcessError(turn.wait(), "turn", "".join(lines))

@@ -42,7 +42,7 @@ TURN = TurnReference("t1", "w1")
 
 
 def measured(right: int, guarded: int) -> Scorecard:
-    """Measure a model that gets so many names right, and so many arguments."""
+    """Measure a model that gets these numbers of names and arguments right."""
     names = card([1.0] * right + [0.0] * (REQUESTS - right), [])
     return rescored(names, GUARD.metric, [1.0] * guarded + [0.0] * (REQUESTS - guarded))
 

@@ -59,7 +59,7 @@ def test_costs_are_those_of_the_measured_speed_the_training_and_the_logs(
     assert figures.usage.source == snapshot_figures.describe_count(1)
 
 
-def test_without_prices_every_figure_says_what_it_wants(
+def test_without_prices_every_figure_names_the_missing_one(
     measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]], tmp_path: Path
 ) -> None:
     home, snapshot, adapter, cards = measured
@@ -69,7 +69,7 @@ def test_without_prices_every_figure_says_what_it_wants(
     assert "cost.hardware_per_hour" in figures.request["base"].how
 
 
-def test_the_base_is_shown_besides_only_when_it_is_not_the_opponent(
+def test_the_base_is_shown_too_unless_it_is_the_opponent(
     measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
 ) -> None:
     *_, cards = measured

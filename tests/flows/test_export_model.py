@@ -92,7 +92,7 @@ def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp
     assert "these weights may differ" in text
 
 
-def test_the_card_has_the_newest_scores_beside_the_bases(home: Settings, tmp_path: Path):
+def test_the_card_compares_the_newest_scores_with_the_bases(home: Settings, tmp_path: Path):
     def measure(key: str, adapter: str | None, right: int, day: int, task: str = HOLDOUT) -> None:
         samples: list[Sample] = [cards.sample(n, float(n < right)) for n in range(4)]
         body = {"base": "b", "adapter": adapter, "task": task, "conditions": cards.CONDITIONS}

@@ -90,7 +90,7 @@ def test_another_metric_is_another_look() -> None:
     assert judged("c1", policy=Policy(metric="correct")).look == 2
 
 
-def test_a_look_at_another_task_is_told_by_that_tasks_scorecard() -> None:
+def test_a_look_at_another_task_is_judged_by_that_tasks_scorecard() -> None:
     policy = Policy(task="arc_easy", metric="acc")
     few, more = guard_card([1.0] * 60), replace(guard_card([1.0] * 80), key="more")
     assert judged("c1", policy=policy, beside=few).look == 1

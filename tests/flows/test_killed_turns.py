@@ -124,7 +124,7 @@ def heard_ctrl_c() -> Iterator[None]:
         pytest.param(signal.SIGTERM, -signal.SIGTERM, id="term"),
     ],
 )
-def test_a_turn_goes_on_when_its_command_is_stopped_and_the_command_joins_it_again(
+def test_a_turn_continues_when_its_command_is_stopped_and_the_command_joins_it_again(
     shell: Terminal,
     undisturbed: Rows,
     base: Path,

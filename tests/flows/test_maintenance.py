@@ -1,4 +1,4 @@
-"""An approval that nobody can give any more is recorded, once, and only if nothing was decided."""
+"""An approval that can no longer be answered is recorded once, if nothing was decided."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -56,7 +56,7 @@ def stays_the_same(shell: Terminal, config: Path) -> None:
 
 @contextmanager
 def worker_elsewhere(shell: Terminal, image: Path) -> Generator[None]:
-    """Have a worker of the gpu pool see other metadata of one library, as in an image of its own.
+    """Show a worker of the gpu pool other metadata of a library, as another image would.
 
     The stack's own worker is stopped meanwhile, so that it takes no run.
     """

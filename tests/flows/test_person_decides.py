@@ -224,7 +224,7 @@ def afresh(page: Page, shell: Terminal, config: Path, secret: str) -> str:
 
 
 def waiting(shell: Terminal) -> str:
-    """Give the run of the one approval that waits, or soon will."""
+    """Return the run of the only approval that waits, or soon will."""
     for _ in range(300):
         (line,) = shell.run("pending").stdout.splitlines()
         if "evidence" in line:
@@ -234,7 +234,7 @@ def waiting(shell: Terminal) -> str:
 
 
 def waiting_approval(shell: Terminal, config: Path) -> str:
-    """Run a turn until it waits for a person; give the id of the waiting run."""
+    """Run a turn until it waits for a person; return the id of the waiting run."""
     turn = shell.start("turn", config)
     output = terminal.said_until_asked(turn)
     assert terminal.QUESTION in output, output
@@ -309,13 +309,13 @@ def pause_key(state: dict[str, Any]) -> str | None:
 
 
 def last(shell: Terminal) -> str:
-    """Give the newest line of the record that is about an evidence, and no seal or look."""
+    """Return the newest line of the record that is about evidence, not a seal or a look."""
     lines = shell.run("audit").stdout.splitlines()
     return [line for line in lines if "  evidence " in line][-1]
 
 
 def enrol(shell: Terminal, name: str) -> str:
-    """Enrol a person as the command does; give the secret that the app would hold."""
+    """Enrol a person as the command does; return the secret for the app."""
     added = shell.run("approver", "add", name)
     assert added.returncode == 0, added.stderr
     (secret,) = re.findall(r"secret=([A-Z2-7]+)", added.stdout)

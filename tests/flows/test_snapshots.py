@@ -92,7 +92,10 @@ def requests(home: Settings, curated: FrozenWorkload) -> set[str]:
     sides = ("train", "holdout")
     tables = [pq.read_table(curated.snapshot.path / f"{side}.parquet") for side in sides]
     return {
-        one["content"] for table in tables for row in table["prompt"].to_pylist() for one in row
+        message["content"]
+        for table in tables
+        for row in table["prompt"].to_pylist()
+        for message in row
     }
 
 

@@ -9,7 +9,7 @@ from flows.workload_file import read_workload
 from tests.support.workload_text import mistakes, places, write
 
 
-def test_paths_are_beside_the_file_wherever_it_is_read_from(
+def test_paths_are_relative_to_the_file_wherever_it_is_read_from(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder)

@@ -36,7 +36,7 @@ def states(*runs: UUID) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_a_run_that_computes_for_too_long_is_cancelled_and_says_why():
+def test_a_run_that_computes_for_too_long_is_cancelled_with_the_reason():
     from prefect.client.orchestration import get_client
 
     from flows import maintenance
@@ -51,7 +51,7 @@ def test_a_run_that_computes_for_too_long_is_cancelled_and_says_why():
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
-def test_a_limit_that_is_none_is_refused(text: str):
+def test_an_invalid_limit_is_refused(text: str):
     with pytest.raises(SettingsError, match="expected a number above 0"):
         settings.load({"FLYWHEEL_FLOW_HOURS": text})
 

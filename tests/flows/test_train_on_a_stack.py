@@ -32,7 +32,7 @@ def heard_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
+def test_a_training_resumes_after_ctrl_c_and_is_not_done_twice(
     shell: Terminal, tmp_path: Path
 ) -> None:
     config = small_workload.write(tmp_path / "workload", epochs=EPOCHS)

@@ -1,4 +1,4 @@
-"""What a training said is kept through kills, and shown with its newest figures."""
+"""A training's metrics survive kills, and its page shows the newest figures."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from flows import approvals, train
 from flows.jobs import runner
 
 
-def test_the_history_goes_on_where_a_kill_cut_it_off(tmp_path: Path):
+def test_the_history_resumes_where_a_kill_cut_it_off(tmp_path: Path):
     history = [Progress("train", step, 9, "steps", {"loss": 1.0 / step}) for step in (1, 2, 3)]
     first = train.TrainingCurve(tmp_path, "support", "run", "title")
     first.add(history[0])

@@ -1,4 +1,4 @@
-"""A home of an older schema, with data in it, is opened by today's code, and a turn goes on."""
+"""Today's code opens a home of an older schema, with data in it, and resumes a turn."""
 
 import hashlib
 import json
@@ -118,7 +118,7 @@ def sides(con: Connection) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", AGES)
-def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
+def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_resumes(
     full: House, number: int, tmp_path: Path
 ) -> None:
     home = erased_home.move(full, tmp_path / "home")

@@ -29,7 +29,7 @@ def test_a_model_is_evaluated_at_the_precision_that_trains(
     assert read_workload(write(folder, **settings)).evaluate.precision == precision
 
 
-def test_guard_tasks_are_taken_from_beside_the_file(folder: Path) -> None:
+def test_guard_tasks_are_relative_to_the_file(folder: Path) -> None:
     own = guard_files.sums(folder)
     built_in = {"task": "piqa", "data": "sums.jsonl", "metric": "acc"}
     tasks = [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}, built_in]
@@ -65,7 +65,7 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
     ]
 
 
-def test_a_built_in_task_is_measured_once_and_wants_a_margin(folder: Path) -> None:
+def test_a_built_in_task_is_measured_once_and_requires_a_margin(folder: Path) -> None:
     asked = {"built_in": ["preferences"]}
     guard = {"task": "preferences", "metric": "accuracies", "margin": 0.05}
     result = read_workload(write(folder, evaluate=asked, gate={"guards": [guard]}))
@@ -81,7 +81,7 @@ def test_a_built_in_task_is_measured_once_and_wants_a_margin(folder: Path) -> No
     assert mistake == "evaluate.built_in: preferences occurs more than once"
 
 
-def test_the_target_may_be_a_built_in_task_and_then_the_holdout_wants_a_margin(
+def test_the_target_may_be_a_built_in_task_and_then_the_holdout_requires_a_margin(
     folder: Path,
 ) -> None:
     asked = {"built_in": ["preferences"]}
@@ -181,7 +181,7 @@ def test_a_guard_on_abstention_that_no_request_measures_is_refused_before_traini
     evaluate.require_measured(read_workload(write(folder)), holdouts.build(tmp_path / "other"))
 
 
-def test_the_documents_of_guard_tasks_are_beside_the_file(folder: Path) -> None:
+def test_the_documents_of_guard_tasks_are_relative_to_the_file(folder: Path) -> None:
     overlap = {"guards": ["logs/a.jsonl"]}
     result = read_workload(write(folder, curate={"overlap": overlap})).curate.overlap.guards
     assert result == (str(folder / "logs/a.jsonl"),)

@@ -13,7 +13,7 @@ from tests.support import ssh, terminal
 from tests.support.workload_text import VALIDATED, mistakes, places, write
 
 
-def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: Path) -> None:
+def test_a_file_without_settings_gets_the_defaults_and_paths_relative_to_it(folder: Path) -> None:
     workload = read_workload(write(folder))
     assert workload.base == folder / "base"
     assert places(workload.log_files()) == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
@@ -30,7 +30,7 @@ def test_reading_a_file_waits_for_nothing_that_is_slow_to_import() -> None:
     assert python.stdout == "[]\n"
 
 
-def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
+def test_sets_to_replay_are_relative_to_the_file(folder: Path) -> None:
     balance = {"replay": {"sources": ["logs/a.jsonl"], "share": 0.2}}
     replay = read_workload(write(folder, curate={"balance": balance})).curate.balance.replay
     assert replay is not None
@@ -41,7 +41,7 @@ def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
     assert result == [f"curate: balance.replay.sources: nothing is at {gone}"]
 
 
-def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
+def test_a_teacher_is_relative_to_the_file_and_is_a_model(folder: Path) -> None:
     teacher = {"kind": "distillation", "teacher_model_name_or_path": "base"}
     result = read_workload(write(folder, train={"objective": teacher})).train.objective
     assert result.kind == "distillation"
@@ -59,7 +59,7 @@ def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
     assert result == "curate.balance: temperature divides a budget: set max_rows or max_tokens"
 
 
-def test_a_workload_whose_approvers_have_keys_can_be_given_to_a_task(folder: Path) -> None:
+def test_a_task_takes_a_workload_whose_approvers_have_keys(folder: Path) -> None:
     listed = [{"name": "ada", "keys": [ssh.public(ssh.keygen(folder / "keys"))]}]
     workload = read_workload(write(folder, approve={"proof": "signature", "approvers": listed}))
     sections = visit_collection(workload, lambda part: part, return_data=True)
@@ -140,7 +140,7 @@ def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
 SEARCH = {"over": {"r": [8, 16], "base": ["base", "other"]}, "budget": {"tokens": 1000}}
 
 
-def test_a_search_tries_every_combination_with_bases_beside_the_file(folder: Path) -> None:
+def test_a_search_tries_every_combination_with_bases_relative_to_the_file(folder: Path) -> None:
     (folder / "other").mkdir()
     (folder / "other/config.json").write_text("{}")
     workload = read_workload(

@@ -39,7 +39,7 @@ def stack(settings: Settings) -> Iterator[Settings]:
 
 @pytest.fixture
 def told() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A webhook of the test's own: its URL, and what it was told."""
+    """The test's own webhook: its URL, and what it received."""
     heard: list[dict[str, str]] = []
 
     class Ear(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A disk that is full: lines are lost and counted, the supervisor goes on, doctor says so."""
+"""On a full disk lines are lost and counted, the supervisor continues, doctor reports it."""
 
 import subprocess
 import sys

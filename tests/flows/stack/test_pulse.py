@@ -28,7 +28,7 @@ SERVER = (
 
 @pytest.fixture
 def server() -> Iterator[tuple[int, str]]:
-    """Start a server of one thread; give its pid and its address."""
+    """Start a server of one thread; return its pid and its address."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as process:
         assert process.stdout
         yield process.pid, f"http://127.0.0.1:{int(process.stdout.readline())}"

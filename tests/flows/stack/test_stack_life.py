@@ -67,7 +67,7 @@ def service_pid(settings: Settings, name: str) -> int:
 
 
 def train(settings: Settings, folder: Path, flow: str = "endless") -> tuple[str, ProcessIdentity]:
-    """Start a flow that runs a trainer; give both once the trainer runs."""
+    """Start a flow that runs a trainer; return both once the trainer runs."""
     note = folder / "pid"
     run = start_flow(settings, flow, note)
     assert eventually(lambda: note.exists() and note.read_text() != "")
