@@ -22,9 +22,6 @@ PAGES = ("brief.md", "report.html")  # pages of evidence that show requests
 
 ROWS = "samples.parquet"  # the file of evidence with all requests and both answers
 
-CACHES = ("curated.token_counts",)
-"""Unkeyed digests of texts, against which a guess could be checked; rebuilt when needed."""
-
 
 def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: str) -> None:
     """Delete tainted snapshots and scorecards, unfinished adapters, and the logs of their jobs.
@@ -127,8 +124,8 @@ def delete_rows(
             f"delete from raw.{kind} using temp.erased_{kind} as erased"  # noqa: S608 - of ours
             f" where {column} = erased.id and erased.reason is not null",
         )
-    for table in CACHES:
-        gone[table] = tables.delete_all(con, table)
+    # Unkeyed digests of texts, against which a guess could be checked; rebuilt when needed.
+    gone["curated.token_counts"] = _count(con, "delete from curated.token_counts")
     gone["raw.quarantine"] = _count(
         con,
         "delete from raw.quarantine where list_contains($ids, quarantine_id)",

@@ -111,12 +111,6 @@ def delete_naming(
     return int(con.execute(sql, {"digests": digests, **scope}).fetchall()[0][0])
 
 
-def delete_all(con: Connection, full_name: str) -> int:
-    """Delete every row of a table that only caches computed values."""
-    schema, name = full_name.split(".")
-    return int(con.execute(f"delete from {_quoted(schema)}.{_quoted(name)}").fetchall()[0][0])
-
-
 def _words(column: TableColumn) -> str:
     name = _quoted(column.name)
     return name if column.type == "VARCHAR[]" else f"[{name}::varchar]"

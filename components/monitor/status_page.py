@@ -10,6 +10,23 @@ from components.monitor.workload_status import Day, WorkloadStatus
 from components.pages import charts, templates
 
 COLOURS = (charts.NEW, charts.THERE, charts.OTHER, charts.FURTHER)
+MEBIBYTE = 2**20
+
+HEAD = (
+    "model",
+    "requests",
+    "thumbs",
+    "up",
+    "95 % interval",
+    "tokens in, out",
+    "p50, p95",
+    "a request",
+)
+BY_MODEL = {
+    "requests": "Requests logged in the window.",
+    "thumbs_up": "Thumbs up in the window, each person's newest vote on an answer.",
+    "thumbs_down": "Thumbs down in the window, each person's newest vote on an answer.",
+}
 
 
 def draw_thumbs(days: Sequence[Day], path: Path) -> None:
@@ -36,13 +53,6 @@ def draw_thumbs(days: Sequence[Day], path: Path) -> None:
     if shown:
         figure.legend(loc="upper center", ncols=2, frameon=False, fontsize=8)
     charts.save(figure, path)
-
-
-BY_MODEL = {
-    "requests": "Requests logged in the window.",
-    "thumbs_up": "Thumbs up in the window, each person's newest vote on an answer.",
-    "thumbs_down": "Thumbs down in the window, each person's newest vote on an answer.",
-}
 
 
 def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:
@@ -86,19 +96,6 @@ def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:
     return generate_latest(registry)
 
 
-HEAD = (
-    "model",
-    "requests",
-    "thumbs",
-    "up",
-    "95 % interval",
-    "tokens in, out",
-    "p50, p95",
-    "a request",
-)
-MEBIBYTE = 2**20
-
-
 def as_markdown(status: WorkloadStatus) -> str:
     """Return the Markdown page of Prefect's artifact."""
     models = [[templates.code(name), *rest] for name, *rest in rows(status)]
@@ -109,34 +106,24 @@ def as_markdown(status: WorkloadStatus) -> str:
 
 def as_html(status: WorkloadStatus, picture: Path) -> str:
     """Return a self-contained HTML page."""
-    return templates.render(
-        "monitor/page.html.j2",
-        status=status,
-        facts=facts(status),
-        head=HEAD,
-        rows=rows(status),
-        picture=picture,
-    )
+    values = {"facts": facts(status), "head": HEAD, "rows": rows(status), "picture": picture}
+    return templates.render("monitor/page.html.j2", status=status, **values)
 
 
 def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
     """Return the labelled facts: champion, signs, last start, pending approvals, disk."""
     used, free = (f"{size / MEBIBYTE:,.0f} MiB" for size in (status.disk.used, status.disk.free))
-    oldest = min((approval.since for approval in status.waiting), default=None)
+    signs = [("Reached" if sign.is_reached else "Watched", sign.text) for sign in status.findings]
+    pending = "none"
+    if status.waiting:
+        oldest = min(approval.since for approval in status.waiting)
+        pending = f"{len(status.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
     return [
         ("Champion", status.champion),
         ("As it was evaluated", status.answering),
-        *(
-            ("Reached" if finding.is_reached else "Watched", finding.text)
-            for finding in status.findings
-        ),
+        *signs,
         ("Last start or non-start", status.last_start),
-        (
-            "Pending approvals",
-            f"{len(status.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
-            if oldest
-            else "none",
-        ),
+        ("Pending approvals", pending),
         ("Disk", f"{used} in the home, {free} free"),
     ]
 

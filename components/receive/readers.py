@@ -49,13 +49,6 @@ def serve_tasks(tasks: BinaryIO, answers: BinaryIO) -> None:
         gc.collect()  # cheap: only objects created since the freeze
 
 
-if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group
-        signal.signal(number, signal.SIG_IGN)
-    os.nice(NICE)
-    serve_tasks(sys.stdin.buffer, sys.stdout.buffer)
-
-
 class Readers:
     """Parses bodies, large ones in other processes; belongs to one event loop."""
 
@@ -131,3 +124,10 @@ async def _request(
     if "status" in answer:
         return RefusedError(answer["status"], answer["reason"])
     return SpoolLine(await process.stdout.readexactly(answer["size"]), answer["count"])
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICE)
+    serve_tasks(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,6 +1,6 @@
 """One module for each format of application logs.
 
 Each source has ``NAME``, ``claims`` (is this record in its format?) and ``read`` (rows to
-canonical records), as ``components.collect.source.Source`` describes; ``components.collect.files``
-lists them. fields and canonical are their tools.
+canonical records, mostly one by one: ``fields.by_row``), as ``components.collect.source.Source``
+describes; ``components.collect.files`` lists them. fields and canonical are their tools.
 """

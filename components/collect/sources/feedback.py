@@ -6,6 +6,9 @@ from components.collect.source import Defaults, ParsedRecord, SourceRecord, Sour
 from components.collect.sources import fivekey
 from components.schema import Json
 
+NAME = "feedback"
+KEYS = frozenset({"timestamp", "actor_id", "kind", "value"})
+
 THUMBS = {
     "thumb": True,
     "thumbs": True,
@@ -29,10 +32,6 @@ def score_signal(name: str, value: Json) -> tuple[str, Json]:
     if means_up is not None and isinstance(value, bool):
         return "thumb", "up" if value is means_up else "down"
     return "outcome", {"name": name, "value": value}
-
-
-NAME = "feedback"
-KEYS = frozenset({"timestamp", "actor_id", "kind", "value"})
 
 
 def claims(value: dict[str, Json]) -> bool:

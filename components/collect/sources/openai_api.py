@@ -8,6 +8,9 @@ TEXTS = ("input_text", "output_text", "text")  # types of plain text, all "text"
 TRANSLATED = ("input", "instructions", "tools")
 FINAL = ("response.completed", "response.incomplete")
 
+HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
+"""Keys of the whole response that each chunk of a stream repeats."""
+
 
 def is_request(request: Obj) -> bool:
     """Return whether a request is for the Responses API, not for a chat completion."""
@@ -134,10 +137,6 @@ def _tool(tool: Obj, at: str) -> Obj:
     if tool.get("type") != "function":  # of the server
         return tool
     return canonical.flat_tool(tool, at, strict=tool.get("strict"))
-
-
-HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
-"""Keys of the whole response that each chunk repeats."""
 
 
 def events(text: str, at: str) -> list[Json]:

@@ -15,6 +15,10 @@ from components.schema import Json
 
 DEEPEST = 64  # maximum nesting of an attribute; deeper values are attacks
 
+FIRST_FIELD = 0x0A  # a request's first byte: field 1, a message
+LENGTH_BYTES = 4
+IDS = ("traceId", "spanId", "parentSpanId")
+
 
 def attributes(holder: Obj, at: str) -> Obj:
     """Return the attributes of a resource, span, event or log record by name."""
@@ -84,37 +88,24 @@ def _entries(entries: list[Json], at: str, depth: int) -> Obj:
     return values
 
 
-FIRST_FIELD = 0x0A  # a request's first byte: field 1, a message
-
-LENGTH_BYTES = 4
-IDS = ("traceId", "spanId", "parentSpanId")
-
-
 def decode_file(content: bytes) -> Iterator[Obj]:
     """Yield a file's requests of traces or logs in JSON form.
 
-    Raises:
-        ValueError: The next bytes are not a request; names the offset. Earlier requests are valid.
+    Raise ``ValueError`` with the offset when the next bytes are not a request.
     """
     for start, frame in _frames(content):
         yield decode_request(frame, f"at byte {start}")
 
 
 def decode_request(content: bytes, place: str = "") -> Obj:
-    """Return one request of traces or logs in JSON form.
-
-    The bytes alone don't distinguish the two; but a log record has its time in the field of a
-    span's id, so a request without ids as traces is logs.
-
-    Raises:
-        ValueError: It is neither.
-    """
+    """Return one request of traces or logs in JSON form; raise ``ValueError`` if it is neither."""
+    # The bytes alone don't distinguish the two; but a log record has its time in the field of a
+    # span's id, so a request without ids as traces is logs.
     try:
-        traces = _as_traces(content)
-        if traces is not None and any(_span_ids(traces)):
-            return _json_form(cast("Obj", MessageToDict(traces)))
-        logs = ExportLogsServiceRequest.FromString(content)
-        return _json_form(cast("Obj", MessageToDict(logs)))
+        request = _as_traces(content)
+        if request is None or not any(_span_ids(request)):
+            request = ExportLogsServiceRequest.FromString(content)
+        return _json_form(cast("Obj", MessageToDict(request)))
     except (DecodeError, RecursionError) as error:
         where = f" {place}" if place else ""
         raise ValueError(
@@ -131,7 +122,6 @@ def _as_traces(content: bytes) -> ExportTraceServiceRequest | None:
 
 
 def _frames(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield a file's requests, each with its offset."""
     if content[:1] == bytes([FIRST_FIELD]) and _is_whole(content):
         yield 0, content
         return
@@ -149,7 +139,6 @@ def _frames(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Return whether the bytes are one message with only first fields."""
     start = 0
     while start < len(content):
         if content[start] != FIRST_FIELD:

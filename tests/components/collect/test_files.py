@@ -105,10 +105,10 @@ def test_damaged_parts_go_to_quarantine_and_the_rest_loads(
 def test_an_array_is_read_piece_by_piece(tmp_path: Path):
     path = tmp_path / "big.json"
     path.write_text(json.dumps([{"text": "x" * 1000, "n": n} for n in range(5000)]))
-    found = list(files.read_pieces(path, "array"))
-    assert [json.loads(one.text)["n"] for one in found if not isinstance(one, Unreadable)] == list(
-        range(5000)
-    )
+    pieces = list(files.read_pieces(path, "array"))
+    assert [
+        json.loads(piece.text)["n"] for piece in pieces if not isinstance(piece, Unreadable)
+    ] == list(range(5000))
 
 
 def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
@@ -117,10 +117,10 @@ def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
         file.write(JSONL)
     with system.open("/bucket/b.jsonl.gz", "wb") as file:
         file.write(gzip.compress(JSONL))
-    found = files.matching_files("memory://bucket/*")
-    assert found == files.matching_files("memory://bucket")
-    assert [name.rpartition("/")[2] for name in found] == ["a.jsonl", "b.jsonl.gz"]
-    first, second = (logs.load_input(con, Input(place), now=logs.NOW) for place in found)
+    places = files.matching_files("memory://bucket/*")
+    assert places == files.matching_files("memory://bucket")
+    assert [name.rpartition("/")[2] for name in places] == ["a.jsonl", "b.jsonl.gz"]
+    first, second = (logs.load_input(con, Input(place), now=logs.NOW) for place in places)
     assert (first.new, second.new, second.known) == (5, 0, 5)
 
 
@@ -159,7 +159,9 @@ def test_protobuf_requests_are_read_up_to_the_cut(
     path = tmp_path / "traces"
     path.write_bytes(content)
     assert files.detect_form(path) == "protobuf"
-    found = list(files.read_pieces(path, "protobuf"))
-    assert [isinstance(one, Unreadable) for one in found] == [False] * requests + [True] * damaged
+    pieces = list(files.read_pieces(path, "protobuf"))
+    assert [isinstance(piece, Unreadable) for piece in pieces] == [False] * requests + [
+        True
+    ] * damaged
     source = load_file.source_of(Input(str(path)), path, "protobuf")
     assert source.NAME == "otlp"

@@ -36,8 +36,8 @@ def copied(con: Connection, folder: Path) -> tuple[list[tuple[str, ...]], list[t
         export(con, folder / f"{kind}.jsonl", kind)
     with warehouse.connect(folder / "copy.duckdb") as copy:
         for kind in kinds:
-            given = Input(str(folder / f"{kind}.jsonl"), kind=kind)
-            assert logs.load_input(copy, given, now=logs.NOW).quarantined == 0
+            item = Input(str(folder / f"{kind}.jsonl"), kind=kind)
+            assert logs.load_input(copy, item, now=logs.NOW).quarantined == 0
         return stored(copy)
 
 
@@ -59,8 +59,8 @@ def test_odd_but_good_lines_keep_their_ids(tmp_path: Path):
     lines = [logs.interaction(response_id=f"r{n}", odd=value) for n, value in enumerate(odd)]
     lines.append(logs.interaction(timestamp=1_760_000_000.25, metadata={"ä": "\U0001f600"}))
     with warehouse.connect(tmp_path / "first.duckdb") as con:
-        given = Input(str(logs.write(tmp_path / "a.jsonl.gz", lines)))
-        assert logs.load_input(con, given, now=logs.NOW).new == len(lines)
+        item = Input(str(logs.write(tmp_path / "a.jsonl.gz", lines)))
+        assert logs.load_input(con, item, now=logs.NOW).new == len(lines)
         assert copied(con, tmp_path) == stored(con)
 
 

@@ -19,7 +19,7 @@ CANONICAL: list[dict[str, Json]] = [
 ]
 
 
-@pytest.mark.parametrize("source", [fivekey, feedback, *SOURCES], ids=lambda one: one.NAME)
+@pytest.mark.parametrize("source", [fivekey, feedback, *SOURCES], ids=lambda source: source.NAME)
 def test_every_line_of_a_damaged_file_is_loaded_or_quarantined(source: Source, tmp_path: Path):
     samples = [*CANONICAL, *(value for _, value in SAMPLES)]
     own = [value for its, value in SAMPLES if its is source] or CANONICAL
@@ -28,8 +28,8 @@ def test_every_line_of_a_damaged_file_is_loaded_or_quarantined(source: Source, t
     path = tmp_path / "damaged.jsonl"
     logs.write(path, (of_its_own_span(value, n) for n, value in enumerate(mutants)))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        given = Input(str(path), source=source.NAME, defaults=DEFAULTS)
-        loaded = logs.load_input(con, given, now=logs.NOW)
+        item = Input(str(path), source=source.NAME, defaults=DEFAULTS)
+        loaded = logs.load_input(con, item, now=logs.NOW)
         places = "select line from raw.interactions union select line from raw.feedback"
         kept = con.execute(f"{places} union select line from raw.quarantine").fetchall()
         reasons = con.execute("select count(*) from raw.quarantine where reason = ''").fetchall()

@@ -128,8 +128,8 @@ def test_a_log_named_with_another_client_is_read_from_its_beginning(
     path.write_text(json.dumps(lines[0]) + "\n")
 
     def collect_for(client: str) -> Loaded:
-        given = Input(str(path), source="fivekey", defaults=Defaults("w", client))
-        return logs.load_input(con, given, now=logs.NOW)
+        item = Input(str(path), source="fivekey", defaults=Defaults("w", client))
+        return logs.load_input(con, item, now=logs.NOW)
 
     assert counts(collect_for("a")) == (1, 0, 0)
     append(path, json.dumps(lines[1]) + "\n")
@@ -144,11 +144,11 @@ def test_a_trace_whose_log_records_were_appended_is_joined(con: Connection, tmp_
     ]
     span, records = map(telemetry.json_form, telemetry.logs_of_a_span(*events))
     path = logs.write(tmp_path / "otlp.jsonl", [span])
-    given = Input(str(path), defaults=Defaults("support", "shop"))
+    item = Input(str(path), defaults=Defaults("support", "shop"))
     now = datetime.now(UTC)  # the SDK reads the clock
-    assert counts(logs.load_input(con, given, now=now)) == (0, 0, 1)
+    assert counts(logs.load_input(con, item, now=now)) == (0, 0, 1)
     append(path, json.dumps(records) + "\n")
-    assert counts(logs.load_input(con, given, now=now)) == (1, 0, 0)
+    assert counts(logs.load_input(con, item, now=now)) == (1, 0, 0)
 
 
 def test_a_dry_run_shows_what_is_new(con: Connection, tmp_path: Path):
@@ -172,10 +172,10 @@ def held(con: Connection) -> list[list[Row]]:
         "select payload, line from raw.interactions order by all",
         "select line, reason, content from raw.quarantine order by all",
     )
-    found = [warehouse.rows(con, sql) for sql in sqls]
+    rows = [warehouse.rows(con, sql) for sql in sqls]
     for table in ("interactions", "quarantine", "files", "fields"):
         con.execute(f"delete from raw.{table}")
-    return found
+    return rows
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from tests.support import logs
 
 
 def reasons(con: Connection) -> list[str]:
-    found = con.execute("select reason from raw.quarantine order by line").fetchall()
-    return [reason for (reason,) in found]
+    rows = con.execute("select reason from raw.quarantine order by line").fetchall()
+    return [reason for (reason,) in rows]
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def test_an_id_is_the_digest_of_an_interactions_content(con: Connection, tmp_pat
     line = logs.interaction("Straße?", timestamp=1_760_000_000.25, metadata={"further": "key"})
     logs.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
     parts = [line[name] for name in ("workload_id", "client_id", "request", "response")]
-    said = [json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in parts]
-    wanted = hashlib.md5("\n".join(["1760000000250000", *said]).encode()).hexdigest()
-    assert con.execute("select interaction_id from raw.interactions").fetchall() == [(wanted,)]
+    texts = [json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in parts]
+    digest = hashlib.md5("\n".join(["1760000000250000", *texts]).encode()).hexdigest()
+    assert con.execute("select interaction_id from raw.interactions").fetchall() == [(digest,)]
 
 
 def test_a_large_load_bypasses_the_write_ahead_log(tmp_path: Path):
@@ -174,10 +174,10 @@ def test_half_broken_files_lose_no_good_line(con: Connection, tmp_path: Path):
     second = logs.load(con, cut, now=logs.NOW)
     assert (first.new, first.quarantined) == (4, 4)
     assert (second.new, second.known, second.quarantined) == (0, 4, 1)
-    found = con.execute(
+    places = con.execute(
         "select parse_filename(path), line from raw.quarantine order by all"
     ).fetchall()
-    assert found == [("broken.jsonl", n) for n in (2, 4, 6, 8)] + [("cut.jsonl.gz", 5)]
+    assert places == [("broken.jsonl", n) for n in (2, 4, 6, 8)] + [("cut.jsonl.gz", 5)]
 
 
 def test_a_load_that_is_killed_leaves_nothing_and_the_next_one_loads_every_row_once(tmp_path: Path):

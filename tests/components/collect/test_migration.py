@@ -48,8 +48,8 @@ def test_rows_from_before_sources_existed_are_known_when_their_files_are_loaded_
             ).new
             == 0
         )
-        found = warehouse.rows(con, "select source from raw.quarantine")
-        assert found == [{"source": "fivekey"}]
+        quarantined = warehouse.rows(con, "select source from raw.quarantine")
+        assert quarantined == [{"source": "fivekey"}]
 
 
 def test_rows_from_before_reconciliation_are_known_in_another_wording(tmp_path: Path):

@@ -27,9 +27,9 @@ def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path)
     deep = '{"timestamp":1760000000,"client_id":"c","response":{},"request":{"messages":[],"x":'
     line = deep + "[" * 990 + "]" * 990 + "}}"
     (tmp_path / "a.jsonl").write_text(line + "\n")
-    given = Input(str(tmp_path / "a.jsonl"), source="fivekey", defaults=Defaults("w", "c"))
+    item = Input(str(tmp_path / "a.jsonl"), source="fivekey", defaults=Defaults("w", "c"))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        loaded = logs.load_input(con, given, now=logs.NOW)
+        loaded = logs.load_input(con, item, now=logs.NOW)
         kept = con.execute("select content::blob from raw.quarantine").fetchall()
     assert (loaded.new, loaded.quarantined) == (0, 1)
     assert kept == [(line.encode(),)]
@@ -37,8 +37,8 @@ def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path)
 
 def test_a_fully_unreadable_file_is_quarantined_line_by_line(tmp_path: Path):
     lines: list[dict[str, Json]] = [{"unknown": number} for number in range(2_500)]
-    given = Input(str(logs.write(tmp_path / "a.jsonl", lines)), defaults=Defaults("w", "c"))
+    item = Input(str(logs.write(tmp_path / "a.jsonl", lines)), defaults=Defaults("w", "c"))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        assert logs.load_input(con, given, now=logs.NOW).quarantined == 2_500
+        assert logs.load_input(con, item, now=logs.NOW).quarantined == 2_500
         ((kept,),) = con.execute("select count(distinct line) from raw.quarantine").fetchall()
     assert kept == 2_500

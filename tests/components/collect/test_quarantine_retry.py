@@ -26,8 +26,8 @@ def test_lines_that_became_readable_are_loaded_with_their_old_place(
     assert (first.new, first.quarantined) == (0, 4)
     retried = quarantine.retry(con, source=None, now=logs.NOW)
     assert (retried.lines, retried.new, retried.known, retried.quarantined) == (4, 2, 0, 2)
-    found = warehouse.rows(con, "select line, path, reason from raw.quarantine order by line")
-    assert [(row["line"], row["path"]) for row in found] == [(2, str(path)), (4, str(path))]
+    refused = warehouse.rows(con, "select line, path, reason from raw.quarantine order by line")
+    assert [(row["line"], row["path"]) for row in refused] == [(2, str(path)), (4, str(path))]
     rows = warehouse.rows(con, "select line, payload from raw.interactions order by line")
     assert [row["line"] for row in rows] == [1, 3]
     assert json.loads(str(rows[0]["payload"])) == NEXT_YEAR
@@ -43,10 +43,10 @@ def test_only_lines_of_the_named_source_are_retried(con: Connection, tmp_path: P
 
 def test_a_line_is_retried_with_its_original_defaults(con: Connection, tmp_path: Path):
     line = {key: value for key, value in NEXT_YEAR.items() if key != "client_id"}
-    given = Input(
+    item = Input(
         str(logs.write(tmp_path / "log.jsonl", [line])), "fivekey", defaults=Defaults("", "mine")
     )
-    assert logs.load_input(con, given, now=EARLIER).quarantined == 1
+    assert logs.load_input(con, item, now=EARLIER).quarantined == 1
     assert quarantine.retry(con, source=None, now=logs.NOW).new == 1
     (row,) = warehouse.rows(con, "select client_id, payload from raw.interactions")
     assert row["client_id"] == "mine"

@@ -94,13 +94,13 @@ def test_nothing_is_dropped_while_a_snapshot_can_not_be_read(con: Connection, tm
 
 
 def test_feedback_goes_with_its_interaction_and_waits_without_one(con: Connection, tmp_path: Path):
-    given = [
+    events = [
         logs.feedback(response_id="r100", timestamp=days_before_now(99)),
         logs.feedback(response_id="r10", timestamp=days_before_now(99)),
         logs.feedback(response_id="unknown", timestamp=days_before_now(99)),
     ]
     logs.load(con, logs.write(tmp_path / "l.jsonl", [line(100), line(10)]), now=logs.NOW)
-    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", given), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", events), now=logs.NOW)
     assert archive(con, tmp_path) == 2
     left = warehouse.rows(con, "select response_id from raw.feedback order by all")
     assert [row["response_id"] for row in left] == ["r10", "unknown"]

@@ -180,8 +180,8 @@ def test_entries_damaged_on_disk_go_to_quarantine(con: Connection, folder: Path)
     writer.seal()
     logs.load_spool(con, folder, now=logs.NOW)
     assert [client_id for client_id, _ in stored(con)] == ["app"]
-    found = con.execute("select content, reason from raw.quarantine order by line").fetchall()
-    assert found == [
+    refused = con.execute("select content, reason from raw.quarantine order by line").fetchall()
+    assert refused == [
         (b"\x00\x00\n", "the line is not one that a receiver writes"),
         (
             b'[{"a":1]',
@@ -201,12 +201,12 @@ def test_spans_are_loaded_as_their_owners(
         ("traces", "shop", write(call(flywheel__workload_id="weather"))),
     )
     logs.load_spool(con, folder, now=datetime.now(UTC))  # the SDK's spans are of now
-    found = con.execute(
+    rows = con.execute(
         "select client_id, workload_id, source, record -> '$.request.messages'"
         " from raw.interactions order by client_id"
     ).fetchall()
     asked = [{"role": "user", "content": "Is it raining?"}]
-    assert [(*row[:3], json.loads(row[3])) for row in found] == [
+    assert [(*row[:3], json.loads(row[3])) for row in rows] == [
         ("app", "app", "otlp", asked),
         ("shop", "weather", "otlp", asked),
     ]
@@ -256,7 +256,9 @@ def test_loading_telemetry_again_with_more_of_it_changes_nothing(con: Connection
     assert [loaded.new for loaded in logs.load_spool(con, folder, now=now)] == [1]
     first.write_bytes(content)  # as if a load was killed after its commit
     put(folder, ("traces", "app", in_json(call())))
-    assert [(one.new, one.known) for one in logs.load_spool(con, folder, now=now)] == [(1, 1)]
+    assert [(loaded.new, loaded.known) for loaded in logs.load_spool(con, folder, now=now)] == [
+        (1, 1)
+    ]
 
 
 def test_requests_without_a_model_call_are_skipped(con: Connection, folder: Path):
@@ -309,7 +311,7 @@ def test_a_segment_loaded_by_another_collect_between_two_pieces_is_skipped(
     put(folder, ("interactions", "app", texts[1]), ("traces", "shop", in_protobuf(call())))
     pieces = segments.plan_pieces(folder, now=now)
     first = next(pieces)
-    assert sum(one.new for one in logs.load_spool(con, folder, now=now)) == 3
+    assert sum(loaded.new for loaded in logs.load_spool(con, folder, now=now)) == 3
     assert first(con) == []
     assert [piece(con) for piece in pieces] == []
     assert len(stored(con)) == 3
@@ -320,7 +322,7 @@ def test_a_segment_whose_telemetry_is_still_to_be_loaded_stays(con: Connection, 
     text = json.dumps(logs.interaction())
     put(folder, ("interactions", "app", text), ("traces", "shop", in_protobuf(call())))
     first, last = segments.plan_pieces(folder, now=datetime.now(UTC))
-    assert [one.new for one in first(con)] == [1]
+    assert [loaded.new for loaded in first(con)] == [1]
     assert len(spool.sealed(folder)) == 1
-    assert [one.new for one in last(con)] == [1]
+    assert [loaded.new for loaded in last(con)] == [1]
     assert spool.sealed(folder) == []

@@ -50,8 +50,8 @@ def adapter(
 def test_adapters_warm_started_from_or_taught_by_a_tainted_one_are_tainted(
     outputs: Outputs,
 ):
-    found = affected_outputs.trace(outputs, {"i1"})
-    keys = {one.key for one in found.tainted if one.kind == "adapter"}
+    lineage = affected_outputs.trace(outputs, {"i1"})
+    keys = {output.key for output in lineage.tainted if output.kind == "adapter"}
     assert keys == {"ann", "child", "grandchild", "begun", "pupil"}
 
 
@@ -69,8 +69,10 @@ def test_a_measured_pair_taints_scorecard_and_evidence_but_no_adapter(
         shown.mkdir(parents=True)
         subject = {"snapshot": "gone", "guard_scorecards": ["other", key]}
         (shown / "verdict.json").write_text(json.dumps({"subject": subject}))
-    found = {(one.kind, one.key) for one in affected_outputs.trace(outputs, {"f3"}).tainted}
-    assert found == {
+    lineage = {
+        (output.kind, output.key) for output in affected_outputs.trace(outputs, {"f3"}).tainted
+    }
+    assert lineage == {
         ("snapshot", "of-bob"),
         ("scorecard", "asked"),
         ("evidence", "evidence-asked"),
@@ -85,6 +87,6 @@ def test_a_scorecard_with_an_erased_row_among_its_examples_is_tainted(outputs: O
         manifest.write(
             folder, kind="scorecard", now=NOW, body={"base": "b1", "conditions": conditions}
         )
-    found = affected_outputs.trace(outputs, {"i1"})
-    keys = {one.key for one in found.tainted if one.kind == "scorecard"}
+    lineage = affected_outputs.trace(outputs, {"i1"})
+    keys = {output.key for output in lineage.tainted if output.kind == "scorecard"}
     assert keys == {"shown-of-ann"}

@@ -60,9 +60,9 @@ def test_outputs_of_the_rows_are_deleted_and_the_verdict_stays_readable(
     home: House, eraser: Eraser
 ) -> None:
     written = eraser(home.settings, Subject(ANN))
-    found = {(one.kind, one.key) for one in written.tainted}
+    outputs = {(output.kind, output.key) for output in written.tainted}
     digest = home.evidence.name
-    assert found == {
+    assert outputs == {
         ("snapshot", home.frozen.key),
         ("adapter", "a1"),
         ("scorecard", "c1"),
@@ -140,13 +140,13 @@ def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser
 def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
     home: House, eraser: Eraser
 ) -> None:
-    said = "what ann asks in a record that is nested deeper than anybody can read"
-    plain = erased_home.line(ANN, 60) | {"note": said}
+    note = "what ann asks in a record that is nested deeper than anybody can read"
+    plain = erased_home.line(ANN, 60) | {"note": note}
     backwards = {key: plain[key] for key in reversed(plain)}
     nested = ["[" * depth + "]" * depth for depth in (990, 2_000)]
     deep = [
-        [f'{json.dumps(one)[:-1]}, "more": {more}}}' for more in nested]
-        for one in (plain, backwards)
+        [f'{json.dumps(line)[:-1]}, "more": {more}}}' for more in nested]
+        for line in (plain, backwards)
     ]
     path = home.log.with_name("deep.jsonl")
     path.write_text("\n".join(deep[0]) + "\n")
@@ -194,17 +194,19 @@ def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, erase
 def test_other_peoples_rows_that_mention_the_id_are_reported_and_deleted_on_request(
     home: House, eraser: Eraser, mentions: bool
 ) -> None:
-    said = logs.interaction(f"Is {ANN} online?", response_id="m1", user_id=BOB)
-    path = logs.write(home.log.with_name("mention.jsonl"), [said])
+    mention = logs.interaction(f"Is {ANN} online?", response_id="m1", user_id=BOB)
+    path = logs.write(home.log.with_name("mention.jsonl"), [mention])
     with warehouse.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
     subject = Subject(ANN, mentions=mentions)
-    found, _ = erase.find_subject(home.settings, subject)
-    assert found.matched.mentions == ({} if mentions else {"raw.interactions": 1})
+    match, _ = erase.find_subject(home.settings, subject)
+    assert match.matched.mentions == ({} if mentions else {"raw.interactions": 1})
     written = eraser(home.settings, subject)
     left = [row for row in home.raw() if ANN in str(row["payload"])]
     assert len(left) == (0 if mentions else 1)
-    assert {one.kind for one in written.searched.left} == (set() if mentions else {"mention"})
+    assert {leftover.kind for leftover in written.searched.left} == (
+        set() if mentions else {"mention"}
+    )
     searched = erase.verify_erasure(home.settings, subject=Subject(ANN), certificate_path=None)
     assert searched.is_clean(allow_mentions=False) is mentions
 
@@ -214,7 +216,7 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
         erased_home.line(person, 60) | {"timestamp": 1_700_000_000} for person in erased_home.PEOPLE
     ]
     answers: list[Json] = [{"id": f"old-{n}"} for n in range(3)]
-    broken = [one | {"response": answer} for one, answer in zip(old, answers, strict=True)]
+    broken = [row | {"response": answer} for row, answer in zip(old, answers, strict=True)]
     path = logs.write(home.log.with_name("old.jsonl"), broken)
     with warehouse.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
@@ -295,7 +297,7 @@ def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain
     with warehouse.connect(home.settings.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None
-    assert [(one.approver, one.comment) for one in links] == [
+    assert [(link.approver, link.comment) for link in links] == [
         ("eve", None),
         ("eve", texts["about-bob"]),
     ]
@@ -322,7 +324,7 @@ def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
             held.end(held.intend(change), change, "done", "")
     written = eraser(home.settings, Subject(ANN))
     with warehouse.connect(home.settings.warehouse) as con:
-        reasons = [one.change.reason for one in journal.list_changes(con)]
+        reasons = [entry.change.reason for entry in journal.list_changes(con)]
     assert reasons == ["(erased)", f"worse for {BOB}"]
     assert written.erased["raw.champion_journal"] == 2
     assert written.is_clean

@@ -59,8 +59,8 @@ def connected(folder: Path, patch: pytest.MonkeyPatch) -> MlflowClient:
 
 
 def aliases(client: MlflowClient) -> dict[str, str]:
-    found = client.get_registered_model(WORKLOAD).aliases
-    return {alias: str(number) for alias, number in found.items()}
+    versions = client.get_registered_model(WORKLOAD).aliases
+    return {alias: str(number) for alias, number in versions.items()}
 
 
 def test_a_tainted_version_is_flagged_and_demoted_only_if_asked(
@@ -132,22 +132,22 @@ def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
 def test_what_people_wrote_about_the_subject_goes_from_the_tags_of_versions(
     home: House, client: MlflowClient, eraser: Eraser, mentions: bool
 ) -> None:
-    said = {
+    before = {
         "1": {registry.COMMENT_TAG: f"worse for {ANN}", registry.APPROVER_TAG: "eve"},
         "2": {registry.ROLLED_BACK_TAG: f"to version 1 by eve: rude to {ANN}"},
         "3": {registry.COMMENT_TAG: f"worse for {BOB}", registry.APPROVER_TAG: f"eve, {ANN}"},
     }
-    for number, tags in said.items():
+    for number, tags in before.items():
         for key, text in tags.items():
             client.set_model_version_tag(WORKLOAD, number, key, text)
     written = eraser(home.settings, Subject(ANN, mentions=mentions))
-    found = registry.version_tags(WORKLOAD)
-    assert found["1"][registry.COMMENT_TAG] == "(erased)"
-    assert found["1"][registry.APPROVER_TAG] == "eve"
-    assert found["2"][registry.ROLLED_BACK_TAG] == "(erased)"
-    assert found["3"][registry.COMMENT_TAG] == f"worse for {BOB}"
+    after = registry.version_tags(WORKLOAD)
+    assert after["1"][registry.COMMENT_TAG] == "(erased)"
+    assert after["1"][registry.APPROVER_TAG] == "eve"
+    assert after["2"][registry.ROLLED_BACK_TAG] == "(erased)"
+    assert after["3"][registry.COMMENT_TAG] == f"worse for {BOB}"
     approver = "(erased)" if mentions else f"eve, {ANN}"
-    assert found["3"][registry.APPROVER_TAG] == approver
+    assert after["3"][registry.APPROVER_TAG] == approver
     assert written.consequences.tags == (3 if mentions else 2)
     left = erased_home.holds(home.settings.mlflow_home, ANN)
     assert bool(left) is not mentions
@@ -183,7 +183,7 @@ def test_copies_of_scorecards_in_mlflow_go(
     client.log_artifacts(run.info.run_id, str(home.adapter), "scorecards/c2")
     written = eraser(home.settings, Subject(ANN))
     assert written.consequences.scorecard_copies == 1
-    assert [one.path for one in client.list_artifacts(run.info.run_id, "scorecards")] == [
+    assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "scorecards")] == [
         "scorecards/c2"
     ]
     assert erased_home.holds(home.settings.mlflow_home, "ann asks") == []
@@ -195,7 +195,9 @@ def test_copies_of_reports_in_mlflow_go(home: House, client: MlflowClient, erase
     client.log_artifacts(run_id, str(home.adapter), "evidence/another")
     written = eraser(home.settings, Subject(ANN))
     assert written.consequences.pages == 1
-    assert [one.path for one in client.list_artifacts(run_id, "evidence")] == ["evidence/another"]
+    assert [artifact.path for artifact in client.list_artifacts(run_id, "evidence")] == [
+        "evidence/another"
+    ]
     assert erased_home.holds(home.settings.mlflow_home, "ann asks") == []
 
 
@@ -203,11 +205,11 @@ def test_evidence_on_erased_rows_can_no_longer_be_decided(
     home: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(home.settings.home))
-    found = evidence_folder.read(home.evidence)
-    approval_loop.require_unerased(found)
+    evidence = evidence_folder.read(home.evidence)
+    approval_loop.require_unerased(evidence)
     written = eraser(home.settings, Subject(ANN))
     with pytest.raises(approval_loop.StaleEvidenceError, match=written.certificate_id):
-        approval_loop.require_unerased(found)
+        approval_loop.require_unerased(evidence)
 
 
 KILLED = """
@@ -251,7 +253,7 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
     written = eraser(home.settings, Subject(ANN))
     assert written.certificate_id == begun.certificate_id
     assert written.erased["raw.interactions"] == EACH
-    assert {one.kind for one in written.tainted} == {
+    assert {output.kind for output in written.tainted} == {
         "snapshot",
         "adapter",
         "scorecard",

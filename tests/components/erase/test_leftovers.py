@@ -152,11 +152,11 @@ def found(erased: Erased, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def test_a_leftover_is_found_where_it_was_planted(
     where: str, kind: str, found: dict[str, Searched]
 ) -> None:
-    left = [(one.where, one.kind) for one in found["id"].left]
+    left = [(leftover.where, leftover.kind) for leftover in found["id"].left]
     assert any(place.startswith(where) and what == kind for place, what in left), left
     assert not found["id"].is_clean(allow_mentions=False)
     if kind not in ("mention", "freed bytes"):  # a certificate does not say who it is about
-        left = [(one.where, one.kind) for one in found["certificate"].left]
+        left = [(leftover.where, leftover.kind) for leftover in found["certificate"].left]
         assert any(place.startswith(where) and what == kind for place, what in left), left
 
 

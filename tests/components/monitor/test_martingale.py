@@ -8,9 +8,9 @@ from components.monitor import signs
 
 
 def test_p_values_are_ranks_among_all_so_far() -> None:
-    found = signs.rank_p_values([1.0, 2.0, 3.0], [2.5, 2.0, 9.0], [0.5, 0.5, 0.5])
+    p_values = signs.rank_p_values([1.0, 2.0, 3.0], [2.5, 2.0, 9.0], [0.5, 0.5, 0.5])
     # 3.0 is above 2.5, which is half of itself; 2.0 stands with another 2.0 below two; 9 is on top.
-    assert found == pytest.approx([1.5 / 4, 3 / 5, 0.5 / 6])
+    assert p_values == pytest.approx([1.5 / 4, 3 / 5, 0.5 / 6])
 
 
 def test_first_step_is_the_mean_of_the_bets() -> None:

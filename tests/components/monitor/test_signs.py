@@ -42,10 +42,10 @@ def test_without_a_reached_sign_there_is_no_turn_and_all_figures_are_kept() -> N
 def test_the_reason_against_a_start_is_logged_with_the_sign(
     hours: tuple[int, ...], under_way: bool, reason: str
 ) -> None:
-    found = choose(GIVEN, hours=hours, under_way=under_way)
-    assert not found.starts
-    assert reason in found.reason
-    assert "60 new feedback signals" in found.reason
+    decision = choose(GIVEN, hours=hours, under_way=under_way)
+    assert not decision.starts
+    assert reason in decision.reason
+    assert "60 new feedback signals" in decision.reason
 
 
 def test_turns_of_last_month_do_not_count_against_the_budget() -> None:
@@ -73,8 +73,10 @@ def test_requests_on_the_same_topics_are_not_drift() -> None:
 def test_an_unknown_client_is_drift() -> None:
     before = streams.requests(1, 300)
     new = [
-        signs.FirstRequest(one.interaction_id, "kiosk", one.question, one.tool_names, True)
-        for one in streams.requests(2, 40, is_new=True)
+        signs.FirstRequest(
+            request.interaction_id, "kiosk", request.question, request.tool_names, True
+        )
+        for request in streams.requests(2, 40, is_new=True)
     ]
     sign = signs.input_drift(before, new, Trigger())
     assert sign and sign.is_reached

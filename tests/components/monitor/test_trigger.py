@@ -83,7 +83,7 @@ def test_starts_and_non_starts_are_logged(con: Connection) -> None:
     turn_starts.record_start(con, start("s2", started=True))
     turn_starts.record_start(con, start("s2", started=True))
     assert {
-        (one.start_id, one.started) for one in turn_starts.read_starts(con, "weather", None)
+        (entry.start_id, entry.started) for entry in turn_starts.read_starts(con, "weather", None)
     } == {
         ("s1", False),
         ("s2", True),
@@ -129,7 +129,9 @@ def test_a_turn_from_before_the_clock_was_set_back_hides_no_traffic(
 def test_a_lost_start_is_claimed_by_one_turn_only(con: Connection) -> None:
     turn_starts.record_start(con, start("s1", started=True))
     later = NOW + timedelta(hours=1)
-    assert [one.start_id for one in turn_starts.unclaimed_starts(con, "weather", later)] == ["s1"]
+    assert [entry.start_id for entry in turn_starts.unclaimed_starts(con, "weather", later)] == [
+        "s1"
+    ]
     assert turn_starts.claim_start(con, "s1", "run-1")
     assert not turn_starts.claim_start(con, "s1", "run-2")
     assert turn_starts.claim_start(con, "s1", "run-1")  # the same run, after a crash

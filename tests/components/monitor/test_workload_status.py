@@ -73,9 +73,9 @@ def test_latency_covers_the_answers_that_log_a_duration(con: Connection, tmp_pat
     times: list[Json] = [100, 200.5, 300, None, "400", True, -5, {"ms": 1}]
     lines = [answered(n, "gpt") | {"duration_ms": ms} for n, ms in enumerate(times)]
     load(con, tmp_path, "interactions", [*lines, answered(20, "gpt"), answered(21, "other")])
-    (found,) = workload_status.latencies(con, "weather", SINCE).values()
-    assert (found.model_name, found.timed, found.p50_ms) == ("gpt", 3, 200.5)
-    assert found.p95_ms == pytest.approx(290.05)
+    (latency,) = workload_status.latencies(con, "weather", SINCE).values()
+    assert (latency.model_name, latency.timed, latency.p50_ms) == ("gpt", 3, 200.5)
+    assert latency.p95_ms == pytest.approx(290.05)
     assert workload_status.latencies(con, "weather", NOW) == {}
 
 
@@ -115,9 +115,9 @@ def standing(model: str = "gpt") -> WorkloadStatus:
 
 
 def test_the_page_shows_sums_of_days_and_is_self_contained(tmp_path: Path) -> None:
-    found = standing()
-    status_page.draw_thumbs(found.days, tmp_path / "p.png")
-    html = status_page.as_html(found, tmp_path / "p.png")
+    status = standing()
+    status_page.draw_thumbs(status.days, tmp_path / "p.png")
+    html = status_page.as_html(status, tmp_path / "p.png")
     for text in (
         "gpt",
         "50",
@@ -130,16 +130,16 @@ def test_the_page_shows_sums_of_days_and_is_self_contained(tmp_path: Path) -> No
     ):
         assert text in html, text
     assert not re.findall(r'(?:src|href)="(?!data:|http://127\.0\.0\.1/runs/1)', html)
-    assert "| `gpt` | 50 | 50 | 62.0% |" in status_page.as_markdown(found)
+    assert "| `gpt` | 50 | 50 | 62.0% |" in status_page.as_markdown(status)
 
 
 def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
-    found = standing(HOSTILE)
-    status_page.draw_thumbs(found.days, tmp_path / "p.png")
-    html = status_page.as_html(found, tmp_path / "p.png")
+    latency = standing(HOSTILE)
+    status_page.draw_thumbs(latency.days, tmp_path / "p.png")
+    html = status_page.as_html(latency, tmp_path / "p.png")
     assert "<script" not in html
     assert "{{7*7}}" in html  # not evaluated
-    (row,) = [line for line in status_page.as_markdown(found).splitlines() if "62.0%" in line]
+    (row,) = [line for line in status_page.as_markdown(latency).splitlines() if "62.0%" in line]
     assert row.startswith("| `<script>alert(1)</script>\\|'{{7*7}}'` |")
 
 

@@ -73,7 +73,7 @@ def test_large_telemetry_is_acknowledged_and_stored(receiver: Receiver):
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "reason"),
     [
         pytest.param(
             "interactions", f"{LARGE}\n{{", 400, f"line {COUNT + 1} is not JSON", id="end"
@@ -86,11 +86,11 @@ def test_large_telemetry_is_acknowledged_and_stored(receiver: Receiver):
     ],
 )
 def test_a_large_body_is_refused_with_the_reason(
-    shared: Receiver, path: str, body: str, status: int, said: str
+    shared: Receiver, path: str, body: str, status: int, reason: str
 ):
     answer = shared.post(f"/v1/{path}", content=body)
     assert answer.status_code == status
-    assert said in answer.text
+    assert reason in answer.text
 
 
 def test_a_large_body_of_another_workload_is_refused(receiver: Receiver, tmp_path: Path):
@@ -115,14 +115,14 @@ def test_no_client_waits_for_another_clients_bodies(receiver: Receiver, tmp_path
             assert receiver.post("/v1/interactions", content=LINES[0]).is_success
             assert sent_by(receiver, other, LINES[0]).is_success
             assert sent_by(receiver, other, LARGE).is_success
-            assert not any(one.done() for one in waiting)
-        assert all(one.result().is_success for one in waiting)
+            assert not any(answer.done() for answer in waiting)
+        assert all(answer.result().is_success for answer in waiting)
     assert len(reading(receiver)) == 2
 
 
 def held_bytes(receiver: Receiver) -> float:
     page = receiver.get("/metrics").text
-    (line,) = (one for one in page.splitlines() if one.startswith("flywheel_receive_held_bytes "))
+    (line,) = (row for row in page.splitlines() if row.startswith("flywheel_receive_held_bytes "))
     return float(line.split()[1])
 
 
@@ -160,12 +160,12 @@ def test_a_client_that_sends_everything_before_reading_gets_the_refusal_and_may_
         with receivers.connected(receiver) as connection:
             connection.sendall(receivers.head(receiver.token, 2**20) + b"x" * 2**20)
             connection.sendall(receivers.head(receiver.token, len(line)) + line)
-            said = b""
-            while not said.endswith(b'{"accepted":1}'):
+            answers = b""
+            while not answers.endswith(b'{"accepted":1}'):
                 part = connection.recv(4096)
-                assert part, said
-                said += part
-    assert said.startswith(b"HTTP/1.1 413 ")
+                assert part, answers
+                answers += part
+    assert answers.startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
@@ -181,5 +181,5 @@ def test_a_client_is_received_at_its_pace_on_all_its_connections(tmp_path: Path,
         began = time.monotonic()
         with ThreadPoolExecutor() as threads:
             sent = [threads.submit(send, receiver) for _ in range(2)]
-            assert all(one.result().is_success for one in sent)
+            assert all(answer.result().is_success for answer in sent)
         assert time.monotonic() - began > 1.5

@@ -54,7 +54,7 @@ def test_a_client_may_have_several_tokens(shell: Terminal):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         pytest.param(
             ("add", ""), "adding a token: the client is '', expected a name\n", id="no-name"
@@ -67,10 +67,10 @@ def test_a_client_may_have_several_tokens(shell: Terminal):
     ],
 )
 def test_a_wrong_token_command_fails_with_the_reason(
-    shell: Terminal, command: tuple[str, ...], said: str
+    shell: Terminal, command: tuple[str, ...], message: str
 ):
     ended = shell.run("token", *command)
-    assert (ended.returncode, ended.stderr) == (2, said)
+    assert (ended.returncode, ended.stderr) == (2, message)
 
 
 def test_a_used_port_is_an_error_with_the_reason(shell: Terminal):

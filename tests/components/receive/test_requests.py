@@ -32,7 +32,7 @@ def test_interactions_are_acknowledged_with_their_number_and_stored(
     stored = receiver.stored()
     assert {(entry.kind, entry.client_id) for entry in stored} <= {("interactions", "app")}
     records = [json.loads(entry.body) for entry in stored]
-    flat = [one for each in records for one in (each if isinstance(each, list) else [each])]
+    flat = [record for each in records for record in (each if isinstance(each, list) else [each])]
     assert flat == [logs.interaction()] * count
 
 

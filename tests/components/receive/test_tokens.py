@@ -53,7 +53,7 @@ def test_tokens_added_by_parallel_processes_are_all_kept(tmp_path: Path):
     for adder in adders:
         adder.join(60)
     assert [adder.exitcode for adder in adders] == [0] * ADDERS
-    assert {one.client_id for one in client_tokens.read_tokens(file)} == {
+    assert {token.client_id for token in client_tokens.read_tokens(file)} == {
         f"client {n}" for n in range(ADDERS)
     }
 
@@ -61,7 +61,7 @@ def test_tokens_added_by_parallel_processes_are_all_kept(tmp_path: Path):
 def test_a_token_without_the_newer_fields_may_send_everything(receiver: Receiver):
     token = client_tokens.add_token(file_of(receiver), "old", now=NOW)
     entries = json.loads(file_of(receiver).read_text())
-    (old,) = [one for one in entries if one["client_id"] == "old"]
+    (old,) = [token for token in entries if token["client_id"] == "old"]
     assert set(old) == {"id", "client_id", "sha256", "created_at"}  # as 1f77e02 wrote them
     assert send(receiver, token, logs.interaction(workload_id="any")).status_code == 200
     assert send(receiver, token, logs.feedback(), "feedback").status_code == 200
@@ -221,7 +221,7 @@ def test_the_commands_add_and_show_a_tokens_rights(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         pytest.param(
             ("--expires", "soon"),
@@ -237,7 +237,7 @@ def test_the_commands_add_and_show_a_tokens_rights(tmp_path: Path):
     ],
 )
 def test_a_wrong_expiry_is_an_error_with_the_reason(
-    tmp_path: Path, arguments: tuple[str, ...], said: str
+    tmp_path: Path, arguments: tuple[str, ...], message: str
 ):
     ended = terminal.in_home(tmp_path / "home").run("token", "add", "shop", *arguments)
-    assert (ended.returncode, ended.stderr) == (2, said)
+    assert (ended.returncode, ended.stderr) == (2, message)

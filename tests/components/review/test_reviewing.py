@@ -72,7 +72,7 @@ def asked(con: Connection, reviewer: str = "rev") -> list[str]:
     """Return the answers that a reviewer is asked about, in order."""
     curate_workload.curate(con, "weather", RULES, now=logs.NOW)
     chosen = pick.choose_questions(con, "weather", 20, reviewer=reviewer, measured={})
-    return [one.about.response_id for one in chosen]
+    return [question.about.response_id for question in chosen]
 
 
 def test_disputed_requests_come_first_and_agreed_ones_never(con: Connection) -> None:
@@ -94,7 +94,7 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
         scorecard.write(card, [sample], CALL_METRICS, body=body, now=logs.NOW)
     models = pick.read_measured(tmp_path / "cards", "correct_name")
     again = pick.choose_questions(con, "weather", 20, reviewer="rev", measured=models)
-    where = [one.about.interaction_id for one in again].index(last.interaction_id)
+    where = [question.about.interaction_id for question in again].index(last.interaction_id)
     assert where == 1  # after the one that people disagree about
     # A baseline is no model that could have learned what is right.
     assert "models disagree: 1 of 2" in again[where].reasons[0].text
@@ -120,14 +120,14 @@ def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Pat
 def test_a_labelling_tools_file_is_imported_idempotently(home: Path) -> None:
     path = home / "questions.jsonl"
     assert "3 questions written" in run(home, "--export", path)
-    lines = [json.loads(one) for one in path.read_text().splitlines()]
-    assert [one["verdict"] for one in lines] == [None, None, None]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == [None, None, None]
     corrected: Json = {"role": "assistant", "content": "It pours in this town, take two."}
     stolen = lines[1] | {"client_id": "other", "verdict": "good"}
     path.write_text(
         "\n".join(
-            json.dumps(one)
-            for one in (
+            json.dumps(line)
+            for line in (
                 lines[0] | {"verdict": "bad", "comment": "wrong day"},
                 lines[1] | {"correction": corrected},
                 lines[2],
@@ -179,7 +179,7 @@ def session(home: Path, typed: Sequence[str]) -> str:
         stderr=slave,
     )
     os.close(slave)
-    os.write(master, "".join(f"{one}\n" for one in typed).encode())
+    os.write(master, "".join(f"{question}\n" for question in typed).encode())
     seen = b""
     while True:
         try:

@@ -26,7 +26,7 @@ ROWS = [
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.NAME)
 def test_every_damaged_record_is_read_or_refused_and_never_raises(source: Source):
-    found = refused = 0
+    accepted = refused = 0
     for row in ROWS:
         began = time.process_time()
         source.claims(row.value)
@@ -38,11 +38,11 @@ def test_every_damaged_record_is_read_or_refused_and_never_raises(source: Source
             assert isinstance(json.loads(outcome.row.text), dict)
             if isinstance(outcome, ParsedRecord):
                 json.dumps(outcome.record)
-                found += 1
+                accepted += 1
             else:
                 assert outcome.reason
                 refused += 1
-    assert found > MUTANTS / 100
+    assert accepted > MUTANTS / 100
     assert refused > MUTANTS / 2
 
 
@@ -58,10 +58,12 @@ def test_damaged_records_leave_the_good_ones_of_their_file_alone(source: Source)
     ]
     outcomes = list(source.read([*strangers, *own], DEFAULTS))
     kept = [
-        one.record for one in outcomes if isinstance(one, ParsedRecord) and one.row.place > MUTANTS
+        outcome.record
+        for outcome in outcomes
+        if isinstance(outcome, ParsedRecord) and outcome.row.place > MUTANTS
     ]
     assert kept == expected
-    assert {one.row.place for one in outcomes} == {row.place for row in [*strangers, *own]}
+    assert {outcome.row.place for outcome in outcomes} == {row.place for row in [*strangers, *own]}
 
 
 @pytest.mark.parametrize(("source", "value"), SAMPLES, ids=lambda one: getattr(one, "NAME", ""))
@@ -81,12 +83,12 @@ def _good(source: Source) -> list[dict[str, Json]]:
     return [value for its, value in SAMPLES if its is source]
 
 
-@pytest.mark.parametrize(("source", "value"), SAMPLES, ids=lambda one: getattr(one, "NAME", ""))
+@pytest.mark.parametrize(("source", "value"), SAMPLES, ids=lambda other: getattr(other, "NAME", ""))
 def test_a_good_record_is_claimed_by_its_source_and_by_no_other(
     source: Source, value: dict[str, Json]
 ):
-    assert [one.NAME for one in SOURCES if one.claims(value)] == [source.NAME]
-    assert not [one for one in read(source, value) if isinstance(one, RejectedRecord)]
+    assert [other.NAME for other in SOURCES if other.claims(value)] == [source.NAME]
+    assert not [other for other in read(source, value) if isinstance(other, RejectedRecord)]
 
 
 def test_damaged_protobuf_is_read_or_raises_value_error():

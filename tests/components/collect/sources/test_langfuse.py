@@ -47,18 +47,21 @@ def test_an_observation_of_the_api_reads_the_same():
         "metadata": {"workload_id": "weather"},
     }
     assert langfuse.claims(row)
-    found = record(langfuse, row)
-    assert (found["timestamp"], found["workload_id"]) == ("2025-10-09T08:53:20.250Z", "weather")
-    assert found["duration_ms"] == 750.0
+    converted = record(langfuse, row)
+    assert (converted["timestamp"], converted["workload_id"]) == (
+        "2025-10-09T08:53:20.250Z",
+        "weather",
+    )
+    assert converted["duration_ms"] == 750.0
     for ended in (None, "soon", "2025-10-09 08:53:21"):  # without a zone it can't be told
         assert "duration_ms" not in record(langfuse, row | {"endTime": ended})
-    assert found["request"] == {
+    assert converted["request"] == {
         "model": "gpt-4o-mini",
         "temperature": 0.7,
         "messages": MESSAGES,
         "tools": [logs.WEATHER],
     }
-    assert found["response"] == {
+    assert converted["response"] == {
         "id": "obs-1",
         "model": "gpt-4o-mini",
         "choices": [
@@ -81,8 +84,8 @@ def test_tools_and_calls_in_columns_of_their_own_are_put_where_they_belong():
         tool_calls=['{"id": "call_1", "name": "weather", "arguments": "{}", "type": "function"}'],
         output="One moment.",
     )
-    found = record(langfuse, row)
-    request, response = found["request"], found["response"]
+    converted = record(langfuse, row)
+    request, response = converted["request"], converted["response"]
     assert isinstance(request, dict)
     assert isinstance(response, dict)
     assert request["tools"] == [logs.WEATHER]
@@ -189,9 +192,9 @@ def test_scores_of_each_type_have_their_kind_and_target(
     row: dict[str, Json], kind: str, value: Json, target: tuple[str, str]
 ):
     assert langfuse.claims(row)
-    found = record(langfuse, row)
-    assert (found["kind"], found["value"], found[target[0]]) == (kind, value, target[1])
-    assert found["actor_id"] == "ann"
+    converted = record(langfuse, row)
+    assert (converted["kind"], converted["value"], converted[target[0]]) == (kind, value, target[1])
+    assert converted["actor_id"] == "ann"
 
 
 def test_a_trace_of_the_api_gives_its_generations_and_its_scores():
@@ -228,11 +231,13 @@ def test_a_trace_of_the_api_gives_its_generations_and_its_scores():
         "trace-1",
     )
     again = read(langfuse, json.loads(good.row.text))
-    assert [one.record for one in again if isinstance(one, ParsedRecord)] == [good.record]
+    assert [outcome.record for outcome in again if isinstance(outcome, ParsedRecord)] == [
+        good.record
+    ]
 
 
 @pytest.mark.parametrize(
-    ("row", "wanted"),
+    ("row", "expected"),
     [
         pytest.param(
             observation(type="SPAN"),
@@ -277,6 +282,6 @@ def test_a_trace_of_the_api_gives_its_generations_and_its_scores():
     ],
 )
 def test_a_row_that_has_another_shape_is_refused_with_the_field_and_both_types(
-    row: dict[str, Json], wanted: str
+    row: dict[str, Json], expected: str
 ):
-    assert reason(langfuse, row) == wanted
+    assert reason(langfuse, row) == expected

@@ -75,9 +75,9 @@ def test_a_chat_span_is_an_interaction_field_by_field():
 
 def test_plain_text_input_and_output_are_request_and_answer_with_the_spans_id():
     row = trace(span(7, spanType="LLM", spanInputs="Rome?", spanOutputs="Sunny."))
-    found = record(mlflow_traces, row)
-    assert found["request"] == {"messages": [{"role": "user", "content": "Rome?"}]}
-    assert found["response"] == {
+    converted = record(mlflow_traces, row)
+    assert converted["request"] == {"messages": [{"role": "user", "content": "Rome?"}]}
+    assert converted["response"] == {
         "id": "07" * 8,
         "choices": [{"index": 0, "message": logs.say("Sunny."), "finish_reason": "stop"}],
     }
@@ -91,7 +91,7 @@ def test_a_trace_is_cut_into_parts_that_read_the_same_again():
     assert record(mlflow_traces, json.loads(second.row.text)) == second.record
     assert second.record != first.record if isinstance(first, ParsedRecord) else False
     again = read(mlflow_traces, json.loads(thumb.row.text))
-    assert [one.record for one in again if isinstance(one, ParsedRecord)] == [
+    assert [outcome.record for outcome in again if isinstance(outcome, ParsedRecord)] == [
         second.record,
         thumb.record,
     ]
@@ -142,9 +142,9 @@ def test_a_bad_call_is_refused_and_its_neighbours_are_read():
     ],
 )
 def test_assessments_have_their_kind(changes: dict[str, Json], kind: str, value: Json):
-    _, found = read(mlflow_traces, trace(span(), assessments=[assessment(**changes)]))
-    assert isinstance(found, ParsedRecord)
-    assert (found.record["kind"], found.record["value"]) == (kind, value)
+    _, converted = read(mlflow_traces, trace(span(), assessments=[assessment(**changes)]))
+    assert isinstance(converted, ParsedRecord)
+    assert (converted.record["kind"], converted.record["value"]) == (kind, value)
 
 
 @pytest.mark.parametrize(
@@ -188,5 +188,5 @@ def test_a_trace_that_has_another_shape_is_refused_with_the_field_and_both_types
     ],
 )
 def test_a_call_has_the_duration_of_its_span(ended: Json, expected: float | None):
-    found = record(mlflow_traces, trace(span() | {"end_time_unix_nano": ended}))
-    assert found.get("duration_ms") == expected
+    converted = record(mlflow_traces, trace(span() | {"end_time_unix_nano": ended}))
+    assert converted.get("duration_ms") == expected

@@ -18,9 +18,9 @@ def test_a_row_of_messages_is_an_interaction_answered_by_its_last_message():
         "parallel_tool_calls": False,
     }
     assert openai_finetuning.claims(row)
-    found = record(openai_finetuning, row)
-    response = found.pop("response")
-    assert found == {
+    interaction = record(openai_finetuning, row)
+    response = interaction.pop("response")
+    assert interaction == {
         "timestamp": 0,
         "workload_id": "support",
         "client_id": "shop",
@@ -74,7 +74,7 @@ def test_the_same_row_has_the_same_id_and_another_row_another():
 
 
 @pytest.mark.parametrize(
-    ("row", "wanted"),
+    ("row", "expected"),
     [
         pytest.param({"messages": "hi"}, "`messages` is text, expected an array", id="text"),
         pytest.param(
@@ -115,9 +115,9 @@ def test_the_same_row_has_the_same_id_and_another_row_another():
     ],
 )  # fmt: skip
 def test_a_row_that_has_another_shape_is_refused_with_the_field_and_both_types(
-    row: dict[str, Json], wanted: str
+    row: dict[str, Json], expected: str
 ):
-    assert reason(openai_finetuning, row) == wanted
+    assert reason(openai_finetuning, row) == expected
 
 
 def test_rows_with_further_keys_or_without_an_answer_belong_to_another_source():

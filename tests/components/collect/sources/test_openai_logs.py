@@ -31,9 +31,9 @@ def test_bodies_of_an_http_log_are_found_and_its_own_time_counts():
         "response": {"status_code": 200, "request_id": "req_1", "body": completion()},
     }
     assert openai_logs.claims(row)
-    found = record(openai_logs, row)
-    assert found["timestamp"] == "2025-10-09T08:53:20Z"
-    assert (found["request"], found["response"]) == (REQUEST, completion())
+    interaction = record(openai_logs, row)
+    assert interaction["timestamp"] == "2025-10-09T08:53:20Z"
+    assert (interaction["request"], interaction["response"]) == (REQUEST, completion())
 
 
 def test_a_stored_completion_carries_its_request():
@@ -84,7 +84,7 @@ def test_a_page_of_stored_completions_is_cut_into_its_parts():
 
 
 @pytest.mark.parametrize(
-    ("row", "wanted"),
+    ("row", "expected"),
     [
         pytest.param(
             {"request": {"messages": 3}, "response": completion()},
@@ -135,9 +135,9 @@ def test_a_page_of_stored_completions_is_cut_into_its_parts():
     ],
 )
 def test_a_row_that_has_another_shape_is_refused_with_the_field_and_both_types(
-    row: dict[str, Json], wanted: str
+    row: dict[str, Json], expected: str
 ):
-    assert reason(openai_logs, row) == wanted
+    assert reason(openai_logs, row) == expected
 
 
 def test_a_five_key_line_belongs_to_another_source():
@@ -148,7 +148,7 @@ def test_a_five_key_line_belongs_to_another_source():
 def test_good_rows_among_bad_rows_are_read():
     row: dict[str, Json] = {"request": REQUEST, "response": completion()}
     assert len(records(openai_logs, row, row)) == 2
-    assert [type(one) for one in read(openai_logs, {"request": 1}, row)] == [
+    assert [type(outcome) for outcome in read(openai_logs, {"request": 1}, row)] == [
         RejectedRecord,
         ParsedRecord,
     ]

@@ -18,8 +18,8 @@ from tests.support.source_reading import record
 
 def test_chunks_of_a_stream_become_the_message_that_the_client_library_makes_of_them():
     state = ChatCompletionStreamState()
-    for one in CALLING:
-        state.handle_chunk(ChatCompletionChunk.model_validate(one))
+    for chunk in CALLING:
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
     theirs = state.get_final_completion().choices[0]
     response = record(openai_logs, {"request": REQUEST, "response": [*CALLING]})["response"]
     ours = ChatCompletion.model_validate(response).choices[0]
@@ -71,7 +71,7 @@ def test_a_stream_yields_every_field_of_a_response():
 
 
 def test_a_stream_logged_as_text_reads_like_its_chunks():
-    text = "".join(f"data: {json.dumps(one)}\n\n" for one in CALLING) + "data: [DONE]\n\n"
+    text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in CALLING) + "data: [DONE]\n\n"
     as_text = record(openai_logs, {"request": REQUEST, "response": text})
     assert as_text == record(openai_logs, {"request": REQUEST, "response": [*CALLING]})
 

@@ -58,9 +58,9 @@ def test_a_dataset_row_is_an_interaction_answered_by_its_last_message():
         "split": "TRAIN",
     }
     assert openpipe.claims(row)
-    found = record(openpipe, row)
-    response = found.pop("response")
-    assert found == {
+    interaction = record(openpipe, row)
+    response = interaction.pop("response")
+    assert interaction == {
         "timestamp": 0,
         "workload_id": "support",
         "client_id": "shop",
@@ -97,7 +97,7 @@ def test_a_rejected_message_is_the_other_side_of_a_choice():
 
 
 @pytest.mark.parametrize(
-    ("row", "wanted"),
+    ("row", "expected"),
     [
         pytest.param(
             {"input": REQUEST, "output": None},
@@ -132,6 +132,6 @@ def test_a_rejected_message_is_the_other_side_of_a_choice():
     ],
 )
 def test_a_row_that_has_another_shape_is_refused_with_the_field_and_both_types(
-    row: dict[str, Json], wanted: str
+    row: dict[str, Json], expected: str
 ):
-    assert reason(openpipe, row) == wanted
+    assert reason(openpipe, row) == expected

@@ -30,23 +30,23 @@ def test_the_older_events_as_log_records_are_joined_with_their_span(comes_first:
     spans, records_of_it = telemetry.logs_of_a_span(*OLDER)
     span_row, log_row = telemetry.json_form(spans), telemetry.json_form(records_of_it)
     both = [span_row, log_row] if comes_first == "span" else [log_row, span_row]
-    (found,) = read(otlp, *both)
-    assert isinstance(found, ParsedRecord)
-    assert found.record["request"] == {"messages": OLDER_CHAT, "model": "gpt-4o-mini"}
-    assert found.record["response"] == {
+    (converted,) = read(otlp, *both)
+    assert isinstance(converted, ParsedRecord)
+    assert converted.record["request"] == {"messages": OLDER_CHAT, "model": "gpt-4o-mini"}
+    assert converted.record["response"] == {
         "id": "chatcmpl-1",
         "choices": [{"index": 0, "message": logs.say("Clear."), "finish_reason": "stop"}],
     }
-    again = record(otlp, json.loads(found.row.text))
-    assert again == found.record
+    again = record(otlp, json.loads(converted.row.text))
+    assert again == converted.record
 
 
 def test_log_records_without_their_span_are_an_interaction_of_their_own():
     _, records_of_it = telemetry.logs_of_a_span(*OLDER)
-    found = record(otlp, telemetry.json_form(records_of_it))
-    assert found["timestamp"] == 1_760_000_000
-    assert found["request"] == {"messages": OLDER_CHAT}
-    response = found["response"]
+    converted = record(otlp, telemetry.json_form(records_of_it))
+    assert converted["timestamp"] == 1_760_000_000
+    assert converted["request"] == {"messages": OLDER_CHAT}
+    response = converted["response"]
     assert isinstance(response, dict)
     assert len(str(response["id"])) == 16
 
@@ -61,11 +61,11 @@ def test_the_details_event_is_an_interaction_together_with_its_bare_span(comes_f
         attribute("gen_ai.output.messages", typed(answer("Hi."))),
     )
     bare = span(text("gen_ai.response.id", "chatcmpl-1"))
-    (found,) = read(otlp, *([bare, details] if comes_first == "span" else [details, bare]))
-    assert isinstance(found, ParsedRecord)
-    assert json.loads(found.row.text) == bare | details
-    assert found.record["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
-    assert found.record["response"] == {
+    (converted,) = read(otlp, *([bare, details] if comes_first == "span" else [details, bare]))
+    assert isinstance(converted, ParsedRecord)
+    assert json.loads(converted.row.text) == bare | details
+    assert converted.record["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
+    assert converted.record["response"] == {
         "id": "chatcmpl-1",
         "choices": [{"index": 0, "message": logs.say("Hi."), "finish_reason": "stop"}],
     }
@@ -76,8 +76,8 @@ def test_messages_that_come_after_a_span_that_held_them_are_not_read_twice():
         text("gen_ai.input.messages", json.dumps(question("Hello?"))),
         text("gen_ai.output.messages", json.dumps(answer("Hi."))),
     )
-    found, refused = read(otlp, held, log("gen_ai.choice", {"message": {"content": "Hi."}}))
-    assert isinstance(found, ParsedRecord)
+    converted, refused = read(otlp, held, log("gen_ai.choice", {"message": {"content": "Hi."}}))
+    assert isinstance(converted, ParsedRecord)
     assert isinstance(refused, RejectedRecord)
     assert refused.reason == (
         "its span was read before it came, and held the whole call; expected one or the other"
@@ -99,10 +99,10 @@ def test_a_trace_is_split_into_its_calls_and_other_spans_are_skipped():
     }
     tool = span(text("gen_ai.operation.name", "execute_tool"))
     groups = [cast("list[Json]", row["resourceSpans"])[0] for row in (one, http, two, tool)]
-    found = read(otlp, {"resourceSpans": groups})
-    assert [type(each) for each in found] == [ParsedRecord, ParsedRecord]
-    assert [json.loads(each.row.text) for each in found] == [one, two]
-    assert [each.row.place for each in found] == [1, 1]
+    converted = read(otlp, {"resourceSpans": groups})
+    assert [type(each) for each in converted] == [ParsedRecord, ParsedRecord]
+    assert [json.loads(each.row.text) for each in converted] == [one, two]
+    assert [each.row.place for each in converted] == [1, 1]
 
 
 def test_a_lone_span_keeps_its_row_verbatim():
@@ -110,8 +110,8 @@ def test_a_lone_span_keeps_its_row_verbatim():
         text("gen_ai.input.messages", json.dumps(question("a"))),
         text("gen_ai.output.messages", json.dumps(answer("b"))),
     )
-    (found,) = read(otlp, row)
-    assert found.row.text == json.dumps(row)
+    (converted,) = read(otlp, row)
+    assert converted.row.text == json.dumps(row)
 
 
 def test_calls_that_stay_incomplete_do_not_accumulate():

@@ -93,19 +93,19 @@ def test_a_span_recorded_with_the_sdk_reads_the_same():
         gen_ai__output__messages=answer("Hi."),
         flywheel__workload_id="greeting",
     )
-    found = record(otlp, telemetry.json_form(content))
-    assert found["workload_id"] == "greeting"
-    assert found["request"] == {
+    interaction = record(otlp, telemetry.json_form(content))
+    assert interaction["workload_id"] == "greeting"
+    assert interaction["request"] == {
         "messages": [{"role": "user", "content": "Hello?"}],
         "model": "gpt-4o-mini",
         "top_p": 0.9,
     }
-    assert found["response"] == {
+    assert interaction["response"] == {
         "id": "chatcmpl-1",
         "choices": [{"index": 0, "message": logs.say("Hi."), "finish_reason": "stop"}],
     }
-    assert found["metadata"] == {"service.name": "shop-bot", "gen_ai.provider.name": "openai"}
-    assert len(str(found["trace_id"])) == 32
+    assert interaction["metadata"] == {"service.name": "shop-bot", "gen_ai.provider.name": "openai"}
+    assert len(str(interaction["trace_id"])) == 32
 
 
 def test_the_older_events_on_a_span_are_an_interaction():
@@ -117,22 +117,22 @@ def test_the_older_events_on_a_span_are_an_interaction():
         gen_ai__response__id="chatcmpl-1",
         gen_ai__usage__prompt_tokens=5,
     )
-    found = record(otlp, telemetry.json_form(content))
-    assert found["request"] == {"messages": OLDER_CHAT, "model": "gpt-4o-mini"}
-    assert found["response"] == {
+    interaction = record(otlp, telemetry.json_form(content))
+    assert interaction["request"] == {"messages": OLDER_CHAT, "model": "gpt-4o-mini"}
+    assert interaction["response"] == {
         "id": "chatcmpl-1",
         "choices": [{"index": 0, "message": logs.say("Clear."), "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 5},
     }
-    assert found["metadata"] == {"service.name": "shop-bot", "gen_ai.system": "openai"}
+    assert interaction["metadata"] == {"service.name": "shop-bot", "gen_ai.system": "openai"}
 
 
 def test_calls_next_to_the_message_of_a_choice_are_its_calls():
     choice: Json = {"index": 0, "finish_reason": "tool_calls", "message": {}, "tool_calls": [CALL]}
-    (found,) = records(
+    (interaction,) = records(
         otlp, log("gen_ai.user.message", {"content": "Rome?"}), log("gen_ai.choice", choice)
     )
-    assert found["response"] == {
+    assert interaction["response"] == {
         "id": SPAN_ID,
         "choices": [
             {
@@ -145,7 +145,7 @@ def test_calls_next_to_the_message_of_a_choice_are_its_calls():
 
 
 def test_prompts_as_json_text_and_the_azure_form_of_events_are_read():
-    said = span(
+    older = span(
         text("gen_ai.prompt", json.dumps([{"role": "user", "content": "Hello?"}])),
         text("gen_ai.completion", json.dumps([{"role": "assistant", "content": "Hi."}])),
         attribute("gen_ai.response.finish_reasons", typed(["length"])),
@@ -156,10 +156,10 @@ def test_prompts_as_json_text_and_the_azure_form_of_events_are_read():
         gen_ai__system="az.ai.inference",
         gen_ai__response__finish_reasons=["length"],
     )
-    for row in (said, telemetry.json_form(azure)):
-        found = record(otlp, row)
-        assert found["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
-        response = found["response"]
+    for row in (older, telemetry.json_form(azure)):
+        interaction = record(otlp, row)
+        assert interaction["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
+        response = interaction["response"]
         assert isinstance(response, dict)
         assert response["choices"] == [
             {"index": 0, "message": logs.say("Hi."), "finish_reason": "length"}
@@ -181,12 +181,12 @@ def test_numbered_attributes_of_openllmetry_are_read():
         llm__request__functions__0__description="Tell the weather",
         llm__request__functions__0__parameters=function["parameters"],
     )
-    found = record(otlp, telemetry.json_form(content))
-    assert found["request"] == {
+    interaction = record(otlp, telemetry.json_form(content))
+    assert interaction["request"] == {
         "messages": [{"role": "user", "content": "Weather in Rome?"}],
         "tools": [logs.WEATHER],
     }
-    response = found["response"]
+    response = interaction["response"]
     assert isinstance(response, dict)
     assert response["choices"] == [
         {

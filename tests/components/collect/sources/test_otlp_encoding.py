@@ -51,7 +51,7 @@ def test_requests_with_their_length_before_them_are_all_read(frame: "type[bytes]
     )
     requests = list(otlp_encoding.decode_file(frame(SPAN) + frame(log_records)))
     assert [list(request) for request in requests] == [["resourceSpans"], ["resourceLogs"]]
-    assert [found["request"] for found in records(otlp, *requests)] == [
+    assert [interaction["request"] for interaction in records(otlp, *requests)] == [
         {"messages": [{"role": "user", "content": "Hello?"}]}
     ] * 2
 

@@ -13,7 +13,7 @@ from tests.support.source_reading import read, reason
 
 
 @pytest.mark.parametrize(
-    ("row", "wanted"),
+    ("row", "expected"),
     [
         pytest.param(
             {"resourceSpans": [{"scopeSpans": "x"}]},
@@ -73,9 +73,9 @@ from tests.support.source_reading import read, reason
     ],
 )
 def test_a_request_of_another_shape_is_refused_with_the_field_and_both_types(
-    row: dict[str, Json], wanted: str
+    row: dict[str, Json], expected: str
 ):
-    assert reason(otlp, row) == wanted
+    assert reason(otlp, row) == expected
 
 
 def test_a_call_with_one_bad_message_is_refused_whole():

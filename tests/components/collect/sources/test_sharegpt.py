@@ -27,9 +27,9 @@ CHOSEN: dict[str, Json] = {
 
 def test_a_conversation_is_an_interaction_answered_by_its_last_turn():
     assert sharegpt.claims(CALLING)
-    found = record(sharegpt, CALLING)
+    interaction = record(sharegpt, CALLING)
     function: Json = {"name": "weather", "arguments": ARGUMENTS}
-    assert found["request"] == {
+    assert interaction["request"] == {
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "What is the weather in Rome?"},
@@ -47,12 +47,16 @@ def test_a_conversation_is_an_interaction_answered_by_its_last_turn():
             }
         ],
     }
-    response = found["response"]
+    response = interaction["response"]
     assert isinstance(response, dict)
     assert response["choices"] == [
         {"index": 0, "message": logs.say("Sunny."), "finish_reason": "stop"}
     ]
-    assert (found["timestamp"], found["workload_id"], found["client_id"]) == (0, "support", "shop")
+    assert (interaction["timestamp"], interaction["workload_id"], interaction["client_id"]) == (
+        0,
+        "support",
+        "shop",
+    )
 
 
 def test_two_answers_are_an_interaction_with_the_chosen_and_a_choice_about_it():

@@ -85,16 +85,16 @@ def test_a_json_inference_answers_with_its_raw_output_and_keeps_its_schema():
         "auxiliary_content": "[]",
     }
     assert tensorzero.claims(row)
-    found = record(tensorzero, row)
+    converted = record(tensorzero, row)
     schema: Json = {"name": "extract", "schema": {"type": "object"}}
-    assert found["request"] == {
+    assert converted["request"] == {
         "messages": [
             {"role": "system", "content": '{"style": "short"}'},
             {"role": "user", "content": "I am Ann."},
         ],
         "response_format": {"type": "json_schema", "json_schema": schema},
     }
-    assert found["response"] == {
+    assert converted["response"] == {
         "id": INFERENCE_ID,
         "choices": [{"index": 0, "message": logs.say('{"name": "Ann"}'), "finish_reason": "stop"}],
     }
@@ -166,15 +166,15 @@ def test_feedback_of_each_table_has_its_kind_and_target(
     row: dict[str, Json], kind: str, value: Json, target: tuple[str, str]
 ):
     assert tensorzero.claims(row)
-    found = record(tensorzero, row)
-    assert (found["kind"], found["value"], found[target[0]]) == (kind, value, target[1])
+    converted = record(tensorzero, row)
+    assert (converted["kind"], converted["value"], converted[target[0]]) == (kind, value, target[1])
     (only,) = read(tensorzero, row)
     assert isinstance(only, ParsedRecord)
     assert only.kind == "feedback"
 
 
 @pytest.mark.parametrize(
-    ("row", "wanted"),
+    ("row", "expected"),
     [
         pytest.param(
             chat_inference(input="{"),
@@ -229,9 +229,9 @@ def test_feedback_of_each_table_has_its_kind_and_target(
     ],
 )
 def test_a_row_that_has_another_shape_is_refused_with_the_field_and_both_types(
-    row: dict[str, Json], wanted: str
+    row: dict[str, Json], expected: str
 ):
-    assert reason(tensorzero, row) == wanted
+    assert reason(tensorzero, row) == expected
 
 
 def test_rows_of_other_sources_are_not_claimed():
