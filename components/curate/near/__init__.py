@@ -1,5 +1,5 @@
 """Find near-duplicates and overlaps: exactly, by a verified Jaccard similarity.
 
-near_requests is the way in for curation, duplicates clusters any texts: shingles hashes them,
+near_requests is curation's entry point, duplicates clusters any texts: shingles hashes them,
 candidate_pairs pairs those that share a prefix hash. shared_text removes templates.
 """

@@ -166,7 +166,18 @@ def coordinated_votes(events: Sequence[VoteEvent], window: timedelta) -> Iterato
         aimed = [candidate for candidate in candidates if candidate is not None]
         if chance < UNLIKELY and aimed:
             aim, likely, aimed_events = min(aimed, key=lambda candidate: candidate[1])
-            yield _burst(aimed_events, aim, expected, chance * likely)
+            actors = tuple(sorted({event.actor for event in aimed_events}))
+            yield Burst(
+                kind="brigade",
+                actors=actors,
+                first_at=aimed_events[0].at,
+                last_at=aimed_events[-1].at,
+                found=len(actors),
+                expected=expected,
+                chance=chance * likely,
+                aim=aim,
+                held_back=tuple(sorted(event.feedback_id for event in aimed_events)),
+            )
 
 
 Aim = Callable[[VoteEvent], str]
@@ -174,21 +185,6 @@ AIMS: tuple[Aim, ...] = (
     lambda event: f"direction {event.direction}",
     lambda event: f"target {event.target}",
 )
-
-
-def _burst(events: Sequence[VoteEvent], aim: str, expected: float, likely: float) -> Burst:
-    actors = tuple(sorted({event.actor for event in events}))
-    return Burst(
-        kind="brigade",
-        actors=actors,
-        first_at=events[0].at,
-        last_at=events[-1].at,
-        found=len(actors),
-        expected=expected,
-        chance=likely,
-        aim=aim,
-        held_back=tuple(sorted(event.feedback_id for event in events)),
-    )
 
 
 class _History:

@@ -38,7 +38,8 @@ def over_cap(readings: Iterable[SignalReading], cap: float, trusted: Collection[
     """
     held: set[str] = set()
     by_actor: dict[Actor, list[SignalReading]] = defaultdict(list)
-    for reading in sorted(readings, key=_informative_first):
+    ordered = sorted(readings, key=lambda r: (RANKS.index(r.signal.kind), r.signal.feedback_id))
+    for reading in ordered:
         by_actor[reading.signal.actor].append(reading)
     kept = {actor: _total(signals) for actor, signals in sorted(by_actor.items())}
     while True:
@@ -66,10 +67,6 @@ def cap_weight(kept: Mapping[Actor, float], cap: float, trusted: Collection[Acto
             return limit
         rest -= heaviest
     return cap * rest / (1 - cap * len(free)) if cap * len(free) < 1 else free[-1]
-
-
-def _informative_first(reading: SignalReading) -> tuple[int, str]:
-    return RANKS.index(reading.signal.kind), reading.signal.feedback_id
 
 
 def _fill(readings: Sequence[SignalReading], limit: float) -> tuple[float, set[str]]:

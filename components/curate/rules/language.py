@@ -32,8 +32,9 @@ def wrong_language(candidate: Candidate, languages: Languages) -> str | None:
 
     ``as_asked`` compares with the last user message, and so objects to translations.
     """
-    answered = None if candidate.is_corrected else language(candidate.answer.text)
-    if answered is None or languages == "any":
+    if languages == "any" or candidate.is_corrected:
+        return None
+    if (answered := language(candidate.answer.text)) is None:
         return None
     if languages == "as_asked":
         asked = language(next(reversed(candidate.texts("user")), ""))

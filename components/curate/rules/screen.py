@@ -1,7 +1,8 @@
 """Apply the rules to an interaction, with the workload's action for each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 from components.curate.interaction import Candidate
@@ -80,24 +81,15 @@ def screen(
             return Screened(rule.__name__, mark)
     if (mark := structure.too_long(candidate, max_prompt_chars)) is not None:
         return Screened("too_long", mark)
+    languages_rule = partial(language.wrong_language, languages=languages)
+    faults = {rule.__name__: rule for rule in FAULTS} | {"wrong_language": languages_rule}
     flags: list[Flag] = []
-    for name, mark, disposition in _found(candidate, dispositions, languages):
+    for name, rule in faults.items():
+        disposition: Disposition = getattr(dispositions, name)
+        if disposition.action == "ignore" or (mark := rule(candidate)) is None:
+            continue
         is_released = disposition.action == "hold" and name in candidate.released
         if disposition.action in ("drop", "hold") and not is_released:
             return Screened(name, mark, disposition.action == "hold", tuple(flags))
         flags.append(Flag(name, disposition.factor, mark))
     return Screened(flags=tuple(flags))
-
-
-def _found(
-    candidate: Candidate, dispositions: Dispositions, languages: Languages
-) -> Iterator[tuple[str, str, Disposition]]:
-    for rule in FAULTS:
-        disposition: Disposition = getattr(dispositions, rule.__name__)
-        if disposition.action != "ignore" and (mark := rule(candidate)) is not None:
-            yield rule.__name__, mark, disposition
-    disposition = dispositions.wrong_language
-    if languages == "any" or disposition.action == "ignore":
-        return
-    if (mark := language.wrong_language(candidate, languages)) is not None:
-        yield "wrong_language", mark, disposition
