@@ -11,13 +11,13 @@ from components.schema import Message
 
 
 def pairs(folder: Path, judged: Sequence[tuple[str, str, str]], weight: float = 1.0) -> Path:
-    """Write pairs of what is asked, the chosen and the rejected answer."""
+    """Write pairs of a chosen and a rejected answer to a question."""
     rows = [
         {
             "preference_id": f"pair {number}",
             "request": _request(asked),
-            "chosen": said(chosen),
-            "rejected": said(rejected),
+            "chosen": completion(chosen),
+            "rejected": completion(rejected),
             "weight": weight,
         }
         for number, (asked, chosen, rejected) in enumerate(judged)
@@ -27,12 +27,12 @@ def pairs(folder: Path, judged: Sequence[tuple[str, str, str]], weight: float = 
 
 
 def labels(folder: Path, judged: Sequence[tuple[str, str, bool]], weight: float = 1.0) -> Path:
-    """Write answers to what is asked, and whether each is good."""
+    """Write answers to questions, labelled good or bad."""
     rows = [
         {
             "label_id": f"label {number}",
             "request": _request(asked),
-            "completion": said(answer),
+            "completion": completion(answer),
             "label": is_good,
             "weight": weight,
         }
@@ -42,8 +42,8 @@ def labels(folder: Path, judged: Sequence[tuple[str, str, bool]], weight: float 
     return folder
 
 
-def said(answer: str) -> list[Message]:
-    """Give an answer as a message."""
+def completion(answer: str) -> list[Message]:
+    """Return an answer as a message."""
     return [{"role": "assistant", "content": answer}]
 
 

@@ -11,7 +11,7 @@ from flows.cli.training_plan import Calibration
 from tests.support import training_rows
 
 TOLERANCE = 0.15
-"""Of what was measured beside the libraries."""
+"""Relative to the measured memory without the libraries."""
 
 SETTINGS = {
     "8 rows, rank 16": ({"per_device_train_batch_size": 8}, 8, 160),
@@ -49,7 +49,7 @@ def plan_and_measure(base: Path, folder: Path, setting: str) -> tuple[TrainingPl
 
 
 def compare(made: TrainingPlan, timed: Calibration) -> tuple[float, float]:
-    """Give what was planned and what was measured, without the libraries, in GB."""
+    """Return the planned and the measured memory in GB, without the libraries."""
     peaks = made.asked.memory.peak, timed.peak_bytes
-    planned, found = ((peak - timed.loaded_bytes) / 1e9 for peak in peaks)
-    return planned, found
+    planned, measured = ((peak - timed.loaded_bytes) / 1e9 for peak in peaks)
+    return planned, measured

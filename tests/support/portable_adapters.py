@@ -14,7 +14,7 @@ ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
 def train(
     model: Path, snapshot: Path, folder: Path, recipe: Recipe, asked: torch.Tensor = ASKED
 ) -> tuple[list[float], torch.Tensor]:
-    """Train; the adapter must answer in plain PEFT as it did when it was trained.
+    """Train, and require that plain PEFT loads the same model.
 
     Returns:
         The loss of each step, and the logits of what was asked.
@@ -30,18 +30,18 @@ def train(
     )
     trained.set_attn_implementation("eager")  # instead of that for packed sequences
     with torch.no_grad():
-        wanted = torch.nn.Module.float(trained)(input_ids=asked).logits
-    found = plain(model, recipe.precision, folder, asked)
+        expected = torch.nn.Module.float(trained)(input_ids=asked).logits
+    logits = plain(model, recipe.precision, folder, asked)
     # 4-bit weights are held in bf16 while they train on a CPU
     tolerance = 1e-3 if recipe.bnb_4bit_quant_type is None else 5e-2
-    assert (found - wanted).abs().max() < tolerance * wanted.abs().max()
-    return losses, wanted
+    assert (logits - expected).abs().max() < tolerance * expected.abs().max()
+    return losses, expected
 
 
 def plain(
     model: Path, precision: base.Precision, adapter: Path | None, asked: torch.Tensor = ASKED
 ) -> torch.Tensor:
-    """Load base and adapter as somebody without our code does, and give the logits."""
+    """Load base and adapter without our code, and return the logits."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

@@ -10,12 +10,12 @@ from components.train.recipe import Recipe
 from components.train.training_examples import Tokens, TrainingExample
 
 TOLERANCE = 0.15
-"""Of LLaMA-Factory's figures, which are rounded to the sizes of GPUs and say "estimated"."""
+"""Relative to LLaMA-Factory's figures, which are rounded to GPU sizes and declared "estimated"."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What is published: ``gb`` for a model in 4 bits; ``is_limit`` where it is a GPU's size."""
+    """A published figure: ``gb`` for a model in 4 bits; ``is_limit`` if it is a GPU's size."""
 
     source: str
     model: str

@@ -18,7 +18,7 @@ from tests.support.train_together import both, join
 
 
 def adapted(folder: Path) -> PeftModel:
-    """Give a base in NF4 whose adapter changes what it says."""
+    """Return a base in NF4 with an adapter that changes its answers."""
     bare, _ = bases.load(folder, "nf4", for_training=True)
     bare = prepare_model_for_kbit_training(bare, use_gradient_checkpointing=False)
     torch.manual_seed(0)
@@ -30,16 +30,16 @@ def adapted(folder: Path) -> PeftModel:
 
 
 def learn(model: PeftModel) -> tuple[float, list[torch.Tensor]]:
-    """Give a loss and its gradients."""
+    """Return a loss and its gradients."""
     ids = torch.arange(5, 65)[None]
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(input_ids=ids, labels=ids).loss
     loss.backward()
-    return loss.item(), [one.grad for one in model.parameters() if one.grad is not None]
+    return loss.item(), [weight.grad for weight in model.parameters() if weight.grad is not None]
 
 
 def split(folder: Path, out: Path, rank: int, port: int) -> None:
-    """Be one of two processes; what it finds goes to a file of its own."""
+    """Train as one of two processes; write its results to its own file."""
     join(rank, port)
     distributed.init_process_group("gloo")
     whole, parts = adapted(folder), adapted(folder)
@@ -48,14 +48,16 @@ def split(folder: Path, out: Path, rank: int, port: int) -> None:
     again = [learn(parts)]
     parts.zero_grad()
     again.append(learn(parts))  # what was gathered is gone, and gathered anew
-    equal = [torch.equal(a, b) for _, found in again for a, b in zip(gradients, found, strict=True)]
-    told = {
-        "losses": [loss, *(one for one, _ in again)],
+    equal = [
+        torch.equal(a, b) for _, others in again for a, b in zip(gradients, others, strict=True)
+    ]
+    results = {
+        "losses": [loss, *(loss_again for loss_again, _ in again)],
         "gradients_equal": all(equal) and len(equal) > 0,
         "held": process_group.held_bytes(parts),
         "whole": process_group.held_bytes(whole),
     }
-    (out / str(rank)).write_text(json.dumps(told))
+    (out / str(rank)).write_text(json.dumps(results))
     distributed.destroy_process_group()
 
 

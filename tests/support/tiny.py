@@ -39,7 +39,7 @@ def build(folder: Path) -> Path:
 
 
 def tokenizer():
-    """Make a tokenizer of the 256 bytes, as SmolLM2's is one of bytes and merges."""
+    """Return a byte-level tokenizer without merges."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -19,20 +19,20 @@ from components.train.recipe import Recipe
 
 
 def train(spec: Path, rank: int, port: int) -> None:
-    """Be one of two processes; what it reports and holds goes to a file of its own."""
+    """Train as one of two processes; write its losses and bytes to its own file."""
     join(rank, port)
-    given = json.loads(spec.read_text())
-    snapshot, base, folder = (Path(given[name]) for name in ("snapshot", "base", "folder"))
-    wanted = Recipe.model_validate(given["recipe"])
-    model, tokenizer = bases.load(base, wanted.precision, for_training=True)
+    config = json.loads(spec.read_text())
+    snapshot, base, folder = (Path(config[name]) for name in ("snapshot", "base", "folder"))
+    recipe = Recipe.model_validate(config["recipe"])
+    model, tokenizer = bases.load(base, recipe.precision, for_training=True)
     losses: dict[int, float] = {}
-    fit.fit(snapshot, (model, tokenizer), folder, wanted, report=keeper(losses))
-    told = {"losses": losses, "held": process_group.held_bytes(model)}
-    spec.with_suffix(f".{rank}").write_text(json.dumps(told))
+    fit.fit(snapshot, (model, tokenizer), folder, recipe, report=keeper(losses))
+    results = {"losses": losses, "held": process_group.held_bytes(model)}
+    spec.with_suffix(f".{rank}").write_text(json.dumps(results))
 
 
 def keeper(losses: dict[int, float]) -> Callable[[Progress], None]:
-    """Give a listener that keeps each step's loss; a validation comes after the last step."""
+    """Return a callback that stores each step's loss; a validation comes after the last step."""
 
     def keep(progress: Progress) -> None:
         if "loss" in progress.figures:
@@ -42,18 +42,18 @@ def keeper(losses: dict[int, float]) -> Callable[[Progress], None]:
 
 
 def join(rank: int, port: int) -> None:
-    """Set what one of two processes needs to know to find the other."""
+    """Set the variables by which one of two processes connects to the other."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
 
 
-def both(work: Callable[..., None], *given: object) -> None:
-    """Do the same in two processes; each is told its number and where they meet besides."""
+def both(work: Callable[..., None], *arguments: object) -> None:
+    """Run a function in two processes, with the process's number and a common port appended."""
     forking = multiprocessing.get_context("fork")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    processes = [forking.Process(target=work, args=(*given, rank, port)) for rank in (0, 1)]
+    processes = [forking.Process(target=work, args=(*arguments, rank, port)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:

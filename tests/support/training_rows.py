@@ -1,4 +1,4 @@
-"""A snapshot with rows to train on: what is asked, with which tools, and what is to be answered."""
+"""Write a snapshot's rows: requests with tools, and their answers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ def write(
 
     Each row is what is asked, the names of the tools offered, and the answer.
     """
-    given = [
+    requests = [
         ([{"role": "user", "content": asked}], [tool(name) for name in tools], answer)
         for asked, tools, answer in rows
     ]
-    return write_requests(folder, given, weight, side)
+    return write_requests(folder, requests, weight, side)
 
 
 def write_requests(
@@ -42,7 +42,7 @@ def write_requests(
     weight: float = 1.0,
     side: str = "train",
 ) -> Path:
-    """Write a side of messages, tools and the answer each."""
+    """Write a side of messages, tools and answers."""
     table = [
         {
             "example_id": f"{side} {number}",
@@ -59,10 +59,10 @@ def write_requests(
 
 
 def taught(*tokens: Tokens, row_id: str = "a", is_good: bool = True) -> dict[str, Any]:
-    """Give a example of these rows as a batch is made of it."""
+    """Return an example of these rows as a batch's dictionary."""
     return asdict(TrainingExample([*tokens], row_id, is_good))
 
 
 def tool(name: str) -> dict[str, Json]:
-    """Give a tool without arguments."""
+    """Return a tool without arguments."""
     return {"type": "function", "function": {"name": name, "description": f"Do {name}."}}

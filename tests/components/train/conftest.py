@@ -1,4 +1,4 @@
-"""What the tests of training have in common."""
+"""Fixtures of the training tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from tests.support import tiny
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a tiny base; nobody writes into it."""
+    """Return the folder of a tiny base; tests only read it."""
     return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
-    """Say how many threads torch has until the test ends, whatever the machine has."""
+    """Return a setter of torch's thread count, which is restored after the test."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Every kind of model says of rows that are trained together what it says of each by itself."""
+"""For every kind of model, packed rows have the logits of separate rows."""
 
 import copy
 from typing import Any
@@ -74,7 +74,7 @@ def build(kind: str) -> PreTrainedModel:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore:.*fast path is not available.*")
-def test_rows_in_company_are_what_they_are_alone(kind: str):
+def test_packed_rows_have_the_logits_of_separate_rows(kind: str):
     model = build(kind)
     draws = torch.Generator().manual_seed(1)
     ends = [torch.randint(3, 119, (count,), generator=draws).tolist() for count in (16, 11, 8, 18)]
@@ -86,23 +86,25 @@ def test_rows_in_company_are_what_they_are_alone(kind: str):
     (share,) = collate([taught(Tokens(row, ANSWER, 1.0)) for row in rows])["micro_batches"]
 
     with torch.autocast("cpu", torch.bfloat16):
-        found = sft_trainer.answer_logits(adapted, share)
-    found.logsumexp(-1).sum().backward()
+        logits = sft_trainer.answer_logits(adapted, share)
+    logits.logsumexp(-1).sum().backward()
 
     with torch.no_grad():
-        said = [alone(input_ids=torch.tensor([row])).logits[0, -1 - ANSWER : -1] for row in rows]
-    wanted = torch.cat(said)
+        separately = [
+            alone(input_ids=torch.tensor([row])).logits[0, -1 - ANSWER : -1] for row in rows
+        ]
+    expected = torch.cat(separately)
     # bf16 has eight bits; what sees another row's tokens is off by as much as logits are apart
-    assert (found - wanted).square().mean().sqrt() < 0.05 * wanted.std()
+    assert (logits - expected).square().mean().sqrt() < 0.05 * expected.std()
     learned = [weight for name, weight in adapted.named_parameters() if "lora_B" in name]
     assert all(weight.grad is not None and weight.grad.any() for weight in learned)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_asked_one_by_one_only_where_they_have_to_be(kind: str):
+def test_only_models_that_can_not_pack_compute_row_by_row(kind: str):
     assert can_pack_rows(build(kind), LONG) == (kind not in BY_ITSELF)
 
 
-def test_a_window_that_no_row_is_longer_than_is_none():
+def test_a_window_longer_than_every_row_does_not_prevent_packing():
     assert can_pack_rows(build("gemma3_text"), BRIEF)
     assert can_pack_rows(build("mistral"), BRIEF)

@@ -1,4 +1,4 @@
-"""The CPU's engine is picked for CPUs, and nothing that trains on CUDA passes through it."""
+"""The CPU engine is selected for CPUs only; training on CUDA doesn't use it."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,12 @@ from tests.support.training_rows import taught
 
 
 @pytest.mark.parametrize("device", ["cuda", "gpu", "meta", "mps"])
-def test_no_other_device_has_an_engine_of_its_own(device: str) -> None:
+def test_only_the_cpu_has_an_engine(device: str) -> None:
     assert cpu_engine.for_device(device) is None
     assert cpu_engine.for_device("cpu") is not None
 
 
-def test_a_model_whose_tokens_are_elsewhere_is_asked_as_any_model_is(model: Path) -> None:
+def test_a_model_on_another_device_is_called_without_the_engine(model: Path) -> None:
     asked, _ = base.load(model, "fp32", for_training=True)
     seen: list[dict[str, Any]] = []
 

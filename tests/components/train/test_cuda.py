@@ -1,4 +1,4 @@
-"""On CUDA: a training learns in the machine's precision, holds its GPU, and shares batches out."""
+"""On CUDA, a training uses the machine's precision, locks its GPU and splits batches."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def test_the_loss_falls_and_the_adapter_reloads(model: Path, snapshot: Path, tmp
     assert not torch.equal(before, after)
 
 
-def test_two_trainings_have_one_gpu_by_turns(
+def test_two_trainings_take_turns_on_one_gpu(
     model: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
@@ -61,15 +61,15 @@ def test_two_trainings_have_one_gpu_by_turns(
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="wants two GPUs")
-def test_two_gpus_learn_what_one_learns(model: Path, snapshot: Path, tmp_path: Path):
-    found: list[dict[int, float]] = []
+def test_two_gpus_train_as_one_does(model: Path, snapshot: Path, tmp_path: Path):
+    losses: list[dict[int, float]] = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         process: subprocess.Popen[str] = launched(
             snapshot, model, folder, recipe(Sft()), processes=processes
         )
-        said, _ = process.communicate()
+        output, _ = process.communicate()
         assert process.returncode == 0, folder.with_suffix(".log").read_text()
-        found.append(losses_of(said))
-    assert found[1] == pytest.approx(found[0], rel=0.02)
+        losses.append(losses_of(output))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert load_file(tmp_path / "2" / "adapter_model.safetensors")

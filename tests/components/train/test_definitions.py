@@ -1,4 +1,4 @@
-"""What an adapter computes first equals the papers' definitions, worked out by hand."""
+"""An adapter's initial outputs equal the papers' definitions, computed by hand."""
 
 from collections.abc import Iterator
 from math import sqrt
@@ -22,8 +22,8 @@ R, ALPHA = 4, 6
 def attached(model: Path, precision: base.Precision = "fp32", **knobs: object) -> PeftModel:
     """Put an adapter on the base as a training does."""
     loaded, _ = base.load(model, precision, for_training=True)
-    given = {"r": R, "lora_alpha": ALPHA, "bnb_4bit_quant_type": None} | knobs
-    adapted = peft_model.attach_trainable(loaded, Recipe.model_validate(given))
+    settings = {"r": R, "lora_alpha": ALPHA, "bnb_4bit_quant_type": None} | knobs
+    adapted = peft_model.attach_trainable(loaded, Recipe.model_validate(settings))
     loaded.set_attn_implementation("eager")  # instead of that for packed sequences
     return adapted
 
@@ -35,11 +35,11 @@ def of_base(model: Path) -> torch.Tensor:
 
 
 def layers(adapted: PeftModel) -> Iterator[LoraLayer]:
-    return (one for one in adapted.modules() if isinstance(one, LoraLayer))
+    return (module for module in adapted.modules() if isinstance(module, LoraLayer))
 
 
 def factors(layer: LoraLayer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Give W, A and B of a layer."""
+    """Return a layer's W, A and B."""
     a, b = layer.lora_A["default"], layer.lora_B["default"]
     weight = layer.get_base_layer().get_parameter("weight")
     return weight, a.get_parameter("weight"), b.get_parameter("weight")
@@ -51,7 +51,7 @@ def given_to(layer: LoraLayer, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def moved(adapted: PeftModel) -> LoraLayer:
-    """Give a layer whose adapter is no longer what it began as."""
+    """Return a layer whose adapter has changed since its initialisation."""
     layer = next(layers(adapted))
     torch.manual_seed(1)
     with torch.no_grad():
@@ -64,20 +64,20 @@ def moved(adapted: PeftModel) -> LoraLayer:
     "start", [True, "gaussian", "orthogonal", "olora", "pissa", "pissa_niter_8"], ids=str
 )
 @pytest.mark.parametrize("use_dora", [False, True], ids=["", "dora"])
-def test_an_untrained_adapter_leaves_the_base_as_it_answers(
+def test_an_untrained_adapter_does_not_change_the_answers(
     model: Path, start: object, use_dora: bool
 ):
     adapted = attached(model, init_lora_weights=start, use_dora=use_dora)
     with torch.no_grad():
-        found = adapted(input_ids=ASKED).logits
+        logits = adapted(input_ids=ASKED).logits
         with adapted.disable_adapter():
             reference = adapted(input_ids=ASKED).logits
-    torch.testing.assert_close(found, of_base(model), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits, of_base(model), rtol=1e-3, atol=1e-3)
     assert torch.equal(reference, of_base(model))
 
 
 @pytest.mark.parametrize("start", ["olora", "pissa", "orthogonal"])
-def test_its_first_weights_are_none_that_learn_nothing(model: Path, start: str):
+def test_the_first_weights_have_a_gradient(model: Path, start: str):
     for layer in layers(attached(model, init_lora_weights=start)):
         _, a, b = factors(layer)
         assert a.abs().max() > 0
@@ -91,12 +91,12 @@ def test_its_first_weights_are_none_that_learn_nothing(model: Path, start: str):
 def test_lora_and_rslora_add_their_scaled_product(model: Path, use_rslora: bool, scale: float):
     layer = moved(attached(model, use_rslora=use_rslora))
     weight, a, b = factors(layer)
-    given = torch.randn(3, 64)
-    expected = given @ (weight + scale * b @ a).T
-    torch.testing.assert_close(given_to(layer, given), expected, rtol=1e-4, atol=1e-4)
+    inputs = torch.randn(3, 64)
+    expected = inputs @ (weight + scale * b @ a).T
+    torch.testing.assert_close(given_to(layer, inputs), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_dora_scales_the_rows_of_the_moved_weight_to_lengths_of_their_own(model: Path):
+def test_dora_scales_the_rows_of_the_changed_weight_to_trained_lengths(model: Path):
     layer = moved(attached(model, use_dora=True))
     weight, a, b = factors(layer)
     lengths = layer.lora_magnitude_vector["default"].get_parameter("weight")
@@ -105,8 +105,8 @@ def test_dora_scales_the_rows_of_the_moved_weight_to_lengths_of_their_own(model:
         lengths.mul_(1.5)
     direction = weight + ALPHA / R * b @ a
     expected = lengths[:, None] * direction / direction.norm(dim=1, keepdim=True)
-    given = torch.randn(3, 64)
-    torch.testing.assert_close(given_to(layer, given), given @ expected.T, rtol=1e-4, atol=1e-4)
+    inputs = torch.randn(3, 64)
+    torch.testing.assert_close(given_to(layer, inputs), inputs @ expected.T, rtol=1e-4, atol=1e-4)
 
 
 def test_pissa_trains_the_principal_part_of_each_weight(model: Path):
@@ -119,7 +119,7 @@ def test_pissa_trains_the_principal_part_of_each_weight(model: Path):
         assert torch.equal(b[:, R:] @ a[R:], -(b[:, :R] @ a[:R]))
 
 
-def test_the_half_that_pissa_takes_from_the_base_never_learns(model: Path):
+def test_pissas_frozen_half_never_changes(model: Path):
     adapted = attached(model, init_lora_weights="pissa")
     torch.autograd.backward(adapted(input_ids=ASKED, labels=ASKED).loss)
     for layer in layers(adapted):
@@ -131,7 +131,7 @@ def test_the_half_that_pissa_takes_from_the_base_never_learns(model: Path):
         assert a.grad[:R].any()
 
 
-def test_loftq_makes_up_for_what_quantization_loses(model: Path):
+def test_loftq_compensates_the_quantization_error(model: Path):
     def loss(adapted: PeftModel) -> float:
         """Sum the squared errors of all weights, with the adapter's part."""
         total = 0.0
@@ -179,11 +179,11 @@ def test_adalora_counts_a_singular_value_for_each_rank(model: Path):
     assert trainable(adapted) == sum(6 * (d + k + 1) for d, k in shapes)
 
 
-def test_adalora_is_pulled_to_orthogonal_vectors_as_peft_pulls_it(model: Path):
+def test_the_penalty_of_adalora_has_pefts_gradient(model: Path):
     loaded, _ = base.load(model, "fp32", for_training=True)
     adapted = peft_model.attach_trainable(loaded, RECIPES["adalora"])
     loaded.set_attn_implementation("eager")  # instead of that for packed sequences
-    learned = {name: one for name, one in adapted.named_parameters() if one.requires_grad}
+    learned = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
 
     def gradients(loss: torch.Tensor) -> list[torch.Tensor]:
         return [*torch.autograd.grad(loss, list(learned.values()))]
@@ -192,12 +192,12 @@ def test_adalora_is_pulled_to_orthogonal_vectors_as_peft_pulls_it(model: Path):
     pulled = gradients(adapted(input_ids=ASKED, labels=ASKED).loss)
     rank_allocation.RankAllocation(adapted, RECIPES["adalora"].adalora).add_penalty()
     for name, before, after in zip(learned, plain, pulled, strict=True):
-        found = learned[name].grad
+        gradient = learned[name].grad
         if "lora_E" in name:
-            assert found is None
+            assert gradient is None
         else:
-            assert found is not None
-            torch.testing.assert_close(found, after - before, rtol=1e-3, atol=1e-6)
+            assert gradient is not None
+            torch.testing.assert_close(gradient, after - before, rtol=1e-3, atol=1e-6)
 
 
 def test_full_trains_every_weight_of_the_base_once(model: Path):
@@ -207,7 +207,7 @@ def test_full_trains_every_weight_of_the_base_once(model: Path):
 
 
 def trainable(adapted: PeftModel) -> int:
-    return sum(one.numel() for one in adapted.parameters() if one.requires_grad)
+    return sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
 
 
 def shapes_of(config: LlamaConfig) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""A training stops where it is told to and goes on later; or when it gains nothing any more."""
+"""A training stops at its stop condition and resumes, or stops when its loss no longer improves."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Trained:
-    """One training in a folder, as often as it is run; what it said of each step."""
+    """Runs one training in a folder, repeatedly; has the figures of each step."""
 
     def __init__(self, model: Path, snapshot: Path, folder: Path) -> None:
         self.model, self.snapshot, self.folder = model, snapshot, folder
@@ -42,12 +42,12 @@ class Trained:
     def run(self, recipe: Recipe = RECIPE, stop: StopCondition | None = None) -> TrainingProgress:
         return fit.fit(self.snapshot, self.model, self.folder, recipe, report=self._hear, stop=stop)
 
-    def _hear(self, said: Progress) -> None:
-        if "loss" in said.figures:
-            self.losses[said.done] = said.figures["loss"]
+    def _hear(self, progress: Progress) -> None:
+        if "loss" in progress.figures:
+            self.losses[progress.done] = progress.figures["loss"]
         else:
-            self.validated[said.done] = said.figures["validation_loss"]
-        if said.done == self.kill_at:
+            self.validated[progress.done] = progress.figures["validation_loss"]
+        if progress.done == self.kill_at:
             self.kill_at = None
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -71,7 +71,7 @@ def whole(
     yield trained
 
 
-def test_in_pieces_a_training_ends_where_it_does_in_one_go(
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     training: Callable[[str], Trained], whole: Trained
 ):
     pieces = training("pieces")
@@ -89,19 +89,19 @@ def test_in_pieces_a_training_ends_where_it_does_in_one_go(
     assert sorted(path.name for path in pieces.folder.iterdir()) == ["adapter_config.json", WEIGHTS]
 
 
-def test_a_stop_that_was_reached_before_is_measured_again_and_trains_nothing(
+def test_a_training_already_at_its_stop_is_measured_again_without_a_step(
     training: Callable[[str], Trained],
 ):
     stopped = training("stopped")
     first = stopped.run(stop=StopCondition(at_step=3))
-    said = dict(stopped.losses)
+    losses = dict(stopped.losses)
     again = stopped.run(stop=StopCondition(at_step=3))
     assert (again.step, again.steps, again.tokens) == (3, STEPS, 0)
     assert again.nats == pytest.approx(first.nats, rel=1e-5)
-    assert stopped.losses == said
+    assert stopped.losses == losses
 
 
-def test_a_deadline_ends_a_training_after_the_step_it_is_in(training: Callable[[str], Trained]):
+def test_a_deadline_ends_a_training_after_the_current_step(training: Callable[[str], Trained]):
     late = training("late")
     came = late.run(stop=StopCondition(deadline=0.0))
     assert (came.step, came.finished) == (1, True)
@@ -115,14 +115,14 @@ def test_a_deadline_before_a_stop_leaves_a_checkpoint(training: Callable[[str], 
     assert late.run(stop=StopCondition(at_step=3)).step == 3
 
 
-def test_what_is_compared_is_the_loss_that_is_reported(training: Callable[[str], Trained]):
+def test_the_compared_loss_is_the_reported_one(training: Callable[[str], Trained]):
     compared = training("compared")
     came = compared.run(stop=StopCondition())
     answer = len("Yes.") + 1  # a token a byte, and the end of the turn
     assert compared.validated[STEPS] == pytest.approx(sum(came.nats.values()) / 5 / answer)
 
 
-def test_measuring_in_between_changes_no_bit_of_the_training(
+def test_intermediate_measurements_do_not_change_the_training(
     training: Callable[[str], Trained], whole: Trained
 ):
     measured = training("measured")
@@ -140,7 +140,9 @@ PATIENT = RECIPE.model_copy(
 )
 
 
-def test_a_training_that_gains_nothing_more_stops_at_its_best(training: Callable[[str], Trained]):
+def test_a_training_without_improvement_keeps_its_best_weights(
+    training: Callable[[str], Trained],
+):
     patient = training("patient")
     came = patient.run(PATIENT)
     best = min(patient.validated, key=lambda step: patient.validated[step])
@@ -165,7 +167,7 @@ def test_patience_survives_kills(training: Callable[[str], Trained], kill_at: in
     assert killed.weights == undisturbed.weights
 
 
-def test_measuring_wants_rows_to_measure_on(model: Path, tmp_path: Path):
+def test_eval_steps_require_validation_rows(model: Path, tmp_path: Path):
     bare = training_rows.snapshot(tmp_path, [("Number 1?", "Yes.")])
     for recipe, stop in (
         (RECIPE.model_copy(update={"eval_steps": 2}), None),
@@ -176,7 +178,7 @@ def test_measuring_wants_rows_to_measure_on(model: Path, tmp_path: Path):
 
 
 @given(st.dictionaries(st.integers(1, 99), st.floats(0, 9), min_size=1), st.integers(1, 5))
-def test_patience_ends_only_after_so_many_measurements_without_a_better_one(
+def test_patience_is_the_number_of_measurements_without_improvement(
     history: dict[int, float], patience: int
 ):
     best = callbacks.best_step(history)
@@ -194,7 +196,7 @@ def test_patience_ends_only_after_so_many_measurements_without_a_better_one(
         pytest.param((0.5, 0.6, 0.4, 0.4, 0.4), 3, 5, id="better-in-time"),
     ],
 )
-def test_of_equal_losses_the_first_is_best_and_a_tie_is_no_gain(
+def test_the_first_of_equal_losses_is_best_and_a_tie_is_no_improvement(
     tmp_path: Path, losses: tuple[float, ...], best: int, last: int
 ):
     measured = iter(losses)
@@ -212,7 +214,7 @@ def test_of_equal_losses_the_first_is_best_and_a_tie_is_no_gain(
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("knobs", "message"),
     [
         pytest.param({"early_stopping_patience": 2}, "requires eval_steps", id="never measured"),
         pytest.param(
@@ -227,6 +229,6 @@ def test_of_equal_losses_the_first_is_best_and_a_tie_is_no_gain(
         ),
     ],
 )
-def test_a_patience_that_cannot_work_is_refused(knobs: dict[str, object], said: str):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_patience_is_refused(knobs: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
         Recipe.model_validate(knobs)

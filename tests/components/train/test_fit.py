@@ -1,4 +1,4 @@
-"""A training learns, survives kills and cancellations, and leaves nothing but the adapter."""
+"""A training learns, survives kills and cancellations, and writes only the adapter."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def snapshot(tmp_path: Path) -> Path:
 
 
 def losses_into(losses: dict[int, float]) -> Callable[[Progress], None]:
-    """Give a listener that keeps the loss of each step."""
+    """Return a callback that stores each step's loss."""
 
     def report(progress: Progress) -> None:
         losses[progress.done] = progress.figures["loss"]
@@ -71,7 +71,7 @@ def test_the_loss_falls_and_the_adapter_reloads_to_what_was_learned(
 
 
 def cancel_at(step: int, losses: dict[int, float]) -> Callable[[Progress], None]:
-    """Give a listener that keeps losses and sends this process SIGTERM at ``step``."""
+    """Return a callback that stores losses and sends this process SIGTERM at ``step``."""
     keep = losses_into(losses)
 
     def report(progress: Progress) -> None:
@@ -87,8 +87,8 @@ def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path:
     for name in ("one", "two"):
         fit.fit(snapshot, model, tmp_path / name, RECIPE, report=lambda _: None)
         adapters.append(load_file(tmp_path / name / "adapter_model.safetensors"))
-    one, two = adapters
-    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
+    first, second = adapters
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path:
         pytest.param([8, 10], id="between them, twice"),
     ],
 )
-def test_sigterm_saves_and_the_next_run_ends_where_an_undisturbed_one_does(
+def test_sigterm_saves_and_the_next_run_ends_as_an_uninterrupted_one(
     model: Path, snapshot: Path, tmp_path: Path, cancelled: list[int]
 ):
     averaged = RECIPE.model_copy(update={"average_checkpoints": 3})
@@ -154,23 +154,23 @@ def test_the_adapter_is_the_mean_of_the_last_checkpoints(
         pytest.param({"gradient_checkpointing": True}, 1e-6, id="computed anew"),
     ],
 )
-def test_less_memory_is_not_another_training(
+def test_options_that_save_memory_do_not_change_the_training(
     model: Path, tmp_path: Path, otherwise: dict[str, object], apart: float
 ):
     answers = ["Yes.", "No.", "That is what nobody knows, and nobody ever will know." * 2]
     pairs = [(asked, answers[number % 3]) for number, asked in enumerate(ASKED)]
     snapshot = training_rows.snapshot(tmp_path, pairs)
-    found: list[torch.Tensor] = []
+    adapters: list[torch.Tensor] = []
     early: list[float] = []
     for name, changed in (("plain", {}), ("sparing", otherwise)):
         recipe = RECIPE.model_copy(update={"per_device_train_batch_size": 8, **changed})
         losses: dict[int, float] = {}
         fit.fit(snapshot, model, tmp_path / name, recipe, report=losses_into(losses))
         weights = load_file(tmp_path / name / "adapter_model.safetensors")
-        found.append(torch.cat([weight.flatten() for weight in weights.values()]))
+        adapters.append(torch.cat([weight.flatten() for weight in weights.values()]))
         early.append(losses[2])
     assert early[1] == pytest.approx(early[0], rel=1e-4)
-    plain, sparing = found
+    plain, sparing = adapters
     assert (plain - sparing).norm() / plain.norm() < apart
 
 
@@ -182,18 +182,18 @@ def test_only_the_chosen_layers_get_an_adapter(model: Path, snapshot: Path, tmp_
     assert all(".layers.1.self_attn." in name for name in names)
 
 
-def test_a_choice_of_no_layers_is_refused():
+def test_an_empty_choice_of_layers_is_refused():
     with pytest.raises(ValueError, match="at least 1 item"):
         Recipe(target_modules=["q_proj"], layers_to_transform=[])
 
 
-def test_layers_can_be_chosen_of_named_modules_only():
+def test_choosing_layers_requires_modules_by_name():
     with pytest.raises(ValueError, match=r"requires target_modules by name, such as \[q_proj"):
         Recipe(layers_to_transform=[1])
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
+def test_a_killed_run_resumes_from_its_last_complete_checkpoint(
     model: Path, snapshot: Path, tmp_path: Path
 ):
     folder = tmp_path / "adapter"
@@ -236,7 +236,7 @@ def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path, tmp_path: Path):
+def test_a_base_that_was_evaluated_can_not_be_trained(model: Path, snapshot: Path, tmp_path: Path):
     from bitsandbytes.functional import has_avx512bf16
 
     if not has_avx512bf16():
@@ -249,9 +249,7 @@ def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path
         fit.fit(snapshot, loaded, tmp_path / "a", RECIPE, report=lambda _: None)
 
 
-def test_a_training_that_diverges_stops_and_says_what_to_change(
-    model: Path, snapshot: Path, tmp_path: Path
-):
+def test_a_diverging_training_stops_with_a_remedy(model: Path, snapshot: Path, tmp_path: Path):
     loaded, tokenizer = base.load(model, "nf4", for_training=True)
     torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), float("nan"))
     with pytest.raises(FloatingPointError, match="lower the learning_rate"):
@@ -266,5 +264,5 @@ def test_a_training_that_diverges_stops_and_says_what_to_change(
         pytest.param(("snapshot", "base", Recipe(seed=1)), id="recipe"),
     ],
 )
-def test_another_input_is_another_adapter(other: tuple[str, str, Recipe]):
+def test_any_changed_input_changes_the_adapters_key(other: tuple[str, str, Recipe]):
     assert adapter_key(*other) != adapter_key("snapshot", "base", Recipe())

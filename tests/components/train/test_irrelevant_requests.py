@@ -1,4 +1,4 @@
-"""Made requests offer tools that don't fit, and are answered as the application answers then."""
+"""Made requests offer tools that don't fit, and have the application's refusal as answer."""
 
 import re
 from collections.abc import Sequence
@@ -39,24 +39,24 @@ VAIN = [request(None, ("add",), refusal) for refusal in REFUSALS]
 
 
 @given(st.lists(call()), st.floats(0, 1), st.integers(0, 3))
-def test_the_called_tool_is_never_offered_and_the_commonest_refusal_is_the_answer(
+def test_the_called_tool_is_not_offered_and_the_commonest_refusal_is_the_answer(
     calls: list[ToolRequest], share: float, seed: int
 ):
     logged = [*calls, *VAIN]
-    called = {str(one.messages): one.called for one in calls}
+    called = {str(call.messages): call.called for call in calls}
     made, objection = augmentation.make_irrelevant(logged, share, seed)
     assert (made, objection) == augmentation.make_irrelevant(logged, share, seed)
     assert len(made) <= round(share * len(calls))
-    for one in made:
-        assert one.offers_in_vain
-        assert not names(one) & set(called[str(one.messages)])
-        assert one.answer == "No."
+    for repeated in made:
+        assert repeated.offers_in_vain
+        assert not names(repeated) & set(called[str(repeated.messages)])
+        assert repeated.answer == "No."
 
 
-def test_a_request_with_one_tool_is_offered_that_of_another():
+def test_a_request_with_one_tool_gets_another_requests_tool():
     calls = [request("add", ("add",)), request("cut", ("cut",))]
     made, _ = augmentation.make_irrelevant([*calls, *VAIN], 1.0, seed=0)
-    assert {str(one.messages): names(one) for one in made} == {
+    assert {str(repeated.messages): names(repeated) for repeated in made} == {
         str(calls[0].messages): {"cut"},
         str(calls[1].messages): {"add"},
     }

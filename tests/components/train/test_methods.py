@@ -1,4 +1,4 @@
-"""Every method learns, goes on after a cancellation, and leaves a folder that plain PEFT loads."""
+"""Every method learns, resumes after a cancellation, and writes a folder that plain PEFT loads."""
 
 import json
 import math
@@ -20,13 +20,13 @@ from tests.support import judged_rows, portable_adapters, training_rows
 from tests.support.training_methods import RECIPES
 
 ALIKE = ("lora", "qlora-fp4-single", "dora", "gaussian", "olora", "modules-to-save")
-"""Recipes that differ little from another one, and are tried only where there is time."""
+"""Recipes similar to another one, which only the slow tests try."""
 
 
 def marked(*methods: str) -> list[object]:
-    """Give methods as parameters, some of them slow."""
+    """Return methods as parameters, some of them marked slow."""
     slow = pytest.mark.slow
-    return [pytest.param(one, marks=slow if one in ALIKE else ()) for one in methods]
+    return [pytest.param(method, marks=slow if method in ALIKE else ()) for method in methods]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("method", marked(*RECIPES))
-def test_the_loss_falls_and_plain_peft_answers_as_the_trained_model_does(
+def test_the_loss_falls_and_plain_peft_loads_the_same_model(
     model: Path, snapshot: Path, tmp_path: Path, method: str
 ):
     recipe = RECIPES[method]
@@ -49,7 +49,7 @@ def test_the_loss_falls_and_plain_peft_answers_as_the_trained_model_does(
 
 
 def cancel_at(step: int) -> Callable[[Progress], None]:
-    """Give a listener that sends this process SIGTERM at ``step``."""
+    """Return a callback that sends this process SIGTERM at ``step``."""
 
     def report(progress: Progress) -> None:
         if progress.done == step:
@@ -68,7 +68,7 @@ def cancel_at(step: int) -> Callable[[Progress], None]:
         pytest.param("full", 4, id="full", marks=pytest.mark.slow),
     ],
 )
-def test_a_cancelled_run_ends_where_an_undisturbed_one_does(
+def test_a_cancelled_run_ends_as_an_uninterrupted_one(
     model: Path, snapshot: Path, tmp_path: Path, method: str, cancelled: int
 ):
     recipe = RECIPES[method].model_copy(update={"save_steps": 2, "average_checkpoints": 2})
@@ -89,8 +89,8 @@ def test_a_cancelled_run_ends_where_an_undisturbed_one_does(
         json.loads((tmp_path / name / "adapter_config.json").read_text())
         for name in ("whole", "halved")
     ]
-    for one in configs:
-        one["target_modules"] = sorted(one["target_modules"])  # PEFT writes a set
+    for config in configs:
+        config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set
     assert configs[0] == configs[1]
 
 
@@ -120,25 +120,25 @@ def test_adalora_ends_at_its_target_rank(model: Path, snapshot: Path, tmp_path: 
     assert len(set(ranks)) > 1  # some modules got more than others
 
 
-def test_adalora_too_short_to_choose_is_refused(model: Path, snapshot: Path, tmp_path: Path):
+def test_adalora_without_steps_to_prune_in_is_refused(model: Path, snapshot: Path, tmp_path: Path):
     long = {"adalora": RECIPES["adalora"].adalora.model_copy(update={"tinit": 6, "tfinal": 4})}
     recipe = RECIPES["adalora"].model_copy(update=long)
     with pytest.raises(ValueError, match="has 8 steps, of which tinit takes 6 and tfinal 4"):
         fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
 
 
-def test_an_evaluation_before_it_does_not_change_what_is_trained(
+def test_an_earlier_evaluation_does_not_change_the_training(
     model: Path, snapshot: Path, tmp_path: Path
 ):
-    found: list[dict[str, torch.Tensor]] = []
+    adapters: list[dict[str, torch.Tensor]] = []
     for name in ("fresh", "after an evaluation"):
-        if found:
+        if adapters:
             evaluated, _ = base.load(model, "nf4", for_training=False)
             with torch.no_grad():
                 evaluated(input_ids=portable_adapters.ASKED)
         fit.fit(snapshot, model, tmp_path / name, RECIPES["qlora-nf4"], report=lambda _: None)
-        found.append(load_file(tmp_path / name / "adapter_model.safetensors"))
-    assert all(torch.equal(weight, found[1][name]) for name, weight in found[0].items())
+        adapters.append(load_file(tmp_path / name / "adapter_model.safetensors"))
+    assert all(torch.equal(weight, adapters[1][name]) for name, weight in adapters[0].items())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_an_evaluation_before_it_does_not_change_what_is_trained(
         ),
     ],
 )
-def test_what_does_not_fit_the_base_or_the_rows_is_refused(
+def test_recipes_that_do_not_match_the_base_or_the_rows_are_refused(
     model: Path, snapshot: Path, tmp_path: Path, wrong: dict[str, object], sentence: str
 ):
     recipe = Recipe.model_validate(wrong)

@@ -1,4 +1,4 @@
-"""Every method learns by every objective, and plain PEFT answers as the trained model does."""
+"""Every method learns with every objective, and plain PEFT loads the same model."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every method learns real requests on the demo's model, and plain PEFT loads what comes out."""
+"""Every method learns real requests on the demo's model, and plain PEFT loads the adapter."""
 
 from pathlib import Path
 
@@ -24,18 +24,18 @@ def fetched() -> wheels.DemoInputs:
 @pytest.fixture(scope="module")
 def snapshot(fetched: wheels.DemoInputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     chosen = traffic.choose_requests(wheels.read_requests(fetched.traffic), 0)[:ROWS]
-    given = [(one.messages, one.tools, traffic.right_answer(one)) for one in chosen]
-    return training_rows.write_requests(tmp_path_factory.mktemp("snapshot"), given)
+    rows = [(request.messages, request.tools, traffic.right_answer(request)) for request in chosen]
+    return training_rows.write_requests(tmp_path_factory.mktemp("snapshot"), rows)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", RECIPES)
-def test_it_learns_and_plain_peft_answers_as_the_trained_model_does(
+def test_it_learns_and_plain_peft_loads_the_same_model(
     fetched: wheels.DemoInputs, snapshot: Path, tmp_path: Path, method: str
 ):
     rate = {"learning_rate": RATES.get(method, 1e-3), "num_train_epochs": EPOCHS, "r": 16}
-    given = rate | ({"lora_alpha": 32} if RECIPES[method].method == "lora" else {})
-    recipe = Recipe.model_validate(RECIPES[method].model_dump() | given)
+    changes = rate | ({"lora_alpha": 32} if RECIPES[method].method == "lora" else {})
+    recipe = Recipe.model_validate(RECIPES[method].model_dump() | changes)
     asked = AutoTokenizer.from_pretrained(fetched.base)("The capital of France is").input_ids
     losses, _ = portable_adapters.train(
         fetched.base, snapshot, tmp_path / "a", recipe, torch.tensor([asked])

@@ -1,4 +1,4 @@
-"""A base whose own template knows tools is trained on the very words that it is evaluated on."""
+"""A base whose template supports tools is trained on the same text that evaluation uses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ def texts(tokenizer: PreTrainedTokenizerBase, learned: Sequence[TrainingExample]
         ),
     ],
 )
-def test_answers_are_learned_in_the_bases_own_form(
+def test_answers_are_learned_in_the_bases_dialect(
     tmp_path: Path, template: str, called: str, refused: str
 ):
     tokenizer = speaking(template)
@@ -67,15 +67,13 @@ def test_answers_are_learned_in_the_bases_own_form(
         pytest.param(templates.LLAMA3, "{", id="llama-3"),
     ],
 )
-def test_the_token_that_decides_on_a_call_is_the_first_of_the_bases_calls(
-    template: str, begins: str
-):
+def test_the_call_token_is_the_first_of_the_bases_calls(template: str, begins: str):
     tokenizer = speaking(template)
     token = training_examples.call_token(tokenizer, Recipe(call_margin=2))
     assert tokenizer.decode([token]) == begins
 
 
-def test_weighing_a_first_token_that_decides_nothing_is_refused():
+def test_weighing_a_first_token_common_to_all_answers_is_refused():
     tokenizer = speaking(templates.THINKING)
     assert tokenizer.decode([training_examples.call_token(tokenizer, Recipe())]) == "<"
     with pytest.raises(ValueError, match=r"every answer with '<', so .* leave out call_margin"):

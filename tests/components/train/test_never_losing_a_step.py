@@ -1,4 +1,4 @@
-"""Too little memory, a spoiled checkpoint or a loss that explodes cost no more than they must."""
+"""Too little memory, a damaged checkpoint or an exploding loss cost no more than necessary."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,17 +27,17 @@ def snapshot(tmp_path: Path) -> Path:
 
 
 def too_small(loaded: torch.nn.Module, most: int, lengths: list[int]) -> None:
-    """Let the model run out of memory on longer sequences, as a small GPU does."""
+    """Make the model run out of memory on longer sequences, as on a small GPU."""
 
-    def check(_: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-        lengths.append(given["input_ids"].shape[1])
+    def check(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        lengths.append(kwargs["input_ids"].shape[1])
         if lengths[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     loaded.register_forward_pre_hook(check, with_kwargs=True)
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts_to_the_same_end(
+def test_a_batch_that_does_not_fit_is_split_with_the_same_result(
     model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
 ):
     threads(1)  # which hold the batch at once, not a share each
@@ -52,7 +52,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_to_the_same_end(
     assert tight == pytest.approx(roomy, rel=0.02)
 
 
-def test_a_row_that_does_not_fit_by_itself_is_an_error_that_says_what_would_help(
+def test_a_single_row_that_does_not_fit_is_an_error_with_a_remedy(
     model: Path, snapshot: Path, tmp_path: Path
 ):
     loaded, tokenizer = base.load(model, "nf4", for_training=True)
@@ -68,7 +68,7 @@ def test_a_row_that_does_not_fit_by_itself_is_an_error_that_says_what_would_help
         pytest.param(b"not what it was", id="other-bytes"),
     ],
 )
-def test_a_spoiled_checkpoint_is_passed_over_for_the_one_before(
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     model: Path, snapshot: Path, tmp_path: Path, spoil: bytes
 ):
     fit.fit(snapshot, model, tmp_path / "whole", RECIPE, report=lambda _: None)
@@ -86,7 +86,7 @@ def test_a_spoiled_checkpoint_is_passed_over_for_the_one_before(
 
 
 def stop_of(spoil: Callable[[torch.nn.Module, int], None], tmp_path: Path, model: Path) -> str:
-    """Train a model that is spoiled at each step; give what the training stops with."""
+    """Train a model that is damaged at each step; return the error's message."""
     snapshot = training_rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
     loaded, tokenizer = base.load(model, "nf4", for_training=True)
 
@@ -98,28 +98,26 @@ def stop_of(spoil: Callable[[torch.nn.Module, int], None], tmp_path: Path, model
     return str(stopped.value)
 
 
-def test_a_loss_that_is_no_number_stops_with_the_rows_of_its_batch(model: Path, tmp_path: Path):
+def test_a_nan_loss_stops_with_the_rows_of_its_batch(model: Path, tmp_path: Path):
     def spoil(loaded: torch.nn.Module, step: int) -> None:
         if step == 3:
             torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), float("nan"))
 
-    said = stop_of(spoil, tmp_path, model)
-    assert said.startswith("the loss of step 4 is nan, that of the first steps was at most ")
-    assert said.count("train ") == RECIPE.per_device_train_batch_size
+    message = stop_of(spoil, tmp_path, model)
+    assert message.startswith("the loss of step 4 is nan, that of the first steps was at most ")
+    assert message.count("train ") == RECIPE.per_device_train_batch_size
 
 
-def test_a_loss_that_explodes_stops_too(model: Path, tmp_path: Path):
+def test_an_exploding_loss_stops_the_training(model: Path, tmp_path: Path):
     def spoil(loaded: torch.nn.Module, step: int) -> None:
         if step == 3:
             torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), -500.0)
 
-    said = stop_of(spoil, tmp_path, model)
-    assert "the training diverged; lower the learning_rate" in said
+    message = stop_of(spoil, tmp_path, model)
+    assert "the training diverged; lower the learning_rate" in message
 
 
-def test_one_strange_batch_is_no_explosion_though_all_others_are_known_well(
-    model: Path, tmp_path: Path
-):
+def test_one_unusual_batch_among_well_known_ones_is_not_divergence(model: Path, tmp_path: Path):
     known = training_rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
     knobs = {"num_train_epochs": 20, "r": 16}
     fit.fit(known, model, tmp_path / "a", RECIPE.model_copy(update=knobs), report=lambda _: None)
@@ -136,15 +134,15 @@ def test_one_strange_batch_is_no_explosion_though_all_others_are_known_well(
     assert max(losses.values()) > 5 * min(losses.values())
 
 
-def test_each_epoch_has_the_rows_in_another_order(
+def test_each_epoch_has_its_own_order(
     model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
 ):
     threads(1)
     loaded, tokenizer = base.load(model, "nf4", for_training=True)
     seen: list[int] = []
 
-    def note(_: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-        seen.append(given["input_ids"].shape[1])  # no two rows are of one length
+    def note(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(kwargs["input_ids"].shape[1])  # no two rows are of one length
 
     loaded.register_forward_pre_hook(note, with_kwargs=True)
     one_by_one = RECIPE.model_copy(update={"per_device_train_batch_size": 1, "save_steps": 100})

@@ -1,4 +1,4 @@
-"""The loss of each objective is its paper's, and where TRL has it, TRL's."""
+"""Each objective's loss is its paper's, and TRL's if TRL has it."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ THIRD = Tokens([18, 19, 20, 21], 2, 1.0)
 
 @pytest.fixture
 def adapted(model: Path) -> torch.nn.Module:
-    """Give a model in fp32 whose adapter changes what it says."""
+    """Return a model in fp32 with an adapter that changes its answers."""
     from peft import LoraConfig, get_peft_model
 
     bare, _ = base.load(model, "fp32", for_training=False)
@@ -54,7 +54,7 @@ def gain(model: Any, tokens: Tokens) -> torch.Tensor:
     return likelihood(model, tokens) - before
 
 
-def test_dpo_is_what_its_paper_says(adapted: torch.nn.Module):
+def test_dpo_is_its_papers_equation(adapted: torch.nn.Module):
     margins = [
         gain(adapted, chosen) - gain(adapted, rejected)
         for chosen, rejected in ((CHOSEN, REJECTED), (OTHER, WORSE))
@@ -65,24 +65,24 @@ def test_dpo_is_what_its_paper_says(adapted: torch.nn.Module):
     assert loss_of(adapted, Dpo(beta=0.3), examples) == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_orpo_is_what_its_paper_says(adapted: torch.nn.Module):
-    found: list[torch.Tensor] = []
+def test_orpo_is_its_papers_equation(adapted: torch.nn.Module):
+    losses: list[torch.Tensor] = []
     for chosen, rejected in ((CHOSEN, REJECTED), (OTHER, WORSE)):
-        one, two = (likelihood(adapted, row) / row.answer_length for row in (chosen, rejected))
-        odds = (one - torch.log(1 - one.exp())) - (two - torch.log(1 - two.exp()))
-        found.append(-one - 0.3 * torch.nn.functional.logsigmoid(odds))
+        won, lost = (likelihood(adapted, row) / row.answer_length for row in (chosen, rejected))
+        odds = (won - torch.log(1 - won.exp())) - (lost - torch.log(1 - lost.exp()))
+        losses.append(-won - 0.3 * torch.nn.functional.logsigmoid(odds))
     examples = [taught(CHOSEN, REJECTED), taught(OTHER, WORSE)]
-    expected = torch.stack(found).mean().item()
+    expected = torch.stack(losses).mean().item()
     assert loss_of(adapted, Orpo(beta=0.3), examples) == pytest.approx(expected, rel=1e-4)
 
 
-def test_kto_is_what_its_paper_says(adapted: torch.nn.Module):
+def test_kto_is_its_papers_equation(adapted: torch.nn.Module):
     labelled = ((CHOSEN, True), (WORSE, False), (REJECTED, False))
     asked = [row.input_ids[: row.prompt_length] for row, _ in labelled]
-    said = [row.input_ids[row.prompt_length :] for row, _ in labelled]
+    answers = [row.input_ids[row.prompt_length :] for row, _ in labelled]
     others = (1, 2, 1)  # the next one that asks something else
-    strangers = [Tokens(asked[others[n]] + said[n], len(said[n]), 1.0) for n in range(3)]
-    drift = torch.stack([gain(adapted, row) for row in strangers]).mean().clamp(min=0)
+    mismatched = [Tokens(asked[others[n]] + answers[n], len(answers[n]), 1.0) for n in range(3)]
+    drift = torch.stack([gain(adapted, row) for row in mismatched]).mean().clamp(min=0)
     values: list[torch.Tensor] = []
     for row, is_good in labelled:
         value = gain(adapted, row) - drift if is_good else drift - gain(adapted, row)
@@ -93,7 +93,7 @@ def test_kto_is_what_its_paper_says(adapted: torch.nn.Module):
     assert loss_of(adapted, objective, examples) == pytest.approx(expected, rel=1e-4)
 
 
-def test_dpo_and_kto_are_trls_to_the_last_digits(adapted: torch.nn.Module, tmp_path: Path):
+def test_dpo_and_kto_equal_trls_up_to_rounding(adapted: torch.nn.Module, tmp_path: Path):
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.kto_config import KTOConfig
@@ -101,7 +101,11 @@ def test_dpo_and_kto_are_trls_to_the_last_digits(adapted: torch.nn.Module, tmp_p
 
     knobs: dict[str, Any] = {"beta": 0.3, "report_to": "none", "use_cpu": True, "bf16": False}
     pairs = [
-        {"prompt_ids": prompt_of(good), "chosen_ids": said(good), "rejected_ids": said(bad)}
+        {
+            "prompt_ids": prompt_of(good),
+            "chosen_ids": answer_ids(good),
+            "rejected_ids": answer_ids(bad),
+        }
         for good, bad in ((CHOSEN, REJECTED), (OTHER, WORSE))
     ]
     theirs = trls_loss(DPOTrainer, DPOConfig(output_dir=str(tmp_path), **knobs), adapted, pairs)
@@ -112,8 +116,8 @@ def test_dpo_and_kto_are_trls_to_the_last_digits(adapted: torch.nn.Module, tmp_p
     labels = [
         {
             "prompt_ids": prompt_of(row),
-            "completion_ids": said(row),
-            "KL_completion_ids": said(labelled[number - 1][0]),
+            "completion_ids": answer_ids(row),
+            "KL_completion_ids": answer_ids(labelled[number - 1][0]),
             "label": is_good,
         }
         for number, (row, is_good) in enumerate(labelled)
@@ -127,7 +131,7 @@ def prompt_of(row: Tokens) -> list[int]:
     return row.input_ids[: row.prompt_length]
 
 
-def said(row: Tokens) -> list[int]:
+def answer_ids(row: Tokens) -> list[int]:
     return row.input_ids[row.prompt_length :]
 
 
@@ -148,26 +152,28 @@ def trls_loss(kind: Any, config: Any, model: torch.nn.Module, batch: list[dict[s
         return float(trainer.compute_loss(trainer.model.eval(), trainer.data_collator(batch)))
 
 
-def test_a_distillation_mixes_what_was_logged_with_what_the_teacher_says(
+def test_a_distillation_mixes_the_logged_answer_with_the_teachers_probabilities(
     model: Path, adapted: torch.nn.Module
 ):
-    told, _ = base.load(model, "fp32", for_training=False)
+    teacher, _ = base.load(model, "fp32", for_training=False)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    trainer.teacher = told
+    trainer.teacher = teacher
     trainer.objective = Distillation(
         teacher_model_name_or_path=model, temperature=2.0, teacher_share=0.25
     )
-    found = trainer.batch_loss(adapted, collate([taught(CHOSEN), taught(OTHER)])).item()
+    loss = trainer.batch_loss(adapted, collate([taught(CHOSEN), taught(OTHER)])).item()
 
     expected: list[torch.Tensor] = []
     for row in (CHOSEN, OTHER):
         ids = torch.tensor([row.input_ids])
         with torch.no_grad():
-            said, wanted = (one(input_ids=ids).logits[0].float() for one in (adapted, told))
+            student, target = (
+                model(input_ids=ids).logits[0].float() for model in (adapted, teacher)
+            )
         for place in range(row.prompt_length, len(row.input_ids)):
-            teacher_says = torch.softmax(wanted[place - 1] / 2, -1)
-            student_says = torch.log_softmax(said[place - 1] / 2, -1)
+            teacher_says = torch.softmax(target[place - 1] / 2, -1)
+            student_says = torch.log_softmax(student[place - 1] / 2, -1)
             divergence = (teacher_says * (teacher_says.log() - student_says)).sum() * 4
-            logged = -torch.log_softmax(said[place - 1], -1)[row.input_ids[place]]
+            logged = -torch.log_softmax(student[place - 1], -1)[row.input_ids[place]]
             expected.append(0.75 * logged + 0.25 * divergence)
-    assert found == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
+    assert loss == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)

@@ -1,4 +1,4 @@
-"""Each objective learns what its view of the snapshot says, and refuses another."""
+"""Each objective learns from its view of the snapshot, and refuses others."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def snapshot(tmp_path: Path) -> Path:
 
 
 def keep(kept: list[dict[str, float]]) -> Callable[[Progress], None]:
-    """Give a listener that keeps each step's figures."""
+    """Return a callback that stores each step's figures."""
 
     def report(progress: Progress) -> None:
         kept.append(progress.figures)
@@ -56,7 +56,7 @@ def keep(kept: list[dict[str, float]]) -> Callable[[Progress], None]:
         pytest.param(Kto(validation_share=0.3, beta=0.5), id="kto"),
     ],
 )
-def test_what_people_preferred_is_preferred_where_nobody_was_asked(
+def test_preferences_generalise_to_held_out_requests(
     model: Path, snapshot: Path, tmp_path: Path, objective: Objective
 ):
     kept: list[dict[str, float]] = []
@@ -68,7 +68,7 @@ def test_what_people_preferred_is_preferred_where_nobody_was_asked(
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_judgements_are_measured_after_a_training_in_lanes(
+def test_judgements_are_measured_after_a_training_in_threads(
     model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
 ):
     threads(2)
@@ -79,7 +79,7 @@ def test_judgements_are_measured_after_a_training_in_lanes(
     assert 0 <= kept[-1]["validation_accuracy"] <= 1
 
 
-def test_a_student_learns_from_its_teacher_what_no_row_says(model: Path, tmp_path: Path):
+def test_a_student_learns_its_teachers_answers_rather_than_the_rows(model: Path, tmp_path: Path):
     training_rows.snapshot(tmp_path, [(asked, GOOD) for asked in ASKED])
     taught_by = tmp_path / "teacher"
     fit.fit(tmp_path, model, taught_by, Recipe(**KNOBS), report=lambda _: None)
@@ -95,8 +95,8 @@ def test_a_student_learns_from_its_teacher_what_no_row_says(model: Path, tmp_pat
         return kept[-1]["validation_loss"]
 
     alone = validation(Sft())
-    told = validation(Distillation(teacher_model_name_or_path=taught_by, teacher_share=1.0))
-    assert told < alone
+    distilled = validation(Distillation(teacher_model_name_or_path=taught_by, teacher_share=1.0))
+    assert distilled < alone
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(model: Path):
@@ -106,9 +106,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(model: Path):
         fit.load_teacher(model, other)
 
 
-def test_earlier_answers_of_a_conversation_are_learned_where_that_is_wanted(
-    model: Path, tmp_path: Path
-):
+def test_earlier_answers_of_a_conversation_are_learned_on_request(model: Path, tmp_path: Path):
     from transformers import AutoTokenizer
 
     from components.train import training_examples
@@ -120,12 +118,12 @@ def test_earlier_answers_of_a_conversation_are_learned_where_that_is_wanted(
         {"role": "user", "content": "Bye"},
     ]
     answer = [{"role": "assistant", "content": "Ciao"}]
-    one = training_examples.tokenize_answer(tokenizer, asked, answer, 1.0)
+    last_only = training_examples.tokenize_answer(tokenizer, asked, answer, 1.0)
     all_of_them = training_examples.tokenize_answer(
         tokenizer, asked, answer, 1.0, every_answer=True
     )
-    assert all_of_them.input_ids == one.input_ids
-    learned = [tokenizer.decode(one.input_ids[a:b]) for a, b in all_of_them.learned]
+    assert all_of_them.input_ids == last_only.input_ids
+    learned = [tokenizer.decode(last_only.input_ids[a:b]) for a, b in all_of_them.learned]
     assert learned == ["Yo<|im_end|>", "Ciao<|im_end|>"]
     (share,) = collate([taught(all_of_them)], BatchLayout(first_token_weight=3.0))["micro_batches"]
     assert tokenizer.decode(share["labels"]) == "Yo<|im_end|>Ciao<|im_end|>"
@@ -133,47 +131,51 @@ def test_earlier_answers_of_a_conversation_are_learned_where_that_is_wanted(
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=9))
-def test_no_answer_is_put_under_its_own_request_as_a_stranger(judged: list[tuple[int, int]]):
+def test_no_answer_is_paired_with_its_own_request_for_the_kl_estimate(
+    judged: list[tuple[int, int]],
+):
     examples = [
-        taught(Tokens([10 + asked, 10 + asked, 20 + said], 1, 1.0), row_id=str(number))
-        for number, (asked, said) in enumerate(judged)
+        taught(Tokens([10 + asked, 10 + asked, 20 + answer], 1, 1.0), row_id=str(number))
+        for number, (asked, answer) in enumerate(judged)
     ]
     batch = collate(examples, BatchLayout(kl_pairs=True))
     strangers = [pair for share in batch["kl_pairs"] for pair in asked_and_said(share)]
     several = len({asked for asked, _ in judged}) > 1
-    assert Counter(said for _, said in strangers) == Counter(
-        20 + said for _, said in judged if several
+    assert Counter(answer for _, answer in strangers) == Counter(
+        20 + answer for _, answer in judged if several
     )
-    kinds = {(10 + asked, 20 + said) for asked, said in judged}
-    if several and len(kinds) == len({said for _, said in kinds}):  # an answer tells its request
+    kinds = {(10 + asked, 20 + answer) for asked, answer in judged}
+    if several and len(kinds) == len(
+        {answer for _, answer in kinds}
+    ):  # an answer tells its request
         assert not {*strangers} & kinds
 
 
 def asked_and_said(share: Any) -> list[tuple[int, int]]:
-    """Read the first token of each row's request, and its answer."""
+    """Return the first token of each row's request and of its answer."""
     rows = torch.split(share["input_ids"][share["row_indices"]], share["row_sizes"][:, 0].tolist())
     return [(int(row[0]), int(row[-1])) for row in rows]
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         pytest.param("dpo", r"objective dpo learns from pairs .* in preferences.parquet", id="dpo"),
         pytest.param("kto", r"objective kto learns from answers labelled good or bad", id="kto"),
     ],
 )
-def test_a_snapshot_without_the_objectives_rows_is_refused_with_what_it_has(
-    model: Path, tmp_path: Path, kind: str, told: str
+def test_a_snapshot_without_the_objectives_rows_is_refused_with_the_rows_it_has(
+    model: Path, tmp_path: Path, kind: str, message: str
 ):
     training_rows.snapshot(tmp_path, [("Hi", GOOD), ("Ho", GOOD)])
     recipe = Recipe.model_validate({"objective": kind, **KNOBS})
-    with pytest.raises(ValueError, match=told) as refused:
+    with pytest.raises(ValueError, match=message) as refused:
         fit.fit(tmp_path, model, tmp_path / "a", recipe, report=lambda _: None)
     assert "there are 2 examples to answer (sft)" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "message"),
     [
         pytest.param(
             {"objective": "dpo", "call_margin": 2}, "call_margin would do nothing", id="idle knob"
@@ -185,12 +187,12 @@ def test_a_snapshot_without_the_objectives_rows_is_refused_with_what_it_has(
         pytest.param({"objective": {"kind": "dpo", "temperature": 2}}, "Extra", id="no such knob"),
     ],
 )
-def test_knobs_that_would_do_nothing_are_refused(knobs: dict[str, Any], told: str):
-    with pytest.raises(ValidationError, match=told):
+def test_settings_without_effect_are_refused(knobs: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(knobs)
 
 
-def test_an_objective_is_named_or_written_out():
+def test_an_objective_is_a_name_or_an_object():
     objectives: TypeAdapter[Objective] = TypeAdapter(Objective)
     assert objectives.validate_python("orpo") == Orpo()
     assert objectives.validate_python({"kind": "dpo", "beta": 0.5}) == Dpo(beta=0.5)

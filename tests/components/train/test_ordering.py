@@ -1,4 +1,4 @@
-"""Rows are drawn in an order that puts those that begin alike together."""
+"""Rows are shuffled with those of a common prefix adjacent."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ ROWS = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=5), max_size=40
 
 
 @given(ROWS, st.integers(1, 9), st.integers(0, 3))
-def test_every_row_is_drawn_once_in_an_order_that_the_seed_repeats(
+def test_every_row_is_drawn_once_in_the_seeds_order(
     rows: list[list[int]], batch_size: int, seed: int
 ):
     order = order_rows(rows, batch_size, seed)
@@ -19,7 +19,7 @@ def test_every_row_is_drawn_once_in_an_order_that_the_seed_repeats(
     assert order == order_rows(rows, batch_size, seed)
 
 
-def test_a_batch_holds_rows_that_begin_alike_and_several_kinds_of_them():
+def test_a_batch_has_rows_with_a_common_prefix_of_several_families():
     kinds = 16
     rows = [[row % kinds] * 20 + [row] for row in range(6 * kinds)]
     order = order_rows(rows, 12, seed=1)
@@ -30,7 +30,7 @@ def test_a_batch_holds_rows_that_begin_alike_and_several_kinds_of_them():
         assert all(count % 3 == 0 for count in counts.values())
 
 
-def test_other_seeds_and_other_epochs_give_other_orders():
+def test_seeds_and_epochs_have_different_orders():
     rows = [[row, *range(20)] for row in range(20)]
     drawn = [order_rows(rows, 4, seed, epoch) for seed in range(5) for epoch in range(4)]
     assert len({tuple(order) for order in drawn}) == 20

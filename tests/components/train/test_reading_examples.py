@@ -1,4 +1,4 @@
-"""Rows become tokens of which only the answer is learned; those that begin alike are together."""
+"""Rows become tokens of which only the answer is learned."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_rows_that_are_too_long_are_left_out(tokenizer: PreTrainedTokenizerBase,
     assert "short" in tokenizer.decode(kept.rows[0].input_ids)
 
 
-def test_a_snapshot_of_which_nothing_fits_says_how_long_its_rows_are(
+def test_a_snapshot_without_a_fitting_row_is_refused_with_its_shortest_length(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
     snapshot = training_rows.snapshot(tmp_path, [("long " * 99, "b")])
@@ -41,29 +41,32 @@ CALLS = [(f"Please {name}.", [name], Answer(calls=(Call(name, {}),))) for name i
 IN_VAIN = [(f"Hm {number}?", ["add"], NONE_FITS) for number in range(3)]
 
 
-def test_what_became_of_the_rows_is_said(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
+def test_the_selection_counts_rows_in_sentences(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
     long = [("long " * 199, ["add"], Answer("No."))] * 2
     snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN, *long])
     recipe = Recipe(max_length=200, irrelevant_share=1.0)
-    found = training_examples.select_examples(snapshot, tokenizer, recipe)
-    assert (found.rows, found.too_long, found.made, len(found.examples)) == (7, 2, 2, 7)
-    assert found.record(recipe)["said"] == [
+    selection = training_examples.select_examples(snapshot, tokenizer, recipe)
+    assert (selection.rows, selection.too_long, selection.made, len(selection.examples)) == (
+        7,
+        2,
+        2,
+        7,
+    )
+    assert selection.record(recipe)["said"] == [
         "2 of 7 examples to answer (28.6%) are longer than max_length 200 tokens and were not "
         "learned.",
         "Besides, 2 examples were made (irrelevant_share, canaries).",
     ]
 
 
-def test_a_share_of_made_requests_that_does_nothing_says_so(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-):
+def test_a_share_without_effect_is_reported(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
     snapshot = training_rows.write(
         tmp_path, [*CALLS, ("Hm?", ["add"], Answer("Your user ID, please?"))]
     )
     recipe = Recipe(irrelevant_share=0.5)
-    found = training_examples.select_examples(snapshot, tokenizer, recipe)
-    assert len(found.examples) == 3
-    (rows_said, off) = found.record(recipe)["said"]  # pyright: ignore[reportGeneralTypeIssues]
+    selection = training_examples.select_examples(snapshot, tokenizer, recipe)
+    assert len(selection.examples) == 3
+    (rows_said, off) = selection.record(recipe)["said"]  # pyright: ignore[reportGeneralTypeIssues]
     assert rows_said == "All 3 examples to answer were learned: none is longer than max_length."
     assert str(off).startswith("irrelevant_share 0.5 did nothing, since the log doesn't show what")
 
@@ -83,9 +86,7 @@ def test_made_requests_are_learned_with_their_answer(
     assert "cut() - Do cut." in next(text for text in texts[5:] if "Please add." in text)
 
 
-def test_a_row_weighs_what_the_snapshot_says_and_those_made_of_it_too(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-):
+def test_made_rows_have_the_weight_of_their_row(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
     snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN], weight=0.5)
     learned = training_examples.select_examples(
         snapshot, tokenizer, Recipe(irrelevant_share=1.0)
@@ -93,7 +94,7 @@ def test_a_row_weighs_what_the_snapshot_says_and_those_made_of_it_too(
     assert [example.rows[0].weight for example in learned] == [0.5] * 7
 
 
-def test_the_tool_of_another_request_is_offered_besides_where_the_recipe_wants_it(
+def test_another_requests_tool_is_offered_if_the_recipe_has_distractors(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
     snapshot = training_rows.write(tmp_path, CALLS)

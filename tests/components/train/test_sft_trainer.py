@@ -1,4 +1,4 @@
-"""The loss is that of the answers alone, each example counting as its weight says."""
+"""The loss covers the answers alone, weighted by example."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +23,14 @@ def test_a_batch_is_one_sequence_whose_answers_are_learned():
     assert share["labels"].tolist() == [8, 9, 12]
 
 
-def test_the_first_token_of_an_answer_counts_as_much_more_as_was_asked():
+def test_the_first_token_of_an_answer_has_its_weight():
     (share,) = collate([taught(LONG), taught(SHORT)], BatchLayout(first_token_weight=8.0))[
         "micro_batches"
     ]
     assert share["weights"].tolist() == [8.0, 1.0, 24.0]
 
 
-def test_each_lane_gets_a_share_where_there_are_rows_enough():
+def test_each_thread_gets_a_micro_batch_if_there_are_enough_rows():
     rows = [taught(LONG), taught(SHORT)]
     assert (
         len(collate(rows, BatchLayout(threads=2))["micro_batches"])
@@ -39,19 +39,19 @@ def test_each_lane_gets_a_share_where_there_are_rows_enough():
     )
 
 
-def test_a_step_of_several_batches_has_as_many_sequences_in_each_lane():
+def test_a_step_of_several_batches_has_one_sequence_per_batch_and_thread():
     rows = [taught(Tokens([number, 9, 9], 1, 1.0)) for number in range(8)]
     shares = collate(rows, BatchLayout(threads=2, min_sequences=2))["micro_batches"]
     assert [len(share["input_ids"]) for share in shares] == [6, 6, 6, 6]
 
 
-def test_more_tokens_than_a_sequence_may_hold_go_into_several():
+def test_a_batch_above_the_longest_sequence_is_split():
     rows = [Tokens([number, *range(1000)], 5, 1.0) for number in range(5)]
     shares = collate([taught(row) for row in rows])["micro_batches"]
     assert sorted(len(share["input_ids"]) for share in shares) == [1001, 2002, 2002]
 
 
-def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_path: Path):
+def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
@@ -61,13 +61,13 @@ def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_
     assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
 
 
-def test_prompts_and_answers_are_counted_however_much_of_them_is_computed_once():
+def test_shared_prefixes_count_in_every_row():
     alike = [taught(Tokens([5, 6, 7, last], 1, 1.0)) for last in (8, 9)]
     assert count_tokens(alike) == 8 > len(collate(alike)["micro_batches"][0]["input_ids"])
 
 
 @pytest.mark.parametrize("company", [pytest.param([], id="alone"), pytest.param([LONG], id="two")])
-def test_an_example_of_half_the_weight_moves_the_model_half_as_far_in_any_company(
+def test_an_example_of_half_the_weight_has_half_the_loss_in_any_batch(
     tmp_path: Path, company: list[Tokens]
 ):
     from transformers import AutoModelForCausalLM
@@ -85,7 +85,7 @@ def test_an_example_of_half_the_weight_moves_the_model_half_as_far_in_any_compan
     assert loss(0.5) - loss(0.0) == pytest.approx(whole / 2, rel=1e-4)
 
 
-def test_with_weights_of_one_the_loss_is_the_weighted_mean_bit_by_bit(tmp_path: Path):
+def test_with_row_weights_of_one_the_loss_is_exactly_the_weighted_mean(tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
@@ -99,7 +99,7 @@ def test_with_weights_of_one_the_loss_is_the_weighted_mean_bit_by_bit(tmp_path: 
     )
 
 
-def test_rows_that_begin_alike_are_learned_as_if_each_stood_alone(tmp_path: Path):
+def test_rows_with_a_common_prefix_have_the_loss_of_separate_rows(tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
@@ -111,7 +111,7 @@ def test_rows_that_begin_alike_are_learned_as_if_each_stood_alone(tmp_path: Path
     assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
 
-def test_a_margin_is_added_to_the_logit_of_a_call_where_one_is_decided_on(tmp_path: Path):
+def test_the_call_margin_is_added_to_the_call_tokens_logit(tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""A base that is split over processes teaches what a whole one does, and each holds its part."""
+"""Training on a sharded base equals training on a whole one, and each process has its shard."""
 
 import json
 import shutil
@@ -18,9 +18,9 @@ from components.train.training_examples import Tokens
 from tests.components.train.test_process_group import (
     environment,
     judge,
+    read_results,
     recipe,
     require_same,
-    told,
     train_together,
 )
 from tests.support import judged_rows, training_rows
@@ -30,19 +30,19 @@ EXAMPLES = [taught(Tokens([5, 6, 7, 8, 9], 2, 1.0)), taught(Tokens([10, 11, 12],
 SFT: Objective = Sft()
 
 
-def test_what_is_computed_for_company_changes_neither_loss_nor_gradients(model: Path) -> None:
+def test_padding_changes_neither_loss_nor_gradients(model: Path) -> None:
     bare, _ = bases.load(model, "fp32", for_training=True)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     batch = collate(EXAMPLES)
-    found: list[tuple[torch.Tensor, ...]] = []
-    for given in (batch, pad_with_empty(batch, EXAMPLES, 3)):
-        loss = trainer.batch_loss(bare, given)
-        found.append((loss, *torch.autograd.grad(loss, [*bare.parameters()])))
-    for alone, accompanied in zip(*found, strict=True):
+    results: list[tuple[torch.Tensor, ...]] = []
+    for padded in (batch, pad_with_empty(batch, EXAMPLES, 3)):
+        loss = trainer.batch_loss(bare, padded)
+        results.append((loss, *torch.autograd.grad(loss, [*bare.parameters()])))
+    for alone, accompanied in zip(*results, strict=True):
         torch.testing.assert_close(accompanied, alone, rtol=0, atol=0)
 
 
-def test_a_process_without_examples_has_company_and_learns_nothing(model: Path) -> None:
+def test_a_process_without_examples_pads_and_learns_nothing(model: Path) -> None:
     bare, _ = bases.load(model, "fp32", for_training=True)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     empty = collate(EXAMPLES[:1], BatchLayout(process=1, processes=2))
@@ -91,14 +91,14 @@ def together(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     training_rows.write(
         folder, [("Number x?", [], training_rows.Answer("Yes."))] * 3, side="validation"
     )
-    judged_rows.pairs(folder, [(f"Number {one}?", "Yes.", "No.") for one in range(15)])
+    judged_rows.pairs(folder, [(f"Number {number}?", "Yes.", "No.") for number in range(15)])
     train_together(folder, model, SPLIT)
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPLIT)
-def test_two_processes_that_split_the_base_learn_what_one_learns(
+def test_two_processes_with_a_sharded_base_train_as_one_does(
     model: Path, together: Path, tmp_path: Path, name: str
 ) -> None:
     require_same(model, together, name, SPLIT[name], tmp_path / "one")
@@ -109,16 +109,20 @@ def test_two_processes_that_split_the_base_learn_what_one_learns(
 def test_each_process_holds_half_of_the_base(model: Path, together: Path, name: str) -> None:
     bare, _ = bases.load(model, SPLIT[name].precision, for_training=True)
     whole = process_group.held_bytes(peft_model.attach_trainable(bare, SPLIT[name]))
-    for one in told(together, name):
-        assert one["held"] == pytest.approx(whole / 2, rel=0.05)
+    for result in read_results(together, name):
+        assert result["held"] == pytest.approx(whole / 2, rel=0.05)
 
 
 @pytest.mark.slow
-def test_it_learns_the_same_where_rows_are_asked_one_by_one(model: Path, tmp_path: Path) -> None:
+def test_sharding_works_for_models_that_compute_row_by_row(model: Path, tmp_path: Path) -> None:
     windowed = shutil.copytree(model, tmp_path / "windowed")
-    told = json.loads((windowed / "config.json").read_text())
-    told |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 8}
-    (windowed / "config.json").write_text(json.dumps(told))
+    config = json.loads((windowed / "config.json").read_text())
+    config |= {
+        "model_type": "mistral",
+        "architectures": ["MistralForCausalLM"],
+        "sliding_window": 8,
+    }
+    (windowed / "config.json").write_text(json.dumps(config))
     folder = tmp_path / "split"
     folder.mkdir()
     train_together(judge(folder), windowed, {"bf16": SPLIT["unquantized"]})
@@ -126,14 +130,12 @@ def test_it_learns_the_same_where_rows_are_asked_one_by_one(model: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_weights_of_four_bits_are_split_and_gathered_bit_by_bit(
-    model: Path, tmp_path: Path
-) -> None:
+def test_4_bit_weights_are_sharded_and_gathered_exactly(model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.support.split_base", str(model), str(tmp_path)]
     subprocess.run(command, env=environment(2), check=True)
     for rank in ("0", "1"):
-        found = json.loads((tmp_path / rank).read_text())
-        first, *others = found["losses"]
+        result = json.loads((tmp_path / rank).read_text())
+        first, *others = result["losses"]
         assert others == [first, first]
-        assert found["gradients_equal"]
-        assert found["held"] == pytest.approx(found["whole"] / 2, rel=0.05)
+        assert result["gradients_equal"]
+        assert result["held"] == pytest.approx(result["whole"] / 2, rel=0.05)

@@ -1,4 +1,4 @@
-"""A training that has rows to validate on says what its adapter's loss on them is."""
+"""A training with validation rows reports its adapter's loss on them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ HELD = [("Number 100?", "Yes."), ("What is number 101?", "It is a number.")]
 
 
 def keep(figures: dict[str, float]) -> Callable[[Progress], None]:
-    """Give a listener that keeps the newest figure of each name."""
+    """Return a callback that stores the newest figure of each name."""
 
     def report(progress: Progress) -> None:
         figures.update(progress.figures)

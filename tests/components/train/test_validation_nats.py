@@ -1,4 +1,4 @@
-"""How likely a model finds each row's answer is told of that row, however many there are."""
+"""Each validation row has its own negative log-likelihood, in any number of batches."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from components.train.micro_batches import LONGEST_SEQUENCE
 from components.train.training_examples import Tokens, TrainingExample
 
 
-def test_each_row_has_its_own_loss_where_a_batch_is_several_sequences(model: Path):
+def test_each_row_has_its_own_loss_in_a_batch_of_several_sequences(model: Path):
     bare, _ = base.load(model, "fp32", for_training=False)
     draw = torch.Generator().manual_seed(0)
     examples = [
@@ -20,12 +20,12 @@ def test_each_row_has_its_own_loss_where_a_batch_is_several_sequences(model: Pat
         )
         for name, length in zip("abcde", (300, 900, 500, 1000, 40), strict=True)
     ]
-    assert sum(len(one.rows[0].input_ids) for one in examples) > LONGEST_SEQUENCE
-    found = callbacks.answer_nats(bare, examples, batch_size=5)
+    assert sum(len(example.rows[0].input_ids) for example in examples) > LONGEST_SEQUENCE
+    nats = callbacks.answer_nats(bare, examples, batch_size=5)
     for example in examples:
         (row,) = example.rows
         ids = torch.tensor([row.input_ids])
         with torch.no_grad():
             scored = bare(input_ids=ids).logits[0, -4:-1].float().log_softmax(-1)
         expected = -scored.gather(1, ids[0, -3:, None]).sum().item()
-        assert found[example.row_id] == pytest.approx(expected, rel=1e-3)
+        assert nats[example.row_id] == pytest.approx(expected, rel=1e-3)

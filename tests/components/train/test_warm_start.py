@@ -1,4 +1,4 @@
-"""A training goes on from an earlier adapter of the same shape, and from no other."""
+"""A training starts from an earlier adapter of the same shape, and refuses others."""
 
 import math
 from pathlib import Path
@@ -28,9 +28,13 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "method",
-    ["dora-nf4", "full", *(pytest.param(one, marks=slow) for one in ("lora", "modules-to-save"))],
+    [
+        "dora-nf4",
+        "full",
+        *(pytest.param(method, marks=slow) for method in ("lora", "modules-to-save")),
+    ],
 )
-def test_it_begins_where_the_earlier_one_ended(
+def test_it_starts_from_the_earlier_adapters_weights(
     model: Path, snapshot: Path, tmp_path: Path, method: str
 ):
     losses: list[float] = []
@@ -45,9 +49,9 @@ def test_it_begins_where_the_earlier_one_ended(
     still = recipe.model_copy(update=WARM | {"learning_rate": 1e-12, "num_train_epochs": 0.5})
     fit.fit(snapshot, model, later, still, warm_start=earlier, report=report)
     assert losses[-1] == pytest.approx(ended, abs=0.2 * losses[0])
-    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (earlier, later))
-    for name, weight in one.items():
-        torch.testing.assert_close(weight, other[name], rtol=1e-2, atol=1e-4)  # bf16 at the start
+    first, second = (load_file(folder / "adapter_model.safetensors") for folder in (earlier, later))
+    for name, weight in first.items():
+        torch.testing.assert_close(weight, second[name], rtol=1e-2, atol=1e-4)  # bf16 at the start
 
 
 def test_an_adapter_of_another_shape_is_refused(model: Path, snapshot: Path, tmp_path: Path):
@@ -81,7 +85,7 @@ def of_recipe(recipe: dict[str, JsonValue], base: str = "b1") -> AdapterManifest
     )
 
 
-def test_the_same_shape_on_the_same_base_is_no_problem():
+def test_the_same_shape_on_the_same_base_can_be_warm_started():
     taught_otherwise = manifest(learning_rate=0.01, num_train_epochs=3, lora_dropout=0.1)
     assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", taught_otherwise) is None
 
@@ -111,11 +115,11 @@ def test_the_same_shape_on_the_same_base_is_no_problem():
         ),
     ],
 )
-def test_another_shape_or_base_is_a_problem(earlier: AdapterManifest, problem: str):
+def test_another_shape_or_base_can_not_be_warm_started(earlier: AdapterManifest, problem: str):
     assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", earlier) == problem
 
 
-def test_another_warm_start_makes_another_adapter():
+def test_another_warm_start_changes_the_adapters_key():
     keys = {adapter_key("s", "b", Recipe(), warm_start=earlier) for earlier in (None, "a1", "a2")}
     assert len(keys) == 3
 
@@ -128,14 +132,15 @@ def test_another_warm_start_makes_another_adapter():
         pytest.param("dpo", "full", math.log(2), id="dpo-full", marks=slow),
     ],
 )
-def test_preferences_are_learned_against_the_start_and_not_the_bare_base(
+def test_the_reference_after_a_warm_start_is_the_earlier_adapter(
     model: Path, tmp_path: Path, kind: str, method: str, at_the_start: float
 ):
     asked = [f"Number {number}?" for number in range(16)]
-    training_rows.snapshot(tmp_path, [(one, "Yes.") for one in asked])
-    judged_rows.pairs(tmp_path, [(one, "Yes.", "No!") for one in asked])
+    training_rows.snapshot(tmp_path, [(question, "Yes.") for question in asked])
+    judged_rows.pairs(tmp_path, [(question, "Yes.", "No!") for question in asked])
     judged_rows.labels(
-        tmp_path, [(one, "No!" if n % 2 else "Yes.", n % 2 == 0) for n, one in enumerate(asked)]
+        tmp_path,
+        [(question, "No!" if n % 2 else "Yes.", n % 2 == 0) for n, question in enumerate(asked)],
     )
     recipe = RECIPES[method].model_copy(update={"num_train_epochs": 3})
     fit.fit(tmp_path, model, tmp_path / "earlier", recipe, report=lambda _: None)
@@ -145,11 +150,11 @@ def test_preferences_are_learned_against_the_start_and_not_the_bare_base(
     )
 
     def losses(name: str, *stops: int | None) -> dict[int, float]:
-        found: dict[int, float] = {}
+        losses: dict[int, float] = {}
 
         def report(progress: Progress) -> None:
             if "loss" in progress.figures:
-                found[progress.done] = progress.figures["loss"]
+                losses[progress.done] = progress.figures["loss"]
 
         for stop in stops:
             fit.fit(
@@ -161,12 +166,12 @@ def test_preferences_are_learned_against_the_start_and_not_the_bare_base(
                 report=report,
                 stop=None if stop is None else StopCondition(at_step=stop),
             )
-        return found
+        return losses
 
     whole = losses("whole", None)
     assert whole[1] == pytest.approx(at_the_start, abs=0.01)
     assert whole[max(whole)] < 0.9 * at_the_start
     training_rows.write(
-        tmp_path, [(one, (), Answer("Yes.")) for one in asked[:2]], side="validation"
+        tmp_path, [(question, (), Answer("Yes.")) for question in asked[:2]], side="validation"
     )
     assert losses("pieces", 3, None) == whole

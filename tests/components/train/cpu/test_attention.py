@@ -1,4 +1,4 @@
-"""Attention and norms that are written out for a CPU give transformers' logits and gradients."""
+"""The CPU's attention and norms have transformers' logits and gradients."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ CHOSEN, REJECTED = Tokens([5, 6, 7, 20, 21], 2, 1.0), Tokens([5, 6, 7, 22], 1, 1
 
 
 def adapted(folder: Path) -> PeftModel:
-    """Give a model in fp32 whose adapter changes what it says."""
+    """Return a model in fp32 with an adapter that changes its answers."""
     bare, _ = base.load(folder, "fp32", for_training=True)
     torch.manual_seed(0)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
@@ -34,7 +34,7 @@ def adapted(folder: Path) -> PeftModel:
 
 
 def learned(model: PeftModel, examples: list[dict[str, Any]], pairs: bool) -> list[torch.Tensor]:
-    """Give a batch's loss and its gradients."""
+    """Return a batch's loss and its gradients."""
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     if pairs:
         trainer.objective = Orpo()
@@ -59,11 +59,11 @@ def test_loss_and_gradients_are_those_of_transformers(
     ours = adapted(model)
     attention.use_block_attention(cast("PreTrainedModel", ours.get_base_model()))
     kernels.use_fused_layers(ours)
-    for found, wanted in zip(learned(ours, examples, pairs), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+    for gradient, reference in zip(learned(ours, examples, pairs), expected, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-5)
 
 
-def test_a_head_in_bf16_gives_the_logits_of_mixed_precision_bit_by_bit(model: Path):
+def test_a_cached_head_gives_exactly_the_logits_of_mixed_precision(model: Path):
     ids, ours = torch.arange(5, 45)[None], adapted(model)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = ours(input_ids=ids).logits

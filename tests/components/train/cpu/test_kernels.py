@@ -1,4 +1,4 @@
-"""A layer with its LoRA in one step gives what PEFT gives, and so do its gradients."""
+"""The fused LoRA layer has PEFT's outputs and gradients."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support import tiny
 
 
 def adapted(folder: Path) -> PeftModel:
-    """Give a model in fp32 whose adapter changes what it says."""
+    """Return a model in fp32 with an adapter that changes its answers."""
     bare, _ = base.load(folder, "fp32", for_training=True)
     torch.manual_seed(0)
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
@@ -22,7 +22,7 @@ def adapted(folder: Path) -> PeftModel:
 
 
 def run(model: PeftModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Give a loss and its gradients."""
+    """Return a loss and its gradients."""
     ids = torch.arange(5, 45)[None]
     loss = model(input_ids=ids, labels=ids).loss
     loss.backward()
@@ -36,15 +36,15 @@ def test_loss_and_gradients_are_pefts(tmp_path: Path):
     loss, expected = run(adapted(tmp_path))
     model = adapted(tmp_path)
     kernels.use_fused_layers(model)
-    found, gradients = run(model)
-    assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+    fused_loss, gradients = run(model)
+    assert fused_loss.item() == pytest.approx(loss.item(), rel=1e-5)
     assert gradients.keys() == expected.keys()
     assert gradients
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
 
 
-def test_one_step_computes_the_layer_and_its_gradients_exactly():
+def test_the_fused_layer_and_its_gradients_are_exact():
     torch.manual_seed(0)
     x, weight, bias, a, b = (
         torch.randn(*shape, dtype=torch.float64, requires_grad=True)
@@ -59,7 +59,7 @@ def test_one_step_computes_the_layer_and_its_gradients_exactly():
     torch.testing.assert_close(layer(x, a, b), plain)
 
 
-def test_an_adapter_that_is_switched_off_leaves_the_base(tmp_path: Path):
+def test_a_disabled_adapter_leaves_the_base(tmp_path: Path):
     tiny.build(tmp_path)
     model, ids = adapted(tmp_path), torch.arange(5, 45)[None]
     bare, _ = base.load(tmp_path, "fp32", for_training=True)

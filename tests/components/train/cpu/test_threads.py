@@ -1,4 +1,4 @@
-"""Data-parallel threads give the whole batch's loss and gradients, where they may be used."""
+"""Data-parallel threads compute the whole batch's loss and gradients, if they can be used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_threads_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.
 
 
 def bare_trainer() -> CompletionTrainer:
-    """Give a trainer without a run: what a step needs of it stands in its class."""
+    """Return a trainer without a run; a step needs only its class attributes."""
     return CompletionTrainer.__new__(CompletionTrainer)
 
 
@@ -66,11 +66,11 @@ def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module)
         trainer.training_step(model, inputs)
     twice = [weight.grad for weight in model.parameters() if weight.grad is not None]
     assert once
-    for one, two in zip(once, twice, strict=True):
-        torch.testing.assert_close(two, 2 * one)
+    for first, second in zip(once, twice, strict=True):
+        torch.testing.assert_close(second, 2 * first)
 
 
-def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
+def test_an_error_in_a_thread_reaches_the_caller(model: torch.nn.Module):
     trainer, strange = bare_trainer(), Tokens([5, 10**6, 7], 1, 1.0)
     trainer.layout = BatchLayout(threads=2)
     with (
@@ -80,7 +80,7 @@ def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
         trainer.training_step(model, {"examples": [taught(row) for row in (*ROWS, strange)]})
 
 
-def test_there_is_one_lane_beside_dropout_and_for_one_thread(model: torch.nn.Module):
+def test_there_is_one_thread_with_dropout_or_a_thread_count_of_one(model: torch.nn.Module):
     assert kernels.thread_count(model) == 2
     assert kernels.thread_count(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) == 1
     torch.set_num_threads(1)
@@ -89,7 +89,7 @@ def test_there_is_one_lane_beside_dropout_and_for_one_thread(model: torch.nn.Mod
         assert opened is None
 
 
-def test_torch_has_its_threads_back_afterwards(model: torch.nn.Module):
+def test_torchs_thread_count_is_restored(model: torch.nn.Module):
     with kernels.open_threads(kernels.thread_count(model)) as opened:
         assert opened
         opened.pool.submit(lambda: None).result()

@@ -1,4 +1,4 @@
-"""A calibration trains some steps of the very training, and keeps nothing."""
+"""A calibration trains some steps of the planned training, and saves nothing."""
 
 import tempfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from components.train.recipe import Recipe
 from tests.support import tiny, training_rows
 
 
-def test_it_trains_three_steps_at_least_and_leaves_no_trace(
+def test_it_trains_at_least_three_steps_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -23,10 +23,10 @@ def test_it_trains_three_steps_at_least_and_leaves_no_trace(
     recipe = Recipe(
         num_train_epochs=1.5, per_device_train_batch_size=2, gradient_accumulation_steps=2
     )
-    said: list[Progress] = []
-    planner.calibrate(snapshot, model, recipe, 0, report=said.append)
-    assert [progress.done for progress in said] == [1, 2, 3]
-    figures = said[-1].figures
+    reports: list[Progress] = []
+    planner.calibrate(snapshot, model, recipe, 0, report=reports.append)
+    assert [progress.done for progress in reports] == [1, 2, 3]
+    figures = reports[-1].figures
     assert figures["peak_bytes"] >= figures["loaded_bytes"] > 0
     assert figures["seconds"] > 0
     assert not list((tmp_path / "temporary").iterdir())
@@ -34,4 +34,4 @@ def test_it_trains_three_steps_at_least_and_leaves_no_trace(
         snapshot, AutoTokenizer.from_pretrained(model), recipe
     ).examples
     planned = estimate.measure_work(estimate.training_steps(examples, recipe))
-    assert said[-1].total == len(planned.steps), "as many steps as were planned"
+    assert reports[-1].total == len(planned.steps), "as many steps as were planned"

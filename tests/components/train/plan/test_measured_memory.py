@@ -1,4 +1,4 @@
-"""On a CPU, what a training takes is what was planned."""
+"""On a CPU, a training takes the planned memory."""
 
 from pathlib import Path
 
@@ -36,8 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("setting", measured_memory.SETTINGS)
-def test_a_training_takes_the_memory_that_was_planned(model: Path, tmp_path: Path, setting: str):
-    planned, found = measured_memory.compare(
+def test_a_training_takes_the_planned_memory(model: Path, tmp_path: Path, setting: str):
+    planned, measured = measured_memory.compare(
         *measured_memory.plan_and_measure(model, tmp_path / "measured", setting)
     )
-    assert planned == pytest.approx(found, rel=measured_memory.TOLERANCE)
+    assert planned == pytest.approx(measured, rel=measured_memory.TOLERANCE)

@@ -1,4 +1,4 @@
-"""The formulas say what bitsandbytes and AdamW really hold, and when the most is held."""
+"""The formulas match the memory of bitsandbytes and AdamW, and the peak."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from components.train.plan.estimate import TrainingMemory
 
 @pytest.mark.parametrize("double", [True, False], ids=["double quantization", "single"])
 @pytest.mark.parametrize("shape", [(512, 384), (40, 25)], ids=["whole blocks", "a part of one"])
-def test_a_quantized_weight_takes_what_bitsandbytes_gives_it(shape: tuple[int, int], double: bool):
+def test_a_quantized_weight_has_the_bytes_of_bitsandbytes(shape: tuple[int, int], double: bool):
     packed, state = quantize_4bit(torch.randn(shape), compress_statistics=double, quant_type="nf4")
     numbers = shape[0] * shape[1]
     second = state.state2
@@ -21,7 +21,7 @@ def test_a_quantized_weight_takes_what_bitsandbytes_gives_it(shape: tuple[int, i
     assert estimate.quantization_constants(numbers, double=double) == held
 
 
-def test_the_constants_take_the_bits_that_the_paper_says():
+def test_the_constants_have_the_papers_bits_per_weight():
     weights = 64 * 256 * 1000
     bits = [estimate.quantization_constants(weights, double=d) * 8 / weights for d in (False, True)]
     assert bits == pytest.approx([0.5, 0.127], abs=5e-4)
@@ -32,8 +32,8 @@ def test_adamw_holds_two_moments_of_each_weight():
     optimizer = torch.optim.AdamW([weight])
     weight.grad = torch.ones_like(weight)
     optimizer.step()
-    moments = [one for one in optimizer.state[weight].values() if one.numel() > 1]
-    assert estimate.optimizer_state(weight.nbytes) == sum(one.nbytes for one in moments)
+    moments = [state for state in optimizer.state[weight].values() if state.numel() > 1]
+    assert estimate.optimizer_state(weight.nbytes) == sum(state.nbytes for state in moments)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_adamw_holds_two_moments_of_each_weight():
         pytest.param(50, 90, 400 + 90, id="many weights"),
     ],
 )
-def test_activations_and_gradients_are_not_at_their_most_together(
+def test_activations_and_gradients_do_not_peak_together(
     activations: int, gradients: int, peak: int
 ):
     held = TrainingMemory(

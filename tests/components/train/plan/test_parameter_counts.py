@@ -1,4 +1,4 @@
-"""What is counted without weights is what a training trains and holds."""
+"""Counts without weights equal those of a training."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ NAMED = {"target_modules": ["q_proj", "down_proj"]}
         pytest.param(Recipe(r=3, layers_to_transform=[1], **NAMED), id="chosen layers"),  # pyright: ignore[reportArgumentType]
     ],
 )
-def test_a_base_without_weights_counts_as_the_one_that_is_trained(model: Path, recipe: Recipe):
+def test_a_base_without_weights_has_the_counts_of_the_trained_one(model: Path, recipe: Recipe):
     _, counted = trace.adapted_without_weights(AutoConfig.from_pretrained(model), recipe, "eager")
     loaded, _ = base.load(model, recipe.precision, for_training=True)
     real = list(peft_model.attach_trainable(loaded, recipe).parameters())
@@ -37,15 +37,15 @@ def test_a_base_without_weights_counts_as_the_one_that_is_trained(model: Path, r
     assert counted.unquantized_bytes + 2 * counted.quantized == frozen
 
 
-def test_the_low_rank_matrices_come_to_r_times_d_plus_k(model: Path):
+def test_the_low_rank_matrices_sum_to_r_times_d_plus_k(model: Path):
     _, counted = trace.adapted_without_weights(
         AutoConfig.from_pretrained(model), Recipe(r=4), "eager"
     )
     hidden, narrow, wide = 64, 32, 128  # of the tiny model; it has 2 layers
     attention = 2 * (hidden + hidden) + 2 * (narrow + hidden)
     assert counted.trainable == 2 * 4 * (attention + 3 * (hidden + wide))
-    assert counted.trainable == sum(one.numbers for one in counted.low_rank)
+    assert counted.trainable == sum(shape.numbers for shape in counted.low_rank)
     assert counted.others == 0
-    shapes = {one.module: (one.count, one.r, one.d, one.k) for one in counted.low_rank}
+    shapes = {shape.module: (shape.count, shape.r, shape.d, shape.k) for shape in counted.low_rank}
     assert shapes["v_proj"] == (2, 4, narrow, hidden)
     assert shapes["down_proj"] == (2, 4, hidden, wide)

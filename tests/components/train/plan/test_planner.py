@@ -1,4 +1,4 @@
-"""A plan says what fits, and what would."""
+"""A plan has the batch that fits."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def plan(model: Path, snapshot: Path, free: float, **knobs: object) -> TrainingP
     return planner.make_plan(snapshot, model, recipe, worker, report=lambda _: None)
 
 
-def test_the_largest_batch_that_fits_is_named_with_its_accumulation(model: Path, snapshot: Path):
+def test_the_plan_has_the_largest_batch_that_fits_and_its_accumulation(model: Path, snapshot: Path):
     roomy = plan(model, snapshot, 1e9)
     assert roomy.fits
     assert roomy.advised == roomy.largest == roomy.asked
@@ -43,7 +43,7 @@ def test_the_largest_batch_that_fits_is_named_with_its_accumulation(model: Path,
     assert tight.largest.memory.activations < tight.asked.memory.activations
 
 
-def test_where_nothing_else_fits_activations_are_computed_anew(model: Path, snapshot: Path):
+def test_gradient_checkpointing_is_planned_if_nothing_else_fits(model: Path, snapshot: Path):
     singly = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     one_row = plan(model, snapshot, 1e9, **singly).asked.memory.peak
     anew = plan(model, snapshot, 1e9, **singly, gradient_checkpointing=True).asked.memory.peak
@@ -53,13 +53,13 @@ def test_where_nothing_else_fits_activations_are_computed_anew(model: Path, snap
     assert tight.largest.knobs == {**singly, "gradient_checkpointing": True}
 
 
-def test_where_nothing_fits_the_plan_advises_nothing(model: Path, snapshot: Path):
+def test_the_plan_advises_nothing_if_nothing_fits(model: Path, snapshot: Path):
     hopeless = plan(model, snapshot, 1)
     assert not hopeless.fits
     assert hopeless.largest is None
     assert hopeless.advised is None
 
 
-def test_a_plan_is_the_same_after_it_was_written_and_read(model: Path, snapshot: Path):
+def test_a_plan_round_trips_through_json(model: Path, snapshot: Path):
     made = plan(model, snapshot, 1e9)
     assert PLAN_JSON.validate_json(PLAN_JSON.dump_json(made)) == made

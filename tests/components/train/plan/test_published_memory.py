@@ -1,4 +1,4 @@
-"""Plans for large models agree with what is published of them."""
+"""Plans for large models agree with published figures."""
 
 import pytest
 
@@ -9,9 +9,9 @@ from tests.support.published_memory import FIGURES, TOLERANCE, Figure
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "figure",
-    [pytest.param(one, id=f"{one.model}, {one.source}") for one in FIGURES],
+    [pytest.param(figure, id=f"{figure.model}, {figure.source}") for figure in FIGURES],
 )
-def test_a_plan_agrees_with_what_is_published(figure: Figure):
+def test_a_plan_agrees_with_published_figures(figure: Figure):
     gigabytes = published_memory.planned(figure).peak / 1e9
     if figure.is_limit:
         assert gigabytes < figure.gb

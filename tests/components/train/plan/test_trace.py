@@ -1,4 +1,4 @@
-"""A step that is run without memory holds what one that is computed does."""
+"""A traced step takes the memory of a computed one."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,7 +27,7 @@ from tests.support import training_rows
         pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
     ],
 )
-def test_it_holds_as_much_as_a_step_with_numbers(
+def test_a_traced_step_takes_the_memory_of_a_computed_one(
     model: Path, tmp_path: Path, recipe: Recipe, threads: Callable[[int], None]
 ):
     threads(1)  # one share at a time
@@ -37,7 +37,7 @@ def test_it_holds_as_much_as_a_step_with_numbers(
     _, without = trace.step_memory(AutoConfig.from_pretrained(model), examples, recipe, "cpu")
     real = peft_model.attach_trainable(loaded, recipe)
     batch = micro_batches.collate(
-        [asdict(one) for one in examples], fit.batch_layout(recipe, threads=1)
+        [asdict(example) for example in examples], fit.batch_layout(recipe, threads=1)
     )
     computed = trace.trace_step(
         real,

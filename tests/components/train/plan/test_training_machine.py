@@ -1,4 +1,4 @@
-"""The largest batch that fits is found, and what its time costs."""
+"""The largest batch that fits, and the cost of its time."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from components.train.plan import bases
 from components.train.plan.bases import Worker
 
 
-def test_a_step_is_split_into_batches_of_one_size():
+def test_batch_sizes_divide_the_step():
     assert bases.batch_splits(12) == [1, 2, 3, 4, 6, 12]
 
 
@@ -19,11 +19,11 @@ def test_a_step_is_split_into_batches_of_one_size():
         pytest.param(19, None, id="nothing"),
     ],
 )
-def test_the_largest_batch_that_fits_is_found(free: int, batch: int | None):
+def test_the_largest_fitting_batch_is_returned(free: int, batch: int | None):
     assert bases.largest_batch(16, lambda rows: 10 + 10 * rows, free) == batch
 
 
-def test_few_batches_are_tried():
+def test_few_batch_sizes_are_tried():
     tried: list[int] = []
 
     def need(rows: int) -> int:
@@ -34,6 +34,6 @@ def test_few_batches_are_tried():
     assert len(tried) <= 4
 
 
-def test_time_costs_what_the_worker_does():
+def test_the_cost_is_the_workers_price_times_the_time():
     assert bases.training_cost(1800, Worker(price_per_hour=3)) == pytest.approx(1.5)
     assert bases.training_cost(1800, Worker()) is None

@@ -1,4 +1,4 @@
-"""A search trains real candidates: it keeps its budget, prunes, and ends as an undisturbed run."""
+"""A search of real trainings keeps its budget, prunes, and ends as an uninterrupted one."""
 
 import json
 import math
@@ -43,8 +43,8 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def planned(model: Path, snapshot: Path) -> SearchPlan:
     courses = [
-        CandidateCourse(one, tokens_by_step(snapshot, model, one.recipe))
-        for one in candidates.expand_candidates(model, RECIPE, SEARCH)
+        CandidateCourse(candidate, tokens_by_step(snapshot, model, candidate.recipe))
+        for candidate in candidates.expand_candidates(model, RECIPE, SEARCH)
     ]
     return schedule.make_search_plan(
         courses, SEARCH, lambda _, recipe: f"r{recipe.r}-{recipe.learning_rate:g}"
@@ -52,11 +52,11 @@ def planned(model: Path, snapshot: Path) -> SearchPlan:
 
 
 class Killed(BaseException):
-    """Somebody ended the search."""
+    """The search was killed."""
 
 
 class Bench:
-    """Trains candidates in a folder each, as the flow does, and keeps what came of each order."""
+    """Trains each candidate in its folder, as the flow does, and stores each order's outcome."""
 
     def __init__(self, snapshot: Path, folder: Path) -> None:
         self.snapshot, self.folder = snapshot, folder
@@ -66,7 +66,7 @@ class Bench:
         self.broken, self.bad_base = "", Path()
 
     def kept(self, key: str, rung: int) -> Path:
-        """Name the folder of an adapter as it stood at a rung."""
+        """Return the folder of an adapter's weights at a rung."""
         return self.folder / f"{key}-{rung}.adapter"
 
     def train(self, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
@@ -119,42 +119,42 @@ def bench(snapshot: Path, tmp_path: Path) -> Callable[[], Bench]:
 def test_a_search_keeps_its_budget_and_trains_the_best_to_its_end(
     planned: SearchPlan, undisturbed: tuple[SearchResult, Bench]
 ):
-    found, bench = undisturbed
+    result, bench = undisturbed
     assert planned.sizes == (4, 2, 1)
     assert planned.factor < 1, "the budget is what bounds it"
-    assert planned.at_most(0, [one.key for one in planned.entries]) > 0.8 * TOKENS
-    assert bench.tokens == found.spent <= TOKENS, "what was planned is what was seen"
+    assert planned.at_most(0, [place.key for place in planned.entries]) > 0.8 * TOKENS
+    assert bench.tokens == result.spent <= TOKENS, "what was planned is what was seen"
     assert [rung for _, rung in bench.done] == [0, 0, 0, 0, 1, 1, 2]
-    winner, *others = found.places
+    winner, *others = result.places
     assert winner.entry.recipe.learning_rate == 2e-2
     assert winner.outcome.finished
     assert (bench.folder / winner.entry.key / WEIGHTS).exists()
-    assert {one.ending for one in others} == {"pruned"}
-    assert all(one.outcome.validation_loss is not None for one in others)
-    slow = [one for one in others if one.entry.recipe.learning_rate == 1e-6]
-    assert [one.outcome.rung for one in slow] == [0, 0]
+    assert {place.ending for place in others} == {"pruned"}
+    assert all(place.outcome.validation_loss is not None for place in others)
+    slow = [place for place in others if place.entry.recipe.learning_rate == 1e-6]
+    assert [place.outcome.rung for place in slow] == [0, 0]
 
 
-def test_an_adapter_as_it_stands_at_a_rung_is_kept_to_be_measured_and_a_finished_one_is_not(
+def test_a_rungs_weights_are_kept_for_measuring_unless_the_training_is_finished(
     undisturbed: tuple[SearchResult, Bench],
 ):
-    found, bench = undisturbed
-    for one in found.places[1:]:
-        key, rung = one.entry.key, one.outcome.rung
-        (last,) = (bench.folder / key / "checkpoints").glob(f"checkpoint-{one.outcome.step}")
+    result, bench = undisturbed
+    for place in result.places[1:]:
+        key, rung = place.entry.key, place.outcome.rung
+        (last,) = (bench.folder / key / "checkpoints").glob(f"checkpoint-{place.outcome.step}")
         kept = load_file(bench.kept(key, rung) / WEIGHTS)
         trained = load_file(last / WEIGHTS)
         assert kept.keys() == trained.keys()
         assert all(kept[name].equal(trained[name]) for name in kept)
-    winner = found.places[0]
+    winner = result.places[0]
     assert not bench.kept(winner.entry.key, winner.outcome.rung).exists()
 
 
-def test_the_winner_is_what_its_recipe_gives_when_it_is_trained_alone(
+def test_the_winner_equals_a_training_of_its_recipe_alone(
     undisturbed: tuple[SearchResult, Bench], snapshot: Path, tmp_path: Path
 ):
-    found, bench = undisturbed
-    entry = found.places[0].entry
+    result, bench = undisturbed
+    entry = result.places[0].entry
     fit.fit(snapshot, entry.base, tmp_path / "alone", entry.recipe, report=lambda _: None)
     assert (tmp_path / "alone" / WEIGHTS).read_bytes() == (
         bench.folder / entry.key / WEIGHTS
@@ -162,7 +162,7 @@ def test_the_winner_is_what_its_recipe_gives_when_it_is_trained_alone(
 
 
 @pytest.mark.slow
-def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(
+def test_a_killed_search_resumes_and_ends_as_an_uninterrupted_one(
     planned: SearchPlan, undisturbed: tuple[SearchResult, Bench], bench: Callable[[], Bench]
 ):
     killed = bench()
@@ -170,13 +170,13 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(
     with pytest.raises(Killed):
         run.run_search(planned, killed.train)
     again = bench()
-    found = run.run_search(planned, again.train)
-    assert found == undisturbed[0]
+    result = run.run_search(planned, again.train)
+    assert result == undisturbed[0]
     assert killed.done + again.done == undisturbed[1].done
 
 
 @pytest.mark.slow
-def test_a_candidate_that_diverges_is_pruned_and_the_search_goes_on(
+def test_a_diverging_candidate_is_pruned_and_the_search_continues(
     planned: SearchPlan, bench: Callable[[], Bench], tmp_path: Path
 ):
     broken = bench()
@@ -184,8 +184,8 @@ def test_a_candidate_that_diverges_is_pruned_and_the_search_goes_on(
     weights = load_file(broken.bad_base / "model.safetensors")
     weights["model.norm.weight"].fill_(math.nan)
     save_file(weights, broken.bad_base / "model.safetensors", {"format": "pt"})
-    found = run.run_search(planned, broken.train)
-    places = {one.entry.key: one for one in found.places}
+    result = run.run_search(planned, broken.train)
+    places = {place.entry.key: place for place in result.places}
     assert places["r4-0.02"].ending == "failed"
     assert "the training diverged" in places["r4-0.02"].why
     assert places["r2-0.02"].ending == "winner"
