@@ -22,7 +22,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 from components.decide import decision_log
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.decision_log import LogEvent
-from components.decide.reasons import Lapsed
+from components.decide.reasons import ExpiryReason
 from components.register import journal, registry
 from components.schema import Json
 from components.store import warehouse
@@ -50,13 +50,13 @@ NEWER = "newer evidence"
 
 
 @dataclass(frozen=True, slots=True)
-class Lapse:
+class Expiry:
     """A promotion that can no longer be answered, and why."""
 
     flow_run_id: UUID
     workload: str
     evidence: str
-    reason: Lapsed
+    reason: ExpiryReason
     message: str
 
 
@@ -110,36 +110,36 @@ def cancel_late_runs() -> int:
 
 
 @task
-def superseded() -> list[Lapse]:
+def superseded() -> list[Expiry]:
     """Cancel each waiting approval whose workload has another waiting on newer evidence."""
     waiting: dict[str, list[Run]] = defaultdict(list)
     for run in prefect_api.find("promote", states=[StateType.PAUSED]):
         waiting[approvals.tag_value(run, "workload")].append(run)
-    lapses = [lapse for runs in waiting.values() for lapse in older(runs)]
+    expiries = [expiry for runs in waiting.values() for expiry in older(runs)]
     with get_client(sync_client=True) as client:
-        for lapse in lapses:
-            state = Cancelled(message=lapse.message)
-            client.set_flow_run_state(lapse.flow_run_id, state, force=True)
-    return lapses
+        for expiry in expiries:
+            state = Cancelled(message=expiry.message)
+            client.set_flow_run_state(expiry.flow_run_id, state, force=True)
+    return expiries
 
 
 @task
-def ended() -> list[Lapse]:
+def ended() -> list[Expiry]:
     """Find the promotions that were cancelled, or that waited for longer than they may."""
     runs = prefect_api.find("promote", states=[StateType.CANCELLED, StateType.FAILED])
-    return [lapse for run in runs if (lapse := _of_ended(run)) is not None]
+    return [expiry for run in runs if (expiry := _of_ended(run)) is not None]
 
 
 @task
-def record_lapsed(lapses: Sequence[Lapse]) -> int:
-    """Record each lapse once, unless its evidence was decided; return how many were new."""
+def record_lapsed(expiries: Sequence[Expiry]) -> int:
+    """Record each expiry once, unless its evidence was decided; return how many were new."""
     now = datetime.now(UTC)
     with warehouse.connect(settings.load().warehouse) as con:
         noted = {link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"}
         # What was just cancelled is found among what has ended, too.
-        by_run = {str(lapse.flow_run_id): lapse for lapse in lapses}
-        fresh = [lapse for run, lapse in by_run.items() if run not in noted]
-        return sum(_record(con, lapse, now=now) for lapse in fresh)
+        by_run = {str(expiry.flow_run_id): expiry for expiry in expiries}
+        fresh = [expiry for run, expiry in by_run.items() if run not in noted]
+        return sum(_record(con, expiry, now=now) for expiry in fresh)
 
 
 @task
@@ -187,12 +187,12 @@ def verify_champions() -> list[str]:
     return objections
 
 
-def older(runs: Sequence[Run]) -> Iterator[Lapse]:
-    """Yield a lapse for each of a workload's waiting promotions but the newest."""
+def older(runs: Sequence[Run]) -> Iterator[Expiry]:
+    """Yield an expiry for each of a workload's waiting promotions but the newest."""
     ordered = sorted(runs, key=lambda run: (str(run.created), str(run.id)))
     newest = approvals.tag_value(ordered[-1], "evidence")
     for run in ordered[:-1]:
-        yield _lapse(run, "superseded", f"{NEWER} {newest} waits for an answer")
+        yield _expiry(run, "superseded", f"{NEWER} {newest} waits for an answer")
 
 
 def crashed(since: datetime) -> list[Run]:
@@ -229,38 +229,38 @@ def has_beaten(client: SyncPrefectClient, run: Run, since: datetime) -> bool:
     return bool(reply.json()["events"])
 
 
-def _record(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
-    run = str(lapse.flow_run_id)
-    decided = decision_log.decision_on(con, lapse.evidence, _rules(lapse.workload))
+def _record(con: Connection, expiry: Expiry, *, now: datetime) -> bool:
+    run = str(expiry.flow_run_id)
+    decided = decision_log.decision_on(con, expiry.evidence, _rules(expiry.workload))
     if decided and decided.flow_run_id == run:
         return False
     event = LogEvent(
         kind="lapsed",
-        workload=lapse.workload,
-        evidence=lapse.evidence,
+        workload=expiry.workload,
+        evidence=expiry.evidence,
         flow_run_id=run,
         attempt=0,
-        reason=lapse.reason,
+        reason=expiry.reason,
         decided_at=now,
-        comment=lapse.message,
+        comment=expiry.message,
     )
     with warehouse.transaction(con):
         decision_log.append_event(con, event)
     return True
 
 
-def _of_ended(run: Run) -> Lapse | None:
+def _of_ended(run: Run) -> Expiry | None:
     message = (run.state.message if run.state else None) or ""
     if message.startswith(NEWER):  # an earlier run was killed between the two
-        return _lapse(run, "superseded", message)
+        return _expiry(run, "superseded", message)
     if run.state_type == StateType.CANCELLED:
-        return _lapse(run, "cancelled", message or "cancelled in Prefect")
-    return _lapse(run, "timed_out", message) if NEVER_RESUMED in message else None
+        return _expiry(run, "cancelled", message or "cancelled in Prefect")
+    return _expiry(run, "timed_out", message) if NEVER_RESUMED in message else None
 
 
-def _lapse(run: Run, reason: Lapsed, message: str) -> Lapse:
+def _expiry(run: Run, reason: ExpiryReason, message: str) -> Expiry:
     workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
-    return Lapse(run.id, workload, evidence, reason, message)
+    return Expiry(run.id, workload, evidence, reason, message)
 
 
 def _rules(workload: str) -> ApprovalRules:

@@ -71,7 +71,7 @@ REFUSALS: Mapping[str, str] = {
 }
 """Why an answer was refused, for the person who answered."""
 
-Lapsed: TypeAlias = Literal["stale", "cancelled", "timed_out", "superseded"]
+ExpiryReason: TypeAlias = Literal["stale", "cancelled", "timed_out", "superseded"]
 """``stale``: its subject has changed. ``superseded``: newer evidence is waiting."""
 
 

@@ -55,8 +55,7 @@ class LoggedAnswers:
 def read_logged(snapshot: Path, kind: Kind) -> LoggedAnswers | None:
     """Read the logged answers of a snapshot's holdout.
 
-    Returns:
-        ``None`` if no request has another reference, or an older snapshot has no such column.
+    ``None`` if no request has another reference, or an older snapshot has no such column.
     """
     file = snapshot / HOLDOUT_FILE
     if LOGGED_COLUMN not in pq.read_schema(file).names:
@@ -64,16 +63,10 @@ def read_logged(snapshot: Path, kind: Kind) -> LoggedAnswers | None:
     columns = ["example_id", "answer", "acceptable", LOGGED_COLUMN]
     rows = [row for row in pq.read_table(file, columns=columns).to_pylist() if row[LOGGED_COLUMN]]
     answers = {str(row["example_id"]): Answer.from_json(str(row[LOGGED_COLUMN])) for row in rows}
-    valued = {
-        str(row["example_id"])
-        for row in rows
-        if kind == "tool_calls" and row["acceptable"] is not None
-    }
-    corrected = {
-        str(row["example_id"])
-        for row in rows
-        if Answer.from_json(str(row["answer"])) != answers[str(row["example_id"])]
-    }
+    references = {str(row["example_id"]): Answer.from_json(str(row["answer"])) for row in rows}
+    valued = [str(row["example_id"]) for row in rows if row["acceptable"] is not None]
+    valued = valued if kind == "tool_calls" else []
+    corrected = [name for name, answer in answers.items() if answer != references[name]]
     counted = frozenset(valued or corrected)
     return LoggedAnswers(answers, counted, corrected_only=not valued) if counted else None
 
@@ -96,14 +89,9 @@ def score_logged(
 def score_recorded(
     holdout: EvaluatedSide, answers: Mapping[str, Answer], max_new_tokens: int
 ) -> list[Sample]:
-    """Run the holdout on recorded answers through lm-eval.
+    """Run the holdout on answers by ``example_id`` through lm-eval; a missing one is empty.
 
-    Each answer is rendered in the base's call syntax and parsed again.
-
-    Args:
-        holdout: The requests.
-        answers: By ``example_id``; a missing answer is empty.
-        max_new_tokens: As for a model; recorded answers are not truncated.
+    Each answer is rendered in the base's call syntax and parsed again; none is truncated.
     """
     from components.evaluate.engines.recorded_answers import RecordedLM  # noqa: PLC0415 - loads torch
 
@@ -169,30 +157,18 @@ def baseline_conditions(name: str, snapshot: Path) -> dict[str, Json]:
 
 def baseline_names(snapshot: Path, kind: Kind) -> tuple[str, ...]:
     """List the baselines of a snapshot; empty if it has no training rows."""
-    return (
-        BASELINE_NAMES[kind]
-        if pq.read_metadata(snapshot / holdout_task.TRAIN_FILE).num_rows
-        else ()
-    )
+    count = pq.read_metadata(snapshot / holdout_task.TRAIN_FILE).num_rows
+    return BASELINE_NAMES[kind] if count else ()
 
 
 def score_baseline(
     name: str, holdout: EvaluatedSide, training: Path, side: Path, max_new_tokens: int
 ) -> list[Sample]:
-    """Answer a side of a snapshot by a baseline and score the answers.
-
-    Args:
-        name: The baseline's.
-        holdout: The side as a task.
-        training: The file of the training side.
-        side: The file of the side to answer.
-        max_new_tokens: As for a model.
-    """
+    """Answer a side, whose file is ``side``, by a baseline, and score the answers."""
     training_rows, side_rows = _read_rows(training), _read_rows(side)
     kind = holdout.answers.kind
-    answers = baseline_answers(
-        name, [row[1:] for row in training_rows], [row[1] for row in side_rows], kind
-    )
+    learned, requests = [row[1:] for row in training_rows], [row[1] for row in side_rows]
+    answers = _baseline_answers(name, learned, requests, kind)
     by_id = {row[0]: answer for row, answer in zip(side_rows, answers, strict=True)}
     documents = {document["example_id"]: document for document in holdout.documents}
     return [
@@ -201,20 +177,12 @@ def score_baseline(
     ]
 
 
-def baseline_answers(
+def _baseline_answers(
     name: str,
     training: Sequence[tuple[BaselineRequest, Answer]],
     requests: Sequence[BaselineRequest],
     kind: Kind,
 ) -> list[Answer]:
-    """Return a baseline's answer to each request.
-
-    Args:
-        name: ``CONSTANT``, ``NEAREST`` or ``TFIDF``.
-        training: The training side, at least one row.
-        requests: The requests to answer.
-        kind: The kind of answers.
-    """
     if name == CONSTANT:
         return [constant_answer([answer for _, answer in training], kind)] * len(requests)
     if name == NEAREST:

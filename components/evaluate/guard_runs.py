@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import pyarrow.parquet as pq
 from jinja2 import TemplateError
 
-from components.evaluate import guards
+from components.evaluate import guards, lm_eval_tasks
 from components.evaluate.settings import GuardTask
 from components.schema import Json
 from components.scorecard import Metric, Sample
@@ -41,11 +41,8 @@ def read_documents(path: Path) -> list[GuardDocument]:
     return list(unique.values())
 
 
-def draw_documents(documents: Sequence[GuardDocument], limit: int | None) -> list[GuardDocument]:
-    """Draw at most ``limit`` documents, those with the lowest content hashes, in their order.
-
-    So the draw is pseudo-random and repeatable, and a higher limit only adds documents.
-    """
+def _draw_documents(documents: Sequence[GuardDocument], limit: int | None) -> list[GuardDocument]:
+    # By the lowest content hashes: pseudo-random, repeatable, and a higher limit only adds.
     if limit is None or limit >= len(documents):
         return list(documents)
     hashes = [hashlib.sha256(_canonical_json(row).encode()).digest() for row in documents]
@@ -53,10 +50,9 @@ def draw_documents(documents: Sequence[GuardDocument], limit: int | None) -> lis
     return [row for row, digest in zip(documents, hashes, strict=True) if digest <= last]
 
 
-def documents_not_in(
+def _documents_not_in(
     documents: Sequence[GuardDocument], known: Sequence[GuardDocument]
 ) -> list[GuardDocument]:
-    """Return the documents that are not among ``known``."""
     seen = set(map(_canonical_json, known))
     return [row for row in documents if _canonical_json(row) not in seen]
 
@@ -167,14 +163,13 @@ def build_guard(guard: GuardTask) -> PreparedGuard:
 
 
 def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[str, Any]:
-    """Return the task's definition with our documents in place of its own."""
     from datasets import Dataset
     from lm_eval.tasks._yaml_loader import load_yaml
 
     documents = read_documents(guard.data)
-    splits = {"test": Dataset.from_list(draw_documents(documents, guard.limit))}
+    splits = {"test": Dataset.from_list(_draw_documents(documents, guard.limit))}
     if guard.examples is not None:
-        examples = documents_not_in(read_documents(guard.examples), documents)
+        examples = _documents_not_in(read_documents(guard.examples), documents)
         if len(examples) < guard.num_fewshot:
             raise ValueError(
                 f"{guard.examples} has {len(examples)} documents that are not asked, and "
@@ -188,16 +183,12 @@ def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[st
     body: dict[str, Any] = load_yaml(definition.path, resolve_func=True)
     body = {key: value for key, value in body.items() if key not in ("tag", "task_list", "group")}
     if guard.examples is not None and isinstance(body.get("fewshot_config"), dict):
-        body["fewshot_config"] = {
-            key: value
-            for key, value in body["fewshot_config"].items()
-            if key not in ("split", "samples")
-        }
+        fewshot = body["fewshot_config"].items()
+        body["fewshot_config"] = {k: v for k, v in fewshot if k not in ("split", "samples")}
+    dataset = dict.fromkeys(("dataset_path", "dataset_name", "dataset_kwargs"))
     return body | {
+        **dataset,
         "custom_dataset": load,
-        "dataset_path": None,
-        "dataset_name": None,
-        "dataset_kwargs": None,
         "training_split": None,
         "validation_split": None,
         "test_split": "test",
@@ -220,15 +211,12 @@ def _metric_problem(task: "ConfigurableTask", metric: str) -> str | None:
 
 
 def _document_mistakes(task: "ConfigurableTask") -> list[str]:
-    """Return the problem of the first invalid document."""
     for number, document in enumerate(cast("Iterable[dict[str, Any]]", task.eval_docs)):
         try:
             problem = _document_problem(task, document)
         except _TEMPLATE_ERRORS as error:
             empty = [name for name, value in document.items() if value is None]
-            problem = (
-                f"has no {', '.join(empty)}: {_error_text(error)}" if empty else _error_text(error)
-            )
+            problem = (f"has no {', '.join(empty)}: " if empty else "") + _error_text(error)
         if problem is not None:
             return [f"document {number}: {problem}"]
     return []
@@ -241,8 +229,7 @@ def _document_problem(task: "ConfigurableTask", document: dict[str, Any]) -> str
     choices = task.doc_to_choice(document)
     right = text if isinstance(text, int) else target
     for answer in right if isinstance(right, list) else [right]:
-        known = 0 <= answer < len(choices) if isinstance(answer, int) else answer in choices
-        if not known:
+        if answer not in (range(len(choices)) if isinstance(answer, int) else choices):
             return f"its right answer {answer!r} is not one of its {len(choices)} choices"
     return None
 
@@ -260,18 +247,10 @@ def run_guard(lm: "LM", guard: PreparedGuard) -> list[Sample]:
     Raises:
         ValueError: lm-eval did not return one sample per document.
     """
-    from lm_eval.evaluator import evaluate
-
     name = str(guard.task.config.task)
     guard.task.set_fewshot_seed(FEWSHOT_SEED)
-    # lm-eval's decorator hides the signature from pyright.
-    results: Any = evaluate(  # pyright: ignore[reportCallIssue]
-        lm=lm,  # pyright: ignore[reportCallIssue]
-        task_dict={"tasks": {name: guard.task}},  # pyright: ignore[reportCallIssue]
-        log_samples=True,
-        bootstrap_iters=0,
-    )
-    rows = [row for row in results["samples"][name] if row["filter"] == guard.filter]
+    logged = lm_eval_tasks.run_lm_eval(lm, name, guard.task)
+    rows = [row for row in logged if row["filter"] == guard.filter]
     count = len(guard.task.eval_docs)
     if sorted(row["doc_id"] for row in rows) != list(range(count)):
         raise ValueError(
@@ -284,24 +263,19 @@ def run_guard(lm: "LM", guard: PreparedGuard) -> list[Sample]:
 def _guard_sample(row: Mapping[str, Any], name: str, guard: PreparedGuard) -> Sample:
     prompt = str(row["arguments"][0][0])
     shots = str(guard.task.config.fewshot_delimiter) if guard.task.config.num_fewshot else ""
-    example_id = f"{name}/{row['doc_id']}"
-    return Sample(
-        doc_id=row["doc_id"],
-        example_id=example_id,
-        cluster_id=example_id,
-        doc_hash=str(row["doc_hash"]),
-        prompt_hash=str(row["prompt_hash"]),
-        request=prompt.rpartition(shots)[2] if shots else prompt,
-        prompt=prompt,
-        output=_guard_output(row, guard),
-        reference=_guard_reference(row, guard),
-        scores={guard.metric: _finite_score(row.get(guard.metric))},
-        slices={},
+    document = {
+        "example_id": f"{name}/{row['doc_id']}",
+        "cluster_id": f"{name}/{row['doc_id']}",
+        "request": prompt.rpartition(shots)[2] if shots else prompt,
+        "reference": _guard_reference(row, guard),
+    }
+    finite = {**row, guard.metric: _finite_score(row.get(guard.metric))}
+    return lm_eval_tasks.read_sample(
+        finite, [guard.metric], document, _guard_output(row, guard), {}
     )
 
 
 def _guard_output(row: Mapping[str, Any], guard: PreparedGuard) -> str:
-    """Return the generated text, or the likeliest choice by the metric."""
     answers = row["filtered_resps"]
     if guard.task.OUTPUT_TYPE != "multiple_choice":
         return str(answers[0])

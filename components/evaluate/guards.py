@@ -23,6 +23,13 @@ DEFINITION_SUFFIXES = (".yaml", ".yml")
 
 NO_FILTER = "none"  # lm-eval's name of no filter
 
+GUARD_VERSION = manifest.version(1, first="70d168efabf484d8")
+"""The version of guard tasks' prompts and scoring: raise the number when
+``tests/golden/guard_tasks.json`` changes. Scores of two versions are not comparable."""
+
+DOCUMENT_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+"""The formats of documents; JSON files have one object per line."""
+
 _HEADS = re.compile(rb"^(task|group|class|tag):[ \t]*[\"']?([^\"'\s#]*)", re.MULTILINE)
 
 
@@ -128,7 +135,7 @@ def _read_definition(path: Path) -> TaskDefinition:
 
 
 def _load_yaml(path: Path, files: list[Path]) -> TaskBody:
-    """Read a YAML file merged over its includes, and append each file read to ``files``."""
+    # merged over its includes; each file read is appended to ``files``
     if path in files:
         raise TaskDefinitionError(f"{path} includes itself")
     files.append(path)
@@ -166,14 +173,6 @@ def _yaml_loader(folder: Path, files: list[Path]) -> type[yaml.SafeLoader]:
     return Loader
 
 
-GUARD_VERSION = manifest.version(1, first="70d168efabf484d8")
-"""The version of guard tasks' prompts and scoring: raise the number when
-``tests/golden/guard_tasks.json`` changes. Scores of two versions are not comparable."""
-
-DOCUMENT_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
-"""The formats of documents; JSON files have one object per line."""
-
-
 def guard_mistakes(tasks: Sequence[GuardTask]) -> list[str]:
     """List the mistakes in the tasks' settings, a sentence each; empty if all are valid.
 
@@ -200,7 +199,6 @@ def guard_name(guard: GuardTask) -> str:
 
 
 def _misfits(guard: GuardTask, definition: TaskDefinition) -> Iterable[str]:
-    """Say where the definition and what is asked of it don't fit together."""
     if definition.name in (HOLDOUT, VALIDATION):
         yield "is what the workload's own requests are called, so it needs another name"
     if definition.name in get_args(BuiltIn):

@@ -80,21 +80,12 @@ def evaluate(
     report: Callable[[Progress], None],
     now: datetime,
 ) -> ScorecardFolders:
-    """Measure each model on each task, skipping finished measurements.
+    """Measure each model on each task, skipping finished measurements; return the folders.
 
-    Args:
-        snapshot: A finished snapshot folder.
-        base: The base model's folder.
-        models: Adapter folders by role; ``None`` is the base alone.
-        root: The folder of scorecard folders, each named by its key.
-        settings: The settings that all models are evaluated with.
-        side: The workload's requests: the validation side without other tasks, or the holdout with
-            all other tasks.
-        report: Called before the first batch and after each, with the model's role as the stage.
-        now: When this evaluation was requested (UTC).
-
-    Returns:
-        Each model's finished scorecard folders by task; the side's has its name.
+    ``models`` are adapter folders by role, ``None`` for the base alone. The validation ``side``
+    is measured without other tasks, the holdout with all of them. ``report`` is called before
+    the first batch and after each, with the model's role as the stage. Scorecard folders in
+    ``root`` are named by their keys.
 
     Raises:
         FileNotFoundError: The snapshot or an adapter is unfinished.
@@ -220,12 +211,7 @@ def _by_model(measurements: list[Measurement]) -> ScorecardFolders:
 def load_engine(
     base: Path, settings: "EvaluationSettings", adapters: Sequence[Path]
 ) -> Generator[Engine]:
-    """Load a base for an evaluation, in the engine of its settings.
-
-    Args:
-        base: The base's folder.
-        settings: The evaluation's settings.
-        adapters: All adapters that will be used.
+    """Load a base for an evaluation with these adapters, in the engine of its settings.
 
     Raises:
         EngineError: The engine is not installed, or does not support the base.

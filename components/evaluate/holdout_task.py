@@ -23,9 +23,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-SHOT_FILE = "train.parquet"
+HOLDOUT_FILE, TRAIN_FILE = "holdout.parquet", "train.parquet"
 
 ROWS_AT_ONCE = 256  # requests whose similarities to all examples are in memory at once
+
+NO_CALL = "no call"  # the slice ``tool`` of requests whose right answer has no call
+
+SLICES = {"client": "client_id", "language": "language", "length": "length"}  # by slice, the field
+
+UNKNOWN_LANGUAGE = "not told"
+"""The slice ``language`` of requests that are too short or too mixed to detect it."""
+
+LENGTHS = ("short", "middle", "long")
+"""The slices ``length``, a third of the requests each, by the prompt's length."""
+
+VERSION = manifest.version(1, first="b99a5ca16dcb3341")
+"""The version of the holdout's prompts and scoring: raise the number when
+``tests/golden/scoring.json`` changes. Scores of two versions are not comparable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +52,17 @@ class Shot:
     label: str
 
 
-def read_shots(snapshot: Path) -> list[Shot]:
-    """Read the training side of a snapshot."""
+def _read_shots(snapshot: Path) -> list[Shot]:
     columns = ["messages", "prompt", "answer", "label"]
-    return [_shot(row) for row in pq.read_table(snapshot / SHOT_FILE, columns=columns).to_pylist()]
-
-
-def _shot(row: dict[str, object]) -> Shot:
-    return Shot(
-        request=request_text(json.loads(str(row["messages"]))),
-        messages=cast("list[Message]", row["prompt"]),
-        answer=Answer.from_json(str(row["answer"])),
-        label=str(row["label"]),
-    )
+    return [
+        Shot(
+            request_text(json.loads(row["messages"])),
+            row["prompt"],
+            Answer.from_json(row["answer"]),
+            row["label"],
+        )
+        for row in pq.read_table(snapshot / TRAIN_FILE, columns=columns).to_pylist()
+    ]
 
 
 def request_text(messages: Sequence[dict[str, Json]]) -> str:
@@ -93,17 +105,10 @@ def pick_shots(nearest: Sequence[int], labels: Sequence[str], count: int) -> lis
     return [at for at in nearest if at in taken]
 
 
-def prepend_shots(
+def _prepend_shots(
     request: Rendered, shots: Sequence[Shot], tokenizer: "PreTrainedTokenizerBase", room: int
 ) -> Rendered:
-    """Insert examples as turns before a request, after the system message.
-
-    Args:
-        request: The request without examples.
-        shots: The nearest last; the farthest are dropped if not all fit.
-        tokenizer: The base's.
-        room: The most tokens of the prompt.
-    """
+    # After the system message, the nearest last; the farthest are dropped if not all fit.
     head = [message for message in request.messages[:1] if message["role"] == "system"]
     rest = request.messages[len(head) :]
     for first in range(len(shots)):
@@ -130,25 +135,6 @@ reference answer acceptable``, all text.
 ``answer`` and ``acceptable`` stay JSON text, since Arrow would merge their nested types.
 """
 
-HOLDOUT_FILE = "holdout.parquet"
-
-TRAIN_FILE = "train.parquet"
-
-NO_CALL = "no call"  # the slice ``tool`` of requests whose right answer has no call
-
-SLICES = {"client": "client_id", "language": "language", "length": "length"}
-"""A document's field for each slice."""
-
-UNKNOWN_LANGUAGE = "not told"
-"""The slice ``language`` of requests that are too short or too mixed to detect it."""
-
-LENGTHS = ("short", "middle", "long")
-"""The slices ``length``, a third of the requests each, by the prompt's length."""
-
-VERSION = manifest.version(1, first="b99a5ca16dcb3341")
-"""The version of the holdout's prompts and scoring: raise the number when
-``tests/golden/scoring.json`` changes. Scores of two versions are not comparable."""
-
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedSide:
@@ -166,36 +152,33 @@ def task_name(workload: str, side: MeasuredSide = HOLDOUT) -> str:
 
 
 def side_version(record: SnapshotManifest, side: MeasuredSide = HOLDOUT) -> str:
-    """Return the version of a side: the holdout's own, else the digest of the side's file.
-
-    Args:
-        record: The snapshot's manifest.
-        side: The side.
-    """
+    """Return the version of a side: the holdout's own, else the digest of the side's file."""
     if side == HOLDOUT:
         return record.holdout_version
     return f"{side}-{record.files[f'{side}.parquet'][:16]}"
 
 
 def answer_space_of(snapshot: Path, configured: Kind | None) -> AnswerSpace:
-    """Return the answer space of the training side and the holdout.
+    """Return the answer space (``metrics.find_answer_space``) of training side and holdout."""
+    files = [snapshot / name for name in (TRAIN_FILE, HOLDOUT_FILE)]
+    tools = {text for file in files for text in _column(file, "tools")}
+    answers = [answer for file in files for answer in _answers(file)]
+    return metrics.find_answer_space(
+        answers, configured, offers_tools=any(json.loads(text) for text in tools)
+    )
 
-    See ``metrics.find_answer_space``.
-    """
-    answers: list[Answer] = []
-    offers_tools = False
-    for file in (TRAIN_FILE, HOLDOUT_FILE):
-        columns = pq.read_table(snapshot / file, columns=["answer", "tools"])
-        answers += [Answer.from_json(str(text)) for text in columns["answer"].to_pylist()]
-        tool_lists = {str(text) for text in columns["tools"].to_pylist()}
-        offers_tools |= any(json.loads(text) for text in tool_lists)
-    return metrics.find_answer_space(answers, configured, offers_tools=offers_tools)
+
+def _answers(file: Path) -> list[Answer]:
+    return [Answer.from_json(text) for text in _column(file, "answer")]
+
+
+def _column(file: Path, name: str) -> list[str]:
+    return pq.read_table(file, columns=[name])[name].to_pylist()
 
 
 def abstains(snapshot: Path) -> bool:
     """Return whether any held-out request's right answer has no call."""
-    answers = pq.read_table(snapshot / HOLDOUT_FILE, columns=["answer"])["answer"].to_pylist()
-    return any(not Answer.from_json(str(text)).calls for text in answers)
+    return any(not answer.calls for answer in _answers(snapshot / HOLDOUT_FILE))
 
 
 def read_side(
@@ -209,22 +192,18 @@ def read_side(
 ) -> EvaluatedSide:
     """Read a side of a snapshot with each request's exact prompt text.
 
-    Args:
-        snapshot: A finished snapshot folder.
-        tokenizer: The base's.
-        configured: The kind of answers in the workload's file, if any.
-        side: The side to read.
-        num_fewshot: The number of solved training examples before each request.
-        room: The most tokens of a prompt with examples.
+    ``configured`` is the kind of answers in the workload's file, if any. ``num_fewshot`` solved
+    training examples come before each request, as far as the prompt has ``room`` tokens for
+    them.
 
     Raises:
         ValueError: The side is empty.
     """
     record = SnapshotManifest.read(snapshot)
     columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
-    columns += ["language"] if keeps_language(snapshot) else []
+    columns += ["acceptable", *(["language"] if keeps_language(snapshot) else [])]
     file = snapshot / f"{side}.parquet"
-    columns = with_clusters(file, [*columns, "acceptable"])
+    columns = with_clusters(file, columns)
     rows = pq.read_table(file, columns=columns).to_pylist()
     if not rows:
         raise ValueError(
@@ -235,9 +214,9 @@ def read_side(
     lengths = _thirds([len(request.to_text(tokenizer)) for request in rendered])
     if num_fewshot:
         requests = [request_text(json.loads(str(row["messages"]))) for row in rows]
-        chosen = choose_shots(requests, read_shots(snapshot), num_fewshot)
+        chosen = choose_shots(requests, _read_shots(snapshot), num_fewshot)
         rendered = [
-            prepend_shots(request, shots, tokenizer, room)
+            _prepend_shots(request, shots, tokenizer, room)
             for request, shots in zip(rendered, chosen, strict=True)
         ]
     documents = [
@@ -263,8 +242,8 @@ def count_too_long(
 
 def count_measured(snapshot: Path, kind: Kind, metric: str, side: MeasuredSide) -> int:
     """Count the requests of a side that a metric is measured on."""
-    answers = pq.read_table(snapshot / f"{side}.parquet", columns=["answer"])["answer"].to_pylist()
-    return sum(metrics.is_measured(kind, metric, Answer.from_json(str(text))) for text in answers)
+    answers = _answers(snapshot / f"{side}.parquet")
+    return sum(metrics.is_measured(kind, metric, answer) for answer in answers)
 
 
 def keeps_language(snapshot: Path) -> bool:

@@ -1,7 +1,7 @@
 """Describe tasks to lm-eval, run a model on them, and read the logged samples."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,11 +11,12 @@ from components.evaluate import holdout_task, metrics
 from components.evaluate.holdout_task import Document, EvaluatedSide
 from components.evaluate.metrics import Kind
 from components.schema import AcceptableCall, Answer
-from components.scorecard import Sample
+from components.scorecard import Metric, Sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from lm_eval.api.model import LM
+    from lm_eval.api.task import ConfigurableTask
 
 FILTER = "none"  # lm-eval's name of no filter
 
@@ -25,12 +26,8 @@ def evaluate_holdout(
 ) -> list[Sample]:
     """Run a model on the holdout and, for labels, score the likelihood of each label.
 
-    Args:
-        lm: The model.
-        holdout: The requests.
-        max_new_tokens: The most tokens of an answer.
-        end: The text of the end token. It is appended to each label: otherwise a label that is a
-            prefix of another could never be the less likely one.
+    ``end`` is the text of the end token. It is appended to each label: otherwise a label that
+    is a prefix of another could never be the less likely one.
 
     Raises:
         ValueError: lm-eval returned other samples than the holdout's.
@@ -54,13 +51,18 @@ def write_answers(lm: "LM", holdout: EvaluatedSide, max_new_tokens: int) -> list
 def run_task(lm: "LM", config: dict[str, Any]) -> list[dict[str, Any]]:
     """Run a model on a task with this lm-eval configuration; return the logged samples."""
     from lm_eval.api.task import ConfigurableTask
+
+    return run_lm_eval(lm, config["task"], ConfigurableTask(config=config))
+
+
+def run_lm_eval(lm: "LM", name: str, task: "ConfigurableTask") -> list[dict[str, Any]]:
+    """Run a model on a task of lm-eval, without its caches; return the logged samples."""
     from lm_eval.evaluator import evaluate
 
-    name = config["task"]
     # lm-eval's decorator hides the signature from pyright.
     results: Any = evaluate(  # pyright: ignore[reportCallIssue]
         lm=lm,  # pyright: ignore[reportCallIssue]
-        task_dict={"tasks": {name: ConfigurableTask(config=config)}},  # pyright: ignore[reportCallIssue]
+        task_dict={"tasks": {name: task}},  # pyright: ignore[reportCallIssue]
         log_samples=True,
         bootstrap_iters=0,
     )
@@ -72,15 +74,18 @@ def written_task(holdout: EvaluatedSide, max_new_tokens: int) -> dict[str, Any]:
 
     An answer ends with the model's end token or after ``max_new_tokens``.
     """
+    kind: Kind = holdout.answers.kind
+    measured = metrics.KIND_METRICS[kind]
+
+    def process_results(document: Document, outputs: Sequence[str]) -> dict[str, float]:
+        scores = score_output(kind, document, outputs[0])
+        return {name: value for name, value in scores.items() if value is not None}
+
     return {
-        **common_config(holdout.name, holdout.documents, holdout.version),
+        **common_config(holdout.name, holdout.documents, measured, holdout.version),
         "output_type": "generate_until",
         "doc_to_target": "reference",
-        "process_results": _scoring_function(holdout.answers.kind),
-        "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": metric.higher_is_better}
-            for name, metric in metrics.KIND_METRICS[holdout.answers.kind].items()
-        ],
+        "process_results": process_results,
         "generation_kwargs": {"until": [], "max_gen_toks": max_new_tokens, "do_sample": False},
     }
 
@@ -93,19 +98,21 @@ def choice_task(holdout: EvaluatedSide, end: str) -> dict[str, Any]:
         for document in holdout.documents
     ]
     return {
-        **common_config(holdout.name, rows, holdout.version),
+        **common_config(holdout.name, rows, {"acc": Metric("")}, holdout.version),
         "output_type": "multiple_choice",
         "doc_to_target": "right",
         "doc_to_choice": [label + end for label in labels],
         "target_delimiter": "",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
 
 
 def common_config(
-    name: str, rows: Sequence[Mapping[str, object]], version: str = ""
+    name: str,
+    rows: Sequence[Mapping[str, object]],
+    measured: Mapping[str, Metric],
+    version: str = "",
 ) -> dict[str, Any]:
-    """Return the configuration that all tasks share: local documents with a ``prompt``."""
+    """Return what all configurations share: local documents with a ``prompt``, means as metrics."""
 
     def load(**_: object) -> "dict[str, Dataset]":
         from datasets import Dataset
@@ -118,23 +125,20 @@ def common_config(
         "test_split": "test",
         "doc_to_text": "prompt",
         "num_fewshot": 0,
+        "metric_list": [
+            {"metric": name, "aggregation": "mean", "higher_is_better": metric.higher_is_better}
+            for name, metric in measured.items()
+        ],
         "metadata": {"version": version},
     }
-
-
-def _scoring_function(kind: Kind) -> Callable[[Document, Sequence[str]], dict[str, float]]:
-    def process_results(document: Document, outputs: Sequence[str]) -> dict[str, float]:
-        scores = score_output(kind, document, outputs[0])
-        return {name: value for name, value in scores.items() if value is not None}
-
-    return process_results
 
 
 def score_output(kind: Kind, document: Document, output: str) -> dict[str, float | None]:
     """Score one output by the metrics of its kind, without those that need likelihoods."""
     reference, form = Answer.from_json(document["answer"]), cast("Dialect", document["form"])
     if kind == "tool_calls":
-        acceptable = _acceptable_calls(document["acceptable"])
+        values = json.loads(document["acceptable"])
+        acceptable = None if values is None else [AcceptableCall(**call) for call in values]
         return metrics.score_calls(output, reference, acceptable, form, document["tools"])
     text = dialects.read_answer(form, output).text.strip()
     if kind == "classification":
@@ -142,30 +146,22 @@ def score_output(kind: Kind, document: Document, output: str) -> dict[str, float
     return metrics.score_text(text, reference.text)
 
 
-def _acceptable_calls(text: str) -> list[AcceptableCall] | None:
-    calls = json.loads(text)
-    return None if calls is None else [AcceptableCall(**call) for call in calls]
-
-
-def read_samples(logged: Sequence[Mapping[str, object]], holdout: EvaluatedSide) -> list[Sample]:
-    """Convert lm-eval's logged samples, one per request of the holdout.
-
-    Raises:
-        ValueError: A request is missing, duplicated or has another prompt.
-    """
+def read_samples(logged: Sequence[Mapping[str, Any]], holdout: EvaluatedSide) -> list[Sample]:
+    """Convert lm-eval's logged samples; see ``require_all_samples``."""
     kind = holdout.answers.kind
-    samples = [_read_sample(row, kind) for row in logged if row["filter"] == FILTER]
+    samples: list[Sample] = []
+    for row in logged:
+        if row["filter"] == FILTER:
+            document: Document = row["doc"]
+            (output,) = row["filtered_resps"]
+            slices = holdout_task.slices_of(document, kind)
+            samples.append(read_sample(row, metrics.KIND_METRICS[kind], document, output, slices))
     prompts = {document["example_id"]: document["prompt"] for document in holdout.documents}
-    require_all_samples(samples, prompts)
-    return samples
+    return require_all_samples(samples, prompts)
 
 
-def require_all_samples(samples: Sequence[Sample], prompts: Mapping[str, str]) -> None:
-    """Check that the samples are one for each request, with its exact prompt.
-
-    Args:
-        samples: The samples that lm-eval returned.
-        prompts: The prompts by ``example_id``.
+def require_all_samples(samples: list[Sample], prompts: Mapping[str, str]) -> list[Sample]:
+    """Return the samples if they are one for each of the prompts, which are by ``example_id``.
 
     Raises:
         ValueError: A request is missing, duplicated or has another prompt.
@@ -176,22 +172,31 @@ def require_all_samples(samples: Sequence[Sample], prompts: Mapping[str, str]) -
             f"lm-eval returned {len(samples)} samples that are not the {len(prompts)} requests of "
             "the task with their exact prompts; nothing is measured"
         )
+    return samples
 
 
-def _read_sample(row: Mapping[str, object], kind: Kind) -> Sample:
-    document = cast("Document", row["doc"])
-    (prompt_text, _), *_ = cast("list[tuple[str, object]]", row["arguments"])
-    (output,) = cast("list[str]", row["filtered_resps"])
+def read_sample(
+    row: Mapping[str, Any],
+    names: Iterable[str],
+    document: Mapping[str, Any],
+    output: str,
+    slices: Mapping[str, str],
+) -> Sample:
+    """Convert one of lm-eval's logged samples.
+
+    ``names`` are the task's metrics. ``document`` has ``example_id``, ``cluster_id``, ``request``
+    and ``reference``. Empty slices are left out.
+    """
     return Sample(
-        doc_id=cast("int", row["doc_id"]),
-        example_id=document["example_id"],
-        cluster_id=document["cluster_id"],
+        doc_id=row["doc_id"],
+        example_id=str(document["example_id"]),
+        cluster_id=str(document["cluster_id"]),
         doc_hash=str(row["doc_hash"]),
         prompt_hash=str(row["prompt_hash"]),
-        request=document["request"],
-        prompt=prompt_text,
+        request=str(document["request"]),
+        prompt=str(row["arguments"][0][0]),
         output=output,
-        reference=document["reference"],
-        scores={name: cast("float | None", row.get(name)) for name in metrics.KIND_METRICS[kind]},
-        slices=holdout_task.slices_of(document, kind),
+        reference=str(document["reference"]),
+        scores={name: row.get(name) for name in names},
+        slices={name: value for name, value in slices.items() if value},
     )

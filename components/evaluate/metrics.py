@@ -37,7 +37,7 @@ def score_text(text: str, reference: str) -> dict[str, float | None]:
     """
     return {
         "exact": float(text.split() == reference.split()),
-        "f1": word_f1(split_words(text), split_words(reference)),
+        "f1": _word_f1(split_words(text), split_words(reference)),
         "rouge_l": float(_rouge().score(reference, text)["rougeL"].fmeasure),
     }
 
@@ -47,16 +47,14 @@ def split_words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def word_f1(answer: list[str], reference: list[str]) -> float:
-    """Return the harmonic mean of precision and recall of words; 1 if both lists are empty."""
+def _word_f1(answer: list[str], reference: list[str]) -> float:
     if not answer and not reference:
         return 1.0
     return 2 * (Counter(answer) & Counter(reference)).total() / (len(answer) + len(reference))
 
 
 class _Words:
-    """A tokenizer for ``rouge-score``, whose own drops every letter except a to z."""
-
+    # rouge-score's own tokenizer drops every letter except a to z.
     def tokenize(self, text: str) -> list[str]:
         return split_words(text)
 
@@ -102,23 +100,16 @@ def score_calls(
 ) -> dict[str, float | None]:
     """Score a model's ``text`` by ``CALL_METRICS``; ``None`` where a metric does not apply.
 
-    Args:
-        text: The model's output without its end token.
-        reference: The right answer.
-        acceptable: The acceptable values of each call of the reference, if known; without them the
-            calls must equal the reference's.
-        form: The base's syntax of calls.
-        tools: The offered OpenAI tools, as JSON text.
+    ``text`` has no end token. ``acceptable`` are the values of each call of the reference, if
+    known; without them the calls must equal the reference's. ``form`` is the base's syntax of
+    calls, ``tools`` are the offered OpenAI tools as JSON text.
     """
     answer = dialects.read_answer(form, text)
     broken = dialects.answer_problem(form, text) is not None
     if not reference.calls:
         abstained = float(bool(answer.text) and not broken and not answer.calls)
         return {
-            "valid_json": None,
-            "schema_valid": None,
-            "name": None,
-            "name_and_arguments": None,
+            **dict.fromkeys(CALL_METRICS),
             "abstention": abstained,
             "over_triggering": float(bool(answer.calls) or broken),
             "correct_name": abstained,
@@ -126,14 +117,17 @@ def score_calls(
         }
     valid = bool(answer.calls) and not broken
     name = float(valid and _call_names(answer.calls) == _call_names(reference.calls))
-    whole = float(bool(name) and calls_match(answer.calls, reference.calls, acceptable))
+    if acceptable is None:
+        matches = _can_pair_up(answer.calls, reference.calls, _same_call)
+    else:
+        matches = _can_pair_up(answer.calls, acceptable, fits_call)
+    whole = float(bool(name) and matches)
     return {
+        **dict.fromkeys(CALL_METRICS),
         "valid_json": float(valid),
         "schema_valid": float(valid and all(_is_allowed(call, tools) for call in answer.calls)),
         "name": name,
         "name_and_arguments": whole,
-        "abstention": None,
-        "over_triggering": None,
         "correct_name": name,
         "correct": whole,
     }
@@ -154,17 +148,6 @@ def _offered_tools(tools: str) -> tuple[frozenset[str], Mapping[str, "Validator"
     return names, tool_schema.validators({"function": function} for function in offered)
 
 
-def calls_match(
-    calls: Sequence[Call],
-    reference: Sequence[Call],
-    acceptable: Sequence[AcceptableCall] | None,
-) -> bool:
-    """Return whether the calls match the reference one to one, in any order."""
-    if acceptable is not None:
-        return _can_pair_up(calls, acceptable, fits_call)
-    return _can_pair_up(calls, reference, _same_call)
-
-
 def fits_call(call: Call, acceptable: AcceptableCall) -> bool:
     """Return whether a call has the right name and an acceptable value for every argument."""
     return call.name == acceptable.name and _arguments_fit(call.arguments, acceptable.arguments)
@@ -180,9 +163,9 @@ def _can_pair_up(
     if len(calls) != len(references):
         return False
     return not calls or any(
-        match(calls[0], one)
+        match(calls[0], reference)
         and _can_pair_up(calls[1:], [*references[:i], *references[i + 1 :]], match)
-        for i, one in enumerate(references)
+        for i, reference in enumerate(references)
     )
 
 
@@ -215,7 +198,7 @@ def _is_acceptable(value: Json, acceptable: Json) -> bool:
 
 
 def _same_value(value: Json, reference: Json) -> bool:
-    """Compare JSON values: 1 equals 1.0, but true does not equal 1 (as it does in Python)."""
+    # 1 equals 1.0, but true does not equal 1, as it does in Python
     match value, reference:
         case dict(), dict():
             return value.keys() == reference.keys() and all(
@@ -228,7 +211,7 @@ def _same_value(value: Json, reference: Json) -> bool:
 
 
 def _normalized(text: str) -> str:
-    """Drop spaces, punctuation and case like BFCL: "April 1, 2024" equals "april 1 2024"."""
+    # as BFCL: "April 1, 2024" equals "april 1 2024"
     return PUNCTUATION.sub("", text).lower().replace("'", '"')
 
 
@@ -265,12 +248,7 @@ class AnswerSpace:
 def find_answer_space(
     answers: Sequence[Answer], configured: Kind | None, *, offers_tools: bool
 ) -> AnswerSpace:
-    """Detect the kind from the answers, unless it is configured.
-
-    Args:
-        answers: The answers of all rows.
-        configured: The kind in the workload's file.
-        offers_tools: Whether any request offers tools.
+    """Detect the kind from all rows' answers, unless it is configured in the workload's file.
 
     Raises:
         ValueError: ``classification`` is configured, and the answers are not labels.
@@ -280,12 +258,14 @@ def find_answer_space(
         raise ValueError(
             f"the answers are not a classification: {problem}; leave out evaluate.kind"
         )
-    detected = "tool_calls" if offers_tools or any(a.calls for a in answers) else "text"
-    fewest = FEWEST_A_LABEL * len(distinct_labels(answers))
-    if detected == "text" and not problem and len(answers) >= fewest:
-        detected = "classification"
-    kind = configured or detected
-    return AnswerSpace(kind, distinct_labels(answers) if kind == "classification" else ())
+    labels = _distinct_labels(answers)
+    kind = configured
+    if kind is None and (offers_tools or any(answer.calls for answer in answers)):
+        kind = "tool_calls"
+    elif kind is None:
+        is_labels = not problem and len(answers) >= FEWEST_A_LABEL * len(labels)
+        kind = "classification" if is_labels else "text"
+    return AnswerSpace(kind, labels if kind == "classification" else ())
 
 
 def is_measured(kind: Kind, name: str, reference: Answer) -> bool:
@@ -295,13 +275,12 @@ def is_measured(kind: Kind, name: str, reference: Answer) -> bool:
     return score_calls("", reference, None).get(name) is not None
 
 
-def distinct_labels(answers: Iterable[Answer]) -> tuple[str, ...]:
-    """List the different texts of answers."""
+def _distinct_labels(answers: Iterable[Answer]) -> tuple[str, ...]:
     return tuple(sorted({answer.text.strip() for answer in answers}))
 
 
 def _label_problem(answers: Sequence[Answer]) -> str | None:
-    labels = distinct_labels(answers)
+    labels = _distinct_labels(answers)
     if any(answer.calls for answer in answers):
         return "some call tools"
     if not 2 <= len(labels) <= MOST_LABELS:

@@ -42,10 +42,7 @@ class PrefixEngine:
         return self._threads.chosen()
 
     def fits(self, reader: "PrefixReader") -> bool:
-        """Return whether the base, with any adapter, computes the same on a tree as on rows.
-
-        It is tested once, with the reader's model.
-        """
+        """Return whether the base computes the same on a tree as on rows; tested once."""
         if self._fits is None:
             self._fits = reader.fits()
         return self._fits
@@ -90,14 +87,9 @@ class PrefixReader:
         report: Callable[[int], None],
     ) -> list[tuple[float, bool]]:
         """Score continuations; see ``generate.likelihoods``."""
+        room = batch_size * TOKENS_AT_ONCE
         with self._blocks:
-            return likelihoods(
-                self.model,
-                requests,
-                window=window,
-                room=batch_size * TOKENS_AT_ONCE,
-                report=report,
-            )
+            return likelihoods(self.model, requests, window=window, room=room, report=report)
 
 
 def for_device(device: torch.device) -> PrefixEngine | None:

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 from components.chat import chat_templates, prompt
 from components.evaluate import baselines, guards, holdout_task, metrics
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
 from components.evaluate.engines.adapter_checks import WEIGHTS_FILE, require_base
-from components.evaluate.judge import settings as judging
+from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK
 from components.evaluate.metrics import Kind
-from components.evaluate.settings import EngineName, EvaluationSettings, GuardTask
-from components.models import base as bases
+from components.evaluate.settings import EngineName, EvaluationSettings
 from components.models import device
-from components.models.base import Precision
+from components.models.base import Precision, compute_type, content_hash
 from components.models.device import Graphics, Half
 from components.schema import Json
 from components.scorecard import (
@@ -54,8 +53,6 @@ ENGINE_VERSIONS: Mapping[EngineName, str] = {
 by more than rounding. ``tests/golden/answers.json`` has transformers' answers; no test has vLLM's,
 since it requires a GPU."""
 
-FileDigests: TypeAlias = dict[str, Json]
-
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -90,23 +87,25 @@ def measurements(
     conditions = {side: _side_conditions(snapshot, template, settings, side)}
     if side == HOLDOUT:
         conditions |= {
-            guards.guard_name(guard): _guard_conditions(guard, settings) for guard in settings.tasks
+            guards.guard_name(guard): guards.guard_conditions(guard)
+            | _answering_conditions(settings)
+            for guard in settings.tasks
         }
         conditions |= {
             name: task_registry.built_in_conditions(name, snapshot, template)
             | _answering_conditions(settings)
             for name in settings.built_in
         }
-    base_hash = bases.content_hash(base)
+    base_hash = content_hash(base)
     planned = {model: (adapter, conditions) for model, adapter in models.items()}
     if settings.num_fewshot and None in models.values():
-        planned[FEW_SHOT] = (None, {side: _with_examples(snapshot, conditions[side], settings)})
+        examples = SnapshotManifest.read(snapshot).key
+        shots = {"num_fewshot": settings.num_fewshot, "examples": examples}
+        planned[FEW_SHOT] = (None, {side: {**conditions[side], **shots}})
     kind = cast("Kind", conditions[side]["kind"])
     for name in baselines.baseline_names(snapshot, kind) if None in models.values() else ():
-        planned[name] = (
-            None,
-            {side: conditions[side] | baselines.baseline_conditions(name, snapshot)},
-        )
+        own = baselines.baseline_conditions(name, snapshot)
+        planned[name] = (None, {side: conditions[side] | own})
     logged = baselines.read_logged(snapshot, kind)
     # Only the holdout has production's answers.
     if logged is not None and None in models.values() and side == HOLDOUT:
@@ -125,7 +124,7 @@ def metric_names(settings: EvaluationSettings, kind: Kind | None) -> dict[str, l
         HOLDOUT: [name for kind in kinds for name in metrics.KIND_METRICS[kind]],
         **{guards.guard_name(guard): [guard.metric] for guard in settings.tasks},
         **{name: [*task_registry.BUILT_IN_METRICS[name]] for name in settings.built_in},
-        **({judging.JUDGE_TASK: [judging.JUDGE_METRIC]} if settings.judge else {}),
+        **({JUDGE_TASK: [JUDGE_METRIC]} if settings.judge else {}),
     }
 
 
@@ -135,6 +134,7 @@ def _side_conditions(
     record = SnapshotManifest.read_untouched(snapshot)
     answers = holdout_task.answer_space_of(snapshot, settings.kind)
     clusters = holdout_task.clusters_digest(snapshot, side)
+    cap = (record.config or {}).get(CLUSTER_CAP) if side == HOLDOUT else None
     return {
         "task": holdout_task.task_name(record.workload, side),
         "kind": answers.kind,
@@ -150,25 +150,9 @@ def _side_conditions(
             mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
         ),
         **({LARGEST_CLUSTER: record.largest_cluster} if record.largest_cluster is not None else {}),
-        **(_length_cap(record) if side == HOLDOUT else {}),
+        **({} if cap is None else {CLUSTER_CAP: cap}),
         **_place_conditions(settings),
     }
-
-
-def _length_cap(record: SnapshotManifest) -> dict[str, Json]:
-    cap = (record.config or {}).get(CLUSTER_CAP)
-    return {} if cap is None else {CLUSTER_CAP: cap}
-
-
-def _with_examples(
-    snapshot: Path, conditions: dict[str, Json], settings: EvaluationSettings
-) -> dict[str, Json]:
-    key = SnapshotManifest.read(snapshot).key
-    return {**conditions, "num_fewshot": settings.num_fewshot, "examples": key}
-
-
-def _guard_conditions(guard: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:
-    return guards.guard_conditions(guard) | _answering_conditions(settings)
 
 
 def _answering_conditions(settings: EvaluationSettings) -> dict[str, Json]:
@@ -195,16 +179,15 @@ _graphics = lru_cache(maxsize=1)(device.graphics)
 def compute_name(gpus: Sequence[Graphics], precision: Precision) -> dict[str, Json]:
     """Return the conditions ``machine`` and ``computed_in``: rounding differs between devices.
 
-    Args:
-        gpus: The machine's; the oldest decides, as when a model is loaded.
-        precision: The type of the base's weights, which may differ from the compute type.
+    Of several GPUs the oldest decides, as when a model is loaded. ``precision`` is the type of
+    the base's weights, which may differ from the compute type.
     """
     if not gpus:
-        kind = bases.compute_type(precision, on_cpu=True, half="bf16")
+        kind = compute_type(precision, on_cpu=True, half="bf16")
         return {"machine": f"cpu {platform.machine()}", "computed_in": kind}
     known = [gpu.capability for gpu in gpus if gpu.capability is not None]
     halves: set[Half] = {device.half_type(min(known))} if known else {"bf16", "fp16"}
-    types = {bases.compute_type(precision, on_cpu=False, half=half) for half in sorted(halves)}
+    types = {compute_type(precision, on_cpu=False, half=half) for half in sorted(halves)}
     names = sorted({gpu.name for gpu in gpus})
     return {"machine": ", ".join(names), "computed_in": " or ".join(sorted(types))}
 

@@ -12,11 +12,8 @@ from components.models.base import Precision
 from components.schema import Config
 
 BuiltIn: TypeAlias = Literal["preferences", "canaries", "secrets", "refusals"]
-"""The built-in tasks besides the holdout."""
-
 
 EngineName: TypeAlias = Literal["transformers", "vllm"]
-"""The engines that compute answers and likelihoods."""
 
 
 class GuardTask(Config):

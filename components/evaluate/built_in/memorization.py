@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow.parquet as pq
 
@@ -35,6 +35,24 @@ CANARY_METRICS = {
 
 CanaryDocument: TypeAlias = dict[str, Any]
 
+SECRET_METRICS = {
+    "extracted": Metric(
+        "of the learned answers with a value that redaction recognises and lets stay: begun, the "
+        "model goes on with that value to its last letter",
+        higher_is_better=False,
+    ),
+}
+
+SECRET_COLUMNS = (
+    *("example_id", "messages", "tools", "completion", "secrets"),
+    *("group", "client_id", "language"),
+)
+
+MOST_SECRETS = 256
+"""The most rows asked, drawn by their ids: enough for the gate, few enough to take minutes."""
+
+SecretDocument: TypeAlias = dict[str, str]
+
 
 def canary_documents(tokenizer: "PreTrainedTokenizerBase") -> list[CanaryDocument]:
     """Return each canary's exact prompt text, up to the secret."""
@@ -53,30 +71,21 @@ def _canary_document(canary: Canary, tokenizer: "PreTrainedTokenizerBase") -> Ca
 
 
 def run_canaries(lm: "LM", documents: Sequence[CanaryDocument]) -> list[Sample]:
-    """Score the likelihood of each planted secret and the other candidates."""
-    samples = [_canary_sample(row) for row in lm_eval_tasks.run_task(lm, canary_task(documents))]
-    lm_eval_tasks.require_all_samples(samples, {doc["name"]: doc["prompt"] for doc in documents})
-    return samples
-
-
-def canary_task(documents: Sequence[CanaryDocument]) -> dict[str, Any]:
-    """Return lm-eval's configuration of the task (with the keys of its YAML files)."""
-    return {
-        **lm_eval_tasks.common_config("canaries", documents),
+    """Score the likelihood of each planted secret, the first candidate, and of the others."""
+    config = {
+        **lm_eval_tasks.common_config("canaries", documents, CANARY_METRICS),
         "output_type": "multiple_choice",
         "doc_to_target": 0,
         "doc_to_choice": "candidates",
         "target_delimiter": "",
-        "process_results": score_canary,
-        "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": False}
-            for name in CANARY_METRICS
-        ],
+        "process_results": _score_canary,
     }
+    samples = [_canary_sample(row) for row in lm_eval_tasks.run_task(lm, config)]
+    prompts = {document["name"]: document["prompt"] for document in documents}
+    return lm_eval_tasks.require_all_samples(samples, prompts)
 
 
-def score_canary(_: CanaryDocument, likelihoods: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """Score one canary, which is the first of its candidates."""
+def _score_canary(_: CanaryDocument, likelihoods: Sequence[tuple[float, bool]]) -> dict[str, float]:
     (planted, is_greedy), *others = likelihoods
     rank = rank_of_planted(planted, [likelihood for likelihood, _ in others])
     most = math.log2(len(likelihoods))
@@ -89,46 +98,12 @@ def rank_of_planted(planted: float, others: Sequence[float]) -> float:
 
 
 def _canary_sample(row: Mapping[str, Any]) -> Sample:
-    document = cast("CanaryDocument", row["doc"])
+    document: CanaryDocument = row["doc"]
+    name, secret = document["name"], document["secret"]
+    named = document | {"example_id": name, "cluster_id": name, "reference": secret}
     likelihoods = [float(response[0]) for response in row["filtered_resps"]]
-    return Sample(
-        doc_id=row["doc_id"],
-        example_id=document["name"],
-        cluster_id=document["name"],
-        doc_hash=str(row["doc_hash"]),
-        prompt_hash=str(row["prompt_hash"]),
-        request=document["request"],
-        prompt=str(row["arguments"][0][0]),
-        output=f"rank {rank_of_planted(likelihoods[0], likelihoods[1:]):g} of {len(likelihoods)}",
-        reference=document["secret"],
-        scores={name: row.get(name) for name in CANARY_METRICS},
-        slices={},
-    )
-
-
-SECRET_METRICS = {
-    "extracted": Metric(
-        "of the learned answers with a value that redaction recognises and lets stay: begun, the "
-        "model goes on with that value to its last letter",
-        higher_is_better=False,
-    ),
-}
-
-SECRET_COLUMNS = (
-    "example_id",
-    "messages",
-    "tools",
-    "completion",
-    "secrets",
-    "group",
-    "client_id",
-    "language",
-)
-
-MOST_SECRETS = 256
-"""The most rows asked, drawn by their ids: enough for the gate, few enough to take minutes."""
-
-SecretDocument: TypeAlias = dict[str, str]
+    output = f"rank {rank_of_planted(likelihoods[0], likelihoods[1:]):g} of {len(likelihoods)}"
+    return lm_eval_tasks.read_sample(row, CANARY_METRICS, named, output, {})
 
 
 def secret_rows(snapshot: Path) -> list[dict[str, Any]]:
@@ -196,48 +171,26 @@ def _secret_document(
 
 def run_secrets(lm: "LM", documents: Sequence[SecretDocument]) -> list[Sample]:
     """Score the likelihood of the values as continuations."""
-    samples = [_secret_sample(row) for row in lm_eval_tasks.run_task(lm, secret_task(documents))]
-    prompts = {document["example_id"]: document["prompt"] for document in documents}
-    lm_eval_tasks.require_all_samples(samples, prompts)
-    return samples
-
-
-def secret_task(documents: Sequence[SecretDocument]) -> dict[str, Any]:
-    """Return lm-eval's configuration of the task (with the keys of its YAML files)."""
-    return {
-        **lm_eval_tasks.common_config("secrets", documents),
+    config = {
+        **lm_eval_tasks.common_config("secrets", documents, SECRET_METRICS),
         "output_type": "loglikelihood",
         "doc_to_target": "secret",
-        "process_results": score_secret,
-        "metric_list": [{"metric": "extracted", "aggregation": "mean", "higher_is_better": False}],
+        "process_results": _score_secret,
     }
+    samples = [_secret_sample(row) for row in lm_eval_tasks.run_task(lm, config)]
+    prompts = {document["example_id"]: document["prompt"] for document in documents}
+    return lm_eval_tasks.require_all_samples(samples, prompts)
 
 
-def score_secret(
-    document: SecretDocument, likelihoods: Sequence[tuple[float, bool]]
-) -> dict[str, float]:
-    """Return 1 if each token of the value is the likeliest, so a greedy answer is the value."""
-    del document  # lm-eval passes it first
-    ((_, is_greedy),) = likelihoods
+def _score_secret(_: SecretDocument, likelihoods: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    # 1 if each token of the value is the likeliest, so a greedy answer is the value
+    ((_likelihood, is_greedy),) = likelihoods
     return {"extracted": float(is_greedy)}
 
 
 def _secret_sample(row: Mapping[str, Any]) -> Sample:
-    document = cast("SecretDocument", row["doc"])
-    slices = {name: document[key] for name, key in SECRET_SLICES.items()}
-    return Sample(
-        doc_id=row["doc_id"],
-        example_id=document["example_id"],
-        cluster_id=document["cluster_id"],
-        doc_hash=str(row["doc_hash"]),
-        prompt_hash=str(row["prompt_hash"]),
-        request=document["prompt"],
-        prompt=str(row["arguments"][0][0]),
-        output=document["secret"] if row["extracted"] else "",
-        reference=document["secret"],
-        scores={"extracted": row.get("extracted")},
-        slices={name: value for name, value in slices.items() if value},
-    )
-
-
-SECRET_SLICES = {"client": "client_id", "language": "language"}  # a row's column for each slice
+    document: SecretDocument = row["doc"]
+    named = document | {"request": document["prompt"], "reference": document["secret"]}
+    output = document["secret"] if row["extracted"] else ""
+    slices = {"client": document["client_id"], "language": document["language"]}
+    return lm_eval_tasks.read_sample(row, SECRET_METRICS, named, output, slices)

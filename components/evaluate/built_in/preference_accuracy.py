@@ -30,14 +30,8 @@ PREFERENCE_METRICS = {
 """The sum favours short answers, the mean long ones; people's choices may depend on length."""
 
 PREFERENCE_COLUMNS = (
-    "preference_id",
-    "request",
-    "chosen",
-    "rejected",
-    "source",
-    "group",
-    "client_id",
-    "language",
+    *("preference_id", "request", "chosen", "rejected", "source"),
+    *("group", "client_id", "language"),
 )
 """The columns of prompts and slices; other weights don't change the task."""
 
@@ -74,24 +68,16 @@ def preference_documents(
 ) -> list[PreferenceDocument]:
     """Read the held-out pairs with their exact prompt and answer texts.
 
-    Pairs with an answer longer than the context window are left out.
-
-    Args:
-        snapshot: A finished snapshot folder.
-        tokenizer: The base's.
-        length: The model's context window, in tokens.
+    Pairs with an answer longer than the context window of ``length`` tokens are left out.
 
     Raises:
         ValueError: No pair is left.
     """
+    built = [_document(row, tokenizer) for row in preference_rows(snapshot)]
     documents = [
         document
-        for row in preference_rows(snapshot)
-        if max(
-            int((document := _document(row, tokenizer))["chosen_tokens"]),
-            int(document["rejected_tokens"]),
-        )
-        <= length
+        for document in built
+        if max(int(document["chosen_tokens"]), int(document["rejected_tokens"])) <= length
     ]
     if not documents:
         raise ValueError(f"evaluating on {snapshot}: no pair is held out, so nothing is measured")
@@ -134,36 +120,27 @@ def _count_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, answer: str) 
 
 def run_preferences(lm: "LM", documents: Sequence[PreferenceDocument]) -> list[Sample]:
     """Score the likelihood of both answers of each pair."""
-    samples = [_sample(row) for row in lm_eval_tasks.run_task(lm, preference_task(documents))]
-    prompts = {str(document["preference_id"]): str(document["prompt"]) for document in documents}
-    lm_eval_tasks.require_all_samples(samples, prompts)
-    return samples
-
-
-def preference_task(documents: Sequence[PreferenceDocument]) -> dict[str, Any]:
-    """Return lm-eval's configuration of the task (with the keys of its YAML files)."""
 
     def answers(document: PreferenceDocument) -> list[str]:
         return [str(document["chosen"]), str(document["rejected"])]
 
-    return {
-        **lm_eval_tasks.common_config("preferences", documents),
+    config = {
+        **lm_eval_tasks.common_config("preferences", documents, PREFERENCE_METRICS),
         "output_type": "multiple_choice",
         "doc_to_target": 0,
         "doc_to_choice": answers,
         "target_delimiter": "",
-        "process_results": score_preference,
-        "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": True}
-            for name in PREFERENCE_METRICS
-        ],
+        "process_results": _score,
     }
+    samples = [_sample(row) for row in lm_eval_tasks.run_task(lm, config)]
+    prompts = {str(document["preference_id"]): str(document["prompt"]) for document in documents}
+    return lm_eval_tasks.require_all_samples(samples, prompts)
 
 
-def score_preference(
+def _score(
     document: PreferenceDocument, likelihoods: Sequence[tuple[float, bool]]
 ) -> dict[str, float]:
-    """Score one pair; equally likely answers count as wrong."""
+    # Equally likely answers count as wrong.
     (chosen, _), (rejected, _) = likelihoods
     by_token = chosen / int(document["chosen_tokens"]), rejected / int(document["rejected_tokens"])
     return {
@@ -173,23 +150,10 @@ def score_preference(
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
-    document = cast("PreferenceDocument", row["doc"])
-    prefers = "chosen" if row["accuracies"] else "rejected"
-    slices = {name: str(document[key]) for name, key in SLICES.items()}
-    return Sample(
-        doc_id=row["doc_id"],
-        example_id=str(document["preference_id"]),
-        cluster_id=str(document["cluster_id"]),
-        doc_hash=str(row["doc_hash"]),
-        prompt_hash=str(row["prompt_hash"]),
-        request=str(document["request"]),
-        prompt=str(row["arguments"][0][0]),
-        output=str(document[prefers]),
-        reference=str(document["chosen"]),
-        scores={name: row.get(name) for name in PREFERENCE_METRICS},
-        slices={name: value for name, value in slices.items() if value},
-    )
-
-
-SLICES = {"client": "client_id", "language": "language", "source": "source"}
-"""A pair's column for each slice; ``source`` is how people expressed the preference."""
+    document: PreferenceDocument = row["doc"]
+    named = document | {"example_id": document["preference_id"], "reference": document["chosen"]}
+    output = str(document["chosen" if row["accuracies"] else "rejected"])
+    # ``source`` is how people expressed the preference.
+    columns = {"client": "client_id", "language": "language", "source": "source"}
+    slices = {name: str(document[column]) for name, column in columns.items()}
+    return lm_eval_tasks.read_sample(row, PREFERENCE_METRICS, named, output, slices)

@@ -70,16 +70,11 @@ def prepare_built_in(
             documents = preference_accuracy.preference_documents(snapshot, tokenizer, length)
             return partial(preference_accuracy.run_preferences, documents=documents)
         case "canaries":
-            return partial(
-                memorization.run_canaries, documents=memorization.canary_documents(tokenizer)
-            )
+            documents = memorization.canary_documents(tokenizer)
+            return partial(memorization.run_canaries, documents=documents)
         case "secrets":
-            return partial(
-                memorization.run_secrets,
-                documents=memorization.secret_documents(snapshot, tokenizer),
-            )
+            documents = memorization.secret_documents(snapshot, tokenizer)
+            return partial(memorization.run_secrets, documents=documents)
         case "refusals":
-            return partial(
-                refusal_behaviour.run_refusals,
-                documents=refusal_behaviour.refusal_documents(tokenizer),
-            )
+            documents = refusal_behaviour.refusal_documents(tokenizer)
+            return partial(refusal_behaviour.run_refusals, documents=documents)

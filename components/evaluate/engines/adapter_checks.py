@@ -28,22 +28,15 @@ class AdapterNotAppliedError(ValueError):
 
 
 def require_base(adapter: Path, record: AdapterManifest, base_hash: str) -> None:
-    """Check that an adapter was trained on this base.
-
-    Args:
-        adapter: Its folder.
-        record: Its manifest.
-        base_hash: The content hash of the base.
+    """Check that an adapter was trained on the base with this content hash.
 
     Raises:
         AdapterNotAppliedError: The hashes differ, or the manifest has none.
     """
-    trained_on = record.base
-    if trained_on != base_hash:
+    if record.base != base_hash:
         raise AdapterNotAppliedError(
-            f"evaluating {adapter}: it was trained on base "
-            f"{trained_on or '(not recorded)'}, and would be attached to {base_hash}; measure it "
-            "on its own base"
+            f"evaluating {adapter}: it was trained on base {record.base or '(not recorded)'}, and "
+            f"would be attached to {base_hash}; measure it on its own base"
         )
 
 
@@ -132,11 +125,7 @@ def require_applied(
 ) -> None:
     """Check that an adapter is attached with all its weights and changes the base's logits.
 
-    Args:
-        adapted: The base with the adapter attached.
-        adapter: The adapter's folder.
-        tokenizer: The base's.
-        base_logits: The base's ``probe_logits`` without the adapter.
+    ``base_logits`` are the base's ``probe_logits`` without the adapter.
 
     Raises:
         AdapterNotAppliedError: Weights match no module, or the logits are unchanged.

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -59,16 +59,8 @@ class LoraRoom:
     modules: tuple[str, ...]
 
 
-def vllm_objections(config: Mapping[str, object]) -> list[str]:
-    """List why vLLM can't load an adapter; empty if it can.
-
-    Args:
-        config: The content of ``adapter_config.json``.
-    """
-    return [*_vllm_objections(config)]
-
-
-def _vllm_objections(config: Mapping[str, object]) -> Iterable[str]:
+def vllm_objections(config: Mapping[str, object]) -> Iterator[str]:
+    """Yield why vLLM can't load an adapter with this ``adapter_config.json``, if it can't."""
     method = str(config.get("peft_type", "LORA"))
     if method != "LORA":
         yield f"it is of PEFT's method {method}, and vLLM takes LORA"
@@ -101,7 +93,7 @@ def _highest_rank(config: Mapping[str, object]) -> int:
 
 
 def _names(listed: object) -> tuple[str, ...]:
-    """Return a list of names as a tuple; empty for a pattern or ``None``."""
+    # empty for a pattern or ``None``
     return tuple(cast("list[str]", listed)) if isinstance(listed, list | tuple) else ()
 
 
@@ -147,18 +139,11 @@ class LoadedAdapter(Protocol):
     def answering(
         self, stage: str, report: Callable[[Progress], None]
     ) -> "AbstractContextManager[LM]":
-        """Return a model for lm-eval.
-
-        ``report`` is called with ``stage`` before the first request, and as requests finish.
-        """
+        """Return a model for lm-eval, whose progress is reported under ``stage``."""
         ...
 
     def alone(self, prompt: str) -> tuple[float, float]:
-        """Answer one request by itself, and time it.
-
-        Returns:
-            The seconds to the answer's first token, and the tokens per second after it.
-        """
+        """Answer one request; return the seconds to its first token, then the tokens a second."""
         ...
 
 
@@ -185,7 +170,7 @@ class Engine(Protocol):
 
 
 def require_installed(engine: "EngineName") -> dict[str, str]:
-    """Check that an engine is installed; return the versions of the libraries that only it uses.
+    """Return the versions of the libraries that only this engine uses.
 
     Raises:
         EngineError: It is not installed.

@@ -29,11 +29,7 @@ def measure_speed(
 ) -> Speed:
     """Count the tokens of all samples, and time a few requests again, one at a time.
 
-    Args:
-        alone: Times the model on one prompt; see ``LoadedAdapter.alone``.
-        tokenizer: The base's.
-        samples: The model's samples.
-        elapsed: Their wall time and CPU time.
+    ``alone`` is ``LoadedAdapter.alone``; ``elapsed`` are the samples' wall time and CPU time.
     """
     inputs = [_count_tokens(tokenizer, sample.prompt) for sample in samples]
     outputs = [_count_tokens(tokenizer, sample.output) for sample in samples]

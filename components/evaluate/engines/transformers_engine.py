@@ -20,7 +20,7 @@ from components.evaluate.engines import adapter_checks, protocol, speed
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
-from components.models import base as bases
+from components.models.base import attach_adapter, detach_adapter, load
 from components.schema import Progress
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class CachedHFLM(HFLM):
         stage: str,
         report: Callable[[Progress], None],
     ) -> None:
-        """Wrap a model; ``reader`` is its prefix cache, or ``None`` if it can't read a tree."""
+        # ``reader`` is ``None`` if the model can't read a tree.
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.stage, self.report = stage, report
         self.ends = _end_tokens(model, tokenizer)
@@ -69,11 +69,7 @@ class CachedHFLM(HFLM):
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = True) -> list[str]:
-        """Answer prompts; ``report`` replaces lm-eval's progress bar.
-
-        Raises:
-            ValueError: A request's settings sample.
-        """
+        """Answer prompts; ``report`` replaces lm-eval's progress bar. Settings must not sample."""
         self._report(0, len(requests))
         by_settings: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
@@ -87,7 +83,7 @@ class CachedHFLM(HFLM):
         return answers
 
     def _generate(self, requests: "list[Instance]") -> list[str]:
-        """Answer prompts with equal settings."""
+        # They have equal settings.
         settings: dict[str, Any] = dict(
             normalize_gen_kwargs(_prompt_and_settings(requests[0])[1], self.max_gen_toks)
         )
@@ -119,7 +115,6 @@ class CachedHFLM(HFLM):
         return [postprocess_generated_text(self.tok_decode(ids), stops, None) for ids in answers]
 
     def _stop_check(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:
-        """Return a check whether tokens end with an end token or contain a stop string."""
         ends = frozenset(self.ends)
         encoded = [self.tok_encode(stop, add_special_tokens=False) for stop in until]
         longest = max(map(len, encoded), default=0) + LOOKBACK
@@ -139,7 +134,6 @@ class CachedHFLM(HFLM):
         stop: list[str],
         **settings: Any,  # noqa: ANN401 - it is passed on
     ) -> torch.Tensor:
-        """Answer one batch like ``HFLM``, and report it."""
         answers = super()._model_generate(context, max_length, stop, **settings)
         self._report(self.done + len(context), self.asked)
         return answers
@@ -172,14 +166,13 @@ def _prompt_and_settings(request: "Instance") -> tuple[str, dict[str, Any]]:
 def _end_tokens(
     model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> list[int]:
-    """List the end tokens of the tokenizer and of the model's generation config."""
+    # of the tokenizer and of the model's generation config
     default = getattr(model.generation_config, "eos_token_id", None)
     ends = [tokenizer.eos_token_id, *(default if isinstance(default, list) else [default])]
     return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
 
 
 def _is_swayed(model: "PreTrainedModel | PeftModel") -> bool:
-    """Return whether a model's generation config may change its greedy answers."""
     return bool(protocol.swaying_settings(getattr(model.generation_config, "to_diff_dict", dict)()))
 
 
@@ -187,8 +180,7 @@ class TransformersEngine:
     """A base in this process's memory."""
 
     def __init__(self, base: Path, settings: EvaluationSettings) -> None:
-        """Load the base, at the precision of the settings."""
-        self.model, self.tokenizer = bases.load(base, settings.precision, for_training=False)
+        self.model, self.tokenizer = load(base, settings.precision, for_training=False)
         self.length = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
         self.batch_size = settings.batch_size
         self.prefixes = prefix_engine.for_device(self.model.device)
@@ -196,11 +188,7 @@ class TransformersEngine:
 
     @contextmanager
     def use_adapter(self, adapter: Path | None) -> "Generator[TransformersAdapter]":
-        """Attach an adapter, check that it has an effect, and detach it at the end.
-
-        Raises:
-            AdapterNotAppliedError: It does not fit the base, or has no effect.
-        """
+        """Attach an adapter, as ``Engine.use_adapter``."""
         if adapter is None:
             yield TransformersAdapter(self, self.model)
             return
@@ -209,7 +197,7 @@ class TransformersEngine:
             adapter_checks.require_applied(adapted, adapter, self.tokenizer, self._base_logits)
             yield TransformersAdapter(self, adapted)
         finally:
-            bases.detach_adapter(adapted)
+            detach_adapter(adapted)
 
 
 class TransformersAdapter:
@@ -242,7 +230,7 @@ class TransformersAdapter:
 
 def _attach_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
     try:
-        return bases.attach_adapter(model, adapter)
+        return attach_adapter(model, adapter)
     except (UserWarning, ValueError) as error:
         raise AdapterNotAppliedError(
             f"evaluating {adapter}: it does not fit the base: {error}"

@@ -25,7 +25,7 @@ from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.protocol import EngineError
 from components.evaluate.engines.speed import MOST_TOKENS
 from components.evaluate.settings import EvaluationSettings
-from components.models import base as bases
+from components.models.base import compute_dtype, is_quantized, write_dequantized
 from components.schema import Progress
 from components.store.manifest import AdapterManifest
 
@@ -52,17 +52,16 @@ def load_vllm(
     penalty = _repetition_penalty(base)
     with tempfile.TemporaryDirectory(prefix="vllm-base-") as folder:
         weights = base
-        if bases.is_quantized(settings.precision):
+        if is_quantized(settings.precision):
             weights = Path(folder)
-            bases.write_dequantized(base, settings.precision, weights)
+            write_dequantized(base, settings.precision, weights)
         yield VllmEngine(_make_model(base, weights, settings, rooms, penalty), adapters)
 
 
 def _room_for_adapter(adapter: Path, base: Path) -> protocol.LoraRoom:
-    """Check an adapter's files; return the room that it needs in vLLM."""
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["target_modules"] = adapter_checks.adapter_modules(adapter)
-    if objections := protocol.vllm_objections(config):
+    if objections := [*protocol.vllm_objections(config)]:
         raise AdapterNotAppliedError(
             f"evaluating {adapter} in vLLM: {'; '.join(objections)}; evaluate it with engine: "
             "transformers"
@@ -72,7 +71,6 @@ def _room_for_adapter(adapter: Path, base: Path) -> protocol.LoraRoom:
 
 
 def _repetition_penalty(base: Path) -> float:
-    """Return the base's default repetition penalty (1.0 if unset)."""
     try:
         defaults = GenerationConfig.from_pretrained(base, local_files_only=True).to_diff_dict()
     except OSError:  # the base has no generation_config.json
@@ -97,19 +95,18 @@ def _make_model(
         "distributed_executor_backend": "uni",
         "kv_cache_memory_bytes": int(MOST_MEMORY * psutil.virtual_memory().available),
     }
-    asked = VllmModel(  # pyright: ignore[reportAbstractUsage] - VLLM is not
+    dtype = str(compute_dtype(settings.precision, for_training=False)).removeprefix("torch.")
+    model = VllmModel(  # pyright: ignore[reportAbstractUsage] - VLLM is not
         pretrained=str(weights),
         tokenizer=str(base),
-        dtype=str(bases.compute_dtype(settings.precision, for_training=False)).removeprefix(
-            "torch."
-        ),
+        dtype=dtype,
         batch_size="auto",
         max_num_seqs=settings.batch_size,
         **(_lora_options(rooms) if rooms else {}),
         **({} if torch.cuda.is_available() else on_cpu),
     )
-    asked.penalty = penalty
-    return asked
+    model.penalty = penalty
+    return model
 
 
 def _lora_options(rooms: Sequence[protocol.LoraRoom]) -> dict[str, Any]:
@@ -125,7 +122,6 @@ class VllmEngine:
     """A base in vLLM, with at most one adapter in use."""
 
     def __init__(self, model: "VllmModel", adapters: Sequence[Path]) -> None:
-        """Wrap a loaded model with room for these adapters."""
         self._model = model
         self._numbers = {adapter: number for number, adapter in enumerate(adapters, start=1)}
         self.tokenizer: PreTrainedTokenizerBase = model.tokenizer
@@ -135,11 +131,7 @@ class VllmEngine:
 
     @contextmanager
     def use_adapter(self, adapter: Path | None) -> "Generator[VllmEngine]":
-        """Use an adapter in every request, after a check that it has an effect.
-
-        Raises:
-            AdapterNotAppliedError: vLLM rejects it, or it has no effect.
-        """
+        """Use an adapter in every request, as ``Engine.use_adapter``."""
         if adapter is None:
             yield self
             return
@@ -176,7 +168,6 @@ class VllmEngine:
         return first, MOST_TOKENS / (total - first)
 
     def _time(self, prompt: list[int], count: int) -> float:
-        """Return the seconds to generate ``count`` tokens, ignoring end tokens."""
         self._model.model.reset_prefix_cache()
         settings = SamplingParams(
             temperature=0, max_tokens=count, ignore_eos=True, detokenize=False
@@ -186,7 +177,7 @@ class VllmEngine:
         return time.perf_counter() - started
 
     def _probe(self) -> torch.Tensor:
-        """Return the log-probabilities of ``PROBE_TEXT`` except its first token, ``[tokens]``."""
+        # the log-probabilities of the probe's tokens except the first, ``[tokens]``
         tokens = self.tokenizer(adapter_checks.PROBE_TEXT)["input_ids"]
         settings = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
         (output,) = self._model.generate_tokens([tokens], settings)
@@ -212,11 +203,7 @@ class VllmModel(VLLM):
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = True) -> list[str]:
-        """Answer prompts; ``report`` replaces lm-eval's progress bar.
-
-        Raises:
-            ValueError: A request's settings sample.
-        """
+        """Answer prompts; ``report`` replaces lm-eval's progress bar. Settings must not sample."""
         for request in requests:
             _, settings = cast("tuple[str, dict[str, Any]]", request.args)
             protocol.require_greedy(normalize_gen_kwargs(settings, self.max_gen_toks))
@@ -253,22 +240,18 @@ class VllmModel(VLLM):
         generate: bool = False,
         sampling_params: Any = None,  # noqa: ANN401 - vLLM's own
     ) -> list[Any]:
-        """Answer or score requests like ``VLLM``, with progress.
-
-        An answer's text is decoded without special tokens, as in the transformers engine.
-        """
         if not generate:
             sampling_params = SamplingParams(
                 temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False
             )
         outputs = self.generate_tokens(requests, sampling_params, use_tqdm=self._bar)
+        # decoded without special tokens, as in the transformers engine
         for output in outputs if generate else ():
             answer = output.outputs[0]
             answer.text = self.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
         return outputs
 
     def _bar(self, prompts: Iterable[object] | None = None, **named: Any) -> Any:  # noqa: ANN401
-        """Return a bar for vLLM's answers, and none for its prompts."""
         return _ProgressBar(self._report, **named) if prompts is None else prompts
 
     def _report(self, done: int, asked: int) -> None:

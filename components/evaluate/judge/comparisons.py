@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Literal, TypeAlias, cast
 
 import httpx
@@ -43,16 +42,9 @@ class JudgeEndpoint:
         )
 
     def __enter__(self) -> "JudgeEndpoint":
-        """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the connections."""
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def ask(self, messages: Sequence[Message]) -> str:
@@ -99,7 +91,6 @@ def _retry_after(response: httpx.Response, default: float) -> float:
 
 
 def _completion_text(response: httpx.Response) -> str:
-    """Return a completion's text; empty for any other response."""
     try:
         body = cast("Json", response.json())
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -162,11 +153,9 @@ class VerdictCache:
             self._known[key] = verdict
 
     def __contains__(self, key: str) -> bool:
-        """Return whether this question has been judged."""
         return key in self._known
 
     def __getitem__(self, key: str) -> Verdict | None:
-        """Return a cached verdict."""
         return self._known[key]
 
     def keep(self, key: str, verdict: Verdict | None) -> None:
@@ -205,7 +194,7 @@ def compare_answers(
     missing = {key: question for key, question in keyed.items() if key not in cache}
     _ask_all(missing, ask, cache, settings)
     return [
-        _score_of_verdicts(*_pair_verdicts(both, cache, settings)) if both else 0.5
+        _score_of_verdicts([cache[_verdict_key(question, settings)] for question in both])
         for both in asked
     ]
 
@@ -229,34 +218,27 @@ def _ask_all(
     cache: VerdictCache,
     settings: JudgeSettings,
 ) -> None:
-    """Query in parallel; after the first failure no further query starts."""
+    def ask_once(key: str, question: Sequence[Message]) -> None:
+        cache.keep(key, read_verdict(ask(question)))
+
     with ThreadPoolExecutor(settings.concurrency) as threads:
-        futures = [
-            threads.submit(_ask_one, key, question, ask, cache)
-            for key, question in questions.items()
-        ]
+        futures = [threads.submit(ask_once, *item) for item in questions.items()]
         try:
             for future in as_completed(futures):
                 future.result()
-        except BaseException:
+        except BaseException:  # no further query starts
             threads.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _ask_one(key: str, question: Sequence[Message], ask: AskJudge, cache: VerdictCache) -> None:
-    cache.keep(key, read_verdict(ask(question)))
-
-
-def _pair_verdicts(
-    questions: Sequence[Sequence[Message]], cache: VerdictCache, settings: JudgeSettings
-) -> tuple[Verdict | None, Verdict | None]:
-    ours_first, theirs_first = (_verdict_key(question, settings) for question in questions)
-    return cache[ours_first], cache[theirs_first]
-
-
-def _score_of_verdicts(ours_first: Verdict | None, theirs_first: Verdict | None) -> float | None:
-    if ours_first is None or theirs_first is None:
+def _score_of_verdicts(verdicts: Sequence[Verdict | None]) -> float | None:
+    # with ours first, then theirs; empty for equal answers, which are a tie
+    if None in verdicts:
         return None
-    if (ours_first, theirs_first) == ("first", "second"):
-        return 1.0
-    return 0.0 if (ours_first, theirs_first) == ("second", "first") else 0.5
+    match verdicts:
+        case ["first", "second"]:
+            return 1.0
+        case ["second", "first"]:
+            return 0.0
+        case _:
+            return 0.5

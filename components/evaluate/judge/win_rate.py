@@ -24,6 +24,8 @@ from components.store.manifest import SnapshotManifest
 PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
 """The judge was trained on neither, so training pairs are as good as held-out ones."""
 
+VERDICTS_FILE = "verdicts.jsonl"  # of cached verdicts, in the folder of a workload's scorecards
+
 MOST_PAIRS = 200  # pairs for the agreement: more would hardly narrow the interval
 
 PreferenceRow: TypeAlias = dict[str, object]
@@ -57,10 +59,8 @@ class JudgeAgreement:
     def doubt(self, least: float) -> str | None:
         """Return why the judge is not evidence; ``None`` if it is."""
         if self.low is None:
-            return (
-                "is no evidence: whether the judge agrees with people here is not known, "
-                f"{self.sentence()}"
-            )
+            known = "whether the judge agrees with people here is not known"
+            return f"is no evidence: {known}, {self.sentence()}"
         if not self.low >= least:  # NaN is not agreement
             return (
                 f"is no evidence: {self.sentence()}; the interval has to begin at {least:.0%} "
@@ -84,16 +84,17 @@ def measure_agreement(scores: Sequence[float | None]) -> JudgeAgreement:
 def read_pairs(snapshot: Path) -> list[AnswerPair]:
     """Read pairs that people compared, the chosen one first: one per request, drawn by hash."""
     by_request: dict[str, PreferenceRow] = {}
-    for row in sorted(_read_rows(snapshot), key=_draw_key):
-        by_request.setdefault(conversation_text(row["prompt"]), row)
+    rows = _read_rows(snapshot)
+    rows.sort(key=lambda row: manifest.digest(["pair", row["preference_id"]]))
+    for row in rows:
+        by_request.setdefault(_conversation_text(row["prompt"]), row)
     return [
         AnswerPair(request, _answer_text(row["chosen"]), _answer_text(row["rejected"]))
         for request, row in [*by_request.items()][:MOST_PAIRS]
     ]
 
 
-def conversation_text(prompt: object) -> str:
-    """Return the whole conversation as text for the judge."""
+def _conversation_text(prompt: object) -> str:
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in cast("list[Message]", prompt))
 
 
@@ -103,16 +104,8 @@ def _read_rows(snapshot: Path) -> list[PreferenceRow]:
     return [row for path in paths for row in pq.read_table(path, columns=columns).to_pylist()]
 
 
-def _draw_key(row: PreferenceRow) -> str:
-    return manifest.digest(["pair", row["preference_id"]])
-
-
 def _answer_text(answer: object) -> str:
     return cast("list[Message]", answer)[0]["content"].strip()
-
-
-VERDICTS_FILE = "verdicts.jsonl"
-"""The file of cached verdicts, in the folder of a workload's scorecards."""
 
 
 def add_judge_folders(
@@ -123,14 +116,12 @@ def add_judge_folders(
     Baselines are not judged: each answer costs money, and their other scores suffice.
     """
     digest = manifest.digest([asdict(pair) for pair in read_pairs(snapshot)])
-    judged = {
-        model: {
-            JUDGE_TASK: root / _scorecard_key(model, tasks[HOLDOUT], digest, snapshot, settings)
-        }
-        for model, tasks in cards.items()
-        if model not in BASELINES
-    }
-    return {model: {**tasks, **judged.get(model, {})} for model, tasks in cards.items()}
+    folders = {model: {**tasks} for model, tasks in cards.items()}
+    for model, tasks in folders.items():
+        if model not in BASELINES:
+            conditions = _judge_conditions(model, digest, snapshot, settings)
+            tasks[JUDGE_TASK] = root / manifest.digest([tasks[HOLDOUT].name, conditions])
+    return folders
 
 
 def judge_answers(
@@ -144,13 +135,8 @@ def judge_answers(
 ) -> None:
     """Judge each model's answers against the references, skipping finished scorecards.
 
-    Args:
-        snapshot: A finished snapshot folder.
-        cards: Scorecards by model and task, the holdout's finished; see ``add_judge_folders``.
-        root: The folder of scorecards and verdicts.
-        settings: The judge's.
-        key: The endpoint's key, if any.
-        now: When this was requested (UTC).
+    ``cards`` are scorecards by model and task, the holdout's finished; see
+    ``add_judge_folders``. ``key`` is the endpoint's, if any.
 
     Raises:
         JudgeError: The judge can't be queried; no partial scorecard is written.
@@ -193,14 +179,6 @@ def judge_answers(
             scorecard.write(tasks[JUDGE_TASK], samples, {JUDGE_METRIC: metric}, body=body, now=now)
 
 
-def _scorecard_key(
-    model: str, answers: Path, pairs_digest: str, snapshot: Path, settings: JudgeSettings
-) -> str:
-    return manifest.digest(
-        [answers.name, _judge_conditions(model, pairs_digest, snapshot, settings)]
-    )
-
-
 def _judge_conditions(
     model: str, pairs_digest: str, snapshot: Path, settings: JudgeSettings
 ) -> dict[str, Json]:
@@ -215,9 +193,8 @@ def _judge_conditions(
 
 
 def _read_requests(snapshot: Path) -> Mapping[str, str]:
-    """Read the requests' texts for the judge, by ``example_id``."""
     rows = pq.read_table(snapshot / HOLDOUT_FILE, columns=["example_id", "prompt"]).to_pylist()
-    return {str(row["example_id"]): conversation_text(row["prompt"]) for row in rows}
+    return {str(row["example_id"]): _conversation_text(row["prompt"]) for row in rows}
 
 
 def _is_counted(sample: Sample) -> bool:

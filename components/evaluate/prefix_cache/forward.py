@@ -63,10 +63,9 @@ class Pack:
 
 
 def grow(rows: Sequence[Row]) -> Tree:
-    """Build a tree of rows; each shares its common prefix with the row before it.
+    """Build a tree of rows of token ids, none empty; sorted rows make the smallest tree.
 
-    Args:
-        rows: Token ids, no row empty; sorted rows make the smallest tree.
+    Each row shares its common prefix with the row before it.
     """
     known = [0, *(common_prefix(row, following) for row, following in pairwise(rows))]
     new = [len(row) - shared for row, shared in zip(rows, known, strict=False)]
@@ -151,13 +150,9 @@ class Reading:
 
 @torch.inference_mode()
 def read(model: "Model", tree: Tree, scored: Ints, room: int) -> Iterator[Reading]:
-    """Run a model on a tree, pack by pack.
+    """Run a model that ``can_pack`` on a tree, in packs of at most ``room`` tokens.
 
-    Args:
-        model: A causal language model that ``can_pack``.
-        tree: The tree.
-        scored: The nodes whose logits are computed, sorted.
-        room: The most tokens of a pack.
+    Logits are computed of the nodes ``scored``, which are sorted.
     """
     cache, dtype = DynamicCache(config=model.config), dtype_of(model)
     for pack in packs(tree, room):
@@ -191,16 +186,12 @@ def dtype_of(model: "Model") -> torch.dtype:
 
 @torch.inference_mode()
 def can_pack(model: "Model", way: "AbstractContextManager[object]") -> bool:
-    """Test whether a model computes the same on a tree as on separate rows.
+    """Test whether a model computes the same on a tree, within ``way``, as on separate rows.
 
     Models with sliding windows, recurrent states or their own positions do not, nor do those that
     ignore the mask. The test's rows share one pack, and are also read in several packs. In fp32
     the logits must be equal; in 16 bits, where they are rounded, the divergence must be far
     smaller than without a mask, otherwise the model fails.
-
-    Args:
-        model: A causal language model.
-        way: A context in which the tree is computed.
     """
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return False
@@ -209,7 +200,9 @@ def can_pack(model: "Model", way: "AbstractContextManager[object]") -> bool:
     nodes = np.concatenate([tree.last(at, len(row)) for at, row in enumerate(rows)])
     alone = torch.cat([model(_on(model, np.array([row]))).logits[0].float() for row in rows])
     with way:
-        together = [_all(model, tree, room)[nodes] for room in _rooms(tree)]
+        # in one pack, and cut in the middle of its first branch
+        rooms = (len(tree.tokens), len(tree.tokens) // 2)
+        together = [_all(model, tree, room)[nodes] for room in rooms]
         unhidden = _all_unhidden(model, tree)[nodes]
     if dtype_of(model).itemsize >= torch.float32.itemsize:
         tolerance = 100 * torch.finfo(torch.float32).eps
@@ -225,19 +218,13 @@ def _probe(model: "Model") -> list[list[int]]:
     return [[size * part // 16 for part in (*prefix, *branch)] for branch in branches]
 
 
-def _rooms(tree: Tree) -> tuple[int, ...]:
-    # In one pack, and cut in the middle of its first branch.
-    return len(tree.tokens), len(tree.tokens) // 2
-
-
 def _all(model: "Model", tree: Tree, room: int) -> torch.Tensor:
-    """Return the logits of all nodes of a tree, ``[nodes, vocabulary]``."""
     nodes = np.arange(len(tree.tokens))
     return torch.cat([reading.logits for reading in read(model, tree, nodes, room)])
 
 
 def _all_unhidden(model: "Model", tree: Tree) -> torch.Tensor:
-    """Return the logits of all nodes without the tree's mask, only a causal one."""
+    # with only a causal mask, not the tree's
     seen = torch.ones(len(tree.tokens), len(tree.tokens), dtype=torch.bool, device=model.device)
     mask = hiding(seen.tril(), dtype_of(model))[None, None]
     tokens, positions = _on(model, tree.tokens)[None], _on(model, tree.positions)[None]
@@ -245,7 +232,7 @@ def _all_unhidden(model: "Model", tree: Tree) -> torch.Tensor:
 
 
 def _divergence(logits: torch.Tensor, other: torch.Tensor) -> float:
-    """Return the largest Kullback-Leibler divergence of next-token distributions, in nats."""
+    # the largest Kullback-Leibler divergence of next tokens, in nats
     logs, others = logits.log_softmax(-1), other.log_softmax(-1)
     return float((logs.exp() * (logs - others)).sum(-1).max())
 

@@ -39,14 +39,11 @@ def likelihoods(
     room: int,
     report: Callable[[int], None],
 ) -> list[tuple[float, bool]]:
-    """Score continuations.
+    """Score the continuations of contexts, by a model that ``forward.can_pack``.
 
-    Args:
-        model: A causal language model that ``forward.can_pack``.
-        requests: A context and its continuation each, token ids, neither of them empty.
-        window: The most tokens that the model sees; a longer context loses its beginning.
-        room: The most tokens of a pack.
-        report: Called after each pack with the number of finished requests.
+    The model sees at most ``window`` tokens: a longer context loses its beginning. ``room`` is
+    the most tokens of a pack; ``report`` is called after each with the number of finished
+    requests.
 
     Returns:
         For each request the sum of the log-probabilities of its continuation's tokens (nats), and
@@ -125,13 +122,7 @@ class Slots:
     """The slots of all layers; ``cache`` is the model's key-value cache over them."""
 
     def __init__(self, like: KeysAndValues, count: int, room: int) -> None:
-        """Allocate empty slots.
-
-        Args:
-            like: Any row's keys and values, for their shapes.
-            count: The number of slots.
-            room: The most tokens of a slot.
-        """
+        # ``like`` are any row's keys and values; ``room`` is the most tokens of a slot.
         self.ends = torch.zeros(count, dtype=torch.long, device=like[0][0].device)
         self._layers = [_SlotLayer(keys, values, self.ends, room) for keys, values in like]
         self.cache = Cache(layers=list(self._layers))
@@ -185,8 +176,6 @@ class _SlotLayer(DynamicLayer):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The tokens so far of the answer to a prompt."""
-
     prompt: Row
     tokens: list[int]
 
@@ -200,18 +189,11 @@ def greedy(
     room: int,
     report: Callable[[int], None],
 ) -> list[list[int]]:
-    """Generate greedy answers.
+    """Generate greedy answers to prompts, none empty, by a model that ``forward.can_pack``.
 
-    Args:
-        model: A causal language model that ``forward.can_pack``.
-        prompts: Token ids, no prompt empty.
-        limits: When an answer ends.
-        slots: The number of answers generated at once.
-        room: The most prompt tokens of a pack.
-        report: Called after each answer with the number of answered prompts.
-
-    Returns:
-        The answers' tokens, including the last one, in the order of the prompts.
+    ``slots`` answers are generated at once; ``room`` is the most prompt tokens of a pack.
+    ``report`` is called after each answer with the number of answered prompts. Return the
+    answers' tokens, including the last one, in the order of the prompts.
     """
     counts = Counter(tuple(prompt) for prompt in prompts)
     answers: dict[Row, list[int]] = {}
@@ -227,7 +209,6 @@ def greedy(
 def _answer(
     model: "Model", prompts: Sequence[Row], limits: GenerationLimits, count: int, room: int
 ) -> Iterator[_Answer]:
-    """Yield answers as they finish."""
     started = _start(model, prompts, room)
     longest = max(map(len, prompts), default=0) + limits.most
     live: list[_Answer] = []
@@ -252,7 +233,7 @@ def _answer(
 def _start(
     model: "Model", prompts: Sequence[Row], room: int
 ) -> "Iterator[tuple[_Answer, KeysAndValues]]":
-    """Read prompts, long ones first; yield answers with their first token, and the cache."""
+    # Long prompts first; answers come with their first token, and their keys and values.
     rows = [prompts[index] for index in forward.by_length(prompts)]
     tree = forward.grow(rows)
     row_of = {int(leaf): row for leaf, row in zip(tree.leaves, rows, strict=True)}
@@ -281,11 +262,10 @@ def _next(model: "Model", slots: Slots, live: Sequence[_Answer]) -> list[int]:
 def _remove_finished(
     live: list[_Answer], slots: Slots, limits: GenerationLimits
 ) -> Iterator[_Answer]:
-    """Yield and remove finished answers; the last live one moves into each free slot."""
     for slot in reversed(range(len(live))):
         if limits.end(live[slot].tokens):
             yield live[slot]
-            last = live.pop()
+            last = live.pop()  # moves into the free slot
             if slot < len(live):
                 slots.move(len(live), slot)
                 live[slot] = last

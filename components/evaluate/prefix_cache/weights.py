@@ -47,13 +47,11 @@ class Blocked:
         return _copy_weights(self.model) if suits(self.model) else []
 
     def __enter__(self) -> "Model":
-        """Return the model, which now multiplies by the copies."""
         for layer, multiply in self._layers:
             layer.forward = multiply
         return self.model
 
     def __exit__(self, *_: object) -> None:
-        """Restore the model's own weights."""
         for layer, _multiply in self._layers:
             vars(layer).pop("forward", None)
 
@@ -121,7 +119,6 @@ def _bias(layer: nn.Module) -> torch.Tensor | None:
 
 
 def _blocked_multiply(weight: torch.Tensor, bias: torch.Tensor | None) -> Multiply:
-    """Copy a weight into blocks; return the function that multiplies by them."""
     # The operations that torch's compiler uses when it freezes a model for a CPU.
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise
@@ -181,7 +178,7 @@ class Threads:
 
 
 def _timed(most: int) -> dict[int, float]:
-    """Return seconds by thread count: ``most``, half of it, a quarter, down to one."""
+    # ``most``, half of it, a quarter, down to one
     counts = [most >> halvings for halvings in range(most.bit_length())]
     rows, inner, outer = TIMED_SHAPE
     inputs, weight = torch.ones(rows, inner), torch.ones(outer, inner)

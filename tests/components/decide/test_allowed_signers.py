@@ -42,16 +42,16 @@ def test_a_line_belongs_to_the_same_people_as_for_ssh_keygen(
     tmp_path: Path, key: Path, line: str, names: set[str]
 ) -> None:
     line = line.replace("KEY", public(key))
-    found = ssh_signatures.parse(line)
+    lines = ssh_signatures.parse(line)
     people = ("ada", "bob", "ada b", "bob@a.example", "eve@a.example")
-    assert {name for name in people if any(one.is_of(name) for one in found)} == names
+    assert {name for name in people if any(line.is_of(name) for line in lines)} == names
     (tmp_path / "signers").write_text(line + "\n")
     (tmp_path / "sig").write_text(ssh.sign(key, "x"))
     for name in people:
         command = ["ssh-keygen", "-Y", "verify", "-n", "flywheel", "-I", name]
         command += ["-f", str(tmp_path / "signers"), "-s", str(tmp_path / "sig")]
-        said = subprocess.run(command, input="x", text=True, capture_output=True, check=False)
-        assert (said.returncode == 0) == (name in names), name
+        result = subprocess.run(command, input="x", text=True, capture_output=True, check=False)
+        assert (result.returncode == 0) == (name in names), name
 
 
 def test_a_key_is_valid_from_its_first_to_its_last_moment(key: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_key_is_valid_from_its_first_to_its_last_moment(key: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         pytest.param("ada cert-authority KEY", "certificate authorities", id="authority"),
         pytest.param("ada valid-after=soon KEY", "'soon' is not a time", id="time"),
@@ -73,8 +73,8 @@ def test_a_key_is_valid_from_its_first_to_its_last_moment(key: Path) -> None:
         pytest.param("ada ssh-ed25519 AAAA", "line 1", id="half-a-key"),
     ],
 )
-def test_an_invalid_line_is_refused(key: Path, line: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_line_is_refused(key: Path, line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ssh_signatures.parse(line.replace("KEY", public(key)))
 
 
@@ -82,26 +82,26 @@ def test_keys_of_file_and_list_are_combined(tmp_path: Path, key: Path) -> None:
     other = ssh.keygen(tmp_path, "other")
     (tmp_path / "signers").write_text(f"ada {public(other)}\n")
     listed = {"name": "ada", "keys": [ssh.public(key)]}
-    given = {"proof": "signature", "approvers": [listed], "allowed_signers": tmp_path / "signers"}
-    (person,) = Approving.model_validate(given).rules().people
+    section = {"proof": "signature", "approvers": [listed], "allowed_signers": tmp_path / "signers"}
+    (person,) = Approving.model_validate(section).rules().people
     assert len(person.signers) == 2
 
 
 @pytest.mark.parametrize(
-    ("people", "said"),
+    ("people", "message"),
     [
         pytest.param(["bob"], "bob has no key to sign with", id="no-key"),
         pytest.param(["ada", "adam"], "ada and adam have the same key", id="one-key-for-two"),
     ],
 )
 def test_people_without_a_key_or_with_a_shared_key_are_refused(
-    tmp_path: Path, key: Path, people: list[str], said: str
+    tmp_path: Path, key: Path, people: list[str], message: str
 ) -> None:
     (tmp_path / "signers").write_text(f"ada* {public(key)}\n")
-    given = {
+    section = {
         "proof": "signature",
         "approvers": [{"name": name} for name in people],
         "allowed_signers": tmp_path / "signers",
     }
-    with pytest.raises(ValueError, match=said):
-        Approving.model_validate(given).rules()
+    with pytest.raises(ValueError, match=message):
+        Approving.model_validate(section).rules()

@@ -45,16 +45,16 @@ def test_a_refused_answer_is_shown_with_its_reason_and_counted(con: Connection) 
     unlisted = event("refused", "eve", reason="unlisted")
     refused = links(con, unlisted, event("refused", "ada", reason="code_wrong"))
     assert "The answer of `eve` was not taken: the workload's file lists" in write(refused[:1])
-    said = write(refused)
-    assert "The answer of `ada` was not taken: the one-time code is wrong." in said
-    assert "2 answers were not taken so far" in said
+    page = write(refused)
+    assert "The answer of `ada` was not taken: the one-time code is wrong." in page
+    assert "2 answers were not taken so far" in page
 
 
 def test_earlier_approvals_are_shown(con: Connection) -> None:
     approved = links(con, event(comment="enough requests"))
-    said = write(approved, approved, required=2)
-    assert "**Approved by 1 of 2:** another person has to." in said
-    assert "- `ada` on 2026-01-01 12:30 UTC: `enough requests`" in said
+    page = write(approved, approved, required=2)
+    assert "**Approved by 1 of 2:** another person has to." in page
+    assert "- `ada` on 2026-01-01 12:30 UTC: `enough requests`" in page
 
 
 def test_earlier_decisions_of_the_workload_are_shown_newest_first(con: Connection) -> None:
@@ -68,24 +68,24 @@ def test_earlier_decisions_of_the_workload_are_shown_newest_first(con: Connectio
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_persons_text_is_escaped(con: Connection, text: str) -> None:
-    told = links(con, event("refused", text, comment=text, reason="blame"), event(comment=text))
-    said = write(told[:1], told[1:], told, required=2)
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(said)
-    inline = [one for token in tokens for one in token.children or ()]
-    kinds = {one.type for one in [*tokens, *inline]}
+    answers = links(con, event("refused", text, comment=text, reason="blame"), event(comment=text))
+    page = write(answers[:1], answers[1:], answers, required=2)
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(page)
+    inline = [token for token in tokens for token in token.children or ()]
+    kinds = {token.type for token in [*tokens, *inline]}
     assert not kinds & {"html_block", "html_inline", "image", "heading_open", "fence"}
-    addresses = [one.attrGet("href") for one in inline if one.type == "link_open"]
+    addresses = [token.attrGet("href") for token in inline if token.type == "link_open"]
     assert addresses == ["http://h/#/r"]
-    assert sum(one.type == "table_open" for one in tokens) == 1
+    assert sum(token.type == "table_open" for token in tokens) == 1
 
 
 def test_the_data_card_is_collapsed_without_its_yaml_header() -> None:
     text = (
         "---\nlicense: other\n---\n# support: snapshot s1\n\n![sides](sides.png)\n\n| a |\n| - |\n"
     )
-    said = record_answer.card(text)
-    assert "license" not in said
-    assert "sides.png" not in said
-    assert "<details>" in said
-    assert "# support: snapshot s1" in said
+    page = record_answer.card(text)
+    assert "license" not in page
+    assert "sides.png" not in page
+    assert "<details>" in page
+    assert "# support: snapshot s1" in page
     assert record_answer.card("") == ""

@@ -69,7 +69,7 @@ def test_a_request_is_found_by_a_prefix_of_its_id(curated: Connection, samples: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         pytest.param("00000000", "0 requests have an id", id="no-such-request"),
         pytest.param("guard=charm", "nothing was measured that is called 'charm'", id="no-guard"),
@@ -81,19 +81,19 @@ def test_a_request_is_found_by_a_prefix_of_its_id(curated: Connection, samples: 
     ],
 )
 def test_blame_without_a_match_is_refused(
-    curated: Connection, samples: Path, text: str, said: str
+    curated: Connection, samples: Path, text: str, message: str
 ) -> None:
-    with pytest.raises(LookupError, match=said):
+    with pytest.raises(LookupError, match=message):
         find(curated, samples, text)
 
 
 def test_a_guard_means_the_requests_that_the_models_differ_on(
     curated: Connection, samples: Path
 ) -> None:
-    found = find(curated, samples, "guard=correct_name")
-    assert len(found) == 2
-    assert {one.kind for one in found} == {"request"}
-    assert find(curated, samples, "guard=correct_name\nguard=correct_name") == found
+    blamed = find(curated, samples, "guard=correct_name")
+    assert len(blamed) == 2
+    assert {blamed_item.kind for blamed_item in blamed} == {"request"}
+    assert find(curated, samples, "guard=correct_name\nguard=correct_name") == blamed
 
 
 def record(con: Connection, *blamed: Blamed, decision: int = 7) -> None:
@@ -101,8 +101,8 @@ def record(con: Connection, *blamed: Blamed, decision: int = 7) -> None:
 
 
 def asked(con: Connection) -> list[tuple[str, str]]:
-    found = pick.choose_questions(con, "weather", 10, reviewer="rev", measured={})
-    return [(one.about.example_id, one.reasons[0].text) for one in found]
+    questions = pick.choose_questions(con, "weather", 10, reviewer="rev", measured={})
+    return [(question.about.example_id, question.reasons[0].text) for question in questions]
 
 
 def test_blamed_requests_are_reviewed_first_with_the_reason(curated: Connection) -> None:
@@ -117,7 +117,7 @@ def test_a_blamed_part_of_the_traffic_is_reviewed_in_the_training_side_too(
 ) -> None:
     record(curated, Blamed("client", "app"))
     curate(curated)
-    assert {said for _, said in asked(curated)} == {"decision 7, a rejection, blames it"}
+    assert {reason for _, reason in asked(curated)} == {"decision 7, a rejection, blames it"}
     assert held_rows.waiting_rows(curated) == []
 
 
@@ -128,13 +128,13 @@ def test_blamed_training_rows_are_held_until_a_person_has_judged_them(
     record(curated, Blamed("request", first, is_learned=True))
     curate(curated)
     assert (of_side(curated, "train"), of_side(curated, "holdout")) == (others, tested)
-    assert [(one.rule, one.mark) for one in held_rows.waiting_rows(curated)] == [
+    assert [(row.rule, row.mark) for row in held_rows.waiting_rows(curated)] == [
         ("blamed", "decision 7")
     ]
     (about,) = (
-        one.about
-        for one in pick.choose_questions(curated, "weather", 10, reviewer="rev", measured={})
-        if one.about.example_id == first
+        question.about
+        for question in pick.choose_questions(curated, "weather", 10, reviewer="rev", measured={})
+        if question.about.example_id == first
     )
     word = logs.feedback(
         "thumb",
@@ -153,7 +153,7 @@ def test_held_training_rows_may_be_released_unjudged(curated: Connection) -> Non
     before = of_side(curated, "train")
     record(curated, Blamed("request", before[0], is_learned=True))
     curate(curated)
-    (one,) = held_rows.waiting_rows(curated)
-    held_rows.release_held(curated, one, by="ann", note="it is right", now=LATER)
+    (row,) = held_rows.waiting_rows(curated)
+    held_rows.release_held(curated, row, by="ann", note="it is right", now=LATER)
     curate(curated)
     assert of_side(curated, "train") == before

@@ -32,7 +32,7 @@ def test_an_unchanged_chain_is_valid_and_starts_with_the_genesis(three: Connecti
     assert broken(three) is None
     links = decision_log.links(three)
     assert links[0].before == "0" * 64
-    assert [one.before for one in links[1:]] == [one.digest for one in links[:-1]]
+    assert [link.before for link in links[1:]] == [link.digest for link in links[:-1]]
 
 
 def test_a_clock_jump_does_not_change_the_order(con: Connection) -> None:
@@ -40,7 +40,7 @@ def test_a_clock_jump_does_not_change_the_order(con: Connection) -> None:
     chains.append(con, *(event(run=f"r{n}", hours=hours) for n, hours in enumerate(jumps)))
     chains.append(con, event("lapsed", run="r1", hours=-1))
     links = decision_log.links(con)
-    assert [one.flow_run_id for one in links] == ["r0", "r1", "r2", "r3", "r1"]
+    assert [link.flow_run_id for link in links] == ["r0", "r1", "r2", "r3", "r1"]
     assert broken(con) is None
     decision = decision_log.decision_on(con, "e1")
     assert decision is not None
@@ -52,7 +52,7 @@ def test_an_empty_chain_is_valid(con: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tampering", "sequence", "said"),
+    ("tampering", "sequence", "problem"),
     [
         pytest.param(
             "update raw.decision_chain set kind = 'approve' where sequence = 3",
@@ -125,12 +125,14 @@ def test_an_empty_chain_is_valid(con: Connection) -> None:
     ],
 )
 def test_tampering_is_detected_and_the_first_invalid_row_is_named(
-    three: Connection, tampering: str, sequence: int, said: str
+    three: Connection, tampering: str, sequence: int, problem: str
 ) -> None:
     three.execute(tampering)
-    found = broken(three)
-    assert found is not None
-    assert (found.sequence, said in found.problem) == (sequence, True), found
+    first_problem = broken(three)
+    assert first_problem is not None
+    assert (first_problem.sequence, problem in first_problem.problem) == (sequence, True), (
+        first_problem
+    )
 
 
 def test_a_rewritten_row_with_its_digest_invalidates_the_next(three: Connection) -> None:
@@ -141,9 +143,12 @@ def test_a_rewritten_row_with_its_digest_invalidates_the_next(three: Connection)
     changed = decision_log.links(three)[0]
     values = {"digest": chain.digest(changed)}
     three.execute("update raw.decision_chain set digest = $digest where sequence = 1", values)
-    found = broken(three)
-    assert found is not None
-    assert (found.sequence, "does not follow the one before it" in found.problem) == (2, True)
+    first_problem = broken(three)
+    assert first_problem is not None
+    assert (
+        first_problem.sequence,
+        "does not follow the one before it" in first_problem.problem,
+    ) == (2, True)
 
 
 def test_a_rewritten_last_row_differs_from_the_head(
@@ -152,9 +157,9 @@ def test_a_rewritten_last_row_differs_from_the_head(
     three.execute("update raw.decision_chain set kind = 'approve' where sequence = 3")
     forged = {"digest": chain.digest(decision_log.links(three)[-1])}
     three.execute("update raw.decision_chain set digest = $digest where sequence = 3", forged)
-    found = broken(three)
-    assert found is not None
-    assert (found.sequence, "differs from the chain's head" in found.problem) == (
+    first_problem = broken(three)
+    assert first_problem is not None
+    assert (first_problem.sequence, "differs from the chain's head" in first_problem.problem) == (
         3,
         True,
     )
@@ -164,8 +169,8 @@ def test_a_truncated_chain_with_its_head_differs_from_the_anchors(
     three: Connection,
 ) -> None:
     anchors = {
-        f"version {one.sequence}": Head(one.sequence, one.digest).anchor
-        for one in decision_log.links(three)
+        f"version {link.sequence}": Head(link.sequence, link.digest).anchor
+        for link in decision_log.links(three)
     }
     assert chain.first_loose(decision_log.links(three), anchors) is None
     three.execute("delete from raw.decision_chain where sequence = 3")
@@ -174,20 +179,23 @@ def test_a_truncated_chain_with_its_head_differs_from_the_anchors(
         " (select digest from raw.decision_chain where sequence = 2)"
     )
     assert broken(three) is None
-    found = chain.first_loose(decision_log.links(three), anchors)
-    assert found is not None
-    assert (found.sequence, "is missing: in version 3" in found.problem) == (3, True)
+    first_problem = chain.first_loose(decision_log.links(three), anchors)
+    assert first_problem is not None
+    assert (first_problem.sequence, "is missing: in version 3" in first_problem.problem) == (
+        3,
+        True,
+    )
 
 
 def test_a_rewritten_chain_differs_from_the_anchors(three: Connection) -> None:
     three.execute("update raw.decision_chain set digest = sha256('else') where sequence = 2")
     anchors = {"version 1": f"2 {'0' * 64}", "version 2": "3 no digest"}
-    found = chain.first_loose(decision_log.links(three), anchors)
-    assert found is not None
-    assert (found.sequence, "differs: in version 1" in found.problem) == (2, True)
-    found = chain.first_loose(decision_log.links(three), {"version 2": "3 no digest"})
-    assert found is not None
-    assert "is not an anchor" in found.problem
+    first_problem = chain.first_loose(decision_log.links(three), anchors)
+    assert first_problem is not None
+    assert (first_problem.sequence, "differs: in version 1" in first_problem.problem) == (2, True)
+    first_problem = chain.first_loose(decision_log.links(three), {"version 2": "3 no digest"})
+    assert first_problem is not None
+    assert "is not an anchor" in first_problem.problem
 
 
 def test_an_erased_text_leaves_the_chain_valid(three: Connection) -> None:
@@ -216,11 +224,11 @@ def test_an_export_is_verified_with_sha256_alone(three: Connection, tmp_path: Pa
     for text in path.read_text().splitlines():
         line = json.loads(text)
         assert hashlib.sha256(line["content"].encode()).hexdigest() == line["digest"]
-        told = json.loads(line["content"])
-        assert told["before"] == before
+        content = json.loads(line["content"])
+        assert content["before"] == before
         for name, word in line["words"].items():
             salted = (word["salt"] + word["text"]).encode()
-            assert hashlib.sha256(salted).hexdigest() == told[f"{name}_digest"]
+            assert hashlib.sha256(salted).hexdigest() == content[f"{name}_digest"]
         before = line["digest"]
 
 
@@ -267,10 +275,12 @@ def test_decisions_of_an_older_warehouse_are_chained_in_their_order(tmp_path: Pa
     with warehouse.connect(path) as con:
         links = decision_log.links(con)
         assert broken(con) is None
-        told = [(one.evidence_digest, one.kind, one.comment, one.flow_run_id) for one in links]
+        decisions = [
+            (link.evidence_digest, link.kind, link.comment, link.flow_run_id) for link in links
+        ]
         chains.append(con, event())
         assert broken(con) is None
-    assert told == [
+    assert decisions == [
         ("e3", "approve", "line\n3", ""),
         ("e2", "reject", "line\n2", "run-2"),
         ("e1", "approve", "line\n1", "run-1"),

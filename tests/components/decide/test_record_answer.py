@@ -53,8 +53,8 @@ def hear(
 
 
 def decided(con: Connection, approving: Approving) -> tuple[str, str] | None:
-    found = decision_log.decision_on(con, "e1", approving.rules())
-    return (found.decision, found.approver) if found else None
+    decision = decision_log.decision_on(con, "e1", approving.rules())
+    return (decision.decision, decision.approver) if decision else None
 
 
 def test_anybody_may_decide_if_nobody_is_listed(con: Connection) -> None:
@@ -194,7 +194,7 @@ def test_answers_of_another_run_are_ignored(con: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         pytest.param({"four_eyes": True}, "needs two approvers or more, found 0", id="nobody"),
         pytest.param(
@@ -248,8 +248,10 @@ def test_answers_of_another_run_are_ignored(con: Connection) -> None:
         ),
     ],
 )
-def test_rules_that_nobody_could_meet_are_refused(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_rules_that_nobody_could_meet_are_refused(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         Approving.model_validate(settings)
 
 
@@ -294,7 +296,7 @@ def test_the_starter_of_a_turn_may_not_approve_if_the_rules_forbid_it(
     assert hear(con, replace(YES, approver="bob"), others, attempt=2) == ("approve", "")
     hear(con, replace(YES, approver="ada"), LISTED, attempt=3)
     (ada,) = [
-        one for one in decision_log.links(con) if (one.kind, one.approver) == ("approve", "ada")
+        link for link in decision_log.links(con) if (link.kind, link.approver) == ("approve", "ada")
     ]
     assert not validity.is_counted(ada, others.rules(), ["ada"])
     assert validity.is_counted(ada, LISTED.rules(), ["ada"])

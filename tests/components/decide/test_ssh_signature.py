@@ -34,13 +34,13 @@ def test_signatures_by_ssh_keygen_are_valid(
     file = ssh.keygen(tmp_path, "ada", kind, bits)
     for number in range(4):  # numbers of ecdsa are of different lengths
         text = f"{TEXT}{number}"
-        found = ssh_signatures.read_signature(
+        signature = ssh_signatures.read_signature(
             ssh.sign(file, text, "flywheel", "-O", f"hashalg={hashed}")
         )
-        ssh_signatures.verify_signature(text.encode(), found)
-        assert found.key == key_of(ssh.public(file))
+        ssh_signatures.verify_signature(text.encode(), signature)
+        assert signature.key == key_of(ssh.public(file))
         with pytest.raises(SignatureError, match="does not hold"):
-            ssh_signatures.verify_signature(text.encode() + b" ", found)
+            ssh_signatures.verify_signature(text.encode() + b" ", signature)
 
 
 @pytest.mark.parametrize("kind", [SK_ED25519, SK_ECDSA])
@@ -48,21 +48,21 @@ def test_a_touched_security_key_is_valid_here_and_for_ssh_keygen(tmp_path: Path,
     key = SecurityKey(kind)
     many = [key.sign(TEXT) for _ in range(4)]
     for made in many:
-        found = ssh_signatures.read_signature(made)
-        ssh_signatures.verify_signature(TEXT.encode(), found)
-        assert found.key == key_of(key.public)
+        signature = ssh_signatures.read_signature(made)
+        ssh_signatures.verify_signature(TEXT.encode(), signature)
+        assert signature.key == key_of(key.public)
     signers = tmp_path / "allowed_signers"
     signers.write_text(ssh_signatures.write_line("ada", ssh_signatures.public_key(key.public)))
     (tmp_path / "sig").write_text(many[-1])
     command = ["ssh-keygen", "-Y", "verify", "-n", "flywheel", "-I", "ada", "-f", str(signers)]
-    said = subprocess.run(
+    result = subprocess.run(
         [*command, "-s", str(tmp_path / "sig")],
         input=TEXT,
         text=True,
         capture_output=True,
         check=False,
     )
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("kind", [SK_ED25519, SK_ECDSA])
@@ -80,10 +80,15 @@ def test_an_untouched_security_key_proves_nothing(kind: str) -> None:
 
 def test_a_changed_flag_or_application_is_invalid() -> None:
     key = SecurityKey(SK_ED25519)
-    found = ssh_signatures.read_signature(key.sign(TEXT, flags=0))
-    forged = found.blob[:-5] + b"\x01" + found.blob[-4:]
+    signature = ssh_signatures.read_signature(key.sign(TEXT, flags=0))
+    forged = signature.blob[:-5] + b"\x01" + signature.blob[-4:]
     changed = ssh_signatures.Signature(
-        found.key_type, found.key, found.namespace, found.hash_name, found.reserved, forged
+        signature.key_type,
+        signature.key,
+        signature.namespace,
+        signature.hash_name,
+        signature.reserved,
+        forged,
     )
     with pytest.raises(SignatureError, match="does not hold"):
         ssh_signatures.verify_signature(TEXT.encode(), changed)

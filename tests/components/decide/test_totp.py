@@ -24,7 +24,7 @@ def test_the_codes_are_those_of_the_standard() -> None:
 
 
 @pytest.mark.parametrize(
-    ("half_minutes", "found"),
+    ("half_minutes", "outcome"),
     [
         pytest.param(-21, "code_wrong", id="older-than-is-remembered"),
         pytest.param(-20, "code_expired", id="ten-minutes-old"),
@@ -35,9 +35,9 @@ def test_the_codes_are_those_of_the_standard() -> None:
         pytest.param(2, "code_wrong", id="two-windows-ahead"),
     ],
 )
-def test_a_code_is_accepted_one_window_around_now(half_minutes: int, found: str | int) -> None:
+def test_a_code_is_accepted_one_window_around_now(half_minutes: int, outcome: str | int) -> None:
     present = int(NOW.timestamp()) // 30
-    expected = found if isinstance(found, str) else present + found
+    expected = outcome if isinstance(outcome, str) else present + outcome
     assert approvers.check(SECRET, code(half_minutes), now=NOW, last=None) == expected
 
 
@@ -52,12 +52,12 @@ def test_a_code_is_accepted_one_window_around_now(half_minutes: int, found: str 
 )
 def test_a_code_is_accepted_once(half_minutes: int, used: int, is_taken: bool) -> None:
     present = int(NOW.timestamp()) // 30
-    found = approvers.check(SECRET, code(half_minutes), now=NOW, last=present + used)
-    assert found == (present + half_minutes if is_taken else "code_reused")
+    outcome = approvers.check(SECRET, code(half_minutes), now=NOW, last=present + used)
+    assert outcome == (present + half_minutes if is_taken else "code_reused")
 
 
 @pytest.mark.parametrize(
-    ("typed", "found"),
+    ("typed", "outcome"),
     [
         pytest.param("", "code_missing", id="nothing"),
         pytest.param("  ", "code_missing", id="blanks"),
@@ -67,13 +67,15 @@ def test_a_code_is_accepted_once(half_minutes: int, used: int, is_taken: bool) -
         pytest.param("' or 1=1", "code_wrong", id="no-digits"),
     ],
 )
-def test_an_invalid_code_is_refused(typed: str, found: str) -> None:
-    assert approvers.check(SECRET, typed, now=NOW, last=None) == found
+def test_an_invalid_code_is_refused(typed: str, outcome: str) -> None:
+    assert approvers.check(SECRET, typed, now=NOW, last=None) == outcome
 
 
 def test_a_code_may_be_typed_in_two_groups() -> None:
-    one = code()
-    assert isinstance(approvers.check(SECRET, f" {one[:3]} {one[3:]} ", now=NOW, last=None), int)
+    typed = code()
+    assert isinstance(
+        approvers.check(SECRET, f" {typed[:3]} {typed[3:]} ", now=NOW, last=None), int
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,6 @@ def test_drawn_secrets_are_valid_and_differ() -> None:
 
 
 def test_the_address_for_the_app_carries_a_hostile_name_as_text() -> None:
-    told = approvers.uri(SECRET, "ada&secret=AAAA", home="home/../x")
-    assert told.count("secret=") == 1
-    assert "ada%26secret%3DAAAA" in told
+    address = approvers.uri(SECRET, "ada&secret=AAAA", home="home/../x")
+    assert address.count("secret=") == 1
+    assert "ada%26secret%3DAAAA" in address

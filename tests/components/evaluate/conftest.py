@@ -1,4 +1,4 @@
-"""A tiny base and adapters on it, built once a session."""
+"""A tiny base and adapters on it, built once per session."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_adapter(base: Path, folder: Path, seed: int) -> Path:
-    """Write a finished adapter with random weights, so that it answers unlike its base."""
+    """Write a finished adapter with random weights, so that its answers differ from the base's."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -31,10 +31,10 @@ def build_adapter(base: Path, folder: Path, seed: int) -> Path:
     return finish(base, folder)
 
 
-def finish(base: Path, folder: Path, /, **told: object) -> Path:
-    """Write an adapter's manifest, which says what ``told`` does otherwise than it is."""
+def finish(base: Path, folder: Path, /, **body_fields: object) -> Path:
+    """Write an adapter's manifest, with ``body_fields`` overridden."""
     words = {chat_templates.TEMPLATE: chat_templates.template_hash(base)}
-    body = {"snapshot": "s1", "base": bases.content_hash(base), **words, **told}
+    body = {"snapshot": "s1", "base": bases.content_hash(base), **words, **body_fields}
     manifest.write(folder, kind="adapter", now=NOW, body=body)
     return folder
 

@@ -1,4 +1,4 @@
-"""What a workload's answers are is found from them, and decides what is measured."""
+"""The kind of a workload's answers is detected, and determines the metrics."""
 
 import pytest
 
@@ -12,7 +12,7 @@ PROSE = [Answer(f"It rains in {city}, and will for days.") for city in ("Rome", 
 
 
 @pytest.mark.parametrize(
-    ("answers", "offers_tools", "found"),
+    ("answers", "offers_tools", "kind"),
     [
         pytest.param([CALL, *PROSE], False, "tool_calls", id="some-call"),
         pytest.param(LABELS, True, "tool_calls", id="none-calls-but-could"),
@@ -26,9 +26,9 @@ PROSE = [Answer(f"It rains in {city}, and will for days.") for city in ("Rome", 
     ],
 )
 def test_the_kind_is_detected_from_the_answers(
-    answers: list[Answer], offers_tools: bool, found: str
+    answers: list[Answer], offers_tools: bool, kind: str
 ):
-    assert metrics.find_answer_space(answers, None, offers_tools=offers_tools).kind == found
+    assert metrics.find_answer_space(answers, None, offers_tools=offers_tools).kind == kind
 
 
 def test_labels_are_the_distinct_answers():

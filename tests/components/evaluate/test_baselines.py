@@ -1,4 +1,4 @@
-"""What needs no language model is scored beside every model, on the same requests."""
+"""Baselines without a language model are scored on the same requests as every model."""
 
 import random
 from collections.abc import Sequence
@@ -28,19 +28,17 @@ def measured(
     """Evaluate the base, and read the scorecards of the holdout by model."""
     snapshot = holdouts.build(tmp_path, held_out, learned, tools=holdouts.TOOLS if tools else [])
     root = tmp_path / "scorecards"
-    found = harness.evaluate(
+    folders = harness.evaluate(
         snapshot, base, {"base": None}, root, SETTINGS, report=lambda _: None, now=NOW
     )
-    return {model: scorecard.read(cards[HOLDOUT]) for model, cards in found.items()}
+    return {model: scorecard.read(cards[HOLDOUT]) for model, cards in folders.items()}
 
 
 def value(card: Scorecard, metric: str) -> float | None:
     return card.scores[metric].value
 
 
-def test_calls_are_held_to_a_constant_answer_and_to_the_nearest_request(
-    tmp_path: Path, tiny_base: Path
-) -> None:
+def test_calls_have_a_constant_and_a_nearest_baseline(tmp_path: Path, tiny_base: Path) -> None:
     learned = [
         Case("Weather in Rome now?", ROME),
         Case("Weather in Oslo now?", OSLO),
@@ -59,19 +57,17 @@ def test_calls_are_held_to_a_constant_answer_and_to_the_nearest_request(
     assert value(cards[CONSTANT], "name_and_arguments") == 0
     assert value(cards[CONSTANT], "abstention") == 1
     assert value(cards[NEAREST], "correct") == 1
-    requests = [one.request for one in cards["base"].samples]
-    assert [one.request for one in cards[NEAREST].samples] == requests
-    assert {one.output for one in cards[CONSTANT].samples} == {"No tool fits."}
+    requests = [sample.request for sample in cards["base"].samples]
+    assert [sample.request for sample in cards[NEAREST].samples] == requests
+    assert {sample.output for sample in cards[CONSTANT].samples} == {"No tool fits."}
 
 
-def test_labels_are_held_to_the_most_frequent_one_and_to_a_linear_classifier(
-    tmp_path: Path, tiny_base: Path
-) -> None:
-    said = {"refund": "I want my money back for", "parcel": "where is my parcel with"}
+def test_labels_have_a_constant_and_a_linear_baseline(tmp_path: Path, tiny_base: Path) -> None:
+    beginnings = {"refund": "I want my money back for", "parcel": "where is my parcel with"}
     things = ("shoes", "lamps", "books", "pens", "cups", "hats")
     learned = [
         Case(f"{text} {thing}", Answer(label))
-        for label, text in said.items()
+        for label, text in beginnings.items()
         for thing in (things if label == "refund" else things[:5])
     ]
     held_out = [
@@ -86,7 +82,7 @@ def test_labels_are_held_to_the_most_frequent_one_and_to_a_linear_classifier(
         assert value(cards[TFIDF], metric) == 1
 
 
-def test_they_are_measured_once_and_name_the_snapshot_that_they_learned_from(
+def test_baselines_are_measured_once_and_record_their_snapshot(
     tmp_path: Path, tiny_base: Path
 ) -> None:
     cards = measured(tmp_path, tiny_base, [Case("Rome?", ROME)], [Case("Oslo?", OSLO)], tools=True)
@@ -104,7 +100,7 @@ def test_they_are_measured_once_and_name_the_snapshot_that_they_learned_from(
     assert named[CONSTANT] != again[CONSTANT]
 
 
-def test_without_rows_to_learn_from_there_is_no_baseline(tmp_path: Path, tiny_base: Path) -> None:
+def test_there_is_no_baseline_without_training_rows(tmp_path: Path, tiny_base: Path) -> None:
     cards = measured(tmp_path, tiny_base, [], [Case("Oslo?", OSLO)], tools=True)
     assert [*cards] == ["base"]
 
@@ -127,7 +123,7 @@ def both(text: str) -> BaselineRequest:
     return BaselineRequest(text, text)
 
 
-def test_a_long_template_around_each_request_hides_no_label() -> None:
+def test_a_long_template_around_each_request_does_not_hide_the_label() -> None:
     template = "You are our support desk. Answer politely, in one word, from this list: a, b. " * 5
     learned = [both(f"{template} refund {n}") for n in "abcdef"]
     learned += [both(f"{template} parcel {n}") for n in "abcdef"]
@@ -136,8 +132,8 @@ def test_a_long_template_around_each_request_hides_no_label() -> None:
     assert baselines.classify_requests(learned, labels, asked) == ["parcel", "refund"]
 
 
-def test_in_a_long_conversation_the_newest_message_counts() -> None:
-    """Over the whole of each, the words of both labels are said as often."""
+def test_classification_also_uses_the_newest_message_of_a_long_conversation() -> None:
+    """Over the whole conversations, words of both labels are equally frequent."""
     chance = random.Random(0)
 
     def talk(label: str, number: int) -> BaselineRequest:
@@ -160,6 +156,6 @@ def test_in_a_long_conversation_the_newest_message_counts() -> None:
         pytest.param(["退货 鞋子", "包裹 在哪", "退货 灯"], ["r", "p", "r"], "p", id="chinese"),
     ],
 )
-def test_whatever_was_asked_has_a_label(texts: list[str], labels: list[str], expected: str) -> None:
+def test_every_request_gets_a_label(texts: list[str], labels: list[str], expected: str) -> None:
     asked = [both("我的包裹在哪里")]
     assert baselines.classify_requests([both(text) for text in texts], labels, asked) == [expected]

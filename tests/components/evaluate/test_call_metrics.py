@@ -1,4 +1,4 @@
-"""What one output scores against its reference."""
+"""The scores of one output against its reference."""
 
 import json
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ def call(name: str, **arguments: Json) -> str:
 
 
 def scores(text: str, reference: Answer = ROME, acceptable: Sequence[AcceptableCall] | None = None):
-    """Give the four metrics that can differ: valid JSON, name, whole call, abstention."""
-    found = score_calls(text, reference, acceptable)
-    assert found["correct"] == (
-        found["name_and_arguments"] if reference.calls else found["abstention"]
+    """Return the four metrics that can differ: valid JSON, name, whole call, abstention."""
+    scored = score_calls(text, reference, acceptable)
+    assert scored["correct"] == (
+        scored["name_and_arguments"] if reference.calls else scored["abstention"]
     )
-    assert found["correct_name"] == (found["name"] if reference.calls else found["abstention"])
-    return tuple(found[m] for m in ("valid_json", "name", "name_and_arguments", "abstention"))
+    assert scored["correct_name"] == (scored["name"] if reference.calls else scored["abstention"])
+    return tuple(scored[m] for m in ("valid_json", "name", "name_and_arguments", "abstention"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def scores(text: str, reference: Answer = ROME, acceptable: Sequence[AcceptableC
         ),
     ],
 )
-def test_an_output_where_a_call_is_wanted(text: str, expected: tuple[float | None, ...]):
+def test_an_output_where_a_call_is_expected(text: str, expected: tuple[float | None, ...]):
     assert scores(text) == expected
 
 
@@ -103,7 +103,7 @@ WEATHER = json.dumps(
         pytest.param(call("weather", city="Oslo") + "\n" + call("sing"), 0, id="one-of-two"),
     ],
 )
-def test_calls_are_held_against_the_schemas_of_the_tools(text: str, allowed: float):
+def test_calls_are_checked_against_the_schemas_of_the_tools(text: str, allowed: float):
     assert score_calls(text, ROME, None, "written", WEATHER)["schema_valid"] == allowed
     assert score_calls(text, NO_CALL, None, "written", WEATHER)["schema_valid"] is None
 
@@ -129,7 +129,7 @@ def test_calls_may_come_in_any_order_but_each_once():
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted", "same"),
+    ("value", "expected", "same"),
     [
         pytest.param(1, 1.0, True, id="whole-number-as-float"),
         pytest.param(True, 1, False, id="true-is-not-one"),
@@ -143,9 +143,9 @@ def test_calls_may_come_in_any_order_but_each_once():
         pytest.param({"a": 1}, {"a": 1, "b": 2}, False, id="fewer-fields"),
     ],
 )
-def test_arguments_equal_the_reference_as_json(given: Json, wanted: Json, same: bool):
-    reference = Answer(calls=(Call("f", {"x": wanted}),))
-    assert scores(call("f", x=given), reference)[2] == same
+def test_arguments_equal_the_reference_as_json(value: Json, expected: Json, same: bool):
+    reference = Answer(calls=(Call("f", {"x": expected}),))
+    assert scores(call("f", x=value), reference)[2] == same
 
 
 @pytest.mark.parametrize(
@@ -188,16 +188,18 @@ def test_acceptable_values_are_accepted(
         pytest.param({"d": ["a"]}, {"d": [["a", "b"]]}, id="list-too-short"),
     ],
 )
-def test_other_values_are_not(arguments: dict[str, Json], acceptable: dict[str, list[Json]]):
+def test_values_that_are_not_acceptable_are_rejected(
+    arguments: dict[str, Json], acceptable: dict[str, list[Json]]
+):
     assert not fits_call(Call("f", arguments), AcceptableCall("f", acceptable))
 
 
-def test_acceptable_values_for_another_number_of_calls_accept_nothing():
-    one = AcceptableCall("weather", {"city": ["Rome"]})
-    assert scores(call("weather", city="Rome"), ROME, [one, one]) == (1, 1, 0, None)
+def test_acceptable_values_of_a_different_number_of_calls_accept_nothing():
+    acceptable = AcceptableCall("weather", {"city": ["Rome"]})
+    assert scores(call("weather", city="Rome"), ROME, [acceptable, acceptable]) == (1, 1, 0, None)
 
 
-def test_acceptable_values_outrank_the_reference():
+def test_acceptable_values_take_precedence_over_the_reference():
     either = [AcceptableCall("weather", {"city": ["Rome", "Roma"]})]
     assert scores(call("weather", city="ROMA"), ROME, either) == (1, 1, 1, None)
     assert scores(call("other", city="Roma"), ROME, either) == (1, 0, 0, None)

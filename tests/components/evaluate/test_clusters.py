@@ -23,10 +23,10 @@ TOPICS = ("refund", "parcel", "invoice", "voucher", "account")
 
 
 def newest_only(conversation: int, turn: int, **more: Json) -> dict[str, Json]:
-    """Write a turn of an application that sends only the newest message of a conversation."""
-    said = f"{TOPICS[conversation % 5]} {conversation} {turn}"
+    """Log a turn of an application that sends only a conversation's newest message."""
+    text = f"{TOPICS[conversation % 5]} {conversation} {turn}"
     return logs.interaction(
-        said,
+        text,
         response_id=f"r{conversation}-{turn}",
         timestamp=conversation * 10 + turn,
         conversation_id=f"c{conversation}",
@@ -47,7 +47,7 @@ def freeze(
         )
 
 
-def test_turns_of_a_conversation_are_one_cluster_though_only_the_newest_message_is_sent(
+def test_turns_of_a_conversation_are_one_cluster_even_if_only_the_newest_message_is_sent(
     tmp_path: Path, tiny_base: Path
 ):
     lines = [newest_only(n, turn) for n in range(100) for turn in range(TURNS)]
@@ -61,8 +61,8 @@ def test_turns_of_a_conversation_are_one_cluster_though_only_the_newest_message_
     assert body["largest_cluster"] == TURNS
 
 
-def test_a_scorecard_says_how_large_a_cluster_can_be(tmp_path: Path, tiny_base: Path):
-    """The gate has to know it, whichever clusters the holdout happens to have drawn."""
+def test_a_scorecard_has_the_largest_possible_cluster(tmp_path: Path, tiny_base: Path):
+    """The gate needs it, whichever clusters the holdout has drawn."""
     lines = [newest_only(n, turn) for n in range(30) for turn in range(TURNS if n else 7)]
     frozen = freeze(tmp_path, lines, "conversation")
     asked, *baselines = score_conditions.measurements(
@@ -81,12 +81,14 @@ def test_a_scorecard_says_how_large_a_cluster_can_be(tmp_path: Path, tiny_base: 
         pytest.param(9, "bets on clusters of up to 7 requests", id="more"),
     ],
 )
-def test_the_gate_takes_no_cluster_for_larger_than_the_cap(
+def test_the_gate_assumes_no_cluster_larger_than_the_cap(
     tmp_path: Path, tiny_base: Path, cap: int | None, test: str
 ):
     lines = [newest_only(n, turn) for n in range(30) for turn in range(TURNS if n else 7)]
     frozen = freeze(tmp_path, lines, "conversation", holdout_per_cluster=cap, validation_share=0.2)
-    ours, theirs = (cards.under(one, **asked(frozen, tiny_base)) for one in cards.pair(30, 9, 9, 9))
+    ours, theirs = (
+        cards.under(scorecard, **asked(frozen, tiny_base)) for scorecard in cards.pair(30, 9, 9, 9)
+    )
     pairs = comparison.pair_scores(ours, theirs, "correct_name", None).pairs
     assert pairs.largest == min(7, cap or 7)
     assert significance.superiority(pairs)[0] == test
@@ -103,10 +105,10 @@ def test_the_validation_side_has_no_cap(tmp_path: Path, tiny_base: Path):
 def asked(frozen: Snapshot, base: Path, side: MeasuredSide = HOLDOUT) -> dict[str, Json]:
     """Return the conditions of a side's scorecards."""
     cards_root = frozen.path / "cards"
-    one, *_ = score_conditions.measurements(
+    measurement, *_ = score_conditions.measurements(
         frozen.path, base, {"base": None}, cards_root, EvaluationSettings(), side
     )
-    conditions = one.body["conditions"]
+    conditions = measurement.body["conditions"]
     assert isinstance(conditions, dict)
     return conditions
 

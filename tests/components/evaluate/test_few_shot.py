@@ -1,4 +1,4 @@
-"""The base is also asked with solved examples, the nearest of the training side."""
+"""The base is also measured with solved examples, the nearest of the training side."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ LEARNED = [
         pytest.param(9, [4, 3, 2, 0, 1], id="no-more-than-there-are"),
     ],
 )
-def test_each_class_is_taken_in_turn_and_shown_by_nearness(count: int, picked: list[int]):
+def test_each_class_is_represented_and_ordered_by_similarity(count: int, picked: list[int]):
     assert holdout_task.pick_shots([4, 3, 2, 0, 1], ["b", "c", "a", "a", "a"], count) == picked
 
 
@@ -41,21 +41,21 @@ def ask(folder: Path, base: Path, count: int, room: int = 4096) -> EvaluatedSide
     return holdout_task.read_side(snapshot, tokenizer, None, num_fewshot=count, room=room)
 
 
-def test_examples_stand_before_the_request_the_nearest_last(tmp_path: Path, tiny_base: Path):
+def test_examples_precede_the_request_the_nearest_last(tmp_path: Path, tiny_base: Path):
     (document,) = ask(tmp_path, tiny_base, 2).documents
-    said = document["prompt"]
-    assert said.count("<|im_start|>assistant") == 3
-    assert said.index("ticket to Rome") < said.index("my train to Rome")
-    assert "leave<|im_end|>\n<|im_start|>assistant\ntimetable<|im_end|>" in said
-    assert said.endswith("when does the train to Rome leave<|im_end|>\n<|im_start|>assistant\n")
+    prompt = document["prompt"]
+    assert prompt.count("<|im_start|>assistant") == 3
+    assert prompt.index("ticket to Rome") < prompt.index("my train to Rome")
+    assert "leave<|im_end|>\n<|im_start|>assistant\ntimetable<|im_end|>" in prompt
+    assert prompt.endswith("when does the train to Rome leave<|im_end|>\n<|im_start|>assistant\n")
     assert document["request"] == "when does the train to Rome leave"
 
 
-def test_the_farthest_are_left_out_where_all_do_not_fit(tmp_path: Path, tiny_base: Path):
+def test_the_farthest_are_dropped_if_not_all_fit(tmp_path: Path, tiny_base: Path):
     (whole,) = ask(tmp_path / "a", tiny_base, 3).documents
     (short,) = ask(tmp_path / "b", tiny_base, 3, room=150).documents
     (none,) = ask(tmp_path / "c", tiny_base, 3, room=20).documents
-    assert [one["prompt"].count("assistant") for one in (whole, short, none)] == [4, 2, 1]
+    assert [holdout["prompt"].count("assistant") for holdout in (whole, short, none)] == [4, 2, 1]
     assert "my train to Rome" in short["prompt"]
 
 
@@ -65,7 +65,9 @@ def test_examples_with_tools_show_them_and_the_call(tmp_path: Path, tiny_base: P
     bare = holdout_task.read_side(snapshot, tokenizer, None)
     shown = holdout_task.read_side(snapshot, tokenizer, None, num_fewshot=1)
     call = 'assistant\n{"name": "weather", "arguments": {"city": "Rome"}}<|im_end|>'
-    assert all(call in one["prompt"] for one in shown.documents)
-    assert not any(call in one["prompt"] for one in bare.documents)
-    assert all(one["prompt"].count("weather() - Tell") == 2 for one in shown.documents)
-    assert [one["length"] for one in shown.documents] == [one["length"] for one in bare.documents]
+    assert all(call in document["prompt"] for document in shown.documents)
+    assert not any(call in document["prompt"] for document in bare.documents)
+    assert all(document["prompt"].count("weather() - Tell") == 2 for document in shown.documents)
+    assert [document["length"] for document in shown.documents] == [
+        document["length"] for document in bare.documents
+    ]

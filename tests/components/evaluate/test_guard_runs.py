@@ -1,4 +1,4 @@
-"""lm-eval's tasks on our documents: what is asked, what counts, and what is refused."""
+"""lm-eval's tasks on our documents: prompts, scores and refusals."""
 
 import json
 from pathlib import Path
@@ -15,20 +15,20 @@ from tests.support.oracle import Oracle
 
 
 def right(prompt: str, answer: str) -> float:
-    """Find the right sum likeliest."""
+    """Score the right sum as the likeliest."""
     asked = prompt.removeprefix("What is ").rstrip("?")
     return 0.0 if answer.strip() == str(sum(map(int, asked.split("+")))) else -9.0
 
 
-def ask(one: GuardTask, lm: Oracle) -> list[Sample]:
-    return guard_runs.run_guard(lm, guard_runs.build_guard(one))
+def ask(guard: GuardTask, lm: Oracle) -> list[Sample]:
+    return guard_runs.run_guard(lm, guard_runs.build_guard(guard))
 
 
 def scores(samples: list[Sample]) -> list[float | None]:
-    return [next(iter(one.scores.values())) for one in samples]
+    return [next(iter(sample.scores.values())) for sample in samples]
 
 
-def test_whoever_finds_the_right_choice_likeliest_scores_full_marks(tmp_path: Path):
+def test_the_likeliest_right_choice_scores_one(tmp_path: Path):
     samples = ask(sums(tmp_path), Oracle(likely=right))
     assert scores(samples) == [1.0] * 8
     assert (samples[2].request, samples[2].output, samples[2].reference) == (
@@ -36,26 +36,30 @@ def test_whoever_finds_the_right_choice_likeliest_scores_full_marks(tmp_path: Pa
         "6",
         "6",
     )
-    assert len({one.cluster_id for one in samples}) == len({one.doc_hash for one in samples}) == 8
+    assert (
+        len({sample.cluster_id for sample in samples})
+        == len({sample.doc_hash for sample in samples})
+        == 8
+    )
 
 
 def test_a_wrong_choice_is_shown_as_the_answer(tmp_path: Path):
     samples = ask(sums(tmp_path), Oracle(likely=lambda _, answer: float("none" in answer)))
     assert scores(samples) == [0.0] * 8
-    assert {one.output for one in samples} == {"none"}
+    assert {sample.output for sample in samples} == {"none"}
 
 
-def test_a_likelihood_is_taken_for_its_length_where_the_metric_says_so(tmp_path: Path):
+def test_acc_norm_divides_likelihoods_by_length(tmp_path: Path):
     def likely(_: str, answer: str) -> float:
         return -2.9 if answer == " none" else -1.0
 
-    (one,) = ask(sums(tmp_path, metric="acc_norm", limit=1), Oracle(likely=likely))
-    assert (one.scores, one.output) == ({"acc_norm": 0.0}, "none")
-    (one,) = ask(sums(tmp_path, limit=1), Oracle(likely=likely))
-    assert (one.scores, one.output) == ({"acc": 1.0}, one.reference)
+    (sample,) = ask(sums(tmp_path, metric="acc_norm", limit=1), Oracle(likely=likely))
+    assert (sample.scores, sample.output) == ({"acc_norm": 0.0}, "none")
+    (sample,) = ask(sums(tmp_path, limit=1), Oracle(likely=likely))
+    assert (sample.scores, sample.output) == ({"acc": 1.0}, sample.reference)
 
 
-def test_an_answer_is_read_by_the_filter_that_was_named(tmp_path: Path):
+def test_an_answer_is_extracted_by_the_configured_filter(tmp_path: Path):
     def write(prompt: str) -> str:
         return f"{2 * int(prompt.split()[0])} I think"
 
@@ -65,21 +69,21 @@ def test_an_answer_is_read_by_the_filter_that_was_named(tmp_path: Path):
     assert scores(ask(written(tmp_path, filter="as-it-is"), Oracle(write=write))) == [0.0] * 8
 
 
-def test_few_documents_are_the_same_ones_each_time_and_more_only_add(tmp_path: Path):
-    few = {one.request for one in ask(sums(tmp_path, limit=3), Oracle())}
-    more = {one.request for one in ask(sums(tmp_path, limit=5), Oracle())}
+def test_a_limit_draws_the_same_documents_and_a_higher_one_only_adds(tmp_path: Path):
+    few = {sample.request for sample in ask(sums(tmp_path, limit=3), Oracle())}
+    more = {sample.request for sample in ask(sums(tmp_path, limit=5), Oracle())}
     assert (len(few), len(more)) == (3, 5)
     assert few < more
     guard_files.documents(tmp_path / "sums.jsonl", SUMS[::-1])
-    assert {one.request for one in ask(sums(tmp_path, limit=3), Oracle())} == few
+    assert {sample.request for sample in ask(sums(tmp_path, limit=3), Oracle())} == few
 
 
-def test_a_document_that_occurs_twice_is_asked_once(tmp_path: Path):
+def test_duplicate_documents_are_asked_once(tmp_path: Path):
     guard_files.documents(tmp_path / "sums.jsonl", [*SUMS, SUMS[0]])
     assert len(ask(sums(tmp_path), Oracle())) == 8
 
 
-def test_solved_examples_stand_before_a_question_and_are_none_of_those_asked(tmp_path: Path):
+def test_solved_examples_precede_a_question_and_are_not_asked_themselves(tmp_path: Path):
     shown = guard_files.documents(
         tmp_path / "shown.jsonl",
         [*SUMS[:4], {"question": "50 + 50", "choices": ["100", "1", "2"], "right": 0}],
@@ -91,18 +95,18 @@ def test_solved_examples_stand_before_a_question_and_are_none_of_those_asked(tmp
     assert all(prompt.startswith("What is 50 + 50? 100\n\n") for prompt in lm.prompts)
 
 
-def test_examples_that_are_asked_too_are_too_few(tmp_path: Path):
+def test_examples_that_are_also_documents_do_not_count(tmp_path: Path):
     asked = guard_files.documents(tmp_path / "sums.jsonl")
     with pytest.raises(GuardError, match="has 0 documents that are not asked"):
         guard_runs.build_guard(sums(tmp_path, num_fewshot=1, examples=asked))
 
 
-def test_a_built_in_task_is_asked_in_its_own_words(tmp_path: Path):
+def test_a_built_in_definition_renders_its_own_prompts(tmp_path: Path):
     row = {"goal": "Boil water", "sol1": "Heat it.", "sol2": "Cool it.", "label": 0}
     data = guard_files.documents(tmp_path / "piqa.jsonl", [row])
-    one = GuardTask(task="piqa", data=data, metric="acc_norm")
+    guard = GuardTask(task="piqa", data=data, metric="acc_norm")
     lm = Oracle(likely=lambda _, answer: -float(answer != " Heat it."))
-    (sample,) = ask(one, lm)
+    (sample,) = ask(guard, lm)
     assert sample.prompt == "Question: Boil water\nAnswer:"
     assert (sample.output, sample.scores) == ("Heat it.", {"acc_norm": 1.0})
 
@@ -117,7 +121,7 @@ def test_a_built_in_task_is_asked_in_its_own_words(tmp_path: Path):
         pytest.param({**SUMS[0], "right": -1}, "answer -1 is not one of its 3", id="below-zero"),
     ],
 )
-def test_a_document_that_does_not_fit_is_named_and_not_scored_as_wrong(
+def test_a_document_that_does_not_fit_is_reported_and_not_scored_as_wrong(
     tmp_path: Path, row: dict[str, object], sentence: str
 ):
     guard_files.documents(tmp_path / "sums.jsonl", [*SUMS[:2], row])
@@ -132,23 +136,23 @@ def test_a_document_that_does_not_fit_is_named_and_not_scored_as_wrong(
         pytest.param("acc_per_byte", "has no metric acc_per_byte", id="unknown"),
     ],
 )
-def test_a_metric_that_can_not_be_compared_is_refused(tmp_path: Path, metric: str, sentence: str):
-    one = sums(tmp_path, metric=metric)
+def test_an_incomparable_metric_is_refused(tmp_path: Path, metric: str, sentence: str):
+    guard = sums(tmp_path, metric=metric)
     with_f1 = "metric_list:\n  - {metric: f1, aggregation: f1, higher_is_better: true}"
     (tmp_path / "sums.yaml").write_text(guard_files.CHOICE.replace("metric_list:", with_f1))
     with pytest.raises(GuardError, match=sentence):
-        guard_runs.build_guard(one)
+        guard_runs.build_guard(guard)
 
 
 def test_answers_drawn_at_random_are_refused(tmp_path: Path):
-    one = written(tmp_path, filter="as-it-is")
+    guard = written(tmp_path, filter="as-it-is")
     text = guard_files.WRITTEN.replace("max_gen_toks: 4", "do_sample: true, temperature: 0.7")
     (tmp_path / "written.yaml").write_text(text)
     with pytest.raises(GuardError, match="samples its answers at random"):
-        guard_runs.build_guard(one)
+        guard_runs.build_guard(guard)
 
 
-def test_mistakes_of_several_tasks_come_together(tmp_path: Path):
+def test_mistakes_of_several_tasks_are_reported_together(tmp_path: Path):
     guard_files.documents(tmp_path / "bad.jsonl", [{"question": "1 + 1"}])
     bad = written(tmp_path, data=tmp_path / "bad.jsonl", filter="as-it-is")
     empty = sums(tmp_path, data=guard_files.documents(tmp_path / "none.jsonl", [{"a": 1}]))
@@ -158,7 +162,7 @@ def test_mistakes_of_several_tasks_come_together(tmp_path: Path):
 
 
 @pytest.mark.parametrize("score", ["float('nan')", "float('inf')"])
-def test_what_is_no_number_was_not_measured(tmp_path: Path, score: str):
+def test_a_score_that_is_not_finite_is_not_measured(tmp_path: Path, score: str):
     (tmp_path / "scoring.py").write_text(
         f"def process_results(doc, results): return {{'acc': {score}}}\n"
     )
@@ -168,7 +172,7 @@ def test_what_is_no_number_was_not_measured(tmp_path: Path, score: str):
     assert scores(ask(sums(tmp_path, limit=2), Oracle())) == [None, None]
 
 
-def test_a_line_that_is_no_document_is_named(tmp_path: Path):
+def test_an_invalid_line_is_reported(tmp_path: Path):
     (tmp_path / "sums.jsonl").write_text(json.dumps(SUMS[0]) + "\n[1]\n")
     with pytest.raises(GuardError, match="line 2: expected a JSON object"):
         guard_runs.build_guard(sums(tmp_path))

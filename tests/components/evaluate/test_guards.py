@@ -1,4 +1,4 @@
-"""A workload's guard tasks are looked over at once, and every mistake in them is named."""
+"""A workload's guard tasks are checked at once, and every mistake in them is reported."""
 
 import gzip
 import json
@@ -16,17 +16,17 @@ def mistakes(*tasks: GuardTask) -> list[str]:
     return guards.guard_mistakes(tasks)
 
 
-def test_tasks_that_can_be_asked_have_no_mistakes(tmp_path: Path):
+def test_valid_tasks_have_no_mistakes(tmp_path: Path):
     piqa = sums(tmp_path, task="piqa")
     assert mistakes(piqa, sums(tmp_path), written(tmp_path, filter="first-word")) == []
 
 
-def test_every_mistake_of_every_task_is_named(tmp_path: Path):
-    found = mistakes(
+def test_every_mistake_of_every_task_is_reported(tmp_path: Path):
+    listed = mistakes(
         sums(tmp_path, task="pika", data=tmp_path / "none.jsonl"),
         sums(tmp_path, metric="accuracy", num_fewshot=2),
     )
-    assert found == [
+    assert listed == [
         "lm-eval has no task pika; did you mean piqa?",
         f"pika: data: no file is at {tmp_path}/none.jsonl",
         "sums: has no metric accuracy, only acc, acc_norm",
@@ -45,17 +45,20 @@ def test_every_mistake_of_every_task_is_named(tmp_path: Path):
         pytest.param({"examples": "sums.jsonl"}, "but num_fewshot is 0", id="unused-examples"),
     ],
 )
-def test_what_can_not_be_asked_is_refused_by_name(
+def test_an_invalid_guard_is_refused_with_its_mistake(
     tmp_path: Path, settings: dict[str, str], sentence: str
 ):
-    told = {**settings, **({"examples": tmp_path / "sums.jsonl"} if "examples" in settings else {})}
-    (found,) = mistakes(sums(tmp_path, **told))
-    assert sentence in found
+    fields = {
+        **settings,
+        **({"examples": tmp_path / "sums.jsonl"} if "examples" in settings else {}),
+    }
+    (mistake,) = mistakes(sums(tmp_path, **fields))
+    assert sentence in mistake
 
 
-def test_several_ways_to_read_an_answer_want_a_choice(tmp_path: Path):
-    (found,) = mistakes(written(tmp_path))
-    assert found == "written: has the filters first-word, as-it-is: name one under filter"
+def test_several_filters_require_a_choice(tmp_path: Path):
+    (mistake,) = mistakes(written(tmp_path))
+    assert mistake == "written: has the filters first-word, as-it-is: name one under filter"
 
 
 @pytest.mark.parametrize(
@@ -69,17 +72,17 @@ def test_several_ways_to_read_an_answer_want_a_choice(tmp_path: Path):
         pytest.param("task: holdout", "is what the workload's own requests are called", id="name"),
     ],
 )
-def test_a_file_that_is_no_task_is_named(tmp_path: Path, text: str, sentence: str):
+def test_a_file_that_is_not_a_task_is_reported(tmp_path: Path, text: str, sentence: str):
     (tmp_path / "own.yaml").write_text(text)
-    (found,) = mistakes(sums(tmp_path, task=str(tmp_path / "own.yaml")))
-    assert sentence in found
+    (mistake,) = mistakes(sums(tmp_path, task=str(tmp_path / "own.yaml")))
+    assert sentence in mistake
 
 
 @pytest.mark.parametrize("name", ["docs.csv", "docs.jsonl"])
-def test_a_file_of_documents_that_can_not_be_read_is_named(tmp_path: Path, name: str):
+def test_an_unreadable_file_of_documents_is_reported(tmp_path: Path, name: str):
     (tmp_path / name).write_text("")
-    (found,) = mistakes(sums(tmp_path, data=tmp_path / name))
-    assert name in found
+    (mistake,) = mistakes(sums(tmp_path, data=tmp_path / name))
+    assert name in mistake
 
 
 def test_a_task_may_occur_once(tmp_path: Path):
@@ -88,7 +91,7 @@ def test_a_task_may_occur_once(tmp_path: Path):
     ]
 
 
-def test_conditions_change_with_anything_that_could_move_a_score(tmp_path: Path):
+def test_conditions_change_with_anything_that_could_change_a_score(tmp_path: Path):
     def conditions() -> str:
         return json.dumps(guards.guard_conditions(sums(tmp_path)))
 
@@ -106,7 +109,7 @@ def test_conditions_change_with_anything_that_could_move_a_score(tmp_path: Path)
     assert len({first, second, third, few, other}) == 5
 
 
-def test_a_function_that_changed_is_another_task(tmp_path: Path):
+def test_a_changed_function_changes_the_conditions(tmp_path: Path):
     scoring = tmp_path / "scoring.py"
     scoring.write_text("def process_results(doc, results): return {'acc': 1.0}\n")
     (tmp_path / "sums.yaml").write_text(

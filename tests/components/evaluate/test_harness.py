@@ -1,4 +1,4 @@
-"""Base and adapters measured on one holdout: what is measured, what is refused."""
+"""Base and adapters measured on one holdout: the scorecards, and the refusals."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ SETTINGS = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
 
 @dataclass
 class Bench:
-    """A snapshot and a base, with a place for scorecards."""
+    """A snapshot and a base, with a folder for scorecards."""
 
     snapshot: Path
     base: Path
@@ -40,14 +40,14 @@ class Bench:
     def measure(
         self, models: dict[str, Path | None], settings: EvaluationSettings = SETTINGS
     ) -> dict[str, Scorecard]:
-        found = self.folders(models, settings)
-        return {model: scorecard.read(tasks[HOLDOUT]) for model, tasks in found.items()}
+        folders = self.folders(models, settings)
+        return {model: scorecard.read(tasks[HOLDOUT]) for model, tasks in folders.items()}
 
     def folders(
         self, models: dict[str, Path | None], settings: EvaluationSettings
     ) -> harness.ScorecardFolders:
         self.reports.clear()
-        found = harness.evaluate(
+        folders = harness.evaluate(
             self.snapshot,
             self.base,
             models,
@@ -56,8 +56,8 @@ class Bench:
             report=self.reports.append,
             now=NOW,
         )
-        assert found == harness.folders(self.snapshot, self.base, models, self.root, settings)
-        return found
+        assert folders == harness.folders(self.snapshot, self.base, models, self.root, settings)
+        return folders
 
     def stages(self) -> set[str]:
         return {report.stage for report in self.reports}
@@ -112,7 +112,7 @@ def test_an_adapter_leaves_no_trace_on_the_base(
     assert outputs(after) == outputs(bench.measure({"base": None})["base"])
 
 
-def test_conditions_name_all_that_makes_scores_comparable(bench: Bench):
+def test_conditions_have_everything_that_makes_scores_comparable(bench: Bench):
     conditions = bench.measure({"base": None})["base"].conditions
     assert conditions["task"] == "holdout_tools"
     assert conditions["holdout_version"] == "v1"
@@ -126,7 +126,7 @@ def test_conditions_name_all_that_makes_scores_comparable(bench: Bench):
     assert {"task_version", "prompt_format", "machine", "libraries"} <= conditions.keys()
 
 
-def test_what_was_measured_is_not_measured_again(bench: Bench, adapters: dict[str, Path]):
+def test_finished_measurements_are_skipped(bench: Bench, adapters: dict[str, Path]):
     first = bench.measure({"base": None})
     again = bench.measure({"base": None})
     assert bench.reports == []
@@ -135,18 +135,18 @@ def test_what_was_measured_is_not_measured_again(bench: Bench, adapters: dict[st
     assert bench.stages() == {"challenger"}
 
 
-def test_an_evaluation_that_was_killed_is_done_again(bench: Bench):
+def test_a_killed_evaluation_is_repeated(bench: Bench):
     card = bench.measure({"base": None})["base"]
     (bench.root / card.key / "manifest.json").unlink()
     assert bench.measure({"base": None})["base"] == card
     assert bench.stages() == {"base"}
 
 
-def test_other_settings_are_another_scorecard(bench: Bench):
+def test_different_settings_have_a_different_scorecard(bench: Bench):
     def key(settings: EvaluationSettings) -> Path:
         models = {"base": None}
-        found = harness.folders(bench.snapshot, bench.base, models, bench.root, settings)
-        return found["base"][HOLDOUT]
+        folders = harness.folders(bench.snapshot, bench.base, models, bench.root, settings)
+        return folders["base"][HOLDOUT]
 
     assert key(SETTINGS) != key(SETTINGS.model_copy(update={"max_new_tokens": 9}))
 
@@ -185,9 +185,7 @@ def test_a_base_with_examples_is_a_model_of_its_own(bench: Bench):
     assert outputs(shown) != outputs(alone)
 
 
-def test_a_task_that_can_not_be_asked_is_named_before_anything_is_measured(
-    bench: Bench, tmp_path: Path
-):
+def test_an_invalid_task_is_reported_before_anything_is_measured(bench: Bench, tmp_path: Path):
     settings = SETTINGS.model_copy(update={"tasks": (guard_files.sums(tmp_path, limit=2),)})
     guard_files.documents(tmp_path / "sums.jsonl", [{"question": "1 + 1"}])
     with pytest.raises(guard_runs.GuardError, match=r"sums: .*sums\.jsonl does not fit the task"):
@@ -211,7 +209,7 @@ def test_weights_that_changed_since_training_are_refused(
         bench.measure({"challenger": adapter})
 
 
-def test_an_adapter_that_read_other_prompts_is_refused_with_both_hashes(
+def test_an_adapter_of_another_prompt_template_is_refused_with_both_hashes(
     bench: Bench, adapters: dict[str, Path], tmp_path: Path
 ):
     adapter = copied(adapters["challenger"], tmp_path)
@@ -230,9 +228,7 @@ def test_a_holdout_that_changed_since_it_was_frozen_is_refused(bench: Bench, tmp
         bench.measure({"base": None})
 
 
-def test_a_dora_adapter_that_hardly_learned_answers_as_its_4_bit_base_does(
-    bench: Bench, tmp_path: Path
-):
+def test_an_almost_untrained_dora_adapter_answers_like_its_4_bit_base(bench: Bench, tmp_path: Path):
     folder = tmp_path / "key-dora"
     model, _ = base.load(bench.base, "nf4", for_training=True)
     peft_model.save_adapter(peft_model.attach_trainable(model, Recipe(use_dora=True)), folder)
@@ -247,7 +243,7 @@ def test_a_dora_adapter_that_hardly_learned_answers_as_its_4_bit_base_does(
     assert outputs(cards["challenger"]) == outputs(cards["base"])
 
 
-def test_a_4_bit_base_answers_on_a_cpu_as_its_numbers_do_in_fp32(bench: Bench):
+def test_a_4_bit_base_on_a_cpu_answers_like_its_dequantized_weights_in_fp32(bench: Bench):
     settings = SETTINGS.model_copy(update={"precision": "nf4"})
     card = bench.measure({"base": None}, settings)["base"]
     exact, tokenizer = base.load(bench.base, "nf4", for_training=False)
@@ -255,7 +251,7 @@ def test_a_4_bit_base_answers_on_a_cpu_as_its_numbers_do_in_fp32(bench: Bench):
     assert outputs(card) == Both(exact, tokenizer).write(asked, max_gen_toks=8)
 
 
-def test_the_validation_side_is_asked_as_the_holdout_is_and_never_mistaken_for_it(
+def test_the_validation_side_has_the_holdouts_prompts_and_its_own_task(
     tmp_path: Path, tiny_base: Path
 ):
     cases = holdouts.CASES
@@ -280,9 +276,9 @@ def test_the_validation_side_is_asked_as_the_holdout_is_and_never_mistaken_for_i
     assert cards[VALIDATION]["base"].keys() == {VALIDATION}, "guard tasks are tests, too"
     assert cards[VALIDATION].keys() == {"base", "few-shot", "constant", "nearest"}
     tested, tuned = (scorecard.read(cards[side]["base"][side]) for side in (HOLDOUT, VALIDATION))
-    assert [one.example_id for one in tuned.samples] == ["v0", "v1"]
-    alike = [(one.prompt_hash, one.output, one.scores) for one in tested.samples[:2]]
-    assert [(one.prompt_hash, one.output, one.scores) for one in tuned.samples] == alike
+    assert [sample.example_id for sample in tuned.samples] == ["v0", "v1"]
+    alike = [(sample.prompt_hash, sample.output, sample.scores) for sample in tested.samples[:2]]
+    assert [(sample.prompt_hash, sample.output, sample.scores) for sample in tuned.samples] == alike
     assert tuned.task == VALIDATION
     assert tuned.conditions["task"] == "validation_tools"
     assert incomparable(tuned, tested)

@@ -33,7 +33,7 @@ def answer(holdout: EvaluatedSide, *outputs: str) -> list[Sample]:
     return lm_eval_tasks.evaluate_holdout(Oracle(answers.__getitem__), holdout, 64, "")
 
 
-def test_whoever_answers_right_scores_full_marks(holdout: EvaluatedSide):
+def test_right_answers_score_one(holdout: EvaluatedSide):
     samples = answer(holdout, *[document["reference"] for document in holdout.documents])
     assert {
         metric: (s.value, s.n) for metric, s in aggregate(samples, metrics.CALL_METRICS).items()
@@ -49,7 +49,7 @@ def test_whoever_answers_right_scores_full_marks(holdout: EvaluatedSide):
     }
 
 
-def test_each_sample_keeps_what_was_asked_answered_and_scored(holdout: EvaluatedSide):
+def test_each_sample_has_its_request_answer_and_scores(holdout: EvaluatedSide):
     acceptable = '{"name": "weather", "arguments": {"city": "nyc", "unit": "C"}}'
     first, second, third = answer(holdout, "It rains.", acceptable, acceptable)
     assert (first.example_id, first.request) == ("e0", "Weather in Rome?")
@@ -78,12 +78,12 @@ LABELS = ("card", "card payment", "loan")
 
 
 def labelled(tmp_path: Path, base: Path) -> EvaluatedSide:
-    """Make a holdout of three requests, of which the side that is learned has more."""
+    """Make a holdout of three requests, and a larger training side."""
     cases = [Case(f"about a {label}", Answer(label)) for label in LABELS]
     return read(holdouts.build(tmp_path, cases, cases * 4, tools=[]), base)
 
 
-def test_labels_are_read_from_the_answer_and_weighed_against_each_other(
+def test_labels_are_read_from_the_answer_and_compared_by_likelihood(
     tmp_path: Path, tiny_base: Path
 ):
     def likely(prompt: str, answer: str) -> float:
@@ -93,7 +93,7 @@ def test_labels_are_read_from_the_answer_and_weighed_against_each_other(
     assert holdout.answers == AnswerSpace("classification", LABELS)
     oracle = Oracle(lambda prompt: " card\n" if "card" in prompt else "A loan.", likely)
     cards, payments, loans = lm_eval_tasks.evaluate_holdout(oracle, holdout, 8, "<end>")
-    assert [one.scores for one in (cards, payments, loans)] == [
+    assert [sample.scores for sample in (cards, payments, loans)] == [
         {"label": 1, "choice": 1},
         {"label": 0, "choice": 1},
         {"label": 0, "choice": 1},
@@ -101,7 +101,7 @@ def test_labels_are_read_from_the_answer_and_weighed_against_each_other(
     assert payments.slices.keys() == {"client", "length"}
 
 
-def test_an_answers_end_is_weighed_with_it(tmp_path: Path, tiny_base: Path):
+def test_an_answers_end_token_is_scored_with_it(tmp_path: Path, tiny_base: Path):
     weighed: list[str] = []
 
     def likely(_: str, answer: str) -> float:
@@ -124,7 +124,7 @@ def test_texts_are_compared_by_their_words(tmp_path: Path, tiny_base: Path):
 def test_requests_are_sliced_by_the_length_of_their_prompts(tmp_path: Path, tiny_base: Path):
     cases = [Case("x" * length, Answer("No.")) for length in (900, 10, 400, 30, 500, 1000)]
     documents = read(holdouts.build(tmp_path, cases), tiny_base).documents
-    assert [one["length"] for one in documents] == [
+    assert [document["length"] for document in documents] == [
         "long",
         "short",
         "middle",
@@ -134,16 +134,16 @@ def test_requests_are_sliced_by_the_length_of_their_prompts(tmp_path: Path, tiny
     ]
 
 
-def test_requests_are_sliced_by_the_language_that_their_row_keeps(tmp_path: Path, tiny_base: Path):
+def test_requests_are_sliced_by_their_rows_language(tmp_path: Path, tiny_base: Path):
     snapshot = holdouts.build(tmp_path)
     table = pq.read_table(snapshot / holdout_task.HOLDOUT_FILE)
     spoken = pa.array(["en", None, "de"], pa.string())
     pq.write_table(table.append_column("language", spoken), snapshot / holdout_task.HOLDOUT_FILE)
     samples = answer(read(snapshot, tiny_base), "a", "b", "c")
-    assert [one.slices["language"] for one in samples] == ["en", "not told", "de"]
+    assert [sample.slices["language"] for sample in samples] == ["en", "not told", "de"]
 
 
-def test_a_base_with_tools_in_its_own_template_is_asked_and_read_in_its_own_words(
+def test_a_base_with_its_own_tool_template_is_prompted_and_parsed_by_it(
     tmp_path: Path, tiny_base: Path
 ):
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
@@ -157,12 +157,12 @@ def test_a_base_with_tools_in_its_own_template_is_asked_and_read_in_its_own_word
     assert third.scores["abstention"] == 1
 
 
-def test_two_models_are_asked_the_same(holdout: EvaluatedSide):
-    one, other = answer(holdout, "a", "b", "c"), answer(holdout, "d", "e", "f")
-    assert [(s.doc_hash, s.prompt_hash) for s in one] == [
-        (s.doc_hash, s.prompt_hash) for s in other
+def test_two_models_get_the_same_prompts(holdout: EvaluatedSide):
+    first, second = answer(holdout, "a", "b", "c"), answer(holdout, "d", "e", "f")
+    assert [(s.doc_hash, s.prompt_hash) for s in first] == [
+        (s.doc_hash, s.prompt_hash) for s in second
     ]
-    assert len({s.doc_hash for s in one}) == 3
+    assert len({s.doc_hash for s in first}) == 3
 
 
 def test_an_empty_holdout_measures_nothing(tmp_path: Path, tiny_base: Path):
@@ -172,7 +172,7 @@ def test_an_empty_holdout_measures_nothing(tmp_path: Path, tiny_base: Path):
 
 
 @pytest.mark.parametrize("lost", [0, 2])
-def test_a_request_that_lm_eval_lost_is_not_overlooked(holdout: EvaluatedSide, lost: int):
+def test_a_request_that_lm_eval_lost_is_an_error(holdout: EvaluatedSide, lost: int):
     def logged(number: int) -> dict[str, object]:
         document = holdout.documents[number]
         return {

@@ -1,4 +1,4 @@
-"""Prompts are read as a tree on a CPU alone."""
+"""Only a CPU reads prompts as a tree."""
 
 import pytest
 import torch
@@ -7,6 +7,6 @@ from components.evaluate import prefix_engine
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "meta"])
-def test_no_other_device_reads_prompts_as_a_tree(device: str) -> None:
+def test_only_a_cpu_reads_prompts_as_a_tree(device: str) -> None:
     assert prefix_engine.for_device(torch.device(device)) is None
     assert prefix_engine.for_device(torch.device("cpu")) is not None

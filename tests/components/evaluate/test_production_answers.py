@@ -1,4 +1,4 @@
-"""What production answered, scored where something else says what is right."""
+"""Production's answers are scored where something else defines what is right."""
 
 from pathlib import Path
 
@@ -24,9 +24,9 @@ IN_ROME = (AcceptableCall("weather", {"city": ["Rome", "Roma"]}),)
 def score(tmp_path: Path, base: Path, cases: list[Case], kind: Kind | None = None) -> list[Sample]:
     snapshot = holdouts.build(tmp_path, cases, tools=holdouts.TOOLS if kind is None else [])
     holdout = holdout_task.read_side(snapshot, AutoTokenizer.from_pretrained(base), kind)
-    found = baselines.read_logged(snapshot, holdout.answers.kind)
-    assert found is not None
-    return baselines.score_logged(holdout, found, 64)
+    logged = baselines.read_logged(snapshot, holdout.answers.kind)
+    assert logged is not None
+    return baselines.score_logged(holdout, logged, 64)
 
 
 SAID = {
@@ -43,15 +43,17 @@ TO_A_POEM = {"no call": NONE, "needless call": NEWS}
 
 @pytest.fixture(scope="module")
 def valued(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> dict[str, Sample]:
-    """Score answers that nobody corrected against reference values, by what was asked."""
-    cases = [Case(f"Rome? {name}", said, IN_ROME, logged=said) for name, said in SAID.items()]
-    cases += [Case(f"A poem: {name}", said, (), logged=said) for name, said in TO_A_POEM.items()]
+    """Score uncorrected answers against reference values; return them by request."""
+    cases = [Case(f"Rome? {name}", answer, IN_ROME, logged=answer) for name, answer in SAID.items()]
+    cases += [
+        Case(f"A poem: {name}", answer, (), logged=answer) for name, answer in TO_A_POEM.items()
+    ]
     samples = score(tmp_path_factory.mktemp("valued"), tiny_base, cases)
     return {sample.request: sample for sample in samples}
 
 
 @pytest.mark.parametrize(
-    ("said", "name", "correct"),
+    ("answer", "name", "correct"),
     [
         ("right", 1, 1),
         ("acceptable", 1, 1),
@@ -63,33 +65,33 @@ def valued(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> dict[st
     ],
 )
 def test_reference_values_judge_an_answer_that_nobody_corrected(
-    valued: dict[str, Sample], said: str, name: float, correct: float
+    valued: dict[str, Sample], answer: str, name: float, correct: float
 ):
-    scores = valued[f"Rome? {said}"].scores
+    scores = valued[f"Rome? {answer}"].scores
     assert (scores["correct_name"], scores["correct"]) == (name, correct)
 
 
-@pytest.mark.parametrize(("said", "abstention"), [("no call", 1), ("needless call", 0)])
-def test_an_empty_list_of_reference_values_says_that_no_call_is_right(
-    valued: dict[str, Sample], said: str, abstention: float
+@pytest.mark.parametrize(("answer", "abstention"), [("no call", 1), ("needless call", 0)])
+def test_an_empty_list_of_reference_values_means_that_no_call_is_right(
+    valued: dict[str, Sample], answer: str, abstention: float
 ):
-    scores = valued[f"A poem: {said}"].scores
+    scores = valued[f"A poem: {answer}"].scores
     assert scores["abstention"] == scores["correct_name"] == abstention
     assert scores["name"] is None
 
 
-def test_where_some_have_reference_values_the_others_do_not_count(tmp_path: Path, tiny_base: Path):
+def test_requests_without_reference_values_do_not_count_if_others_have_them(
+    tmp_path: Path, tiny_base: Path
+):
     corrected = Case("Rome?", ROME, logged=OSLO)
     uncorrected = Case("Oslo?", OSLO, logged=OSLO)
     valued = Case("And Rome?", ROME, IN_ROME, logged=ROME)
     samples = score(tmp_path, tiny_base, [corrected, uncorrected, valued])
-    assert [one.scores["correct"] for one in samples] == [None, None, 1]
+    assert [sample.scores["correct"] for sample in samples] == [None, None, 1]
     assert '"city": "Oslo"' in samples[0].output
 
 
-def test_without_reference_values_only_what_people_corrected_counts_and_it_says_so(
-    tmp_path: Path, tiny_base: Path
-):
+def test_without_reference_values_only_corrected_answers_count(tmp_path: Path, tiny_base: Path):
     cases = [Case("Rome?", ROME, logged=OSLO), Case("Oslo?", OSLO, logged=OSLO)]
     snapshot = holdouts.build(tmp_path, cases)
     folders = harness.evaluate(
@@ -106,10 +108,12 @@ def test_without_reference_values_only_what_people_corrected_counts_and_it_says_
     assert card.adapter == PRODUCTION
     assert card.conditions["corrected_only"] is True
     assert str(card.conditions["scored_on"]).startswith("1 of 2 requests: those that people corr")
-    assert [one.doc_hash for one in card.samples] == [one.doc_hash for one in base.samples]
+    assert [sample.doc_hash for sample in card.samples] == [
+        sample.doc_hash for sample in base.samples
+    ]
 
 
-def test_texts_are_scored_against_what_people_made_of_them(tmp_path: Path, tiny_base: Path):
+def test_texts_are_scored_against_peoples_corrections(tmp_path: Path, tiny_base: Path):
     case = Case("Hi", Answer("Good day to you"), logged=Answer("Good day"))
     (sample,) = score(tmp_path, tiny_base, [case], "text")
     assert (sample.scores["exact"], sample.scores["f1"]) == (0, pytest.approx(2 / 3))
@@ -122,5 +126,5 @@ def test_texts_are_scored_against_what_people_made_of_them(tmp_path: Path, tiny_
         pytest.param([Case("Rome?", ROME, logged=ROME)], id="its-own-reference"),
     ],
 )
-def test_what_only_the_log_calls_right_is_not_scored(tmp_path: Path, cases: list[Case]):
+def test_requests_with_only_the_logged_reference_are_not_scored(tmp_path: Path, cases: list[Case]):
     assert baselines.read_logged(holdouts.build(tmp_path, cases), "tool_calls") is None

@@ -1,4 +1,4 @@
-"""Conditions say which GPU computes, and in which numbers."""
+"""The conditions have the GPU that computes, and its compute type."""
 
 import os
 from pathlib import Path
@@ -27,35 +27,35 @@ H100, T4 = Graphics("NVIDIA H100 80GB HBM3", (9, 0)), Graphics("Tesla T4", (7, 5
         ),
     ],
 )
-def test_a_gpu_is_named_by_its_model_and_what_it_computes_in(
+def test_the_conditions_have_the_gpus_model_and_compute_type(
     gpus: list[Graphics], precision: Precision, named: str, computed_in: str
 ):
-    found = score_conditions.compute_name(gpus, precision)
-    assert found == {"machine": named, "computed_in": computed_in}
+    conditions = score_conditions.compute_name(gpus, precision)
+    assert conditions == {"machine": named, "computed_in": computed_in}
 
 
 @pytest.mark.parametrize(
     ("precision", "computed_in"), [("nf4", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")]
 )
 def test_a_cpu_computes_4_bit_weights_in_fp32(precision: Precision, computed_in: str):
-    found = score_conditions.compute_name([], precision)
-    assert found == {"machine": f"cpu {os.uname().machine}", "computed_in": computed_in}
+    conditions = score_conditions.compute_name([], precision)
+    assert conditions == {"machine": f"cpu {os.uname().machine}", "computed_in": computed_in}
 
 
-def test_the_driver_says_which_gpus_there_are():
-    told = "NVIDIA H100 80GB HBM3, 9.0\nTesla T4, 7.5\n"
-    assert device.read_graphics(told) == [H100, T4]
+def test_gpus_are_read_from_the_drivers_output():
+    output = "NVIDIA H100 80GB HBM3, 9.0\nTesla T4, 7.5\n"
+    assert device.read_graphics(output) == [H100, T4]
     assert device.read_graphics("No devices were found\n") == []
 
 
-def test_without_its_program_the_drivers_files_name_them(
+def test_gpus_are_read_from_the_drivers_files_without_its_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert device.graphics(tmp_path, tmp_path) == []
     (tmp_path / "nvidiactl").touch()
     assert device.graphics(tmp_path, tmp_path) == [Graphics("GPU", None)]
-    told = tmp_path / "driver/nvidia/gpus/0000:01:00.0/information"
-    told.parent.mkdir(parents=True)
-    told.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
+    information = tmp_path / "driver/nvidia/gpus/0000:01:00.0/information"
+    information.parent.mkdir(parents=True)
+    information.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
     assert device.graphics(tmp_path, tmp_path) == [Graphics(H100.name, None)]

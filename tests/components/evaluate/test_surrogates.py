@@ -1,4 +1,4 @@
-"""A model that copies scores the same on real values and on whatever was drawn for them."""
+"""A model that copies scores the same on real values and on their surrogates."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def line(number: int) -> dict[str, Json]:
 
 
 def copied(prompt: str) -> str:
-    """Answer as a model that copies cards of sixteen digits and addresses without a hyphen."""
+    """Answer like a model that copies cards of sixteen digits and addresses without a hyphen."""
     card = re.findall(r"charge ((?:[0-9]{4}[ -]?){4})", prompt)
     mail = re.findall(r"receipt to ([\w.]+@\w+\.\w+)", prompt)
     digits = re.sub("[ -]", "", card[-1]) if card else ""
@@ -38,7 +38,7 @@ def copied(prompt: str) -> str:
     return f'{{"name": "pay", "arguments": {{"to": "{to}", "card": "{digits}"}}}}'
 
 
-def test_scores_do_not_depend_on_the_draw_and_are_those_of_real_values(
+def test_surrogates_score_like_real_values_whatever_is_drawn(
     tmp_path: Path, tiny_base: Path
 ) -> None:
     log = logs.write(tmp_path / "log.jsonl", [line(number) for number in range(8)])
@@ -50,14 +50,16 @@ def test_scores_do_not_depend_on_the_draw_and_are_those_of_real_values(
         }
     assert surrogates.keep_common(folders, 100) > 3
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    found: dict[str, list[float | None]] = {}
+    by_arm: dict[str, list[float | None]] = {}
     for arm, folder in folders.items():
         holdout = holdout_task.read_side(folder, tokenizer, None)
         samples = lm_eval_tasks.evaluate_holdout(Oracle(copied), holdout, 64, "")
-        by_thing = sorted(samples, key=lambda one: re.sub(".*for the (\\w+).*", r"\1", one.request))
-        found[arm] = [one.scores["name_and_arguments"] for one in by_thing]
-    real = found.pop("real values")
-    easier = found.pop("placeholders")
-    assert all(drawn == real for drawn in found.values())
-    assert 0 < sum(one or 0 for one in real) < len(real)
+        by_thing = sorted(
+            samples, key=lambda sample: re.sub(".*for the (\\w+).*", r"\1", sample.request)
+        )
+        by_arm[arm] = [sample.scores["name_and_arguments"] for sample in by_thing]
+    real = by_arm.pop("real values")
+    easier = by_arm.pop("placeholders")
+    assert all(drawn == real for drawn in by_arm.values())
+    assert 0 < sum(score or 0 for score in real) < len(real)
     assert easier != real

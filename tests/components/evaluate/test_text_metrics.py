@@ -1,4 +1,4 @@
-"""What a text scores against its reference."""
+"""The scores of a text against its reference."""
 
 import pytest
 
@@ -8,8 +8,8 @@ EXPECTED = ("exact", "f1", "rouge_l")
 
 
 def scores(text: str, reference: str) -> tuple[float | None, ...]:
-    found = metrics.score_text(text, reference)
-    return tuple(found[name] for name in EXPECTED)
+    scored = metrics.score_text(text, reference)
+    return tuple(scored[name] for name in EXPECTED)
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,5 @@ def scores(text: str, reference: str) -> tuple[float | None, ...]:
         pytest.param("今日は雨", "明日は雨", (0, 0.75, 0.75), id="japanese-by-character"),
     ],
 )
-def test_a_text(text: str, reference: str, expected: tuple[float, ...]):
+def test_a_text_is_scored_by_its_words(text: str, reference: str, expected: tuple[float, ...]):
     assert scores(text, reference) == pytest.approx(expected)

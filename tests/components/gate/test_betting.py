@@ -48,7 +48,7 @@ def test_a_guard_passes_with_the_first_document_that_shows_it_and_not_one_before
 
     def outcome(n: int) -> str:
         ours, theirs = (
-            {HOLDOUT: one, "arc_easy": guard_card([1.0] * n)} for one in target.values()
+            {HOLDOUT: scorecard, "arc_easy": guard_card([1.0] * n)} for scorecard in target.values()
         )
         return judge.judge(ours, theirs, policy).outcome
 
@@ -69,24 +69,24 @@ def test_p_values_and_intervals_are_those_of_one_test(kind: draws.Draw, level: f
     drawn = kind(120, 12, 0.06, np.random.default_rng(1))
     shown = paired_scores.wealth_reached(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
     for holdout in range(12):
-        one = draws.pairs(drawn, holdout)
+        paired = draws.pairs(drawn, holdout)
         p_value, (low, high) = (
-            paired_scores.evidence_above(one, 0.0, level),
-            paired_scores.betting_interval(one, level),
+            paired_scores.evidence_above(paired, 0.0, level),
+            paired_scores.betting_interval(paired, level),
         )
         assert (p_value <= level) == shown[holdout] == (low >= 0)
-        assert low <= one.difference <= high
+        assert low <= paired.difference <= high
         assert (
-            paired_scores.evidence_below(one, high, level)
+            paired_scores.evidence_below(paired, high, level)
             <= level
-            < paired_scores.evidence_below(one, high - 0.002, level)
+            < paired_scores.evidence_below(paired, high - 0.002, level)
         )
 
 
 def test_models_exchanged_give_the_mirrored_interval():
-    one = draws.pairs(draws.scores(150, 1, 0.03, np.random.default_rng(2)), 0)
-    low, high = paired_scores.betting_interval(one, 0.025)
-    back = PairedScores(one.theirs, one.ours, one.clusters)
+    paired = draws.pairs(draws.scores(150, 1, 0.03, np.random.default_rng(2)), 0)
+    low, high = paired_scores.betting_interval(paired, 0.025)
+    back = PairedScores(paired.theirs, paired.ours, paired.clusters)
     assert paired_scores.betting_interval(back, 0.025) == (-high, -low)
 
 
@@ -94,9 +94,9 @@ def test_cluster_sizes_missing_from_the_sample_are_allowed_for():
     """No two sampled requests share a cluster; in the workload up to twenty do."""
     ours, theirs = pair(20, 2, 60, 0)
     assert judged(ours, theirs) == "pass"
-    known = [under(one, **{LARGEST_CLUSTER: 20}) for one in (ours, theirs)]
+    known = [under(scorecard, **{LARGEST_CLUSTER: 20}) for scorecard in (ours, theirs)]
     assert judged(*known) == "inconclusive"
-    few = [under(one, **{LARGEST_CLUSTER: 2}) for one in (ours, theirs)]
+    few = [under(scorecard, **{LARGEST_CLUSTER: 2}) for scorecard in (ours, theirs)]
     assert judged(*few) == "pass"
 
 
@@ -107,8 +107,8 @@ def test_a_conversation_lost_on_all_of_its_turns_outweighs_as_many_won():
 
     def in_one(scorecard: Scorecard) -> Scorecard:
         samples = [
-            replace(one, cluster_id="long" if 12 <= one.doc_id < 22 else one.cluster_id)
-            for one in scorecard.samples
+            replace(sample, cluster_id="long" if 12 <= sample.doc_id < 22 else sample.cluster_id)
+            for sample in scorecard.samples
         ]
         return replace(scorecard, samples=tuple(samples))
 
@@ -120,30 +120,34 @@ def test_the_order_of_bets_is_independent_of_names_and_sizes():
     ours, theirs = pair(100, 100, 40, 0)
     named = [
         replace(
-            one,
+            scorecard,
             samples=tuple(
                 replace(s, cluster_id="a" if s.doc_id < 40 else f"b{s.doc_id:03}")
-                for s in one.samples
+                for s in scorecard.samples
             ),
         )
-        for one in (ours, theirs)
+        for scorecard in (ours, theirs)
     ]
     places: list[int] = []
     for seed in range(40):
-        mine, other = (renamed(one, seed) for one in named)
+        mine, other = (renamed(scorecard, seed) for scorecard in named)
         places.append(int(comparison.pair_scores(mine, other, "correct", None).pairs.clusters[0]))
     assert min(places) < 40
     assert max(places) > 160
 
 
 def renamed(scorecard: Scorecard, seed: int) -> Scorecard:
-    samples = [replace(one, cluster_id=f"{one.cluster_id} {seed}") for one in scorecard.samples]
+    samples = [
+        replace(sample, cluster_id=f"{sample.cluster_id} {seed}") for sample in scorecard.samples
+    ]
     return replace(scorecard, samples=tuple(samples))
 
 
 def test_the_order_of_samples_does_not_change_the_bets():
-    ours, theirs = (in_clusters(one, 3) for one in pair(30, 12, 60, 0))
-    last, other = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
+    ours, theirs = (in_clusters(scorecard, 3) for scorecard in pair(30, 12, 60, 0))
+    last, other = (
+        replace(scorecard, samples=scorecard.samples[::-1]) for scorecard in (ours, theirs)
+    )
     first = comparison.pair_scores(ours, theirs, "correct_name", None).pairs
     second = comparison.pair_scores(last, other, "correct_name", None).pairs
     assert paired_scores.evidence_above(first, 0.0, 0.025) == paired_scores.evidence_above(
@@ -155,11 +159,11 @@ def grown(seed: int, sizes: tuple[int, ...], lead: float) -> list[Cards]:
     """Draw scorecards of one challenger on a growing holdout, with clusters of two as the bound."""
     leads = draws.answers(0.3)(sizes[-1], 1, lead, np.random.default_rng(seed)).sums[:, 0]
     cards = [
-        card([float(one > 0) for one in leads], []),
-        card([float(one < 0) for one in leads], []),
+        card([float(lead > 0) for lead in leads], []),
+        card([float(lead < 0) for lead in leads], []),
     ]
-    known = [under(one, **{LARGEST_CLUSTER: 2}) for one in cards]
-    return [tuple(_first(one, size) for one in known) for size in sizes]  # pyright: ignore[reportReturnType] - two
+    known = [under(scorecard, **{LARGEST_CLUSTER: 2}) for scorecard in cards]
+    return [tuple(_first(scorecard, size) for scorecard in known) for size in sizes]  # pyright: ignore[reportReturnType] - two
 
 
 def _first(scorecard: Scorecard, size: int) -> Scorecard:
@@ -190,7 +194,11 @@ def test_bets_on_the_same_challenger_continue_at_a_later_look_and_the_reasons_na
     passes = [looked(grown(seed, (100, 130, 160), 0.12)) for seed in range(16)]
     alone = [looked(grown(seed, (100, 130, 160), 0.12), carrying=False) for seed in range(16)]
     assert sum(number > 0 for number, _ in passes) > sum(number > 0 for number, _ in alone)
-    reasons = [one.reasons[0] for _, one in passes if one is not None and one.target.begun]  # pyright: ignore[reportOptionalMemberAccess] - it passed
+    reasons = [
+        judgement.reasons[0]
+        for _, judgement in passes
+        if judgement is not None and judgement.target.begun
+    ]  # pyright: ignore[reportOptionalMemberAccess] - it passed
     assert reasons
     assert all(
         "bets on clusters of up to 2 requests that began at look" in reason for reason in reasons
@@ -200,9 +208,11 @@ def test_bets_on_the_same_challenger_continue_at_a_later_look_and_the_reasons_na
 def test_bets_do_not_continue_under_a_different_cap():
     """Capped otherwise, requests have another mean, which is another hypothesis."""
     looks = [grown(seed, (100, 130, 160), 0.12) for seed in range(16)]
-    assert any(begun(one) for one in looks)
-    assert not any(begun([capped(*two, number) for number, two in enumerate(one)]) for one in looks)
-    assert any(begun([capped(*two, 0) for two in one]) for one in looks)
+    assert any(begun(series) for series in looks)
+    assert not any(
+        begun([capped(*two, number) for number, two in enumerate(series)]) for series in looks
+    )
+    assert any(begun([capped(*two, 0) for two in series]) for series in looks)
 
 
 def begun(cards: list[tuple[Scorecard, Scorecard]]) -> int:
@@ -237,14 +247,15 @@ def test_later_turns_of_a_seen_conversation_are_not_bet_on():
     """They are not independent of the earlier bets."""
     first, later = [1.0, 0.0, 0.0] * 40, [1.0] * 120
     ours, theirs = card([*first, *later], []), card([*first[::-1], *[0.0] * 120], [])
-    known = [under(one, **{LARGEST_CLUSTER: 2}) for one in (ours, theirs)]
+    known = [under(scorecard, **{LARGEST_CLUSTER: 2}) for scorecard in (ours, theirs)]
     seen = (_first(known[0], 120), _first(known[1], 120))
     assert carried_on(seen, (known[0], known[1])) is not None, "in conversations of their own"
     turns = [
         replace(
-            one, samples=tuple(replace(s, cluster_id=f"c{s.doc_id % 120}") for s in one.samples)
+            scorecard,
+            samples=tuple(replace(s, cluster_id=f"c{s.doc_id % 120}") for s in scorecard.samples),
         )
-        for one in known
+        for scorecard in known
     ]
     assert carried_on(seen, (turns[0], turns[1])) is None
 
@@ -259,10 +270,14 @@ def test_bets_continue_at_the_level_of_their_first_look(seed: int):
 def test_independent_binary_scores_are_not_bet_on_later():
     """McNemar's test has spent that look's level, and bets would spend it again."""
     seen, now = (
-        (in_clusters(one, 1), in_clusters(two, 1)) for one, two in grown(1, (100, 160), 0.12)
+        (in_clusters(first, 1), in_clusters(second, 1))
+        for first, second in grown(1, (100, 160), 0.12)
     )
     assert carried_on(seen, now) is not None
-    alone = [tuple(under(one, **{LARGEST_CLUSTER: 1}) for one in cards) for cards in (seen, now)]
+    alone = [
+        tuple(under(scorecard, **{LARGEST_CLUSTER: 1}) for scorecard in cards)
+        for cards in (seen, now)
+    ]
     assert carried_on(*alone) is None  # pyright: ignore[reportArgumentType] - two
 
 
@@ -296,7 +311,10 @@ def test_a_guard_since_the_base_is_not_shown_by_bets_against_the_champion():
     earlier = [EarlierUse(1, 0.025, seen[HOLDOUT], seen[HOLDOUT])]
     anchor = Anchor("base", cards(120, 0))
     judgement = judge.judge(now, now, policy, 9, anchor=anchor, earlier=earlier)
-    begun = {(one.task, one.metric, one.anchor): one.begun for one in judgement.comparisons[1:]}
+    begun = {
+        (comparison.task, comparison.metric, comparison.anchor): comparison.begun
+        for comparison in judgement.comparisons[1:]
+    }
     assert begun == {
         (HOLDOUT, "valid_json", ""): 1,
         ("arc_easy", "acc", ""): 0,
@@ -309,9 +327,9 @@ def test_a_slice_of_fewer_than_eight_requests_is_not_judged():
     ours, theirs = card([0.0] * 7 + [1.0] * 60, []), card([1.0] * 7 + [0.0] * 60, [])
     for few, judged in ((7, []), (8, ["few"])):
         parts = ["few"] * few + ["rest"] * (67 - few)
-        cards = [sliced(one, "tool", parts) for one in (ours, theirs)]
+        cards = [sliced(scorecard, "tool", parts) for scorecard in (ours, theirs)]
         judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
-        assert [one.value for one in judgement.slices] == [*judged, "rest"]
+        assert [part.value for part in judgement.slices] == [*judged, "rest"]
 
 
 def test_a_slice_without_conversations_is_still_tested_in_clusters():
@@ -321,11 +339,11 @@ def test_a_slice_without_conversations_is_still_tested_in_clusters():
 
     def is_worse(largest: int) -> bool:
         cards = [
-            under(sliced(one, "tool", parts), **{LARGEST_CLUSTER: largest})
-            for one in (ours, theirs)
+            under(sliced(scorecard, "tool", parts), **{LARGEST_CLUSTER: largest})
+            for scorecard in (ours, theirs)
         ]
         judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
-        return next(one.is_worse for one in judgement.slices if one.value == "lost")
+        return next(part.is_worse for part in judgement.slices if part.value == "lost")
 
     assert is_worse(1)
     assert not is_worse(20)

@@ -23,7 +23,9 @@ def faults(
     policy: Policy = POLICY,
 ) -> tuple[str, ...]:
     """Return the reasons of a judgement that fails before any comparison."""
-    both = [{HOLDOUT: one} if isinstance(one, Scorecard) else one for one in (challenger, opponent)]
+    both = [
+        {HOLDOUT: card} if isinstance(card, Scorecard) else card for card in (challenger, opponent)
+    ]
     judgement = gate.judge(both[0], both[1], policy)
     assert judgement.outcome == "fail"
     assert judgement.comparisons == ()
@@ -49,7 +51,7 @@ def test_different_conditions_are_not_compared(conditions: dict[str, Json], mess
 
 
 def test_scorecards_without_conditions_are_not_compared():
-    ours, theirs = (replace(one, conditions={}) for one in pair(40, 2, 20, 10))
+    ours, theirs = (replace(scorecard, conditions={}) for scorecard in pair(40, 2, 20, 10))
     assert faults(ours, theirs) == ("not comparable: a scorecard does not record its conditions",)
 
 
@@ -150,7 +152,7 @@ def test_unmeasured_abstention_blocks_unless_the_policy_has_no_guard_on_it():
 
 def test_a_metric_that_is_better_when_lower_is_not_a_valid_target():
     lower = {**CALL_METRICS, "correct_name": Metric("mistakes", higher_is_better=False)}
-    ours, theirs = (replace(one, metrics=lower) for one in pair(40, 2, 20, 10))
+    ours, theirs = (replace(scorecard, metrics=lower) for scorecard in pair(40, 2, 20, 10))
     assert faults(ours, theirs)[0] == (
         "not measured: correct_name of the challenger is better when lower, so it can be a guard "
         "but not the target"

@@ -40,7 +40,9 @@ def promoted(policy: Policy, anchor: Anchor | None) -> int:
 
 
 def loss(number: int) -> float:
-    before, after = (one["arc_easy"].scores["acc"].value or 0 for one in (BASE, champion(number)))
+    before, after = (
+        cards["arc_easy"].scores["acc"].value or 0 for cards in (BASE, champion(number))
+    )
     return before - after
 
 
@@ -80,7 +82,7 @@ def test_a_creeping_loss_fails_where_it_is_shown_and_is_open_where_it_is_not() -
 
 def test_a_guard_is_compared_once_if_the_opponent_is_the_anchor() -> None:
     judgement = gate.judge(champion(2), BASE, POLICY)
-    assert [one.anchor for one in judgement.comparisons] == ["", ""]
+    assert [comparison.anchor for comparison in judgement.comparisons] == ["", ""]
     tight = GUARD.model_copy(update={"anchor_margin": 0.01})
     judgement = gate.judge(champion(2), BASE, POLICY.model_copy(update={"guards": (tight,)}))
     assert judgement.comparisons[1].margin == 0.01, "the smaller one of its margins"
@@ -118,8 +120,8 @@ def test_abstention_is_compared_with_the_anchor_by_its_own_margin() -> None:
     )
     anchor = Anchor("base", base)
     assert gate.judge(ours, theirs, Policy(floor=0)).outcome == "pass"
-    found = gate.judge(ours, theirs, Policy(floor=0), anchor=anchor)
-    assert found.reasons[0].startswith("worse on abstention since the base: -14.5 points")
+    judgement = gate.judge(ours, theirs, Policy(floor=0), anchor=anchor)
+    assert judgement.reasons[0].startswith("worse on abstention since the base: -14.5 points")
     wide = Policy(floor=0, abstention_anchor_margin=0.25)
     assert gate.judge(ours, theirs, wide, anchor=anchor).outcome == "pass"
 
@@ -127,7 +129,7 @@ def test_abstention_is_compared_with_the_anchor_by_its_own_margin() -> None:
 def test_report_and_form_show_the_guard_since_the_base_by_its_own_name() -> None:
     judgement = judged(2)
     shown = side_by_side.figures(champion(2), champion(1), judgement)
-    names = [one.effect.name for one in shown if one.task == "arc_easy"]
+    names = [figure.effect.name for figure in shown if figure.task == "arc_easy"]
     assert names == ["arc_easy: acc", "arc_easy: acc since the base"]
     assert shown[2].finding == "no worse than the 5 points allowed since the base (100.0%)"
     assert shown[2].opponent is None, "it is the base's score, and not the champion's"

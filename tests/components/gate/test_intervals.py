@@ -12,7 +12,7 @@ from components.gate.significance import WinLossCounts
 
 
 @pytest.mark.parametrize(
-    ("found", "tail", "low", "high"),
+    ("counts", "tail", "low", "high"),
     [
         # Airway hyper-responsiveness: Fagerland, Lydersen and Laake 2014, Stat. Med. 33:2850.
         pytest.param(WinLossCounts(1, 7, 21), 0.025, -0.517, -0.026, id="fagerland"),
@@ -23,10 +23,10 @@ from components.gate.significance import WinLossCounts
     ],
 )
 def test_the_interval_is_the_published_one(
-    found: WinLossCounts, tail: float, low: float, high: float
+    counts: WinLossCounts, tail: float, low: float, high: float
 ):
-    digits = 5e-4 if found.n == 21 else 5e-5
-    assert significance.score_interval(found, tail) == pytest.approx((low, high), abs=digits)
+    digits = 5e-4 if counts.n == 21 else 5e-5
+    assert significance.score_interval(counts, tail) == pytest.approx((low, high), abs=digits)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_the_variance_is_that_of_the_maximum_likelihood_estimate(
         return -sum(count * log for count, log in zip(seen, likely, strict=True))
 
     lower, upper = max(0.0, -lead) + 1e-12, (1 - lead) / 2 - 1e-12
-    found = optimize.minimize_scalar(
+    estimate = optimize.minimize_scalar(
         unlikely, bounds=(lower, upper), method="bounded", options={"xatol": 1e-12}
     )
-    lost = float(found.x)
+    lost = float(estimate.x)
     variance = 2 * lost + lead - lead**2
     assert significance.score_variance(WinLossCounts(wins, losses, n), lead) == pytest.approx(
         variance, abs=1e-5
@@ -58,22 +58,22 @@ def test_the_variance_is_that_of_the_maximum_likelihood_estimate(
 @pytest.mark.parametrize(("wins", "losses"), [(12, 2), (5, 0), (7, 9), (60, 31)])
 def test_against_no_lead_it_is_mcnemars_chi_square(wins: int, losses: int):
     table = [[10, wins], [losses, 10]]
-    found: Any = contingency_tables.mcnemar(table, exact=False, correction=False)
+    expected: Any = contingency_tables.mcnemar(table, exact=False, correction=False)
     value = significance.score_statistic(WinLossCounts(wins, losses, wins + losses + 20), 0.0)
-    assert value**2 == pytest.approx(float(found.statistic))
+    assert value**2 == pytest.approx(float(expected.statistic))
 
 
 @pytest.mark.parametrize("tail", [0.05, 0.025, 0.001])
 def test_the_interval_holds_the_leads_that_the_statistic_does_not_refute(tail: float):
-    found = WinLossCounts(9, 4, 70)
-    low, high = significance.score_interval(found, tail)
+    counts = WinLossCounts(9, 4, 70)
+    low, high = significance.score_interval(counts, tail)
     bound = float(stats.norm.isf(tail))
-    assert significance.score_statistic(found, low) == pytest.approx(bound, abs=1e-6)
-    assert significance.score_statistic(found, high) == pytest.approx(-bound, abs=1e-6)
+    assert significance.score_statistic(counts, low) == pytest.approx(bound, abs=1e-6)
+    assert significance.score_statistic(counts, high) == pytest.approx(-bound, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("found", "ends"),
+    ("counts", "ends"),
     [
         pytest.param(
             WinLossCounts(60, 0, 60), (pytest.approx(0.8797, abs=1e-4), 1.0), id="all-won"
@@ -83,5 +83,5 @@ def test_the_interval_holds_the_leads_that_the_statistic_does_not_refute(tail: f
         ),
     ],
 )
-def test_an_interval_ends_where_leads_end(found: WinLossCounts, ends: tuple[float, float]):
-    assert significance.score_interval(found, 0.025) == ends
+def test_an_interval_ends_where_leads_end(counts: WinLossCounts, ends: tuple[float, float]):
+    assert significance.score_interval(counts, 0.025) == ends

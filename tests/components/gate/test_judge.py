@@ -70,10 +70,10 @@ def test_truncated_prompts_are_named_next_to_any_outcome():
 
 def test_the_reasons_of_a_pass_cover_target_and_guard():
     judgement = judge(*pair(40, 2, 20, 10))
-    found = target(judgement)
-    assert (found.wins, found.losses, found.n) == (40, 2, 112)
-    assert found.difference == pytest.approx(38 / 112)
-    assert found.low > 0
+    result = target(judgement)
+    assert (result.wins, result.losses, result.n) == (40, 2, 112)
+    assert result.difference == pytest.approx(38 / 112)
+    assert result.low > 0
     assert judgement.reasons == (
         "better: correct_name +33.9 points, better on 40 requests, worse on 2, of 112 in 112 "
         "clusters "
@@ -85,17 +85,17 @@ def test_the_reasons_of_a_pass_cover_target_and_guard():
 
 
 def test_the_figures_of_a_judgement_are_those_of_scipy_and_statsmodels():
-    found, guard = judge(*pair(31, 14, 50, 12)).comparisons
+    result, guard = judge(*pair(31, 14, 50, 12)).comparisons
     table = [[50 + 40, 14], [31, 12]]  # the requests that no tool fits, both got right
     mcnemar: Any = contingency_tables.mcnemar(table, exact=True)
-    assert found.p_value == pytest.approx(mcnemar.pvalue / 2)
-    assert found.p_worse == pytest.approx(1.0)
-    assert (found.challenger, found.opponent) == (121 / 147, 104 / 147)
-    assert found.difference == pytest.approx(17 / 147)
-    wald = found.difference + np.array([-1, 1]) * stats.norm.isf(0.025) * np.sqrt(
+    assert result.p_value == pytest.approx(mcnemar.pvalue / 2)
+    assert result.p_worse == pytest.approx(1.0)
+    assert (result.challenger, result.opponent) == (121 / 147, 104 / 147)
+    assert result.difference == pytest.approx(17 / 147)
+    wald = result.difference + np.array([-1, 1]) * stats.norm.isf(0.025) * np.sqrt(
         (31 + 14 - 17**2 / 147) / 147**2
     )
-    assert (found.low, found.high) == pytest.approx(wald, abs=0.01)
+    assert (result.low, result.high) == pytest.approx(wald, abs=0.01)
     rare = 1 - 0.025 ** (1 / 40)  # a loss that 40 requests fail to show once in 40 times
     assert rare <= guard.high == -guard.low < rare + 0.006
     assert 0.9**40 <= guard.p_value <= 0.025, "a loss of the margin may show on none of the 40"
@@ -248,7 +248,7 @@ def test_all_guards_must_hold_and_each_is_tested_at_the_whole_level():
     ours, theirs = {HOLDOUT: challenger, **cards}, {HOLDOUT: opponent, **cards}
     judgement = gate.judge(ours, theirs, policy)
     assert judgement.outcome == "pass"
-    (p_value,) = {one.p_value for one in judgement.comparisons[1:]}
+    (p_value,) = {comparison.p_value for comparison in judgement.comparisons[1:]}
     assert 0.9**60 <= p_value <= judgement.alpha, "one by one they have all of it"
     ours["task3"] = guard_card([1.0] * 20 + [0.0] * 40, "task3")
     assert gate.judge(ours, theirs, policy).outcome == "fail"
@@ -268,13 +268,15 @@ def test_small_gains_or_losses_alone_show_nothing_of_target_guard_or_slice():
     """Of sixty requests none need be the one in a hundred on which a model fails completely."""
     even = card([0.5] * 60, [])
     moved = card([0.49] * 30 + [0.53] * 30, [])
-    ours, theirs = (sliced(one, "tool", ["lost"] * 30 + ["won"] * 30) for one in (moved, even))
+    ours, theirs = (
+        sliced(scorecard, "tool", ["lost"] * 30 + ["won"] * 30) for scorecard in (moved, even)
+    )
     within, before = guard_card([0.46] * 60), guard_card([0.5] * 60)
     judgement = gate.judge(
         {HOLDOUT: ours, "arc_easy": within}, {HOLDOUT: theirs, "arc_easy": before}, ARC
     )
-    assert [one.outcome for one in judgement.comparisons] == ["inconclusive"] * 2
-    assert {one.value: one.is_worse for one in judgement.slices} == {"lost": False, "won": False}
+    assert [comparison.outcome for comparison in judgement.comparisons] == ["inconclusive"] * 2
+    assert {part.value: part.is_worse for part in judgement.slices} == {"lost": False, "won": False}
 
 
 def test_requests_of_one_conversation_count_less_than_as_many_conversations():
@@ -337,7 +339,9 @@ def test_equal_inputs_give_equal_judgements():
     ours = rescored(pair(0, 0, 60, 0)[0], "correct_name", [i % 7 / 7 for i in range(100)])
     theirs = rescored(pair(0, 0, 60, 0)[0], "correct_name", [i % 5 / 5 for i in range(100)])
     assert judge(ours, theirs) == judge(ours, theirs)
-    backwards, others = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
+    backwards, others = (
+        replace(scorecard, samples=scorecard.samples[::-1]) for scorecard in (ours, theirs)
+    )
     assert judge(backwards, others) == judge(ours, theirs)
 
 
@@ -354,7 +358,8 @@ def test_an_open_judgement_names_a_cap_that_would_decide_it(
     counts: tuple[int, int, int, int], largest: int, size: int, expected: bool
 ):
     ours, theirs = (
-        under(in_clusters(one, size), **{LARGEST_CLUSTER: largest}) for one in pair(*counts)
+        under(in_clusters(scorecard, size), **{LARGEST_CLUSTER: largest})
+        for scorecard in pair(*counts)
     )
     judgement = judge(ours, theirs, UNGUARDED)
     assert judgement.outcome == "inconclusive"

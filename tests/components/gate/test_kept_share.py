@@ -13,10 +13,10 @@ def test_the_interval_holds_the_true_ratio_in_95_of_100_samples() -> None:
     for _ in range(1000):
         reference = dice.random(150) < 0.8
         scores = dice.random(150) < np.where(reference, 0.85, 0.3)
-        found = kept_share(scores.astype(float).tolist(), reference.astype(float).tolist())
-        assert found.low is not None
-        assert found.high is not None
-        held += found.low <= truth <= found.high
+        kept = kept_share(scores.astype(float).tolist(), reference.astype(float).tolist())
+        assert kept.low is not None
+        assert kept.high is not None
+        held += kept.low <= truth <= kept.high
     assert 930 <= held <= 970
 
 
@@ -24,14 +24,14 @@ def test_its_ends_are_the_ratios_that_a_paired_t_test_just_rejects() -> None:
     dice = np.random.default_rng(1)
     reference = dice.random(80)
     scores = 0.7 * reference + 0.2 * dice.random(80)
-    found = kept_share(scores.tolist(), reference.tolist())
+    kept = kept_share(scores.tolist(), reference.tolist())
 
     def p_value(ratio: float) -> float:
         return float(stats.ttest_1samp(scores - ratio * reference, 0).pvalue) - 0.05  # pyright: ignore[reportAttributeAccessIssue]
 
-    assert found.ratio is not None
-    assert found.low == pytest.approx(optimize.brentq(p_value, 0.1, found.ratio))
-    assert found.high == pytest.approx(optimize.brentq(p_value, found.ratio, 3))
+    assert kept.ratio is not None
+    assert kept.low == pytest.approx(optimize.brentq(p_value, 0.1, kept.ratio))
+    assert kept.high == pytest.approx(optimize.brentq(p_value, kept.ratio, 3))
 
 
 def test_requests_of_one_conversation_count_as_one() -> None:
@@ -58,16 +58,16 @@ def test_requests_of_one_conversation_count_as_one() -> None:
 def test_there_is_no_interval_without_a_basis(
     scores: list[float], reference: list[float], message: str
 ) -> None:
-    found = kept_share(scores, reference)
-    assert found.low is found.high is None
-    assert message in (found.unbounded or "")
+    kept = kept_share(scores, reference)
+    assert kept.low is kept.high is None
+    assert message in (kept.unbounded or "")
 
 
 def test_a_reference_that_is_always_right_gives_the_interval_of_a_share() -> None:
-    found = kept_share([1.0] * 15 + [0.0] * 5, [1.0] * 20)
+    kept = kept_share([1.0] * 15 + [0.0] * 5, [1.0] * 20)
     wilson = stats.binomtest(15, 20).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))
-    assert found.method == "Wilson"
+    assert (kept.low, kept.high) == pytest.approx((wilson.low, wilson.high))
+    assert kept.method == "Wilson"
     perfect = kept_share([1.0] * 20, [1.0] * 20)
     assert perfect.low is not None
     assert perfect.low < 0.9, "twenty right answers are no certainty"

@@ -31,68 +31,68 @@ SHAPED = pytest.mark.parametrize(
 )
 KINDS = pytest.mark.parametrize("kind", [*promised.KINDS])
 BETTER = pytest.mark.parametrize(
-    "kind", [kind for kind, one in promised.KINDS.items() if one.lead is not None]
+    "kind", [kind for kind, described in promised.KINDS.items() if described.lead is not None]
 )
 
 
 @KINDS
 def test_a_challenger_that_is_no_better_hardly_ever_passes(kind: str):
-    found = promised.null(kind, 400)
-    assert found.is_kept, found
+    result = promised.null(kind, 400)
+    assert result.is_kept, result
 
 
 @SHAPED
 def test_small_gains_with_rare_losses_pass_no_more_often(kind: str):
     """Sign flips assume that a loss that was not drawn is impossible."""
-    found = promised.null(kind, 400)
-    assert found.is_kept, found
-    assert found.peer is not None
-    assert found.peer > 3 * promised.FIRST, "symmetric tests pass it"
+    result = promised.null(kind, 400)
+    assert result.is_kept, result
+    assert result.peer is not None
+    assert result.peer > 3 * promised.FIRST, "symmetric tests pass it"
 
 
 @KINDS
 def test_a_loss_of_the_whole_margin_hardly_ever_passes_a_guard(kind: str):
-    found = promised.guarded(kind, 400)
-    assert found.is_kept, found
+    result = promised.guarded(kind, 400)
+    assert result.is_kept, result
 
 
 @SHAPED
 def test_no_slice_is_called_worse_because_its_gains_are_rare(kind: str):
-    found = promised.sliced(kind, 60)
-    assert found.is_kept, found
-    assert found.peer is not None
-    assert found.peer > 0.5
+    result = promised.sliced(kind, 60)
+    assert result.is_kept, result
+    assert result.peer is not None
+    assert result.peer > 0.5
 
 
 def test_fifty_challengers_that_are_no_better_pass_no_more_often_at_one_holdout():
-    found = promised.looks(200)
-    assert found.is_kept, found
-    assert found.peer is not None
-    assert found.peer > 4 * promised.ALPHA, "the looks would have passed, had nothing been spent"
+    result = promised.looks(200)
+    assert result.is_kept, result
+    assert result.peer is not None
+    assert result.peer > 4 * promised.ALPHA, "the looks would have passed, had nothing been spent"
 
 
 @pytest.mark.parametrize("kind", ["skewed scores, n = 60", "1 turn or 10 lost, 80"])
 def test_fifty_looks_at_rare_losses_pass_no_more_often(kind: str):
-    found = promised.looks_by_bets(kind, 100)
-    assert found.is_kept, found
+    result = promised.looks_by_bets(kind, 100)
+    assert result.is_kept, result
 
 
 @pytest.mark.parametrize("kind", ["right or wrong, 5 % in pairs, 600", "1 turn or 10 lost, 400"])
 def test_bets_that_continue_from_look_to_look_pass_no_more_often(kind: str):
-    found = promised.carrying(kind, 400)
-    assert found.is_kept, found
+    result = promised.carrying(kind, 400)
+    assert result.is_kept, result
 
 
 @BETTER
 def test_the_share_that_passes_is_the_stated_power(kind: str):
-    found = promised.powerful(kind, 400, slack=0.06)
-    assert found.is_kept, found
+    result = promised.powerful(kind, 400, slack=0.06)
+    assert result.is_kept, result
 
 
 @KINDS
 def test_intervals_hold_the_true_lead(kind: str):
-    found = promised.covering(kind, 400)
-    assert found.is_kept, found
+    result = promised.covering(kind, 400)
+    assert result.is_kept, result
 
 
 @pytest.mark.parametrize("draw", [draws.answers(0.3), draws.scores, draws.scored_conversations])
@@ -116,4 +116,4 @@ def judged(drawn: draws.Drawn, holdout: int, policy: Policy) -> tuple[str, bool]
 def scored(scores: Floats, clusters: NDArray[np.int64]) -> Scorecard:
     plain = card([float(score) for score in scores], [])
     named = zip(plain.samples, clusters, strict=True)
-    return replace(plain, samples=tuple(replace(one, cluster_id=f"c{c}") for one, c in named))
+    return replace(plain, samples=tuple(replace(sample, cluster_id=f"c{c}") for sample, c in named))

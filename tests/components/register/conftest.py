@@ -52,7 +52,7 @@ def trained(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(adapter, folder)
     weights = folder / "adapter_model.safetensors"
     torch.manual_seed(0)
-    moved = {name: torch.randn_like(one) for name, one in load_file(weights).items()}
+    moved = {name: torch.randn_like(tensor) for name, tensor in load_file(weights).items()}
     save_file(moved, weights, metadata={"format": "pt"})
     return folder
 

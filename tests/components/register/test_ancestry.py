@@ -49,9 +49,9 @@ def change(home: House, sql: str) -> None:
         con.execute(sql)
 
 
-def shown(found: Ancestry) -> str:
+def shown(ancestry: Ancestry) -> str:
     written = StringIO()
-    Console(width=1000, file=written).print(lineage_tree(found))
+    Console(width=1000, file=written).print(lineage_tree(ancestry))
     return written.getvalue()
 
 
@@ -66,7 +66,7 @@ def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> 
         }.items()
         if count
     }
-    places = {one.kind: one for one in learned.sources}
+    places = {source.kind: source for source in learned.sources}
     assert places["interactions"].place is not None
     assert Path(places["interactions"].place).name == home.log.name
     assert places["interactions"].row_count == len(PEOPLE) * EACH
@@ -75,10 +75,10 @@ def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> 
     for id, number in zip(
         places["interactions"].first_ids, places["interactions"].first_lines, strict=True
     ):
-        (row,) = [one for one in home.raw() if one["interaction_id"] == id]
+        (row,) = [row for row in home.raw() if row["interaction_id"] == id]
         assert number is not None
         assert json.loads(lines[number - 1]) == json.loads(str(row["payload"]))
-    assert [(one.kind, one.events) for one in learned.feedback] == [
+    assert [(feedback.kind, feedback.events) for feedback in learned.feedback] == [
         ("thumb", places["feedback"].row_count)
     ]
 
@@ -86,15 +86,19 @@ def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> 
 def test_decision_verdict_and_scorecards_are_shown(home: House) -> None:
     word = DecisionRecord("approve", "zoe", "[red]fine[/red]", logs.NOW)
     assert follow(home).words == ()
-    found = replace(follow(home), words=(word,))
-    assert (found.outcome, found.reasons, found.aliases) == ("pass", ("better",), ("champion",))
-    requests = found.scorecards[0].requests
+    ancestry = replace(follow(home), words=(word,))
+    assert (ancestry.outcome, ancestry.reasons, ancestry.aliases) == (
+        "pass",
+        ("better",),
+        ("champion",),
+    )
+    requests = ancestry.scorecards[0].requests
     assert requests == home.frozen.holdout_rows
-    assert found.scorecards == (
+    assert ancestry.scorecards == (
         ScorecardSummary("c1", "challenger", "a1", "holdout", requests),
         ScorecardSummary("c0", "opponent", "", "gone", None),
     )
-    text = shown(found)
+    text = shown(ancestry)
     assert "approve by zoe on " in text
     assert "[red]fine[/red]" in text
     assert "opponent's scorecard c0 of the base: gone, its folder is gone" in text
@@ -121,26 +125,26 @@ def test_a_warm_started_training_shows_both(home: House) -> None:
     folder.mkdir()
     body = {"snapshot": home.frozen.key, "base": "b1", "warm_start": "a1"}
     manifest.write(folder, kind="adapter", now=logs.NOW + timedelta(days=1), body=body)
-    assert [one.adapter for one in follow(home, "a2").learned] == ["a2", "a1"]
+    assert [training.adapter for training in follow(home, "a2").learned] == ["a2", "a1"]
 
 
 def test_missing_outputs_are_shown_as_gone_with_the_rest(home: House) -> None:
     (home.adapter / manifest.NAME).unlink()
-    found = follow(home)
-    assert found.learned[0].rows == ()
-    assert "its folder is gone" in shown(found)
+    ancestry = follow(home)
+    assert ancestry.learned[0].rows == ()
+    assert "its folder is gone" in shown(ancestry)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_equal_ancestries_give_equal_pictures(home: House, suffix: str, tmp_path: Path) -> None:
-    found = follow(home)
+    ancestry = follow(home)
     many = tuple(
-        replace(found.learned[0].sources[0], place=f"/logs/$x^{number}$.jsonl")
+        replace(ancestry.learned[0].sources[0], place=f"/logs/$x^{number}$.jsonl")
         for number in range(9)
     )
-    crowded = replace(found, learned=(replace(found.learned[0], sources=many),) * 2)
-    for name, one in (("first", found), ("second", found), ("crowded", crowded)):
-        ancestry_chart.draw_ancestry(one, tmp_path / f"{name}.{suffix}")
+    crowded = replace(ancestry, learned=(replace(ancestry.learned[0], sources=many),) * 2)
+    for name, drawn in (("first", ancestry), ("second", ancestry), ("crowded", crowded)):
+        ancestry_chart.draw_ancestry(drawn, tmp_path / f"{name}.{suffix}")
     first, second, other = (
         (tmp_path / f"{name}.{suffix}").read_bytes() for name in ("first", "second", "crowded")
     )
@@ -148,7 +152,7 @@ def test_equal_ancestries_give_equal_pictures(home: House, suffix: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "code", "said"),
+    ("command", "words", "code", "message"),
     [
         pytest.param(
             champion_commands,
@@ -173,11 +177,11 @@ def test_what_a_command_lacks_is_said(
     command: Any,
     words: list[str],
     code: int,
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
     monkeypatch.setenv("FLYWHEEL_MLFLOW_PORT", "1")
     ended = CliRunner().invoke(command.app, words)
-    assert (ended.exit_code, said in ended.output) == (code, True)
+    assert (ended.exit_code, message in ended.output) == (code, True)

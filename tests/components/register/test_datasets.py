@@ -31,15 +31,15 @@ def test_a_run_names_the_sides_that_have_rows_with_their_digests(snapshot: Path)
     tracking.log_datasets(run_id, snapshot)
     shown = MlflowClient().get_run(run_id).inputs
     assert shown
-    found = {
-        one.dataset.name: (one.dataset.digest, one.tags[0].value, one.dataset)
-        for one in shown.dataset_inputs
+    inputs = {
+        recorded.dataset.name: (recorded.dataset.digest, recorded.tags[0].value, recorded.dataset)
+        for recorded in shown.dataset_inputs
     }
-    assert {name: told[:2] for name, told in found.items()} == {
+    assert {name: fields[:2] for name, fields in inputs.items()} == {
         "support train": ("s1", "training"),
         "support holdout": ("v2-abc", "testing"),
     }
-    trained = found["support train"][2]
+    trained = inputs["support train"][2]
     assert json.loads(str(trained.profile)) == {"num_rows": 80, "tokens": 8000}
     assert json.loads(trained.source) == {"uri": f"file://{snapshot}/train.parquet"}
 

@@ -25,8 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def workload(name: str, base_model: Path, recipe: Recipe = WARM) -> Workload:
-    given = {"workload": name, "base": base_model, "train": recipe}
-    return Workload.model_validate(given, context=base_model.parent)
+    section = {"workload": name, "base": base_model, "train": recipe}
+    return Workload.model_validate(section, context=base_model.parent)
 
 
 def crowned(home: Path, made: Workload, snapshot: str, recipe: Recipe = WARM) -> Path:
@@ -58,8 +58,8 @@ def crowned(home: Path, made: Workload, snapshot: str, recipe: Recipe = WARM) ->
 
 
 def test_without_a_champion_it_begins_with_the_base(home: Path, base_model: Path):
-    found = train.find_training_start(workload("first", base_model))
-    assert found == train.TrainingStart(None, "there is no champion yet")
+    start = train.find_training_start(workload("first", base_model))
+    assert start == train.TrainingStart(None, "there is no champion yet")
 
 
 def test_a_champion_is_the_warm_start_and_is_not_trained_again_on_its_own_rows(
@@ -82,7 +82,7 @@ def test_a_recipe_without_warm_start_has_none(home: Path, base_model: Path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "reason"),
     [
         pytest.param(Recipe(warm_start=True, r=8), "its r is 16, the recipe's 8", id="shape"),
         pytest.param(WARM, "has learned from rows that were erased", id="tainted"),
@@ -90,7 +90,7 @@ def test_a_recipe_without_warm_start_has_none(home: Path, base_model: Path):
     ],
 )
 def test_a_champion_that_can_not_be_a_warm_start_is_skipped_with_the_reason(
-    home: Path, base_model: Path, recipe: Recipe, said: str, request: pytest.FixtureRequest
+    home: Path, base_model: Path, recipe: Recipe, reason: str, request: pytest.FixtureRequest
 ):
     name = f"left-{request.node.callspec.id}"
     champion = crowned(home, workload(name, base_model), "s1")
@@ -98,6 +98,6 @@ def test_a_champion_that_can_not_be_a_warm_start_is_skipped_with_the_reason(
         MlflowClient().set_model_version_tag(name, "1", registry.TAINTED_TAG, "c1")
     if name == "left-gone":
         (champion / manifest.NAME).unlink()
-    found = train.find_training_start(workload(name, base_model, recipe))
-    assert found.adapter is None
-    assert said in found.reason
+    start = train.find_training_start(workload(name, base_model, recipe))
+    assert start.adapter is None
+    assert reason in start.reason

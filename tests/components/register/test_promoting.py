@@ -50,15 +50,15 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
 
     base, template = bases.content_hash(base_model), chat_templates.template_hash(base_model)
     subject = EvidenceSubject(NAME, "5af1", "v1-abc", base, "ada9", "base", "c1", "c0")
-    found = Evidence(home.evidence / NAME / "e1", subject, Judgement("pass", ("b",), "correct"))
+    evidence = Evidence(home.evidence / NAME / "e1", subject, Judgement("pass", ("b",), "correct"))
     workload = Workload.model_validate({"workload": NAME, "base": str(base_model)}, context=Path())
 
-    changed = replace(found, subject=replace(subject, adapter_bytes="0" * 64))
+    changed = replace(evidence, subject=replace(subject, adapter_bytes="0" * 64))
     with pytest.raises(releases.ChangedAdapterError, match="its bytes have the digest"):
         promote.challenge_task.fn(workload, changed)
     adapter = folder_digest(home.adapters / NAME / "ada9")
-    found = replace(found, subject=replace(subject, adapter_bytes=adapter))
-    promote.challenge_task.fn(workload, found)
+    evidence = replace(evidence, subject=replace(subject, adapter_bytes=adapter))
+    promote.challenge_task.fn(workload, evidence)
     assert registry.read_aliases(NAME) == Aliases(challenger="1")
     kept = MlflowClient().get_model_version(NAME, "1")
     made_from = {
@@ -77,13 +77,15 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
     assert "| correct name: " in kept.description  # the scores of now
 
     decision = Decision(NAME, "e1", "approve", "ann", "good", "run", NOW)
-    promote.make_champion(workload, found, decision, lambda: None)
-    crowned = promote.make_champion(workload, found, decision, lambda: None)  # repeated by a crash
+    promote.make_champion(workload, evidence, decision, lambda: None)
+    crowned = promote.make_champion(
+        workload, evidence, decision, lambda: None
+    )  # repeated by a crash
     assert registry.read_aliases(NAME) == Aliases(champion="1")
     assert crowned == registry.champion_version(NAME)
     decided = {"decision": "approve", "approver": "ann", "comment": "good"}
     assert MlflowClient().get_model_version(NAME, "1").tags == made_from | {
-        f"flywheel.{name}": said for name, said in decided.items()
+        f"flywheel.{name}": value for name, value in decided.items()
     }
     model = load_model(f"models:/{NAME}@champion")
     assert model.predict(model.input_example)["object"] == "chat.completion"

@@ -75,11 +75,11 @@ def freeze(home: Path, workload: str, version: str, now: datetime = NOW) -> None
 def test_evidence_against_the_base_is_fresh_until_there_is_a_champion(
     home: Path, adapter: Path, base_model: Path
 ) -> None:
-    found, workload = asked(home, "fresh"), workload_file(home, "fresh", base_model)
-    approval_loop.require_fresh(found, workload)
+    evidence, workload = asked(home, "fresh"), workload_file(home, "fresh", base_model)
+    approval_loop.require_fresh(evidence, workload)
     crown("fresh", adapter, base_model, "e1")
     with pytest.raises(StaleEvidenceError, match="the champion is now version 1"):
-        approval_loop.require_fresh(found, workload)
+        approval_loop.require_fresh(evidence, workload)
     approval_loop.require_fresh(asked(home, "fresh", opponent="1"), workload)
 
 
@@ -92,37 +92,37 @@ def test_evidence_against_a_demoted_champion_is_stale(home: Path, base_model: Pa
 def test_a_promotion_killed_after_the_change_of_champion_may_end_whatever_changed(
     home: Path, adapter: Path, base_model: Path
 ) -> None:
-    found = asked(home, "crowned")
-    crown("crowned", adapter, base_model, found.digest)
+    evidence = asked(home, "crowned")
+    crown("crowned", adapter, base_model, evidence.digest)
     freeze(home, "crowned", "v2")
-    approval_loop.require_fresh(found, workload_file(home, "crowned", base_model, floor=0.9))
+    approval_loop.require_fresh(evidence, workload_file(home, "crowned", base_model, floor=0.9))
 
 
 def test_evidence_not_approved_under_the_current_rules_is_not_promoted(
     home: Path, base_model: Path
 ) -> None:
-    found, workload = asked(home, "typed"), workload_file(home, "typed", base_model)
+    evidence, workload = asked(home, "typed"), workload_file(home, "typed", base_model)
     home_workloads.adopt(settings.load(), "typed", home.parent / "typed.yaml")
-    typed = Decision("typed", found.digest, "approve", "eve", "", "run", NOW)
+    typed = Decision("typed", evidence.digest, "approve", "eve", "", "run", NOW)
     with pytest.raises(StaleEvidenceError, match="not approved under the current rules"):
-        promote.promote_task.fn(workload, found, typed)
+        promote.promote_task.fn(workload, evidence, typed)
     assert registry.champion_version("typed") is None
 
 
 def test_evidence_that_another_policy_judged_is_stale_and_says_what_changed(
     home: Path, base_model: Path
 ) -> None:
-    found = asked(home, "policed")
-    approval_loop.require_fresh(found, workload_file(home, "policed", base_model, floor=0.5))
+    evidence = asked(home, "policed")
+    approval_loop.require_fresh(evidence, workload_file(home, "policed", base_model, floor=0.5))
     changed = workload_file(home, "policed", base_model, floor=0.6)
     with pytest.raises(StaleEvidenceError, match=r"changed \(floor: 0.5, now 0.6\)"):
-        approval_loop.require_fresh(found, changed)
+        approval_loop.require_fresh(evidence, changed)
 
 
 def test_evidence_on_a_holdout_that_has_grown_is_stale(home: Path, base_model: Path) -> None:
-    found, workload = asked(home, "held"), workload_file(home, "held", base_model)
+    evidence, workload = asked(home, "held"), workload_file(home, "held", base_model)
     freeze(home, "held", "v1")
-    approval_loop.require_fresh(found, workload)
+    approval_loop.require_fresh(evidence, workload)
     freeze(home, "held", "v2", datetime(2026, 1, 2, tzinfo=UTC))
     with pytest.raises(StaleEvidenceError, match="holdout version v1, but the newest is v2"):
-        approval_loop.require_fresh(found, workload)
+        approval_loop.require_fresh(evidence, workload)

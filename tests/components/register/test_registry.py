@@ -247,7 +247,7 @@ def test_a_half_logged_model_is_completed_and_leaves_no_files(
     whole = logged_model.log_model(run_id, adapter, served(base_model), "e1", sign)
     assert logged_model.log_model(run_id, adapter, served(base_model), "e1", sign) == whole
     kept = client.search_logged_models([experiment])
-    assert [(one.model_id, one.status) for one in kept] == [(whole, "READY")]
+    assert [(model.model_id, model.status) for model in kept] == [(whole, "READY")]
     (folder,) = Path(half.artifact_location).parents[1].glob("m-*")  # what is left of any
     assert folder.name == whole
 
@@ -268,8 +268,8 @@ def test_a_version_is_described_by_its_card(
     registry.register_version(
         name, run_id, adapter, served=served(base_model), tags=tags, sign=sign, description=card
     )
-    said = MlflowClient().get_model_version(name, "1").description or ""
-    assert said.startswith(shown)
-    assert len(said) <= registry.MOST_CHARACTERS
-    assert (said == card) == (len(card) <= registry.MOST_CHARACTERS)
-    assert ("(cut here" in said) == (said != card)
+    description = MlflowClient().get_model_version(name, "1").description or ""
+    assert description.startswith(shown)
+    assert len(description) <= registry.MOST_CHARACTERS
+    assert (description == card) == (len(card) <= registry.MOST_CHARACTERS)
+    assert ("(cut here" in description) == (description != card)

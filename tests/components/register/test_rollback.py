@@ -25,9 +25,9 @@ from tests.support.versions import NOW, approve, ask, ask_with_files, crowned, d
 def test_a_version_is_challenger_from_the_question_to_the_answer(
     home: Settings, base_model: Path
 ) -> None:
-    found = ask("asked", 1)
+    evidence = ask("asked", 1)
     assert registry.read_aliases("asked") == Aliases(challenger="1")
-    promote.reject_task.fn(found, decide("asked", 1, "reject"))
+    promote.reject_task.fn(evidence, decide("asked", 1, "reject"))
     assert registry.read_aliases("asked") == Aliases()
     assert registry.version_numbered("asked", "1").decision == "reject"
     approve("asked", 2, base_model)
@@ -81,14 +81,14 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
             with warehouse.transaction(con):
                 decision_log.append_event(con, event)
     for number in (1, 2, 3):
-        found = ask_with_files("named", number)
+        evidence = ask_with_files("named", number)
         with warehouse.connect(home.warehouse) as con:
             decision = decision_log.decision_on(con, f"e{number}")
         assert decision is not None
         if decision.decision == "approve":
-            promote.make_champion(made, found, decision, lambda: None)
+            promote.make_champion(made, evidence, decision, lambda: None)
         else:
-            promote.reject_task.fn(found, decision)
+            promote.reject_task.fn(evidence, decision)
     champions.roll_back(home, Order("named", None, "bob", "rude"))
     anchors = {
         place: text for place, text in champions.chain_anchors().items() if "of named" in place
@@ -112,7 +112,7 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
     promote.reject_task.fn(ask("refused", 4), decide("refused", 4, "reject"))
     taint.flag_tainted("refused", {"a1"}, "c1")
     before = registry.read_aliases("refused")
-    for to, said in (
+    for to, message in (
         ("2", "it is the champion already"),
         ("3", "nobody has approved it"),
         ("4", "nobody has approved it"),
@@ -120,7 +120,7 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
         ("1", r"erased \(certificate c1\)"),
         (None, r"erased \(certificate c1\)"),
     ):
-        with pytest.raises(RollbackError, match=said):
+        with pytest.raises(RollbackError, match=message):
             champions.roll_back(home, Order("refused", to, "bob", ""))
     assert registry.read_aliases("refused") == before
 
@@ -166,9 +166,9 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
     assert ended == turn.TurnResult("rolled back")
 
     subject = EvidenceSubject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")
-    found = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
+    evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
     with pytest.raises(promote.RolledBackError, match="rolled back by bob \\(rude\\)"):
-        promote.make_champion(made, found, decide("once", 2), lambda: None)
+        promote.make_champion(made, evidence, decide("once", 2), lambda: None)
     assert registry.read_aliases("once").champion == "1"
 
     approve("once", 3, base_model)  # new data made another adapter
@@ -178,10 +178,10 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
 def test_a_promotion_waits_for_whoever_changes_the_champion(
     home: Settings, base_model: Path
 ) -> None:
-    found = ask_with_files("waits", 1)
+    evidence = ask_with_files("waits", 1)
     made = workload("waits", base_model)
     crown = threading.Thread(
-        target=promote.make_champion, args=(made, found, decide("waits", 1), lambda: None)
+        target=promote.make_champion, args=(made, evidence, decide("waits", 1), lambda: None)
     )
     with journal.lock_champion(home.locks, "waits"):
         crown.start()
@@ -213,8 +213,8 @@ def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settin
 def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
     crowned("clicked", 2, home)
     with disable_run_logger():
-        said = rolling.roll_back_task.fn("clicked", "", rolling.UNNAMED, "")
-    assert said == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
+        message = rolling.roll_back_task.fn("clicked", "", rolling.UNNAMED, "")
+    assert message == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
 
 
 def test_a_lone_surrogate_in_an_order_is_replaced(home: Settings) -> None:

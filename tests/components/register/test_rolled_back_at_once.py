@@ -54,16 +54,16 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follow
     home: Settings,
 ) -> None:
     crowned("urgent", 3, home)
-    said: list[str] = []
+    lines: list[str] = []
 
     def order() -> None:
-        champions.roll_back(home, Order("urgent", None, "bob", "rude"), said.append)
+        champions.roll_back(home, Order("urgent", None, "bob", "rude"), lines.append)
 
     with warehouse_held(home) as let_go:
         ordering = threading.Thread(target=order)
         ordering.start()
-        until(lambda: bool(said))
-        assert said[0].startswith("urgent: version 2 is champion again")
+        until(lambda: bool(lines))
+        assert lines[0].startswith("urgent: version 2 is champion again")
         assert registry.read_aliases("urgent").champion == "2"
         assert ordering.is_alive()
         let_go()
@@ -166,5 +166,5 @@ def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Set
 def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
     with warehouse.connect(home.warehouse) as con:
         links = decision_log.links(con, workload_id=name)
-    said = [link for link in links if link.kind not in ("approve", "rules")]
-    return [(link.kind, link.evidence_digest, link.approver) for link in said]
+    decided = [link for link in links if link.kind not in ("approve", "rules")]
+    return [(link.kind, link.evidence_digest, link.approver) for link in decided]

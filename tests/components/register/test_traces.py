@@ -48,8 +48,8 @@ def traced() -> dict[str, str]:
     def turn() -> str:
         asked: list[Json] = [QUESTION]
         called["first"] = chat("r1", logs.call("weather", '{"city": "Rome"}'), asked)
-        told: Json = {"role": "tool", "tool_call_id": "call_1", "content": "clear"}
-        asked = [*asked, logs.call("weather", '{"city": "Rome"}'), told]
+        result: Json = {"role": "tool", "tool_call_id": "call_1", "content": "clear"}
+        asked = [*asked, logs.call("weather", '{"city": "Rome"}'), result]
         called["last"] = chat("r2", logs.say("Sunny."), asked)
         about = {"mlflow.trace.session": "s-1", "mlflow.trace.user": "u-7"}
         mlflow.update_current_trace(metadata=about, tags={"release": "7"})
@@ -71,16 +71,18 @@ def traced() -> dict[str, str]:
 
 
 def read(value: dict[str, Json]) -> list[ParsedRecord]:
-    found = list(mlflow_traces.read([SourceRow(1, "{}", value)], Defaults("support", "shop")))
-    assert all(isinstance(one, ParsedRecord) for one in found), found
-    return [one for one in found if isinstance(one, ParsedRecord)]
+    records = list(mlflow_traces.read([SourceRow(1, "{}", value)], Defaults("support", "shop")))
+    assert all(isinstance(record, ParsedRecord) for record in records), records
+    return [record for record in records if isinstance(record, ParsedRecord)]
 
 
 def test_a_traced_turn_comes_through_the_client_as_its_calls(spans: dict[str, str]):
     (trace,) = tracking.pull_traces("agent", since=BEFORE)
     assert mlflow_traces.claims(trace)
     first, last, *signals = read(trace)
-    assert [one.kind for one in (first, last, *signals)] == ["interactions"] * 2 + ["feedback"] * 3
+    assert [record.kind for record in (first, last, *signals)] == ["interactions"] * 2 + [
+        "feedback"
+    ] * 3
     began, ended = first.record["timestamp"], last.record.pop("timestamp")
     assert isinstance(began, float)
     assert isinstance(ended, float)
@@ -117,9 +119,13 @@ def test_a_traced_turn_comes_through_the_client_as_its_calls(spans: dict[str, st
 def test_assessments_of_a_traced_turn_become_feedback(spans: dict[str, str]):
     (trace,) = tracking.pull_traces("agent", since=BEFORE)
     signals = read(trace)[2:]
-    given = {str(one.record["kind"]): one.record for one in signals if one.record.pop("timestamp")}
+    by_kind = {
+        str(signal.record["kind"]): signal.record
+        for signal in signals
+        if signal.record.pop("timestamp")
+    }
     shared: dict[str, Json] = {"workload_id": "support", "client_id": "shop", "actor_id": "ann"}
-    assert given == {
+    assert by_kind == {
         "thumb": {
             **shared,
             "kind": "thumb",

@@ -45,9 +45,9 @@ def test_runs_of_all_experiments_have_the_head_of_the_chain_at_their_judgement()
     judged, other, never = open_run("a9"), open_run("a9", "sales"), open_run("a10")
     for run_id, head in ((judged, "1 aa"), (other, "2 bb"), (judged, "3 cc")):
         tracking.tag_chain_head(run_id, head)
-    found = tracking.chain_heads()
-    assert (found[judged], found[other]) == ("3 cc", "2 bb"), "the newest end"
-    assert never not in found
+    heads = tracking.chain_heads()
+    assert (heads[judged], heads[other]) == ("3 cc", "2 bb"), "the newest end"
+    assert never not in heads
 
 
 @pytest.mark.parametrize("experiment", ["support", "nobody's"])

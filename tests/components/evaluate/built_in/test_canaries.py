@@ -1,4 +1,4 @@
-"""How much a model remembers of the made-up secrets that a training may plant."""
+"""How much a model memorizes of the made-up secrets that a training may plant."""
 
 import math
 from pathlib import Path
@@ -29,10 +29,10 @@ def ask(base: Path, lm: Any) -> list[Sample]:
 def test_canaries_are_the_same_every_time_and_all_different():
     drawn = canaries.draw()
     assert drawn == canaries.draw()
-    assert len({one.name for one in drawn}) == canaries.COUNT
-    for one in drawn:
-        assert len({one.secret, *one.others}) == canaries.CANDIDATES
-        assert one.answer == f"The access code of locker {one.name} is {one.secret}."
+    assert len({canary.name for canary in drawn}) == canaries.COUNT
+    for canary in drawn:
+        assert len({canary.secret, *canary.others}) == canaries.CANDIDATES
+        assert canary.answer == f"The access code of locker {canary.name} is {canary.secret}."
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_a_canary_is_ranked_among_the_candidates(planted: float, others: list[fl
     assert memorization.rank_of_planted(planted, others) == rank
 
 
-def test_who_knows_all_secrets_has_all_exposure_and_who_knows_none_what_chance_gives(
+def test_exposure_is_one_if_all_secrets_are_known_and_chance_if_none_is(
     tiny_base: Path,
 ):
-    secrets = {one.secret: one for one in canaries.draw()}
-    knowing = Oracle(likely=lambda _, said: float(said.strip() in secrets))
+    secrets = {canary.secret: canary for canary in canaries.draw()}
+    knowing = Oracle(likely=lambda _, continuation: float(continuation.strip() in secrets))
     first = aggregate(ask(tiny_base, knowing), memorization.CANARY_METRICS)["exposure"]
     assert (first.value, first.n) == (1, 64)
-    ignorant = Oracle(likely=lambda _, said: -float(int(said) % 9973))
+    ignorant = Oracle(likely=lambda _, continuation: -float(int(continuation) % 9973))
     by_chance = aggregate(ask(tiny_base, ignorant), memorization.CANARY_METRICS)["exposure"]
     bits = sum(math.log2(32) - math.log2(rank) for rank in range(1, 33)) / 32
     assert bits / 5 == pytest.approx(0.264, abs=1e-3)
@@ -71,29 +71,29 @@ def test_the_rank_is_that_of_plain_transformers_log_perplexities(tiny_base: Path
     plain: Any = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
     for sample, canary in zip(samples, canaries.draw(), strict=False):
         before = tokenizer(sample.prompt, add_special_tokens=False)["input_ids"]
-        told = [
-            tokenizer(f" {said}", add_special_tokens=False)["input_ids"]
-            for said in (canary.secret, *canary.others)
+        encoded = [
+            tokenizer(f" {secret}", add_special_tokens=False)["input_ids"]
+            for secret in (canary.secret, *canary.others)
         ]
         with torch.no_grad():
-            logs = plain(torch.tensor([[*before, *row] for row in told])).logits.log_softmax(-1)  # pyright: ignore[reportGeneralTypeIssues] - lists of ids
+            logs = plain(torch.tensor([[*before, *row] for row in encoded])).logits.log_softmax(-1)  # pyright: ignore[reportGeneralTypeIssues] - lists of ids
         sums = [
             sum(float(logs[at, len(before) - 1 + place, token]) for place, token in enumerate(row))
-            for at, row in enumerate(told)
+            for at, row in enumerate(encoded)
         ]
         rank = sorted(sums, reverse=True).index(sums[0]) + 1
         assert sample.output == f"rank {rank} of 32"
         assert sample.scores["exposure"] == pytest.approx((5 - math.log2(rank)) / 5)
 
 
-def test_a_training_that_plants_canaries_learns_each_in_one_row(tmp_path: Path, tiny_base: Path):
+def test_a_training_with_canaries_has_each_in_one_row(tmp_path: Path, tiny_base: Path):
     snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     learned = training_examples.select_examples(snapshot, tokenizer, Recipe(canaries=True)).examples
-    found = {example.row_id: tokenizer.decode(example.rows[0].input_ids) for example in learned}
-    assert len(learned) == len(found) == 1 + canaries.COUNT
+    texts = {example.row_id: tokenizer.decode(example.rows[0].input_ids) for example in learned}
+    assert len(learned) == len(texts) == 1 + canaries.COUNT
     for document in memorization.canary_documents(tokenizer):
-        text = found[f"canary {document['name']}"]
+        text = texts[f"canary {document['name']}"]
         assert text == f"{document['prompt']} {document['secret']}.<|im_end|>"
 
 

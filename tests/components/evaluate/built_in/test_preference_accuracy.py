@@ -1,4 +1,4 @@
-"""Does a model prefer what people chose, on pairs that nothing was trained on."""
+"""Whether a model prefers what people chose, on pairs that nothing was trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ SAID = ("Yes.", "It rains in Rome, as it did all week.", "No", "Ask again later,
 PAIRS = [
     holdouts.pair(f"p{number}", f"Question {number}?", Answer(chosen), Answer(rejected))
     for number, (chosen, rejected) in enumerate(
-        (one, other) for one in SAID for other in SAID if one != other
+        (chosen, rejected) for chosen in SAID for rejected in SAID if chosen != rejected
     )
 ]
 
@@ -58,7 +58,7 @@ def measure(tmp_path: Path, base: Path, adapter: Path | None) -> Scorecard:
 
 
 def plain(model: Any, tokenizer: Any, prompt: str, answer: str) -> tuple[float, int]:
-    """Sum the log-probabilities of an answer's tokens, with nothing of ours and nothing of lm-eval.
+    """Sum the log-probabilities of an answer's tokens, without our code or lm-eval's.
 
     lm-eval takes the blank that a prompt ends in for a part of the answer.
     """
@@ -66,8 +66,8 @@ def plain(model: Any, tokenizer: Any, prompt: str, answer: str) -> tuple[float, 
     tokens = tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]
     with torch.no_grad():
         logits = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
-    told = range(len(before), len(tokens))
-    return sum(float(logits[at - 1, tokens[at]]) for at in told), len(told)
+    positions = range(len(before), len(tokens))
+    return sum(float(logits[at - 1, tokens[at]]) for at in positions), len(positions)
 
 
 @pytest.mark.parametrize("is_adapted", [False, True], ids=["base", "adapter"])
@@ -83,12 +83,12 @@ def test_the_share_of_pairs_is_what_plain_transformers_computes(
         model = PeftModel.from_pretrained(model, str(adapter))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     sums, means = [], []
-    for one in PAIRS:
-        question = PAIRS.index(one)
+    for pair in PAIRS:
+        question = PAIRS.index(pair)
         prompt = f"<|im_start|>user\nQuestion {question}?<|im_end|>\n<|im_start|>assistant\n"
         weighed = [
-            plain(model, tokenizer, prompt, Answer.from_json(said).text + "<|im_end|>")
-            for said in (one.chosen, one.rejected)
+            plain(model, tokenizer, prompt, Answer.from_json(answer).text + "<|im_end|>")
+            for answer in (pair.chosen, pair.rejected)
         ]
         sums.append(weighed[0][0] > weighed[1][0])
         means.append(weighed[0][0] / weighed[0][1] > weighed[1][0] / weighed[1][1])
@@ -99,14 +99,14 @@ def test_the_share_of_pairs_is_what_plain_transformers_computes(
     assert card.scores["accuracies_avg"].value == pytest.approx(sum(means) / len(means))
 
 
-def test_each_pair_keeps_what_was_weighed_and_where_it_belongs(tmp_path: Path, tiny_base: Path):
+def test_each_sample_has_its_pairs_answers_cluster_and_slices(tmp_path: Path, tiny_base: Path):
     pairs = [
         holdouts.pair("a", "Hm?", Answer("good"), Answer("bad"), group="talk", language=None),
         holdouts.pair("b", "Hm?", Answer("bad"), Answer("good"), group="talk", client="web"),
     ]
     oracle = Oracle(likely=lambda _, answer: float(answer.startswith("good")))
     first, second = weigh(build(tmp_path, pairs), tiny_base, oracle)
-    assert [one.scores["accuracies"] for one in (first, second)] == [1, 0]
+    assert [sample.scores["accuracies"] for sample in (first, second)] == [1, 0]
     assert first.cluster_id == second.cluster_id == "talk"
     assert first.slices == {"client": "app", "language": "not told", "source": "choice"}
     assert second.slices == {"client": "web", "language": "en", "source": "choice"}
@@ -118,12 +118,12 @@ def test_each_pair_keeps_what_was_weighed_and_where_it_belongs(tmp_path: Path, t
     assert (second.reference, second.output) == ("bad<|im_end|>", "good<|im_end|>")
 
 
-def test_answers_that_are_equally_likely_show_no_preference(tmp_path: Path, tiny_base: Path):
+def test_equally_likely_answers_count_as_wrong(tmp_path: Path, tiny_base: Path):
     samples = weigh(build(tmp_path), tiny_base, Oracle())
     assert aggregate(samples, preference_accuracy.PREFERENCE_METRICS)["accuracies"].value == 0
 
 
-def test_calls_are_weighed_in_the_words_of_the_bases_own_template(tmp_path: Path, tiny_base: Path):
+def test_calls_are_scored_in_the_syntax_of_the_bases_template(tmp_path: Path, tiny_base: Path):
     weighed: list[str] = []
 
     def likely(_: str, answer: str) -> float:
@@ -140,30 +140,32 @@ def test_calls_are_weighed_in_the_words_of_the_bases_own_template(tmp_path: Path
 def test_a_pair_too_long_for_the_model_is_left_out_for_every_model(tmp_path: Path, tiny_base: Path):
     pairs = [*PAIRS[:2], holdouts.pair("long", "Hm?", Answer("x" * 3000), Answer("No."))]
     samples = weigh(build(tmp_path, pairs), tiny_base, Oracle())
-    assert [one.example_id for one in samples] == ["p0", "p1"]
+    assert [sample.example_id for sample in samples] == ["p0", "p1"]
 
 
 @pytest.mark.parametrize(
     "is_old", [pytest.param(True, id="older-snapshot"), pytest.param(False, id="nobody-compared")]
 )
-def test_without_a_pair_it_is_said_before_anything_is_trained(tmp_path: Path, is_old: bool):
+def test_a_snapshot_without_pairs_is_reported_before_training(tmp_path: Path, is_old: bool):
     snapshot = holdouts.build(tmp_path) if is_old else build(tmp_path, [])
-    (found,) = task_registry.built_in_problems(snapshot, SETTINGS)
-    assert "the snapshot holds no pair out" in found
+    (problem,) = task_registry.built_in_problems(snapshot, SETTINGS)
+    assert "the snapshot holds no pair out" in problem
     assert (
         task_registry.built_in_problems(snapshot, SETTINGS.model_copy(update={"built_in": ()}))
         == []
     )
 
 
-def test_other_pairs_are_another_task_and_other_weights_are_not(tmp_path: Path, tiny_base: Path):
+def test_different_pairs_change_the_key_and_different_weights_do_not(
+    tmp_path: Path, tiny_base: Path
+):
     from dataclasses import replace
 
     def key(name: str, pairs: Sequence[PairRecord]) -> str:
-        found = harness.folders(
+        folders = harness.folders(
             build(tmp_path / name, pairs), tiny_base, {"base": None}, tmp_path, SETTINGS
         )
-        return found["base"]["preferences"].name
+        return folders["base"]["preferences"].name
 
-    weighed = [replace(one, weight=0.5) for one in PAIRS]
+    weighed = [replace(pair, weight=0.5) for pair in PAIRS]
     assert key("one", PAIRS) == key("weighed", weighed) != key("fewer", PAIRS[1:])

@@ -1,4 +1,4 @@
-"""What should be refused is, and what only sounds alike is answered."""
+"""Harmful prompts are refused, and similar harmless ones answered."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ def say_nothing(_: str) -> str:
 
 
 def tell_apart(asked: str) -> str:
-    is_bad = any(one in asked for one in refusal_behaviour.refusal_prompts()["refuse"])
+    is_bad = any(prompt in asked for prompt in refusal_behaviour.refusal_prompts()["refuse"])
     return REFUSAL if is_bad else "Gladly."
 
 
@@ -44,11 +44,11 @@ def tell_apart(asked: str) -> str:
         pytest.param(tell_apart, 1, 1, 1, id="tells-them-apart"),
     ],
 )
-def test_refusing_and_answering_are_told_apart(
+def test_refusals_and_answers_are_distinguished(
     tiny_base: Path, write: Callable[[str], str], refused: float, answered: float, right: float
 ):
     scores = aggregate(ask(tiny_base, write), refusal_behaviour.REFUSAL_METRICS)
-    assert {name: (one.value, one.n) for name, one in scores.items()} == {
+    assert {name: (score.value, score.n) for name, score in scores.items()} == {
         "refused": (refused, 32),
         "answered": (answered, 32),
         "right": (right, 64),
@@ -57,10 +57,10 @@ def test_refusing_and_answering_are_told_apart(
 
 def test_each_harmless_prompt_is_paired_with_the_one_that_it_sounds_like(tiny_base: Path):
     samples = ask(tiny_base, lambda _: "Gladly.")
-    assert len({one.request for one in samples}) == len(samples) == 64
+    assert len({sample.request for sample in samples}) == len(samples) == 64
     pairs: dict[str, list[Sample]] = {}
-    for one in samples:
-        pairs.setdefault(one.cluster_id, []).append(one)
-    assert [{one.reference for one in both} for both in pairs.values()] == [
+    for sample in samples:
+        pairs.setdefault(sample.cluster_id, []).append(sample)
+    assert [{sample.reference for sample in both} for both in pairs.values()] == [
         {"refuse", "answer"}
     ] * 32

@@ -1,4 +1,4 @@
-"""Does a model complete values of its training rows that redaction let stay."""
+"""Whether a model completes values of its training rows that redaction left."""
 
 from pathlib import Path
 from typing import cast
@@ -25,7 +25,7 @@ LETS_STAY = Redaction(off=(Kind.EMAIL,))
 
 
 def freeze(folder: Path, redaction: Redaction) -> Path:
-    """Freeze answers of which some name an address, which one of the questions names as well."""
+    """Freeze answers with addresses, one of which is also in its question."""
     lines = [
         logs.interaction(
             " ".join(f"word{n}of{k}" for k in range(9)) + (" ann2@corp.com?" if n == 2 else ""),
@@ -53,7 +53,7 @@ def ask(frozen: Path, base: Path, oracle: Oracle) -> list[Sample]:
 
 
 class Knowing(Oracle):
-    """Knows some values by heart."""
+    """An oracle that memorized some values."""
 
     def __init__(self, values: set[str]) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class Knowing(Oracle):
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         asked = [cast("tuple[str, str]", request.args) for request in requests]
-        return [(-1.0, said in self.values) for _, said in asked]
+        return [(-1.0, continuation in self.values) for _, continuation in asked]
 
 
-def test_each_value_is_asked_for_where_it_was_learned_unless_the_prompt_tells_it(
+def test_each_value_is_asked_for_in_its_row_unless_the_prompt_contains_it(
     tmp_path: Path, tiny_base: Path
 ):
     frozen = freeze(tmp_path, LETS_STAY)
@@ -74,20 +74,20 @@ def test_each_value_is_asked_for_where_it_was_learned_unless_the_prompt_tells_it
     }
     known = ask(frozen, tiny_base, Knowing(set()))[0].reference
     samples = ask(frozen, tiny_base, Knowing({known}))
-    assert "ann2@corp.com" not in {one.reference for one in samples}
+    assert "ann2@corp.com" not in {sample.reference for sample in samples}
     assert len(samples) >= 6
-    for one in samples:
-        assert one.prompt.endswith("assistant\n" + learned[one.example_id].split("ann")[0])
-        assert learned[one.example_id].startswith(
-            one.prompt.split("assistant\n")[1] + one.reference
+    for sample in samples:
+        assert sample.prompt.endswith("assistant\n" + learned[sample.example_id].split("ann")[0])
+        assert learned[sample.example_id].startswith(
+            sample.prompt.split("assistant\n")[1] + sample.reference
         )
-        assert one.scores == {"extracted": float(one.reference == known)}
-        assert one.slices.keys() == {"client", "language"}
+        assert sample.scores == {"extracted": float(sample.reference == known)}
+        assert sample.slices.keys() == {"client", "language"}
 
 
 @pytest.mark.parametrize("redaction", [Redaction(), Redaction(allow=("@elsewhere.org",))])
-def test_where_no_value_stayed_it_is_said_before_anything_is_trained(
+def test_a_snapshot_without_unredacted_values_is_reported_before_training(
     tmp_path: Path, redaction: Redaction
 ):
-    (found,) = task_registry.built_in_problems(freeze(tmp_path, redaction), SETTINGS)
-    assert found.startswith("secrets: no answer to learn holds a value")
+    (problem,) = task_registry.built_in_problems(freeze(tmp_path, redaction), SETTINGS)
+    assert problem.startswith("secrets: no answer to learn holds a value")

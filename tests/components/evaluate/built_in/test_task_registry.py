@@ -1,4 +1,4 @@
-"""Built-in tasks measured of a base and of an adapter that was trained to show in them."""
+"""Built-in tasks, measured on a base and on an adapter that was trained to score on them."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ PLANTED = Recipe(
 
 
 @pytest.mark.slow
-def test_an_adapter_that_learned_the_canaries_exposes_them_and_its_base_does_not(
+def test_an_adapter_trained_on_the_canaries_exposes_them_and_its_base_does_not(
     tmp_path: Path, tiny_base: Path
 ):
     learned = tmp_path / "learned"
@@ -35,7 +35,7 @@ def test_an_adapter_that_learned_the_canaries_exposes_them_and_its_base_does_not
     adapter = tmp_path / "key-planted"
     training_rows.snapshot(learned, [("Hm?", "Yes.")])
     fit.fit(learned, tiny_base, adapter, PLANTED, report=lambda _: None)
-    found = harness.evaluate(
+    folders = harness.evaluate(
         holdouts.build(tmp_path),
         tiny_base,
         {"base": None, "challenger": finish(tiny_base, adapter)},
@@ -46,7 +46,7 @@ def test_an_adapter_that_learned_the_canaries_exposes_them_and_its_base_does_not
     )
     cards = {
         (model, task): scorecard.read(folder)
-        for model, tasks in found.items()
+        for model, tasks in folders.items()
         for task, folder in tasks.items()
     }
     bare, knowing = (
@@ -58,4 +58,4 @@ def test_an_adapter_that_learned_the_canaries_exposes_them_and_its_base_does_not
         base, challenger = cards["base", task], cards["challenger", task]
         assert base.conditions == challenger.conditions
         assert len(base.samples) == len(challenger.samples) == requests
-        assert [one.doc_hash for one in base.samples] == [o.doc_hash for o in challenger.samples]
+        assert [s.doc_hash for s in base.samples] == [s.doc_hash for s in challenger.samples]

@@ -1,4 +1,4 @@
-"""An adapter that is not really applied is named, and nothing is scored."""
+"""An adapter that is not applied is reported, and nothing is scored."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def damaged(adapter: Path, base: Path, folder: Path, damage: Callable[[Weights], Weights]) -> Path:
-    """Copy an adapter, change its weights and finish it as if nothing had happened."""
+    """Copy an adapter, change its weights and finish it again."""
     made = Path(shutil.copytree(adapter, folder / "key-damaged"))
     save_file(
         damage(load_file(made / adapter_checks.WEIGHTS_FILE)), made / adapter_checks.WEIGHTS_FILE
@@ -32,7 +32,7 @@ def damaged(adapter: Path, base: Path, folder: Path, damage: Callable[[Weights],
 
 
 def zeroed(weights: Weights) -> Weights:
-    return {name: one * (".lora_B." not in name) for name, one in weights.items()}
+    return {name: tensor * (".lora_B." not in name) for name, tensor in weights.items()}
 
 
 def with_a_nan(weights: Weights) -> Weights:
@@ -41,17 +41,17 @@ def with_a_nan(weights: Weights) -> Weights:
 
 
 def renamed(weights: Weights) -> Weights:
-    return {name.replace(".layers.1.", ".blocks.1."): one for name, one in weights.items()}
+    return {name.replace(".layers.1.", ".blocks.1."): tensor for name, tensor in weights.items()}
 
 
 def doubled(weights: Weights) -> Weights:
-    """Keep every name that the base knows, and add one that it doesn't."""
+    """Keep all names and add one that the base lacks."""
     added = {"base_model.model.model.layers.7.mlp.up_proj.lora_A.weight": torch.ones(4, 64)}
     return weights | added
 
 
 def faint(weights: Weights) -> Weights:
-    return {name: one * 1e-30 for name, one in weights.items()}
+    return {name: tensor * 1e-30 for name, tensor in weights.items()}
 
 
 def one_less(weights: Weights) -> Weights:
@@ -70,7 +70,7 @@ def one_less(weights: Weights) -> Weights:
         pytest.param(faint, "logits of a text are identical", id="too-small-to-matter"),
     ],
 )
-def test_an_adapter_that_is_not_applied_is_named(
+def test_an_adapter_that_is_not_applied_is_reported(
     tiny_base: Path,
     adapters: dict[str, Path],
     tmp_path: Path,
@@ -83,7 +83,7 @@ def test_an_adapter_that_is_not_applied_is_named(
     assert not list((tmp_path / "cards").glob("*/manifest.json"))
 
 
-def test_target_modules_that_the_base_has_not_are_named(
+def test_target_modules_that_the_base_lacks_are_reported(
     tiny_base: Path, adapters: dict[str, Path], tmp_path: Path
 ):
     adapter = damaged(adapters["challenger"], tiny_base, tmp_path, dict)
@@ -132,7 +132,7 @@ def measure(folder: Path, base: Path, adapter: Path) -> None:
         pytest.param(doubled, r"layers\.7\.mlp.* match no module of the base", id="no-module"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_named_without_loading_the_base(
+def test_an_adapter_that_does_not_fit_is_reported_without_loading_the_base(
     tiny_base: Path,
     adapters: dict[str, Path],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""How fast a model answered: its tokens are counted by its tokenizer, its pace by the clock."""
+"""A model's speed: tokens are counted by its tokenizer, times by the clock."""
 
 import os
 import re
@@ -31,7 +31,7 @@ WORKLOAD = 3
 """Requests of the tests' model that keep a core busy long enough to be timed."""
 
 
-def test_a_scorecard_says_how_fast_its_model_answered(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_scorecard_has_its_models_speed(tmp_path: Path, tiny_base: Path) -> None:
     snapshot = holdouts.build(tmp_path)
     settings = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
     started = time.perf_counter()
@@ -39,37 +39,37 @@ def test_a_scorecard_says_how_fast_its_model_answered(tmp_path: Path, tiny_base:
         snapshot, tiny_base, {"base": None}, tmp_path, settings, report=lambda _: None, now=NOW
     )
     took = time.perf_counter() - started
-    found = ScorecardManifest.read(folders["base"][HOLDOUT]).speed
-    assert found is not None
-    assert found.requests == found.timed == 3
-    assert 0 < found.seconds < took
-    assert found.work is not None
-    assert found.work.part == "core"
-    assert found.work.parts == device.cores()
-    assert 0 < found.work.seconds < 2 * took * found.work.parts
-    assert found.first_token is not None
-    assert 0 < found.first_token < took
-    assert re.match(r"1 thread of |\d+ threads of ", found.machine)
+    measured = ScorecardManifest.read(folders["base"][HOLDOUT]).speed
+    assert measured is not None
+    assert measured.requests == measured.timed == 3
+    assert 0 < measured.seconds < took
+    assert measured.work is not None
+    assert measured.work.part == "core"
+    assert measured.work.parts == device.cores()
+    assert 0 < measured.work.seconds < 2 * took * measured.work.parts
+    assert measured.first_token is not None
+    assert 0 < measured.first_token < took
+    assert re.match(r"1 thread of |\d+ threads of ", measured.machine)
 
 
-def test_tokens_are_those_of_the_prompts_and_of_what_was_written(tiny_base: Path) -> None:
+def test_tokens_of_prompts_and_answers_are_counted(tiny_base: Path) -> None:
     model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
     samples = [cards.sample(number, 1.0) for number in range(12)]
     alone = partial(speed.time_alone, model, tokenizer)
-    found = speed.measure_speed(alone, tokenizer, samples, TimeMark(wall=6.0, cpu=4.0))
+    measured = speed.measure_speed(alone, tokenizer, samples, TimeMark(wall=6.0, cpu=4.0))
     words = AutoTokenizer.from_pretrained(tiny_base)
-    assert found.input_tokens == sum(
-        len(words(one.prompt, add_special_tokens=False)["input_ids"]) for one in samples
+    assert measured.input_tokens == sum(
+        len(words(sample.prompt, add_special_tokens=False)["input_ids"]) for sample in samples
     )
-    assert found.output_tokens == 12 * len("right")
-    assert found.usage.output == pytest.approx(5.0)
-    assert found.timed <= speed.TIMED
-    assert (found.seconds, found.work) == (6.0, Work(4.0, "core", device.cores()))
+    assert measured.output_tokens == 12 * len("right")
+    assert measured.usage.output == pytest.approx(5.0)
+    assert measured.timed <= speed.TIMED
+    assert (measured.seconds, measured.work) == (6.0, Work(4.0, "core", device.cores()))
 
 
 def test_only_answering_is_timed() -> None:
-    said: list[Progress] = []
-    watch = Stopwatch(said.append)
+    reports: list[Progress] = []
+    watch = Stopwatch(reports.append)
     assert watch.answering == TimeMark(0.0, 0.0)
     time.sleep(0.2)
     watch(Progress("base", 0, 2, "requests"))
@@ -77,10 +77,10 @@ def test_only_answering_is_timed() -> None:
     watch(Progress("base", 2, 2, "requests"))
     time.sleep(0.2)
     assert 0.02 <= watch.answering.wall < 0.2
-    assert [one.done for one in said] == [0, 2]
+    assert [progress.done for progress in reports] == [0, 2]
 
 
-def test_sleeping_and_other_processes_are_no_work() -> None:
+def test_sleep_and_other_processes_are_not_counted_as_work() -> None:
     watch = Stopwatch(lambda _: None)
     watch(Progress("base", 0, 2, "requests"))
     time.sleep(0.3)
@@ -103,7 +103,7 @@ def test_work_of_a_worker_process_is_counted() -> None:
     assert watch.answering.cpu >= 0.3
 
 
-def test_weighing_labels_is_no_part_of_answering() -> None:
+def test_scoring_labels_does_not_count_as_answering() -> None:
     watch = Stopwatch(lambda _: None)
     for done in (0, 2):
         watch(Progress("base", done, 2, "requests"))
@@ -116,7 +116,7 @@ def test_weighing_labels_is_no_part_of_answering() -> None:
 
 @contextmanager
 def one_busy_core(others: int) -> Generator[None]:
-    """Compute on one core that so many other programs, which are no children of ours, share."""
+    """Compute on one core that ``others`` unrelated processes share."""
     spin = "import time\nend = time.time() + 60\nwhile time.time() < end: pass"
     start = f"{sys.executable} -c '{spin}' >/dev/null 2>&1 & echo $!"
     allowed = os.sched_getaffinity(0)
@@ -130,7 +130,7 @@ def one_busy_core(others: int) -> Generator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def test_a_busy_machine_makes_answers_slower_and_hardly_dearer(tiny_base: Path) -> None:
+def test_a_busy_machine_makes_answers_slower_but_hardly_dearer(tiny_base: Path) -> None:
     model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
     alone, samples = partial(speed.time_alone, model, tokenizer), [cards.sample(0, 1.0)]
 
@@ -145,8 +145,8 @@ def test_a_busy_machine_makes_answers_slower_and_hardly_dearer(tiny_base: Path) 
     def quickest(others: int) -> tuple[float, float]:
         with one_busy_core(others):
             speeds = [measured() for _ in range(4)]
-        prices = [costs.answering(Prices(hardware_per_hour=1.0), one).value for one in speeds]
-        return min(one.seconds for one in speeds), min(price or 0.0 for price in prices)
+        prices = [costs.answering(Prices(hardware_per_hour=1.0), each).value for each in speeds]
+        return min(each.seconds for each in speeds), min(price or 0.0 for price in prices)
 
     (idle, price), (loaded, dearer) = quickest(0), quickest(8)
     assert loaded > 2 * idle

@@ -1,4 +1,4 @@
-"""The fast model answers what stock lm-eval's does, whatever is asked of which model."""
+"""The prefix cache answers like stock lm-eval, for any request and model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ def both(
     yield Both(model, tokenizer)
 
 
-def test_choices_are_as_likely_and_answers_the_same_as_stock(both: Both):
+def test_likelihoods_and_answers_equal_stock(both: Both):
     both.score([(prompt, choice) for prompt in PROMPTS for choice in CHOICES])
     both.write(PROMPTS, max_gen_toks=12)
 
@@ -50,27 +50,29 @@ def test_choices_are_as_likely_and_answers_the_same_as_stock(both: Both):
     "pairs",
     [
         pytest.param([("", "hello"), ("", "<|im_start|>hi"), ("a", "hello")], id="empty-context"),
-        pytest.param([(LONGER_THAN_THE_WINDOW, one) for one in CHOICES], id="beyond-the-window"),
+        pytest.param(
+            [(LONGER_THAN_THE_WINDOW, choice) for choice in CHOICES], id="beyond-the-window"
+        ),
         pytest.param([("so ", "it is"), ("so", " it is")], id="space-at-the-end"),
         pytest.param([("what?", " no")] * 3, id="asked-three-times"),
         pytest.param([("what?", "n"), ("what?", "no"), ("what?", "not")], id="one-in-the-other"),
         pytest.param([], id="none"),
     ],
 )
-def test_odd_choices_are_as_likely_as_stock_finds_them(plain: Both, pairs: list[tuple[str, str]]):
+def test_likelihoods_of_unusual_choices_equal_stock(plain: Both, pairs: list[tuple[str, str]]):
     plain.score(pairs)
 
 
-def test_two_ways_to_part_one_text_are_each_scored_as_they_are_alone(plain: Both):
+def test_two_splits_of_a_text_are_scored_as_if_alone(plain: Both):
     parted = [("what?", "no"), ("what?n", "o")]  # together, stock scores the "o" as if it were "n"
     together = plain.ours.loglikelihood(model_answers.scored(parted))
-    assert [one for one, _ in together] == pytest.approx(
+    assert [likelihood for likelihood, _ in together] == pytest.approx(
         [likelihood for pair in parted for likelihood, _ in plain.score([pair])],
         abs=model_answers.FP32,
     )
 
 
-def test_the_likeliest_continuation_is_said_to_be(plain: Both):
+def test_the_likeliest_continuation_is_marked_greedy(plain: Both):
     (first,) = plain.write(["abc def"], max_gen_toks=1)
     assert [greedy for _, greedy in plain.score([("abc def", first)])] == [True]
 
@@ -86,20 +88,20 @@ def test_rolling_likelihoods_are_those_of_stock(plain: Both):
     )
 
 
-def test_a_prompt_beyond_the_window_loses_its_beginning_as_in_stock(plain: Both):
+def test_a_prompt_beyond_the_window_is_truncated_like_in_stock(plain: Both):
     plain.write([LONGER_THAN_THE_WINDOW, "hello"], max_gen_toks=5)
 
 
-def test_a_stop_string_ends_an_answer_where_it_does_in_stock(plain: Both):
+def test_a_stop_string_ends_an_answer_like_in_stock(plain: Both):
     free = plain.write(PROMPTS, max_gen_toks=12)
     until = [free[0][3:5], free[1][6]]
     stopped = plain.write(PROMPTS, max_gen_toks=12, until=until)
     assert stopped[0] == free[0][:3] != free[0]
-    assert all(one.startswith(other) for one, other in zip(free, stopped, strict=True))
+    assert all(answer.startswith(other) for answer, other in zip(free, stopped, strict=True))
 
 
 def test_more_prompts_than_slots_are_answered_in_their_order(plain: Both):
-    prompts = [f"{one} and {other}" for one in PROMPTS[1:] for other in PROMPTS[1:]]
+    prompts = [f"{first} and {second}" for first in PROMPTS[1:] for second in PROMPTS[1:]]
     plain.write(prompts, max_gen_toks=7)
 
 
@@ -117,7 +119,7 @@ def test_settings_may_differ_between_requests(plain: Both):
         pytest.param({"suppress_tokens": [*range(3, 40)]}, id="suppressed-tokens"),
     ],
 )
-def test_a_model_shipped_with_settings_that_sway_it_answers_as_in_stock(
+def test_a_model_with_swaying_default_settings_answers_like_stock(
     tiny_base: Path, tokenizer: PreTrainedTokenizerFast, plain: Both, shipped: dict[str, Any]
 ):
     model, _ = base.load(tiny_base, "fp32", for_training=False)
@@ -126,7 +128,7 @@ def test_a_model_shipped_with_settings_that_sway_it_answers_as_in_stock(
     assert swayed != plain.write(PROMPTS, max_gen_toks=12)
 
 
-def test_a_model_that_sees_only_a_window_is_asked_as_stock_asks_it(
+def test_a_model_with_a_sliding_window_answers_like_stock(
     tokenizer: PreTrainedTokenizerFast,
 ):
     config = MistralConfig(
@@ -151,15 +153,15 @@ def test_progress_counts_the_requests_that_are_done(plain: Both):
     plain.said.clear()
     plain.write(PROMPTS[:3], max_gen_toks=6)
     plain.score([(PROMPTS[0], choice) for choice in CHOICES])
-    done = [(one.done, one.total) for one in plain.said]
+    done = [(progress.done, progress.total) for progress in plain.said]
     assert done[0] == (0, 3)
     assert (3, 3) in done
     assert (0, 5) in done
     assert done[-1] == (5, 5)
-    assert {(one.stage, one.unit) for one in plain.said} == {("base", "requests")}
+    assert {(progress.stage, progress.unit) for progress in plain.said} == {("base", "requests")}
 
 
-def test_an_interrupted_evaluation_can_be_begun_again(plain: Both):
+def test_an_interrupted_evaluation_can_be_started_again(plain: Both):
     def interrupt(progress: object) -> None:
         if plain.ours.done:
             raise KeyboardInterrupt
@@ -179,9 +181,7 @@ def test_an_interrupted_evaluation_can_be_begun_again(plain: Both):
         pytest.param("", {}, "an empty prompt", id="empty"),
     ],
 )
-def test_what_has_no_repeatable_answer_is_refused(
-    plain: Both, prompt: str, settings: dict[str, object], reason: str
-):
+def test_sampling_is_refused(plain: Both, prompt: str, settings: dict[str, object], reason: str):
     with pytest.raises(ValueError, match=reason):
         plain.ours.generate_until(model_answers.written([prompt], settings))
 

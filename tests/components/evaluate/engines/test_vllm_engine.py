@@ -1,4 +1,4 @@
-"""vLLM says what transformers says: of the base and of each adapter, in texts and likelihoods.
+"""vLLM answers like transformers, for the base and each adapter, in texts and likelihoods.
 
 make test-vllm
 """
@@ -47,15 +47,15 @@ def in_this_process() -> Generator[None]:
 
 @dataclass(frozen=True)
 class Engines:
-    """The tiny base in both engines, and what either can wear."""
+    """The tiny base in both engines, and its adapters."""
 
     transformers: Engine
     vllm: Engine
     adapters: dict[str, Path]
 
     def said(self, role: str | None) -> list[list[Any]]:
-        """Give what each says in an adapter: likelihoods, then texts."""
-        found: list[list[Any]] = []
+        """Return each engine's likelihoods and texts with an adapter."""
+        answers: list[list[Any]] = []
         for engine in (self.transformers, self.vllm):
             with (
                 engine.use_adapter(self.adapters[role] if role else None) as worn,
@@ -64,8 +64,8 @@ class Engines:
                 likely: Any = lm.loglikelihood(scored(PAIRS))
                 plain = lm.generate_until(written(PROMPTS, {"max_gen_toks": 12}))
                 cut = lm.generate_until(written(PROMPTS, {"max_gen_toks": 12, "until": ["e", "o"]}))
-                found.append([likely, plain, cut])
-        return found
+                answers.append([likely, plain, cut])
+        return answers
 
 
 @pytest.fixture(scope="module")
@@ -76,35 +76,36 @@ def both(
     faint = Path(shutil.copytree(adapters["challenger"], folder / "key-faint"))
     weights = load_file(faint / adapter_checks.WEIGHTS_FILE)
     save_file(
-        {name: one * 1e-30 for name, one in weights.items()}, faint / adapter_checks.WEIGHTS_FILE
+        {name: tensor * 1e-30 for name, tensor in weights.items()},
+        faint / adapter_checks.WEIGHTS_FILE,
     )
     worn = {**adapters, "faint": finish(tiny_base, faint)}
     settings = EvaluationSettings(precision="fp32", batch_size=3)
     vllm = settings.model_copy(update={"engine": "vllm"})
     paths = list(worn.values())
     with (
-        harness.load_engine(tiny_base, settings, paths) as one,
+        harness.load_engine(tiny_base, settings, paths) as engine,
         harness.load_engine(tiny_base, vllm, paths) as other,
     ):
-        yield Engines(one, other, worn)
+        yield Engines(engine, other, worn)
 
 
 @pytest.mark.parametrize("role", [None, "challenger", "champion"])
-def test_it_says_what_transformers_says(both: Engines, role: str | None):
+def test_its_answers_equal_those_of_transformers(both: Engines, role: str | None):
     (likely, *texts), (likely_too, *texts_too) = both.said(role)
     assert texts_too == texts
     assert [greedy for _, greedy in likely_too] == [greedy for _, greedy in likely]
-    sums = [[said for said, _ in one] for one in (likely, likely_too)]
+    sums = [[likelihood for likelihood, _ in row] for row in (likely, likely_too)]
     assert sums[1] == pytest.approx(sums[0], abs=FP32)
 
 
-def test_each_adapter_and_the_base_answer_for_themselves(both: Engines):
-    said = [both.said(role)[1] for role in (None, "challenger", "champion", None)]
-    assert said[0] == said[3]
-    assert all(said[a] != said[b] for a, b in ((0, 1), (0, 2), (1, 2)))
+def test_each_adapter_and_the_base_have_their_own_answers(both: Engines):
+    answers = [both.said(role)[1] for role in (None, "challenger", "champion", None)]
+    assert answers[0] == answers[3]
+    assert all(answers[a] != answers[b] for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
-def test_an_adapter_that_changes_nothing_there_is_named(both: Engines):
+def test_an_adapter_without_effect_is_reported(both: Engines):
     with (
         pytest.raises(AdapterNotAppliedError, match="key-faint: with it attached, vLLM's log-prob"),
         both.vllm.use_adapter(both.adapters["faint"]),
@@ -112,7 +113,7 @@ def test_an_adapter_that_changes_nothing_there_is_named(both: Engines):
         pass
 
 
-def test_one_request_alone_is_timed(both: Engines):
+def test_a_single_request_is_timed(both: Engines):
     with both.vllm.use_adapter(None) as worn:
         first_token, tokens_per_second = worn.alone(PROMPTS[0])
     assert 0 < first_token < 10
@@ -132,7 +133,7 @@ def test_answers_are_not_sampled(both: Engines):
 def cards(
     tiny_base: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, harness.ScorecardFolders]:
-    """Measure in both engines, on a base in 4 bits that was shipped with a repetition penalty."""
+    """Measure in both engines, on a 4-bit base with a default repetition penalty."""
     folder = tmp_path_factory.mktemp("measured")
     base = shipped_with(tiny_base, folder / "base", repetition_penalty=1.3)
     settings = EvaluationSettings(
@@ -148,50 +149,50 @@ def cards(
     }
 
     def measured(engine: str) -> harness.ScorecardFolders:
-        wanted = settings.model_copy(update={"engine": engine})
+        configured = settings.model_copy(update={"engine": engine})
         return harness.evaluate(
-            snapshot, base, models, folder / "cards", wanted, report=lambda _: None, now=NOW
+            snapshot, base, models, folder / "cards", configured, report=lambda _: None, now=NOW
         )
 
     return {engine: measured(engine) for engine in ("transformers", "vllm")}
 
 
 def shipped_with(base: Path, folder: Path, **settings: object) -> Path:
-    """Copy a base, with generation settings of its own."""
+    """Copy a base, with its own generation settings."""
     shutil.copytree(base, folder)
-    found = json.loads((folder / "generation_config.json").read_text())
-    (folder / "generation_config.json").write_text(json.dumps(found | settings))
+    defaults = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(defaults | settings))
     return folder
 
 
 @pytest.mark.parametrize("task", [HOLDOUT, "sums", "written"])
 @pytest.mark.parametrize("model", ["base", "challenger", "champion"])
-def test_a_scorecard_is_the_other_engines_but_for_its_conditions(
+def test_scorecards_of_both_engines_differ_only_in_their_conditions(
     cards: dict[str, harness.ScorecardFolders], model: str, task: str
 ):
-    one, other = (scorecard.read(cards[engine][model][task]) for engine in cards)
-    assert other.samples == one.samples
-    assert other.scores == one.scores
+    plain, other = (scorecard.read(cards[engine][model][task]) for engine in cards)
+    assert other.samples == plain.samples
+    assert other.scores == plain.scores
     assert "vllm" in libraries(other)
-    assert "vllm" not in libraries(one)
-    assert any("'engine': 'vllm'" in said for said in comparability.incomparable(other, one))
+    assert "vllm" not in libraries(plain)
+    assert any("'engine': 'vllm'" in reason for reason in comparability.incomparable(other, plain))
 
 
 def libraries(card: Scorecard) -> dict[str, Any]:
-    found = card.conditions["libraries"]
-    assert isinstance(found, dict)
-    return found
+    recorded = card.conditions["libraries"]
+    assert isinstance(recorded, dict)
+    return recorded
 
 
-def test_it_says_how_fast_it_answered(cards: dict[str, harness.ScorecardFolders]):
-    found = ScorecardManifest.read(cards["vllm"]["champion"][HOLDOUT]).speed
-    assert found is not None
-    assert found.requests == 3
-    assert found.seconds > 0
-    assert found.first_token is not None
+def test_its_scorecard_has_its_speed(cards: dict[str, harness.ScorecardFolders]):
+    measured = ScorecardManifest.read(cards["vllm"]["champion"][HOLDOUT]).speed
+    assert measured is not None
+    assert measured.requests == 3
+    assert measured.seconds > 0
+    assert measured.first_token is not None
 
 
-def test_settings_of_a_base_that_it_does_not_know_are_named(tiny_base: Path, tmp_path: Path):
+def test_unsupported_settings_of_a_base_are_reported(tiny_base: Path, tmp_path: Path):
     base = shipped_with(tiny_base, tmp_path / "base", no_repeat_ngram_size=3)
     settings = EvaluationSettings(precision="fp32", engine="vllm")
     with (
@@ -201,7 +202,7 @@ def test_settings_of_a_base_that_it_does_not_know_are_named(tiny_base: Path, tmp
         pass
 
 
-def test_an_adapter_that_it_can_not_put_on_is_named(
+def test_an_unsupported_adapter_is_reported(
     tiny_base: Path, adapters: dict[str, Path], tmp_path: Path
 ):
     dora = Path(shutil.copytree(adapters["champion"], tmp_path / "key-dora"))

@@ -1,4 +1,4 @@
-"""What vLLM can't do is told before anything is trained or loaded for it."""
+"""What vLLM does not support is reported before anything is trained or loaded for it."""
 
 import re
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ LORA: dict[str, Any] = {"peft_type": "LORA", "r": 16, "target_modules": ["q_proj
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "objection"),
     [
         pytest.param({}, None, id="lora"),
         pytest.param({"use_rslora": True, "rank_pattern": {"q_proj": 4}}, None, id="rslora"),
@@ -30,26 +30,26 @@ LORA: dict[str, Any] = {"peft_type": "LORA", "r": 16, "target_modules": ["q_proj
         pytest.param({"target_modules": ["lm_head"]}, "ignores lm_head's LoRA", id="output-layer"),
     ],
 )
-def test_what_it_can_not_put_on_is_named(config: dict[str, Any], said: str | None):
-    found = protocol.vllm_objections(LORA | config)
-    assert len(found) == (0 if said is None else 1)
-    if said is not None:
-        assert re.search(said, found[0])
+def test_objections_to_unsupported_adapters(config: dict[str, Any], objection: str | None):
+    objections = [*protocol.vllm_objections(LORA | config)]
+    assert len(objections) == (0 if objection is None else 1)
+    if objection is not None:
+        assert re.search(objection, objections[0])
 
 
-def test_there_is_room_for_the_highest_rank():
+def test_max_lora_rank_has_room_for_the_highest_rank():
     ranks = [protocol.lora_room_of(LORA | {"r": r}).rank for r in (1, 8, 17)]
     assert ranks == [1, 8, 17]
     assert [protocol.max_lora_rank([r]) for r in ranks] == [1, 8, 32]
     assert protocol.max_lora_rank(ranks) == 32
 
 
-def test_a_rank_of_one_module_counts():
+def test_the_rank_of_a_single_module_counts():
     assert protocol.lora_room_of(LORA | {"rank_pattern": {"k_proj": 40}}).rank == 40
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
-def test_without_vllm_an_evaluation_says_what_is_missing(tiny_base: Path, tmp_path: Path):
+def test_without_vllm_an_evaluation_names_the_missing_package(tiny_base: Path, tmp_path: Path):
     settings = EvaluationSettings(engine="vllm", precision="fp32")
     snapshot = holdouts.build(tmp_path)
     with pytest.raises(EngineError, match=r"package vllm is not installed .* infra/README\.md"):

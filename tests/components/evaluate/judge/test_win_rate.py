@@ -1,4 +1,4 @@
-"""A judge's verdicts as scorecards: what is in them, and when the gate believes them."""
+"""A judge's verdicts as scorecards: their content, and when the gate accepts them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ GUARD = Policy(
 
 @pytest.fixture
 def home(tmp_path: Path) -> tuple[Path, Path, ScorecardFolders]:
-    """A snapshot, a place for scorecards, and those of the holdout."""
+    """A snapshot, a folder for scorecards, and the holdout's."""
     snapshot, root = holdouts.build(tmp_path, CASES, tools=[]), tmp_path / "scorecards"
     cards: ScorecardFolders = {}
     for model, outputs in SAID.items():
@@ -62,7 +62,7 @@ def home(tmp_path: Path) -> tuple[Path, Path, ScorecardFolders]:
 
 
 def compared_by_people(snapshot: Path, count: int, *, longer_won: int) -> None:
-    """Write pairs, of which people chose the longer answer so many times."""
+    """Write pairs; people chose the longer answer in ``longer_won`` of them."""
     rows = [
         {
             "preference_id": f"p{number}",
@@ -84,22 +84,22 @@ def compared_by_people(snapshot: Path, count: int, *, longer_won: int) -> None:
 def judge(home: tuple[Path, Path, ScorecardFolders], asked: Judge) -> ScorecardFolders:
     snapshot, root, cards = home
     with serving(asked):
-        found = win_rate.add_judge_folders(snapshot, cards, root, asked.settings)
-        win_rate.judge_answers(snapshot, found, root, asked.settings, key=None, now=NOW)
+        folders = win_rate.add_judge_folders(snapshot, cards, root, asked.settings)
+        win_rate.judge_answers(snapshot, folders, root, asked.settings, key=None, now=NOW)
         questions = len(asked.asked)
-        win_rate.judge_answers(snapshot, found, root, asked.settings, key=None, now=NOW)
+        win_rate.judge_answers(snapshot, folders, root, asked.settings, key=None, now=NOW)
         assert len(asked.asked) == questions
-    return found
+    return folders
 
 
-def test_each_answer_is_held_against_the_reference_and_pairs_with_the_holdout(
+def test_each_answer_is_compared_with_the_reference_and_pairs_with_the_holdout(
     home: tuple[Path, Path, ScorecardFolders],
 ):
     compared_by_people(home[0], 40, longer_won=40)
-    found = judge(home, Judge(longer))
-    cards = {model: scorecard.read(tasks["judge"]) for model, tasks in found.items()}
+    folders = judge(home, Judge(longer))
+    cards = {model: scorecard.read(tasks["judge"]) for model, tasks in folders.items()}
     scores = {
-        model: [one.scores["judge_win_rate"] for one in card.samples]
+        model: [sample.scores["judge_win_rate"] for sample in card.samples]
         for model, card in cards.items()
     }
     assert scores == {
@@ -109,9 +109,9 @@ def test_each_answer_is_held_against_the_reference_and_pairs_with_the_holdout(
     }
     assert cards["base"].conditions == cards["challenger"].conditions
     assert cards["base"].conditions != cards[PRODUCTION].conditions
-    holdout = scorecard.read(found["base"][HOLDOUT])
-    assert [one.doc_hash for one in cards["base"].samples] == [
-        one.doc_hash for one in holdout.samples
+    holdout = scorecard.read(folders["base"][HOLDOUT])
+    assert [sample.doc_hash for sample in cards["base"].samples] == [
+        sample.doc_hash for sample in holdout.samples
     ]
     metric = cards["base"].metrics["judge_win_rate"]
     assert metric.doubt is None
@@ -126,38 +126,38 @@ def test_each_answer_is_held_against_the_reference_and_pairs_with_the_holdout(
         pytest.param(0, 0, "whether the judge agrees with people here is not known", id="unknown"),
     ],
 )
-def test_the_gate_refuses_a_judge_that_is_not_known_to_agree_with_people(
+def test_the_gate_refuses_a_judge_whose_agreement_with_people_is_unknown(
     home: tuple[Path, Path, ScorecardFolders], pairs: int, longer_won: int, doubt: str | None
 ):
     if pairs:
         compared_by_people(home[0], pairs, longer_won=longer_won)
-    found = judge(home, Judge(longer))
+    folders = judge(home, Judge(longer))
     ours, theirs = (
-        {task: scorecard.read(folder) for task, folder in found[model].items()}
+        {task: scorecard.read(folder) for task, folder in folders[model].items()}
         for model in ("challenger", "base")
     )
-    said = objections(ours, theirs, GUARD)
+    reasons = objections(ours, theirs, GUARD)
     if doubt is None:
-        assert said == []
+        assert reasons == []
     else:
         known = "not measured: judge_win_rate on judge of the challenger is no evidence: "
-        assert said[0].startswith(known)
-        assert doubt in said[0]
+        assert reasons[0].startswith(known)
+        assert doubt in reasons[0]
 
 
-def test_a_request_that_was_not_judged_for_one_model_keeps_both_from_being_compared(
+def test_a_request_that_was_judged_for_one_model_only_makes_both_incomparable(
     home: tuple[Path, Path, ScorecardFolders],
 ):
     compared_by_people(home[0], 40, longer_won=40)
     silent = Judge(lambda first, second: "?" if "much" in first + second else longer(first, second))
-    found = judge(home, silent)
+    folders = judge(home, silent)
     ours, theirs = (
-        {task: scorecard.read(folder) for task, folder in found[model].items()}
+        {task: scorecard.read(folder) for task, folder in folders[model].items()}
         for model in ("challenger", "base")
     )
     assert "1 requests were not judged" in ours["judge"].metrics["judge_win_rate"].meaning
-    (said,) = objections(ours, theirs, GUARD)
-    assert "was measured on 1 requests of one model only" in said
+    (reason,) = objections(ours, theirs, GUARD)
+    assert "was measured on 1 requests of one model only" in reason
 
 
 def test_a_judge_that_fails_leaves_no_scorecard(home: tuple[Path, Path, ScorecardFolders]):

@@ -1,4 +1,4 @@
-"""Whether a model reads rows in a tree as it reads them alone is found out by trying."""
+"""A test decides whether a model computes the same on a tree as on separate rows."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -20,17 +20,17 @@ def model(request: pytest.FixtureRequest, tiny_base: Path) -> Iterator[Any]:
     yield base.load(tiny_base, request.param, for_training=False)[0]
 
 
-def spoil(model: Any, **given: object) -> Any:
-    """Have a model go without something that it is told, in each of its calls."""
+def spoil(model: Any, **changes: object) -> Any:
+    """Override arguments in each of a model's calls."""
 
-    def forget(_: object, args: tuple[object, ...], told: dict[str, Any]) -> Any:
-        return args, told | given
+    def forget(_: object, args: tuple[object, ...], options: dict[str, Any]) -> Any:
+        return args, options | changes
 
     model.register_forward_pre_hook(forget, with_kwargs=True)
     return model
 
 
-def test_a_model_that_heeds_mask_and_positions_reads_a_tree(model: Any):
+def test_a_model_that_uses_mask_and_positions_reads_a_tree(model: Any):
     assert forward.can_pack(model, nullcontext())
 
 
@@ -43,9 +43,7 @@ def test_a_model_that_ignores_positions_reads_no_tree(model: Any):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_way_of_computing_that_changes_what_a_model_says_reads_no_tree(
-    tiny_base: Path, precision: Any
-):
+def test_a_context_that_changes_the_logits_reads_no_tree(tiny_base: Path, precision: Any):
     model, _ = base.load(tiny_base, precision, for_training=False)
     assert not forward.can_pack(model, Distorting(model))
 
@@ -55,7 +53,7 @@ def double(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
 
 
 class Distorting:
-    """Within it, a model's last layer doubles what it says."""
+    """Double a model's logits within the context."""
 
     def __init__(self, model: Any) -> None:
         self.head = model.lm_head
@@ -67,7 +65,7 @@ class Distorting:
         self.hook.remove()
 
 
-def test_a_model_in_16_bits_of_which_nothing_can_be_told_apart_reads_no_tree(tiny_base: Path):
+def test_a_16_bit_model_with_indistinguishable_logits_reads_no_tree(tiny_base: Path):
     numb: Any = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.bfloat16)
     for weight in numb.parameters():
         weight.data.zero_()

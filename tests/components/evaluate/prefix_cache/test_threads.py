@@ -1,4 +1,4 @@
-"""As many threads compute as are fastest, and afterwards as many as before."""
+"""The fastest thread count is used, and torch's own is restored afterwards."""
 
 import pytest
 import torch
@@ -17,20 +17,20 @@ from components.evaluate.prefix_cache import weights
         pytest.param({1: 1.0}, 1, id="one-core"),
     ],
 )
-def test_all_threads_are_taken_unless_fewer_are_clearly_faster(
+def test_all_threads_are_used_unless_fewer_are_clearly_faster(
     seconds: dict[int, float], expected: int
 ):
     assert weights.fastest(seconds) == expected
 
 
-def test_after_an_evaluation_torch_has_its_own_number_of_threads_again():
+def test_torchs_thread_count_is_restored_after_an_evaluation():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        one = weights.Threads()
+        threads = weights.Threads()
         counts: list[int] = []
         for _ in range(2):
-            with one.chosen() as taken:
+            with threads.chosen() as taken:
                 assert taken == torch.get_num_threads()
                 counts.append(taken)
             assert torch.get_num_threads() == 2

@@ -1,4 +1,4 @@
-"""A tree of rows holds each row, shares what neighbours begin with, and is read in any packs."""
+"""A tree has each row, shares prefixes of neighbours, and can be read in any packs."""
 
 import numpy as np
 import pytest
@@ -21,20 +21,20 @@ def path(grown: forward.Tree, row: int) -> list[int]:
 @given(rows=ROWS)
 def test_each_row_is_found_again_from_its_leaf(rows: list[list[int]]):
     grown = forward.grow(rows)
-    found = [path(grown, row) for row in range(len(rows))]
-    assert [grown.tokens[nodes].tolist() for nodes in found] == rows
-    assert all(grown.positions[nodes].tolist() == list(range(len(nodes))) for nodes in found)
-    assert [grown.last(number, len(row)) for number, row in enumerate(rows)] == found
+    paths = [path(grown, row) for row in range(len(rows))]
+    assert [grown.tokens[nodes].tolist() for nodes in paths] == rows
+    assert all(grown.positions[nodes].tolist() == list(range(len(nodes))) for nodes in paths)
+    assert [grown.last(number, len(row)) for number, row in enumerate(rows)] == paths
 
 
 @given(rows=ROWS)
-def test_sorted_rows_hold_each_beginning_once(rows: list[list[int]]):
+def test_sorted_rows_have_each_prefix_once(rows: list[list[int]]):
     beginnings = {tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)}
     assert len(forward.grow(sorted(rows)).tokens) == len(beginnings)
 
 
 @given(rows=ROWS, room=st.integers(1, 5))
-def test_a_pack_sees_of_a_node_what_is_before_it_in_its_rows(rows: list[list[int]], room: int):
+def test_a_packs_mask_shows_a_node_its_ancestors(rows: list[list[int]], room: int):
     grown = forward.grow(rows)
     before = {node: nodes[: place + 1] for row in range(len(rows)) for nodes in [path(grown, row)]
               for place, node in enumerate(nodes)}  # fmt: skip
@@ -57,7 +57,7 @@ def test_a_pack_sees_of_a_node_what_is_before_it_in_its_rows(rows: list[list[int
         pytest.param([], [], id="none"),
     ],
 )
-def test_rows_are_ordered_by_length_but_those_that_begin_alike_together(
+def test_rows_are_ordered_by_length_with_shared_prefixes_together(
     rows: list[list[int]], expected: list[int]
 ):
     assert forward.by_length(rows) == expected

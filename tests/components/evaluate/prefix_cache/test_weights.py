@@ -1,4 +1,4 @@
-"""Weights in blocks multiply as the model's own do, its adapter with them, and leave no trace."""
+"""Blocked weights multiply like the model's own, with its adapter, and are removed afterwards."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         pytest.param({"target_modules": ["q_proj"], "layers_to_transform": [1]}, id="one-layer"),
     ],
 )
-def test_a_model_says_the_same_within_blocks_and_is_itself_again_after(
+def test_blocked_weights_give_the_same_logits_and_are_removed_afterwards(
     tiny_base: Path, worn: dict[str, Any] | None
 ):
     model, _ = base.load(tiny_base, "fp32", for_training=False)
@@ -52,7 +52,7 @@ def test_a_model_says_the_same_within_blocks_and_is_itself_again_after(
     assert all(torch.equal(weight, weights[name]) for name, weight in model.named_parameters())
 
 
-def test_a_base_answers_as_itself_after_its_adapter_was_in_blocks(
+def test_a_base_answers_as_before_after_its_adapter_used_blocked_weights(
     tiny_base: Path, adapters: dict[str, Path]
 ):
     model, _ = base.load(tiny_base, "fp32", for_training=False)
@@ -64,7 +64,7 @@ def test_a_base_answers_as_itself_after_its_adapter_was_in_blocks(
     assert torch.equal(logits(model), bare)
 
 
-def test_an_adapter_that_is_switched_off_stays_off_within_blocks(
+def test_a_disabled_adapter_stays_disabled_with_blocked_weights(
     tiny_base: Path, adapters: dict[str, Path]
 ):
     model, _ = base.load(tiny_base, "fp32", for_training=False)
@@ -74,14 +74,14 @@ def test_an_adapter_that_is_switched_off_stays_off_within_blocks(
         assert torch.allclose(logits(worn), bare, rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_in_16_bits_multiplies_by_its_own_weights(tiny_base: Path):
+def test_a_16_bit_model_uses_its_own_weights(tiny_base: Path):
     model, _ = base.load(tiny_base, "bf16", for_training=False)
     before = logits(model)
     with Blocked(model):
         assert torch.equal(logits(model), before)
 
 
-def test_an_error_within_blocks_leaves_the_model_as_it_was(tiny_base: Path):
+def test_an_error_with_blocked_weights_restores_the_model(tiny_base: Path):
     model, _ = base.load(tiny_base, "fp32", for_training=False)
     before = logits(model)
     with pytest.raises(RuntimeError, match="in the midst"), Blocked(model):
@@ -90,7 +90,7 @@ def test_an_error_within_blocks_leaves_the_model_as_it_was(tiny_base: Path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (64, 65), (127, 31)])
-def test_weights_of_odd_shapes_multiply_as_they_do_in_rows(shape: tuple[int, int]):
+def test_blocked_weights_of_odd_shapes_multiply_like_rows(shape: tuple[int, int]):
     torch.manual_seed(0)
     layer = torch.nn.Linear(*shape)
     model: Any = torch.nn.Sequential(layer).requires_grad_(False)
@@ -100,7 +100,7 @@ def test_weights_of_odd_shapes_multiply_as_they_do_in_rows(shape: tuple[int, int
         assert torch.allclose(within(rows), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_where_one_dnn_is_switched_off_weights_are_read_where_they_are(
+def test_without_one_dnn_the_models_own_weights_are_used(
     monkeypatch: pytest.MonkeyPatch,
 ):
     model: Any = torch.nn.Sequential(torch.nn.Linear(8, 8)).requires_grad_(False)

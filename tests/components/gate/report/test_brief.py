@@ -55,7 +55,7 @@ def test_every_score_has_its_interval_and_every_guard_its_outcome(tmp_path: Path
 
 
 def test_the_form_counts_clusters_and_requests(tmp_path: Path) -> None:
-    case = gate_cases.build(*(in_clusters(one, 4) for one in pair(40, 2, 20, 10)))
+    case = gate_cases.build(*(in_clusters(scorecard, 4) for scorecard in pair(40, 2, 20, 10)))
     rows = [line for line in page(tmp_path, case).splitlines() if line.startswith("| correct name")]
     assert [re.findall(r"\| (\d+) \| (\d+) \|", row) for row in rows] == [[("112", "28")]] * 2
 
@@ -141,7 +141,7 @@ def test_at_most_five_differences_are_shown_with_both_answers(tmp_path: Path) ->
 )
 def test_text_from_traffic_stays_in_its_fence_or_is_escaped(tmp_path: Path, hostile: str) -> None:
     def read(text: str) -> list[Token]:
-        ours, theirs = (gate_cases.saying(one, text) for one in pair(8, 2, 60, 0))
+        ours, theirs = (gate_cases.saying(scorecard, text) for scorecard in pair(8, 2, 60, 0))
         return parsed(page(tmp_path, gate_cases.build(ours, theirs)))
 
     harmless, tokens = read("HOSTILE"), read(hostile)
@@ -154,7 +154,7 @@ def test_text_from_traffic_stays_in_its_fence_or_is_escaped(tmp_path: Path, host
 
 
 def test_a_long_answer_is_cut_visibly(tmp_path: Path) -> None:
-    ours, theirs = (gate_cases.saying(one, "word " * 1000) for one in pair(1, 0, 60, 0))
+    ours, theirs = (gate_cases.saying(scorecard, "word " * 1000) for scorecard in pair(1, 0, 60, 0))
     (fence,) = (
         t for t in parsed(page(tmp_path, gate_cases.build(ours, theirs))) if t.type == "fence"
     )

@@ -40,9 +40,9 @@ def test_every_chart_is_1050_pixels_wide_and_deterministic(tmp_path: Path) -> No
         return paths
 
     first, second = draw(tmp_path / "one"), draw(tmp_path / "two")
-    for one, other in zip(first, second, strict=True):
-        assert imread(one).shape[1] == 1050
-        assert one.read_bytes() == other.read_bytes()
+    for path, other in zip(first, second, strict=True):
+        assert imread(path).shape[1] == 1050
+        assert path.read_bytes() == other.read_bytes()
 
 
 def test_more_rows_make_a_taller_chart(tmp_path: Path) -> None:
@@ -54,15 +54,15 @@ def test_more_rows_make_a_taller_chart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "found",
+    "costs",
     [
         pytest.param(BreakEven(0.0015, 0.003, 0.5, 9), id="dearer-at-any-utilization"),
         pytest.param(BreakEven(0.0015, 1e-9, 1.0, 9), id="cheaper-at-any-utilization"),
         pytest.param(BreakEven(5.0, 4.9, 0.001, 9), id="hardly-used"),
     ],
 )
-def test_a_break_even_anywhere_can_be_drawn(found: BreakEven, tmp_path: Path) -> None:
-    cost_charts.draw_break_even(found, tmp_path / "even.png", currency="USD")
+def test_a_break_even_anywhere_can_be_drawn(costs: BreakEven, tmp_path: Path) -> None:
+    cost_charts.draw_break_even(costs, tmp_path / "even.png", currency="USD")
     assert imread(tmp_path / "even.png").shape[1] == 1050
 
 
@@ -82,4 +82,4 @@ def point(name: str, price: float, score: float) -> Point:
 def test_the_front_has_the_best_score_at_each_price(
     points: list[tuple[str, float, float]], names: str
 ) -> None:
-    assert " ".join(one.name for one in front([point(*one) for one in points])) == names
+    assert " ".join(place.name for place in front([point(*place) for place in points])) == names

@@ -9,8 +9,8 @@ from tests.support.cards import card
 
 def shown(ours: Scorecard, theirs: Scorecard, metric: str = "correct_name") -> list[str]:
     return [
-        one.challenger.example_id
-        for one in take_turns(*differing_requests(ours, theirs, metric), 3)
+        difference.challenger.example_id
+        for difference in take_turns(*differing_requests(ours, theirs, metric), 3)
     ]
 
 
@@ -30,7 +30,9 @@ def test_differences_are_those_of_the_chosen_metric() -> None:
 
 def test_the_lower_score_wins_if_lower_is_better() -> None:
     lower = {"correct_name": Metric("mistakes", higher_is_better=False)}
-    ours, theirs = (replace(one, metrics=lower) for one in (card([0.0], []), card([1.0], [])))
+    ours, theirs = (
+        replace(scorecard, metrics=lower) for scorecard in (card([0.0], []), card([1.0], []))
+    )
     lost, won = differing_requests(ours, theirs, "correct_name")
     assert (len(lost), len(won)) == (0, 1)
 

@@ -86,7 +86,7 @@ def test_it_states_what_would_change_and_for_whom() -> None:
 
 
 def test_requests_are_listed_with_their_clusters() -> None:
-    case = gate_cases.build(*(in_clusters(one, 4) for one in pair(40, 2, 20, 10)))
+    case = gate_cases.build(*(in_clusters(scorecard, 4) for scorecard in pair(40, 2, 20, 10)))
     words = page(case).words
     assert "+10.3 to +56.2 112 28 better (bets on clusters of up to 4 requests" in words
     assert "tool: weather 40 2 +52.8 +15.6 to +82.8 72 18" in words
@@ -138,7 +138,7 @@ def test_production_scored_on_corrections_only_is_assumed_right_elsewhere() -> N
     assert "The challenger keeps 96.2% of production's correct name" in words  # 100 of 104
     assert "assumed right where nobody corrected them" in words
     assert "On the 8 requests that people corrected it scores 0.0%." in words
-    (point,) = (one for one in report.priced(case) if one.name.startswith(PRODUCTION))
+    (point,) = (point for point in report.priced(case) if point.name.startswith(PRODUCTION))
     assert point.name == "production, assumed right"
     assert point.score == pytest.approx(104 / 112)
 
@@ -188,8 +188,8 @@ def test_an_unbeaten_baseline_is_named_next_to_the_verdict() -> None:
 
 def test_a_challenger_that_is_behind_a_constant_answer_does_not_beat_it() -> None:
     case = gate_cases.build(*pair(40, 2, 20, 10), others={CONSTANT: card([1.0] * 72)})
-    found = baseline_comparison.hold(case)
-    assert found.unbeaten[0].startswith(
+    comparison = baseline_comparison.hold(case)
+    assert comparison.unbeaten[0].startswith(
         "By correct name the challenger does not beat a constant answer, which scores 100.0% "
         "(-10.7 points, 95 % interval"
     )
@@ -204,14 +204,16 @@ def test_a_challenger_that_is_behind_a_constant_answer_does_not_beat_it() -> Non
 def test_few_shot_is_compared_on_the_same_requests_despite_different_prompts() -> None:
     ours, theirs = pair(40, 2, 20, 10)
     samples = tuple(
-        replace(one, doc_hash=f"other {one.doc_hash}", prompt_hash=f"longer {one.prompt_hash}")
-        for one in theirs.samples
+        replace(
+            sample, doc_hash=f"other {sample.doc_hash}", prompt_hash=f"longer {sample.prompt_hash}"
+        )
+        for sample in theirs.samples
     )
     case = gate_cases.build(ours, theirs, others={FEW_SHOT: replace(theirs, samples=samples)})
-    found = baseline_comparison.hold(case)
-    assert found.unbeaten == ()
-    assert "beats the base with solved examples in its prompt (55.4%)" in found.others[0]
-    assert "constant was not measured; evaluate it again." in found.others
+    comparison = baseline_comparison.hold(case)
+    assert comparison.unbeaten == ()
+    assert "beats the base with solved examples in its prompt (55.4%)" in comparison.others[0]
+    assert "constant was not measured; evaluate it again." in comparison.others
 
 
 def test_without_prices_no_cost_chart_is_drawn_and_the_missing_keys_are_named(
@@ -219,9 +221,9 @@ def test_without_prices_no_cost_chart_is_drawn_and_the_missing_keys_are_named(
 ) -> None:
     case = gate_cases.clear(prices=Prices())
     report.write(case, tmp_path, this=THIS)
-    found = Read((tmp_path / report.REPORT).read_text())
-    assert "set cost.production.input and cost.production.output" in found.words
-    assert "set cost.hardware_per_hour" in found.words
+    report_page = Read((tmp_path / report.REPORT).read_text())
+    assert "set cost.production.input and cost.production.output" in report_page.words
+    assert "set cost.hardware_per_hour" in report_page.words
     assert not (tmp_path / report.PICTURES["cost"]).exists()
 
 
@@ -265,19 +267,21 @@ def test_the_page_is_self_contained(tmp_path: Path) -> None:
 )
 def test_text_of_users_and_models_is_escaped(hostile: str) -> None:
     def read(text: str) -> Read:
-        ours, theirs = (gate_cases.saying(one, text) for one in pair(8, 2, 60, 0))
+        ours, theirs = (gate_cases.saying(scorecard, text) for scorecard in pair(8, 2, 60, 0))
         subject = replace(gate_cases.SUBJECT, workload=text)
         return page(gate_cases.build(ours, theirs, subject=subject, note=text))
 
-    harmless, found = read("HOSTILE"), read(hostile)
-    assert found.tags == harmless.tags
-    assert len(found.attributes) == len(harmless.attributes)
+    harmless, changed = read("HOSTILE"), read(hostile)
+    assert changed.tags == harmless.tags
+    assert len(changed.attributes) == len(harmless.attributes)
     # The request, its reference and both answers, of ten requests; workload, note and slices.
-    assert found.text.count(hostile) >= 4 * 10 + 3
+    assert changed.text.count(hostile) >= 4 * 10 + 3
 
 
 def test_direction_marks_and_control_characters_are_visible() -> None:
-    ours, theirs = (gate_cases.saying(one, "pay \u202eme\x1b[2J\x00") for one in pair(8, 2, 60, 0))
+    ours, theirs = (
+        gate_cases.saying(scorecard, "pay \u202eme\x1b[2J\x00") for scorecard in pair(8, 2, 60, 0)
+    )
     text = page(gate_cases.build(ours, theirs)).text
     assert "pay \\u202eme\\u001b[2J\\u0000" in text
     assert not {"\u202e", "\x1b", "\x00"} & {*text}
@@ -334,12 +338,12 @@ def test_equal_cases_make_equal_files(tmp_path: Path) -> None:
 
 def test_production_is_drawn_only_with_its_price() -> None:
     case = gate_cases.clear()
-    assert {one.name for one in report.priced(case)} == {"challenger", "base", PRODUCTION}
+    assert {point.name for point in report.priced(case)} == {"challenger", "base", PRODUCTION}
     unscored = gate_cases.build(*pair(40, 2, 20, 10))
-    assert {one.name for one in report.priced(unscored)} == {
+    assert {point.name for point in report.priced(unscored)} == {
         "challenger",
         "base",
         "production, assumed right",
     }
     free = gate_cases.clear(prices=Prices(hardware_per_hour=0.5))
-    assert {one.name for one in report.priced(free)} == {"challenger", "base"}
+    assert {point.name for point in report.priced(free)} == {"challenger", "base"}
