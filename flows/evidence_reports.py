@@ -100,7 +100,7 @@ def write_evidence(
         now=now,
         account=production_costs.account(case),
         baselines=baseline_comparison.scores(case),
-        beside=baseline_comparison.hold(case).sentences,
+        baseline_sentences=baseline_comparison.hold(case).sentences,
         turn=turn,
     )
 

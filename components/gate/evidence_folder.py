@@ -122,20 +122,20 @@ def finish(
     now: datetime,
     account: Sequence[str] = (),
     baselines: Scores | None = None,
-    beside: Sequence[str] = (),
+    baseline_sentences: Sequence[str] = (),
     turn: TurnReference | None = None,
 ) -> Evidence:
     """Write verdict and brief into ``folder``, which has the charts already, then the manifest.
 
     ``account`` are sentences on the share of production's quality that is kept, and its cost;
-    ``baselines`` the scores of untrained baselines by metric, ``beside`` sentences on them.
+    ``baselines`` the scores of untrained baselines by metric, ``baseline_sentences`` are on them.
     """
     verdict = {
         **_decided_on(subject, judgement, policy),
         "scores": side_by_side,
         "account": [*account],
         "baselines": baselines or {},
-        "beside": [*beside],
+        "beside": [*baseline_sentences],
         "turn": asdict(turn) if turn else None,
     }
     manifest.write_atomically(folder / VERDICT, json.dumps(verdict, indent=2) + "\n")

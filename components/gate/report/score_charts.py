@@ -68,8 +68,8 @@ def _row(axes: Axes, row: int, effect: Effect) -> None:
     if effect.difference is None:
         axes.text(0, row, " not measured", color=colour, va="center", size=9)
         return
-    label, beside = f"{100 * effect.difference:+.1f}", axes.get_yaxis_transform()
-    axes.text(1.02, row, label, color=colour, va="center", size=9, transform=beside)
+    label, transform = f"{100 * effect.difference:+.1f}", axes.get_yaxis_transform()
+    axes.text(1.02, row, label, color=colour, va="center", size=9, transform=transform)
     if effect.low is not None and effect.high is not None:
         ends = [100 * effect.low, 100 * effect.high]
         axes.plot(ends, [row, row], color=colour, lw=2.5, solid_capstyle="round")
