@@ -197,8 +197,8 @@ def test_bets_on_the_same_challenger_continue_at_a_later_look_and_the_reasons_na
     reasons = [
         judgement.reasons[0]
         for _, judgement in passes
-        if judgement is not None and judgement.target.begun
-    ]  # pyright: ignore[reportOptionalMemberAccess] - it passed
+        if judgement is not None and judgement.target is not None and judgement.target.begun
+    ]
     assert reasons
     assert all(
         "bets on clusters of up to 2 requests that began at look" in reason for reason in reasons
