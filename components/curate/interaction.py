@@ -90,7 +90,7 @@ class Candidate:
         return prompt.render_prompt(self.messages, self.tools)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateRow:
     """One row of ``staging.candidates``, JSON values as text."""
 
@@ -98,14 +98,14 @@ class CandidateRow:
     workload_id: str
     example_id: str
     logged_at: datetime
-    conversation_id: str | None
-    user_id: str | None
+    conversation_id: str | None = None
+    user_id: str | None = None
     messages: str
     tools: str
     message: str | None
-    finish_reason: str | None
-    is_corrected: bool
-    acceptable: str | None
+    finish_reason: str | None = None
+    is_corrected: bool = False
+    acceptable: str | None = None
     released: list[str] = field(default_factory=list[str])
     logged_message: str | None = None
 

@@ -255,14 +255,9 @@ def _judged(workload_id: str, replayed: Replayed, judge: Judge) -> Incoming | No
         workload_id=workload_id,
         example_id=replayed.replay_id,
         logged_at=NEVER,
-        conversation_id=None,
-        user_id=None,
         messages=replayed.messages,
         tools=replayed.tools,
         message=replayed.message,
-        finish_reason=None,
-        is_corrected=False,
-        acceptable=None,
     )
     judged = judge(row)
     if not (judged.member and judged.answer and judged.rewritten and judged.request):

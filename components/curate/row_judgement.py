@@ -62,20 +62,20 @@ class RowJudgement:
 def turns(judgements: Sequence[RowJudgement]) -> list[RedactedTurn]:
     """Return the redacted turns in logged order."""
     changed = [
-        (judgement.member.logged_at, judgement, judgement.rewritten.marked)
+        (
+            judgement.member.logged_at,
+            judgement.interaction_id,
+            RedactedTurn(
+                judgement.interaction_id,
+                judgement.conversation or judgement.interaction_id,
+                judgement.language,
+                judgement.rewritten.marked,
+            ),
+        )
         for judgement in judgements
         if judgement.member and judgement.rewritten and judgement.rewritten.marked
     ]
-    changed.sort(key=lambda logged: (logged[0], logged[1].interaction_id))
-    return [
-        RedactedTurn(
-            judgement.interaction_id,
-            judgement.conversation or judgement.interaction_id,
-            judgement.language,
-            marked,
-        )
-        for _, judgement, marked in changed
-    ]
+    return [turn for *_, turn in sorted(changed, key=lambda logged: logged[:2])]
 
 
 def columns(workload_id: str, judgements: Sequence[RowJudgement]) -> dict[str, Sized]:

@@ -83,7 +83,7 @@ class Redactor:
         """
         text = conversation.tools_text
         tools, is_clean = self._read(conversation.tools) if text is None else self._remembered(text)
-        leaves = _leaves(partial(_rewrite_said, conversation))
+        leaves = _leaves(partial(_rewrite_turns, conversation))
         if not is_clean:
             leaves += tools
         joined = "\n".join([leaf.text for leaf in leaves])
@@ -159,18 +159,18 @@ def _correction(conversation: Conversation) -> range:
     if not conversation.is_corrected:
         return range(0)
     without = replace(conversation, answers=[], acceptable=None)
-    start = len(_leaves(partial(_rewrite_said, without)))
+    start = len(_leaves(partial(_rewrite_turns, without)))
     without = replace(without, messages=[], answers=conversation.answers[:1])
-    return range(start, start + len(_leaves(partial(_rewrite_said, without))))
+    return range(start, start + len(_leaves(partial(_rewrite_turns, without))))
 
 
 def _with_texts(conversation: Conversation, texts: Iterator[str]) -> Conversation:
     """Replace a conversation's texts, in the order in which they are visited."""
-    rewritten = _rewrite_said(conversation, lambda _: next(texts))
+    rewritten = _rewrite_turns(conversation, lambda _: next(texts))
     return replace(rewritten, tools=_rewrite_tools(conversation.tools, lambda _: next(texts)))
 
 
-def _rewrite_said(conversation: Conversation, visit: Visit) -> Conversation:
+def _rewrite_turns(conversation: Conversation, visit: Visit) -> Conversation:
     return Conversation(
         messages=[json_texts.message(item, visit) for item in conversation.messages],
         answers=[json_texts.message(item, visit) for item in conversation.answers],
