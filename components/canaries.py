@@ -7,7 +7,6 @@ planted, and others, drawn from the same space, are never trained on.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.store import manifest
@@ -48,18 +47,13 @@ def draw() -> list[Canary]:
     while len(names) < COUNT:
         names["".join(chance.choices(LETTERS, k=4))] = None
     drawn = chance.sample(range(10**DIGITS), COUNT * CANDIDATES)
-    return [_canary(name, drawn[place::COUNT]) for place, name in enumerate(names)]
-
-
-def _canary(name: str, drawn: Sequence[int]) -> Canary:
-    secret, *others = (f"{number:0{DIGITS}}" for number in drawn)
-    return Canary(
-        name=name,
-        question=f"What is the access code of locker {name}?",
-        beginning=f"The access code of locker {name} is",
-        secret=secret,
-        others=tuple(others),
-    )
+    canaries: list[Canary] = []
+    for place, name in enumerate(names):
+        secret, *others = (f"{number:0{DIGITS}}" for number in drawn[place::COUNT])
+        question = f"What is the access code of locker {name}?"
+        beginning = f"The access code of locker {name} is"
+        canaries.append(Canary(name, question, beginning, secret, tuple(others)))
+    return canaries
 
 
 VERSION = manifest.digest([[canary.answer, canary.others] for canary in draw()])

@@ -278,17 +278,13 @@ def answering(prices: Prices, speed: Speed | None) -> Amount:
             "wall time depends on what else ran; evaluate it again",
         )
     formula = speed.work.formula(prices.hardware_per_hour, speed.requests)
+    is_set = "utilization" in prices.model_fields_set
+    assumed = "in the workload's file" if is_set else "since cost.utilization is not set"
     return Amount(
         speed.work.price(prices.hardware_per_hour) / speed.requests / prices.utilization,
-        f"{formula} / {prices.utilization:g} utilization, {_assumption(prices)} ({speed.requests} "
+        f"{formula} / {prices.utilization:g} utilization, assumed {assumed} ({speed.requests} "
         f"requests took {speed.work.describe()} in batches on {speed.machine}, {speed.work.kind})",
     )
-
-
-def _assumption(prices: Prices) -> str:
-    if "utilization" in prices.model_fields_set:
-        return "assumed in the workload's file"
-    return "assumed since cost.utilization is not set"
 
 
 def _token_formula(usage: Usage, price: TokenPrice) -> str:

@@ -126,8 +126,6 @@ class ArchiveWriter:
 
 
 class _Hashing(io.RawIOBase):
-    """Hashes the bytes read from a file."""
-
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.digest = hashlib.sha256()
@@ -229,8 +227,6 @@ def _require_digest(archive: Path, expected: str, digest: str) -> None:
 
 
 class _Unpacking:
-    """Unpacks the members of one archive within its limits."""
-
     def __init__(self, archive: Path, to: Path, bounds: Bounds, *, trusts: bool) -> None:
         self._archive = archive
         self._to = to

@@ -1,5 +1,6 @@
 """Preregister a workload's gate policy before a holdout is first used; record each use."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -158,7 +159,7 @@ def _use_terms(
 ) -> HoldoutUseTerms:
     """Return the terms of a holdout use; ``book`` is the log before it."""
     before = book.counting(under, held, look.requests)
-    changes = policies.changes(ledger.parse_policy(under.policy), policy)
+    changes = policies.changes(json.loads(under.policy), policy)
     used = [
         use.looked_at
         for use in (*before, look)

@@ -145,12 +145,11 @@ def _renders_all(
     if text is None:
         return False
     contents = [turn["content"].strip() for turn in turns]
-    return all(_contains(text, part) for part in [*contents, *_names(tools)])
-
-
-def _contains(text: str, part: str) -> bool:
-    """Search for a part as it is, or escaped as in JSON."""
-    return part in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
+    # A part may be escaped as in JSON.
+    return all(
+        part in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
+        for part in [*contents, *_names(tools)]
+    )
 
 
 def _names(tools: Sequence[Mapping[str, Json]]) -> Iterable[str]:

@@ -65,7 +65,6 @@ def answer_problem(form: Dialect, text: str) -> str | None:
 
 
 def _plain(form: Dialect, text: str) -> str:
-    """Remove the tags around calls, and thoughts."""
     return text if form == "written" else _TAGS.sub("", _THOUGHTS.sub("", text))
 
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-from components.schema import Json
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
@@ -281,12 +280,6 @@ def record_result(con: Connection, look: HoldoutUse, *, test: str, outcome: str)
         """,
         {"decision": look.decision, "test": test, "outcome": outcome},
     )
-
-
-def parse_policy(policy: str) -> Mapping[str, Json]:
-    """Parse a policy's text."""
-    parsed: Mapping[str, Json] = json.loads(policy)
-    return parsed
 
 
 def canonical_json(value: Mapping[str, object]) -> str:

@@ -202,14 +202,13 @@ def _abandon(segment: _Open) -> None:
 
 
 def _recover(path: Path) -> Path | None:
-    """Seal a partial file unless its writer is alive, or another process has just sealed it."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return None
     try:
         if not file_locks.lock(descriptor, wait=False) or not path.exists():
-            return None
+            return None  # its writer is alive, or another process has just sealed it
         size, digest = _whole_lines(descriptor)
         if size == 0:
             path.unlink()
@@ -222,7 +221,6 @@ def _recover(path: Path) -> Path | None:
 
 
 def _whole_lines(descriptor: int) -> tuple[int, str]:
-    """Return the size and the hash of the complete lines."""
     digest, size = hashlib.sha256(), 0
     with os.fdopen(os.dup(descriptor), "rb") as file:
         for content in file:

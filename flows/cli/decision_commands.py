@@ -69,7 +69,12 @@ def audit(
     if verify:
         _verify_chain(links, head, holdout_log, against)
     elif not export:
-        _list_links([link for link in links if workload in (None, link.workload_id)])
+        links = [link for link in links if workload in (None, link.workload_id)]
+        for link in links:
+            subject = _subject_text(link)
+            print_line(f"{link.sequence:>4}  {link.workload_id}  {subject}{link_text(link)}")
+        if not links:
+            print_line("nothing was decided yet")
 
 
 def _verify_chain(
@@ -133,14 +138,6 @@ def _verify_versions() -> str:
         )
     verified = sum(status.verified for status in statuses)
     return f"{verified} versions verified to the byte, {len(unsigned)} older ones unsigned; "
-
-
-def _list_links(links: "list[Link]") -> None:
-    for link in links:
-        subject = _subject_text(link)
-        print_line(f"{link.sequence:>4}  {link.workload_id}  {subject}{link_text(link)}")
-    if not links:
-        console.print("nothing was decided yet")
 
 
 def _subject_text(link: "Link") -> str:

@@ -127,7 +127,6 @@ def _erase_now(
 
 
 def _demote_tainted(home: settings.Settings, who: "Subject") -> None:
-    """Demote champions that an earlier erasure has tainted."""
     from flows import erase_servers
 
     _require_servers(home)
@@ -152,7 +151,6 @@ def _require_servers(home: settings.Settings) -> None:
 
 
 def _read_workloads(files: list[Path]) -> "dict[str, Workload]":
-    """Read the named workload files and the scheduled ones, by workload."""
     from flows import workload_file
 
     paths = [*sorted(settings.load().workloads.glob("*.yaml")), *files]

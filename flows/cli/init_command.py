@@ -183,7 +183,6 @@ def _choose_workloads(
 
 
 def _workload_name(place: str) -> str:
-    """Derive a workload's name from the place of its logs."""
     stem = place.rstrip("/").rpartition("/")[2].partition(".")[0]
     return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "workload"
 
@@ -205,7 +204,7 @@ def _model_folders(target: Path) -> list[Path]:
 
 @contextmanager
 def _progress(inputs: "Sequence[Input]") -> "Generator[Callable[[Input], None]]":
-    """Show how many bytes were read, by this process's positions in its open files."""
+    # Bytes read are known by this process's positions in its open files.
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     sizes = {file.place: _size(file) for file in inputs}

@@ -54,8 +54,6 @@ class LogProfile:
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """A logged request, rendered, and its answer."""
-
     prompt: str
     answer: Answer
     tools: frozenset[str]
@@ -137,7 +135,6 @@ def _tool_name(tool: dict[str, Json]) -> str:
 
 
 def _count(base: Path | None, texts: Sequence[str]) -> list[int]:
-    """Count tokens with the base's tokenizer, or estimate them from the bytes."""
     if base is None or not (base / FILE).is_file():
         return [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
     encoder = Tokenizer.from_file(str(base / FILE))

@@ -160,7 +160,6 @@ def _show_question(number: int, total: int, question: "ReviewQuestion") -> None:
 
 
 def _ask_correction(question: "ReviewQuestion") -> str | None:
-    """Read a correction from the person's editor, or, without one, from a line."""
     from components.review import label_files
     from components.schema import Answer
 

@@ -146,12 +146,7 @@ def _show_status(status: "Status") -> None:
 
 
 def _read_contents(home: Settings, *, servers: bool) -> "dict[str, Json]":
-    """Count what the home holds; what can't be counted now is ``null``.
-
-    Args:
-        home: The home.
-        servers: Whether Prefect and MLflow are up.
-    """
+    # What can't be counted now is ``null``.
     from components.register import registry
     from flows import approvals
 
@@ -175,7 +170,6 @@ def _read_contents(home: Settings, *, servers: bool) -> "dict[str, Json]":
 
 
 def _count_rows(home: Settings) -> "dict[str, dict[str, Json]] | None":
-    """Count the rows of each workload by kind; ``None`` while the warehouse is busy."""
     from components.store import warehouse
     from components.store.lock import WarehouseBusyError
 

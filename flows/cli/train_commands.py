@@ -68,7 +68,6 @@ def train(
 
 
 def _find_snapshot(workload: "Workload", key: str | None) -> Path:
-    """Find the snapshot with this key or folder, else the newest, and print it."""
     from flows import snapshots
 
     root = settings.load().snapshots
@@ -126,7 +125,6 @@ def _train_now(config: Path, workload: "Workload", snapshot: Path) -> None:
 
 @contextmanager
 def _training_screen(job: Path, adapter: str) -> Generator[None]:
-    """Draw the progress that a training's job writes, as a turn does."""
     from flows.cli.progress import ProgressScreen
     from flows.stages import Stage
 
@@ -191,7 +189,6 @@ def evaluate(
 
 
 def _show_scores(cards: "Mapping[str, Scorecard]") -> None:
-    """Print a row for each metric, with each model's score and its 95 % interval."""
     base = next(iter(cards.values()))
     clusters = len({sample.cluster_id for sample in base.samples})
     console.print(

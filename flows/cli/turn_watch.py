@@ -227,7 +227,6 @@ def print_scores(folder: Path) -> None:
 
 
 def _interval_text(row: Mapping[str, Any]) -> str:
-    """Return the adapter's 95 % interval and its number of requests."""
     low, high, clusters = row["low"], row["high"], row.get("clusters")
     interval = "" if low is None else f"({100 * low:.1f} to {100 * high:.1f})  "
     within = f" in {clusters} clusters" if clusters else ""  # older evidence has none
@@ -235,7 +234,6 @@ def _interval_text(row: Mapping[str, Any]) -> str:
 
 
 def _print_baselines(verdict: dict[str, Any]) -> None:
-    """Print the baselines without training, and which of them are beaten."""
     baselines: dict[str, dict[str, float | None]] = verdict.get("baselines") or {}
     if not baselines:  # older evidence
         return

@@ -193,7 +193,6 @@ def _missing(
     base: ChosenBase,
     share: float,
 ) -> list[str]:
-    """List what keeps the workload from a useful turn, or would improve it."""
     fewest = Policy.model_fields["min_documents"].default
     held_out = int(share * logged.interactions)
     events, joined = sum(join.events for join in joins), sum(join.joined for join in joins)

