@@ -162,15 +162,11 @@ def judge(
     Berger 1982, Technometrics 24:295). One claim of being worse is enough to fail, so these are
     corrected for each other (Holm 1979).
 
-    Args:
-        challenger: The challenger's scorecards by task.
-        opponent: The opponent's.
-        policy: The requirements.
-        look: The 1-based index of this look at the holdout (``Policy.looks``).
-        left: The alpha that earlier looks left; ``None`` if all of them were under this policy.
-        anchor: The fixed model that guards are compared with too, unless it is the opponent.
-        earlier: All earlier looks at this challenger and opponent on this holdout under this
-            policy, whose bets are continued over the requests added since.
+    ``look`` is the 1-based index of this look at the holdout (``Policy.looks``), ``left`` the
+    alpha that earlier looks left; ``None`` if all of them were under this policy. Guards are
+    also compared with ``anchor``, a fixed model other than the opponent. ``earlier`` are all
+    earlier looks at this challenger and opponent on this holdout under this policy, whose bets
+    are continued over the requests added since.
     """
     alpha, later = _shares(policy, look, left)
     if refusal := refuse(challenger, opponent, policy, anchor):

@@ -48,11 +48,9 @@ class Succession:
 
 
 def succession(history: Iterable[JournalEntry], evidence: AbstractSet[str]) -> Succession:
-    """Derive a workload's champions from its journal.
+    """Derive a workload's champions from its changes, the oldest first.
 
-    Args:
-        history: The changes of its champion, the oldest first.
-        evidence: Digests of the approved evidence.
+    ``evidence`` are the digests of approved evidence.
     """
     approved: set[tuple[str, str]] = set()
     before: dict[str, str | None] = {}
