@@ -60,10 +60,10 @@ def test_half_a_character_in_an_earlier_call_costs_only_its_row(con: Connection,
 
 def test_a_verdict_names_the_error_and_the_rule_but_quotes_nothing():
     rules = Rules.model_construct(**{**Rules().__dict__, "rules": None})
-    said = row(messages=[{"role": "user", "content": "my secret"}])
-    judged = row_judgement.judge(said, rules)
+    hostile = row(messages=[{"role": "user", "content": "my secret"}])
+    judged = row_judgement.judge(hostile, rules)
     assert judged.objection == "unjudgeable"
-    assert judged.mark == "AttributeError in rules.screen._found"
+    assert judged.mark == "AttributeError in rules.screen.screen"
 
 
 def test_an_error_that_takes_very_much_is_asked_about(con: Connection, tmp_path: Path):
