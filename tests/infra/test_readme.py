@@ -1,4 +1,4 @@
-"""What ``infra/README.md`` shows can be typed as it stands."""
+"""What the READMEs name is there, and the commands of ``infra/README.md`` can be typed."""
 
 import re
 import shlex
@@ -13,8 +13,24 @@ from flows.cli.main import app
 from tests.infra import readme
 
 INFRA = readme.README.parent
+ROOT = INFRA.parent
+ELSEWHERE = {"convert_lora_to_gguf.py"}  # llama.cpp's
+FOLDERS = ("components", "flows", "infra", "sql", "tests")
+FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
+PAGES = [ROOT / "README.md", *sorted(path for path in FILES if path.suffix == ".md")]
+PATHS = [f"/{path.relative_to(ROOT)}" for path in FILES]
 
 OURS = sorted({line for line in readme.commands() if line.startswith("flywheel ")})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_readme_names_exists(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!\w+:)([^)#\s]+)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    named = set(re.findall(r"[\w/-]+\.(?:py|sql|j2)\b", text)) - ELSEWHERE
+    missing = [name for name in named if not any(path.endswith(f"/{name}") for path in PATHS)]
+    assert sorted(missing) == []
 
 
 def test_the_readme_shows_commands() -> None:
