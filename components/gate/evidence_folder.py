@@ -10,9 +10,8 @@ from typing import Any, TypeAlias
 from components.gate import judgement as judgements
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.gate.share_interval import share_interval
 from components.schema import Json
-from components.scorecard import Scorecard
+from components.scorecard import Scorecard, share_interval
 from components.store import manifest
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]

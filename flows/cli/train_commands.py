@@ -209,7 +209,7 @@ def _show_scores(cards: "Mapping[str, Scorecard]") -> None:
 
 def _score_text(card: "Scorecard", metric: str) -> str:
     from components.gate.report.words import as_share
-    from components.gate.share_interval import share_interval
+    from components.scorecard import share_interval
 
     ends = share_interval(card, metric)
     between = f" ({as_share(ends[0])} to {as_share(ends[1])})" if ends else ""

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from components.gate.judgement import Slice
-from components.gate.share_interval import share_interval
 from components.pages import charts
-from components.scorecard import Scorecard
+from components.scorecard import Scorecard, share_interval
 
 Kind: TypeAlias = Literal["target", "guard", "shown"]
 

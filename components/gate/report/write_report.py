@@ -19,9 +19,8 @@ from components.gate.report.cost_charts import Point
 from components.gate.report.score_charts import Past
 from components.gate.report.side_by_side import Figure, differing, figures
 from components.gate.report.words import Case
-from components.gate.share_interval import share_interval
 from components.pages import templates
-from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
+from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard, share_interval
 from components.store import manifest
 
 SCORE_TYPE = pa.map_(pa.string(), pa.float64())
