@@ -20,13 +20,13 @@ def shell(tmp_path: Path) -> Terminal:
 def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_path: Path):
     lines = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(5)]
     path = logs.write(tmp_path / "log.jsonl", [*lines, {"x": 1}])
-    said = shell.run("collect", "--dry-run", path).stdout.splitlines()
-    assert said[0] == (
+    output = shell.run("collect", "--dry-run", path).stdout.splitlines()
+    assert output[0] == (
         f"{path}: fivekey, 5 new rows, 0 known, 1 lines in quarantine (lines; dry run)"
     )
-    assert [line.lstrip()[:2] for line in said[1:4]] == ["1.", "2.", "3."]
-    assert "Question 0?" in said[1]
-    assert said[4] == (
+    assert [line.lstrip()[:2] for line in output[1:4]] == ["1.", "2.", "3."]
+    assert "Question 0?" in output[1]
+    assert output[4] == (
         "  1 lines: missing keys: timestamp, workload_id, client_id, request, response"
     )
     assert not shell.settings.warehouse.exists()
@@ -36,19 +36,19 @@ def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(
     shell: Terminal, tmp_path: Path
 ):
     path = logs.write(tmp_path / "log.jsonl", [logs.interaction(), {"x": 1}])
-    said = shell.run("collect", path).stdout.splitlines()
-    assert said[-1] == "1 new rows from 1 new of 1 files, 1 lines in quarantine"
+    output = shell.run("collect", path).stdout.splitlines()
+    assert output[-1] == "1 new rows from 1 new of 1 files, 1 lines in quarantine"
     again = shell.run("collect", str(tmp_path / "*.jsonl")).stdout.splitlines()
     assert again == [
         f"{path}: fivekey, loaded before (1 rows)",
         "0 new rows from 0 new of 1 files, 0 lines in quarantine",
     ]
     with warehouse.connect(shell.settings.warehouse) as con:
-        ((found,),) = con.execute("select quarantine_id from raw.quarantine").fetchall()
-    assert found[:12] in shell.run("quarantine", "list").stdout
-    shown = shell.run("quarantine", "show", found[:12]).stdout.splitlines()
+        ((quarantine_id,),) = con.execute("select quarantine_id from raw.quarantine").fetchall()
+    assert quarantine_id[:12] in shell.run("quarantine", "list").stdout
+    shown = shell.run("quarantine", "show", quarantine_id[:12]).stdout.splitlines()
     assert shown == [
-        f"{path}:2  source fivekey  id {found}",
+        f"{path}:2  source fivekey  id {quarantine_id}",
         "missing keys: timestamp, workload_id, client_id, request, response",
         '{"x": 1}',
     ]
@@ -94,14 +94,14 @@ def test_the_most_frequent_of_many_reasons_are_explained_and_the_other_lines_cou
         for _ in range(times)
     ]
     path = logs.write(tmp_path / "log.jsonl", lines)
-    said = shell.run("collect", "--source", "fivekey", path).stdout.splitlines()
-    counts = [int(line.split()[0]) for line in said if re.match(r"  [0-9]+ lines", line)]
+    output = shell.run("collect", "--source", "fivekey", path).stdout.splitlines()
+    counts = [int(line.split()[0]) for line in output if re.match(r"  [0-9]+ lines", line)]
     assert counts == [10, 9, 8, 7, 6, 5, 1 + 2 + 3 + 4]
-    assert said[-2] == "  10 lines for other reasons"
+    assert output[-2] == "  10 lines for other reasons"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         pytest.param(("nowhere.jsonl",), "collecting nowhere.jsonl: no file matches it", id="none"),
         pytest.param(
@@ -110,8 +110,8 @@ def test_the_most_frequent_of_many_reasons_are_explained_and_the_other_lines_cou
     ],
 )
 def test_what_can_not_be_collected_is_said(
-    shell: Terminal, arguments: tuple[str, ...], said: str
+    shell: Terminal, arguments: tuple[str, ...], message: str
 ) -> None:
     ended = shell.run("collect", *arguments)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(said)
+    assert ended.stderr.startswith(message)

@@ -46,8 +46,8 @@ def add(folder: Path, numbers: range) -> None:
 def curate(config: Path) -> Path:
     """Collect and curate; give the snapshot that the command names."""
     run("collect", config)
-    said = run("curate", config).stdout.splitlines()
-    return Path(said[-1]).parent
+    output = run("curate", config).stdout.splitlines()
+    return Path(output[-1]).parent
 
 
 def test_a_workload_is_curated_and_two_snapshots_are_compared(config: Path, tmp_path: Path):
@@ -55,12 +55,14 @@ def test_a_workload_is_curated_and_two_snapshots_are_compared(config: Path, tmp_
     assert (first / "README.md").read_text().count("![") == 4
     add(tmp_path, range(20, 23))
     second = curate(config)
-    said = run("diff", first.name[:6], second).stdout
-    assert f"snapshot: {first.name} -> {second.name}" in said
-    assert "logged since" in said
-    found = json.loads(run("diff", "--json", first, second.name).stdout)
-    assert [(one["kind"], one["why"]) for one in found["changes"]] == [("in", "logged since")] * 3
-    assert found["later"]["key"] == second.name
+    output = run("diff", first.name[:6], second).stdout
+    assert f"snapshot: {first.name} -> {second.name}" in output
+    assert "logged since" in output
+    difference = json.loads(run("diff", "--json", first, second.name).stdout)
+    assert [(one["kind"], one["why"]) for one in difference["changes"]] == [
+        ("in", "logged since")
+    ] * 3
+    assert difference["later"]["key"] == second.name
     assert run("diff", first, first).stdout.splitlines()[-1] == "the rows are the same"
 
 
@@ -112,9 +114,9 @@ def test_a_holdout_that_one_long_conversation_makes_too_small_is_said_to_be(
     ]
     logs.write(tmp_path / "logs/conversations.jsonl", lines)
     run("collect", config)
-    said = run("curate", config).stdout
-    assert "the holdout is too small to show a lead of 10 points: one cluster can have 6" in said
-    assert "so the gate needs at least 222 and there are " in said
+    output = run("curate", config).stdout
+    assert "the holdout is too small to show a lead of 10 points: one cluster can have 6" in output
+    assert "so the gate needs at least 222 and there are " in output
     config.write_text(YAML.replace("curate: {", "curate: {holdout_per_cluster: 1, "))
     capped = run("curate", config).stdout
     assert "too small" not in capped

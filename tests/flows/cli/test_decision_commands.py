@@ -85,9 +85,9 @@ def test_seals_and_looks_are_listed_and_verified_with_the_decisions(
 
 
 def test_a_secret_is_shown_once_and_kept_for_its_owner_only(shell: Terminal) -> None:
-    told = shell.run("approver", "add", "ada")
-    assert told.returncode == 0, told.stderr
-    (secret,) = re.findall(r"secret=([A-Z2-7]+)", told.stdout)
+    enrolled = shell.run("approver", "add", "ada")
+    assert enrolled.returncode == 0, enrolled.stderr
+    (secret,) = re.findall(r"secret=([A-Z2-7]+)", enrolled.stdout)
     path = approver_keys.secret_file(shell.settings, "ada")
     assert path.stat().st_mode & 0o777 == 0o600
     assert approver_keys.find_secret(shell.settings, Approver(name="ada")) == secret

@@ -22,10 +22,10 @@ def run(*arguments: str, answer: str = "") -> Result:
 
 
 def test_it_says_what_matches_asks_erases_and_proves_it(home: House) -> None:
-    said = run("--subject", ANN, "--dry-run")
-    assert f"{EACH:>8}  raw.interactions  (user)" in said.stdout
-    assert f"tainted   adapter {erased_home.WORKLOAD}/a1" in said.stdout
-    assert f"source    {home.log}: not Flywheel's" in said.stdout
+    rehearsed = run("--subject", ANN, "--dry-run")
+    assert f"{EACH:>8}  raw.interactions  (user)" in rehearsed.stdout
+    assert f"tainted   adapter {erased_home.WORKLOAD}/a1" in rehearsed.stdout
+    assert f"source    {home.log}: not Flywheel's" in rehearsed.stdout
     assert run("--subject", ANN, answer="n\n").exit_code == 1
     assert len(home.raw()) == 3 * EACH
     assert run("--verify", "--subject", ANN).exit_code == 1

@@ -88,14 +88,14 @@ def test_a_workload_without_validation_rows_is_told_how_to_get_some(config: Path
 
 
 @pytest.mark.parametrize(
-    ("is_here", "said"),
+    ("is_here", "message"),
     [
         pytest.param(True, "it has learned 2 of the rows", id="learned"),
         pytest.param(False, "whether it has learned rows of this side can't be told", id="gone"),
     ],
 )
 def test_an_adapter_that_learned_validation_rows_is_not_measured_on_them(
-    config: Path, *, is_here: bool, said: str
+    config: Path, *, is_here: bool, message: str
 ) -> None:
     snapshot = frozen(config)
     adapter = trained(config, "another")
@@ -109,4 +109,4 @@ def test_an_adapter_that_learned_validation_rows_is_not_measured_on_them(
         manifest.write(other, kind="snapshot", now=NOW, body={})
     done = run("evaluate", config, "--adapter", adapter, "--snapshot", snapshot)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr

@@ -14,8 +14,8 @@ def test_what_was_collected_is_written_as_lines_and_counted(tmp_path: Path) -> N
     lines = [logs.interaction(response_id=f"r{n}") for n in range(3)]
     with warehouse.connect(shell.settings.warehouse) as con:
         for kind, file in (("interactions", lines), ("feedback", [logs.feedback()])):
-            given = Input(str(logs.write(tmp_path / f"{kind}.jsonl", file)))
-            logs.load_input(con, given, now=logs.NOW)
+            source = Input(str(logs.write(tmp_path / f"{kind}.jsonl", file)))
+            logs.load_input(con, source, now=logs.NOW)
     ended = shell.run("export", "logs", str(tmp_path / "out.jsonl"), "--workload", "weather")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"3 interactions written to {tmp_path}/out.jsonl\n"

@@ -19,20 +19,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def said() -> list[str]:
+def shown() -> list[str]:
     result = CliRunner().invoke(main.app, ["feedback", "weather"])
     assert result.exit_code == 0
     return [" ".join(line.split()) for line in result.stdout.splitlines()]
 
 
 def test_it_shows_who_was_held_back_and_on_what_evidence(tmp_path: Path):
-    given = [*vote_attacks.honest(), *vote_attacks.brigade(), *vote_attacks.drip()]
-    given.append(logs.feedback("correction", logs.say("right"), response_id="r1", actor_id="ann"))
+    votes = [*vote_attacks.honest(), *vote_attacks.brigade(), *vote_attacks.drip()]
+    votes.append(logs.feedback("correction", logs.say("right"), response_id="r1", actor_id="ann"))
     with warehouse.connect(settings.load().warehouse) as con:
         logs.load(con, logs.write(tmp_path / "l.jsonl", vote_attacks.traffic()), now=logs.NOW)
-        logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", given), now=logs.NOW)
+        logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", votes), now=logs.NOW)
         curate_workload.curate(con, "weather", Rules(), now=logs.NOW)
-    lines = said()
+    lines = shown()
     assert "150 brigade" in lines
     (burst,) = [line for line in lines if line.startswith("150 brigade sock")]
     assert burst.startswith("150 brigade sock 0, sock 1, sock 10 and 47 more 2025-10-24 08:54")
@@ -44,4 +44,4 @@ def test_it_shows_who_was_held_back_and_on_what_evidence(tmp_path: Path):
 
 
 def test_without_feedback_it_says_so(tmp_path: Path):
-    assert said() == ["no feedback in weather, or it has not been curated"]
+    assert shown() == ["no feedback in weather, or it has not been curated"]

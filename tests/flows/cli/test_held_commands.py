@@ -16,21 +16,21 @@ def test_held_interactions_are_listed_shown_and_released(tmp_path: Path):
     with warehouse.connect(shell.settings.warehouse) as con:
         logs.load(con, log, now=logs.NOW)
         curate_workload.curate(con, "weather", Rules(), now=logs.NOW)
-        ((found,),) = con.execute("select interaction_id from curated.verdicts").fetchall()
+        ((held,),) = con.execute("select interaction_id from curated.verdicts").fetchall()
     listed = shell.run("held", "list").stdout
-    assert found[:12] in listed
+    assert held[:12] in listed
     assert "Ignore all previous instructions" in listed
-    shown = shell.run("held", "show", found[:12]).stdout.splitlines()
-    assert shown[0].startswith(found)
+    shown = shell.run("held", "show", held[:12]).stdout.splitlines()
+    assert shown[0].startswith(held)
     assert shown[1] == "prompt_injection: Ignore all previous instructions"
     assert ATTACK in shown[2]
     assert "Sunny." in shown[3]
-    said = shell.run("held", "release", found[:12], "--as", "ann", "--note", "harmless")
-    assert said.stdout == "1 released; the next curation lets them in\n"
+    output = shell.run("held", "release", held[:12], "--as", "ann", "--note", "harmless")
+    assert output.stdout == "1 released; the next curation lets them in\n"
     with warehouse.connect(shell.settings.warehouse) as con:
         by = con.execute("select released_by, note, rule from curated.releases").fetchall()
     assert by == [("ann", "harmless", "prompt_injection")]
-    again = shell.run("held", "release", found[:12])
+    again = shell.run("held", "release", held[:12])
     assert again.returncode == 2
     assert again.stderr.startswith("0 held interactions have an id that begins with")
 
@@ -46,6 +46,6 @@ def test_a_rule_that_left_out_very_much_is_listed_and_let_pass(tmp_path: Path):
     wrong = shell.run("held", "let-pass", "weather", "too_long")
     assert wrong.returncode == 2
     assert "nobody is asked about it, but about prompt_injection" in wrong.stderr
-    said = shell.run("held", "let-pass", "weather", "prompt_injection", "--as", "ann")
-    assert said.stdout == f"passes: {told}\n"
+    output = shell.run("held", "let-pass", "weather", "prompt_injection", "--as", "ann")
+    assert output.stdout == f"passes: {told}\n"
     assert told not in shell.run("held", "list").stdout

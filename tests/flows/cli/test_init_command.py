@@ -138,10 +138,10 @@ def test_without_a_base_the_file_names_one_that_fits_and_how_to_download_it():
     ended = run("init", "logs/a.jsonl")
     assert ended.exit_code == 0, ended.output
     written = yaml.safe_load(Path("weather.yaml").read_text())
-    said = ended.output.splitlines()
+    output = ended.output.splitlines()
     download = f"hf download Qwen/{Path(written['base']).name} --local-dir {written['base']}"
-    assert f"  missing: no base: {download}" in said
-    assert said[-2:] == [f"next: {download}", "      flywheel check weather.yaml"]
+    assert f"  missing: no base: {download}" in output
+    assert output[-2:] == [f"next: {download}", "      flywheel check weather.yaml"]
     assert "  missing: too few requests: about 4 of 20 will be held out" in ended.output
     assert "  missing: no feedback" in ended.output
     assert "estimated, 4 bytes a token" in comments("weather.yaml")

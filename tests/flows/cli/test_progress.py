@@ -36,8 +36,10 @@ def lines(*shown: list[Stage], quiet_seconds: float = 15) -> list[str]:
 def test_without_a_terminal_each_stage_is_said_once_when_it_ended() -> None:
     running = Stage("curate")
     curated = Stage("curate", seconds=0.5, said="27 to train on")
-    said = lines([], [COLLECTED], [COLLECTED, running], [COLLECTED, curated], [COLLECTED, curated])
-    assert said == ["collect       1.3 s  54 new rows", "curate        0.5 s  27 to train on"]
+    printed = lines(
+        [], [COLLECTED], [COLLECTED, running], [COLLECTED, curated], [COLLECTED, curated]
+    )
+    assert printed == ["collect       1.3 s  54 new rows", "curate        0.5 s  27 to train on"]
 
 
 def test_a_stage_that_was_done_before_says_so() -> None:
@@ -55,8 +57,8 @@ def test_without_a_terminal_a_running_stage_is_silent_at_first(tmp_path: Path) -
 
 
 def test_without_a_terminal_a_running_stage_says_now_and_then_how_far_it_is(tmp_path: Path) -> None:
-    said = lines([progress(tmp_path, 6)], quiet_seconds=0)
-    assert said == ["train     train loss 0.512, 6 of 24 steps"]
+    printed = lines([progress(tmp_path, 6)], quiet_seconds=0)
+    assert printed == ["train     train loss 0.512, 6 of 24 steps"]
 
 
 def test_once_a_stage_moves_the_rest_is_estimated(tmp_path: Path) -> None:
@@ -89,8 +91,8 @@ def test_a_training_shows_its_figures_in_few_words_and_the_time_it_expects(tmp_p
     }
     now = Progress("train", 6, 24, "steps", figures)
     manifest.write_atomically(tmp_path / "progress.json", runner.progress_line(now))
-    (said,) = lines([Stage("train", job=str(tmp_path))], quiet_seconds=0)
-    assert said == (
+    (printed,) = lines([Stage("train", job=str(tmp_path))], quiet_seconds=0)
+    assert printed == (
         "train     train loss 0.512 lr 0.00098 grad 1.2 812 tokens/s 1.25 GB, 6 of 24 steps, "
         "about 42 s left"
     )

@@ -66,23 +66,23 @@ def test_the_newest_report_is_named_and_an_older_one_by_its_digest(
 
 def test_a_report_that_was_changed_is_not_shown(home: Settings, flywheel: Type) -> None:
     (turned(home, 1).folder / "report.html").write_text("<p>All is well</p>")
-    said = flywheel("report", "support", "--no-open")
-    assert said.exit_code == 1
-    assert "report.html hashes to" in said.stderr
+    done = flywheel("report", "support", "--no-open")
+    assert done.exit_code == 1
+    assert "report.html hashes to" in done.stderr
 
 
 @pytest.mark.parametrize("asked", [(), ("--evidence", "../../etc")])
 def test_without_a_report_it_says_what_makes_one(flywheel: Type, asked: tuple[str, ...]) -> None:
-    said = flywheel("report", "support", "--no-open", *asked)
-    assert said.exit_code == 2
-    assert "found none in" in said.stderr
-    assert "`flywheel turn` makes it" in said.stderr
+    done = flywheel("report", "support", "--no-open", *asked)
+    assert done.exit_code == 2
+    assert "found none in" in done.stderr
+    assert "`flywheel turn` makes it" in done.stderr
 
 
 def test_the_manifest_has_the_digest_of_everything_that_is_shown(home: Settings) -> None:
-    found = turned(home, 1)
-    assert evidence_folder.read(found.folder) == found
-    assert {one.name for one in found.folder.iterdir()} == {
+    result = turned(home, 1)
+    assert evidence_folder.read(result.folder) == result
+    assert {one.name for one in result.folder.iterdir()} == {
         "brief.md",
         "cost.png",
         "break_even.png",
@@ -124,11 +124,11 @@ def test_two_models_are_compared_with_intervals_tests_and_where_they_differ(
     ours, theirs = pair(40, 2, 20, 10)
     measured(home, "c4a1", ours)
     measured(home, "ba5e", theirs)
-    said = flywheel(
+    done = flywheel(
         "compare", "support", "ada-c4", "base", "--metric", "correct_name", "--show", "2"
     )
-    assert said.exit_code == 0, said.stderr
-    (row,) = (line.split() for line in said.output.splitlines() if line.startswith("correct name"))
+    assert done.exit_code == 0, done.stderr
+    (row,) = (line.split() for line in done.output.splitlines() if line.startswith("correct name"))
     assert row == [
         "correct",
         "name",
@@ -142,9 +142,9 @@ def test_two_models_are_compared_with_intervals_tests_and_where_they_differ(
         "112",
         "4.11e-10",
     ]
-    assert "correct_name: ada-c4 is better on 40 requests, base on 2" in said.output
-    assert said.output.count("asked ") == 2
-    assert "request 40" in said.output
+    assert "correct_name: ada-c4 is better on 40 requests, base on 2" in done.output
+    assert done.output.count("asked ") == 2
+    assert "request 40" in done.output
 
 
 def test_a_scorecard_is_named_by_its_own_key(home: Settings, flywheel: Type) -> None:
@@ -194,9 +194,9 @@ def test_what_can_not_be_compared_is_refused_by_name(
     ours, theirs = pair(4, 2, 20, 10)
     measured(home, "c4a1", ours)
     measured(home, "ba5e", theirs, **conditions)
-    said = flywheel("compare", "support", first, second)
-    assert said.exit_code == 2
-    assert reason in said.stderr
+    done = flywheel("compare", "support", first, second)
+    assert done.exit_code == 2
+    assert reason in done.stderr
 
 
 def test_a_metric_that_is_none_is_refused_with_those_there_are(
@@ -205,18 +205,18 @@ def test_a_metric_that_is_none_is_refused_with_those_there_are(
     ours, theirs = pair(4, 2, 20, 10)
     measured(home, "c4a1", ours)
     measured(home, "ba5e", theirs)
-    said = flywheel("compare", "support", "c4a1", "base", "--metric", "bleu")
-    assert said.exit_code == 2
-    assert "there is no metric bleu; there are " in said.stderr
+    done = flywheel("compare", "support", "c4a1", "base", "--metric", "bleu")
+    assert done.exit_code == 2
+    assert "there is no metric bleu; there are " in done.stderr
 
 
 def test_what_a_request_says_can_not_steer_the_terminal(home: Settings, flywheel: Type) -> None:
     ours, theirs = (gate_cases.saying(one, "\x1b[2J[bold]x") for one in pair(4, 2, 20, 10))
     measured(home, "c4a1", ours)
     measured(home, "ba5e", theirs)
-    said = flywheel("compare", "support", "c4a1", "base").output
-    assert "\x1b" not in said
-    assert "\\u001b[2J[bold]x" in said
+    done = flywheel("compare", "support", "c4a1", "base").output
+    assert "\x1b" not in done
+    assert "\\u001b[2J[bold]x" in done
 
 
 @pytest.mark.parametrize("command", ["report", "compare"])

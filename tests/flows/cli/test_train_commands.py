@@ -28,22 +28,22 @@ def test_a_plan_of_the_newest_snapshot_says_what_the_training_takes(config: Path
     key = run("curate", config).stdout.split("snapshot ")[-1].partition(":")[0]
     done = run("train", config, "--plan", "--calibrate", "0")
     assert done.exit_code == 0, done.stderr
-    said = done.stdout
-    assert key in said.splitlines()[0]
-    assert re.search(r"trains +8,192 of [0-9,]+ parameters \([0-9.]+%\)", said)
-    assert re.search(r"v_proj +2 x 4 \(32 \+ 64\) +768", said)
-    assert re.search(r"peak .*\d\.\d{3}", said)
-    assert re.search(r"time +not known: nothing was tried", said)
-    assert re.search(r"fits +yes: .* GB free on this machine", said)
+    output = done.stdout
+    assert key in output.splitlines()[0]
+    assert re.search(r"trains +8,192 of [0-9,]+ parameters \([0-9.]+%\)", output)
+    assert re.search(r"v_proj +2 x 4 \(32 \+ 64\) +768", output)
+    assert re.search(r"peak .*\d\.\d{3}", output)
+    assert re.search(r"time +not known: nothing was tried", output)
+    assert re.search(r"fits +yes: .* GB free on this machine", output)
 
 
 @pytest.mark.slow
 def test_the_time_that_is_foreseen_has_its_price(config: Path):
     run("collect", config)
     run("curate", config)
-    said = run("train", config, "--plan", "--calibrate", "0.1").stdout
-    (seconds,) = re.findall(r"time +(\d+) s, from", said)
-    (cost,) = re.findall(r"cost +([0-9.]+) at 360 an hour", said)
+    output = run("train", config, "--plan", "--calibrate", "0.1").stdout
+    (seconds,) = re.findall(r"time +(\d+) s, from", output)
+    (cost,) = re.findall(r"cost +([0-9.]+) at 360 an hour", output)
     assert float(cost) == pytest.approx(float(seconds) / 10, abs=0.1)
 
 

@@ -19,11 +19,11 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faulty]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     api = str(PREFECT_API_URL.value())
-    with faulty_server.before(api) as found, temporary_settings({PREFECT_API_URL: found.url}):
+    with faulty_server.before(api) as faulty, temporary_settings({PREFECT_API_URL: faulty.url}):
         monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
-        monkeypatch.setenv("PREFECT_API_URL", found.url)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", found.url)
-        yield found
+        monkeypatch.setenv("PREFECT_API_URL", faulty.url)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", faulty.url)
+        yield faulty
 
 
 def waiting() -> UUID:

@@ -40,13 +40,13 @@ def publish(index: Path, text: str) -> Wheel:
 
 def test_a_wheel_is_downloaded_once(index: Path, tmp_path: Path):
     wheel = publish(index, "rows")
-    said: list[str] = []
-    first = wheels.download_wheel(tmp_path / "cache", wheel, said.append)
+    messages: list[str] = []
+    first = wheels.download_wheel(tmp_path / "cache", wheel, messages.append)
     (index / wheel.file).unlink()
-    again = wheels.download_wheel(tmp_path / "cache", wheel, said.append)
+    again = wheels.download_wheel(tmp_path / "cache", wheel, messages.append)
     assert first == again
     assert first.exists()
-    assert said == ["downloading demo-traffic==1.0"]
+    assert messages == ["downloading demo-traffic==1.0"]
 
 
 def test_a_damaged_copy_is_fetched_anew(index: Path, tmp_path: Path):

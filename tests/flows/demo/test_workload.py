@@ -26,9 +26,9 @@ def test_the_demos_workload_file_has_no_mistake(tmp_path: Path):
 
 
 def test_what_the_demo_says_when_no_tool_fits_is_known_for_a_refusal():
-    said = prompt.render_answer(traffic.NO_TOOL)
+    text = prompt.render_answer(traffic.NO_TOOL)
     logged = [
-        ToolRequest([{"role": "user", "content": f"{number}?"}], [tool("add")], (), said, 1.0)
+        ToolRequest([{"role": "user", "content": f"{number}?"}], [tool("add")], (), text, 1.0)
         for number in range(3)
     ]
-    assert augmentation.find_refusal(logged) == (said, "")
+    assert augmentation.find_refusal(logged) == (text, "")

@@ -11,13 +11,13 @@ from flows.doctor.finding import CheckResult
 from tests.support.ssh import SecurityKey
 
 
-def level(found: CheckResult) -> str:
-    assert bool(found.fix) == (found.level != "fine"), "what is wrong has a fix"
-    return found.level
+def level(result: CheckResult) -> str:
+    assert bool(result.fix) == (result.level != "fine"), "what is wrong has a fix"
+    return result.level
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         pytest.param("admin:password1234", "everybody knows", id="documented-example"),
         pytest.param("flywheel:changeme", "everybody knows", id="default"),
@@ -26,11 +26,11 @@ def level(found: CheckResult) -> str:
         pytest.param("a7f3c1e90b2d4458", "form user:password", id="no-user"),
     ],
 )
-def test_a_weak_credential_is_named_and_never_shown(text: str, said: str) -> None:
-    (found,) = checks.check_credentials({"PREFECT_API_AUTH_STRING": text})
-    assert level(found) == "wrong"
-    assert said in found.state
-    assert text.rpartition(":")[2] not in f"{found.state} {found.fix}"
+def test_a_weak_credential_is_named_and_never_shown(text: str, message: str) -> None:
+    (result,) = checks.check_credentials({"PREFECT_API_AUTH_STRING": text})
+    assert level(result) == "wrong"
+    assert message in result.state
+    assert text.rpartition(":")[2] not in f"{result.state} {result.fix}"
 
 
 def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
@@ -40,7 +40,7 @@ def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pool", "wanted", "said"),
+    ("pool", "expected", "message"),
     [
         pytest.param(PoolStatus("gpu", None), "wrong", "there is none", id="missing"),
         pytest.param(PoolStatus("gpu", "process"), "wrong", "waits indefinitely", id="no-worker"),
@@ -55,15 +55,15 @@ def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
         ),
     ],
 )
-def test_a_pool_needs_a_worker(pool: PoolStatus, wanted: str, said: str) -> None:
-    found = checks.check_pool(pool)
-    assert level(found) == wanted
-    assert said in found.state
+def test_a_pool_needs_a_worker(pool: PoolStatus, expected: str, message: str) -> None:
+    result = checks.check_pool(pool)
+    assert level(result) == expected
+    assert message in result.state
 
 
 def test_a_deployment_that_prefect_does_not_know_is_named() -> None:
-    found = checks.check_deployments(["turn/turn", "train/train"], ["turn/turn", "other/other"])
-    assert (level(found), found.state) == ("wrong", "missing: train/train")
+    result = checks.check_deployments(["turn/turn", "train/train"], ["turn/turn", "other/other"])
+    assert (level(result), result.state) == ("wrong", "missing: train/train")
 
 
 def home(mode: int) -> PathPermissions:
@@ -102,7 +102,7 @@ def test_others_neither_change_nor_read_what_matters(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         pytest.param("  url: postgresql://me:hunter22x@db/x", "a secret", id="password-in-a-url"),
         pytest.param("api_key: 8f14e45fceea167a5a36dedd4bea2543", "a secret", id="api-key"),
@@ -110,11 +110,11 @@ def test_others_neither_change_nor_read_what_matters(
         pytest.param("  trust_remote_code: true", "trust_remote_code", id="remote-code"),
     ],
 )
-def test_a_secret_or_foreign_code_in_a_file_is_found_by_its_line(line: str, said: str) -> None:
-    found = [*checks.check_text("shop.yaml", f"workload: shop\n{line}\n")]
-    assert found
-    assert all(level(one) == "wrong" and "line 2" in one.state for one in found)
-    assert said in found[0].state
+def test_a_secret_or_foreign_code_in_a_file_is_found_by_its_line(line: str, message: str) -> None:
+    result = [*checks.check_text("shop.yaml", f"workload: shop\n{line}\n")]
+    assert result
+    assert all(level(one) == "wrong" and "line 2" in one.state for one in result)
+    assert message in result[0].state
 
 
 def test_an_ordinary_file_holds_no_secret() -> None:
@@ -125,7 +125,7 @@ def test_an_ordinary_file_holds_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         pytest.param(BaseFolder(Path("/m"), is_there=False), "no config.json", id="missing"),
         pytest.param(
@@ -140,18 +140,18 @@ def test_an_ordinary_file_holds_no_secret() -> None:
         ),
     ],
 )
-def test_a_base_that_cannot_be_loaded_safely_is_refused(model: BaseFolder, said: str) -> None:
-    found = checks.check_model(model)
-    assert level(found) == "wrong"
-    assert said in found.state
+def test_a_base_that_cannot_be_loaded_safely_is_refused(model: BaseFolder, message: str) -> None:
+    result = checks.check_model(model)
+    assert level(result) == "wrong"
+    assert message in result.state
 
 
 def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
     required = [Requirement("duckdb>=1.5.5,<3"), Requirement("peft>=0.21"), Requirement("trl>=1")]
     tested = checks.read_pins("# tested\nduckdb==2.0.1\nPEFT==0.21.2\ntrl==1.16.0\n")
     installed = {"duckdb": "3.1", "peft": "0.22.0"}
-    found = checks.check_versions(required, installed, tested)
-    assert [(level(one), one.state) for one in found] == [
+    result = checks.check_versions(required, installed, tested)
+    assert [(level(one), one.state) for one in result] == [
         ("wrong", "duckdb is 3.1, expected <3,>=1.5.5"),
         ("wrong", "trl is not installed"),
         ("note", "not the tested ones: duckdb 3.1 (tested 2.0.1), peft 0.22.0 (tested 0.21.2)"),
@@ -160,16 +160,16 @@ def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
     assert [level(one) for one in checks.check_versions(required, good, tested)] == ["fine"]
 
 
-@pytest.mark.parametrize(("free", "wanted"), [(1, "wrong"), (5, "note"), (50, "fine")])
-def test_a_full_disk_is_told_before_it_is_full(free: int, wanted: str) -> None:
-    assert level(checks.check_disk("/home", free * GIB)) == wanted
+@pytest.mark.parametrize(("free", "expected"), [(1, "wrong"), (5, "note"), (50, "fine")])
+def test_a_full_disk_is_told_before_it_is_full(free: int, expected: str) -> None:
+    assert level(checks.check_disk("/home", free * GIB)) == expected
 
 
 NO_GPU = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble=None)
 
 
 @pytest.mark.parametrize(
-    ("compute", "wanted", "said"),
+    ("compute", "expected", "message"),
     [
         pytest.param(NO_GPU, "fine", "on the processor", id="none"),
         pytest.param(
@@ -192,10 +192,12 @@ NO_GPU = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble=None)
         ),
     ],
 )
-def test_a_gpu_that_cannot_be_used_is_told_why(compute: Compute, wanted: str, said: str) -> None:
-    found = checks.check_gpus(compute)
-    assert level(found) == wanted
-    assert said in found.state
+def test_a_gpu_that_cannot_be_used_is_told_why(
+    compute: Compute, expected: str, message: str
+) -> None:
+    result = checks.check_gpus(compute)
+    assert level(result) == expected
+    assert message in result.state
 
 
 def test_what_bitsandbytes_says_is_passed_on() -> None:
@@ -206,8 +208,8 @@ def test_what_bitsandbytes_says_is_passed_on() -> None:
 
 def test_our_servers_beyond_the_loopback_are_wrong_and_databases_a_note() -> None:
     sockets = [("0.0.0.0", 4200), ("::", 6379), ("127.0.0.1", 5432), ("::1", 5000), ("::", 22)]
-    found = server_checks.check_listening(sockets, {4200: "Prefect", 5000: "MLflow"})
-    assert [(level(one), one.state.split()[0]) for one in found] == [
+    result = server_checks.check_listening(sockets, {4200: "Prefect", 5000: "MLflow"})
+    assert [(level(one), one.state.split()[0]) for one in result] == [
         ("wrong", "Prefect"),
         ("note", "Redis"),
     ]
@@ -223,7 +225,7 @@ SIGNING = {
 
 
 @pytest.mark.parametrize(
-    ("rules", "troubles", "wanted", "said"),
+    ("rules", "troubles", "expected", "message"),
     [
         pytest.param({}, {}, "note", "may approve, under any name", id="nobody-listed"),
         pytest.param(LISTED, {}, "note", "can give one's name", id="no-codes"),
@@ -242,7 +244,7 @@ SIGNING = {
     ],
 )
 def test_who_may_approve_can_prove_it(
-    rules: dict[str, object], troubles: dict[str, str], wanted: str, said: str
+    rules: dict[str, object], troubles: dict[str, str], expected: str, message: str
 ) -> None:
-    found = list(checks.check_approvers("support.yaml", Approving.model_validate(rules), troubles))
-    assert [one.state for one in found if level(one) == wanted and said in one.state]
+    result = list(checks.check_approvers("support.yaml", Approving.model_validate(rules), troubles))
+    assert [one.state for one in result if level(one) == expected and message in one.state]

@@ -24,8 +24,8 @@ def test_locks_hold_on_this_disk(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_takes_no_files_is_said_so(tmp_path: Path) -> None:
-    (said,) = lock_probe.probe_locks(tmp_path / "gone")
-    assert "locks can't be tried ([Errno 2] No such file or directory" in said
+    (message,) = lock_probe.probe_locks(tmp_path / "gone")
+    assert "locks can't be tried ([Errno 2] No such file or directory" in message
 
 
 def test_the_rival_says_what_it_gets_while_another_process_holds_a_lock(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_the_rival_says_what_it_gets_while_another_process_holds_a_lock(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         pytest.param("/home/me", None, id="local-disk"),
         pytest.param("/srv/flywheel", None, id="nfs-with-locks"),
@@ -47,13 +47,13 @@ def test_the_rival_says_what_it_gets_while_another_process_holds_a_lock(tmp_path
     ],
 )
 def test_a_file_system_whose_locks_stay_on_one_machine_is_refused(
-    path: str, said: str | None
+    path: str, message: str | None
 ) -> None:
     mount = lock_probe.mount_of(Path(path), MOUNTS)
-    assert lock_probe.local_only(mount) == said
+    assert lock_probe.local_only(mount) == message
     (finding,) = lock_probe.check_locks(Path(path), [], mount)
-    assert finding.level == ("wrong" if said else "fine")
-    assert ("nolock" in finding.fix) == bool(said)
+    assert finding.level == ("wrong" if message else "fine")
+    assert ("nolock" in finding.fix) == bool(message)
 
 
 def test_locks_that_did_not_hold_are_named_with_what_to_do() -> None:

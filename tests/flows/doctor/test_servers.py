@@ -20,8 +20,8 @@ GOOD = ServerStatus(
 
 
 def wrongs(server: ServerStatus) -> list[str]:
-    found = server_checks.check_server(server, "start it", "PREFECT_API_AUTH_STRING")
-    return [f"{one.state}; {one.fix}" for one in found if one.level == "wrong"]
+    status = server_checks.check_server(server, "start it", "PREFECT_API_AUTH_STRING")
+    return [f"{one.state}; {one.fix}" for one in status if one.level == "wrong"]
 
 
 def test_a_server_with_tls_credentials_and_csrf_is_fine() -> None:
@@ -29,7 +29,7 @@ def test_a_server_with_tls_credentials_and_csrf_is_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         pytest.param({"trouble": "timed out"}, "does not answer: timed out; start it", id="silent"),
         pytest.param({"is_open": True}, "PREFECT_SERVER_API_AUTH_STRING=user:password", id="open"),
@@ -42,15 +42,15 @@ def test_a_server_with_tls_credentials_and_csrf_is_fine() -> None:
     ],
 )
 def test_what_is_wrong_with_a_server_is_said_once_with_its_fix(
-    change: dict[str, object], said: str
+    change: dict[str, object], message: str
 ) -> None:
-    (found,) = wrongs(replace(GOOD, **change))  # pyright: ignore[reportArgumentType]
-    assert said in found
+    (status,) = wrongs(replace(GOOD, **change))  # pyright: ignore[reportArgumentType]
+    assert message in status
 
 
 def test_an_open_mlflow_is_told_how_to_ask_for_accounts() -> None:
-    (found,) = wrongs(replace(GOOD, name="MLflow", is_open=True, guards_forms=None))
-    assert "--app-name basic-auth" in found
+    (status,) = wrongs(replace(GOOD, name="MLflow", is_open=True, guards_forms=None))
+    assert "--app-name basic-auth" in status
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_an_open_mlflow_is_told_how_to_ask_for_accounts() -> None:
 )
 def test_on_the_loopback_a_server_may_be_plain_and_must_not_be_open(url: str) -> None:
     assert not wrongs(replace(GOOD, url=url))
-    said = wrongs(replace(GOOD, url=url, is_open=True, guards_forms=False, answers_pages=True))
-    assert len(said) == 3
-    assert "to every user and program of this machine" in said[0]
+    message = wrongs(replace(GOOD, url=url, is_open=True, guards_forms=False, answers_pages=True))
+    assert len(message) == 3
+    assert "to every user and program of this machine" in message[0]
 
 
 @pytest.mark.parametrize("host", ["proxy:8080", "mlflow.flywheel.svc.cluster.local:5000"])
@@ -69,8 +69,8 @@ def test_inside_a_network_of_containers_no_tls_is_wanted(host: str) -> None:
 
 
 def test_a_clock_that_is_a_little_off_is_a_note() -> None:
-    found = [*server_checks.check_server(replace(GOOD, seconds_behind=20.0), "", "")]
-    assert [one.state for one in found if one.level == "note"] == [
+    status = [*server_checks.check_server(replace(GOOD, seconds_behind=20.0), "", "")]
+    assert [one.state for one in status if one.level == "note"] == [
         "this machine is 20 s behind Prefect's server"
     ]
 
@@ -87,19 +87,19 @@ def prefect(env: Path, answer: Callable[[httpx.Request], int], allowed: str = ""
 
 
 def test_a_server_that_wants_credentials_is_seen_to(tmp_path: Path) -> None:
-    found = prefect(
+    status = prefect(
         tmp_path,
         lambda request: (
             200 if request.url.path == "/api/health" or "authorization" in request.headers else 401
         ),
     )
-    assert (found.is_open, found.takes_ours, found.guards_forms) == (False, True, True)
+    assert (status.is_open, status.takes_ours, status.guards_forms) == (False, True, True)
 
 
 def test_a_server_without_credentials_and_csrf_is_seen_to_be_open(tmp_path: Path) -> None:
-    found = prefect(tmp_path, lambda request: 422 if "csrf" in request.url.path else 200, "*")
-    assert (found.is_open, found.takes_ours, found.guards_forms) == (True, True, False)
-    assert found.answers_pages
+    status = prefect(tmp_path, lambda request: 422 if "csrf" in request.url.path else 200, "*")
+    assert (status.is_open, status.takes_ours, status.guards_forms) == (True, True, False)
+    assert status.answers_pages
 
 
 def test_a_server_that_breaks_is_seen_not_to_work(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ def test_new_feedback_starts_one_turn_and_the_book_says_why(
 
 def taken(stack: Settings) -> list[TurnStart]:
     with warehouse.connect(stack.warehouse) as con:
-        found = turn_starts.read_starts(con, small_workload.WORKLOAD, None)
-    return [one for one in found if one.flow_run_id]
+        automation = turn_starts.read_starts(con, small_workload.WORKLOAD, None)
+    return [one for one in automation if one.flow_run_id]
 
 
 @pytest.mark.slow
@@ -136,5 +136,5 @@ def test_a_run_that_never_beat_is_crashed_and_a_young_one_is_not(stack: Settings
         time.sleep(6)
         young = client.create_flow_run(turn.turn, state=Running()).id
         assert "1 runs were dead" in str(maintenance.maintenance(silence_seconds=5, verify=False))
-        found = {run: client.read_flow_run(run).state_type for run in (lost, young)}
-    assert found == {lost: StateType.CRASHED, young: StateType.RUNNING}
+        automation = {run: client.read_flow_run(run).state_type for run in (lost, young)}
+    assert automation == {lost: StateType.CRASHED, young: StateType.RUNNING}

@@ -109,10 +109,10 @@ def test_status_says_at_once_that_the_supervisor_was_stopped(settings: Settings)
         os.kill(supervisor.pid, signal.SIGSTOP)
         while not processes.is_stopped(it):
             time.sleep(0.01)
-        found = control.stack_status(settings)
+        status = control.stack_status(settings)
         supervisor.kill()
-    assert not found.is_up
-    assert f"the supervisor was stopped; `kill -CONT {supervisor.pid}`" in found.step
+    assert not status.is_up
+    assert f"the supervisor was stopped; `kill -CONT {supervisor.pid}`" in status.step
     processes.state_path(settings).unlink()
 
 
@@ -161,14 +161,14 @@ def test_services_get_this_stacks_settings_and_no_way_to_a_persons_other_servers
 ) -> None:
     base = {"PATH": "/bin", "PREFECT_API_KEY": "secret", "MLFLOW_TRACKING_URI": "elsewhere"}
     elsewhere = {"MLFLOW_TRACKING_TOKEN": "secret", "PREFECT__FLOW_RUN_ID": "another's"}
-    found = stack_services.service_environment(
+    status = stack_services.service_environment(
         settings, base | elsewhere | {"NO_PROXY": "intranet"}
     )
-    assert not {"PREFECT_API_KEY", *elsewhere} & set(found)
-    assert found["MLFLOW_TRACKING_URI"] == settings.mlflow_url
-    assert found["PATH"] == "/bin"
-    assert found["TMPDIR"].startswith(str(settings.home))
-    assert found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+    assert not {"PREFECT_API_KEY", *elsewhere} & set(status)
+    assert status["MLFLOW_TRACKING_URI"] == settings.mlflow_url
+    assert status["PATH"] == "/bin"
+    assert status["TMPDIR"].startswith(str(settings.home))
+    assert status["NO_PROXY"] == "intranet,127.0.0.1,localhost"
 
 
 def test_what_an_operator_exported_holds(settings: Settings) -> None:
@@ -178,8 +178,8 @@ def test_what_an_operator_exported_holds(settings: Settings) -> None:
         "PREFECT_WORKER_QUERY_SECONDS": "7",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "9",
     }
-    found = stack_services.service_environment(settings, exported)
-    assert {name: found.get(name) for name in exported} == exported
+    status = stack_services.service_environment(settings, exported)
+    assert {name: status.get(name) for name in exported} == exported
 
 
 def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Settings) -> None:

@@ -39,8 +39,10 @@ def test_each_workload_has_a_rollback_to_click_beside_the_one_that_asks_for_a_na
     tmp_path: Path,
 ) -> None:
     (tmp_path / "shop.yaml").write_text("workload: shop\n")
-    found = [spec for spec in deployments.specs(tmp_path) if spec.flow == "flows.rollback:rollback"]
-    assert [(spec.name, dict(spec.parameters)) for spec in found] == [
+    deployed = [
+        spec for spec in deployments.specs(tmp_path) if spec.flow == "flows.rollback:rollback"
+    ]
+    assert [(spec.name, dict(spec.parameters)) for spec in deployed] == [
         (None, {}),
         ("shop", {"workload": "shop"}),
     ]
@@ -66,8 +68,8 @@ def prefect(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[htt
 
 
 def schedules(prefect: httpx.Client) -> dict[str | None, DeploymentSchedule]:
-    found = prefect.get("/deployments/name/quick/quick").raise_for_status().json()["schedules"]
-    return {each["slug"]: DeploymentSchedule.model_validate(each) for each in found}
+    deployed = prefect.get("/deployments/name/quick/quick").raise_for_status().json()["schedules"]
+    return {each["slug"]: DeploymentSchedule.model_validate(each) for each in deployed}
 
 
 def deploy_quick(*timings: Timing) -> None:
@@ -83,8 +85,8 @@ def test_deploying_again_keeps_what_a_person_changed(prefect: httpx.Client) -> N
     deploy_quick(shop, mail)
     assert schedules(prefect)["shop"].parameters == {"config": "/shop.yaml"}
 
-    found = prefect.get("/deployments/name/quick/quick").json()
-    url = f"/deployments/{found['id']}"
+    deployed = prefect.get("/deployments/name/quick/quick").json()
+    url = f"/deployments/{deployed['id']}"
     paused = schedules(prefect)["shop"].id
     prefect.patch(f"{url}/schedules/{paused}", json={"active": False}).raise_for_status()
     prefect.post(f"{url}/pause_deployment").raise_for_status()
@@ -134,9 +136,9 @@ def test_a_pool_made_of_our_template_is_told_the_home_and_nothing_of_this_machin
         [sys.executable, "-m", "prefect", "work-pool", *made], env=environment, check=True
     )
     deploy.deploy_specs([Spec("tiny_flows:quick", "far")], load({"FLYWHEEL_HOME": "/mnt/flywheel"}))
-    found = prefect.get("/deployments/name/quick/quick").json()
-    assert found["work_pool_name"] == "far"
-    assert found["job_variables"] == {"home": "/mnt/flywheel"}
+    deployed = prefect.get("/deployments/name/quick/quick").json()
+    assert deployed["work_pool_name"] == "far"
+    assert deployed["job_variables"] == {"home": "/mnt/flywheel"}
     pool = prefect.get("/work_pools/far").json()
     assert pool["type"] == "kubernetes"
     assert pool["base_job_template"] == json.loads(template.read_text())

@@ -17,14 +17,14 @@ def test_a_log_is_put_aside_when_it_is_large_and_the_oldest_go(tmp_path: Path) -
     log = ServiceLog(tmp_path / "prefect.log", size=100)
     for number in range(1000):
         log.write(b"line %03d\n" % number)
-    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert sorted(found) == [
+    logged = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(logged) == [
         "prefect.log",
         *(f"prefect.log.{one}" for one in range(1, KEPT_LOGS + 1)),
     ]
-    assert all(len(text) <= 100 for text in found.values())
+    assert all(len(text) <= 100 for text in logged.values())
     order = [f"prefect.log.{one}" for one in range(KEPT_LOGS, 0, -1)] + ["prefect.log"]
-    lines = "".join(found[name] for name in order).splitlines()
+    lines = "".join(logged[name] for name in order).splitlines()
     first = 1000 - len(lines)
     assert lines == [f"line {number:03}" for number in range(first, 1000)], "none lost, in order"
 

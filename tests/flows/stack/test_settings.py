@@ -8,16 +8,16 @@ from flows.stack import control, stack_services
 
 
 def test_home_and_ports_have_defaults() -> None:
-    found = settings.load({"HOME": "/unused"})
-    assert found.home == Path.home() / ".flywheel"
-    assert found.prefect_api_url == "http://127.0.0.1:4200/api"
-    assert found.mlflow_url == "http://127.0.0.1:5000"
+    result = settings.load({"HOME": "/unused"})
+    assert result.home == Path.home() / ".flywheel"
+    assert result.prefect_api_url == "http://127.0.0.1:4200/api"
+    assert result.mlflow_url == "http://127.0.0.1:5000"
 
 
 def test_everything_lies_under_the_home_of_the_environment(tmp_path: Path) -> None:
-    found = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_PREFECT_PORT": "4300"})
-    assert found.prefect_port == 4300
-    assert found.warehouse.parent == found.prefect_home.parent == found.logs.parent == tmp_path
+    result = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_PREFECT_PORT": "4300"})
+    assert result.prefect_port == 4300
+    assert result.warehouse.parent == result.prefect_home.parent == result.logs.parent == tmp_path
 
 
 @pytest.mark.parametrize("port", ["no", "0", "65536", "-1", "4200.0", "²"])
@@ -38,10 +38,10 @@ ELSEWHERE = {
 
 
 def test_servers_elsewhere_are_the_ones_that_prefects_and_mlflows_variables_name() -> None:
-    found = settings.load(ELSEWHERE)
-    assert found.prefect_url == "https://prefect.example.com"
-    assert found.prefect_api_url == "https://prefect.example.com/api"
-    assert found.mlflow_url == "https://mlflow.example.com"
+    result = settings.load(ELSEWHERE)
+    assert result.prefect_url == "https://prefect.example.com"
+    assert result.prefect_api_url == "https://prefect.example.com/api"
+    assert result.mlflow_url == "https://mlflow.example.com"
 
 
 def test_the_variables_of_the_homes_own_stack_name_nothing_elsewhere() -> None:
@@ -50,8 +50,8 @@ def test_the_variables_of_the_homes_own_stack_name_nothing_elsewhere() -> None:
 
 
 def test_what_points_clients_elsewhere_points_them_there_again() -> None:
-    found = settings.load(ELSEWHERE)
-    assert settings.load(stack_services.client_environment(found)) == found
+    result = settings.load(ELSEWHERE)
+    assert settings.load(stack_services.client_environment(result)) == result
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_one_server_elsewhere_without_the_other_is_refused(wrong: dict[str, str]
 
 
 def test_a_stack_whose_servers_are_elsewhere_is_not_started_here(tmp_path: Path) -> None:
-    found = settings.load(ELSEWHERE | {"FLYWHEEL_HOME": str(tmp_path)})
+    result = settings.load(ELSEWHERE | {"FLYWHEEL_HOME": str(tmp_path)})
     with pytest.raises(control.StackError, match=r"unset PREFECT_API_URL"):
-        control.up(found, lambda _: None)
+        control.up(result, lambda _: None)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_state_of_servers_elsewhere_is_whether_they_answer(tmp_path: Path) -> None:
     nowhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "MLFLOW_TRACKING_URI": "http://[::1]:9"}
-    found = control.stack_status(settings.load(nowhere | {"FLYWHEEL_HOME": str(tmp_path)}))
-    assert found.phase == "elsewhere"
-    assert not found.is_up
-    assert {each.name: each.condition for each in found.services} == {
+    result = control.stack_status(settings.load(nowhere | {"FLYWHEEL_HOME": str(tmp_path)}))
+    assert result.phase == "elsewhere"
+    assert not result.is_up
+    assert {each.name: each.condition for each in result.services} == {
         "prefect": "gone",
         "mlflow": "gone",
     }

@@ -62,8 +62,8 @@ def state_of(settings: Settings, run: str) -> str:
 
 
 def service_pid(settings: Settings, name: str) -> int:
-    found = next(each for each in control.stack_status(settings).services if each.name == name)
-    return found.process.pid if found.process else 0
+    status = next(each for each in control.stack_status(settings).services if each.name == name)
+    return status.process.pid if status.process else 0
 
 
 def train(settings: Settings, folder: Path, flow: str = "endless") -> tuple[str, ProcessIdentity]:
@@ -79,10 +79,10 @@ def all_processes(settings: Settings) -> list[psutil.Process]:
 
 
 def test_a_second_up_finds_the_stack_up_at_once(up: Settings) -> None:
-    said: list[str] = []
+    output: list[str] = []
     start = time.monotonic()
-    control.up(up, said.append)
-    assert said == ["the stack is already up"]
+    control.up(up, output.append)
+    assert output == ["the stack is already up"]
     assert time.monotonic() - start < 1
     assert control.stack_status(up).is_up
 
