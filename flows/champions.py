@@ -27,10 +27,12 @@ def roll_back(
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
     It is proved as an approval is, and leads only to what the chain of decisions and the journal
-    know as approved. The order is a link of the chain, written with the journal's first row. Where
-    others hold the warehouse, and names need no proof, the alias moves before that, the row is
-    pending, and ``report`` is called with what was done. An order that is refused, or leads to no
-    such version, raises ``RollbackError``.
+    know as approved. The order is a link of the chain, written with the journal's first row. If
+    another process holds the warehouse, and names need no proof, the alias moves first, the row is
+    written later, and ``report`` is called with what was done.
+
+    Raises:
+        RollbackError: The order is refused, or leads to no such version.
     """
     workload = order.workload
     with journal.lock_champion(home.locks, workload):

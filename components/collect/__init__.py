@@ -1,7 +1,7 @@
 """Load logs and feedback into ``raw``; invalid records go to quarantine.
 
 load_file loads a file, segments the receiver's spool. files opens any container and detects its
-source (sources/, which implement the protocol in source), lines and formats split it,
+source (sources/, which implement the protocol in source), lines and containers split it,
 record_batches validates, writer stores, reconciliation merges two records of one interaction.
 growth resumes grown files, quarantine lists and retries bad lines, retention archives old rows,
 survey summarizes logs, sources.fivekey exports everything.

@@ -35,7 +35,7 @@ class Input:
 
     place: str  # a path or an fsspec URL
     source: str | None = None  # detected if ``None``
-    kind: Kind = "interactions"  # of the canonical records as which unclaimed records are read
+    kind: Kind = "interactions"  # what records are that no source claims
     defaults: Defaults = NO_DEFAULTS
 
 

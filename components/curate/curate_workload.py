@@ -22,7 +22,7 @@ from components.curate.interaction import CandidateRow
 from components.curate.near import near_requests
 from components.curate.near.near_requests import ComparedRequest, Place
 from components.curate.preferences import weigh
-from components.curate.redaction import conversations, surrogate_keyring
+from components.curate.redaction import conversations, surrogate_writer
 from components.curate.row_budget import CountsTokens
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
@@ -103,7 +103,7 @@ def curate(
             }
             for model in ("curated/standings", "curated/verdicts"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
-            keyring = surrogate_keyring.open_keyring(
+            keyring = surrogate_writer.open_keyring(
                 con,
                 workload_id,
                 rules.redaction,

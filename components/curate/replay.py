@@ -18,7 +18,7 @@ from components.curate.interaction import CandidateRow
 from components.curate.near import duplicates, near_requests
 from components.curate.near.near_requests import NearRequest
 from components.curate.preferences import preference_rows
-from components.curate.redaction.surrogate_keyring import Keyring, Marked
+from components.curate.redaction.surrogate_writer import Keyring, Marked
 from components.curate.row_budget import Budget, CountsTokens, ExampleText
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules, SplitBy

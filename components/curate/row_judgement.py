@@ -12,7 +12,7 @@ from components.curate.near import near_requests
 from components.curate.near.near_requests import NearRequest
 from components.curate.redaction import conversations
 from components.curate.redaction.conversations import RedactionFailedError, Rewritten
-from components.curate.redaction.surrogate_keyring import RedactedTurn
+from components.curate.redaction.surrogate_writer import RedactedTurn
 from components.curate.rules import language, screen
 from components.curate.rules.screen import NOTHING_FOUND, Screened
 from components.curate.settings import Rules

@@ -105,8 +105,8 @@ class Member:
     ``ties`` are digests of its request, its group, and whatever else it shares with other rows;
     ``cluster_id`` is its near-duplicate cluster, whose name may change between curations.
     ``related`` ties it to rows that may be on another side but are not independent of it, such as
-    its user's. ``former_group`` is the group settled by versions before 0026; it applies to rows
-    logged before that. ``by_tools`` is set if the group is a set of tools.
+    its user's. ``former_group`` is the group of rows that were logged before their group was
+    settled by a release before migration 0026. ``by_tools`` is set if the group is a set of tools.
     """
 
     ties: tuple[str, ...]

@@ -136,7 +136,7 @@ def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
 
 
 def _affected_requests(path: Path, ids: AbstractSet[str]) -> dict[str, bool]:
-    """Return the requests of a snapshot's file that name one of the ids: is it from these alone?"""
+    """Return the requests of a snapshot's file that name an id; true if they name no other."""
     names = [name for name in pq.read_schema(path).names if name.endswith(("_id", "_ids"))]
     requests: dict[str, bool] = {}
     for row in _rows(path, names) if names else ():

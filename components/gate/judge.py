@@ -289,7 +289,7 @@ def _compare_figures(
 
 
 def _shares(policy: Policy, look: int, left: float | None) -> tuple[float, float]:
-    """Return the alpha of this look and of the next, which is the same again if none is left."""
+    """Return the alpha of this look and of the next look (this one's if there is no next)."""
     if left is None:
         shares = [
             significance.allowance(policy.alpha, number, policy.looks)

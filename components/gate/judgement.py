@@ -25,8 +25,8 @@ class Comparison:
     ``needed`` further requests would decide with that chance; ``None`` if decided, or if no
     realistic number would.
 
-    ``begun`` is the earlier look whose bets, continued on what was added since, decided at that
-    look's level ``begun_alpha``; 0 if this look's own test did.
+    ``begun`` is the number of the look that decided. If it is an earlier look, its bets went on
+    with the requests added since, at that look's level ``begun_alpha``; 0 is this look's own test.
     """
 
     task: str

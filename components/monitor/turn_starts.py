@@ -89,7 +89,7 @@ def record_start(con: Connection, entry: TurnStart, signs: Sequence[Sign] = ()) 
 def claim_start(con: Connection, start_id: str, flow_run_id: str) -> bool:
     """Claim a start that the trigger requested for a flow run; return whether it may run.
 
-    A late event and the look that repeated it can request the same turn twice.
+    A late event and the trigger's next run can both request the same turn.
     """
     with warehouse.transaction(con):
         con.execute(

@@ -146,8 +146,8 @@ def process_count(spec: JobSpec, requested: int | None, gpus: int) -> int:
             f"FLYWHEEL_PROCESSES is {requested}, but this process sees {gpus} GPU(s); each process "
             "needs one of its own"
         )
-    # Each takes a part of every step, so there are never more than a step has examples, and their
-    # number changes the adapter no more than another order of summing does.
+    # Each process takes a part of every step: more than a step's examples would be idle. Their
+    # number changes only the order in which gradients are summed.
     return min(requested or max(gpus, 1), spec.recipe.step_size)
 
 

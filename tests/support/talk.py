@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from components.curate.redaction import json_texts, redactor
 from components.curate.redaction.redactor import Conversation, Redacted
-from components.curate.redaction.surrogate_keyring import ConversationSurrogates as StandIns
-from components.curate.redaction.surrogate_keyring import Marked
+from components.curate.redaction.surrogate_writer import ConversationSurrogates as StandIns
+from components.curate.redaction.surrogate_writer import Marked
 from components.curate.settings import Allowed, Redaction
 from components.schema import Json
 from tests.support import logs

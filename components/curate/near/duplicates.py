@@ -119,9 +119,9 @@ class Clusters:
     """Near-duplicate clusters.
 
     ``cluster_ids`` has for each text, in input order, the smallest id of the texts that a chain of
-    pairs joins it to (its own without pairs). ``left``, ``right`` (ids) and ``jaccard`` are the
-    verified pairs; of equal texts only those with the first, of a crowd
-    (``candidate_pairs.CROWD``) only those with its typical texts.
+    pairs joins it to (its own without pairs). ``left`` and ``right`` are the ids of the verified
+    pairs, ``jaccard`` their similarities. Equal texts are paired only with the first of them, the
+    texts of a crowd (``candidate_pairs.CROWD``) only with its typical texts.
     """
 
     cluster_ids: list[str]

@@ -3,5 +3,5 @@
 conversations is the entry point. redactor visits a conversation's texts (json_texts) and detector
 finds values in them: patterns of contact, identity_numbers, secret_values and name_patterns (word
 lists in ``words/``), and presidio if configured. placeholders numbers equal values;
-surrogate_keyring draws surrogates (surrogates, surrogate_names) under the conversation's key.
+surrogate_writer draws surrogates (surrogates, surrogate_names) under the conversation's key.
 """
