@@ -204,7 +204,7 @@ def rehearsal(con: Connection) -> Generator[None]:
 
 
 def migrate(con: Connection, folder: Traversable) -> None:
-    """Apply the numbered migrations that this file lacks, each in its own transaction."""
+    """Apply the numbered migrations that this file lacks, to an older one each by itself."""
     con.execute("create schema if not exists raw")
     con.execute("create table if not exists raw.migrations (number integer primary key, name text)")
     migrations = {int(file.name[:4]): file for file in sql_files(folder)}
@@ -214,11 +214,14 @@ def migrate(con: Connection, folder: Traversable) -> None:
             f"the warehouse has migrations {unknown} that this Flywheel does not know; upgrade it"
         )
     missing = sorted(migrations.keys() - applied)
-    for number in missing:
+    # One transaction for a new file takes half the time.
+    steps = [[number] for number in missing] if applied else [missing]
+    for step in steps:
         with transaction(con):
-            con.execute(migrations[number].read_text())
-            row = {"number": number, "name": migrations[number].name}
-            con.execute("insert into raw.migrations values ($number, $name)", row)
+            for number in step:
+                con.execute(migrations[number].read_text())
+                row = {"number": number, "name": migrations[number].name}
+                con.execute("insert into raw.migrations values ($number, $name)", row)
     if missing:
         # Left in the log, `add column ... default []` of 0006 could not be replayed by DuckDB 1.5.
         con.execute("checkpoint")
