@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from components.collect import load_file
@@ -18,6 +18,7 @@ from components.collect.source import Input, ParsedRecord, SourceRow
 from components.schema import Json
 from components.store import warehouse
 from tests.support import logs
+from tests.support.cases import cases
 from tests.support.forking import PROCESSES
 
 Line = dict[str, Json]
@@ -70,12 +71,7 @@ def held(store: Path) -> list[list[warehouse.Row]]:
         ]
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@cases(12, suppress_health_check=[HealthCheck.too_slow])
 @given(files=FILES, steps=STEPS)
 def test_any_interleaving_of_files_duplicates_kills_and_restarts_ends_in_the_same_warehouse(
     files: Sequence[list[Line]], steps: Sequence[Step]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.collect import growth, load_file
@@ -18,6 +18,7 @@ from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection, Row
 from tests.support import logs, telemetry
+from tests.support.cases import cases
 
 NOT_JSON = "the line is not JSON"
 
@@ -184,7 +185,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory):
         yield con
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@cases(25)
 @given(written=LINES, shares=st.lists(st.floats(0, 1), max_size=4), ends=st.booleans())
 def test_loading_a_growing_file_at_any_point_ends_in_the_same_warehouse(
     shared: Connection, written: list[Json], shares: list[float], ends: bool

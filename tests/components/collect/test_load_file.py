@@ -180,6 +180,7 @@ def test_half_broken_files_lose_no_good_line(con: Connection, tmp_path: Path):
     assert places == [("broken.jsonl", n) for n in (2, 4, 6, 8)] + [("cut.jsonl.gz", 5)]
 
 
+@pytest.mark.slow
 def test_a_load_that_is_killed_leaves_nothing_and_the_next_one_loads_every_row_once(tmp_path: Path):
     path = tmp_path / "big.jsonl"
     count = 30_000

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate import split
 from components.curate.split import SIDES, Member, Placement, SettledSides, Shares, Side
+from tests.support.cases import cases
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS, GROUPS = 24, 10
@@ -103,7 +104,7 @@ class World:
 
 
 @given(traffic, st.lists(turns, min_size=2, max_size=6), st.sampled_from(["tools", "user"]))
-@settings(max_examples=150, deadline=None)
+@cases(150)
 def test_no_row_ever_changes_side(
     traffic: list[tuple[int, int | None, str]], grown: list[Turn], split_by: str
 ):
@@ -141,7 +142,7 @@ def assert_apart(members: Sequence[Member], standings: Sequence[Placement]) -> N
 
 
 @given(traffic, turns, st.data())
-@settings(max_examples=60, deadline=None)
+@cases(60)
 def test_neither_the_order_of_rows_nor_the_names_of_clusters_matter(
     traffic: list[tuple[int, int | None, str]], turn: Turn, data: st.DataObject
 ):

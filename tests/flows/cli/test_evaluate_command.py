@@ -45,6 +45,7 @@ def trained(config: Path, snapshot: str, key: str = "c0ffee0011223344") -> Path:
     return finish(base, folder, snapshot=snapshot)
 
 
+@pytest.mark.slow
 def test_base_and_newest_adapter_are_scored_on_validation_rows_and_no_look_is_recorded(
     config: Path,
 ) -> None:

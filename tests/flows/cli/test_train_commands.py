@@ -23,6 +23,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return small_workload_file.build(tmp_path, monkeypatch, YAML)
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_newest_snapshot_says_what_the_training_takes(config: Path):
     run("collect", config)
     key = run("curate", config).stdout.split("snapshot ")[-1].partition(":")[0]

@@ -5,11 +5,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate.near import candidate_pairs, duplicates
 from components.curate.near.duplicates import Clusters
+from tests.support.cases import cases
 
 LETTERS = st.sampled_from("abcde")
 TEXTS = st.lists(st.lists(LETTERS, max_size=12).map(" ".join), min_size=1, max_size=25)
@@ -43,7 +44,7 @@ def by_hand(ids: Sequence[str], texts: Sequence[str], threshold: float) -> list[
 
 
 @given(TEXTS, st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
-@settings(deadline=None)
+@cases(100)
 def test_clusters_match_a_brute_force_comparison(texts: list[str], threshold: float):
     ids = [f"{number:03d}" for number in range(len(texts))]
     assert duplicates.find_clusters(ids, texts, threshold).cluster_ids == by_hand(
@@ -52,7 +53,7 @@ def test_clusters_match_a_brute_force_comparison(texts: list[str], threshold: fl
 
 
 @given(TEXTS, st.randoms(use_true_random=False))
-@settings(deadline=None)
+@cases(100)
 def test_the_order_of_the_texts_changes_nothing(texts: list[str], chance: random.Random):
     named = {f"{number:03d}": text for number, text in enumerate(texts)}
     shuffled = list(named)

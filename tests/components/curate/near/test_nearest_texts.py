@@ -3,11 +3,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate import decontamination
 from components.curate.decontamination import Nearest
+from tests.support.cases import cases
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join), max_size=12)
 
@@ -29,7 +30,7 @@ def share(text: str, other: str, words: int) -> float:
 
 
 @given(TEXTS, TEXTS)
-@settings(deadline=None)
+@cases(100)
 def test_the_nearest_text_matches_a_brute_force_comparison(texts: list[str], references: list[str]):
     nearest_references = nearest(texts, references)
     for text, reference, most in zip(

@@ -3,12 +3,13 @@
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate.preferences import caps
 from components.curate.preferences.feedback_signals import Opinion, Signal, SignalReading
 from tests.support import vote_signals
+from tests.support.cases import cases
 from tests.support.vote_signals import choose, correct, rate, signal
 
 ANSWERS = [vote_signals.answer(f"{n}") for n in range(40)]
@@ -199,7 +200,7 @@ def distinct(signals: list[Signal]) -> list[Signal]:
 @given(
     st.lists(SIGNALS, max_size=120).map(distinct), st.randoms(), st.sampled_from([0.05, 0.1, 0.3])
 )
-@settings(max_examples=60, deadline=None)
+@cases(60)
 def test_feedback_order_does_not_matter(signals: list[Signal], order: Random, cap: float):
     weighed = vote_signals.weigh_feedback(signals, ANSWERS, actor_cap=cap)
     for share in weighed.defence.shares:
@@ -221,7 +222,7 @@ def test_feedback_order_does_not_matter(signals: list[Signal], order: Random, ca
     st.lists(st.tuples(st.integers(0, 30), st.floats(0.01, 1)), max_size=200),
     st.floats(0.02, 1),
 )
-@settings(max_examples=100, deadline=None)
+@cases(100)
 def test_no_actors_weight_exceeds_the_cap(weights: list[tuple[int, float]], actor_cap: float):
     readings = [
         SignalReading(

@@ -1,12 +1,13 @@
 import json
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.curate.redaction.redactor import Conversation, Redactor
 from components.curate.settings import Redaction
 from components.schema import Json
 from tests.support import logs
+from tests.support.cases import cases
 from tests.support.talk import stand_in
 
 PLANTED = (
@@ -106,7 +107,7 @@ def plain(conversation: Conversation) -> Json:
 
 
 @given(conversations)
-@settings(max_examples=300, deadline=None)
+@cases(300)
 def test_planted_values_are_removed_and_the_rest_keeps_its_shape(conversation: Conversation):
     redacted = REDACTOR.redact(conversation).conversation
     assert shape(plain(redacted)) == shape(plain(conversation))
@@ -115,7 +116,7 @@ def test_planted_values_are_removed_and_the_rest_keeps_its_shape(conversation: C
 
 
 @given(conversations)
-@settings(max_examples=300, deadline=None)
+@cases(300)
 def test_redacting_twice_changes_nothing(conversation: Conversation):
     redacted = REDACTOR.redact(conversation).conversation
     assert REDACTOR.redact(redacted).conversation == redacted
@@ -146,7 +147,7 @@ AFTER_A_NAME = Conversation(
 
 @given(conversations)
 @example(AFTER_A_NAME)
-@settings(max_examples=300, deadline=None)
+@cases(300)
 def test_surrogates_keep_every_type_and_are_found_where_the_values_were(
     conversation: Conversation,
 ):

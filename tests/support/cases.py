@@ -1,0 +1,16 @@
+"""How many cases a property is tried on: a few in the default suite, all in the slow one."""
+
+import math
+from typing import Any
+
+from hypothesis import settings
+
+SHARE = 4  # the default suite tries a quarter
+
+
+def cases(number: int, **options: Any) -> settings:
+    """Return the settings of a property with this many cases under the profile `random`."""
+    is_random = settings.get_current_profile_name() == "random"
+    return settings(
+        max_examples=number if is_random else -(-number // SHARE), deadline=None, **options
+    )
