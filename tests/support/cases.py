@@ -1,6 +1,5 @@
 """How many cases a property is tried on: a few in the default suite, all in the slow one."""
 
-import math
 from typing import Any
 
 from hypothesis import settings
