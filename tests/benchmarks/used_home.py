@@ -122,8 +122,13 @@ def _finish_turn(home: Settings, base: Path, number: int) -> None:
     tracking.log_scores(run, {"correct_name": 0.5 + number / 100}, [])
     tracking.close_run(run, "FINISHED")
     card = {"adapter": key, "task": "holdout", "base": "b1"}
-    subject = {"challenger_scorecard": f"c{number}", "opponent_scorecard": f"c{number - 1}"}
-    judged = {"judgement": {"outcome": "pass", "reasons": ["better"]}, "subject": subject}
+    subject = {
+        "holdout_version": "v1",
+        "challenger_scorecard": f"c{number}",
+        "opponent_scorecard": f"c{number - 1}",
+    }
+    verdict = {"outcome": "pass", "reasons": ["better"]}
+    judged = {"judgement": verdict, "subject": subject, "policy": {}, "scores": {}}
     made: list[tuple[Path, str, dict[str, Any]]] = [
         (home.adapters / WORKLOAD / key, "adapter", {"snapshot": snapshot.name, "base": "b1"}),
         (home.scorecards / WORKLOAD / f"c{number}", "scorecard", card),
