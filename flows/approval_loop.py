@@ -16,10 +16,11 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from components.dataset.freeze_snapshot import folder_name
-from components.decide import chain, decision_log, reasons, record_answer, statement, validity
+from components.decide import blame, chain, decision_log, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver
+from components.decide.blame import Blamed
+from components.decide.chain import Reason
 from components.decide.decision_log import LogEvent
-from components.decide.reasons import Blamed, Reason
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.gate import evidence_folder, policy
 from components.gate.evidence_folder import Evidence
@@ -300,7 +301,7 @@ def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> lis
     """Find what an answer blames; ``None`` if some of it is missing, so the answer is refused."""
     samples, metric = evidence.folder / SAMPLES, evidence.judgement.metric
     try:
-        return reasons.find_blamed(
+        return blame.find_blamed(
             con, evidence.subject.workload, answer.blame, samples=samples, metric=metric
         )
     except LookupError as error:

@@ -21,8 +21,8 @@ from prefect.states import Cancelled, Cancelling, Crashed
 
 from components.decide import decision_log
 from components.decide.approvers import OPEN, ApprovalRules
+from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
-from components.decide.reasons import ExpiryReason
 from components.register import journal, registry
 from components.schema import Json
 from components.store import warehouse

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.decide import approvers as all_rules
-from components.decide import chain, decision_log, reasons, record_answer, statement, validity
+from components.decide import chain, decision_log, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver, Approving
+from components.decide.chain import Refused
 from components.decide.decision_log import LogEvent
-from components.decide.reasons import Refused
 from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.register import champion_change, journal
@@ -243,7 +243,7 @@ def refuse(home: Settings, change: ChampionChange, refused: RefusedOrderError) -
     line = f"\n{statement.command(refused.expected)}" if is_missing else ""
     return RollbackError(
         f"rolling back {change.workload_id} to version {change.version}: "
-        f"{reasons.refusal_sentence(refused.objection)}{line}"
+        f"{chain.refusal_sentence(refused.objection)}{line}"
     )
 
 

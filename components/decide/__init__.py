@@ -1,7 +1,7 @@
 """Decisions: who may decide, proofs of identity, and the log of all decisions.
 
 Start at record_answer, which also renders the form's header; approvers is the ``approve`` section
-and checks one-time codes. statement is the signed text, ssh_signatures verifies it; chain links
-decisions by digests, decision_log stores and exports them, validity checks them; reasons has reason
-codes and resolves what a rejection blames.
+and checks one-time codes. statement is the signed text, ssh_signatures verifies it; chain has
+the reason codes and links decisions by digests, decision_log stores and exports them, validity
+checks them; blame resolves what a rejection blames.
 """

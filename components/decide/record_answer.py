@@ -8,17 +8,17 @@ from typing import Literal
 
 from components.decide import (
     approvers,
+    blame,
     chain,
     decision_log,
-    reasons,
     ssh_signatures,
     statement,
     validity,
 )
 from components.decide.approvers import ApprovalRules
-from components.decide.chain import Link
+from components.decide.blame import Blamed
+from components.decide.chain import Link, Reason, Refused
 from components.decide.decision_log import LogEvent
-from components.decide.reasons import Blamed, Reason, Refused
 from components.decide.ssh_signatures import SignatureError, UntouchedError
 from components.decide.statement import Signed, Statement
 from components.pages import templates
@@ -62,7 +62,7 @@ def write(
         links=links,
         required=required,
         sign=sign,
-        refusal=reasons.refusal_sentence,
+        refusal=chain.refusal_sentence,
     )
 
 
@@ -177,7 +177,7 @@ def record(
         link = decision_log.append_event(con, event)
         if link.kind == "reject" and blamed:
             workload = question.workload
-            reasons.record_blamed(con, blamed, decision=link.sequence, workload=workload, now=now)
+            blame.record_blamed(con, blamed, decision=link.sequence, workload=workload, now=now)
         return link
 
 

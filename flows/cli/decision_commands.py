@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.decide import reasons
-from components.decide.reasons import Reason
+from components.decide import chain
+from components.decide.chain import Reason
 from flows import settings
 from flows.cli.console import console, exit_on, fail, open_warehouse, print_error, print_line
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadOption
@@ -281,7 +281,7 @@ def _send_answer(workload: str | None, answer: "TypedAnswer", key: Path | None) 
     elif (last := _recorded_answers(str(run_id))[-1]).kind == "refused":
         fail(
             f"{approval.workload}: the answer was not taken: "
-            f"{reasons.refusal_sentence(last.reason)}. The approval still waits.",
+            f"{chain.refusal_sentence(last.reason)}. The approval still waits.",
             1,
         )
     else:

@@ -7,8 +7,8 @@ import pytest
 
 from components.curate import curate_workload, held_rows
 from components.curate.settings import Rules
-from components.decide import reasons
-from components.decide.reasons import Blamed
+from components.decide import blame
+from components.decide.blame import Blamed
 from components.gate.report import write_report
 from components.review import pick
 from components.scorecard import HOLDOUT
@@ -57,7 +57,7 @@ def samples(tmp_path: Path) -> Path:
 
 
 def find(con: Connection, samples: Path, text: str) -> list[Blamed]:
-    return reasons.find_blamed(con, "weather", text, samples=samples, metric="correct_name")
+    return blame.find_blamed(con, "weather", text, samples=samples, metric="correct_name")
 
 
 def test_a_request_is_found_by_a_prefix_of_its_id(curated: Connection, samples: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_guard_means_the_requests_that_the_models_differ_on(
 
 
 def record(con: Connection, *blamed: Blamed, decision: int = 7) -> None:
-    reasons.record_blamed(con, blamed, decision=decision, workload="weather", now=LATER)
+    blame.record_blamed(con, blamed, decision=decision, workload="weather", now=LATER)
 
 
 def asked(con: Connection) -> list[tuple[str, str]]:

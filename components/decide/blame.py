@@ -1,84 +1,17 @@
-"""Reason codes of rejections and refusals, and the requests that a rejection points at."""
+"""The requests that a rejection points at."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import pyarrow.parquet as pq
 
 from components.scorecard import HOLDOUT
 from components.store import warehouse
 from components.store.warehouse import Connection
-
-Reason: TypeAlias = Literal["quality", "safety", "cost", "data", "slice", "other"]
-"""``quality``: its answers. ``safety``: its risks. ``cost``: its price or speed. ``data``: its
-training data. ``slice``: one part of the traffic. ``other``: see the comment."""
-
-REASONS: tuple[Reason, ...] = get_args(Reason)
-
-Refused: TypeAlias = Literal[
-    "unnamed",
-    "unlisted",
-    "same_person",
-    "unexplained",
-    "blame",
-    "code_unknown",
-    "code_missing",
-    "code_wrong",
-    "code_expired",
-    "code_reused",
-    "code_locked",
-    "starter",
-    "signature_missing",
-    "signature_unreadable",
-    "signature_other",
-    "signature_wrong",
-    "signature_key",
-    "signature_untouched",
-    "signature_early",
-    "signature_late",
-    "signature_used",
-]
-
-REFUSALS: Mapping[str, str] = {
-    "unnamed": "a decision needs the name of the person who decides",
-    "unlisted": "the workload's file lists who may decide, and this name is not on the list",
-    "same_person": "this name has approved already; another person must approve",
-    "unexplained": "a rejection with the reason `other` needs a comment",
-    "blame": "what is blamed was not found",
-    "code_unknown": "there is no secret of this name, or none that can be used, to check a "
-    "one-time code against; `flywheel approver add` makes one",
-    "code_missing": "a one-time code is required",
-    "code_wrong": "the one-time code is wrong",
-    "code_expired": "the one-time code has expired",
-    "code_reused": "the one-time code was used before; wait for the next one",
-    "code_locked": "too many wrong one-time codes came under this name; none is accepted for a day",
-    "starter": "this person started the turn by hand, and the rules require another one to approve",
-    "signature_missing": "a signature is required: run the line above and paste all of its output",
-    "signature_unreadable": "the pasted text is not a statement followed by a signature",
-    "signature_other": "the signature is for something else: its statement must name this evidence "
-    "and question, the rules of now, and the same decision, name, reason, comment and blame",
-    "signature_wrong": "the signature does not hold, or is not for `-n flywheel`",
-    "signature_key": "it is signed with a key that the rules do not list for this name, or that "
-    "does not count at this time",
-    "signature_untouched": "the security key was not touched when it signed",
-    "signature_early": "the signed time is in the future; set the clock",
-    "signature_late": "the signature is older than a quarter of an hour; sign again",
-    "signature_used": "this signature was used before; sign again",
-}
-"""Why an answer was refused, for the person who answered."""
-
-ExpiryReason: TypeAlias = Literal["stale", "cancelled", "timed_out", "superseded"]
-"""``stale``: its subject has changed. ``superseded``: newer evidence is waiting."""
-
-
-def refusal_sentence(reason: str) -> str:
-    """Return the sentence of a refusal code."""
-    return REFUSALS.get(reason, reason)
-
 
 GUARD = "guard"
 MOST = 50  # maximum lines of blame; nobody reviews more
