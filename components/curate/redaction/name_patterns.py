@@ -14,7 +14,7 @@ ABOUT_A_PERSON = word_list("fields_about_a_person")
 
 
 PART = re.compile(r"[^\W\d_]{2,}")
-NO_CODE = "(?![A-Za-z]{2}[0-9])"
+NO_CODE = "(?![A-Za-z]{2}[0-9]{2} ?[A-Za-z0-9]{4})"
 """The country at the start of an IBAN is not a name, even after one: ``Mia Li DE89 3704``."""
 WORD = NO_CODE + r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
 PROPER = NO_CODE + r"[^\W\d_a-zß-öø-ÿ][^\W\d_]*(?:['\u2019-][^\W\d_]+)*"

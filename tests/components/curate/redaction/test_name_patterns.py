@@ -24,6 +24,7 @@ from tests.support.talk import arguments, redact, said, user
         ),
         ("for my friend Ivan, as Ivan asked", "for my friend <NAME_1>, as <NAME_1> asked"),
         ("My user ID is amelia_davis_8890.", "My user ID is <NAME_1>_<NAME_2>_8890."),
+        ("my name is Jo22. Jo22 it is.", "my name is <NAME_1>22. <NAME_1>22 it is."),
         ("Call me Bob. Bob it is.", "Call me <NAME_1>. <NAME_1> it is."),
     ],
 )
