@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components.store import warehouse
 from tests.support import terminal
 from tests.support.terminal import Terminal
 
@@ -31,4 +32,17 @@ def test_a_server_that_goes_away_is_named_without_a_traceback(folder: Path) -> N
     ended = shell.run("schedule", config)
     assert ended.returncode == 1
     assert ended.stderr.startswith("Prefect or MLflow went away: ")
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", [("starts",), ("audit",), ("feedback", "shop")])
+def test_a_warehouse_of_a_newer_release_is_named_without_a_traceback(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    shell = terminal.in_home(tmp_path / "home")
+    with warehouse.connect(shell.settings.warehouse) as con:
+        con.execute("insert into raw.migrations values (9999, 'from the future')")
+    ended = shell.run(*command)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("the warehouse has migrations {9999}")
     assert "Traceback" not in ended.stderr
