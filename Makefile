@@ -10,10 +10,9 @@ export DO_NOT_TRACK := 1
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
 
-# Two at a time, each with one thread: torch's tiny models lose by a second one. In the order of
-# their names: else files of one long test come last, and one of the two workers waits.
+# Two at a time, each with one thread: torch's tiny models lose by a second one.
 test: .venv/installed-dev   ## the default suite
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # The rest: the whole stack, the browser, one real demo turn; and the properties, on new cases.
 test-slow: .venv/installed-dev  ## the tests that are slow, and the properties on random cases
