@@ -6,13 +6,13 @@ The client takes two seconds to import, and a person who types ``flywheel pendin
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from pydantic import AliasPath, Field, TypeAdapter
+from pydantic import AfterValidator, AliasPath, Field, TypeAdapter
 
 from components.rest import Answer, Rest
 from components.schema import Json
@@ -58,7 +58,7 @@ class Run:
     name: str
     tags: Sequence[str]
     parameters: Mapping[str, Any]
-    created: datetime
+    created: Annotated[datetime, AfterValidator(lambda at: at.astimezone(UTC))]
     state: State | None
 
     @property

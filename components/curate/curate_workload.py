@@ -27,6 +27,7 @@ from components.curate.row_budget import CountsTokens
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.split import Placement, SettledSides, Shares
+from components.curate.worker_pool import UNJUDGEABLE
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -255,9 +256,8 @@ def _cleaned(judged: RowJudgement, overlap: Seen | None) -> RowJudgement:
 
 
 def _tally(con: Connection, workload_id: str, replayed: int) -> CurationTally:
-    rows = con.execute(
-        warehouse.model_select("marts/curation_counts"), {"workload_id": workload_id}
-    ).fetchall()
+    values = {"workload_id": workload_id, "unjudgeable": UNJUDGEABLE}
+    rows = con.execute(warehouse.model_select("marts/curation_counts"), values).fetchall()
     counts: dict[str, dict[str, int]] = defaultdict(dict)
     for figure, counted, number in rows:
         counts[figure][counted] = number

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
     "approve", "reject", "refused", "lapsed", "rollback", "sealed", "looked", "released", "rules"
@@ -40,8 +40,6 @@ links have one."""
 Reason: TypeAlias = Literal["quality", "safety", "cost", "data", "slice", "other"]
 """``quality``: its answers. ``safety``: its risks. ``cost``: its price or speed. ``data``: its
 training data. ``slice``: one part of the traffic. ``other``: see the comment."""
-
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 Refused: TypeAlias = Literal[
     "unnamed",

@@ -162,11 +162,20 @@ def _can_pair_up(
 ) -> bool:
     if len(calls) != len(references):
         return False
-    return not calls or any(
-        match(calls[0], reference)
-        and _can_pair_up(calls[1:], [*references[:i], *references[i + 1 :]], match)
-        for i, reference in enumerate(references)
-    )
+    fitting = [[n for n, ref in enumerate(references) if match(call, ref)] for call in calls]
+    caller: dict[int, int] = {}
+
+    def pair(call: int, tried: set[int]) -> bool:
+        # Kuhn's (1955) algorithm: a taken reference is free if its call can take another one.
+        for reference in fitting[call]:
+            if reference not in tried:
+                tried.add(reference)
+                if reference not in caller or pair(caller[reference], tried):
+                    caller[reference] = call
+                    return True
+        return False
+
+    return all(pair(call, set()) for call in range(len(calls)))
 
 
 def _same_call(call: Call, reference: Call) -> bool:

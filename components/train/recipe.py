@@ -321,8 +321,8 @@ class Recipe(Config):
     """Steps between checkpoints: at most this many are repeated after a kill."""
 
     average_checkpoints: int = Field(default=1, ge=1)
-    """The adapter is the mean of this many checkpoints, every ``save_steps`` and the final weights:
-    steadier than the last step alone."""
+    """The adapter is the mean of its final weights and of the checkpoints before them, this many in
+    all and one every ``save_steps``: steadier than the last step alone."""
 
     eval_steps: int | None = Field(default=None, ge=1)
     """Steps between measurements of the validation loss; only at the end by default. More often

@@ -76,8 +76,9 @@ def collect(
 def list_quarantine() -> None:
     """Count the lines in quarantine by source, reason and file."""
     from components.collect import quarantine
+    from components.store.warehouse import COLLECTING
 
-    with open_warehouse() as con:
+    with open_warehouse(COLLECTING) as con:
         groups = quarantine.groups(con)
     table = new_table("lines", "source", "reason", "file", "first id")
     for group in groups:
@@ -93,8 +94,9 @@ def show_quarantine(
 ) -> None:
     """Show one line in quarantine: its place, the reason, and its bytes."""
     from components.collect import quarantine
+    from components.store.warehouse import COLLECTING
 
-    with open_warehouse() as con:
+    with open_warehouse(COLLECTING) as con:
         line = quarantine.find(con, quarantine_id)
     print_line(f"{line.path}:{line.line}  source {line.source}  id {line.quarantine_id}")
     print_line(line.reason)
@@ -128,8 +130,9 @@ def drift() -> None:
     Only a sample of a long file is read, so a field that few of its rows have may be missing.
     """
     from components.collect import quarantine
+    from components.store.warehouse import COLLECTING
 
-    with open_warehouse() as con:
+    with open_warehouse(COLLECTING) as con:
         fields = quarantine.new_fields(con)
     table = new_table("source", "new field", "first seen", "file")
     for new in fields:

@@ -63,7 +63,8 @@ def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]
     except Exception as error:
         names = class_names(error)
         own = next((EXIT_CODES[name] for name in names if name in EXIT_CODES), None)
-        if own is None and not isinstance(error, known):
+        is_bug = isinstance(error, KeyError | IndexError)  # a message is a plain LookupError
+        if own is None and (is_bug or not isinstance(error, known)):
             raise
         print_error(str(error))
         raise typer.Exit(code or own or 2) from error

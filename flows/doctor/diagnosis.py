@@ -48,10 +48,11 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
     """Check both servers, and, where Prefect lets us in, its pools and deployments."""
     remedy = REMEDIES[home.elsewhere is not None]
     with health.http_client(trust_env=home.elsewhere is not None) as http:
-        user, _, password = env.get("PREFECT_API_AUTH_STRING", "").partition(":")
-        prefect = probes.probe_prefect(http, home, (user, password))
+        user, colon, password = env.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        prefect = probes.probe_prefect(http, home, (user, password) if colon else None)
         user, password = (env.get(f"MLFLOW_TRACKING_{x}", "") for x in ("USERNAME", "PASSWORD"))
-        mlflow = probes.probe_mlflow(http, home, (user, password))
+        account = (user, password) if user and password else None
+        mlflow = probes.probe_mlflow(http, home, account)
     yield from server_checks.check_server(prefect, remedy, "PREFECT_API_AUTH_STRING")
     variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     yield from server_checks.check_server(mlflow, remedy, variables)

@@ -140,8 +140,8 @@ def probe_services(status: Status) -> Status:
 def _server_answers(http: httpx.Client, service: ServiceState) -> ServiceState:
     if service.condition != "up" or service.process is None:
         return service
-    is_silent = service.health_url and not health.is_answering(http, service.health_url)
-    if processes.is_stopped(service.process) or is_silent:
+    url = service.health_url
+    if processes.is_stopped(service.process) or (url and not health.is_answering(http, url)):
         return replace(service, condition="hanging")
     return service
 

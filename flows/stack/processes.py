@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import psutil
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from components.store import file_locks
 from components.store.manifest import write_atomically
-from flows.settings import HOST, METRICS_PORT, Settings
+from flows.settings import HOST, METRICS_PORT, Settings, SettingsError
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _CLOCK_STEP = 5.0  # seconds: a start time by the clock moves when the clock is set
@@ -261,11 +261,22 @@ def write_state(settings: Settings, state: StackState) -> None:
 
 
 def read_state(settings: Settings) -> StackState | None:
-    """Read the state; ``None`` without one."""
+    """Read the state; ``None`` without one.
+
+    Raises:
+        SettingsError: The file is damaged, or a newer release wrote it.
+    """
+    path = state_path(settings)
     try:
-        return _STATE_JSON.validate_json(state_path(settings).read_bytes())
+        return _STATE_JSON.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        raise SettingsError(
+            f"reading {path}: expected the state of a stack of this release, found "
+            f"{error.errors()[0]['msg']}; stop that stack with the release that started it, or "
+            "delete the file if no stack runs"
+        ) from error
 
 
 def is_supervised(state: StackState | None) -> bool:

@@ -61,7 +61,7 @@ figures as (
         mark as counted,
         count(*) as number
     from curated.verdicts
-    where workload_id = $workload_id and objection = 'unjudgeable'
+    where workload_id = $workload_id and objection = $unjudgeable
     group by all
 )
 

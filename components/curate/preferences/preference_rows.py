@@ -204,9 +204,12 @@ def _written(
     if redacted is None:
         return ("redaction_failed", None)
     stored, bare = redacted
+    try:
+        texts = json_texts.dumps(stored.messages), json_texts.dumps(stored.tools)
+    except ValueError:  # a number that JSON can't represent, such as 1e999
+        return ("redaction_failed", None)
     return Written(
-        json_texts.dumps(stored.messages),
-        json_texts.dumps(stored.tools),
+        *texts,
         tuple(prompt.read_message(answer) for answer in stored.answers),
         len({answer_key(prompt.read_message(answer)) for answer in bare.answers}) == 1,
     )

@@ -115,6 +115,30 @@ def test_corrections_are_redacted_like_the_conversation(con: Connection, tmp_pat
     assert json.loads(str(label["answer"]))["text"] == f"I wrote to {bob}"
 
 
+def test_a_pair_whose_tools_can_not_be_written_again_costs_only_itself(
+    con: Connection, tmp_path: Path
+):
+    # A number that Python reads as infinity, which can't be written again as JSON.
+    limit: Json = {"type": "object", "properties": {"n": {"type": "number", "maximum": 1e999}}}
+    tool: Json = {"type": "function", "function": {"name": "count", "parameters": limit}}
+    request: Json = {"messages": [{"role": "user", "content": "Count."}], "tools": [tool]}
+    lines = [
+        logs.interaction(response_id="a", request=request),
+        logs.interaction("Sing me a song about rain", response_id="b"),
+    ]
+    feedback = [
+        logs.feedback("correction", logs.say("One, two."), response_id="a", actor_id="ann"),
+        logs.feedback("correction", logs.say("Rain, rain."), response_id="b", actor_id="bob"),
+    ]
+    log = logs.write(tmp_path / "huge.jsonl", lines)
+    log.write_text(log.read_text().replace("Infinity", "1e999"))
+    logs.load(con, log, now=logs.NOW)
+    curate(con, tmp_path, [], feedback)
+    assert set(fates(con).values()) == {"used_as_target"}
+    (pair,) = warehouse.rows(con, "select chosen from curated.preferences")
+    assert json.loads(str(pair["chosen"]))["text"] == "Rain, rain."
+
+
 def test_a_pair_that_redaction_makes_one_is_dropped(con: Connection, tmp_path: Path):
     value: dict[str, Json] = {
         "chosen": logs.say("Mail jane@corp.com"),

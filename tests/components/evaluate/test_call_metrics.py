@@ -55,6 +55,13 @@ def test_an_output_where_a_call_is_expected(text: str, expected: tuple[float | N
     assert scores(text) == expected
 
 
+@pytest.mark.parametrize("odd", [call("poem", city="Rome"), call("weather", city="Oslo")])
+def test_many_equal_calls_with_an_odd_one_among_them_are_scored_at_once(odd: str):
+    name = float("weather" in odd)
+    text = "\n".join([call("weather", city="Rome")] * 30 + [odd])
+    assert scores(text, Answer(calls=ROME.calls * 31)) == (1, name, 0, None)
+
+
 @pytest.mark.parametrize(
     ("text", "abstained"),
     [

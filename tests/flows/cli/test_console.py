@@ -37,6 +37,7 @@ def test_an_interrupted_command_says_how_to_resume(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), exit_on(LookupError):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("bug", [ZeroDivisionError, KeyError, IndexError])
+def test_a_bug_keeps_its_traceback(bug: type[Exception]):
+    with pytest.raises(bug), exit_on(LookupError):
+        raise bug

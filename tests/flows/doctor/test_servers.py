@@ -1,12 +1,15 @@
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
 
 from flows import settings
-from flows.doctor import probes, server_checks
+from flows.doctor import diagnosis, probes, server_checks
 from flows.doctor.server_checks import ServerStatus
 
 GOOD = ServerStatus(
@@ -104,3 +107,28 @@ def test_a_server_without_credentials_and_csrf_is_seen_to_be_open(tmp_path: Path
 
 def test_a_server_that_breaks_is_seen_not_to_work(tmp_path: Path) -> None:
     assert prefect(tmp_path, lambda _: 503).trouble == "it says 503"
+
+
+class Recording(BaseHTTPRequestHandler):
+    """Answer every request, and keep the logins that were sent."""
+
+    logins: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.logins.append(self.headers["authorization"])
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+def test_without_a_login_none_is_sent(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recording) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ports = {"FLYWHEEL_PREFECT_PORT": str(server.server_port), "FLYWHEEL_MLFLOW_PORT": "1"}
+        home = settings.load({"FLYWHEEL_HOME": str(tmp_path)} | ports)
+        next(diagnosis.check_servers(home, {}))
+        server.shutdown()
+    assert Recording.logins
+    assert set(Recording.logins) == {None}

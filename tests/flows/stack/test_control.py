@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import stack_commands
-from flows.settings import HOST, Settings
+from flows.settings import HOST, Settings, SettingsError
 from flows.stack import control, processes, stack_services
 from flows.stack.children import LONGEST_WAIT, Child
 from flows.stack.processes import ProcessIdentity, ServiceState, StackState
@@ -78,6 +78,39 @@ def test_status_says_at_once_that_a_server_hangs(
         processes.state_path(settings).unlink()
     assert result.exit_code == 1
     assert json.loads(result.stdout)["services"][0]["condition"] == "hanging"
+
+
+def test_a_stopped_server_is_not_waited_for(settings: Settings) -> None:
+    settings.home.mkdir()
+    me = processes.identify_process(os.getpid())
+    with spawn(SLEEP) as server, socket.socket() as silent:
+        silent.bind((HOST, settings.prefect_port))
+        silent.listen()
+        silent.setblocking(False)
+        identity = processes.identify_process(server.pid)
+        server.send_signal(signal.SIGSTOP)
+        while not processes.is_stopped(identity):
+            time.sleep(0.01)
+        state = a_state(settings, me, identity)
+        service = replace(state.services[0], health_url=f"{settings.prefect_api_url}/health")
+        processes.write_state(settings, replace(state, services=(service,)))
+        (probed,) = control.probe_services(control.stack_status(settings)).services
+        server.kill()
+        processes.state_path(settings).unlink()
+        assert probed.condition == "hanging"
+        with pytest.raises(BlockingIOError):  # nobody asked it
+            silent.accept()
+
+
+@pytest.mark.parametrize("text", ["{", '{"phase": "draining"}'])
+def test_a_state_that_cannot_be_read_is_named_without_a_traceback(
+    settings: Settings, text: str
+) -> None:
+    settings.home.mkdir()
+    processes.state_path(settings).write_text(text)
+    with pytest.raises(SettingsError, match=r"stack\.json: expected the state of a stack of this"):
+        control.stack_status(settings)
+    processes.state_path(settings).unlink()
 
 
 def test_status_says_at_once_that_a_worker_was_stopped(settings: Settings) -> None:

@@ -27,6 +27,7 @@ PEM = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE" 
             "DE89 3704 0044 0532 0130 00 DE89 3704 0044 0532 0130 00 GB29NWBK60161331926819",
             "<IBAN_1> <IBAN_1> <IBAN_2>",
         ),
+        ("QX45 was paid to DE89 3704 0044 0532 0130 00", "QX45 was paid to <IBAN_1>"),
         ("to SO21 1000 0010 0100 0100 141", "to <IBAN_1>"),
         ("ssn 078-05-1120", "ssn <SSN_1>"),
         ("my ssn is 078051120", "my ssn is <SSN_1>"),
