@@ -1,4 +1,5 @@
-"""Serve each workload's champion over one shared base, and log every answer.
+"""Serve each workload's champion over an OpenAI-compatible API, and log every answer durably.
 
-gateway is the way in: a request's path from its token to the log.
+Start at `gateway`, the path of a request: routing, prompt, engine, answer, log. `endpoints` has the
+HTTP routes, `settings` the file `serve.yaml`, `routes` which version serves which workload.
 """

@@ -1,0 +1,233 @@
+"""The file ``serve.yaml``: engine and replicas, routing, fallbacks, logging, limits."""
+
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import Field, field_validator, model_validator
+
+from components.schema import Config
+
+EngineKind: TypeAlias = Literal["embedded", "vllm", "nim", "sglang", "lorax"]
+LoggingMode: TypeAlias = Literal["required", "best_effort"]
+
+ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+def _address(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(
+            f"expected http:// or https://, such as http://127.0.0.1:8000, found {url!r}"
+        )
+    return url.rstrip("/")
+
+
+class ReplicaSettings(Config):
+    """One server of the engine. Name each one: a load balancer shows only one of them."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """Its name in logs, routes and metrics."""
+
+    url: str
+    """Its address without ``/v1``, such as ``http://10.0.0.7:8000``."""
+
+    _is_an_address = field_validator("url")(_address)
+
+
+class OpenAiFallback(Config):
+    """Any OpenAI-compatible server that answers when no replica does, such as a teacher."""
+
+    url: str
+    """Where ``/chat/completions`` is, such as ``https://api.openai.com/v1``."""
+
+    model: str = Field(min_length=1)
+    """The model's name there; answers carry it, so that nobody takes them for the champion's."""
+
+    api_key_env: str | None = Field(default=None, pattern=ENVIRONMENT_NAME)
+    """The gateway's environment variable with the key; if left out, no key is sent."""
+
+    _is_an_address = field_validator("url")(_address)
+
+
+Fallback: TypeAlias = Literal["replica", "previous"] | OpenAiFallback
+
+
+class EngineSettings(Config):
+    """The engine that holds the base and the adapters."""
+
+    kind: EngineKind = "embedded"
+    """``embedded`` is a process of the gateway's own; the others are servers that run already."""
+
+    replicas: tuple[ReplicaSettings, ...] = ()
+    """Every server of the engine; empty for ``embedded``."""
+
+    base: str | None = None
+    """The base's folder; the champions' own if left out. Versions on another base are refused."""
+
+    base_name: str | None = None
+    """The base's name at the engine; asked for if left out."""
+
+    api_key_env: str | None = Field(default=None, pattern=ENVIRONMENT_NAME)
+    """The environment variable with the engine's key; if left out, no key is sent."""
+
+    adapters: str | None = None
+    """The folder of staged adapters as the engine sees it; the gateway's own path if left out. For
+    NIM this is ``NIM_PEFT_SOURCE``, as the gateway sees it."""
+
+    refresh_seconds: float = Field(default=30, gt=0)
+    """NIM's ``NIM_PEFT_REFRESH_INTERVAL``: an adapter not listed after two of these is refused."""
+
+    max_loras: int = Field(default=8, ge=1)
+    """Adapters that one batch may hold; for ``embedded`` also the adapters in memory."""
+
+    precision: Literal["fp32", "bf16", "nf4"] | None = None
+    """The precision of ``embedded``; chosen for the device if left out."""
+
+    slots: int = Field(default=8, ge=1)
+    """Requests that ``embedded`` answers at once; each needs memory for its keys and values."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of ``embedded``; all cores but one if left out."""
+
+    connect_seconds: float = Field(default=2.0, gt=0)
+    """A replica that accepts no connection in this time is out, and the next one is tried."""
+
+    first_byte_seconds: float = Field(default=60.0, gt=0)
+    """A replica that sends nothing for this long is out; the client gets 504 if no other answers.
+    Longer than the longest prompt takes."""
+
+    @model_validator(mode="after")
+    def _has_replicas(self) -> Self:
+        if self.kind == "embedded" and self.replicas:
+            raise ValueError("`embedded` has no `replicas`: it is a process of the gateway's own")
+        if self.kind != "embedded" and not self.replicas:
+            raise ValueError(f"{self.kind} needs `replicas`, each with a `name` and a `url`")
+        names = [replica.name for replica in self.replicas]
+        if len(names) != len(set(names)):
+            raise ValueError(f"two `replicas` have the same name: {', '.join(names)}")
+        return self
+
+
+class RoutingRule(Config):
+    """Send requests that match to a workload, whatever their ``model``; the first match counts.
+
+    Exactly one of ``header``, ``client`` and ``metadata`` is set.
+    """
+
+    workload: str = Field(min_length=1)
+
+    header: str | None = None
+    """A request header, such as ``x-request-type``; ``equals`` is its value."""
+
+    metadata: str | None = None
+    """A key of the request's ``metadata``; ``equals`` is its value."""
+
+    client: str | None = None
+    """A glob pattern of the token's client, such as ``shop-*``."""
+
+    equals: str | None = None
+    """A glob pattern of the value; with ``client`` it is left out."""
+
+    model: str | None = None
+    """Only requests whose ``model`` matches this glob pattern; any if left out."""
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        conditions = [self.header, self.metadata, self.client]
+        if sum(condition is not None for condition in conditions) != 1:
+            raise ValueError("expected exactly one of `header`, `metadata` and `client`")
+        if (self.client is None) != (self.equals is not None):
+            raise ValueError("`header` and `metadata` need `equals`; `client` has none")
+        return self
+
+
+class SwapSettings(Config):
+    """How a new version takes over."""
+
+    follow_seconds: float = Field(default=2.0, gt=0)
+    """How often the champion is read from the registry."""
+
+    min_ready: int | None = Field(default=None, ge=1)
+    """Replicas that must have proved a version before it serves; if left out, all healthy ones and
+    at least half of all."""
+
+    drain_seconds: float = Field(default=300.0, gt=0)
+    """The longest wait for requests of an old version before it is unloaded."""
+
+    proof_seconds: float = Field(default=60.0, gt=0)
+    """How often each replica proves its versions again."""
+
+    proof_timeout_seconds: float = Field(default=120.0, gt=0)
+    """A replica whose proof takes longer is out."""
+
+
+class GatewayLimits(Config):
+    """Bounds on requests; those of the receiver (bodies in flight, the spool) hold as well."""
+
+    body_bytes: int = Field(default=4 * 2**20, ge=1)
+    """A longer request body is answered with 413."""
+
+    max_tokens: int = Field(default=4096, ge=1)
+    """The most tokens of one answer; a request for more is cut to it."""
+
+    open_requests: int = Field(default=256, ge=1)
+    """Requests being answered at once; more are answered with 503."""
+
+    client_share: float = Field(default=0.5, gt=0, le=1)
+    """Fraction of ``open_requests`` that one client may use; more is answered with 429."""
+
+    answer_seconds: float = Field(default=600.0, gt=0)
+    """An answer that takes longer is cut."""
+
+    write_seconds: float = Field(default=30.0, gt=0)
+    """A client that does not read its stream for this long is taken to be gone."""
+
+
+class WorkloadServing(Config):
+    """What differs for one workload."""
+
+    fallbacks: tuple[Fallback, ...] | None = None
+    """As ``fallbacks`` of the file; that is used if left out."""
+
+    logging: LoggingMode | None = None
+    """As ``logging`` of the file; that is used if left out."""
+
+    constrained: bool | None = None
+    """Whether calls are held to the tools' schemas; as in the version's evaluation if left out."""
+
+    labels: tuple[str, ...] = ()
+    """The only texts that it may answer, for classification; any if empty."""
+
+
+class ServeSettings(Config):
+    """The file ``serve.yaml``."""
+
+    engine: EngineSettings = EngineSettings()
+
+    workloads: dict[str, WorkloadServing] | None = None
+    """The workloads to serve; all that have a champion if left out."""
+
+    routing: tuple[RoutingRule, ...] = ()
+    """Rules that choose the workload; without a match, the request's ``model`` names it."""
+
+    fallbacks: tuple[Annotated[Fallback, Field(union_mode="left_to_right")], ...] = ("replica",)
+    """What is tried, in this order, when the chosen replica fails before its first byte: another
+    ``replica``, the ``previous`` version, an OpenAI-compatible server. Never the base alone."""
+
+    logging: LoggingMode = "required"
+    """``required``: with no room in the spool, requests are refused (503) before an answer is
+    generated. ``best_effort``: they are answered and counted as not logged."""
+
+    swap: SwapSettings = SwapSettings()
+    limits: GatewayLimits = GatewayLimits()
+
+    def workload(self, name: str) -> WorkloadServing:
+        """Return what differs for a workload."""
+        return (self.workloads or {}).get(name) or WorkloadServing()
+
+    def fallbacks_of(self, name: str) -> tuple[Fallback, ...]:
+        """Return a workload's fallbacks."""
+        own = self.workload(name).fallbacks
+        return self.fallbacks if own is None else own
+
+    def logging_of(self, name: str) -> LoggingMode:
+        """Return a workload's logging mode."""
+        return self.workload(name).logging or self.logging
