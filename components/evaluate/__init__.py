@@ -1,5 +1,6 @@
 """Evaluate models with lm-eval: `harness.evaluate` is the entry point.
 
 `holdout_task` is the workload's own task, `guards` and `guard_runs` are lm-eval's tasks, `built_in`
-our other tasks, `judge` an LLM judge. `engines` compute answers, `prefix_cache` those on a CPU.
+our other tasks, `judge` an LLM judge. `engines` compute answers, on a CPU with
+`models.prefix_cache`.
 """

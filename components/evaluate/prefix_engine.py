@@ -1,7 +1,7 @@
 """Choose the prefix cache for answers on a CPU; on CUDA lm-eval's own model computes them.
 
-Only this module imports ``components.evaluate.prefix_cache``; without both, answers on a CPU take
-longer. Imported late, since it loads torch.
+Only this module and the embedded engine (``components.serve.embedded``) import
+``components.models.prefix_cache``. Imported late, since it loads torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-from components.evaluate.prefix_cache import forward
-from components.evaluate.prefix_cache.generate import GenerationLimits, greedy, likelihoods
-from components.evaluate.prefix_cache.weights import Blocked, Threads
+from components.models.prefix_cache import forward
+from components.models.prefix_cache.generate import GenerationLimits, greedy, likelihoods
+from components.models.prefix_cache.weights import Blocked, Threads
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -21,7 +21,7 @@ import torch  # noqa: TID253 - this module is itself imported late
 from torch import nn  # noqa: TID253 - as above
 
 if TYPE_CHECKING:
-    from components.evaluate.prefix_cache.forward import Model
+    from components.models.prefix_cache.forward import Model
 
 Multiply: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch  # noqa: TID253 - this module is itself imported late
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as above
 
-from components.evaluate.prefix_cache import forward
-from components.evaluate.prefix_cache.forward import Ints, KeysAndValues, Tree
+from components.models.prefix_cache import forward
+from components.models.prefix_cache.forward import Ints, KeysAndValues, Tree
 from components.models.prefix_tree import Row
 
 if TYPE_CHECKING:
-    from components.evaluate.prefix_cache.forward import Model, Reading
+    from components.models.prefix_cache.forward import Model, Reading
 
 
 @dataclass(frozen=True, slots=True)

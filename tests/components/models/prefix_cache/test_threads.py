@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.evaluate.prefix_cache import weights
+from components.models.prefix_cache import weights
 
 
 @pytest.mark.parametrize(
