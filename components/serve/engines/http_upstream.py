@@ -1,0 +1,190 @@
+"""An engine's HTTP API: JSON and server-sent events, with every failure as an ``UpstreamError``."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeAlias, cast
+
+import aiohttp
+import orjson
+
+from components.schema import Json
+from components.serve.engines.serving_engine import UpstreamError
+
+Body: TypeAlias = Mapping[str, Json]
+
+RETRYABLE = frozenset({404, 408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which another replica may answer; 404 means that this one lost the adapter."""
+
+LONGEST_TEXT = 2000  # characters of an engine's own message that an error repeats
+LONGEST_EVENT = 8 * 2**20  # bytes; a longer event is no answer
+
+
+class HttpUpstream:
+    """One server's API; made in the event loop that uses it.
+
+    ``patience_seconds`` is how long a server may be silent: before its first byte, and between two.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        connect_seconds: float = 2.0,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._connect, self._patience = connect_seconds, patience_seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, path: str, *, patience_seconds: float | None = None) -> Json:
+        """Return the JSON answer to a GET request."""
+        async with self._request("GET", path, None, patience_seconds) as response:
+            return await self._json(path, response)
+
+    async def get_text(self, path: str, *, patience_seconds: float | None = None) -> str:
+        """Return the text answer to a GET request."""
+        async with self._request("GET", path, None, patience_seconds) as response:
+            return await response.text()
+
+    async def post(
+        self, path: str, body: Body, *, patience_seconds: float | None = None
+    ) -> dict[str, Json]:
+        """Return the JSON object that answers a POST request; empty if it is only text."""
+        async with self._request("POST", path, body, patience_seconds) as response:
+            answer = await self._json(path, response, is_text_allowed=True)
+        return answer if isinstance(answer, dict) else {}
+
+    async def events(self, path: str, body: Body) -> AsyncGenerator[dict[str, Json]]:
+        """Stream the JSON events that answer a POST request, up to ``[DONE]`` or the end.
+
+        Closing the generator closes the connection, which cancels the request at the engine.
+        """
+        async with self._request("POST", path, body, None) as response:
+            async for payload in self._payloads(path, response):
+                if payload == b"[DONE]":
+                    return
+                event = _parse(payload)
+                if not isinstance(event, dict):
+                    raise UpstreamError(
+                        502,
+                        f"POST {self.url}{path}: expected JSON events, found {payload[:80]!r}",
+                        is_retryable=True,
+                    )
+                if (error := event.get("error")) is not None:
+                    raise UpstreamError(502, f"{self.url}: {_message(error)}", is_retryable=True)
+                yield event
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, path: str, body: Body | None, patience_seconds: float | None
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        patience = patience_seconds or self._patience
+        action = f"{method} {self.url}{path}"
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=min(self._connect, patience), sock_read=patience
+        )
+        try:
+            async with self._open().request(
+                method,
+                self.url + path,
+                data=None if body is None else orjson.dumps(body),
+                headers={"Content-Type": "application/json"} if body is not None else {},
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                if response.status >= 300:
+                    raise await _refusal(action, response)
+                yield response
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UpstreamError(
+                502,
+                f"{action}: no connection in {timeout.sock_connect:g} s",
+                is_retryable=True,
+            ) from error
+        except TimeoutError as error:
+            raise UpstreamError(
+                504, f"{action}: no byte for {patience:g} s", is_retryable=True
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamError(
+                502, f"{action}: {error or type(error).__name__}", is_retryable=True
+            ) from error
+
+    async def _payloads(self, path: str, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        buffer = b""
+        async for part in response.content.iter_any():
+            buffer = (buffer + part).replace(b"\r\n", b"\n") if b"\r" in part else buffer + part
+            *events, buffer = buffer.split(b"\n\n")
+            for event in events:
+                lines = [
+                    line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")
+                ]
+                if lines:
+                    yield b"\n".join(lines)
+            if len(buffer) > LONGEST_EVENT:
+                raise UpstreamError(
+                    502,
+                    f"POST {self.url}{path}: an event has more than {LONGEST_EVENT} bytes",
+                    is_retryable=False,
+                )
+
+    async def _json(
+        self, path: str, response: aiohttp.ClientResponse, *, is_text_allowed: bool = False
+    ) -> Json:
+        content = await response.read()
+        answer = _parse(content)
+        if answer is None and not is_text_allowed:
+            raise UpstreamError(
+                502, f"{self.url}{path}: expected JSON, found {content[:80]!r}", is_retryable=True
+            )
+        return answer
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15),
+                headers=self._headers,
+                auto_decompress=True,
+                trust_env=False,
+            )
+        return self._session
+
+
+async def _refusal(action: str, response: aiohttp.ClientResponse) -> UpstreamError:
+    text = (await response.content.read(LONGEST_EVENT)).decode(errors="replace")
+    answer = _parse(text.encode())
+    message = _message(answer) if isinstance(answer, dict) else text
+    return UpstreamError(
+        response.status,
+        f"{action}: {response.status} {message[:LONGEST_TEXT]}".rstrip(),
+        is_retryable=response.status in RETRYABLE,
+    )
+
+
+def _message(error: Json) -> str:
+    """Return the text of an error, whose form differs by engine and by version."""
+    match error:
+        case {"error": inner}:  # vLLM's and OpenAI's
+            return _message(inner)
+        case {"message": str(message)} | {"error_message": str(message)}:
+            return message
+        case {"detail": inner}:  # FastAPI's
+            return _message(inner)
+        case str(message):
+            return message
+        case _:
+            return orjson.dumps(error).decode()
+
+
+def _parse(content: bytes) -> Json:
+    try:
+        return cast("Json", orjson.loads(content))
+    except orjson.JSONDecodeError:
+        return None

@@ -1,0 +1,423 @@
+"""Prove what a loaded adapter does, by log-probabilities of fixed texts and by a greedy answer.
+
+An engine's 200, and a name in its list, prove nothing: engines have answered with the base, with an
+older version's cache or with another adapter under the right name.
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from components.serve.engines.serving_engine import (
+    Generation,
+    Probe,
+    ServingEngine,
+    TokenLogprob,
+    UpstreamError,
+)
+from components.store import manifest
+
+FILE_VERSION = 1
+
+FLOORS: Mapping[str, float] = {"fp32": 0.002}
+"""The least tolerance, in nats a token, by precision: two correct engines differ by this much."""
+
+FLOOR_16 = 0.06  # 16-bit and 4-bit precisions: about five times what batching changes in bf16
+
+NOISE_FACTOR = 4.0  # tolerance and least effect, as a multiple of the measured noise
+NEARER = 0.5  # how much nearer to its own reference than to any other an adapter must be
+
+BEST_PROBES = 4  # probes used of an adapter's references, those with the largest effect
+ROUNDS = 3  # mixed rounds; fewer when they take longer than ``MIXED_SECONDS``
+MIXED_SECONDS = 2.0
+MOST_OTHERS = 3  # other adapters in a mixed round
+
+Logprobs: TypeAlias = tuple[float, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyAnswer:
+    """The beginning of an adapter's greedy answer.
+
+    ``clear`` counts the leading tokens that won by a wide margin, so that noise can't change them;
+    ``text`` is theirs.
+    """
+
+    prompt: str
+    prompt_tokens: tuple[int, ...]
+    text: str
+    logprobs: Logprobs
+    clear: int
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What an adapter and its base make of the probes, computed without the engine.
+
+    All adapters of a base share its probes. ``noise`` is the largest mean difference, in nats a
+    token, between a probe scored alone, again, and in a batch.
+    """
+
+    adapter: str
+    """The adapter's key."""
+
+    base: str
+    """The content hash of its base."""
+
+    precision: str
+    probes: tuple[Probe, ...]
+    of_adapter: tuple[Logprobs, ...]
+    of_base: tuple[Logprobs, ...]
+    noise: float
+    greedy: tuple[GreedyAnswer, ...] = ()
+    version: int = FILE_VERSION
+
+    @property
+    def effect(self) -> float:
+        """The adapter's mean effect on its best probes, in nats a token."""
+        best = self.best()
+        return distance(best.of_adapter, best.of_base)
+
+    @property
+    def tolerance(self) -> float:
+        """How far an engine's log-probabilities may be from these, in nats a token."""
+        return max(FLOORS.get(self.precision, FLOOR_16), NOISE_FACTOR * self.noise)
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether the adapter can be told from its base."""
+        return self.effect > NOISE_FACTOR * max(self.noise, 1e-6)
+
+    def best(self, count: int = BEST_PROBES) -> "References":
+        """Return these with only the probes on which the adapter has the largest effect."""
+        effects = [
+            distance([ours], [bases])
+            for ours, bases in zip(self.of_adapter, self.of_base, strict=True)
+        ]
+        chosen = sorted(sorted(range(len(effects)), key=lambda i: -effects[i])[:count])
+        return replace(
+            self,
+            probes=tuple(self.probes[i] for i in chosen),
+            of_adapter=tuple(self.of_adapter[i] for i in chosen),
+            of_base=tuple(self.of_base[i] for i in chosen),
+        )
+
+    def on(self, probes: Sequence[Probe]) -> tuple[Logprobs, ...] | None:
+        """Return the adapter's log-probabilities of these probes; ``None`` if it lacks one."""
+        by_probe = dict(zip(self.probes, self.of_adapter, strict=True))
+        if any(probe not in by_probe for probe in probes):
+            return None
+        return tuple(by_probe[probe] for probe in probes)
+
+    def write(self, path: Path) -> None:
+        """Replace the file of these references."""
+        manifest.write_atomically(path, json.dumps(asdict(self)) + "\n")
+
+
+def read_references(path: Path) -> References:
+    """Read references.
+
+    Raises:
+        ValueError: The file is not of references, or of another version.
+    """
+    try:
+        references = TypeAdapter(References).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"reading {path}: it is not a file of references: {error}") from error
+    if references.version != FILE_VERSION:
+        raise ValueError(
+            f"reading {path}: its version is {references.version}, expected {FILE_VERSION}"
+        )
+    return references
+
+
+def distance(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
+    """Return the mean absolute difference of log-probabilities, in nats a token."""
+    pairs = [
+        (ours_at, theirs_at)
+        for ours_of, theirs_of in zip(ours, theirs, strict=True)
+        for ours_at, theirs_at in zip(ours_of, theirs_of, strict=True)
+    ]
+    if not pairs:
+        raise ValueError("comparing log-probabilities: there are none")
+    return sum(abs(a - b) for a, b in pairs) / len(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """An adapter under its name at the engines, and its references."""
+
+    model: str
+    references: References
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a proof on one replica measured; it holds if ``objection`` is ``None``.
+
+    Distances are in nats a token: ``from_reference`` of the adapter, ``from_base`` between the
+    adapter and the base on this replica, ``nearest_other`` to the nearest other reference.
+    """
+
+    replica: str
+    model: str
+    objection: str | None
+    from_reference: float = float("nan")
+    from_base: float = float("nan")
+    nearest_other: float | None = None
+    tolerance: float = float("nan")
+    seconds: float = 0.0
+
+
+class ProofError(Exception):
+    """An adapter does something else than its references."""
+
+
+@dataclass(slots=True)
+class _Measured:
+    from_reference: float = float("nan")
+    from_base: float = float("nan")
+    nearest_other: float | None = None
+    base: dict[Probe, Logprobs] = field(default_factory=dict[Probe, Logprobs])
+
+
+async def prove(
+    engine: ServingEngine,
+    resident: Resident,
+    others: Sequence[Resident],
+    *,
+    timeout: float,
+    is_unproved_allowed: bool = False,
+) -> Proof:
+    """Prove an adapter on one replica.
+
+    Args:
+        engine: The replica.
+        resident: The adapter.
+        others: The other adapters that are loaded there, the likeliest to be confused first.
+        timeout: The most seconds; a slower replica is not proved.
+        is_unproved_allowed: Accept an adapter without measurable effect, as long as it equals its
+            reference.
+
+    Returns:
+        The proof; an engine's failure is its objection.
+    """
+    started, measured = time.monotonic(), _Measured()
+    objection: str | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            await _prove(engine, resident, others, measured, is_unproved_allowed)
+    except TimeoutError:
+        objection = f"the proof took longer than {timeout:g} s"
+    except UpstreamError as error:
+        objection = error.reason
+    except ProofError as error:
+        objection = str(error)
+    return Proof(
+        engine.name,
+        resident.model,
+        objection,
+        measured.from_reference,
+        measured.from_base,
+        measured.nearest_other,
+        resident.references.tolerance,
+        time.monotonic() - started,
+    )
+
+
+async def base_objection(
+    engine: ServingEngine, references: References, *, timeout: float
+) -> str | None:
+    """Return why a replica's base is not the one that the references are about."""
+    try:
+        async with asyncio.timeout(timeout):
+            actual = await _score_all(engine, engine.base, references.probes)
+    except TimeoutError:
+        return f"scoring its base took longer than {timeout:g} s"
+    except UpstreamError as error:
+        return error.reason
+    return _base_difference(references, actual)
+
+
+def _base_difference(references: References, actual: Sequence[Logprobs]) -> str | None:
+    off = distance(actual, references.of_base)
+    if off <= references.tolerance:
+        return None
+    return (
+        f"its base is {off:.4g} nats a token from {references.base} at {references.precision}, "
+        f"tolerance {references.tolerance:.4g}: it is another base, or another precision"
+    )
+
+
+async def _prove(
+    engine: ServingEngine,
+    resident: Resident,
+    others: Sequence[Resident],
+    measured: _Measured,
+    is_unproved_allowed: bool,
+) -> None:
+    best, name = resident.references.best(), resident.model
+    if not best.is_measurable and not is_unproved_allowed:
+        raise ProofError(
+            f"{name} has no measurable effect: {best.effect:.2g} nats a token, with a noise of "
+            f"{best.noise:.2g}; it can't be told from its base"
+        )
+    alone = await _score_all(engine, name, best.probes)
+    bases = await _score_all(engine, engine.base, best.probes)
+    if (wrong := _base_difference(best, bases)) is not None:
+        raise ProofError(wrong)
+    measured.from_reference = distance(alone, best.of_adapter)
+    measured.from_base = distance(alone, bases)
+    _require_itself(resident, others, measured, alone, is_measurable=best.is_measurable)
+    await _prove_mixed(engine, resident, others, alone, bases)
+    await _prove_greedy(engine, resident, others)
+
+
+def _require_itself(
+    resident: Resident,
+    others: Sequence[Resident],
+    measured: _Measured,
+    alone: Sequence[Logprobs],
+    *,
+    is_measurable: bool,
+) -> None:
+    best, name = resident.references.best(), resident.model
+    if measured.from_reference > best.tolerance:
+        like = _nearest(alone, best, others)
+        raise ProofError(
+            f"{name} is {measured.from_reference:.4g} nats a token from its reference, tolerance "
+            f"{best.tolerance:.4g}; the nearest is {like}"
+        )
+    if is_measurable and measured.from_reference > NEARER * measured.from_base:
+        raise ProofError(
+            f"{name} is {measured.from_base:.4g} nats a token from its base and "
+            f"{measured.from_reference:.4g} from its reference: it can't be told from its base "
+            f"at {best.precision}"
+        )
+    for other in others:
+        known = other.references.on(best.probes)
+        if known is None or other.references.adapter == best.adapter:
+            continue
+        apart, expected = distance(alone, known), distance(best.of_adapter, known)
+        measured.nearest_other = min(apart, measured.nearest_other or apart)
+        if expected > NOISE_FACTOR * best.noise and apart <= measured.from_reference:
+            raise ProofError(f"{name} is nearer to {other.model} than to its own reference")
+
+
+def _nearest(alone: Sequence[Logprobs], best: References, others: Sequence[Resident]) -> str:
+    distances = {"its base": distance(alone, best.of_base)}
+    for other in others:
+        if (known := other.references.on(best.probes)) is not None:
+            distances[other.model] = distance(alone, known)
+    nearest = min(distances, key=distances.__getitem__)
+    return f"{nearest} ({distances[nearest]:.4g})"
+
+
+async def _prove_mixed(
+    engine: ServingEngine,
+    resident: Resident,
+    others: Sequence[Resident],
+    alone: Sequence[Logprobs],
+    bases: Sequence[Logprobs],
+) -> None:
+    """Score several adapters and the base at once: each must still be itself."""
+    best = resident.references.best()
+    expected = [(resident.model, dict(zip(best.probes, alone, strict=True)))]
+    expected += [(engine.base, dict(zip(best.probes, bases, strict=True)))]
+    for other in others[:MOST_OTHERS]:
+        if (known := other.references.on(best.probes)) is not None:
+            expected.append((other.model, dict(zip(best.probes, known, strict=True))))
+    started = time.monotonic()
+    for number in range(ROUNDS):
+        if number and time.monotonic() - started > MIXED_SECONDS:
+            return
+        probe = best.probes[number % len(best.probes)]
+        # Twice, in both orders, so that each is admitted before and after every other one.
+        models = [*expected, *reversed(expected)]
+        scores = await _gather(*(_score(engine, model, probe) for model, _ in models))
+        for (model, known), score in zip(models, scores, strict=True):
+            if (off := distance([score], [known[probe]])) > best.tolerance:
+                raise ProofError(
+                    f"in a batch of {len(models)} requests {model} is {off:.4g} nats a token from "
+                    f"itself, tolerance {best.tolerance:.4g}: it was answered with other weights"
+                )
+
+
+async def _prove_greedy(
+    engine: ServingEngine, resident: Resident, others: Sequence[Resident]
+) -> None:
+    """Answer the same prompt with other models first, then twice: a stale cache changes it."""
+    tolerance = resident.references.tolerance
+    for answer in resident.references.greedy:
+        if not answer.clear:
+            continue
+        before = [engine.base, *(other.model for other in others[:1])]
+        await _gather(*(_answer(engine, model, answer) for model in before))
+        for _ in range(2):
+            text, logprobs = await _answer(engine, resident.model, answer)
+            if not text.startswith(answer.text):
+                raise ProofError(
+                    f"{resident.model} answers {text!r} to a reference's prompt, expected "
+                    f"{answer.text!r}: weights or a stale cache of another adapter"
+                )
+            actual = [token.logprob for token in logprobs[: answer.clear]]
+            if len(actual) < answer.clear:
+                continue  # the engine reports no log-probabilities of answers
+            if (off := distance([actual], [answer.logprobs[: answer.clear]])) > tolerance:
+                raise ProofError(
+                    f"{resident.model} answers with log-probabilities {off:.4g} nats a token from "
+                    f"its reference, tolerance {tolerance:.4g}: a stale cache of another adapter"
+                )
+
+
+async def _answer(
+    engine: ServingEngine, model: str, answer: GreedyAnswer
+) -> tuple[str, list[TokenLogprob]]:
+    text, logprobs = "", list[TokenLogprob]()
+    generation = Generation(answer.prompt_tokens, len(answer.logprobs), logprobs=1)
+    async with aclosing(engine.complete(model, generation)) as pieces:
+        async for piece in pieces:
+            text += piece.text
+            logprobs += piece.logprobs
+    return text, logprobs
+
+
+async def _score_all(engine: ServingEngine, model: str, probes: Sequence[Probe]) -> list[Logprobs]:
+    return await _gather(*(_score(engine, model, probe) for probe in probes))
+
+
+async def _score(engine: ServingEngine, model: str, probe: Probe) -> Logprobs:
+    scores = tuple(await engine.score(model, probe))
+    if len(scores) != len(probe.answer_tokens):
+        raise UpstreamError(
+            502,
+            f"scoring on {engine.name}: {len(scores)} log-probabilities came back for "
+            f"{len(probe.answer_tokens)} tokens",
+            is_retryable=True,
+        )
+    if not all(map(math.isfinite, scores)):
+        raise UpstreamError(
+            502, f"scoring on {engine.name}: a log-probability is not finite", is_retryable=True
+        )
+    return scores
+
+
+async def _gather(*calls: Coroutine[object, object, T]) -> list[T]:
+    """Await all calls; the first failure cancels the others."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
