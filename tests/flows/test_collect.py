@@ -16,7 +16,7 @@ from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Row
 from flows import settings, sources
-from tests.support import logs
+from tests.support import logs, warehouses
 
 DAY = 86_400
 DEFAULTS: dict[str, Json] = {"workload_id": "support", "client_id": "app"}
@@ -67,11 +67,12 @@ def liked(trace_id: str) -> None:
 
 
 def rows(home: settings.Settings, sql: str) -> list[Row]:
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         return warehouse.rows(con, sql)
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
 def test_a_workload_with_retention_archives_its_old_rows_once_they_are_loaded(
     home: settings.Settings, tmp_path: Path
 ):
@@ -112,6 +113,7 @@ def test_a_workload_may_name_an_experiment_and_the_client_of_its_traces(
     assert vote == {"response_id": "r1", "kind": "thumb"}
 
 
+@pytest.mark.slow
 def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for_a_month(
     home: settings.Settings,
 ):

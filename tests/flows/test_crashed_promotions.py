@@ -16,7 +16,7 @@ from components.decide.decision_log import LogEvent
 from components.decide.record_answer import TypedAnswer
 from components.register import registry
 from components.store import warehouse
-from tests.support import workload_text
+from tests.support import warehouses, workload_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "promotions")]
 
@@ -93,7 +93,7 @@ def test_a_promotion_that_crashed_after_the_answer_resumes_and_an_unanswered_one
         promotion(config, evidence, "Crashed")
         register(evidence)
     registry.tag_version("support", "3", {registry.DECISION_TAG: "approve"})
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         for evidence in ("approved", "crowned"):
             with warehouse.transaction(con):
                 decision_log.append_event(

@@ -13,11 +13,11 @@ from components.erase.affected_outputs import Output
 from components.evaluate.metrics import CALL_METRICS
 from components.models import model_signature
 from components.scorecard import HOLDOUT, Sample
-from components.store import manifest, warehouse
+from components.store import manifest
 from flows import adapters
 from flows.adapters import ExportRequest
 from flows.settings import Settings
-from tests.support import adapter_folders, cards, terminal, tiny
+from tests.support import adapter_folders, cards, terminal, tiny, warehouses
 from tests.support.adapter_folders import NOW
 
 
@@ -156,7 +156,7 @@ def test_a_key_that_names_not_one_adapter_is_refused(
 
 
 def test_an_adapter_that_learned_from_erased_rows_stays(home: Settings, tmp_path: Path):
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         affected_outputs.record(con, "certificate-1", [Output("adapter", "tools", "ada9")])
     try:
         with pytest.raises(LookupError, match=r"were erased \(certificate certificate-1\)"):
@@ -176,6 +176,7 @@ def test_a_base_that_was_changed_is_not_merged_into(home: Settings, tmp_path: Pa
         config.write_text(before)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote_and_without_mlflow_what_to_name(
     home: Settings, tmp_path: Path
 ):

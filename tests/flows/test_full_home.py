@@ -21,6 +21,7 @@ def words(number: int) -> str:
     return " ".join(hashlib.sha256(f"{number} {word}".encode()).hexdigest() for word in range(20))
 
 
+@pytest.mark.slow
 def test_collect_and_curate_say_that_the_disk_is_full_and_work_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -284,6 +284,7 @@ def test_what_is_held_out_is_read_from_the_snapshot(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_verify_finds_a_seal_or_a_look_that_is_not_what_was_recorded(
     tampering: str, sequence: int, sentence: str
 ) -> None:

@@ -10,13 +10,12 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.store import warehouse
 from flows import home_workloads, promote, workload_file
 from flows.home_workloads import WorkloadFileError
 from flows.promote import ForeignEvidenceError
 from flows.settings import Settings
 from flows.workload_file import ForeignPathError, WorkloadError
-from tests.support import workload_text
+from tests.support import warehouses, workload_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSED = Judgement("pass", ("better",), "correct_name")
@@ -144,11 +143,11 @@ def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one
             home, promote.read_own_evidence(home, "", "", evidence_folder), config
         )
 
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         con.execute("update raw.signing set since = now() - interval 1 hour")
     with pytest.raises(WorkloadFileError, match="knows none"):
         older(str(file), str(evidence.folder))
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         con.execute("update raw.signing set since = now() + interval 1 hour")
     (folder / "shadow").write_text("user: root:x:0\n- secret")
     with pytest.raises(ForeignPathError, match="this home knows no such file"):

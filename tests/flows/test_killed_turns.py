@@ -12,10 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from components.store import warehouse
 from flows.jobs import runner
 from flows.stack import control
-from tests.support import logins, small_workload, terminal
+from tests.support import logins, small_workload, terminal, warehouses
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -192,7 +191,7 @@ def rows(shell: Terminal, workload: str) -> Rows:
         "decisions": "select decision, approver from raw.decisions",
     }
     named = {"workload": workload}
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         return {
             table: con.execute(
                 f"{select} where workload_id = $workload order by all", named

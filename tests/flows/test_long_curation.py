@@ -20,7 +20,7 @@ from components.store import counters, warehouse
 from flows import champions, sources
 from flows.rollback_rules import Order
 from flows.settings import Settings
-from tests.support import logs, tiny
+from tests.support import logs, tiny, warehouses
 from tests.support.versions import crowned
 
 LONGEST_SECONDS = 2.0
@@ -66,7 +66,7 @@ def waited(home: Settings) -> float:
 def test_nobody_waits_for_a_long_curation_of_another_workload(
     home: Settings, tmp_path: Path
 ) -> None:
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         path = logs.write(tmp_path / "long.jsonl", requests())
         logs.load_input(con, Input(str(path), "fivekey"), now=datetime.now(UTC))
     crowned("other", 2, home)
@@ -77,7 +77,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
 
     def decide(number: int) -> None:
         question = Question("other", f"asked-{number}", f"run-{number}", 1)
-        with warehouse.connect(home.warehouse) as con:
+        with warehouses.connect(home.warehouse) as con:
             answer = TypedAnswer("approve", "ann")
             record_answer.record(con, question, answer, OPEN, ProofContext(), now=datetime.now(UTC))
 
@@ -117,7 +117,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
     assert curation.returncode == 0, log.read_text()
     assert number >= 3, "curation was too short to be in anybody's way"
     assert {name: max(each) for name, each in waits.items() if max(each) > LONGEST_SECONDS} == {}
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         assert len(journal.list_changes(con, "other")) == 2 + number
         assert warehouse.rows(
             con, "select count(*) as n from curated.verdicts where workload_id = 'weather'"

@@ -9,7 +9,7 @@ import pytest
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.store import warehouse
-from tests.support import workload_text
+from tests.support import warehouses, workload_text
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def end(run: UUID, name: str, message: str | None = None) -> None:
 
 
 def lapsed(home: Path) -> list[tuple[str, str, str]]:
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         links = decision_log.links(con)
     return [(link.evidence_digest, link.reason, link.comment or "") for link in links]
 
@@ -93,5 +93,5 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
 
 def decided(home: Path, run: UUID) -> None:
     event = LogEvent("reject", "support", "e5", str(run), datetime.now(UTC), "ann", "no")
-    with warehouse.connect(home / "warehouse.duckdb") as con, warehouse.transaction(con):
+    with warehouses.connect(home / "warehouse.duckdb") as con, warehouse.transaction(con):
         decision_log.append_event(con, event)

@@ -12,13 +12,13 @@ import pytest
 
 from components.curate.settings import Balance, Replay, Rules
 from components.dataset.freeze_snapshot import EmptySideError
-from components.store import warehouse, working_copy
+from components.store import working_copy
 from components.store.working_copy import StaleCopyError
 from flows import snapshots, workload_file
 from flows.settings import Settings
 from flows.snapshots import FrozenWorkload
 from flows.workload_file import Workload
-from tests.support import logs, workload_text
+from tests.support import logs, warehouses, workload_text
 
 OPEN_IT = """
 import sys
@@ -61,7 +61,7 @@ def collect(home: Settings, folder: Path, numbers: Sequence[int]) -> None:
     lines = [
         logs.interaction(f"{n} {n} {n}: how is it there?", response_id=f"r{n}") for n in numbers
     ]
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         logs.load(con, logs.write(folder / f"{min(numbers)}.jsonl", lines), now=logs.NOW)
 
 
@@ -99,6 +99,7 @@ def requests(home: Settings, curated: FrozenWorkload) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_others_have_the_warehouse_while_curation_computes(
     home: Settings, pipe: Path, tmp_path: Path
 ):
@@ -106,7 +107,7 @@ def test_others_have_the_warehouse_while_curation_computes(
     command = [sys.executable, "-c", OPEN_IT, str(home.warehouse)]
     curated = freeze(home, pipe, [lambda: subprocess.run(command, check=True) and None])
     assert len(requests(home, curated)) == 8
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         assert con.execute("from raw.was_here").fetchall() == [(1,)]
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(8,)]
         assert con.execute("select kind from raw.manifests").fetchall() == [("snapshot",)]
@@ -117,12 +118,12 @@ def test_what_is_erased_meanwhile_does_not_come_back(home: Settings, pipe: Path,
     collect(home, tmp_path, range(8))
 
     def erase() -> None:
-        with warehouse.connect(home.warehouse) as con:
+        with warehouses.connect(home.warehouse) as con:
             con.execute("delete from raw.interactions where payload::varchar like '%3 3 3%'")
 
     curated = freeze(home, pipe, [erase, lambda: None])
     assert "3 3 3: how is it there?" not in requests(home, curated)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(7,)]
     assert len(list((home.snapshots / "weather").iterdir())) == 1
 
@@ -133,11 +134,12 @@ def test_what_is_erased_while_a_snapshot_is_written_takes_it_along(home: Setting
         working_copy.open_copy(home.warehouse, "weather", home.scratch) as copy,
         pytest.raises(StaleCopyError, match="1 rows of raw"),
     ):
-        with warehouse.connect(home.warehouse) as con:
+        with warehouses.connect(home.warehouse) as con:
             con.execute("delete from raw.interactions where payload::varchar like '%3 3 3%'")
         copy.merge()
 
 
+@pytest.mark.slow
 def test_what_is_collected_meanwhile_is_left_to_the_next_curation(
     home: Settings, pipe: Path, tmp_path: Path
 ):
@@ -147,13 +149,14 @@ def test_what_is_collected_meanwhile_is_left_to_the_next_curation(
     assert len(requests(home, freeze(home, pipe, [lambda: None]))) == 10
 
 
+@pytest.mark.slow
 def test_sides_that_somebody_else_settled_meanwhile_are_kept(
     home: Settings, pipe: Path, tmp_path: Path
 ):
     collect(home, tmp_path, range(8))
 
     def settle() -> None:
-        with warehouse.connect(home.warehouse) as con:
+        with warehouses.connect(home.warehouse) as con:
             con.execute(
                 "insert into curated.sides by name select 'weather' as workload_id,"
                 " 'g' as group_id, 'tools' as split_by, 'train' as side, $now as settled_at",
@@ -161,7 +164,7 @@ def test_sides_that_somebody_else_settled_meanwhile_are_kept(
             )
 
     assert len(requests(home, freeze(home, pipe, [settle, lambda: None]))) == 8
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         sides = con.execute("select side from curated.sides where group_id = 'g'").fetchall()
         assert sides == [("train",)]
 
@@ -170,19 +173,19 @@ def test_verdicts_are_kept_though_there_is_nothing_to_freeze(home: Settings, tmp
     collect(home, tmp_path, [1])
     with pytest.raises(EmptySideError):
         snapshots.freeze_workload(workload(home), home, now=logs.NOW)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(1,)]
 
 
 def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_path: Path):
     collect(home, tmp_path, range(8))
     feedback = logs.write(tmp_path / "given.jsonl", [logs.feedback(response_id="r3")])
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         logs.load_feedback(con, feedback, now=logs.NOW)
     assert (
         snapshots.freeze_workload(workload(home), home, now=logs.NOW).tally.counts["thumbs_down"]
         == 1
     )
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         fates = con.execute("select fate from curated.fates").fetchall()
         assert fates == [("used_as_label",)]

@@ -17,7 +17,7 @@ from components.monitor.turn_starts import TurnStart
 from components.store import ledger, warehouse
 from components.store.warehouse import Connection
 from flows import erase
-from tests.support import erased_home, logs
+from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import RULES, WORKLOAD, House
 
 SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
@@ -117,18 +117,21 @@ def sides(con: Connection) -> dict[str, str]:
     return dict(con.execute("select interaction_id, side from curated.standings").fetchall())
 
 
-@pytest.mark.parametrize("number", AGES)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(age, marks=[] if age in (4, 12, 21) else pytest.mark.slow) for age in AGES],
+)
 def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_resumes(
     full: House, number: int, tmp_path: Path
 ) -> None:
     home = erased_home.move(full, tmp_path / "home")
     before = logged(home)
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         stood = sides(con)
     age(home, number)
 
     assert logged(home) == before
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None
         expected = [(row.kind, row.evidence_digest, row.approver, row.comment) for row in links]

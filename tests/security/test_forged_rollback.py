@@ -20,7 +20,7 @@ from components.store import warehouse
 from flows import approver_keys, champions, home_workloads
 from flows.rollback_rules import Order
 from flows.settings import Settings
-from tests.support import ssh
+from tests.support import ssh, warehouses
 from tests.support.versions import NOW, ask, crowned, say_yes
 
 
@@ -73,7 +73,7 @@ def test_an_interrupted_promotion_is_finished_only_if_it_is_approved_by_the_rule
         say_yes(home, name, 4)
         listed = [{"name": "ann", "keys": [ssh.public(ssh.keygen(tmp_path))]}]
         rules = Approving.model_validate({"proof": "signature", "approvers": listed}).rules()
-        with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
             decision_log.in_force(con, name, rules, now=NOW)
     keys = (name, str(number), f"e{number}", f"a{number}")
     change = champion_change.promotion(*keys, by="eve", reason="")
@@ -101,6 +101,7 @@ def test_an_interrupted_rollback_is_finished_only_to_a_version_with_its_own_appr
     assert registry.read_aliases("paired").champion == "2"
 
 
+@pytest.mark.slow
 def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
     home: Settings, tmp_path: Path
 ) -> None:
@@ -108,7 +109,7 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
     key, other = ssh.keygen(tmp_path), ssh.keygen(tmp_path, "eve")
     listed = [{"name": "ada", "keys": [ssh.public(key)]}]
     rules = Approving.model_validate({"proof": "signature", "approvers": listed}).rules()
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
         decision_log.in_force(con, "signs", rules, now=NOW)
     folder = home.evidence / "signs" / "e1"
     folder.mkdir(parents=True)
@@ -133,7 +134,7 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
         champions.roll_back(home, Order("signs", None, "ada", "kind", signature=made))
     champions.roll_back(home, Order("signs", None, "ada", "rude", signature=made))
     assert registry.read_aliases("signs").champion == "1"
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con)
     assert (links[-1].kind, validity.proof_of(links[-1])) == ("rollback", "signature")
     assert registry.version_numbered("signs", "2").rolled_back

@@ -13,11 +13,10 @@ import pytest
 from components.collect.load_file import Loaded
 from components.receive import payloads
 from components.receive.settings import RefusedError
-from components.store import warehouse
 from flows import snapshots
 from flows.settings import Settings
 from tests.flows.test_snapshots import workload
-from tests.support import hostile, logs, receivers
+from tests.support import hostile, logs, receivers, warehouses
 from tests.support.receivers import Receiver
 
 TOGETHER = 50
@@ -81,7 +80,7 @@ def require_nothing_lost(home: Settings, loaded: list[Loaded], taken: int, seed:
     new, known = sum(one.new for one in loaded), sum(one.known for one in loaded)
     quarantined = sum(one.quarantined for one in loaded)
     assert new + known + quarantined == taken, f"seed {seed}: {taken} were taken, {loaded} found"
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         ((stored,),) = con.execute(
             "select (select count(*) from raw.interactions) + (select count(*) from raw.feedback)"
         ).fetchall()
@@ -99,12 +98,12 @@ def revolve(folder: Path, seed: int, count: int) -> dict[str, int]:
     home.home.mkdir()
     with receivers.running(home.home) as receiver:
         taken = accepted(receiver, seed, count)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         loaded = logs.load_spool(con, home.spool, now=logs.NOW)
     require_nothing_lost(home, loaded, taken, seed)
     curated = snapshots.freeze_workload(workload(home), home, now=logs.NOW, ask=False)
     assert curated.snapshot is not None
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         ((rows,),) = con.execute(
             "select count(*) from raw.interactions where workload_id = 'weather'"
         ).fetchall()
@@ -119,7 +118,7 @@ def revolve(folder: Path, seed: int, count: int) -> dict[str, int]:
 
 @pytest.mark.timeout(900)
 def test_no_hostile_row_is_lost_or_ends_anything(tmp_path: Path):
-    counts = revolve(tmp_path, seed=1, count=20_000)
+    counts = revolve(tmp_path, seed=1, count=8_000)
     assert counts["kept"] > SOUND / 2
 
 

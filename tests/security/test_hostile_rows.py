@@ -12,9 +12,8 @@ from components.curate.curate_workload import CurationTally
 from components.curate.redaction import identity_numbers
 from components.curate.settings import Dispositions, Redaction, Rules
 from components.schema import Json
-from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import attacks, logs
+from tests.support import attacks, logs, warehouses
 from tests.support.curated_rows import row
 
 IGNORING_LOOPS = Rules(rules=Dispositions.model_validate({"repetition": "ignore"}))
@@ -23,7 +22,7 @@ HALF = Rules(holdout_share=0.5, validation_share=0)
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

@@ -369,6 +369,7 @@ def test_no_byte_of_a_released_version_can_be_flipped(
     assert flip(copy, served.home.keys, count) == []
 
 
+@pytest.mark.slow
 def test_a_champion_with_the_code_of_an_older_release_gets_this_ones(
     served: Served, tmp_path: Path
 ) -> None:

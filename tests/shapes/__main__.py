@@ -21,11 +21,10 @@ from components.curate import curate_workload
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.schema import Json
-from components.store import warehouse
 from tests.shapes import curation, judging
 from tests.shapes.curation import SIDES, Curated
 from tests.shapes.log_shapes import OTHER_TEMPLATES, SHAPES, system, user
-from tests.support import logs, tiny
+from tests.support import logs, tiny, warehouses
 
 TRAVEL = "assistant.travel"
 LARGEST = 1000
@@ -45,7 +44,7 @@ def main(
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         base = tiny.build(folder / "base") if full else None
-        with warehouse.connect(folder / "warehouse.duckdb") as con:
+        with warehouses.connect(folder / "warehouse.duckdb") as con:
             typer.echo(
                 "shape                    rows requests  kept  train/validation/holdout"
                 "  clusters of each  largest  seconds of CPU  left out"
@@ -137,7 +136,7 @@ def _curate(lines: Sequence[dict[str, Json]]) -> CurationTally:
     rules = Rules(split_by="conversation", validation_share=0.1)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        with warehouse.connect(folder / "warehouse.duckdb") as con:
+        with warehouses.connect(folder / "warehouse.duckdb") as con:
             logs.load(con, logs.write(folder / "log.jsonl", lines), now=now)
             return curate_workload.curate(con, TRAVEL, rules, now=now)
 

@@ -6,11 +6,10 @@ import pytest
 
 from components.curate import curate_workload, held_rows
 from components.curate.settings import Rules
-from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.shapes import curation, judging
 from tests.shapes.log_shapes import SHAPES, Author, Shape, documents
-from tests.support import logs, tiny
+from tests.support import logs, tiny, warehouses
 
 IN_FULL = ("sixty-rows",)
 """These are trained on by default."""
@@ -29,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def con(home: Path):
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         yield con
 
 
@@ -63,7 +62,7 @@ def test_what_is_curated_of_a_shape_of_log_is_whole_and_on_its_sides(
 def test_a_challenger_that_learned_from_a_shape_of_log_is_judged_on_what_was_written(
     tmp_path: Path, base: Path, shape: Shape
 ):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         found = curation.curate(con, tmp_path, shape)
     assert curation.problems(found) == []
     assert judging.problems(judging.learn_and_judge(found, base, tmp_path)) == []

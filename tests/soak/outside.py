@@ -17,6 +17,7 @@ import duckdb
 from components.store import warehouse
 from components.store.warehouse import CheckFailedError
 from tests.soak.person import Person
+from tests.support import warehouses
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 OUTPUTS = ("snapshots", "adapters", "scorecards", "evidence")
@@ -265,7 +266,7 @@ def _output(folder: Path) -> Iterator[str]:
 
 def checks(home: Path, people: Sequence[Person]) -> Iterator[str]:
     """See that the warehouse opens and that what must never be in it is not."""
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         for one in people:
             try:
                 warehouse.check(con, workload_id=one.workload)

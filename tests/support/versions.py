@@ -20,6 +20,7 @@ from components.store.ledger import Decision
 from flows import champions, promote, releases, settings
 from flows.settings import Settings
 from flows.workload_file import Workload
+from tests.support import warehouses
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
@@ -68,7 +69,7 @@ def workload(name: str, base_model: Path) -> Workload:
 
 def say_yes(home: Settings, name: str, number: int) -> None:
     """Put the approval into the chain, as a promotion does when it has heard it."""
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
         decision_log.append_event(
             con, LogEvent("approve", name, f"e{number}", f"run-{number}", NOW, "ann", "good")
         )
@@ -85,7 +86,7 @@ def crowned(name: str, count: int, home: Settings) -> None:
     """Approve so many versions, one after the other."""
     for number in range(1, count + 1):
         say_yes(home, name, number)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         held = ChampionJournal(lambda: nullcontext(con), lambda: NOW)
         for number in range(1, count + 1):
             ask(name, number)

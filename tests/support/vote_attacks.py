@@ -9,7 +9,7 @@ from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.schema import Json
 from components.store import warehouse
-from tests.support import logs
+from tests.support import logs, warehouses
 
 ANSWERS, PEOPLE, SIGNALS = 600, 60, 400
 BEGIN, MONTH = 1_760_000_000, 30 * 86_400
@@ -88,7 +88,7 @@ def outcome(folder: Path, name: str, attack: Lines) -> Outcome:
     folder.mkdir(parents=True)
     log = logs.write(folder / "log.jsonl", traffic())
     given = logs.write(folder / "feedback.jsonl", [*honest(), *attack])
-    with warehouse.connect(folder / "warehouse.duckdb") as con:
+    with warehouses.connect(folder / "warehouse.duckdb") as con:
         logs.load(con, log, now=logs.NOW)
         logs.load_feedback(con, given, now=logs.NOW)
         tally = curate_workload.curate(con, "weather", Rules(), now=logs.NOW)

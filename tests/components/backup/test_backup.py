@@ -15,7 +15,7 @@ from components.register import journal
 from components.store import warehouse
 from flows import home_backup
 from flows.settings import Settings
-from tests.support import logs
+from tests.support import logs, warehouses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -57,7 +57,7 @@ def test_a_restored_home_is_the_one_that_was_backed_up(home: Settings, tmp_path:
     gone = {name for name in before if name.startswith(("models/", "logs/"))}
     assert files(home.home) == {k: v for k, v in before.items() if k not in gone}
     assert (home.workloads / "shop.yaml").readlink() == tmp_path / "shop.yaml"
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         assert warehouse.rows(con, "select count(*) as n from raw.interactions") == [{"n": 1}]
     assert home_backup.outside_files(home) == [tmp_path / "shop.yaml"]
 

@@ -6,9 +6,8 @@ import pytest
 
 from components.chat import token_counts
 from components.schema import Message
-from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import tiny
+from tests.support import tiny, warehouses
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

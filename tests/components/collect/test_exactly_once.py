@@ -17,7 +17,7 @@ from components.collect.record_batches import RecordOrigin
 from components.collect.source import Input, ParsedRecord, SourceRow
 from components.schema import Json
 from components.store import warehouse
-from tests.support import logs
+from tests.support import logs, warehouses
 from tests.support.cases import cases
 from tests.support.forking import PROCESSES
 
@@ -99,7 +99,7 @@ def test_any_interleaving_of_files_duplicates_kills_and_restarts_ends_in_the_sam
 def test_an_equal_line_many_megabytes_further_down_is_known(tmp_path: Path):
     between = [logs.interaction("x" * 15 * 2**20, response_id=f"long{n}") for n in range(3)]
     path = logs.write(tmp_path / "log.jsonl", [GOOD[0], *between, GOOD[0]])
-    with warehouse.connect(tmp_path / "store.duckdb") as con:
+    with warehouses.connect(tmp_path / "store.duckdb") as con:
         loaded = logs.load_input(con, Input(str(path)), now=logs.NOW)
     assert (loaded.new, loaded.known) == (4, 1)
 
@@ -110,7 +110,7 @@ def test_an_error_while_reading_records_is_raised_unchanged_and_nothing_is_store
         raise OSError("the disk went away")
 
     origin = RecordOrigin("somewhere", "0" * 64, "fivekey", load_file.NO_DEFAULTS, logs.NOW)
-    with warehouse.connect(tmp_path / "store.duckdb") as con:
+    with warehouses.connect(tmp_path / "store.duckdb") as con:
         with pytest.raises(OSError, match="the disk went away"):
             load_file.load_records(con, origin, broken())
         assert warehouse.rows(con, "select * from raw.interactions") == []

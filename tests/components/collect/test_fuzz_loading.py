@@ -5,8 +5,7 @@ import pytest
 from components.collect.source import Defaults, Input, Source
 from components.collect.sources import feedback, fivekey
 from components.schema import Json
-from components.store import warehouse
-from tests.support import logs, mutation
+from tests.support import logs, mutation, warehouses
 from tests.support.samples import SAMPLES, SOURCES, of_its_own_span
 
 DEFAULTS = Defaults(workload_id="support", client_id="shop")
@@ -27,7 +26,7 @@ def test_every_line_of_a_damaged_file_is_loaded_or_quarantined(source: Source, t
     mutants = [*mutation.mutants(samples, half, seed=1), *mutation.mutants(own, half, seed=2)]
     path = tmp_path / "damaged.jsonl"
     logs.write(path, (of_its_own_span(value, n) for n, value in enumerate(mutants)))
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         item = Input(str(path), source=source.NAME, defaults=DEFAULTS)
         loaded = logs.load_input(con, item, now=logs.NOW)
         places = "select line from raw.interactions union select line from raw.feedback"

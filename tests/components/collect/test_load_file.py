@@ -80,6 +80,7 @@ def test_an_id_is_the_digest_of_an_interactions_content(con: Connection, tmp_pat
     assert con.execute("select interaction_id from raw.interactions").fetchall() == [(digest,)]
 
 
+@pytest.mark.slow
 def test_a_large_load_bypasses_the_write_ahead_log(tmp_path: Path):
     count, store = 12_000, tmp_path / "warehouse.duckdb"
     path = logs.write(

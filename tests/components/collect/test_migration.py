@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 
 from components.store import warehouse
-from tests.support import logs
+from tests.support import logs, warehouses
 
 SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
 
@@ -19,7 +19,7 @@ def test_rows_from_before_sources_existed_are_known_when_their_files_are_loaded_
         (old / name).write_text((SQL / name).read_text())
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction(), {"x": 1}])
     votes = logs.write(tmp_path / "votes.jsonl", [logs.feedback()])
-    with warehouse.connect(tmp_path / "new.duckdb") as con:
+    with warehouses.connect(tmp_path / "new.duckdb") as con:
         logs.load(con, log, now=logs.NOW)
         logs.load_feedback(con, votes, now=logs.NOW)
         kept = {
@@ -54,7 +54,7 @@ def test_rows_from_before_sources_existed_are_known_when_their_files_are_loaded_
 
 def test_rows_from_before_reconciliation_are_known_in_another_wording(tmp_path: Path):
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
-    with warehouse.connect(tmp_path / "new.duckdb") as con:
+    with warehouses.connect(tmp_path / "new.duckdb") as con:
         logs.load(con, log, now=logs.NOW)
         (row,) = warehouse.rows(con, "from raw.interactions")
     old = tmp_path / "old"

@@ -5,15 +5,14 @@ from pathlib import Path
 
 from components.collect.source import Defaults, Input
 from components.schema import Json
-from components.store import warehouse
 from tests.components.collect.sources.test_mlflow_traces import span, trace
-from tests.support import logs
+from tests.support import logs, warehouses
 
 
 def test_every_refused_part_is_kept_with_its_own_reason(tmp_path: Path):
     line = trace(span(1, spanInputs=None), span(2, spanOutputs=None), span(3))
     path = logs.write(tmp_path / "a.jsonl", [line])
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         loaded = logs.load_input(con, Input(str(path), defaults=Defaults("w", "c")), now=logs.NOW)
         kept = con.execute("select line, reason, content from raw.quarantine").fetchall()
     assert (loaded.new, loaded.quarantined) == (1, 2)
@@ -28,7 +27,7 @@ def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path)
     line = deep + "[" * 990 + "]" * 990 + "}}"
     (tmp_path / "a.jsonl").write_text(line + "\n")
     item = Input(str(tmp_path / "a.jsonl"), source="fivekey", defaults=Defaults("w", "c"))
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         loaded = logs.load_input(con, item, now=logs.NOW)
         kept = con.execute("select content::blob from raw.quarantine").fetchall()
     assert (loaded.new, loaded.quarantined) == (0, 1)
@@ -38,7 +37,7 @@ def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path)
 def test_a_fully_unreadable_file_is_quarantined_line_by_line(tmp_path: Path):
     lines: list[dict[str, Json]] = [{"unknown": number} for number in range(2_500)]
     item = Input(str(logs.write(tmp_path / "a.jsonl", lines)), defaults=Defaults("w", "c"))
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         assert logs.load_input(con, item, now=logs.NOW).quarantined == 2_500
         ((kept,),) = con.execute("select count(distinct line) from raw.quarantine").fetchall()
     assert kept == 2_500

@@ -10,14 +10,14 @@ from components.collect.load_file import Loaded
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 Line = dict[str, Json]
 
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 
@@ -127,6 +127,7 @@ def test_traces_distinguish_only_answers_without_an_id(con: Connection, tmp_path
     assert load(con, tmp_path / "2.jsonl", *without_id).new == 2
 
 
+@pytest.mark.slow
 def test_thousands_of_equal_answers_in_one_second_cost_each_the_same(
     con: Connection, tmp_path: Path
 ):

@@ -12,7 +12,7 @@ from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import ledger, warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 RULES = Rules(holdout_share=0.5, split_by="conversation")
 DAY = 86_400
@@ -123,7 +123,7 @@ def test_archived_rows_are_exported_and_load_into_another_warehouse(
     for kind, count in counts.items():
         assert export(con, written[kind], kind) == count
         assert written[kind].read_text() == before[kind]
-    with warehouse.connect(tmp_path / "other.duckdb") as other:
+    with warehouses.connect(tmp_path / "other.duckdb") as other:
         assert logs.load(other, written["interactions"], now=logs.NOW).new == 4
     assert export(con, tmp_path / "none.jsonl", "interactions", workload_id="other") == 0
 

@@ -14,7 +14,7 @@ from components.curate.settings import Rules
 from components.schema import ALWAYS, ClientShares, Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 LATER = logs.NOW + timedelta(days=1)
 TRAINED = Rules(split_by="conversation", holdout_share=0.001, validation_share=0)
@@ -25,7 +25,7 @@ CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bern", "Doha", "Bonn", "Cork", "Nice"
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

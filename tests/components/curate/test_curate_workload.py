@@ -12,14 +12,14 @@ from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 HALF = Rules(holdout_share=0.5, validation_share=0)
 
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

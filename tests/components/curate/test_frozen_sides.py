@@ -14,7 +14,7 @@ from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
 ROWS = 30
@@ -66,7 +66,7 @@ def standing(con: Connection, ids: Iterable[str] | None = None) -> dict[str, str
 def test_a_frozen_row_never_changes_side(tmp_path: Path, grown: list[Turn], split_by: str):
     (tmp_path / "w.duckdb").unlink(missing_ok=True)
     first: dict[str, str] = {}
-    with warehouse.connect(tmp_path / "w.duckdb") as con:
+    with warehouses.connect(tmp_path / "w.duckdb") as con:
         for turn in grown:
             load(con, tmp_path, turn)
             rules = Rules.model_validate(
@@ -88,7 +88,7 @@ def test_sides_of_a_file_from_before_rows_were_settled_one_by_one_stay(tmp_path:
     for path in sorted(SQL.glob("000[1-5]_*.sql")):
         (old / path.name).write_text(path.read_text())
     turn, rules = Turn(frozenset(range(ROWS)), frozenset(), 0.5), Rules(holdout_share=0.5)
-    with warehouse.connect(tmp_path / "new.duckdb") as con:
+    with warehouses.connect(tmp_path / "new.duckdb") as con:
         load(con, tmp_path, turn)
         curate_workload.curate(con, "weather", rules, now=logs.NOW)
         groups = con.execute(

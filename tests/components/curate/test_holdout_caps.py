@@ -19,12 +19,12 @@ from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
 from components.scorecard import CLUSTER_CAP
-from components.store import manifest, warehouse
+from components.store import manifest
 from components.store.ledger import Holdout, HoldoutLog
 from components.store.warehouse import Connection
 from flows import preregistration
 from tests.components.store.test_holdout_uses import look, seal
-from tests.support import logs
+from tests.support import logs, warehouses
 
 SIZES = {f"c{n}": 1 + n % 5 for n in range(40)}
 """Number of turns of each conversation."""
@@ -88,7 +88,7 @@ def _asked(file: Path) -> list[str]:
 
 @pytest.fixture
 def con(tmp_path: Path) -> Iterable[Connection]:
-    with warehouse.connect(tmp_path / "w.duckdb") as con:
+    with warehouses.connect(tmp_path / "w.duckdb") as con:
         yield con
 
 
@@ -98,7 +98,7 @@ def by_cap(tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, Frozen]
     frozen: dict[int | None, Frozen] = {}
     for cap in (None, 1, 2):
         folder = tmp_path_factory.mktemp(f"cap-{cap}")
-        with warehouse.connect(folder / "w.duckdb") as con:
+        with warehouses.connect(folder / "w.duckdb") as con:
             frozen[cap] = freeze(con, folder, conversations(SIZES), rules(cap))
     return frozen
 
@@ -151,6 +151,7 @@ def test_without_a_cap_the_snapshot_key_is_unchanged(
     assert rules(1).model_dump(mode="json")[CLUSTER_CAP] == 1
 
 
+@pytest.mark.slow
 def test_a_conversation_that_grows_keeps_the_requests_that_were_tested_on(
     con: Connection, tmp_path: Path
 ):
@@ -163,6 +164,7 @@ def test_a_conversation_that_grows_keeps_the_requests_that_were_tested_on(
     assert set(Counter(more.tested.values()).values()) == {3}
 
 
+@pytest.mark.slow
 def test_a_cap_on_a_settled_holdout_shrinks_it_and_without_one_it_is_the_same_again(
     con: Connection, tmp_path: Path
 ):
@@ -221,6 +223,7 @@ def test_a_pair_on_a_request_that_is_left_out_is_neither_learned_nor_measured(si
     assert (usable, refusal) == (None, ("interaction_dropped", "over_cluster_cap"))
 
 
+@pytest.mark.slow
 def test_looks_at_the_full_holdout_count_for_the_capped_one(con: Connection, tmp_path: Path):
     """Otherwise a cap would restore spent alpha."""
     lines = conversations(dict.fromkeys(SIZES, 6))

@@ -5,9 +5,8 @@ import pytest
 from components.curate import curate_workload, held_rows
 from components.curate.held_rows import Loss
 from components.curate.settings import Rules
-from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 
 @pytest.mark.parametrize(
@@ -37,7 +36,7 @@ def test_a_rule_over_its_share_is_reported(counts: dict[str, int], expected: lis
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

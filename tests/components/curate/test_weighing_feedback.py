@@ -11,14 +11,14 @@ from components.curate.settings import Preferences, Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 RULES = Rules(holdout_share=0.001, validation_share=0)
 
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

@@ -122,6 +122,7 @@ print(test_dataset_card.freeze(path, root, base).path)
 """
 
 
+@pytest.mark.slow
 def test_bytes_are_equal_across_processes_and_file_orders(tmp_path: Path, base: Path):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()

@@ -13,9 +13,9 @@ from components.dataset import freeze_snapshot
 from components.dataset.freeze_snapshot import EmptySideError
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Answer, Call, Json
-from components.store import manifest, warehouse
+from components.store import manifest
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 RULES = Rules(holdout_share=0.5, validation_share=0)
 ACCEPTABLE: Json = [{"name": "weather_3", "arguments": {"city": ["Rome", "Roma"], "unit": [""]}}]
@@ -32,7 +32,7 @@ def line(n: int) -> dict[str, Json]:
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         path = logs.write(tmp_path / "log.jsonl", [line(n) for n in range(30)])
         logs.load(con, path, now=logs.NOW)
         yield con
@@ -146,6 +146,7 @@ def test_an_unfinished_snapshot_is_written_again(con: Connection, tmp_path: Path
     assert len(rows(again)) == 30
 
 
+@pytest.mark.slow
 def test_a_different_config_makes_a_new_snapshot_of_the_same_holdout(
     con: Connection, tmp_path: Path
 ):

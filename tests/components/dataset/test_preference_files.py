@@ -13,9 +13,9 @@ from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
-from components.store import manifest, warehouse
+from components.store import manifest
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 RULES = Rules(holdout_share=0.5, validation_share=0)
 ROWS = 40
@@ -23,7 +23,7 @@ ROWS = 40
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         lines = [
             logs.interaction(
                 f"ask {n}",
@@ -135,6 +135,7 @@ def test_without_feedback_the_files_are_empty(con: Connection, tmp_path: Path):
     assert read(frozen, "labels") == []
 
 
+@pytest.mark.slow
 def test_more_feedback_makes_a_new_snapshot_and_equal_feedback_equal_bytes(
     con: Connection, tmp_path: Path
 ):

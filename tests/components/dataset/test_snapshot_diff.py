@@ -13,14 +13,14 @@ from components.schema import Json
 from components.store import warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 RULES = Rules(holdout_share=0.4, split_by="conversation")
 
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 
@@ -50,6 +50,7 @@ def asked(path: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_each_differing_row_is_listed_with_the_reason(con: Connection, tmp_path: Path):
     load(con, tmp_path, *(line(n) for n in range(20)))
     before = freeze(con, tmp_path)

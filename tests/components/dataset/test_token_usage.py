@@ -12,7 +12,7 @@ from components.dataset import snapshot_figures
 from components.schema import Answer, Call, Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, tiny
+from tests.support import logs, tiny, warehouses
 
 TOOL: Json = {
     "type": "function",
@@ -68,7 +68,7 @@ def production(folder: Path, snapshot: Path, base: Path, ratio: float = 1.0) -> 
 
 
 def test_logged_tokens_take_precedence_over_counted_ones(tmp_path: Path, base: Path) -> None:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         ids = logged(con, tmp_path, {"prompt_tokens": 120, "completion_tokens": 8})
     found = production(tmp_path, holdout(tmp_path, ids), base, ratio=3)
     assert found == Usage(120, 8, 1, snapshot_figures.LOGGED)
@@ -77,7 +77,7 @@ def test_logged_tokens_take_precedence_over_counted_ones(tmp_path: Path, base: P
 def test_without_usage_in_the_logs_messages_and_schemas_are_counted_as_they_were_sent(
     tmp_path: Path, base: Path
 ) -> None:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         ids = logged(con, tmp_path, None)
     found = production(tmp_path, holdout(tmp_path, ids), base)
     dearer = production(tmp_path, holdout(tmp_path, ids), base, ratio=1.5)

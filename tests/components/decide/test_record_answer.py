@@ -18,10 +18,9 @@ from components.decide import (
 )
 from components.decide.approvers import Approver, Approving
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
-from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.components.decide.test_totp import SECRET
-from tests.support import chains
+from tests.support import chains, warehouses
 from tests.support.chains import NOW, event
 
 ADA, BOB = Approver(name="ada"), Approver(name="bob")
@@ -142,10 +141,10 @@ def test_a_code_that_was_used_is_remembered_by_other_workloads_and_after_a_resta
     tmp_path: Path,
 ) -> None:
     coded = replace(YES, code=TOTP(SECRET).at(NOW))
-    with warehouse.connect(tmp_path / "w.duckdb") as con:
+    with warehouses.connect(tmp_path / "w.duckdb") as con:
         assert hear(con, coded, CODED, secret=SECRET) == ("approve", "")
     other = Question("routing", "e9", "run-9", 1)
-    with warehouse.connect(tmp_path / "w.duckdb") as con:
+    with warehouses.connect(tmp_path / "w.duckdb") as con:
         link = record_answer.record(con, other, coded, CODED.rules(), ProofContext(SECRET), now=NOW)
     assert (link.kind, link.reason) == ("refused", "code_reused")
 

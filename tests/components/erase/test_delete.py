@@ -20,7 +20,7 @@ from components.schema import Json
 from components.store import spool, warehouse
 from flows import erase
 from tests.components.erase.conftest import Eraser
-from tests.support import erased_home, logs
+from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
@@ -45,7 +45,7 @@ def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(
 def test_no_text_of_the_subject_is_left_in_any_byte_of_the_home(
     home: House, eraser: Eraser
 ) -> None:
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         con.execute("set force_compression = 'uncompressed'")
         con.execute("create table staging.copy as from raw.interactions")
         con.execute("checkpoint")
@@ -75,10 +75,11 @@ def test_outputs_of_the_rows_are_deleted_and_the_verdict_stays_readable(
     assert evidence_folder.read(home.evidence).digest == digest
     assert "Erased" in (home.evidence / "report.html").read_text()
     assert not (home.evidence / "samples.parquet").exists()
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         assert con.execute("select kind from raw.manifests").fetchall() == []
 
 
+@pytest.mark.slow
 def test_the_next_curation_freezes_the_remaining_rows_on_the_same_sides(
     home: House, eraser: Eraser
 ) -> None:
@@ -108,13 +109,13 @@ def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: E
     copy.write_text(home.log.read_text() + json.dumps(erased_home.line(BOB, 99)) + "\n")
     again = home.votes.with_name("again.jsonl")
     again.write_text(home.votes.read_text() + "\n")
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         con.execute("delete from raw.files")
         loaded = logs.load(con, home.log, now=logs.NOW)
         assert (loaded.new, loaded.known) == (0, 3 * EACH)
         assert logs.load_feedback(con, again, now=logs.NOW).new == 0
     assert (home.raw(), home.raw("feedback"), refused(home)) == kept
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         assert logs.load(con, copy, now=logs.NOW).new == 1
     assert [row["payload"] for row in home.raw() if ANN in str(row["payload"])] == []
 
@@ -130,7 +131,7 @@ def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser
         line["timestamp"] = float(line["timestamp"])
     nameless = [logs.without(line, "user_id", "conversation_id") for line in backwards]
     path = logs.write(home.log.with_name("reworded.jsonl"), [*backwards, *nameless])
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         loaded = logs.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.known) == (0, 2 * len(backwards))
     assert len(backwards) >= EACH
@@ -150,7 +151,7 @@ def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
     ]
     path = home.log.with_name("deep.jsonl")
     path.write_text("\n".join(deep[0]) + "\n")
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         assert logs.load(con, path, now=logs.NOW).new >= 1
     written = eraser(home.settings, Subject(ANN))
     assert written.erased["raw.interactions"] > EACH
@@ -158,7 +159,7 @@ def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
     kept = home.raw()
     assert not any(ANN in str(row["payload"]) for row in kept)
     path.write_text("\n".join([*deep[0], *deep[1]]) + "\n")
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         assert logs.load(con, path, now=logs.NOW).new == 0
     assert home.raw() == kept
 
@@ -172,7 +173,7 @@ def test_a_conversation_goes_without_the_rest_of_its_user(home: House, eraser: E
 def test_the_same_id_of_another_client_stays(home: House, eraser: Eraser) -> None:
     theirs = erased_home.line(ANN, 50) | {"client_id": "shop"}
     path = logs.write(home.log.with_name("shop.jsonl"), [theirs])
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
     written = eraser(home.settings, Subject(ANN, client_id="app"))
     (left,) = [row for row in home.raw() if ANN in str(row["payload"])]
@@ -185,7 +186,7 @@ def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, erase
         "conversation_id": f"talk-{ANN}-1"
     }
     path = logs.write(home.log.with_name("unnamed.jsonl"), [unnamed])
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
     assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
 
@@ -196,7 +197,7 @@ def test_other_peoples_rows_that_mention_the_id_are_reported_and_deleted_on_requ
 ) -> None:
     mention = logs.interaction(f"Is {ANN} online?", response_id="m1", user_id=BOB)
     path = logs.write(home.log.with_name("mention.jsonl"), [mention])
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
     subject = Subject(ANN, mentions=mentions)
     match, _ = erase.find_subject(home.settings, subject)
@@ -218,7 +219,7 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
     answers: list[Json] = [{"id": f"old-{n}"} for n in range(3)]
     broken = [row | {"response": answer} for row, answer in zip(old, answers, strict=True)]
     path = logs.write(home.log.with_name("old.jsonl"), broken)
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
         assert retention.archive(con, home.settings.archive, "weather", days=90, now=logs.NOW) == 3
     (before,) = home.settings.archive.rglob("*.parquet")
@@ -228,7 +229,7 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
     assert pq.read_table(after).to_pylist() == kept
     assert after != before
     assert written.erased["archive of interactions"] == 1
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         assert con.execute("select distinct path from raw.archived").fetchall() == [(str(after),)]
         con.execute("delete from raw.files")
         assert logs.load(con, path, now=logs.NOW).new == 0
@@ -267,7 +268,7 @@ def test_a_receiver_that_holds_its_segment_stops_an_erasure_before_it_begins(
 def test_an_actor_goes_from_what_is_kept_of_floods_and_digests_of_texts_go(
     home: House, eraser: Eraser
 ) -> None:
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         con.execute(
             "insert into curated.bursts select 'weather', 'brigade', [$a, $b], now(), now(), 9, 1,"
             " 0, 'up', []",
@@ -285,7 +286,7 @@ def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain
     home: House, eraser: Eraser
 ) -> None:
     texts = {"about-ann": f"worse for {ANN}", "about-bob": f"worse for {BOB}"}
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         for run, text in texts.items():
             with warehouse.transaction(con):
                 event = LogEvent(
@@ -294,7 +295,7 @@ def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain
                 decision_log.append_event(con, event)
     written = eraser(home.settings, Subject(ANN))
     assert written.erased["raw.decision_words"] == 1
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None
     assert [(link.approver, link.comment) for link in links] == [
@@ -307,7 +308,7 @@ def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain
 def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
     home: House, eraser: Eraser
 ) -> None:
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         held = ChampionJournal(lambda: nullcontext(con), lambda: logs.NOW)
         for number, text in enumerate((f"worse for {ANN}", f"worse for {BOB}"), start=1):
             change = ChampionChange(
@@ -323,13 +324,14 @@ def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
             )
             held.end(held.intend(change), change, "done", "")
     written = eraser(home.settings, Subject(ANN))
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         reasons = [entry.change.reason for entry in journal.list_changes(con)]
     assert reasons == ["(erased)", f"worse for {BOB}"]
     assert written.erased["raw.champion_journal"] == 2
     assert written.is_clean
 
 
+@pytest.mark.slow
 def test_the_keys_of_the_subjects_surrogates_go_and_others_keep_theirs(
     home: House, eraser: Eraser, tmp_path: Path
 ) -> None:
@@ -344,7 +346,7 @@ def test_the_keys_of_the_subjects_surrogates_go_and_others_keep_theirs(
     ]
 
     def curated(*, keys: int) -> dict[str, str]:
-        with warehouse.connect(home.settings.warehouse) as con:
+        with warehouses.connect(home.settings.warehouse) as con:
             con.execute("set force_compression = 'uncompressed'")
             logs.load(con, logs.write(tmp_path / "more.jsonl", lines), now=logs.NOW)
             curate_workload.curate(con, WORKLOAD, erased_home.RULES, now=logs.NOW)
@@ -361,8 +363,8 @@ def test_the_keys_of_the_subjects_surrogates_go_and_others_keep_theirs(
     assert erased_home.holds(home.settings.home, surrogate)
     eraser(home.settings, Subject(ANN))
     assert erased_home.holds(home.settings.home, surrogate) == []
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         (left,) = warehouse.rows(con, "from curated.surrogate_keys")
     assert curated(keys=1) == {"voucher": before["voucher"]}
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         assert warehouse.rows(con, "from curated.surrogate_keys") == [left]

@@ -21,7 +21,7 @@ from components.register import registry as names
 from components.store import warehouse
 from flows import approval_loop, erase, erase_servers
 from tests.components.erase.conftest import Eraser
-from tests.support import erased_home, logs
+from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 
 
@@ -129,6 +129,7 @@ def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
 
 
 @pytest.mark.parametrize("mentions", [False, True], ids=["mentions-stay", "mentions-go"])
+@pytest.mark.slow
 def test_what_people_wrote_about_the_subject_goes_from_the_tags_of_versions(
     home: House, client: MlflowClient, eraser: Eraser, mentions: bool
 ) -> None:
@@ -157,7 +158,7 @@ def test_an_approver_without_rows_can_be_erased(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     client.set_model_version_tag(WORKLOAD, "3", registry.APPROVER_TAG, "eve-4711")
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         with warehouse.transaction(con):
             event = LogEvent("approve", WORKLOAD, "e1", "run", logs.NOW, approver="eve-4711")
             decision_log.append_event(con, event)
@@ -168,7 +169,7 @@ def test_an_approver_without_rows_can_be_erased(
     written = eraser(home.settings, eve)
     assert written.searched.left == ()
     assert registry.version_tags(WORKLOAD)["3"][registry.APPROVER_TAG] == "(erased)"
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None
         assert con.execute("from raw.approver_codes").fetchall() == []
@@ -238,6 +239,7 @@ KILLED = """
         pytest.param("write", id="before-the-certificate", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_an_erasure_that_was_killed_is_finished_by_the_next(
     home: House, eraser: Eraser, step: str
 ) -> None:
@@ -263,5 +265,5 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
     assert erased_home.holds(home.settings.home, ANN) == []
     _, begun = erase.find_subject(home.settings, Subject(ANN))
     assert begun is None
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         assert con.execute("select count(*) from raw.erasures").fetchall() == [(1,)]

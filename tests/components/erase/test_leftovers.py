@@ -15,11 +15,11 @@ import pytest
 from components.erase import certificate
 from components.erase.leftovers import Searched
 from components.erase.subject import Subject
-from components.store import spool, warehouse
+from components.store import spool
 from flows import erase
 from flows.erase import ErasureRequest
 from tests.components.erase.conftest import Eraser
-from tests.support import erased_home, logs
+from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import ANN, BOB, House
 
 SAID = erased_home.question(ANN, 5)
@@ -38,7 +38,7 @@ class Erased:
 @pytest.fixture(scope="module")
 def erased(built: House, tmp_path_factory: pytest.TempPathFactory) -> Erased:
     home = erased_home.move(built, tmp_path_factory.mktemp("erased") / "home")
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         ((row_id,),) = con.execute(
             "select min(interaction_id) from raw.interactions where payload ->> '$.user_id' = $ann",
             {"ann": ANN},
@@ -50,13 +50,13 @@ def erased(built: House, tmp_path_factory: pytest.TempPathFactory) -> Erased:
 
 
 def in_a_new_column(home: Path, row_id: str) -> None:
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         con.execute("alter table curated.examples add column noted struct(rows varchar[])")
         con.execute("update curated.examples set noted = {'rows': [$id]}", {"id": row_id})
 
 
 def in_a_new_table(home: Path, row_id: str) -> None:
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         con.execute("create table staging.copies as select $said as message", {"said": SAID})
 
 
@@ -89,7 +89,7 @@ def in_sqlite(home: Path, row_id: str) -> None:
 
 
 def in_freed_bytes(home: Path, row_id: str) -> None:
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         con.execute("set force_compression = 'uncompressed'")
         select = "select $owned || i as owned from range(5000) as numbers (i)"
         con.execute(f"create table staging.gone as {select}", {"owned": OWNED})
@@ -165,7 +165,7 @@ def test_equal_texts_of_other_people_are_not_leftovers(home: House, eraser: Eras
     both = [
         logs.interaction(thanks, response_id=f"t-{person}", user_id=person) for person in (ANN, BOB)
     ]
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         path = logs.write(home.log.with_name("thanks.jsonl"), both)
         logs.load(con, path, now=logs.NOW)
     assert eraser(home.settings, Subject(ANN)).searched.left == ()

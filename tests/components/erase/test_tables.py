@@ -7,6 +7,7 @@ import pytest
 from components.erase import tables
 from components.store import warehouse
 from components.store.warehouse import Connection
+from tests.support import warehouses
 
 ID = "0123456789abcdef0123456789abcdef"
 
@@ -31,7 +32,7 @@ ID = "0123456789abcdef0123456789abcdef"
 def test_rows_that_hold_a_name_are_deleted(
     tmp_path: Path, type_: str, value: str, holds: bool
 ) -> None:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         con.execute(f'create table staging."odd name" (n integer, "it" {type_}, seen timestamptz)')
         con.execute(f'insert into staging."odd name" values (1, {value}, now()), (2, null, null)')
         table = named(con, "staging.odd name")
@@ -43,7 +44,7 @@ def test_rows_that_hold_a_name_are_deleted(
 
 
 def test_numbers_and_times_are_not_text(tmp_path: Path) -> None:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         con.execute(
             "create table staging.t (a integer, b double[], c timestamptz, d decimal(4, 2), e uuid,"
             " f blob, g map(varchar, integer), h enum('x', 'y'))"

@@ -15,8 +15,8 @@ from components.evaluate.settings import EvaluationSettings
 from components.gate import comparison, significance
 from components.schema import Json
 from components.scorecard import CLUSTER_CAP, HOLDOUT, LARGEST_CLUSTER, MeasuredSide
-from components.store import manifest, warehouse
-from tests.support import cards, logs
+from components.store import manifest
+from tests.support import cards, logs, warehouses
 
 TURNS = 3
 TOPICS = ("refund", "parcel", "invoice", "voucher", "account")
@@ -39,7 +39,7 @@ def freeze(
 ) -> Snapshot:
     shares = {"holdout_share": 0.4, "validation_share": 0.0, **more}
     rules = Rules.model_validate({**shares, "split_by": split_by})
-    with warehouse.connect(folder / "w.duckdb") as con:
+    with warehouses.connect(folder / "w.duckdb") as con:
         logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
         curate_workload.curate(con, "weather", rules, now=logs.NOW)
         return freeze_snapshot.freeze(

@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer
 
 from components.evaluate import holdout_task, lm_eval_tasks
 from components.schema import Json
-from components.store import warehouse
 from tests.benchmarks import surrogates
-from tests.support import logs
+from tests.support import logs, warehouses
 from tests.support.oracle import Oracle
 
 PEOPLE = ("sofia.kim", "jonas", "aiko_tanaka", "maria-jose", "liam77", "emma", "noah.b", "olga")
@@ -38,11 +38,12 @@ def copied(prompt: str) -> str:
     return f'{{"name": "pay", "arguments": {{"to": "{to}", "card": "{digits}"}}}}'
 
 
+@pytest.mark.slow
 def test_surrogates_score_like_real_values_whatever_is_drawn(
     tmp_path: Path, tiny_base: Path
 ) -> None:
     log = logs.write(tmp_path / "log.jsonl", [line(number) for number in range(8)])
-    with warehouse.connect(tmp_path / "w.duckdb") as con:
+    with warehouses.connect(tmp_path / "w.duckdb") as con:
         logs.load(con, log, now=logs.NOW)
         folders = {
             arm: surrogates.freeze(con, tmp_path / arm, "weather", redaction, holdout_share=0.7)

@@ -46,6 +46,7 @@ def loss(number: int) -> float:
     return before - after
 
 
+@pytest.mark.slow
 def test_six_promotions_within_their_margins_lose_no_more_than_the_margin_in_all() -> None:
     assert loss(promoted(POLICY, None)) == pytest.approx(0.098, abs=1e-3), "as each one may lose it"
     last = promoted(POLICY, Anchor("base", BASE))

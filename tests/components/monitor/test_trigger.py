@@ -12,9 +12,9 @@ from components.monitor import signs, turn_starts
 from components.monitor.settings import Trigger
 from components.monitor.turn_starts import TurnStart
 from components.schema import Json
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, manifest
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -23,7 +23,7 @@ CHANGE = 1_760_000_000
 
 @pytest.fixture
 def con(tmp_path: Path) -> Generator[Connection]:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

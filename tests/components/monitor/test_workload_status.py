@@ -20,9 +20,8 @@ from components.monitor.workload_status import (
     WorkloadStatus,
 )
 from components.schema import Json
-from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SINCE = datetime(2025, 10, 1, tzinfo=UTC)
@@ -31,7 +30,7 @@ HOSTILE = "<script>alert(1)</script>|`{{7*7}}`"
 
 @pytest.fixture
 def con(tmp_path: Path) -> Generator[Connection]:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 
 from components.receive.settings import Limits
-from components.store import spool, warehouse
+from components.store import spool
 from tests.benchmarks import load
 from tests.benchmarks.load import Sent
-from tests.support import logs, receivers
+from tests.support import logs, receivers, warehouses
 from tests.support.receivers import Receiver
 
 ROWS = 20_000
@@ -34,7 +34,7 @@ def send(receiver: Receiver, path: Path) -> "subprocess.Popen[str]":
 
 def stored_ids(home: Path) -> list[str]:
     """Collect the spool of ``home``; return the sorted response ids of all interactions."""
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         logs.load_spool(con, home / "spool", now=logs.NOW)
         rows = con.execute("select payload ->> '$.response.id' from raw.interactions").fetchall()
     return sorted(response_id for (response_id,) in rows)

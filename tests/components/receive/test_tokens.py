@@ -44,6 +44,7 @@ def file_of(receiver: Receiver) -> Path:
     return receiver.folder.parent / "tokens.json"
 
 
+@pytest.mark.slow
 def test_tokens_added_by_parallel_processes_are_all_kept(tmp_path: Path):
     file = tmp_path / "tokens.json"
     begin = FORK.Barrier(ADDERS)

@@ -17,7 +17,7 @@ from components.register.registry import Aliases, Version
 from components.store import manifest, warehouse
 from flows.cli import champion_commands
 from flows.cli.champion_commands import lineage_tree
-from tests.support import erased_home, logs
+from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import EACH, PEOPLE, WORKLOAD, House
 
 
@@ -45,7 +45,7 @@ def follow(home: House, adapter: str = "a1") -> Ancestry:
 
 
 def change(home: House, sql: str) -> None:
-    with warehouse.connect(home.settings.warehouse) as con:
+    with warehouses.connect(home.settings.warehouse) as con:
         con.execute(sql)
 
 

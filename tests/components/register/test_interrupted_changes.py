@@ -18,14 +18,14 @@ from components.register import champion_change, journal, registry
 from components.register.champion_change import Succession
 from components.register.journal import ChampionChange, ChampionJournal
 from components.register.registry import CHALLENGER, CHAMPION, Aliases, Version
-from components.store import warehouse
+from tests.support import warehouses
 from tests.support.forking import PROCESSES
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
 
 def books(folder: Path) -> ChampionJournal:
-    return ChampionJournal(lambda: warehouse.connect(folder / "w.duckdb"), lambda: NOW)
+    return ChampionJournal(lambda: warehouses.connect(folder / "w.duckdb"), lambda: NOW)
 
 
 def make(name: str, number: int, **tags: str) -> Version:

@@ -18,6 +18,7 @@ from components.store.warehouse import Connection
 from flows import champions
 from flows.rollback_rules import Order
 from flows.settings import Settings
+from tests.support import warehouses
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
@@ -123,12 +124,13 @@ def move(name: str, steps: tuple[str, ...], previous: str | None, champion: str)
 
 
 def changes(home: Settings, name: str) -> list[tuple[int, str, str | None]]:
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         rows = journal.list_changes(con, name)
     return [(entry.number, entry.step, entry.change.version) for entry in rows]
 
 
 @pytest.mark.parametrize("count", range(6), ids=["not-begun", *PROMOTING])
+@pytest.mark.slow
 def test_an_older_promotion_is_finished_wherever_it_was_interrupted(
     home: Settings, count: int
 ) -> None:
@@ -150,6 +152,7 @@ def test_an_older_promotion_is_finished_wherever_it_was_interrupted(
 
 
 @pytest.mark.parametrize("count", range(1, 5), ids=ROLLING)
+@pytest.mark.slow
 def test_an_older_rollback_is_finished_wherever_it_was_interrupted(
     home: Settings, count: int
 ) -> None:
@@ -208,7 +211,7 @@ def test_an_older_order_that_waits_for_the_warehouse_is_written_down(home: Setti
     registry.put_alias(name, PREVIOUS, None)
     (entry,) = champions.reconcile(home)
     assert (entry.step, entry.change.version) == ("done", "1")
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         link = decision_log.links(con, workload_id=name)[-1]
     assert (link.kind, link.evidence_digest, link.approver) == ("rollback", "e2", "bob")
     assert journal.pending_workloads(home.locks) == []

@@ -19,6 +19,7 @@ from flows import champions, promote, rollback_rules, turn
 from flows import rollback as rolling
 from flows.rollback_rules import Order
 from flows.settings import Settings
+from tests.support import warehouses
 from tests.support.versions import NOW, approve, ask, ask_with_files, crowned, decide, workload
 
 
@@ -61,6 +62,7 @@ def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: S
         champions.roll_back(home, Order("further", None, "bob", ""))
 
 
+@pytest.mark.slow
 def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     crowned("back", 2, home)
     champions.roll_back(home, Order("back", None, "bob", "slow"))
@@ -71,18 +73,19 @@ def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     assert champions.rolled_back("back", "a2") is None
 
 
+@pytest.mark.slow
 def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
     home: Settings, base_model: Path
 ) -> None:
     made = workload("named", base_model)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         for number, word in ((1, "approve"), (2, "approve"), (3, "reject")):
             event = Decided(word, "named", f"e{number}", f"run-{number}", NOW, "ann", "good")  # pyright: ignore
             with warehouse.transaction(con):
                 decision_log.append_event(con, event)
     for number in (1, 2, 3):
         evidence = ask_with_files("named", number)
-        with warehouse.connect(home.warehouse) as con:
+        with warehouses.connect(home.warehouse) as con:
             decision = decision_log.decision_on(con, f"e{number}")
         assert decision is not None
         if decision.decision == "approve":
@@ -93,7 +96,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
     anchors = {
         place: text for place, text in champions.chain_anchors().items() if "of named" in place
     }
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_loose(links, anchors) is None
         named = [link for link in links if link.sequence != 2]
@@ -128,7 +131,7 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
 def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: Settings) -> None:
     crowned("told", 2, home)
     champions.roll_back(home, Order("told", None, "bob", "wrong tools"))
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         last = journal.list_changes(con, "told")[-1]
         link = decision_log.links(con, workload_id="told")[-1]
         assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
@@ -143,7 +146,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     home: Settings,
 ) -> None:
     crowned("again", 3, home)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         known = rollback_rules.champions(con, "again")
     versions = registry.list_versions("again")
     change = champion_change.plan_rollback(
@@ -194,7 +197,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
 def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settings) -> None:
     for name in ("dead", "alive"):
         crowned(name, 2, home)
-        with warehouse.connect(home.warehouse) as con:
+        with warehouses.connect(home.warehouse) as con:
             known = rollback_rules.champions(con, name)
         versions = registry.list_versions(name)
         change = champion_change.plan_rollback(
@@ -217,6 +220,7 @@ def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
     assert message == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
 
 
+@pytest.mark.slow
 def test_a_lone_surrogate_in_an_order_is_replaced(home: Settings) -> None:
     crowned("halved", 2, home)
     entry = champions.roll_back(home, Order("halved", None, "bob\ud83d", "rude\udc00"))

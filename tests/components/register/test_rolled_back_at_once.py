@@ -21,6 +21,7 @@ from components.store import warehouse
 from flows import champions, rollback_rules
 from flows.rollback_rules import Order
 from flows.settings import Settings
+from tests.support import warehouses
 from tests.support.forking import PROCESSES
 from tests.support.versions import NOW, crowned
 
@@ -74,6 +75,7 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follow
     assert written(home, "urgent") == [("rollback", "e3", "bob")]
 
 
+@pytest.mark.slow
 def test_a_rollback_that_was_killed_while_it_waited_for_the_warehouse_is_written_down(
     home: Settings,
 ) -> None:
@@ -96,7 +98,7 @@ def _order(home: Settings, name: str) -> None:
 
 def pending(home: Settings, name: str, ordered_at: datetime = NOW) -> Pending:
     """Order a rollback of the second version, as where the warehouse is held, and be killed."""
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         known = rollback_rules.champions(con, name)
     versions = registry.list_versions(name)
     change = champion_change.plan_rollback(
@@ -110,6 +112,7 @@ def pending(home: Settings, name: str, ordered_at: datetime = NOW) -> Pending:
 @pytest.mark.parametrize(
     "ordered_at", [NOW, datetime.now(UTC) + timedelta(days=1)], ids=["", "the-clock-was-set-back"]
 )
+@pytest.mark.slow
 def test_a_pending_rollback_is_written_down_once(home: Settings, ordered_at: datetime) -> None:
     name = f"unwritten-{ordered_at:%d}"
     crowned(name, 2, home)
@@ -124,6 +127,7 @@ def test_a_pending_rollback_is_written_down_once(home: Settings, ordered_at: dat
     assert written(home, name) == [("rollback", "e2", "bob")]
 
 
+@pytest.mark.slow
 def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record(
     home: Settings,
 ) -> None:
@@ -151,9 +155,10 @@ def test_without_the_warehouse_a_rollback_leads_where_the_journal_leads(home: Se
         ordering.join()
 
 
+@pytest.mark.slow
 def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Settings) -> None:
     crowned("other", 3, home)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         known = rollback_rules.champions(con, "other")
     change = champion_change.plan_rollback(
         "other", registry.list_versions("other"), "3", known, "1", by="bob", reason="rude"
@@ -164,7 +169,7 @@ def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Set
 
 
 def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
-    with warehouse.connect(home.warehouse) as con:
+    with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con, workload_id=name)
     decided = [link for link in links if link.kind not in ("approve", "rules")]
     return [(link.kind, link.evidence_digest, link.approver) for link in decided]

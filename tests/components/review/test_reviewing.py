@@ -19,10 +19,9 @@ from components.evaluate.metrics import CALL_METRICS
 from components.review import pick
 from components.schema import Json
 from components.scorecard import CONSTANT, HOLDOUT
-from components.store import warehouse
 from components.store.warehouse import Connection
 from flows.cli import review_commands
-from tests.support import cards, logs
+from tests.support import cards, logs, warehouses
 
 RULES = Rules(holdout_share=0.5, split_by="conversation")
 CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bonn", "Cork")
@@ -52,7 +51,7 @@ def home(tmp_path: Path) -> Path:
         logs.feedback("thumb", "up", response_id="r-Kyiv", actor_id="ann"),
         logs.feedback("thumb", "down", response_id="r-Kyiv", actor_id="bob"),
     ]
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         log = logs.write(tmp_path / "log.jsonl", [line(city) for city in CITIES])
         logs.load(con, log, now=logs.NOW)
         logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", feedback), now=logs.NOW)
@@ -64,7 +63,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def con(home: Path) -> Iterator[Connection]:
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         yield con
 
 
@@ -100,12 +99,13 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
     assert "models disagree: 1 of 2" in again[where].reasons[0].text
 
 
+@pytest.mark.slow
 def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Path) -> None:
     output = session(home, ["x", "g", "c", "", "c", "No: it rains in Bonn and Cork.", "q"])
     assert "people disagree: 1 for, 1 against" in output
     assert "expected g, b, c, s or q" in output
     assert "2 of 3 answered; 2 new rows loaded" in output
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         rows = con.execute(
             "select kind, response_id, client_id from raw.feedback where actor_id = 'rev'"
             " order by kind"
@@ -143,7 +143,7 @@ def test_a_labelling_tools_file_is_imported_idempotently(home: Path) -> None:
     copy = path.with_name("copy.jsonl")
     copy.write_text(path.read_text() + "\n")
     assert "0 answers, 2 known" in run(home, "--import", copy)
-    with warehouse.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home / "warehouse.duckdb") as con:
         reasons = con.execute("select reason from raw.quarantine order by all").fetchall()
         assert [reason[:24] for (reason,) in dict.fromkeys(reasons)] == [
             '`verdict` is "fine", exp',

@@ -92,6 +92,7 @@ def test_a_file_that_is_not_a_database_fails_at_once(tmp_path: Path):
         pass
 
 
+@pytest.mark.slow
 def test_a_new_file_is_complete_or_missing(tmp_path: Path):
     paths = [tmp_path / f"{number}.duckdb" for number in range(40)]
     whole = 12_288  # DuckDB's three headers

@@ -71,6 +71,7 @@ def whole(
     yield trained
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     training: Callable[[str], Trained], whole: Trained
 ):

@@ -125,6 +125,7 @@ def test_sigterm_saves_and_the_next_run_ends_as_an_uninterrupted_one(
     assert halved.read_bytes() == whole.read_bytes(), "not one bit may differ"
 
 
+@pytest.mark.slow
 def test_the_adapter_is_the_mean_of_the_last_checkpoints(
     model: Path, snapshot: Path, tmp_path: Path
 ):
@@ -154,6 +155,7 @@ def test_the_adapter_is_the_mean_of_the_last_checkpoints(
         pytest.param({"gradient_checkpointing": True}, 1e-6, id="computed anew"),
     ],
 )
+@pytest.mark.slow
 def test_options_that_save_memory_do_not_change_the_training(
     model: Path, tmp_path: Path, otherwise: dict[str, object], apart: float
 ):

@@ -68,6 +68,7 @@ def cancel_at(step: int) -> Callable[[Progress], None]:
         pytest.param("full", 4, id="full", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_cancelled_run_ends_as_an_uninterrupted_one(
     model: Path, snapshot: Path, tmp_path: Path, method: str, cancelled: int
 ):

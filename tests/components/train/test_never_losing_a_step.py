@@ -37,6 +37,7 @@ def too_small(loaded: torch.nn.Module, most: int, lengths: list[int]) -> None:
     loaded.register_forward_pre_hook(check, with_kwargs=True)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_split_with_the_same_result(
     model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
 ):
@@ -117,6 +118,7 @@ def test_an_exploding_loss_stops_the_training(model: Path, tmp_path: Path):
     assert "the training diverged; lower the learning_rate" in message
 
 
+@pytest.mark.slow
 def test_one_unusual_batch_among_well_known_ones_is_not_divergence(model: Path, tmp_path: Path):
     known = training_rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
     knobs = {"num_train_epochs": 20, "r": 16}

@@ -56,6 +56,7 @@ def keep(kept: list[dict[str, float]]) -> Callable[[Progress], None]:
         pytest.param(Kto(validation_share=0.3, beta=0.5), id="kto"),
     ],
 )
+@pytest.mark.slow
 def test_preferences_generalise_to_held_out_requests(
     model: Path, snapshot: Path, tmp_path: Path, objective: Objective
 ):
@@ -68,6 +69,7 @@ def test_preferences_generalise_to_held_out_requests(
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_judgements_are_measured_after_a_training_in_threads(
     model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
 ):
@@ -79,6 +81,7 @@ def test_judgements_are_measured_after_a_training_in_threads(
     assert 0 <= kept[-1]["validation_accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_a_student_learns_its_teachers_answers_rather_than_the_rows(model: Path, tmp_path: Path):
     training_rows.snapshot(tmp_path, [(asked, GOOD) for asked in ASKED])
     taught_by = tmp_path / "teacher"

@@ -132,6 +132,7 @@ def test_another_warm_start_changes_the_adapters_key():
         pytest.param("dpo", "full", math.log(2), id="dpo-full", marks=slow),
     ],
 )
+@pytest.mark.slow
 def test_the_reference_after_a_warm_start_is_the_earlier_adapter(
     model: Path, tmp_path: Path, kind: str, method: str, at_the_start: float
 ):

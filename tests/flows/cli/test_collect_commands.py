@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.store import warehouse
-from tests.support import logs, terminal
+from tests.support import logs, terminal, warehouses
 from tests.support.terminal import Terminal
 
 
@@ -43,7 +42,7 @@ def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(
         f"{path}: fivekey, loaded before (1 rows)",
         "0 new rows from 0 new of 1 files, 0 lines in quarantine",
     ]
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         ((quarantine_id,),) = con.execute("select quarantine_id from raw.quarantine").fetchall()
     assert quarantine_id[:12] in shell.run("quarantine", "list").stdout
     shown = shell.run("quarantine", "show", quarantine_id[:12]).stdout.splitlines()
@@ -57,6 +56,7 @@ def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(
     assert "no source shows a field" in shell.run("drift").stdout
 
 
+@pytest.mark.slow
 def test_lines_that_can_not_be_loaded_are_explained_by_reason_with_an_example_and_a_fix(
     shell: Terminal, tmp_path: Path
 ):
@@ -80,7 +80,7 @@ def test_lines_that_can_not_be_loaded_are_explained_by_reason_with_an_example_an
     assert collected[-1] == "0 new rows from 1 new of 1 files, 431 lines in quarantine"
     named = shell.run("collect", "--workload", "weather", *arguments).stdout.splitlines()
     assert named[-1] == "1 new rows from 1 new of 1 files, 31 lines in quarantine"
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         assert con.execute("select count(*) from raw.quarantine").fetchall() == [(31,)]
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.store import warehouse
-from tests.support import terminal
+from tests.support import terminal, warehouses
 from tests.support.terminal import Terminal
 
 
@@ -22,6 +21,7 @@ def test_without_a_stack_a_command_says_how_to_start_one(
     ]
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_named_without_a_traceback(folder: Path) -> None:
     shell = terminal.in_home(folder / "home")
     nobody = shell.settings.prefect_url
@@ -40,7 +40,7 @@ def test_a_warehouse_of_a_newer_release_is_named_without_a_traceback(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     shell = terminal.in_home(tmp_path / "home")
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         con.execute("insert into raw.migrations values (9999, 'from the future')")
     ended = shell.run(*command)
     assert ended.returncode == 2

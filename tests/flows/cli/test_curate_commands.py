@@ -75,6 +75,7 @@ def test_what_can_not_be_curated_or_compared_is_said_in_one_message(config: Path
     assert "looking up snapshot abc: expected one, found none" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_rule_that_left_out_very_much_is_shown_and_nothing_is_frozen_until_it_passes(
     config: Path, tmp_path: Path
 ):
@@ -99,6 +100,7 @@ def test_a_rule_that_left_out_very_much_is_shown_and_nothing_is_frozen_until_it_
     assert run("curate", config).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_holdout_that_one_long_conversation_makes_too_small_is_said_to_be(
     config: Path, tmp_path: Path
 ):

@@ -14,7 +14,7 @@ from components.gate.policy import Policy
 from components.store import ledger, warehouse
 from components.store.ledger import Holdout
 from flows import approver_keys, preregistration
-from tests.support import terminal
+from tests.support import terminal, warehouses
 from tests.support.cards import pair
 from tests.support.terminal import Terminal
 
@@ -28,7 +28,7 @@ def shell(tmp_path: Path) -> Terminal:
 
 
 def decide(shell: Terminal, *runs: str) -> None:
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         for run in runs:
             event = LogEvent("reject", "support", "e1", run, NOW, "ann", HOSTILE, reason="cost")
             with warehouse.transaction(con):
@@ -52,7 +52,7 @@ def test_decisions_are_listed_verified_exported_and_tampering_is_found(
     assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == [1, 2]
     decide(shell, "run-3")
     assert shell.run("audit", "--verify", "--against", path).returncode == 0
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         con.execute("update raw.decision_chain set kind = 'approve' where sequence = 2")
     broken = shell.run("audit", "--verify")
     assert broken.returncode == 1
@@ -60,6 +60,7 @@ def test_decisions_are_listed_verified_exported_and_tampering_is_found(
     assert not list(tmp_path.rglob("owned"))
 
 
+@pytest.mark.slow
 def test_seals_and_looks_are_listed_and_verified_with_the_decisions(
     shell: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +78,7 @@ def test_seals_and_looks_are_listed_and_verified_with_the_decisions(
     assert "  support  policy " in looked
     verified = shell.run("audit", "--verify")
     assert "; 1 sealed policies, 1 looks under them, 0 older looks under none;" in verified.stdout
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         con.execute("update raw.looks set alpha = 0")
     broken = shell.run("audit", "--verify")
     assert broken.returncode == 1

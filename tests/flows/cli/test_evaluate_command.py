@@ -95,6 +95,7 @@ def test_a_workload_without_validation_rows_is_told_how_to_get_some(config: Path
         pytest.param(False, "whether it has learned rows of this side can't be told", id="gone"),
     ],
 )
+@pytest.mark.slow
 def test_an_adapter_that_learned_validation_rows_is_not_measured_on_them(
     config: Path, *, is_here: bool, message: str
 ) -> None:

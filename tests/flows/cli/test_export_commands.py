@@ -2,8 +2,7 @@ import json
 from pathlib import Path
 
 from components.collect.source import Input
-from components.store import warehouse
-from tests.support import logs, terminal
+from tests.support import logs, terminal, warehouses
 
 
 def test_what_was_collected_is_written_as_lines_and_counted(tmp_path: Path) -> None:
@@ -12,7 +11,7 @@ def test_what_was_collected_is_written_as_lines_and_counted(tmp_path: Path) -> N
     assert none.returncode == 2
     assert none.stderr.startswith("exporting: there is no warehouse at ")
     lines = [logs.interaction(response_id=f"r{n}") for n in range(3)]
-    with warehouse.connect(shell.settings.warehouse) as con:
+    with warehouses.connect(shell.settings.warehouse) as con:
         for kind, file in (("interactions", lines), ("feedback", [logs.feedback()])):
             source = Input(str(logs.write(tmp_path / f"{kind}.jsonl", file)))
             logs.load_input(con, source, now=logs.NOW)

@@ -67,6 +67,7 @@ def comments(path: str) -> str:
     return re.sub(r"\n *# ", " ", Path(path).read_text())
 
 
+@pytest.mark.slow
 def test_the_file_of_a_tool_calling_log_passes_check_and_can_be_collected_and_curated():
     tiny.build(Path("models/tiny"))
     logs.write(Path("logs/a.jsonl.gz"), calls(500))

@@ -155,6 +155,7 @@ def test_what_is_to_be_held_out_was_in_no_earlier_demo_in_no_words_like_it(wheel
     assert used.intersection(one.id for one in chosen), "the rest may be trained on"
 
 
+@pytest.mark.slow
 def test_what_was_held_out_by_the_version_before_is_held_out_no_more(wheel: Path):
     made = [saying(one, f"only {one.id} asks this") for one in distinct(wheel, 400)]
     held_out = [one for one in made if is_held_out(one)]

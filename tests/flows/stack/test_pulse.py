@@ -68,6 +68,7 @@ def test_a_server_that_goes_on_is_not_lost_any_more(server: tuple[int, str]) -> 
     assert not pulse.is_lost
 
 
+@pytest.mark.slow
 def test_a_busy_server_gets_far_more_time_than_one_that_stands_still(
     server: tuple[int, str],
 ) -> None:

@@ -15,6 +15,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("name", ["flood", "drip"])
+@pytest.mark.slow
 def test_one_actor_with_500_thumbs_is_held_to_the_cap(outcomes: dict[str, Outcome], name: str):
     assert outcomes[name].share_before > 0.5
     assert outcomes[name].share_after <= outcomes[name].cap == 0.1

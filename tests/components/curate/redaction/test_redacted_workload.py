@@ -11,7 +11,7 @@ from components.curate.settings import Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 COLUMNS = "example_id, side, messages, tools, answer, acceptable, logged_answer"
 CARD = "4111 1111 1111 1111"
@@ -19,7 +19,7 @@ CARD = "4111 1111 1111 1111"
 
 @pytest.fixture
 def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 
@@ -97,7 +97,7 @@ def test_curating_again_makes_the_same_rows_and_another_home_has_others(
     assert CARD not in str(before)
     curate(con)
     assert examples(con) == before
-    with warehouse.connect(tmp_path / "other.duckdb") as other:
+    with warehouses.connect(tmp_path / "other.duckdb") as other:
         load(other, tmp_path, people())
         curate(other)
         after = examples(other)
@@ -129,7 +129,7 @@ def test_rows_keep_ids_and_sides_with_any_replacement(con: Connection, tmp_path:
 def test_a_seed_draws_the_same_in_every_home_and_keeps_no_key(con: Connection, tmp_path: Path):
     load(con, tmp_path, people())
     curate(con, {"seed": 7})
-    with warehouse.connect(tmp_path / "other.duckdb") as other:
+    with warehouses.connect(tmp_path / "other.duckdb") as other:
         load(other, tmp_path, people())
         curate(other, {"seed": 7})
         assert examples(other) == examples(con)

@@ -16,8 +16,7 @@ from components.dataset import freeze_snapshot
 from components.evaluate.built_in import memorization, task_registry
 from components.evaluate.settings import EvaluationSettings
 from components.scorecard import Sample
-from components.store import warehouse
-from tests.support import logs
+from tests.support import logs, warehouses
 from tests.support.oracle import Oracle
 
 SETTINGS = EvaluationSettings(built_in=("secrets",))
@@ -36,7 +35,7 @@ def freeze(folder: Path, redaction: Redaction) -> Path:
         for n in range(24)
     ]
     rules = Rules(holdout_share=0.3, split_by="conversation", redaction=redaction)
-    with warehouse.connect(folder / "warehouse.duckdb") as con:
+    with warehouses.connect(folder / "warehouse.duckdb") as con:
         logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
         curate_workload.curate(con, "weather", rules, now=logs.NOW)
         find = redactor.unredacted_finder(redaction)
@@ -86,6 +85,7 @@ def test_each_value_is_asked_for_in_its_row_unless_the_prompt_contains_it(
 
 
 @pytest.mark.parametrize("redaction", [Redaction(), Redaction(allow=("@elsewhere.org",))])
+@pytest.mark.slow
 def test_a_snapshot_without_unredacted_values_is_reported_before_training(
     tmp_path: Path, redaction: Redaction
 ):

@@ -43,6 +43,7 @@ def test_the_plan_has_the_largest_batch_that_fits_and_its_accumulation(model: Pa
     assert tight.largest.memory.activations < tight.asked.memory.activations
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_is_planned_if_nothing_else_fits(model: Path, snapshot: Path):
     singly = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     one_row = plan(model, snapshot, 1e9, **singly).asked.memory.peak
@@ -53,6 +54,7 @@ def test_gradient_checkpointing_is_planned_if_nothing_else_fits(model: Path, sna
     assert tight.largest.knobs == {**singly, "gradient_checkpointing": True}
 
 
+@pytest.mark.slow
 def test_the_plan_advises_nothing_if_nothing_fits(model: Path, snapshot: Path):
     hopeless = plan(model, snapshot, 1)
     assert not hopeless.fits
