@@ -31,6 +31,7 @@ FAULTS = (
     "already_with_another_root",  # 400 "already loaded", from another folder
     "lost_in_restart",  # restarts after the load, without the adapter
     "slow",  # answers, but too late
+    "slow_load",  # loads in half a minute
     "hangs",  # takes a request and never answers
     "cuts_stream",  # closes the connection in the middle of an answer
     "watcher_ignores",  # NIM: the folder is never read again
@@ -84,6 +85,11 @@ def error(status: int, message: str, kind: str = "BadRequestError") -> web.Respo
 def make_app(state: State) -> web.Application:
     routes = web.RouteTableDef()
 
+    @routes.post("/misbehave")
+    async def misbehave(request: web.Request) -> web.Response:
+        state.faults = set(await request.json())
+        return web.json_response({})
+
     @routes.get("/version")
     async def version(_: web.Request) -> web.Response:
         return web.json_response({"version": "0.32.0"})
@@ -120,7 +126,7 @@ def make_app(state: State) -> web.Application:
         name, path = body.get("lora_name"), body.get("lora_path")
         if not name or not path:
             return error(400, "Both 'lora_name' and 'lora_path' must be provided.")
-        if "slow" in state.faults:
+        if "slow_load" in state.faults:
             await asyncio.sleep(30)
         if "already_with_another_root" in state.faults and name not in state.adapters:
             state.adapters[name] = "/old/folder", word_model.WordAdapter("old", "old")
@@ -156,6 +162,8 @@ def make_app(state: State) -> web.Application:
             state.adapters[name] = "", state.base
         if "hangs" in state.faults and state.loads:
             await asyncio.sleep(3600)
+        if "slow" in state.faults and state.loads and name == state.loads[-1]:
+            await asyncio.sleep(4)
         state.in_flight[name] += 1
         try:
             await asyncio.sleep(state.delay)

@@ -6,9 +6,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
+from components.serve import staged_version
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.vllm_server import VllmServer
-from components.serve.proof import Resident
+from components.serve.staged_version import StagedVersion
+from components.store.manifest import folder_digest
 from tests.support import word_model
 
 
@@ -33,6 +37,10 @@ class FakeReplica:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
+    def misbehave(self, *faults: str) -> None:
+        """Have these faults from now on, and no others."""
+        httpx.post(f"{self.url}/misbehave", json=[*faults]).raise_for_status()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -52,9 +60,28 @@ def fake_replica(*options: str) -> Generator[FakeReplica]:
         replica.kill()
 
 
-def stage(folder: Path, workload: str, number: int) -> tuple[Resident, Path]:
-    """Write a staged adapter that answers with its own version's word."""
-    word = f"{workload}-v{number}"
-    staged = word_model.write_adapter(folder / f"{workload}.v{number}-{number:012x}", word)
-    references = word_model.make_references(word_model.read_adapter(staged))
-    return Resident(staged.name, references), staged
+def stage(serve: Path, workload: str, number: int, word: str | None = None) -> StagedVersion:
+    """Stage an adapter that answers with its own version's word."""
+    adapters = serve / staged_version.ADAPTERS
+    partial = word_model.write_adapter(adapters / ".partial", word or f"{workload}-v{number}")
+    adapter, sha256 = word_model.read_adapter(partial), folder_digest(partial)
+    name = staged_version.engine_name(workload, str(number), sha256)
+    folder = partial.replace(adapters / name)
+    staged = StagedVersion(
+        workload=workload,
+        version=str(number),
+        adapter=adapter.key,
+        sha256=sha256,
+        model=name,
+        base="/bases/the-base",
+        base_hash=word_model.BASE_KEY,
+        template_hash="0123456789abcdef",
+        form="written",
+        max_new_tokens=32,
+        precision="fp32",
+        rank=8,
+        folder=folder,
+    )
+    word_model.make_references(adapter).write(staged.references_path)
+    staged.write()
+    return staged

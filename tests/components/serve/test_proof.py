@@ -18,12 +18,11 @@ async def load_and_prove(replica: FakeReplica, tmp_path: Path, timeout: float = 
     """Load two versions and prove the second."""
     engine = replica.engine(patience_seconds=2.0)
     try:
-        old, old_folder = stage(tmp_path, "support", 1)
-        new, new_folder = stage(tmp_path, "support", 2)
-        await engine.load(old.model, old_folder)
-        await engine.load(new.model, new_folder)
+        old, new = (stage(tmp_path, "support", number) for number in (1, 2))
+        for staged in (old, new):
+            await engine.load(staged.model, staged.folder)
         await engine.list_loaded()
-        return await proof.prove(engine, new, [old], timeout=timeout)
+        return await proof.prove(engine, new.resident(), [old.resident()], timeout=timeout)
     finally:
         await engine.close()
 

@@ -1,0 +1,728 @@
+"""Replace the version that serves a workload, after proving the new one on every replica.
+
+Load on every replica, list, prove, write the journal and the routes file, flip one reference,
+drain, keep the version before, unload the one before that. After a crash the routes file counts.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import shutil
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from components.schema import Json
+from components.serve import proof, routes, staged_version
+from components.serve.engines.serving_engine import (
+    EngineNeeds,
+    Generation,
+    ServingEngine,
+    UpstreamError,
+)
+from components.serve.proof import Proof, Resident
+from components.serve.routes import Current, Route, Routes, Served
+from components.serve.settings import SwapSettings
+from components.serve.staged_version import StagedVersion
+from components.store import manifest
+
+LOG = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"  # in the home's folder `serve`
+
+HEARTBEAT_SECONDS = 1.0
+LOAD_SECONDS = 180.0
+UNLOAD_SECONDS = 30.0  # SGLang's unload can hang (sglang#36894): the replica is then taken out
+ERASED_DRAIN_SECONDS = 10.0  # requests of an erased version are waited for no longer than this
+MISSED_BEATS = 3  # timeouts in a row after which a replica is out; a lost connection counts at once
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a replica that was refused is tried again
+
+Step: TypeAlias = Literal[
+    "intended", "refused", "proved", "flipped", "unloaded", "withdrawn", "recovered"
+]
+
+
+class SwapRefusedError(Exception):
+    """A version was not proved on enough replicas; the one before serves on."""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """Why a version does not serve, and since when."""
+
+    version: str
+    reason: str
+    at: str
+
+
+@dataclass(slots=True)
+class _Replica:
+    engine: ServingEngine
+    identity: str | None = None  # of its process; ``None`` while it is out
+    reason: str = "it was not reached yet"  # why it is out
+    base: str | None = None  # the content hash of the base it was found to have
+    proofs: dict[str, Proof] = field(default_factory=dict[str, Proof])
+    proved_at: float = 0.0
+    missed: int = 0
+    wait: float = FIRST_WAIT
+    next_try: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    look: asyncio.Event = field(default_factory=asyncio.Event)  # set to be looked at now
+
+
+class AdapterSwap:
+    """Keeps every replica's adapters and the routes in step; belongs to one event loop.
+
+    Args:
+        folder: The home's folder ``serve``.
+        engines: The replicas by name.
+        current: The routes in use.
+        settings: Timeouts and the number of replicas that must be ready.
+        max_residents: The most adapters that a replica may hold.
+        is_unproved_allowed: Serve adapters without measurable effect, as ``unproved``.
+        is_constrained: Whether a workload's calls are held to their schemas.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        engines: Mapping[str, ServingEngine],
+        current: Current,
+        settings: SwapSettings,
+        *,
+        max_residents: int = 8,
+        is_unproved_allowed: bool = False,
+        is_constrained: Callable[[StagedVersion], bool] = lambda _: False,
+    ) -> None:
+        self.folder, self.current, self.settings = folder, current, settings
+        self.engines = engines
+        self.refusals: dict[str, Refusal] = {}
+        self._replicas = {name: _Replica(engine) for name, engine in engines.items()}
+        self._max_residents = max_residents
+        self._is_unproved_allowed = is_unproved_allowed
+        self._is_constrained = is_constrained
+        self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by workload
+        self._flip_lock = asyncio.Lock()
+        self._retiring: dict[str, asyncio.Task[None]] = {}
+        self._arriving: set[str] = set()  # models that are being loaded and proved
+        self._residents: dict[str, Resident] = {}
+
+    @property
+    def adapters(self) -> Path:
+        """The folder of staged adapters."""
+        return self.folder / staged_version.ADAPTERS
+
+    @property
+    def routes_path(self) -> Path:
+        """The file of routes."""
+        return self.folder / routes.FILE
+
+    # -- at the start, and for as long as the gateway runs
+
+    async def start(self) -> None:
+        """Take the routes from their file, and bring every replica that answers up to them.
+
+        A replica serves what it has just proved, and nothing before.
+        """
+        table = routes.read(self.routes_path)
+        for workload in table:
+            table = _with_replicas(table, workload, lambda _: ())
+        self.current.routes = table
+        await asyncio.gather(*(self._beat(replica) for replica in self._replicas.values()))
+        if unfinished := self._unfinished():
+            self._journal("recovered", unfinished[0], unfinished[1])
+
+    async def run(self) -> None:
+        """Watch the replicas: restarts, lost adapters, and a proof each minute."""
+        async with asyncio.TaskGroup() as tasks:
+            for replica in self._replicas.values():
+                tasks.create_task(self._watch(replica))
+
+    async def _watch(self, replica: _Replica) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(replica.look.wait(), HEARTBEAT_SECONDS)
+            replica.look.clear()
+            await self._beat(replica)
+
+    def report(self, replica: str, error: UpstreamError) -> None:
+        """Note that a request failed on a replica, so that it is looked at now."""
+        LOG.warning("%s failed a request: %s", replica, error.reason)
+        if replica in self._replicas:
+            self._replicas[replica].look.set()
+
+    async def close(self) -> None:
+        """Stop waiting for old requests; the adapters stay loaded."""
+        tasks = [*self._retiring.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- another version
+
+    async def follow(self, staged: StagedVersion) -> Route:
+        """Make a staged version the workload's champion, once it is proved.
+
+        Raises:
+            SwapRefusedError: Too few replicas proved it. Nothing changed.
+        """
+        workload = staged.workload
+        async with self._locks[workload]:
+            route = self.current.routes.get(workload)
+            if route is not None and route.champion.model == staged.model:
+                return route
+            self._journal("intended", workload, staged.model)
+            await self._keep(staged.model)
+            was_kept = route is not None and _model_of(route.previous) == staged.model
+            needed = self._needed()
+            self._arriving.add(staged.model)
+            try:
+                made = await self._bring_everywhere(staged)
+            finally:
+                self._arriving.discard(staged.model)
+            ready = [each.replica for each in made if each.objection is None]
+            ready = [name for name in ready if self._replicas[name].identity is not None]
+            if len(ready) < needed:
+                failed = [each for each in made if each.objection is not None]
+                reason = "; ".join(f"{each.replica}: {each.objection}" for each in failed)
+                reason = reason or self._reason_of_none()
+                for each in failed:
+                    self._replicas[each.replica].look.set()
+                if not was_kept:
+                    await self._unload_everywhere(staged.model)
+                self._journal("refused", workload, staged.model, reason=reason)
+                self.refusals[workload] = Refusal(staged.version, reason, _now())
+                LOG.error("%s v%s is refused: %s", workload, staged.version, reason)
+                raise SwapRefusedError(
+                    f"serving version {staged.version} of {workload}: {len(ready)} of "
+                    f"{len(self._replicas)} replicas proved it, expected {needed}: {reason}"
+                )
+            self._journal("proved", workload, staged.model)
+            return await self._take_over(staged, ready)
+
+    async def _take_over(self, staged: StagedVersion, replicas: Sequence[str]) -> Route:
+        workload = staged.workload
+        champion = self._served(staged, replicas)
+
+        def flipped(table: Routes) -> Routes:
+            before = table.get(workload)
+            epoch = before.epoch + 1 if before else 1
+            previous = before.champion if before else None
+            return table.with_route(workload, Route(epoch, champion, previous))
+
+        before = self.current.routes.get(workload)
+        await self._flip(flipped)
+        route = self.current.routes[workload]
+        self._journal("flipped", workload, staged.model, epoch=route.epoch)
+        self.refusals.pop(workload, None)
+        LOG.info("%s is served by version %s", workload, staged.version)
+        if before is not None and before.previous is not None:
+            self._retire(workload, before.previous.model, route.epoch - 1)
+        return route
+
+    async def withdraw(self, workload: str, versions: Sequence[str], why: str) -> list[str]:
+        """Stop serving versions at once, unload them, and prove that their names are gone.
+
+        The version before takes over if it is not among them; otherwise nobody serves.
+
+        Returns:
+            Where a name could not be removed yet; empty if all are gone.
+        """
+        async with self._locks[workload]:
+            route = self.current.routes.get(workload)
+
+            def without(table: Routes) -> Routes:
+                now = table.get(workload)
+                if now is None:
+                    return table
+                rest = [s for s in (now.champion, now.previous) if s and s.version not in versions]
+                if not rest:
+                    return table.without(workload)
+                epoch = now.epoch if rest[0] == now.champion else now.epoch + 1
+                return table.with_route(workload, Route(epoch, *rest))
+
+            models = self._models_of(workload, versions)
+            if not models:
+                return []
+            await self._flip(without)
+            LOG.error("%s: %s is withdrawn: %s", workload, ", ".join(versions), why)
+            if route is not None:
+                seconds = min(ERASED_DRAIN_SECONDS, self.settings.drain_seconds)
+                await self.current.drained(workload, route.epoch, seconds)
+            left: list[str] = []
+            for model in sorted(models):
+                await self._keep(model)
+                left += await self._unload_everywhere(model)
+                left += await self._still_answering(model)
+                self._delete_staged(model)
+                reason = f"{why}; still at: {', '.join(left)}" if left else why
+                self._journal("withdrawn", workload, model, reason=reason)
+            return left
+
+    def _models_of(self, workload: str, versions: Sequence[str]) -> set[str]:
+        """Return the names of versions that are routed, waiting to be unloaded, or staged."""
+        known = {served.model for served in self._all_served()} | self._retiring.keys()
+        if self.adapters.is_dir():
+            known |= {path.name.removesuffix(".json") for path in self.adapters.iterdir()}
+        parts = [match for name in known if (match := staged_version.NAME.fullmatch(name))]
+        return {
+            match[0]
+            for match in parts
+            if match["workload"] == workload and match["version"] in versions
+        }
+
+    async def _keep(self, model: str) -> None:
+        """Stop waiting to unload a version."""
+        if (task := self._retiring.pop(model, None)) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # -- one replica
+
+    async def _beat(self, replica: _Replica) -> None:
+        engine = replica.engine
+        try:
+            identity = await engine.process_identity()
+        except UpstreamError as error:
+            replica.missed += 1
+            is_silent = error.status == 504
+            if not is_silent or replica.missed >= MISSED_BEATS:
+                await self._take_out(replica, error.reason)
+            return
+        replica.missed = 0
+        if replica.identity is not None and replica.identity != identity:
+            await self._take_out(replica, "its process restarted")
+        if replica.identity is None:
+            if time.monotonic() >= replica.next_try:
+                await self._admit(replica, identity)
+            return
+        try:
+            listed = {model.name for model in await engine.list_loaded()}
+        except UpstreamError as error:
+            LOG.warning("%s does not list its adapters: %s", engine.name, error.reason)
+            return
+        expected = {served.model for served in self._all_served() if self._is_in(replica, served)}
+        is_due = time.monotonic() - replica.proved_at >= self.settings.proof_seconds
+        if expected - listed or self._absent(replica) or is_due:
+            await self._bring_up(replica)
+
+    def _absent(self, replica: _Replica) -> bool:
+        """Whether a served version is not on this replica, and is worth another try."""
+        is_absent = any(not self._is_in(replica, served) for served in self._all_served())
+        return is_absent and time.monotonic() >= replica.next_try
+
+    async def _admit(self, replica: _Replica, identity: str) -> None:
+        """Let a replica in after a start or a restart."""
+        try:
+            objections = await replica.engine.preflight(self._needs())
+        except UpstreamError as error:
+            objections = [error.reason]
+        if objections:
+            await self._take_out(replica, "; ".join(objections))
+            replica.next_try = time.monotonic() + replica.wait
+            replica.wait = min(2 * replica.wait, LONGEST_WAIT)
+            return
+        await self._unload_unrouted(replica)
+        replica.identity, replica.reason, replica.proofs = identity, "", {}
+        await self._bring_up(replica)
+
+    async def _bring_up(self, replica: _Replica) -> None:
+        """Load what is missing on a replica, prove all that it serves, and route by the result."""
+        replica.proved_at = time.monotonic()
+        has_failed = False
+        for model in [served.model for served in self._all_served()]:
+            async with self._locks[staged_version.workload_of(model)]:
+                served = next((s for s in self._all_served() if s.model == model), None)
+                if served is None:
+                    continue
+                made = await self._bring_again(replica, served)
+                if made.objection is not None:
+                    has_failed = True
+                    LOG.error("%s is out for %s: %s", made.replica, model, made.objection)
+                await self._route(replica, served, is_in=made.objection is None)
+        if has_failed:
+            replica.next_try = time.monotonic() + replica.wait
+            replica.wait = min(2 * replica.wait, LONGEST_WAIT)
+        else:
+            replica.wait, replica.next_try = FIRST_WAIT, 0.0
+
+    async def _bring_again(self, replica: _Replica, served: Served) -> Proof:
+        """Load and prove a version that is routed; load it afresh if it fails the proof."""
+        try:
+            staged = self._staged(served.model)
+        except (OSError, ValueError) as error:
+            return Proof(replica.engine.name, served.model, f"its staged files are gone: {error}")
+        was_in = served.model in replica.proofs
+        made = await self._bring(replica, staged)
+        if made.objection is None or not was_in:
+            return made
+        LOG.error("%s fails the proof of %s: %s", made.replica, made.model, made.objection)
+        await self._route(replica, served, is_in=False)
+        await self._unload(replica, served.model)
+        return await self._bring(replica, staged)
+
+    async def _bring(self, replica: _Replica, staged: StagedVersion) -> Proof:
+        """Load a version on a replica unless it is there, and prove it."""
+        engine, model = replica.engine, staged.model
+        async with replica.lock:
+            try:
+                async with asyncio.timeout(LOAD_SECONDS):
+                    await self._load(engine, staged)
+            except TimeoutError:
+                made = Proof(engine.name, model, f"loading took longer than {LOAD_SECONDS:g} s")
+            except UpstreamError as error:
+                made = Proof(engine.name, model, error.reason)
+            else:
+                made = await proof.prove(
+                    engine,
+                    self._resident(staged.model),
+                    self._others(replica, staged),
+                    timeout=self.settings.proof_timeout_seconds,
+                    is_unproved_allowed=self._is_unproved_allowed,
+                )
+            replica.proofs[model] = made
+        return made
+
+    async def _load(self, engine: ServingEngine, staged: StagedVersion) -> None:
+        if not await _lists(engine, staged):
+            actual = await asyncio.to_thread(manifest.folder_digest, staged.folder)
+            if actual != staged.sha256:
+                raise UpstreamError(
+                    500,
+                    f"loading {staged.folder}: its files have the digest {actual[:12]}, expected "
+                    f"{staged.sha256[:12]}; somebody changed them",
+                    is_retryable=False,
+                )
+            await engine.load(staged.model, staged.folder)
+            if not await _lists(engine, staged):
+                raise UpstreamError(
+                    502,
+                    f"{engine.name} took {staged.model} and does not list it",
+                    is_retryable=True,
+                )
+
+    async def _bring_everywhere(self, staged: StagedVersion) -> list[Proof]:
+        healthy = [replica for replica in self._replicas.values() if replica.identity is not None]
+        held = {served.model for served in self._all_served()} | self._retiring.keys()
+        if len(held | {staged.model}) > self._max_residents:
+            reason = (
+                f"it would be adapter {len(held) + 1} at once, and the engine has room for "
+                f"{self._max_residents}; raise max_loras"
+            )
+            return [Proof(replica.engine.name, staged.model, reason) for replica in healthy]
+        return await asyncio.gather(*(self._bring(replica, staged) for replica in healthy))
+
+    def _needed(self) -> int:
+        if self.settings.min_ready is not None:
+            return self.settings.min_ready
+        healthy = sum(replica.identity is not None for replica in self._replicas.values())
+        return max(healthy, math.ceil(len(self._replicas) / 2), 1)
+
+    def _reason_of_none(self) -> str:
+        out = [f"{name} is out: {replica.reason}" for name, replica in self._replicas.items()]
+        return "; ".join(out) or "there is no replica"
+
+    def _needs(self) -> EngineNeeds:
+        staged: list[StagedVersion] = []
+        for served in self._all_served():
+            with suppress(OSError, ValueError):  # said when it is brought up
+                staged.append(self._staged(served.model))
+        return EngineNeeds(
+            residents=len(staged) + 1,
+            rank=max((version.rank for version in staged), default=1),
+            is_constrained=any(self._is_constrained(version) for version in staged),
+        )
+
+    async def _take_out(self, replica: _Replica, reason: str) -> None:
+        if replica.identity is not None:
+            LOG.error("%s is out: %s", replica.engine.name, reason)
+        replica.identity, replica.reason, replica.proofs = None, reason, {}
+        name = replica.engine.name
+        if any(name in served.replicas for served in self._all_served()):
+
+            def without(table: Routes) -> Routes:
+                for workload in table:
+                    table = _with_replicas(
+                        table, workload, lambda s: tuple(r for r in s.replicas if r != name)
+                    )
+                return table
+
+            await self._flip(without)
+
+    async def _route(self, replica: _Replica, served: Served, *, is_in: bool) -> None:
+        """Add a replica to those that serve a version, or remove it; the epoch stays."""
+        name = replica.engine.name
+
+        def replicas(each: Served) -> tuple[str, ...]:
+            if each.model != served.model:
+                return each.replicas
+            others = tuple(r for r in each.replicas if r != name)
+            return tuple(r for r in self._replicas if r in (*others, name)) if is_in else others
+
+        def changed(table: Routes) -> Routes:
+            table = _with_replicas(table, served.workload, replicas)
+            route = table.get(served.workload)
+            if route is None or not is_in:
+                return table
+            if route.champion.model == served.model:
+                route = replace(route, champion=replace(route.champion, proved_at=_now()))
+            elif route.previous is not None and route.previous.model == served.model:
+                route = replace(route, previous=replace(route.previous, proved_at=_now()))
+            return table.with_route(served.workload, route)
+
+        await self._flip(changed)
+
+    # -- unloading
+
+    def _retire(self, workload: str, model: str, epoch: int) -> None:
+        """Unload a version once the requests that began with it have ended."""
+        if model in {served.model for served in self._all_served()}:
+            return
+        self._retiring[model] = asyncio.create_task(self._drain_and_unload(workload, model, epoch))
+
+    async def _drain_and_unload(self, workload: str, model: str, epoch: int) -> None:
+        if not await self.current.drained(workload, epoch, self.settings.drain_seconds):
+            LOG.warning("%s: requests of %s are cut after the drain", workload, model)
+        # Without the workload's lock: an unload that hangs must not hold up a rollback.
+        left = await self._unload_everywhere(model)
+        self._retiring.pop(model, None)
+        if not left:
+            self._delete_staged(model)
+        self._journal("unloaded", workload, model, reason="; ".join(left))
+
+    async def _unload_everywhere(self, model: str) -> list[str]:
+        """Unload a name on every replica; return where it could not be."""
+        self._residents.pop(model, None)
+        results = await asyncio.gather(
+            *(self._unload(replica, model) for replica in self._replicas.values())
+        )
+        return [left for left in results if left is not None]
+
+    async def _unload(self, replica: _Replica, model: str) -> str | None:
+        engine = replica.engine
+        replica.proofs.pop(model, None)
+        try:
+            async with asyncio.timeout(UNLOAD_SECONDS):
+                await engine.unload(model)
+                is_listed = any(listed.name == model for listed in await engine.list_loaded())
+        except TimeoutError:
+            reason = f"{engine.name} did not unload {model} in {UNLOAD_SECONDS:g} s"
+            await self._take_out(replica, reason)
+            return reason
+        except UpstreamError as error:
+            if replica.identity is None:
+                return None  # it is away, and comes back without it
+            return f"{engine.name}: {error.reason}"
+        return f"{engine.name} still lists {model}" if is_listed else None
+
+    async def _still_answering(self, model: str) -> list[str]:
+        """Return the replicas that answer under a name that was unloaded."""
+        left: list[str] = []
+        for name, replica in self._replicas.items():
+            if replica.identity is None:
+                continue
+            try:
+                async with aclosing(
+                    replica.engine.complete(model, Generation("a", max_tokens=1))
+                ) as pieces:
+                    async for _ in pieces:
+                        break
+                left.append(f"{name} still answers as {model}")
+            except UpstreamError:
+                continue
+        return left
+
+    async def _unload_unrouted(self, replica: _Replica) -> None:
+        """Unload what a swap that a crash cut off has left."""
+        routed = {served.model for served in self._all_served()}
+        ours = self._journalled() - routed - self._retiring.keys() - self._arriving
+        try:
+            for listed in await replica.engine.list_loaded():
+                if listed.name in ours:
+                    await self._unload(replica, listed.name)
+        except UpstreamError as error:
+            LOG.warning("%s does not list its adapters: %s", replica.engine.name, error.reason)
+
+    def _delete_staged(self, model: str) -> None:
+        """Delete a staged folder that no replica lists any more."""
+        for path in (
+            staged_version.record_path(self.adapters, model),
+            self.adapters / f"{model}.references.json",
+        ):
+            path.unlink(missing_ok=True)
+        folder = self.adapters / model
+        if folder.is_dir():
+            folder.chmod(stat.S_IRWXU)
+            shutil.rmtree(folder)
+
+    # -- routes and journal
+
+    async def _flip(self, change: Callable[[Routes], Routes]) -> None:
+        """Write changed routes, then use them."""
+        async with self._flip_lock:
+            table = change(self.current.routes)
+            if table != self.current.routes:
+                await asyncio.to_thread(table.write, self.routes_path)
+                self.current.routes = table
+
+    def _served(self, staged: StagedVersion, replicas: Sequence[str]) -> Served:
+        now = _now()
+        return Served(
+            workload=staged.workload,
+            version=staged.version,
+            adapter=staged.adapter,
+            sha256=staged.sha256,
+            model=staged.model,
+            base=staged.base,
+            template_hash=staged.template_hash,
+            form=staged.form,
+            max_new_tokens=staged.max_new_tokens,
+            precision=staged.precision,
+            constrained=self._is_constrained(staged),
+            proved_at=now,
+            since=now,
+            replicas=tuple(replicas),
+            unproved=not self._resident(staged.model).references.is_measurable,
+        )
+
+    def _all_served(self) -> Iterator[Served]:
+        table = self.current.routes
+        for workload in table:
+            route = table[workload]
+            yield route.champion
+            if route.previous is not None:
+                yield route.previous
+
+    def _is_in(self, replica: _Replica, served: Served) -> bool:
+        return replica.engine.name in served.replicas
+
+    def _staged(self, model: str) -> StagedVersion:
+        return staged_version.read_staged(self.adapters, model)
+
+    def _resident(self, model: str) -> Resident:
+        if model not in self._residents:
+            self._residents[model] = self._staged(model).resident()
+        return self._residents[model]
+
+    def _others(self, replica: _Replica, staged: StagedVersion) -> list[Resident]:
+        """Return the other adapters on a replica; those of the same workload come first."""
+        names = [
+            served.model
+            for served in self._all_served()
+            if served.model != staged.model and self._is_in(replica, served)
+        ]
+        names.sort(key=lambda name: not name.startswith(f"{staged.workload}.v"))
+        return [self._resident(name) for name in names]
+
+    def _journal(self, step: Step, workload: str, model: str, **more: Json) -> None:
+        line = {"at": _now(), "step": step, "workload": workload, "model": model, **more}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / JOURNAL).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _journal_lines(self) -> list[dict[str, Json]]:
+        path = self.folder / JOURNAL
+        lines = path.read_text().splitlines() if path.exists() else []
+        read: list[dict[str, Json]] = []
+        for line in lines:
+            with suppress(ValueError):  # a crash can cut the last line
+                read.append(json.loads(line))
+        return read
+
+    def _journalled(self) -> set[str]:
+        return {str(line["model"]) for line in self._journal_lines()}
+
+    def _unfinished(self) -> tuple[str, str] | None:
+        """Return the workload and the model of a swap that a crash cut off."""
+        lines = self._journal_lines()
+        if lines and lines[-1]["step"] in ("intended", "proved"):
+            return str(lines[-1]["workload"]), str(lines[-1]["model"])
+        return None
+
+    # -- what a person may see
+
+    def status(self) -> dict[str, Json]:
+        """Return who serves what, since when, proved when and how well, and what was refused."""
+        table = self.current.routes
+        workloads: dict[str, Json] = {}
+        for workload in sorted({*table, *self.refusals}):
+            route, refusal = table.get(workload), self.refusals.get(workload)
+            workloads[workload] = {
+                "epoch": route.epoch if route else None,
+                "champion": self._describe(route.champion) if route else None,
+                "previous": (self._describe(route.previous) if route and route.previous else None),
+                "refused": asdict(refusal) if refusal else None,
+            }
+        return {
+            "workloads": workloads,
+            "replicas": {
+                name: {"serves": replica.identity is not None, "reason": replica.reason or None}
+                for name, replica in self._replicas.items()
+            },
+        }
+
+    def _describe(self, served: Served) -> Json:
+        proofs: dict[str, Json] = {}
+        for name, replica in self._replicas.items():
+            if (made := replica.proofs.get(served.model)) is not None:
+                numbers = {key: _json_number(value) for key, value in asdict(made).items()}
+                proofs[name] = {k: v for k, v in numbers.items() if k not in ("replica", "model")}
+        return {
+            "version": served.version,
+            "adapter": served.adapter,
+            "model": served.model,
+            "since": served.since,
+            "proved_at": served.proved_at,
+            "unproved": served.unproved,
+            "replicas": [*served.replicas],
+            "proofs": proofs,
+        }
+
+
+def _json_number(value: Json) -> Json:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+async def _lists(engine: ServingEngine, staged: StagedVersion) -> bool:
+    """Return whether a replica lists a version; raise if it is of another folder."""
+    for model in await engine.list_loaded():
+        if model.name == staged.model:
+            if model.root is not None and Path(model.root).name != staged.folder.name:
+                raise UpstreamError(
+                    409,
+                    f"{engine.name} lists {staged.model} from {model.root}, expected "
+                    f"{staged.folder}",
+                    is_retryable=False,
+                )
+            return True
+    return False
+
+
+def _with_replicas(
+    table: Routes, workload: str, replicas: Callable[[Served], tuple[str, ...]]
+) -> Routes:
+    """Return routes in which the versions of a workload have other replicas."""
+    route = table.get(workload)
+    if route is None:
+        return table
+    champion = replace(route.champion, replicas=replicas(route.champion))
+    previous = route.previous and replace(route.previous, replicas=replicas(route.previous))
+    return table.with_route(workload, replace(route, champion=champion, previous=previous))
+
+
+def _model_of(served: Served | None) -> str | None:
+    return served.model if served is not None else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

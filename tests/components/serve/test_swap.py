@@ -1,0 +1,293 @@
+"""A new version serves once every replica has proved it; else the old one serves on."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.serve import routes
+from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
+from components.serve.routes import Current
+from components.serve.settings import SwapSettings
+from components.serve.swap import AdapterSwap, SwapRefusedError
+from tests.support.fake_replicas import FakeReplica, fake_replica, stage
+
+SETTINGS = SwapSettings(proof_timeout_seconds=5, drain_seconds=5)
+
+
+@asynccontextmanager
+async def swapping(
+    serve: Path,
+    *replicas: FakeReplica,
+    settings: SwapSettings = SETTINGS,
+    max_residents: int = 8,
+) -> AsyncGenerator[AdapterSwap]:
+    engines: dict[str, ServingEngine] = {
+        f"vllm-{number}": replica.engine(f"vllm-{number}", patience_seconds=2)
+        for number, replica in enumerate(replicas, start=1)
+    }
+    swap = AdapterSwap(serve, engines, Current(), settings, max_residents=max_residents)
+    await swap.start()
+    watching = asyncio.create_task(swap.run())
+    try:
+        yield swap
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await swap.close()
+        for engine in engines.values():
+            await engine.close()
+
+
+async def ask(swap: AdapterSwap, workload: str = "support") -> str:
+    """Answer a request as the gateway does: route once, try each replica before the first byte."""
+    route = swap.current.enter(workload)
+    assert route is not None, "nobody serves"
+    try:
+        for name in route.champion.replicas:
+            engine = swap.engines[name]
+            try:
+                generation = Generation("What is it? >", max_tokens=20)
+                pieces = [p.text async for p in engine.complete(route.champion.model, generation)]
+                return "".join(pieces)
+            except UpstreamError as error:
+                swap.report(name, error)
+        return "failed"
+    finally:
+        swap.current.leave(workload, route.epoch)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def first_answer(swap: AdapterSwap) -> str:
+    """Ask until a replica answers: one that restarted has to be found out and loaded first."""
+    async with asyncio.timeout(10):
+        while (answer := await ask(swap)) == "failed":
+            await asyncio.sleep(0.05)
+    return answer
+
+
+def replicas_of(swap: AdapterSwap, workload: str = "support") -> tuple[str, ...]:
+    route = swap.current.routes.get(workload)
+    return route.champion.replicas if route else ()
+
+
+def steps(serve: Path) -> list[str]:
+    return [json.loads(line)["step"] for line in (serve / "journal.jsonl").read_text().splitlines()]
+
+
+def test_new_version_takes_over_and_the_one_before_stays_loaded(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            for number in (1, 2, 3):
+                await swap.follow(stage(tmp_path, "support", number))
+                assert await ask(swap) == f"support-v{number}"
+            await until(lambda: "unloaded" in steps(tmp_path))
+            listed = [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+            route = swap.current.routes["support"]
+            assert route.previous is not None
+            assert listed == ["the-base", route.previous.model, route.champion.model]
+            assert (route.champion.version, route.previous.version) == ("3", "2")
+            assert routes.read(tmp_path / "routes.json") == swap.current.routes
+            assert len(list((tmp_path / "adapters").glob("*/"))) == 2
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+FAULTS = [
+    pytest.param("base_under_name", "the nearest is its base", id="base-under-the-name"),
+    pytest.param("nothing_applied", "the nearest is its base", id="nothing-applied"),
+    pytest.param("another_weights", r"the nearest is support\.v1", id="another-adapter"),
+    pytest.param("stale_kv", "stale cache", id="stale-cache"),
+    pytest.param("bleed_after_add", "in a batch of", id="mixed-up-after-a-load"),
+    pytest.param("ok_without_loading", "does not list it", id="200-without-loading"),
+    pytest.param("already_with_another_root", "from /old/folder", id="400-of-another-folder"),
+    pytest.param("lost_in_restart", "404|does not list it", id="lost-in-a-restart"),
+    pytest.param("slow", "no byte for 2 s", id="slow"),
+    pytest.param("hangs", "no byte for 2 s|took longer", id="hangs"),
+    pytest.param("cuts_stream", "POST", id="cuts-its-answer"),
+    pytest.param("unload_race", "404", id="gone-after-an-unload"),
+    pytest.param("wrong_base", "it is another base", id="another-base"),
+    pytest.param("names_the_base", "answered instead", id="names-the-base"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS)
+def test_faulty_replica_keeps_the_old_version_serving(tmp_path: Path, fault: str, reason: str):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            replica.misbehave(fault)
+            with pytest.raises(SwapRefusedError, match=reason):
+                await swap.follow(stage(tmp_path, "support", 2))
+            assert swap.current.routes["support"].champion.version == "1"
+            assert swap.current.routes["support"].epoch == 1
+            assert re.search(reason, swap.refusals["support"].reason)
+            replica.misbehave()
+            assert await first_answer(swap) == "support-v1"
+            # The fault is mended, and the next version gets its turn.
+            await swap.follow(stage(tmp_path, "support", 3))
+            assert await ask(swap) == "support-v3"
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_one_replica_of_two_without_the_adapter_stops_the_swap(tmp_path: Path):
+    async def scenario(good: FakeReplica, bad: FakeReplica) -> None:
+        async with swapping(tmp_path, good, bad) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            bad.misbehave("ok_without_loading")
+            new = stage(tmp_path, "support", 2)
+            with pytest.raises(SwapRefusedError, match=r"1 of 2 replicas proved it, expected 2"):
+                await swap.follow(new)
+            assert swap.current.routes["support"].champion.version == "1"
+            listed = [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+            assert new.model not in listed
+
+    with fake_replica() as good, fake_replica() as bad:
+        asyncio.run(scenario(good, bad))
+
+
+def test_min_ready_flips_without_the_faulty_replica_which_joins_after_its_own_proof(tmp_path: Path):
+    async def scenario(good: FakeReplica, bad: FakeReplica) -> None:
+        settings = SETTINGS.model_copy(update={"min_ready": 1})
+        async with swapping(tmp_path, good, bad, settings=settings) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            bad.misbehave("ok_without_loading")
+            await swap.follow(stage(tmp_path, "support", 2))
+            assert replicas_of(swap) == ("vllm-1",)
+            bad.misbehave()
+            await until(lambda: replicas_of(swap) == ("vllm-1", "vllm-2"))
+
+    with fake_replica() as good, fake_replica() as bad:
+        asyncio.run(scenario(good, bad))
+
+
+def test_killed_replica_is_out_and_comes_back_after_its_proof(tmp_path: Path):
+    async def scenario(first: FakeReplica, second: FakeReplica) -> None:
+        async with swapping(tmp_path, first, second) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            second.kill()
+            await until(lambda: replicas_of(swap) == ("vllm-1",))
+            assert await ask(swap) == "support-v1"
+            second.start()  # without the adapter, as every engine
+            await until(lambda: replicas_of(swap) == ("vllm-1", "vllm-2"))
+            assert swap.current.routes["support"].epoch == 1
+
+    with fake_replica() as first, fake_replica() as second:
+        asyncio.run(scenario(first, second))
+
+
+def test_replica_that_turns_bad_later_is_found_by_the_next_proof(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        settings = SETTINGS.model_copy(update={"proof_seconds": 0.2})
+        async with swapping(tmp_path, replica, settings=settings) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            replica.misbehave("base_under_name")
+            await until(lambda: replicas_of(swap) == ())
+            replica.misbehave()
+            await until(lambda: replicas_of(swap) == ("vllm-1",))
+            assert await ask(swap) == "support-v1"
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_rollback_to_the_version_before_needs_no_load(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            first = stage(tmp_path, "support", 1)
+            await swap.follow(first)
+            await swap.follow(stage(tmp_path, "support", 2))
+            replica.misbehave("slow_load")
+            await swap.follow(first)
+            assert await ask(swap) == "support-v1"
+            assert swap.current.routes["support"].epoch == 3
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_withdrawn_champion_gives_way_to_the_version_before_and_its_name_is_gone(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            erased = stage(tmp_path, "support", 2)
+            await swap.follow(erased)
+            assert await swap.withdraw("support", ["2"], "erased by certificate c1") == []
+            assert await ask(swap) == "support-v1"
+            with pytest.raises(UpstreamError) as refusal:
+                [_ async for _ in swap.engines["vllm-1"].complete(erased.model, Generation("a", 1))]
+            assert refusal.value.status == 404
+            assert not erased.folder.exists()
+            assert not erased.references_path.exists()
+            await swap.withdraw("support", ["1"], "erased by certificate c2")
+            assert "support" not in swap.current.routes
+            assert list((tmp_path / "adapters").iterdir()) == []
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_changed_staged_files_are_not_loaded(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            staged = stage(tmp_path, "support", 1)
+            (staged.folder / "adapter_model.safetensors").write_text("somebody's")
+            with pytest.raises(SwapRefusedError, match="somebody changed them"):
+                await swap.follow(staged)
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_adapter_without_effect_serves_only_where_that_is_allowed(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        staged = stage(tmp_path, "support", 1)
+        nothing = staged.references()
+        replace(nothing, of_adapter=nothing.of_base).write(staged.references_path)
+        async with swapping(tmp_path, replica) as swap:
+            with pytest.raises(SwapRefusedError, match="no measurable effect"):
+                await swap.follow(staged)
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_room_for_adapters_is_checked_before_the_load(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica, max_residents=2) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            await swap.follow(stage(tmp_path, "support", 2))
+            with pytest.raises(SwapRefusedError, match="room for 2"):
+                await swap.follow(stage(tmp_path, "sales", 1))
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_restarted_gateway_serves_only_what_it_proved_again(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            await swap.follow(stage(tmp_path, "support", 2))
+        async with swapping(tmp_path, replica) as swap:
+            assert await ask(swap) == "support-v2"
+        replica.misbehave("nothing_applied")
+        async with swapping(tmp_path, replica) as swap:
+            assert replicas_of(swap) == ()
+            assert swap.current.routes["support"].champion.version == "2"
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
