@@ -78,7 +78,7 @@ def works() -> bool:
         return False
     rows, weight = torch.linspace(-1, 1, 3 * 65).reshape(3, 65), torch.eye(33, 65) + 0.1
     try:
-        product = _blocked_multiply(weight, None)(rows)
+        product = blocked_multiply(weight, None)(rows)
     except (AttributeError, RuntimeError):  # the operation is missing, or unsupported
         return False
     return torch.allclose(product, nn.functional.linear(rows, weight), rtol=1e-5, atol=1e-5)
@@ -93,7 +93,7 @@ def _copy_weights(model: "Model") -> list[tuple[nn.Module, Multiply]]:
         weight = _weight(layer) if layer not in within and "forward" not in vars(layer) else None
         if weight is not None:
             within.update(layer.modules())
-            copied.append((layer, _blocked_multiply(weight, _bias(layer))))
+            copied.append((layer, blocked_multiply(weight, _bias(layer))))
     return copied
 
 
@@ -118,9 +118,13 @@ def _bias(layer: nn.Module) -> torch.Tensor | None:
     return cast("torch.Tensor | None", getattr(layer, "base_layer", layer).bias)
 
 
-def _blocked_multiply(weight: torch.Tensor, bias: torch.Tensor | None) -> Multiply:
+def blocked_multiply(weight: torch.Tensor, bias: torch.Tensor | None, rows: int = ROWS) -> Multiply:
+    """Copy a weight into blocks that are fastest for ``rows`` rows; return its product with rows.
+
+    For a CPU in fp32, where ``works``.
+    """
     # The operations that torch's compiler uses when it freezes a model for a CPU.
-    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
     multiply = torch.ops.mkldnn._linear_pointwise
 
     def forward(x: torch.Tensor) -> torch.Tensor:

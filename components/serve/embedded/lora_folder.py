@@ -1,0 +1,167 @@
+"""Read a PEFT folder as plain LoRA, or refuse it with the reason."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch  # noqa: TID253 - the engine is a process of its own
+from peft import LoraConfig  # noqa: TID253 - as above
+from peft.tuners.tuners_utils import check_target_module_exists  # noqa: TID253 - as above
+from peft.utils.other import get_pattern_key  # noqa: TID253 - as above
+from safetensors import SafetensorError
+
+from components.export.copy_adapter import CONFIG, WEIGHTS, plain_lora_objection
+from components.schema import Json
+
+PREFIX = "base_model.model."  # PEFT's, before the name of a module of the base
+
+BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""First weights after which PEFT subtracts them from the base. Adapters that Flywheel trains so are
+converted when they are saved; those of others fit only the changed base."""
+
+PATTERNS = ("rank_pattern", "alpha_pattern")
+"""Settings by layer that are no obstacle here: ranks are padded, scales are multiplied in."""
+
+
+class UnservableAdapterError(ValueError):
+    """A folder is not a plain LoRA adapter of this base."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFactors:
+    """A layer's factors ``a``, ``[rank, in]``, and ``b``, ``[out, rank]``, with the scale in it."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """An adapter's factors by its layers' names, in fp32; ``key`` hashes its files' bytes."""
+
+    key: str
+    rank: int
+    layers: dict[str, LoraFactors]
+
+
+def read_adapter(folder: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
+    """Read an adapter for a base with these linear layers, by name their ``(in, out)`` features.
+
+    Raises:
+        FileNotFoundError: A file of the adapter is missing.
+        UnservableAdapterError: It is not plain LoRA, is damaged, or does not fit the base.
+    """
+    # Each file is read once, so that the key is that of the weights whatever happens on disk.
+    described, stored = (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
+    key = hashlib.sha256(hashlib.sha256(described).digest() + stored).hexdigest()
+    config = _config(folder, described)
+    try:
+        tensors = safetensors.torch.load(stored)
+    except SafetensorError as error:
+        raise UnservableAdapterError(f"reading {folder / WEIGHTS}: {error}") from error
+    factors = _factors(folder, tensors)
+    expected = {name for name in linears if check_target_module_exists(config, name)}
+    if missing := sorted(expected - factors.keys()):
+        raise UnservableAdapterError(
+            f"reading {folder}: its {CONFIG} targets {len(expected)} layers of the base, and its "
+            f"weights lack {_some(missing)}"
+        )
+    if foreign := sorted(factors.keys() - linears.keys()):
+        raise UnservableAdapterError(
+            f"reading {folder}: it adapts {_some(foreign)}; this engine adapts the linear layers "
+            "of the base, without its output layer and embeddings"
+        )
+    layers = {
+        name: _scaled(folder, name, pair, linears[name], config) for name, pair in factors.items()
+    }
+    if not layers:
+        raise UnservableAdapterError(f"reading {folder}: its {WEIGHTS} has no LoRA weights")
+    return LoraAdapter(key, max(len(layer.a) for layer in layers.values()), layers)
+
+
+def _config(folder: Path, described: bytes) -> LoraConfig:
+    try:
+        settings: dict[str, Json] = json.loads(described)
+        others = {name: value for name, value in settings.items() if name not in PATTERNS}
+        objection = plain_lora_objection(others)
+    except (ValueError, AttributeError) as error:
+        raise UnservableAdapterError(
+            f"reading {folder / CONFIG}: expected a JSON object, found {described[:40]!r}"
+        ) from error
+    first = settings.get("init_lora_weights")
+    if objection is None and isinstance(first, str) and first.startswith(BASE_CHANGING):
+        objection = f"its first weights were subtracted from the base (init_lora_weights {first})"
+    if objection:
+        raise UnservableAdapterError(
+            f"reading {folder}: {objection}; the embedded engine serves plain LoRA. Merge it into "
+            "a base of its own, or serve it with another engine"
+        )
+    known = {field: settings[field] for field in _FIELDS if settings.get(field) is not None}
+    return LoraConfig(**known)  # pyright: ignore[reportArgumentType] - PEFT checks the types
+
+
+_FIELDS = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    *PATTERNS,
+)
+
+
+def _factors(
+    folder: Path, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    strange: list[str] = []
+    for name, tensor in tensors.items():
+        module, _, side = name.removesuffix(".weight").rpartition(".")
+        if side not in ("lora_A", "lora_B") or not name.startswith(PREFIX):
+            strange.append(name)
+        sides.setdefault(module.removeprefix(PREFIX), {})[side] = tensor
+    if strange:
+        raise UnservableAdapterError(
+            f"reading {folder}: expected only lora_A and lora_B of layers, found {_some(strange)}"
+        )
+    if halves := sorted(module for module, pair in sides.items() if len(pair) == 1):
+        raise UnservableAdapterError(
+            f"reading {folder}: {_some(halves)} has only one of lora_A and lora_B"
+        )
+    return {module: (pair["lora_A"], pair["lora_B"]) for module, pair in sides.items()}
+
+
+def _scaled(
+    folder: Path,
+    name: str,
+    pair: tuple[torch.Tensor, torch.Tensor],
+    features: tuple[int, int],
+    config: LoraConfig,
+) -> LoraFactors:
+    a, b = pair
+    rank = _of(config.rank_pattern, name, config.r)
+    expected = ((rank, features[0]), (features[1], rank))
+    if (tuple(a.shape), tuple(b.shape)) != expected:
+        raise UnservableAdapterError(
+            f"reading {folder}: {name} has factors {tuple(a.shape)} and {tuple(b.shape)}; this "
+            f"base and {CONFIG} need {expected[0]} and {expected[1]}"
+        )
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise UnservableAdapterError(f"reading {folder}: {name} has numbers that are not finite")
+    alpha = _of(config.alpha_pattern, name, config.lora_alpha)
+    scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+    return LoraFactors(a.float(), b.float() * scale)
+
+
+def _of(patterns: dict[str, int], name: str, default: int) -> int:
+    return patterns.get(get_pattern_key(list(patterns), name), default)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,365 @@
+"""A base whose linear layers add each row's own LoRA, and whose attention runs over slots.
+
+transformers' model of the base computes; its linear layers and attention are replaced, so that a
+step takes rows of many requests, each with its adapter. On a CPU in fp32 the weights are held once,
+in oneDNN's blocked layout; layers with the same input (q, k and v, or gate and up) are one product.
+"""
+
+import ctypes
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch  # noqa: TID253 - the engine is a process of its own
+from safetensors import safe_open
+from torch import nn  # noqa: TID253 - as above
+from transformers import DynamicCache  # noqa: TID253 - as above
+from transformers.cache_utils import DynamicLayer  # noqa: TID253 - as above
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: TID253 - as above
+
+from components.models import base
+from components.models.prefix_cache import weights
+from components.serve.embedded.lora_pool import GroupShape, LoraPool, PooledAdapter
+from components.serve.embedded.slot_memory import PromptPart, SlotMemory, StepLayout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ATTENTION = "flywheel_slots"
+
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+ROWS = 16  # rows of a step that blocks are optimized for
+
+
+class UnservableBaseError(ValueError):
+    """A base computes something else over slots than by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows ``start`` to ``stop`` of a step, with one adapter."""
+
+    start: int
+    stop: int
+    adapter: PooledAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Rows 0 to ``stop`` of a step: as many for each adapter in a stretch of a pool's places."""
+
+    stop: int
+    first: int
+    count: int
+    pool: LoraPool
+
+
+class LinearGroup:
+    """Linear layers with the same input, as one product."""
+
+    def __init__(self, number: int, shape: GroupShape, layers: Sequence[nn.Linear]) -> None:
+        self.number, self.shape = number, shape
+        self._multiply = _multiply(layers)
+        self._input: torch.Tensor | None = None
+        self._outputs: tuple[torch.Tensor, ...] = ()
+        self._left = 0
+        self.segments: Sequence[Segment] = ()
+        self.spread: Spread | None = None
+
+    def layer(self, number: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the forward function of one of the layers."""
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            # The first layer that is called computes all of them.
+            if x is not self._input:
+                self._input, self._left = x, len(self.shape.outers)
+                outputs = self._all(x.view(-1, x.shape[-1]))
+                self._outputs = outputs.view(*x.shape[:-1], -1).split(self.shape.outers, -1)
+            output = self._outputs[number]
+            self._left -= 1
+            if not self._left:
+                self._input, self._outputs = None, ()
+            return output
+
+        return forward
+
+    def _all(self, x: torch.Tensor) -> torch.Tensor:
+        y = self._multiply(x)
+        if (spread := self.spread) is not None:
+            rows = x[: spread.stop].view(spread.count, -1, x.shape[1])
+            places = slice(spread.first, spread.first + spread.count)
+            pool, rank = spread.pool, spread.pool.rank
+            inner = torch.bmm(rows, pool.a[self.number][places])
+            outer = y[: spread.stop].view(spread.count, -1, y.shape[1])
+            for part, (b, layer) in enumerate(
+                zip(pool.b[self.number], outer.split(self.shape.outers, -1), strict=True)
+            ):
+                layer.baddbmm_(inner[..., part * rank : (part + 1) * rank], b[places])
+        for segment in self.segments:
+            if (factors := segment.adapter.factors[self.number]) is not None:
+                rank = segment.adapter.pool.rank
+                inner = torch.mm(x[segment.start : segment.stop], factors.a)
+                outer = y[segment.start : segment.stop]
+                for part in factors.parts:
+                    outer[:, part.column : part.column + part.width].addmm_(
+                        inner[:, part.start : part.start + rank], part.b
+                    )
+        return y
+
+
+def _multiply(layers: Sequence[nn.Linear]) -> weights.Multiply:
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    biases = [cast("torch.Tensor | None", layer.bias) for layer in layers]
+    bias = None
+    if any(b is not None for b in biases):
+        none = [layer.weight.new_zeros(layer.out_features) for layer in layers]
+        bias = torch.cat([b if b is not None else n for b, n in zip(biases, none, strict=True)])
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and weights.works():
+        return weights.blocked_multiply(weight, bias, ROWS)
+    return lambda x: nn.functional.linear(x, weight, bias)
+
+
+class SharedBase:
+    """A base for rows of many requests; see the module.
+
+    ``groups`` are the linear layers that adapters may change, ``linears`` their input and output
+    features by name.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self, folder: Path, precision: base.Precision, *, slots: int, context: int | None = None
+    ) -> None:
+        self.model, self.tokenizer = base.load(folder, precision, for_training=False)
+        config = cast("Any", self.model.config)
+        if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
+            raise UnservableBaseError(
+                f"serving {folder}: it has sliding windows or recurrent states, which the embedded "
+                "engine does not compute; serve it with vLLM"
+            )
+        longest = getattr(config, "max_position_embeddings", None) or 4096
+        self.context = min(context or longest, longest)
+        expected = _probe_logits(self.model)
+        self.vocabulary = len(cast("torch.Tensor", self.model.get_input_embeddings().weight))
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        self._share_embeddings(folder)
+        self.groups: list[LinearGroup] = []
+        self._replace_linears()
+        like = torch.zeros((), dtype=self.model.dtype, device=self.model.device)
+        self.memory = SlotMemory(
+            (config.num_hidden_layers, heads, width), slots, self.context, like
+        )
+        self._replace_attention()
+        self.linears = {
+            name: (group.shape.inner, outer)
+            for group in self.groups
+            for name, outer in zip(group.shape.names, group.shape.outers, strict=True)
+        }
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        self._require_equal(folder, expected)
+
+    def pool(self, rank: int, places: int) -> LoraPool:
+        """Make a pool for adapters of a rank."""
+        return LoraPool(rank, places, [group.shape for group in self.groups], self.memory.stored)
+
+    @torch.inference_mode()
+    def compute(
+        self,
+        tokens: Sequence[int],
+        layout: StepLayout,
+        adapters: Sequence[PooledAdapter | None],
+        scored: Sequence[int],
+    ) -> torch.Tensor:
+        """Compute a step; return the logits of the ``scored`` rows in fp32, ``[rows, vocabulary]``.
+
+        ``tokens`` and ``adapters`` are those of the rows.
+        """
+        device = self.model.device
+        self.memory.prepare(layout)
+        spread, segments = divide(adapters, len(layout.decoding))
+        for group in self.groups:
+            group.spread, group.segments = spread, segments
+        output = self.model(
+            input_ids=torch.tensor([tokens], device=device),
+            position_ids=self.memory.positions()[None],
+            attention_mask=None,
+            use_cache=False,
+            logits_to_keep=torch.tensor(scored, dtype=torch.long, device=device),
+        )
+        return output.logits[0].float()
+
+    def _share_embeddings(self, folder: Path) -> None:
+        # The output layer often has the same weights: blocked there, rows here. Held a second time
+        # they would take a fifth of SmolLM2's memory, so tokens are looked up in the base's file,
+        # of which only the pages of used tokens are in memory.
+        embeddings = self.model.get_input_embeddings()
+        output = self.model.get_output_embeddings()
+        if type(embeddings) is not nn.Embedding or embeddings.weight is not getattr(
+            output, "weight", None
+        ):
+            return
+        weight = embeddings.weight
+        dtype = weight.dtype
+        stored = _find_stored(folder, weight) if weight.device.type == "cpu" else None
+        if stored is not None:
+
+            def look_up(ids: torch.Tensor) -> torch.Tensor:
+                return stored[ids].to(dtype)
+
+            vars(embeddings)["forward"] = look_up
+            embeddings.weight = _no_weight(weight)
+
+    def _replace_linears(self) -> None:
+        output = self.model.get_output_embeddings()
+        for prefix, parent in list(self.model.named_modules()):
+            linears = _linears(parent)
+            for names in _same_input(linears):
+                layers = [linears[name] for name in names]
+                shape = GroupShape(
+                    tuple(f"{prefix}.{name}".removeprefix(".") for name in names),
+                    layers[0].in_features,
+                    tuple(layer.out_features for layer in layers),
+                )
+                if layers == [output]:  # it sees other rows, so adapters can't change it
+                    vars(output)["forward"] = _multiply(layers)
+                else:
+                    group = LinearGroup(len(self.groups), shape, layers)
+                    self.groups.append(group)
+                    for number, layer in enumerate(layers):
+                        vars(layer)["forward"] = group.layer(number)
+                for layer in layers:
+                    layer.weight = _no_weight(layer.weight)
+
+    def _replace_attention(self) -> None:
+        for module in self.model.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                vars(module)[ATTENTION] = self.memory
+        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
+        self.model.set_attn_implementation(ATTENTION)
+
+    def _require_equal(self, folder: Path, expected: torch.Tensor) -> None:
+        # A prompt in two parts and a decoded token, against the model by itself.
+        tokens = _probe(self.vocabulary)
+        cut = len(tokens) // 2
+        computed: list[torch.Tensor] = []
+        for start, stop in ((0, cut), (cut, len(tokens) - 1)):
+            layout = StepLayout((), [PromptPart(0, start, 0, stop - start)])
+            rows = range(stop - start)
+            computed.append(self.compute(tokens[start:stop], layout, [None] * len(rows), rows))
+        layout = StepLayout([(0, len(tokens) - 1)], ())
+        computed.append(self.compute(tokens[-1:], layout, [None], [0]))
+        self.memory.free(0, len(tokens))
+        logits = torch.cat(computed)
+        exact = self.model.dtype == torch.float32
+        difference = float((logits.softmax(-1) - expected.softmax(-1)).abs().max())
+        if not difference < (1e-4 if exact else 5e-2):
+            raise UnservableBaseError(
+                f"serving {folder}: over slots the embedded engine computes other probabilities "
+                f"than the model by itself (difference {difference:.2g}); serve it with vLLM"
+            )
+
+
+SPREAD_FROM = 3  # adapters in a step from which batched products are faster than one for each
+
+
+def divide(
+    adapters: Sequence[PooledAdapter | None], decoding: int
+) -> tuple[Spread | None, list[Segment]]:
+    """Divide a step's rows, sorted by adapter, for its products with LoRA factors.
+
+    Of the decoding rows, a beginning in which many adapters, next to each other in one pool, have
+    as many rows each is one batched product; other rows are a segment for each adapter.
+    """
+    segments = list(_segments(adapters, decoding))
+    heads = [s for s in segments if s.stop <= decoding]
+    if len(heads) < SPREAD_FROM or heads[0].start != 0:
+        return None, segments
+    count = 1
+    size = heads[0].stop
+    for before, after in pairwise(heads):
+        if (
+            after.adapter.pool is not before.adapter.pool
+            or after.adapter.place != before.adapter.place + 1
+            or after.start != before.stop
+            or after.stop - after.start != size
+        ):
+            break
+        count += 1
+    if count < SPREAD_FROM:
+        return None, segments
+    first = heads[0].adapter
+    return Spread(heads[count - 1].stop, first.place, count, first.pool), segments[count:]
+
+
+def _segments(adapters: Sequence[PooledAdapter | None], decoding: int) -> Iterator[Segment]:
+    for rows in (range(decoding), range(decoding, len(adapters))):
+        for adapter, members in groupby(rows, key=lambda row: adapters[row]):
+            numbers = list(members)
+            if adapter is not None:
+                yield Segment(numbers[0], numbers[-1] + 1, adapter)
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    memory = cast("SlotMemory", vars(module)[ATTENTION])
+    return memory.attend(cast("int", module.layer_idx), query, key, value, scaling), None
+
+
+def _linears(parent: nn.Module) -> dict[str, nn.Linear]:
+    return {name: child for name, child in parent.named_children() if type(child) is nn.Linear}
+
+
+def _same_input(linears: dict[str, nn.Linear]) -> Iterator[tuple[str, ...]]:
+    together = [
+        names
+        for names in SAME_INPUT
+        if linears.keys() >= set(names) and len({linears[n].in_features for n in names}) == 1
+    ]
+    yield from together
+    grouped = {name for names in together for name in names}
+    yield from ((name,) for name in linears if name not in grouped)
+
+
+def _no_weight(weight: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.new_empty(0), requires_grad=False)
+
+
+def _find_stored(folder: Path, weight: torch.Tensor) -> torch.Tensor | None:
+    """Map the tensor of a base's files that holds a weight; its pages are read when used."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is not a mapping
+                if tensors.get_slice(name).get_shape() != list(weight.shape):
+                    continue
+                if torch.equal(tensors.get_tensor(name).to(weight.dtype), weight):
+                    # mapped once more, since the comparison has read all pages
+                    with safe_open(file, framework="pt") as unread:
+                        return unread.get_tensor(name)
+    return None
+
+
+def _probe(vocabulary: int) -> list[int]:
+    return [vocabulary * part // 32 for part in range(1, 25)]
+
+
+@torch.inference_mode()
+def _probe_logits(model: "PreTrainedModel") -> torch.Tensor:
+    size = len(cast("torch.Tensor", model.get_input_embeddings().weight))
+    tokens = torch.tensor([_probe(size)], device=model.device)
+    return model(input_ids=tokens, use_cache=False).logits[0].float()
