@@ -52,6 +52,11 @@ def read_answer(form: Dialect, text: str) -> Answer:
     return Answer("", answer.calls) if between_calls else answer
 
 
+def read_text(form: Dialect, text: str) -> str:
+    """Return a model's text where no tool was offered, so that JSON in it is no call."""
+    return _plain(form, text).strip()
+
+
 def answer_problem(form: Dialect, text: str) -> str | None:
     """Return why ``text`` is a failed call attempt; ``None`` for valid calls and plain text."""
     plain = _plain(form, text)
