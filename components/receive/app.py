@@ -76,6 +76,19 @@ def create(folder: Path, tokens: Path, limits: Limits) -> FastAPI:
         await app.state.desk.close()
 
     app = FastAPI(title="Flywheel receiver", description=ABOUT, version="1", lifespan=lifespan)
+    _add_routes(app)
+    return app
+
+
+def create_mounted(desk: Desk) -> FastAPI:
+    """Return the application for another one of this process, which owns the desk."""
+    app = FastAPI(title="Flywheel receiver", description=ABOUT, version="1")
+    app.state.desk = desk
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
     app.include_router(router)
 
     def openapi_schema() -> dict[str, object]:
@@ -86,7 +99,6 @@ def create(folder: Path, tokens: Path, limits: Limits) -> FastAPI:
         return schema
 
     app.openapi = openapi_schema
-    return app
 
 
 async def _records(request: Request, kind: payloads.Kind) -> Response:

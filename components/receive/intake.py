@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.requests import Request
 
 from components.receive import admission
-from components.receive.admission import Admission, Pace
+from components.receive.admission import Admission, Hold, Pace
 from components.receive.client_tokens import Quotas, Token, TokenError, TokenFile
 from components.receive.payloads import Envelope
 from components.receive.readers import Readers
@@ -229,13 +229,10 @@ class Desk:
     async def take(self, request: Request, kind: spool.Kind) -> int:
         """Write a request's records to disk and return their number; store none if refused."""
         began = time.perf_counter()
-        token = self._token(request.headers.get("authorization"))
-        token.require(kind, now=datetime.now(UTC))
-        self._quotas.count_request(token, time.time())
+        token = self.authorize(request.headers.get("authorization"), kind)
         self._small.require_room()
-        with self._admission.admit(token.client_id) as hold:
-            keep_pace = partial(self._pace.keep, token.client_id)
-            content = await admission.read_body(request, hold, self._limits.body_bytes, keep_pace)
+        with self.hold(token) as hold:
+            content = await self.read_body(request, token, hold, self._limits.body_bytes)
             envelope = Envelope(kind, request.headers.get("content-type", ""), token)
             spool_line = await self._readers.read(envelope, content)
             if spool_line.count:
@@ -243,6 +240,33 @@ class Desk:
         self.metrics.records.labels(kind, token.client_id).inc(spool_line.count)
         self.metrics.request_seconds.observe(time.perf_counter() - began)
         return spool_line.count
+
+    def authorize(self, authorization: str | None, kind: spool.Kind) -> Token:
+        """Return a request's token and count the request; refuse it without a valid token."""
+        token = self._token(authorization)
+        token.require(kind, now=datetime.now(UTC))
+        self._quotas.count_request(token, time.time())
+        return token
+
+    def hold(self, token: Token) -> Hold:
+        """Return a hold for the bytes of a client's request."""
+        return self._admission.admit(token.client_id)
+
+    async def read_body(self, request: Request, token: Token, hold: Hold, most: int) -> bytes:
+        """Return a request's body of at most ``most`` bytes, unpacked."""
+        keep_pace = partial(self._pace.keep, token.client_id)
+        return await admission.read_body(request, hold, most, keep_pace)
+
+    def count_bytes(self, token: Token, size: int) -> None:
+        """Count a body of a client; refuse what exceeds its quota."""
+        self._quotas.count_bytes(token, size, time.time())
+
+    async def write(self, line: bytes) -> None:
+        """Wait until a line is on disk; refuse with 503 if it can't be written.
+
+        The line is queued before the first wait: a cancelled caller's line is written as well.
+        """
+        await (self._large if len(line) > LARGE_BYTES else self._small).commit(line)
 
     async def close(self) -> None:
         """Commit the waiting lines, seal the segments and end the readers."""
@@ -260,9 +284,9 @@ class Desk:
         return token
 
     async def _commit(self, token: Token, size: int, line: bytes) -> None:
-        self._quotas.count_bytes(token, size, time.time())
+        self.count_bytes(token, size)
         try:
-            await (self._large if len(line) > LARGE_BYTES else self._small).commit(line)
+            await self.write(line)
         except RefusedError:
             self._quotas.release_bytes(token, size)
             raise

@@ -22,7 +22,7 @@ DRAIN_SECONDS = 0.05  # pause between two reads (at most 256 KiB each) of the re
 
 
 class ImpatientProtocol(HttpToolsProtocol):
-    """HTTP with a deadline for the arrival of each request, head and body.
+    """HTTP with a deadline for the arrival of each request, head and body, and for slow readers.
 
     The clock runs from the connection, or from the first byte of a later request, to the last byte
     of the body. At the deadline the connection is closed, with 408 unless an answer has begun.
@@ -39,6 +39,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._deadline: TimerHandle | None = None
+        self._unread: TimerHandle | None = None
         self._before: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -50,9 +51,22 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_clock()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the clock of a client that does not read; at its end the connection is cut."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the clock: the client reads."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         """Start the clock of a request."""
@@ -126,22 +140,39 @@ def serve(
     ``ready`` is called with the URL once connections are accepted. Raise ``PortError`` if the port
     is in use, or the host is not an address of this machine.
     """
-    listener = _listen(host, port)
-    name = f"[{host}]" if ":" in host else host
-    config = uvicorn.Config(
+    listener, url = listen(host, port)
+    config = configure(
         app.create(folder, tokens, limits),
+        limits,
+        graceful_seconds=int(limits.request_seconds) + 1,
+    )
+    ready(url)
+    with suppress(KeyboardInterrupt):  # uvicorn repeats a Ctrl-C once all is sealed
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def configure(
+    application: Callable[..., Any], limits: Limits, *, graceful_seconds: int
+) -> uvicorn.Config:
+    """Return the server's configuration; open requests have ``graceful_seconds`` at its end."""
+    return uvicorn.Config(
+        application,
         http=type("Protocol", (ImpatientProtocol,), {"limits": limits}),
         log_level="warning",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(limits.request_seconds) + 1,
+        timeout_graceful_shutdown=graceful_seconds,
         ws="none",
         server_header=False,
         proxy_headers=False,  # the client's address is not used
     )
-    ready(f"http://{name}:{listener.getsockname()[1]}")
-    with suppress(KeyboardInterrupt):  # uvicorn repeats a Ctrl-C once all is sealed
-        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """Return a listening socket and its URL; port 0 is any free one. Raise ``PortError``."""
+    listener = _listen(host, port)
+    name = f"[{host}]" if ":" in host else host
+    return listener, f"http://{name}:{listener.getsockname()[1]}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

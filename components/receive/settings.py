@@ -16,6 +16,9 @@ class Limits(Config):
     request_seconds: float = Field(default=30.0, gt=0)
     """A request that has not fully arrived after this many seconds is answered with 408 and cut."""
 
+    write_seconds: float = Field(default=30.0, gt=0)
+    """A client that reads nothing of its answer for this many seconds is cut."""
+
     connections: int = Field(default=512, ge=1)
     """Connections beyond these are answered with 503 and closed."""
 

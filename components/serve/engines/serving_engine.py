@@ -23,6 +23,10 @@ class Generation:
     """How many of the most probable tokens to report at each position."""
     grammar: str | None = None
     """Lark, of ``components.chat.answer_grammar``; an engine without grammars refuses it."""
+    is_streamed: bool = True
+    """Whether pieces are wanted as they come; else one piece with the whole answer."""
+    traceparent: str | None = None
+    """The header of W3C's trace context, passed on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,193 @@
+"""Write answers in OpenAI's form: whole completions, chunks of a stream, and server-sent events."""
+
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from components.schema import Call, Json
+from components.serve.chat_request import Endpoint, Obj
+from components.serve.engines.serving_engine import TokenLogprob
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(content: bytes) -> bytes:
+    """Return a server-sent event."""
+    return b"data: " + content + b"\n\n"
+
+
+def tool_calls(calls: Iterable[Call]) -> list[Json]:
+    """Return calls with new ids."""
+    return [
+        {
+            "id": f"call_{secrets.token_hex(12)}",
+            "type": "function",
+            "function": {
+                "name": call.name,
+                "arguments": json.dumps(call.arguments, ensure_ascii=False),
+            },
+        }
+        for call in calls
+    ]
+
+
+@dataclass(slots=True)
+class AnswerDraft:
+    """An answer under way: who gives it, and what it is so far."""
+
+    endpoint: Endpoint
+    id: str
+    created: int
+    model: str = ""
+    fingerprint: str = ""
+    text: list[str] = field(default_factory=list[str])
+    calls: list[Json] = field(default_factory=list["Json"])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    has_logprobs: bool = False
+    finish: str | None = None
+    """``None`` until the answer ends."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    def clear(self) -> None:
+        """Forget an answer that failed before the client saw any of it."""
+        self.text, self.calls, self.logprobs, self.finish = [], [], [], None
+
+    def usage(self) -> Obj:
+        """Return the token counts; those unknown are 0."""
+        prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+
+    def whole(self) -> bytes:
+        """Return the completion."""
+        return orjson.dumps(
+            {
+                "id": self.id,
+                "object": "chat.completion" if self.endpoint == "chat" else "text_completion",
+                "created": self.created,
+                "model": self.model,
+                "system_fingerprint": self.fingerprint or None,
+                "choices": [self._choice()],
+                "usage": self.usage(),
+            }
+        )
+
+    def _choice(self) -> Obj:
+        text = "".join(self.text)
+        if self.endpoint == "completion":
+            return {
+                "index": 0,
+                "text": text,
+                "logprobs": completion_logprobs(self.logprobs) if self.has_logprobs else None,
+                "finish_reason": self.finish,
+            }
+        content = text if text or not self.calls else None
+        message: Obj = {"role": "assistant", "content": content, "refusal": None}
+        if self.calls:
+            message["tool_calls"] = self.calls
+        return {
+            "index": 0,
+            "message": message,
+            "logprobs": chat_logprobs(self.logprobs) if self.has_logprobs else None,
+            "finish_reason": self.finish,
+        }
+
+
+class Chunks:
+    """Writes the chunks of one stream."""
+
+    def __init__(self, answer: AnswerDraft, *, has_usage: bool) -> None:
+        """``has_usage``: whether the stream ends with the usage; then every chunk has the key."""
+        self._is_chat = answer.endpoint == "chat"
+        self._has_usage = has_usage
+        self._role: Obj = {"role": "assistant"} if self._is_chat else {}
+        head = {
+            "id": answer.id,
+            "object": "chat.completion.chunk" if self._is_chat else "text_completion",
+            "created": answer.created,
+            "model": answer.model,
+            "system_fingerprint": answer.fingerprint or None,
+        }
+        self._head = b"data: " + orjson.dumps(head)[:-1]
+        self._tail = b',"usage":null}\n\n' if has_usage else b"}\n\n"
+
+    def delta(
+        self, text: str, calls: Sequence[Json] = (), *, first_call: int = 0, logprobs: Json = None
+    ) -> bytes:
+        """Return a chunk of text or whole calls; ``first_call`` is the number of the first."""
+        if not self._is_chat:
+            return self._chunk({"index": 0, "text": text, "logprobs": logprobs}, None)
+        delta: Obj = self._role
+        self._role = {}
+        if calls:
+            numbered: list[Json] = [
+                {"index": number, **call}
+                for number, call in enumerate(calls, start=first_call)
+                if isinstance(call, dict)
+            ]
+            delta = {**delta, "content": text or None} if delta or text else delta
+            delta = {**delta, "tool_calls": numbered}
+        else:
+            delta = {**delta, "content": text}
+        return self._chunk({"index": 0, "delta": delta, "logprobs": logprobs}, None)
+
+    def last(self, answer: AnswerDraft) -> bytes:
+        """Return the end of the stream: the reason, the usage if asked for, and ``[DONE]``."""
+        empty: Obj = {"index": 0, "logprobs": None}
+        empty |= {"delta": self._role} if self._is_chat else {"text": ""}
+        end = self._chunk(empty, answer.finish)
+        if self._has_usage:
+            end += self._head + b',"choices":[],"usage":' + orjson.dumps(answer.usage()) + b"}\n\n"
+        return end + DONE
+
+    def _chunk(self, choice: Obj, finish: str | None) -> bytes:
+        choice["finish_reason"] = finish
+        return self._head + b',"choices":[' + orjson.dumps(choice) + b"]" + self._tail
+
+
+def chat_logprobs(logprobs: Iterable[TokenLogprob]) -> Obj:
+    """Return log-probabilities as chats have them."""
+    content: list[Json] = [
+        {
+            **_token(entry.token, entry.logprob),
+            "top_logprobs": [_token(token, value) for token, value in entry.top],
+        }
+        for entry in logprobs
+    ]
+    return {"content": content, "refusal": None}
+
+
+def completion_logprobs(logprobs: Iterable[TokenLogprob]) -> Obj:
+    """Return log-probabilities as completions have them."""
+    entries = list(logprobs)
+    lengths, offset = list[Json](), 0
+    for entry in entries:
+        lengths.append(offset)
+        offset += len(entry.token)
+    return {
+        "tokens": [entry.token for entry in entries],
+        "token_logprobs": [_finite(entry.logprob) for entry in entries],
+        "top_logprobs": [
+            {token: _finite(value) for token, value in entry.top} for entry in entries
+        ],
+        "text_offset": lengths,
+    }
+
+
+def _token(token: str, logprob: float) -> Obj:
+    return {
+        "token": token,
+        "logprob": _finite(logprob),
+        "bytes": [*token.encode("utf-8", "surrogatepass")],
+    }
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, -9999.0)  # as OpenAI writes minus infinity

@@ -1,0 +1,844 @@
+"""The path of a request: token, workload, prompt, engine, answer, log.
+
+A request reads its workload's route once, and is answered by that version or by what ``serve.yaml``
+names as a fallback; never by the base alone.
+"""
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import orjson
+from jinja2 import TemplateError
+from starlette.requests import Request
+
+from components.chat import answer_grammar, chat_templates
+from components.chat.answer_grammar import UnsupportedSchemaError
+from components.chat.dialects import Dialect
+from components.receive.client_tokens import Token
+from components.receive.intake import Desk
+from components.receive.openapi import FEEDBACK
+from components.receive.settings import RefusedError
+from components.schema import Json
+from components.serve import answer_log, chat_answer, chat_request, plain_template, response_id
+from components.serve.answer_log import Answerer, AnswerLog, Arm, Interaction
+from components.serve.chat_answer import AnswerDraft, Chunks
+from components.serve.chat_request import ChatRequest, Endpoint, Obj, OpenAiError
+from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.serving_engine import (
+    Generation,
+    ServingEngine,
+    TokenLogprob,
+    UpstreamError,
+)
+from components.serve.plain_template import TemplateFilesError
+from components.serve.routes import Current, Route, Served
+from components.serve.serve_metrics import ServeMetrics
+from components.serve.settings import Fallback, OpenAiFallback, ServeSettings
+from components.serve.streamed_answer import StreamedAnswer
+from components.store import spool
+
+Headers = Mapping[bytes, bytes]
+
+RETRY_SECONDS = 1
+FEEDBACK_BYTES = 2**20
+COOL_SECONDS = 5.0  # a replica that has just failed is tried last for this long
+
+_REQUEST_LINE = re.compile(r"^(?:GET|POST) \S+: (?:\d{3} )?")  # engines' addresses stay inside
+_CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
+_FEEDBACK_KEYS = ("response_id", "kind", "value", "comment", "scale", "metadata")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPart:
+    """A part of an answer for the client: text, whole calls, log-probabilities."""
+
+    text: str = ""
+    calls: Sequence[Json] = ()
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request that is being answered."""
+
+    interaction: Interaction
+    route: Route
+    began: float
+    """``time.perf_counter()`` of its arrival."""
+    must_log: bool
+    draft: AnswerDraft
+    held: ExitStack
+    """The bytes of its body, which count until it ends."""
+    who: Answerer | None = None
+    """Who answers, or is about to."""
+    is_sending: bool = False
+    """Whether a byte was passed on: then nobody else may answer."""
+    is_logged: bool = False
+    """Whether the record is on its way to the disk."""
+
+    @property
+    def request(self) -> ChatRequest:
+        """The checked request."""
+        return self.interaction.request
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the response's headers that say who answers."""
+        who = self.who
+        headers = [(b"x-flywheel-epoch", b"%d" % self.route.epoch)]
+        if who is not None:
+            headers.append((b"x-flywheel-arm", who.arm.encode()))
+            if who.served is not None:
+                headers.append((b"x-flywheel-version", who.served.version.encode()))
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    arm: Arm
+    replica: str
+    served: Served | None = None
+    engine: ServingEngine | None = None
+    fallback: OpenAiFallback | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    text: str
+    form: Dialect
+
+
+@dataclass(slots=True)
+class _Loads:
+    """Open requests by replica and by client, and when a replica last failed."""
+
+    replicas: Counter[str] = field(default_factory=Counter[str])
+    clients: Counter[str] = field(default_factory=Counter[str])
+    failed_at: dict[str, float] = field(default_factory=dict[str, float])
+    turn: int = 0
+
+    def order(self, names: Sequence[str]) -> list[str]:
+        """Return replicas, the best first: not just failed, few open requests, in turn."""
+        if len(names) < 2:
+            return list(names)
+        self.turn += 1
+        start = self.turn % len(names)
+        recent = time.monotonic() - COOL_SECONDS
+        return sorted(
+            [*names[start:], *names[:start]],
+            key=lambda name: (self.failed_at.get(name, 0.0) > recent, self.replicas[name]),
+        )
+
+
+class Gateway:
+    """Answers requests; belongs to one event loop.
+
+    Args:
+        settings: The file ``serve.yaml``.
+        current: The routes, which a swap flips.
+        engines: The replicas by name.
+        desk: The receiver's: tokens, quotas, admission, the spool.
+        key: Of response ids.
+        environment: The environment variables, for the keys of fallbacks.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        current: Current,
+        engines: Mapping[str, ServingEngine],
+        desk: Desk,
+        key: bytes,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.settings, self.current, self.engines, self.desk = settings, current, engines, desk
+        self.metrics = ServeMetrics()
+        self._key = key
+        self._log = AnswerLog(desk)
+        self._loads = _Loads()
+        self._compiler = ThreadPoolExecutor(1, "grammar")
+        self._grammars: dict[bytes, str | None] = {}
+        self._upstreams = {
+            fallback.url: _upstream(fallback, environment, settings.limits.answer_seconds)
+            for fallback in _all_fallbacks(settings)
+        }
+        self.metrics.watch(
+            "open_requests", "Requests being answered.", lambda: self._loads.clients.total()
+        )
+        self.metrics.watch("workloads", "Workloads with a route.", lambda: len(current.routes))
+
+    async def close(self) -> None:
+        """Write the records of partial answers, and close the connections to fallbacks."""
+        await self._log.close()
+        for upstream in self._upstreams.values():
+            await upstream.close()
+        self._compiler.shutdown(wait=False, cancel_futures=True)
+
+    # The way in.
+
+    async def open(self, request: Request, headers: Headers, endpoint: Endpoint) -> Exchange:
+        """Check a request and count it under its workload's epoch; ``leave`` ends it.
+
+        Raises:
+            OpenAiError: It is refused.
+            RefusedError: The receiver refuses it: token, quota, size, room.
+        """
+        began, timestamp = time.perf_counter(), time.time()
+        token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
+        with ExitStack() as stack:
+            hold = stack.enter_context(self.desk.hold(token))
+            content = await self.desk.read_body(
+                request, token, hold, self.settings.limits.body_bytes
+            )
+            interaction, must_log = self._interaction(content, token, headers, endpoint, timestamp)
+            self._require_turn(token.client_id)
+            route = self.current.enter(interaction.workload)
+            if route is None:
+                raise self._unknown(interaction.workload, token)
+            held = stack.pop_all()
+        self._loads.clients[token.client_id] += 1
+        draft = AnswerDraft(
+            endpoint=endpoint,
+            id=response_id.create(
+                self._key,
+                token.client_id,
+                interaction.workload,
+                "chatcmpl" if endpoint == "chat" else "cmpl",
+                is_stored=interaction.request.is_stored,
+            ),
+            created=int(timestamp),
+            has_logprobs=interaction.request.logprobs is not None,
+        )
+        return Exchange(interaction, route, began, must_log, draft, held)
+
+    def _interaction(
+        self, content: bytes, token: Token, headers: Headers, endpoint: Endpoint, timestamp: float
+    ) -> tuple[Interaction, bool]:
+        """Return a checked request, and whether its answer has to be logged."""
+        reader = chat_request.read_chat if endpoint == "chat" else chat_request.read_completion
+        chat = reader(content)
+        workload = self._choose_workload(chat, headers, token)
+        if not token.may_send_for(workload):
+            raise OpenAiError(
+                403,
+                f"the token {token.id} may use {', '.join(token.workloads)}, not {workload[:80]}",
+                param="model",
+            )
+        must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
+        if must_log:
+            self.desk.require_health()
+        self.desk.count_bytes(token, len(content))
+        traceparent = _text(headers, b"traceparent")
+        interaction = Interaction(
+            client_id=token.client_id,
+            workload=workload,
+            request=chat,
+            timestamp=timestamp,
+            conversation_id=_text(headers, b"x-conversation-id")
+            or chat.metadata.get("conversation_id"),
+            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent or "") else None,
+        )
+        return interaction, must_log
+
+    def leave(self, exchange: Exchange, status: int) -> None:
+        """Count the end of a request that was answered with this HTTP status."""
+        interaction, who = exchange.interaction, exchange.who
+        exchange.held.close()
+        self.current.leave(interaction.workload, exchange.route.epoch)
+        clients = self._loads.clients
+        clients[interaction.client_id] -= 1
+        if not clients[interaction.client_id]:
+            del clients[interaction.client_id]
+        version = who.served.version if who is not None and who.served is not None else ""
+        arm = who.arm if who is not None else ""
+        self.metrics.requests(interaction.workload, version, arm, str(status)).inc()
+
+    async def whole(self, exchange: Exchange) -> bytes:
+        """Return the whole answer once its record is on disk; raise ``OpenAiError``."""
+        draft = exchange.draft
+        try:
+            async with asyncio.timeout(self.settings.limits.answer_seconds):
+                async with aclosing(self._parts(exchange)) as parts:
+                    async for part in parts:
+                        _add(draft, part)
+        except TimeoutError as error:
+            raise self._too_slow() from error
+        content = draft.whole()
+        await self._commit(exchange, content)
+        return content
+
+    async def stream(self, exchange: Exchange) -> AsyncGenerator[bytes]:
+        """Yield an answer's events; the last ones once its record is on disk.
+
+        Raise ``OpenAiError`` before the first event only; later errors are events.
+        """
+        draft, chunks = exchange.draft, None
+        try:
+            async with asyncio.timeout(self.settings.limits.answer_seconds):
+                async with aclosing(self._parts(exchange)) as parts:
+                    async for part in parts:
+                        _add(draft, part)
+                        if not (part.text or part.calls or part.logprobs):
+                            continue
+                        if chunks is None:
+                            chunks = Chunks(draft, has_usage=exchange.request.has_usage)
+                            exchange.is_sending = True
+                        yield _chunk(chunks, draft, part)
+            await self._commit(exchange, draft.whole())
+        except (OpenAiError, TimeoutError) as error:
+            refused = error if isinstance(error, OpenAiError) else self._too_slow()
+            if not exchange.is_sending:
+                raise refused from error
+            self.abandon(exchange, answer_log.CUT)
+            yield chat_answer.event(refused.body())
+            return
+        chunks = chunks or Chunks(draft, has_usage=exchange.request.has_usage)
+        exchange.is_sending = True
+        yield chunks.last(draft)
+
+    def abandon(self, exchange: Exchange, finish: str) -> None:
+        """Record what there is of an answer that ends early, unless its record is on its way."""
+        workload, who = exchange.interaction.workload, exchange.who
+        self.metrics.partial(workload, finish).inc()
+        if exchange.is_logged or not exchange.request.is_stored or who is None:
+            return
+        exchange.is_logged = True
+        exchange.draft.finish = finish
+        self._log.write_later(
+            exchange.interaction.client_id,
+            answer_log.record(
+                exchange.interaction,
+                exchange.draft,
+                exchange.draft.whole(),
+                who,
+                _milliseconds_since(exchange.began),
+            ),
+        )
+
+    # Feedback and lists.
+
+    async def take_feedback(
+        self, request: Request, headers: Headers, otherwise: Callable[[bytes], bool]
+    ) -> Obj | bytes:
+        """Store feedback about an answer; return the response.
+
+        Return the body itself if ``otherwise`` claims it. Raise ``OpenAiError``: 404 if the id is
+        not one that this client was given.
+        """
+        token = self.desk.authorize(_text(headers, b"authorization"), "feedback")
+        with self.desk.hold(token) as hold:
+            content = await self.desk.read_body(request, token, hold, FEEDBACK_BYTES)
+        if otherwise(content):
+            return content
+        body = chat_request.read_object(content)
+        answer_id = body.get("response_id")
+        if not isinstance(answer_id, str):
+            raise OpenAiError(
+                400, "`response_id` is missing, expected the `id` of an answer", param="response_id"
+            )
+        kinds = cast("list[str]", cast("Obj", cast("Obj", FEEDBACK["properties"])["kind"])["enum"])
+        if body.get("kind") not in kinds:
+            raise OpenAiError(400, f"`kind` is not one of {', '.join(kinds)}", param="kind")
+        if "value" not in body:
+            raise OpenAiError(
+                400,
+                "`value` is missing, expected for example up or down for a thumb",
+                param="value",
+            )
+        known = response_id.verify(self._key, token.client_id, answer_id)
+        if known is None:
+            raise OpenAiError(
+                404,
+                f"there is no answer {answer_id[:200]!r} to this client; send the `id` of an "
+                "answer as it came, with the token that asked",
+                param="response_id",
+                code="response_not_found",
+            )
+        if not known.is_stored:
+            raise OpenAiError(
+                404,
+                "the answer was not logged, because its request had `store: false`; there is "
+                "nothing that the feedback could be about",
+                param="response_id",
+                code="response_not_stored",
+            )
+        actor = body.get("actor_id") or body.get("user") or token.client_id
+        record: Obj = {
+            **{name: body[name] for name in _FEEDBACK_KEYS if name in body},
+            "timestamp": time.time(),
+            "workload_id": known.workload,
+            "client_id": token.client_id,
+            "actor_id": actor if isinstance(actor, str) else token.client_id,
+        }
+        self.desk.count_bytes(token, len(content))
+        await self.desk.write(spool.line("feedback", token.client_id, orjson.dumps(record)))
+        self.desk.metrics.records.labels("feedback", token.client_id).inc()
+        self.metrics.feedback(known.workload).inc()
+        return {"object": "feedback", "response_id": answer_id, "workload": known.workload}
+
+    def models(self, headers: Headers) -> Obj:
+        """Return the workloads that a client may use, as OpenAI's list of models."""
+        token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
+        return {"object": "list", "data": [self._model(name) for name in self._names(token)]}
+
+    def model(self, headers: Headers, name: str) -> Obj:
+        """Return one workload; raise ``OpenAiError`` (404) if it is unknown."""
+        token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
+        if name not in self._names(token):
+            raise self._unknown(name, token)
+        return self._model(name)
+
+    def routes(self, headers: Headers) -> Obj:
+        """Return who serves the workloads that a client may use."""
+        token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
+        routes = cast("dict[str, Json]", self.current.routes.to_json()["routes"])
+        return {"object": "routes", "routes": {name: routes[name] for name in self._names(token)}}
+
+    def unready(self) -> str | None:
+        """Return why requests would fail; ``None`` if the gateway is ready."""
+        if not len(self.current.routes):
+            return "no workload has a champion that is proved; see `flywheel serve status`"
+        out = [
+            name
+            for name in self.current.routes
+            if not any(
+                replica in self.engines for replica in self.current.routes[name].champion.replicas
+            )
+        ]
+        if len(out) == len(self.current.routes):
+            return f"no replica is ready for {', '.join(out)}"
+        return None
+
+    # Choosing.
+
+    def _choose_workload(self, chat: ChatRequest, headers: Headers, token: Token) -> str:
+        for rule in self.settings.routing:
+            if rule.model is not None and not fnmatchcase(chat.model or "", rule.model):
+                continue
+            if rule.client is not None:
+                is_match = fnmatchcase(token.client_id, rule.client)
+            else:
+                value = (
+                    _text(headers, rule.header.lower().encode())
+                    if rule.header is not None
+                    else chat.metadata.get(rule.metadata or "")
+                )
+                is_match = value is not None and fnmatchcase(value, rule.equals or "")
+            if is_match:
+                return rule.workload
+        if not chat.model:
+            raise OpenAiError(
+                400,
+                "`model` is missing, expected the name of a workload; no routing rule matched; "
+                f"known: {', '.join(self._names(token)) or 'none'}",
+                param="model",
+            )
+        return chat.model
+
+    def _names(self, token: Token) -> list[str]:
+        return [name for name in self.current.routes if token.may_send_for(name)]
+
+    def _model(self, name: str) -> Obj:
+        champion = self.current.routes[name].champion
+        return {
+            "id": name,
+            "object": "model",
+            "created": _unix_seconds(champion.since),
+            "owned_by": "flywheel",
+            "version": champion.version,
+        }
+
+    def _unknown(self, workload: str, token: Token) -> OpenAiError:
+        known = ", ".join(self._names(token)) or "none"
+        return OpenAiError(
+            404,
+            f"The model {workload[:80]!r} does not exist: no workload of this name is served; "
+            f"served: {known}",
+            param="model",
+        )
+
+    def _require_turn(self, client_id: str) -> None:
+        limits, clients = self.settings.limits, self._loads.clients
+        if clients[client_id] >= max(1, int(limits.open_requests * limits.client_share)):
+            raise OpenAiError(
+                429,
+                f"{clients[client_id]} requests of {client_id} are under way; send fewer at once",
+                retry_after=RETRY_SECONDS,
+            )
+        if clients.total() >= limits.open_requests:
+            raise OpenAiError(
+                503,
+                f"{limits.open_requests} requests are being answered; send it again",
+                retry_after=RETRY_SECONDS,
+            )
+
+    def _attempts(self, exchange: Exchange) -> Iterator[_Attempt]:
+        """Yield who may answer, in order: a replica of the champion, then the fallbacks."""
+        route = exchange.route
+        champion = self._of_version("champion", route.champion)
+        yield from champion[:1]
+        for fallback in self.settings.fallbacks_of(exchange.interaction.workload):
+            match fallback:
+                case "replica":
+                    yield from champion[1:]
+                case "previous":
+                    if route.previous is not None:
+                        yield from self._of_version("fallback", route.previous)
+                case OpenAiFallback():
+                    if exchange.request.endpoint == "chat":
+                        yield _Attempt("fallback", fallback.url, fallback=fallback)
+
+    def _of_version(self, arm: Arm, served: Served) -> list[_Attempt]:
+        names = self._loads.order([name for name in served.replicas if name in self.engines])
+        return [_Attempt(arm, name, served, self.engines[name]) for name in names]
+
+    # Answering.
+
+    async def _parts(self, exchange: Exchange) -> AsyncGenerator[AnswerPart]:
+        """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
+        failed: list[str] = []
+        last: UpstreamError | None = None
+        for attempt in self._attempts(exchange):
+            self._begin(exchange, attempt, failed)
+            self._loads.replicas[attempt.replica] += 1
+            try:
+                async with aclosing(self._answer(exchange, attempt)) as parts:
+                    async for part in parts:
+                        yield part
+                return  # noqa: TRY300 - the loop goes on after an error
+            except UpstreamError as error:
+                self.metrics.upstream_errors(attempt.replica, str(error.status)).inc()
+                if exchange.is_sending or not error.is_retryable:
+                    raise _to_client(error) from error
+                if error.status >= 500:
+                    self._loads.failed_at[attempt.replica] = time.monotonic()
+                failed.append(attempt.replica)
+                last = error
+                exchange.draft.clear()
+            finally:
+                self._loads.replicas[attempt.replica] -= 1
+        if last is not None:
+            raise _to_client(last) from last
+        raise OpenAiError(
+            503,
+            f"no replica of {exchange.route.champion.name} is ready; send it again",
+            retry_after=RETRY_SECONDS,
+        )
+
+    def _begin(self, exchange: Exchange, attempt: _Attempt, failed: Sequence[str]) -> None:
+        served, draft = attempt.served, exchange.draft
+        exchange.who = Answerer(
+            arm=attempt.arm,
+            engine="openai" if served is None else self.settings.engine.kind,
+            replica=attempt.replica,
+            epoch=exchange.route.epoch,
+            served=served,
+            failed=tuple(failed),
+        )
+        if served is not None:
+            draft.model, draft.fingerprint = served.name, f"fp_{served.sha256[:12]}"
+        elif attempt.fallback is not None:
+            draft.model, draft.fingerprint = attempt.fallback.model, ""
+
+    def _answer(self, exchange: Exchange, attempt: _Attempt) -> AsyncGenerator[AnswerPart]:
+        if attempt.fallback is not None:
+            return self._ask_fallback(exchange, attempt.fallback)
+        assert attempt.served is not None
+        assert attempt.engine is not None
+        return self._ask_engine(exchange, attempt.served, attempt.engine)
+
+    async def _ask_engine(
+        self, exchange: Exchange, served: Served, engine: ServingEngine
+    ) -> AsyncGenerator[AnswerPart]:
+        request, draft = exchange.request, exchange.draft
+        prompt = self._render(request, served)
+        generation = Generation(
+            prompt=prompt.text,
+            max_tokens=min(
+                request.max_tokens or served.max_new_tokens, self.settings.limits.max_tokens
+            ),
+            stop=request.stop,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            logprobs=request.logprobs,
+            grammar=await self._grammar(exchange, served, prompt.form),
+            is_streamed=request.is_streamed,
+            traceparent=exchange.interaction.traceparent,
+        )
+        answer = StreamedAnswer(prompt.form, reads_calls=request.may_call)
+        is_raw = request.endpoint == "completion"
+        async with aclosing(engine.complete(served.model, generation)) as pieces:
+            async for piece in pieces:
+                self._note_first(exchange)
+                text, calls = piece.text, ()
+                if not is_raw:
+                    delta = answer.feed(text)
+                    text, calls = delta.text, delta.calls
+                    if piece.finish is not None:
+                        rest = answer.finish()
+                        text, calls = text + rest.text, calls + rest.calls
+                if calls and not request.is_parallel:
+                    calls = () if draft.calls else calls[:1]
+                if piece.finish is not None:
+                    is_call = bool(draft.calls or calls) and piece.finish == "stop"
+                    draft.finish = "tool_calls" if is_call else piece.finish
+                    draft.prompt_tokens = piece.prompt_tokens
+                    draft.completion_tokens = piece.completion_tokens
+                yield AnswerPart(
+                    text, chat_answer.tool_calls(calls) if calls else (), piece.logprobs
+                )
+
+    async def _ask_fallback(
+        self, exchange: Exchange, fallback: OpenAiFallback
+    ) -> AsyncGenerator[AnswerPart]:
+        """Ask an OpenAI-compatible server, whose own template renders the request."""
+        request, draft, upstream = exchange.request, exchange.draft, self._upstreams[fallback.url]
+        body: Obj = {**request.body, "model": fallback.model}
+        for name in ("store", "metadata", "stream", "stream_options"):
+            body.pop(name, None)
+        if not request.is_streamed:
+            answer = await upstream.post("/chat/completions", body)
+            self._note_first(exchange)
+            yield _read_whole(fallback, draft, answer)
+            return
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        calls: dict[int, Obj] = {}
+        async with aclosing(upstream.events("/chat/completions", body)) as events:
+            async for event in events:
+                self._note_first(exchange)
+                yield AnswerPart(_read_chunk(draft, event, calls))
+        if draft.finish is None:
+            raise UpstreamError(502, f"{fallback.url}: the answer was cut", is_retryable=True)
+        if calls:
+            yield AnswerPart(calls=[calls[number] for number in sorted(calls)])
+
+    def _note_first(self, exchange: Exchange) -> None:
+        if exchange.who is not None and exchange.who.ttft_ms is None:
+            milliseconds = _milliseconds_since(exchange.began)
+            exchange.who.ttft_ms = round(milliseconds, 3)
+            workload = exchange.interaction.workload
+            self.metrics.first_token_seconds(workload).observe(milliseconds / 1000)
+
+    def _render(self, request: ChatRequest, served: Served) -> _Prompt:
+        if request.endpoint == "completion":
+            return _Prompt(request.prompt, served.form)
+        try:
+            template = plain_template.as_tokenizer(plain_template.read(Path(served.base)))
+            rendered = chat_templates.render(template, request.messages, request.tools)
+            return _Prompt(rendered.to_text(template), rendered.form)
+        except TemplateFilesError as error:
+            raise UpstreamError(503, str(error), is_retryable=True) from error
+        except (TemplateError, TypeError, ValueError, RecursionError) as error:
+            raise OpenAiError(
+                400,
+                f"the chat template of {served.name} refuses these messages: {error}",
+                param="messages",
+            ) from error
+
+    async def _grammar(self, exchange: Exchange, served: Served, form: Dialect) -> str | None:
+        """Return the grammar of a request's answers; compiled once, in a thread."""
+        request = exchange.request
+        own = self.settings.workload(exchange.interaction.workload)
+        is_constrained = served.constrained if own.constrained is None else own.constrained
+        if request.endpoint == "completion":
+            return None
+        if own.labels and not request.tools and request.response_format is None:
+            return _of_labels(own.labels)
+        is_needed = (request.tools and is_constrained) or request.must_call
+        if not is_needed and request.response_format is None:
+            return None
+        parts = [form, request.tools, request.tool_choice, request.response_format]
+        key = orjson.dumps([*parts, request.is_parallel])
+        if key in self._grammars:
+            return self._grammars[key]
+        try:
+            grammar = await asyncio.get_running_loop().run_in_executor(
+                self._compiler, _compile_grammar, form, request
+            )
+        except (UnsupportedSchemaError, ValueError, RecursionError) as error:
+            raise OpenAiError(
+                400,
+                f"{error}; change the schema, or set `constrained: false` for the workload in "
+                "serve.yaml",
+                param="tools" if request.tools else "response_format",
+                code="invalid_function_parameters" if request.tools else "invalid_json_schema",
+            ) from error
+        if len(self._grammars) >= 512:
+            self._grammars.pop(next(iter(self._grammars)))
+        self._grammars[key] = grammar
+        return grammar
+
+    async def _commit(self, exchange: Exchange, content: bytes) -> None:
+        """Wait until the record of a whole answer is on disk."""
+        interaction, draft, who = exchange.interaction, exchange.draft, exchange.who
+        assert who is not None
+        milliseconds = _milliseconds_since(exchange.began)
+        self.metrics.answer_seconds(interaction.workload).observe(milliseconds / 1000)
+        self.metrics.tokens(interaction.workload, "prompt").inc(draft.prompt_tokens or 0)
+        self.metrics.tokens(interaction.workload, "completion").inc(draft.completion_tokens or 0)
+        if not exchange.request.is_stored:
+            self.metrics.unlogged(interaction.workload, "store").inc()
+            return
+        line = answer_log.record(interaction, draft, content, who, milliseconds)
+        exchange.is_logged = True
+        try:
+            await self._log.write(interaction.client_id, line)
+        except RefusedError as refused:
+            if exchange.must_log:
+                raise OpenAiError.of(refused) from refused
+            self.metrics.unlogged(interaction.workload, "no_room").inc()
+
+    def _too_slow(self) -> OpenAiError:
+        seconds = self.settings.limits.answer_seconds
+        return OpenAiError(504, f"the answer took more than {seconds:g} seconds; ask for less")
+
+
+def _add(draft: AnswerDraft, part: AnswerPart) -> None:
+    if part.text:
+        draft.text.append(part.text)
+    if part.calls:
+        draft.calls.extend(part.calls)
+    if part.logprobs:
+        draft.logprobs.extend(part.logprobs)
+
+
+def _chunk(chunks: Chunks, draft: AnswerDraft, part: AnswerPart) -> bytes:
+    logprobs: Json = None
+    if part.logprobs:
+        writer = (
+            chat_answer.chat_logprobs
+            if draft.endpoint == "chat"
+            else chat_answer.completion_logprobs
+        )
+        logprobs = writer(part.logprobs)
+    first = len(draft.calls) - len(part.calls)
+    return chunks.delta(part.text, part.calls, first_call=first, logprobs=logprobs)
+
+
+def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> AnswerPart:
+    match answer:
+        case {"choices": [{"message": {**message}, "finish_reason": str(finish)}, *_]}:
+            pass
+        case _:
+            raise UpstreamError(
+                502, f"{fallback.url}: expected a completion, found none", is_retryable=True
+            )
+    draft.finish = finish
+    _read_head(draft, answer)
+    content, calls = message.get("content"), message.get("tool_calls")
+    return AnswerPart(
+        content if isinstance(content, str) else "", calls if isinstance(calls, list) else ()
+    )
+
+
+def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj]) -> str:
+    """Read a chunk of another server; return its text, and gather its calls."""
+    _read_head(draft, event)
+    match event.get("choices"):
+        case [{"delta": {**delta}, **choice}, *_]:
+            pass
+        case _:
+            return ""
+    if isinstance(finish := choice.get("finish_reason"), str):
+        draft.finish = finish
+    pieces = delta.get("tool_calls")
+    for piece in pieces if isinstance(pieces, list) else []:
+        match piece:
+            case {"index": int(number), "function": {**function}, **head}:
+                pass
+            case _:
+                continue
+        call = calls.setdefault(
+            number,
+            {"id": head.get("id"), "type": "function", "function": {"name": "", "arguments": ""}},
+        )
+        whole = cast("dict[str, str]", call["function"])
+        for key in ("name", "arguments"):
+            if isinstance(text := function.get(key), str):
+                whole[key] += text
+    content = delta.get("content")
+    return content if isinstance(content, str) else ""
+
+
+def _read_head(draft: AnswerDraft, answer: Obj) -> None:
+    if isinstance(model := answer.get("model"), str) and model:
+        draft.model = model
+    match answer.get("usage"):
+        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:
+            draft.prompt_tokens, draft.completion_tokens = prompt, completion
+        case _:
+            pass
+
+
+def _to_client(error: UpstreamError) -> OpenAiError:
+    """Return what a client is told of an engine's failure."""
+    reason = _REQUEST_LINE.sub("", error.reason)
+    if error.status in (404, 429, 503):
+        return OpenAiError(503, f"the engine is not ready: {reason}", retry_after=RETRY_SECONDS)
+    if error.status == 504:
+        return OpenAiError(504, f"the engine did not answer in time: {reason}")
+    if 400 <= error.status < 500:
+        is_long = _CONTEXT.search(reason) is not None
+        return OpenAiError(
+            400,
+            f"the engine refuses the request: {reason}",
+            param="messages" if is_long else None,
+            code="context_length_exceeded" if is_long else None,
+        )
+    return OpenAiError(502, f"the engine failed: {reason}")
+
+
+def _compile_grammar(form: Dialect, request: ChatRequest) -> str | None:
+    return answer_grammar.of_request(
+        form,
+        request.tools,
+        request.tool_choice,
+        request.response_format,
+        parallel=request.is_parallel,
+    )
+
+
+@lru_cache(maxsize=64)
+def _of_labels(labels: tuple[str, ...]) -> str:
+    return answer_grammar.of_labels(labels)
+
+
+def _all_fallbacks(settings: ServeSettings) -> Iterator[OpenAiFallback]:
+    lists: list[tuple[Fallback, ...]] = [settings.fallbacks]
+    lists += [own.fallbacks or () for own in (settings.workloads or {}).values()]
+    for fallbacks in lists:
+        for fallback in fallbacks:
+            if isinstance(fallback, OpenAiFallback):
+                yield fallback
+
+
+def _upstream(
+    fallback: OpenAiFallback, environment: Mapping[str, str], patience: float
+) -> HttpUpstream:
+    key = environment.get(fallback.api_key_env) if fallback.api_key_env else None
+    return HttpUpstream(fallback.url, api_key=key, patience_seconds=patience)
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def _milliseconds_since(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
+
+
+def _unix_seconds(since: str) -> int:
+    return int(datetime.fromisoformat(since).timestamp())
