@@ -22,7 +22,7 @@ from components.receive.settings import Limits, RefusedError
 from components.schema import Json
 from components.serve import answer_log, response_id, serve_openapi
 from components.serve.chat_request import Endpoint, Obj, OpenAiError
-from components.serve.engines.serving_engine import ServingEngine
+from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.gateway import Exchange, Gateway, Headers
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
@@ -45,6 +45,7 @@ class GatewayApp:
         receiver: Whether the receiver's paths are served as well.
         environment: The environment variables, for the keys of fallbacks.
         status: What ``/v1/routes`` says besides the routes.
+        report: Called with each failure of a replica.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class GatewayApp:
         receiver: bool,
         environment: Mapping[str, str],
         status: Callable[[], Mapping[str, Json]],
+        report: Callable[[str, UpstreamError], None],
     ) -> None:
         self._home, self._settings, self._current = home, settings, current
         self._engines, self.limits, self._environment = engines, limits, environment
-        self._has_receiver, self._status = receiver, status
+        self._has_receiver, self._status, self._report = receiver, status, report
         self._gateway: Gateway | None = None
         self._receiver: FastAPI | None = None
         self._schema = serve_openapi.document()
@@ -124,7 +126,13 @@ class GatewayApp:
         key = response_id.read_key(self._home / "keys")
         desk = Desk(self._home / "spool", self._home / "tokens.json", self.limits)
         self._gateway = Gateway(
-            self._settings, self._current, self._engines, desk, key, self._environment
+            self._settings,
+            self._current,
+            self._engines,
+            desk,
+            key,
+            self._environment,
+            self._report,
         )
         if self._has_receiver:
             self._receiver = receiver_app.create_mounted(desk)

@@ -151,6 +151,7 @@ class Gateway:
         desk: The receiver's: tokens, quotas, admission, the spool.
         key: Of response ids.
         environment: The environment variables, for the keys of fallbacks.
+        report: Called with each failure of a replica.
     """
 
     def __init__(
@@ -161,7 +162,9 @@ class Gateway:
         desk: Desk,
         key: bytes,
         environment: Mapping[str, str],
+        report: Callable[[str, UpstreamError], None],
     ) -> None:
+        self._report = report
         self.settings, self.current, self.engines, self.desk = settings, current, engines, desk
         self.metrics = ServeMetrics()
         self._key = key
@@ -519,6 +522,8 @@ class Gateway:
                 return  # noqa: TRY300 - the loop goes on after an error
             except UpstreamError as error:
                 self.metrics.upstream_errors(attempt.replica, str(error.status)).inc()
+                if attempt.engine is not None and error.is_retryable:
+                    self._report(attempt.replica, error)
                 if exchange.is_sending or not error.is_retryable:
                     raise _to_client(error) from error
                 if error.status >= 500:

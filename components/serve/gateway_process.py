@@ -1,6 +1,9 @@
 """Run the gateway's server: uvicorn with the receiver's deadlines for slow clients."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+import signal
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -9,13 +12,33 @@ from components.receive import serve
 from components.receive.settings import Limits
 from components.schema import Json
 from components.serve.endpoints import GatewayApp
-from components.serve.engines.serving_engine import ServingEngine
+from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 
 
+class GatewayServer(uvicorn.Server):
+    """A server that ends at a signal and returns, so that its caller can close the engines."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Stop at SIGTERM and SIGINT; uvicorn's own raises the signal again afterwards."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
 def _no_status() -> Mapping[str, Json]:
     return {}
+
+
+def _no_report(replica: str, error: UpstreamError) -> None:
+    return
 
 
 def create(
@@ -28,6 +51,7 @@ def create(
     receiver: bool = False,
     environment: Mapping[str, str] | None = None,
     status: Callable[[], Mapping[str, Json]] = _no_status,
+    report: Callable[[str, UpstreamError], None] = _no_report,
 ) -> GatewayApp:
     """Return the application; see ``GatewayApp`` for the arguments.
 
@@ -46,6 +70,7 @@ def create(
         receiver=receiver,
         environment=environment or {},
         status=status,
+        report=report,
     )
 
 
@@ -65,4 +90,4 @@ async def run(
     listener, url = serve.listen(host, port)
     config = serve.configure(app, app.limits, graceful_seconds=int(shutdown_seconds))
     ready(url)
-    await uvicorn.Server(config).serve(sockets=[listener])
+    await GatewayServer(config).serve(sockets=[listener])

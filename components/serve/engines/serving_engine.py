@@ -24,9 +24,9 @@ class Generation:
     grammar: str | None = None
     """Lark, of ``components.chat.answer_grammar``; an engine without grammars refuses it."""
     is_streamed: bool = True
-    """Whether pieces are wanted as they come; else one piece with the whole answer."""
+    """Whether the answer comes in pieces; if not, it is one piece."""
     traceparent: str | None = None
-    """The header of W3C's trace context, passed on."""
+    """W3C's header, passed on to the engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,191 @@
+"""Gateways as tests run them: a process of its own in front of scripted engines."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openai import OpenAI
+
+from components.receive import client_tokens
+from components.serve.routes import Route, Routes, Served
+from components.serve.settings import ServeSettings
+from components.store import spool
+from tests.support import tiny
+
+ENGINE = Path(__file__).with_name("scripted_engine.py")
+LAUNCHER = Path(__file__).with_name("launch_gateway.py")
+
+
+def served(base: Path, **changes: Any) -> Served:
+    """Describe version 7 of the workload ``support``, on the replica ``one``."""
+    seven = Served(
+        workload="support",
+        version="7",
+        adapter="0123456789abcdef",
+        sha256="ab" * 32,
+        model="support.v7-abababababab",
+        base=str(base),
+        template_hash="1234",
+        form="written",
+        max_new_tokens=64,
+        precision="fp32",
+        constrained=False,
+        proved_at="2026-11-27T08:00:00+00:00",
+        since="2026-11-27T08:00:01+00:00",
+        replicas=("one",),
+    )
+    return replace(seven, **changes)
+
+
+@dataclass
+class RunningGateway:
+    """A running gateway with a client called ``app``."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    token: str
+    home: Path
+    engines: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def openai(self) -> OpenAI:
+        """OpenAI's own client, without its retries."""
+        return OpenAI(base_url=f"{self.url}/v1", api_key=self.token, max_retries=0, timeout=30)
+
+    def post(self, path: str, **request: Any) -> httpx.Response:
+        """Send as ``app``."""
+        headers = {"authorization": f"Bearer {self.token}", **request.pop("headers", {})}
+        return httpx.post(self.url + path, timeout=30, headers=headers, **request)
+
+    def get(self, path: str) -> httpx.Response:
+        """Ask as ``app``."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        return httpx.get(self.url + path, timeout=30, headers=headers)
+
+    def ask(self, content: str = "Hi", **more: Any) -> httpx.Response:
+        """Send a chat of one message."""
+        messages = [{"role": "user", "content": content}]
+        return self.post(
+            "/v1/chat/completions", json={"model": "support", "messages": messages, **more}
+        )
+
+    def seen(self, engine: str = "one") -> dict[str, Any]:
+        """Read what an engine was asked."""
+        seen: dict[str, Any] = httpx.get(f"{self.engines[engine]}/requests", timeout=10).json()
+        return seen
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(40) == 0
+
+    def records(self, kind: str = "interactions") -> list[dict[str, Any]]:
+        """Read what was logged; the gateway must have ended."""
+        return records(self.home, kind)
+
+
+def records(home: Path, kind: str = "interactions") -> list[dict[str, Any]]:
+    """Read what a spool holds, the segments of a killed gateway among them."""
+    spool.recover(home / "spool")
+    entries = [entry for path in spool.sealed(home / "spool") for entry in spool.read(path)]
+    assert all(isinstance(entry, spool.Entry) for entry in entries), entries
+    return [
+        json.loads(entry.body)
+        for entry in entries
+        if isinstance(entry, spool.Entry) and entry.kind == kind
+    ]
+
+
+def script(**parts: Any) -> str:
+    """Write the script of a scripted engine's answer."""
+    return f"<<{json.dumps(parts)}>>"
+
+
+@contextmanager
+def scripted_engine(name: str) -> Generator[str]:
+    """Run a scripted engine; yield its URL."""
+    process = subprocess.Popen([sys.executable, ENGINE, name], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@contextmanager
+def running(
+    home: Path,
+    settings: dict[str, Any] | None = None,
+    *,
+    engines: tuple[str, ...] = ("one",),
+    champion: dict[str, Any] | None = None,
+    previous: dict[str, Any] | None = None,
+    urls: dict[str, str] | None = None,
+    limits: dict[str, Any] | None = None,
+    receiver: bool = False,
+    base: Path | None = None,
+) -> Generator[RunningGateway]:
+    """Run a gateway in ``home`` and end it with the block.
+
+    ``urls`` are engines that run already, or that nothing listens at.
+    """
+    if base is None:
+        base = home / "base"
+        if not base.exists():
+            tiny.tokenizer().save_pretrained(base)
+    tokens = home / "tokens.json"
+    token = client_tokens.add_token(tokens, "app", now=datetime.now(UTC))
+    route = Route(
+        3,
+        served(base, **(champion or {})),
+        served(base, version="6", model="support.v6-cdcdcdcdcdcd", **previous)
+        if previous is not None
+        else None,
+    )
+    Routes({"support": route}).write(home / "serve" / "routes.json")
+    with ExitStack() as stack:
+        running_engines = {name: stack.enter_context(scripted_engine(name)) for name in engines}
+        running_engines |= urls or {}
+        replicas = [{"name": name, "url": url} for name, url in running_engines.items()]
+        whole = {"engine": {"kind": "vllm", "replicas": replicas, "first_byte_seconds": 5}}
+        ServeSettings.model_validate(whole | (settings or {}))
+        gateway = stack.enter_context(
+            process(home, whole | (settings or {}), limits or {}, receiver=receiver)
+        )
+        yield RunningGateway(*gateway, token, home, running_engines)
+
+
+@contextmanager
+def process(
+    home: Path, settings: dict[str, Any], limits: dict[str, Any], *, receiver: bool = False
+) -> Generator[tuple["subprocess.Popen[str]", str]]:
+    """Run a gateway's process; yield it and its URL."""
+    arguments = [json.dumps(settings), json.dumps(limits), "receiver" if receiver else ""]
+    started = subprocess.Popen(
+        [sys.executable, LAUNCHER, home, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    try:
+        url = started.stdout.readline().strip()
+        assert url, "the gateway ended before it listened"
+        yield started, url
+    finally:
+        if started.poll() is None:
+            started.terminate()
+            started.wait(40)
+        started.stdout.close()
