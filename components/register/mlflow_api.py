@@ -94,11 +94,17 @@ def client() -> _MlflowApi:
 
     Without a server it is MLflow's own client, which has the same methods.
     """
+    server = rest("/api/2.0/mlflow")
+    return cast("_MlflowApi", full_client()) if server is None else _MlflowApi(server)
+
+
+def rest(path: str) -> Rest | None:
+    """Return the API below a path of the server in MLflow's variables; ``None`` without one."""
     names = ("URI", "USERNAME", "PASSWORD", "TOKEN")
     url, user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in names)
     if not url.startswith(("http://", "https://")):
-        return cast("_MlflowApi", full_client())
-    return _client(url.rstrip("/"), user, password, token)
+        return None
+    return _rest(url.rstrip("/") + path, user, password, token)
 
 
 def full_client() -> "MlflowClient":
@@ -121,11 +127,10 @@ def is_missing(error: Exception) -> bool:
 
 
 @cache
-def _client(url: str, user: str, password: str, token: str) -> _MlflowApi:
+def _rest(url: str, user: str, password: str, token: str) -> Rest:
     is_here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
     auth = httpx.BasicAuth(user, password) if user else _Bearer(token) if token else None
-    base = f"{url}/api/2.0/mlflow"
-    return _MlflowApi(Rest(base, auth, trust_env=not is_here, patience_seconds=PATIENCE_SECONDS))
+    return Rest(url, auth, trust_env=not is_here, patience_seconds=PATIENCE_SECONDS)
 
 
 class _Bearer(httpx.Auth):

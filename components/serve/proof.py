@@ -364,7 +364,7 @@ async def _prove_greedy(
         await _gather(*(_answer(engine, model, answer) for model in before))
         for _ in range(2):
             text, logprobs = await _answer(engine, resident.model, answer)
-            if not text.startswith(answer.text):
+            if not text.lstrip().startswith(answer.text.lstrip()):
                 raise ProofError(
                     f"{resident.model} answers {text!r} to a reference's prompt, expected "
                     f"{answer.text!r}: weights or a stale cache of another adapter"

@@ -46,6 +46,8 @@ class StagedVersion:
     max_new_tokens: int
     precision: str
     rank: int
+    constrained: bool
+    """Whether calls were held to their schemas in its evaluation."""
     folder: Path
 
     @property

@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -68,7 +68,7 @@ class _Replica:
     engine: ServingEngine
     identity: str | None = None  # of its process; ``None`` while it is out
     reason: str = "it was not reached yet"  # why it is out
-    base: str | None = None  # the content hash of the base it was found to have
+    base: str | None = None  # the content hash of its base; ``None`` if only a proof can tell
     proofs: dict[str, Proof] = field(default_factory=dict[str, Proof])
     proved_at: float = 0.0
     missed: int = 0
@@ -94,7 +94,7 @@ class AdapterSwap:
     def __init__(
         self,
         folder: Path,
-        engines: Mapping[str, ServingEngine],
+        engines: dict[str, ServingEngine],
         current: Current,
         settings: SwapSettings,
         *,
@@ -106,6 +106,7 @@ class AdapterSwap:
         self.engines = engines
         self.refusals: dict[str, Refusal] = {}
         self._replicas = {name: _Replica(engine) for name, engine in engines.items()}
+        self._watchers: asyncio.TaskGroup | None = None
         self._max_residents = max_residents
         self._is_unproved_allowed = is_unproved_allowed
         self._is_constrained = is_constrained
@@ -142,12 +143,27 @@ class AdapterSwap:
 
     async def run(self) -> None:
         """Watch the replicas: restarts, lost adapters, and a proof each minute."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._watchers:
             for replica in self._replicas.values():
-                tasks.create_task(self._watch(replica))
+                self._watchers.create_task(self._watch(replica))
+            await asyncio.Event().wait()
+
+    async def add_replica(self, engine: ServingEngine, base_hash: str) -> None:
+        """Add a replica of one base, and bring it up to the routes."""
+        replica = self._replicas[engine.name] = _Replica(engine, base=base_hash)
+        self.engines[engine.name] = engine
+        await self._beat(replica)
+        if self._watchers is not None:
+            self._watchers.create_task(self._watch(replica))
+
+    async def remove_replica(self, name: str) -> None:
+        """Remove a replica, which is about to end."""
+        replica = self._replicas[name]
+        await self._take_out(replica, "it is not used any more")
+        del self._replicas[name]
 
     async def _watch(self, replica: _Replica) -> None:
-        while True:
+        while self._replicas.get(replica.engine.name) is replica:
             with suppress(TimeoutError):
                 await asyncio.wait_for(replica.look.wait(), HEARTBEAT_SECONDS)
             replica.look.clear()
@@ -182,10 +198,13 @@ class AdapterSwap:
             self._journal("intended", workload, staged.model)
             await self._keep(staged.model)
             was_kept = route is not None and _model_of(route.previous) == staged.model
-            needed = self._needed()
+            needed = self._needed(staged)
             self._arriving.add(staged.model)
             try:
                 made = await self._bring_everywhere(staged)
+            except asyncio.CancelledError:
+                self._retire(workload, staged.model, epoch=-1)
+                raise
             finally:
                 self._arriving.discard(staged.model)
             ready = [each.replica for each in made if each.objection is None]
@@ -199,14 +218,14 @@ class AdapterSwap:
                 if not was_kept:
                     await self._unload_everywhere(staged.model)
                 self._journal("refused", workload, staged.model, reason=reason)
-                self.refusals[workload] = Refusal(staged.version, reason, _now())
-                LOG.error("%s v%s is refused: %s", workload, staged.version, reason)
+                self.refuse(workload, staged.version, reason)
                 raise SwapRefusedError(
                     f"serving version {staged.version} of {workload}: {len(ready)} of "
                     f"{len(self._replicas)} replicas proved it, expected {needed}: {reason}"
                 )
             self._journal("proved", workload, staged.model)
-            return await self._take_over(staged, ready)
+            # Not to be cancelled between the file and the reference.
+            return await asyncio.shield(self._take_over(staged, ready))
 
     async def _take_over(self, staged: StagedVersion, replicas: Sequence[str]) -> Route:
         workload = staged.workload
@@ -285,6 +304,25 @@ class AdapterSwap:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    async def prove_all(self) -> list[tuple[Served, Proof]]:
+        """Prove every version on every replica that serves it, now."""
+        made: list[tuple[Served, Proof]] = []
+        for served in [*self._all_served()]:
+            replicas = [each for each in self._replicas.values() if self._is_in(each, served)]
+            staged = self._staged(served.model)
+            proofs = await asyncio.gather(*(self._bring(each, staged) for each in replicas))
+            made += [(served, each) for each in proofs]
+            for replica, each in zip(replicas, proofs, strict=True):
+                await self._route(replica, served, is_in=each.objection is None)
+        return made
+
+    def refuse(self, workload: str, version: str, reason: str) -> None:
+        """Note why a champion does not serve."""
+        known = self.refusals.get(workload)
+        if known is None or (known.version, known.reason) != (version, reason):
+            self.refusals[workload] = Refusal(version, reason, _now())
+            LOG.error("%s v%s is refused: %s", workload, version, reason)
+
     # -- one replica
 
     async def _beat(self, replica: _Replica) -> None:
@@ -316,7 +354,7 @@ class AdapterSwap:
 
     def _absent(self, replica: _Replica) -> bool:
         """Whether a served version is not on this replica, and is worth another try."""
-        is_absent = any(not self._is_in(replica, served) for served in self._all_served())
+        is_absent = any(not self._is_in(replica, served) for served in self._served_by(replica))
         return is_absent and time.monotonic() >= replica.next_try
 
     async def _admit(self, replica: _Replica, identity: str) -> None:
@@ -338,7 +376,7 @@ class AdapterSwap:
         """Load what is missing on a replica, prove all that it serves, and route by the result."""
         replica.proved_at = time.monotonic()
         has_failed = False
-        for model in [served.model for served in self._all_served()]:
+        for model in [served.model for served in self._served_by(replica)]:
             async with self._locks[staged_version.workload_of(model)]:
                 served = next((s for s in self._all_served() if s.model == model), None)
                 if served is None:
@@ -410,7 +448,7 @@ class AdapterSwap:
                 )
 
     async def _bring_everywhere(self, staged: StagedVersion) -> list[Proof]:
-        healthy = [replica for replica in self._replicas.values() if replica.identity is not None]
+        healthy = [each for each in self._eligible(staged) if each.identity is not None]
         held = {served.model for served in self._all_served()} | self._retiring.keys()
         if len(held | {staged.model}) > self._max_residents:
             reason = (
@@ -420,14 +458,31 @@ class AdapterSwap:
             return [Proof(replica.engine.name, staged.model, reason) for replica in healthy]
         return await asyncio.gather(*(self._bring(replica, staged) for replica in healthy))
 
-    def _needed(self) -> int:
+    def _eligible(self, staged: StagedVersion) -> list[_Replica]:
+        """Return the replicas of a version's base."""
+        replicas = self._replicas.values()
+        return [each for each in replicas if each.base in (None, staged.base_hash)]
+
+    def _served_by(self, replica: _Replica) -> list[Served]:
+        """Return the versions that a replica's base is the base of."""
+        if replica.base is None:
+            return [*self._all_served()]
+        served: list[Served] = []
+        for each in self._all_served():
+            with suppress(OSError, ValueError):
+                if self._staged(each.model).base_hash == replica.base:
+                    served.append(each)
+        return served
+
+    def _needed(self, staged: StagedVersion) -> int:
         if self.settings.min_ready is not None:
             return self.settings.min_ready
-        healthy = sum(replica.identity is not None for replica in self._replicas.values())
-        return max(healthy, math.ceil(len(self._replicas) / 2), 1)
+        eligible = self._eligible(staged)
+        healthy = sum(replica.identity is not None for replica in eligible)
+        return max(healthy, math.ceil(len(eligible) / 2), 1)
 
     def _reason_of_none(self) -> str:
-        out = [f"{name} is out: {replica.reason}" for name, replica in self._replicas.items()]
+        out = [f"{name} is out: {each.reason}" for name, each in self._replicas.items()]
         return "; ".join(out) or "there is no replica"
 
     def _needs(self) -> EngineNeeds:

@@ -80,6 +80,7 @@ def stage(serve: Path, workload: str, number: int, word: str | None = None) -> S
         max_new_tokens=32,
         precision="fp32",
         rank=8,
+        constrained=False,
         folder=folder,
     )
     word_model.make_references(adapter).write(staged.references_path)

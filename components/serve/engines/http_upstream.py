@@ -22,7 +22,12 @@ LONGEST_EVENT = 8 * 2**20  # bytes; a longer event is no answer
 class HttpUpstream:
     """One server's API; made in the event loop that uses it.
 
-    ``patience_seconds`` is how long a server may be silent: before its first byte, and between two.
+    Args:
+        url: Its address, ``http://host:port`` or ``unix:/path``.
+        api_key: Sent as a bearer token.
+        connect_seconds: How long a connection may take.
+        patience_seconds: How long it may be silent, before its first byte and between two.
+        answer_seconds: How long it may take to an answer that is not streamed.
     """
 
     def __init__(
@@ -32,8 +37,12 @@ class HttpUpstream:
         api_key: str | None = None,
         connect_seconds: float = 2.0,
         patience_seconds: float = 60.0,
+        answer_seconds: float = 600.0,
     ) -> None:
         self.url = url.rstrip("/")
+        self.answer_seconds = answer_seconds
+        self._socket = url.removeprefix("unix:") if url.startswith("unix:") else None
+        self._root = "http://engine" if self._socket else self.url
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._connect, self._patience = connect_seconds, patience_seconds
         self._session: aiohttp.ClientSession | None = None
@@ -49,19 +58,26 @@ class HttpUpstream:
             return await response.text()
 
     async def post(
-        self, path: str, body: Body, *, patience_seconds: float | None = None
+        self,
+        path: str,
+        body: Body,
+        *,
+        patience_seconds: float | None = None,
+        traceparent: str | None = None,
     ) -> dict[str, Json]:
         """Return the JSON object that answers a POST request; empty if it is only text."""
-        async with self._request("POST", path, body, patience_seconds) as response:
+        async with self._request("POST", path, body, patience_seconds, traceparent) as response:
             answer = await self._json(path, response, is_text_allowed=True)
         return answer if isinstance(answer, dict) else {}
 
-    async def events(self, path: str, body: Body) -> AsyncGenerator[dict[str, Json]]:
+    async def events(
+        self, path: str, body: Body, *, traceparent: str | None = None
+    ) -> AsyncGenerator[dict[str, Json]]:
         """Stream the JSON events that answer a POST request, up to ``[DONE]`` or the end.
 
         Closing the generator closes the connection, which cancels the request at the engine.
         """
-        async with self._request("POST", path, body, None) as response:
+        async with self._request("POST", path, body, None, traceparent) as response:
             async for payload in self._payloads(path, response):
                 if payload == b"[DONE]":
                     return
@@ -83,7 +99,12 @@ class HttpUpstream:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, body: Body | None, patience_seconds: float | None
+        self,
+        method: str,
+        path: str,
+        body: Body | None,
+        patience_seconds: float | None,
+        traceparent: str | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         patience = patience_seconds or self._patience
         action = f"{method} {self.url}{path}"
@@ -93,9 +114,9 @@ class HttpUpstream:
         try:
             async with self._open().request(
                 method,
-                self.url + path,
+                self._root + path,
                 data=None if body is None else orjson.dumps(body),
-                headers={"Content-Type": "application/json"} if body is not None else {},
+                headers=_headers(body, traceparent),
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
@@ -149,12 +170,21 @@ class HttpUpstream:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15),
+                connector=(
+                    aiohttp.UnixConnector(self._socket, limit=0)
+                    if self._socket
+                    else aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
+                ),
                 headers=self._headers,
                 auto_decompress=True,
                 trust_env=False,
             )
         return self._session
+
+
+def _headers(body: Body | None, traceparent: str | None) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    return headers if traceparent is None else headers | {"traceparent": traceparent}
 
 
 async def _refusal(action: str, response: aiohttp.ClientResponse) -> UpstreamError:

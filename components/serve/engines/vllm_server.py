@@ -68,8 +68,7 @@ class VllmServer:
 
     async def preflight(self, needs: EngineNeeds) -> list[str]:
         """Return why it is not fit to serve."""
-        if self._base is None:
-            self._base = await self._read_base()
+        await self.read_base()
         return [
             *(await self._version_objections()),
             *(await self._room_objections(needs)),
@@ -84,9 +83,7 @@ class VllmServer:
 
     async def start_time(self, path: str) -> str:
         """Return the start time of the process; empty if its metrics lack it."""
-        metrics = await self._http.get_text(path, patience_seconds=CONTROL_SECONDS)
-        match = _START_TIME.search(metrics)
-        return match[1] if match else ""
+        return await read_start_time(self._http, path)
 
     async def load(self, adapter: str, folder: Path) -> None:
         """Load an adapter; "already loaded" is accepted only of the same folder."""
@@ -113,15 +110,7 @@ class VllmServer:
 
     async def list_loaded(self) -> list[LoadedModel]:
         """List the base and the adapters, with their folders."""
-        match await self._http.get("/v1/models", patience_seconds=CONTROL_SECONDS):
-            case {"data": list(models)}:
-                return [_loaded_model(model) for model in models if isinstance(model, dict)]
-            case answer:
-                raise UpstreamError(
-                    502,
-                    f"listing the models of {self.name}: expected `data`, found {str(answer)[:80]}",
-                    is_retryable=True,
-                )
+        return await read_models(self._http, self.name)
 
     async def unload(self, adapter: str) -> None:
         """Forget a name; its weights stay in memory until others need the room."""
@@ -135,9 +124,10 @@ class VllmServer:
 
     async def complete(self, adapter: str, generation: Generation) -> AsyncGenerator[AnswerPiece]:
         """Stream an answer; one by another model is an error."""
-        async with aclosing(self._http.events("/v1/completions", _body(adapter, generation))) as it:
-            async for piece in read_pieces(self.name, adapter, it):
-                yield piece
+        async for piece in completion_pieces(
+            self._http, self.name, adapter, completion_body(adapter, generation), generation
+        ):
+            yield piece
 
     async def score(self, adapter: str, probe: Probe) -> Sequence[float]:
         """Return the log-probabilities of the answer's tokens by one forward pass."""
@@ -176,7 +166,10 @@ class VllmServer:
         """Close its connections."""
         await self._http.close()
 
-    async def _read_base(self) -> str:
+    async def read_base(self) -> None:
+        """Read the base's name from the list, unless it is known."""
+        if self._base is not None:
+            return
         bases = [model.name for model in await self.list_loaded() if model.parent is None]
         if len(bases) != 1:
             raise UpstreamError(
@@ -185,7 +178,7 @@ class VllmServer:
                 f"{', '.join(bases) or 'none'}; set `base_name`",
                 is_retryable=False,
             )
-        return bases[0]
+        self._base = bases[0]
 
     async def _version_objections(self) -> list[str]:
         if self._oldest is None:
@@ -234,6 +227,26 @@ async def invented_name_objections(server: VllmServer) -> list[str]:
     return [f"it answers as the invented model {name}, expected 404: it does not check names"]
 
 
+async def read_start_time(upstream: HttpUpstream, path: str) -> str:
+    """Return the start time in a process's metrics; empty if they lack it."""
+    metrics = await upstream.get_text(path, patience_seconds=CONTROL_SECONDS)
+    match = _START_TIME.search(metrics)
+    return match[1] if match else ""
+
+
+async def read_models(upstream: HttpUpstream, replica: str) -> list[LoadedModel]:
+    """Read the list at ``/v1/models``."""
+    match await upstream.get("/v1/models", patience_seconds=CONTROL_SECONDS):
+        case {"data": list(models)}:
+            return [_loaded_model(model) for model in models if isinstance(model, dict)]
+        case answer:
+            raise UpstreamError(
+                502,
+                f"listing the models of {replica}: expected `data`, found {str(answer)[:80]}",
+                is_retryable=True,
+            )
+
+
 def require_model(replica: str, adapter: str, answered: Json) -> None:
     """Raise ``UpstreamError`` if an answer is by another model than was asked."""
     if answered != adapter:
@@ -242,7 +255,39 @@ def require_model(replica: str, adapter: str, answered: Json) -> None:
         )
 
 
-def _body(adapter: str, generation: Generation) -> dict[str, Json]:
+async def completion_pieces(
+    upstream: HttpUpstream,
+    replica: str,
+    adapter: str,
+    body: dict[str, Json],
+    generation: Generation,
+) -> AsyncGenerator[AnswerPiece]:
+    """Send a request to ``/v1/completions``; yield its answer's pieces."""
+    path, trace = "/v1/completions", generation.traceparent
+    if generation.is_streamed:
+        events = upstream.events(path, body, traceparent=trace)
+        async with aclosing(events), aclosing(read_pieces(replica, adapter, events)) as pieces:
+            async for piece in pieces:
+                yield piece
+        return
+    whole = {name: value for name, value in body.items() if name != "stream_options"}
+    answer = await upstream.post(
+        path,
+        whole | {"stream": False},
+        patience_seconds=upstream.answer_seconds,
+        traceparent=trace,
+    )
+    async with aclosing(read_pieces(replica, adapter, _once(answer))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def _once(event: dict[str, Json]) -> AsyncGenerator[dict[str, Json]]:
+    yield event
+
+
+def completion_body(adapter: str, generation: Generation) -> dict[str, Json]:
+    """Return a request to ``/v1/completions``."""
     prompt = generation.prompt
     body: dict[str, Json] = {
         "model": adapter,
