@@ -103,7 +103,7 @@ class Engine:
             self.adapters[adapter],
             matcher,
             answer.parts.append,
-            AnswerText(self.base.tokenizer.decode, request.stops),
+            AnswerText(lambda tokens: str(self.base.tokenizer.decode([*tokens])), request.stops),
             Sampler(sampling),
         )
         self.batch.add(answer.running)

@@ -38,11 +38,11 @@ class CompletionWriter:
         if scores_prompt:
             scores = [score for part in parts for score in part.prompt]
             choice["prompt_logprobs"] = [None, *map(self._prompt_logprob, scores)]
-        return self._body([choice]) | {"usage": self.usage()}
+        return {**self._body([choice]), "usage": self.usage()}
 
     def last_chunk(self) -> dict[str, Json]:
         """Write the chunk with the counts only."""
-        return self._body([]) | {"usage": self.usage()}
+        return {**self._body([]), "usage": self.usage()}
 
     def usage(self) -> dict[str, Json]:
         """Count the tokens so far."""

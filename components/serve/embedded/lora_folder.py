@@ -159,8 +159,8 @@ def _scaled(
     return LoraFactors(a.float(), b.float() * scale)
 
 
-def _of(patterns: dict[str, int], name: str, default: int) -> int:
-    return patterns.get(get_pattern_key(list(patterns), name), default)
+def _of(patterns: dict[str, int] | None, name: str, default: int) -> int:
+    return (patterns or {}).get(get_pattern_key(list(patterns or {}), name), default)
 
 
 def _some(names: list[str]) -> str:

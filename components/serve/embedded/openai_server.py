@@ -137,12 +137,13 @@ class OpenAiServer:
     def _request(self, asked: CompletionRequest) -> AnswerRequest:
         prompt = self._tokens(asked)
         context = self.models.base.context
-        most = context - len(prompt) if asked.max_tokens is None else asked.max_tokens
-        if len(prompt) + most > context or most < 0:
+        rest = max(1, context - len(prompt))
+        most = rest if asked.max_tokens is None else asked.max_tokens
+        if len(prompt) + most > context:
             raise RejectedRequestError(
                 400,
                 f"This model's maximum context length is {context} tokens. However, you requested "
-                f"{len(prompt) + most} tokens ({len(prompt)} in the prompt, {max(most, 0)} in the "
+                f"{len(prompt) + most} tokens ({len(prompt)} in the prompt, {most} in the "
                 "completion). Please reduce the length of the prompt or completion.",
                 "prompt",
             )

@@ -1,6 +1,7 @@
 """A tiny base, ten adapters of many kinds on it, and an engine in this process."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,4 +32,4 @@ def shared_base(tiny_base: Path) -> SharedBase:
 
 @pytest.fixture
 def engine(shared_base: SharedBase, adapters: dict[str, Path]) -> Callable[..., Engine]:
-    return lambda **settings: Engine(shared_base, adapters, **settings)
+    return partial(Engine, shared_base, adapters)
