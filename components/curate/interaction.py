@@ -10,6 +10,9 @@ from typing import NoReturn, cast
 from components.chat import prompt
 from components.schema import Answer, Json, Message
 
+PARTIAL = frozenset({"client_gone", "upstream_cut"})
+"""Reasons of the gateway for answers that were cut off; no setting makes them examples."""
+
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
@@ -59,12 +62,17 @@ class Candidate:
         return _write(self.answer)
 
     @cached_property
-    def logged_json(self) -> str:
-        """The JSON of production's answer; an unreadable one is kept as text."""
+    def logged_json(self) -> str | None:
+        """The JSON of production's answer; an unreadable one is kept as text.
+
+        ``None`` if there is none: it was cut off before its end, and then corrected.
+        """
         if not self.is_corrected:
             return self.answer_json
+        if self.logged is None:
+            return None
         try:
-            text = _write(prompt.read_message(self.logged or {}))
+            text = _write(prompt.read_message(self.logged))
             text.encode()  # a lone surrogate, which only an escape can write, is not text
         except (ValueError, RecursionError):
             return _write(Answer(json.dumps(self.logged)))
@@ -122,6 +130,8 @@ def read(row: CandidateRow) -> Candidate:
         raise MalformedError("malformed_messages")
     if not isinstance(message, dict | None):
         raise MalformedError("malformed_answer")
+    if row.finish_reason in PARTIAL:
+        raise MalformedError("partial_answer")
     return Candidate(
         interaction_id=row.interaction_id,
         messages=messages,

@@ -16,7 +16,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import orjson
 from jinja2 import TemplateError
@@ -640,7 +640,7 @@ class Gateway:
         if request.endpoint == "completion":
             return _Prompt(request.prompt, served.form)
         try:
-            template = plain_template.as_tokenizer(plain_template.read(Path(served.base)))
+            template = _template(served.base)
             rendered = chat_templates.render(template, request.messages, request.tools)
             return _Prompt(rendered.to_text(template), rendered.form)
         except TemplateFilesError as error:
@@ -803,6 +803,11 @@ def _to_client(error: UpstreamError) -> OpenAiError:
             code="context_length_exceeded" if is_long else None,
         )
     return OpenAiError(502, f"the engine failed: {reason}")
+
+
+@lru_cache(maxsize=64)
+def _template(base: str) -> Any:  # noqa: ANN401 - stands in for a tokenizer
+    return plain_template.as_tokenizer(plain_template.read(Path(base)))
 
 
 def _compile_grammar(form: Dialect, request: ChatRequest) -> str | None:

@@ -20,7 +20,8 @@ Prefix: TypeAlias = Literal["chatcmpl", "cmpl"]
 
 _PREFIXES: tuple[Prefix, ...] = ("chatcmpl", "cmpl")
 _KEY_BYTES, _RANDOM_BYTES, _MAC_BYTES = 32, 12, 8
-_CHARACTERS = (_RANDOM_BYTES + _MAC_BYTES) * 8 // 5  # of Base32, without padding
+_CHARACTERS = 27  # of Base64, without its padding
+_SIGNS = b"._"  # instead of + and /
 
 
 class ResponseKeyError(ValueError):
@@ -58,7 +59,7 @@ def create(key: bytes, client_id: str, workload: str, prefix: Prefix, *, is_stor
     """Return the id of a new answer."""
     random = os.urandom(_RANDOM_BYTES)
     tag = _mac(key, random, client_id, workload, is_stored=is_stored)
-    text = base64.b32encode(random + tag).decode().lower()
+    text = base64.b64encode(random + tag, _SIGNS)[:_CHARACTERS].decode()
     return f"{prefix}-{text}-{quote(workload, safe='')}"
 
 
@@ -69,11 +70,13 @@ def verify(key: bytes, client_id: str, response_id: str) -> KnownResponse | None
     if prefix not in _PREFIXES or len(text) != _CHARACTERS or not name or not rest.isascii():
         return None
     try:
-        content = base64.b32decode(text.upper())
+        content = base64.b64decode(f"{text}=", _SIGNS, validate=True)
         workload = unquote(name, errors="strict")
     except ValueError:
         return None
     random, tag = content[:_RANDOM_BYTES], content[_RANDOM_BYTES:]
+    if base64.b64encode(content, _SIGNS)[:_CHARACTERS].decode() != text:
+        return None  # the last character has bits to spare: an answer has one id only
     for is_stored in (True, False):
         if hmac.compare_digest(tag, _mac(key, random, client_id, workload, is_stored=is_stored)):
             return KnownResponse(workload, is_stored)

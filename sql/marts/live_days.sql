@@ -1,6 +1,7 @@
 -- One row per model and day of a workload since a time: how many requests it answered, the tokens
 -- that its answers say they took, and the thumbs on them, each person's newest word. The model is
--- the one that the logged response names. Reads raw.interactions and raw.feedback.
+-- the one that the logged response names. Answers that client or engine cut off before their end
+-- don't count. Reads raw.interactions and raw.feedback.
 
 with
 
@@ -11,7 +12,8 @@ answers as (
         timestamp::date as day,
         json_extract(coalesce(record, payload), [
             '$.response.id', '$.response.model',
-            '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens'
+            '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens',
+            '$.response.choices[0].finish_reason'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id and timestamp >= $since
@@ -27,6 +29,7 @@ named as (
         try_cast(field[3] ->> '$' as double) as input_tokens,
         try_cast(field[4] ->> '$' as double) as output_tokens
     from answers
+    where coalesce(field[5] ->> '$', '') not in ('client_gone', 'upstream_cut')
 ),
 
 votes as (

@@ -1,13 +1,15 @@
 -- One row per model of a workload whose answers since a time say how long they took: how many do,
 -- and the median and the 95th percentile in milliseconds, between two values in proportion. The
--- model is the one that the logged response names. Reads raw.interactions.
+-- model is the one that the logged response names. Answers that client or engine cut off before
+-- their end don't count. Reads raw.interactions.
 
 with
 
 answers as (
     select
         json_extract(
-            coalesce(record, payload), ['$.response.model', '$.duration_ms']
+            coalesce(record, payload),
+            ['$.response.model', '$.duration_ms', '$.response.choices[0].finish_reason']
         ) as field
     from raw.interactions
     where
@@ -22,6 +24,7 @@ named as (
             when left(field[2], 1) between '0' and '9' then try_cast(field[2] as double)
         end as duration_ms
     from answers
+    where coalesce(field[3] ->> '$', '') not in ('client_gone', 'upstream_cut')
 )
 
 select

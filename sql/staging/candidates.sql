@@ -1,5 +1,6 @@
 -- One row per interaction of the workload under curation, as the rules read it; `logged_message` is
--- what production answered, where somebody corrected it. An id of a conversation or a user is its
+-- what production answered, where somebody corrected it; null if that was cut off before its end by
+-- client or engine, as nobody knows the rest. An id of a conversation or a user is its
 -- owner's; where another client logs the same, it names another one, so that nobody is tied to rows
 -- of others by ids that he can write. Reads staging.interactions, staging.answers,
 -- staging.shared_names and curated.releases.
@@ -42,7 +43,12 @@ select
             then interactions.owner_id || chr(10) || interactions.user_id
         else interactions.user_id
     end as user_id,
-    case when answers.is_corrected then interactions.message end as logged_message,
+    case
+        when
+            answers.is_corrected
+            and coalesce(interactions.finish_reason, '') not in ('client_gone', 'upstream_cut')
+            then interactions.message
+    end as logged_message,
     coalesce(released.rules, []) as released
 from owned as interactions
 inner join staging.answers as answers using (interaction_id)

@@ -29,13 +29,13 @@ def test_an_invented_id_proves_nothing(text: str):
     assert response_id.verify(KEY, "app", f"chatcmpl-{text}") is None
 
 
-@given(place=st.integers(0, 40), character=st.sampled_from("abcdefghijklmnopqrstuvwxyz234567-%Z"))
+@given(place=st.integers(0, 40), character=st.sampled_from("abcxyzABCXYZ0189._-%=+/"))
 def test_a_changed_id_proves_nothing(place: int, character: str):
     made = response_id.create(KEY, "app", "support", "chatcmpl", is_stored=True)
     place += len("chatcmpl-")
     changed = made[:place] + character + made[place + 1 :]
     proof = response_id.verify(KEY, "app", changed)
-    assert (proof is not None) == (changed.lower() == made)
+    assert (proof is not None) == (changed == made)
 
 
 def test_client_and_workload_are_not_run_together():
@@ -49,7 +49,7 @@ def test_ids_are_short_and_differ():
         response_id.create(KEY, "app", "support", "chatcmpl", is_stored=True) for _ in range(99)
     }
     assert len(made) == 99
-    assert max(map(len, made)) == len("chatcmpl-") + 32 + len("-support")
+    assert max(map(len, made)) == len("chatcmpl-") + 27 + len("-support")
 
 
 def test_the_key_is_made_once_for_its_owner_only(tmp_path: Path):

@@ -65,6 +65,14 @@ def test_a_released_finding_is_flagged_and_other_rules_still_apply():
     assert [flag.rule for flag in second.flags] == ["prompt_injection"]
 
 
+@pytest.mark.parametrize("reason", ["client_gone", "upstream_cut"])
+def test_partial_answers_are_never_examples(reason: str):
+    with pytest.raises(interaction.MalformedError, match="partial_answer"):
+        interaction.read(row(finish_reason=reason, released=["cut_off"]))
+    corrected = row(finish_reason=None, is_corrected=True)
+    assert interaction.read(corrected).logged_json is None  # nobody knows what production answers
+
+
 def test_calls_of_tools_missing_from_the_log_can_be_kept():
     read = interaction.read(row(tools=[], message=logs.call("weather", {})))
     stated = Dispositions.model_validate({"unknown_tool": "ignore"})
