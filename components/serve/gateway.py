@@ -5,6 +5,7 @@ names as a fallback; never by the base alone.
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections import Counter
@@ -47,6 +48,8 @@ from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import Fallback, OpenAiFallback, ServeSettings
 from components.serve.streamed_answer import StreamedAnswer
 from components.store import spool
+
+LOG = logging.getLogger(__name__)
 
 Headers = Mapping[bytes, bytes]
 
@@ -522,7 +525,9 @@ class Gateway:
                 return  # noqa: TRY300 - the loop goes on after an error
             except UpstreamError as error:
                 self.metrics.upstream_errors(attempt.replica, str(error.status)).inc()
-                if attempt.engine is not None and error.is_retryable:
+                if attempt.engine is None:
+                    LOG.warning("the fallback failed: %s", error.reason)
+                elif error.is_retryable:
                     self._report(attempt.replica, error)
                 if exchange.is_sending or not error.is_retryable:
                     raise _to_client(error) from error
@@ -788,13 +793,13 @@ def _read_head(draft: AnswerDraft, answer: Obj) -> None:
 
 
 def _to_client(error: UpstreamError) -> OpenAiError:
-    """Return what a client is told of an engine's failure."""
-    reason = _REQUEST_LINE.sub("", error.reason)
+    """Return what a client is told of an engine's failure: no addresses, they are in the log."""
     if error.status in (404, 429, 503):
-        return OpenAiError(503, f"the engine is not ready: {reason}", retry_after=RETRY_SECONDS)
+        return OpenAiError(503, "the engine is not ready; send it again", retry_after=RETRY_SECONDS)
     if error.status == 504:
-        return OpenAiError(504, f"the engine did not answer in time: {reason}")
+        return OpenAiError(504, "the engine did not answer in time; send it again")
     if 400 <= error.status < 500:
+        reason = _REQUEST_LINE.sub("", error.reason)
         is_long = _CONTEXT.search(reason) is not None
         return OpenAiError(
             400,
@@ -802,7 +807,7 @@ def _to_client(error: UpstreamError) -> OpenAiError:
             param="messages" if is_long else None,
             code="context_length_exceeded" if is_long else None,
         )
-    return OpenAiError(502, f"the engine failed: {reason}")
+    return OpenAiError(502, "the engine failed; send it again")
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,7 @@
 """Run the gateway's server: uvicorn with the receiver's deadlines for slow clients."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from components.serve.endpoints import GatewayApp
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
+
+LOG = logging.getLogger(__name__)
 
 
 class GatewayServer(uvicorn.Server):
@@ -38,7 +41,7 @@ def _no_status() -> Mapping[str, Json]:
 
 
 def _no_report(replica: str, error: UpstreamError) -> None:
-    return
+    LOG.warning("%s failed a request: %s", replica, error.reason)
 
 
 def create(

@@ -54,7 +54,7 @@ def test_ids_are_short_and_differ():
 
 def test_the_key_is_made_once_for_its_owner_only(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
-        keys = set(pool.map(lambda _: response_id.read_key(tmp_path / "keys"), range(16)))
+        keys = set(pool.map(response_id.read_key, [tmp_path / "keys"] * 16))
     assert len(keys) == 1
     (path,) = (tmp_path / "keys").iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

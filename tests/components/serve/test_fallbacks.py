@@ -1,0 +1,160 @@
+"""Who answers when a replica does not: as the file says, logged as such, and never the base."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support import gateways, logs
+from tests.support.gateways import script
+
+DEAD = "http://127.0.0.1:9"  # the port `discard`, where nothing listens
+FAILS = script(status=500, only=["one"])
+
+
+def served_by(records: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
+    return [
+        (record["served"]["arm"], record["served"]["replica"], record["served"]["version"])
+        for record in records
+    ]
+
+
+def test_another_replica_answers(tmp_path: Path):
+    both = {"replicas": ("one", "two")}
+    with gateways.running(tmp_path, engines=("one", "two"), champion=both) as gateway:
+        answers = [gateway.ask(f"{number} {FAILS}", stream=number % 2 == 1) for number in range(6)]
+        page = gateway.get("/metrics").text
+        gateway.stop()
+        records = gateway.records()
+    assert {answer.status_code for answer in answers} == {200}
+    assert set(served_by(records)) == {("champion", "two", "7")}
+    assert any(record["served"].get("failed") == ["one"] for record in records)
+    assert 'flywheel_serve_upstream_errors_total{replica="one",status="500"}' in page
+
+
+def test_a_replica_that_nothing_listens_at_is_passed_over(tmp_path: Path):
+    both = {"replicas": ("dead", "one")}
+    with gateways.running(tmp_path, urls={"dead": DEAD}, champion=both) as gateway:
+        assert {gateway.ask().status_code for _ in range(6)} == {200}
+
+
+def test_without_fallbacks_the_error_is_the_answer(tmp_path: Path):
+    both = {"replicas": ("one", "two")}
+    settings = {"fallbacks": []}
+    with gateways.running(tmp_path, settings, engines=("one", "two"), champion=both) as gateway:
+        statuses = {gateway.ask(script(status=500)).status_code for _ in range(2)}
+    assert statuses == {502}
+
+
+def test_requests_are_shared_among_replicas(tmp_path: Path):
+    both = {"replicas": ("one", "two")}
+    with gateways.running(tmp_path, engines=("one", "two"), champion=both) as gateway:
+        for number in range(10):
+            gateway.ask(f"{number} {script(say='x')}")
+        shares = [len(gateway.seen(name)["requests"]) for name in ("one", "two")]
+    assert shares == [5, 5]
+
+
+def test_the_previous_version_answers_under_its_own_name(tmp_path: Path):
+    settings = {"fallbacks": ["replica", "previous"]}
+    previous = {"replicas": ("two",)}
+    with gateways.running(tmp_path, settings, engines=("one", "two"), previous=previous) as gateway:
+        answer = gateway.ask(FAILS)
+        asked = gateway.seen("two")["requests"][-1]["body"]["model"]
+        gateway.stop()
+        records = gateway.records()
+    assert answer.json()["model"] == "support@6"
+    assert answer.headers["x-flywheel-version"] == "6"
+    assert answer.headers["x-flywheel-arm"] == "fallback"
+    assert asked == "support.v6-cdcdcdcdcdcd"
+    assert served_by(records) == [("fallback", "two", "6")]
+    assert records[0]["response"]["model"] == "support@6"
+
+
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+def test_another_server_answers_under_its_own_name(tmp_path: Path, is_streamed: bool):
+    with gateways.scripted_engine("teacher") as teacher:
+        settings = {"fallbacks": [{"url": f"{teacher}/v1", "model": "gpt-x"}]}
+        with gateways.running(tmp_path, settings) as gateway:
+            answer = gateway.ask(FAILS, stream=is_streamed, metadata={"a": "b"})
+            stored = answer.text if is_streamed else answer.json()
+            with gateway.openai.chat.completions.stream(
+                model="support",
+                messages=[{"role": "user", "content": FAILS}],
+                tools=[logs.WEATHER],  # type: ignore[list-item]
+            ) as stream:
+                calls = stream.get_final_completion().choices[0].message.tool_calls
+            feedback = {
+                "response_id": stored["id"]  # type: ignore[index]
+                if not is_streamed
+                else json.loads(answer.text.partition("\n")[0].removeprefix("data: "))["id"],
+                "kind": "thumb",
+                "value": "down",
+            }
+            assert gateway.post("/v1/feedback", json=feedback).status_code == 200
+            gateway.stop()
+            first, second = gateway.records()
+        asked = gateways_seen(teacher)
+    assert "x-flywheel-version" not in answer.headers
+    assert answer.headers["x-flywheel-arm"] == "fallback"
+    assert first["response"]["model"] == "gpt-x-2026"
+    assert first["response"]["choices"][0]["message"]["content"] == "The teacher says: dry."
+    assert (first["served"]["engine"], first["served"]["version"]) == ("openai", None)
+    assert calls is not None
+    assert second["response"]["choices"][0]["message"]["tool_calls"][0]["id"] == calls[0].id
+    assert asked[0]["body"]["model"] == "gpt-x"
+    assert "metadata" not in asked[0]["body"]
+
+
+def gateways_seen(url: str) -> list[dict[str, Any]]:
+    requests: list[dict[str, Any]] = httpx.get(f"{url}/requests").json()["requests"]
+    return requests
+
+
+def test_when_nobody_answers_the_client_is_told_and_nothing_is_logged(tmp_path: Path):
+    settings = {"fallbacks": ["replica", "previous", {"url": DEAD, "model": "x"}]}
+    with gateways.running(tmp_path, settings, previous={"replicas": ("one",)}) as gateway:
+        for is_streamed in (True, False):
+            answer = gateway.ask(script(status=503, message="busy"), stream=is_streamed)
+            assert answer.status_code == 502
+            assert "127.0.0.1" not in answer.text
+        gateway.stop()
+        assert gateway.records() == []
+
+
+def test_a_replica_that_says_nothing_is_given_up(tmp_path: Path):
+    both = {"replicas": ("one", "two")}
+    with gateways.running(tmp_path, engines=("one", "two"), champion=both) as gateway:
+        answers = [gateway.ask(script(wait=30, only=["one"]), stream=True) for _ in range(2)]
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_a_refused_request_is_not_sent_again(tmp_path: Path):
+    both = {"replicas": ("one", "two")}
+    with gateways.running(tmp_path, engines=("one", "two"), champion=both) as gateway:
+        answer = gateway.ask(
+            script(status=400, message="This model's maximum context length is 2048 tokens.")
+        )
+        asked = [len(gateway.seen(name)["requests"]) for name in ("one", "two")]
+    assert (answer.status_code, sorted(asked)) == (400, [0, 1])
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert "2048" in answer.json()["error"]["message"]
+
+
+def test_a_rule_chooses_the_workload(tmp_path: Path):
+    settings = {
+        "routing": [
+            {"workload": "nowhere", "header": "x-request-type", "equals": "odd*"},
+            {"workload": "support", "metadata": "task", "equals": "help"},
+            {"workload": "support", "client": "ap?", "model": "gpt-*"},
+        ]
+    }
+    with gateways.running(tmp_path, settings) as gateway:
+        body = {"model": "other", "messages": [{"role": "user", "content": "Hi"}]}
+        odd = gateway.post("/v1/chat/completions", json=body, headers={"X-Request-Type": "odd-1"})
+        assert "'nowhere' does not exist" in odd.json()["error"]["message"]
+        assert gateway.ask(model="other").status_code == 404
+        assert gateway.ask(model="other", metadata={"task": "help"}).status_code == 200
+        assert gateway.ask(model="gpt-4o").json()["model"] == "support@7"
