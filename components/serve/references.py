@@ -57,10 +57,9 @@ def make_references(
         adapted = cast("PreTrainedModel", bases.attach_adapter(model, adapter).eval())
         of_adapter = _score_alone(adapted, probes)
         noise = max(noise, _noise(adapted, probes, of_adapter))
-        greedy = tuple(
-            _answer_greedily(adapted, tokenizer, probe, precision)
-            for probe in probes[:GREEDY_ANSWERS]
-        )
+        answers = [_answer_greedily(adapted, tokenizer, probe, precision) for probe in probes]
+        answers.sort(key=lambda answer: -answer.clear)
+        greedy = tuple(answers[:GREEDY_ANSWERS])
     return References(key, base_hash, precision, probes, of_adapter, of_base, noise, greedy)
 
 
@@ -147,9 +146,8 @@ def _answer_greedily(
     least = CLEAR_MARGIN.get(precision, CLEAR_MARGIN_16)
     clear = next((n for n, margin in enumerate(margins) if margin < least), len(margins))
     written = tokens[len(probe.prompt_tokens) :]
-    while clear and "\ufffd" in tokenizer.decode(written[:clear], skip_special_tokens=True):
-        clear -= 1  # half a character
-    text = str(tokenizer.decode(written[:clear], skip_special_tokens=True))
+    # Up to the first half of a character, which servers write differently.
+    text = str(tokenizer.decode(written[:clear], skip_special_tokens=True)).split("\ufffd")[0]
     return GreedyAnswer(probe.prompt, probe.prompt_tokens, text, tuple(logprobs), clear)
 
 

@@ -148,8 +148,8 @@ class AdapterSwap:
                 self._watchers.create_task(self._watch(replica))
             await asyncio.Event().wait()
 
-    async def add_replica(self, engine: ServingEngine, base_hash: str) -> None:
-        """Add a replica of one base, and bring it up to the routes."""
+    async def add_replica(self, engine: ServingEngine, base_hash: str | None) -> None:
+        """Add a replica, of one base or of whichever it is, and bring it up to the routes."""
         replica = self._replicas[engine.name] = _Replica(engine, base=base_hash)
         self.engines[engine.name] = engine
         await self._beat(replica)

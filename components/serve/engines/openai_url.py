@@ -9,7 +9,7 @@ from components.schema import Json
 from components.serve.engines.http_upstream import HttpUpstream
 
 
-class OpenAiServer:
+class OpenAiUpstream:
     """A server and the model to ask there; ``upstream``'s address ends before ``/chat``."""
 
     def __init__(self, name: str, upstream: HttpUpstream, model: str) -> None:
