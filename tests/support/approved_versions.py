@@ -1,4 +1,4 @@
-"""A home with registered and approved versions of a tiny base, in a real MLflow server's process."""
+"""A home with registered and approved versions of a tiny base, and a real MLflow server."""
 
 import os
 import socket

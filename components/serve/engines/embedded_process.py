@@ -61,6 +61,7 @@ class EmbeddedProcess:
         self.client = VllmServer(name, upstream, base=options.base.name, oldest=None)
         self._keeper: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._ended_with: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -76,7 +77,7 @@ class EmbeddedProcess:
         self._keeper = asyncio.create_task(self._keep_running())
         try:
             async with asyncio.timeout(START_SECONDS):
-                while not self._keeper.done():
+                while self._ended_with is None:
                     with suppress(UpstreamError):
                         await self.client.process_identity()
                         return
@@ -87,7 +88,12 @@ class EmbeddedProcess:
                 f"starting {self.client.name}: no answer in {START_SECONDS:g} s",
                 is_retryable=True,
             ) from error
-        await self._keeper
+        raise UpstreamError(
+            502,
+            f"starting {self.client.name}: it ended with code {self._ended_with}; its own message "
+            "is in the log",
+            is_retryable=True,
+        )
 
     async def stop(self) -> None:
         """Stop the process; after ten seconds it is killed."""
@@ -103,7 +109,7 @@ class EmbeddedProcess:
             started = asyncio.get_running_loop().time()
             self._process = await asyncio.create_subprocess_exec(*self._arguments)
             try:
-                code = await self._process.wait()
+                code = self._ended_with = await self._process.wait()
             finally:
                 await _end(self._process)
                 self._process = None

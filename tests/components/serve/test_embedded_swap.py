@@ -1,4 +1,4 @@
-"""The embedded engine as a child process: real adapters are loaded, proved, swapped and unloaded."""
+"""The embedded engine as a child: real adapters are loaded, proved, swapped and unloaded."""
 
 import asyncio
 import os
@@ -100,6 +100,18 @@ def test_adapter_with_the_references_of_another_is_refused(serve: Path, tmp_path
             with pytest.raises(SwapRefusedError, match="from its reference"):
                 await swap.follow(wrong)
             await swap.follow(right)
+
+    asyncio.run(scenario())
+
+
+def test_engine_that_can_not_start_is_said(tmp_path: Path):
+    async def scenario() -> None:
+        process = EmbeddedProcess("embedded", EmbeddedOptions(tmp_path / "no-base"))
+        try:
+            with pytest.raises(UpstreamError, match="ended with code"):
+                await process.start()
+        finally:
+            await process.stop()
 
     asyncio.run(scenario())
 
