@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import ErrorDetails
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """Any JSON value, as ``json.loads`` returns it."""
@@ -34,6 +35,18 @@ class Config(BaseModel):
     """A closed, frozen set of options: an unknown key is an error, not a silent no-op."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def describe_mistake(error: ErrorDetails) -> str:
+    """Return one of pydantic's errors as ``train.r: what is wrong (found ...)``."""
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: no such setting"
+    if error["type"] == "missing":
+        return f"{place}: is missing"
+    if error["type"] == "value_error":
+        return f"{place}: {error.get('ctx', {})['error']}"
+    return f"{place}: {error['msg']} (found {error['input']!r})"
 
 
 @dataclass(frozen=True, slots=True)

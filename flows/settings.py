@@ -16,6 +16,7 @@ PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"  # as both read them:
 GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares the home
 
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
+SERVE_PORT = "FLYWHEEL_SERVE_PORT"
 
 
 class SettingsError(ValueError):
@@ -50,6 +51,7 @@ class Settings:
     processes: int | None = None  # of one training; unset: one for each GPU, or one
     flow_hours: float = 24.0  # that a run may compute before ``flows.maintenance`` cancels it
     metrics_port: int | None = None  # where the stack shows its figures to Prometheus
+    serve_port: int | None = None  # where the stack answers applications; unset: it serves nothing
     log_format: Literal["text", "json"] = "text"  # as the services print, or a JSON object a line
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
     group: str | None = None  # that ``flywheel up`` gives the home to; unset: its owner alone
@@ -77,6 +79,9 @@ class Settings:
     workloads = _Place("workloads")  # one YAML file for each workload that runs on a schedule
     # How each workload stands: a page, its picture, and the figures for Prometheus:
     monitor = _Place("monitor")
+    # What the gateway serves: its settings, the routes, the staged adapters, its status:
+    serve = _Place("serve")
+    serve_settings = _Place("serve.yaml")
     logs = _Place("logs")  # one log file for each service of the stack
     # What the stack's processes write for a moment; nobody else's, so it can be emptied:
     scratch = _Place("tmp")
@@ -103,6 +108,11 @@ class Settings:
         return f"http://{HOST}:{self.mlflow_port}"
 
     @property
+    def serve_url(self) -> str | None:
+        """The stack's gateway, for applications; ``None`` if it has none."""
+        return None if self.serve_port is None else f"http://{HOST}:{self.serve_port}"
+
+    @property
     def remedy(self) -> str:
         """What to do when a server does not answer, for error messages."""
         if self.elsewhere:
@@ -125,6 +135,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         flow_hours=_hours(env),
         log_format=_log_format(env),
         metrics_port=_port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None,
+        serve_port=_port(env, SERVE_PORT, 0) if env.get(SERVE_PORT) else None,
         group=env.get(GROUP) or None,
     )
     if settings.prefect_port == settings.mlflow_port:

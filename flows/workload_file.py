@@ -9,7 +9,6 @@ from typing import Annotated
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails
 
 from components.collect.source import Input
 from components.costs import Prices
@@ -24,7 +23,7 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.monitor.settings import Trigger
-from components.schema import Config
+from components.schema import Config, describe_mistake
 from components.store import manifest
 from components.train.plan.bases import Worker
 from components.train.recipe import Recipe
@@ -340,19 +339,9 @@ def read_workload(path: Path) -> Workload:
     try:
         return Workload.model_validate(raw, context=path.resolve().parent)
     except ValidationError as error:
-        raise WorkloadError(path, [_mistake(mistake) for mistake in error.errors()]) from error
-
-
-def _mistake(error: ErrorDetails) -> str:
-    """Word one pydantic error as ``train.r: what is wrong (found ...)``."""
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{place}: no such setting"
-    if error["type"] == "missing":
-        return f"{place}: is missing"
-    if error["type"] == "value_error":
-        return f"{place}: {error.get('ctx', {})['error']}"
-    return f"{place}: {error['msg']} (found {error['input']!r})"
+        raise WorkloadError(
+            path, [describe_mistake(mistake) for mistake in error.errors()]
+        ) from error
 
 
 class ForeignPathError(ValueError):

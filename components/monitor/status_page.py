@@ -120,6 +120,7 @@ def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
         pending = f"{len(status.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
     return [
         ("Champion", status.champion),
+        ("Served", status.serving),
         ("As it was evaluated", status.answering),
         *signs,
         ("Last start or non-start", status.last_start),

@@ -126,6 +126,7 @@ class WorkloadStatus:
     at: datetime
     span_days: int
     champion: str
+    serving: str
     answering: str
     days: Sequence[Day]
     prices: dict[str, float]  # of a mean request, by model if known

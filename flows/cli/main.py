@@ -17,6 +17,7 @@ from flows.cli import (
     init_command,
     report_commands,
     review_commands,
+    serve_commands,
     stack_commands,
     train_commands,
 )
@@ -40,6 +41,7 @@ for module in (
     decision_commands,
     review_commands,
     champion_commands,
+    serve_commands,
     erase_commands,
 ):
     app.add_typer(module.app)

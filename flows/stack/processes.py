@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.store import file_locks
 from components.store.manifest import write_atomically
-from flows.settings import HOST, METRICS_PORT, Settings, SettingsError
+from flows.settings import HOST, METRICS_PORT, SERVE_PORT, Settings, SettingsError
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _CLOCK_STEP = 5.0  # seconds: a start time by the clock moves when the clock is set
@@ -154,6 +154,7 @@ def require_free_ports(settings: Settings) -> None:
         ("Prefect", settings.prefect_port, "FLYWHEEL_PREFECT_PORT"),
         ("MLflow", settings.mlflow_port, "FLYWHEEL_MLFLOW_PORT"),
         ("the metrics", settings.metrics_port, METRICS_PORT),
+        ("the gateway", settings.serve_port, SERVE_PORT),
     )
     taken = [
         f"port {port} for {name} is taken by {_port_holder(port)}; "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows import access
-from flows.settings import HOST, Settings
+from flows.settings import HOST, SERVE_PORT, Settings
 from flows.stack.processes import dying_with_parent
 
 CPU_LIMIT = 4  # flow runs at a time on the cpu pool: turns wait most of their time
@@ -62,6 +62,19 @@ def workers(settings: Settings) -> tuple[Service, Service]:
     return _worker(settings, "cpu", CPU_LIMIT), _worker(settings, "gpu", GPU_LIMIT)
 
 
+def gateway(settings: Settings) -> Service | None:
+    """Return the gateway that answers applications; ``None`` where the settings name no port."""
+    if settings.serve_url is None:
+        return None
+    return Service(
+        name="gateway",
+        command=(sys.executable, "-m", "flows.stack.gateway_service"),
+        log=settings.logs / "gateway.log",
+        url=settings.serve_url,
+        health_url=f"{settings.serve_url}/healthz",
+    )
+
+
 def deployer(settings: Settings, module: str) -> Service:
     """Return the short program that deploys the flows to Prefect."""
     command = (sys.executable, "-m", module)
@@ -110,6 +123,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "FLYWHEEL_HOME": str(settings.home),
         "FLYWHEEL_PREFECT_PORT": str(settings.prefect_port),
         "FLYWHEEL_MLFLOW_PORT": str(settings.mlflow_port),
+        **({SERVE_PORT: str(settings.serve_port)} if settings.serve_port else {}),
         "PREFECT_API_URL": settings.prefect_api_url,
         "PREFECT_HOME": str(settings.prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -81,6 +81,8 @@ class Supervisor:
         self.say("starting", "starting the workers")
         for worker in stack_services.workers(self.settings):
             self._launch(worker)  # after deploying, which withdraws the runs missed meanwhile
+        if (gateway := stack_services.gateway(self.settings)) is not None:
+            self._launch(gateway)
         self._until(lambda: all(self._works(child) for child in self._children))
         self.say("up", "everything runs")
 

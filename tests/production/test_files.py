@@ -70,6 +70,7 @@ CLUSTERS = [
     pytest.param((), id="as-it-is"),
     pytest.param(("--set", "home.existingClaim=mine,prefect.replicas=5"), id="own-claim"),
     pytest.param(("--set", "home.storageClassName=nfs,ingress.annotations.a=b"), id="own-storage"),
+    pytest.param(("--set", "gateway.enabled=true"), id="serving"),
 ]
 
 
@@ -125,6 +126,8 @@ def test_the_chart_starts_what_compose_starts(
     assert command("prefect") == services["prefect-api-1"]["command"]
     for name in ("prefect-services", "receiver", "worker-cpu", "mlflow"):
         assert command(name) == services[name]["command"]
+    if "flywheel-gateway" in pods:
+        assert command("gateway") == services["gateway"]["command"]
 
 
 def test_no_container_writes_to_its_own_disk_or_takes_all_memory(

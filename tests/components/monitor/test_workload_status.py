@@ -98,6 +98,7 @@ def standing(model: str = "gpt") -> WorkloadStatus:
         at=NOW,
         span_days=30,
         champion="version 3, adapter a1",
+        serving="version 3 since 2026-11-26 08:00, proved at 2026-11-27 09:00",
         answering="not measured",
         days=[
             Day(model, "2025-10-09", 40, 40, 4000, 800, 30, 10),

@@ -1,0 +1,144 @@
+"""`flywheel serve`, `serve status` and `serve prove`: champions that answer applications."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from flows import settings
+from flows.cli.console import console, errors, exit_on, print_error, print_line
+
+if TYPE_CHECKING:
+    from flows.serving import Report
+
+app = typer.Typer(add_completion=False)
+serve_app = typer.Typer(
+    help="Answer OpenAI requests with each workload's champion.",
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(serve_app, name="serve")
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@serve_app.callback()
+@exit_on()
+def serve(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The settings; the home's `serve.yaml`, or defaults, when left out."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The interface to listen on; put TLS in front of any other.")
+    ] = settings.HOST,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
+    receiver: Annotated[
+        bool, typer.Option(help="Take interactions, feedback and OTLP of others here, too.")
+    ] = True,
+) -> None:
+    """Answer OpenAI requests with each workload's champion, until Ctrl-C.
+
+    `model` in a request names the workload. A champion that is approved, or rolled back to, takes
+    over within seconds, without a restart and only after its behaviour was proved. Each answer is
+    in the home's `spool/` before its last byte is sent; `flywheel collect` loads it.
+
+    Applications need a token of `flywheel token add`:
+
+    `curl URL/v1/chat/completions -H "Authorization: Bearer TOKEN" -H "Content-Type:
+    application/json" -d '{"model": "WORKLOAD", "messages": [{"role": "user", "content": "Hi"}]}'`
+
+    `/v1/feedback` takes `{"response_id": ..., "kind": "thumb", "value": "up"}` by the answer's id.
+    `/docs` shows the paths, `/metrics` the figures, `/v1/routes` who serves what.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from components.receive import client_tokens
+    from flows import serving
+
+    home = settings.load()
+    options = serving.read_serve_settings(home, config)
+    if not client_tokens.read_tokens(home.tokens):
+        errors.print("nobody may ask yet; `flywheel token add CLIENT` makes a token")
+
+    def say(url: str) -> None:
+        print_line(f"serving on {url}   settings {config or home.serve_settings}")
+
+    serving.run_gateway(home, options, host=host, port=port, receiver=receiver, ready=say)
+
+
+@serve_app.command()
+@exit_on()
+def status(as_json: AsJson = False) -> None:
+    """Show who serves each workload, since when, and when its behaviour was last proved.
+
+    The exit code is 0 if every champion serves, 1 if one was refused or no gateway runs.
+    """
+    from flows import serving
+
+    try:
+        report = serving.read_status(settings.load())
+    except serving.NotServingError as error:
+        print_error(str(error))
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _show(report)
+    raise typer.Exit(1 if report["refused"] else 0)
+
+
+def _show(report: "Report") -> None:
+    from flows import serving
+
+    table = Table("workload", "version", "since", "proved", "replicas", "engine's name", box=None)
+    for workload, route in sorted(report["routes"].items()):
+        served = route["champion"]
+        table.add_row(
+            escape(workload),
+            served["version"],
+            serving.minute(served["since"]),
+            "has no effect to prove" if served["unproved"] else serving.minute(served["proved_at"]),
+            " ".join(served["replicas"]) or "none",
+            escape(served["model"]),
+        )
+    console.print(table)
+    for refusal in report["refused"]:
+        print_error(f"refused: {refusal['workload']}@{refusal['version']}: {refusal['reason']}")
+    print_line(f"MLflow was last heard {report['knowledge_age_seconds']:,.0f} s ago")
+
+
+@serve_app.command()
+@exit_on()
+def prove(
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the results.")] = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Prove on each replica, now, that each version behaves as it did when it was registered.
+
+    Its log-probabilities of known answers are compared with those of its registration, with the
+    base's and with other versions'. The exit code is 0 if all are proved, else 1.
+    """
+    from flows import serving
+
+    try:
+        with errors.status("proving"):
+            report = serving.request_proof(settings.load(), wait)
+    except serving.NotServingError as error:
+        print_error(str(error))
+        raise typer.Exit(1) from error
+    results = report["results"]
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        table = Table("version", "replica", "result", box=None)
+        for result in results:
+            table.add_row(escape(result["version"]), result["replica"], escape(result["result"]))
+        console.print(table)
+    failed = [result for result in results if not result["is_proved"]]
+    print_line(f"{len(results) - len(failed)} of {len(results)} are proved")
+    raise typer.Exit(1 if failed else 0)
