@@ -13,7 +13,7 @@ from uuid import UUID
 from components.decide.record_answer import TypedAnswer
 from components.store import manifest
 from flows import approvals
-from flows.cli import stack_commands, turn_watch
+from flows.cli import demo_answer, stack_commands, turn_watch
 from flows.cli.console import console
 from flows.demo import traffic, wheels
 from flows.demo.traffic import WORKLOAD
@@ -26,10 +26,12 @@ APPROVER = "demo"
 
 def run_demo(settings: Settings) -> None:
     """Run one turn on the demo's workload; every step reuses what an earlier run finished."""
+    settings = demo_answer.choose_port(settings)
     console.print(f"flywheel demo, in {settings.home}")
     config = prepare_home(settings)
     with running_stack(settings):
         turn_watch.follow_turn(config, WORKLOAD, None if has_person() else approve_promotion)
+        demo_answer.show_answer(settings)
 
 
 def prepare_home(settings: Settings) -> Path:

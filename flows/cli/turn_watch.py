@@ -177,6 +177,7 @@ def shell_command() -> str:
             ("FLYWHEEL_HOME", home.home, default.home),
             ("FLYWHEEL_PREFECT_PORT", home.prefect_port, default.prefect_port),
             ("FLYWHEEL_MLFLOW_PORT", home.mlflow_port, default.mlflow_port),
+            (settings.SERVE_PORT, home.serve_port, default.serve_port),
         )
         if value != usual
     ]

@@ -1,0 +1,91 @@
+"""An engine that answers at once: ``python -m tests.benchmarks.fast_engine PORT``.
+
+It has vLLM's `/v1/completions`, always with the same call; a stream has ``CHUNKS`` chunks,
+``GAP_SECONDS`` apart. What it costs is subtracted by asking it directly as well.
+"""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import httptools
+import uvloop
+
+CHUNKS = 16
+GAP_SECONDS = 0.004
+MODEL = "tool-calls.v1-0123456789ab"
+ANSWER = '{"name": "count_calories", "arguments": {"food": "banana", "grams": 120}}'
+
+
+def completion(text: str, finish: str | None, usage: bool) -> bytes:
+    body: dict[str, Any] = {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 1,
+        "model": MODEL,
+        "choices": [{"index": 0, "text": text, "finish_reason": finish, "logprobs": None}],
+    }
+    if usage:
+        body["usage"] = {"prompt_tokens": 120, "completion_tokens": 24, "total_tokens": 144}
+    return json.dumps(body).encode()
+
+
+def response(body: bytes, kind: bytes = b"application/json") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
+    return head % (kind, len(body)) + body
+
+
+WHOLE = response(completion(ANSWER, "stop", usage=True))
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    event = b"data: " + data + b"\n\n"
+    return b"%x\r\n%s\r\n" % (len(event), event)
+
+
+WORDS = [f"word{n} " for n in range(CHUNKS - 1)]
+EVENTS = [
+    *(chunk(completion(word, None, usage=False)) for word in WORDS),
+    chunk(completion(".", "stop", usage=True)) + chunk(b"[DONE]") + b"0\r\n\r\n",
+]
+
+
+class Protocol(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.parser = transport, httptools.HttpRequestParser(self)
+        self.body = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.body = b""
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        if b'"stream":true' in self.body.replace(b": ", b":"):
+            self.transport.write(STREAM)
+            self.send(0)
+        else:
+            self.transport.write(WHOLE)
+
+    def send(self, number: int) -> None:
+        if self.transport.is_closing():
+            return
+        self.transport.write(EVENTS[number])
+        if number + 1 < CHUNKS:
+            asyncio.get_running_loop().call_later(GAP_SECONDS, self.send, number + 1)
+
+
+async def main(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Protocol, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1])))

