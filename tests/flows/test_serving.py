@@ -1,0 +1,95 @@
+"""The file ``serve.yaml``, and what commands read of the gateway."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import serving, settings
+from flows.serving import NotServingError, ServeFileError
+from flows.settings import Settings
+
+NOW = "2026-11-27T09:00:00+00:00"
+SERVED = {
+    "version": "7",
+    "since": NOW,
+    "proved_at": NOW,
+    "unproved": False,
+    "replicas": ["embedded"],
+    "model": "support.v7-0123456789ab",
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    (tmp_path / "serve").mkdir()
+    return settings.load({"FLYWHEEL_HOME": str(tmp_path)})
+
+
+def write_status(home: Settings, **changes: object) -> None:
+    status = {"routes": {"support": {"epoch": 1, "champion": SERVED}}, "refused": []} | changes
+    (home.serve / "status.json").write_text(json.dumps(status))
+
+
+def test_every_mistake_of_the_file_is_listed(home: Settings):
+    home.serve_settings.write_text(
+        "engine: {kind: vllm}\nloging: required\nswap: {drain_seconds: -1}\n"
+    )
+    with pytest.raises(ServeFileError) as raised:
+        serving.read_serve_settings(home, None)
+    text = str(raised.value)
+    assert "serve.yaml: 3 mistakes" in text
+    for mistake in ("engine: vllm needs `replicas`", "loging: no such", "swap.drain_seconds: "):
+        assert mistake in text
+
+
+def test_without_a_file_the_base_is_embedded(home: Settings):
+    assert serving.read_serve_settings(home, None).engine.kind == "embedded"
+
+
+def test_a_file_that_is_named_must_exist(home: Settings):
+    with pytest.raises(ServeFileError, match="can't be read: No such file"):
+        serving.read_serve_settings(home, home.home / "other.yaml")
+
+
+def test_the_page_says_who_serves_and_what_was_refused(home: Settings):
+    refusal = {"workload": "support", "version": "8", "reason": "it answers as its base"}
+    write_status(home, refused=[refusal])
+    assert serving.describe(home, "support") == (
+        "version 7 since 2026-11-27 09:00, proved at 2026-11-27 09:00; "
+        "version 8 is refused: it answers as its base"
+    )
+    assert serving.describe(home, "billing") == "not served"
+
+
+def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):
+    write_status(home)
+    long_ago = time.time() - 3600
+    os.utime(home.serve / "status.json", (long_ago, long_ago))
+    with pytest.raises(NotServingError, match=r"3,600 s ago and has ended"):
+        serving.read_status(home)
+    assert serving.describe(home, "support") == "no gateway of this home runs"
+
+
+def test_a_proof_is_that_of_this_request(home: Settings):
+    write_status(home)
+    proved = home.serve / "proved.json"
+    proved.write_text(json.dumps({"request": "an earlier one", "results": []}))
+
+    def answer() -> None:
+        request = home.serve / "prove.request"
+        while not request.exists():
+            time.sleep(0.01)
+        proved.write_text(json.dumps({"request": request.read_text(), "results": [1]}))
+
+    threading.Thread(target=answer).start()
+    assert serving.request_proof(home, 10)["results"] == [1]
+
+
+def test_a_gateway_that_proves_nothing_is_not_waited_for_longer(home: Settings):
+    write_status(home)
+    with pytest.raises(NotServingError, match="it wrote none in 1 s"):
+        serving.request_proof(home, 1)
