@@ -22,7 +22,7 @@ from components.register.registry import Version
 from components.store import manifest, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
-from flows import approvals, champions, prefect_api, serving, settings, workload_file
+from flows import approvals, champions, gateway_status, prefect_api, settings, workload_file
 from flows.flow_runs import run_name
 from flows.rollback_rules import Order
 from flows.settings import Settings
@@ -170,7 +170,7 @@ def measure_status(
         at=now,
         span_days=span_days,
         champion=f"version {champion.number}, adapter {champion.adapter}" if champion else "none",
-        serving=serving.describe(home, workload.workload),
+        serving=gateway_status.describe(home, workload.workload),
         answering=answering_speed(home, champion),
         days=days,
         prices={model: price for model, price in prices.items() if price is not None},

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from components.receive import client_tokens
-from flows import serving
+from flows import gateway_status
 from flows.cli.console import console, print_line
 from flows.demo.traffic import WORKLOAD
 from flows.settings import SERVE_PORT, Settings, load
@@ -52,7 +52,7 @@ def show_answer(settings: Settings) -> None:
     request, token = folder / "request.json", _token_file(settings, folder)
     request.write_bytes(REQUEST.read_bytes())
     with console.status("the gateway proves what the champion's adapter does"):
-        serving.wait_until_served(settings, WORKLOAD, READY_SECONDS)
+        gateway_status.wait_until_served(settings, WORKLOAD, READY_SECONDS)
     body = json.loads(request.read_text())
     with console.status("asking the champion"):
         answer = httpx.post(

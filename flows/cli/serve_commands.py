@@ -12,7 +12,7 @@ from flows import settings
 from flows.cli.console import console, errors, exit_on, print_error, print_line
 
 if TYPE_CHECKING:
-    from flows.serving import Report
+    from flows.gateway_status import Report
 
 app = typer.Typer(add_completion=False)
 serve_app = typer.Typer(
@@ -58,17 +58,18 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     from components.receive import client_tokens
-    from flows import serving
+    from flows import gateway_status
+    from flows.stack import gateway_service
 
     home = settings.load()
-    options = serving.read_serve_settings(home, config)
+    options = gateway_status.read_serve_settings(home, config)
     if not client_tokens.read_tokens(home.tokens):
         errors.print("nobody may ask yet; `flywheel token add CLIENT` makes a token")
 
     def say(url: str) -> None:
         print_line(f"serving on {url}   settings {config or home.serve_settings}")
 
-    serving.run_gateway(home, options, host=host, port=port, receiver=receiver, ready=say)
+    gateway_service.run_gateway(home, options, host=host, port=port, receiver=receiver, ready=say)
 
 
 @serve_app.command()
@@ -78,11 +79,11 @@ def status(as_json: AsJson = False) -> None:
 
     The exit code is 0 if every champion serves, 1 if one was refused or no gateway runs.
     """
-    from flows import serving
+    from flows import gateway_status
 
     try:
-        report = serving.read_status(settings.load())
-    except serving.NotServingError as error:
+        report = gateway_status.read_status(settings.load())
+    except gateway_status.NotServingError as error:
         print_error(str(error))
         raise typer.Exit(1) from error
     if as_json:
@@ -93,7 +94,7 @@ def status(as_json: AsJson = False) -> None:
 
 
 def _show(report: "Report") -> None:
-    from flows import serving
+    from flows import gateway_status
 
     table = Table("workload", "version", "since", "proved", "replicas", "engine's name", box=None)
     for workload, route in sorted(report["routes"].items()):
@@ -101,15 +102,16 @@ def _show(report: "Report") -> None:
         table.add_row(
             escape(workload),
             served["version"],
-            serving.minute(served["since"]),
-            "has no effect to prove" if served["unproved"] else serving.minute(served["proved_at"]),
+            gateway_status.minute(served["since"]),
+            "without effect" if served["unproved"] else gateway_status.minute(served["proved_at"]),
             " ".join(served["replicas"]) or "none",
             escape(served["model"]),
         )
     console.print(table)
     for refusal in report["refused"]:
         print_error(f"refused: {refusal['workload']}@{refusal['version']}: {refusal['reason']}")
-    print_line(f"MLflow was last heard {report['knowledge_age_seconds']:,.0f} s ago")
+    age = report["knowledge_age_seconds"]
+    print_line("MLflow was not reached yet" if age is None else f"MLflow answered {age:,.0f} s ago")
 
 
 @serve_app.command()
@@ -123,12 +125,12 @@ def prove(
     Its log-probabilities of known answers are compared with those of its registration, with the
     base's and with other versions'. The exit code is 0 if all are proved, else 1.
     """
-    from flows import serving
+    from flows import gateway_status
 
     try:
         with errors.status("proving"):
-            report = serving.request_proof(settings.load(), wait)
-    except serving.NotServingError as error:
+            report = gateway_status.request_proof(settings.load(), wait)
+    except gateway_status.NotServingError as error:
         print_error(str(error))
         raise typer.Exit(1) from error
     results = report["results"]

@@ -1,9 +1,66 @@
-"""The stack's gateway: `python -m flows.stack.gateway_service`."""
+"""The gateway of a home, in this process: `python -m flows.stack.gateway_service` in its stack."""
 
+import logging
+import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
-from flows import access, serving
-from flows.settings import HOST, load
+import uvloop
+
+from components.serve import gateway_process
+from components.serve.champion_watch import RegistryAddress
+from components.serve.follower import ServePlaces, following
+from components.serve.routes import Current
+from components.serve.settings import ServeSettings
+from flows import access, gateway_status
+from flows.settings import HOST, Settings, load
+
+MLFLOW = ("URI", "USERNAME", "PASSWORD", "TOKEN")  # what MLflow's variables end in
+
+
+def run_gateway(
+    home: Settings,
+    options: ServeSettings,
+    *,
+    host: str,
+    port: int,
+    receiver: bool,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve the home's champions until SIGTERM or Ctrl-C; port 0 is any free one.
+
+    ``receiver`` serves the receiver's paths, too; ``ready`` is called with the URL. Raise
+    ``PortError`` if the port is in use.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with suppress(KeyboardInterrupt):
+        uvloop.run(_serve(home, options, host, port, receiver=receiver, ready=ready))
+
+
+async def _serve(
+    home: Settings,
+    options: ServeSettings,
+    host: str,
+    port: int,
+    *,
+    receiver: bool,
+    ready: Callable[[str], None],
+) -> None:
+    current, places = Current(), ServePlaces(home.home)
+    address = RegistryAddress(*(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in MLFLOW))
+    async with following(options, places, address, current) as follower:
+        app = gateway_process.create(
+            home.home,
+            options,
+            current,
+            follower.engines,
+            receiver=receiver,
+            environment=os.environ,
+            status=follower.status,
+            report=follower.swap.report,
+        )
+        await gateway_process.run(app, host=host, port=port, ready=ready)
 
 
 def main() -> str | None:
@@ -12,10 +69,10 @@ def main() -> str | None:
     assert home.serve_port is not None
     access.set_umask(home.home)
     try:
-        options = serving.read_serve_settings(home, None)
-    except serving.ServeFileError as error:
+        options = gateway_status.read_serve_settings(home, None)
+    except gateway_status.ServeFileError as error:
         return str(error)
-    serving.run_gateway(home, options, host=HOST, port=home.serve_port, receiver=True, ready=_say)
+    run_gateway(home, options, host=HOST, port=home.serve_port, receiver=True, ready=_say)
     return None
 
 

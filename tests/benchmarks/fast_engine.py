@@ -7,7 +7,7 @@ It has vLLM's `/v1/completions`, always with the same call; a stream has ``CHUNK
 import asyncio
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvloop
@@ -54,8 +54,8 @@ EVENTS = [
 
 class Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport, self.parser = transport, httptools.HttpRequestParser(self)
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's own class
+        self.parser = httptools.HttpRequestParser(self)
         self.body = b""
 
     def data_received(self, data: bytes) -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ class Target:
     process: psutil.Process
 
 
-def message(port: int, path: str, body: dict[str, object], token: str) -> bytes:
+def message(port: int, path: str, body: Mapping[str, object], token: str) -> bytes:
     content = json.dumps(body, separators=(",", ":")).encode()
     return (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
@@ -182,7 +182,7 @@ def throughput(targets: list[Target]) -> None:
 
 
 @contextmanager
-def running(*command: str, env: dict[str, str] | None = None) -> Iterator[psutil.Process]:
+def running(*command: str, env: dict[str, str] | None = None) -> Generator[psutil.Process]:
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     try:
         yield psutil.Process(process.pid)
@@ -251,7 +251,7 @@ def main() -> None:
 
 
 @contextmanager
-def litellm(venv: Path, engine: int) -> Iterator[Target]:
+def litellm(venv: Path, engine: int) -> Generator[Target]:
     """Run LiteLLM's proxy before the engine, without a log."""
     at = free_port()
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,6 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -139,7 +138,7 @@ def request_proof(home: Settings, wait_seconds: float) -> Report:
     )
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path) -> Report:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

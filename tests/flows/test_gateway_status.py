@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import serving, settings
-from flows.serving import NotServingError, ServeFileError
+from flows import gateway_status, settings
+from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import Settings
 
 NOW = "2026-11-27T09:00:00+00:00"
@@ -39,7 +39,7 @@ def test_every_mistake_of_the_file_is_listed(home: Settings):
         "engine: {kind: vllm}\nloging: required\nswap: {drain_seconds: -1}\n"
     )
     with pytest.raises(ServeFileError) as raised:
-        serving.read_serve_settings(home, None)
+        gateway_status.read_serve_settings(home, None)
     text = str(raised.value)
     assert "serve.yaml: 3 mistakes" in text
     for mistake in ("engine: vllm needs `replicas`", "loging: no such", "swap.drain_seconds: "):
@@ -47,22 +47,22 @@ def test_every_mistake_of_the_file_is_listed(home: Settings):
 
 
 def test_without_a_file_the_base_is_embedded(home: Settings):
-    assert serving.read_serve_settings(home, None).engine.kind == "embedded"
+    assert gateway_status.read_serve_settings(home, None).engine.kind == "embedded"
 
 
 def test_a_file_that_is_named_must_exist(home: Settings):
     with pytest.raises(ServeFileError, match="can't be read: No such file"):
-        serving.read_serve_settings(home, home.home / "other.yaml")
+        gateway_status.read_serve_settings(home, home.home / "other.yaml")
 
 
 def test_the_page_says_who_serves_and_what_was_refused(home: Settings):
     refusal = {"workload": "support", "version": "8", "reason": "it answers as its base"}
     write_status(home, refused=[refusal])
-    assert serving.describe(home, "support") == (
+    assert gateway_status.describe(home, "support") == (
         "version 7 since 2026-11-27 09:00, proved at 2026-11-27 09:00; "
         "version 8 is refused: it answers as its base"
     )
-    assert serving.describe(home, "billing") == "not served"
+    assert gateway_status.describe(home, "billing") == "not served"
 
 
 def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):
@@ -70,8 +70,8 @@ def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):
     long_ago = time.time() - 3600
     os.utime(home.serve / "status.json", (long_ago, long_ago))
     with pytest.raises(NotServingError, match=r"3,600 s ago and has ended"):
-        serving.read_status(home)
-    assert serving.describe(home, "support") == "no gateway of this home runs"
+        gateway_status.read_status(home)
+    assert gateway_status.describe(home, "support") == "no gateway of this home runs"
 
 
 def test_a_proof_is_that_of_this_request(home: Settings):
@@ -86,10 +86,10 @@ def test_a_proof_is_that_of_this_request(home: Settings):
         proved.write_text(json.dumps({"request": request.read_text(), "results": [1]}))
 
     threading.Thread(target=answer).start()
-    assert serving.request_proof(home, 10)["results"] == [1]
+    assert gateway_status.request_proof(home, 10)["results"] == [1]
 
 
 def test_a_gateway_that_proves_nothing_is_not_waited_for_longer(home: Settings):
     write_status(home)
     with pytest.raises(NotServingError, match="it wrote none in 1 s"):
-        serving.request_proof(home, 1)
+        gateway_status.request_proof(home, 1)
