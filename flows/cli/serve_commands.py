@@ -108,6 +108,8 @@ def _show(report: "Report") -> None:
             escape(served["model"]),
         )
     console.print(table)
+    for coming in report.get("preparing", ()):
+        print_line(f"preparing {coming['workload']}@{coming['version']}: {coming['step']}")
     for refusal in report["refused"]:
         print_error(f"refused: {refusal['workload']}@{refusal['version']}: {refusal['reason']}")
     age = report["knowledge_age_seconds"]
