@@ -6,14 +6,14 @@ from pathlib import Path
 
 from components.models.constrained import Matcher
 from components.serve.embedded.answer_text import AnswerText
+from components.serve.embedded.attached_lora import AttachedLora
 from components.serve.embedded.continuous_batch import (
-    AnswerPart,
     AnswerRequest,
     ContinuousBatch,
+    GeneratedPart,
     RunningAnswer,
 )
 from components.serve.embedded.lora_folder import read_adapter
-from components.serve.embedded.lora_pool import LoraPool, PooledAdapter
 from components.serve.embedded.sampling import Sampler, SamplingSettings, ScoredToken
 from components.serve.embedded.shared_base import SharedBase
 
@@ -24,7 +24,7 @@ GREEDY = SamplingSettings(temperature=0)
 class Answer:
     """What came of a request so far."""
 
-    parts: list[AnswerPart] = field(default_factory=list)
+    parts: list[GeneratedPart] = field(default_factory=list)
     running: RunningAnswer | None = None
 
     @property
@@ -64,16 +64,12 @@ class Engine:
         self.batch = ContinuousBatch(
             base, slots=slots, stored_bytes=stored_bytes, running_bytes=running_bytes
         )
-        self.pools: dict[int, LoraPool] = {}
-        self.adapters: dict[str, PooledAdapter | None] = {"base": None}
+        self.adapters: dict[str, AttachedLora | None] = {"base": None}
         for name, folder in adapters.items():
             self.load(name, folder)
 
     def load(self, name: str, folder: Path) -> None:
-        adapter = read_adapter(folder, self.base.linears)
-        if adapter.rank not in self.pools:
-            self.pools[adapter.rank] = self.base.pool(adapter.rank, 16)
-        self.adapters[name] = self.pools[adapter.rank].put(adapter)
+        self.adapters[name] = self.base.attach(read_adapter(folder, self.base.linears))
 
     def start(
         self,

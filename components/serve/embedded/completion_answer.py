@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from components.schema import Json
-from components.serve.embedded.continuous_batch import AnswerPart
+from components.serve.embedded.continuous_batch import GeneratedPart
 from components.serve.embedded.sampling import ScoredToken
 
 Written = Callable[[int], str]
@@ -28,11 +28,11 @@ class CompletionWriter:
     offset: int = 0
     completion_tokens: int = 0
 
-    def chunk(self, part: AnswerPart) -> dict[str, Json]:
+    def chunk(self, part: GeneratedPart) -> dict[str, Json]:
         """Write a part of a stream."""
         return self._body([self._choice([part])])
 
-    def whole(self, parts: Sequence[AnswerPart], *, scores_prompt: bool) -> dict[str, Json]:
+    def whole(self, parts: Sequence[GeneratedPart], *, scores_prompt: bool) -> dict[str, Json]:
         """Write a whole answer."""
         choice = self._choice(parts)
         if scores_prompt:
@@ -62,7 +62,7 @@ class CompletionWriter:
             "choices": choices,
         }
 
-    def _choice(self, parts: Sequence[AnswerPart]) -> dict[str, Json]:
+    def _choice(self, parts: Sequence[GeneratedPart]) -> dict[str, Json]:
         text = "".join(part.text for part in parts)
         logprobs = self._logprobs(parts) if self.has_logprobs else None
         if self.echo is not None:  # once, in the first chunk
@@ -76,7 +76,7 @@ class CompletionWriter:
             "stop_reason": None,
         }
 
-    def _logprobs(self, parts: Sequence[AnswerPart]) -> dict[str, Json]:
+    def _logprobs(self, parts: Sequence[GeneratedPart]) -> dict[str, Json]:
         tokens: list[Json] = []
         logs: list[Json] = []
         tops: list[Json] = []

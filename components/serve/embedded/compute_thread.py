@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import torch  # noqa: TID253 - the engine is a process of its own
 
+from components.serve.embedded.attached_lora import AttachedLora
 from components.serve.embedded.continuous_batch import (
-    AnswerPart,
     ContinuousBatch,
+    GeneratedPart,
     RunningAnswer,
 )
-from components.serve.embedded.lora_pool import PooledAdapter
 
 logger = logging.getLogger(__name__)
 
-Parts = Queue[AnswerPart]
+Parts = Queue[GeneratedPart]
 
 
 class ComputeThread:
@@ -25,13 +25,13 @@ class ComputeThread:
     def __init__(self, batch: ContinuousBatch, loop: AbstractEventLoop, threads: int) -> None:
         self._batch, self._loop, self._threads = batch, loop, threads
         self._orders: list[Callable[[], None]] = []
-        self._ready: list[tuple[Parts, AnswerPart]] = []
+        self._ready: list[tuple[Parts, GeneratedPart]] = []
         self._wake = threading.Condition()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
-    def deliver_to(self, parts: Parts) -> Callable[[AnswerPart], None]:
+    def deliver_to(self, parts: Parts) -> Callable[[GeneratedPart], None]:
         """Return what a request calls with its parts; they reach the queue after each step."""
         return lambda part: self._ready.append((parts, part))
 
@@ -44,9 +44,9 @@ class ComputeThread:
         answer.is_cancelled = True
         self._order(lambda: None)
 
-    def drop(self, adapter: PooledAdapter, *, keeps_prefixes: bool) -> None:
-        """Erase an adapter between steps; see ``ContinuousBatch.drop``."""
-        self._order(lambda: self._batch.drop(adapter, keeps_prefixes=keeps_prefixes))
+    def forget(self, adapter: AttachedLora) -> None:
+        """Erase an adapter's stored prefixes between steps; see ``ContinuousBatch.forget``."""
+        self._order(lambda: self._batch.forget(adapter))
 
     def stop(self) -> None:
         """End after the current step, without the rest of the requests."""
@@ -82,6 +82,6 @@ class ComputeThread:
                 self._loop.call_soon_threadsafe(_pass_on, ready)
 
 
-def _pass_on(ready: list[tuple[Parts, AnswerPart]]) -> None:
+def _pass_on(ready: list[tuple[Parts, GeneratedPart]]) -> None:
     for parts, part in ready:
         parts.put_nowait(part)

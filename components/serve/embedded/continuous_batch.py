@@ -13,7 +13,7 @@ from components.models import constrained
 from components.models.constrained import ConstraintError, Matcher
 from components.models.prefix_tree import common_prefix
 from components.serve.embedded.answer_text import AnswerText
-from components.serve.embedded.lora_pool import PooledAdapter
+from components.serve.embedded.attached_lora import AttachedLora
 from components.serve.embedded.prefix_store import BASE, PrefixStore
 from components.serve.embedded.sampling import (
     Sampler,
@@ -57,7 +57,7 @@ class AnswerRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerPart:
+class GeneratedPart:
     """What a step added to an answer; the last part has ``finish``.
 
     ``prompt`` comes once, before the first token, if the prompt is scored: an entry per token but
@@ -77,9 +77,9 @@ class RunningAnswer:
     """A request on its way; ``deliver`` is called with its parts, by the thread that computes."""
 
     request: AnswerRequest
-    adapter: PooledAdapter | None
+    adapter: AttachedLora | None
     matcher: Matcher | None
-    deliver: Callable[[AnswerPart], None]
+    deliver: Callable[[GeneratedPart], None]
     text: AnswerText
     sampler: Sampler
     slot: int = -1
@@ -141,7 +141,6 @@ class ContinuousBatch:
         self.running: list[RunningAnswer] = []
         self._free = list(range(slots))
         self._room = running_bytes // base.memory.token_bytes
-        self._dropped: list[PooledAdapter] = []
 
     @property
     def has_work(self) -> bool:
@@ -152,12 +151,10 @@ class ContinuousBatch:
         """Let a request wait for a slot."""
         self.waiting.append(answer)
 
-    def drop(self, adapter: PooledAdapter, *, keeps_prefixes: bool) -> None:
-        """Erase an adapter once its last request has ended, and its stored prefixes now."""
-        if not keeps_prefixes:
-            self.store.drop(adapter.key)
-        self._dropped.append(adapter)
-        self._erase_dropped()
+    def forget(self, adapter: AttachedLora) -> None:
+        """Erase an adapter's stored prefixes; its open requests leave none."""
+        adapter.is_forgotten = True
+        self.store.drop(adapter.key)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -168,16 +165,14 @@ class ContinuousBatch:
         if layout_rows is not None:
             self._compute(*layout_rows)
             self.counts.steps += 1
-        self._erase_dropped()
 
     def fail(self, problem: str) -> None:
         """End all requests with an error."""
         for answer in [*self.running, *self.waiting]:
-            answer.deliver(AnswerPart(finish="error", problem=problem))
+            answer.deliver(GeneratedPart(finish="error", problem=problem))
             if answer.slot >= 0:
                 self._release(answer)
         self.running, self.waiting = [], []
-        self._erase_dropped()
 
     def _remove_cancelled(self) -> None:
         self.waiting = [answer for answer in self.waiting if not answer.is_cancelled]
@@ -295,12 +290,12 @@ class ContinuousBatch:
         best: list[int] = logits.argmax(-1).tolist()
         for row, answer in enumerate(answers):
             if answer.request.max_tokens == 0:
-                self._finish(answer, AnswerPart(prompt=tuple(answer.prompt_scores)), "length")
+                self._finish(answer, GeneratedPart(prompt=tuple(answer.prompt_scores)), "length")
                 continue
             try:
                 token = _next_token(answer, logits[row], best[row])
             except ConstraintError as error:
-                self._finish(answer, AnswerPart(problem=str(error)), "error")
+                self._finish(answer, GeneratedPart(problem=str(error)), "error")
                 continue
             self._add(answer, token, logits[row])
 
@@ -316,7 +311,9 @@ class ContinuousBatch:
         )
         is_end = token in request.ends
         text = "" if is_end else answer.text.add(token)
-        part = AnswerPart(text, (token,), scores, tuple(answer.prompt_scores) if is_first else ())
+        part = GeneratedPart(
+            text, (token,), scores, tuple(answer.prompt_scores) if is_first else ()
+        )
         if is_end or answer.text.is_stopped or (answer.matcher and answer.matcher.is_over):
             self._finish(answer, part, "stop")
         elif len(answer.tokens) >= request.max_tokens:
@@ -324,13 +321,13 @@ class ContinuousBatch:
         else:
             answer.deliver(part)
 
-    def _finish(self, answer: RunningAnswer, part: AnswerPart, finish: Finish) -> None:
+    def _finish(self, answer: RunningAnswer, part: GeneratedPart, finish: Finish) -> None:
         text = part.text + answer.text.finish()
         if answer.text.is_stopped and finish == "length":
             finish = "stop"
         self.counts.answers += 1
         answer.deliver(
-            AnswerPart(text, part.tokens, part.scores, part.prompt, finish, part.problem)
+            GeneratedPart(text, part.tokens, part.scores, part.prompt, finish, part.problem)
         )
         self._leave(answer)
 
@@ -340,7 +337,7 @@ class ContinuousBatch:
         self._release(answer)
 
     def _remember(self, answer: RunningAnswer) -> None:
-        if answer.adapter in self._dropped:
+        if answer.adapter is not None and answer.adapter.is_forgotten:
             return
         tokens = [*answer.request.prompt, *answer.tokens][: answer.end]
         self.store.add(
@@ -353,18 +350,10 @@ class ContinuousBatch:
         self.base.memory.free(answer.slot, answer.end)
         self._free = sorted([*self._free, answer.slot])
 
-    def _erase_dropped(self) -> None:
-        used = {id(answer.adapter) for answer in [*self.running, *self.waiting]}
-        for adapter in [adapter for adapter in self._dropped if id(adapter) not in used]:
-            self._dropped.remove(adapter)
-            adapter.pool.drop(adapter)
 
-
-def _place(answer: RunningAnswer) -> tuple[int, int, int]:
-    # Rows are sorted by adapter, those of the base last.
-    if answer.adapter is None:
-        return (1, 0, 0)
-    return (0, answer.adapter.pool.rank, answer.adapter.place)
+def _place(answer: RunningAnswer) -> int:
+    # Rows are sorted by adapter.
+    return -1 if answer.adapter is None else answer.adapter.number
 
 
 def _next_token(answer: RunningAnswer, logits: torch.Tensor, best: int) -> int:

@@ -16,7 +16,7 @@ import uvicorn
 
 from components.models import device
 from components.serve.embedded.continuous_batch import ContinuousBatch
-from components.serve.embedded.openai_server import OpenAiServer
+from components.serve.embedded.openai_server import EngineServer
 from components.serve.embedded.served_models import ServedModels
 from components.serve.embedded.shared_base import SharedBase, UnservableBaseError
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     name = options.name or options.base.name
     models = ServedModels(base, options.base, name, options.max_loras)
-    server = OpenAiServer(models, batch, slots=options.slots, queue=options.queue, threads=threads)
+    server = EngineServer(models, batch, slots=options.slots, queue=options.queue, threads=threads)
     listener = _listen(options.listen)
     config = uvicorn.Config(
         server.app,

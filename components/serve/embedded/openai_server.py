@@ -19,6 +19,7 @@ from components.chat import answer_grammar
 from components.models.constrained import Matcher, Vocabulary
 from components.schema import Json
 from components.serve.embedded.answer_text import AnswerText
+from components.serve.embedded.attached_lora import AttachedLora
 from components.serve.embedded.completion_answer import CompletionWriter
 from components.serve.embedded.completion_request import CompletionRequest, StructuredOutputs
 from components.serve.embedded.compute_thread import ComputeThread, Parts
@@ -28,7 +29,6 @@ from components.serve.embedded.continuous_batch import (
     RunningAnswer,
 )
 from components.serve.embedded.lora_folder import UnservableAdapterError
-from components.serve.embedded.lora_pool import PooledAdapter
 from components.serve.embedded.sampling import Sampler, SamplingSettings
 from components.serve.embedded.served_models import ModelNotFoundError, ServedModels
 
@@ -52,7 +52,7 @@ class RejectedRequestError(Exception):
         self.status, self.reason, self.param = status, reason, param
 
 
-class OpenAiServer:
+class EngineServer:
     """The routes over one batch; ``queue`` is how many requests may wait for a slot."""
 
     def __init__(
@@ -217,7 +217,7 @@ class OpenAiServer:
     def _running(
         self,
         request: AnswerRequest,
-        adapter: PooledAdapter | None,
+        adapter: AttachedLora | None,
         matcher: Matcher | None,
         parts: Parts,
     ) -> RunningAnswer:
@@ -258,7 +258,8 @@ class OpenAiServer:
                 400, "'lora_name' needs to be provided to unload a LoRA adapter."
             )
         adapter, is_shared = self.models.remove(name)
-        self.thread.drop(adapter, keeps_prefixes=is_shared)
+        if not is_shared:
+            self.thread.forget(adapter)
         return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _list(self, _: Request) -> Response:
@@ -303,7 +304,7 @@ class _CompletionResponse(Response):
 
     def __init__(
         self,
-        server: OpenAiServer,
+        server: EngineServer,
         asked: CompletionRequest,
         answer: RunningAnswer,
         parts: Parts,

@@ -4,13 +4,9 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.serve.embedded.lora_folder import LoraAdapter, UnservableAdapterError, read_adapter
-from components.serve.embedded.lora_pool import LoraPool, PooledAdapter
+from components.serve.embedded.attached_lora import AttachedLora
+from components.serve.embedded.lora_folder import UnservableAdapterError, read_adapter
 from components.serve.embedded.shared_base import SharedBase
-
-SPARE = 2
-"""Places of a pool for each adapter that may be loaded: an unloaded one keeps its place until its
-last request has ended. Empty places take no memory."""
 
 
 class ModelNotFoundError(LookupError):
@@ -23,7 +19,7 @@ class ServedAdapter:
 
     name: str
     root: str
-    pooled: PooledAdapter
+    lora: AttachedLora
 
 
 class ServedModels:
@@ -32,16 +28,15 @@ class ServedModels:
     def __init__(self, base: SharedBase, folder: Path, name: str, most: int) -> None:
         self.base, self.folder, self.name, self.most = base, folder, name, most
         self.adapters: dict[str, ServedAdapter] = {}
-        self._pools: dict[int, LoraPool] = {}
         self._loading = asyncio.Lock()
 
-    def find(self, name: str) -> PooledAdapter | None:
+    def find(self, name: str) -> AttachedLora | None:
         """Return the adapter of a name; ``None`` is the base's."""
         if name == self.name:
             return None
         if (adapter := self.adapters.get(name)) is None:
             raise ModelNotFoundError(f"The model `{name}` does not exist.")
-        return adapter.pooled
+        return adapter.lora
 
     async def load(self, name: str, path: str) -> None:
         """Load an adapter in a thread of its own, while the batch goes on.
@@ -60,29 +55,20 @@ class ServedModels:
                     "many as --max-loras allows; unload one first, or raise it"
                 )
             try:
-                pooled = await asyncio.to_thread(self._read, Path(path))
+                lora = await asyncio.to_thread(self._read, Path(path))
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise ModelNotFoundError(
                     f"loading the adapter '{name}': No adapter found at {path} "
                     f"({error.filename} is missing)"
                 ) from error
-            self.adapters[name] = ServedAdapter(name, path, pooled)
+            self.adapters[name] = ServedAdapter(name, path, lora)
 
-    def remove(self, name: str) -> tuple[PooledAdapter, bool]:
+    def remove(self, name: str) -> tuple[AttachedLora, bool]:
         """Forget a name; return its adapter, and whether another name has the same files."""
         if name not in self.adapters:
             raise ModelNotFoundError(f"The lora adapter '{name}' cannot be found.")
-        pooled = self.adapters.pop(name).pooled
-        return pooled, any(other.pooled.key == pooled.key for other in self.adapters.values())
+        lora = self.adapters.pop(name).lora
+        return lora, any(other.lora.key == lora.key for other in self.adapters.values())
 
-    def _read(self, folder: Path) -> PooledAdapter:
-        adapter: LoraAdapter = read_adapter(folder, self.base.linears)
-        pool = self._pools.get(adapter.rank)
-        if pool is None:
-            pool = self._pools[adapter.rank] = self.base.pool(adapter.rank, self.most * SPARE)
-        if not pool.free:
-            raise UnservableAdapterError(
-                f"loading {folder}: {self.most * SPARE} adapters of rank {adapter.rank} are in "
-                "memory, since requests of unloaded ones still run; try again later"
-            )
-        return pool.put(adapter)
+    def _read(self, folder: Path) -> AttachedLora:
+        return self.base.attach(read_adapter(folder, self.base.linears))

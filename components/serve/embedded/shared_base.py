@@ -9,9 +9,9 @@ import ctypes
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch  # noqa: TID253 - the engine is a process of its own
 from safetensors import safe_open
@@ -22,7 +22,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: TID253 
 
 from components.models import base
 from components.models.prefix_cache import weights
-from components.serve.embedded.lora_pool import GroupShape, LoraPool, PooledAdapter
+from components.serve.embedded.attached_lora import AttachedLora, GroupShape, attach
+from components.serve.embedded.lora_folder import LoraAdapter
 from components.serve.embedded.slot_memory import PromptPart, SlotMemory, StepLayout
 
 if TYPE_CHECKING:
@@ -40,22 +41,23 @@ class UnservableBaseError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Rows ``start`` to ``stop`` of a step, with one adapter."""
+class Runs:
+    """A step's rows in runs with the same adapter: the length of each, and those with an adapter.
 
-    start: int
-    stop: int
-    adapter: PooledAdapter
+    ``adapted`` are pairs of a run's index and its adapter.
+    """
 
+    lengths: list[int]
+    adapted: list[tuple[int, AttachedLora]]
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Rows 0 to ``stop`` of a step: as many for each adapter in a stretch of a pool's places."""
-
-    stop: int
-    first: int
-    count: int
-    pool: LoraPool
+    @classmethod
+    def of(cls, adapters: Sequence[AttachedLora | None]) -> Self:
+        """Divide the rows with these adapters."""
+        runs = [(adapter, len(list(rows))) for adapter, rows in groupby(adapters)]
+        return cls(
+            [length for _, length in runs],
+            [(index, a) for index, (a, _) in enumerate(runs) if a is not None],
+        )
 
 
 class LinearGroup:
@@ -65,10 +67,9 @@ class LinearGroup:
         self.number, self.shape = number, shape
         self._multiply = _multiply(layers)
         self._input: torch.Tensor | None = None
-        self._outputs: tuple[torch.Tensor, ...] = ()
+        self._outputs: Sequence[torch.Tensor] = ()
         self._left = 0
-        self.segments: Sequence[Segment] = ()
-        self.spread: Spread | None = None
+        self.runs = Runs([], [])
 
     def layer(self, number: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the forward function of one of the layers."""
@@ -78,7 +79,7 @@ class LinearGroup:
             if x is not self._input:
                 self._input, self._left = x, len(self.shape.outers)
                 outputs = self._all(x.view(-1, x.shape[-1]))
-                self._outputs = outputs.view(*x.shape[:-1], -1).split(self.shape.outers, -1)
+                self._outputs = _split(outputs.view(*x.shape[:-1], -1), self.shape.outers, -1)
             output = self._outputs[number]
             self._left -= 1
             if not self._left:
@@ -89,26 +90,23 @@ class LinearGroup:
 
     def _all(self, x: torch.Tensor) -> torch.Tensor:
         y = self._multiply(x)
-        if (spread := self.spread) is not None:
-            rows = x[: spread.stop].view(spread.count, -1, x.shape[1])
-            places = slice(spread.first, spread.first + spread.count)
-            pool, rank = spread.pool, spread.pool.rank
-            inner = torch.bmm(rows, pool.a[self.number][places])
-            outer = y[: spread.stop].view(spread.count, -1, y.shape[1])
-            for part, (b, layer) in enumerate(
-                zip(pool.b[self.number], outer.split(self.shape.outers, -1), strict=True)
-            ):
-                layer.baddbmm_(inner[..., part * rank : (part + 1) * rank], b[places])
-        for segment in self.segments:
-            if (factors := segment.adapter.factors[self.number]) is not None:
-                rank = segment.adapter.pool.rank
-                inner = torch.mm(x[segment.start : segment.stop], factors.a)
-                outer = y[segment.start : segment.stop]
-                for part in factors.parts:
-                    outer[:, part.column : part.column + part.width].addmm_(
-                        inner[:, part.start : part.start + rank], part.b
-                    )
+        if not self.runs.adapted:
+            return y
+        # All rows and columns are taken apart at once: with eight adapters a slice for each of
+        # them and each layer took as long as the products.
+        inputs = _split(x, self.runs.lengths, 0)
+        outputs = [_split(layer, self.runs.lengths, 0) for layer in _split(y, self.shape.outers, 1)]
+        for index, adapter in self.runs.adapted:
+            if (factors := adapter.groups[self.number]) is not None:
+                inners = _split(torch.mm(inputs[index], factors.a), factors.ranks, 1)
+                for inner, (layer, b) in zip(inners, factors.b, strict=True):
+                    outputs[layer][index].addmm_(inner, b)
         return y
+
+
+def _split(x: torch.Tensor, sizes: Sequence[int], dim: int) -> Sequence[torch.Tensor]:
+    # ``Tensor.split`` takes three times as long.
+    return (x,) if len(sizes) == 1 else x.split_with_sizes(sizes, dim)
 
 
 def _multiply(layers: Sequence[nn.Linear]) -> weights.Multiply:
@@ -166,16 +164,16 @@ class SharedBase:
         ctypes.CDLL(None).malloc_trim(0)
         self._require_equal(folder, expected)
 
-    def pool(self, rank: int, places: int) -> LoraPool:
-        """Make a pool for adapters of a rank."""
-        return LoraPool(rank, places, [group.shape for group in self.groups], self.memory.stored)
+    def attach(self, adapter: LoraAdapter) -> AttachedLora:
+        """Lay out an adapter for the base's groups; other threads may compute meanwhile."""
+        return attach(adapter, [group.shape for group in self.groups], self.memory.stored)
 
     @torch.inference_mode()
     def compute(
         self,
         tokens: Sequence[int],
         layout: StepLayout,
-        adapters: Sequence[PooledAdapter | None],
+        adapters: Sequence[AttachedLora | None],
         scored: Sequence[int],
     ) -> torch.Tensor:
         """Compute a step; return the logits of the ``scored`` rows in fp32, ``[rows, vocabulary]``.
@@ -184,9 +182,7 @@ class SharedBase:
         """
         device = self.model.device
         self.memory.prepare(layout)
-        spread, segments = divide(adapters, len(layout.decoding))
-        for group in self.groups:
-            group.spread, group.segments = spread, segments
+        self._use(Runs.of(adapters))
         output = self.model(
             input_ids=torch.tensor([tokens], device=device),
             position_ids=self.memory.positions()[None],
@@ -194,7 +190,12 @@ class SharedBase:
             use_cache=False,
             logits_to_keep=torch.tensor(scored, dtype=torch.long, device=device),
         )
+        self._use(Runs([], []))  # an adapter that is unloaded now must not stay in memory
         return output.logits[0].float()
+
+    def _use(self, runs: Runs) -> None:
+        for group in self.groups:
+            group.runs = runs
 
     def _share_embeddings(self, folder: Path) -> None:
         # The output layer often has the same weights: blocked there, rows here. Held a second time
@@ -265,46 +266,6 @@ class SharedBase:
                 f"serving {folder}: over slots the embedded engine computes other probabilities "
                 f"than the model by itself (difference {difference:.2g}); serve it with vLLM"
             )
-
-
-SPREAD_FROM = 3  # adapters in a step from which batched products are faster than one for each
-
-
-def divide(
-    adapters: Sequence[PooledAdapter | None], decoding: int
-) -> tuple[Spread | None, list[Segment]]:
-    """Divide a step's rows, sorted by adapter, for its products with LoRA factors.
-
-    Of the decoding rows, a beginning in which many adapters, next to each other in one pool, have
-    as many rows each is one batched product; other rows are a segment for each adapter.
-    """
-    segments = list(_segments(adapters, decoding))
-    heads = [s for s in segments if s.stop <= decoding]
-    if len(heads) < SPREAD_FROM or heads[0].start != 0:
-        return None, segments
-    count = 1
-    size = heads[0].stop
-    for before, after in pairwise(heads):
-        if (
-            after.adapter.pool is not before.adapter.pool
-            or after.adapter.place != before.adapter.place + 1
-            or after.start != before.stop
-            or after.stop - after.start != size
-        ):
-            break
-        count += 1
-    if count < SPREAD_FROM:
-        return None, segments
-    first = heads[0].adapter
-    return Spread(heads[count - 1].stop, first.place, count, first.pool), segments[count:]
-
-
-def _segments(adapters: Sequence[PooledAdapter | None], decoding: int) -> Iterator[Segment]:
-    for rows in (range(decoding), range(decoding, len(adapters))):
-        for adapter, members in groupby(rows, key=lambda row: adapters[row]):
-            numbers = list(members)
-            if adapter is not None:
-                yield Segment(numbers[0], numbers[-1] + 1, adapter)
 
 
 def _attention(
