@@ -29,7 +29,8 @@ test-production: .venv/installed-dev  ## what infra/ describes, as processes: Po
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m production --timeout 1500 tests/production
 
 test-vllm: .venv-vllm/installed  ## vLLM, on this CPU, says what transformers says
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1500 tests/components/evaluate
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1500 tests/components/evaluate \
+		tests/components/serve
 
 # uv resolves: pip can't choose the lowest version of what is declared. Plain PyPI, so torch 2.9 is a
 # CUDA build of 3 GB there, which runs on a CPU, too.

@@ -126,6 +126,7 @@ class Follower:
         self._settings, self._places, self._address = settings, places, registry
         self._processes: dict[tuple[str, str], EmbeddedProcess] = {}  # by base hash and precision
         self._started = 0
+        self._preparing: dict[str, tuple[str, str]] = {}  # version and step, by workload
         self._process_lock = asyncio.Lock()
         self.swap = AdapterSwap(
             places.folder,
@@ -188,6 +189,13 @@ class Follower:
 
     async def follow(self, workload: str, version: str) -> None:
         """Stage a version unless it is loaded, and make it serve."""
+        self._preparing[workload] = version, "verifying"
+        try:
+            await self._follow(workload, version)
+        finally:
+            del self._preparing[workload]
+
+    async def _follow(self, workload: str, version: str) -> None:
         route = self.swap.current.routes.get(workload)
         try:
             if route is not None and route.previous and route.previous.version == version:
@@ -195,7 +203,9 @@ class Follower:
                 staged = staged_version.read_staged(self._places.adapters, model)
             else:
                 staged = await self._stage(workload, version)
+            self._preparing[workload] = version, "starting the engine"
             await self._ensure_process(staged)
+            self._preparing[workload] = version, "loading and proving"
             await self.swap.follow(staged)
         except SwapRefusedError:
             return  # noted, with its reason
@@ -337,6 +347,10 @@ class Follower:
             "refused": [
                 {"workload": workload, **asdict(refusal)}
                 for workload, refusal in sorted(self.swap.refusals.items())
+            ],
+            "preparing": [
+                {"workload": workload, "version": version, "step": step}
+                for workload, (version, step) in sorted(self._preparing.items())
             ],
             "knowledge_age_seconds": None if age is None else round(age, 1),
             "replicas": [

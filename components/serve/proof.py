@@ -32,6 +32,12 @@ FLOORS: Mapping[str, float] = {"fp32": 0.002}
 
 FLOOR_16 = 0.06  # 16-bit and 4-bit precisions: about five times what batching changes in bf16
 
+SHARES: Mapping[str, float] = {"fp32": 0.001}
+"""The tolerance as a share of the log-probabilities and of the effect, by precision: rounding grows
+with them, and another engine rounds in another order."""
+
+SHARE_16 = 0.02
+
 NOISE_FACTOR = 4.0  # tolerance and least effect, as a multiple of the measured noise
 NEARER = 0.5  # how much nearer to its own reference than to any other an adapter must be
 
@@ -90,7 +96,13 @@ class References:
     @property
     def tolerance(self) -> float:
         """How far an engine's log-probabilities may be from these, in nats a token."""
-        return max(FLOORS.get(self.precision, FLOOR_16), NOISE_FACTOR * self.noise)
+        zero = [[0.0] * len(logprobs) for logprobs in self.of_base]
+        size = max(distance(self.of_base, zero), distance(self.of_adapter, self.of_base))
+        return max(
+            FLOORS.get(self.precision, FLOOR_16),
+            NOISE_FACTOR * self.noise,
+            SHARES.get(self.precision, SHARE_16) * size,
+        )
 
     @property
     def is_measurable(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from components.serve import proof
 from components.serve.engines.serving_engine import EngineNeeds
 from components.serve.proof import Proof
+from tests.support import word_model
 from tests.support.fake_replicas import FakeReplica, fake_replica, stage
 
 NEEDS = EngineNeeds(residents=3, rank=8, is_constrained=False)
@@ -55,3 +57,16 @@ def test_proof_finds_what_a_200_hides(tmp_path: Path, fault: str, reason: str):
         proved = asyncio.run(load_and_prove(replica, tmp_path))
     assert proved.objection is not None
     assert re.search(reason, proved.objection)
+
+
+def test_tolerance_grows_with_loud_logits_in_16_bits():
+    adapter = word_model.make_references(word_model.WordAdapter("a", "word"))
+    loud = replace(
+        adapter,
+        precision="bf16",
+        noise=0.04,
+        of_base=tuple(tuple(30 * value for value in values) for values in adapter.of_base),
+    )
+    # Another engine was 0.5 % of such an effect away from the reference, and was right.
+    assert loud.tolerance > 0.005 * loud.effect > 4 * loud.noise
+    assert replace(loud, precision="fp32").tolerance < loud.tolerance / 5

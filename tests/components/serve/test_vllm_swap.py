@@ -1,0 +1,212 @@
+"""vLLM's CPU build: adapters are loaded at runtime, proved, swapped under load, and unloaded."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.serving_engine import EngineNeeds, Generation, UpstreamError
+from components.serve.engines.vllm_server import VllmServer
+from components.serve.routes import Current
+from components.serve.settings import SwapSettings
+from components.serve.staged_version import StagedVersion
+from components.serve.swap import AdapterSwap, SwapRefusedError
+from tests.components.serve.test_swap import replicas_of, until
+from tests.support import tiny
+from tests.support.staged_adapters import stage_adapter
+
+pytestmark = pytest.mark.vllm
+
+START_SECONDS = 600
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class VllmProcess:
+    """vLLM's OpenAI server on this CPU; it keeps its port when it is started again."""
+
+    def __init__(self, base: Path, log: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = int(listener.getsockname()[1])
+        self._base, self._log = base, log
+        self.start()
+
+    def start(self) -> None:
+        options = {
+            "--model": self._base,
+            "--served-model-name": "the-base",
+            "--dtype": "float32",
+            "--max-loras": 4,
+            "--max-cpu-loras": 8,
+            "--max-lora-rank": 8,
+            "--max-model-len": 512,
+            "--max-num-seqs": 8,
+            "--host": "127.0.0.1",
+            "--port": self.port,
+        }
+        arguments = [str(part) for pair in options.items() for part in pair]
+        # The CPU build dies at a prompt's log-probabilities if its LoRA includes lm_head.
+        arguments += ["--lora-target-modules", *LAYERS]
+        module = "vllm.entrypoints.openai.api_server"
+        environment = {
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments, "--enable-lora", "--enforce-eager"],
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_healthy():
+            assert self.process.poll() is None, self._log.read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _is_healthy(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/health").is_success
+        except httpx.TransportError:
+            return False
+
+    def engine(self) -> VllmServer:
+        return VllmServer("vllm-1", HttpUpstream(f"http://127.0.0.1:{self.port}"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vllm")
+    tiny.build(folder / "base")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vllm(root: Path) -> Generator[VllmProcess]:
+    process = VllmProcess(root / "base", root / "vllm.log")
+    yield process
+    process.kill()
+
+
+@asynccontextmanager
+async def swapping(serve: Path, vllm: VllmProcess) -> AsyncGenerator[AdapterSwap]:
+    engine = vllm.engine()
+    settings = SwapSettings(drain_seconds=20, proof_timeout_seconds=120)
+    swap = AdapterSwap(serve, {"vllm-1": engine}, Current(), settings)
+    await swap.start()
+    watching = asyncio.create_task(swap.run())
+    try:
+        yield swap
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await swap.close()
+        await engine.close()
+
+
+def staged_versions(serve: Path, root: Path, count: int) -> list[StagedVersion]:
+    return [stage_adapter(serve, root / "base", "support", n) for n in range(1, count + 1)]
+
+
+@pytest.mark.timeout(1500)
+def test_swaps_under_load_unloads_and_erases(root: Path, vllm: VllmProcess, tmp_path: Path):
+    async def answer(swap: AdapterSwap, counts: Counter[str], model: str) -> str:
+        generation = Generation("Hello", max_tokens=6, logprobs=1)
+        pieces = [p async for p in swap.engines["vllm-1"].complete(model, generation)]
+        assert pieces[-1].model == model
+        counts[model] += 1
+        return "".join(piece.text for piece in pieces)
+
+    async def scenario() -> None:
+        versions = staged_versions(tmp_path, root, 4)
+        async with swapping(tmp_path, vllm) as swap:
+            assert await swap.engines["vllm-1"].preflight(EngineNeeds(3, 8, False)) == []
+            texts: dict[str, set[str]] = {}
+            counts = Counter[str]()
+
+            async def client() -> None:
+                while True:
+                    route = swap.current.enter("support")
+                    assert route is not None
+                    try:
+                        model = route.champion.model
+                        texts.setdefault(model, set()).add(await answer(swap, counts, model))
+                    finally:
+                        swap.current.leave("support", route.epoch)
+
+            await swap.follow(versions[0])
+            clients = [asyncio.create_task(client()) for _ in range(3)]
+            for staged in versions[1:]:
+                await swap.follow(staged)
+                await asyncio.sleep(2)
+            assert not any(task.done() for task in clients)  # none has failed
+            for task in clients:
+                task.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
+            assert {len(seen) for seen in texts.values()} == {1}  # each version one answer
+            assert len({*map(frozenset, texts.values())}) == 4  # and each its own
+            await until(lambda: not versions[1].folder.exists(), 60)
+            with pytest.raises(UpstreamError, match="404"):
+                await answer(swap, counts, versions[0].model)
+            for served, made in await swap.prove_all():
+                assert made.objection is None, served.name
+                assert made.from_reference < 1e-3 < made.from_base
+            assert await swap.withdraw("support", ["4"], "erased") == []
+            assert swap.current.routes["support"].champion.version == "3"
+            with pytest.raises(UpstreamError, match="404"):
+                await answer(swap, counts, versions[3].model)
+            await swap.withdraw("support", ["3"], "erased")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.timeout(1500)
+def test_wrong_references_and_a_reused_name_are_refused(
+    root: Path, vllm: VllmProcess, tmp_path: Path
+):
+    async def scenario() -> None:
+        first, second = staged_versions(tmp_path, root, 2)
+        async with swapping(tmp_path, vllm) as swap:
+            right = first.references()
+            second.references().write(first.references_path)
+            with pytest.raises(SwapRefusedError, match="from its reference"):
+                await swap.follow(first)
+            right.write(first.references_path)
+            # Somebody loaded other weights under the name.
+            await swap.engines["vllm-1"].load(first.model, second.folder)
+            with pytest.raises(SwapRefusedError, match="lists"):
+                await swap.follow(first)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.timeout(1500)
+def test_killed_server_comes_back_with_its_adapters(root: Path, vllm: VllmProcess, tmp_path: Path):
+    async def scenario() -> None:
+        (staged,) = staged_versions(tmp_path, root, 1)
+        async with swapping(tmp_path, vllm) as swap:
+            await swap.follow(staged)
+            vllm.kill()
+            await until(lambda: replicas_of(swap) == (), 30)
+            await asyncio.to_thread(vllm.start)
+            await until(lambda: replicas_of(swap) == ("vllm-1",), 120)
+
+    asyncio.run(scenario())
