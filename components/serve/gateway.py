@@ -36,6 +36,7 @@ from components.serve.answer_log import Answerer, AnswerLog, Arm, Interaction
 from components.serve.chat_answer import AnswerDraft, Chunks
 from components.serve.chat_request import ChatRequest, Endpoint, Obj, OpenAiError
 from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.openai_url import OpenAiServer
 from components.serve.engines.serving_engine import (
     Generation,
     ServingEngine,
@@ -64,7 +65,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerPart:
+class VisiblePart:
     """A part of an answer for the client: text, whole calls, log-probabilities."""
 
     text: str = ""
@@ -175,8 +176,8 @@ class Gateway:
         self._loads = _Loads()
         self._compiler = ThreadPoolExecutor(1, "grammar")
         self._grammars: dict[bytes, str | None] = {}
-        self._upstreams = {
-            fallback.url: _upstream(fallback, environment, settings.limits.answer_seconds)
+        self._servers = {
+            fallback: _server(fallback, environment, settings)
             for fallback in _all_fallbacks(settings)
         }
         self.metrics.watch(
@@ -187,8 +188,8 @@ class Gateway:
     async def close(self) -> None:
         """Write the records of partial answers, and close the connections to fallbacks."""
         await self._log.close()
-        for upstream in self._upstreams.values():
-            await upstream.close()
+        for server in self._servers.values():
+            await server.close()
         self._compiler.shutdown(wait=False, cancel_futures=True)
 
     # The way in.
@@ -511,7 +512,7 @@ class Gateway:
 
     # Answering.
 
-    async def _parts(self, exchange: Exchange) -> AsyncGenerator[AnswerPart]:
+    async def _parts(self, exchange: Exchange) -> AsyncGenerator[VisiblePart]:
         """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
         failed: list[str] = []
         last: UpstreamError | None = None
@@ -561,7 +562,7 @@ class Gateway:
         elif attempt.fallback is not None:
             draft.model, draft.fingerprint = attempt.fallback.model, ""
 
-    def _answer(self, exchange: Exchange, attempt: _Attempt) -> AsyncGenerator[AnswerPart]:
+    def _answer(self, exchange: Exchange, attempt: _Attempt) -> AsyncGenerator[VisiblePart]:
         if attempt.fallback is not None:
             return self._ask_fallback(exchange, attempt.fallback)
         assert attempt.served is not None
@@ -570,7 +571,7 @@ class Gateway:
 
     async def _ask_engine(
         self, exchange: Exchange, served: Served, engine: ServingEngine
-    ) -> AsyncGenerator[AnswerPart]:
+    ) -> AsyncGenerator[VisiblePart]:
         request, draft = exchange.request, exchange.draft
         prompt = self._render(request, served)
         generation = Generation(
@@ -606,33 +607,32 @@ class Gateway:
                     draft.finish = "tool_calls" if is_call else piece.finish
                     draft.prompt_tokens = piece.prompt_tokens
                     draft.completion_tokens = piece.completion_tokens
-                yield AnswerPart(
+                yield VisiblePart(
                     text, chat_answer.tool_calls(calls) if calls else (), piece.logprobs
                 )
 
     async def _ask_fallback(
         self, exchange: Exchange, fallback: OpenAiFallback
-    ) -> AsyncGenerator[AnswerPart]:
+    ) -> AsyncGenerator[VisiblePart]:
         """Ask an OpenAI-compatible server, whose own template renders the request."""
-        request, draft, upstream = exchange.request, exchange.draft, self._upstreams[fallback.url]
-        body: Obj = {**request.body, "model": fallback.model}
-        for name in ("store", "metadata", "stream", "stream_options"):
-            body.pop(name, None)
+        request, draft, server = exchange.request, exchange.draft, self._servers[fallback]
+        body = {name: value for name, value in request.body.items() if name != "stream_options"}
+        traceparent = exchange.interaction.traceparent
         if not request.is_streamed:
-            answer = await upstream.post("/chat/completions", body)
+            answer = await server.chat(body, traceparent=traceparent)
             self._note_first(exchange)
             yield _read_whole(fallback, draft, answer)
             return
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body["stream_options"] = {"include_usage": True}
         calls: dict[int, Obj] = {}
-        async with aclosing(upstream.events("/chat/completions", body)) as events:
+        async with aclosing(server.stream_chat(body, traceparent=traceparent)) as events:
             async for event in events:
                 self._note_first(exchange)
-                yield AnswerPart(_read_chunk(draft, event, calls))
+                yield VisiblePart(_read_chunk(draft, event, calls))
         if draft.finish is None:
             raise UpstreamError(502, f"{fallback.url}: the answer was cut", is_retryable=True)
         if calls:
-            yield AnswerPart(calls=[calls[number] for number in sorted(calls)])
+            yield VisiblePart(calls=[calls[number] for number in sorted(calls)])
 
     def _note_first(self, exchange: Exchange) -> None:
         if exchange.who is not None and exchange.who.ttft_ms is None:
@@ -715,7 +715,7 @@ class Gateway:
         return OpenAiError(504, f"the answer took more than {seconds:g} seconds; ask for less")
 
 
-def _add(draft: AnswerDraft, part: AnswerPart) -> None:
+def _add(draft: AnswerDraft, part: VisiblePart) -> None:
     if part.text:
         draft.text.append(part.text)
     if part.calls:
@@ -724,7 +724,7 @@ def _add(draft: AnswerDraft, part: AnswerPart) -> None:
         draft.logprobs.extend(part.logprobs)
 
 
-def _chunk(chunks: Chunks, draft: AnswerDraft, part: AnswerPart) -> bytes:
+def _chunk(chunks: Chunks, draft: AnswerDraft, part: VisiblePart) -> bytes:
     logprobs: Json = None
     if part.logprobs:
         writer = (
@@ -737,7 +737,7 @@ def _chunk(chunks: Chunks, draft: AnswerDraft, part: AnswerPart) -> bytes:
     return chunks.delta(part.text, part.calls, first_call=first, logprobs=logprobs)
 
 
-def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> AnswerPart:
+def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> VisiblePart:
     match answer:
         case {"choices": [{"message": {**message}, "finish_reason": str(finish)}, *_]}:
             pass
@@ -748,7 +748,7 @@ def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> An
     draft.finish = finish
     _read_head(draft, answer)
     content, calls = message.get("content"), message.get("tool_calls")
-    return AnswerPart(
+    return VisiblePart(
         content if isinstance(content, str) else "", calls if isinstance(calls, list) else ()
     )
 
@@ -839,11 +839,17 @@ def _all_fallbacks(settings: ServeSettings) -> Iterator[OpenAiFallback]:
                 yield fallback
 
 
-def _upstream(
-    fallback: OpenAiFallback, environment: Mapping[str, str], patience: float
-) -> HttpUpstream:
-    key = environment.get(fallback.api_key_env) if fallback.api_key_env else None
-    return HttpUpstream(fallback.url, api_key=key, patience_seconds=patience)
+def _server(
+    fallback: OpenAiFallback, environment: Mapping[str, str], settings: ServeSettings
+) -> OpenAiServer:
+    upstream = HttpUpstream(
+        fallback.url,
+        api_key=environment.get(fallback.api_key_env) if fallback.api_key_env else None,
+        connect_seconds=settings.engine.connect_seconds,
+        patience_seconds=settings.engine.first_byte_seconds,
+        answer_seconds=settings.limits.answer_seconds,
+    )
+    return OpenAiServer(fallback.url, upstream, fallback.model)
 
 
 def _text(headers: Headers, name: bytes) -> str | None:
