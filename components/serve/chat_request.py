@@ -48,8 +48,11 @@ class OpenAiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.allow = allow
+        """The path's methods, where the request's is another one."""
         self.status = status
         self.message = message
         self.retry_after = retry_after

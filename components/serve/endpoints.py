@@ -112,6 +112,7 @@ class GatewayApp:
                 405,
                 f"{method} is not allowed on {path[:200]}, expected {', '.join(handlers)}",
                 code="method_not_allowed",
+                allow=", ".join(handlers),
             )
         return handler
 
@@ -318,6 +319,8 @@ async def _refuse(send: Send, error: OpenAiError) -> None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.allow is not None:
+        headers.append((b"allow", error.allow.encode()))
     if error.status == 415:
         headers.append((b"accept-encoding", b"gzip"))
     await _send(send, error.status, error.body(), headers)

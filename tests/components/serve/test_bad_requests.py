@@ -185,6 +185,7 @@ def test_an_unknown_path_or_method_names_the_right_ones(gateway: RunningGateway)
     assert "/v1/chat/completions" in gateway.get("/v1/embeddings").json()["error"]["message"]
     answer = gateway.get("/v1/chat/completions")
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])

@@ -1,0 +1,162 @@
+"""LiteLLM, LangChain and a fuzzer ask a gateway; a LiteLLM proxy's answers come to the receiver.
+
+Run by `make test-clients`, in an environment of its own.
+"""
+
+import asyncio
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.support import gateways, logs, receivers
+from tests.support.gateways import RunningGateway, script
+from tests.support.scripted_engine import ANSWER
+
+pytestmark = pytest.mark.clients
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or else it asks GitHub for prices
+
+ROOT = Path(__file__).parents[3]
+CALL = '{"name": "weather", "arguments": {"city": "Oslo"}}'
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningGateway]:
+    home = tmp_path_factory.mktemp("fuzzed")
+    everything = {"routing": [{"workload": "support", "client": "*"}]}  # whatever the model
+    with gateways.running(home, everything) as gateway:
+        yield gateway
+
+
+def test_litellm_asks(gateway: RunningGateway):
+    import litellm
+
+    options: dict[str, Any] = {
+        "model": "openai/support",
+        "api_base": f"{gateway.url}/v1",
+        "api_key": gateway.token,
+    }
+    messages = [{"role": "user", "content": "Hi"}]
+    answer: Any = litellm.completion(messages=messages, **options)
+    assert answer.choices[0].message.content == ANSWER
+    chunks: Any = litellm.completion(messages=messages, stream=True, **options)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
+    asked = [{"role": "user", "content": script(say=CALL)}]
+    called: Any = litellm.completion(messages=asked, tools=[logs.WEATHER], **options)
+    (call,) = called.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "Oslo"}
+    with pytest.raises(litellm.NotFoundError):
+        litellm.completion(messages=messages, **(options | {"model": "openai/nothing"}))
+    with pytest.raises(litellm.AuthenticationError):
+        litellm.completion(messages=messages, **(options | {"api_key": "x"}))
+
+
+def test_langchain_asks(gateway: RunningGateway):
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
+    from pydantic import BaseModel, SecretStr
+
+    @tool
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        return f"dry in {city}"
+
+    class Forecast(BaseModel):
+        city: str
+
+    model = ChatOpenAI(
+        base_url=f"{gateway.url}/v1", api_key=SecretStr(gateway.token), model="support"
+    )
+    answer = model.invoke("Hi")
+    assert answer.content == ANSWER
+    assert answer.response_metadata["model_name"] == "support@7"
+    assert "".join(str(chunk.content) for chunk in model.stream("Hi")) == ANSWER
+    called = model.bind_tools([weather]).invoke(script(say=CALL))
+    assert called.tool_calls[0]["args"] == {"city": "Oslo"}
+    parts = list(model.bind_tools([weather]).stream(script(say=CALL)))
+    assert sum(len(part.tool_calls) for part in parts) == 1  # type: ignore[attr-defined]
+    for method in ("json_schema", "function_calling", "json_mode"):
+        said = script(say='{"city": "Oslo"}' if method != "function_calling" else
+                      '{"name": "Forecast", "arguments": {"city": "Oslo"}}')  # fmt: skip
+        structured = model.with_structured_output(Forecast, method=method)
+        assert structured.invoke(said) == Forecast(city="Oslo")
+
+
+def test_schemathesis_finds_nothing(fuzzed: RunningGateway, tmp_path: Path):
+    report = tmp_path / "junit.xml"
+    command = [
+        Path(sys.executable).with_name("schemathesis"), "run", f"{fuzzed.url}/openapi.json",
+        "--header", f"Authorization: Bearer {fuzzed.token}",
+        "--checks", "all", "--exclude-checks", "positive_data_acceptance,use_after_free",
+        "--max-examples", "150", "--seed", "1", "--workers", "2",
+        "--report-junit-path", str(report), "--report", "junit", "--no-color",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert fuzzed.ask().status_code == 200
+
+
+def bridge() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bridge", ROOT / "infra" / "litellm_bridge.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_bridge_ships_what_litellm_answers(
+    gateway: RunningGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import litellm
+
+    options: dict[str, Any] = {
+        "model": "openai/support",
+        "api_base": f"{gateway.url}/v1",
+        "api_key": gateway.token,
+    }
+
+    async def ask(flywheel: Any, receiver: receivers.Receiver) -> None:
+        for number in range(3):
+            answer: Any = await litellm.acompletion(
+                messages=[{"role": "user", "content": f"Hi {number} {script(say=CALL)}"}],
+                tools=[logs.WEATHER],
+                metadata={"workload_id": "shop"},
+                stream=number == 2,
+                **options,
+            )
+            if number == 2:
+                async for _ in answer:
+                    pass
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            page = receiver.get("/metrics").text
+            if 'records_total{client_id="app",kind="interactions"} 3.0' in page:
+                return
+        raise AssertionError(page)
+
+    with receivers.running(tmp_path) as receiver:
+        monkeypatch.setenv("FLYWHEEL_URL", receiver.url)
+        monkeypatch.setenv("FLYWHEEL_TOKEN", receiver.token)
+        flywheel = bridge().flywheel
+        monkeypatch.setattr(litellm, "callbacks", [flywheel])
+        asyncio.run(ask(flywheel, receiver))
+        receiver.stop()
+        records = [json.loads(entry.body) for entry in receiver.stored()]
+    bodies = [
+        record for batch in records for record in (batch if isinstance(batch, list) else [batch])
+    ]
+    assert len(bodies) == 3
+    for record in bodies:
+        assert record["workload_id"] == "shop"
+        assert record["request"]["tools"] == [logs.WEATHER]
+        (call,) = record["response"]["choices"][0]["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"city": "Oslo"}
