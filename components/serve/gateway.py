@@ -36,7 +36,7 @@ from components.serve.answer_log import Answerer, AnswerLog, Arm, Interaction
 from components.serve.chat_answer import AnswerDraft, Chunks
 from components.serve.chat_request import ChatRequest, Endpoint, Obj, OpenAiError
 from components.serve.engines.http_upstream import HttpUpstream
-from components.serve.engines.openai_url import OpenAiServer
+from components.serve.engines.openai_url import OpenAiUpstream
 from components.serve.engines.serving_engine import (
     Generation,
     ServingEngine,
@@ -841,7 +841,7 @@ def _all_fallbacks(settings: ServeSettings) -> Iterator[OpenAiFallback]:
 
 def _server(
     fallback: OpenAiFallback, environment: Mapping[str, str], settings: ServeSettings
-) -> OpenAiServer:
+) -> OpenAiUpstream:
     upstream = HttpUpstream(
         fallback.url,
         api_key=environment.get(fallback.api_key_env) if fallback.api_key_env else None,
@@ -849,7 +849,7 @@ def _server(
         patience_seconds=settings.engine.first_byte_seconds,
         answer_seconds=settings.limits.answer_seconds,
     )
-    return OpenAiServer(fallback.url, upstream, fallback.model)
+    return OpenAiUpstream(fallback.url, upstream, fallback.model)
 
 
 def _text(headers: Headers, name: bytes) -> str | None:
