@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
@@ -264,12 +265,13 @@ class Follower:
             *("-m", "components.serve.staging", *arguments, *more),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self._registry_environment()},
+            start_new_session=True,  # it has a child of its own, which ends with it
         )
         try:
             output, _ = await process.communicate()
         finally:
             if process.returncode is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
         try:
             result = json.loads(output)
         except ValueError as error:

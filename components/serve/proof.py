@@ -395,7 +395,7 @@ async def _answer(
     engine: ServingEngine, model: str, answer: GreedyAnswer
 ) -> tuple[str, list[TokenLogprob]]:
     text, logprobs = "", list[TokenLogprob]()
-    generation = Generation(answer.prompt_tokens, len(answer.logprobs), logprobs=1)
+    generation = Generation(answer.prompt, len(answer.logprobs), logprobs=1)
     async with aclosing(engine.complete(model, generation)) as pieces:
         async for piece in pieces:
             text += piece.text

@@ -48,6 +48,7 @@ class State:
     delay: float
     nim: Path | None
     refresh: float
+    dialect: str = "vllm"
     adapters: dict[str, tuple[str, WordAdapter]] = field(default_factory=dict[str, Any])
     cache: dict[object, KeysAndValues] = field(default_factory=dict[object, KeysAndValues])
     in_flight: Counter[str] = field(default_factory=Counter[str])
@@ -153,6 +154,8 @@ def make_app(state: State) -> web.Application:
     async def completions(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         name = body["model"]
+        if state.dialect == "sglang":  # a name without the base's is taken for the base
+            name = name.partition(":")[2] if ":" in name else BASE_NAME
         state.requests_after_load += 1
         if "unload_race" in state.faults and state.loads and state.requests_after_load == 3:
             state.adapters.pop(state.loads[-1], None)
@@ -173,9 +176,99 @@ def make_app(state: State) -> web.Application:
         finally:
             state.in_flight[name] -= 1
 
+    @routes.get("/get_server_info")
+    async def server_info(_: web.Request) -> web.Response:
+        info = {"served_model_name": BASE_NAME, "enable_lora": True, "max_lora_rank": 16}
+        return web.json_response(info | {"max_loaded_loras": 8, "dp_size": 1})
+
+    @routes.get("/info")
+    async def info(_: web.Request) -> web.Response:
+        return web.json_response({"model_id": BASE_NAME})
+
+    @routes.post("/load_lora_adapter")
+    async def sglang_load(request: web.Request) -> web.Response:
+        body = await request.json()
+        path = Path(body["lora_path"])
+        if not path.is_dir():
+            refusal = {"success": False, "error_message": f"no adapter at {path}"}
+            return web.json_response(refusal, status=400)
+        state.adapters[body["lora_name"]] = str(path), word_model.read_adapter(path)
+        state.loads.append(body["lora_name"])
+        return web.json_response({"success": True})
+
+    @routes.post("/unload_lora_adapter")
+    async def sglang_unload(request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if "hangs" in state.faults:
+            await asyncio.sleep(3600)
+        status = 200 if state.adapters.pop(name, None) else 400
+        return web.json_response({"success": status == 200}, status=status)
+
+    @routes.post("/generate")
+    async def generate(request: web.Request) -> web.Response:
+        body = await request.json()
+        if "input_ids" in body:
+            return web.json_response(sglang_scores(state, body))
+        name = lorax_adapter(state, body)
+        if name is None:
+            return web.json_response({"error": "not found at the Hub"}, status=404)
+        tokens = [*body["inputs"].encode()]
+        logprobs = word_model.score(state.weights(name), tokens[:1], tokens[1:])
+        prefill = [{"id": tokens[0], "text": "", "logprob": None}]
+        prefill += [
+            {"id": token, "text": chr(token), "logprob": logprob}
+            for token, logprob in zip(tokens[1:], logprobs, strict=True)
+        ]
+        return web.json_response({"generated_text": "x", "details": {"prefill": prefill}})
+
+    @routes.post("/generate_stream")
+    async def generate_stream(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        name = lorax_adapter(state, body)
+        if name is None:
+            return web.json_response({"error": "not found at the Hub"}, status=404)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        weights, tokens = state.weights(name), [*body["inputs"].encode()]
+        cache, limit = word_model.fill(weights, tokens), body["parameters"]["max_new_tokens"]
+        for made in range(1, limit + 1):
+            options = word_model.next_logprobs(cache, weights)
+            token = max(range(word_model.VOCABULARY), key=options.__getitem__)
+            is_end = token == END
+            shown = {"text": "" if is_end else chr(token), "special": is_end}
+            event: dict[str, Any] = {"token": {"id": token, "logprob": options[token]} | shown}
+            if is_end or made == limit:
+                reason = "eos_token" if is_end else "length"
+                event["details"] = {"finish_reason": reason, "generated_tokens": made}
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            if is_end:
+                break
+            word_model.extend(cache, weights, [token])
+        return response
+
     app = web.Application(client_max_size=64 * 2**20)
     app.add_routes(routes)
     return app
+
+
+def sglang_scores(state: State, body: dict[str, Any]) -> dict[str, Any]:
+    tokens, name = body["input_ids"], body.get("lora_path", BASE_NAME)
+    logprobs = word_model.score(state.weights(name), tokens[:1], tokens[1:])
+    listed = [[None, tokens[0], None]]
+    listed += [[value, token, None] for value, token in zip(logprobs, tokens[1:], strict=True)]
+    return {"text": "x", "meta_info": {"input_token_logprobs": listed}}
+
+
+def lorax_adapter(state: State, body: dict[str, Any]) -> str | None:
+    """Load the adapter that a request names, as LoRAX does; ``None`` if it isn't there."""
+    parameters = body["parameters"]
+    path = parameters.get("adapter_id")
+    if path is None:
+        return BASE_NAME
+    if parameters.get("adapter_source") != "local" or not Path(path).is_dir():
+        return None
+    state.adapters.setdefault(path, (path, word_model.read_adapter(Path(path))))
+    return path
 
 
 def tokens_of(body: dict[str, Any]) -> list[int]:
@@ -196,13 +289,13 @@ def scored(state: State, name: str, body: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": "cmpl-1",
         "object": "text_completion",
-        "model": answered_by(state, name),
+        "model": answered_by(state, body["model"]),
         "choices": [choice],
     }
 
 
-def answered_by(state: State, name: str) -> str:
-    return BASE_NAME if "names_the_base" in state.faults else name
+def answered_by(state: State, asked: str) -> str:
+    return BASE_NAME if "names_the_base" in state.faults else asked
 
 
 async def answer(
@@ -223,7 +316,11 @@ async def answer(
         await response.write(f"data: {text}\n\n".encode())
 
     made, finish = 0, "length"
-    chunk = {"id": "cmpl-1", "object": "text_completion", "model": answered_by(state, name)}
+    chunk = {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "model": answered_by(state, body["model"]),
+    }
     while made < body["max_tokens"]:
         options = word_model.next_logprobs(cache, weights)
         token = max(range(word_model.VOCABULARY), key=options.__getitem__)
@@ -270,7 +367,9 @@ async def watch(state: State, folder: Path) -> None:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    state = State(set(arguments.fault), arguments.delay, arguments.nim, arguments.refresh)
+    state = State(
+        set(arguments.fault), arguments.delay, arguments.nim, arguments.refresh, arguments.dialect
+    )
     runner = web.AppRunner(make_app(state), access_log=None, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", arguments.port)
@@ -289,6 +388,7 @@ def main() -> None:
     parser.add_argument("--fault", action="append", default=[], choices=FAULTS)
     parser.add_argument("--delay", type=float, default=0.002)
     parser.add_argument("--nim", type=Path)
+    parser.add_argument("--dialect", default="vllm", choices=["vllm", "sglang", "lorax"])
     parser.add_argument("--refresh", type=float, default=0.2)
     asyncio.run(serve(parser.parse_args()))
 

@@ -48,9 +48,10 @@ class NimServer:
         *,
         refresh_seconds: float = 30.0,
         base: str | None = None,
+        margin_seconds: float = MARGIN_SECONDS,
     ) -> None:
         self.name, self._http, self._source = name, upstream, source
-        self._patience = 2 * refresh_seconds + MARGIN_SECONDS
+        self._patience = 2 * refresh_seconds + margin_seconds
         self._vllm = VllmServer(name, upstream, base=base, oldest=None)
 
     @property

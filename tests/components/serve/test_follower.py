@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApprovedVersions]
         yield versions
 
 
-async def until(condition: Callable[[], bool], seconds: float = 120.0) -> float:
+async def until(condition: Callable[[], bool], seconds: float = 400.0) -> float:
     started = time.monotonic()
     async with asyncio.timeout(seconds):
         while not condition():
