@@ -19,8 +19,9 @@ Obj: TypeAlias = dict[str, Json]
 Endpoint: TypeAlias = Literal["chat", "completion"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MOST_TOOLS, MOST_STOPS, MOST_TOP_LOGPROBS = 128, 4, 20
+MOST_MESSAGES, MOST_TOOLS, MOST_STOPS, MOST_TOP_LOGPROBS = 2048, 128, 4, 20
 MOST_METADATA, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
+MOST_PARTS = 50_000  # objects and arrays of a body: reading them delays all others
 DEEPEST = 200  # levels of a body; Python's recursion ends at 1,000, and templates recurse, too
 
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")  # OpenAI's, and the dots of the Berkeley leaderboard
@@ -223,6 +224,8 @@ def _messages(body: Obj) -> list[Obj]:
     if not isinstance(messages, list) or not messages:
         found = "missing" if "messages" not in body else _shown(messages)
         raise _invalid("messages", f"it is {found}, expected an array of at least one message")
+    if len(messages) > MOST_MESSAGES:
+        raise _invalid("messages", f"there are {len(messages)}, expected at most {MOST_MESSAGES}")
     return [_message(f"messages[{number}]", message) for number, message in enumerate(messages)]
 
 
@@ -520,10 +523,15 @@ _COMPLETION: dict[str, Callable[[Json], bool] | None] = {
 
 
 def _require_flat(body: Json) -> None:
-    """Refuse a body that is nested more deeply than templates and schemas can be read."""
-    level, layer = 0, [body]
+    """Refuse a body of more parts or levels than templates and schemas can be read in time."""
+    level, parts, layer = 0, 0, [body]
     while layer:
         level += 1
+        parts += len(layer)
+        if parts > MOST_PARTS:
+            raise OpenAiError(
+                400, f"the body has more than {MOST_PARTS} objects and arrays; send fewer"
+            )
         if level > DEEPEST:
             raise OpenAiError(
                 400, f"the body is nested more than {DEEPEST} levels deep; send a flatter one"

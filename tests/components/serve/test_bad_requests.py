@@ -55,6 +55,8 @@ BODIES: dict[str, tuple[Any, str]] = {
     "no-messages": ({"model": "support"}, "'messages': it is missing"),
     "empty-messages": (chat(messages=[]), "at least one message"),
     "messages-text": (chat(messages="Hi"), "expected an array"),
+    "many-messages": (chat(messages=OK * 2049), "at most 2048"),
+    "many-parts": (with_tool(parameters={"enum": [[]] * 60_000}), "more than 50000 objects"),
     "message-text": (chat(messages=["Hi"]), "'messages[0]'"),
     "no-model": ({"messages": OK}, "`model` is missing"),
     "model-number": (chat(model=7), "'model'"),
