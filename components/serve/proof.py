@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -188,6 +188,8 @@ class Proof:
     nearest_other: float | None = None
     tolerance: float = float("nan")
     seconds: float = 0.0
+    warning: str | None = None
+    """What is wrong with the replica's base alone, which serves nobody."""
 
 
 class ProofError(Exception):
@@ -199,7 +201,7 @@ class _Measured:
     from_reference: float = float("nan")
     from_base: float = float("nan")
     nearest_other: float | None = None
-    base: dict[Probe, Logprobs] = field(default_factory=dict[Probe, Logprobs])
+    warning: str | None = None
 
 
 async def prove(
@@ -243,30 +245,18 @@ async def prove(
         measured.nearest_other,
         resident.references.tolerance,
         time.monotonic() - started,
+        measured.warning,
     )
 
 
-async def base_objection(
-    engine: ServingEngine, references: References, *, timeout: float
-) -> str | None:
-    """Return why a replica's base is not the one that the references are about."""
-    try:
-        async with asyncio.timeout(timeout):
-            actual = await _score_all(engine, engine.base, references.probes)
-    except TimeoutError:
-        return f"scoring its base took longer than {timeout:g} s"
-    except UpstreamError as error:
-        return error.reason
-    return _base_difference(references, actual)
-
-
 def _base_difference(references: References, actual: Sequence[Logprobs]) -> str | None:
+    """Return how a replica's base differs from that of the references; ``None`` if it does not."""
     off = distance(actual, references.of_base)
     if off <= references.tolerance:
         return None
     return (
         f"its base is {off:.4g} nats a token from {references.base} at {references.precision}, "
-        f"tolerance {references.tolerance:.4g}: it is another base, or another precision"
+        f"tolerance {references.tolerance:.4g}"
     )
 
 
@@ -285,12 +275,13 @@ async def _prove(
         )
     alone = await _score_all(engine, name, best.probes)
     bases = await _score_all(engine, engine.base, best.probes)
-    if (wrong := _base_difference(best, bases)) is not None:
-        raise ProofError(wrong)
+    # No objection by itself, since nobody is served by the base: vLLM's CPU build (0.32) computes
+    # requests without an adapter with the weights in its last slot.
+    measured.warning = _base_difference(best, bases)
     measured.from_reference = distance(alone, best.of_adapter)
-    measured.from_base = distance(alone, bases)
+    measured.from_base = distance(alone, best.of_base)
     _require_itself(resident, others, measured, alone, is_measurable=best.is_measurable)
-    await _prove_mixed(engine, resident, others, alone, bases)
+    await _prove_mixed(engine, resident, others, alone)
     await _prove_greedy(engine, resident, others)
 
 
@@ -305,6 +296,8 @@ def _require_itself(
     best, name = resident.references.best(), resident.model
     if measured.from_reference > best.tolerance:
         like = _nearest(alone, best, others)
+        if measured.warning is not None:
+            like += f"; {measured.warning}: it is another base, or another precision"
         raise ProofError(
             f"{name} is {measured.from_reference:.4g} nats a token from its reference, tolerance "
             f"{best.tolerance:.4g}; the nearest is {like}"
@@ -339,12 +332,11 @@ async def _prove_mixed(
     resident: Resident,
     others: Sequence[Resident],
     alone: Sequence[Logprobs],
-    bases: Sequence[Logprobs],
 ) -> None:
-    """Score several adapters and the base at once: each must still be itself."""
+    """Score several adapters and the base at once: each adapter must still be itself."""
     best = resident.references.best()
     expected = [(resident.model, dict(zip(best.probes, alone, strict=True)))]
-    expected += [(engine.base, dict(zip(best.probes, bases, strict=True)))]
+    expected += [(engine.base, dict[Probe, Logprobs]())]
     for other in others[:MOST_OTHERS]:
         if (known := other.references.on(best.probes)) is not None:
             expected.append((other.model, dict(zip(best.probes, known, strict=True))))
@@ -357,6 +349,8 @@ async def _prove_mixed(
         models = [*expected, *reversed(expected)]
         scores = await _gather(*(_score(engine, model, probe) for model, _ in models))
         for (model, known), score in zip(models, scores, strict=True):
+            if not known:
+                continue  # the base only takes part
             if (off := distance([score], [known[probe]])) > best.tolerance:
                 raise ProofError(
                     f"in a batch of {len(models)} requests {model} is {off:.4g} nats a token from "

@@ -46,9 +46,7 @@ class VllmProcess:
             "--model": self._base,
             "--served-model-name": "the-base",
             "--dtype": "float32",
-            # One more than are ever loaded: in the CPU build (0.32) a request without an
-            # adapter takes the last slot's weights, since its index is -1.
-            "--max-loras": 6,
+            "--max-loras": 4,
             "--max-cpu-loras": 8,
             "--max-lora-rank": 8,
             "--max-model-len": 512,
