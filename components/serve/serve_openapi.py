@@ -215,6 +215,10 @@ _FEEDBACK: Obj = {
     },
 }
 _ANYTHING: Obj = {"type": "object"}
+_EVENT: Obj = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "JSON of a chunk, or `[DONE]`."}},
+}
 
 
 def document(receiver: Obj | None = None) -> Obj:
@@ -256,7 +260,7 @@ def _operation(
 ) -> Obj:
     content: Obj = {"application/json": {"schema": _ANYTHING}}
     if is_streamed:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     answers: Obj = {"200": {"description": "The answer.", "content": content}}
     for status, reason in _REASONS.items():
         schema: Json = _ANYTHING if is_open else _ERROR
