@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from components.schema import Json
 from components.store import manifest
@@ -67,6 +68,10 @@ SCORED_ON = "scored_on"
 
 WINDOW = "window"
 """The key in a scorecard's manifest of the number of prompts that exceed the model's window."""
+
+CONSTRAINED = "constrained"
+"""Among a task's conditions: the grammar that generated answers were kept within; absent if they
+were free. In a scorecard's manifest: the counts of its ``ConstrainedAnswers``."""
 
 LARGEST_CLUSTER = "largest_cluster"
 """Among the holdout's conditions: the size of the workload's largest cluster, on all sides, if the
@@ -150,6 +155,31 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class ConstrainedAnswers:
+    """How many answers were kept within the grammar of their requests' tools.
+
+    ``free`` counts the others by reason. Of the ``calls`` in all answers, ``fitting`` are of an
+    offered tool, with arguments that its JSON Schema allows.
+    """
+
+    answers: int
+    free: dict[str, int]
+    calls: int
+    fitting: int
+
+    @property
+    def sentences(self) -> list[str]:
+        """The warning, if any answer was free."""
+        if not self.free:
+            return []
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in sorted(self.free.items()))
+        return [
+            f"{sum(self.free.values()):,} answers were not kept within the tools that their "
+            f"requests offer: {reasons}"
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Scorecard:
     """One model's scores on one task, with their conditions.
 
@@ -157,7 +187,7 @@ class Scorecard:
     their ``conditions`` are equal: task and its version, holdout version, prompt format, precision,
     device, settings and library versions. ``adapter`` is the adapter's key, ``None`` for the base
     alone and ``PRODUCTION`` for the logged answers. ``window`` is ``None`` where no prompt was
-    read, and in older scorecards.
+    read, and in older scorecards. ``constrained`` is ``None`` where answers were free.
     """
 
     key: str
@@ -169,6 +199,7 @@ class Scorecard:
     scores: dict[str, Score]
     samples: tuple[Sample, ...]
     window: Window | None = None
+    constrained: ConstrainedAnswers | None = None
 
     def measured(self, metric: str) -> dict[str, float]:
         """Return the scores of the requests that a metric was measured on, by ``doc_hash``."""
@@ -261,7 +292,11 @@ def read(folder: Path) -> Scorecard:
         scores={metric: Score(**score) for metric, score in aggregates["scores"].items()},
         samples=tuple(_sample(row) for row in pq.read_table(folder / SAMPLES).to_pylist()),
         window=Window(**record.window) if record.window else None,
+        constrained=_CONSTRAINED.validate_python(record.constrained),
     )
+
+
+_CONSTRAINED = TypeAdapter[ConstrainedAnswers | None](ConstrainedAnswers | None)
 
 
 def _sample(row: dict[str, object]) -> Sample:

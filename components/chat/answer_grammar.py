@@ -13,29 +13,28 @@ from typing import Literal, cast
 
 from llguidance import LLMatcher, LLParserLimits
 
-from components.chat import dialects, tool_schema
+from components.chat import schema_grammar
 from components.chat.dialects import Dialect
+from components.chat.schema_grammar import (
+    BLANK,
+    BLANKS,
+    MARKS,
+    UnsupportedSchemaError,
+    ValueRules,
+    in_order,
+    literal,
+)
 from components.schema import Json
+
+VERSION = 1
+"""The version of the grammars: raise it when answers change. Scorecards record it."""
 
 MAX_CHARACTERS = 128 * 1024
 """The most characters of a grammar. The time to compile one grows with the square of an object's
 properties: at this size it is below a second."""
 
-MAX_COUNT = 10_000
-"""Schemas may not require more items, characters or properties than this; a higher maximum is as
-good as none, and llguidance 1.7 (vLLM's) does not return from one of 1e9 items."""
-
 LIMITS = LLParserLimits(max_grammar_size=100_000, verbose_errors=False)
 """What a grammar may cost to compile; a step has llguidance's own limits."""
-
-FORMATS = frozenset(
-    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
-)
-"""The formats that llguidance enforces. JSON Schema has others ignored."""
-
-
-class UnsupportedSchemaError(ValueError):
-    """Raised when a schema is invalid, impossible, too large, or not expressible as a grammar."""
 
 
 def of_request(
@@ -64,14 +63,16 @@ def of_request(
     mode, names = _choose(places, tool_choice)
     offered = {name: _arguments_schema(tools[places[name]]) for name in names}
     answer = _response_schema(response_format)
-    if not offered and answer is None:
-        return None if not tools else _checked(_Calls(form, {}).free(parallel=parallel))
-    calls = _Calls(form, offered)
-    if mode == "required":
-        return _checked(calls.only(parallel=parallel))
-    if answer is not None:
-        return _checked(calls.or_json(answer, parallel=parallel))
-    return _checked(calls.free(parallel=parallel))
+    if not tools and answer is None:
+        return None
+    if answer is not None and mode == "auto":
+        return _checked(_Calls(form, offered).or_json(answer, parallel=parallel))
+    try:
+        return _checked(_Calls(form, offered).rules(mode, parallel=parallel))
+    except UnsupportedSchemaError:
+        # A choice that nothing could be, or a large one, may do in the schemas' order.
+        calls = _Calls(form, offered, any_order=False)
+        return _checked(calls.rules(mode, parallel=parallel))
 
 
 def of_labels(labels: Iterable[str]) -> str:
@@ -83,12 +84,8 @@ def of_labels(labels: Iterable[str]) -> str:
     distinct = list(dict.fromkeys(labels))
     if not distinct or "" in distinct:
         raise UnsupportedSchemaError(f"constraining an answer to the labels {distinct}: name some")
-    return _checked([f"start: {' | '.join(map(_literal, distinct))}"])
+    return _checked([f"start: {' | '.join(map(literal, distinct))}"])
 
-
-_BLANK = r"[ \t\n\r]"
-_BLANKS = _BLANK + "{0,20}"  # more of them in a call would be a model that got stuck
-_JSON = {"x-guidance": {"whitespace_pattern": _BLANK + "{1,20}"}}
 
 _ARGUMENTS: dict[Dialect, tuple[str, ...]] = {
     "written": ("arguments",),
@@ -96,119 +93,125 @@ _ARGUMENTS: dict[Dialect, tuple[str, ...]] = {
     "llama3": ("parameters", "arguments"),
 }
 _BETWEEN: dict[Dialect, str] = {
-    "written": _BLANK + "{1,20}",
-    "hermes": _BLANKS,
-    "llama3": f"{_BLANKS};{_BLANKS}",
+    "written": BLANK + "{1,20}",
+    "hermes": BLANKS,
+    "llama3": f"{BLANKS};{BLANKS}",
 }
+_BEGIN_TAG, _END_TAG, _PYTHON_TAG = "<tool_call>", "</tool_call>", "<|python_tag|>"
+
+_ANY = '~("a" & "b")'
+"""Any bytes: not what is both. ``.`` is a character of UTF-8, and models may write others."""
 
 
 class _Calls:
     """The rules of a form's calls."""
 
-    def __init__(self, form: Dialect, tools: Mapping[str, dict[str, Json]]) -> None:
+    def __init__(
+        self, form: Dialect, tools: Mapping[str, dict[str, Json]], *, any_order: bool = True
+    ) -> None:
         self._form: Dialect = form
         self._tools = tools
-        self._tag = dialects.CALL_STARTS["hermes"] if form == "hermes" else None
+        self._any_order = any_order
+        self._tag = _BEGIN_TAG if form == "hermes" else ""
 
-    def free(self, *, parallel: bool) -> list[str]:
-        """Text, with calls anywhere in it."""
-        heads = ["head"] * bool(self._tools) + ["tagged"] * bool(self._tools and self._tag)
-        # Lazy: a head ends as soon as its text does, so nothing else can be made of it.
-        rules = [f"{name}[lazy]: {name.upper()}" for name in heads]
-        rules += [f"first_{name}[lazy]: FIRST_{name.upper()}" for name in heads]
-        first = " | ".join([*(self._call(f"first_{name}") for name in heads)])
-        more = " | ".join([*(self._call(name) for name in heads)])
-        rest = "TEXT" if not more or not parallel else f"({more})* TEXT"
-        starts = ["FIRST_TEXT", *([f"({first}) {rest}"] if first else [])]
-        if self._form != "written":
-            rules.append(f"thoughts[lazy]: {_THOUGHTS}")
-            after = f"({more})? TEXT" if more and not parallel else rest
-            starts.append(f"thoughts {after}")
-        return [f"start: {' | '.join(starts)}", *rules, *self._bodies(), *self._text()]
-
-    def only(self, *, parallel: bool) -> list[str]:
-        """One call or several, and nothing else."""
-        call = self._call("TAG OPEN" if self._tag else "OPEN")
-        several = f"(BETWEEN {call})*" if parallel else ""
-        thoughts = "" if self._form == "written" else "thoughts? BLANKS? "
-        rules = [f"start: {thoughts}{call} {several} BLANKS?", *self._bodies()]
-        if thoughts:
-            rules.append(f"thoughts[lazy]: {_THOUGHTS}")
-        if self._tag:
-            rules.append(f"TAG: {_literal(self._tag)}")
-        return [*rules, f"BETWEEN: /{_BETWEEN[self._form]}/", f"BLANKS: /{_BLANK}{{1,20}}/"]
+    def rules(self, mode: Literal["auto", "required"], *, parallel: bool) -> list[str]:
+        """Text with calls anywhere in it or, if they are required, calls and nothing else."""
+        rules = self._only(parallel=parallel) if mode == "required" else self._free(parallel)
+        thoughts = "thoughts[lazy]: THOUGHTS", f"THOUGHTS: /{BLANK}*<think>/ ANY /<\\/think>/"
+        return [*rules, f"ANY: {_ANY}", *thoughts, *(self._bodies() if self._tools else [])]
 
     def or_json(self, answer: Json, *, parallel: bool) -> list[str]:
         """A JSON value of a schema, or calls and nothing else."""
         # Calls are whole JSON values here: llguidance tells values apart that begin alike.
         key = _ARGUMENTS[self._form][0]
         calls = [
-            _object({"name": {"const": name}, key: schema}) | _definitions(schema)
+            in_order(_object({"name": {"const": name}, key: schema}) | _definitions(schema))
             for name, schema in self._tools.items()
         ]
-        names = [f"c{number}" for number in range(len(calls))]
-        rules = [f"{name}: {_json(call)}" for name, call in zip(names, calls, strict=True)]
-        start = ["answer"]
-        if names:
-            tags = ("TAG BLANKS? ", " BLANKS? ENDTAG") if self._tag else ("", "")
-            call = f"{tags[0]}({' | '.join(names)}){tags[1]}"
-            start.append(f"{call} {f'(BETWEEN {call})*' if parallel else ''}")
-            rules.append(f"BETWEEN: /{_BETWEEN[self._form]}/")
-        if names and self._tag:
-            rules += [f"TAG: {_literal(self._tag)}", f"BLANKS: /{_BLANK}{{1,20}}/"]
-            rules.append(f"ENDTAG: {_literal('</tool_call>')}")
-        return [f"start: {' | '.join(start)}", f"answer: {_json(answer)}", *rules]
+        rules = [*MARKS, f"answer: {in_order(answer)}"]
+        if not calls:
+            return ["start: answer", *rules]
+        tags = (f"{literal(self._tag)} BLANKS?", f"BLANKS? {literal(_END_TAG)}")
+        call = f"{tags[0]} value {tags[1]}" if self._tag else "value"
+        return [
+            f"start: answer | {call} {f'(BETWEEN {call})*' if parallel else ''}",
+            *rules,
+            f"BETWEEN: /{_BETWEEN[self._form]}/",
+            f"value: {' | '.join(f'value_{number}' for number in range(len(calls)))}",
+            *(f"value_{number}: {call}" for number, call in enumerate(calls)),
+        ]
 
-    def _call(self, head: str) -> str:
-        if self._tag is None or head.endswith("head"):
-            return f"{head} body"
-        return f"{head} body CLOSE" if "OPEN" in head else f"{head} OPEN body CLOSE"
+    def _only(self, *, parallel: bool) -> list[str]:
+        call = f"{literal(self._tag)} OPEN body END_TAG" if self._tag else "OPEN body"
+        thoughts = "" if self._form == "written" else "thoughts? BLANKS?"
+        several = f"(BETWEEN {call})*" if parallel else ""
+        return [
+            f"start: {thoughts} {call} {several} BLANKS?",
+            f"BETWEEN: /{_BETWEEN[self._form]}/",
+        ]
+
+    def _free(self, parallel: bool) -> list[str]:
+        # A head is a text that ends where a call begins. It is lazy: it ends at the first place
+        # where it can, so that what begins a call can be nothing else.
+        heads = {"head": "body"} if self._tools else {}
+        if self._tools and self._tag:
+            heads["tagged_head"] = "OPEN body END_TAG"
+        first = " | ".join(f"first_{head} {body}" for head, body in heads.items())
+        later = " | ".join(f"{head} {body}" for head, body in heads.items())
+        rest = f"({later})* TEXT" if later and parallel else "TEXT"
+        starts = ["FIRST_TEXT"]
+        if heads:
+            starts.append(f"({first}) {rest}")
+        if self._form != "written":
+            starts.append(f"thoughts {rest if parallel or not later else f'({later})? TEXT'}")
+        names = [f"{order}{head}" for head in heads for order in ("", "first_")]
+        return [
+            f"start: {' | '.join(starts)}",
+            *(f"{name}[lazy]: {name.upper()}" for name in names),
+            *self._texts(),
+        ]
+
+    def _texts(self) -> list[str]:
+        blanks = f"{BLANK}*"
+        opening = f'\\{{{blanks}"name"{blanks}:{blanks}"'
+        # The rest of what would be read as a call; the reader drops tags, which could join it.
+        tags = [] if self._form == "written" else [_BEGIN_TAG, _PYTHON_TAG, _END_TAG]
+        marks = [re.escape(tag).replace("/", "\\/") for tag in tags]
+        keys = "|".join(_spellings(key) for key in _ARGUMENTS[self._form])
+        values = "|".join([r"\{", *marks[:2]])
+        arguments = f'[{{,]{blanks}"({keys})"{blanks}:{blanks}({values})'
+        begins = f"({marks[1]}{blanks})?{opening}" if marks else opening
+        rules = [f"TEXT: ~(ANY /{'|'.join([opening, arguments, *marks])}/ ANY)"]
+        rules.append(
+            f"FIRST_TEXT: TEXT & ~(/{blanks}<think>/ ANY)" if marks else "FIRST_TEXT: TEXT"
+        )
+        for text in ("TEXT", "FIRST_TEXT"):
+            order = text.removesuffix("TEXT")
+            rules.append(f"{order}HEAD: ({text} /{begins}/) & ~(ANY /{arguments}/ ANY)")
+            if self._tag:
+                tagged = f"({text} {literal(self._tag)}) & ~(ANY /{arguments}/ ANY)"
+                rules.append(f"{order}TAGGED_HEAD: {tagged}")
+        return rules
 
     def _bodies(self) -> list[str]:
-        if not self._tools:
-            return []
-        rules = [f"body: {' | '.join(f'b{number}' for number in range(len(self._tools)))}"]
-        for number, (name, schema) in enumerate(self._tools.items()):
-            rest_of_name = json.dumps(name, ensure_ascii=False)[1:]
-            rules.append(f"b{number}: {_literal(rest_of_name)} COLON a{number} END")
-            rules.append(f"a{number}: {_json(schema)}")
+        """Rules for what follows ``{"name": "``."""
+        values, bodies = ValueRules(), list[str]()
+        for name, schema in self._tools.items():
+            rest_of_name = literal(json.dumps(name, ensure_ascii=False)[1:])
+            arguments = values.add(schema) if self._any_order else in_order(schema)
+            rule = f"a{len(bodies)}: {arguments}"
+            bodies.append(f"b{len(bodies)}: {rest_of_name} ARGUMENTS a{len(bodies)} END\n{rule}")
         keys = "|".join(_ARGUMENTS[self._form])
-        rules.append(f'COLON: /{_BLANKS},{_BLANKS}"({keys})"{_BLANKS}:{_BLANKS}/')
-        rules.append(f"END: /{_BLANKS}\\}}/")
-        rules.append(f'OPEN: /{_BLANKS}\\{{{_BLANKS}"name"{_BLANKS}:{_BLANKS}"/')
-        if self._tag:
-            rules.append(f"CLOSE: /{_BLANKS}<\\/tool_call>/")
-        return rules
-
-    def _text(self) -> list[str]:
-        blanks, spoken = f"{_BLANK}*", self._form == "written"
-        opening = f'\\{{{blanks}"name"{blanks}:{blanks}"'
-        keys = "|".join(_spellings(key) for key in _ARGUMENTS[self._form])
-        # The reader drops tags, which could join what they part.
-        tags = [] if spoken else [r"<tool_call>", r"<\|python_tag\|>", r"<\/tool_call>"]
-        begun = "|".join([r"\{", *tags[:2]])
-        arguments = f'[{{,]{blanks}"({keys})"{blanks}:{blanks}({begun})'
-        rules = [
-            f"TEXT: /(?s:.*)/ & {_without(opening, arguments, *tags)}",
-            f"FIRST_TEXT: TEXT & {_without(f'^{blanks}<think>')}"
-            if not spoken
-            else "FIRST_TEXT: TEXT",
+        return [
+            f"body: {' | '.join(f'b{number}' for number in range(len(bodies)))}",
+            *bodies,
+            *values.rules,
+            *MARKS,
+            f'ARGUMENTS: /{BLANKS},{BLANKS}"({keys})"{BLANKS}:{BLANKS}/',
+            f"END: /{BLANKS}\\}}/",
+            f'OPEN: /{BLANKS}\\{{{BLANKS}"name"{BLANKS}:{BLANKS}"/',
+            f"END_TAG: /{BLANKS}<\\/tool_call>/",
         ]
-        begins = opening if spoken else f"(<\\|python_tag\\|>{blanks})?{opening}"
-        for first in ("", "FIRST_"):
-            ends = {"HEAD": f"/{begins}/", **({"TAGGED": _literal(self._tag)} if self._tag else {})}
-            for name, end in ends.items():
-                rules.append(f"{first}{name}: ({first}TEXT {end}) & {_without(arguments)}")
-        return rules
-
-
-def _without(*patterns: str) -> str:
-    """Match texts in which none of the patterns occurs; ``^`` is a text's beginning."""
-    anywhere = [pattern[1:] if pattern[0] == "^" else f"(?s:.*)({pattern})" for pattern in patterns]
-    return f"~/({'|'.join(anywhere)})(?s:.*)/"
-
-
-_THOUGHTS = f"/{_BLANK}*<think>(?s:.*)<\\/think>/"
 
 
 def _spellings(key: str) -> str:
@@ -240,7 +243,7 @@ def _arguments_schema(tool: Mapping[str, Json]) -> dict[str, Json]:
         return {"type": "object", "additionalProperties": False}
     kinds: Json = None
     if isinstance(parameters, dict):
-        schema = _expressible(parameters)
+        schema = schema_grammar.expressible(parameters)
         kinds = schema.get("type", "object")
         if "object" in (kinds if isinstance(kinds, list) else [kinds]):
             return {**schema, "type": "object"}
@@ -303,78 +306,11 @@ def _response_schema(response_format: Json) -> Json:
             return {"type": "object"}
         case {"type": "json_schema", "json_schema": {**body}}:
             schema = body.get("schema", True)
-            return _expressible(schema) if isinstance(schema, dict) else schema
+            return schema_grammar.expressible(schema) if isinstance(schema, dict) else schema
         case _:
             raise ValueError(
                 f"response_format is {response_format!r}; expected type text, json_object or "
                 "json_schema"
-            )
-
-
-def _expressible(schema: dict[str, Json]) -> dict[str, Json]:
-    """Rewrite what llguidance does not take though JSON Schema does; its meaning stays."""
-    return cast("dict[str, Json]", _rewritten(schema, 0))
-
-
-_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains")
-_LEAVES = (
-    *("type", "enum", "const", "$ref", "$anchor", "required", "pattern", "format"),
-    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
-    *("uniqueItems", "dependentRequired", "dependencies", "propertyNames", "minContains"),
-    *("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"),
-)
-
-
-def _rewritten(schema: Json, depth: int) -> Json:
-    if depth > tool_schema.MAX_DEPTH:
-        raise UnsupportedSchemaError(
-            f"constraining an answer: its schema has more than {tool_schema.MAX_DEPTH} levels"
-        )
-    if not isinstance(schema, dict):
-        return schema
-    result: dict[str, Json] = {}
-    for keyword, value in schema.items():
-        if keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
-            result[keyword] = {name: _rewritten(part, depth + 1) for name, part in value.items()}
-        elif keyword in _SCHEMA_LISTS and isinstance(value, list):
-            result[keyword] = [_rewritten(part, depth + 1) for part in value]
-        elif keyword in _SCHEMAS and not isinstance(value, list):
-            result[keyword] = _rewritten(value, depth + 1)
-        elif keyword in _LEAVES:
-            result[keyword] = value
-    if isinstance(items := schema.get("items"), list):  # until draft 2019-09
-        result["prefixItems"] = [_rewritten(part, depth + 1) for part in items]
-        if "additionalItems" in schema:
-            result["items"] = _rewritten(schema["additionalItems"], depth + 1)
-    _rewrite_leaves(result)
-    return {"anyOf": [{"type": "null"}, result]} if schema.get("nullable") is True else result
-
-
-def _rewrite_leaves(schema: dict[str, Json]) -> None:
-    kinds = schema.get("type")
-    listed = kinds if isinstance(kinds, list) else [kinds]
-    if not all(isinstance(kind, str) and kind in tool_schema.TYPES for kind in listed):
-        schema.pop("type", None)  # as in ``tool_schema``: it says nothing that could be checked
-    if schema.get("format") not in FORMATS:
-        schema.pop("format", None)
-    if schema.get("uniqueItems") is False:
-        del schema["uniqueItems"]
-    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if isinstance(schema.get(exclusive), bool):  # draft 4
-            strict = schema.pop(exclusive)
-            if strict and bound in schema:
-                schema[exclusive] = schema.pop(bound)
-    for counted in ("Length", "Items", "Properties"):
-        least, most = schema.get(f"min{counted}"), schema.get(f"max{counted}")
-        if isinstance(most, int | float) and most > MAX_COUNT:
-            del schema[f"max{counted}"]
-        if isinstance(least, int | float) and least > MAX_COUNT:
-            raise UnsupportedSchemaError(
-                f"constraining an answer: its schema has min{counted} {least}; at most {MAX_COUNT} "
-                "are supported"
             )
 
 
@@ -396,14 +332,6 @@ def _definitions(schema: dict[str, Json]) -> dict[str, Json]:
             "what it refers to must be in $defs"
         )
     return {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-
-
-def _json(schema: Json) -> str:
-    return f"%json {json.dumps({**schema, **_JSON} if isinstance(schema, dict) else schema)}"
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _checked(rules: Sequence[str]) -> str:

@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from components import costs, scorecard
-from components.evaluate import baselines, guard_runs, guards, holdout_task, lm_eval_tasks, metrics
+from components.evaluate import (
+    baselines,
+    constraint,
+    guard_runs,
+    guards,
+    holdout_task,
+    lm_eval_tasks,
+    metrics,
+)
 from components.evaluate.built_in import task_registry
+from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks
 from components.evaluate.engines.protocol import Engine, LoadedAdapter, Stopwatch, TimeMark
 from components.evaluate.guard_runs import PreparedGuard
@@ -24,6 +33,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.schema import Json, Progress
 from components.scorecard import (
     BASELINES,
+    CONSTRAINED,
     FEW_SHOT,
     HOLDOUT,
     PRODUCTION,
@@ -49,12 +59,14 @@ ScorecardFolders: TypeAlias = dict[str, dict[str, Path]]
 class ReadyTask:
     """A prepared task: its metrics, and a function that runs a model on it.
 
-    ``window`` counts the prompts that don't fit, for the workload's own requests.
+    ``window`` counts the prompts that don't fit, and ``constrain`` makes what keeps answers within
+    their tools, both for the workload's own requests.
     """
 
     metrics: Mapping[str, Metric]
     run: "Callable[[LM], list[Sample]]"
     window: Window | None = None
+    constrain: Callable[[], AnswerConstraint] | None = None
 
 
 def folders(
@@ -134,11 +146,14 @@ def _measure_model(
     for m in group:
         task, watch = ready[m.ready_task], Stopwatch(report)
         stage = m.model if m.task in (HOLDOUT, VALIDATION) else f"{m.model} on {m.task}"
-        with model.answering(stage, watch) as lm:
+        keeping = task.constrain() if task.constrain else None
+        with model.answering(stage, watch, keeping) as lm:
             samples = task.run(lm)
             body = m.body | _measure_speed(m, model, tokenizer, samples, watch.answering)
         if task.window is not None:
             body |= {WINDOW: asdict(task.window)}
+        if keeping is not None:
+            body |= {CONSTRAINED: asdict(keeping.outcome(samples))}
         scorecard.write(m.folder, samples, task.metrics, body=body, now=now)
 
 
@@ -170,7 +185,13 @@ def _ready_tasks(
             end=str(engine.tokenizer.eos_token or ""),
         )
         window = holdout_task.count_too_long(holdout, engine.tokenizer, room)
-        ready[name] = ReadyTask(metrics.KIND_METRICS[holdout.answers.kind], run, window)
+        constrain = partial(AnswerConstraint, holdout)
+        ready[name] = ReadyTask(
+            metrics.KIND_METRICS[holdout.answers.kind],
+            run,
+            window,
+            constrain if constraint.condition(holdout.answers, settings) else None,
+        )
         logged = baselines.read_logged(snapshot, holdout.answers.kind) if name == HOLDOUT else None
         if logged is not None:
             score = partial(baselines.score_logged, holdout, logged, settings.max_new_tokens)

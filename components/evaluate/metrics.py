@@ -125,7 +125,7 @@ def score_calls(
     return {
         **dict.fromkeys(CALL_METRICS),
         "valid_json": float(valid),
-        "schema_valid": float(valid and all(_is_allowed(call, tools) for call in answer.calls)),
+        "schema_valid": float(valid and all(is_offered(call, tools) for call in answer.calls)),
         "name": name,
         "name_and_arguments": whole,
         "correct_name": name,
@@ -133,7 +133,8 @@ def score_calls(
     }
 
 
-def _is_allowed(call: Call, tools: str) -> bool:
+def is_offered(call: Call, tools: str) -> bool:
+    """Return whether a call is of an offered tool, with arguments that its JSON Schema allows."""
     names, validators = _offered_tools(tools)
     if call.name not in names:
         return False

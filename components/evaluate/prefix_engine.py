@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch  # noqa: TID253 - this module is itself imported late
 
+from components.models.constrained import Vocabulary
 from components.models.prefix_cache import forward
-from components.models.prefix_cache.generate import GenerationLimits, greedy, likelihoods
+from components.models.prefix_cache.generate import (
+    ConstrainedAnswer,
+    ConstrainedRow,
+    GenerationLimits,
+    greedy,
+    likelihoods,
+)
 from components.models.prefix_cache.weights import Blocked, Threads
 
 if TYPE_CHECKING:
@@ -60,22 +67,24 @@ class PrefixReader:
 
     def answer(
         self,
-        prompts: Sequence[Sequence[int]],
+        requests: Sequence[ConstrainedRow],
         is_over: Callable[[Sequence[int]], bool],
         most: int,
         *,
+        vocabulary: Vocabulary | None,
         batch_size: int,
         report: Callable[[int], None],
-    ) -> list[list[int]]:
+    ) -> list[ConstrainedAnswer]:
         """Answer prompts greedily; see ``generate.greedy``."""
         with self._blocks:
             return greedy(
                 self.model,
-                prompts,
+                requests,
                 GenerationLimits(is_over, most),
                 slots=batch_size * SLOTS,
                 room=batch_size * TOKENS_AT_ONCE,
                 report=report,
+                vocabulary=vocabulary,
             )
 
     def score(

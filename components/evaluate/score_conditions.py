@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from components.chat import chat_templates, prompt
-from components.evaluate import baselines, guards, holdout_task, metrics
+from components.evaluate import baselines, constraint, guards, holdout_task, metrics
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
 from components.evaluate.engines.adapter_checks import WEIGHTS_FILE, require_base
@@ -147,8 +147,10 @@ def _side_conditions(
         "prompt_format": prompt.FORMAT,
         chat_templates.TEMPLATE: template,
         "settings": settings.model_dump(
-            mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
+            mode="json",
+            exclude={"tasks", "kind", "num_fewshot", "built_in", "judge", "constrained"},
         ),
+        **constraint.condition(answers, settings),
         **({LARGEST_CLUSTER: record.largest_cluster} if record.largest_cluster is not None else {}),
         **({} if cap is None else {CLUSTER_CAP: cap}),
         **_place_conditions(settings),

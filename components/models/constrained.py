@@ -26,7 +26,7 @@ LIMITS = LLParserLimits(verbose_errors=False)  # errors of the others may quote 
 
 
 class ConstraintError(ValueError):
-    """Raised when a grammar can't be followed: it is too complex, or its end was passed."""
+    """Raised when a grammar does not compile with a base's tokens."""
 
 
 class Vocabulary:
@@ -47,7 +47,7 @@ class Vocabulary:
         """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         own = cast("int | None", tokenizer.eos_token_id)
-        stops = sorted({*ends, *([] if own is None else [own])})
+        stops: list[int] = sorted({*ends} if own is None else {*ends, own})
         if backend is None or not stops:
             raise ValueError(
                 f"constraining answers of {type(tokenizer).__name__}: expected a fast tokenizer "
@@ -72,47 +72,55 @@ class Vocabulary:
             log_level=0,
             limits=LIMITS,
         )
-        _require_sound(matcher, "compiling a grammar")
+        if matcher.is_error():
+            raise ConstraintError(_problem(matcher, "compiling a grammar"))
         return matcher
 
 
 class Matcher:
-    """The state of one answer."""
+    """The state of one answer.
+
+    ``problem`` is why its grammar can't be followed any more, such as a step that takes too long;
+    from then on it allows every token.
+    """
 
     def __init__(self, matcher: LLMatcher, n_vocab: int) -> None:
         self._matcher, self._n_vocab = matcher, n_vocab
+        self.problem: str | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether the answer has ended, by an end token."""
-        return self._matcher.is_stopped()
+        return self.problem is None and self._matcher.is_stopped()
 
     @property
     def may_end(self) -> bool:
         """Whether the answer could end here."""
-        return self._matcher.is_accepting()
+        return self.problem is not None or self._matcher.is_accepting()
 
     def allows(self, token: int) -> bool:
         """Return whether a token may come next; takes far less time than a mask."""
-        return self._matcher.validate_tokens([token]) == 1
+        if self.problem is None and self._matcher.validate_tokens([token]) == 1:
+            return True
+        self._note("constraining a token")
+        return self.problem is not None
 
     def mask(self, row: np.ndarray) -> None:
-        """Write the tokens that may come next, a bit each, into ``int32[(n_vocab + 31) // 32]``.
-
-        Raises:
-            ConstraintError: The grammar is too complex to be followed.
-        """
-        self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-        _require_sound(self._matcher, "constraining a token")
+        """Write the tokens that may come next, a bit each, into ``int32[(n_vocab + 31) // 32]``."""
+        if self.problem is None:
+            self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+            self._note("constraining a token")
+        if self.problem is not None:
+            row[:] = -1
 
     def consume(self, token: int) -> None:
-        """Add a token to the answer.
+        """Add a token to the answer."""
+        if self.problem is None and not self._matcher.consume_token(token):
+            self._note(f"adding token {token} to a constrained answer")
 
-        Raises:
-            ConstraintError: It may not come next.
-        """
-        if not self._matcher.consume_token(token):
-            _require_sound(self._matcher, f"adding token {token} to a constrained answer")
+    def _note(self, action: str) -> None:
+        if self._matcher.is_error():
+            self.problem = _problem(self._matcher, action)
 
 
 def new_rows(count: int, n_vocab: int) -> np.ndarray:
@@ -126,9 +134,6 @@ def apply(logits: torch.Tensor, matchers: Sequence[Matcher | None]) -> None:
     Args:
         logits: ``[rows, n_vocab]``, changed in place.
         matchers: One per row; rows without one stay as they are.
-
-    Raises:
-        ConstraintError: A grammar is too complex to be followed.
     """
     rows = [row for row, matcher in enumerate(matchers) if matcher is not None]
     if not rows:
@@ -175,6 +180,5 @@ def _plain_marks(tokenizer: str) -> str:
     return json.dumps(body, ensure_ascii=False)
 
 
-def _require_sound(matcher: LLMatcher, action: str) -> None:
-    if matcher.is_error():
-        raise ConstraintError(f"{action}: {matcher.get_error().splitlines()[0]}")
+def _problem(matcher: LLMatcher, action: str) -> str:
+    return f"{action}: {matcher.get_error().splitlines()[0]}"

@@ -231,6 +231,7 @@ class ScorecardManifest(Manifest):
     task: str = ""
     conditions: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     window: Mapping[str, int] | None = None
+    constrained: Mapping[str, JsonValue] | None = None
     speed: Speed | None = None
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import psutil
 
+from components.evaluate.constraint import AnswerConstraint
 from components.models import device
 from components.schema import Progress
 
@@ -137,9 +138,15 @@ class LoadedAdapter(Protocol):
     """The base with an adapter attached, or without one."""
 
     def answering(
-        self, stage: str, report: Callable[[Progress], None]
+        self,
+        stage: str,
+        report: Callable[[Progress], None],
+        constraint: AnswerConstraint | None = None,
     ) -> "AbstractContextManager[LM]":
-        """Return a model for lm-eval, whose progress is reported under ``stage``."""
+        """Return a model for lm-eval, whose progress is reported under ``stage``.
+
+        It keeps the answers that it generates within the ``constraint``.
+        """
         ...
 
     def alone(self, prompt: str) -> tuple[float, float]:

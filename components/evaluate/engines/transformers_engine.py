@@ -14,13 +14,17 @@ from lm_eval.models.utils import (  # noqa: TID253 - as above
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
+from transformers import LogitsProcessor  # noqa: TID253 - as above
 
 from components.evaluate import prefix_engine
+from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks, protocol, speed
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
+from components.models import constrained
 from components.models.base import attach_adapter, detach_adapter, load
+from components.models.constrained import ConstraintError, Matcher, Vocabulary
 from components.schema import Progress
 
 if TYPE_CHECKING:
@@ -53,13 +57,17 @@ class CachedHFLM(HFLM):
         reader: PrefixReader | None,
         stage: str,
         report: Callable[[Progress], None],
+        constraint: AnswerConstraint | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         # ``reader`` is ``None`` if the model can't read a tree.
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        self.constraint, self.vocabulary = constraint, vocabulary
         self.stage, self.report = stage, report
         self.ends = _end_tokens(model, tokenizer)
         self.reader, self.at_once = reader, batch_size
         self.done = self.asked = 0
+        self._matchers: list[Matcher | None] = []
 
     def loglikelihood(
         self, requests: "list[Instance]", disable_tqdm: bool = True
@@ -71,6 +79,7 @@ class CachedHFLM(HFLM):
     def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = True) -> list[str]:
         """Answer prompts; ``report`` replaces lm-eval's progress bar. Settings must not sample."""
         self._report(0, len(requests))
+        grammars = [self._grammar(request) for request in requests]
         by_settings: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             settings = json.dumps(_prompt_and_settings(request)[1], sort_keys=True)
@@ -78,11 +87,22 @@ class CachedHFLM(HFLM):
         answers = [""] * len(requests)
         for indices in by_settings.values():
             group = [requests[index] for index in indices]
-            for index, answer in zip(indices, self._generate(group), strict=True):
+            of_group = [grammars[index] for index in indices]
+            for index, answer in zip(indices, self._generate(group, of_group), strict=True):
                 answers[index] = answer
         return answers
 
-    def _generate(self, requests: "list[Instance]") -> list[str]:
+    def _grammar(self, request: "Instance") -> str | None:
+        if self.constraint is None or self.vocabulary is None:
+            return None
+        grammar = self.constraint.grammar(request.doc)
+        try:
+            return grammar if grammar is None or self.vocabulary.start(grammar) else None
+        except ConstraintError as error:
+            self.constraint.note(str(error))
+            return None
+
+    def _generate(self, requests: "list[Instance]", grammars: list[str | None]) -> list[str]:
         # They have equal settings.
         settings: dict[str, Any] = dict(
             normalize_gen_kwargs(_prompt_and_settings(requests[0])[1], self.max_gen_toks)
@@ -91,7 +111,7 @@ class CachedHFLM(HFLM):
         until = handle_stop_sequences(settings.pop("until", None), eos=None)
         protocol.require_greedy(settings)
         if self.reader is None or not settings.keys() <= PLAIN_SETTINGS or _is_swayed(self.model):
-            return super().generate_until(requests, disable_tqdm=True)
+            return self._generate_in_batches(requests, grammars)
         if most >= self.max_length:
             raise ValueError(
                 f"answering with up to {most} tokens: the model sees {self.max_length}, prompt and "
@@ -105,14 +125,46 @@ class CachedHFLM(HFLM):
             raise ValueError("answering an empty prompt: there is no token to begin after")
         before = self.done
         answers = self.reader.answer(
-            prompts,
+            [*zip(prompts, grammars, strict=True)],
             self._stop_check(until),
             most,
+            vocabulary=self.vocabulary,
             batch_size=self.at_once,
             report=lambda done: self._report(before + done, self.asked),
         )
+        self._note([answer.problem for answer in answers])
         stops = [*until, self.tok_decode(self.eot_token_id, skip_special_tokens=False)]
-        return [postprocess_generated_text(self.tok_decode(ids), stops, None) for ids in answers]
+        texts = [self.tok_decode(answer.tokens) for answer in answers]
+        return [postprocess_generated_text(text, stops, None) for text in texts]
+
+    def _generate_in_batches(
+        self, requests: "list[Instance]", grammars: list[str | None]
+    ) -> list[str]:
+        """Answer by ``HFLM``, a batch at a time where grammars have to be followed."""
+        if not any(grammars):
+            return super().generate_until(requests, disable_tqdm=True)
+        lengths = [len(self.tok_encode(_prompt_and_settings(r)[0])) for r in requests]
+        order = sorted(range(len(requests)), key=lambda index: -lengths[index])
+        answers = [""] * len(requests)
+        for first in range(0, len(order), self.at_once):
+            batch = order[first : first + self.at_once]
+            # HFLM answers a batch from the longest prompt to the shortest, equal ones by text.
+            batch.sort(key=lambda i: (-lengths[i], _prompt_and_settings(requests[i])[0]))
+            self._matchers = [self._start(grammars[index]) for index in batch]
+            texts = super().generate_until([requests[i] for i in batch], disable_tqdm=True)
+            self._note([None if m is None else m.problem for m in self._matchers])
+            for index, text in zip(batch, texts, strict=True):
+                answers[index] = text
+        self._matchers = []
+        return answers
+
+    def _start(self, grammar: str | None) -> Matcher | None:
+        return None if grammar is None or not self.vocabulary else self.vocabulary.start(grammar)
+
+    def _note(self, problems: Sequence[str | None]) -> None:
+        for problem in problems:
+            if problem is not None and self.constraint is not None:
+                self.constraint.note(problem)
 
     def _stop_check(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:
         ends = frozenset(self.ends)
@@ -134,6 +186,8 @@ class CachedHFLM(HFLM):
         stop: list[str],
         **settings: Any,  # noqa: ANN401 - it is passed on
     ) -> torch.Tensor:
+        if self._matchers:
+            settings["logits_processor"] = [_Masks(self._matchers)]
         answers = super()._model_generate(context, max_length, stop, **settings)
         self._report(self.done + len(context), self.asked)
         return answers
@@ -157,6 +211,26 @@ class CachedHFLM(HFLM):
     def _report(self, done: int, asked: int) -> None:
         self.done, self.asked = done, asked
         self.report(Progress(self.stage, done, asked, "requests"))
+
+
+class _Masks(LogitsProcessor):
+    """Keeps a batch's answers within their grammars."""
+
+    def __init__(self, matchers: Sequence[Matcher | None]) -> None:
+        self._matchers = [*matchers]
+        self._has_begun = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self._has_begun:
+            for row, token in enumerate(input_ids[:, -1].tolist()):
+                if (matcher := self._matchers[row]) is not None:
+                    matcher.consume(token)
+        self._has_begun = True
+        # What follows an end is padding.
+        self._matchers = [m if m is not None and not m.is_over else None for m in self._matchers]
+        masked = scores.clone()
+        constrained.apply(masked, self._matchers)
+        return masked
 
 
 def _prompt_and_settings(request: "Instance") -> tuple[str, dict[str, Any]]:
@@ -184,7 +258,17 @@ class TransformersEngine:
         self.length = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
         self.batch_size = settings.batch_size
         self.prefixes = prefix_engine.for_device(self.model.device)
+        self._vocabulary: Vocabulary | None = None
         self._base_logits = adapter_checks.probe_logits(self.model, self.tokenizer)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The base's tokens, for grammars."""
+        if self._vocabulary is None:
+            width: int = self.model.get_output_embeddings().weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess] - it has logits
+            ends = _end_tokens(self.model, self.tokenizer)
+            self._vocabulary = Vocabulary(self.tokenizer, width, ends)
+        return self._vocabulary
 
     @contextmanager
     def use_adapter(self, adapter: Path | None) -> "Generator[TransformersAdapter]":
@@ -209,7 +293,12 @@ class TransformersAdapter:
         self._reader = PrefixReader(model) if engine.prefixes else None
 
     @contextmanager
-    def answering(self, stage: str, report: Callable[[Progress], None]) -> "Generator[LM]":
+    def answering(
+        self,
+        stage: str,
+        report: Callable[[Progress], None],
+        constraint: AnswerConstraint | None = None,
+    ) -> "Generator[LM]":
         """Return a model for lm-eval."""
         engine, prefixes, reader = self._engine, self._engine.prefixes, self._reader
         with prefixes.threads() if prefixes else nullcontext():
@@ -220,6 +309,8 @@ class TransformersAdapter:
                 reader=reader if prefixes and reader and prefixes.fits(reader) else None,
                 stage=stage,
                 report=report,
+                constraint=constraint,
+                vocabulary=engine.vocabulary if constraint else None,
             )
             yield cast("LM", answerer)
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,9 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase  # noqa: TID253 - as above
 from vllm import SamplingParams, TokensPrompt
 from vllm.lora.request import LoRARequest
+from vllm.sampling_params import StructuredOutputsParams
 
+from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks, protocol
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.protocol import EngineError
@@ -102,6 +105,7 @@ def _make_model(
         dtype=dtype,
         batch_size="auto",
         max_num_seqs=settings.batch_size,
+        structured_outputs_config={"backend": "guidance"},  # the grammars are llguidance's
         **(_lora_options(rooms) if rooms else {}),
         **({} if torch.cuda.is_available() else on_cpu),
     )
@@ -155,9 +159,15 @@ class VllmEngine:
             self._model.lora_request = None
 
     @contextmanager
-    def answering(self, stage: str, report: Callable[[Progress], None]) -> "Generator[VllmModel]":
+    def answering(
+        self,
+        stage: str,
+        report: Callable[[Progress], None],
+        constraint: AnswerConstraint | None = None,
+    ) -> "Generator[VllmModel]":
         """Return a model for lm-eval."""
         self._model.stage, self._model.report = stage, report
+        self._model.constraint = constraint
         yield self._model
 
     def alone(self, prompt: str) -> tuple[float, float]:
@@ -194,6 +204,7 @@ class VllmModel(VLLM):
     stage: str
     report: Callable[[Progress], None]
     penalty: float
+    constraint: AnswerConstraint | None = None
 
     def loglikelihood(
         self, requests: "list[Instance]", disable_tqdm: bool = True
@@ -208,7 +219,16 @@ class VllmModel(VLLM):
             _, settings = cast("tuple[str, dict[str, Any]]", request.args)
             protocol.require_greedy(normalize_gen_kwargs(settings, self.max_gen_toks))
         self._report(0, len(requests))
-        return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        constrained = [self._constrained(request) for request in requests]
+        return super().generate_until(constrained, disable_tqdm=disable_tqdm)
+
+    def _constrained(self, request: "Instance") -> "Instance":
+        grammar = None if self.constraint is None else self.constraint.grammar(request.doc)
+        if grammar is None:
+            return request
+        prompt, settings = cast("tuple[str, dict[str, Any]]", request.args)
+        outputs = StructuredOutputsParams(grammar=grammar)
+        return replace(request, arguments=(prompt, {**settings, "structured_outputs": outputs}))
 
     def generate_tokens(
         self,

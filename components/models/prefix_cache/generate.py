@@ -8,12 +8,14 @@ none. Imported late, since it loads torch.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch  # noqa: TID253 - this module is itself imported late
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as above
 
+from components.models import constrained
+from components.models.constrained import Matcher, Vocabulary
 from components.models.prefix_cache import forward
 from components.models.prefix_cache.forward import Ints, KeysAndValues, Tree
 from components.models.prefix_tree import Row
@@ -102,6 +104,10 @@ def _score(seen: "Reading", targets: _Targets, sums: np.ndarray, likeliest: np.n
 REFILL = 1 / 4  # the share of slots that must be free before further prompts are read
 
 
+ConstrainedRow: TypeAlias = tuple[Row, str | None]
+"""A prompt's tokens, and the grammar of its answer, if it has one."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
     """When an answer ends.
@@ -116,6 +122,14 @@ class GenerationLimits:
     def end(self, tokens: Sequence[int]) -> bool:
         """Return whether an answer ends with its last token."""
         return len(tokens) >= self.most or self.is_over(tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class ConstrainedAnswer:
+    """An answer's tokens with the last one; ``problem`` is why its grammar was not followed."""
+
+    tokens: list[int]
+    problem: str | None = None
 
 
 class Slots:
@@ -176,41 +190,50 @@ class _SlotLayer(DynamicLayer):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    prompt: Row
+    request: "ConstrainedRow"
     tokens: list[int]
+    matcher: Matcher | None
 
 
 def greedy(
     model: "Model",
-    prompts: Sequence[Row],
+    requests: Sequence[ConstrainedRow],
     limits: GenerationLimits,
     *,
     slots: int,
     room: int,
     report: Callable[[int], None],
-) -> list[list[int]]:
+    vocabulary: Vocabulary | None = None,
+) -> list[ConstrainedAnswer]:
     """Generate greedy answers to prompts, none empty, by a model that ``forward.can_pack``.
 
     ``slots`` answers are generated at once; ``room`` is the most prompt tokens of a pack.
-    ``report`` is called after each answer with the number of answered prompts. Return the
-    answers' tokens, including the last one, in the order of the prompts.
+    ``report`` is called after each answer with the number of answered prompts. ``vocabulary``
+    follows the grammars. Return the answers in the order of the requests.
     """
-    counts = Counter(tuple(prompt) for prompt in prompts)
-    answers: dict[Row, list[int]] = {}
+    keys = [(tuple(prompt), grammar) for prompt, grammar in requests]
+    counts = Counter[ConstrainedRow](keys)
+    answers: dict[ConstrainedRow, ConstrainedAnswer] = {}
     done = 0
-    for answer in _answer(model, list(counts), limits, slots, room):
-        answers[answer.prompt] = answer.tokens
-        done += counts[tuple(answer.prompt)]
+    for answer in _answer(model, list(counts), limits, slots, room, vocabulary):
+        problem = None if answer.matcher is None else answer.matcher.problem
+        answers[answer.request] = ConstrainedAnswer(answer.tokens, problem)
+        done += counts[answer.request]
         report(done)
-    return [answers[tuple(prompt)] for prompt in prompts]
+    return [answers[key] for key in keys]
 
 
 @torch.inference_mode()
 def _answer(
-    model: "Model", prompts: Sequence[Row], limits: GenerationLimits, count: int, room: int
+    model: "Model",
+    requests: Sequence[ConstrainedRow],
+    limits: GenerationLimits,
+    count: int,
+    room: int,
+    vocabulary: Vocabulary | None,
 ) -> Iterator[_Answer]:
-    started = _start(model, prompts, room)
-    longest = max(map(len, prompts), default=0) + limits.most
+    started = _start(model, requests, room, vocabulary)
+    longest = max((len(prompt) for prompt, _ in requests), default=0) + limits.most
     live: list[_Answer] = []
     slots: Slots | None = None
     while True:
@@ -231,16 +254,37 @@ def _answer(
 
 
 def _start(
-    model: "Model", prompts: Sequence[Row], room: int
+    model: "Model",
+    requests: Sequence[ConstrainedRow],
+    room: int,
+    vocabulary: Vocabulary | None,
 ) -> "Iterator[tuple[_Answer, KeysAndValues]]":
     # Long prompts first; answers come with their first token, and their keys and values.
+    grammars: dict[Row, list[str | None]] = {}
+    for prompt, grammar in requests:
+        grammars.setdefault(prompt, []).append(grammar)
+    prompts = list(grammars)
     rows = [prompts[index] for index in forward.by_length(prompts)]
     tree = forward.grow(rows)
     row_of = {int(leaf): row for leaf, row in zip(tree.leaves, rows, strict=True)}
     for reading in forward.read(model, tree, tree.leaves, room):
-        firsts = reading.logits.argmax(-1).tolist()
-        for node, first in zip(reading.nodes.tolist(), firsts, strict=True):
-            yield _Answer(row_of[node], [first]), reading.behind(node)
+        nodes = reading.nodes.tolist()
+        begun = [
+            (place, node, _Answer((row_of[node], grammar), [], _matcher(vocabulary, grammar)))
+            for place, node in enumerate(nodes)
+            for grammar in grammars[row_of[node]]
+        ]
+        places = [place for place, _, _ in begun]
+        firsts = constrained.greedy(
+            reading.logits[places], [answer.matcher for _, _, answer in begun]
+        )
+        for (_, node, answer), first in zip(begun, firsts, strict=True):
+            answer.tokens.append(first)
+            yield answer, reading.behind(node)
+
+
+def _matcher(vocabulary: Vocabulary | None, grammar: str | None) -> Matcher | None:
+    return None if vocabulary is None or grammar is None else vocabulary.start(grammar)
 
 
 def _next(model: "Model", slots: Slots, live: Sequence[_Answer]) -> list[int]:
@@ -256,7 +300,7 @@ def _next(model: "Model", slots: Slots, live: Sequence[_Answer]) -> list[int]:
         logits_to_keep=1,
     )
     ends += 1
-    return seen.logits[:, -1].argmax(-1).tolist()
+    return constrained.greedy(seen.logits[:, -1], [answer.matcher for answer in live])
 
 
 def _remove_finished(

@@ -1,7 +1,5 @@
 """Which answers a request's grammar allows, by form, tools, choice and format."""
 
-import json
-
 import pytest
 
 from components.chat import answer_grammar, dialects
@@ -276,7 +274,76 @@ def test_malformed_request_is_refused(tools, choice, form):
         answer_grammar.of_request("written", tools, choice, form)
 
 
-def test_grammar_is_text_that_says_which_language_it_is_in():
-    grammar = answer_grammar.of_request("written", TOOLS)
-    assert grammar.startswith("%llguidance {}\n")
-    assert json.dumps(WEATHER)[1:-1] in grammar
+NESTED = {
+    "type": "object",
+    "properties": {
+        "where": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "zip": {"type": "integer", "minimum": 10}},
+            "required": ["city", "zip"],
+            "additionalProperties": False,
+        },
+        "days": {"type": "array", "items": {"$ref": "#/$defs/day"}, "minItems": 1, "maxItems": 2},
+        "note": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/day"}]},
+    },
+    "required": ["where"],
+    "$defs": {
+        "day": {
+            "type": "object",
+            "properties": {"day": {"enum": ["Mon", "Tue"]}, "hour": {"type": "integer"}},
+            "required": ["day"],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reached"),
+    [
+        pytest.param({"where": {"city": "x", "zip": 10}}, "may end", id="in-order"),
+        pytest.param(
+            {"days": [{"hour": 1, "day": "Mon"}], "where": {"zip": 10, "city": "x"}},
+            "may end",
+            id="in-another-order",
+        ),
+        pytest.param(
+            {"more": [1, {}], "note": {"hour": 1, "day": "Tue", "m": 2}, "where": None},
+            "refused",
+            id="more-first-and-a-wrong-value",
+        ),
+        pytest.param(
+            {"more": [1, {}], "note": None, "where": {"zip": 10, "city": ""}, "n": "x"},
+            "may end",
+            id="more-anywhere",
+        ),
+        pytest.param({"days": [{"day": "Mon"}]}, "refused", id="without-a-required-one"),
+        pytest.param({"where": {"zip": 9, "city": "x"}}, "refused", id="too-small"),
+        pytest.param({"where": {"zip": 10, "city": "", "x": 1}}, "refused", id="one-too-many"),
+        pytest.param({"days": [], "where": {"zip": 10, "city": ""}}, "refused", id="too-few"),
+        pytest.param({"days": [{"day": "Mon"}] * 3}, "refused", id="too-many"),
+    ],
+)
+def test_arguments_come_in_any_order(reach, arguments, reached):
+    grammar = answer_grammar.of_request("written", [tool("get", NESTED)])
+    assert reach(grammar, call("written", "get", arguments)) == reached
+
+
+@pytest.mark.parametrize("again", ['"city"', '"\\u0063ity"'])
+def test_no_argument_comes_twice_in_any_spelling(reach, again):
+    grammar = answer_grammar.of_request("written", [tool("get", WEATHER)])
+    text = f'{{"name": "get", "arguments": {{"city": "x", {again}: 5}}}}'
+    assert reach(grammar, text) == "refused"
+
+
+def test_definitions_that_multiply_take_no_time(reach):
+    parts = {
+        f"d{n}": {
+            "type": "object",
+            "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}, "b": {"$ref": f"#/$defs/d{n + 1}"}},
+        }
+        for n in range(30)
+    }
+    schema = {**parts["d0"], "$defs": parts | {"d30": {"type": "integer"}}}
+    grammar = answer_grammar.of_request("written", [tool("get", schema)])
+    assert reach(grammar, call("written", "get", {"b": {"b": {"a": {}}}})) == "may end"
+    assert reach(grammar, call("written", "get", {"b": {"b": 1}})) == "refused"

@@ -1,0 +1,269 @@
+"""Rules of llguidance's Lark for JSON values of a schema, with properties in any order.
+
+llguidance's own ``%json`` has an object's properties in the order of its schema: a model that
+learned another one could not write its arguments, or lost those that it had passed over.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from components.chat import tool_schema
+from components.schema import Json
+
+MAX_COUNT = 10_000
+"""Schemas may not require more items, characters or properties than this; a higher maximum is as
+good as none, and llguidance 1.7 (vLLM's) does not return from one of 1e9 items."""
+
+MAX_PROPERTIES = 60
+"""The most properties of an object in any order, one of 64 bits each; more are in the schema's."""
+
+FORMATS = frozenset(
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
+)
+"""The formats that llguidance enforces. JSON Schema has others ignored."""
+
+BLANK = r"[ \t\n\r]"
+BLANKS = BLANK + "{0,20}"  # more of them in a call would be a model that got stuck
+
+MARKS = [
+    f"COMMA: /{BLANKS},{BLANKS}/",
+    f"COLON: /{BLANKS}:{BLANKS}/",
+    f"BLANKS: /{BLANK}{{1,20}}/",
+    # Each name has one spelling here, so none can be a known one's other spelling.
+    r'NAME: /"([^"\\\x00-\x1f\x7f]|\\["\\bfnrt])*"/',
+]
+"""The terminals of ``ValueRules``."""
+
+_OPTIONS: dict[str, Json] = {"x-guidance": {"whitespace_pattern": BLANK + "{1,20}"}}
+_DEFINITIONS = ("$defs", "definitions")
+
+
+class UnsupportedSchemaError(ValueError):
+    """Raised when a schema is invalid, impossible, too large, or not expressible as a grammar."""
+
+
+def literal(text: str) -> str:
+    """Return the terminal of a text."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def json_literal(value: Json) -> str:
+    """Return the terminal of a JSON value as ``json.dumps`` writes it."""
+    return literal(json.dumps(value, ensure_ascii=False))
+
+
+def in_order(schema: Json) -> str:
+    """Return what matches values of a schema, with properties in the schema's order."""
+    return f"%json {json.dumps({**schema, **_OPTIONS} if isinstance(schema, dict) else schema)}"
+
+
+class ValueRules:
+    """Rules for values of schemas; ``rules`` has those of all that were added.
+
+    Objects whose schema has only properties, and arrays of them, have properties in any order.
+    All else is ``%json``: other keywords beside properties, what refers to itself, and a choice
+    between such objects and values that begin in several ways.
+    """
+
+    def __init__(self) -> None:
+        self.rules: list[str] = []
+        self._names: dict[str, str] = {}
+        self._root: dict[str, Json] = {}
+        self._places: dict[str, str | None] = {}
+
+    def add(self, schema: dict[str, Json]) -> str:
+        """Add a schema that is ``expressible``; return the name of its rule."""
+        if re.search(r'"\$ref": "#(?!/(\$defs|definitions)/)', json.dumps(schema)):
+            return self._rule(in_order(schema))
+        self._root = {key: schema[key] for key in _DEFINITIONS if key in schema}
+        self._places = {}
+        return self._value({key: part for key, part in schema.items() if key not in self._root})
+
+    def _rule(self, body: str) -> str:
+        if body not in self._names:
+            self._names[body] = f"v{len(self._names)}"
+            self.rules.append(f"{self._names[body]}: {body}")
+        return self._names[body]
+
+    def _value(self, schema: Json) -> str:
+        return self._structure(schema) or self._leaf(schema)
+
+    def _leaf(self, schema: Json) -> str:
+        if isinstance(schema, dict) and '"$ref": ' in json.dumps(schema):
+            return self._rule(in_order({**schema, **self._root}))
+        return self._rule(in_order(schema))
+
+    def _structure(self, schema: Json) -> str | None:
+        """Return the rule of a schema whose properties may come in any order; else ``None``."""
+        match schema:
+            case {"$ref": str(place), **rest} if not rest:
+                if place not in self._places:
+                    self._places[place] = None  # what refers to itself is a leaf
+                    self._places[place] = self._structure(_definition(place, self._root))
+                return self._places[place]
+            case {"type": "object", "properties": {**properties}} if properties:
+                return self._object(schema, properties)
+            case {"type": list(kinds), **rest} if "object" in kinds:
+                options = [{"type": kind} for kind in kinds if kind != "object"]
+                return self._structure({"anyOf": [*options, {**rest, "type": "object"}]})
+            case {"type": "array", "items": items, **rest} if rest.keys() <= {
+                "minItems",
+                "maxItems",
+            }:
+                return self._array(items, rest)
+            case {"anyOf": list(options), **rest} if not rest:
+                choices = [_word(option) or self._structure(option) for option in options]
+                named = [choice for choice in choices if choice is not None]
+                return self._rule(" | ".join(named)) if len(named) == len(options) else None
+            case _:
+                return None
+
+    def _array(self, items: Json, bounds: Mapping[str, Json]) -> str | None:
+        item, least, most = (
+            self._structure(items),
+            bounds.get("minItems", 0),
+            bounds.get("maxItems"),
+        )
+        if item is None or not isinstance(least, int) or not isinstance(most, int | None):
+            return None
+        if most is not None and most < max(least, 1):
+            return None
+        more = f"{{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
+        listed = f"{item} (COMMA {item}){more} BLANKS?"
+        return self._rule(f'"[" BLANKS? {listed if least else f"({listed})?"} "]"')
+
+    def _object(self, schema: dict[str, Json], properties: Mapping[str, Json]) -> str | None:
+        required, more = schema.get("required", []), schema.get("additionalProperties", True)
+        if not schema.keys() <= {"type", "properties", "required", "additionalProperties"}:
+            return None
+        if not isinstance(required, list) or not properties.keys() >= {*map(str, required)}:
+            return None
+        needed = [name for name in properties if name in required]
+        names = [*needed, *(name for name in properties if name not in needed)]
+        if len(names) > MAX_PROPERTIES or False in properties.values():
+            return None
+        begins = [
+            f"{json_literal(name)} COLON {self._value(properties[name])} @::set_bit({bit}) "
+            f"%if bit_clear({bit})"
+            for bit, name in enumerate(names)
+        ]
+        if more is not False:
+            known = " | ".join(map(json_literal, names))
+            other = self._terminal(f"NAME & ~({known})")
+            begins.append(f"{other} COLON {self._value(more)} @::_")
+        return self._members(begins, f" %if is_ones([0:{len(needed)}])" if needed else "")
+
+    def _members(self, begins: Sequence[str], done: str) -> str:
+        # The parameter has a bit for each property that was written; the required ones are first.
+        key = "\n".join([done, *begins])
+        if key not in self._names:
+            name = self._names[key] = f"v{len(self._names)}"
+            later = f"m{name}"
+            first_ones = [f'"}}"{done}', *begins]
+            later_ones = [f'BLANKS? "}}"{done}', *(f"COMMA {each}" for each in begins)]
+            self.rules += [
+                f'{name}: "{{" BLANKS? f{later}::0x0',
+                f"f{later}::_ : {' | '.join(first_ones)}".replace("@::", f"{later}::"),
+                f"{later}::_ : {' | '.join(later_ones)}".replace("@::", f"{later}::"),
+            ]
+        return self._names[key]
+
+    def _terminal(self, body: str) -> str:
+        if body not in self._names:
+            self._names[body] = f"NAME_{len(self._names)}"
+            self.rules.append(f"{self._names[body]}: {body}")
+        return self._names[body]
+
+
+def _word(schema: Json) -> str | None:
+    """Return a value that has no structure and few spellings, such as ``null``."""
+    match schema:
+        case {"type": "null", **rest} if not rest:
+            return json_literal(None)
+        case {"type": "boolean", **rest} if not rest:
+            return f"{json_literal(True)} | {json_literal(False)}"
+        case {"const": str() | None | bool() as constant, **rest} if not rest:
+            return json_literal(constant)
+        case _:
+            return None
+
+
+def _definition(place: str, root: Mapping[str, Json]) -> Json:
+    schema: Json = dict(root)
+    for part in place.removeprefix("#/").split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        schema = schema.get(name) if isinstance(schema, dict) else None
+    return schema
+
+
+def expressible(schema: dict[str, Json]) -> dict[str, Json]:
+    """Rewrite what llguidance does not take though JSON Schema does; its meaning stays.
+
+    Raises:
+        UnsupportedSchemaError: The schema is too deep, or requires too much.
+    """
+    return cast("dict[str, Json]", _rewritten(schema, 0))
+
+
+_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains")
+_LEAVES = (
+    *("type", "enum", "const", "$ref", "$anchor", "required", "pattern", "format"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
+    *("uniqueItems", "dependentRequired", "dependencies", "propertyNames", "minContains"),
+    *("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"),
+)
+
+
+def _rewritten(schema: Json, depth: int) -> Json:
+    if depth > tool_schema.MAX_DEPTH:
+        raise UnsupportedSchemaError(
+            f"constraining an answer: its schema has more than {tool_schema.MAX_DEPTH} levels"
+        )
+    if not isinstance(schema, dict):
+        return schema
+    result: dict[str, Json] = {}
+    for keyword, value in schema.items():
+        if keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
+            result[keyword] = {name: _rewritten(part, depth + 1) for name, part in value.items()}
+        elif keyword in _SCHEMA_LISTS and isinstance(value, list):
+            result[keyword] = [_rewritten(part, depth + 1) for part in value]
+        elif keyword in _SCHEMAS and not isinstance(value, list):
+            result[keyword] = _rewritten(value, depth + 1)
+        elif keyword in _LEAVES:
+            result[keyword] = value
+    if isinstance(items := schema.get("items"), list):  # until draft 2019-09
+        result["prefixItems"] = [_rewritten(part, depth + 1) for part in items]
+        if "additionalItems" in schema:
+            result["items"] = _rewritten(schema["additionalItems"], depth + 1)
+    _rewrite_leaves(result)
+    return {"anyOf": [{"type": "null"}, result]} if schema.get("nullable") is True else result
+
+
+def _rewrite_leaves(schema: dict[str, Json]) -> None:
+    kinds = schema.get("type")
+    listed = kinds if isinstance(kinds, list) else [kinds]
+    if not all(isinstance(kind, str) and kind in tool_schema.TYPES for kind in listed):
+        schema.pop("type", None)  # as in ``tool_schema``: it says nothing that could be checked
+    if schema.get("format") not in FORMATS:
+        schema.pop("format", None)
+    if schema.get("uniqueItems") is False:
+        del schema["uniqueItems"]
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(schema.get(exclusive), bool):  # draft 4
+            strict = schema.pop(exclusive)
+            if strict and bound in schema:
+                schema[exclusive] = schema.pop(bound)
+    for counted in ("Length", "Items", "Properties"):
+        least, most = schema.get(f"min{counted}"), schema.get(f"max{counted}")
+        if isinstance(most, int | float) and most > MAX_COUNT:
+            del schema[f"max{counted}"]
+        if isinstance(least, int | float) and least > MAX_COUNT:
+            raise UnsupportedSchemaError(
+                f"constraining an answer: its schema has min{counted} {least}; at most {MAX_COUNT} "
+                "are supported"
+            )

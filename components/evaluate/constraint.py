@@ -1,0 +1,69 @@
+"""What keeps generated answers within the tools that their requests offer, and what came of it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import cast
+
+from components.chat import answer_grammar, dialects
+from components.chat.answer_grammar import UnsupportedSchemaError
+from components.chat.dialects import Dialect
+from components.evaluate import metrics
+from components.evaluate.holdout_task import Document, EvaluatedSide
+from components.evaluate.metrics import AnswerSpace
+from components.evaluate.settings import EvaluationSettings
+from components.schema import Json
+from components.scorecard import CONSTRAINED, ConstrainedAnswers, Sample
+
+
+def condition(side: AnswerSpace, settings: EvaluationSettings) -> dict[str, Json]:
+    """Return what stands in the conditions of constrained scorecards; empty where none is."""
+    if settings.constrained is False or side.kind != "tool_calls":
+        return {}
+    grammar = f"answer grammar {answer_grammar.VERSION}"
+    return {CONSTRAINED: f"{grammar}, llguidance {version('llguidance')}"}
+
+
+class AnswerConstraint:
+    """The grammars of a side's answers, for one model.
+
+    A request whose tools can't be expressed as a grammar is answered freely, and counted.
+    """
+
+    def __init__(self, side: EvaluatedSide) -> None:
+        self._side = side
+        self._free: Counter[str] = Counter()
+        self._grammars = {d["example_id"]: self._write(d) for d in side.documents}
+
+    def grammar(self, document: Mapping[str, str]) -> str | None:
+        """Return the grammar of a document's answer; ``None`` where any text is one."""
+        return self._grammars[document["example_id"]]
+
+    def note(self, problem: str) -> None:
+        """Count an answer that was not kept within its grammar."""
+        self._free[problem] += 1
+
+    def outcome(self, samples: Iterable[Sample]) -> ConstrainedAnswers:
+        """Count the calls that were made, and those that fit the offered tools."""
+        documents = {document["example_id"]: document for document in self._side.documents}
+        fitting = [
+            metrics.is_offered(call, document["tools"])
+            for sample in samples
+            for document in [documents[sample.example_id]]
+            for call in dialects.read_answer(cast("Dialect", document["form"]), sample.output).calls
+        ]
+        return ConstrainedAnswers(
+            answers=sum(grammar is not None for grammar in self._grammars.values()),
+            free=dict(self._free),
+            calls=len(fitting),
+            fitting=sum(fitting),
+        )
+
+    def _write(self, document: Document) -> str | None:
+        tools: list[dict[str, Json]] = json.loads(document["tools"])
+        try:
+            return answer_grammar.of_request(cast("Dialect", document["form"]), tools)
+        except UnsupportedSchemaError as error:
+            self.note(str(error))
+            return None
