@@ -18,6 +18,7 @@ from components.register import journal, logged_model, registry
 from components.register.journal import ChampionChange, JournalEntry, Pending
 from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import CHAMPION, PREVIOUS, Version
+from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, warehouse
 from components.store.manifest import AdapterManifest, folder_digest
@@ -259,6 +260,7 @@ def serving_parameters(
         prompt_template=str(made.prompt_template),
         precision=evaluated.precision,
         max_new_tokens=evaluated.max_new_tokens,
+        constrained=CONSTRAINED in card.conditions,
     )
 
 

@@ -239,8 +239,8 @@ def _places(tools: Sequence[Mapping[str, Json]]) -> dict[str, int]:
 def _arguments_schema(tool: Mapping[str, Json]) -> dict[str, Json]:
     function = cast("dict[str, Json]", tool["function"])
     parameters = function.get("parameters")
-    if parameters is None:  # OpenAI: "defines a function with an empty parameter list"
-        return {"type": "object", "additionalProperties": False}
+    if parameters is None:  # nothing checks their arguments (``tool_schema``)
+        return {"type": "object"}
     kinds: Json = None
     if isinstance(parameters, dict):
         schema = schema_grammar.expressible(parameters)

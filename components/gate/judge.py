@@ -192,7 +192,11 @@ def judge(
         *[_undecided(result, look) for result in comparisons if result.outcome == "inconclusive"],
     ]
     doubts += [] if faults else _cap_hints(figures, comparisons, policy, later)
-    window = challenger[policy.task].window
+    card = challenger[policy.task]
+    notes = [
+        *(card.window.sentences if card.window else ()),
+        *(card.constrained.sentences if card.constrained else ()),
+    ]
     outcome: Outcome = "fail" if faults else "inconclusive" if doubts else "pass"
     shown = [
         *[_passed(result, look) for result in comparisons],
@@ -204,7 +208,7 @@ def judge(
     ]
     return Judgement(
         outcome=outcome,
-        reasons=(*((*faults, *doubts) or shown), *(window.sentences if window else ())),
+        reasons=(*((*faults, *doubts) or shown), *notes),
         metric=policy.metric,
         look=look,
         alpha=alpha,

@@ -3,22 +3,23 @@
 Imported late, since it loads torch.
 """
 
-import json
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch  # noqa: TID253 - this module is itself imported late
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-
-from components.schema import Json
+from transformers import LogitsProcessor  # noqa: TID253 - as above
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MARKS = frozenset(["<tool_call>", "</tool_call>", "<|python_tag|>", "<think>", "</think>"])
-"""Tokens that are text for a grammar, though a tokenizer may hold them for special ones."""
+"""Text for a grammar, though llguidance holds added tokens with such names for special ones, and
+special tokens are never text."""
 
 GRAMMARS = 64  # compiled ones that are kept; requests of an application offer the same tools
 
@@ -54,7 +55,14 @@ class Vocabulary:
                 "with an end token"
             )
         self.n_vocab = n_vocab
-        self._tokens = LLTokenizer(_plain_marks(backend.to_str()), n_vocab=n_vocab, eos_token=stops)
+        self._ends = frozenset(stops)
+        body = copy(backend)
+        body.no_padding()
+        body.no_truncation()
+        self._tokens = LLTokenizer(body.to_str(), n_vocab=n_vocab, eos_token=stops)
+        if special_marks(tokenizer):
+            plain = _PlainMarks(self._tokens, tokenizer)
+            self._tokens = LLTokenizer(plain, n_vocab=n_vocab, eos_token=stops)  # pyright: ignore[reportArgumentType] - it has what a TokenizerWrapper has
         self._compiled = lru_cache(GRAMMARS)(self._compile)
 
     def start(self, grammar: str) -> "Matcher":
@@ -63,7 +71,7 @@ class Vocabulary:
         Raises:
             ConstraintError: The grammar does not compile.
         """
-        return Matcher(self._compiled(grammar).deep_copy(), self.n_vocab)
+        return Matcher(self._compiled(grammar).deep_copy(), self._ends)
 
     def _compile(self, grammar: str) -> LLMatcher:
         matcher = LLMatcher(
@@ -84,14 +92,10 @@ class Matcher:
     from then on it allows every token.
     """
 
-    def __init__(self, matcher: LLMatcher, n_vocab: int) -> None:
-        self._matcher, self._n_vocab = matcher, n_vocab
+    def __init__(self, matcher: LLMatcher, ends: frozenset[int]) -> None:
+        self._matcher, self._ends = matcher, ends
+        self.is_over = False  # whether an end token came
         self.problem: str | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the answer has ended, by an end token."""
-        return self.problem is None and self._matcher.is_stopped()
 
     @property
     def may_end(self) -> bool:
@@ -100,6 +104,8 @@ class Matcher:
 
     def allows(self, token: int) -> bool:
         """Return whether a token may come next; takes far less time than a mask."""
+        if token in self._ends:
+            return self.may_end
         if self.problem is None and self._matcher.validate_tokens([token]) == 1:
             return True
         self._note("constraining a token")
@@ -115,7 +121,9 @@ class Matcher:
 
     def consume(self, token: int) -> None:
         """Add a token to the answer."""
-        if self.problem is None and not self._matcher.consume_token(token):
+        if token in self._ends and self.may_end:
+            self.is_over = True
+        elif self.problem is None and not self._matcher.consume_token(token):
             self._note(f"adding token {token} to a constrained answer")
 
     def _note(self, action: str) -> None:
@@ -170,15 +178,74 @@ def greedy(logits: torch.Tensor, matchers: Sequence[Matcher | None]) -> list[int
     return tokens
 
 
-def _plain_marks(tokenizer: str) -> str:
-    # A grammar has no tokens, only text, and special tokens have none.
-    body: dict[str, Json] = json.loads(tokenizer)
-    body["truncation"] = body["padding"] = None
-    for token in cast("list[dict[str, Json]]", body.get("added_tokens") or []):
-        if token["content"] in MARKS:
-            token["special"] = False
-    return json.dumps(body, ensure_ascii=False)
+def special_marks(tokenizer: "PreTrainedTokenizerBase") -> frozenset[str]:
+    """Return the forms' marks that are tokens of their own."""
+    return MARKS & _added(tokenizer).keys()
+
+
+def _added(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
+    return cast("Any", tokenizer).get_added_vocab()  # the base class leaves it to others
+
+
+class _PlainMarks:
+    """A tokenizer for llguidance whose marks are text."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokens: LLTokenizer, tokenizer: "PreTrainedTokenizerBase") -> None:
+        added = _added(tokenizer)
+        marks = {added[mark] for mark in special_marks(tokenizer)}
+        ids = range(tokens.vocab_size)
+        self.eos_token_id = tokens.eos_token
+        self.tokens = [tokens.decode_bytes([token]) for token in ids]
+        self.special_token_ids = [t for t in ids if tokens.is_special_token(t) and t not in marks]
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        """Return the tokens of a text."""
+        known = text.decode() if isinstance(text, bytes) else text
+        return self._tokenizer.encode(known, add_special_tokens=False)
 
 
 def _problem(matcher: LLMatcher, action: str) -> str:
     return f"{action}: {matcher.get_error().splitlines()[0]}"
+
+
+def vocabulary_of(
+    model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
+) -> Vocabulary:
+    """Return a base's vocabulary with all tokens that end its answers."""
+    head = model.get_output_embeddings()
+    width: int = head.weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess] - it has logits
+    return Vocabulary(tokenizer, width, end_tokens(model, tokenizer))
+
+
+def end_tokens(
+    model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
+) -> list[int]:
+    """Return the end tokens of the tokenizer and of the model's generation config."""
+    default = getattr(model.generation_config, "eos_token_id", None)
+    ends = [tokenizer.eos_token_id, *(default if isinstance(default, list) else [default])]
+    return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
+
+
+class GrammarMasks(LogitsProcessor):
+    """Keeps the answers of ``generate`` within their grammars, a matcher for each row."""
+
+    def __init__(self, matchers: Sequence[Matcher | None]) -> None:
+        self._matchers = [*matchers]
+        self._has_begun = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores of the next tokens; those that may not come have none."""
+        if self._has_begun:
+            for matcher, token in zip(self._matchers, input_ids[:, -1].tolist(), strict=True):
+                if matcher is not None:
+                    matcher.consume(token)
+        self._has_begun = True
+        # What follows an end is padding.
+        self._matchers = [m if m is not None and not m.is_over else None for m in self._matchers]
+        masked = scores.clone()
+        apply(masked, self._matchers)
+        return masked

@@ -31,7 +31,10 @@ EVIDENCE_OF_MODEL = "flywheel.evidence"
 
 MODEL_CODE = Path(__file__).with_name("chat_model.py")  # each version holds a copy, and runs it
 
-PACKAGES = ("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
+PACKAGES = (
+    *("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "accelerate"),
+    "llguidance",
+)
 
 DEFAULT_REQUEST: dict[str, Json] = {"messages": [{"role": "user", "content": "Hello"}], "tools": []}
 """The example of older adapters, which have none of their own."""
@@ -130,7 +133,8 @@ class ServingParameters:
     """How a version's adapter is served: as it was trained and evaluated.
 
     ``base`` is the base's folder and ``base_hash`` its content hash; ``prompt_template`` the hash
-    of the prompt template; ``precision`` that of the loaded base.
+    of the prompt template; ``precision`` that of the loaded base. ``constrained`` is whether its
+    answers were kept within the tools that their requests offer, and so have to be.
     """
 
     base: str
@@ -138,6 +142,7 @@ class ServingParameters:
     prompt_template: str
     precision: Precision
     max_new_tokens: int
+    constrained: bool = False
 
 
 def log_model(

@@ -12,14 +12,19 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253 - MLflow loads it
 
-from components.chat import chat_templates, dialects
+from components.chat import answer_grammar, chat_templates, dialects
+from components.chat.dialects import Dialect
+from components.chat.schema_grammar import UnsupportedSchemaError
 from components.models import base, model_signature
 from components.register import logged_model
 from components.schema import Answer, Json
+
+if TYPE_CHECKING:
+    from components.models.constrained import GrammarMasks, Vocabulary
 
 KEY = "FLYWHEEL_VERSION_KEY"
 """Path of the public key that verifies versions; that of ``FLYWHEEL_HOME`` if unset."""
@@ -61,6 +66,12 @@ class AdapterChatModel(PythonModel):
         model, self.tokenizer = base.load(folder, precision, for_training=False)
         self.model = base.attach_adapter(model, adapter).eval()
         self.max_new_tokens: int = context.model_config["max_new_tokens"]
+        # A version of before answers freely: so it was measured.
+        self.vocabulary: Vocabulary | None = None
+        if context.model_config.get("constrained"):
+            from components.models import constrained  # noqa: PLC0415 - loads torch
+
+            self.vocabulary = constrained.vocabulary_of(self.model, self.tokenizer)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's is untyped
         self,
@@ -80,11 +91,25 @@ class AdapterChatModel(PythonModel):
         inputs = inputs.to(self.model.device)
         with torch.inference_mode():
             output = self.model.generate(
-                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False
+                **inputs,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                logits_processor=self._masks(prompt.form, request.get("tools") or []),
             )
         tokens = output[0, inputs["input_ids"].shape[1] :]
         reply = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return _completion(dialects.read_answer(prompt.form, str(reply)))
+
+    def _masks(self, form: Dialect, tools: list[dict[str, Json]]) -> "list[GrammarMasks]":
+        if self.vocabulary is None:
+            return []
+        from components.models.constrained import ConstraintError, GrammarMasks  # noqa: PLC0415
+
+        try:
+            grammar = answer_grammar.of_request(form, tools)
+            return [GrammarMasks([self.vocabulary.start(grammar)])] if grammar else []
+        except (UnsupportedSchemaError, ConstraintError):
+            return []  # answered freely, as in the evaluation
 
 
 def public_key() -> Path:

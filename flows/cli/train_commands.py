@@ -195,7 +195,8 @@ def _show_scores(cards: "Mapping[str, Scorecard]") -> None:
         f"validation side: {len(base.samples)} requests in {clusters} clusters; scores with their "
         "95 % intervals, each request taken for independent"
     )
-    for line in base.window.sentences if base.window else []:
+    notes = [*(base.window.sentences if base.window else [])]
+    for line in [*notes, *(base.constrained.sentences if base.constrained else [])]:
         console.print(line)
     table = new_table("metric")
     for column in ("n", "clusters", *cards):

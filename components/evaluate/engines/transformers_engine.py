@@ -14,7 +14,6 @@ from lm_eval.models.utils import (  # noqa: TID253 - as above
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
-from transformers import LogitsProcessor  # noqa: TID253 - as above
 
 from components.evaluate import prefix_engine
 from components.evaluate.constraint import AnswerConstraint
@@ -24,7 +23,7 @@ from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
 from components.models import constrained
 from components.models.base import attach_adapter, detach_adapter, load
-from components.models.constrained import ConstraintError, Matcher, Vocabulary
+from components.models.constrained import ConstraintError, GrammarMasks, Matcher, Vocabulary
 from components.schema import Progress
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class CachedHFLM(HFLM):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.constraint, self.vocabulary = constraint, vocabulary
         self.stage, self.report = stage, report
-        self.ends = _end_tokens(model, tokenizer)
+        self.ends = constrained.end_tokens(model, tokenizer)
         self.reader, self.at_once = reader, batch_size
         self.done = self.asked = 0
         self._matchers: list[Matcher | None] = []
@@ -187,7 +186,7 @@ class CachedHFLM(HFLM):
         **settings: Any,  # noqa: ANN401 - it is passed on
     ) -> torch.Tensor:
         if self._matchers:
-            settings["logits_processor"] = [_Masks(self._matchers)]
+            settings["logits_processor"] = [GrammarMasks(self._matchers)]
         answers = super()._model_generate(context, max_length, stop, **settings)
         self._report(self.done + len(context), self.asked)
         return answers
@@ -213,37 +212,8 @@ class CachedHFLM(HFLM):
         self.report(Progress(self.stage, done, asked, "requests"))
 
 
-class _Masks(LogitsProcessor):
-    """Keeps a batch's answers within their grammars."""
-
-    def __init__(self, matchers: Sequence[Matcher | None]) -> None:
-        self._matchers = [*matchers]
-        self._has_begun = False
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if self._has_begun:
-            for row, token in enumerate(input_ids[:, -1].tolist()):
-                if (matcher := self._matchers[row]) is not None:
-                    matcher.consume(token)
-        self._has_begun = True
-        # What follows an end is padding.
-        self._matchers = [m if m is not None and not m.is_over else None for m in self._matchers]
-        masked = scores.clone()
-        constrained.apply(masked, self._matchers)
-        return masked
-
-
 def _prompt_and_settings(request: "Instance") -> tuple[str, dict[str, Any]]:
     return cast("tuple[str, dict[str, Any]]", request.args)
-
-
-def _end_tokens(
-    model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
-) -> list[int]:
-    # of the tokenizer and of the model's generation config
-    default = getattr(model.generation_config, "eos_token_id", None)
-    ends = [tokenizer.eos_token_id, *(default if isinstance(default, list) else [default])]
-    return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
 
 
 def _is_swayed(model: "PreTrainedModel | PeftModel") -> bool:
@@ -265,9 +235,7 @@ class TransformersEngine:
     def vocabulary(self) -> Vocabulary:
         """The base's tokens, for grammars."""
         if self._vocabulary is None:
-            width: int = self.model.get_output_embeddings().weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess] - it has logits
-            ends = _end_tokens(self.model, self.tokenizer)
-            self._vocabulary = Vocabulary(self.tokenizer, width, ends)
+            self._vocabulary = constrained.vocabulary_of(self.model, self.tokenizer)
         return self._vocabulary
 
     @contextmanager

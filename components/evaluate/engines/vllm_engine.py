@@ -28,6 +28,7 @@ from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.protocol import EngineError
 from components.evaluate.engines.speed import MOST_TOKENS
 from components.evaluate.settings import EvaluationSettings
+from components.models import constrained
 from components.models.base import compute_dtype, is_quantized, write_dequantized
 from components.schema import Progress
 from components.store.manifest import AdapterManifest
@@ -219,12 +220,16 @@ class VllmModel(VLLM):
             _, settings = cast("tuple[str, dict[str, Any]]", request.args)
             protocol.require_greedy(normalize_gen_kwargs(settings, self.max_gen_toks))
         self._report(0, len(requests))
-        constrained = [self._constrained(request) for request in requests]
-        return super().generate_until(constrained, disable_tqdm=disable_tqdm)
+        kept = [self._constrained(request) for request in requests]
+        return super().generate_until(kept, disable_tqdm=disable_tqdm)
 
     def _constrained(self, request: "Instance") -> "Instance":
         grammar = None if self.constraint is None else self.constraint.grammar(request.doc)
-        if grammar is None:
+        if self.constraint is None or grammar is None:
+            return request
+        if marks := constrained.special_marks(self.tokenizer):
+            names = ", ".join(sorted(marks))
+            self.constraint.note(f"vLLM's llguidance holds {names} for special tokens, not text")
             return request
         prompt, settings = cast("tuple[str, dict[str, Any]]", request.args)
         outputs = StructuredOutputsParams(grammar=grammar)

@@ -22,7 +22,8 @@ def tool(name, parameters=None):
     return {"type": "function", "function": body}
 
 
-TOOLS = [tool("get_weather", WEATHER), tool("get"), tool(ODD, {"type": "object"})]
+NOTHING = {"type": "object", "additionalProperties": False}
+TOOLS = [tool("get_weather", WEATHER), tool("get", NOTHING), tool(ODD, {"type": "object"})]
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,12 @@ def test_of_two_tools_with_one_name_the_last_counts(reach):
     grammar = answer_grammar.of_request("written", tools)
     assert reach(grammar, call("written", "get", {})) == "may end"
     assert reach(grammar, call("written", "get", {"city": "x"})) == "refused"
+
+
+def test_a_tool_without_parameters_takes_any_arguments(reach):
+    grammar = answer_grammar.of_request("written", [tool("get")])
+    for arguments in ({}, {"city": [1, {"a": None}]}):
+        assert reach(grammar, call("written", "get", arguments)) == "may end"
 
 
 def test_recursive_schema(reach):
