@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, SecretStr
 
 from tests.support import gateways, logs, receivers
 from tests.support.gateways import RunningGateway, script
@@ -37,8 +38,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningGateway
 
 
 def test_litellm_asks(gateway: RunningGateway):
-    import litellm
-
+    litellm = pytest.importorskip("litellm")
     options: dict[str, Any] = {
         "model": "openai/support",
         "api_base": f"{gateway.url}/v1",
@@ -60,11 +60,9 @@ def test_litellm_asks(gateway: RunningGateway):
 
 
 def test_langchain_asks(gateway: RunningGateway):
-    from langchain_core.tools import tool
-    from langchain_openai import ChatOpenAI
-    from pydantic import BaseModel, SecretStr
+    tools = pytest.importorskip("langchain_core.tools")
+    langchain_openai = pytest.importorskip("langchain_openai")
 
-    @tool
     def weather(city: str) -> str:
         """Tell the weather."""
         return f"dry in {city}"
@@ -72,17 +70,18 @@ def test_langchain_asks(gateway: RunningGateway):
     class Forecast(BaseModel):
         city: str
 
-    model = ChatOpenAI(
+    model = langchain_openai.ChatOpenAI(
         base_url=f"{gateway.url}/v1", api_key=SecretStr(gateway.token), model="support"
     )
+    bound = model.bind_tools([tools.tool(weather)])
     answer = model.invoke("Hi")
     assert answer.content == ANSWER
     assert answer.response_metadata["model_name"] == "support@7"
     assert "".join(str(chunk.content) for chunk in model.stream("Hi")) == ANSWER
-    called = model.bind_tools([weather]).invoke(script(say=CALL))
+    called = bound.invoke(script(say=CALL))
     assert called.tool_calls[0]["args"] == {"city": "Oslo"}
-    parts = list(model.bind_tools([weather]).stream(script(say=CALL)))
-    assert sum(len(part.tool_calls) for part in parts) == 1  # type: ignore[attr-defined]
+    parts = list(bound.stream(script(say=CALL)))
+    assert sum(len(part.tool_calls) for part in parts) == 1
     for method in ("json_schema", "function_calling", "json_mode"):
         said = script(say='{"city": "Oslo"}' if method != "function_calling" else
                       '{"name": "Forecast", "arguments": {"city": "Oslo"}}')  # fmt: skip
@@ -116,8 +115,7 @@ def bridge() -> ModuleType:
 def test_the_bridge_ships_what_litellm_answers(
     gateway: RunningGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import litellm
-
+    litellm = pytest.importorskip("litellm")
     options: dict[str, Any] = {
         "model": "openai/support",
         "api_base": f"{gateway.url}/v1",
@@ -136,12 +134,12 @@ def test_the_bridge_ships_what_litellm_answers(
             if number == 2:
                 async for _ in answer:
                     pass
+        shipped = 'records_total{client_id="app",kind="interactions"} 3.0'
         for _ in range(200):
-            await asyncio.sleep(0.1)
-            page = receiver.get("/metrics").text
-            if 'records_total{client_id="app",kind="interactions"} 3.0' in page:
+            if shipped in receiver.get("/metrics").text:
                 return
-        raise AssertionError(page)
+            await asyncio.sleep(0.1)
+        raise AssertionError(receiver.get("/metrics").text)
 
     with receivers.running(tmp_path) as receiver:
         monkeypatch.setenv("FLYWHEEL_URL", receiver.url)
