@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import torch  # noqa: TID253 - the engine is a process of its own
 
 from components.models import constrained
-from components.models.constrained import ConstraintError, Matcher
+from components.models.constrained import Matcher
 from components.models.prefix_tree import common_prefix
 from components.serve.embedded.answer_text import AnswerText
 from components.serve.embedded.attached_lora import AttachedLora
@@ -292,10 +292,9 @@ class ContinuousBatch:
             if answer.request.max_tokens == 0:
                 self._finish(answer, GeneratedPart(prompt=tuple(answer.prompt_scores)), "length")
                 continue
-            try:
-                token = _next_token(answer, logits[row], best[row])
-            except ConstraintError as error:
-                self._finish(answer, GeneratedPart(problem=str(error)), "error")
+            token = _next_token(answer, logits[row], best[row])
+            if answer.matcher is not None and answer.matcher.problem is not None:
+                self._finish(answer, GeneratedPart(problem=answer.matcher.problem), "error")
                 continue
             self._add(answer, token, logits[row])
 
