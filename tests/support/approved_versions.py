@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,9 +117,13 @@ def mlflow_server(folder: Path) -> Generator[str]:
 
 
 @contextmanager
-def approved_versions(root: Path) -> Generator[ApprovedVersions]:
-    """Run an MLflow server and make an empty home that registers there."""
-    with mlflow_server(root / "mlflow") as url, pytest.MonkeyPatch.context() as patch:
+def approved_versions(root: Path, *, is_served: bool = True) -> Generator[ApprovedVersions]:
+    """Make an empty home that registers at an MLflow server of its own, or in a database."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        url = f"sqlite:///{root}/mlflow.db"
+        if is_served:
+            url = stack.enter_context(mlflow_server(root / "mlflow"))
         patch.setenv("MLFLOW_TRACKING_URI", url)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")

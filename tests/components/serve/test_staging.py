@@ -1,0 +1,98 @@
+"""Only what was signed, approved and left as it was reaches the engines' folder."""
+
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from prefect.logging import disable_run_logger
+
+from components.models import model_signature
+from components.models.model_signature import ModelSignatureError
+from components.register import registry
+from components.serve import staged_version, staging
+from components.serve.staging import NotServableError, StagingRequest
+from components.store.manifest import folder_digest
+from tests.support.approved_versions import ApprovedVersions, approved_versions
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApprovedVersions]:
+    root = tmp_path_factory.mktemp("staged")
+    with approved_versions(root, is_served=False) as versions, disable_run_logger():
+        versions.register("support", 1)
+        versions.register("support", 2, is_approved=False)
+        yield versions
+
+
+@pytest.fixture
+def request_for(made: ApprovedVersions, tmp_path: Path) -> StagingRequest:
+    """Ask for version 1, in a folder of its own; references are kept from test to test."""
+    serve = tmp_path / "serve"
+    serve.mkdir()
+    kept = made.base.parent / "references"
+    kept.mkdir(exist_ok=True)
+    (serve / staging.CACHE).symlink_to(kept)
+    return StagingRequest(serve, "support", "1", made.home.keys / model_signature.PUBLIC)
+
+
+def test_approved_version_is_staged_read_only_under_a_name_of_its_bytes(
+    request_for: StagingRequest,
+):
+    name = staging.stage(request_for)
+    staged = staged_version.read_staged(request_for.serve / "adapters", name)
+    assert staged.sha256 == folder_digest(staged.folder)
+    assert name == f"support.v1-{staged.sha256[:12]}"
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in staged.folder.iterdir()}
+    assert files == {"adapter_config.json": 0o444, "adapter_model.safetensors": 0o444}
+    assert staged.references().is_measurable
+    assert staging.stage(request_for) == name
+
+
+def test_undecided_version_is_refused(request_for: StagingRequest):
+    with pytest.raises(NotServableError, match="nobody has approved it"):
+        staging.stage(replace(request_for, version="2"))
+    assert not (request_for.serve / "adapters").exists()
+
+
+def test_undecided_version_that_is_tagged_as_approved_is_refused(request_for: StagingRequest):
+    registry.tag_version("support", "2", {registry.DECISION_TAG: "approve"})
+    with pytest.raises(ModelSignatureError, match="nobody has approved"):
+        staging.stage(replace(request_for, version="2"))
+    registry.tag_version("support", "2", {registry.DECISION_TAG: None})
+
+
+def test_tainted_version_is_refused(request_for: StagingRequest):
+    registry.tag_version("support", "1", {registry.TAINTED_TAG: "c1"})
+    with pytest.raises(NotServableError, match="were erased"):
+        staging.stage(request_for)
+    registry.tag_version("support", "1", {registry.TAINTED_TAG: None})
+
+
+def test_version_whose_weights_were_changed_at_mlflow_is_refused(request_for: StagingRequest):
+    model = MlflowClient().get_logged_model(registry.logged_model_id("support", "1"))
+    place = Path(model.artifact_location.removeprefix("file://"))
+    (weights,) = place.rglob("adapter_model.safetensors")
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + b"x")
+    with pytest.raises(ModelSignatureError):
+        staging.stage(request_for)
+    weights.write_bytes(before)
+
+
+def test_version_for_another_base_is_refused(
+    request_for: StagingRequest, made: ApprovedVersions, tmp_path: Path
+):
+    other = shutil.copytree(made.base, tmp_path / "other")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    with pytest.raises(NotServableError, match="has the content hash"):
+        staging.stage(replace(request_for, base=other))
+
+
+def test_key_of_another_home_is_no_key(request_for: StagingRequest, tmp_path: Path):
+    model_signature.make_key(tmp_path / "keys")
+    with pytest.raises(ModelSignatureError, match="Key mismatch"):
+        staging.stage(replace(request_for, key=tmp_path / "keys" / model_signature.PUBLIC))
