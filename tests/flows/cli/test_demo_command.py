@@ -5,14 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from components.receive.settings import Limits
+from components.store import warehouse
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 FLYWHEEL = str(Path(sys.executable).with_name("flywheel"))
+SEALED_SECONDS = Limits().segment_seconds
 ASK = """
 import json, mlflow
 model = mlflow.pyfunc.load_model("models:/tool-calls@champion")
@@ -30,6 +35,7 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
         "FLYWHEEL_HOME": str(tmp_path),
         "FLYWHEEL_PREFECT_PORT": free_port(),
         "FLYWHEEL_MLFLOW_PORT": free_port(),
+        "FLYWHEEL_SERVE_PORT": free_port(),
     }
     yield env
     subprocess.run([FLYWHEEL, "down"], env=env, check=True)
@@ -60,6 +66,31 @@ def test_demo_ends_with_a_measured_champion_and_has_nothing_to_do_the_second_tim
     message = json.loads(asked.stdout.splitlines()[-1])
     assert message["role"] == "assistant"
     assert message["content"] or message["tool_calls"]
+    asks_and_judges_by_the_printed_lines(first, env)
+
+
+def asks_and_judges_by_the_printed_lines(printed: str, env: dict[str, str]) -> None:
+    ask, judge = (line for line in printed.splitlines() if line.startswith("curl "))
+    answer = json.loads(shell(f"{ask} --silent --retry 60 --retry-all-errors --fail", env))
+    assert answer["model"] == "tool-calls@1"
+    assert shell(f"{judge.replace('ID', answer['id'])} --silent --fail", env)
+    time.sleep(2 * SEALED_SECONDS)
+    shell(f"{FLYWHEEL} collect {env['FLYWHEEL_HOME']}/workloads/tool-calls.yaml", env)
+    told = shell(f"{FLYWHEEL} feedback tool-calls", env)
+    assert "thumb" in told
+    with warehouse.connect(Path(env["FLYWHEEL_HOME"]) / "warehouse.duckdb") as con:
+        judged = con.execute(
+            "select model_name, value from staging.given join staging.interactions "
+            "using (response_id) where response_id = ?",
+            [answer["id"]],
+        ).fetchall()
+    assert judged == [("tool-calls@1", "up")]
+
+
+def shell(line: str, env: dict[str, str]) -> str:
+    ended = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
 
 
 def demo(env: dict[str, str]) -> str:
