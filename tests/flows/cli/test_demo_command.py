@@ -80,7 +80,7 @@ def asks_and_judges_by_the_printed_lines(printed: str, env: dict[str, str]) -> N
     assert "thumb" in told
     with warehouse.connect(Path(env["FLYWHEEL_HOME"]) / "warehouse.duckdb") as con:
         judged = con.execute(
-            "select model_name, value from staging.given join staging.interactions "
+            "select model_name, value from raw.feedback join raw.interactions "
             "using (response_id) where response_id = ?",
             [answer["id"]],
         ).fetchall()
