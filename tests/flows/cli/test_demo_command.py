@@ -79,12 +79,15 @@ def asks_and_judges_by_the_printed_lines(printed: str, env: dict[str, str]) -> N
     told = shell(f"{FLYWHEEL} feedback tool-calls", env)
     assert "thumb" in told
     with warehouse.connect(Path(env["FLYWHEEL_HOME"]) / "warehouse.duckdb") as con:
-        judged = con.execute(
-            "select model_name, value from raw.feedback join raw.interactions "
-            "using (response_id) where response_id = ?",
+        ((given,),) = con.execute(
+            "select payload::varchar from raw.feedback where response_id = ?", [answer["id"]]
+        ).fetchall()
+        ((answered,),) = con.execute(
+            "select payload::varchar from raw.interactions where contains(payload::varchar, ?)",
             [answer["id"]],
         ).fetchall()
-    assert judged == [("tool-calls@1", "up")]
+    assert json.loads(given)["value"] == "up"
+    assert json.loads(answered)["response"]["model"] == "tool-calls@1"
 
 
 def shell(line: str, env: dict[str, str]) -> str:
