@@ -57,6 +57,8 @@ def register(
     base_model: Path,
     evidence: str = "e1",
     precision: base.Precision = "nf4",
+    *,
+    constrained: bool = False,
 ) -> Version:
     """Register the adapter of ``name`` as an approval of ``evidence`` does."""
     run_id = tracking.open_run(name, adapter.name, params={}, tags={})
@@ -64,7 +66,7 @@ def register(
         name,
         run_id,
         adapter,
-        served=served(base_model, precision),
+        served=replace(served(base_model, precision), constrained=constrained),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
         sign=sign,
     )
@@ -201,6 +203,20 @@ def test_a_version_answers_its_own_example_and_requests_with_and_without_tools(
         {"messages": [*messages, {"role": "assistant", "content": None}, *messages], "tools": []},
     ):
         assert model.predict(request)["object"] == "chat.completion"
+
+
+def test_a_version_that_was_measured_constrained_answers_so_and_freely_where_it_was_free(
+    adapter: Path, base_model: Path
+) -> None:
+    register("kept", adapter, base_model, constrained=True)
+    model = look_at("models:/kept/1")
+    assert model.unwrap_python_model().vocabulary is not None
+    impossible = {"name": "weather", "parameters": {"type": "object", "not": {}}}
+    for tools in (REQUEST["tools"], [{"type": "function", "function": impossible}], []):
+        answer = model.predict({**REQUEST, "tools": tools})
+        assert answer["choices"][0]["message"]["role"] == "assistant"
+    register("free", adapter, base_model)
+    assert look_at("models:/free/1").unwrap_python_model().vocabulary is None
 
 
 def test_a_versions_adapter_loads_with_plain_peft_and_answers_the_same(
