@@ -78,7 +78,7 @@ def running(base: Path, folder: Path, *options: str) -> Generator[EngineProcess]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     transport = httpx.HTTPTransport(uds=str(socket))
     try:
-        with httpx.Client(transport=transport, base_url="http://engine", timeout=120) as client:
+        with httpx.Client(transport=transport, base_url="http://engine", timeout=600) as client:
             wait_until_ready(process, client, log)
             yield EngineProcess(process, client, socket, log)
     finally:

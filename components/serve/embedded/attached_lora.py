@@ -47,16 +47,18 @@ class AttachedLora:
     is_forgotten: bool = False
 
 
-def attach(adapter: LoraAdapter, groups: Sequence[GroupShape], like: torch.Tensor) -> AttachedLora:
-    """Lay out an adapter in one piece of memory, which goes when nobody uses it any more."""
+def attach(
+    adapter: LoraAdapter, groups: Sequence[GroupShape], device: torch.device
+) -> AttachedLora:
+    """Lay out an adapter in fp32 in one piece of memory, which goes when its last user goes."""
     numbers = sum(pair.a.numel() + pair.b.numel() for pair in adapter.layers.values())
-    rest = lazy_zeros((numbers,), like)
+    rest = lazy_zeros((numbers,), torch.empty(0, device=device))
 
     def place(*parts: torch.Tensor) -> torch.Tensor:
         nonlocal rest
         shape = (len(parts[0]), sum(part.shape[1] for part in parts))
         placed, rest = rest[: shape[0] * shape[1]].view(shape), rest[shape[0] * shape[1] :]
-        return torch.cat([part.to(like) for part in parts], 1, out=placed)
+        return torch.cat([part.to(device) for part in parts], 1, out=placed)
 
     attached: list[GroupFactors | None] = []
     for group in groups:

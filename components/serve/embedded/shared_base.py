@@ -94,14 +94,22 @@ class LinearGroup:
             return y
         # All rows and columns are taken apart at once: with eight adapters a slice for each of
         # them and each layer took as long as the products.
-        inputs = _split(x, self.runs.lengths, 0)
+        inputs = _split(x.float(), self.runs.lengths, 0)
         outputs = [_split(layer, self.runs.lengths, 0) for layer in _split(y, self.shape.outers, 1)]
         for index, adapter in self.runs.adapted:
             if (factors := adapter.groups[self.number]) is not None:
                 inners = _split(torch.mm(inputs[index], factors.a), factors.ranks, 1)
                 for inner, (layer, b) in zip(inners, factors.b, strict=True):
-                    outputs[layer][index].addmm_(inner, b)
+                    _add_product(outputs[layer][index], inner, b)
         return y
+
+
+def _add_product(y: torch.Tensor, inner: torch.Tensor, b: torch.Tensor) -> None:
+    # As PEFT does, LoRA is computed in fp32 and rounded once, when it is added.
+    if y.dtype == b.dtype:
+        y.addmm_(inner, b)
+    else:
+        y.add_(torch.mm(inner, b))
 
 
 def _split(x: torch.Tensor, sizes: Sequence[int], dim: int) -> Sequence[torch.Tensor]:
@@ -166,7 +174,8 @@ class SharedBase:
 
     def attach(self, adapter: LoraAdapter) -> AttachedLora:
         """Lay out an adapter for the base's groups; other threads may compute meanwhile."""
-        return attach(adapter, [group.shape for group in self.groups], self.memory.stored)
+        device = self.memory.stored.device
+        return attach(adapter, [group.shape for group in self.groups], device)
 
     @torch.inference_mode()
     def compute(

@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from components.serve.embedded.sampling import SamplingSettings
 from components.serve.embedded.shared_base import SharedBase
@@ -214,3 +216,19 @@ def test_an_unloaded_adapter_answers_its_open_requests_and_leaves_nothing(
     gc.collect()
     assert gone is not None
     assert gone() is None
+
+
+def test_a_16_bit_base_rounds_as_it_does_under_peft(
+    tiny_base: Path, adapters: dict[str, Path]
+) -> None:
+    base = SharedBase(tiny_base, "bf16", slots=1)
+    engine = Engine(base, {"first": adapters["first"]}, slots=1)
+    tokens = prompts(3)[2]
+    answer = engine.start("first", tokens, 0, prompt_logprobs=0)
+    engine.run()
+    plain = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.bfloat16)
+    expected = lora_adapters.logprobs(
+        PeftModel.from_pretrained(plain, str(adapters["first"])).eval(), tokens
+    )
+    scored = torch.tensor([score.logprob for score in answer.prompt_scores])
+    assert torch.allclose(scored, expected, atol=1e-2, rtol=0)
