@@ -155,6 +155,10 @@ class SwapSettings(Config):
     proof_seconds: float = Field(default=60.0, gt=0)
     """How often each replica proves its versions again."""
 
+    unproved: bool = False
+    """Serve an adapter without measurable effect, which can't be told from its base; by default it
+    is refused."""
+
     proof_timeout_seconds: float = Field(default=120.0, gt=0)
     """A replica whose proof takes longer is out."""
 

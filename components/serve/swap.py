@@ -87,7 +87,6 @@ class AdapterSwap:
         current: The routes in use.
         settings: Timeouts and the number of replicas that must be ready.
         max_residents: The most adapters that a replica may hold.
-        is_unproved_allowed: Serve adapters without measurable effect, as ``unproved``.
         is_constrained: Whether a workload's calls are held to their schemas.
     """
 
@@ -99,7 +98,6 @@ class AdapterSwap:
         settings: SwapSettings,
         *,
         max_residents: int = 8,
-        is_unproved_allowed: bool = False,
         is_constrained: Callable[[StagedVersion], bool] = lambda _: False,
     ) -> None:
         self.folder, self.current, self.settings = folder, current, settings
@@ -108,7 +106,6 @@ class AdapterSwap:
         self._replicas = {name: _Replica(engine) for name, engine in engines.items()}
         self._watchers: asyncio.TaskGroup | None = None
         self._max_residents = max_residents
-        self._is_unproved_allowed = is_unproved_allowed
         self._is_constrained = is_constrained
         self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by workload
         self._flip_lock = asyncio.Lock()
@@ -424,7 +421,7 @@ class AdapterSwap:
                     self._resident(staged.model),
                     self._others(replica, staged),
                     timeout=self.settings.proof_timeout_seconds,
-                    is_unproved_allowed=self._is_unproved_allowed,
+                    is_unproved_allowed=self.settings.unproved,
                 )
             replica.proofs[model] = made
         return made

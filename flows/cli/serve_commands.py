@@ -122,9 +122,9 @@ def prove(
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the results.")] = 120,
     as_json: AsJson = False,
 ) -> None:
-    """Prove on each replica, now, that each version behaves as it did when it was registered.
+    """Prove on each replica, now, that each version behaves as its signed files should.
 
-    Its log-probabilities of known answers are compared with those of its registration, with the
+    Its log-probabilities of known answers are compared with those that PEFT computes, with the
     base's and with other versions'. The exit code is 0 if all are proved, else 1.
     """
     from flows import gateway_status

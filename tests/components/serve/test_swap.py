@@ -15,6 +15,7 @@ from components.serve.engines.serving_engine import Generation, ServingEngine, U
 from components.serve.routes import Current
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap, SwapRefusedError
+from tests.support import word_model
 from tests.support.fake_replicas import FakeReplica, fake_replica, stage
 
 SETTINGS = SwapSettings(proof_timeout_seconds=5, drain_seconds=5)
@@ -255,11 +256,17 @@ def test_changed_staged_files_are_not_loaded(tmp_path: Path):
 def test_adapter_without_effect_serves_only_where_that_is_allowed(tmp_path: Path):
     async def scenario(replica: FakeReplica) -> None:
         staged = stage(tmp_path, "support", 1)
-        nothing = staged.references()
-        replace(nothing, of_adapter=nothing.of_base).write(staged.references_path)
+        # What an adapter without effect has: the base's figures and answers.
+        base, own = word_model.make_references(word_model.BASE), staged.references()
+        replace(own, of_adapter=own.of_base, greedy=base.greedy).write(staged.references_path)
         async with swapping(tmp_path, replica) as swap:
             with pytest.raises(SwapRefusedError, match="no measurable effect"):
                 await swap.follow(staged)
+        replica.misbehave("nothing_applied")
+        allowing = SETTINGS.model_copy(update={"unproved": True})
+        async with swapping(tmp_path, replica, settings=allowing) as swap:
+            await swap.follow(staged)
+            assert swap.current.routes["support"].champion.unproved
 
     with fake_replica() as replica:
         asyncio.run(scenario(replica))
