@@ -46,7 +46,8 @@ def read_serve_settings(home: Settings, file: Path | None) -> ServeSettings:
         return ServeSettings.model_validate({} if raw is None else raw)
     except ValidationError as error:
         mistakes = [describe_mistake(mistake) for mistake in error.errors()]
-        raise ServeFileError("\n".join([f"{path}: {len(mistakes)} mistakes", *mistakes])) from error
+        head = f"{path}: {len(mistakes)} mistake(s)"
+        raise ServeFileError("\n".join([head, *mistakes])) from error
 
 
 def read_status(home: Settings) -> Report:
@@ -99,9 +100,14 @@ def describe(home: Settings, workload: str) -> str:
         for refused in status["refused"]
         if refused["workload"] == workload
     ]
+    coming = [
+        f"version {version['version']} is being prepared ({version['step']})"
+        for version in status.get("preparing", ())
+        if version["workload"] == workload
+    ]
     route = status["routes"].get(workload)
     if route is None:
-        return "; ".join(["not served", *refusals])
+        return "; ".join(["not served", *coming, *refusals])
     served = route["champion"]
     proved = (
         "without an effect that could be proved"
@@ -109,7 +115,7 @@ def describe(home: Settings, workload: str) -> str:
         else f"proved at {minute(served['proved_at'])}"
     )
     serves = f"version {served['version']} since {minute(served['since'])}, {proved}"
-    return "; ".join([serves, *refusals])
+    return "; ".join([serves, *coming, *refusals])
 
 
 def minute(at: str) -> str:

@@ -129,6 +129,7 @@ class Follower:
         self._started = 0
         self._preparing: dict[str, tuple[str, str]] = {}  # version and step, by workload
         self._process_lock = asyncio.Lock()
+        self._staging_lock = asyncio.Lock()  # what one run computes, the next one finds
         self.swap = AdapterSwap(
             places.folder,
             self.engines,
@@ -260,18 +261,19 @@ class Follower:
             *_option("--base", engine.base),
             *([] if engine.kind == "embedded" else ["--is-plain"]),
         ]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "components.serve.staging", *arguments, *more),
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._registry_environment()},
-            start_new_session=True,  # it has a child of its own, which ends with it
-        )
-        try:
-            output, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        async with self._staging_lock:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "components.serve.staging", *arguments, *more),
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, **self._registry_environment()},
+                start_new_session=True,  # it has a child of its own, which ends with it
+            )
+            try:
+                output, _ = await process.communicate()
+            finally:
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
         try:
             result = json.loads(output)
         except ValueError as error:

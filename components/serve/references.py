@@ -131,21 +131,22 @@ def _answer_greedily(
     """Answer a prompt greedily; the clear part ends before the first token that was close."""
     import torch
 
-    tokens, logprobs, margins = [*probe.prompt_tokens], list[float](), list[float]()
-    ends = _end_tokens(model, tokenizer)
+    written, logprobs, margins = list[int](), list[float](), list[float]()
+    ends, cache = _end_tokens(model, tokenizer), None
+    ids = torch.tensor([probe.prompt_tokens], device=model.device)
     for _ in range(GREEDY_TOKENS):
-        ids = torch.tensor([tokens], device=model.device)
-        scores = model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
-        best = scores.topk(2)
+        output = model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
+        cache = output.cache
+        best = output.logits[0, -1].float().log_softmax(-1).topk(2)
         token = int(best.indices[0])
         if token in ends:
             break
-        tokens.append(token)
+        written.append(token)
+        ids = torch.tensor([[token]], device=model.device)
         logprobs.append(float(best.values[0]))
         margins.append(float(best.values[0] - best.values[1]))
     least = CLEAR_MARGIN.get(precision, CLEAR_MARGIN_16)
     clear = next((n for n, margin in enumerate(margins) if margin < least), len(margins))
-    written = tokens[len(probe.prompt_tokens) :]
     # Up to the first half of a character, which servers write differently.
     text = str(tokenizer.decode(written[:clear], skip_special_tokens=True)).split("\ufffd")[0]
     return GreedyAnswer(probe.prompt, probe.prompt_tokens, text, tuple(logprobs), clear)

@@ -34,6 +34,8 @@ EXIT_CODES = {
     "flows.approvals.NotTakenError": 1,
     "flows.approver_keys.SigningError": 1,
     "flows.cli.turn_watch.TurnError": 1,
+    "flows.gateway_status.NotServingError": 1,
+    "flows.gateway_status.ServeFileError": 2,
     "flows.home_workloads.WorkloadFileError": 2,
     "flows.jobs.runner.JobError": 1,
     "flows.settings.SettingsError": 2,

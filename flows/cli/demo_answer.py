@@ -17,7 +17,7 @@ from flows.stack import control, processes
 
 FIRST_PORT = 8000
 CLIENT = "demo-reader"  # who asks; the demo's traffic has clients `demo-*`, which count as one
-READY_SECONDS = 180.0
+READY_SECONDS = 300.0
 REQUEST = Path(__file__).parents[1] / "demo" / "request.json"
 
 

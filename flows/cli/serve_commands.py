@@ -81,11 +81,7 @@ def status(as_json: AsJson = False) -> None:
     """
     from flows import gateway_status
 
-    try:
-        report = gateway_status.read_status(settings.load())
-    except gateway_status.NotServingError as error:
-        print_error(str(error))
-        raise typer.Exit(1) from error
+    report = gateway_status.read_status(settings.load())
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
@@ -129,12 +125,8 @@ def prove(
     """
     from flows import gateway_status
 
-    try:
-        with errors.status("proving"):
-            report = gateway_status.request_proof(settings.load(), wait)
-    except gateway_status.NotServingError as error:
-        print_error(str(error))
-        raise typer.Exit(1) from error
+    with errors.status("proving"):
+        report = gateway_status.request_proof(settings.load(), wait)
     results = report["results"]
     if as_json:
         typer.echo(json.dumps(report, indent=2))

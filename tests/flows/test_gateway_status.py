@@ -41,7 +41,7 @@ def test_every_mistake_of_the_file_is_listed(home: Settings):
     with pytest.raises(ServeFileError) as raised:
         gateway_status.read_serve_settings(home, None)
     text = str(raised.value)
-    assert "serve.yaml: 3 mistakes" in text
+    assert "serve.yaml: 3 mistake(s)" in text
     for mistake in ("engine: vllm needs `replicas`", "loging: no such", "swap.drain_seconds: "):
         assert mistake in text
 
@@ -62,7 +62,11 @@ def test_the_page_says_who_serves_and_what_was_refused(home: Settings):
         "version 7 since 2026-11-27 09:00, proved at 2026-11-27 09:00; "
         "version 8 is refused: it answers as its base"
     )
-    assert gateway_status.describe(home, "billing") == "not served"
+    coming = {"workload": "billing", "version": "1", "step": "verifying"}
+    write_status(home, preparing=[coming])
+    assert gateway_status.describe(home, "billing") == (
+        "not served; version 1 is being prepared (verifying)"
+    )
 
 
 def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):
