@@ -75,7 +75,7 @@ def asks_and_judges_by_the_printed_lines(printed: str, env: dict[str, str]) -> N
     assert answer["model"] == "tool-calls@1"
     assert shell(f"{judge.replace('ID', answer['id'])} --silent --fail", env)
     time.sleep(2 * SEALED_SECONDS)
-    shell(f"{FLYWHEEL} collect {env['FLYWHEEL_HOME']}/workloads/tool-calls.yaml", env)
+    shell(f"{FLYWHEEL} collect", env)
     told = shell(f"{FLYWHEEL} feedback tool-calls", env)
     assert "thumb" in told
     with warehouse.connect(Path(env["FLYWHEEL_HOME"]) / "warehouse.duckdb") as con:
