@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=options.drain_seconds,
     )
-    signal.signal(signal.SIGTERM, _ignore)  # uvicorn raises it again after the last answer
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again after the last answer
     try:
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
@@ -102,8 +102,8 @@ def _die_with(parent: int) -> None:
         sys.exit("the parent process has ended")
 
 
-def _ignore(*_: object) -> None:
-    pass
+def _leave(*_: object) -> None:
+    sys.exit(0)
 
 
 def _listen(address: str) -> socket.socket:

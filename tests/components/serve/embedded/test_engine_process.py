@@ -338,7 +338,10 @@ time.sleep(600)
 """
 
 
-def test_it_ends_when_its_parent_was_killed(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 1.0])  # while the server starts, and after
+def test_it_ends_when_its_parent_was_killed(
+    tiny_base: Path, tmp_path: Path, seconds: float
+) -> None:
     options = ["--base", str(tiny_base), "--listen", "127.0.0.1:0", "--die-with-parent"]
     with (tmp_path / "log").open("wb") as log:
         parent = subprocess.Popen(
@@ -348,6 +351,7 @@ def test_it_ends_when_its_parent_was_killed(tiny_base: Path, tmp_path: Path) -> 
     child = psutil.Process(int(parent.stdout.readline()))
     assert b"listening on 127.0.0.1:" in parent.stdout.readline()
     assert os.getpgid(child.pid)
+    time.sleep(seconds)
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 20
