@@ -1,6 +1,9 @@
 """Constrained answers of random models: every call fits, and text that calls nothing is free."""
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,16 +13,18 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
 from components.chat import answer_grammar, dialects
+from components.chat.dialects import Dialect
 from components.models import constrained
-from components.models.constrained import GrammarMasks, Vocabulary
+from components.models.constrained import GrammarMasks, Matcher, Vocabulary
+from components.schema import Json
 from tests.support import tiny
 
-TOKENIZER = tiny.tokenizer()
-END = TOKENIZER.eos_token_id
+TOKENIZER = cast("Any", tiny.tokenizer())  # its methods return unions
+END: int = TOKENIZER.eos_token_id
 VOCABULARY = Vocabulary(TOKENIZER, len(TOKENIZER) + 5)
-FORMS = st.sampled_from(["written", "hermes", "llama3"])
+FORMS: st.SearchStrategy[Dialect] = st.sampled_from(["written", "hermes", "llama3"])
 
-STRINGS = st.sampled_from(
+STRINGS: st.SearchStrategy[Json] = st.sampled_from(
     [
         {"type": "string"},
         {"type": "string", "maxLength": 3, "minLength": 1},
@@ -29,7 +34,7 @@ STRINGS = st.sampled_from(
         {"const": "{"},
     ]
 )
-NUMBERS = st.sampled_from(
+NUMBERS: st.SearchStrategy[Json] = st.sampled_from(
     [
         {"type": "integer", "minimum": -3, "maximum": 40},
         {"type": "number", "exclusiveMinimum": 0},
@@ -41,33 +46,46 @@ NAMES = st.sampled_from(["a", "b", "name", "arguments", 'k"\\', "é{}", "c d"])
 
 
 @st.composite
-def objects(draw, values):
+def objects(draw: st.DrawFn, values: st.SearchStrategy[Json]) -> dict[str, Json]:
     """Return schemas of objects."""
     properties = draw(st.dictionaries(NAMES, values, min_size=1, max_size=3))
-    required = draw(st.lists(st.sampled_from([*properties]), unique=True))
-    more = draw(st.sampled_from([None, False, {"type": "integer"}]))
-    extra = {} if more is None else {"additionalProperties": more}
+    required: list[Json] = [*draw(st.lists(st.sampled_from([*properties]), unique=True))]
+    more: Json = draw(st.sampled_from([None, False, {"type": "integer"}]))
+    extra: dict[str, Json] = {} if more is None else {"additionalProperties": more}
     return {"type": "object", "properties": properties, "required": required, **extra}
 
 
-def arrays(values):
+def arrays(values: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
     """Return schemas of arrays."""
-    return st.builds(
-        lambda items, least: {"type": "array", "items": items, "minItems": least, "maxItems": 3},
-        values,
-        st.integers(0, 2),
-    )
+
+    def array(items: Json, least: int) -> Json:
+        return {"type": "array", "items": items, "minItems": least, "maxItems": 3}
+
+    return st.builds(array, values, st.integers(0, 2))
 
 
 SCHEMAS = objects(st.recursive(STRINGS | NUMBERS, lambda v: objects(v) | arrays(v), max_leaves=3))
 
 
-def answer_at_random(grammar, seed, most=600):
+def grammar_of(
+    form: Dialect,
+    tools: Sequence[Mapping[str, Json]],
+    tool_choice: Json = None,
+    response_format: Json = None,
+) -> str:
+    """Return the grammar of a request that has one."""
+    grammar = answer_grammar.of_request(form, tools, tool_choice, response_format)
+    assert grammar is not None
+    return grammar
+
+
+def answer_at_random(grammar: str, seed: int, most: int = 600) -> tuple[str, bool]:
     """Return what a model of random logits writes, and whether it came to an end."""
     draw = np.random.default_rng(seed)
     # Else it would write strings for ever.
     likelier = [*TOKENIZER.convert_tokens_to_ids(['"', "}", "]"]), END]
-    matcher, tokens = VOCABULARY.start(grammar), []
+    matcher = VOCABULARY.start(grammar)
+    tokens: list[int] = []
     while len(tokens) < most and not matcher.is_over:
         logits = torch.from_numpy(draw.normal(size=(1, VOCABULARY.n_vocab)))
         logits[0, likelier] += 5
@@ -76,19 +94,21 @@ def answer_at_random(grammar, seed, most=600):
     return TOKENIZER.decode(tokens[:-1] if matcher.is_over else tokens), matcher.is_over
 
 
-def tool(name, parameters):
+def tool(name: str, parameters: Json) -> dict[str, Json]:
     """Return an OpenAI tool."""
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
-PATIENT = settings(deadline=None, suppress_health_check=[*HealthCheck])
+PATIENT = settings(deadline=None, suppress_health_check=cast("list[HealthCheck]", [*HealthCheck]))
 
 
 @PATIENT
 @given(schemas=st.lists(SCHEMAS, min_size=1, max_size=2), form=FORMS, seed=st.integers(0, 10**6))
-def test_every_finished_call_of_a_random_model_fits_its_schema(schemas, form, seed):
+def test_every_finished_call_of_a_random_model_fits_its_schema(
+    schemas: list[dict[str, Json]], form: Dialect, seed: int
+):
     tools = [tool(f"tool {number}", schema) for number, schema in enumerate(schemas)]
-    text, is_over = answer_at_random(answer_grammar.of_request(form, tools, "required"), seed)
+    text, is_over = answer_at_random(grammar_of(form, tools, "required"), seed)
     assume(is_over)
     calls = dialects.read_answer(form, text).calls
     assert calls
@@ -99,17 +119,22 @@ def test_every_finished_call_of_a_random_model_fits_its_schema(schemas, form, se
 
 @PATIENT
 @given(schema=SCHEMAS, seed=st.integers(0, 10**6))
-def test_every_finished_answer_of_a_random_model_fits_its_response_format(schema, seed):
-    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    text, is_over = answer_at_random(answer_grammar.of_request("written", [], None, asked), seed)
+def test_every_finished_answer_of_a_random_model_fits_its_response_format(
+    schema: dict[str, Json], seed: int
+):
+    asked: Json = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    text, is_over = answer_at_random(grammar_of("written", [], None, asked), seed)
     assume(is_over)
     Draft202012Validator(schema).validate(json.loads(text))
 
 
-PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-GRAMMARS = {
-    form: answer_grammar.of_request(form, [tool("get", PARAMETERS)])
-    for form in ("written", "hermes", "llama3")
+PARAMETERS: dict[str, Json] = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}},
+    "required": ["a"],
+}
+GRAMMARS: dict[Dialect, str] = {
+    form: grammar_of(form, [tool("get", PARAMETERS)]) for form in ("written", "hermes", "llama3")
 }
 PIECES = st.sampled_from(
     [
@@ -140,7 +165,7 @@ PIECES = st.sampled_from(
 )
 
 
-def follow(form, text):
+def follow(form: Dialect, text: str) -> bool:
     """Return whether the grammar lets a whole text be written, and end there."""
     matcher = VOCABULARY.start(GRAMMARS[form])
     for token in TOKENIZER.encode(text, add_special_tokens=False):
@@ -152,7 +177,7 @@ def follow(form, text):
 
 @PATIENT
 @given(pieces=st.lists(PIECES, max_size=9), form=FORMS)
-def test_whatever_the_grammar_lets_pass_is_read_as_calls_that_fit(pieces, form):
+def test_whatever_the_grammar_lets_pass_is_read_as_calls_that_fit(pieces: list[str], form: Dialect):
     text = "".join(pieces)
     assume(follow(form, text))
     for call in dialects.read_answer(form, text).calls:
@@ -165,7 +190,7 @@ SIGNS = ('"name"', "arguments", "parameters", "tool_call>", "python_tag", "<thin
 
 @PATIENT
 @given(text=st.lists(PIECES | st.text(max_size=8), max_size=9).map("".join), form=FORMS)
-def test_text_without_any_sign_of_a_call_is_free(text, form):
+def test_text_without_any_sign_of_a_call_is_free(text: str, form: Dialect):
     assume(not any(sign in text for sign in (*SIGNS, *tiny.SPECIAL)))
     assert follow(form, text)
 
@@ -190,7 +215,7 @@ def test_rows_without_a_matcher_stay_and_the_others_keep_what_may_come():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_likeliest_token_is_the_one_that_masks_leave(seed):
+def test_the_likeliest_token_is_the_one_that_masks_leave(seed: int):
     draw = np.random.default_rng(seed)
     by_masks, by_choice = (VOCABULARY.start(GRAMMARS["written"]) for _ in range(2))
     for token in TOKENIZER.encode('{"name": "', add_special_tokens=False):
@@ -233,7 +258,7 @@ def test_special_tokens_are_no_text():
 
 
 def test_the_forms_marks_are_text_though_they_are_special_tokens():
-    tokenizer = tiny.tokenizer()
+    tokenizer = cast("Any", tiny.tokenizer())
     tokenizer.add_special_tokens({"additional_special_tokens": ["<tool_call>", "</tool_call>"]})
     vocabulary = Vocabulary(tokenizer, len(tokenizer))
     matcher = vocabulary.start(GRAMMARS["hermes"])
@@ -244,13 +269,16 @@ def test_the_forms_marks_are_text_though_they_are_special_tokens():
     assert matcher.may_end
 
 
-def test_generate_keeps_each_row_within_its_own_grammar(tmp_path):
+def test_generate_keeps_each_row_within_its_own_grammar(tmp_path: Path):
     from components.models import base
 
-    model, tokenizer = base.load(tiny.build(tmp_path), "fp32", for_training=False)
+    loaded, tokenizer = base.load(tiny.build(tmp_path), "fp32", for_training=False)
+    model = cast("Any", loaded)
     vocabulary = constrained.vocabulary_of(model, tokenizer)
     grammars = [answer_grammar.of_labels(["ab", "a"]), None, answer_grammar.of_labels(["xyz"])]
-    matchers = [grammar and vocabulary.start(grammar) for grammar in grammars]
+    matchers: list[Matcher | None] = [
+        None if grammar is None else vocabulary.start(grammar) for grammar in grammars
+    ]
     prompts = torch.tensor([tokenizer.encode("hello")] * 3)
     free = model.generate(prompts, max_new_tokens=6, do_sample=False)[:, prompts.shape[1] :]
     rows = model.generate(
