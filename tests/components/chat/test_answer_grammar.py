@@ -1,33 +1,45 @@
 """Which answers a request's grammar allows, by form, tools, choice and format."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
 import pytest
 
 from components.chat import answer_grammar, dialects
 from components.chat.answer_grammar import UnsupportedSchemaError
+from components.chat.dialects import Dialect
 from components.models.constrained import Vocabulary
+from components.schema import Json
 from tests.support import tiny
 
-WEATHER = {
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Reach: TypeAlias = Callable[[str | None, str], str]
+
+WEATHER: dict[str, Json] = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "unit": {"enum": ["C", "F"]}},
     "required": ["city"],
 }
 ODD = 'q"\\ 100%\né\t{}'
-FORMS = ("written", "hermes", "llama3")
+FORMS: tuple[Dialect, ...] = ("written", "hermes", "llama3")
 
 
-def tool(name, parameters=None):
+def tool(name: str, parameters: Json = None) -> dict[str, Json]:
     """Return an OpenAI tool."""
-    body = {"name": name} | ({} if parameters is None else {"parameters": parameters})
+    body: dict[str, Json] = {"name": name}
+    if parameters is not None:
+        body["parameters"] = parameters
     return {"type": "function", "function": body}
 
 
-NOTHING = {"type": "object", "additionalProperties": False}
+NOTHING: dict[str, Json] = {"type": "object", "additionalProperties": False}
 TOOLS = [tool("get_weather", WEATHER), tool("get", NOTHING), tool(ODD, {"type": "object"})]
 
 
 @pytest.fixture(scope="module")
-def vocabulary():
+def vocabulary() -> "tuple[PreTrainedTokenizerFast, Vocabulary]":
     """Return the tests' tokenizer, whose tokens are bytes."""
     tokenizer = tiny.tokenizer()
     made = Vocabulary(tokenizer, len(tokenizer))
@@ -35,11 +47,12 @@ def vocabulary():
 
 
 @pytest.fixture(name="reach")
-def reaching(vocabulary):
+def reaching(vocabulary: "tuple[PreTrainedTokenizerFast, Vocabulary]") -> Reach:
     """Return how far a grammar follows a text: to a possible end, into its midst, or not at all."""
     tokenizer, made = vocabulary
 
-    def reach(grammar, text):
+    def reach(grammar: str | None, text: str) -> str:
+        assert grammar is not None
         matcher = made.start(grammar)
         for token in tokenizer.encode(text, add_special_tokens=False):
             if not matcher.allows(token):
@@ -50,12 +63,12 @@ def reaching(vocabulary):
     return reach
 
 
-def call(form, name, arguments):
+def call(form: Dialect, name: str, arguments: dict[str, Json]) -> str:
     """Return a call as the form writes it."""
     return dialects.write_answer(form, dialects.Answer("", (dialects.Call(name, arguments),)))
 
 
-SEPARATOR = {"written": "\n", "hermes": "\n", "llama3": "; "}
+SEPARATOR: dict[Dialect, str] = {"written": "\n", "hermes": "\n", "llama3": "; "}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -88,13 +101,15 @@ SEPARATOR = {"written": "\n", "hermes": "\n", "llama3": "; "}
         pytest.param('{"name": "get", "argu', "goes on", id="cut-off"),
     ],
 )
-def test_text_is_free_and_calls_are_of_offered_tools(reach, form, answer, reached):
+def test_text_is_free_and_calls_are_of_offered_tools(
+    reach: Reach, form: Dialect, answer: str, reached: str | None
+):
     grammar = answer_grammar.of_request(form, TOOLS)
     assert reach(grammar, answer) == (reached or "may end")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_answer_is_text_and_calls_as_the_form_writes_them(reach, form):
+def test_an_answer_is_text_and_calls_as_the_form_writes_them(reach: Reach, form: Dialect):
     calls = SEPARATOR[form].join([call(form, "get", {}), call(form, "get_weather", {"city": "x"})])
     assert reach(answer_grammar.of_request(form, TOOLS), f"Sure:\n{calls}") == "may end"
 
@@ -117,11 +132,11 @@ def test_an_answer_is_text_and_calls_as_the_form_writes_them(reach, form):
         pytest.param('a <think>{"name": "x', "refused", id="thoughts-come-first"),
     ],
 )
-def test_hermes_tags_and_thoughts(reach, answer, reached):
+def test_hermes_tags_and_thoughts(reach: Reach, answer: str, reached: str):
     assert reach(answer_grammar.of_request("hermes", TOOLS), answer) == reached
 
 
-def test_llama3_calls_have_either_key_and_may_follow_a_python_tag(reach):
+def test_llama3_calls_have_either_key_and_may_follow_a_python_tag(reach: Reach):
     grammar = answer_grammar.of_request("llama3", TOOLS)
     for key in ("parameters", "arguments"):
         assert reach(grammar, f'<|python_tag|>{{"name": "get", "{key}": {{}}}}') == "may end"
@@ -129,7 +144,7 @@ def test_llama3_calls_have_either_key_and_may_follow_a_python_tag(reach):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_tool_choice(reach, form):
+def test_tool_choice(reach: Reach, form: Dialect):
     get, weather = call(form, "get", {}), call(form, "get_weather", {"city": ""})
 
     never = answer_grammar.of_request(form, TOOLS, "none")
@@ -140,11 +155,11 @@ def test_tool_choice(reach, form):
     assert [reach(always, text) for text in (get, both)] == ["may end", "may end"]
     assert [reach(always, text) for text in ("", "Hi", f"{get} x")] == ["goes on", *["refused"] * 2]
 
-    named = {"type": "function", "function": {"name": "get"}}
+    named: dict[str, Json] = {"type": "function", "function": {"name": "get"}}
     only = answer_grammar.of_request(form, TOOLS, named, parallel=False)
     assert [reach(only, text) for text in (get, weather, both)] == ["may end", *["refused"] * 2]
 
-    some = {"mode": "auto", "tools": [named]}
+    some: dict[str, Json] = {"mode": "auto", "tools": [named]}
     allowed = answer_grammar.of_request(
         form, TOOLS, {"type": "allowed_tools", "allowed_tools": some}
     )
@@ -154,14 +169,14 @@ def test_tool_choice(reach, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_call_at_most_unless_parallel(reach, form):
+def test_one_call_at_most_unless_parallel(reach: Reach, form: Dialect):
     get = call(form, "get", {})
     grammar = answer_grammar.of_request(form, TOOLS, parallel=False)
     assert reach(grammar, f"Hi {get} bye") == "may end"
     assert reach(grammar, f"{get}{SEPARATOR[form]}{get}") == "refused"
 
 
-PERSON = {
+PERSON: dict[str, Json] = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
     "required": ["name"],
@@ -170,8 +185,11 @@ PERSON = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_response_format(reach, form):
-    schema = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
+def test_response_format(reach: Reach, form: Dialect):
+    schema: dict[str, Json] = {
+        "type": "json_schema",
+        "json_schema": {"name": "person", "schema": PERSON},
+    }
     alone = answer_grammar.of_request(form, [], None, schema)
     assert [reach(alone, text) for text in ('{"name": "Bob", "age": 3}', "Bob", '{"age": 3}')] == [
         *("may end", "refused", "refused")
@@ -189,36 +207,37 @@ def test_no_constraint_where_nothing_is_asked_for():
     assert answer_grammar.of_request("written", [], "none", {"type": "text"}) is None
 
 
-def test_labels(reach):
+def test_labels(reach: Reach):
     grammar = answer_grammar.of_labels(["a", "ab", ODD])
     assert [reach(grammar, text) for text in ("a", "ab", ODD)] == ["may end"] * 3
     assert [reach(grammar, text) for text in ("", "abc", "b")] == ["goes on", *["refused"] * 2]
 
 
-def test_of_two_tools_with_one_name_the_last_counts(reach):
+def test_of_two_tools_with_one_name_the_last_counts(reach: Reach):
     tools = [tool("get", WEATHER), tool("get", {"type": "object", "additionalProperties": False})]
     grammar = answer_grammar.of_request("written", tools)
     assert reach(grammar, call("written", "get", {})) == "may end"
     assert reach(grammar, call("written", "get", {"city": "x"})) == "refused"
 
 
-def test_a_tool_without_parameters_takes_any_arguments(reach):
+def test_a_tool_without_parameters_takes_any_arguments(reach: Reach):
     grammar = answer_grammar.of_request("written", [tool("get")])
-    for arguments in ({}, {"city": [1, {"a": None}]}):
+    several: list[dict[str, Json]] = [{}, {"city": [1, {"a": None}]}]
+    for arguments in several:
         assert reach(grammar, call("written", "get", arguments)) == "may end"
 
 
-def test_recursive_schema(reach):
-    tree = {
+def test_recursive_schema(reach: Reach):
+    tree: dict[str, Json] = {
         "type": "object",
         "properties": {"value": {"type": "integer"}, "next": {"$ref": "#"}},
         "required": ["value"],
         "additionalProperties": False,
     }
     grammar = answer_grammar.of_request("written", [tool("get", tree)])
-    deep = {"value": 1, "next": {"value": 2, "next": {"value": 3}}}
+    deep: dict[str, Json] = {"value": 1, "next": {"value": 2, "next": {"value": 3}}}
     assert reach(grammar, call("written", "get", deep)) == "may end"
-    wrong = {"value": 1, "next": {"value": "x"}}
+    wrong: dict[str, Json] = {"value": 1, "next": {"value": "x"}}
     assert reach(grammar, call("written", "get", wrong)) == "refused"
 
 
@@ -236,13 +255,13 @@ def test_recursive_schema(reach):
         pytest.param({"enum": [str(n) for n in range(100_000)]}, id="huge"),
     ],
 )
-def test_unsupported_schema_is_refused(parameters):
+def test_unsupported_schema_is_refused(parameters: Json):
     with pytest.raises(UnsupportedSchemaError, match="constraining"):
         answer_grammar.of_request("written", [tool("get", parameters)])
 
 
 def test_deep_schema_is_refused():
-    schema = {"type": "string"}
+    schema: dict[str, Json] = {"type": "string"}
     for _ in range(100):
         schema = {"type": "object", "properties": {"a": schema}}
     with pytest.raises(UnsupportedSchemaError, match="40 levels"):
@@ -261,7 +280,7 @@ def test_deep_schema_is_refused():
         pytest.param({"x-guidance": {"lenient": True}, "type": "string"}, "x", id="an-extension"),
     ],
 )
-def test_what_json_schema_ignores_is_ignored(reach, schema, value):
+def test_what_json_schema_ignores_is_ignored(reach: Reach, schema: Json, value: Json):
     grammar = answer_grammar.of_request("written", [tool("get", {"properties": {"a": schema}})])
     assert reach(grammar, call("written", "get", {"a": value})) == "may end"
 
@@ -276,12 +295,14 @@ def test_what_json_schema_ignores_is_ignored(reach, schema, value):
         pytest.param([], None, {"type": "yaml"}, id="format"),
     ],
 )
-def test_malformed_request_is_refused(tools, choice, form):
+def test_malformed_request_is_refused(
+    tools: Sequence[Mapping[str, Json]], choice: Json, form: Json
+):
     with pytest.raises(ValueError, match=r"expected|offered"):
         answer_grammar.of_request("written", tools, choice, form)
 
 
-NESTED = {
+NESTED: dict[str, Json] = {
     "type": "object",
     "properties": {
         "where": {
@@ -330,27 +351,27 @@ NESTED = {
         pytest.param({"days": [{"day": "Mon"}] * 3}, "refused", id="too-many"),
     ],
 )
-def test_arguments_come_in_any_order(reach, arguments, reached):
+def test_arguments_come_in_any_order(reach: Reach, arguments: dict[str, Json], reached: str):
     grammar = answer_grammar.of_request("written", [tool("get", NESTED)])
     assert reach(grammar, call("written", "get", arguments)) == reached
 
 
 @pytest.mark.parametrize("again", ['"city"', '"\\u0063ity"'])
-def test_no_argument_comes_twice_in_any_spelling(reach, again):
+def test_no_argument_comes_twice_in_any_spelling(reach: Reach, again: str):
     grammar = answer_grammar.of_request("written", [tool("get", WEATHER)])
     text = f'{{"name": "get", "arguments": {{"city": "x", {again}: 5}}}}'
     assert reach(grammar, text) == "refused"
 
 
-def test_definitions_that_multiply_take_no_time(reach):
-    parts = {
+def test_definitions_that_multiply_take_no_time(reach: Reach):
+    parts: dict[str, dict[str, Json]] = {
         f"d{n}": {
             "type": "object",
             "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}, "b": {"$ref": f"#/$defs/d{n + 1}"}},
         }
         for n in range(30)
     }
-    schema = {**parts["d0"], "$defs": parts | {"d30": {"type": "integer"}}}
+    schema: dict[str, Json] = {**parts["d0"], "$defs": {**parts, "d30": {"type": "integer"}}}
     grammar = answer_grammar.of_request("written", [tool("get", schema)])
     assert reach(grammar, call("written", "get", {"b": {"b": {"a": {}}}})) == "may end"
     assert reach(grammar, call("written", "get", {"b": {"b": 1}})) == "refused"
