@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.serve import staged_version
 from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.serving_engine import ServingEngine
 from components.serve.engines.vllm_server import VllmServer
 from components.serve.routes import Current
 from components.serve.settings import SwapSettings
@@ -16,7 +17,7 @@ from components.serve.swap import AdapterSwap
 
 
 async def main(serve: Path, urls: list[str], models: list[str]) -> None:
-    engines = {
+    engines: dict[str, ServingEngine] = {
         f"vllm-{number}": VllmServer(f"vllm-{number}", HttpUpstream(url), base="the-base")
         for number, url in enumerate(urls, start=1)
     }

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from lm_eval.api.instance import Instance
@@ -17,12 +18,13 @@ from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
 from components.gate.comparability import incomparable
 from components.models import base, constrained
+from components.schema import Json
 from components.scorecard import CONSTRAINED, HOLDOUT, Sample
 from tests.support import holdouts
 
 AUTO = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
 FREE = AUTO.model_copy(update={"constrained": False})
-IMPOSSIBLE = {"type": "object", "properties": {"a": {"not": {}}}}
+IMPOSSIBLE: Json = {"type": "object", "properties": {"a": {"not": {}}}}
 
 
 class Labels:
@@ -53,14 +55,14 @@ def test_each_answer_follows_its_own_grammar_and_free_ones_stay(tiny_base: Path,
     ]
 
     def answer(constraint: Labels | None) -> list[str]:
-        answerer = CachedHFLM(
+        answerer = CachedHFLM(  # pyright: ignore[reportAbstractUsage] - HFLM is not
             model,
             tokenizer,
             2,
             reader=PrefixReader(model) if by == "prefix-cache" else None,
             stage="base",
             report=lambda _: None,
-            constraint=constraint,
+            constraint=cast("AnswerConstraint | None", constraint),
             vocabulary=constrained.vocabulary_of(model, tokenizer),
         )
         return answerer.generate_until(requests)
@@ -94,7 +96,7 @@ def test_scorecards_of_free_answers_are_found_again_and_not_compared(
     free = measure(tmp_path / "cards", tiny_base, FREE, snapshot)["base"]
     kept = measure(tmp_path / "cards", tiny_base, AUTO, snapshot)["base"]
     assert CONSTRAINED not in free.conditions
-    assert "constrained" not in free.conditions["settings"]
+    assert "constrained" not in cast("dict[str, Json]", free.conditions["settings"])
     assert free.constrained is None
     assert free.conditions == {n: v for n, v in kept.conditions.items() if n != CONSTRAINED}
     assert [sample.doc_hash for sample in free.samples] == [s.doc_hash for s in kept.samples]
@@ -106,7 +108,8 @@ def test_scorecards_of_free_answers_are_found_again_and_not_compared(
 def test_answers_whose_tools_are_not_expressible_are_free_and_counted(
     tmp_path: Path, tiny_base: Path
 ):
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": IMPOSSIBLE}}]
+    function: Json = {"name": "weather", "parameters": IMPOSSIBLE}
+    tools: list[dict[str, Json]] = [{"type": "function", "function": function}]
     snapshot = holdouts.build(tmp_path, tools=tools)
     card = measure(tmp_path / "cards", tiny_base, AUTO, snapshot)["base"]
     assert card.constrained is not None
