@@ -134,7 +134,7 @@ def _factors(
         raise UnservableAdapterError(
             f"reading {folder}: {_some(halves)} has only one of lora_A and lora_B"
         )
-    return {module: (pair["lora_A"], pair["lora_B"]) for module, pair in sides.items()}
+    return {module: (pair["lora_A"], pair["lora_B"]) for module, pair in sorted(sides.items())}
 
 
 def _scaled(

@@ -59,7 +59,7 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(
         pytest.param({"init_lora_weights": "pissa"}, "subtracted from the base", id="pissa"),
         pytest.param({"lora_bias": True}, "LoRA with lora_bias", id="lora-bias"),
         pytest.param({"new_kind_of_lora": 3}, "LoRA with new_kind_of_lora", id="unknown-kind"),
-        pytest.param({"r": 5}, r"factors \(4, 64\)", id="other-rank"),
+        pytest.param({"r": 5}, r"factors \(4, 128\)", id="other-rank"),
     ],
 )
 def test_a_configuration_that_changes_what_the_weights_mean_is_refused(
