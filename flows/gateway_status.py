@@ -71,24 +71,6 @@ def read_status(home: Settings) -> Report:
     return status
 
 
-def wait_until_served(home: Settings, workload: str, wait_seconds: float) -> None:
-    """Wait until the gateway serves a workload's champion.
-
-    Raises:
-        NotServingError: It refused the champion, or took longer.
-    """
-    deadline = time.monotonic() + wait_seconds
-    while time.monotonic() < deadline:
-        status = _read_json(home.serve / "status.json")
-        if workload in status.get("routes", {}):
-            return
-        time.sleep(0.5)
-    raise NotServingError(
-        f"waiting for the gateway to serve {workload}: after {wait_seconds:,.0f} s: "
-        f"{describe(home, workload)}"
-    )
-
-
 def describe(home: Settings, workload: str) -> str:
     """Return one line on who serves a workload, since when, and when it was last proved."""
     try:

@@ -40,6 +40,7 @@ EXIT_CODES = {
     "flows.jobs.runner.JobError": 1,
     "flows.settings.SettingsError": 2,
     "flows.stack.control.StackError": 1,
+    "flows.stack.gateway_service.GatewayRunsError": 1,
     "flows.validation.LearnedError": 2,
     "flows.validation.NoRowsError": 2,
     "flows.workload_file.WorkloadError": 2,

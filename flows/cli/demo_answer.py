@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,14 @@ from components.receive import client_tokens
 from flows import gateway_status
 from flows.cli.console import console, print_line
 from flows.demo.traffic import WORKLOAD
+from flows.gateway_status import NotServingError
 from flows.settings import SERVE_PORT, Settings, load
 from flows.stack import control, processes
 
 FIRST_PORT = 8000
 CLIENT = "demo-reader"  # who asks; the demo's traffic has clients `demo-*`, which count as one
 READY_SECONDS = 300.0
+NOT_YET = {404, 503}  # while the workload has no champion that is proved
 REQUEST = Path(__file__).parents[1] / "demo" / "request.json"
 
 
@@ -51,34 +55,49 @@ def show_answer(settings: Settings) -> None:
     folder = settings.workloads / WORKLOAD
     request, token = folder / "request.json", _token_file(settings, folder)
     request.write_bytes(REQUEST.read_bytes())
-    with console.status("the gateway proves what the champion's adapter does"):
-        gateway_status.wait_until_served(settings, WORKLOAD, READY_SECONDS)
     body = json.loads(request.read_text())
-    with console.status("asking the champion"):
-        answer = httpx.post(
-            f"{settings.serve_url}/v1/chat/completions",
-            json=body | {"store": False},
-            headers={"Authorization": f"Bearer {token.read_text().strip()}"},
-            timeout=READY_SECONDS,
-            trust_env=False,
-        )
-    answer.raise_for_status()
+    with console.status("the gateway proves what the champion's adapter does"):
+        answer = _ask(settings, body | {"store": False}, token.read_text().strip())
     console.print(f"\nasked: {body['messages'][-1]['content']}", markup=False)
-    console.print(f"{answer.json()['model']} answers: {_text(answer.json())}\n", markup=False)
-    headers = f'-H "Authorization: Bearer $(cat {token})" -H "Content-Type: application/json"'
+    console.print(f"{answer['model']} answers: {_text(answer)}\n", markup=False)
+    bearer = f'-H "Authorization: Bearer $(cat {shlex.quote(str(token))})"'
+    headers = f'{bearer} -H "Content-Type: application/json"'
+    data = shlex.quote(f"@{request}")
     print_line("Ask it yourself, while the stack is up, and judge the answer by its id:\n")
-    print_line(f"curl {settings.serve_url}/v1/chat/completions {headers} -d @{request}\n")
+    print_line(f"curl {settings.serve_url}/v1/chat/completions {headers} -d {data}\n")
     print_line(
         f"curl {settings.serve_url}/v1/feedback {headers} "
         """-d '{"response_id": "ID", "kind": "thumb", "value": "up"}'"""
     )
 
 
+def _ask(settings: Settings, body: dict[str, Any], token: str) -> dict[str, Any]:
+    """Return the champion's answer; wait for it as long as it is being loaded and proved."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        answer = httpx.post(
+            f"{settings.serve_url}/v1/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=READY_SECONDS,
+            trust_env=False,
+        )
+        if answer.status_code not in NOT_YET:
+            answer.raise_for_status()
+            return answer.json()
+        if time.monotonic() > deadline:
+            raise NotServingError(
+                f"asking {WORKLOAD} through the gateway: after {READY_SECONDS:,.0f} s it is "
+                f"{gateway_status.describe(settings, WORKLOAD)}"
+            )
+        time.sleep(1)
+
+
 def _token_file(settings: Settings, folder: Path) -> Path:
     """Return the file with the reader's token, which is made at the first use."""
     path = folder / "token"
-    known = {token.client_id for token in client_tokens.read_tokens(settings.tokens)}
-    if not path.exists() or CLIENT not in known:
+    known = {token.id for token in client_tokens.read_tokens(settings.tokens)}
+    if not path.exists() or path.read_text().split("_")[1] not in known:
         token = client_tokens.add_token(
             settings.tokens, CLIENT, now=datetime.now(UTC), workloads=[WORKLOAD]
         )

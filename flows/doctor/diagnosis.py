@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate.engines import protocol
-from flows import deployments, workload_file
+from flows import deployments, gateway_status, workload_file
 from flows.doctor import checks, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, note, wrong
+from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import Settings
 from flows.stack import health
 from flows.workload_file import Workload
@@ -14,6 +15,8 @@ from flows.workload_file import Workload
 RECEIVER = 4318  # the default port of ``flywheel receive``
 
 SOURCES = "give the credentials by environment, or install what reaches the place (s3fs for s3://)"
+
+REFUSED = "the reason says what is wrong; `flywheel rollback` restores the version before"
 
 REMEDIES = {
     False: "`flywheel up` starts it",
@@ -28,9 +31,12 @@ def diagnose(
     yield from check_servers(home, env)
     yield from checks.check_credentials(env)
     yield from check_home(home)
+    yield from check_gateway(home)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
     # Where the servers are elsewhere, or in containers, the ports are those of a proxy with TLS.
     plain = {home.prefect_port: "Prefect", home.mlflow_port: "MLflow", RECEIVER: "the receiver"}
+    if home.serve_port is not None:
+        plain[home.serve_port] = "the gateway"
     sockets = probes.listening_sockets()
     yield from server_checks.check_listening(sockets, {} if home.elsewhere else plain)
     required = probes.package_requirements()
@@ -74,6 +80,26 @@ def check_home(home: Settings) -> Iterator[CheckResult]:
     table = lock_probe.MOUNTS.read_text() if lock_probe.MOUNTS.is_file() else ""
     mount = lock_probe.mount_of(home.home, table)
     yield from lock_probe.check_locks(home.home, lock_probe.probe_locks(home.home), mount)
+
+
+def check_gateway(home: Settings) -> Iterator[CheckResult]:
+    """Check the gateway's file, and what the gateway says of itself if it runs."""
+    try:
+        gateway_status.read_serve_settings(home, None)
+    except ServeFileError as error:
+        yield wrong("serve.yaml", str(error), "correct it; `flywheel serve` refuses it")
+        return
+    try:
+        status = gateway_status.read_status(home)
+    except NotServingError:
+        return
+    for refused in status["refused"]:
+        version = f"{refused['workload']}@{refused['version']}"
+        yield wrong("gateway", f"{version} is not served: {refused['reason']}", REFUSED)
+    for workload, route in sorted(status["routes"].items()):
+        if not route["champion"]["replicas"]:
+            state = f"no replica serves {workload} now"
+            yield wrong("gateway", state, "`flywheel serve status`, and the gateway's log")
 
 
 def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterator[CheckResult]:

@@ -13,10 +13,15 @@ from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import ServePlaces, following
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
+from components.store import file_locks
 from flows import access, gateway_status
-from flows.settings import HOST, Settings, load
+from flows.settings import HOST, SERVE_PORT, Settings, load
 
 MLFLOW = ("URI", "USERNAME", "PASSWORD", "TOKEN")  # what MLflow's variables end in
+
+
+class GatewayRunsError(RuntimeError):
+    """Another gateway of the home runs."""
 
 
 def run_gateway(
@@ -30,12 +35,24 @@ def run_gateway(
 ) -> None:
     """Serve the home's champions until SIGTERM or Ctrl-C; port 0 is any free one.
 
-    ``receiver`` serves the receiver's paths, too; ``ready`` is called with the URL. Raise
-    ``PortError`` if the port is in use.
+    ``receiver`` serves the receiver's paths, too; ``ready`` is called with the URL.
+
+    Raises:
+        GatewayRunsError: Another gateway of this home runs; both would write its routes.
+        PortError: The port is in use.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with suppress(KeyboardInterrupt):
-        uvloop.run(_serve(home, options, host, port, receiver=receiver, ready=ready))
+    with file_locks.held(home.serve / "gateway.lock", wait=False) as alone:
+        if not alone:
+            raise GatewayRunsError(
+                f"serving {home.home}: another gateway of this home runs, as the stack's "
+                f"({SERVE_PORT}) or as `flywheel serve`; stop that one first"
+            )
+        try:
+            with suppress(KeyboardInterrupt):
+                uvloop.run(_serve(home, options, host, port, receiver=receiver, ready=ready))
+        finally:
+            ServePlaces(home.home).status.unlink(missing_ok=True)  # it says who serves
 
 
 async def _serve(
@@ -70,9 +87,9 @@ def main() -> str | None:
     access.set_umask(home.home)
     try:
         options = gateway_status.read_serve_settings(home, None)
-    except gateway_status.ServeFileError as error:
+        run_gateway(home, options, host=HOST, port=home.serve_port, receiver=True, ready=_say)
+    except (gateway_status.ServeFileError, GatewayRunsError) as error:
         return str(error)
-    run_gateway(home, options, host=HOST, port=home.serve_port, receiver=True, ready=_say)
     return None
 
 
