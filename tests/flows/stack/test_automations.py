@@ -66,7 +66,7 @@ def names() -> dict[str, bool]:
 
 @pytest.mark.slow
 def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
-    stack: Settings, told: tuple[str, list[dict[str, str]]], tmp_path: Path
+    stack: Settings, told: tuple[str, list[dict[str, str]]]
 ) -> None:
     url, heard = told
     assert len(names()) == 2  # nobody is told anything while there is no block to tell it
@@ -83,13 +83,15 @@ def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
     assert len(names()) == 6
     assert not names()[off.name]  # a person turned it off
 
-    broken = tmp_path / "shop.yaml"
+    stack.workloads.mkdir(exist_ok=True)
+    broken = stack.workloads / "shop.yaml"
     broken.write_text("workload: shop\n")
     resource = {"prefect.resource.id": "flywheel.workload.shop", "prefect.resource.name": "shop"}
     emit_event(TURN_WANTED, resource=resource, payload={"config": str(broken), "start": "s1"})
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not heard and time.monotonic() < deadline:
         time.sleep(1)
+    broken.unlink()
     assert heard[0]["subject"] == "Flywheel: a turn crashed or failed"
     assert "turn shop ended Failed" in heard[0]["body"]
     assert "base: is missing" in heard[0]["body"]
