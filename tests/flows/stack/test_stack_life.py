@@ -2,17 +2,20 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from flows.settings import Settings
+from flows.settings import HOST, Settings
 from flows.stack import control, processes, stack_services
 from flows.stack.processes import ProcessIdentity
 from tests.support import logins
@@ -182,6 +185,29 @@ def test_interrupting_up_ends_what_it_started(settings: Settings) -> None:
         assert process.wait(20) != 0
     assert not all_processes(settings)
     assert control.stack_status(settings).phase == "down"
+
+
+def test_a_gateway_that_is_killed_comes_back_and_goes_down_with_the_stack(
+    settings: Settings,
+) -> None:
+    with socket.socket() as one:
+        one.bind((HOST, 0))
+        serving = replace(settings, serve_port=one.getsockname()[1])
+    control.up(serving, lambda _: None, "tiny_deploy")
+    first = service_pid(serving, "gateway")
+    assert httpx.get(f"{serving.serve_url}/healthz").json() == {"status": "ok"}
+    os.kill(first, signal.SIGKILL)
+    assert eventually(lambda: service_pid(serving, "gateway") not in (0, first))
+    assert eventually(lambda: is_answering(f"{serving.serve_url}/healthz"))
+    assert_down_ends_everything(serving)
+    assert not (serving.serve / "status.json").exists()
+
+
+def is_answering(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 def supervisor(settings: Settings) -> int:
