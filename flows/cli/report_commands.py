@@ -290,7 +290,8 @@ def backup(
     """Write all that the home holds into one archive, while the stack works.
 
     Warehouse, Prefect's and MLflow's databases, snapshots, adapters, evidence, artifacts and the
-    receiver's spool. Not in it: logs, and workload files and bases that lie outside the home.
+    receiver's spool. Not in it: logs, what a gateway staged, and workload files and bases
+    that lie outside the home.
 
     It prints the archive's SHA-256. Keep that line apart from the archive, such as in a password
     manager: `flywheel restore` asks for it, since nothing in a file can tell who wrote it.

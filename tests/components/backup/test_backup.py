@@ -27,7 +27,13 @@ def home(tmp_path: Path) -> Settings:
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
     with warehouse.connect(found.warehouse) as con:
         logs.load_input(con, Input(str(log), "fivekey"), now=NOW)
-    for name in ("snapshots/s1/manifest.json", "models/base/x.safetensors", "logs/prefect.log"):
+    for name in (
+        "snapshots/s1/manifest.json",
+        "models/base/x.safetensors",
+        "logs/prefect.log",
+        "serve/adapters/support.v1-0123/adapter_model.safetensors",
+        "keys/response.key",
+    ):
         (found.home / name).parent.mkdir(parents=True)
         (found.home / name).write_text(name)
     for folder in (found.spool, found.workloads, found.mlflow_home):
@@ -54,7 +60,7 @@ def test_a_restored_home_is_the_one_that_was_backed_up(home: Settings, tmp_path:
     shutil.rmtree(home.home)
     home.prefect_home.mkdir(parents=True)  # as every command makes it
     home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
-    gone = {name for name in before if name.startswith(("models/", "logs/"))}
+    gone = {name for name in before if name.startswith(("models/", "logs/", "serve/"))}
     assert files(home.home) == {k: v for k, v in before.items() if k not in gone}
     assert (home.workloads / "shop.yaml").readlink() == tmp_path / "shop.yaml"
     with warehouses.connect(home.warehouse) as con:
