@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from flows.gateway_status import Report
 
 app = typer.Typer(add_completion=False)
-serve_app = typer.Typer(
-    help="Answer OpenAI requests with each workload's champion.",
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-)
+serve_app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
 app.add_typer(serve_app, name="serve")
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -77,7 +73,8 @@ def serve(
 def status(as_json: AsJson = False) -> None:
     """Show who serves each workload, since when, and when its behaviour was last proved.
 
-    The exit code is 0 if every champion serves, 1 if one was refused or no gateway runs.
+    The exit code is 0 if every champion serves, 1 if one was refused or has no proved replica, or
+    if no gateway runs.
     """
     from flows import gateway_status
 
@@ -86,7 +83,8 @@ def status(as_json: AsJson = False) -> None:
         typer.echo(json.dumps(report, indent=2))
     else:
         _show(report)
-    raise typer.Exit(1 if report["refused"] else 0)
+    are_served = all(route["champion"]["replicas"] for route in report["routes"].values())
+    raise typer.Exit(0 if are_served and not report["refused"] else 1)
 
 
 def _show(report: "Report") -> None:

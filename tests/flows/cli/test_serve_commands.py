@@ -13,6 +13,8 @@ import pytest
 from tests.support import terminal
 from tests.support.terminal import Terminal
 
+NOW = "2026-11-27T09:00:00+00:00"
+
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Terminal:
@@ -69,3 +71,34 @@ def test_a_wrong_file_is_refused_with_every_mistake_and_the_doctor_says_so(shell
     assert ended.stderr.startswith(f"{file}: 2 mistake(s)\n")
     results = json.loads(shell.run("doctor", "--json").stdout)
     assert [r["level"] for r in results if r["about"] == "serve.yaml"] == ["wrong"]
+
+
+def test_the_help_shows_how_to_ask(shell: Terminal):
+    text = shell.run("serve", "--help").stdout
+    for part in ("/v1/chat/completions", "flywheel token add", "/v1/feedback", "--no-receiver"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("replicas", "refused", "code"),
+    [
+        pytest.param(["embedded"], [], 0, id="served"),
+        pytest.param([], [], 1, id="no-replica"),
+        pytest.param(["embedded"], [{"version": "8", "reason": "its base"}], 1, id="refused"),
+    ],
+)
+def test_the_exit_code_says_whether_all_champions_serve(
+    shell: Terminal, replicas: list[str], refused: list[dict[str, str]], code: int
+):
+    served = {"version": "7", "since": NOW, "proved_at": NOW, "unproved": False, "model": "m"}
+    status = {
+        "routes": {"support": {"champion": served | {"replicas": replicas}}},
+        "refused": [{"workload": "support", **one} for one in refused],
+        "knowledge_age_seconds": 1.0,
+    }
+    shell.settings.serve.mkdir(parents=True)
+    (shell.settings.serve / "status.json").write_text(json.dumps(status))
+    ended = shell.run("serve", "status")
+    assert ended.returncode == code
+    assert "support" in ended.stdout
+    assert ("refused: support@8: its base" in ended.stderr) == bool(refused)
