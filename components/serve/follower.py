@@ -143,7 +143,7 @@ class Follower:
             ChampionWatch(
                 self._registry,
                 self,
-                workloads=settings.workloads,
+                workloads=settings.only,
                 seconds=settings.swap.follow_seconds,
             )
             if self._registry is not None

@@ -832,7 +832,7 @@ def _of_labels(labels: tuple[str, ...]) -> str:
 
 def _all_fallbacks(settings: ServeSettings) -> Iterator[OpenAiFallback]:
     lists: list[tuple[Fallback, ...]] = [settings.fallbacks]
-    lists += [own.fallbacks or () for own in (settings.workloads or {}).values()]
+    lists += [own.fallbacks or () for own in settings.workloads.values()]
     for fallbacks in lists:
         for fallback in fallbacks:
             if isinstance(fallback, OpenAiFallback):

@@ -206,8 +206,11 @@ class ServeSettings(Config):
 
     engine: EngineSettings = EngineSettings()
 
-    workloads: dict[str, WorkloadServing] | None = None
+    only: tuple[str, ...] | None = None
     """The workloads to serve; all that have a champion if left out."""
+
+    workloads: dict[str, WorkloadServing] = Field(default_factory=dict[str, WorkloadServing])
+    """What differs for single workloads."""
 
     routing: tuple[RoutingRule, ...] = ()
     """Rules that choose the workload; without a match, the request's ``model`` names it."""
@@ -225,7 +228,7 @@ class ServeSettings(Config):
 
     def workload(self, name: str) -> WorkloadServing:
         """Return what differs for a workload."""
-        return (self.workloads or {}).get(name) or WorkloadServing()
+        return self.workloads.get(name) or WorkloadServing()
 
     def fallbacks_of(self, name: str) -> tuple[Fallback, ...]:
         """Return a workload's fallbacks."""

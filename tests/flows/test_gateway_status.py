@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_every_mistake_of_the_file_is_listed(home: Settings):
     assert "serve.yaml: 3 mistake(s)" in text
     for mistake in ("engine: vllm needs `replicas`", "loging: no such", "swap.drain_seconds: "):
         assert mistake in text
+
+
+def test_the_file_in_the_readme_is_right_and_serves_every_workload(home: Settings):
+    text = (Path(__file__).parents[2] / "infra" / "README.md").read_text()
+    (example,) = re.findall(r"## Serving\n.*?```yaml\n(.*?)```", text, re.DOTALL)
+    home.serve_settings.write_text(example)
+    options = gateway_status.read_serve_settings(home, None)
+    assert options.only is None
+    assert options.fallbacks_of("billing") == ("replica",)
+    assert len(options.fallbacks_of("support")) == 3
 
 
 def test_without_a_file_the_base_is_embedded(home: Settings):
