@@ -188,6 +188,8 @@ class Proof:
     nearest_other: float | None = None
     tolerance: float = float("nan")
     seconds: float = 0.0
+    status: int | None = None
+    """The HTTP status if the engine failed rather than its answers; 504 if it was too slow."""
     warning: str | None = None
     """What is wrong with the replica's base alone, which serves nobody."""
 
@@ -227,13 +229,14 @@ async def prove(
     """
     started, measured = time.monotonic(), _Measured()
     objection: str | None = None
+    status: int | None = None
     try:
         async with asyncio.timeout(timeout):
             await _prove(engine, resident, others, measured, is_unproved_allowed)
     except TimeoutError:
-        objection = f"the proof took longer than {timeout:g} s"
+        objection, status = f"the proof took longer than {timeout:g} s (proof_timeout_seconds)", 504
     except UpstreamError as error:
-        objection = error.reason
+        objection, status = error.reason, error.status
     except ProofError as error:
         objection = str(error)
     return Proof(
@@ -245,6 +248,7 @@ async def prove(
         measured.nearest_other,
         resident.references.tolerance,
         time.monotonic() - started,
+        status,
         measured.warning,
     )
 

@@ -42,6 +42,7 @@ HEARTBEAT_SECONDS = 1.0
 LOAD_SECONDS = 180.0
 UNLOAD_SECONDS = 30.0  # SGLang's unload can hang (sglang#36894): the replica is then taken out
 ERASED_DRAIN_SECONDS = 10.0  # requests of an erased version are waited for no longer than this
+BUSY, SLOW = frozenset({429, 503}), 504  # statuses of a proof that was refused, or took too long
 MISSED_BEATS = 3  # timeouts in a row after which a replica is out; a lost connection counts at once
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a replica that was refused is tried again
 
@@ -252,27 +253,16 @@ class AdapterSwap:
         Returns:
             Where a name could not be removed yet; empty if all are gone.
         """
+        # At once; and again when no swap is under way, which may have flipped to one of them.
+        epoch = await self._drop(workload, versions)
         async with self._locks[workload]:
-            route = self.current.routes.get(workload)
-
-            def without(table: Routes) -> Routes:
-                now = table.get(workload)
-                if now is None:
-                    return table
-                rest = [s for s in (now.champion, now.previous) if s and s.version not in versions]
-                if not rest:
-                    return table.without(workload)
-                epoch = now.epoch if rest[0] == now.champion else now.epoch + 1
-                return table.with_route(workload, Route(epoch, *rest))
-
+            epoch = max(epoch, await self._drop(workload, versions))
             models = self._models_of(workload, versions)
             if not models:
                 return []
-            await self._flip(without)
             LOG.error("%s: %s is withdrawn: %s", workload, ", ".join(versions), why)
-            if route is not None:
-                seconds = min(ERASED_DRAIN_SECONDS, self.settings.drain_seconds)
-                await self.current.drained(workload, route.epoch, seconds)
+            seconds = min(ERASED_DRAIN_SECONDS, self.settings.drain_seconds)
+            await self.current.drained(workload, epoch, seconds)
             left: list[str] = []
             for model in sorted(models):
                 await self._keep(model)
@@ -282,6 +272,28 @@ class AdapterSwap:
                 reason = f"{why}; still at: {', '.join(left)}" if left else why
                 self._journal("withdrawn", workload, model, reason=reason)
             return left
+
+    async def _drop(self, workload: str, versions: Sequence[str]) -> int:
+        """Route nothing to versions any more; return the last epoch of requests to them, or -1."""
+        epoch = -1
+
+        def without(table: Routes) -> Routes:
+            nonlocal epoch
+            now = table.get(workload)
+            if now is None:
+                return table
+            both = [served for served in (now.champion, now.previous) if served is not None]
+            rest = [served for served in both if served.version not in versions]
+            if rest == both:
+                return table
+            epoch = now.epoch
+            if not rest:
+                return table.without(workload)
+            number = now.epoch if rest[0] == now.champion else now.epoch + 1
+            return table.with_route(workload, Route(number, *rest))
+
+        await self._flip(without)
+        return epoch
 
     def _models_of(self, workload: str, versions: Sequence[str]) -> set[str]:
         """Return the names of versions that are routed, waiting to be unloaded, or staged."""
@@ -303,15 +315,13 @@ class AdapterSwap:
 
     async def prove_all(self) -> list[tuple[Served, Proof]]:
         """Prove every version on every replica that serves it, now."""
-        made: list[tuple[Served, Proof]] = []
-        for served in [*self._all_served()]:
-            replicas = [each for each in self._replicas.values() if self._is_in(each, served)]
-            staged = self._staged(served.model)
-            proofs = await asyncio.gather(*(self._bring(each, staged) for each in replicas))
-            made += [(served, each) for each in proofs]
-            for replica, each in zip(replicas, proofs, strict=True):
-                await self._route(replica, served, is_in=each.objection is None)
-        return made
+        proofs = [
+            (served, await self._prove_routed(replica, served.model))
+            for served in [*self._all_served()]
+            for replica in [*self._replicas.values()]
+            if self._is_in(replica, served)
+        ]
+        return [(served, made) for served, made in proofs if made is not None]
 
     def refuse(self, workload: str, version: str, reason: str) -> None:
         """Note why a champion does not serve."""
@@ -372,57 +382,60 @@ class AdapterSwap:
     async def _bring_up(self, replica: _Replica) -> None:
         """Load what is missing on a replica, prove all that it serves, and route by the result."""
         replica.proved_at = time.monotonic()
-        has_failed = False
         for model in [served.model for served in self._served_by(replica)]:
-            async with self._locks[staged_version.workload_of(model)]:
-                served = next((s for s in self._all_served() if s.model == model), None)
-                if served is None:
-                    continue
-                made = await self._bring_again(replica, served)
-                if made.objection is not None:
-                    has_failed = True
-                    LOG.error("%s is out for %s: %s", made.replica, model, made.objection)
-                await self._route(replica, served, is_in=made.objection is None)
-        if has_failed:
+            await self._prove_routed(replica, model)
+        if all(self._is_in(replica, served) for served in self._served_by(replica)):
+            replica.wait, replica.next_try = FIRST_WAIT, 0.0
+        else:
             replica.next_try = time.monotonic() + replica.wait
             replica.wait = min(2 * replica.wait, LONGEST_WAIT)
-        else:
-            replica.wait, replica.next_try = FIRST_WAIT, 0.0
 
-    async def _bring_again(self, replica: _Replica, served: Served) -> Proof:
-        """Load and prove a version that is routed; load it afresh if it fails the proof."""
-        try:
-            staged = self._staged(served.model)
-        except (OSError, ValueError) as error:
-            return Proof(replica.engine.name, served.model, f"its staged files are gone: {error}")
-        was_in = served.model in replica.proofs
-        made = await self._bring(replica, staged)
-        if made.objection is None or not was_in:
+    async def _prove_routed(self, replica: _Replica, model: str) -> Proof | None:
+        """Load and prove a version, and route by the result; ``None`` if it is routed no more.
+
+        A replica that proved it before and is too busy now stays in: nothing is wrong with it.
+        """
+        async with self._locks[staged_version.workload_of(model)]:
+            served = next((s for s in self._all_served() if s.model == model), None)
+            if served is None:
+                return None
+            is_in, last = self._is_in(replica, served), replica.proofs.get(model)
+            made = await self._bring(replica, model)
+            if made.objection is not None and last is not None:
+                if is_in and _is_only_busy(made, last):
+                    LOG.warning("%s is too busy to prove %s: %s", made.replica, model, made)
+                    return made
+                LOG.error("%s fails the proof of %s: %s", made.replica, model, made.objection)
+                await self._route(replica, served, is_in=False)
+                await self._unload(replica, model)
+                made = await self._bring(replica, model)
+            if made.objection is not None:
+                LOG.error("%s is out for %s: %s", made.replica, model, made.objection)
+            await self._route(replica, served, is_in=made.objection is None)
             return made
-        LOG.error("%s fails the proof of %s: %s", made.replica, made.model, made.objection)
-        await self._route(replica, served, is_in=False)
-        await self._unload(replica, served.model)
-        return await self._bring(replica, staged)
 
-    async def _bring(self, replica: _Replica, staged: StagedVersion) -> Proof:
+    async def _bring(self, replica: _Replica, model: str) -> Proof:
         """Load a version on a replica unless it is there, and prove it."""
-        engine, model = replica.engine, staged.model
+        name = replica.engine.name
         async with replica.lock:
             try:
+                staged = self._staged(model)
+                resident, others = self._resident(model), self._others(replica, staged)
                 async with asyncio.timeout(LOAD_SECONDS):
-                    await self._load(engine, staged)
-            except TimeoutError:
-                made = Proof(engine.name, model, f"loading took longer than {LOAD_SECONDS:g} s")
-            except UpstreamError as error:
-                made = Proof(engine.name, model, error.reason)
-            else:
+                    await self._load(replica.engine, staged)
                 made = await proof.prove(
-                    engine,
-                    self._resident(staged.model),
-                    self._others(replica, staged),
+                    replica.engine,
+                    resident,
+                    others,
                     timeout=self.settings.proof_timeout_seconds,
                     is_unproved_allowed=self.settings.unproved,
                 )
+            except TimeoutError:
+                made = Proof(name, model, f"loading took longer than {LOAD_SECONDS:g} s")
+            except UpstreamError as error:
+                made = Proof(name, model, error.reason, status=error.status)
+            except (OSError, ValueError) as error:
+                made = Proof(name, model, f"its staged files are gone or damaged: {error}")
             replica.proofs[model] = made
         return made
 
@@ -453,7 +466,7 @@ class AdapterSwap:
                 f"{self._max_residents}; raise max_loras"
             )
             return [Proof(replica.engine.name, staged.model, reason) for replica in healthy]
-        return await asyncio.gather(*(self._bring(replica, staged) for replica in healthy))
+        return await asyncio.gather(*(self._bring(replica, staged.model) for replica in healthy))
 
     def _eligible(self, staged: StagedVersion) -> list[_Replica]:
         """Return the replicas of a version's base."""
@@ -677,8 +690,12 @@ class AdapterSwap:
     def _journal(self, step: Step, workload: str, model: str, **more: Json) -> None:
         line = {"at": _now(), "step": step, "workload": workload, "model": model, **more}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / JOURNAL).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with (self.folder / JOURNAL).open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a crash cut the last line
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -739,6 +756,11 @@ class AdapterSwap:
             "replicas": [*served.replicas],
             "proofs": proofs,
         }
+
+
+def _is_only_busy(made: Proof, last: Proof) -> bool:
+    """Return whether a failed proof shows no more than load: it was refused, or slow for once."""
+    return made.status in BUSY or (made.status == SLOW and last.status != SLOW)
 
 
 def _json_number(value: Json) -> Json:

@@ -39,6 +39,7 @@ FAULTS = (
     "wrong_base",  # another base under the right name
     "names_the_base",  # answers right, but says that the base did
     "any_name",  # answers unknown names with the base
+    "busy",  # refuses requests with 503, as a full queue does
 )
 
 
@@ -163,6 +164,8 @@ def make_app(state: State) -> web.Application:
             if "any_name" not in state.faults:
                 return error(404, f"The model `{name}` does not exist.", "NotFoundError")
             state.adapters[name] = "", state.base
+        if "busy" in state.faults:
+            return error(503, "More than 72 requests are waiting.", "ServiceUnavailable")
         if "hangs" in state.faults and state.loads:
             await asyncio.sleep(3600)
         if "slow" in state.faults and state.loads and name == state.loads[-1]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -298,3 +299,81 @@ def test_restarted_gateway_serves_only_what_it_proved_again(tmp_path: Path):
 
     with fake_replica() as replica:
         asyncio.run(scenario(replica))
+
+
+def test_busy_replica_keeps_serving_what_it_has_proved(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        settings = SETTINGS.model_copy(update={"proof_seconds": 0.1})
+        async with swapping(tmp_path, replica, settings=settings) as swap:
+            staged = stage(tmp_path, "support", 1)
+            await swap.follow(staged)
+            replica.misbehave("busy")
+            await asyncio.sleep(4)  # several proofs are refused
+            assert replicas_of(swap) == ("vllm-1",)
+            listed = {model.name for model in await swap.engines["vllm-1"].list_loaded()}
+            assert staged.model in listed
+            replica.misbehave("base_under_name")
+            await until(lambda: replicas_of(swap) == ())
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+@pytest.mark.parametrize("damage", ["references", "weights", "record"])
+def test_damaged_files_of_a_workload_do_not_keep_the_others_from_serving(
+    tmp_path: Path, damage: str
+):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            await swap.follow(stage(tmp_path, "sales", 1))
+            staged = stage(tmp_path, "support", 1)
+            await swap.follow(staged)
+        replica.kill()
+        replica.start()
+        match damage:
+            case "references":
+                staged.references_path.write_text("{")
+            case "weights":
+                shutil.rmtree(staged.folder)
+            case _:
+                staged.record_path.write_text("{")
+        async with swapping(tmp_path, replica) as swap:
+            assert await ask(swap, "sales") == "sales-v1"
+            assert replicas_of(swap) == ()
+            second = stage(tmp_path, "support", 2)
+            await swap.follow(second)
+            assert await ask(swap) == "support-v2"
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_withdrawn_version_stops_while_another_is_being_loaded(tmp_path: Path):
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            await swap.follow(stage(tmp_path, "support", 2))
+            replica.misbehave("slow_load")
+            loading = asyncio.create_task(swap.follow(stage(tmp_path, "support", 3)))
+            await until(lambda: steps(tmp_path)[-1] == "intended")
+            withdrawing = asyncio.create_task(swap.withdraw("support", ["2"], "erased"))
+            await until(lambda: swap.current.routes["support"].champion.version == "1", 2)
+            assert await ask(swap) == "support-v1"
+            loading.cancel()
+            await asyncio.gather(loading, withdrawing, return_exceptions=True)
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_line_of_the_journal_that_a_crash_cut_does_not_swallow_the_next_one(tmp_path: Path):
+    (tmp_path / "journal.jsonl").write_text('{"at": "2026-01-01", "step": "inten')
+
+    async def scenario(replica: FakeReplica) -> None:
+        async with swapping(tmp_path, replica) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+    _, *lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == ["intended", "proved", "flipped"]
