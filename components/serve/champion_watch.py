@@ -156,8 +156,8 @@ class ChampionActions(Protocol):
         """Make ready what a version will need, should it become champion."""
         ...
 
-    async def withdraw(self, workload: str, versions: list[str], why: str) -> None:
-        """Stop serving versions at once."""
+    def withdraw(self, workload: str, versions: list[str], why: str) -> Coroutine[None, None, None]:
+        """Stop serving versions at once, and unload them."""
         ...
 
     def refuse(self, workload: str, version: str, why: str) -> None:
@@ -198,6 +198,7 @@ class ChampionWatch:
         self._workloads = None if workloads is None else frozenset(workloads)
         self._following: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._preparing: set[asyncio.Task[None]] = set()
+        self._withdrawing: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._attempts: dict[str, _Attempt] = {}
         self._prepared: set[tuple[str, str]] = set()
         self._known_at: float | None = None
@@ -217,7 +218,8 @@ class ChampionWatch:
                 pause = self._seconds * random.uniform(1 - JITTER, 1 + JITTER)
                 await asyncio.sleep(pause)
         finally:
-            tasks = [*self._preparing, *(task for _, task in self._following.values())]
+            following = [task for _, task in self._following.values()]
+            tasks = [*self._preparing, *self._withdrawing.values(), *following]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -258,11 +260,11 @@ class ChampionWatch:
             if number is not None and _is_tainted(versions[number])
         ]
         if gone:
-            await self._withdraw(workload, gone, versions)
-        self._stop_following_others(workload, champion_alias)
+            self._withdraw(workload, gone, versions)
+        version = versions[champion_alias] if champion_alias is not None else None
+        why = "it does not exist" if version is None else version.objection
+        self._stop_following_others(workload, champion_alias if why is None else None)
         if champion_alias is not None:
-            version = versions[champion_alias]
-            why = "it does not exist" if version is None else version.objection
             if why is not None:
                 self._actions.refuse(workload, champion_alias, why)
             elif champion_alias != champion:
@@ -273,11 +275,18 @@ class ChampionWatch:
         if aliases is not None and aliases.challenger is not None:
             self._prepare(workload, aliases.challenger)
 
-    async def _withdraw(
+    def _withdraw(
         self, workload: str, gone: list[str], versions: Mapping[str, RegisteredVersion | None]
     ) -> None:
+        """Start a withdrawal, which may take minutes, unless it is under way."""
+        key = workload, *gone
+        if key in self._withdrawing:
+            return
         reasons = [f"version {n}: {v.objection}" for n in gone if (v := versions[n]) is not None]
-        await self._actions.withdraw(workload, gone, "; ".join(reasons))
+        task = asyncio.create_task(self._actions.withdraw(workload, gone, "; ".join(reasons)))
+        self._withdrawing[key] = task
+        task.add_done_callback(lambda _: self._withdrawing.pop(key))
+        task.add_done_callback(lambda _: _report(workload, task))
 
     def _stop_following_others(self, workload: str, number: str | None) -> None:
         """Give up a version whose alias moved on, so that a rollback need not wait for it."""

@@ -59,6 +59,7 @@ class Recorded:
     failing: set[str] = field(default_factory=set[str])
     attempts: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
+    withdrawal_seconds: float = 0.0
 
     def serving(self, workload: str) -> tuple[str | None, str | None]:
         return self.champions.get(workload, (None, None))
@@ -77,6 +78,7 @@ class Recorded:
 
     async def withdraw(self, workload: str, versions: list[str], why: str) -> None:
         self.withdrawn += [(version, why) for version in versions]
+        await asyncio.sleep(self.withdrawal_seconds)
         left = [v for v in self.champions.pop(workload) if v is not None and v not in versions]
         if left:
             self.champions[workload] = left[0], None
@@ -256,5 +258,40 @@ def test_only_the_named_workloads_are_followed_and_challengers_prepared():
             await until(lambda: actions.prepared == [("support", "2")])
             await until(lambda: actions.serving("support") == ("1", None))
             assert actions.serving("sales") == (None, None)
+
+    asyncio.run(scenario())
+
+
+def test_slow_withdrawal_holds_up_no_other_workload():
+    async def scenario() -> None:
+        mlflow, actions = approved("2", "1"), Recorded(withdrawal_seconds=3600)
+        mlflow.aliases["sales"] = {"champion": "1"}
+        mlflow.tags |= {("sales", number): dict(APPROVED) for number in ("1", "2")}
+        actions.champions["support"] = "2", "1"
+        async with watching(mlflow, actions) as watch:
+            await until(lambda: actions.serving("sales") == ("1", None))
+            mlflow.tags["support", "2"]["flywheel.tainted"] = "c7"
+            await until(lambda: actions.withdrawn != [])
+            mlflow.aliases["sales"]["champion"] = "2"
+            await until(lambda: actions.serving("sales") == ("2", "1"))
+            assert len(actions.withdrawn) == 1
+            assert (watch.knowledge_age_seconds or 9) < 5
+
+    asyncio.run(scenario())
+
+
+def test_version_that_is_erased_while_it_is_being_proved_does_not_serve():
+    async def scenario() -> None:
+        mlflow, actions = approved("1", "2"), Recorded()
+        async with watching(mlflow, actions):
+            await until(lambda: actions.serving("support") == ("1", None))
+            actions.seconds = 0.5
+            mlflow.aliases["support"]["champion"] = "2"
+            await until(lambda: "2" in actions.attempts)
+            mlflow.tags["support", "2"]["flywheel.tainted"] = "c7"
+            await until(lambda: "support" in actions.refused)
+            await asyncio.sleep(0.8)
+            assert actions.serving("support") == ("1", None)
+            assert actions.withdrawn == []
 
     asyncio.run(scenario())
