@@ -177,7 +177,11 @@ class Commits:
                 written.set_exception(_unavailable(self.failure))
 
     def _maintain(self) -> None:
-        """Seal a large or old segment; measure the spool every ``MEASURE_SECONDS``."""
+        """Seal a large or old segment; every ``MEASURE_SECONDS`` measure the spool, or retry it.
+
+        A gateway sends no line after a failure, so a failed writer itself has to find out that the
+        disk has room again.
+        """
         is_large = self._writer.size >= self._limits.segment_bytes
         try:
             if is_large or self._writer.age >= self._limits.segment_seconds:
@@ -185,6 +189,9 @@ class Commits:
             if time.monotonic() - self._measured >= MEASURE_SECONDS:
                 self._measured = time.monotonic()
                 self.spooled_bytes = spool.stored_bytes(self._folder)
+                if self.failure is not None:
+                    spool.require_writable(self._folder)
+                    self.failure = None
         except OSError as error:
             self.failure = f"maintaining the spool {self._folder} failed: {error}"
 

@@ -24,6 +24,8 @@ PARTIAL = ".partial"
 
 PIECE_BYTES = 2**20  # flush size: a small commit on another thread waits for one piece at most
 
+PROBE_BYTES = 2**16  # a new segment with an ordinary line would fit
+
 _HEAD = re.compile(
     rb'\{"kind":"(interactions|feedback|traces|logs)","client_id":("(?:[^"\\]|\\.)*"),"body":'
 )
@@ -105,6 +107,18 @@ class Writer:
             return _put_in_place(segment.path, segment.hash.hexdigest())
         finally:
             os.close(segment.descriptor)
+
+
+def require_writable(folder: Path) -> None:
+    """Write a nameless file to the disk; raise ``OSError`` if that fails."""
+    path = folder / f"{uuid.uuid4().hex}.probe"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        path.unlink()
+        _write(descriptor, bytes(PROBE_BYTES))
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def recover(folder: Path) -> list[Path]:

@@ -139,6 +139,7 @@ def running(
     limits: dict[str, Any] | None = None,
     receiver: bool = False,
     base: Path | None = None,
+    shutdown_seconds: float = 30,
 ) -> Generator[RunningGateway]:
     """Run a gateway in ``home`` and end it with the block.
 
@@ -165,17 +166,29 @@ def running(
         whole = {"engine": {"kind": "vllm", "replicas": replicas, "first_byte_seconds": 5}}
         ServeSettings.model_validate(whole | (settings or {}))
         gateway = stack.enter_context(
-            process(home, whole | (settings or {}), limits or {}, receiver=receiver)
+            process(
+                home,
+                whole | (settings or {}),
+                limits or {},
+                receiver=receiver,
+                shutdown_seconds=shutdown_seconds,
+            )
         )
         yield RunningGateway(*gateway, token, home, running_engines)
 
 
 @contextmanager
 def process(
-    home: Path, settings: dict[str, Any], limits: dict[str, Any], *, receiver: bool = False
+    home: Path,
+    settings: dict[str, Any],
+    limits: dict[str, Any],
+    *,
+    receiver: bool = False,
+    shutdown_seconds: float = 30,
 ) -> Generator[tuple["subprocess.Popen[str]", str]]:
     """Run a gateway's process; yield it and its URL."""
     arguments = [json.dumps(settings), json.dumps(limits), "receiver" if receiver else ""]
+    arguments.append(str(shutdown_seconds))
     started = subprocess.Popen(
         [sys.executable, LAUNCHER, home, *arguments], stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""Serve a gateway with a test's settings: ``launch_gateway.py HOME SETTINGS LIMITS RECEIVER``."""
+"""Serve a gateway: ``launch_gateway.py HOME SETTINGS LIMITS RECEIVER SHUTDOWN_SECONDS``."""
 
 import json
 import os
@@ -54,7 +54,9 @@ async def main() -> None:
         environment=os.environ,
         status=loaded_modules,
     )
-    await gateway_process.run(app, host="127.0.0.1", port=0, ready=say)
+    await gateway_process.run(
+        app, host="127.0.0.1", port=0, shutdown_seconds=float(sys.argv[5]), ready=say
+    )
     for server in engines.values():
         await server.close()
 

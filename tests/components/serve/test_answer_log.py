@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import openai
 import pytest
 
 from components.store import warehouse
-from tests.support import gateways, logs
+from tests.support import gateways, logs, small_disk
 from tests.support.gateways import RunningGateway, script
 from tests.support.scripted_engine import ANSWER
 
@@ -22,11 +23,13 @@ CALL = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 SLOW = script(say="one two three four five six seven eight", delay=0.3)
 
 
-def stream_and_leave(gateway: RunningGateway, content: str, bytes_to_read: int = 200) -> None:
+def stream_and_leave(
+    gateway: RunningGateway, content: str, bytes_to_read: int = 200, **more: Any
+) -> None:
     """Ask for a stream, read its beginning, and close the connection."""
-    body = json.dumps(
-        {"model": "support", "messages": [{"role": "user", "content": content}], "stream": True}
-    ).encode()
+    messages = [{"role": "user", "content": content}]
+    request = {"model": "support", "messages": messages, "stream": True, **more}
+    body = json.dumps(request).encode()
     address = urlsplit(gateway.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:
         client.sendall(
@@ -107,6 +110,16 @@ def test_an_answer_that_is_not_to_be_stored_is_not(tmp_path: Path):
     assert answer.json()["choices"][0]["message"]["content"] == ANSWER
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "response_not_stored")
     assert sorted(record["finish"] for record in stored) == ["client_gone", "stop"]
+
+
+def test_a_stream_that_is_not_to_be_stored_leaves_nothing(tmp_path: Path):
+    with gateways.running(tmp_path) as gateway:
+        assert gateway.ask(stream=True, store=False).text.endswith("data: [DONE]\n\n")
+        stream_and_leave(gateway, SLOW, store=False)
+        until(lambda: gateway.seen()["cancelled"] == 1)
+        gateway.ask(script(say="one two three", cut=2), stream=True, store=False)
+        gateway.stop()
+        assert gateway.records() == []
 
 
 def test_the_end_of_an_answer_is_on_the_disk_when_it_is_seen(tmp_path: Path):
@@ -195,6 +208,61 @@ def test_a_gateway_that_ends_finishes_its_answers(tmp_path: Path):
         (record,) = gateway.records()
     assert (first.choices[0].delta.content or "") + "".join(rest) == "one two three"
     assert record["finish"] == "stop"
+
+
+def test_answers_that_are_cut_at_the_end_of_a_gateway_are_recorded(tmp_path: Path):
+    slow = script(say="word " * 100, delay=0.2)
+    with gateways.running(tmp_path, shutdown_seconds=1) as gateway:
+        with ThreadPoolExecutor(8) as clients:
+            streams = [clients.submit(gateway.ask, slow, stream=True) for _ in range(8)]
+            until(lambda: len(gateway.seen()["requests"]) == 8)
+            time.sleep(0.5)
+            gateway.stop()
+        assert all(isinstance(stream.exception(), httpx.HTTPError) for stream in streams)
+        records = gateway.records()
+    assert [record["finish"] for record in records] == ["upstream_cut"] * 8
+    assert all(message_of(record)["content"].startswith("word") for record in records)
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_stream_ends_it_with_an_error(tmp_path: Path):
+    with small_disk.mounted(tmp_path / "spool", "256k") as disk:
+        with gateways.running(tmp_path) as gateway:
+            assert gateway.ask("first").status_code == 200
+            header = {"authorization": f"Bearer {gateway.token}"}
+            body = {"model": "support", "stream": True,
+                    "messages": [{"role": "user", "content": "x" * 20_000 + SLOW}]}  # fmt: skip
+            url = f"{gateway.url}/v1/chat/completions"
+            with httpx.stream("POST", url, json=body, headers=header, timeout=20) as stream:
+                lines = stream.iter_lines()
+                first = next(lines)
+                ballast = small_disk.fill(disk)
+                rest = "\n".join(lines)
+            refused = gateway.ask("second")
+            ballast.unlink()
+            until(lambda: gateway.ask("third").status_code == 200)
+            gateway.stop()
+        questions = [record["request"]["messages"][0]["content"] for record in gateway.records()]
+    assert '"content":"one"' in first
+    assert "No space left" in rest
+    assert "[DONE]" not in rest
+    assert refused.status_code == 503
+    assert questions == ["first", "third"]
+
+
+def test_a_record_of_ten_megabytes_is_logged_and_collected(tmp_path: Path):
+    with gateways.running(tmp_path) as gateway:
+        content = "ä" * 1_900_000 + script(say="word " * 30_000)
+        answer = gateway.ask(content, logprobs=True, top_logprobs=2, stream=True)
+        gateway.stop()
+        (record,) = gateway.records()
+    assert len(json.dumps(record, ensure_ascii=False).encode()) > 9_000_000
+    assert answer.text.endswith("data: [DONE]\n\n")
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        logs.load_spool(con, tmp_path / "spool", now=datetime.now(UTC))
+        counts = con.execute(
+            "select (select count(*) from raw.interactions), (select count(*) from raw.quarantine)"
+        )
+        assert counts.fetchall() == [(1, 0)]
 
 
 def test_with_a_full_spool_nothing_is_generated(tmp_path: Path):
