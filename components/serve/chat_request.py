@@ -285,10 +285,11 @@ def _require_calls(place: str, message: Obj) -> None:
                     "'function': {'name': ..., 'arguments': '{...}'}}",
                 )
         try:
-            prompt.read_message({"tool_calls": [call]})
+            prompt.render_answer(prompt.read_message({"tool_calls": [call]})).encode()
         except (ValueError, RecursionError) as error:
             raise _invalid(
-                f"{at}.function.arguments", "they are not the JSON text of an object"
+                f"{at}.function.arguments",
+                "they are not the JSON text of an object, or have half a surrogate pair",
             ) from error
 
 

@@ -237,11 +237,7 @@ class Gateway:
         chat = reader(content)
         workload = self._choose_workload(chat, headers, token)
         if not token.may_send_for(workload):
-            raise OpenAiError(
-                403,
-                f"the token {token.id} may use {', '.join(token.workloads)}, not {workload[:80]}",
-                param="model",
-            )
+            raise self._out_of_scope(token, workload, "model")
         must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
         if must_log:
             self.desk.require_health()
@@ -372,6 +368,8 @@ class Gateway:
                 param="response_id",
                 code="response_not_found",
             )
+        if not token.may_send_for(known.workload):
+            raise self._out_of_scope(token, known.workload, "response_id")
         if not known.is_stored:
             raise OpenAiError(
                 404,
@@ -473,6 +471,13 @@ class Gateway:
             f"The model {workload[:80]!r} does not exist: no workload of this name is served; "
             f"served: {known}",
             param="model",
+        )
+
+    def _out_of_scope(self, token: Token, workload: str, param: str) -> OpenAiError:
+        return OpenAiError(
+            403,
+            f"the token {token.id} may use {', '.join(token.workloads)}, not {workload[:80]}",
+            param=param,
         )
 
     def _require_turn(self, client_id: str) -> None:

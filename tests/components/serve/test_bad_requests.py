@@ -47,6 +47,11 @@ BODIES: dict[str, tuple[Any, str]] = {
     "array": ([], "an array, expected a JSON object"),
     "text": ('"x"', "expected a JSON object"),
     "nan": ('{"model": "support", "messages": [], "temperature": NaN}', "not JSON"),
+    "surrogate-in-a-call": (
+        one({"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": r'{"a": "\ud83d"}'}}]}),
+        "'messages[0].tool_calls[0].function.arguments'",
+    ),
     "surrogate": (r'{"messages": [{"role": "user", "content": "\ud800"}]}', "not JSON"),
     "latin-1": ('{"model": "ä"}'.encode("latin-1"), "not JSON"),
     "two-values": ("{}{}", "not JSON"),
@@ -289,6 +294,19 @@ def test_feedback_needs_an_id_that_this_client_was_given(gateway: RunningGateway
     header = {"authorization": f"Bearer {other}"}
     answer = httpx.post(f"{gateway.url}/v1/feedback", json=bodies[0][0], headers=header)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "response_not_found")
+
+
+def test_feedback_is_held_to_its_tokens_workloads(gateway: RunningGateway):
+    made = gateway.ask().json()["id"]
+    token = client_tokens.add_token(
+        gateway.home / "tokens.json", "app", now=datetime.now(UTC), workloads=["shop"]
+    )
+    answer = httpx.post(
+        f"{gateway.url}/v1/feedback",
+        json={"response_id": made, "kind": "thumb", "value": "up"},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
 
 
 def test_the_receiver_is_in_the_same_process_if_wanted(tmp_path: Path):
