@@ -26,12 +26,21 @@ def tool_calls(calls: Iterable[Call]) -> list[Json]:
             "id": f"call_{secrets.token_hex(12)}",
             "type": "function",
             "function": {
-                "name": call.name,
-                "arguments": json.dumps(call.arguments, ensure_ascii=False),
+                "name": call.name.encode(errors="replace").decode(),
+                "arguments": _arguments(call),
             },
         }
         for call in calls
     ]
+
+
+def _arguments(call: Call) -> str:
+    text = json.dumps(call.arguments, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which the model can only write as an escape
+        return json.dumps(call.arguments)
+    return text
 
 
 @dataclass(slots=True)

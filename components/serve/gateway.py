@@ -603,7 +603,7 @@ class Gateway:
                     delta = answer.feed(text)
                     text, calls = delta.text, delta.calls
                     if piece.finish is not None:
-                        rest = answer.finish()
+                        rest = answer.finish(is_cut=piece.finish == "length")
                         text, calls = text + rest.text, calls + rest.calls
                 if calls and not request.is_parallel:
                     calls = () if draft.calls else calls[:1]

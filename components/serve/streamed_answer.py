@@ -106,8 +106,14 @@ class StreamedAnswer:
             return Delta(self._send(plain))
         return self._split(plain)
 
-    def finish(self) -> Delta:
-        """Return what was held back; from now on ``text`` and ``calls`` are the whole answer."""
+    def finish(self, *, is_cut: bool = False) -> Delta:
+        """Return what was held back; from now on ``text`` and ``calls`` are the whole answer.
+
+        ``is_cut``: it ended at its length. Then what was held back is text: inside of half a call's
+        arguments, or of half a thought, may be what looks like a call.
+        """
+        if is_cut and self._reads_calls:
+            return Delta(self._send(self._held + self._rest))
         answer = self._whole()
         text = answer.text[len(self.text) :]
         calls = answer.calls[len(self._calls) :]

@@ -120,6 +120,27 @@ def test_a_streamed_call_comes_whole(gateway: RunningGateway):
         assert json.loads(piece.function.arguments or "") == {"city": "Oslo"}
 
 
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+def test_an_answer_cut_by_its_length_calls_nothing_that_it_did_not_finish(
+    gateway: RunningGateway, is_streamed: bool
+):
+    half = '{"name": "plan", "arguments": {"next": {"name": "delete_all", "arguments": {}}'
+    answer = gateway.ask(
+        script(say=half, finish="length"), tools=[logs.WEATHER], stream=is_streamed
+    )
+    assert "tool_calls" not in answer.text
+    assert r"\"delete_all\"" in answer.text
+    assert '"finish_reason":"length"' in answer.text
+
+
+def test_a_surrogate_in_a_calls_arguments_is_passed_on_as_an_escape(gateway: RunningGateway):
+    call = CALL.replace("Oslo", r"\ud83d")
+    for is_streamed in (True, False):
+        answer = gateway.ask(script(say=call), tools=[logs.WEATHER], stream=is_streamed)
+        assert answer.status_code == 200
+        assert r"\\ud83d" in answer.text
+
+
 def test_json_is_text_where_no_tool_is_offered(gateway: RunningGateway):
     message = gateway.ask(script(say=CALL)).json()["choices"][0]["message"]
     assert message["content"] == CALL

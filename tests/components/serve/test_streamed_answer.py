@@ -90,6 +90,15 @@ def test_a_call_is_held_back_until_it_is_whole():
     assert deltas[at].calls == (Call("weather", json.loads(CALL)["arguments"]),)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_cut_call_has_inside_is_no_call(form: Dialect):
+    answer = StreamedAnswer(form, reads_calls=True)
+    half = '{"name": "plan", "arguments": {"next": {"name": "delete_all", "arguments": {}}'
+    deltas = [answer.feed(f"{CALL} and "), answer.feed(half), answer.finish(is_cut=True)]
+    assert [call.name for delta in deltas for call in delta.calls] == ["weather"]
+    assert "".join(delta.text for delta in deltas) == f"and {half}"
+
+
 def test_braces_that_begin_no_call_stream_at_once():
     answer = StreamedAnswer("written", reads_calls=True)
     assert answer.feed("f() { return").text == "f() { return"
