@@ -622,6 +622,9 @@ class Gateway:
         """Ask an OpenAI-compatible server, whose own template renders the request."""
         request, draft, server = exchange.request, exchange.draft, self._servers[fallback]
         body = {name: value for name, value in request.body.items() if name != "stream_options"}
+        for name in ("max_tokens", "max_completion_tokens"):
+            if isinstance(length := body.get(name), int):
+                body[name] = min(length, self.settings.limits.max_tokens)
         traceparent = exchange.interaction.traceparent
         if not request.is_streamed:
             answer = await server.chat(body, traceparent=traceparent)
@@ -803,6 +806,8 @@ def _to_client(error: UpstreamError) -> OpenAiError:
         return OpenAiError(503, "the engine is not ready; send it again", retry_after=RETRY_SECONDS)
     if error.status == 504:
         return OpenAiError(504, "the engine did not answer in time; send it again")
+    if error.status in (401, 403):  # the gateway's own key, of which the reason may have a part
+        return OpenAiError(502, "the engine refuses the gateway; its log says why")
     if 400 <= error.status < 500:
         reason = _REQUEST_LINE.sub("", error.reason)
         is_long = _CONTEXT.search(reason) is not None

@@ -1,12 +1,14 @@
 """Who answers when a replica does not: as the file says, logged as such, and never the base."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from components.receive import client_tokens
 from tests.support import gateways, logs
 from tests.support.gateways import script
 
@@ -141,6 +143,38 @@ def test_a_refused_request_is_not_sent_again(tmp_path: Path):
     assert (answer.status_code, sorted(asked)) == (400, [0, 1])
     assert answer.json()["error"]["code"] == "context_length_exceeded"
     assert "2048" in answer.json()["error"]["message"]
+
+
+def test_a_refused_key_of_the_gateways_is_not_the_clients_fault(tmp_path: Path):
+    with gateways.running(tmp_path) as gateway:
+        answer = gateway.ask(script(status=401, message="Incorrect API key provided: sk-abc"))
+    assert answer.status_code == 502
+    assert "sk-abc" not in answer.text
+
+
+def test_another_server_is_asked_for_no_more_than_the_gateway_allows(tmp_path: Path):
+    with gateways.scripted_engine("teacher") as teacher:
+        settings = {
+            "fallbacks": [{"url": f"{teacher}/v1", "model": "gpt-x"}], "limits": {"max_tokens": 9}
+        }  # fmt: skip
+        with gateways.running(tmp_path, settings) as gateway:
+            assert gateway.ask(FAILS, max_tokens=5000).status_code == 200
+            assert gateway.ask(FAILS, max_completion_tokens=5, stream=True).status_code == 200
+        first, second = (seen["body"] for seen in gateways_seen(teacher))
+    assert (first["max_tokens"], second["max_completion_tokens"]) == (9, 5)
+
+
+def test_a_rule_leads_no_token_out_of_its_scope(tmp_path: Path):
+    settings = {"routing": [{"workload": "support", "client": "*"}]}
+    with gateways.running(tmp_path, settings) as gateway:
+        token = client_tokens.add_token(
+            tmp_path / "tokens.json", "app", now=datetime.now(UTC), workloads=["shop"]
+        )
+        header = {"authorization": f"Bearer {token}"}
+        body = {"model": "shop", "messages": [{"role": "user", "content": script(say="x")}]}
+        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=header)
+        asked = gateway.seen()["requests"]
+    assert (answer.status_code, asked) == (403, [])
 
 
 def test_a_rule_chooses_the_workload(tmp_path: Path):
