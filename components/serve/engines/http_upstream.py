@@ -1,7 +1,8 @@
 """An engine's HTTP API: JSON and server-sent events, with every failure as an ``UpstreamError``."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias, cast
 
 import aiohttp
@@ -16,6 +17,8 @@ RETRYABLE = frozenset({404, 408, 425, 429, 500, 502, 503, 504})
 """Statuses after which another replica may answer; 404 means that this one lost the adapter."""
 
 LONGEST_TEXT = 2000  # characters of an engine's own message that an error repeats
+END_SECONDS = 0.05  # for the end of a body after its last event
+
 LONGEST_EVENT = 8 * 2**20  # bytes; a longer event is no answer
 
 
@@ -80,6 +83,7 @@ class HttpUpstream:
         async with self._request("POST", path, body, None, traceparent) as response:
             async for payload in self._payloads(path, response):
                 if payload == b"[DONE]":
+                    await _read_to_end(response)
                     return
                 event = _parse(payload)
                 if not isinstance(event, dict):
@@ -141,7 +145,9 @@ class HttpUpstream:
     async def _payloads(self, path: str, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         buffer = b""
         async for part in response.content.iter_any():
-            buffer = (buffer + part).replace(b"\r\n", b"\n") if b"\r" in part else buffer + part
+            buffer += part
+            if b"\r" in buffer:
+                buffer = buffer.replace(b"\r\n", b"\n")
             *events, buffer = buffer.split(b"\n\n")
             for event in events:
                 lines = [
@@ -180,6 +186,14 @@ class HttpUpstream:
                 trust_env=False,
             )
         return self._session
+
+
+async def _read_to_end(response: aiohttp.ClientResponse) -> None:
+    """Read a body's end, which may come after ``[DONE]``: else its connection would be closed."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(END_SECONDS):
+            async for _ in response.content.iter_any():
+                pass
 
 
 def _headers(body: Body | None, traceparent: str | None) -> dict[str, str]:
