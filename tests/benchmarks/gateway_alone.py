@@ -44,6 +44,7 @@ async def main(home: Path, base: Path, url: str, port: int) -> None:
     current = Current(Routes({"tool-calls": Route(1, served(base))}))
     app = gateway_process.create(home, ServeSettings(), current, engines)
     await gateway_process.run(app, host="127.0.0.1", port=port, ready=lambda _: None)
+    await upstream.close()
 
 
 if __name__ == "__main__":

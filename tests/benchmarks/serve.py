@@ -32,7 +32,8 @@ from flows.demo import wheels
 from tests.benchmarks.fast_engine import MODEL
 
 ROUNDS, WARM_UP = 400, 50
-STREAM_ROUNDS = 100
+STREAM_ROUNDS = 60
+REQUESTS_BEFORE, PAUSE_SECONDS = 5, 0.064
 CONNECTIONS, SECONDS = 32, 8.0
 REQUEST = json.loads((Path(demo_command.__file__).parents[1] / "demo" / "request.json").read_text())
 TARGETS = {"p50": 1.0, "p99": 3.0, "first": 0.7, "rate": 1000.0}  # ms, ms, ms, requests/s
@@ -103,43 +104,56 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def latencies(targets: list[Target]) -> None:
-    """Print the paired differences to the first target, of whole answers and of streams."""
+    """Print the paired differences to the first target, of whole answers and of first tokens.
+
+    Each is measured in use, right after other requests, and after a pause as long as a stream: then
+    the processes' code and data have left the caches, and every step takes two to three times as
+    long, whatever it does.
+    """
     connections = {target.name: Connection(target.port) for target in targets}
-    whole: dict[str, list[float]] = {target.name: [] for target in targets}
-    first: dict[str, list[float]] = {target.name: [] for target in targets}
-    gaps: dict[str, list[float]] = {target.name: [] for target in targets}
+    taken: dict[str, dict[str, list[float]]] = {}
+
+    def note(figure: str, target: Target, milliseconds: float) -> None:
+        taken.setdefault(figure, {}).setdefault(target.name, []).append(milliseconds)
+
     for number in range(WARM_UP + ROUNDS):
         for target in random.sample(targets, len(targets)):
             times = connections[target.name].ask(target.whole)
             if number >= WARM_UP:
-                whole[target.name].append(1000 * times[-1])
-    for number in range(WARM_UP // 5 + STREAM_ROUNDS):
+                note("whole", target, 1000 * times[-1])
+    for _ in range(STREAM_ROUNDS):
         for target in random.sample(targets, len(targets)):
-            times = connections[target.name].ask(target.streamed)
-            if number >= WARM_UP // 5:
-                first[target.name].append(1000 * times[0])
-                gaps[target.name].append(1000 * (times[-1] - times[0]) / max(1, len(times) - 1))
-    engine = targets[0].name
-    say(f"{'':26} {'whole p50':>10} {'p99':>8} {'first token':>12} {'p99':>8} {'gap':>8}   ms")
+            ask = connections[target.name].ask
+            for _ in range(REQUESTS_BEFORE):
+                ask(target.whole)
+            times = ask(target.streamed)
+            note("first token", target, 1000 * times[0])
+            note("gap", target, 1000 * (times[-1] - times[0]) / max(1, len(times) - 1))
+            time.sleep(PAUSE_SECONDS)
+            note("first, paused", target, 1000 * ask(target.streamed)[0])
+            time.sleep(PAUSE_SECONDS)
+            note("whole, paused", target, 1000 * ask(target.whole)[-1])
+    say(f"{'p50 (p99) ms':26} " + " ".join(f"{figure:>15}" for figure in taken))
     for target in targets:
         shown = [
-            quantile(values, share)
-            for values, share in (
-                (whole[target.name], 0.5),
-                (whole[target.name], 0.99),
-                (first[target.name], 0.5),
-                (first[target.name], 0.99),
-                (gaps[target.name], 0.5),
-            )
+            f"{quantile(values[target.name], 0.5):.2f} ({quantile(values[target.name], 0.99):.2f})"
+            for values in taken.values()
         ]
-        say(f"{target.name:26} " + "{:10.2f} {:8.2f} {:12.2f} {:8.2f} {:8.2f}".format(*shown))
+        say(f"{target.name:26} " + " ".join(f"{text:>15}" for text in shown))
     for target in targets[1:]:
-        added = [mine - its for mine, its in zip(whole[target.name], whole[engine], strict=True)]
-        early = [mine - its for mine, its in zip(first[target.name], first[engine], strict=True)]
+        added = {
+            figure: [
+                mine - its
+                for mine, its in zip(values[target.name], values[targets[0].name], strict=True)
+            ]
+            for figure, values in taken.items()
+        }
+        middle = {figure: statistics.median(values) for figure, values in added.items()}
         say(
-            f"{target.name} adds {statistics.median(added):.2f} ms (p99 {quantile(added, 0.99):.2f}"
+            f"{target.name} adds {middle['whole']:.2f} ms (p99 {quantile(added['whole'], 0.99):.2f}"
             f"; targets {TARGETS['p50']:g} and {TARGETS['p99']:g}), to the first token "
-            f"{statistics.median(early):.2f} ms (target {TARGETS['first']:g})"
+            f"{middle['first token']:.2f} ms (target {TARGETS['first']:g}); after a pause "
+            f"{middle['whole, paused']:.2f} and {middle['first, paused']:.2f} ms"
         )
 
 
