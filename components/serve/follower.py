@@ -7,9 +7,11 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -128,8 +130,10 @@ class Follower:
         self._processes: dict[tuple[str, str], EmbeddedProcess] = {}  # by base hash and precision
         self._started = 0
         self._preparing: dict[str, tuple[str, str]] = {}  # version and step, by workload
-        self._process_lock = asyncio.Lock()
-        self._staging_lock = asyncio.Lock()  # what one run computes, the next one finds
+        self._bases: dict[str, str] = {}  # of the versions that are being followed, by workload
+        self._process_locks = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by base hash
+        # By workload and version: what one run computes, the next one finds.
+        self._staging_locks = defaultdict[tuple[str, str], asyncio.Lock](asyncio.Lock)
         self.swap = AdapterSwap(
             places.folder,
             self.engines,
@@ -153,6 +157,7 @@ class Follower:
     async def start(self) -> None:
         """Load and prove what the routes file has; serve on without what fails."""
         self._places.adapters.mkdir(parents=True, exist_ok=True)
+        self._delete_scratch("")
         for served in _all_served(routes.read(self._places.routes)):
             with suppress(OSError, ValueError):  # said when it is brought up
                 staged = staged_version.read_staged(self._places.adapters, served.model)
@@ -196,15 +201,12 @@ class Follower:
             await self._follow(workload, version)
         finally:
             del self._preparing[workload]
+            self._bases.pop(workload, None)
 
     async def _follow(self, workload: str, version: str) -> None:
-        route = self.swap.current.routes.get(workload)
         try:
-            if route is not None and route.previous and route.previous.version == version:
-                model = route.previous.model
-                staged = staged_version.read_staged(self._places.adapters, model)
-            else:
-                staged = await self._stage(workload, version)
+            staged = self._resident(workload, version) or await self._stage(workload, version)
+            self._bases[workload] = staged.base_hash
             self._preparing[workload] = version, "starting the engine"
             await self._ensure_process(staged)
             self._preparing[workload] = version, "loading and proving"
@@ -216,10 +218,22 @@ class Follower:
             return
         await self._stop_unused()
 
+    def _resident(self, workload: str, version: str) -> StagedVersion | None:
+        """Return the version before the champion's, staged; ``None`` if it has to be staged."""
+        route, refusal = self.swap.current.routes.get(workload), self.swap.refusals.get(workload)
+        if route is None or route.previous is None or route.previous.version != version:
+            return None
+        if refusal is not None and refusal.version == version:
+            return None  # its files may be why
+        with suppress(OSError, ValueError):
+            return staged_version.read_staged(self._places.adapters, route.previous.model)
+        return None
+
     async def prepare(self, workload: str, version: str) -> None:
         """Make a challenger's references, which take longer than all else of a swap."""
         try:
-            await self._run_staging(workload, version, "--only-references")
+            precision = _option("--precision", self._settings.engine.precision)
+            await self._run_staging(workload, version, *precision, "--only-references")
         except StagingError as error:
             LOG.info("version %s of %s is not prepared: %s", version, workload, error)
 
@@ -261,7 +275,7 @@ class Follower:
             *_option("--base", engine.base),
             *([] if engine.kind == "embedded" else ["--is-plain"]),
         ]
-        async with self._staging_lock:
+        async with self._staging_locks[workload, version]:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "components.serve.staging", *arguments, *more),
@@ -269,11 +283,20 @@ class Follower:
                 env={**os.environ, **self._registry_environment()},
                 start_new_session=True,  # it has a child of its own, which ends with it
             )
+            seconds = self._settings.swap.staging_seconds
             try:
-                output, _ = await process.communicate()
+                async with asyncio.timeout(seconds):
+                    output, _ = await process.communicate()
+            except TimeoutError as error:
+                raise StagingError(
+                    f"staging version {version} of {workload} took longer than {seconds:g} s"
+                ) from error
             finally:
                 if process.returncode is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
+                    self._delete_scratch(f"{process.pid}-")
         try:
             result = json.loads(output)
         except ValueError as error:
@@ -283,6 +306,10 @@ class Follower:
         if "staged" not in result:
             raise StagingError(str(result.get("refused") or result.get("failed")))
         return str(result["staged"])
+
+    def _delete_scratch(self, of: str) -> None:
+        for folder in self._places.folder.glob(f"{staged_version.SCRATCH}{of}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _registry_environment(self) -> dict[str, str]:
         if self._address is None:
@@ -299,7 +326,7 @@ class Follower:
         engine = self._settings.engine
         if engine.kind != "embedded":
             return
-        async with self._process_lock:
+        async with self._process_locks[staged.base_hash]:
             if any(base == staged.base_hash for base, _ in self._processes):
                 return
             self._started += 1
@@ -321,17 +348,16 @@ class Follower:
             await self.swap.add_replica(process.client, staged.base_hash)
 
     async def _stop_unused(self) -> None:
-        """Stop the processes whose base no version has that serves or served before it."""
-        used: set[str] = set()
+        """Stop the processes whose base no version has that serves, served before, or will."""
+        used = {*self._bases.values()}
         for served in _all_served(self.swap.current.routes):
             with suppress(OSError, ValueError):
                 staged = staged_version.read_staged(self._places.adapters, served.model)
                 used.add(staged.base_hash)
-        async with self._process_lock:
-            for key in [key for key in self._processes if key[0] not in used]:
-                process = self._processes.pop(key)
-                await self.swap.remove_replica(process.client.name)
-                await process.stop()
+        for key in [key for key in self._processes if key[0] not in used]:
+            process = self._processes.pop(key)
+            await self.swap.remove_replica(process.client.name)
+            await process.stop()
 
     def _is_constrained(self, staged: StagedVersion) -> bool:
         if self._settings.engine.kind not in GRAMMAR_ENGINES:

@@ -145,6 +145,10 @@ class SwapSettings(Config):
     follow_seconds: float = Field(default=2.0, gt=0)
     """How often the champion is read from the registry."""
 
+    staging_seconds: float = Field(default=1800.0, gt=0)
+    """The longest staging of a version, with its references if they are to be made; a longer one is
+    ended, and tried again."""
+
     min_ready: int | None = Field(default=None, ge=1)
     """Replicas that must have proved a version before it serves; if left out, all healthy ones and
     at least half of all."""

@@ -6,6 +6,7 @@ The registry is the one in MLflow's environment variables.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -39,9 +40,6 @@ from components.store import manifest
 REFERENCES = "references.json"  # in a version's adapter: made and signed when it was registered
 CACHE = "references"  # folder of references that were made here
 BASES = "bases.json"  # the content hashes of bases, by the size and time of their files
-PARTIAL = ".partial"
-
-REFERENCE_SECONDS = 900
 
 
 class NotServableError(ValueError):
@@ -78,7 +76,9 @@ def stage(request: StagingRequest) -> str:
     version = _read_version(request)
     adapters = request.serve / staged_version.ADAPTERS
     adapters.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="staging-", dir=request.serve) as scratch:
+    with TemporaryDirectory(
+        prefix=f"{staged_version.SCRATCH}{os.getpid()}-", dir=request.serve
+    ) as scratch:
         folder = fetch(version, Path(scratch) / "version")
         model_signature.verify(folder, request.key)
         if not request.only_references:
@@ -112,7 +112,7 @@ def stage(request: StagingRequest) -> str:
             constrained=served.get("constrained") is True,
             folder=adapters / name,
         )
-        references = _references(request.serve, staged, adapter)
+        references = _references(request, staged, adapter)
         if not request.only_references:
             _put(partial, staged, references)
     return name
@@ -239,8 +239,12 @@ def _copy(adapter: Path, to: Path) -> Path:
 def _put(partial: Path, staged: StagedVersion, references: References) -> None:
     """Move the folder to its place in one rename, then write references and record."""
     references.write(staged.references_path)
-    if not staged.folder.exists():
-        partial.rename(staged.folder)
+    folder = staged.folder
+    if folder.exists() and manifest.folder_digest(folder) != staged.sha256:
+        folder.chmod(stat.S_IRWXU)
+        shutil.rmtree(folder)  # somebody changed it
+    if not folder.exists():
+        partial.rename(folder)
         staged.folder.chmod(0o555)
         _sync(staged.folder.parent)
     staged.write()
@@ -254,17 +258,20 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _references(serve: Path, staged: StagedVersion, adapter: Path) -> References:
-    """Return a version's references at the precision that serves it, made here if need be."""
-    own = adapter / REFERENCES
-    cached = serve / CACHE / f"{staged.adapter}-{staged.precision}.json"
+def _references(request: StagingRequest, staged: StagedVersion, adapter: Path) -> References:
+    """Return a version's references at the precision that serves it, made here if need be.
+
+    A base fills the memory, so one champion's and one challenger's are made at a time.
+    """
+    own, cache = adapter / REFERENCES, request.serve / CACHE
+    cached = cache / f"{staged.adapter}-{staged.precision}.json"
     for path in (own, cached):
         with suppress(FileNotFoundError, ValueError):
             read = proof.read_references(path)
             about = (read.adapter, read.base, read.precision)
             if about == (staged.adapter, staged.base_hash, staged.precision):
                 return read
-    cached.parent.mkdir(exist_ok=True)
+    cache.mkdir(exist_ok=True)
     arguments = {
         "--base": staged.base,
         "--base-hash": staged.base_hash,
@@ -274,17 +281,18 @@ def _references(serve: Path, staged: StagedVersion, adapter: Path) -> References
         "--to": cached,
     }
     pairs = [str(part) for pair in arguments.items() for part in pair]
-    made = subprocess.run(
-        [sys.executable, "-m", "components.serve.references", *pairs],
-        capture_output=True,
-        text=True,
-        timeout=REFERENCE_SECONDS,
-        check=False,
-    )
-    if made.returncode != 0:
-        raise NotServableError(
-            f"its references could not be made: {made.stderr.strip().splitlines()[-1:]}"
+    kind = "challenger" if request.only_references else "champion"
+    with (cache / f".{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = subprocess.run(
+            [sys.executable, "-m", "components.serve.references", *pairs],
+            capture_output=True,
+            text=True,
+            check=False,
         )
+    if made.returncode != 0:
+        last = (made.stderr.strip().splitlines() or [f"code {made.returncode}"])[-1]
+        raise NotServableError(f"its references could not be made: {last}")
     return proof.read_references(cached)
 
 

@@ -158,7 +158,7 @@ class AdapterSwap:
         """Remove a replica, which is about to end."""
         replica = self._replicas[name]
         await self._take_out(replica, "it is not used any more")
-        del self._replicas[name]
+        del self._replicas[name], self.engines[name]
 
     async def _watch(self, replica: _Replica) -> None:
         while self._replicas.get(replica.engine.name) is replica:

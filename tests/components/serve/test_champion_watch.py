@@ -24,7 +24,8 @@ class FakeMlflow:
         default_factory=dict[tuple[str, str], dict[str, str]]
     )
     is_away: bool = False
-    url: str = ""
+    hanging: set[str] = field(default_factory=set[str])
+    """Workloads whose stagings get no answer to their second request."""
 
     async def search(self, _: web.Request) -> web.Response:
         if self.is_away:
@@ -43,7 +44,28 @@ class FakeMlflow:
         if (name, version) not in self.tags:
             return web.json_response({"error_code": "RESOURCE_DOES_NOT_EXIST"}, status=404)
         tags = [{"key": key, "value": value} for key, value in self.tags[name, version].items()]
-        return web.json_response({"model_version": {"name": name, "tags": tags}})
+        source = f"models:/m-{name.encode().hex()}"
+        content = {"name": name, "version": version, "tags": tags, "source": source}
+        return web.json_response({"model_version": content})
+
+    async def logged_model(self, request: web.Request) -> web.Response:
+        if bytes.fromhex(request.match_info["id"].removeprefix("m-")).decode() in self.hanging:
+            await asyncio.sleep(3600)
+        return web.Response(status=404)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[str]:
+        app = web.Application()
+        app.router.add_get("/api/2.0/mlflow/registered-models/search", self.search)
+        app.router.add_get("/api/2.0/mlflow/model-versions/get", self.get)
+        app.router.add_get("/api/2.0/mlflow/logged-models/{id}", self.logged_model)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
 
 
 @dataclass
@@ -94,22 +116,16 @@ class Recorded:
 async def watching(
     mlflow: FakeMlflow, actions: Recorded, workloads: list[str] | None = None
 ) -> AsyncGenerator[ChampionWatch]:
-    app = web.Application()
-    app.router.add_get("/api/2.0/mlflow/registered-models/search", mlflow.search)
-    app.router.add_get("/api/2.0/mlflow/model-versions/get", mlflow.get)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    client = RegistryClient(RegistryAddress(f"http://127.0.0.1:{runner.addresses[0][1]}"))
-    watch = ChampionWatch(client, actions, workloads=workloads, seconds=0.05)
-    running = asyncio.create_task(watch.run())
-    try:
-        yield watch
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await client.close()
-        await runner.cleanup()
+    async with mlflow.running() as url:
+        client = RegistryClient(RegistryAddress(url))
+        watch = ChampionWatch(client, actions, workloads=workloads, seconds=0.05)
+        running = asyncio.create_task(watch.run())
+        try:
+            yield watch
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await client.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

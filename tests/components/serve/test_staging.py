@@ -52,6 +52,16 @@ def test_approved_version_is_staged_read_only_under_a_name_of_its_bytes(
     assert staging.stage(request_for) == name
 
 
+def test_staged_files_that_somebody_changed_are_staged_again(request_for: StagingRequest):
+    name = staging.stage(request_for)
+    staged = staged_version.read_staged(request_for.serve / "adapters", name)
+    weights = staged.folder / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(b"somebody's")
+    assert staging.stage(request_for) == name
+    assert folder_digest(staged.folder) == staged.sha256
+
+
 def test_undecided_version_is_refused(request_for: StagingRequest):
     with pytest.raises(NotServableError, match="nobody has approved it"):
         staging.stage(replace(request_for, version="2"))
