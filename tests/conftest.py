@@ -2,7 +2,9 @@
 
 import gc
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # A worker of the test run is told a width, which every console of the process would keep.
@@ -17,3 +19,9 @@ settings.load_profile("fixed")
 def pytest_collection_finish() -> None:
     """Let the garbage collector, which each training calls, pass over all that was imported."""
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begins_where_pytest_does(pytestconfig: pytest.Config) -> None:
+    """Fail a file whose tests would run in the folder of another file's fixture."""
+    assert Path.cwd() == pytestconfig.rootpath, "a fixture of an earlier file is still in force"

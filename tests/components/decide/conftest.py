@@ -10,7 +10,7 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("decide") / "warehouse.duckdb"
     with warehouse.connect(path):

@@ -9,16 +9,20 @@ from flows.settings import Settings
 from tests.support import forking, tiny
 
 
-@pytest.fixture(scope="package", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture(scope="session")
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(store_folder: Path) -> Iterator[None]:
     """Let MLflow keep its database and its artifacts in a folder of these tests."""
-    folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_folder}/mlflow.db")
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # its queue speaks at exit
         forking.ready()
-        patch.chdir(folder)
+        patch.chdir(store_folder)
         yield
 
 
