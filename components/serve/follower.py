@@ -41,6 +41,8 @@ LOG = logging.getLogger(__name__)
 STATUS_SECONDS = 1.0  # how often a change of the status is looked for
 LONGEST_STATUS_SECONDS = 10.0  # how old the file may be without a change
 PROVE_SECONDS = 0.5
+DAMAGE_SECONDS = 5.0  # how often damaged files are looked for
+LONGEST_DAMAGE_SECONDS = 60.0  # and after they could not be staged again
 
 GRAMMAR_ENGINES = frozenset({"embedded", "vllm", "nim"})
 
@@ -167,7 +169,7 @@ class Follower:
     def work(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """Return what has to run meanwhile."""
         watch = [self.watch.run] if self.watch is not None else []
-        return [self.swap.run, *watch, self._write_status, self._answer_proofs]
+        return [self.swap.run, *watch, self._stage_damaged, self._write_status, self._answer_proofs]
 
     async def close(self) -> None:
         """Stop the embedded engine and close all connections."""
@@ -306,6 +308,24 @@ class Follower:
         if "staged" not in result:
             raise StagingError(str(result.get("refused") or result.get("failed")))
         return str(result["staged"])
+
+    async def _stage_damaged(self) -> None:
+        """Stage again what is routed and was damaged here; its replicas then load it."""
+        wait = DAMAGE_SECONDS
+        while True:
+            await asyncio.sleep(wait)
+            wait = DAMAGE_SECONDS
+            for served in [*_all_served(self.swap.current.routes)]:
+                if served.model not in self.swap.damaged:
+                    continue
+                LOG.error("%s is staged again: its files were damaged", served.name)
+                try:
+                    await self._stage(served.workload, served.version)
+                except StagingError as error:  # its replicas are out, with the damage as reason
+                    LOG.warning("%s could not be staged again: %s", served.name, error)
+                    wait = LONGEST_DAMAGE_SECONDS
+                else:
+                    self.swap.note_staged_again(served.model)
 
     def _delete_scratch(self, of: str) -> None:
         for folder in self._places.folder.glob(f"{staged_version.SCRATCH}{of}*"):

@@ -113,6 +113,8 @@ class AdapterSwap:
         self._retiring: dict[str, asyncio.Task[None]] = {}
         self._arriving: set[str] = set()  # models that are being loaded and proved
         self._residents: dict[str, Resident] = {}
+        self.damaged: set[str] = set()
+        """The models whose staged files are gone or were changed; they have to be staged again."""
 
     @property
     def adapters(self) -> Path:
@@ -172,6 +174,13 @@ class AdapterSwap:
         LOG.warning("%s failed a request: %s", replica, error.reason)
         if replica in self._replicas:
             self._replicas[replica].look.set()
+
+    def note_staged_again(self, model: str) -> None:
+        """Have the replicas load a damaged version whose files are right again."""
+        self.damaged.discard(model)
+        for replica in self._replicas.values():
+            replica.next_try = 0.0
+            replica.look.set()
 
     async def close(self) -> None:
         """Stop waiting for old requests; the adapters stay loaded."""
@@ -435,7 +444,10 @@ class AdapterSwap:
             except UpstreamError as error:
                 made = Proof(name, model, error.reason, status=error.status)
             except (OSError, ValueError) as error:
+                self.damaged.add(model)
                 made = Proof(name, model, f"its staged files are gone or damaged: {error}")
+            else:
+                self.damaged.discard(model)
             replica.proofs[model] = made
         return made
 
@@ -443,11 +455,9 @@ class AdapterSwap:
         if not await _lists(engine, staged):
             actual = await asyncio.to_thread(manifest.folder_digest, staged.folder)
             if actual != staged.sha256:
-                raise UpstreamError(
-                    500,
+                raise ValueError(
                     f"loading {staged.folder}: its files have the digest {actual[:12]}, expected "
-                    f"{staged.sha256[:12]}; somebody changed them",
-                    is_retryable=False,
+                    f"{staged.sha256[:12]}; somebody changed them"
                 )
             await engine.load(staged.model, staged.folder)
             if not await _lists(engine, staged):
@@ -618,6 +628,7 @@ class AdapterSwap:
 
     def _delete_staged(self, model: str) -> None:
         """Delete a staged folder that no replica lists any more."""
+        self.damaged.discard(model)
         for path in (
             staged_version.record_path(self.adapters, model),
             self.adapters / f"{model}.references.json",

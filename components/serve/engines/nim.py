@@ -51,7 +51,7 @@ class NimServer:
         margin_seconds: float = MARGIN_SECONDS,
     ) -> None:
         self.name, self._http, self._source = name, upstream, source
-        self._patience = 2 * refresh_seconds + margin_seconds
+        self.patience_seconds = 2 * refresh_seconds + margin_seconds
         self._vllm = VllmServer(name, upstream, base=base, oldest=None)
 
     @property
@@ -79,8 +79,8 @@ class NimServer:
             await asyncio.to_thread(self._remove, adapter)
             raise UpstreamError(
                 504,
-                f"loading {adapter}: {self.name} does not list it {self._patience:g} s after its "
-                f"folder was put into {self._source}; is NIM_PEFT_REFRESH_INTERVAL set?",
+                f"loading {adapter}: {self.name} does not list it {self.patience_seconds:g} s "
+                f"after its folder was put into {self._source}; is NIM_PEFT_REFRESH_INTERVAL set?",
                 is_retryable=True,
             )
 
@@ -94,8 +94,8 @@ class NimServer:
         if not await self._until_listed(adapter, is_expected=False):
             raise UpstreamError(
                 504,
-                f"unloading {adapter}: {self.name} still lists it {self._patience:g} s after its "
-                "folder was removed",
+                f"unloading {adapter}: {self.name} still lists it {self.patience_seconds:g} s "
+                "after its folder was removed",
                 is_retryable=False,
             )
 
@@ -139,10 +139,10 @@ class NimServer:
         shutil.rmtree(gone)
 
     async def _until_listed(self, adapter: str, *, is_expected: bool) -> bool:
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self.patience_seconds
         while time.monotonic() < deadline:
             models = await self._vllm.list_loaded()
             if any(model.name == adapter for model in models) == is_expected:
                 return True
-            await asyncio.sleep(min(POLL_SECONDS, self._patience / 20))
+            await asyncio.sleep(min(POLL_SECONDS, self.patience_seconds / 20))
         return False

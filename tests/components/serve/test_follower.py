@@ -84,6 +84,14 @@ def test_champion_is_followed_rolled_back_refused_and_erased(made: ApprovedVersi
             figures["erased champion gives way"] = await until(lambda: champion(follower) == "1")
             assert await answer(follower) == first
             assert list(places.adapters.glob("support.v2-*")) == []
+        # Somebody deletes an adapter under a gateway that is down.
+        (weights,) = places.adapters.glob("support.v1-*/*.safetensors")
+        weights.parent.chmod(0o755)
+        weights.unlink()
+        async with following(settings, places, registry_at, Current()) as follower:
+            assert champion(follower) is None
+            await until(lambda: champion(follower) == "1")
+            assert await answer(follower) == first
         # The gateway's next start, with MLflow away.
         nowhere = RegistryAddress("http://127.0.0.1:9")
         async with following(settings, places, nowhere, Current()) as follower:

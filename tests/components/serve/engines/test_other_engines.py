@@ -16,8 +16,9 @@ from components.serve.engines.serving_engine import (
     UpstreamError,
 )
 from components.serve.engines.sglang import SglangServer
+from components.serve.follower import make_engines
 from components.serve.routes import Current
-from components.serve.settings import SwapSettings
+from components.serve.settings import EngineSettings, SwapSettings
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support.fake_replicas import FakeReplica, fake_replica, stage
 
@@ -111,3 +112,46 @@ def test_lorax_names_the_folder_in_each_request(tmp_path: Path):
     with fake_replica("--dialect", "lorax") as replica:
         upstream = HttpUpstream(replica.url, patience_seconds=5)
         run_with(lambda: LoraxServer("lorax-1", upstream), tmp_path, swaps_and_rolls_back)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "lorax", "nim"])
+def test_replica_of_the_file_sees_the_adapters_under_its_own_path_and_name(
+    tmp_path: Path, kind: str
+):
+    seen = tmp_path / "seen"
+    if kind == "nim":
+        seen.mkdir()
+    else:
+        seen.symlink_to(tmp_path / "serve" / "adapters")
+    options = ("--nim", str(seen)) if kind == "nim" else ("--dialect", kind)
+    with fake_replica(*options) as replica:
+        settings = EngineSettings.model_validate(
+            {
+                "kind": kind,
+                "replicas": [{"name": "r-1", "url": replica.url}],
+                "adapters": str(seen),
+                "base_name": "the-base",
+                "refresh_seconds": 0.2,
+            }
+        )
+
+        async def scenario(swap: AdapterSwap, engine: ServingEngine) -> None:
+            staged = stage(swap.folder, "support", 1)
+            await swap.follow(staged)
+            listed = {model.name: model.root for model in await engine.list_loaded()}
+            root = listed[staged.model]
+            if kind != "nim":
+                assert root == str(seen / staged.model)
+            assert (seen / staged.model).is_dir()
+
+        engines = make_engines(settings)
+        assert engines["r-1"].base == ("base" if kind == "lorax" else "the-base")
+        run_with(lambda: engines["r-1"], tmp_path / "serve", scenario)
+
+
+def test_nim_is_waited_for_as_long_as_its_refresh_interval_says(tmp_path: Path):
+    replicas = [{"name": "nim-1", "url": "http://127.0.0.1:9"}]
+    file = {"kind": "nim", "replicas": replicas, "adapters": str(tmp_path), "refresh_seconds": 7}
+    engine = make_engines(EngineSettings.model_validate(file))["nim-1"]
+    assert isinstance(engine, NimServer)
+    assert engine.patience_seconds == 19
