@@ -3,20 +3,34 @@
 import json
 import secrets
 import time
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 from pydantic import ValidationError
 
+from components.monitor import serving_status
+from components.monitor.serving_status import (
+    ReplicaProof,
+    ServingStatus,
+    ServingVersion,
+    SwapStep,
+)
 from components.schema import describe_mistake
+from components.serve import routes, staged_version
 from components.serve.settings import ServeSettings
+from components.serve.swap_journal import SwapJournal
 from components.store.manifest import write_atomically
 from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
 
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
+
+TOLD_STEPS = frozenset({"flipped", "refused", "withdrawn", "recovered"})
+MOST_STEPS = 12
 
 
 class ServeFileError(ValueError):
@@ -73,36 +87,82 @@ def read_status(home: Settings) -> Report:
 
 def describe(home: Settings, workload: str) -> str:
     """Return one line on who serves a workload, since when, and when it was last proved."""
+    return serving_status.sentence(read_serving(home, workload))
+
+
+def read_serving(home: Settings, workload: str) -> ServingStatus:
+    """Return who serves a workload; without a gateway, who would if it were started."""
+    steps = [line for line in SwapJournal(home.serve).lines() if line["workload"] == workload]
+    history = _history(steps)
     try:
         status = read_status(home)
     except NotServingError:
-        return "no gateway of this home runs"
-    refusals = [
-        f"version {refused['version']} is refused: {refused['reason']}"
-        for refused in status["refused"]
-        if refused["workload"] == workload
-    ]
-    coming = [
-        f"version {version['version']} is being prepared ({version['step']})"
-        for version in status.get("preparing", ())
-        if version["workload"] == workload
-    ]
-    route = status["routes"].get(workload)
-    if route is None:
-        return "; ".join(["not served", *coming, *refusals])
-    served = route["champion"]
-    proved = (
-        "without an effect that could be proved"
-        if served["unproved"]
-        else f"proved at {minute(served['proved_at'])}"
+        route = routes.read(home.serve / routes.FILE).get(workload)
+        last = _version(asdict(route.champion), {}) if route else None
+        return ServingStatus(is_running=False, champion=last, history=history)
+    route, details = status["routes"].get(workload), status.get("workloads", {}).get(workload, {})
+    versions = {
+        role: _version(route[role], (details.get(role) or {}).get("proofs", {}))
+        for role in ("champion", "previous")
+        if route and route.get(role)
+    }
+    return ServingStatus(
+        is_running=True,
+        engine=status.get("engine"),
+        champion=versions.get("champion"),
+        previous=versions.get("previous"),
+        preparing=[
+            (coming["version"], coming["step"])
+            for coming in status.get("preparing", ())
+            if coming["workload"] == workload
+        ],
+        refused=[
+            SwapStep(refused["at"], refused["version"], "refused", refused["reason"])
+            for refused in status["refused"]
+            if refused["workload"] == workload
+        ],
+        replicas_out=[
+            (replica["name"], replica["reason"] or "")
+            for replica in status.get("replicas", ())
+            if replica["condition"] != "in"
+        ],
+        history=history,
     )
-    serves = f"version {served['version']} since {minute(served['since'])}, {proved}"
-    return "; ".join([serves, *coming, *refusals])
 
 
-def minute(at: str) -> str:
-    """Return a time of the gateway's status to the minute, UTC."""
-    return at[:16].replace("T", " ")
+def _version(served: Report, proofs: Report) -> ServingVersion:
+    return ServingVersion(
+        version=served["version"],
+        model=served["model"],
+        precision=served["precision"],
+        since=served["since"],
+        proved_at=served["proved_at"],
+        has_effect=not served["unproved"],
+        replicas=served["replicas"],
+        proofs=[
+            ReplicaProof(
+                replica,
+                proof["objection"],
+                proof["from_reference"],
+                proof["tolerance"],
+                proof["from_base"],
+            )
+            for replica, proof in proofs.items()
+        ],
+    )
+
+
+def _history(lines: list[Report]) -> list[SwapStep]:
+    """Return what a person would tell of a journal, newest first; what is tried again is one."""
+    told = [line for line in lines if line["step"] in TOLD_STEPS]
+    groups = groupby(told, lambda line: (line["step"], line["model"], line.get("reason", "")))
+    history: list[SwapStep] = []
+    for (step, model, reason), group in groups:
+        repeated = [*group]
+        match = staged_version.NAME.fullmatch(model)
+        version = match["version"] if match else model
+        history.append(SwapStep(repeated[0]["at"], version, step, reason, len(repeated)))
+    return history[::-1][:MOST_STEPS]
 
 
 def request_proof(home: Settings, wait_seconds: float) -> Report:

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from components.decide import decision_log
 from components.decide.approvers import OPEN
-from components.monitor import signs, status_page, turn_starts, workload_status
+from components.monitor import serving_page, signs, status_page, turn_starts, workload_status
 from components.monitor.settings import Trigger
 from components.monitor.signs import Sign
 from components.monitor.turn_starts import TurnStart
@@ -139,6 +139,7 @@ def monitor(span_days: int = 30) -> str:
         champion = registry.champion_version(workload.workload)
         statuses.append(measure_status(workload, champion, span_days, disk))
         publish_status(statuses[-1])
+        publish_serving(statuses[-1])
         answer_regression(workload, statuses[-1], champion)
     manifest.write_atomically(
         home.monitor / "metrics.prom", status_page.prometheus_text(statuses).decode()
@@ -170,7 +171,7 @@ def measure_status(
         at=now,
         span_days=span_days,
         champion=f"version {champion.number}, adapter {champion.adapter}" if champion else "none",
-        serving=gateway_status.describe(home, workload.workload),
+        serving=gateway_status.read_serving(home, workload.workload),
         answering=answering_speed(home, champion),
         days=days,
         prices={model: price for model, price in prices.items() if price is not None},
@@ -217,6 +218,21 @@ def publish_status(status: WorkloadStatus) -> None:
     )
     key = approvals.artifact_key("monitor", status.workload)
     create_markdown_artifact(status_page.as_markdown(status), key=key)
+
+
+@task
+def publish_serving(status: WorkloadStatus) -> None:
+    """Keep the page about serving in Prefect and in the home, as that of the status."""
+    folder = settings.load().monitor / "serving"
+    folder.mkdir(exist_ok=True)
+    traffic = folder / f"{status.workload}.traffic.png"
+    votes = folder / f"{status.workload}.votes.png"
+    serving_page.draw_traffic(status, traffic)
+    serving_page.draw_votes(status, votes)
+    page = serving_page.as_html(status, traffic, votes)
+    manifest.write_atomically(folder / f"{status.workload}.html", page)
+    key = approvals.artifact_key("serving", status.workload)
+    create_markdown_artifact(serving_page.as_markdown(status), key=key)
 
 
 @task

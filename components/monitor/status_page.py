@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from components.monitor import workload_status
+from components.monitor import serving_status, workload_status
 from components.monitor.workload_status import Day, WorkloadStatus
 from components.pages import charts, templates
 
@@ -120,7 +120,7 @@ def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
         pending = f"{len(status.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
     return [
         ("Champion", status.champion),
-        ("Served", status.serving),
+        ("Served", serving_status.sentence(status.serving)),
         ("As it was evaluated", status.answering),
         *signs,
         ("Last start or non-start", status.last_start),

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from components import costs
 from components.costs import Prices, Usage
+from components.monitor.serving_status import ServingStatus
 from components.monitor.signs import Sign
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -16,7 +17,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One model's day: requests, summed tokens of the ``counted`` ones that log them, votes."""
+    """One model's day: requests, summed tokens of the ``counted`` ones that log them, feedback."""
 
     model_name: str
     day: str
@@ -26,6 +27,12 @@ class Day:
     output_tokens: float
     up: int
     down: int
+    corrected: int = 0
+    """The requests whose answer somebody corrected."""
+    served: int = 0
+    """The requests that the gateway answered."""
+    fallbacks: int = 0
+    """Those that the gateway answered instead of somebody else, who failed."""
 
     @property
     def votes(self) -> int:
@@ -80,17 +87,25 @@ def _sum(group: Sequence[Day]) -> Day:
         sum(day.output_tokens for day in group),
         sum(day.up for day in group),
         sum(day.down for day in group),
+        sum(day.corrected for day in group),
+        sum(day.served for day in group),
+        sum(day.fallbacks for day in group),
     )
 
 
 def approval(day: Day) -> Rate | None:
     """Return the share of thumbs up with Wilson's interval (1927); ``None`` without votes."""
+    return rate(day.up, day.votes)
+
+
+def rate(count: int, total: int) -> Rate | None:
+    """Return a share with Wilson's interval (1927); ``None`` without observations."""
     from scipy import stats  # noqa: PLC0415 - slow to import
 
-    if not day.votes:
+    if not total:
         return None
-    interval = stats.binomtest(day.up, day.votes).proportion_ci(LEVEL, method="wilson")
-    return Rate(day.up / day.votes, float(interval.low), float(interval.high))
+    interval = stats.binomtest(count, total).proportion_ci(LEVEL, method="wilson")
+    return Rate(count / total, float(interval.low), float(interval.high))
 
 
 def price(day: Day, prices: Prices) -> float | None:
@@ -126,7 +141,7 @@ class WorkloadStatus:
     at: datetime
     span_days: int
     champion: str
-    serving: str
+    serving: ServingStatus
     answering: str
     days: Sequence[Day]
     prices: dict[str, float]  # of a mean request, by model if known

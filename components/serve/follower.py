@@ -33,7 +33,7 @@ from components.serve.proof import Proof
 from components.serve.routes import Current, Served
 from components.serve.settings import EngineSettings, ReplicaSettings, ServeSettings
 from components.serve.staged_version import StagedVersion
-from components.serve.swap import JOURNAL, AdapterSwap, SwapRefusedError
+from components.serve.swap import AdapterSwap, SwapRefusedError
 from components.store import manifest
 
 LOG = logging.getLogger(__name__)
@@ -62,11 +62,6 @@ class ServePlaces:
     def routes(self) -> Path:
         """Who serves each workload."""
         return self.folder / routes.FILE
-
-    @property
-    def journal(self) -> Path:
-        """What each swap did."""
-        return self.folder / JOURNAL
 
     @property
     def adapters(self) -> Path:
@@ -394,6 +389,7 @@ class Follower:
         age = self.watch.knowledge_age_seconds if self.watch is not None else None
         return {
             "routes": self.swap.current.routes.to_json()["routes"],
+            "engine": self._settings.engine.kind,
             "refused": [
                 {"workload": workload, **asdict(refusal)}
                 for workload, refusal in sorted(self.swap.refusals.items())

@@ -5,10 +5,8 @@ drain, keep the version before, unload the one before that. After a crash the ro
 """
 
 import asyncio
-import json
 import logging
 import math
-import os
 import shutil
 import stat
 import time
@@ -16,12 +14,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from components.schema import Json
-from components.serve import proof, routes, staged_version
+from components.serve import proof, routes, staged_version, swap_journal
 from components.serve.engines.serving_engine import (
     EngineNeeds,
     Generation,
@@ -32,11 +28,10 @@ from components.serve.proof import Proof, Resident
 from components.serve.routes import Current, Route, Routes, Served
 from components.serve.settings import SwapSettings
 from components.serve.staged_version import StagedVersion
+from components.serve.swap_journal import SwapJournal
 from components.store import manifest
 
 LOG = logging.getLogger(__name__)
-
-JOURNAL = "journal.jsonl"  # in the home's folder `serve`
 
 HEARTBEAT_SECONDS = 1.0
 LOAD_SECONDS = 180.0
@@ -45,10 +40,6 @@ ERASED_DRAIN_SECONDS = 10.0  # requests of an erased version are waited for no l
 BUSY, SLOW = frozenset({429, 503}), 504  # statuses of a proof that was refused, or took too long
 MISSED_BEATS = 3  # timeouts in a row after which a replica is out; a lost connection counts at once
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a replica that was refused is tried again
-
-Step: TypeAlias = Literal[
-    "intended", "refused", "proved", "flipped", "unloaded", "withdrawn", "recovered"
-]
 
 
 class SwapRefusedError(Exception):
@@ -103,6 +94,7 @@ class AdapterSwap:
     ) -> None:
         self.folder, self.current, self.settings = folder, current, settings
         self.engines = engines
+        self._journal = SwapJournal(folder)
         self.refusals: dict[str, Refusal] = {}
         self._replicas = {name: _Replica(engine) for name, engine in engines.items()}
         self._watchers: asyncio.TaskGroup | None = None
@@ -138,8 +130,8 @@ class AdapterSwap:
             table = _with_replicas(table, workload, lambda _: ())
         self.current.routes = table
         await asyncio.gather(*(self._beat(replica) for replica in self._replicas.values()))
-        if unfinished := self._unfinished():
-            self._journal("recovered", unfinished[0], unfinished[1])
+        if unfinished := self._journal.unfinished():
+            self._journal.write("recovered", unfinished[0], unfinished[1])
 
     async def run(self) -> None:
         """Watch the replicas: restarts, lost adapters, and a proof each minute."""
@@ -202,7 +194,7 @@ class AdapterSwap:
             route = self.current.routes.get(workload)
             if route is not None and route.champion.model == staged.model:
                 return route
-            self._journal("intended", workload, staged.model)
+            self._journal.write("intended", workload, staged.model)
             await self._keep(staged.model)
             was_kept = route is not None and _model_of(route.previous) == staged.model
             needed = self._needed(staged)
@@ -224,13 +216,13 @@ class AdapterSwap:
                     self._replicas[each.replica].look.set()
                 if not was_kept:
                     await self._unload_everywhere(staged.model)
-                self._journal("refused", workload, staged.model, reason=reason)
+                self._journal.write("refused", workload, staged.model, reason=reason)
                 self.refuse(workload, staged.version, reason)
                 raise SwapRefusedError(
                     f"serving version {staged.version} of {workload}: {len(ready)} of "
                     f"{len(self._replicas)} replicas proved it, expected {needed}: {reason}"
                 )
-            self._journal("proved", workload, staged.model)
+            self._journal.write("proved", workload, staged.model)
             # Not to be cancelled between the file and the reference.
             return await asyncio.shield(self._take_over(staged, ready))
 
@@ -247,7 +239,7 @@ class AdapterSwap:
         before = self.current.routes.get(workload)
         await self._flip(flipped)
         route = self.current.routes[workload]
-        self._journal("flipped", workload, staged.model, epoch=route.epoch)
+        self._journal.write("flipped", workload, staged.model, epoch=route.epoch)
         self.refusals.pop(workload, None)
         LOG.info("%s is served by version %s", workload, staged.version)
         if before is not None and before.previous is not None:
@@ -279,7 +271,7 @@ class AdapterSwap:
                 left += await self._still_answering(model)
                 self._delete_staged(model)
                 reason = f"{why}; still at: {', '.join(left)}" if left else why
-                self._journal("withdrawn", workload, model, reason=reason)
+                self._journal.write("withdrawn", workload, model, reason=reason)
             return left
 
     async def _drop(self, workload: str, versions: Sequence[str]) -> int:
@@ -336,7 +328,7 @@ class AdapterSwap:
         """Note why a champion does not serve."""
         known = self.refusals.get(workload)
         if known is None or (known.version, known.reason) != (version, reason):
-            self.refusals[workload] = Refusal(version, reason, _now())
+            self.refusals[workload] = Refusal(version, reason, swap_journal.now())
             LOG.error("%s v%s is refused: %s", workload, version, reason)
 
     # -- one replica
@@ -547,10 +539,11 @@ class AdapterSwap:
             route = table.get(served.workload)
             if route is None or not is_in:
                 return table
+            now = swap_journal.now()
             if route.champion.model == served.model:
-                route = replace(route, champion=replace(route.champion, proved_at=_now()))
+                route = replace(route, champion=replace(route.champion, proved_at=now))
             elif route.previous is not None and route.previous.model == served.model:
-                route = replace(route, previous=replace(route.previous, proved_at=_now()))
+                route = replace(route, previous=replace(route.previous, proved_at=now))
             return table.with_route(served.workload, route)
 
         await self._flip(changed)
@@ -571,7 +564,7 @@ class AdapterSwap:
         self._retiring.pop(model, None)
         if not left:
             self._delete_staged(model)
-        self._journal("unloaded", workload, model, reason="; ".join(left))
+        self._journal.write("unloaded", workload, model, reason="; ".join(left))
 
     async def _unload_everywhere(self, model: str) -> list[str]:
         """Unload a name on every replica; return where it could not be."""
@@ -618,7 +611,7 @@ class AdapterSwap:
     async def _unload_unrouted(self, replica: _Replica) -> None:
         """Unload what a swap that a crash cut off has left."""
         routed = {served.model for served in self._all_served()}
-        ours = self._journalled() - routed - self._retiring.keys() - self._arriving
+        ours = self._journal.models() - routed - self._retiring.keys() - self._arriving
         try:
             for listed in await replica.engine.list_loaded():
                 if listed.name in ours:
@@ -639,7 +632,7 @@ class AdapterSwap:
             folder.chmod(stat.S_IRWXU)
             shutil.rmtree(folder)
 
-    # -- routes and journal
+    # -- routes
 
     async def _flip(self, change: Callable[[Routes], Routes]) -> None:
         """Write changed routes, then use them."""
@@ -650,7 +643,7 @@ class AdapterSwap:
                 self.current.routes = table
 
     def _served(self, staged: StagedVersion, replicas: Sequence[str]) -> Served:
-        now = _now()
+        now = swap_journal.now()
         return Served(
             workload=staged.workload,
             version=staged.version,
@@ -697,37 +690,6 @@ class AdapterSwap:
         ]
         names.sort(key=lambda name: not name.startswith(f"{staged.workload}.v"))
         return [self._resident(name) for name in names]
-
-    def _journal(self, step: Step, workload: str, model: str, **more: Json) -> None:
-        line = {"at": _now(), "step": step, "workload": workload, "model": model, **more}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / JOURNAL).open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a crash cut the last line
-                    file.write(b"\n")
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _journal_lines(self) -> list[dict[str, Json]]:
-        path = self.folder / JOURNAL
-        lines = path.read_text().splitlines() if path.exists() else []
-        read: list[dict[str, Json]] = []
-        for line in lines:
-            with suppress(ValueError):  # a crash can cut the last line
-                read.append(json.loads(line))
-        return read
-
-    def _journalled(self) -> set[str]:
-        return {str(line["model"]) for line in self._journal_lines()}
-
-    def _unfinished(self) -> tuple[str, str] | None:
-        """Return the workload and the model of a swap that a crash cut off."""
-        lines = self._journal_lines()
-        if lines and lines[-1]["step"] in ("intended", "proved"):
-            return str(lines[-1]["workload"]), str(lines[-1]["model"])
-        return None
 
     # -- what a person may see
 
@@ -807,7 +769,3 @@ def _with_replicas(
 
 def _model_of(served: Served | None) -> str | None:
     return served.model if served is not None else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -88,7 +88,7 @@ def status(as_json: AsJson = False) -> None:
 
 
 def _show(report: "Report") -> None:
-    from flows import gateway_status
+    from components.monitor import serving_status
 
     table = Table("workload", "version", "since", "proved", "replicas", "engine's name", box=None)
     for workload, route in sorted(report["routes"].items()):
@@ -96,8 +96,8 @@ def _show(report: "Report") -> None:
         table.add_row(
             escape(workload),
             served["version"],
-            gateway_status.minute(served["since"]),
-            "without effect" if served["unproved"] else gateway_status.minute(served["proved_at"]),
+            serving_status.minute(served["since"]),
+            "without effect" if served["unproved"] else serving_status.minute(served["proved_at"]),
             " ".join(served["replicas"]) or "none",
             escape(served["model"]),
         )

@@ -1,7 +1,8 @@
 -- One row per model and day of a workload since a time: how many requests it answered, the tokens
--- that its answers say they took, and the thumbs on them, each person's newest word. The model is
--- the one that the logged response names. Answers that client or engine cut off before their end
--- don't count. Reads raw.interactions and raw.feedback.
+-- that its answers say they took, the thumbs on them, each person's newest word, how many answers
+-- somebody corrected, and how many the gateway gave, as a fallback or not. The model is the one
+-- that the logged response names. Answers that client or engine cut off before their end don't
+-- count. Reads raw.interactions and raw.feedback.
 
 with
 
@@ -13,7 +14,7 @@ answers as (
         json_extract(coalesce(record, payload), [
             '$.response.id', '$.response.model',
             '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens',
-            '$.response.choices[0].finish_reason'
+            '$.response.choices[0].finish_reason', '$.served.arm'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id and timestamp >= $since
@@ -27,7 +28,8 @@ named as (
         field[1] ->> '$' as response_id,
         coalesce(field[2] ->> '$', 'not named') as model_name,
         try_cast(field[3] ->> '$' as double) as input_tokens,
-        try_cast(field[4] ->> '$' as double) as output_tokens
+        try_cast(field[4] ->> '$' as double) as output_tokens,
+        field[6] ->> '$' as arm
     from answers
     where coalesce(field[5] ->> '$', '') not in ('client_gone', 'upstream_cut')
 ),
@@ -53,6 +55,15 @@ counted as (
         count(*) filter (where value = 'down') as down
     from votes
     group by client_id, response_id
+),
+
+corrected as (
+    select distinct
+        client_id,
+        response_id,
+        true as is_corrected
+    from raw.feedback
+    where kind = 'correction'
 )
 
 select
@@ -65,8 +76,12 @@ select
     coalesce(sum(named.input_tokens) filter (where named.input_tokens >= 0), 0) as input_tokens,
     coalesce(sum(named.output_tokens) filter (where named.output_tokens >= 0), 0) as output_tokens,
     coalesce(sum(counted.up), 0)::bigint as up,
-    coalesce(sum(counted.down), 0)::bigint as down
+    coalesce(sum(counted.down), 0)::bigint as down,
+    count(*) filter (where corrected.is_corrected) as corrected,
+    count(*) filter (where named.arm is not null) as served,
+    count(*) filter (where named.arm = 'fallback') as fallbacks
 from named
 left join counted using (client_id, response_id)
+left join corrected using (client_id, response_id)
 group by named.model_name, named.day
 order by named.model_name, named.day

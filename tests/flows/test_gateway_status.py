@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from components.monitor.serving_status import ReplicaProof
+from components.serve.routes import Route, Routes
+from components.serve.swap_journal import SwapJournal
 from flows import gateway_status, settings
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import Settings
+from tests.support import gateways
 
 NOW = "2026-11-27T09:00:00+00:00"
 SERVED = {
@@ -21,6 +25,7 @@ SERVED = {
     "unproved": False,
     "replicas": ["embedded"],
     "model": "support.v7-0123456789ab",
+    "precision": "fp32",
 }
 
 
@@ -67,7 +72,7 @@ def test_a_file_that_is_named_must_exist(home: Settings):
 
 
 def test_the_page_says_who_serves_and_what_was_refused(home: Settings):
-    refusal = {"workload": "support", "version": "8", "reason": "it answers as its base"}
+    refusal = {"workload": "support", "version": "8", "reason": "it answers as its base", "at": NOW}
     write_status(home, refused=[refusal])
     assert gateway_status.describe(home, "support") == (
         "version 7 since 2026-11-27 09:00, proved at 2026-11-27 09:00; "
@@ -78,6 +83,46 @@ def test_the_page_says_who_serves_and_what_was_refused(home: Settings):
     assert gateway_status.describe(home, "billing") == (
         "not served; version 1 is being prepared (verifying)"
     )
+
+
+def test_what_the_gateway_measured_and_did_is_read(home: Settings):
+    proof = {
+        "objection": None,
+        "from_reference": 0.002,
+        "tolerance": 0.06,
+        "from_base": 1.25,
+        "nearest_other": None,
+        "seconds": 0.4,
+    }
+    details = {"support": {"champion": {"proofs": {"embedded": proof}}, "previous": None}}
+    out = {"name": "b", "condition": "out", "reason": "connection refused"}
+    write_status(home, engine="vllm", workloads=details, replicas=[out])
+    journal = SwapJournal(home.serve)
+    for number in ("6", "7"):
+        journal.write("intended", "support", f"support.v{number}-0123456789ab")
+        journal.write("flipped", "support", f"support.v{number}-0123456789ab", epoch=1)
+    for _ in range(3):
+        journal.write("intended", "support", "support.v8-0123456789ab")
+        journal.write("refused", "support", "support.v8-0123456789ab", reason="it is its base")
+    journal.write("flipped", "billing", "billing.v1-0123456789ab", epoch=1)
+    serving = gateway_status.read_serving(home, "support")
+    assert serving.champion is not None
+    assert serving.champion.proofs == [ReplicaProof("embedded", None, 0.002, 0.06, 1.25)]
+    assert (serving.engine, serving.replicas_out) == ("vllm", [("b", "connection refused")])
+    assert [(step.version, step.step, step.times) for step in serving.history] == [
+        ("8", "refused", 3),
+        ("7", "flipped", 1),
+        ("6", "flipped", 1),
+    ]
+
+
+def test_who_served_last_is_known_without_a_gateway(home: Settings):
+    Routes({"support": Route(1, gateways.served(home.home))}).write(home.serve / "routes.json")
+    serving = gateway_status.read_serving(home, "support")
+    assert not serving.is_running
+    assert serving.champion is not None
+    assert serving.champion.version == "7"
+    assert gateway_status.read_serving(home, "billing").champion is None
 
 
 def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):

@@ -11,6 +11,7 @@ from scipy import stats
 from components.collect.source import Input
 from components.costs import Prices, TokenPrice
 from components.monitor import status_page, workload_status
+from components.monitor.serving_status import ServingStatus
 from components.monitor.signs import Sign
 from components.monitor.workload_status import (
     Day,
@@ -98,7 +99,7 @@ def standing(model: str = "gpt") -> WorkloadStatus:
         at=NOW,
         span_days=30,
         champion="version 3, adapter a1",
-        serving="version 3 since 2026-11-26 08:00, proved at 2026-11-27 09:00",
+        serving=ServingStatus(is_running=False),
         answering="not measured",
         days=[
             Day(model, "2025-10-09", 40, 40, 4000, 800, 30, 10),
@@ -129,7 +130,9 @@ def test_the_page_shows_sums_of_days_and_is_self_contained(tmp_path: Path) -> No
         "5 MiB",
     ):
         assert text in html, text
-    assert not re.findall(r'(?:src|href)="(?!data:|http://127\.0\.0\.1/runs/1)', html)
+    assert not re.findall(
+        r'(?:src|href)="(?!data:|http://127\.0\.0\.1/runs/1|serving/weather\.html)', html
+    )
     assert "| `gpt` | 50 | 50 | 62.0% |" in status_page.as_markdown(status)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prefect.artifacts import Artifact
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
@@ -19,7 +20,7 @@ from prefect.states import Running
 from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
 from components.store import warehouse
-from flows import automations, collect, maintenance, monitor, turn
+from flows import approvals, automations, collect, maintenance, monitor, turn
 from flows.monitor import TURN_WANTED
 from flows.settings import HOST, Settings
 from flows.stack import control
@@ -123,6 +124,11 @@ def test_new_feedback_starts_one_turn_and_the_book_says_why(
         f"{small_workload.REQUESTS}</td>"
         in (stack.monitor / f"{small_workload.WORKLOAD}.html").read_text()
     )
+    page = (stack.monitor / "serving" / f"{small_workload.WORKLOAD}.html").read_text()
+    assert "no gateway of this home runs" in page
+    artifact = Artifact.get(approvals.artifact_key("serving", small_workload.WORKLOAD))
+    assert isinstance(artifact, Artifact)
+    assert f"| {small_workload.REQUESTS} |" in str(artifact.data)
 
 
 def taken(stack: Settings) -> list[TurnStart]:

@@ -1,0 +1,87 @@
+"""Who serves a workload at the gateway, how that was proved, and what the gateway did before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaProof:
+    """The newest proof of a version on one replica; distances are in nats a token."""
+
+    replica: str
+    objection: str | None
+    from_reference: float | None
+    tolerance: float | None
+    from_base: float | None
+    """``None``, as the others, if it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingVersion:
+    """A version that is loaded; times are ISO 8601, UTC."""
+
+    version: str
+    model: str
+    """The engine's name of the adapter."""
+    precision: str
+    since: str
+    proved_at: str
+    has_effect: bool
+    """Whether it can be told from its base."""
+    replicas: Sequence[str]
+    """Where it is proved."""
+    proofs: Sequence[ReplicaProof] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SwapStep:
+    """What the gateway did with a version, so many times in a row; ``at`` is the first time."""
+
+    at: str
+    version: str
+    step: str
+    reason: str = ""
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServingStatus:
+    """A workload at the gateway of its home."""
+
+    is_running: bool
+    """Whether a gateway runs; without one, ``champion`` is who served last."""
+    engine: str | None = None
+    champion: ServingVersion | None = None
+    previous: ServingVersion | None = None
+    preparing: Sequence[tuple[str, str]] = ()
+    """Version and step of what is on its way."""
+    refused: Sequence[SwapStep] = ()
+    replicas_out: Sequence[tuple[str, str]] = ()
+    """Replicas that serve nothing, with the reason."""
+    history: Sequence[SwapStep] = ()
+    """The newest first."""
+
+
+def sentence(serving: ServingStatus) -> str:
+    """Return one line on who serves, since when, and when it was last proved."""
+    if not serving.is_running:
+        return "no gateway of this home runs"
+    coming = [f"version {number} is being prepared ({step})" for number, step in serving.preparing]
+    refusals = [
+        f"version {refusal.version} is refused: {refusal.reason}" for refusal in serving.refused
+    ]
+    champion = serving.champion
+    if champion is None:
+        return "; ".join(["not served", *coming, *refusals])
+    proved = (
+        f"proved at {minute(champion.proved_at)}"
+        if champion.has_effect
+        else "without an effect that could be proved"
+    )
+    serves = f"version {champion.version} since {minute(champion.since)}, {proved}"
+    return "; ".join([serves, *coming, *refusals])
+
+
+def minute(at: str) -> str:
+    """Return a time of the gateway to the minute, UTC."""
+    return at[:16].replace("T", " ")

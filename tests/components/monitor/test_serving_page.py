@@ -1,0 +1,234 @@
+"""The page of who serves: traffic by version from a real warehouse, and what is said plainly."""
+
+import re
+from collections.abc import Generator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.collect.source import Input
+from components.monitor import serving_page, workload_status
+from components.monitor.serving_status import (
+    ReplicaProof,
+    ServingStatus,
+    ServingVersion,
+    SwapStep,
+)
+from components.monitor.workload_status import Day, Disk, WorkloadStatus
+from components.schema import Json
+from components.store.warehouse import Connection
+from tests.support import logs, warehouses
+
+NOW = datetime(2025, 10, 20, tzinfo=UTC)
+SINCE = datetime(2025, 10, 1, tzinfo=UTC)
+AT = 1_760_000_000  # 2025-10-09
+HOSTILE = "<script>alert(1)</script>|`{{7*7}}`"
+
+SEVEN = ServingVersion(
+    version="7",
+    model="weather.v7-0123456789ab",
+    precision="bf16",
+    since="2025-10-19T08:00:00.000+00:00",
+    proved_at="2025-10-19T23:59:10.000+00:00",
+    has_effect=True,
+    replicas=["a", "b"],
+    proofs=[ReplicaProof("a", None, 0.0021, 0.06, 1.25)],
+)
+SIX = replace(SEVEN, version="6", model="weather.v6-cdcdcdcdcdcd", proofs=[])
+SERVING = ServingStatus(
+    is_running=True,
+    engine="vllm",
+    champion=SEVEN,
+    previous=SIX,
+    refused=[SwapStep("2025-10-19T09:00:00.000+00:00", "8", "refused", "it answers as its base")],
+    replicas_out=[("c", "connection refused")],
+    history=[
+        SwapStep("2025-10-19T09:00:00.000+00:00", "8", "refused", "it is its base", times=12),
+        SwapStep("2025-10-19T08:00:00.000+00:00", "7", "flipped"),
+    ],
+)
+
+
+@pytest.fixture
+def con(tmp_path: Path) -> Generator[Connection]:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def answered(
+    number: int, model: str, arm: str | None = "champion", day: int = 0
+) -> dict[str, Json]:
+    """Write a record as the gateway logs it; without an arm, as somebody else does."""
+    line = logs.interaction(f"Question {number}?", response_id=f"r{number}")
+    response = line["response"]
+    assert isinstance(response, dict)
+    served: dict[str, Json] = {} if arm is None else {"served": {"arm": arm, "version": "7"}}
+    times: dict[str, Json] = {"timestamp": AT + 86_400 * day, "duration_ms": 100.0 * (number + 1)}
+    return {**line, **times, **served, "response": {**response, "model": model}}
+
+
+def status(days: list[Day], serving: ServingStatus = SERVING) -> WorkloadStatus:
+    return WorkloadStatus(
+        workload="weather",
+        at=NOW,
+        span_days=30,
+        champion="version 7, adapter a1",
+        serving=serving,
+        answering="not measured",
+        days=days,
+        prices={},
+        latencies={},
+        currency="USD",
+        findings=[],
+        last_start="none",
+        waiting=[],
+        disk=Disk(1, 1),
+    )
+
+
+def loaded(con: Connection, folder: Path) -> WorkloadStatus:
+    """Load a gateway's log and feedback, and count them."""
+    lines = [
+        *(answered(n, "weather@7") for n in range(4)),
+        answered(4, "weather@6", "fallback"),
+        answered(5, "weather@6", day=-1),
+        answered(6, "gpt-4.1", "fallback"),
+        answered(7, "gpt-4.1-mini", None),
+        answered(8, "weather@10", day=1),
+    ]
+    votes = [
+        logs.feedback(response_id="r0", value="down"),
+        logs.feedback(response_id="r1", value="up"),
+        logs.feedback(response_id="r1", value="down", actor_id="bob"),
+        logs.feedback("correction", logs.say("Rainy."), response_id="r0"),
+        logs.feedback("correction", logs.say("Rain."), response_id="r0", actor_id="bob"),
+    ]
+    for kind, source, rows in (
+        ("interactions", "fivekey", lines),
+        ("feedback", "feedback", votes),
+    ):
+        path = logs.write(folder / f"{kind}.jsonl", rows)
+        logs.load_input(con, Input(str(path), source), now=NOW)
+    days = workload_status.days(con, "weather", SINCE)
+    latencies = workload_status.latencies(con, "weather", SINCE)
+    return replace(status(days), latencies=latencies)
+
+
+def drawn(of: WorkloadStatus, folder: Path) -> str:
+    traffic, votes = folder / "traffic.png", folder / "votes.png"
+    serving_page.draw_traffic(of, traffic)
+    serving_page.draw_votes(of, votes)
+    return serving_page.as_html(of, traffic, votes)
+
+
+def test_traffic_is_counted_by_version_with_its_votes_and_corrections(
+    con: Connection, tmp_path: Path
+) -> None:
+    rows = serving_page.traffic_rows(loaded(con, tmp_path))
+    assert [row[0] for row in rows] == [
+        "version 10",
+        "version 7",
+        "version 6",
+        "gpt-4.1 (a fallback)",
+        "gpt-4.1-mini (not by the gateway)",
+    ]
+    seven, six = rows[1], rows[2]
+    down = workload_status.rate(2, 3)
+    corrected = workload_status.rate(1, 4)
+    assert down is not None
+    assert corrected is not None
+    assert seven == [
+        "version 7",
+        "4",
+        "44.4%",
+        "0",
+        "1, 2",
+        f"66.7% ({100 * down.low:.1f} to {100 * down.high:.1f})",
+        f"25.0% ({100 * corrected.low:.1f} to {100 * corrected.high:.1f})",
+        "250, 385 ms",
+    ]
+    assert six[1:6] == ["2", "22.2%", "1", "no votes", ""]
+
+
+def test_the_page_says_who_serves_since_when_and_how_that_was_proved(tmp_path: Path) -> None:
+    html = drawn(status([Day("weather@7", "2025-10-09", 4, 0, 0, 0, 0, 0, served=4)]), tmp_path)
+    for text in (
+        "version 7 (weather.v7-0123456789ab)",
+        "2025-10-19 08:00",
+        "a, b (vllm, bf16)",
+        "2025-10-19 23:59, by its log-probabilities",
+        "version 6, still loaded",
+        "0.0021 nats",
+        "1.25 nats",
+        "version 8 since 2025-10-19 09:00: it answers as its base",
+        "connection refused",
+        "was refused: it is its base (12 times)",
+        "Nobody has voted on an answer.",
+    ):
+        assert text in html, text
+    assert not re.findall(r'(?:src|href)="(?!data:)', html)
+
+
+@pytest.mark.parametrize(
+    ("serving", "text"),
+    [
+        pytest.param(ServingStatus(is_running=False), "no gateway of this home runs", id="none"),
+        pytest.param(
+            ServingStatus(is_running=False, champion=SEVEN),
+            "version 7 since 2025-10-19 08:00",
+            id="ended",
+        ),
+        pytest.param(ServingStatus(is_running=True), "nobody: no version was promoted", id="idle"),
+        pytest.param(
+            replace(SERVING, champion=replace(SEVEN, replicas=[])), "on no replica", id="out"
+        ),
+        pytest.param(
+            replace(SERVING, champion=replace(SEVEN, has_effect=False)), "to its base", id="effect"
+        ),
+        pytest.param(replace(SERVING, previous=None), "a rollback has to load", id="first"),
+        pytest.param(
+            ServingStatus(is_running=True, preparing=[("9", "loading and proving")]),
+            "loading and proving",
+            id="preparing",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(serving: ServingStatus, text: str, tmp_path: Path) -> None:
+    idle = status([], serving)
+    html = drawn(idle, tmp_path)
+    assert text in html
+    assert "No requests logged." in html
+    assert text in serving_page.as_markdown(idle)
+
+
+def test_a_bar_has_a_day_s_requests_in_the_colours_of_their_versions(tmp_path: Path) -> None:
+    days = [
+        Day("weather@6", "2025-10-18", 30, 0, 0, 0, 0, 0, served=30),
+        Day("weather@7", "2025-10-20", 30, 0, 0, 0, 0, 0, served=30),
+    ]
+    serving_page.draw_traffic(status(days), tmp_path / "p.png")
+    pixels = Image.open(tmp_path / "p.png").convert("RGB").crop((105, 90, 1050, 400))
+    columns = {
+        name: [x for x in range(pixels.width) if pixels.getpixel((x, 200)) == colour]
+        for name, colour in {"7": (0xD3, 0x54, 0x00), "6": (0x66, 0x75, 0x7A)}.items()
+    }
+    assert max(columns["6"]) < 300  # the first of three days
+    assert min(columns["7"]) > 600  # the last
+
+
+def test_more_versions_than_colours_share_the_last(tmp_path: Path) -> None:
+    days = [Day(f"weather@{n}", "2025-10-18", n, 0, 0, 0, n, 1, served=n) for n in range(1, 9)]
+    names = [name for name, _, _ in serving_page.coloured_parts(status(days))]
+    assert names == ["version 8", "version 7", "version 6", "5 others"]
+
+
+def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
+    hostile = replace(SERVING, replicas_out=[("c", HOSTILE)])
+    html = drawn(status([Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)], hostile), tmp_path)
+    assert "<script" not in html
+    markdown = serving_page.as_markdown(status([Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)]))
+    (row,) = [line for line in markdown.splitlines() if "alert" in line]
+    assert row.startswith("| &lt;script&gt;alert(1)&lt;/script&gt;\\|")
