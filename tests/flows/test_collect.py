@@ -142,6 +142,7 @@ def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for
     assert len(rows(home, "from raw.interactions")) == 4
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: settings.Settings):
     traced("r1")
     experiment = Input("mlflow:agent", defaults=Defaults("support", "app"))

@@ -71,6 +71,7 @@ def test_the_wheel_has_every_file_that_the_code_reads(wheel: Path):
     assert {name.partition("/")[0] for name in packed if "dist-info" not in name} == {*PACKAGES}
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_outside_the_tree(shell: Terminal, environment: Path, tmp_path: Path):
     where = "import flows, components, sql; print(flows.__file__, sql.__file__)"
     asked = subprocess.run(

@@ -96,6 +96,7 @@ def test_any_interleaving_of_files_duplicates_kills_and_restarts_ends_in_the_sam
         assert held(store) == held(folder / "straight.duckdb")
 
 
+@pytest.mark.slow
 def test_an_equal_line_many_megabytes_further_down_is_known(tmp_path: Path):
     between = [logs.interaction("x" * 15 * 2**20, response_id=f"long{n}") for n in range(3)]
     path = logs.write(tmp_path / "log.jsonl", [GOOD[0], *between, GOOD[0]])

@@ -18,7 +18,12 @@ CANONICAL: list[dict[str, Json]] = [
 ]
 
 
-@pytest.mark.parametrize("source", [fivekey, feedback, *SOURCES], ids=lambda source: source.NAME)
+OTHERS = [pytest.param(source, marks=pytest.mark.slow) for source in SOURCES[1::2]]
+
+
+@pytest.mark.parametrize(
+    "source", [fivekey, feedback, *SOURCES[::2], *OTHERS], ids=lambda source: source.NAME
+)
 def test_every_line_of_a_damaged_file_is_loaded_or_quarantined(source: Source, tmp_path: Path):
     samples = [*CANONICAL, *(value for _, value in SAMPLES)]
     own = [value for its, value in SAMPLES if its is source] or CANONICAL

@@ -268,6 +268,7 @@ def test_requests_without_a_model_call_are_skipped(con: Connection, folder: Path
     assert spool.sealed(folder) == []
 
 
+@pytest.mark.slow
 def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
     count = 20_000
     lines = [json.dumps(logs.interaction("x" * 1500, response_id=f"r{n}")) for n in range(count)]

@@ -338,6 +338,7 @@ def test_a_frozen_split_can_not_use_another_criterion(con: Connection, tmp_path:
     assert len(examples(con)) == 20
 
 
+@pytest.mark.slow
 def test_a_failed_check_keeps_the_old_verdicts(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction()])
     curate(con)

@@ -58,7 +58,7 @@ def standing(con: Connection, ids: Iterable[str] | None = None) -> dict[str, str
 
 @given(st.lists(turns, min_size=2, max_size=3), st.sampled_from(["conversation", "user", "tools"]))
 @settings(
-    max_examples=5,
+    max_examples=3,
     phases=[Phase.generate],
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

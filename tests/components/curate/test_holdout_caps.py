@@ -193,6 +193,7 @@ def test_a_disliked_tested_request_is_replaced_by_another_of_its_conversation(
     assert Counter(second.tested.values()) == Counter(first.tested.values())
 
 
+@pytest.mark.slow
 def test_clusters_that_merge_are_capped_as_one(con: Connection, tmp_path: Path):
     """Otherwise two conversations of one person would each have a cap."""
     lines = conversations(dict.fromkeys(SIZES, 2))

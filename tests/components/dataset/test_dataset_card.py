@@ -94,12 +94,14 @@ def test_tokens_are_counted_with_the_bases_tokenizer(tmp_path: Path, base: Path)
     assert counted["train"] == sum(row["prompt_tokens"] + row["answer_tokens"] for row in rows)
 
 
+@pytest.mark.slow
 def test_without_a_tokenizer_the_card_has_no_token_counts(tmp_path: Path):
     frozen = freeze(fill(tmp_path, [range(40)]), tmp_path, tmp_path)
     assert "Not counted" in (frozen.path / "README.md").read_text()
     assert not (frozen.path / "lengths.png").exists()
 
 
+@pytest.mark.slow
 def test_datasets_opens_the_folder_by_its_card(tmp_path: Path, base: Path):
     from datasets import load_dataset
 

@@ -136,6 +136,7 @@ def test_freezing_is_idempotent(con: Connection, tmp_path: Path):
     assert {path: path.stat().st_mtime_ns for path in first.path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_an_unfinished_snapshot_is_written_again(con: Connection, tmp_path: Path):
     first = freeze(con, tmp_path)
     (first.path / manifest.NAME).unlink()
@@ -158,6 +159,7 @@ def test_a_different_config_makes_a_new_snapshot_of_the_same_holdout(
     assert one.holdout_version == two.holdout_version
 
 
+@pytest.mark.slow
 def test_the_holdout_version_changes_only_with_the_measured_rows(con: Connection, tmp_path: Path):
     first = freeze(con, tmp_path)
     row = pq.read_table(first.path / "holdout.parquet").to_pylist()[0]

@@ -78,6 +78,7 @@ def test_each_differing_row_is_listed_with_the_reason(con: Connection, tmp_path:
     assert [count for *_, count in found.counts()] == [1] * 5
 
 
+@pytest.mark.slow
 def test_a_row_that_would_return_has_its_current_verdict(con: Connection, tmp_path: Path):
     load(con, tmp_path, *(line(n) for n in range(20)))
     before = freeze(con, tmp_path)

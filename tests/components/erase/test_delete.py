@@ -120,6 +120,7 @@ def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: E
     assert [row["payload"] for row in home.raw() if ANN in str(row["payload"])] == []
 
 
+@pytest.mark.slow
 def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser: Eraser) -> None:
     eraser(home.settings, Subject(ANN))
     kept = home.raw()
@@ -170,6 +171,7 @@ def test_a_conversation_goes_without_the_rest_of_its_user(home: House, eraser: E
     assert len(left) == EACH - 2
 
 
+@pytest.mark.slow
 def test_the_same_id_of_another_client_stays(home: House, eraser: Eraser) -> None:
     theirs = erased_home.line(ANN, 50) | {"client_id": "shop"}
     path = logs.write(home.log.with_name("shop.jsonl"), [theirs])

@@ -101,6 +101,7 @@ def test_without_a_clean_version_there_is_no_champion(
     assert (champion.version, champion.now) == ("3", None)
 
 
+@pytest.mark.slow
 def test_what_a_first_erasure_tainted_is_demoted_by_a_second_that_says_so(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
@@ -154,6 +155,7 @@ def test_what_people_wrote_about_the_subject_goes_from_the_tags_of_versions(
     assert bool(left) is not mentions
 
 
+@pytest.mark.slow
 def test_an_approver_without_rows_can_be_erased(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
@@ -176,6 +178,7 @@ def test_an_approver_without_rows_can_be_erased(
     assert [link.approver for link in links] == [None]
 
 
+@pytest.mark.slow
 def test_copies_of_scorecards_in_mlflow_go(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
@@ -190,6 +193,7 @@ def test_copies_of_scorecards_in_mlflow_go(
     assert erased_home.holds(home.settings.mlflow_home, "ann asks") == []
 
 
+@pytest.mark.slow
 def test_copies_of_reports_in_mlflow_go(home: House, client: MlflowClient, eraser: Eraser) -> None:
     run_id = client.create_run(client.create_experiment(WORKLOAD)).info.run_id
     assert tracking.log_evidence(run_id, home.evidence).endswith(f"evidence/{home.evidence.name}")

@@ -15,7 +15,7 @@ from tests.benchmarks.load import Sent
 from tests.support import logs, receivers, warehouses
 from tests.support.receivers import Receiver
 
-ROWS = 20_000
+ROWS = 8_000
 CONNECTIONS = 32
 
 

@@ -142,6 +142,7 @@ def test_a_killed_reader_costs_only_the_request_it_was_reading(receiver: Receive
     assert len(receiver.stored()) == 2
 
 
+@pytest.mark.slow
 def test_readers_end_with_their_receiver_however_it_ends(tmp_path: Path):
     for end in (Receiver.kill, Receiver.stop):
         with receivers.running(tmp_path) as receiver:

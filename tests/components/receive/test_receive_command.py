@@ -47,6 +47,7 @@ def test_tokens_are_kept_as_hashes_that_only_the_owner_can_read(shell: Terminal)
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_client_may_have_several_tokens(shell: Terminal):
     first, second = (shell.run("token", "add", "shop").stdout.strip() for _ in range(2))
     assert first != second

@@ -142,6 +142,7 @@ def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: S
     assert link.comment == "to version 1: wrong tools"
 
 
+@pytest.mark.slow
 def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_further(
     home: Settings,
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
 
 
+@pytest.mark.slow
 def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
     home: Settings, base_model: Path
 ) -> None:

@@ -142,6 +142,7 @@ def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record
     assert written(home, "tainted-since") == [("rollback", "e2", "bob")]
 
 
+@pytest.mark.slow
 def test_without_the_warehouse_a_rollback_leads_where_the_journal_leads(home: Settings) -> None:
     """Who moves MLflow's `previous` does not choose the version."""
     crowned("led", 3, home)

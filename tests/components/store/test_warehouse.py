@@ -57,6 +57,7 @@ def test_a_file_held_for_too_long_is_named_with_the_wait(path: Path):
         holder.join()
 
 
+@pytest.mark.slow
 def test_a_process_waits_for_others_and_logs_which(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -289,6 +290,7 @@ def test_without_a_queue_file_the_file_is_opened_anyway(path: Path):
         assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
 
 
+@pytest.mark.slow
 def test_reopening_it_while_another_waits_is_possible(path: Path):
     context = multiprocessing.get_context("spawn")
     is_held = context.Event()

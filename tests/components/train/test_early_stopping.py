@@ -123,6 +123,7 @@ def test_the_compared_loss_is_the_reported_one(training: Callable[[str], Trained
     assert compared.validated[STEPS] == pytest.approx(sum(came.nats.values()) / 5 / answer)
 
 
+@pytest.mark.slow
 def test_intermediate_measurements_do_not_change_the_training(
     training: Callable[[str], Trained], whole: Trained
 ):

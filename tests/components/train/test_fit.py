@@ -82,6 +82,7 @@ def cancel_at(step: int, losses: dict[int, float]) -> Callable[[Progress], None]
     return report
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path: Path):
     adapters: list[dict[str, torch.Tensor]] = []
     for name in ("one", "two"):

@@ -19,7 +19,7 @@ from components.train.recipe import Dpo, Recipe
 from tests.support import judged_rows, portable_adapters, training_rows
 from tests.support.training_methods import RECIPES
 
-ALIKE = ("lora", "qlora-fp4-single", "dora", "gaussian", "olora", "modules-to-save")
+ALIKE = {*RECIPES} - {"qlora-nf4", "adalora", "pissa-rslora-dora-nf4", "eva", "full"}
 """Recipes similar to another one, which only the slow tests try."""
 
 

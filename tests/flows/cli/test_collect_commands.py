@@ -84,6 +84,7 @@ def test_lines_that_can_not_be_loaded_are_explained_by_reason_with_an_example_an
         assert con.execute("select count(*) from raw.quarantine").fetchall() == [(31,)]
 
 
+@pytest.mark.slow
 def test_the_most_frequent_of_many_reasons_are_explained_and_the_other_lines_counted(
     shell: Terminal, tmp_path: Path
 ):

@@ -35,6 +35,7 @@ def decide(shell: Terminal, *runs: str) -> None:
                 decision_log.append_event(con, event)
 
 
+@pytest.mark.slow
 def test_decisions_are_listed_verified_exported_and_tampering_is_found(
     shell: Terminal, tmp_path: Path
 ) -> None:
@@ -115,7 +116,14 @@ def test_a_secret_comes_from_the_environment(shell: Terminal) -> None:
         approver_keys.find_secret(shell.settings, listed, {"ADAS_CODES": "hunter2"})
 
 
-@pytest.mark.parametrize("name", ["../ada", "ada\n", "<b>ada", "-ada", "a/b", "x" * 70])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../ada",
+        *(pytest.param(it, marks=pytest.mark.slow) for it in ("ada\n", "<b>ada", "-ada", "a/b")),
+        pytest.param("x" * 70, marks=pytest.mark.slow),
+    ],
+)
 def test_a_name_that_is_none_is_not_enrolled(shell: Terminal, name: str) -> None:
     refused = shell.run("approver", "add", "--", name)
     assert refused.returncode == 2

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from components.curate import curate_workload
 from components.curate.settings import Rules
 from tests.support import logs, terminal, warehouses
@@ -34,6 +36,7 @@ def test_held_interactions_are_listed_shown_and_released(tmp_path: Path):
     assert again.stderr.startswith("0 held interactions have an id that begins with")
 
 
+@pytest.mark.slow
 def test_a_rule_that_left_out_very_much_is_listed_and_let_pass(tmp_path: Path):
     shell = terminal.in_home(tmp_path / "home")
     lines = [logs.interaction(f"{ATTACK} {n}", response_id=f"r{n}") for n in range(20)]

@@ -97,6 +97,7 @@ def test_the_manifest_has_the_digest_of_everything_that_is_shown(home: Settings)
     }
 
 
+@pytest.mark.slow
 def test_the_turns_before_are_told_in_their_order(home: Settings) -> None:
     turned(home, 2, floor=0.6)
     turned(home, 1)

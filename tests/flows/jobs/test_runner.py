@@ -69,6 +69,7 @@ def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
     assert lines[1:] == [f"line {number}" for number in range(15, 30)]
 
 
+@pytest.mark.slow
 def test_a_failed_job_explains_itself_and_records_its_work(tmp_path: Path) -> None:
     spec = LengthsSpec(snapshot=tmp_path / "gone", candidates=(), counted=tmp_path / "no/counted")
     with pytest.raises(runner.JobError, match=r"FileNotFoundError.*no/counted"):

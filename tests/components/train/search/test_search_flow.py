@@ -116,6 +116,7 @@ def bench(snapshot: Path, tmp_path: Path) -> Callable[[], Bench]:
     return lambda: Bench(snapshot, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_keeps_its_budget_and_trains_the_best_to_its_end(
     planned: SearchPlan, undisturbed: tuple[SearchResult, Bench]
 ):
