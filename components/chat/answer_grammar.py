@@ -69,8 +69,8 @@ def of_request(
         return _checked(_Calls(form, offered).or_json(answer, parallel=parallel))
     try:
         return _checked(_Calls(form, offered).rules(mode, parallel=parallel))
-    except UnsupportedSchemaError:
-        # A choice that nothing could be, or a large one, may do in the schemas' order.
+    except (UnsupportedSchemaError, RecursionError):
+        # A choice that nothing could be, a large one or a deep one may do in the schemas' order.
         calls = _Calls(form, offered, any_order=False)
         return _checked(calls.rules(mode, parallel=parallel))
 

@@ -6,7 +6,7 @@ learned another one could not write its arguments, or lost those that it had pas
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from components.chat import tool_schema
@@ -18,6 +18,10 @@ good as none, and llguidance 1.7 (vLLM's) does not return from one of 1e9 items.
 
 MAX_PROPERTIES = 60
 """The most properties of an object in any order, one of 64 bits each; more are in the schema's."""
+
+MAX_REFERRED_LEVELS = 600
+"""The most levels of what a schema refers to, added up. llguidance follows references on its stack:
+with 8 MiB, somewhere from 1,800 to 3,600 levels of lists overflow it, which ends the process."""
 
 FORMATS = frozenset(
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
@@ -204,7 +208,34 @@ def expressible(schema: dict[str, Json]) -> dict[str, Json]:
     Raises:
         UnsupportedSchemaError: The schema is too deep, or requires too much.
     """
-    return cast("dict[str, Json]", _rewritten(schema, 0))
+    rewritten = cast("dict[str, Json]", _rewritten(schema, 0))
+    referred = [_definition(place, rewritten) for place in set(_places(rewritten))]
+    # What is not found here may be found by llguidance, in another spelling of its place.
+    levels = sum(tool_schema.MAX_DEPTH if s is None else _levels(s) for s in referred)
+    if levels > MAX_REFERRED_LEVELS:
+        raise UnsupportedSchemaError(
+            f"constraining an answer: what its schema refers to has {levels} levels altogether; at "
+            f"most {MAX_REFERRED_LEVELS} are supported"
+        )
+    return rewritten
+
+
+def _places(schema: Json) -> Iterator[str]:
+    """Yield what a schema refers to."""
+    if isinstance(schema, dict) and isinstance(place := schema.get("$ref"), str):
+        yield place
+    for part in _parts(schema):
+        yield from _places(part)
+
+
+def _levels(schema: Json) -> int:
+    return 1 + max(map(_levels, _parts(schema)), default=0)
+
+
+def _parts(schema: Json) -> Iterable[Json]:
+    if isinstance(schema, dict):
+        return schema.values()
+    return schema if isinstance(schema, list) else ()
 
 
 _SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")

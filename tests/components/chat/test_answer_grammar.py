@@ -268,6 +268,40 @@ def test_deep_schema_is_refused():
         answer_grammar.of_request("written", [tool("get", schema)])
 
 
+def referring(count: int, names: str = "d{}") -> dict[str, Json]:
+    """Return a schema of a list in a list, so many times, each by a reference."""
+    places = [names.format(number) for number in range(count)]
+    lists: dict[str, Json] = {
+        name: {"type": "array", "items": {"$ref": f"#/$defs/{following}"}}
+        for name, following in zip(places, [*places[1:], "last"], strict=True)
+    }
+    first: Json = {"$ref": f"#/$defs/{places[0]}"}
+    return {"properties": {"a": first}, "$defs": lists | {"last": {"type": "null"}}}
+
+
+@pytest.mark.parametrize("names", ["d{}", 'd"{}', "d%20{}"])
+def test_references_that_would_overflow_the_stack_are_refused(names: str):
+    with pytest.raises(UnsupportedSchemaError, match="at most 600 are supported"):
+        answer_grammar.of_request("written", [tool("get", referring(1900, names))])
+
+
+def test_many_references_are_followed(reach: Reach):
+    grammar = answer_grammar.of_request("written", [tool("get", referring(190))])
+    assert reach(grammar, call("written", "get", {"a": [[[]]]})) == "may end"
+    assert reach(grammar, call("written", "get", {"a": [[[1]]]})) == "refused"
+
+
+def test_nested_objects_that_refer_to_each_other_are_followed(reach: Reach):
+    objects: dict[str, Json] = {
+        f"d{n}": {"type": ["object", "null"], "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}}
+        for n in range(148)
+    }
+    schema: Json = {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**objects, "d148": {}}}
+    grammar = answer_grammar.of_request("written", [tool("get", schema)])
+    assert reach(grammar, call("written", "get", {"a": {"a": {}}})) == "may end"
+    assert reach(grammar, call("written", "get", {"a": {"a": 1}})) == "refused"
+
+
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
