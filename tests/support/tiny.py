@@ -1,5 +1,6 @@
 """A two-layer random Llama and a byte-level tokenizer, built on the spot: nothing to download."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -38,13 +39,13 @@ def build(folder: Path) -> Path:
     return folder
 
 
-def tokenizer():
-    """Return a byte-level tokenizer without merges."""
+def tokenizer(unused: Sequence[str] = ()):
+    """Return a byte-level tokenizer without merges; no text has the ``unused`` tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(SPECIAL + alphabet)}
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet, *unused])}
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()

@@ -4,9 +4,16 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from components.chat.answer_grammar import MAX_CHARACTERS
+
 MAX_LOGPROBS = 20  # vLLM's default
+MAX_STOPS = 64  # each one is searched for after each token, while other requests wait
 
 Token: TypeAlias = Annotated[int, Field(ge=0, strict=True)]
+
+# With an error for each of a million items, a request kept all others waiting for 20 s.
+Tokens: TypeAlias = Annotated[list[Token], Field(fail_fast=True)]
+Texts: TypeAlias = Annotated[list[str], Field(fail_fast=True)]
 
 
 class StreamOptions(BaseModel):
@@ -20,10 +27,10 @@ class StructuredOutputs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    grammar: str | None = None
+    grammar: str | None = Field(default=None, max_length=MAX_CHARACTERS)
     """Lark, as llguidance reads it."""
     json_schema: dict[str, JsonValue] | str | None = Field(default=None, alias="json")
-    choice: list[str] | None = None
+    choice: Texts | None = None
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -36,13 +43,13 @@ class CompletionRequest(BaseModel):
     """``POST /v1/completions``. Unknown fields are ignored, as OpenAI's servers do."""
 
     model: str
-    prompt: str | list[Token] | list[str] | list[list[Token]]
+    prompt: str | Tokens | Texts | Annotated[list[Tokens], Field(fail_fast=True)]
     max_tokens: int | None = Field(default=16, ge=0)
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = Field(default=None)
-    stop_token_ids: list[Token] | None = None
+    stop: str | Texts | None = None
+    stop_token_ids: Tokens | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
@@ -51,7 +58,7 @@ class CompletionRequest(BaseModel):
     add_special_tokens: bool = True
     skip_special_tokens: bool = True
     ignore_eos: bool = False
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     structured_outputs: StructuredOutputs | None = None
 
     # What would change the answer and isn't computed here is refused, unless it changes nothing.
@@ -83,6 +90,8 @@ class CompletionRequest(BaseModel):
             raise ValueError("`prompt_logprobs` are not available when `stream` is true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("`stream_options` needs `stream: true`")
+        if len(self.stops) > MAX_STOPS:
+            raise ValueError(f"`stop` has {len(self.stops)} texts; at most {MAX_STOPS} are taken")
         return self
 
     @property

@@ -34,6 +34,8 @@ WORTH_WAITING = 16
 """A prompt waits a step for another one that is being read if they share this many tokens more than
 are stored now."""
 
+NOT_FINITE = "computing a token: the logits are not finite; are the adapter's weights too large?"
+
 Finish: TypeAlias = Literal["stop", "length", "error"]
 
 
@@ -151,10 +153,14 @@ class ContinuousBatch:
         """Let a request wait for a slot."""
         self.waiting.append(answer)
 
-    def forget(self, adapter: AttachedLora) -> None:
-        """Erase an adapter's stored prefixes; its open requests leave none."""
+    def forget(self, adapter: AttachedLora, *, is_shared: bool) -> None:
+        """Erase an adapter's stored prefixes, unless another one has its files.
+
+        Its open requests leave none: the other one may be gone before they end.
+        """
         adapter.is_forgotten = True
-        self.store.drop(adapter.key)
+        if not is_shared:
+            self.store.drop(adapter.key)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -166,13 +172,13 @@ class ContinuousBatch:
             self._compute(*layout_rows)
             self.counts.steps += 1
 
+    @torch.inference_mode()
     def fail(self, problem: str) -> None:
-        """End all requests with an error."""
-        for answer in [*self.running, *self.waiting]:
+        """End the requests in slots with an error; those that wait take their places."""
+        failed, self.running = self.running, []
+        for answer in failed:
             answer.deliver(GeneratedPart(finish="error", problem=problem))
-            if answer.slot >= 0:
-                self._release(answer)
-        self.running, self.waiting = [], []
+            self._release(answer, answer.reserved)  # the step may have written part of its tokens
 
     def _remove_cancelled(self) -> None:
         self.waiting = [answer for answer in self.waiting if not answer.is_cancelled]
@@ -287,8 +293,14 @@ class ContinuousBatch:
             answer.prompt_scores += score(logits[: len(following)], following, top)
 
     def _choose(self, answers: list[RunningAnswer], logits: torch.Tensor) -> None:
-        best: list[int] = logits.argmax(-1).tolist()
-        for row, answer in enumerate(answers):
+        largest, indices = logits.max(-1)  # NaN if any is
+        best: list[int] = indices.tolist()
+        for row, (answer, is_finite) in enumerate(
+            zip(answers, largest.isfinite().tolist(), strict=True)
+        ):
+            if not is_finite:
+                self._finish(answer, GeneratedPart(problem=NOT_FINITE), "error")
+                continue
             if answer.request.max_tokens == 0:
                 self._finish(answer, GeneratedPart(prompt=tuple(answer.prompt_scores)), "length")
                 continue
@@ -333,7 +345,7 @@ class ContinuousBatch:
     def _leave(self, answer: RunningAnswer) -> None:
         self.running.remove(answer)
         self._remember(answer)
-        self._release(answer)
+        self._release(answer, answer.end)
 
     def _remember(self, answer: RunningAnswer) -> None:
         if answer.adapter is not None and answer.adapter.is_forgotten:
@@ -345,8 +357,8 @@ class ContinuousBatch:
             lambda start, stop: self.base.memory.copy(answer.slot, start, stop),
         )
 
-    def _release(self, answer: RunningAnswer) -> None:
-        self.base.memory.free(answer.slot, answer.end)
+    def _release(self, answer: RunningAnswer, end: int) -> None:
+        self.base.memory.free(answer.slot, end)
         self._free = sorted([*self._free, answer.slot])
 
 
@@ -361,7 +373,7 @@ def _next_token(answer: RunningAnswer, logits: torch.Tensor, best: int) -> int:
         seen = [*answer.request.prompt, *answer.tokens]
         logits = penalize(logits, seen, settings.repetition_penalty)
         best = int(logits.argmax())
-    if settings.temperature == 0:
+    if settings.is_greedy:
         if matcher is None:
             return best
         return constrained.greedy(logits[None], [matcher])[0]

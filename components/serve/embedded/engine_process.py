@@ -50,7 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     name = options.name or options.base.name
     models = ServedModels(base, options.base, name, options.max_loras)
-    server = EngineServer(models, batch, slots=options.slots, queue=options.queue, threads=threads)
+
+    def end() -> None:
+        web.should_exit = True
+
+    server = EngineServer(
+        models,
+        batch,
+        slots=options.slots,
+        queue=options.queue,
+        threads=threads,
+        on_failure=end,
+    )
     listener = _listen(options.listen)
     config = uvicorn.Config(
         server.app,
@@ -61,10 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=options.drain_seconds,
     )
+    web = uvicorn.Server(config)
     signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again after the last answer
     try:
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            web.run(sockets=[listener])
+            if server.thread.has_failed:
+                sys.exit(1)
     finally:
         if options.listen.startswith("unix:"):
             Path(options.listen.removeprefix("unix:")).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Tensors of zeros that take memory only where they were written, and give it back."""
+"""Memory that is given back: tensors of zeros that take it only where written, and freed heap."""
 
 import ctypes
 import math
@@ -20,6 +20,11 @@ def lazy_zeros(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     pages = mmap.mmap(-1, size, flags=flags)
     pages.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page for a slot's first tokens would take 2 MiB
     return torch.frombuffer(pages, dtype=like.dtype).view(tuple(shape))
+
+
+def trim_heap() -> None:
+    """Give the pages of freed memory back, which glibc keeps for what comes next."""
+    _libc.malloc_trim(0)
 
 
 def release(part: torch.Tensor) -> None:

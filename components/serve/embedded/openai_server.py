@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any, cast
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -31,6 +32,7 @@ from components.serve.embedded.continuous_batch import (
 from components.serve.embedded.lora_folder import UnservableAdapterError
 from components.serve.embedded.sampling import Sampler, SamplingSettings
 from components.serve.embedded.served_models import ModelNotFoundError, ServedModels
+from components.serve.embedded.shared_base import SharedBase
 
 MAX_BODY = 16 * 2**20  # bytes of a request's body
 RETRY_SECONDS = 1  # what a refused client is advised to wait
@@ -53,20 +55,32 @@ class RejectedRequestError(Exception):
 
 
 class EngineServer:
-    """The routes over one batch; ``queue`` is how many requests may wait for a slot."""
+    """The routes over one batch; ``queue`` is how many requests may wait for a slot.
+
+    ``on_failure`` is called when nothing is computed any more.
+    """
 
     def __init__(
-        self, models: ServedModels, batch: ContinuousBatch, *, slots: int, queue: int, threads: int
+        self,
+        models: ServedModels,
+        batch: ContinuousBatch,
+        *,
+        slots: int,
+        queue: int,
+        threads: int,
+        on_failure: Callable[[], object] = lambda: None,
     ) -> None:
-        self.models, self.batch = models, batch
+        self.models, self.batch, self._on_failure = models, batch, on_failure
         self.most_open, self.slots, self.threads = slots + queue, slots, threads
         self.open = 0
-        self._vocabulary: Vocabulary | None = None
         self._compiling = asyncio.Lock()
         tokenizer = models.base.tokenizer
         self._ends = _end_tokens(models)
+        # It takes more than a second without letting other threads run, so not with a request.
+        self._vocabulary = _vocabulary(models.base, self._ends)
         self._decode = _decoder(tokenizer)
         self._special: dict[str, int] = dict(getattr(tokenizer, "added_tokens_encoder", {}))
+        self._longest_token = max(map(len, tokenizer.get_vocab()))  # characters
         settings = models.base.model.generation_config
         self._penalty: float = getattr(settings, "repetition_penalty", None) or 1.0
         self.app = Starlette(
@@ -75,17 +89,18 @@ class EngineServer:
                 Route("/v1/load_lora_adapter", self._guarded(self._load), methods=["POST"]),
                 Route("/v1/unload_lora_adapter", self._guarded(self._unload), methods=["POST"]),
                 Route("/v1/models", self._list),
-                Route("/health", _health),
+                Route("/health", self._health),
                 Route("/version", _version),
                 Route("/metrics", self._metrics),
             ],
             lifespan=self._lifespan,
-            exception_handlers={404: _no_route, 405: _no_route},
+            exception_handlers={404: _no_route, 405: _no_route, 500: _failed},
         )
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
-        self.thread = ComputeThread(self.batch, asyncio.get_running_loop(), self.threads)
+        loop = asyncio.get_running_loop()
+        self.thread = ComputeThread(self.batch, loop, self.threads, self._on_failure)
         try:
             yield
         finally:
@@ -176,6 +191,14 @@ class EngineServer:
         except ValueError as error:
             raise RejectedRequestError(400, str(error), "prompt") from error
         if isinstance(prompt, str):
+            # Reading a text takes two seconds a megabyte, and other requests wait for it.
+            if len(prompt) > (most := self.models.base.context * self._longest_token):
+                raise RejectedRequestError(
+                    400,
+                    f"This model's maximum context length is {self.models.base.context} tokens, "
+                    f"which is at most {most} characters. However, the prompt has {len(prompt)}.",
+                    "prompt",
+                )
             prompt = self.models.base.tokenizer.encode(
                 prompt, add_special_tokens=asked.add_special_tokens
             )
@@ -196,23 +219,24 @@ class EngineServer:
         async with self._compiling:  # in a thread: it takes up to a second
             try:
                 return await asyncio.to_thread(self._compile, outputs)
-            except ValueError as error:  # what is wrong with the grammar, schema or choices
+            # what is wrong with the grammar, schema or choices
+            except (ValueError, RecursionError) as error:
                 raise RejectedRequestError(400, str(error), "structured_outputs") from error
 
     def _compile(self, outputs: StructuredOutputs) -> Matcher:
-        base = self.models.base
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary(base.tokenizer, base.vocabulary, self._ends)
+        vocabulary = self._vocabulary
+        if isinstance(vocabulary, ValueError):
+            raise vocabulary
         if outputs.grammar is not None:
             grammar = outputs.grammar
         elif outputs.choice is not None:
             grammar = answer_grammar.of_labels(outputs.choice)
         else:
             schema = outputs.json_schema
-            schema = json.loads(schema) if isinstance(schema, str) else schema
+            schema = orjson.loads(schema) if isinstance(schema, str) else schema
             form: Json = {"type": "json_schema", "json_schema": {"name": "_", "schema": schema}}
             grammar = answer_grammar.of_request("written", (), None, form) or ""
-        return self._vocabulary.start(grammar)
+        return vocabulary.start(grammar)
 
     def _running(
         self,
@@ -258,8 +282,7 @@ class EngineServer:
                 400, "'lora_name' needs to be provided to unload a LoRA adapter."
             )
         adapter, is_shared = self.models.remove(name)
-        if not is_shared:
-            self.thread.forget(adapter)
+        self.thread.forget(adapter, is_shared=is_shared)
         return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _list(self, _: Request) -> Response:
@@ -276,6 +299,9 @@ class EngineServer:
                 "data": [model | entry for model in (base, *adapters)],
             }
         )
+
+    async def _health(self, _: Request) -> Response:
+        return Response(status_code=503 if self.thread.has_failed else 200)
 
     async def _metrics(self, _: Request) -> Response:
         registry = CollectorRegistry()
@@ -379,8 +405,8 @@ async def _body(request: Request) -> dict[str, Json]:
         if len(content) > MAX_BODY:
             raise RejectedRequestError(413, f"the body is longer than {MAX_BODY} bytes")
     try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        body = orjson.loads(content)  # without NaN and lone surrogates, which no answer could have
+    except ValueError as error:
         raise RejectedRequestError(400, f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise RejectedRequestError(400, f"expected a JSON object, found {type(body).__name__}")
@@ -402,8 +428,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     return _error(status, f"there is no {request.method} {request.url.path}")
 
 
-async def _health(_: Request) -> Response:
-    return Response(status_code=200)
+async def _failed(_: Request, error: Exception) -> Response:
+    return _error(500, f"the engine failed: {type(error).__name__}")  # uvicorn logs the rest
 
 
 async def _version(_: Request) -> Response:
@@ -416,6 +442,13 @@ def _end_tokens(models: ServedModels) -> list[int]:
     default = getattr(models.base.model.generation_config, "eos_token_id", None)
     ends = [own, *(default if isinstance(default, list) else [default])]
     return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
+
+
+def _vocabulary(base: SharedBase, ends: Sequence[int]) -> Vocabulary | ValueError:
+    try:
+        return Vocabulary(base.tokenizer, base.vocabulary, ends)
+    except ValueError as error:  # its answers can't be constrained
+        return error
 
 
 def _decoder(tokenizer: Any) -> Callable[[Sequence[int], bool], str]:  # noqa: ANN401 - untyped

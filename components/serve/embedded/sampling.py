@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch  # noqa: TID253 - the engine is a process of its own
 
+GREEDY_BELOW = 1e-5  # vLLM's; divided by a lower temperature, logits may overflow
 NUCLEUS = 512  # tokens that are sorted first for ``top_p``; all are if they don't suffice
 
 
@@ -17,6 +18,11 @@ class SamplingSettings:
     top_p: float = 1.0
     seed: int | None = None
     repetition_penalty: float = 1.0
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is taken."""
+        return self.temperature < GREEDY_BELOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Sampler:
 
     def choose(self, logits: torch.Tensor) -> int:
         """Choose a token of ``[vocabulary]``."""
-        if self.settings.temperature == 0:
+        if self.settings.is_greedy:
             return int(logits.argmax())
         draw = self._random.random()
         chances = (logits.double() / self.settings.temperature).softmax(-1)

@@ -61,6 +61,8 @@ class ServedModels:
                     f"loading the adapter '{name}': No adapter found at {path} "
                     f"({error.filename} is missing)"
                 ) from error
+            except OSError as error:
+                raise UnservableAdapterError(f"loading the adapter '{name}': {error}") from error
             self.adapters[name] = ServedAdapter(name, path, lora)
 
     def remove(self, name: str) -> tuple[AttachedLora, bool]:

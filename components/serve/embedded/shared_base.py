@@ -5,7 +5,6 @@ step takes rows of many requests, each with its adapter. On a CPU in fp32 the we
 in oneDNN's blocked layout; layers with the same input (q, k and v, or gate and up) are one product.
 """
 
-import ctypes
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: TID253 
 from components.models import base
 from components.models.prefix_cache import weights
 from components.serve.embedded.attached_lora import AttachedLora, GroupShape, attach
+from components.serve.embedded.lazy_memory import trim_heap
 from components.serve.embedded.lora_folder import LoraAdapter
 from components.serve.embedded.slot_memory import PromptPart, SlotMemory, StepLayout
 
@@ -169,7 +169,7 @@ class SharedBase:
             for name, outer in zip(group.shape.names, group.shape.outers, strict=True)
         }
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        trim_heap()
         self._require_equal(folder, expected)
 
     def attach(self, adapter: LoraAdapter) -> AttachedLora:
@@ -192,14 +192,16 @@ class SharedBase:
         device = self.model.device
         self.memory.prepare(layout)
         self._use(Runs.of(adapters))
-        output = self.model(
-            input_ids=torch.tensor([tokens], device=device),
-            position_ids=self.memory.positions()[None],
-            attention_mask=None,
-            use_cache=False,
-            logits_to_keep=torch.tensor(scored, dtype=torch.long, device=device),
-        )
-        self._use(Runs([], []))  # an adapter that is unloaded now must not stay in memory
+        try:
+            output = self.model(
+                input_ids=torch.tensor([tokens], device=device),
+                position_ids=self.memory.positions()[None],
+                attention_mask=None,
+                use_cache=False,
+                logits_to_keep=torch.tensor(scored, dtype=torch.long, device=device),
+            )
+        finally:
+            self._use(Runs([], []))  # an adapter that is unloaded now must not stay in memory
         return output.logits[0].float()
 
     def _use(self, runs: Runs) -> None:

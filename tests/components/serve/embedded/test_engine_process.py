@@ -198,6 +198,17 @@ def test_more_requests_than_there_is_room_for_are_refused(served: EngineProcess)
             id="context",
         ),
         pytest.param({"prompt": "x" * 2048, "max_tokens": None}, 400, "2049", id="full"),
+        pytest.param(
+            {"prompt": "x " * 100_000},
+            400,
+            r"at most \d+ characters. However, the prompt has 200000",
+            id="far-too-long",
+        ),
+        pytest.param({"stop": ["a"] * 65}, 400, "`stop` has 65 texts; at most 64", id="stops"),
+        pytest.param({"repetition_penalty": 1e-300}, 400, "repetition_penalty", id="penalty"),
+        pytest.param(
+            {"structured_outputs": {"grammar": "x" * 4_000_001}}, 400, "grammar", id="long-grammar"
+        ),
         pytest.param({"n": 2}, 400, "n: Input should be 1", id="n"),
         pytest.param({"top_k": 5}, 400, "top_k", id="top-k"),
         pytest.param({"logit_bias": {"5": 1}}, 400, "logit_bias", id="logit-bias"),
@@ -215,6 +226,8 @@ def test_more_requests_than_there_is_room_for_are_refused(served: EngineProcess)
             id="bad-schema",
         ),
         pytest.param(b"{", 400, "is not JSON", id="no-json"),
+        pytest.param(b'{"temperature": NaN}', 400, "is not JSON", id="nan"),
+        pytest.param(b'{"prompt": "\\ud800"}', 400, "is not JSON", id="half-a-character"),
         pytest.param(b"[1]", 400, "expected a JSON object, found list", id="no-object"),
         pytest.param(b"[" * 100_000, 400, "is not JSON", id="deep"),
         pytest.param(b" " * (16 * 2**20 + 1), 413, "longer than", id="too-long"),
@@ -228,6 +241,14 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(
     refused, error = served.refusal("/v1/completions", body)
     assert (refused, error["code"]) == (status, status)
     assert re.search(reason, error["message"]), error
+
+
+def test_a_prompt_with_many_errors_is_refused_at_once(served: EngineProcess) -> None:
+    process = psutil.Process(served.process.pid)
+    before = process.cpu_times().user
+    for prompt in ([1] * 1_000_000 + [-1], ["a"] * 1_000_000 + [1]):
+        assert served.refusal("/v1/completions", {"model": "base", "prompt": prompt})[0] == 400
+    assert process.cpu_times().user - before < 4
 
 
 def test_fields_that_change_nothing_are_taken(served: EngineProcess) -> None:
@@ -290,6 +311,9 @@ def test_adapters_that_cannot_be_loaded_are_refused(
     status, message = load("new", tmp_path / "nowhere")
     assert status == 404
     assert "No adapter found" in message
+    status, message = load("new", "/" + "x" * 5000)
+    assert status == 400
+    assert "File name too long" in message
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "use_dora": true}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     status, message = load("new", tmp_path)
@@ -305,6 +329,23 @@ def test_adapters_that_cannot_be_loaded_are_refused(
     for number in range(5):
         body = {"lora_name": f"more-{number}"}
         assert served.http.post("/v1/unload_lora_adapter", json=body).status_code == 200
+
+
+def test_an_adapter_that_was_unloaded_meanwhile_leaves_no_stored_prefix(
+    served: EngineProcess, adapters: dict[str, Path]
+) -> None:
+    before = served.metric("embedded_stored_prefix_bytes")
+    for name in ("one-name", "another-name"):  # of the same files, so of the same stored prefixes
+        served.load(name, adapters["third"])
+    stream = served.stream("one-name", PROMPT, max_tokens=1900, ignore_eos=True)
+    next(stream)
+    assert served.metric("embedded_stored_prefix_bytes") > before
+    for name in ("one-name", "another-name"):
+        body = {"lora_name": name}
+        assert served.http.post("/v1/unload_lora_adapter", json=body).status_code == 200
+    stream.close()
+    served.wait_for("embedded_requests_running", 0)
+    assert served.metric("embedded_stored_prefix_bytes") == before
 
 
 def test_its_state_can_be_watched(served: EngineProcess) -> None:

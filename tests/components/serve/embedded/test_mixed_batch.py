@@ -2,6 +2,7 @@
 
 import gc
 import random
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from components.serve.embedded.sampling import SamplingSettings
 from components.serve.embedded.shared_base import SharedBase
+from components.serve.embedded.slot_memory import StepLayout
 from tests.support import lora_adapters
 from tests.support.batched_answers import Answer, Engine
 
@@ -204,7 +207,7 @@ def test_an_unloaded_adapter_answers_its_open_requests_and_leaves_nothing(
     mixed.batch.step()
     adapter = mixed.adapters.pop("first")
     assert adapter is not None
-    mixed.batch.forget(adapter)
+    mixed.batch.forget(adapter, is_shared=False)
     mixed.run()
     expected = lora_adapters.generate(
         lora_adapters.load(tiny_base, adapters["first"]), [5, 6, 7], 10
@@ -216,6 +219,43 @@ def test_an_unloaded_adapter_answers_its_open_requests_and_leaves_nothing(
     gc.collect()
     assert gone is not None
     assert gone() is None
+
+
+def test_a_failing_step_keeps_no_adapter_in_memory(
+    shared_base: SharedBase, engine: Callable[..., Engine]
+) -> None:
+    mixed = engine()
+    adapter = mixed.adapters.pop("first")
+    assert adapter is not None
+    assert adapter.groups[0] is not None
+    gone = weakref.ref(adapter.groups[0].a)
+    with pytest.raises(IndexError):
+        shared_base.compute([10**6], StepLayout([(0, 0)], []), [adapter], [0])
+    del adapter
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_adapter_whose_numbers_overflow_fails_alone(
+    tiny_base: Path, adapters: dict[str, Path], engine: Callable[..., Engine], tmp_path: Path
+) -> None:
+    shutil.copytree(adapters["first"], tmp_path / "huge")
+    weights = tmp_path / "huge" / "adapter_model.safetensors"
+    tensors = {name: tensor * 1e30 for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights)
+    mixed = engine()
+    mixed.load("huge", tmp_path / "huge")
+    prompt = prompts(3)[2]
+    huge, scored = mixed.start("huge", prompt), mixed.start("huge", prompt, 0, prompt_logprobs=0)
+    beside = [mixed.start(name, prompt) for name in ("first", "base")]
+    mixed.run()
+    for failed in (huge, scored):
+        assert failed.finish == "error"
+        assert "not finite" in failed.parts[-1].problem
+        assert not failed.tokens
+    for answer, name in zip(beside, ("first", "base"), strict=True):
+        alone = lora_adapters.load(tiny_base, adapters.get(name))
+        assert answer.tokens == lora_adapters.generate(alone, prompt, 12)
 
 
 def test_a_16_bit_base_rounds_as_it_does_under_peft(

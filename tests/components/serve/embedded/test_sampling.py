@@ -60,8 +60,9 @@ def test_forbidden_tokens_are_never_drawn() -> None:
     assert set(draw(SamplingSettings(temperature=5.0, seed=1), logits)) == {1, 2, 3}
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
-    assert set(draw(SamplingSettings(temperature=0), count=5)) == {0}
+@pytest.mark.parametrize("temperature", [0, 1e-320, 1e-6])
+def test_temperatures_near_zero_take_the_likeliest(temperature: float) -> None:
+    assert set(draw(SamplingSettings(temperature, seed=1), count=5)) == {0}
 
 
 def test_scores_are_log_probabilities_with_ranks_and_the_most_probable_tokens() -> None:
