@@ -135,6 +135,7 @@ class GatewayApp:
             self._environment,
             self._report,
         )
+        self._gateway.metrics.watch_serving(self._current, self._status)
         if self._has_receiver:
             self._receiver = receiver_app.create_mounted(desk)
             self._schema = serve_openapi.document(self._receiver.openapi())
@@ -164,7 +165,11 @@ class GatewayApp:
 
     async def _answer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, headers = self.gateway, dict(scope["headers"])
-        exchange = await gateway.open(Request(scope, receive), headers, endpoint)
+        try:
+            exchange = await gateway.open(Request(scope, receive), headers, endpoint)
+        except (OpenAiError, RefusedError) as refused:
+            gateway.metrics.requests("", "", "", str(refused.status)).inc()
+            raise
         status = _UNKNOWN_STATUS
         work = asyncio.current_task()
         assert work is not None

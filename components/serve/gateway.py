@@ -184,6 +184,9 @@ class Gateway:
             "open_requests", "Requests being answered.", lambda: self._loads.clients.total()
         )
         self.metrics.watch("workloads", "Workloads with a route.", lambda: len(current.routes))
+        self.metrics.watch(
+            "can_log", "1 while answers can be logged: room and a working disk.", self._can_log
+        )
 
     async def close(self) -> None:
         """Write the records of partial answers, and close the connections to fallbacks."""
@@ -191,6 +194,13 @@ class Gateway:
         for server in self._servers.values():
             await server.close()
         self._compiler.shutdown(wait=False, cancel_futures=True)
+
+    def _can_log(self) -> float:
+        try:
+            self.desk.require_health()
+        except RefusedError:
+            return 0.0
+        return 1.0
 
     # The way in.
 

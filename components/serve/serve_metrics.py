@@ -1,9 +1,15 @@
 """The gateway's metrics, for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from components.serve.routes import Current
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -15,7 +21,8 @@ class ServeMetrics:
         registry = self._registry = CollectorRegistry()
         self._requests = Counter(
             "flywheel_serve_requests",
-            "Requests by workload, the version that answered (empty if none did) and HTTP status.",
+            "Requests by workload (empty if refused before it was known), the version that "
+            "answered (empty if none did) and HTTP status.",
             ["workload", "version", "arm", "status"],
             registry=registry,
         )
@@ -74,6 +81,63 @@ class ServeMetrics:
         """Add a gauge whose value is read at each scrape."""
         Gauge(f"flywheel_serve_{name}", text, registry=self._registry).set_function(value)
 
+    def watch_serving(self, current: Current, status: Callable[[], Mapping[str, Any]]) -> None:
+        """Add the gauges of who serves, which are read at each scrape from routes and status."""
+        self._registry.register(ServingCollector(current, status))
+
     def page(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class ServingCollector(Collector):
+    """Who serves, where that is proved, and what is refused."""
+
+    def __init__(self, current: Current, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._current, self._status = current, status
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges."""
+        proved = GaugeMetricFamily(
+            "flywheel_serve_proved_replicas",
+            "Replicas on which the version that serves is proved.",
+            labels=["workload", "version"],
+        )
+        age = GaugeMetricFamily(
+            "flywheel_serve_proof_age_seconds",
+            "Since the newest proof of the version that serves.",
+            labels=["workload"],
+        )
+        table = self._current.routes
+        for workload in table:
+            champion = table[workload].champion
+            proved.add_metric([workload, champion.version], len(champion.replicas))
+            since = datetime.now(UTC) - datetime.fromisoformat(champion.proved_at)
+            age.add_metric([workload], since.total_seconds())
+        yield from (proved, age)
+        yield from _status_metrics(self._status())
+
+
+def _status_metrics(status: Mapping[str, Any]) -> Iterator[Metric]:
+    failed = GaugeMetricFamily(
+        "flywheel_serve_proof_failed",
+        "1 where the newest proof of the version that serves failed.",
+        labels=["workload", "replica"],
+    )
+    for workload, details in status.get("workloads", {}).items():
+        proofs = (details["champion"] or {}).get("proofs", {})
+        for replica, proof in proofs.items():
+            failed.add_metric([workload, replica], float(proof["objection"] is not None))
+    refused = GaugeMetricFamily(
+        "flywheel_serve_refused_version",
+        "1 for a champion that may not serve; the status says why.",
+        labels=["workload", "version"],
+    )
+    for refusal in status.get("refused", ()):
+        refused.add_metric([refusal["workload"], refusal["version"]], 1.0)
+    usable = GaugeMetricFamily(
+        "flywheel_serve_replica_in", "1 while a replica may be asked.", labels=["replica"]
+    )
+    for replica in status.get("replicas", ()):
+        usable.add_metric([replica["name"]], float(replica["condition"] == "in"))
+    yield from (failed, refused, usable)

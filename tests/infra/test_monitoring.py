@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from components.receive.intake import Metrics
+from components.serve.routes import Current
+from components.serve.serve_metrics import ServeMetrics
 from components.store import counters
 from components.store.counters import GAVE_UP, WAITED, Count
 from flows.settings import Settings
@@ -19,12 +21,16 @@ MONITORING = README.parent / "monitoring"
 
 
 def exported(home: Path) -> set[str]:
-    """Give the names of all series that a home and a receiver show."""
+    """Return the names of all series that a home, a receiver and a gateway show."""
     settings = Settings(home=home, prefect_port=1, mlflow_port=2)
     receiver = Metrics()
     for name in ("held_bytes", "spooled_bytes", "spooled_oldest_seconds"):
         receiver.watch(name, "text", lambda: 0.0)
-    pages = (prometheus.metrics_page(settings) + receiver.page()).decode()
+    gateway = ServeMetrics()
+    gateway.watch_serving(Current(), dict)
+    for name in ("open_requests", "workloads", "can_log"):
+        gateway.watch(name, "text", lambda: 0.0)
+    pages = (prometheus.metrics_page(settings) + receiver.page() + gateway.page()).decode()
     kinds: dict[str, str] = dict(re.findall(r"(?m)^# TYPE (\w+) (\w+)$", pages))
     histogram = {f"{name}_{part}" for name in kinds for part in ("bucket", "sum", "count")}
     return {*kinds, *(name for name in histogram if kinds[name.rpartition("_")[0]] == "histogram")}
@@ -45,7 +51,8 @@ def test_every_series_that_a_rule_or_a_panel_names_is_shown(tmp_path: Path) -> N
 
 
 def test_each_rule_says_what_to_do_and_is_tried(tmp_path: Path) -> None:
-    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"][0]["rules"]
+    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
     tried = yaml.safe_load((MONITORING / "alerts_test.yaml").read_text())["tests"]
     raised = {
         test["alertname"] for one in tried for test in one["alert_rule_test"] if test["exp_alerts"]

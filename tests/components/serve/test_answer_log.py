@@ -273,6 +273,7 @@ def test_with_a_full_spool_nothing_is_generated(tmp_path: Path):
         assert refused.status_code == 503
         assert "wait for `flywheel collect`" in refused.json()["error"]["message"]
         assert gateway.seen()["requests"] == []
+        assert "flywheel_serve_can_log 0.0" in gateway.get("/metrics").text
         assert gateway.ask(script(say="not stored"), store=False).status_code == 200
 
 
@@ -308,4 +309,5 @@ def test_collect_loads_all_records_and_partial_ones_count_nowhere(tmp_path: Path
     assert (quarantined, rows) == (0, 6)
     (day,) = days
     assert (day["model_name"], day["requests"], day["up"]) == ("support@7", 5, 1)
+    assert (day["served"], day["fallbacks"]) == (5, 0)
     assert [row["timed"] for row in latency] == [5]

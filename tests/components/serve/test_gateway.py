@@ -229,8 +229,12 @@ def test_the_process_loads_no_heavy_library(gateway: RunningGateway):
 
 def test_the_metrics_count_answers_by_version(gateway: RunningGateway):
     gateway.ask()
+    gateway.ask(model="nobody")
     page = gateway.get("/metrics").text
     assert 'flywheel_serve_requests_total{arm="champion",status="200",version="7"' in page
+    assert 'flywheel_serve_requests_total{arm="",status="404",version="",workload=""}' in page
+    assert 'flywheel_serve_proved_replicas{version="7",workload="support"} 1.0' in page
+    assert "flywheel_serve_can_log 1.0" in page
     assert "flywheel_receive_commit_seconds" in page
 
 
@@ -241,3 +245,5 @@ def test_a_gateway_is_ready_when_a_replica_is(gateway: RunningGateway, tmp_path:
         assert idle.get("/readyz").status_code == 503
         answer = idle.ask()
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        unproved = 'flywheel_serve_proved_replicas{version="7",workload="support"} 0.0'
+        assert unproved in idle.get("/metrics").text

@@ -127,8 +127,7 @@ def test_new_feedback_starts_one_turn_and_the_book_says_why(
     page = (stack.monitor / "serving" / f"{small_workload.WORKLOAD}.html").read_text()
     assert "no gateway of this home runs" in page
     artifact = Artifact.get(approvals.artifact_key("serving", small_workload.WORKLOAD))
-    assert isinstance(artifact, Artifact)
-    assert f"| {small_workload.REQUESTS} |" in str(artifact.data)
+    assert f"| {small_workload.REQUESTS} |" in str(artifact)
 
 
 def taken(stack: Settings) -> list[TurnStart]:
