@@ -156,7 +156,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class ConstrainedAnswers:
-    """How many answers were kept within the grammar of their requests' tools.
+    """How many answers were kept within the grammar of their requests' tools, or of the labels.
 
     ``free`` counts the others by reason. Of the ``calls`` in all answers, ``fitting`` are of an
     offered tool, with arguments that its JSON Schema allows.

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from components.decide import chain, decision_log
 from components.decide.chain import Link
@@ -254,13 +255,15 @@ def serving_parameters(
     """Return how an adapter is served: as it was trained and evaluated."""
     card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
     evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
+    is_constrained = CONSTRAINED in card.conditions
     return ServingParameters(
         base=str(made.base_path),
         base_hash=subject.base,
         prompt_template=str(made.prompt_template),
         precision=evaluated.precision,
         max_new_tokens=evaluated.max_new_tokens,
-        constrained=CONSTRAINED in card.conditions,
+        constrained=is_constrained,
+        labels=cast("list[str]", card.conditions["labels"]) if is_constrained else [],
     )
 
 

@@ -1,4 +1,4 @@
-"""What keeps generated answers within the tools that their requests offer, and what came of it."""
+"""What keeps generated answers within the offered tools or the labels, and what came of it."""
 
 import json
 from collections import Counter
@@ -19,7 +19,8 @@ from components.scorecard import CONSTRAINED, ConstrainedAnswers, Sample
 
 def condition(side: AnswerSpace, settings: EvaluationSettings) -> dict[str, Json]:
     """Return what stands in the conditions of constrained scorecards; empty where none is."""
-    if settings.constrained is False or side.kind != "tool_calls":
+    kinds = {"auto": {"tool_calls"}, "all": {"tool_calls", "classification"}}
+    if settings.constrained is False or side.kind not in kinds[settings.constrained]:
         return {}
     grammar = f"answer grammar {answer_grammar.VERSION}"
     return {CONSTRAINED: f"{grammar}, llguidance {version('llguidance')}"}
@@ -34,6 +35,8 @@ class AnswerConstraint:
     def __init__(self, side: EvaluatedSide) -> None:
         self._side = side
         self._free: Counter[str] = Counter()
+        labels = side.answers.labels
+        self._labels = answer_grammar.of_labels(labels) if labels else None
         self._grammars = {d["example_id"]: self._write(d) for d in side.documents}
 
     def grammar(self, document: Mapping[str, str]) -> str | None:
@@ -61,6 +64,8 @@ class AnswerConstraint:
         )
 
     def _write(self, document: Document) -> str | None:
+        if self._labels is not None:
+            return self._labels
         tools: list[dict[str, Json]] = json.loads(document["tools"])
         try:
             return answer_grammar.of_request(cast("Dialect", document["form"]), tools)

@@ -67,10 +67,10 @@ class EvaluationSettings(Config):
     """The number of solved training examples with which the base is also measured, as a model of
     its own: what prompting alone would achieve. More make longer prompts; 0 leaves it out."""
 
-    constrained: Literal["auto", False] = "auto"
-    """Whether generated answers are kept within the tools that their requests offer, as serving
-    does: ``auto`` where tools are offered, ``false`` nowhere. Calls then always fit; whether and
-    what a model calls is its own choice."""
+    constrained: Literal["auto", "all", False] = "auto"
+    """Whether generated answers are kept within what they may be, as serving then does: ``auto``
+    calls within the tools that their requests offer, ``all`` also those of a classification to its
+    labels, ``false`` none. Whether and what a model calls, or which label, is its own choice."""
 
     tasks: tuple[GuardTask, ...] = ()
     """Guard tasks for every model, which show what an adapter forgets; each has a scorecard of its

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version as installed
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,7 +134,8 @@ class ServingParameters:
 
     ``base`` is the base's folder and ``base_hash`` its content hash; ``prompt_template`` the hash
     of the prompt template; ``precision`` that of the loaded base. ``constrained`` is whether its
-    answers were kept within the tools that their requests offer, and so have to be.
+    answers were kept within the tools that their requests offer, or within the ``labels``, and so
+    have to be.
     """
 
     base: str
@@ -143,6 +144,7 @@ class ServingParameters:
     precision: Precision
     max_new_tokens: int
     constrained: bool = False
+    labels: list[str] = field(default_factory=list)
 
 
 def log_model(

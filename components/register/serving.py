@@ -68,6 +68,7 @@ class AdapterChatModel(PythonModel):
         self.max_new_tokens: int = context.model_config["max_new_tokens"]
         # A version of before answers freely: so it was measured.
         self.vocabulary: Vocabulary | None = None
+        self.labels: list[str] = context.model_config.get("labels") or []
         if context.model_config.get("constrained"):
             from components.models import constrained  # noqa: PLC0415 - loads torch
 
@@ -106,7 +107,10 @@ class AdapterChatModel(PythonModel):
         from components.models.constrained import ConstraintError, GrammarMasks  # noqa: PLC0415
 
         try:
-            grammar = answer_grammar.of_request(form, tools)
+            if self.labels and not tools:
+                grammar = answer_grammar.of_labels(self.labels)
+            else:
+                grammar = answer_grammar.of_request(form, tools)
             return [GrammarMasks([self.vocabulary.start(grammar)])] if grammar else []
         except (UnsupportedSchemaError, ConstraintError):
             return []  # answered freely, as in the evaluation

@@ -682,8 +682,9 @@ class Gateway:
         is_constrained = served.constrained if own.constrained is None else own.constrained
         if request.endpoint == "completion":
             return None
-        if own.labels and not request.tools and request.response_format is None:
-            return _of_labels(own.labels)
+        labels = own.labels or served.labels
+        if labels and not request.tools and request.response_format is None:
+            return _of_labels(labels)
         is_needed = (request.tools and is_constrained) or request.must_call
         if not is_needed and request.response_format is None:
             return None

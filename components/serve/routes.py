@@ -73,6 +73,9 @@ class Served:
     unproved: bool = False
     """Whether it has no measurable effect, so that it can't be told from its base."""
 
+    labels: tuple[str, ...] = ()
+    """The only texts that it may answer where no tools are offered; any if empty."""
+
     @property
     def name(self) -> str:
         """The version as answers name it: ``support-routing@7``."""
@@ -249,4 +252,8 @@ def _served(content: Json) -> Served:
     replicas = values.pop("replicas")
     if not isinstance(replicas, list):
         raise TypeError(f"expected a list of replicas, found {replicas!r}")
-    return Served(**values, replicas=tuple(map(str, replicas)))  # type: ignore[arg-type]
+    labels = values.pop("labels", [])
+    if not isinstance(labels, list):
+        raise TypeError(f"expected labels, found {labels!r}")
+    listed = {"replicas": tuple(map(str, replicas)), "labels": tuple(map(str, labels))}
+    return Served(**values, **listed)  # type: ignore[arg-type]

@@ -199,10 +199,12 @@ class WorkloadServing(Config):
     """As ``logging`` of the file; that is used if left out."""
 
     constrained: bool | None = None
-    """Whether calls are held to the tools' schemas; as in the version's evaluation if left out."""
+    """Whether calls are held to the tools' schemas, and labels to the version's; as in its
+    evaluation if left out."""
 
     labels: tuple[str, ...] = ()
-    """The only texts that it may answer, for classification; any if empty."""
+    """The only texts that it may answer, for classification; those of the version's evaluation if
+    empty (``evaluate: {constrained: all}`` in the workload's file)."""
 
 
 class ServeSettings(Config):

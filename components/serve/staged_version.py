@@ -50,6 +50,8 @@ class StagedVersion:
     constrained: bool
     """Whether calls were held to their schemas in its evaluation."""
     folder: Path
+    labels: tuple[str, ...] = ()
+    """The only texts of its answers in its evaluation; any if empty."""
 
     @property
     def references_path(self) -> Path:

@@ -111,11 +111,16 @@ def stage(request: StagingRequest) -> str:
             rank=_rank(config),
             constrained=served.get("constrained") is True,
             folder=adapters / name,
+            labels=_labels(served.get("labels")),
         )
         references = _references(request, staged, adapter)
         if not request.only_references:
             _put(partial, staged, references)
     return name
+
+
+def _labels(recorded: object) -> tuple[str, ...]:
+    return tuple(map(str, cast("list[object]", recorded))) if isinstance(recorded, list) else ()
 
 
 def _require_released(folder: Path, version: Version) -> None:

@@ -18,9 +18,10 @@ from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
 from components.gate.comparability import incomparable
 from components.models import base, constrained
-from components.schema import Json
+from components.schema import Answer, Json
 from components.scorecard import CONSTRAINED, HOLDOUT, Sample
 from tests.support import holdouts
+from tests.support.holdouts import Case
 
 AUTO = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
 FREE = AUTO.model_copy(update={"constrained": False})
@@ -103,6 +104,20 @@ def test_scorecards_of_free_answers_are_found_again_and_not_compared(
     assert kept.constrained is not None
     assert (kept.constrained.answers, kept.constrained.free) == (3, {})
     assert any(CONSTRAINED in reason for reason in incomparable(kept, free))
+
+
+def test_labels_are_kept_to_where_all_answers_are_constrained(tmp_path: Path, tiny_base: Path):
+    labels = ("card", "card payment", "loan")
+    cases = [Case(f"about a {label}", Answer(label)) for label in labels]
+    snapshot = holdouts.build(tmp_path, cases, cases * 4, tools=[])
+    every = AUTO.model_copy(update={"constrained": "all", "max_new_tokens": 40})
+    kept = measure(tmp_path / "cards", tiny_base, every, snapshot)["base"]
+    assert {sample.output for sample in kept.samples} <= {*labels}
+    assert kept.constrained is not None
+    assert (kept.constrained.answers, kept.constrained.calls) == (3, 0)
+    free = measure(tmp_path / "cards", tiny_base, AUTO, snapshot)["base"]
+    assert (CONSTRAINED in kept.conditions, CONSTRAINED in free.conditions) == (True, False)
+    assert not {sample.output for sample in free.samples} & {*labels}
 
 
 def test_answers_whose_tools_are_not_expressible_are_free_and_counted(

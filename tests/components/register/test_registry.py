@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +59,7 @@ def register(
     precision: base.Precision = "nf4",
     *,
     constrained: bool = False,
+    labels: Sequence[str] = (),
 ) -> Version:
     """Register the adapter of ``name`` as an approval of ``evidence`` does."""
     run_id = tracking.open_run(name, adapter.name, params={}, tags={})
@@ -66,7 +67,7 @@ def register(
         name,
         run_id,
         adapter,
-        served=replace(served(base_model, precision), constrained=constrained),
+        served=replace(served(base_model, precision), constrained=constrained, labels=[*labels]),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
         sign=sign,
     )
@@ -217,6 +218,16 @@ def test_a_version_that_was_measured_constrained_answers_so_and_freely_where_it_
         assert answer["choices"][0]["message"]["role"] == "assistant"
     register("free", adapter, base_model)
     assert look_at("models:/free/1").unwrap_python_model().vocabulary is None
+
+
+def test_a_version_that_was_measured_on_its_labels_answers_one_of_them(
+    adapter: Path, base_model: Path
+) -> None:
+    register("classifies", adapter, base_model, constrained=True, labels=("yes", "no"))
+    (choice,) = look_at("models:/classifies/1").predict({"messages": REQUEST["messages"]})[
+        "choices"
+    ]
+    assert choice["message"]["content"] in ("yes", "no")
 
 
 def test_a_versions_adapter_loads_with_plain_peft_and_answers_the_same(

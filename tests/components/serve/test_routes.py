@@ -22,6 +22,7 @@ SEVEN = Served(
     max_new_tokens=64,
     precision="fp32",
     constrained=True,
+    labels=("card", "loan"),
     proved_at="2026-11-27T08:00:00+00:00",
     since="2026-11-27T08:00:01+00:00",
     replicas=("vllm-1", "vllm-2"),

@@ -1,0 +1,63 @@
+"""What an answer may be reaches the engine as a grammar."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.chat import answer_grammar
+from tests.support import gateways
+from tests.support.gateways import RunningGateway, script
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": PARAMETERS},
+}
+IMPOSSIBLE = {"type": "function", "function": {"name": "x", "parameters": {"not": {}}}}
+LABELS = ("card", "loan")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningGateway]:
+    champion = {"constrained": True, "labels": LABELS}
+    with gateways.running(tmp_path_factory.mktemp("labels"), champion=champion) as running:
+        yield running
+
+
+def grammar(gateway: RunningGateway, **request: Any) -> str | None:
+    """Ask; return the grammar that the engine was sent."""
+    answer = gateway.ask(script(say="x"), **request)
+    assert answer.status_code == 200, answer.text
+    sent = gateway.seen()["requests"][-1]["body"]
+    return sent.get("structured_outputs", {}).get("grammar")
+
+
+def test_answers_are_held_to_the_labels_of_the_evaluation(classifier: RunningGateway):
+    assert grammar(classifier) == answer_grammar.of_labels(LABELS)
+
+
+def test_calls_are_held_to_the_offered_tools_as_in_the_evaluation(classifier: RunningGateway):
+    assert grammar(classifier, tools=[TOOL]) == answer_grammar.of_request("written", [TOOL])
+
+
+def test_an_impossible_schema_is_refused_with_what_to_do(classifier: RunningGateway):
+    refused = classifier.ask("Hi", tools=[IMPOSSIBLE])
+    assert refused.status_code == 400
+    assert "constrained: false" in refused.json()["error"]["message"]
+
+
+def test_a_version_that_was_measured_free_answers_freely(gateway: RunningGateway):
+    assert grammar(gateway) is None
+    assert grammar(gateway, tools=[TOOL]) is None
+    assert grammar(gateway, tools=[TOOL], tool_choice="required") is not None
+
+
+def test_the_file_says_otherwise(tmp_path: Path):
+    own = {"labels": ["yes", "no"], "constrained": False}
+    champion = {"constrained": True, "labels": LABELS}
+    settings = {"workloads": {"support": own}}
+    with gateways.running(tmp_path, settings, champion=champion) as running:
+        assert grammar(running) == answer_grammar.of_labels(("yes", "no"))
+        assert grammar(running, tools=[TOOL]) is None
