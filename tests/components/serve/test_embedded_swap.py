@@ -15,13 +15,12 @@ import pytest
 
 from components.serve.engines.embedded_process import EmbeddedOptions, EmbeddedProcess
 from components.serve.engines.serving_engine import Generation, UpstreamError
-from components.serve.routes import Current
 from components.serve.settings import SwapSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
-from tests.components.serve.test_swap import replicas_of, until
 from tests.support import tiny
-from tests.support.staged_adapters import stage_adapter
+from tests.support.staged_adapters import PROMPT, stage_adapter, stage_word_adapter, word_of
+from tests.support.swap_load import SwapRun, running_swap, swap_under_load, until
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +30,37 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def versions(serve: Path) -> list[StagedVersion]:
-    return [stage_adapter(serve, serve / "base", "support", number) for number in (1, 2, 3)]
-
-
 @asynccontextmanager
-async def embedded(serve: Path, base: Path) -> AsyncGenerator[tuple[AdapterSwap, EmbeddedProcess]]:
-    process = EmbeddedProcess("embedded", EmbeddedOptions(base, "fp32", slots=4, threads=1))
-    swap = AdapterSwap(
-        serve, {}, Current(), SwapSettings(drain_seconds=5, proof_timeout_seconds=60)
-    )
-    await swap.start()
-    watching = asyncio.create_task(swap.run())
-    try:
-        await process.start()
-        await swap.add_replica(process.client, None)
-        yield swap, process
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await swap.close()
-        await process.stop()
+async def embedded(
+    serve: Path, base: Path, *names: str
+) -> AsyncGenerator[tuple[AdapterSwap, list[EmbeddedProcess]]]:
+    """Run a swap of embedded engines with these names."""
+    options = EmbeddedOptions(base, "fp32", slots=4, threads=1)
+    processes = [EmbeddedProcess(name, options) for name in names or ("embedded",)]
+    settings = SwapSettings(drain_seconds=20, proof_timeout_seconds=60, min_ready=1)
+    async with running_swap(serve, {}, settings) as swap:
+        try:
+            await asyncio.gather(*(process.start() for process in processes))
+            for process in processes:
+                await swap.add_replica(process.client, None)
+            yield swap, processes
+        finally:
+            for process in processes:
+                await process.stop()
+
+
+class SelfRestarting:
+    """An embedded engine that is killed; it starts again on its own."""
+
+    def __init__(self, process: EmbeddedProcess) -> None:
+        self._process = process
+
+    def kill(self) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+
+    def start(self) -> None:
+        pass
 
 
 async def answer(process: EmbeddedProcess, staged: StagedVersion) -> str:
@@ -60,12 +68,15 @@ async def answer(process: EmbeddedProcess, staged: StagedVersion) -> str:
     return "".join([p.text async for p in process.client.complete(staged.model, generation)])
 
 
-def test_real_adapters_are_proved_swapped_restarted_and_unloaded(
-    serve: Path, versions: list[StagedVersion]
-):
+def test_real_adapters_are_proved_refused_swapped_and_unloaded(serve: Path):
     async def scenario() -> None:
-        async with embedded(serve, serve / "base") as (swap, process):
+        async with embedded(serve, serve / "base") as (swap, [process]):
             first, second, third = versions
+            right = first.references()
+            third.references().write(first.references_path)
+            with pytest.raises(SwapRefusedError, match="from its reference"):
+                await swap.follow(first)
+            right.write(first.references_path)
             for staged in versions:
                 await swap.follow(staged)
             await until(lambda: not first.folder.exists(), 20)  # unloaded, and deleted
@@ -79,29 +90,37 @@ def test_real_adapters_are_proved_swapped_restarted_and_unloaded(
             [proof] = [made for served, made in await swap.prove_all() if served.version == "3"]
             assert proof.objection is None
             assert proof.from_reference < 1e-4 < proof.from_base
-            before = await answer(process, third)
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
-            await until(lambda: replicas_of(swap) == (), 30)
-            await until(lambda: replicas_of(swap) == ("embedded",), 60)
-            assert await answer(process, third) == before
+            assert await answer(process, third) != await answer(process, second)
             assert await swap.withdraw("support", ["3"], "erased") == []
             assert swap.current.routes["support"].champion.version == "2"
 
+    versions = [stage_adapter(serve, serve / "base", "support", number) for number in (1, 2, 3)]
     asyncio.run(scenario())
 
 
-def test_adapter_with_the_references_of_another_is_refused(serve: Path, tmp_path: Path):
-    async def scenario() -> None:
-        base = serve / "base"
-        wrong, right = (stage_adapter(tmp_path, base, "support", number) for number in (1, 4))
-        right.references().write(wrong.references_path)
-        async with embedded(tmp_path, base) as (swap, _):
-            with pytest.raises(SwapRefusedError, match="from its reference"):
-                await swap.follow(wrong)
-            await swap.follow(right)
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_hundred_swaps_of_two_engines_and_ten_thousand_answers(serve: Path, tmp_path: Path):
+    async def scenario() -> SwapRun:
+        async with embedded(tmp_path, serve / "base", "embedded", "embedded-2") as (swap, both):
+            return await swap_under_load(
+                swap,
+                versions,
+                word_of,
+                SelfRestarting(both[1]),
+                answers=10_000,
+                prompt=PROMPT,
+                max_tokens=len(word_of("1")),
+            )
 
-    asyncio.run(scenario())
+    versions = [
+        stage_word_adapter(tmp_path, serve / "base", "support", number) for number in range(1, 102)
+    ]
+    run = asyncio.run(scenario())
+    sys.stdout.write(f"{run}\n")
+    assert run.wrong == [], str(run)
+    assert run.answers.total() >= 10_000
+    assert {*run.answers} == {word_of(staged.version) for staged in versions}
 
 
 def test_engine_that_can_not_start_is_said(tmp_path: Path):
@@ -116,6 +135,7 @@ def test_engine_that_can_not_start_is_said(tmp_path: Path):
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_engine_ends_with_the_gateway_even_when_that_is_killed(serve: Path):
     code = (
         "import asyncio, pathlib, sys\n"

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,11 @@ import pytest
 
 from components.serve import routes
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
-from components.serve.routes import Current
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import word_model
 from tests.support.fake_replicas import FakeReplica, fake_replica, stage
+from tests.support.swap_load import ask, replicas_of, running_swap, until
 
 SETTINGS = SwapSettings(proof_timeout_seconds=5, drain_seconds=5)
 
@@ -28,46 +28,14 @@ async def swapping(
     *replicas: FakeReplica,
     settings: SwapSettings = SETTINGS,
     max_residents: int = 8,
+    patience_seconds: float = 2,
 ) -> AsyncGenerator[AdapterSwap]:
     engines: dict[str, ServingEngine] = {
-        f"vllm-{number}": replica.engine(f"vllm-{number}", patience_seconds=2)
+        f"vllm-{number}": replica.engine(f"vllm-{number}", patience_seconds)
         for number, replica in enumerate(replicas, start=1)
     }
-    swap = AdapterSwap(serve, engines, Current(), settings, max_residents=max_residents)
-    await swap.start()
-    watching = asyncio.create_task(swap.run())
-    try:
+    async with running_swap(serve, engines, settings, max_residents=max_residents) as swap:
         yield swap
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await swap.close()
-        for engine in engines.values():
-            await engine.close()
-
-
-async def ask(swap: AdapterSwap, workload: str = "support") -> str:
-    """Answer a request as the gateway does: route once, try each replica before the first byte."""
-    route = swap.current.enter(workload)
-    assert route is not None, "nobody serves"
-    try:
-        for name in route.champion.replicas:
-            engine = swap.engines[name]
-            try:
-                generation = Generation("What is it? >", max_tokens=20)
-                pieces = [p.text async for p in engine.complete(route.champion.model, generation)]
-                return "".join(pieces)
-            except UpstreamError as error:
-                swap.report(name, error)
-        return "failed"
-    finally:
-        swap.current.leave(workload, route.epoch)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def first_answer(swap: AdapterSwap) -> str:
@@ -76,11 +44,6 @@ async def first_answer(swap: AdapterSwap) -> str:
         while (answer := await ask(swap)) == "failed":
             await asyncio.sleep(0.05)
     return answer
-
-
-def replicas_of(swap: AdapterSwap, workload: str = "support") -> tuple[str, ...]:
-    route = swap.current.routes.get(workload)
-    return route.champion.replicas if route else ()
 
 
 def steps(serve: Path) -> list[str]:

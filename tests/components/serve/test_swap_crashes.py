@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from components.serve import routes
-from tests.components.serve.test_swap import ask, swapping
+from tests.components.serve.test_swap import swapping
 from tests.support.fake_replicas import FakeReplica, fake_replica, stage
+from tests.support.swap_load import ask
 
 
 def kill_at(step: str, serve: Path, replica: FakeReplica, models: list[str], after: float) -> None:

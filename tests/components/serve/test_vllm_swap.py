@@ -18,18 +18,22 @@ import pytest
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import EngineNeeds, Generation, UpstreamError
 from components.serve.engines.vllm_server import VllmServer
-from components.serve.routes import Current
 from components.serve.settings import SwapSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
-from tests.components.serve.test_swap import replicas_of, until
 from tests.support import tiny
-from tests.support.staged_adapters import stage_adapter
+from tests.support.staged_adapters import (
+    LAYERS,
+    PROMPT,
+    stage_adapter,
+    stage_word_adapter,
+    word_of,
+)
+from tests.support.swap_load import SwapRun, replicas_of, running_swap, swap_under_load, until
 
 pytestmark = pytest.mark.vllm
 
 START_SECONDS = 600
-LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class VllmProcess:
@@ -88,8 +92,8 @@ class VllmProcess:
         except httpx.TransportError:
             return False
 
-    def engine(self) -> VllmServer:
-        return VllmServer("vllm-1", HttpUpstream(f"http://127.0.0.1:{self.port}"))
+    def engine(self, name: str) -> VllmServer:
+        return VllmServer(name, HttpUpstream(f"http://127.0.0.1:{self.port}"))
 
 
 @pytest.fixture(scope="module")
@@ -106,20 +110,22 @@ def vllm(root: Path) -> Generator[VllmProcess]:
     process.kill()
 
 
+@pytest.fixture
+def second_vllm(root: Path) -> Generator[VllmProcess]:
+    process = VllmProcess(root / "base", root / "vllm-2.log")
+    yield process
+    process.kill()
+
+
 @asynccontextmanager
-async def swapping(serve: Path, vllm: VllmProcess) -> AsyncGenerator[AdapterSwap]:
-    engine = vllm.engine()
-    settings = SwapSettings(drain_seconds=20, proof_timeout_seconds=120)
-    swap = AdapterSwap(serve, {"vllm-1": engine}, Current(), settings)
-    await swap.start()
-    watching = asyncio.create_task(swap.run())
-    try:
+async def swapping(serve: Path, *servers: VllmProcess) -> AsyncGenerator[AdapterSwap]:
+    engines = {
+        f"vllm-{number}": server.engine(f"vllm-{number}")
+        for number, server in enumerate(servers, start=1)
+    }
+    settings = SwapSettings(drain_seconds=20, proof_timeout_seconds=120, min_ready=1)
+    async with running_swap(serve, engines, settings) as swap:
         yield swap
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await swap.close()
-        await engine.close()
 
 
 def staged_versions(serve: Path, root: Path, count: int) -> list[StagedVersion]:
@@ -210,3 +216,30 @@ def test_killed_server_comes_back_with_its_adapters(root: Path, vllm: VllmProces
             await until(lambda: replicas_of(swap) == ("vllm-1",), 120)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.timeout(5400)
+def test_hundred_swaps_of_two_servers_and_ten_thousand_answers(
+    root: Path, vllm: VllmProcess, second_vllm: VllmProcess, tmp_path: Path
+):
+    # Nobody asks the base: this build answers it with the weights of its last slot.
+    async def scenario() -> SwapRun:
+        async with swapping(tmp_path, vllm, second_vllm) as swap:
+            return await swap_under_load(
+                swap,
+                versions,
+                word_of,
+                second_vllm,
+                answers=10_000,
+                prompt=PROMPT,
+                max_tokens=len(word_of("1")),
+            )
+
+    versions = [
+        stage_word_adapter(tmp_path, root / "base", "support", number) for number in range(1, 102)
+    ]
+    run = asyncio.run(scenario())
+    sys.stdout.write(f"{run}\n")
+    assert run.wrong == [], str(run)
+    assert run.answers.total() >= 10_000
+    assert {*run.answers} == {word_of(staged.version) for staged in versions}
