@@ -1,7 +1,8 @@
 """An engine that answers at once: ``python -m tests.benchmarks.fast_engine PORT``.
 
-It has vLLM's `/v1/completions`, always with the same call; a stream has ``CHUNKS`` chunks,
-``GAP_SECONDS`` apart. What it costs is subtracted by asking it directly as well.
+It has vLLM's `/v1/completions`, and `/v1/chat/completions` for other gateways, always with the
+same call; a stream has ``CHUNKS`` chunks, ``GAP_SECONDS`` apart. What it costs is subtracted by
+asking it directly as well.
 """
 
 import asyncio
@@ -36,8 +37,20 @@ def response(body: bytes, kind: bytes = b"application/json") -> bytes:
     return head % (kind, len(body)) + body
 
 
-WHOLE = response(completion(ANSWER, "stop", usage=True))
-STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+def chat_answer(piece: dict[str, Any], finish: str | None, usage: bool) -> bytes:
+    is_whole = "role" in piece and finish is not None
+    body: dict[str, Any] = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion" if is_whole else "chat.completion.chunk",
+        "created": 1,
+        "model": MODEL,
+        "choices": [
+            {"index": 0, "message" if is_whole else "delta": piece, "finish_reason": finish}
+        ],
+    }
+    if usage:
+        body["usage"] = {"prompt_tokens": 120, "completion_tokens": 24, "total_tokens": 144}
+    return json.dumps(body).encode()
 
 
 def chunk(data: bytes) -> bytes:
@@ -45,11 +58,36 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(event), event)
 
 
+def stream(pieces: list[bytes]) -> list[bytes]:
+    return [*map(chunk, pieces[:-1]), chunk(pieces[-1]) + chunk(b"[DONE]") + b"0\r\n\r\n"]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 WORDS = [f"word{n} " for n in range(CHUNKS - 1)]
-EVENTS = [
-    *(chunk(completion(word, None, usage=False)) for word in WORDS),
-    chunk(completion(".", "stop", usage=True)) + chunk(b"[DONE]") + b"0\r\n\r\n",
-]
+FUNCTION = json.loads(ANSWER)
+FUNCTION["arguments"] = json.dumps(FUNCTION["arguments"])
+CALL = {"id": "call_1", "type": "function", "function": FUNCTION}
+MESSAGE = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+
+WHOLE = {
+    False: response(completion(ANSWER, "stop", usage=True)),
+    True: response(chat_answer(MESSAGE, "tool_calls", usage=True)),
+}
+EVENTS = {
+    False: stream(
+        [
+            *(completion(word, None, usage=False) for word in WORDS),
+            completion(".", "stop", usage=True),
+        ]
+    ),
+    True: stream(
+        [
+            *(chat_answer({"content": word}, None, usage=False) for word in WORDS),
+            chat_answer({"content": "."}, "stop", usage=True),
+        ]
+    ),
+}
+"""Whole answers, and the events of streams, by whether chats were asked for."""
 
 
 class Protocol(asyncio.Protocol):
@@ -64,20 +102,23 @@ class Protocol(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self.body = b""
 
+    def on_url(self, url: bytes) -> None:
+        self.is_chat = b"chat" in url
+
     def on_body(self, body: bytes) -> None:
         self.body += body
 
     def on_message_complete(self) -> None:
         if b'"stream":true' in self.body.replace(b": ", b":"):
-            self.transport.write(STREAM)
+            self.transport.write(HEAD)
             self.send(0)
         else:
-            self.transport.write(WHOLE)
+            self.transport.write(WHOLE[self.is_chat])
 
     def send(self, number: int) -> None:
         if self.transport.is_closing():
             return
-        self.transport.write(EVENTS[number])
+        self.transport.write(EVENTS[self.is_chat][number])
         if number + 1 < CHUNKS:
             asyncio.get_running_loop().call_later(GAP_SECONDS, self.send, number + 1)
 

