@@ -62,6 +62,14 @@ class State:
     def base(self) -> WordAdapter:
         return WordAdapter("another base") if "wrong_base" in self.faults else word_model.BASE
 
+    def forget(self) -> None:
+        """Become as after a start, without faults."""
+        self.faults.clear()
+        self.adapters.clear()
+        self.cache.clear()
+        self.loads.clear()
+        self.lists_after_load = self.requests_after_load = 0
+
     def weights(self, name: str) -> WordAdapter:
         if name == BASE_NAME:
             return self.base
@@ -90,6 +98,11 @@ def make_app(state: State) -> web.Application:
     @routes.post("/misbehave")
     async def misbehave(request: web.Request) -> web.Response:
         state.faults = set(await request.json())
+        return web.json_response({})
+
+    @routes.post("/reset")
+    async def reset(_: web.Request) -> web.Response:
+        state.forget()
         return web.json_response({})
 
     @routes.get("/version")

@@ -41,6 +41,12 @@ class FakeReplica:
         """Have these faults from now on, and no others."""
         httpx.post(f"{self.url}/misbehave", json=[*faults]).raise_for_status()
 
+    def reset(self) -> None:
+        """Forget all adapters and faults; start it if it was killed."""
+        if self.process.poll() is not None:
+            self.start()
+        httpx.post(f"{self.url}/reset").raise_for_status()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"

@@ -16,7 +16,7 @@ from components.serve.engines.serving_engine import Generation, ServingEngine, U
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import word_model
-from tests.support.fake_replicas import FakeReplica, fake_replica, stage
+from tests.support.fake_replicas import FakeReplica, stage
 from tests.support.swap_load import ask, replicas_of, running_swap, until
 
 SETTINGS = SwapSettings(proof_timeout_seconds=5, drain_seconds=5)
@@ -50,8 +50,10 @@ def steps(serve: Path) -> list[str]:
     return [json.loads(line)["step"] for line in (serve / "journal.jsonl").read_text().splitlines()]
 
 
-def test_new_version_takes_over_and_the_one_before_stays_loaded(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_new_version_takes_over_and_the_one_before_stays_loaded(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             for number in (1, 2, 3):
                 await swap.follow(stage(tmp_path, "support", number))
@@ -65,8 +67,7 @@ def test_new_version_takes_over_and_the_one_before_stays_loaded(tmp_path: Path):
             assert routes.read(tmp_path / "routes.json") == swap.current.routes
             assert len(list((tmp_path / "adapters").glob("*/"))) == 2
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
 FAULTS = [
@@ -88,8 +89,10 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
-def test_faulty_replica_keeps_the_old_version_serving(tmp_path: Path, fault: str, reason: str):
-    async def scenario(replica: FakeReplica) -> None:
+def test_faulty_replica_keeps_the_old_version_serving(
+    tmp_path: Path, replica: FakeReplica, fault: str, reason: str
+):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
             replica.misbehave(fault)
@@ -104,15 +107,16 @@ def test_faulty_replica_keeps_the_old_version_serving(tmp_path: Path, fault: str
             await swap.follow(stage(tmp_path, "support", 3))
             assert await ask(swap) == "support-v3"
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_one_replica_of_two_without_the_adapter_stops_the_swap(tmp_path: Path):
-    async def scenario(good: FakeReplica, bad: FakeReplica) -> None:
-        async with swapping(tmp_path, good, bad) as swap:
+def test_one_replica_of_two_without_the_adapter_stops_the_swap(
+    tmp_path: Path, replica: FakeReplica, second_replica: FakeReplica
+):
+    async def scenario() -> None:
+        async with swapping(tmp_path, replica, second_replica) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
-            bad.misbehave("ok_without_loading")
+            second_replica.misbehave("ok_without_loading")
             new = stage(tmp_path, "support", 2)
             with pytest.raises(SwapRefusedError, match=r"1 of 2 replicas proved it, expected 2"):
                 await swap.follow(new)
@@ -120,42 +124,45 @@ def test_one_replica_of_two_without_the_adapter_stops_the_swap(tmp_path: Path):
             listed = [model.name for model in await swap.engines["vllm-1"].list_loaded()]
             assert new.model not in listed
 
-    with fake_replica() as good, fake_replica() as bad:
-        asyncio.run(scenario(good, bad))
+    asyncio.run(scenario())
 
 
-def test_min_ready_flips_without_the_faulty_replica_which_joins_after_its_own_proof(tmp_path: Path):
-    async def scenario(good: FakeReplica, bad: FakeReplica) -> None:
+def test_min_ready_flips_without_the_faulty_replica_which_joins_after_its_own_proof(
+    tmp_path: Path, replica: FakeReplica, second_replica: FakeReplica
+):
+    async def scenario() -> None:
         settings = SETTINGS.model_copy(update={"min_ready": 1})
-        async with swapping(tmp_path, good, bad, settings=settings) as swap:
+        async with swapping(tmp_path, replica, second_replica, settings=settings) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
-            bad.misbehave("ok_without_loading")
+            second_replica.misbehave("ok_without_loading")
             await swap.follow(stage(tmp_path, "support", 2))
             assert replicas_of(swap) == ("vllm-1",)
-            bad.misbehave()
+            second_replica.misbehave()
             await until(lambda: replicas_of(swap) == ("vllm-1", "vllm-2"))
 
-    with fake_replica() as good, fake_replica() as bad:
-        asyncio.run(scenario(good, bad))
+    asyncio.run(scenario())
 
 
-def test_killed_replica_is_out_and_comes_back_after_its_proof(tmp_path: Path):
-    async def scenario(first: FakeReplica, second: FakeReplica) -> None:
-        async with swapping(tmp_path, first, second) as swap:
+def test_killed_replica_is_out_and_comes_back_after_its_proof(
+    tmp_path: Path, replica: FakeReplica, second_replica: FakeReplica
+):
+    async def scenario() -> None:
+        async with swapping(tmp_path, replica, second_replica) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
-            second.kill()
+            second_replica.kill()
             await until(lambda: replicas_of(swap) == ("vllm-1",))
             assert await ask(swap) == "support-v1"
-            second.start()  # without the adapter, as every engine
+            second_replica.start()  # without the adapter, as every engine
             await until(lambda: replicas_of(swap) == ("vllm-1", "vllm-2"))
             assert swap.current.routes["support"].epoch == 1
 
-    with fake_replica() as first, fake_replica() as second:
-        asyncio.run(scenario(first, second))
+    asyncio.run(scenario())
 
 
-def test_replica_that_turns_bad_later_is_found_by_the_next_proof(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_replica_that_turns_bad_later_is_found_by_the_next_proof(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
         settings = SETTINGS.model_copy(update={"proof_seconds": 0.2})
         async with swapping(tmp_path, replica, settings=settings) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
@@ -165,12 +172,11 @@ def test_replica_that_turns_bad_later_is_found_by_the_next_proof(tmp_path: Path)
             await until(lambda: replicas_of(swap) == ("vllm-1",))
             assert await ask(swap) == "support-v1"
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_rollback_to_the_version_before_needs_no_load(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_rollback_to_the_version_before_needs_no_load(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             first = stage(tmp_path, "support", 1)
             await swap.follow(first)
@@ -180,12 +186,13 @@ def test_rollback_to_the_version_before_needs_no_load(tmp_path: Path):
             assert await ask(swap) == "support-v1"
             assert swap.current.routes["support"].epoch == 3
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_withdrawn_champion_gives_way_to_the_version_before_and_its_name_is_gone(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_withdrawn_champion_gives_way_to_the_version_before_and_its_name_is_gone(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
             erased = stage(tmp_path, "support", 2)
@@ -201,24 +208,24 @@ def test_withdrawn_champion_gives_way_to_the_version_before_and_its_name_is_gone
             assert "support" not in swap.current.routes
             assert list((tmp_path / "adapters").iterdir()) == []
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_changed_staged_files_are_not_loaded(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_changed_staged_files_are_not_loaded(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             staged = stage(tmp_path, "support", 1)
             (staged.folder / "adapter_model.safetensors").write_text("somebody's")
             with pytest.raises(SwapRefusedError, match="somebody changed them"):
                 await swap.follow(staged)
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_adapter_without_effect_serves_only_where_that_is_allowed(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_adapter_without_effect_serves_only_where_that_is_allowed(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
         staged = stage(tmp_path, "support", 1)
         # What an adapter without effect has: the base's figures and answers.
         base, own = word_model.make_references(word_model.BASE), staged.references()
@@ -232,24 +239,22 @@ def test_adapter_without_effect_serves_only_where_that_is_allowed(tmp_path: Path
             await swap.follow(staged)
             assert swap.current.routes["support"].champion.unproved
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_room_for_adapters_is_checked_before_the_load(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_room_for_adapters_is_checked_before_the_load(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica, max_residents=2) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
             await swap.follow(stage(tmp_path, "support", 2))
             with pytest.raises(SwapRefusedError, match="room for 2"):
                 await swap.follow(stage(tmp_path, "sales", 1))
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_restarted_gateway_serves_only_what_it_proved_again(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_restarted_gateway_serves_only_what_it_proved_again(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
             await swap.follow(stage(tmp_path, "support", 2))
@@ -260,33 +265,33 @@ def test_restarted_gateway_serves_only_what_it_proved_again(tmp_path: Path):
             assert replicas_of(swap) == ()
             assert swap.current.routes["support"].champion.version == "2"
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_busy_replica_keeps_serving_what_it_has_proved(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_busy_replica_keeps_serving_what_it_has_proved(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
         settings = SETTINGS.model_copy(update={"proof_seconds": 0.1})
         async with swapping(tmp_path, replica, settings=settings) as swap:
             staged = stage(tmp_path, "support", 1)
             await swap.follow(staged)
             replica.misbehave("busy")
-            await asyncio.sleep(4)  # several proofs are refused
+            for _ in range(3):
+                swap.report("vllm-1", UpstreamError(503, "busy", is_retryable=True))
+                await asyncio.sleep(0.3)  # a proof is refused
             assert replicas_of(swap) == ("vllm-1",)
             listed = {model.name for model in await swap.engines["vllm-1"].list_loaded()}
             assert staged.model in listed
             replica.misbehave("base_under_name")
             await until(lambda: replicas_of(swap) == ())
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("damage", ["references", "weights", "record"])
 def test_damaged_files_of_a_workload_do_not_keep_the_others_from_serving(
-    tmp_path: Path, damage: str
+    tmp_path: Path, replica: FakeReplica, damage: str
 ):
-    async def scenario(replica: FakeReplica) -> None:
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             await swap.follow(stage(tmp_path, "sales", 1))
             staged = stage(tmp_path, "support", 1)
@@ -307,12 +312,13 @@ def test_damaged_files_of_a_workload_do_not_keep_the_others_from_serving(
             await swap.follow(second)
             assert await ask(swap) == "support-v2"
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_withdrawn_version_stops_while_another_is_being_loaded(tmp_path: Path):
-    async def scenario(replica: FakeReplica) -> None:
+def test_withdrawn_version_stops_while_another_is_being_loaded(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
             await swap.follow(stage(tmp_path, "support", 2))
@@ -325,18 +331,18 @@ def test_withdrawn_version_stops_while_another_is_being_loaded(tmp_path: Path):
             loading.cancel()
             await asyncio.gather(loading, withdrawing, return_exceptions=True)
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
 
 
-def test_line_of_the_journal_that_a_crash_cut_does_not_swallow_the_next_one(tmp_path: Path):
+def test_line_of_the_journal_that_a_crash_cut_does_not_swallow_the_next_one(
+    tmp_path: Path, replica: FakeReplica
+):
     (tmp_path / "journal.jsonl").write_text('{"at": "2026-01-01", "step": "inten')
 
-    async def scenario(replica: FakeReplica) -> None:
+    async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
 
-    with fake_replica() as replica:
-        asyncio.run(scenario(replica))
+    asyncio.run(scenario())
     _, *lines = (tmp_path / "journal.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == ["intended", "proved", "flipped"]
