@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed
 
 from components.decide import decision_log
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
-from components.register import champion_change, journal, registry, tracking
+from components.register import champion_change, journal, mlflow_api, registry, tracking
 from components.register.registry import Version
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -250,7 +250,13 @@ def challenge_task(workload: Workload, evidence: Evidence) -> None:
     champion_change.set_challenger(register_version(workload, evidence))
 
 
-@task
+def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and mlflow_api.is_away(error)
+
+
+# A person has approved: a server that is away for up to an hour must not cost the approval.
+@task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
 def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> registry.Version:
     """Make the challenger champion, if the decision holds under the current rules."""
 

@@ -43,6 +43,18 @@ class RegisteredModel:
     aliases: Mapping[str, str]
 
 
+def is_away(error: BaseException | None) -> bool:
+    """Return whether this error, or one that led to it, is that no server answered."""
+    from requests import exceptions  # noqa: PLC0415 - MLflow's own client has loaded it, if any
+
+    lost = (httpx.TransportError, exceptions.ConnectionError, exceptions.Timeout)
+    while error is not None:
+        if isinstance(error, lost):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class _MlflowApi:
     """The registered models of one server, by methods and fields with MLflow's names."""
 

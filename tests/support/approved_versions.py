@@ -46,18 +46,26 @@ class ApprovedVersions:
 
     def register(self, workload: str, number: int, *, is_approved: bool = True) -> Evidence:
         """Register an adapter of its own weights, approve it, and make it champion."""
-        described = Workload.model_validate(
-            {"workload": workload, "base": str(self.base)}, context=self.base.parent
-        )
+        described = self.described(workload)
         evidence = self._evidence(workload, number)
         promote.challenge_task.fn(described, evidence)
         if is_approved:
-            decision = Decision(workload, evidence.digest, "approve", "ann", "good", "run", NOW)
-            with warehouse.connect(self.home.warehouse) as con, warehouse.transaction(con):
-                event = ("approve", workload, evidence.digest, "run", NOW, "ann", "good")
-                decision_log.append_event(con, LogEvent(*event))
+            decision = self.approve(evidence)
             promote.make_champion(described, evidence, decision, lambda: None)
         return evidence
+
+    def described(self, workload: str) -> Workload:
+        """Return what a file of a base alone describes."""
+        content = {"workload": workload, "base": str(self.base)}
+        return Workload.model_validate(content, context=self.base.parent)
+
+    def approve(self, evidence: Evidence) -> Decision:
+        """Write an approval into the chain of decisions."""
+        name = evidence.subject.workload
+        with warehouse.connect(self.home.warehouse) as con, warehouse.transaction(con):
+            event = ("approve", name, evidence.digest, "run", NOW, "ann", "good")
+            decision_log.append_event(con, LogEvent(*event))
+        return Decision(name, evidence.digest, "approve", "ann", "good", "run", NOW)
 
     def _evidence(self, workload: str, number: int) -> Evidence:
         key, home = f"ada{number:013d}", self.home
@@ -82,10 +90,10 @@ class ApprovedVersions:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Generator[str]:
+def mlflow_server(folder: Path, port: int = 0) -> Generator[str]:
     """Run MLflow's server, which keeps its artifacts itself; yield its address."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         port = int(listener.getsockname()[1])
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
