@@ -1,6 +1,7 @@
 """Load, quantize, hash and convert a base model; attach and detach an adapter."""
 
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -142,6 +143,8 @@ def dequantize(model: "Module") -> None:
     Raises:
         ValueError: The base was evaluated, so its weights are repacked.
     """
+    if "bitsandbytes" not in sys.modules:  # nothing is in 4 bits, and it takes 50 MB
+        return
     import torch
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn.modules import Linear4bit, Params4bit

@@ -1,21 +1,26 @@
-"""Read a PEFT folder as plain LoRA, or refuse it with the reason."""
+"""Read a PEFT folder as plain LoRA, or refuse it with the reason.
+
+Without PEFT, which with what it imports takes 60 MB: a tenth of the demo's base.
+"""
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch  # noqa: TID253 - the engine is a process of its own
-from peft import LoraConfig  # noqa: TID253 - as above
-from peft.tuners.tuners_utils import check_target_module_exists  # noqa: TID253 - as above
-from peft.utils.other import get_pattern_key  # noqa: TID253 - as above
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 
 from components.export.copy_adapter import CONFIG, WEIGHTS, plain_lora_objection
 from components.schema import Json
+
+T = TypeVar("T", int, float)
 
 PREFIX = "base_model.model."  # PEFT's, before the name of a module of the base
 
@@ -29,6 +34,60 @@ PATTERNS = ("rank_pattern", "alpha_pattern")
 
 class UnservableAdapterError(ValueError):
     """A folder is not a plain LoRA adapter of this base."""
+
+
+class LoraTargets(BaseModel, frozen=True):
+    """What PEFT's configuration says of layers: which are adapted, with which rank and scale."""
+
+    r: int = Field(default=8, gt=0)
+    lora_alpha: float = 8
+    use_rslora: bool = False
+    target_modules: str | list[str] = Field(default_factory=list)
+    exclude_modules: str | list[str] = Field(default_factory=list)
+    layers_to_transform: int | list[int] = Field(default_factory=list)
+    layers_pattern: str | list[str] = Field(default_factory=list)
+    rank_pattern: dict[str, int] = Field(default_factory=dict)
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
+
+    def include(self, name: str) -> bool:
+        """Return whether a layer is adapted."""
+        if _matches(self.exclude_modules, name) or not _matches(self.target_modules, name):
+            return False
+        layers = self.layers_to_transform
+        if layers == [] or isinstance(self.target_modules, str) or name in self.target_modules:
+            return True
+        number = self._number(name)
+        return number is not None and number in ([layers] if isinstance(layers, int) else layers)
+
+    def rank(self, name: str) -> int:
+        """Return the rank of an adapted layer."""
+        return next(_values(self.rank_pattern, name), self.r)
+
+    def scale(self, name: str) -> float:
+        """Return what the product of an adapted layer's factors is multiplied by."""
+        rank = self.rank(name)
+        alpha = next(_values(self.alpha_pattern, name), self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def _number(self, name: str) -> int | None:
+        patterns = self.layers_pattern
+        if not patterns:
+            match = re.match(r".*?\.[^.]*\.(\d+)\.", name)
+        else:
+            tried = [patterns] if isinstance(patterns, str) else patterns
+            matches = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name) for pattern in tried)
+            match = next(filter(None, matches), None)
+        return int(match[1]) if match else None
+
+
+def _matches(modules: str | list[str], name: str) -> bool:
+    if isinstance(modules, str):
+        return modules != "" and re.fullmatch(modules, name) is not None
+    return any(name == module or name.endswith(f".{module}") for module in modules)
+
+
+def _values(patterns: Mapping[str, T], name: str) -> Iterator[T]:
+    return (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +117,13 @@ def read_adapter(folder: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAd
     # Each file is read once, so that the key is that of the weights whatever happens on disk.
     described, stored = (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
     key = hashlib.sha256(hashlib.sha256(described).digest() + stored).hexdigest()
-    config = _config(folder, described)
+    targets = _targets(folder, described)
     try:
         tensors = safetensors.torch.load(stored)
     except SafetensorError as error:
         raise UnservableAdapterError(f"reading {folder / WEIGHTS}: {error}") from error
     factors = _factors(folder, tensors)
-    expected = {name for name in linears if check_target_module_exists(config, name)}
+    expected = {name for name in linears if targets.include(name)}
     if missing := sorted(expected - factors.keys()):
         raise UnservableAdapterError(
             f"reading {folder}: its {CONFIG} targets {len(expected)} layers of the base, and its "
@@ -76,14 +135,14 @@ def read_adapter(folder: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAd
             "of the base, without its output layer and embeddings"
         )
     layers = {
-        name: _scaled(folder, name, pair, linears[name], config) for name, pair in factors.items()
+        name: _scaled(folder, name, pair, linears[name], targets) for name, pair in factors.items()
     }
     if not layers:
         raise UnservableAdapterError(f"reading {folder}: its {WEIGHTS} has no LoRA weights")
     return LoraAdapter(key, max(len(layer.a) for layer in layers.values()), layers)
 
 
-def _config(folder: Path, described: bytes) -> LoraConfig:
+def _targets(folder: Path, described: bytes) -> LoraTargets:
     try:
         settings: dict[str, Json] = json.loads(described)
         others = {name: value for name, value in settings.items() if name not in PATTERNS}
@@ -100,20 +159,13 @@ def _config(folder: Path, described: bytes) -> LoraConfig:
             f"reading {folder}: {objection}; the embedded engine serves plain LoRA. Merge it into "
             "a base of its own, or serve it with another engine"
         )
-    known = {field: settings[field] for field in _FIELDS if settings.get(field) is not None}
-    return LoraConfig(**known)  # pyright: ignore[reportArgumentType] - PEFT checks the types
-
-
-_FIELDS = (
-    "r",
-    "lora_alpha",
-    "use_rslora",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    *PATTERNS,
-)
+    try:
+        return LoraTargets.model_validate({k: v for k, v in settings.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UnservableAdapterError(
+            f"reading {folder / CONFIG}: {first['loc'][0]}: {first['msg']}"
+        ) from error
 
 
 def _factors(
@@ -142,10 +194,10 @@ def _scaled(
     name: str,
     pair: tuple[torch.Tensor, torch.Tensor],
     features: tuple[int, int],
-    config: LoraConfig,
+    targets: LoraTargets,
 ) -> LoraFactors:
     a, b = pair
-    rank = _of(config.rank_pattern, name, config.r)
+    rank = targets.rank(name)
     expected = ((rank, features[0]), (features[1], rank))
     if (tuple(a.shape), tuple(b.shape)) != expected:
         raise UnservableAdapterError(
@@ -154,13 +206,7 @@ def _scaled(
         )
     if not (a.isfinite().all() and b.isfinite().all()):
         raise UnservableAdapterError(f"reading {folder}: {name} has numbers that are not finite")
-    alpha = _of(config.alpha_pattern, name, config.lora_alpha)
-    scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
-    return LoraFactors(a.float(), b.float() * scale)
-
-
-def _of(patterns: dict[str, int] | None, name: str, default: int) -> int:
-    return (patterns or {}).get(get_pattern_key(list(patterns or {}), name), default)
+    return LoraFactors(a.float(), b.float() * targets.scale(name))
 
 
 def _some(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.serve.embedded.attached_lora import AttachedLora
+from components.serve.embedded.lazy_memory import trim_heap
 from components.serve.embedded.lora_folder import UnservableAdapterError, read_adapter
 from components.serve.embedded.shared_base import SharedBase
 
@@ -64,6 +65,7 @@ class ServedModels:
             except OSError as error:
                 raise UnservableAdapterError(f"loading the adapter '{name}': {error}") from error
             self.adapters[name] = ServedAdapter(name, path, lora)
+            await asyncio.to_thread(trim_heap)  # the files' bytes
 
     def remove(self, name: str) -> tuple[AttachedLora, bool]:
         """Forget a name; return its adapter, and whether another name has the same files."""

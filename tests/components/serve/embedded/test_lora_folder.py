@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,15 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
 
-from components.serve.embedded.lora_folder import UnservableAdapterError, read_adapter
+from components.serve.embedded.lora_folder import (
+    LoraTargets,
+    UnservableAdapterError,
+    read_adapter,
+)
 from components.serve.embedded.shared_base import SharedBase
 from tests.support import lora_adapters
 
@@ -59,6 +68,7 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(
         pytest.param({"init_lora_weights": "pissa"}, "subtracted from the base", id="pissa"),
         pytest.param({"lora_bias": True}, "LoRA with lora_bias", id="lora-bias"),
         pytest.param({"new_kind_of_lora": 3}, "LoRA with new_kind_of_lora", id="unknown-kind"),
+        pytest.param({"r": "many"}, "adapter_config.json: r: Input should be", id="no-number"),
         pytest.param({"r": 5}, r"factors \(4, 128\)", id="other-rank"),
     ],
 )
@@ -116,6 +126,86 @@ def test_weights_that_do_not_fit_the_base_are_refused(
     change(folder, edit)
     with pytest.raises(UnservableAdapterError, match=reason):
         read_adapter(folder, shared_base.linears)
+
+
+NAMES = [
+    *(f"model.layers.{n}.self_attn.{side}_proj" for n in range(3) for side in "qkv"),
+    "model.layers.1.experts.2.up_proj",
+    "layers.1.up_proj",
+    "h.12.up_proj",
+    "up_proj",
+    "lm_head",
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"target_modules": ["q_proj", "up_proj"]}, id="names"),
+        pytest.param({"target_modules": ["1.up_proj", "layers.2.self_attn.k_proj"]}, id="places"),
+        pytest.param({"target_modules": r".*\.1\..*proj"}, id="regex"),
+        pytest.param({"target_modules": "all-linear"}, id="a-word"),
+        pytest.param({"target_modules": "up_proj"}, id="regex-of-a-name"),
+        pytest.param(
+            {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["0.self_attn.q_proj"]},
+            id="exclude",
+        ),
+        pytest.param(
+            {"target_modules": ["q_proj", "up_proj"], "exclude_modules": r".*\.1\..*"},
+            id="exclude-regex",
+        ),
+        pytest.param({"target_modules": ["up_proj"], "layers_to_transform": 1}, id="a-layer"),
+        pytest.param(
+            {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [0, 2, 12]},
+            id="layers",
+        ),
+        pytest.param(
+            {
+                "target_modules": ["up_proj", "k_proj"],
+                "layers_to_transform": [2, 12, 1],
+                "layers_pattern": ["experts", "h"],
+            },
+            id="layers-by-patterns",
+        ),
+        pytest.param(
+            {
+                "target_modules": ["up_proj"],
+                "layers_to_transform": [1],
+                "layers_pattern": "layers",
+                "rank_pattern": {"up_proj": 3, "experts.2.up_proj": 5},
+                "alpha_pattern": {r".*\.1\.up_proj": 7},
+            },
+            id="patterns",
+        ),
+    ],
+)
+def test_layers_ranks_and_scales_are_those_of_peft(settings: dict[str, Any]) -> None:
+    config = LoraConfig(r=4, lora_alpha=6, **settings)
+    stored = {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in config.to_dict().items()
+        if value is not None
+    }
+    targets = LoraTargets.model_validate(stored)
+    for name in NAMES:
+        assert targets.include(name) == bool(check_target_module_exists(config, name)), name
+        rank = config.rank_pattern.get(get_pattern_key([*config.rank_pattern], name), config.r)
+        key = get_pattern_key([*config.alpha_pattern], name)
+        assert targets.rank(name) == rank, name
+        assert targets.scale(name) == config.alpha_pattern.get(key, config.lora_alpha) / rank, name
+
+
+def test_an_engine_with_an_adapter_imports_no_peft(tiny_base: Path, folder: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from components.serve.embedded import engine_process, lora_folder
+base = engine_process.SharedBase(Path({str(tiny_base)!r}), "fp32", slots=1)
+base.attach(lora_folder.read_adapter(Path({str(folder)!r}), base.linears))
+print([name for name in ("peft", "bitsandbytes") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"\xff" * 7], ids=["empty", "0", "short"])
