@@ -43,6 +43,15 @@ def _arguments(call: Call) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class VisiblePart:
+    """A part of an answer for the client: text, whole calls, log-probabilities."""
+
+    text: str = ""
+    calls: Sequence[Json] = ()
+    logprobs: Sequence[TokenLogprob] = ()
+
+
 @dataclass(slots=True)
 class AnswerDraft:
     """An answer under way: who gives it, and what it is so far."""
@@ -60,6 +69,15 @@ class AnswerDraft:
     """``None`` until the answer ends."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+
+    def add(self, part: VisiblePart) -> None:
+        """Append a part."""
+        if part.text:
+            self.text.append(part.text)
+        if part.calls:
+            self.calls.extend(part.calls)
+        if part.logprobs:
+            self.logprobs.extend(part.logprobs)
 
     def clear(self) -> None:
         """Forget an answer that failed before the client saw any of it."""

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, TypedDict, cast
 import orjson
 
 from components.chat import prompt
+from components.receive.client_tokens import Token
 from components.receive.settings import RefusedError
 from components.schema import Json, kind_of
 
@@ -75,6 +76,16 @@ class OpenAiError(Exception):
     def of(cls, refused: RefusedError) -> "OpenAiError":
         """Convert an error of the receiver."""
         return cls(refused.status, refused.reason, retry_after=refused.retry_after)
+
+
+def require_scope(token: Token, workload: str, param: str) -> None:
+    """Raise ``OpenAiError`` (403) if a token is not for a workload, which ``param`` names."""
+    if not token.may_send_for(workload):
+        raise OpenAiError(
+            403,
+            f"the token {token.id} may use {', '.join(token.workloads)}, not {workload[:80]}",
+            param=param,
+        )
 
 
 @dataclass(frozen=True, slots=True)

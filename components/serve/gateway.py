@@ -9,10 +9,9 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -23,30 +22,36 @@ import orjson
 from jinja2 import TemplateError
 from starlette.requests import Request
 
-from components.chat import answer_grammar, chat_templates
-from components.chat.answer_grammar import UnsupportedSchemaError
+from components.chat import chat_templates
 from components.chat.dialects import Dialect
 from components.receive.client_tokens import Token
 from components.receive.intake import Desk
-from components.receive.openapi import FEEDBACK
 from components.receive.settings import RefusedError
 from components.schema import Json
-from components.serve import answer_log, chat_answer, chat_request, plain_template, response_id
-from components.serve.answer_log import Answerer, AnswerLog, Arm, Interaction
-from components.serve.chat_answer import AnswerDraft, Chunks
+from components.serve import (
+    answer_feedback,
+    answer_log,
+    chat_answer,
+    chat_request,
+    plain_template,
+    replica_choice,
+    response_id,
+)
+from components.serve.answer_log import Answerer, AnswerLog, Interaction
+from components.serve.chat_answer import AnswerDraft, Chunks, VisiblePart
 from components.serve.chat_request import ChatRequest, Endpoint, Obj, OpenAiError
-from components.serve.engines.http_upstream import HttpUpstream
-from components.serve.engines.openai_url import OpenAiUpstream
 from components.serve.engines.serving_engine import (
     Generation,
     ServingEngine,
-    TokenLogprob,
     UpstreamError,
 )
+from components.serve.fallback_servers import FallbackServers
 from components.serve.plain_template import TemplateFilesError
+from components.serve.replica_choice import Attempt, ReplicaLoads
+from components.serve.request_grammars import RequestGrammars
 from components.serve.routes import Current, Route, Served
 from components.serve.serve_metrics import ServeMetrics
-from components.serve.settings import Fallback, OpenAiFallback, ServeSettings
+from components.serve.settings import ServeSettings
 from components.serve.streamed_answer import StreamedAnswer
 from components.store import spool
 
@@ -56,21 +61,10 @@ Headers = Mapping[bytes, bytes]
 
 RETRY_SECONDS = 1
 FEEDBACK_BYTES = 2**20
-COOL_SECONDS = 5.0  # a replica that has just failed is tried last for this long
 
 _REQUEST_LINE = re.compile(r"^(?:GET|POST) \S+: (?:\d{3} )?")  # engines' addresses stay inside
 _CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
-_FEEDBACK_KEYS = ("response_id", "kind", "value", "comment", "scale", "metadata")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-@dataclass(frozen=True, slots=True)
-class VisiblePart:
-    """A part of an answer for the client: text, whole calls, log-probabilities."""
-
-    text: str = ""
-    calls: Sequence[Json] = ()
-    logprobs: Sequence[TokenLogprob] = ()
 
 
 @dataclass(slots=True)
@@ -109,40 +103,9 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    arm: Arm
-    replica: str
-    served: Served | None = None
-    engine: ServingEngine | None = None
-    fallback: OpenAiFallback | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Prompt:
     text: str
     form: Dialect
-
-
-@dataclass(slots=True)
-class _Loads:
-    """Open requests by replica and by client, and when a replica last failed."""
-
-    replicas: Counter[str] = field(default_factory=Counter[str])
-    clients: Counter[str] = field(default_factory=Counter[str])
-    failed_at: dict[str, float] = field(default_factory=dict[str, float])
-    turn: int = 0
-
-    def order(self, names: Sequence[str]) -> list[str]:
-        """Return replicas, the best first: not just failed, few open requests, in turn."""
-        if len(names) < 2:
-            return list(names)
-        self.turn += 1
-        start = self.turn % len(names)
-        recent = time.monotonic() - COOL_SECONDS
-        return sorted(
-            [*names[start:], *names[:start]],
-            key=lambda name: (self.failed_at.get(name, 0.0) > recent, self.replicas[name]),
-        )
 
 
 class Gateway:
@@ -173,16 +136,11 @@ class Gateway:
         self.metrics = ServeMetrics()
         self._key = key
         self._log = AnswerLog(desk)
-        self._loads = _Loads()
-        self._compiler = ThreadPoolExecutor(1, "grammar")
-        self._grammars: dict[bytes, str | None] = {}
-        self._servers = {
-            fallback: _server(fallback, environment, settings)
-            for fallback in _all_fallbacks(settings)
-        }
-        self.metrics.watch(
-            "open_requests", "Requests being answered.", lambda: self._loads.clients.total()
-        )
+        self._loads = ReplicaLoads()
+        self._open = Counter[str]()  # requests by client
+        self._grammars = RequestGrammars()
+        self._fallbacks = FallbackServers(settings, environment)
+        self.metrics.watch("open_requests", "Requests being answered.", self._open.total)
         self.metrics.watch("workloads", "Workloads with a route.", lambda: len(current.routes))
         self.metrics.watch(
             "can_log", "1 while answers can be logged: room and a working disk.", self._can_log
@@ -191,9 +149,8 @@ class Gateway:
     async def close(self) -> None:
         """Write the records of partial answers, and close the connections to fallbacks."""
         await self._log.close()
-        for server in self._servers.values():
-            await server.close()
-        self._compiler.shutdown(wait=False, cancel_futures=True)
+        await self._fallbacks.close()
+        self._grammars.close()
 
     def _can_log(self) -> float:
         try:
@@ -224,7 +181,7 @@ class Gateway:
             if route is None:
                 raise self._unknown(interaction.workload, token)
             held = stack.pop_all()
-        self._loads.clients[token.client_id] += 1
+        self._open[token.client_id] += 1
         draft = AnswerDraft(
             endpoint=endpoint,
             id=response_id.create(
@@ -246,8 +203,7 @@ class Gateway:
         reader = chat_request.read_chat if endpoint == "chat" else chat_request.read_completion
         chat = reader(content)
         workload = self._choose_workload(chat, headers, token)
-        if not token.may_send_for(workload):
-            raise self._out_of_scope(token, workload, "model")
+        chat_request.require_scope(token, workload, "model")
         must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
         if must_log:
             self.desk.require_health()
@@ -269,7 +225,7 @@ class Gateway:
         interaction, who = exchange.interaction, exchange.who
         exchange.held.close()
         self.current.leave(interaction.workload, exchange.route.epoch)
-        clients = self._loads.clients
+        clients = self._open
         clients[interaction.client_id] -= 1
         if not clients[interaction.client_id]:
             del clients[interaction.client_id]
@@ -284,7 +240,7 @@ class Gateway:
             async with asyncio.timeout(self.settings.limits.answer_seconds):
                 async with aclosing(self._parts(exchange)) as parts:
                     async for part in parts:
-                        _add(draft, part)
+                        draft.add(part)
         except TimeoutError as error:
             raise self._too_slow() from error
         content = draft.whole()
@@ -301,7 +257,7 @@ class Gateway:
             async with asyncio.timeout(self.settings.limits.answer_seconds):
                 async with aclosing(self._parts(exchange)) as parts:
                     async for part in parts:
-                        _add(draft, part)
+                        draft.add(part)
                         if not (part.text or part.calls or part.logprobs):
                             continue
                         if chunks is None:
@@ -354,53 +310,12 @@ class Gateway:
             content = await self.desk.read_body(request, token, hold, FEEDBACK_BYTES)
         if otherwise(content):
             return content
-        body = chat_request.read_object(content)
-        answer_id = body.get("response_id")
-        if not isinstance(answer_id, str):
-            raise OpenAiError(
-                400, "`response_id` is missing, expected the `id` of an answer", param="response_id"
-            )
-        kinds = cast("list[str]", cast("Obj", cast("Obj", FEEDBACK["properties"])["kind"])["enum"])
-        if body.get("kind") not in kinds:
-            raise OpenAiError(400, f"`kind` is not one of {', '.join(kinds)}", param="kind")
-        if "value" not in body:
-            raise OpenAiError(
-                400,
-                "`value` is missing, expected for example up or down for a thumb",
-                param="value",
-            )
-        known = response_id.verify(self._key, token.client_id, answer_id)
-        if known is None:
-            raise OpenAiError(
-                404,
-                f"there is no answer {answer_id[:200]!r} to this client; send the `id` of an "
-                "answer as it came, with the token that asked",
-                param="response_id",
-                code="response_not_found",
-            )
-        if not token.may_send_for(known.workload):
-            raise self._out_of_scope(token, known.workload, "response_id")
-        if not known.is_stored:
-            raise OpenAiError(
-                404,
-                "the answer was not logged, because its request had `store: false`; there is "
-                "nothing that the feedback could be about",
-                param="response_id",
-                code="response_not_stored",
-            )
-        actor = body.get("actor_id") or body.get("user") or token.client_id
-        record: Obj = {
-            **{name: body[name] for name in _FEEDBACK_KEYS if name in body},
-            "timestamp": time.time(),
-            "workload_id": known.workload,
-            "client_id": token.client_id,
-            "actor_id": actor if isinstance(actor, str) else token.client_id,
-        }
+        workload, answer_id, record = answer_feedback.read(content, self._key, token)
         self.desk.count_bytes(token, len(content))
         await self.desk.write(spool.line("feedback", token.client_id, orjson.dumps(record)))
         self.desk.metrics.records.labels("feedback", token.client_id).inc()
-        self.metrics.feedback(known.workload).inc()
-        return {"object": "feedback", "response_id": answer_id, "workload": known.workload}
+        self.metrics.feedback(workload).inc()
+        return {"object": "feedback", "response_id": answer_id, "workload": workload}
 
     def models(self, headers: Headers) -> Obj:
         """Return the workloads that a client may use, as OpenAI's list of models."""
@@ -483,15 +398,8 @@ class Gateway:
             param="model",
         )
 
-    def _out_of_scope(self, token: Token, workload: str, param: str) -> OpenAiError:
-        return OpenAiError(
-            403,
-            f"the token {token.id} may use {', '.join(token.workloads)}, not {workload[:80]}",
-            param=param,
-        )
-
     def _require_turn(self, client_id: str) -> None:
-        limits, clients = self.settings.limits, self._loads.clients
+        limits, clients = self.settings.limits, self._open
         if clients[client_id] >= max(1, int(limits.open_requests * limits.client_share)):
             raise OpenAiError(
                 429,
@@ -505,38 +413,26 @@ class Gateway:
                 retry_after=RETRY_SECONDS,
             )
 
-    def _attempts(self, exchange: Exchange) -> Iterator[_Attempt]:
-        """Yield who may answer, in order: a replica of the champion, then the fallbacks."""
-        route = exchange.route
-        champion = self._of_version("champion", route.champion)
-        yield from champion[:1]
-        for fallback in self.settings.fallbacks_of(exchange.interaction.workload):
-            match fallback:
-                case "replica":
-                    yield from champion[1:]
-                case "previous":
-                    if route.previous is not None:
-                        yield from self._of_version("fallback", route.previous)
-                case OpenAiFallback():
-                    if exchange.request.endpoint == "chat":
-                        yield _Attempt("fallback", fallback.url, fallback=fallback)
-
-    def _of_version(self, arm: Arm, served: Served) -> list[_Attempt]:
-        names = self._loads.order([name for name in served.replicas if name in self.engines])
-        return [_Attempt(arm, name, served, self.engines[name]) for name in names]
-
     # Answering.
 
     async def _parts(self, exchange: Exchange) -> AsyncGenerator[VisiblePart]:
         """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
         failed: list[str] = []
         last: UpstreamError | None = None
-        for attempt in self._attempts(exchange):
+        attempts = replica_choice.attempts(
+            exchange.route,
+            self.settings.fallbacks_of(exchange.interaction.workload),
+            self.engines,
+            self._loads,
+            is_chat=exchange.request.endpoint == "chat",
+        )
+        for attempt in attempts:
             self._begin(exchange, attempt, failed)
-            self._loads.replicas[attempt.replica] += 1
+            self._loads.open[attempt.replica] += 1
             try:
                 async with aclosing(self._answer(exchange, attempt)) as parts:
                     async for part in parts:
+                        self._note_first(exchange)
                         yield part
                 return  # noqa: TRY300 - the loop goes on after an error
             except UpstreamError as error:
@@ -553,7 +449,7 @@ class Gateway:
                 last = error
                 exchange.draft.clear()
             finally:
-                self._loads.replicas[attempt.replica] -= 1
+                self._loads.open[attempt.replica] -= 1
         if last is not None:
             raise _to_client(last) from last
         raise OpenAiError(
@@ -562,7 +458,7 @@ class Gateway:
             retry_after=RETRY_SECONDS,
         )
 
-    def _begin(self, exchange: Exchange, attempt: _Attempt, failed: Sequence[str]) -> None:
+    def _begin(self, exchange: Exchange, attempt: Attempt, failed: Sequence[str]) -> None:
         served, draft = attempt.served, exchange.draft
         exchange.who = Answerer(
             arm=attempt.arm,
@@ -577,9 +473,12 @@ class Gateway:
         elif attempt.fallback is not None:
             draft.model, draft.fingerprint = attempt.fallback.model, ""
 
-    def _answer(self, exchange: Exchange, attempt: _Attempt) -> AsyncGenerator[VisiblePart]:
+    def _answer(self, exchange: Exchange, attempt: Attempt) -> AsyncGenerator[VisiblePart]:
         if attempt.fallback is not None:
-            return self._ask_fallback(exchange, attempt.fallback)
+            interaction, draft = exchange.interaction, exchange.draft
+            return self._fallbacks.ask(
+                attempt.fallback, interaction.request, draft, interaction.traceparent
+            )
         assert attempt.served is not None
         assert attempt.engine is not None
         return self._ask_engine(exchange, attempt.served, attempt.engine)
@@ -589,6 +488,7 @@ class Gateway:
     ) -> AsyncGenerator[VisiblePart]:
         request, draft = exchange.request, exchange.draft
         prompt = self._render(request, served)
+        own = self.settings.workload(exchange.interaction.workload)
         generation = Generation(
             prompt=prompt.text,
             max_tokens=min(
@@ -599,7 +499,7 @@ class Gateway:
             top_p=request.top_p,
             seed=request.seed,
             logprobs=request.logprobs,
-            grammar=await self._grammar(exchange, served, prompt.form),
+            grammar=await self._grammars.of_request(request, own, served, prompt.form),
             is_streamed=request.is_streamed,
             traceparent=exchange.interaction.traceparent,
         )
@@ -607,7 +507,6 @@ class Gateway:
         is_raw = request.endpoint == "completion"
         async with aclosing(engine.complete(served.model, generation)) as pieces:
             async for piece in pieces:
-                self._note_first(exchange)
                 text, calls = piece.text, ()
                 if not is_raw:
                     delta = answer.feed(text)
@@ -625,32 +524,6 @@ class Gateway:
                 yield VisiblePart(
                     text, chat_answer.tool_calls(calls) if calls else (), piece.logprobs
                 )
-
-    async def _ask_fallback(
-        self, exchange: Exchange, fallback: OpenAiFallback
-    ) -> AsyncGenerator[VisiblePart]:
-        """Ask an OpenAI-compatible server, whose own template renders the request."""
-        request, draft, server = exchange.request, exchange.draft, self._servers[fallback]
-        body = {name: value for name, value in request.body.items() if name != "stream_options"}
-        for name in ("max_tokens", "max_completion_tokens"):
-            if isinstance(length := body.get(name), int):
-                body[name] = min(length, self.settings.limits.max_tokens)
-        traceparent = exchange.interaction.traceparent
-        if not request.is_streamed:
-            answer = await server.chat(body, traceparent=traceparent)
-            self._note_first(exchange)
-            yield _read_whole(fallback, draft, answer)
-            return
-        body["stream_options"] = {"include_usage": True}
-        calls: dict[int, Obj] = {}
-        async with aclosing(server.stream_chat(body, traceparent=traceparent)) as events:
-            async for event in events:
-                self._note_first(exchange)
-                yield VisiblePart(_read_chunk(draft, event, calls))
-        if draft.finish is None:
-            raise UpstreamError(502, f"{fallback.url}: the answer was cut", is_retryable=True)
-        if calls:
-            yield VisiblePart(calls=[calls[number] for number in sorted(calls)])
 
     def _note_first(self, exchange: Exchange) -> None:
         if exchange.who is not None and exchange.who.ttft_ms is None:
@@ -674,40 +547,6 @@ class Gateway:
                 f"the chat template of {served.name} refuses these messages: {error}",
                 param="messages",
             ) from error
-
-    async def _grammar(self, exchange: Exchange, served: Served, form: Dialect) -> str | None:
-        """Return the grammar of a request's answers; compiled once, in a thread."""
-        request = exchange.request
-        own = self.settings.workload(exchange.interaction.workload)
-        is_constrained = served.constrained if own.constrained is None else own.constrained
-        if request.endpoint == "completion":
-            return None
-        labels = own.labels or served.labels
-        if labels and not request.tools and request.response_format is None:
-            return _of_labels(labels)
-        is_needed = (request.tools and is_constrained) or request.must_call
-        if not is_needed and request.response_format is None:
-            return None
-        parts = [form, request.tools, request.tool_choice, request.response_format]
-        key = orjson.dumps([*parts, request.is_parallel])
-        if key in self._grammars:
-            return self._grammars[key]
-        try:
-            grammar = await asyncio.get_running_loop().run_in_executor(
-                self._compiler, _compile_grammar, form, request
-            )
-        except (UnsupportedSchemaError, ValueError, RecursionError) as error:
-            raise OpenAiError(
-                400,
-                f"{error}; change the schema, or set `constrained: false` for the workload in "
-                "serve.yaml",
-                param="tools" if request.tools else "response_format",
-                code="invalid_function_parameters" if request.tools else "invalid_json_schema",
-            ) from error
-        if len(self._grammars) >= 512:
-            self._grammars.pop(next(iter(self._grammars)))
-        self._grammars[key] = grammar
-        return grammar
 
     async def _commit(self, exchange: Exchange, content: bytes) -> None:
         """Wait until the record of a whole answer is on disk."""
@@ -734,15 +573,6 @@ class Gateway:
         return OpenAiError(504, f"the answer took more than {seconds:g} seconds; ask for less")
 
 
-def _add(draft: AnswerDraft, part: VisiblePart) -> None:
-    if part.text:
-        draft.text.append(part.text)
-    if part.calls:
-        draft.calls.extend(part.calls)
-    if part.logprobs:
-        draft.logprobs.extend(part.logprobs)
-
-
 def _chunk(chunks: Chunks, draft: AnswerDraft, part: VisiblePart) -> bytes:
     logprobs: Json = None
     if part.logprobs:
@@ -754,61 +584,6 @@ def _chunk(chunks: Chunks, draft: AnswerDraft, part: VisiblePart) -> bytes:
         logprobs = writer(part.logprobs)
     first = len(draft.calls) - len(part.calls)
     return chunks.delta(part.text, part.calls, first_call=first, logprobs=logprobs)
-
-
-def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> VisiblePart:
-    match answer:
-        case {"choices": [{"message": {**message}, "finish_reason": str(finish)}, *_]}:
-            pass
-        case _:
-            raise UpstreamError(
-                502, f"{fallback.url}: expected a completion, found none", is_retryable=True
-            )
-    draft.finish = finish
-    _read_head(draft, answer)
-    content, calls = message.get("content"), message.get("tool_calls")
-    return VisiblePart(
-        content if isinstance(content, str) else "", calls if isinstance(calls, list) else ()
-    )
-
-
-def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj]) -> str:
-    """Read a chunk of another server; return its text, and gather its calls."""
-    _read_head(draft, event)
-    match event.get("choices"):
-        case [{"delta": {**delta}, **choice}, *_]:
-            pass
-        case _:
-            return ""
-    if isinstance(finish := choice.get("finish_reason"), str):
-        draft.finish = finish
-    pieces = delta.get("tool_calls")
-    for piece in pieces if isinstance(pieces, list) else []:
-        match piece:
-            case {"index": int(number), "function": {**function}, **head}:
-                pass
-            case _:
-                continue
-        call = calls.setdefault(
-            number,
-            {"id": head.get("id"), "type": "function", "function": {"name": "", "arguments": ""}},
-        )
-        whole = cast("dict[str, str]", call["function"])
-        for key in ("name", "arguments"):
-            if isinstance(text := function.get(key), str):
-                whole[key] += text
-    content = delta.get("content")
-    return content if isinstance(content, str) else ""
-
-
-def _read_head(draft: AnswerDraft, answer: Obj) -> None:
-    if isinstance(model := answer.get("model"), str) and model:
-        draft.model = model
-    match answer.get("usage"):
-        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:
-            draft.prompt_tokens, draft.completion_tokens = prompt, completion
-        case _:
-            pass
 
 
 def _to_client(error: UpstreamError) -> OpenAiError:
@@ -834,43 +609,6 @@ def _to_client(error: UpstreamError) -> OpenAiError:
 @lru_cache(maxsize=64)
 def _template(base: str) -> Any:  # noqa: ANN401 - stands in for a tokenizer
     return plain_template.as_tokenizer(plain_template.read(Path(base)))
-
-
-def _compile_grammar(form: Dialect, request: ChatRequest) -> str | None:
-    return answer_grammar.of_request(
-        form,
-        request.tools,
-        request.tool_choice,
-        request.response_format,
-        parallel=request.is_parallel,
-    )
-
-
-@lru_cache(maxsize=64)
-def _of_labels(labels: tuple[str, ...]) -> str:
-    return answer_grammar.of_labels(labels)
-
-
-def _all_fallbacks(settings: ServeSettings) -> Iterator[OpenAiFallback]:
-    lists: list[tuple[Fallback, ...]] = [settings.fallbacks]
-    lists += [own.fallbacks or () for own in settings.workloads.values()]
-    for fallbacks in lists:
-        for fallback in fallbacks:
-            if isinstance(fallback, OpenAiFallback):
-                yield fallback
-
-
-def _server(
-    fallback: OpenAiFallback, environment: Mapping[str, str], settings: ServeSettings
-) -> OpenAiUpstream:
-    upstream = HttpUpstream(
-        fallback.url,
-        api_key=environment.get(fallback.api_key_env) if fallback.api_key_env else None,
-        connect_seconds=settings.engine.connect_seconds,
-        patience_seconds=settings.engine.first_byte_seconds,
-        answer_seconds=settings.limits.answer_seconds,
-    )
-    return OpenAiUpstream(fallback.url, upstream, fallback.model)
 
 
 def _text(headers: Headers, name: bytes) -> str | None:

@@ -8,25 +8,10 @@ from pathlib import Path
 import pytest
 
 from components.serve import routes
-from components.serve.routes import Current, Route, Routes, RoutesFileError, Served
+from components.serve.routes import Current, Route, Routes, RoutesFileError
+from tests.support import gateways
 
-SEVEN = Served(
-    workload="support",
-    version="7",
-    adapter="0123456789abcdef",
-    sha256="ab" * 32,
-    model="support.v7-abababababab",
-    base="/bases/small",
-    template_hash="1234",
-    form="written",
-    max_new_tokens=64,
-    precision="fp32",
-    constrained=True,
-    labels=("card", "loan"),
-    proved_at="2026-11-27T08:00:00+00:00",
-    since="2026-11-27T08:00:01+00:00",
-    replicas=("vllm-1", "vllm-2"),
-)
+SEVEN = gateways.served(Path("/bases/small"), replicas=("vllm-1", "vllm-2"))
 EIGHT = replace(SEVEN, version="8", model="support.v8-cdcdcdcdcdcd")
 
 

@@ -1,0 +1,136 @@
+"""Answers of the OpenAI-compatible servers that ``serve.yaml`` names as fallbacks."""
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from typing import cast
+
+from components.serve.chat_answer import AnswerDraft, VisiblePart
+from components.serve.chat_request import ChatRequest, Obj
+from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.openai_url import OpenAiUpstream
+from components.serve.engines.serving_engine import UpstreamError
+from components.serve.settings import Fallback, OpenAiFallback, ServeSettings
+
+
+class FallbackServers:
+    """A client for each server; ``environment`` has their keys."""
+
+    def __init__(self, settings: ServeSettings, environment: Mapping[str, str]) -> None:
+        self._most_tokens = settings.limits.max_tokens
+        self._servers = {
+            fallback: _server(fallback, environment, settings)
+            for fallback in _all_fallbacks(settings)
+        }
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for server in self._servers.values():
+            await server.close()
+
+    async def ask(
+        self,
+        fallback: OpenAiFallback,
+        request: ChatRequest,
+        draft: AnswerDraft,
+        traceparent: str | None,
+    ) -> AsyncGenerator[VisiblePart]:
+        """Yield a server's answer, whose own template renders the request; note in the draft who.
+
+        Raises:
+            UpstreamError: It failed, or its answer is none of OpenAI's form.
+        """
+        server = self._servers[fallback]
+        body = {name: value for name, value in request.body.items() if name != "stream_options"}
+        for name in ("max_tokens", "max_completion_tokens"):
+            if isinstance(length := body.get(name), int):
+                body[name] = min(length, self._most_tokens)
+        if not request.is_streamed:
+            answer = await server.chat(body, traceparent=traceparent)
+            yield _read_whole(fallback, draft, answer)
+            return
+        body["stream_options"] = {"include_usage": True}
+        calls: dict[int, Obj] = {}
+        async with aclosing(server.stream_chat(body, traceparent=traceparent)) as events:
+            async for event in events:
+                yield VisiblePart(_read_chunk(draft, event, calls))
+        if draft.finish is None:
+            raise UpstreamError(502, f"{fallback.url}: the answer was cut", is_retryable=True)
+        if calls:
+            yield VisiblePart(calls=[calls[number] for number in sorted(calls)])
+
+
+def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> VisiblePart:
+    match answer:
+        case {"choices": [{"message": {**message}, "finish_reason": str(finish)}, *_]}:
+            pass
+        case _:
+            raise UpstreamError(
+                502, f"{fallback.url}: expected a completion, found none", is_retryable=True
+            )
+    draft.finish = finish
+    _read_head(draft, answer)
+    content, calls = message.get("content"), message.get("tool_calls")
+    return VisiblePart(
+        content if isinstance(content, str) else "", calls if isinstance(calls, list) else ()
+    )
+
+
+def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj]) -> str:
+    """Read a chunk of another server; return its text, and gather its calls."""
+    _read_head(draft, event)
+    match event.get("choices"):
+        case [{"delta": {**delta}, **choice}, *_]:
+            pass
+        case _:
+            return ""
+    if isinstance(finish := choice.get("finish_reason"), str):
+        draft.finish = finish
+    pieces = delta.get("tool_calls")
+    for piece in pieces if isinstance(pieces, list) else []:
+        match piece:
+            case {"index": int(number), "function": {**function}, **head}:
+                pass
+            case _:
+                continue
+        call = calls.setdefault(
+            number,
+            {"id": head.get("id"), "type": "function", "function": {"name": "", "arguments": ""}},
+        )
+        whole = cast("dict[str, str]", call["function"])
+        for key in ("name", "arguments"):
+            if isinstance(text := function.get(key), str):
+                whole[key] += text
+    content = delta.get("content")
+    return content if isinstance(content, str) else ""
+
+
+def _read_head(draft: AnswerDraft, answer: Obj) -> None:
+    if isinstance(model := answer.get("model"), str) and model:
+        draft.model = model
+    match answer.get("usage"):
+        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:
+            draft.prompt_tokens, draft.completion_tokens = prompt, completion
+        case _:
+            pass
+
+
+def _all_fallbacks(settings: ServeSettings) -> Iterator[OpenAiFallback]:
+    lists: list[tuple[Fallback, ...]] = [settings.fallbacks]
+    lists += [own.fallbacks or () for own in settings.workloads.values()]
+    for fallbacks in lists:
+        for fallback in fallbacks:
+            if isinstance(fallback, OpenAiFallback):
+                yield fallback
+
+
+def _server(
+    fallback: OpenAiFallback, environment: Mapping[str, str], settings: ServeSettings
+) -> OpenAiUpstream:
+    upstream = HttpUpstream(
+        fallback.url,
+        api_key=environment.get(fallback.api_key_env) if fallback.api_key_env else None,
+        connect_seconds=settings.engine.connect_seconds,
+        patience_seconds=settings.engine.first_byte_seconds,
+        answer_seconds=settings.limits.answer_seconds,
+    )
+    return OpenAiUpstream(fallback.url, upstream, fallback.model)

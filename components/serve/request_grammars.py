@@ -1,0 +1,81 @@
+"""The grammars that answers are held to: compiled once, in a thread, and kept."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import orjson
+
+from components.chat import answer_grammar
+from components.chat.answer_grammar import UnsupportedSchemaError
+from components.chat.dialects import Dialect
+from components.serve.chat_request import ChatRequest, OpenAiError
+from components.serve.routes import Served
+from components.serve.settings import WorkloadServing
+
+MOST_KEPT = 512
+
+
+class RequestGrammars:
+    """Compiles and keeps grammars; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._compiler = ThreadPoolExecutor(1, "grammar")
+        self._grammars: dict[bytes, str | None] = {}
+
+    def close(self) -> None:
+        """Stop compiling."""
+        self._compiler.shutdown(wait=False, cancel_futures=True)
+
+    async def of_request(
+        self, request: ChatRequest, own: WorkloadServing, served: Served, form: Dialect
+    ) -> str | None:
+        """Return the grammar of a request's answers; ``None`` where any text may come.
+
+        Raises:
+            OpenAiError: 400, for a schema that can't be one.
+        """
+        is_constrained = served.constrained if own.constrained is None else own.constrained
+        if request.endpoint == "completion":
+            return None
+        labels = own.labels or served.labels
+        if labels and not request.tools and request.response_format is None:
+            return _of_labels(labels)
+        is_needed = (request.tools and is_constrained) or request.must_call
+        if not is_needed and request.response_format is None:
+            return None
+        parts = [form, request.tools, request.tool_choice, request.response_format]
+        key = orjson.dumps([*parts, request.is_parallel])
+        if key in self._grammars:
+            return self._grammars[key]
+        try:
+            grammar = await asyncio.get_running_loop().run_in_executor(
+                self._compiler, _compile, form, request
+            )
+        except (UnsupportedSchemaError, ValueError, RecursionError) as error:
+            raise OpenAiError(
+                400,
+                f"{error}; change the schema, or set `constrained: false` for the workload in "
+                "serve.yaml",
+                param="tools" if request.tools else "response_format",
+                code="invalid_function_parameters" if request.tools else "invalid_json_schema",
+            ) from error
+        if len(self._grammars) >= MOST_KEPT:
+            self._grammars.pop(next(iter(self._grammars)))
+        self._grammars[key] = grammar
+        return grammar
+
+
+def _compile(form: Dialect, request: ChatRequest) -> str | None:
+    return answer_grammar.of_request(
+        form,
+        request.tools,
+        request.tool_choice,
+        request.response_format,
+        parallel=request.is_parallel,
+    )
+
+
+@lru_cache(maxsize=64)
+def _of_labels(labels: tuple[str, ...]) -> str:
+    return answer_grammar.of_labels(labels)
