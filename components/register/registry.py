@@ -8,23 +8,51 @@ from typing import TYPE_CHECKING
 
 from components.register import mlflow_api
 from components.register.mlflow_api import ModelVersion
+from components.register.version_tags import (
+    ADAPTER_TAG as ADAPTER_TAG,
+)
+from components.register.version_tags import (
+    ALIASES as ALIASES,
+)
+from components.register.version_tags import (
+    APPROVER_TAG as APPROVER_TAG,
+)
+from components.register.version_tags import (
+    CHALLENGER as CHALLENGER,
+)
+from components.register.version_tags import (
+    CHAMPION as CHAMPION,
+)
+from components.register.version_tags import (
+    COMMENT_TAG as COMMENT_TAG,
+)
+from components.register.version_tags import (
+    DECISION_TAG as DECISION_TAG,
+)
+from components.register.version_tags import (
+    EVIDENCE_TAG as EVIDENCE_TAG,
+)
+from components.register.version_tags import (
+    LINK_TAG as LINK_TAG,
+)
+from components.register.version_tags import (
+    PREVIOUS as PREVIOUS,
+)
+from components.register.version_tags import (
+    ROLLED_BACK_TAG as ROLLED_BACK_TAG,
+)
+from components.register.version_tags import (
+    TAINTED_TAG as TAINTED_TAG,
+)
+from components.register.version_tags import (
+    decision_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
     from components.register.logged_model import ServingParameters
 
-
-CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
-
-EVIDENCE_TAG = "flywheel.evidence"
-ADAPTER_TAG = "flywheel.adapter"
-DECISION_TAG = "flywheel.decision"
-APPROVER_TAG = "flywheel.approver"
-COMMENT_TAG = "flywheel.comment"
-TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated by blanks
-ROLLED_BACK_TAG = "flywheel.rolled_back"  # a former champion's: target, person and reason
-LINK_TAG = "flywheel.link"  # the decision's number and digest in the chain: an anchor of it
 
 MOST_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
 
@@ -253,8 +281,7 @@ def as_version(record: "ModelVersion | MlflowVersion") -> Version:
         adapter=tags.get(ADAPTER_TAG, ""),
         evidence=tags.get(EVIDENCE_TAG, ""),
         run_id=record.run_id or "",
-        # Before challengers were registered, all registered versions were approved.
-        decision=tags.get(DECISION_TAG) or ("approve" if APPROVER_TAG in tags else ""),
+        decision=decision_of(tags),
         tainted=tags.get(TAINTED_TAG, ""),
         rolled_back=tags.get(ROLLED_BACK_TAG, ""),
     )

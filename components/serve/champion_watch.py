@@ -14,14 +14,10 @@ from typing import Protocol
 
 import aiohttp
 
+from components.register.version_tags import CHALLENGER, CHAMPION, TAINTED_TAG, decision_of
 from components.schema import Json
 
 LOG = logging.getLogger(__name__)
-
-# As in components.register.registry, whose module leads to MLflow.
-CHAMPION, CHALLENGER = "champion", "challenger"
-DECISION_TAG, APPROVER_TAG = "flywheel.decision", "flywheel.approver"
-TAINTED_TAG = "flywheel.tainted"
 
 JITTER = 0.2  # fraction of the interval, so that gateways do not ask in step
 PAGE = 1000
@@ -52,8 +48,7 @@ class RegisteredVersion:
         """Why it may not serve, by the rule of ``registry.Version.may_serve``."""
         if tainted := self.tags.get(TAINTED_TAG):
             return f"rows that it learned from were erased ({tainted})"
-        # Before challengers were registered, all registered versions were approved.
-        decided = self.tags.get(DECISION_TAG) or ("approve" if APPROVER_TAG in self.tags else "")
+        decided = decision_of(self.tags)
         if decided != "approve":
             return f"nobody has approved it: its decision is {decided or '(none)'}"
         return None

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,7 +155,7 @@ class Follower:
         """Load and prove what the routes file has; serve on without what fails."""
         self._places.adapters.mkdir(parents=True, exist_ok=True)
         self._delete_scratch("")
-        for served in _all_served(routes.read(self._places.routes)):
+        for served in routes.read(self._places.routes).all_served():
             with suppress(OSError, ValueError):  # said when it is brought up
                 staged = staged_version.read_staged(self._places.adapters, served.model)
                 await self._ensure_process(staged)
@@ -310,7 +310,7 @@ class Follower:
         while True:
             await asyncio.sleep(wait)
             wait = DAMAGE_SECONDS
-            for served in [*_all_served(self.swap.current.routes)]:
+            for served in self.swap.current.routes.all_served():
                 if served.model not in self.swap.damaged:
                     continue
                 LOG.error("%s is staged again: its files were damaged", served.name)
@@ -365,7 +365,7 @@ class Follower:
     async def _stop_unused(self) -> None:
         """Stop the processes whose base no version has that serves, served before, or will."""
         used = {*self._bases.values()}
-        for served in _all_served(self.swap.current.routes):
+        for served in self.swap.current.routes.all_served():
             with suppress(OSError, ValueError):
                 staged = staged_version.read_staged(self._places.adapters, served.model)
                 used.add(staged.base_hash)
@@ -498,13 +498,6 @@ def _result(served: Served, made: Proof) -> dict[str, Json]:
         "is_proved": made.objection is None,
         "result": made.objection or figures,
     }
-
-
-def _all_served(table: routes.Routes) -> Iterator[Served]:
-    for workload in table:
-        yield table[workload].champion
-        if (previous := table[workload].previous) is not None:
-            yield previous
 
 
 def _option(name: str, value: str | None) -> list[str]:

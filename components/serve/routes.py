@@ -8,8 +8,8 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -128,6 +128,22 @@ class Routes:
     def without(self, workload: str) -> "Routes":
         """Return routes without this workload."""
         return Routes({name: route for name, route in self._routes.items() if name != workload})
+
+    def with_replicas(
+        self, workload: str, replicas: Callable[[Served], tuple[str, ...]]
+    ) -> "Routes":
+        """Return routes in which the versions of a workload have other replicas."""
+        route = self.get(workload)
+        if route is None:
+            return self
+        champion = replace(route.champion, replicas=replicas(route.champion))
+        previous = route.previous and replace(route.previous, replicas=replicas(route.previous))
+        return self.with_route(workload, replace(route, champion=champion, previous=previous))
+
+    def all_served(self) -> list[Served]:
+        """Return every version that is routed: champions, and the versions before them."""
+        both = [(route.champion, route.previous) for route in self._routes.values()]
+        return [served for pair in both for served in pair if served is not None]
 
     def to_json(self) -> dict[str, Json]:
         """Return the routes as the file has them."""

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -127,7 +127,7 @@ class AdapterSwap:
         """
         table = routes.read(self.routes_path)
         for workload in table:
-            table = _with_replicas(table, workload, lambda _: ())
+            table = table.with_replicas(workload, lambda _: ())
         self.current.routes = table
         await asyncio.gather(*(self._beat(replica) for replica in self._replicas.values()))
         if unfinished := self._journal.unfinished():
@@ -298,7 +298,9 @@ class AdapterSwap:
 
     def _models_of(self, workload: str, versions: Sequence[str]) -> set[str]:
         """Return the names of versions that are routed, waiting to be unloaded, or staged."""
-        known = {served.model for served in self._all_served()} | self._retiring.keys()
+        known = {
+            served.model for served in self.current.routes.all_served()
+        } | self._retiring.keys()
         if self.adapters.is_dir():
             known |= {path.name.removesuffix(".json") for path in self.adapters.iterdir()}
         parts = [match for name in known if (match := staged_version.NAME.fullmatch(name))]
@@ -318,7 +320,7 @@ class AdapterSwap:
         """Prove every version on every replica that serves it, now."""
         proofs = [
             (served, await self._prove_routed(replica, served.model))
-            for served in [*self._all_served()]
+            for served in self.current.routes.all_served()
             for replica in [*self._replicas.values()]
             if self._is_in(replica, served)
         ]
@@ -355,7 +357,11 @@ class AdapterSwap:
         except UpstreamError as error:
             LOG.warning("%s does not list its adapters: %s", engine.name, error.reason)
             return
-        expected = {served.model for served in self._all_served() if self._is_in(replica, served)}
+        expected = {
+            served.model
+            for served in self.current.routes.all_served()
+            if self._is_in(replica, served)
+        }
         is_due = time.monotonic() - replica.proved_at >= self.settings.proof_seconds
         if expected - listed or self._absent(replica) or is_due:
             await self._bring_up(replica)
@@ -397,7 +403,7 @@ class AdapterSwap:
         A replica that proved it before and is too busy now stays in: nothing is wrong with it.
         """
         async with self._locks[staged_version.workload_of(model)]:
-            served = next((s for s in self._all_served() if s.model == model), None)
+            served = next((s for s in self.current.routes.all_served() if s.model == model), None)
             if served is None:
                 return None
             is_in, last = self._is_in(replica, served), replica.proofs.get(model)
@@ -461,7 +467,7 @@ class AdapterSwap:
 
     async def _bring_everywhere(self, staged: StagedVersion) -> list[Proof]:
         healthy = [each for each in self._eligible(staged) if each.identity is not None]
-        held = {served.model for served in self._all_served()} | self._retiring.keys()
+        held = {served.model for served in self.current.routes.all_served()} | self._retiring.keys()
         if len(held | {staged.model}) > self._max_residents:
             reason = (
                 f"it would be adapter {len(held) + 1} at once, and the engine has room for "
@@ -478,9 +484,9 @@ class AdapterSwap:
     def _served_by(self, replica: _Replica) -> list[Served]:
         """Return the versions that a replica's base is the base of."""
         if replica.base is None:
-            return [*self._all_served()]
+            return self.current.routes.all_served()
         served: list[Served] = []
-        for each in self._all_served():
+        for each in self.current.routes.all_served():
             with suppress(OSError, ValueError):
                 if self._staged(each.model).base_hash == replica.base:
                     served.append(each)
@@ -499,7 +505,7 @@ class AdapterSwap:
 
     def _needs(self) -> EngineNeeds:
         staged: list[StagedVersion] = []
-        for served in self._all_served():
+        for served in self.current.routes.all_served():
             with suppress(OSError, ValueError):  # said when it is brought up
                 staged.append(self._staged(served.model))
         return EngineNeeds(
@@ -513,12 +519,12 @@ class AdapterSwap:
             LOG.error("%s is out: %s", replica.engine.name, reason)
         replica.identity, replica.reason, replica.proofs = None, reason, {}
         name = replica.engine.name
-        if any(name in served.replicas for served in self._all_served()):
+        if any(name in served.replicas for served in self.current.routes.all_served()):
 
             def without(table: Routes) -> Routes:
                 for workload in table:
-                    table = _with_replicas(
-                        table, workload, lambda s: tuple(r for r in s.replicas if r != name)
+                    table = table.with_replicas(
+                        workload, lambda s: tuple(r for r in s.replicas if r != name)
                     )
                 return table
 
@@ -535,7 +541,7 @@ class AdapterSwap:
             return tuple(r for r in self._replicas if r in (*others, name)) if is_in else others
 
         def changed(table: Routes) -> Routes:
-            table = _with_replicas(table, served.workload, replicas)
+            table = table.with_replicas(served.workload, replicas)
             route = table.get(served.workload)
             if route is None or not is_in:
                 return table
@@ -552,7 +558,7 @@ class AdapterSwap:
 
     def _retire(self, workload: str, model: str, epoch: int) -> None:
         """Unload a version once the requests that began with it have ended."""
-        if model in {served.model for served in self._all_served()}:
+        if model in {served.model for served in self.current.routes.all_served()}:
             return
         self._retiring[model] = asyncio.create_task(self._drain_and_unload(workload, model, epoch))
 
@@ -610,7 +616,7 @@ class AdapterSwap:
 
     async def _unload_unrouted(self, replica: _Replica) -> None:
         """Unload what a swap that a crash cut off has left."""
-        routed = {served.model for served in self._all_served()}
+        routed = {served.model for served in self.current.routes.all_served()}
         ours = self._journal.models() - routed - self._retiring.keys() - self._arriving
         try:
             for listed in await replica.engine.list_loaded():
@@ -663,14 +669,6 @@ class AdapterSwap:
             unproved=not self._resident(staged.model).references.is_measurable,
         )
 
-    def _all_served(self) -> Iterator[Served]:
-        table = self.current.routes
-        for workload in table:
-            route = table[workload]
-            yield route.champion
-            if route.previous is not None:
-                yield route.previous
-
     def _is_in(self, replica: _Replica, served: Served) -> bool:
         return replica.engine.name in served.replicas
 
@@ -686,7 +684,7 @@ class AdapterSwap:
         """Return the other adapters on a replica; those of the same workload come first."""
         names = [
             served.model
-            for served in self._all_served()
+            for served in self.current.routes.all_served()
             if served.model != staged.model and self._is_in(replica, served)
         ]
         names.sort(key=lambda name: not name.startswith(f"{staged.workload}.v"))
@@ -754,18 +752,6 @@ async def _lists(engine: ServingEngine, staged: StagedVersion) -> bool:
                 )
             return True
     return False
-
-
-def _with_replicas(
-    table: Routes, workload: str, replicas: Callable[[Served], tuple[str, ...]]
-) -> Routes:
-    """Return routes in which the versions of a workload have other replicas."""
-    route = table.get(workload)
-    if route is None:
-        return table
-    champion = replace(route.champion, replicas=replicas(route.champion))
-    previous = route.previous and replace(route.previous, replicas=replicas(route.previous))
-    return table.with_route(workload, replace(route, champion=champion, previous=previous))
 
 
 def _model_of(served: Served | None) -> str | None:

@@ -11,6 +11,7 @@ from typing import cast
 
 from components.schema import Json
 from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.replica_client import ReplicaClient
 from components.serve.engines.serving_engine import (
     AnswerPiece,
     EngineNeeds,
@@ -26,17 +27,12 @@ BASE = "base"
 STOPS = {"eos_token": "stop", "stop_sequence": "stop", "length": "length"}
 
 
-class LoraxServer:
+class LoraxServer(ReplicaClient):
     """One replica; ``adapters`` is the folder of staged adapters as it sees it."""
 
     def __init__(self, name: str, upstream: HttpUpstream, *, adapters: Path | None = None) -> None:
-        self.name, self._http, self._adapters = name, upstream, adapters
+        super().__init__(name, upstream, base=BASE, adapters=adapters)
         self._paths: dict[str, str] = {}
-
-    @property
-    def base(self) -> str:
-        """The name of its base."""
-        return BASE
 
     async def preflight(self, needs: EngineNeeds) -> list[str]:
         """Return why it is not fit to serve."""
@@ -52,7 +48,7 @@ class LoraxServer:
 
     async def load(self, adapter: str, folder: Path) -> None:
         """Load an adapter by a first request."""
-        path = str(folder if self._adapters is None else self._adapters / folder.name)
+        path = self.path_of(folder)
         body: dict[str, Json] = {"inputs": "a", "parameters": _named(path) | {"max_new_tokens": 1}}
         await self._http.post("/generate", body, patience_seconds=LOAD_SECONDS)
         self._paths[adapter] = path
@@ -109,10 +105,6 @@ class LoraxServer:
                 is_retryable=False,
             )
         return [float(cast("float", token["logprob"])) for token in scored]
-
-    async def close(self) -> None:
-        """Close its connections."""
-        await self._http.close()
 
     def _parameters(self, adapter: str) -> dict[str, Json]:
         if adapter == BASE:

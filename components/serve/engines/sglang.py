@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.schema import Json
 from components.serve.engines import vllm_server
-from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.replica_client import ReplicaClient
 from components.serve.engines.serving_engine import (
     AnswerPiece,
     EngineNeeds,
@@ -27,26 +27,8 @@ UNLOAD_SECONDS = 20.0  # it can hang (sglang#36894, open)
 _UNKNOWN_HERE = ("add_special_tokens", "structured_outputs")
 
 
-class SglangServer:
+class SglangServer(ReplicaClient):
     """One replica; ``base`` is its ``--served-model-name``, read from its list if missing."""
-
-    def __init__(
-        self,
-        name: str,
-        upstream: HttpUpstream,
-        *,
-        base: str | None = None,
-        adapters: Path | None = None,
-    ) -> None:
-        self.name, self._http, self._adapters = name, upstream, adapters
-        self._base = base
-
-    @property
-    def base(self) -> str:
-        """The name of its base."""
-        if self._base is None:
-            raise UpstreamError(503, f"{self.name}: its base is not known yet", is_retryable=True)
-        return self._base
 
     async def preflight(self, needs: EngineNeeds) -> list[str]:
         """Return why it is not fit to serve."""
@@ -79,7 +61,7 @@ class SglangServer:
 
     async def load(self, adapter: str, folder: Path) -> None:
         """Load an adapter, so that it is not evicted."""
-        path = str(folder if self._adapters is None else self._adapters / folder.name)
+        path = self.path_of(folder)
         body: dict[str, Json] = {"lora_name": adapter, "lora_path": path, "pinned": True}
         answer = await self._http.post("/load_lora_adapter", body, patience_seconds=LOAD_SECONDS)
         if answer.get("success") is False:
@@ -142,10 +124,6 @@ class SglangServer:
                 is_retryable=True,
             )
         return [float(str(value)) for value, _ in values]
-
-    async def close(self) -> None:
-        """Close its connections."""
-        await self._http.close()
 
     def _model(self, adapter: str) -> str:
         return self.base if adapter == self.base else f"{self.base}:{adapter}"

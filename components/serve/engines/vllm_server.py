@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 from components.schema import Json
 from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.replica_client import ReplicaClient
 from components.serve.engines.serving_engine import (
     AnswerPiece,
     EngineNeeds,
@@ -35,7 +36,7 @@ _MAX_LORA = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d+)"', re.MU
 FINISHES: Mapping[Json, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
 
 
-class VllmServer:
+class VllmServer(ReplicaClient):
     """One replica.
 
     Args:
@@ -55,16 +56,8 @@ class VllmServer:
         oldest: tuple[int, int] | None = OLDEST,
         adapters: Path | None = None,
     ) -> None:
-        self.name = name
-        self._http, self._oldest, self._adapters = upstream, oldest, adapters
-        self._base = base
-
-    @property
-    def base(self) -> str:
-        """The name of its base."""
-        if self._base is None:
-            raise UpstreamError(503, f"{self.name}: its base is not known yet", is_retryable=True)
-        return self._base
+        super().__init__(name, upstream, base=base, adapters=adapters)
+        self._oldest = oldest
 
     async def preflight(self, needs: EngineNeeds) -> list[str]:
         """Return why it is not fit to serve."""
@@ -103,10 +96,6 @@ class VllmServer:
                     f"expected {path}",
                     is_retryable=False,
                 ) from error
-
-    def path_of(self, folder: Path) -> str:
-        """Return a staged folder's path as the server sees it."""
-        return str(folder if self._adapters is None else self._adapters / folder.name)
 
     async def list_loaded(self) -> list[LoadedModel]:
         """List the base and the adapters, with their folders."""
@@ -161,10 +150,6 @@ class VllmServer:
             _logprob_of(self.name, position, token)
             for position, token in zip(positions[start:], probe.answer_tokens, strict=True)
         ]
-
-    async def close(self) -> None:
-        """Close its connections."""
-        await self._http.close()
 
     async def read_base(self) -> None:
         """Read the base's name from the list, unless it is known."""

@@ -1,0 +1,20 @@
+"""The aliases and tags of a registered version; this module loads no MLflow."""
+
+from collections.abc import Mapping
+
+CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
+
+EVIDENCE_TAG = "flywheel.evidence"
+ADAPTER_TAG = "flywheel.adapter"
+DECISION_TAG = "flywheel.decision"
+APPROVER_TAG = "flywheel.approver"
+COMMENT_TAG = "flywheel.comment"
+TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated by blanks
+ROLLED_BACK_TAG = "flywheel.rolled_back"  # a former champion's: target, person and reason
+LINK_TAG = "flywheel.link"  # the decision's number and digest in the chain: an anchor of it
+
+
+def decision_of(tags: Mapping[str, str]) -> str:
+    """Return what people decided about a version; empty if nobody has."""
+    # Before challengers were registered, all registered versions were approved.
+    return tags.get(DECISION_TAG) or ("approve" if APPROVER_TAG in tags else "")
