@@ -194,7 +194,9 @@ class AdapterSwap:
             route = self.current.routes.get(workload)
             if route is not None and route.champion.model == staged.model:
                 return route
-            self._journal.write("intended", workload, staged.model)
+            # Tried again and again, a refused version would fill the journal.
+            if not self._is_refused(workload, staged.version):
+                self._journal.write("intended", workload, staged.model)
             await self._keep(staged.model)
             was_kept = route is not None and _model_of(route.previous) == staged.model
             needed = self._needed(staged)
@@ -216,7 +218,8 @@ class AdapterSwap:
                     self._replicas[each.replica].look.set()
                 if not was_kept:
                     await self._unload_everywhere(staged.model)
-                self._journal.write("refused", workload, staged.model, reason=reason)
+                if not self._is_refused(workload, staged.version, reason):
+                    self._journal.write("refused", workload, staged.model, reason=reason)
                 self.refuse(workload, staged.version, reason)
                 raise SwapRefusedError(
                     f"serving version {staged.version} of {workload}: {len(ready)} of "
@@ -328,10 +331,15 @@ class AdapterSwap:
 
     def refuse(self, workload: str, version: str, reason: str) -> None:
         """Note why a champion does not serve."""
-        known = self.refusals.get(workload)
-        if known is None or (known.version, known.reason) != (version, reason):
+        if not self._is_refused(workload, version, reason):
             self.refusals[workload] = Refusal(version, reason, swap_journal.now())
             LOG.error("%s v%s is refused: %s", workload, version, reason)
+
+    def _is_refused(self, workload: str, version: str, reason: str | None = None) -> bool:
+        known = self.refusals.get(workload)
+        if known is None or known.version != version:
+            return False
+        return reason is None or known.reason == reason
 
     # -- one replica
 

@@ -1,6 +1,7 @@
 """A new version serves once every replica has proved it; else the old one serves on."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
@@ -106,6 +107,27 @@ def test_faulty_replica_keeps_the_old_version_serving(
             # The fault is mended, and the next version gets its turn.
             await swap.follow(stage(tmp_path, "support", 3))
             assert await ask(swap) == "support-v3"
+
+    asyncio.run(scenario())
+
+
+def test_version_that_is_refused_again_and_again_is_in_the_journal_once(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
+        replica.misbehave("wrong_base")
+        staged = stage(tmp_path, "support", 1)
+        async with swapping(tmp_path, replica) as swap:
+            for _ in range(3):
+                with pytest.raises(SwapRefusedError):
+                    await swap.follow(staged)
+            assert steps(tmp_path) == ["intended", "refused"]
+            replica.misbehave()
+            async with asyncio.timeout(20):
+                while "support" not in swap.current.routes:
+                    with contextlib.suppress(SwapRefusedError):
+                        await swap.follow(staged)
+            assert await first_answer(swap) == "support-v1"
 
     asyncio.run(scenario())
 
