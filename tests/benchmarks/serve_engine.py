@@ -1,11 +1,13 @@
 """Measure the embedded engine: tokens/s by adapters and requests at once, memory, first tokens.
 
-    python -m tests.benchmarks.serve_engine [--rounds 3] [--threads N]
+    python -m tests.benchmarks.serve_engine [--rounds 3] [--threads N] [--vllm PYTHON]
 
 The base is the demo's SmolLM2-135M in fp32 (fetched if need be), the adapters eight random ones of
 rank 16 on all linear layers. All cells are measured in turn in each round; the table has the
-medians, by the clock and in CPU time of the engine's process, which other programs move less. The
-peer is PEFT's mixed batch (``adapter_names``) in a process of its own, whose memory is compared.
+medians by the clock. Beside it, cell by cell, stands vLLM's CPU build with LoRA, started as ``make
+test-vllm`` does and with as many threads, where that has made its environment or ``--vllm`` is the
+interpreter of one. PEFT's mixed batch (``adapter_names``), and the memory of transformers with the
+base alone, come from a process of their own.
 """
 
 import argparse
@@ -17,27 +19,35 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeAlias
 
+import httpx
 import psutil
 import typer
 
+from components.models import device
+from components.serve.embedded.compute_thread import IDLE_SECONDS
 from flows.cli import demo_command
 from flows.demo import wheels
 from tests.support.embedded_engine import EngineProcess, running
+from tests.support.vllm_process import VllmProcess
 
 ADAPTERS, AT_ONCE = (1, 2, 4, 8), (1, 4, 8)
 RANK = 16
 TOKENS = 32  # of an answer
 PROMPT = "Write a few sentences about the weather in the city with number {} and its people.\n"
 LONG = "The customer wrote about order {}: " + "it arrived late and the box was open. " * 12
+VLLM = Path(".venv-vllm/bin/python")
 
 LEAST_MIXED = 0.70
 MOST_MEMORY = 1.15
+LEAST_FASTER = 3.0  # than vLLM's CPU build with LoRA
 
 
 @dataclass(frozen=True)
@@ -48,44 +58,82 @@ class Speed:
     cpu: float
 
 
+Speeds: TypeAlias = dict[tuple[int, int], Speed]  # by the numbers of adapters and of requests
+
+
 def main() -> None:
     """Print the tables, and exit with 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, default=max(1, device.cores() - 1))
+    parser.add_argument("--vllm", type=Path, default=VLLM if VLLM.exists() else None)
     options = parser.parse_args()
     base = wheels.fetch_inputs(demo_command.download_folder(), print).base
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         adapters = make_adapters(base, Path(folder))
-        threads = ["--threads", str(options.threads)] if options.threads else []
-        with running(base, Path(folder), *threads) as engine:
-            resident = [memory(engine)]
+        engine = stack.enter_context(running(base, Path(folder), "--threads", str(options.threads)))
+        engines = {"embedded": engine}
+        resident = {"without adapters": idle_memory(engine)}
+        if options.vllm:
+            start = running_vllm(base, Path(folder), options.vllm, options.threads)
+            engines["vLLM"] = stack.enter_context(start)
+        for each in engines.values():
             for name, adapter in adapters.items():
-                engine.load(name, adapter)
-            resident.append(memory(engine))
-            typer.echo(f"load {os.getloadavg()[0]:.1f}, {options.threads or 'all but one'} threads")
-            speeds = measure(engine, list(adapters), options.rounds)
-            print_speeds(speeds)
-            first = first_tokens(engine, list(adapters), options.rounds)
-            resident.append(memory(engine))
+                each.load(name, adapter)
+        resident["with 8 adapters"] = idle_memory(engine)
+        typer.echo(f"load {os.getloadavg()[0]:.1f} before, threads: {options.threads}")
+        speeds = measure(engines, list(adapters), options.rounds)
+        resident["right after 8 requests at once"] = memory(engine)
+        resident["idle after all requests"] = idle_memory(engine)
+        first = {
+            name: first_tokens(each, list(adapters), options.rounds)
+            for name, each in engines.items()
+        }
+        others = {name: idle_memory(each) for name, each in engines.items() if name != "embedded"}
+        stored = engine.metric("embedded_stored_prefix_bytes") / 1e6
+        stack.close()
         peer = run_peer(base, Path(folder), options.threads)
-    mixed = speeds[8, 8].cpu, speeds[1, 8].cpu
-    share = mixed[1] / mixed[0]
-    typer.echo(f"first token of 130: {first[0]:.0f} ms alone, {first[1]:.0f} ms beside 7 answers")
+    print_table(speeds)
+    for name, (alone, beside) in first.items():
+        typer.echo(f"first token of 130, {name}: {alone:.0f} ms alone, {beside:.0f} ms beside 7")
+    typer.echo(f"transformers with the base alone, after a batch of 8: {peer['resident']:.0f} MB")
+    ratios = {name: size / peer["resident"] for name, size in resident.items()}
+    for name, size in resident.items():
+        typer.echo(f"  embedded, {name}: {size:.0f} MB, {ratios[name]:.2f} of that")
+    typer.echo(f"  of it {stored:.0f} MB of stored prefixes (--cache-mb)")
+    for name, size in others.items():
+        typer.echo(f"  {name}, idle after all requests: {size:.0f} MB")
+    own = speeds["embedded"]
+    share = own[8, 8].rate / own[1, 8].rate
+    typer.echo(f"8 mixed against one adapter: {share:.2f} (target {LEAST_MIXED} or more)")
     typer.echo(
-        "resident: {:.0f} MB, with 8 adapters {:.0f}, after all requests {:.0f}".format(*resident)
+        f"PEFT's mixed batch of 8: {peer['rate']:.1f} tokens/s; CPU time of ours for a token: "
+        f"{own[8, 8].cpu / peer['cpu']:.2f} of its"
     )
-    ratios = [size / peer["resident"] for size in resident]
-    typer.echo(
-        f"  of transformers' {peer['resident']:.0f} MB with the base alone, after a batch of 8:"
-    )
-    typer.echo("  {:.2f}, with 8 adapters {:.2f}, after all requests {:.2f}".format(*ratios))
-    typer.echo(f"8 mixed against one adapter, CPU time: {share:.2f} (target {LEAST_MIXED} or more)")
-    typer.echo(
-        f"PEFT's mixed batch: {peer['rate']:.1f} tokens/s, {peer['cpu']:.0f} CPU ms each; ours "
-        f"takes {speeds[8, 8].cpu / peer['cpu']:.2f} of its CPU time"
-    )
-    sys.exit(0 if share >= LEAST_MIXED and ratios[1] <= MOST_MEMORY else 1)
+    is_met = share >= LEAST_MIXED and ratios["with 8 adapters"] <= MOST_MEMORY
+    if "vLLM" in speeds:
+        factors = [own[cell].rate / speeds["vLLM"][cell].rate for cell in own]
+        typer.echo(
+            f"embedded against vLLM with LoRA: {min(factors):.1f} to {max(factors):.1f} times as "
+            f"fast, median {median(factors):.1f} (target {LEAST_FASTER:.0f} or more)"
+        )
+        is_met &= median(factors) >= LEAST_FASTER
+    typer.echo(f"load {os.getloadavg()[0]:.1f} after")
+    sys.exit(0 if is_met else 1)
+
+
+@contextmanager
+def running_vllm(base: Path, folder: Path, python: Path, threads: int) -> Generator[EngineProcess]:
+    """Run vLLM's CPU build with LoRA, until the block's end."""
+    options = {"--max-loras": 8, "--max-lora-rank": RANK, "--max-model-len": 4096}
+    log = folder / "vllm.log"
+    environment = {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    vllm = VllmProcess(base, log, options, python=str(python), environment=environment)
+    try:
+        with httpx.Client(base_url=vllm.url, timeout=600) as client:
+            yield EngineProcess(vllm.process, client, Path(), log)
+    finally:
+        vllm.kill()
 
 
 def make_adapters(base: Path, folder: Path) -> dict[str, Path]:
@@ -108,10 +156,10 @@ def make_adapters(base: Path, folder: Path) -> dict[str, Path]:
 
 
 def measure(
-    engine: EngineProcess, adapters: Sequence[str], rounds: int
-) -> dict[tuple[int, int], Speed]:
+    engines: Mapping[str, EngineProcess], adapters: Sequence[str], rounds: int
+) -> dict[str, Speeds]:
     """Measure each cell, the number of adapters and of requests at once, in turn."""
-    taken: dict[tuple[int, int], list[Speed]] = defaultdict(list)
+    taken: dict[tuple[str, int, int], list[Speed]] = defaultdict(list)
     number = 0
     for _ in range(rounds + 1):
         for at_once in AT_ONCE:
@@ -119,23 +167,35 @@ def measure(
                 requests = max(at_once, 2)
                 jobs = [(adapters[job % count], number + job) for job in range(requests)]
                 number += requests
-                taken[count, at_once].append(answer(engine, jobs, at_once))
-    return {  # without the first round
-        cell: Speed(median(s.rate for s in speeds[1:]), median(s.cpu for s in speeds[1:]))
-        for cell, speeds in taken.items()
-    }
+                for name, engine in engines.items():
+                    taken[name, count, at_once].append(answer(engine, jobs, at_once))
+    speeds: dict[str, Speeds] = defaultdict(dict)
+    for (name, *cell), (_, *rest) in taken.items():  # without the first round
+        medians = Speed(median(s.rate for s in rest), median(s.cpu for s in rest))
+        speeds[name][cell[0], cell[1]] = medians
+    return speeds
 
 
 def answer(engine: EngineProcess, jobs: Sequence[tuple[str, int]], at_once: int) -> Speed:
     """Answer requests, so many at once."""
-    process = psutil.Process(engine.process.pid)
-    cpu, clock = sum(process.cpu_times()[:2]), time.perf_counter()
+    cpu, clock = cpu_seconds(engine), time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:
         for future in [pool.submit(ask, engine, *job) for job in jobs]:
             future.result()
     seconds = time.perf_counter() - clock
     tokens = TOKENS * len(jobs)
-    return Speed(tokens / seconds, (sum(process.cpu_times()[:2]) - cpu) / tokens * 1e3)
+    return Speed(tokens / seconds, (cpu_seconds(engine) - cpu) / tokens * 1e3)
+
+
+def cpu_seconds(engine: EngineProcess) -> float:
+    """Return the CPU time of an engine's processes so far."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes(engine))
+
+
+def processes(engine: EngineProcess) -> list[psutil.Process]:
+    """Return an engine's process and those that it started."""
+    process = psutil.Process(engine.process.pid)
+    return [process, *process.children(recursive=True)]
 
 
 def ask(engine: EngineProcess, adapter: str, number: int) -> None:
@@ -154,14 +214,15 @@ def first_tokens(
     for number in range(rounds):
         taken[0].append(first_token(engine, adapters[0], LONG.format(f"a{number}")))
         stop = threading.Event()
+        have_begun = [threading.Event() for _ in adapters[1:]]
         others = [
-            threading.Thread(target=keep_busy, args=(engine, adapter, stop))
-            for adapter in adapters[1:]
+            threading.Thread(target=keep_busy, args=(engine, adapter, has_begun, stop))
+            for adapter, has_begun in zip(adapters[1:], have_begun, strict=True)
         ]
         for other in others:
             other.start()
-        engine.wait_for("embedded_requests_running", len(others))
-        time.sleep(2)  # their prompts are read
+        for has_begun in have_begun:
+            has_begun.wait()
         taken[1].append(first_token(engine, adapters[0], LONG.format(f"b{number}")))
         stop.set()
         for other in others:
@@ -179,33 +240,46 @@ def first_token(engine: EngineProcess, adapter: str, prompt: str) -> float:
     return taken
 
 
-def keep_busy(engine: EngineProcess, adapter: str, stop: threading.Event) -> None:
-    """Read a long answer until told to stop."""
+def keep_busy(
+    engine: EngineProcess, adapter: str, has_begun: threading.Event, stop: threading.Event
+) -> None:
+    """Read a long answer until it is to stop."""
     stream = engine.stream(adapter, PROMPT.format(adapter), max_tokens=2000, ignore_eos=True)
     for _ in stream:
+        has_begun.set()
         if stop.is_set():
             break
     stream.close()
 
 
+def idle_memory(engine: EngineProcess) -> float:
+    """Return the resident memory of an engine in MB when it has given back what it has freed."""
+    time.sleep(IDLE_SECONDS + 1)
+    return memory(engine)
+
+
 def memory(engine: EngineProcess) -> float:
-    """Return the engine's resident memory in MB."""
-    return psutil.Process(engine.process.pid).memory_info().rss / 1e6
+    """Return the resident memory of an engine's processes in MB."""
+    return sum(process.memory_info().rss for process in processes(engine)) / 1e6
 
 
-def print_speeds(speeds: dict[tuple[int, int], Speed]) -> None:
-    """Print tokens/s, CPU time, and what one adapter takes of it."""
-    typer.echo("requests at once  " + "".join(f"{f'{count} adapters':>26}" for count in ADAPTERS))
-    for at_once in AT_ONCE:
-        cells = [speeds[count, at_once] for count in ADAPTERS]
-        texts = [f"{s.rate:5.1f}/s {s.cpu:5.1f} ms {cells[0].cpu / s.cpu:5.2f}" for s in cells]
-        typer.echo(f"{at_once:16}  " + "".join(f"{text:>26}" for text in texts))
+def print_table(speeds: Mapping[str, Speeds]) -> None:
+    """Print tokens/s as Markdown."""
+    labels = [f"{count} adapter{'s' * (count > 1)}" for count in ADAPTERS]
+    typer.echo("")
+    typer.echo("| tokens/s | " + " | ".join(labels) + " |")
+    typer.echo("| --- |" + " --- |" * len(labels))
+    for name, cells in speeds.items():
+        for at_once in AT_ONCE:
+            rates = [f"{cells[count, at_once].rate:.1f}" for count in ADAPTERS]
+            row = f"{name}, {at_once} request{'s at once' * (at_once > 1)}"
+            typer.echo(f"| {row} | " + " | ".join(rates) + " |")
+    typer.echo("")
 
 
 PEER = """
 import json, sys, time
 import psutil, torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 base, folder, prompt, tokens, threads = json.loads(sys.argv[1])
@@ -224,6 +298,7 @@ def answer(number, **more):
 
 answer(1)
 resident = process.memory_info().rss / 1e6
+from peft import PeftModel
 model = PeftModel.from_pretrained(model, f"{folder}/adapter-0", "adapter-0").eval()
 names = ["adapter-0"]
 for number in range(1, 8):
@@ -240,10 +315,9 @@ print(json.dumps({"resident": resident, "rate": count / clock, "cpu": cpu / coun
 """
 
 
-def run_peer(base: Path, folder: Path, threads: int | None) -> dict[str, float]:
+def run_peer(base: Path, folder: Path, threads: int) -> dict[str, float]:
     """Measure transformers with the base alone, and PEFT with eight adapters in one batch."""
-    count = threads or max(1, len(os.sched_getaffinity(0)) - 1)
-    order = json.dumps([str(base), str(folder), PROMPT, TOKENS, count])
+    order = json.dumps([str(base), str(folder), PROMPT, TOKENS, threads])
     result = subprocess.run(
         [sys.executable, "-c", PEER, order], capture_output=True, text=True, check=True
     )

@@ -1,99 +1,29 @@
 """vLLM's CPU build: adapters are loaded at runtime, proved, swapped under load, and unloaded."""
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import EngineNeeds, Generation, UpstreamError
-from components.serve.engines.vllm_server import VllmServer
 from components.serve.settings import SwapSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import tiny
 from tests.support.staged_adapters import (
-    LAYERS,
     PROMPT,
     stage_adapter,
     stage_word_adapter,
     word_of,
 )
 from tests.support.swap_load import SwapRun, replicas_of, running_swap, swap_under_load, until
+from tests.support.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.vllm
-
-START_SECONDS = 600
-
-
-class VllmProcess:
-    """vLLM's OpenAI server on this CPU; it keeps its port when it is started again."""
-
-    def __init__(self, base: Path, log: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = int(listener.getsockname()[1])
-        self._base, self._log = base, log
-        self.start()
-
-    def start(self) -> None:
-        options = {
-            "--model": self._base,
-            "--served-model-name": "the-base",
-            "--dtype": "float32",
-            "--max-loras": 4,
-            "--max-cpu-loras": 8,
-            "--max-lora-rank": 8,
-            "--max-model-len": 512,
-            "--max-num-seqs": 8,
-            "--host": "127.0.0.1",
-            "--port": self.port,
-        }
-        arguments = [str(part) for pair in options.items() for part in pair]
-        # The CPU build dies at a prompt's log-probabilities if its LoRA includes lm_head.
-        arguments += ["--lora-target-modules", *LAYERS]
-        module = "vllm.entrypoints.openai.api_server"
-        environment = {
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        with self._log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, "--enable-lora", "--enforce-eager"],
-                env={**os.environ, **environment},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._is_healthy():
-            assert self.process.poll() is None, self._log.read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def _is_healthy(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/health").is_success
-        except httpx.TransportError:
-            return False
-
-    def engine(self, name: str) -> VllmServer:
-        return VllmServer(name, HttpUpstream(f"http://127.0.0.1:{self.port}"))
 
 
 @pytest.fixture(scope="module")

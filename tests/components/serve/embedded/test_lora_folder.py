@@ -189,10 +189,11 @@ def test_layers_ranks_and_scales_are_those_of_peft(settings: dict[str, Any]) -> 
     targets = LoraTargets.model_validate(stored)
     for name in NAMES:
         assert targets.include(name) == bool(check_target_module_exists(config, name)), name
-        rank = config.rank_pattern.get(get_pattern_key([*config.rank_pattern], name), config.r)
-        key = get_pattern_key([*config.alpha_pattern], name)
+        ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
+        rank = ranks.get(get_pattern_key([*ranks], name), config.r)
+        alpha = alphas.get(get_pattern_key([*alphas], name), config.lora_alpha)
         assert targets.rank(name) == rank, name
-        assert targets.scale(name) == config.alpha_pattern.get(key, config.lora_alpha) / rank, name
+        assert targets.scale(name) == alpha / rank, name
 
 
 def test_an_engine_with_an_adapter_imports_no_peft(tiny_base: Path, folder: Path) -> None:

@@ -1,0 +1,72 @@
+"""Bases of other kinds: those with biases are served, those that compute something else refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from components.serve.embedded.shared_base import SharedBase, UnservableBaseError
+from tests.support import lora_adapters, tiny
+from tests.support.batched_answers import Engine
+
+PROMPT = [7, 30, 31, 32, 40]
+FULL = ["full_attention"] * 2
+
+
+def build(folder: Path, kind: str, **settings: Any) -> Path:
+    """Write a random base of another architecture."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+        pad_token_id=2,
+        **settings,
+    )
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_base_with_biases_answers_like_transformers(tmp_path: Path) -> None:
+    folder = build(tmp_path / "base", "qwen2", layer_types=FULL)
+    adapter = lora_adapters.build(folder, tmp_path / "adapter", 0)
+    engine = Engine(SharedBase(folder, "fp32", slots=2), {"first": adapter})
+    answers = {name: engine.start(name, PROMPT) for name in ("first", "base")}
+    engine.run()
+    for name, answer in answers.items():
+        alone = lora_adapters.load(folder, {"first": adapter}.get(name))
+        assert answer.tokens == lora_adapters.generate(alone, PROMPT, 12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        pytest.param("mistral", {"sliding_window": 8}, "sliding windows", id="sliding-windows"),
+        pytest.param(
+            "gemma2",
+            {"layer_types": FULL, "attn_logit_softcapping": 0.1, "query_pre_attn_scalar": 1},
+            "computes other probabilities",
+            id="capped-attention",
+        ),
+    ],
+)
+def test_a_base_that_computes_something_else_is_refused(
+    tmp_path: Path, kind: str, settings: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UnservableBaseError, match=reason):
+        SharedBase(build(tmp_path, kind, **settings), "fp32", slots=1)
