@@ -109,7 +109,7 @@ def mlflow_server(folder: Path, port: int = 0) -> Generator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 if httpx.get(f"{url}/health").is_success:
