@@ -395,13 +395,16 @@ def _frozen(turns: Path, path: Path) -> Workload:
 
 
 def path_within(folder: Path, raw_path: str, what: str) -> Path:
-    """Return a path that a flow was started with, if it lies below ``folder`` of this home."""
-    path = Path(raw_path).resolve()
-    if folder.resolve() not in path.parents:
+    """Return a path that a flow was started with, if it lies below ``folder`` of this home.
+
+    It is returned as the home names it, which may itself be a symbolic link.
+    """
+    path, root = Path(raw_path).resolve(), folder.resolve()
+    if root not in path.parents:
         raise ForeignPathError(
             f"starting a flow with the {what} {raw_path}: expected one below {folder}"
         )
-    return path
+    return folder / path.relative_to(root)
 
 
 NAME = "workload.json"

@@ -183,6 +183,15 @@ def test_flows_take_only_what_lies_in_the_homes_own_folders(home: Settings) -> N
             workload_file.path_within(home.snapshots, path, "snapshot")
 
 
+def test_flows_name_paths_as_a_home_behind_a_link_does(home: Settings, tmp_path: Path) -> None:
+    home.snapshots.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home.home)
+    linked = tmp_path / "link" / "snapshots"
+    for path in (linked / "support" / "5af1", home.snapshots / "support" / "5af1"):
+        within = workload_file.path_within(linked, str(path), "snapshot")
+        assert within == linked / "support" / "5af1"
+
+
 @pytest.mark.parametrize("content", ["user: root:x:0\n- secret", "{}", None], ids=["", "", "none"])
 def test_who_starts_a_flow_learns_nothing_of_a_file_that_is_no_workloads_here(
     home: Settings, tmp_path: Path, content: str | None
