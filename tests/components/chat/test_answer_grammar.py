@@ -276,7 +276,8 @@ def referring(count: int, names: str = "d{}") -> dict[str, Json]:
         for name, following in zip(places, [*places[1:], "last"], strict=True)
     }
     first: Json = {"$ref": f"#/$defs/{places[0]}"}
-    return {"properties": {"a": first}, "$defs": lists | {"last": {"type": "null"}}}
+    last: dict[str, Json] = {"last": {"type": "null"}}
+    return {"properties": {"a": first}, "$defs": lists | last}
 
 
 @pytest.mark.parametrize("names", ["d{}", 'd"{}', "d%20{}"])
