@@ -172,7 +172,9 @@ def test_down_clears_up_after_a_killed_supervisor(up: Settings, tmp_path: Path) 
 
 def test_interrupting_up_ends_what_it_started(settings: Settings) -> None:
     start = (
-        "import os; from pathlib import Path; from flows.settings import Settings;"
+        # A suite in the background ignores what Ctrl-C sends, and what it starts would, too.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from pathlib import Path; from flows.settings import Settings;"
         "from flows.stack import control;"
         f"settings = Settings(Path({str(settings.home)!r}), {settings.prefect_port},"
         f" {settings.mlflow_port});"
