@@ -4,6 +4,8 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# The many processes of the tests share what Python compiles, as on any machine that doesn't forbid it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow test-production test-vllm test-clients test-bounds coverage check lock sbom audit clean
 

@@ -5,6 +5,7 @@ import binascii
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -65,8 +66,12 @@ def sign(folder: Path, private: Path, signature: Path | None = None) -> None:
     signer.set_hashing_config(files).sign(folder, signature or folder / SIGNATURE)
 
 
-def verify(folder: Path, public: Path, signature: Path | None = None) -> None:
+def verify(
+    folder: Path, public: Path, signature: Path | None = None, *, leaving_out: Sequence[str] = ()
+) -> None:
     """Verify that every file of a folder is as it was signed with ``public``'s private key.
+
+    ``leaving_out`` names files of the folder that may be there unsigned.
 
     Raises:
         UnsignedError: There is no signature.
@@ -77,7 +82,8 @@ def verify(folder: Path, public: Path, signature: Path | None = None) -> None:
     path = signature or folder / SIGNATURE
     if not path.is_file():
         raise UnsignedError(f"verifying {folder}: there is no {path.name}, so it is not signed")
-    files = hashing.Config().set_ignored_paths(paths=IGNORED, ignore_git_paths=False)
+    unsigned = [*IGNORED, *leaving_out]
+    files = hashing.Config().set_ignored_paths(paths=unsigned, ignore_git_paths=False)
     try:
         _require_canonical(path.read_text())
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=public)

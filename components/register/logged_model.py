@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version as installed
+from importlib.util import cache_from_source
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -61,8 +63,27 @@ def release_body(version: str, files: str) -> str:
 
 
 def files_digest(folder: Path) -> str:
-    """Digest all files of a version's folder except release record and signature."""
-    return folder_digest(folder, leaving_out={RECORD_FILE, *model_signature.IGNORED})
+    """Digest all files of a version's folder except record, signature and bytecode of its code."""
+    unsigned = {RECORD_FILE, *model_signature.IGNORED, *bytecode(folder)}
+    return folder_digest(folder, leaving_out=unsigned)
+
+
+def bytecode(folder: Path) -> list[str]:
+    """List the file, below a version's folder, in which this Python keeps its compiled code.
+
+    Python writes it when MLflow imports the code, before anything of ours runs. What it holds has
+    run by then, so only who verifies a version without loading it can object to it.
+    """
+    cached = Path(cache_from_source(str(folder / MODEL_CODE.name)))
+    return [str(cached.relative_to(folder))] if cached.is_relative_to(folder) else []
+
+
+def delete_bytecode(folder: Path) -> None:
+    """Delete that file, which nobody has signed, where the folder can be written to."""
+    for name in bytecode(folder):
+        with suppress(OSError):
+            (folder / name).unlink()
+            (folder / name).parent.rmdir()
 
 
 def runs_older_code(folder: Path) -> bool:

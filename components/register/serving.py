@@ -46,9 +46,14 @@ class AdapterChatModel(PythonModel):
             TemplateChangedError: The prompt template has changed.
         """
         adapter = Path(context.artifacts["adapter"])
-        model_signature.verify(adapter.parents[1], public_key())
-        if not context.model_config["undecided"]:
-            logged_model.require_decided(adapter.parents[1])
+        version = adapter.parents[1]
+        written = logged_model.bytecode(version)
+        try:
+            model_signature.verify(version, public_key(), leaving_out=written)
+            if not context.model_config["undecided"]:
+                logged_model.require_decided(version)
+        finally:
+            logged_model.delete_bytecode(version)
         folder = Path(context.model_config["base"])
         expected: str = context.model_config["base_hash"]
         actual = base.content_hash(folder)

@@ -206,6 +206,17 @@ def test_a_version_answers_its_own_example_and_requests_with_and_without_tools(
         assert model.predict(request)["object"] == "chat.completion"
 
 
+def test_a_version_is_as_it_was_signed_after_python_kept_its_compiled_code(
+    adapter: Path, base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    kept = register("compiled", adapter, base_model)
+    for _ in range(2):
+        assert look_at("models:/compiled/1").predict(REQUEST)["choices"]
+    folder = registry.download_version("compiled", kept.number, adapter.parent / "compiled")
+    assert not list(folder.rglob("__pycache__"))
+
+
 def test_a_version_that_was_measured_constrained_answers_so_and_freely_where_it_was_free(
     adapter: Path, base_model: Path
 ) -> None:
