@@ -96,6 +96,7 @@ def test_a_workload_with_retention_archives_its_old_rows_once_they_are_loaded(
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
 def test_a_workload_may_name_an_experiment_and_the_client_of_its_traces(
     home: settings.Settings, tmp_path: Path
 ):

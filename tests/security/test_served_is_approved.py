@@ -266,6 +266,7 @@ def test_files_that_were_changed_before_the_approval_are_not_released(served: Se
         releases.release_version(served.home, registry.version_numbered(NAME, "3"), found)
 
 
+@pytest.mark.slow
 def test_maintenance_puts_previous_back_in_its_place(served: Served) -> None:
     served.home.mlflow_home.mkdir(exist_ok=True)
     (served.home.mlflow_home / "mlflow.db").touch()  # it is told by this whether there is one

@@ -249,6 +249,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_stream_ends_it_with_an_error(tmp_p
     assert questions == ["first", "third"]
 
 
+@pytest.mark.slow
 def test_a_record_of_ten_megabytes_is_logged_and_collected(tmp_path: Path):
     with gateways.running(tmp_path) as gateway:
         content = "ä" * 1_900_000 + script(say="word " * 30_000)

@@ -309,7 +309,10 @@ def test_busy_replica_keeps_serving_what_it_has_proved(tmp_path: Path, replica: 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("damage", ["references", "weights", "record"])
+OTHER_DAMAGE = [pytest.param(file, marks=pytest.mark.slow) for file in ("references", "record")]
+
+
+@pytest.mark.parametrize("damage", ["weights", *OTHER_DAMAGE])
 def test_damaged_files_of_a_workload_do_not_keep_the_others_from_serving(
     tmp_path: Path, replica: FakeReplica, damage: str
 ):

@@ -379,7 +379,10 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 1.0])  # while the server starts, and after
+STARTING = [pytest.param(seconds, marks=pytest.mark.slow) for seconds in (0.0, 0.05)]
+
+
+@pytest.mark.parametrize("seconds", [*STARTING, 1.0])  # while the server starts, and after
 def test_it_ends_when_its_parent_was_killed(
     tiny_base: Path, tmp_path: Path, seconds: float
 ) -> None:

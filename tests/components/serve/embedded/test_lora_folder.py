@@ -196,6 +196,7 @@ def test_layers_ranks_and_scales_are_those_of_peft(settings: dict[str, Any]) -> 
         assert targets.scale(name) == alpha / rank, name
 
 
+@pytest.mark.slow
 def test_an_engine_with_an_adapter_imports_no_peft(tiny_base: Path, folder: Path) -> None:
     code = f"""
 import sys
