@@ -72,7 +72,8 @@ def up() -> None:
 
     for change in champions.reconcile(home):
         print_error(champions.describe_change(change))
-    print_error(f"Prefect {home.prefect_url}   MLflow {home.mlflow_url}")
+    gateway = f"   gateway {home.serve_url}/v1" if home.serve_port else ""
+    print_error(f"Prefect {home.prefect_url}   MLflow {home.mlflow_url}{gateway}")
     print_error(LOGIN_HINT.format("flywheel"))
 
 
