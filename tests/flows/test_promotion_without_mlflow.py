@@ -36,6 +36,7 @@ def test_a_promotion_waits_until_mlflow_is_back(tmp_path: Path, monkeypatch: pyt
             stack.enter_context(mlflow_server(tmp_path / "mlflow", port))
 
         later = threading.Timer(AWAY, come_back)
+        stack.callback(later.cancel)
         later.start()
         assert promotes() == "1"
         later.join()
