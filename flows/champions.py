@@ -7,10 +7,10 @@ from components.decide import decision_log, validity
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
-from components.register import champion_change, journal, registry, tracking
+from components.register import champion_change, journal, registry, tracking, version_tags
 from components.register.champion_change import RollbackError, Succession
 from components.register.journal import ChampionChange, ChampionJournal, JournalEntry, Pending
-from components.register.registry import CHALLENGER, CHAMPION, PREVIOUS
+from components.register.version_tags import CHALLENGER, CHAMPION, PREVIOUS
 from components.store import warehouse
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection
@@ -115,10 +115,10 @@ def reconcile(home: Settings) -> list[JournalEntry]:
 def chain_anchors() -> dict[str, str]:
     """Return the chain's links that MLflow's versions and runs name, by version or run."""
     versions = {
-        f"version {number} of {name} in MLflow": tags[registry.LINK_TAG]
+        f"version {number} of {name} in MLflow": tags[version_tags.LINK_TAG]
         for name in registry.model_names()
         for number, tags in registry.version_tags(name).items()
-        if registry.LINK_TAG in tags
+        if version_tags.LINK_TAG in tags
     }
     return versions | {
         f"run {run_id} in MLflow": head for run_id, head in tracking.chain_heads().items()
@@ -304,7 +304,7 @@ def _anchor(home: Settings, change: ChampionChange) -> None:
     with warehouse.connect(home.warehouse) as con:
         head = decision_log.read_head(con)
     assert head is not None  # the order is in the chain
-    anchor = {registry.LINK_TAG: head.anchor}
+    anchor = {version_tags.LINK_TAG: head.anchor}
     registry.tag_version(change.workload_id, change.champion_before, anchor)
 
 

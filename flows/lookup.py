@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.gate.comparability import Measured, incomparable
-from components.register import ancestry, registry
+from components.register import ancestry, registry, version_tags
 from components.register.ancestry import Ancestry, OutputRoots
 from components.register.registry import Version
 from components.scorecard import HOLDOUT, VALIDATION
@@ -33,7 +33,7 @@ def find_version(workload: str, name: str) -> Version:
     if version is None:
         raise LookupError(
             f"looking up the {name} of {workload}: it has none; expected a number, or one of "
-            f"{', '.join(registry.ALIASES)}"
+            f"{', '.join(version_tags.ALIASES)}"
         )
     return version
 
@@ -91,7 +91,7 @@ def _records(root: Path) -> Records:
 def _records_of_model(workload: str, records: Records, model: str, home: Settings) -> Records:
     if model == "base":
         matching = {folder: record for folder, record in records.items() if record.adapter is None}
-    elif model in registry.ALIASES or (model.isdigit() and len(model) < SHORTEST):
+    elif model in version_tags.ALIASES or (model.isdigit() and len(model) < SHORTEST):
         require_mlflow(home, f"looking up {model} of {workload}", "an adapter's key needs none")
         key = find_version(workload, model).adapter
         matching = {folder: record for folder, record in records.items() if record.adapter == key}

@@ -14,7 +14,14 @@ from prefect.states import Completed
 from components.decide import decision_log
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
-from components.register import champion_change, journal, mlflow_api, registry, tracking
+from components.register import (
+    champion_change,
+    journal,
+    mlflow_api,
+    registry,
+    tracking,
+    version_tags,
+)
 from components.register.registry import Version
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -60,8 +67,8 @@ def register_version(workload: Workload, evidence: Evidence) -> Version:
             sign=releases.folder_signer(home),
             description=adapters.card_text(copied),
             tags={
-                registry.EVIDENCE_TAG: evidence.digest,
-                registry.ADAPTER_TAG: subject.adapter,
+                version_tags.EVIDENCE_TAG: evidence.digest,
+                version_tags.ADAPTER_TAG: subject.adapter,
                 "flywheel.snapshot": subject.snapshot,
                 "flywheel.holdout_version": subject.holdout_version,
                 "flywheel.base": subject.base,
@@ -114,7 +121,7 @@ def _anchor(evidence: Evidence, decision: Decision) -> None:
     name = evidence.subject.workload
     version = registry.version_of_evidence(name, evidence.digest)
     if version is not None and decision.link:  # so that cutting the chain off is detected
-        registry.tag_version(name, version.number, {registry.LINK_TAG: decision.link})
+        registry.tag_version(name, version.number, {version_tags.LINK_TAG: decision.link})
 
 
 class ForeignEvidenceError(ValueError):

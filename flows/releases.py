@@ -15,10 +15,11 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError, UnsignedError
-from components.register import journal, logged_model, registry
+from components.register import journal, logged_model, registry, version_tags
 from components.register.journal import ChampionChange, JournalEntry, Pending
 from components.register.logged_model import ReleaseRecord, ServingParameters
-from components.register.registry import CHAMPION, PREVIOUS, Version
+from components.register.registry import Version
+from components.register.version_tags import CHAMPION, PREVIOUS
 from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, warehouse
@@ -316,8 +317,8 @@ def _of_tags(books: Books, version: Version) -> list[str]:
     objections: list[str] = []
     if promotion is not None:
         expected = {
-            registry.EVIDENCE_TAG: (version.evidence, promotion.evidence_digest),
-            registry.ADAPTER_TAG: (version.adapter, promotion.adapter_key),
+            version_tags.EVIDENCE_TAG: (version.evidence, promotion.evidence_digest),
+            version_tags.ADAPTER_TAG: (version.adapter, promotion.adapter_key),
         }
         objections += [
             f"the tag {tag} of {name} says {actual!r}, but the chain of decisions {known!r}: "
@@ -327,7 +328,7 @@ def _of_tags(books: Books, version: Version) -> list[str]:
         ]
     elif version.decision == "approve" and version.evidence not in books.approved:
         objections.append(
-            f"the tag {registry.DECISION_TAG} of {name} says approve, but nobody has approved "
+            f"the tag {version_tags.DECISION_TAG} of {name} says approve, but nobody has approved "
             f"evidence {version.evidence or '(none)'}: somebody forged it"
         )
     taken = [
@@ -337,7 +338,7 @@ def _of_tags(books: Books, version: Version) -> list[str]:
     ]
     if promotion is None and taken:
         objections.append(
-            f"the tag {registry.EVIDENCE_TAG} of {name} names evidence {version.evidence}, on "
+            f"the tag {version_tags.EVIDENCE_TAG} of {name} names evidence {version.evidence}, on "
             f"which version {taken[0]} was approved: somebody forged it"
         )
     return objections

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from components.register import journal, registry
+from components.register import journal, registry, version_tags
 from components.register.journal import JournalEntry
 from components.register.registry import Version
 from components.schema import Json
@@ -139,7 +139,7 @@ def trace_ancestry(
     ]
     return Ancestry(
         version=version,
-        aliases=tuple(a for a in registry.ALIASES if getattr(now, a) == version.number),
+        aliases=tuple(a for a in version_tags.ALIASES if getattr(now, a) == version.number),
         changes=tuple(touched),
         words=tuple(warehouse.read(con, "marts/words", DecisionRecord, evidence=version.evidence)),
         outcome=judged.judgement.outcome if judged else "gone",

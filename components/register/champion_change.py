@@ -16,14 +16,14 @@ from components.register.journal import (
     JournalEntry,
     unfinished_changes,
 )
-from components.register.registry import (
+from components.register.registry import Version
+from components.register.version_tags import (
     APPROVER_TAG,
     CHALLENGER,
     CHAMPION,
     COMMENT_TAG,
     DECISION_TAG,
     ROLLED_BACK_TAG,
-    Version,
 )
 
 ApprovedPairs: TypeAlias = frozenset[tuple[str, str]]

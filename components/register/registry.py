@@ -9,42 +9,12 @@ from typing import TYPE_CHECKING
 from components.register import mlflow_api
 from components.register.mlflow_api import ModelVersion
 from components.register.version_tags import (
-    ADAPTER_TAG as ADAPTER_TAG,
-)
-from components.register.version_tags import (
-    ALIASES as ALIASES,
-)
-from components.register.version_tags import (
-    APPROVER_TAG as APPROVER_TAG,
-)
-from components.register.version_tags import (
-    CHALLENGER as CHALLENGER,
-)
-from components.register.version_tags import (
-    CHAMPION as CHAMPION,
-)
-from components.register.version_tags import (
-    COMMENT_TAG as COMMENT_TAG,
-)
-from components.register.version_tags import (
-    DECISION_TAG as DECISION_TAG,
-)
-from components.register.version_tags import (
-    EVIDENCE_TAG as EVIDENCE_TAG,
-)
-from components.register.version_tags import (
-    LINK_TAG as LINK_TAG,
-)
-from components.register.version_tags import (
-    PREVIOUS as PREVIOUS,
-)
-from components.register.version_tags import (
-    ROLLED_BACK_TAG as ROLLED_BACK_TAG,
-)
-from components.register.version_tags import (
-    TAINTED_TAG as TAINTED_TAG,
-)
-from components.register.version_tags import (
+    ADAPTER_TAG,
+    ALIASES,
+    CHAMPION,
+    EVIDENCE_TAG,
+    ROLLED_BACK_TAG,
+    TAINTED_TAG,
     decision_of,
 )
 

@@ -5,7 +5,9 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from components.register import mlflow_api, registry
-from components.register.registry import (
+from components.register.registry import Version
+from components.register.version_tags import (
+    ADAPTER_TAG,
     APPROVER_TAG,
     CHALLENGER,
     CHAMPION,
@@ -13,7 +15,6 @@ from components.register.registry import (
     PREVIOUS,
     ROLLED_BACK_TAG,
     TAINTED_TAG,
-    Version,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def flag_tainted(name: str, adapters: AbstractSet[str], certificate_id: str) -> 
     A challenger among them loses its alias, since nobody may approve it. Idempotent.
     """
     client = mlflow_api.full_client()
-    tainted = [v for v in _all_versions(name) if v.tags.get(registry.ADAPTER_TAG) in adapters]
+    tainted = [v for v in _all_versions(name) if v.tags.get(ADAPTER_TAG) in adapters]
     for version in tainted:
         certificates = version.tags.get(TAINTED_TAG, "").split()
         if certificate_id not in certificates:

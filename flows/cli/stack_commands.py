@@ -148,7 +148,7 @@ def _show_status(status: "Status") -> None:
 
 def _read_contents(home: Settings, *, servers: bool) -> "dict[str, Json]":
     # What can't be counted now is ``null``.
-    from components.register import registry
+    from components.register import registry, version_tags
     from flows import approvals
 
     with ThreadPoolExecutor() as threads:
@@ -162,7 +162,7 @@ def _read_contents(home: Settings, *, servers: bool) -> "dict[str, Json]":
         versions: Json = None
         if aliases:
             now = aliases.result().get(name, registry.Aliases())
-            versions = {registry.CHAMPION: now.champion, registry.PREVIOUS: now.previous}
+            versions = {version_tags.CHAMPION: now.champion, version_tags.PREVIOUS: now.previous}
         workloads[name] = {**kinds, "versions": versions}
     return {
         "workloads": workloads,

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.decide.record_answer import TypedAnswer
-from components.register import registry
+from components.register import registry, version_tags
 from components.store import warehouse
 from tests.support import warehouses, workload_text
 
@@ -76,7 +76,7 @@ def register(evidence: str) -> None:
     if not client.search_registered_models("name = 'support'"):
         client.create_registered_model("support")
     client.create_model_version(
-        "support", "file:///nowhere", tags={registry.EVIDENCE_TAG: evidence}
+        "support", "file:///nowhere", tags={version_tags.EVIDENCE_TAG: evidence}
     )
 
 
@@ -92,7 +92,7 @@ def test_a_promotion_that_crashed_after_the_answer_resumes_and_an_unanswered_one
     for evidence in ("approved", "unanswered", "crowned"):
         promotion(config, evidence, "Crashed")
         register(evidence)
-    registry.tag_version("support", "3", {registry.DECISION_TAG: "approve"})
+    registry.tag_version("support", "3", {version_tags.DECISION_TAG: "approve"})
     with warehouses.connect(home / "warehouse.duckdb") as con:
         for evidence in ("approved", "crowned"):
             with warehouse.transaction(con):

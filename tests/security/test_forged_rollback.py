@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from components.decide import decision_log, validity
 from components.decide.approvers import Approving
 from components.gate import evidence_folder
-from components.register import champion_change, registry
+from components.register import champion_change, registry, version_tags
 from components.register.champion_change import RollbackError
 from components.register.journal import ChampionChange
 from components.store import warehouse
@@ -56,7 +56,9 @@ def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Setti
     with pytest.raises(RollbackError, match="nobody has approved it"):
         champions.roll_back(home, Order("forged", "3", "eve", ""))
     assert registry.read_aliases("forged").champion == "2"
-    registry.put_alias("forged", registry.PREVIOUS, "3")  # a rollback reads the journal, not this
+    registry.put_alias(
+        "forged", version_tags.PREVIOUS, "3"
+    )  # a rollback reads the journal, not this
     assert champions.roll_back(home, Order("forged", None, "bob", "rude")).step == "done"
     assert registry.read_aliases("forged").champion == "1"
 

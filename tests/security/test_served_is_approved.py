@@ -35,7 +35,7 @@ from components.gate.policy import Policy
 from components.models import base as bases
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError
-from components.register import champion_change, logged_model, registry, tracking
+from components.register import champion_change, logged_model, registry, tracking, version_tags
 from components.register.registry import Version
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -271,11 +271,11 @@ def test_maintenance_puts_previous_back_in_its_place(served: Served) -> None:
     served.home.mlflow_home.mkdir(exist_ok=True)
     (served.home.mlflow_home / "mlflow.db").touch()  # it is told by this whether there is one
     for number in (None, "2"):
-        registry.put_alias(NAME, registry.PREVIOUS, number)
+        registry.put_alias(NAME, version_tags.PREVIOUS, number)
         with disable_run_logger():
             assert maintenance.verify_champions.fn() == []
         assert registry.read_aliases(NAME).previous == "1"
-    registry.put_alias(NAME, registry.PREVIOUS, "3")
+    registry.put_alias(NAME, version_tags.PREVIOUS, "3")
     with disable_run_logger():
         (objection,) = maintenance.verify_champions.fn()
     assert "`previous` of tools stands on version 3, which was never approved" in objection

@@ -13,7 +13,7 @@ from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
-from components.register import champion_change, registry
+from components.register import champion_change, registry, version_tags
 from components.register.journal import ChampionJournal
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -27,7 +27,7 @@ NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
 def ask(name: str, number: int, source: str = "file:///nowhere", model: str = "") -> Evidence:
     """Register a challenger as a promotion does before it asks."""
-    tags = {registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}"}
+    tags = {version_tags.EVIDENCE_TAG: f"e{number}", version_tags.ADAPTER_TAG: f"a{number}"}
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)

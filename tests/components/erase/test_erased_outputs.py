@@ -16,8 +16,7 @@ from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
 from components.erase.subject import Subject
 from components.gate import evidence_folder
-from components.register import journal, registry, tracking
-from components.register import registry as names
+from components.register import journal, registry, tracking, version_tags
 from components.store import warehouse
 from flows import approval_loop, erase, erase_servers
 from tests.components.erase.conftest import Eraser
@@ -34,13 +33,13 @@ def store(built: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
         client.create_registered_model(WORKLOAD)
         for adapter in ("a0", "x0", "a1"):
             tags = {
-                registry.ADAPTER_TAG: adapter,
-                registry.EVIDENCE_TAG: f"of-{adapter}",
-                registry.APPROVER_TAG: "zoe",
+                version_tags.ADAPTER_TAG: adapter,
+                version_tags.EVIDENCE_TAG: f"of-{adapter}",
+                version_tags.APPROVER_TAG: "zoe",
             }
             client.create_model_version(WORKLOAD, str(built.adapter), tags=tags)
-        client.set_registered_model_alias(WORKLOAD, names.PREVIOUS, "2")
-        client.set_registered_model_alias(WORKLOAD, names.CHAMPION, "3")
+        client.set_registered_model_alias(WORKLOAD, version_tags.PREVIOUS, "2")
+        client.set_registered_model_alias(WORKLOAD, version_tags.CHAMPION, "3")
     return folder
 
 
@@ -68,8 +67,8 @@ def test_a_tainted_version_is_flagged_and_demoted_only_if_asked(
 ) -> None:
     written = eraser(home.settings, Subject(ANN))
     tags = client.get_model_version(WORKLOAD, "3").tags
-    assert tags[registry.TAINTED_TAG] == written.certificate_id
-    assert registry.TAINTED_TAG not in client.get_model_version(WORKLOAD, "2").tags
+    assert tags[version_tags.TAINTED_TAG] == written.certificate_id
+    assert version_tags.TAINTED_TAG not in client.get_model_version(WORKLOAD, "2").tags
     assert aliases(client) == {"champion": "3", "previous": "2"}
     (champion,) = written.consequences.champions
     assert (champion.version, champion.now) == ("3", "3")
@@ -94,7 +93,7 @@ def test_without_a_clean_version_there_is_no_champion(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     for number in ("1", "2"):
-        client.set_model_version_tag(WORKLOAD, number, registry.TAINTED_TAG, "before")
+        client.set_model_version_tag(WORKLOAD, number, version_tags.TAINTED_TAG, "before")
     written = eraser(home.settings, Subject(ANN), demote=True)
     assert aliases(client) == {}
     (champion,) = written.consequences.champions
@@ -117,14 +116,14 @@ def test_what_a_first_erasure_tainted_is_demoted_by_a_second_that_says_so(
 def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
-    client.set_registered_model_alias(WORKLOAD, names.CHAMPION, "2")
+    client.set_registered_model_alias(WORKLOAD, version_tags.CHAMPION, "2")
     erasing = threading.Thread(
         target=eraser, args=(home.settings, Subject(ANN)), kwargs={"demote": True}
     )
     with journal.lock_champion(home.settings.locks, WORKLOAD):
         erasing.start()
         erasing.join(5)
-        client.set_registered_model_alias(WORKLOAD, names.CHAMPION, "3")
+        client.set_registered_model_alias(WORKLOAD, version_tags.CHAMPION, "3")
     erasing.join()
     assert aliases(client)["champion"] == "2"
 
@@ -135,21 +134,24 @@ def test_what_people_wrote_about_the_subject_goes_from_the_tags_of_versions(
     home: House, client: MlflowClient, eraser: Eraser, mentions: bool
 ) -> None:
     before = {
-        "1": {registry.COMMENT_TAG: f"worse for {ANN}", registry.APPROVER_TAG: "eve"},
-        "2": {registry.ROLLED_BACK_TAG: f"to version 1 by eve: rude to {ANN}"},
-        "3": {registry.COMMENT_TAG: f"worse for {BOB}", registry.APPROVER_TAG: f"eve, {ANN}"},
+        "1": {version_tags.COMMENT_TAG: f"worse for {ANN}", version_tags.APPROVER_TAG: "eve"},
+        "2": {version_tags.ROLLED_BACK_TAG: f"to version 1 by eve: rude to {ANN}"},
+        "3": {
+            version_tags.COMMENT_TAG: f"worse for {BOB}",
+            version_tags.APPROVER_TAG: f"eve, {ANN}",
+        },
     }
     for number, tags in before.items():
         for key, text in tags.items():
             client.set_model_version_tag(WORKLOAD, number, key, text)
     written = eraser(home.settings, Subject(ANN, mentions=mentions))
     after = registry.version_tags(WORKLOAD)
-    assert after["1"][registry.COMMENT_TAG] == "(erased)"
-    assert after["1"][registry.APPROVER_TAG] == "eve"
-    assert after["2"][registry.ROLLED_BACK_TAG] == "(erased)"
-    assert after["3"][registry.COMMENT_TAG] == f"worse for {BOB}"
+    assert after["1"][version_tags.COMMENT_TAG] == "(erased)"
+    assert after["1"][version_tags.APPROVER_TAG] == "eve"
+    assert after["2"][version_tags.ROLLED_BACK_TAG] == "(erased)"
+    assert after["3"][version_tags.COMMENT_TAG] == f"worse for {BOB}"
     approver = "(erased)" if mentions else f"eve, {ANN}"
-    assert after["3"][registry.APPROVER_TAG] == approver
+    assert after["3"][version_tags.APPROVER_TAG] == approver
     assert written.consequences.tags == (3 if mentions else 2)
     left = erased_home.holds(home.settings.mlflow_home, ANN)
     assert bool(left) is not mentions
@@ -159,7 +161,7 @@ def test_what_people_wrote_about_the_subject_goes_from_the_tags_of_versions(
 def test_an_approver_without_rows_can_be_erased(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
-    client.set_model_version_tag(WORKLOAD, "3", registry.APPROVER_TAG, "eve-4711")
+    client.set_model_version_tag(WORKLOAD, "3", version_tags.APPROVER_TAG, "eve-4711")
     with warehouses.connect(home.settings.warehouse) as con:
         with warehouse.transaction(con):
             event = LogEvent("approve", WORKLOAD, "e1", "run", logs.NOW, approver="eve-4711")
@@ -170,7 +172,7 @@ def test_an_approver_without_rows_can_be_erased(
     assert erase.find_subject(home.settings, eve)[0].words == 1
     written = eraser(home.settings, eve)
     assert written.searched.left == ()
-    assert registry.version_tags(WORKLOAD)["3"][registry.APPROVER_TAG] == "(erased)"
+    assert registry.version_tags(WORKLOAD)["3"][version_tags.APPROVER_TAG] == "(erased)"
     with warehouses.connect(home.settings.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None

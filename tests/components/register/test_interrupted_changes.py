@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.register import champion_change, journal, registry
+from components.register import champion_change, journal, registry, version_tags
 from components.register.champion_change import Succession
 from components.register.journal import ChampionChange, ChampionJournal
-from components.register.registry import CHALLENGER, CHAMPION, Aliases, Version
+from components.register.registry import Aliases, Version
+from components.register.version_tags import CHALLENGER, CHAMPION
 from tests.support import warehouses
 from tests.support.forking import PROCESSES
 
@@ -34,7 +35,11 @@ def make(name: str, number: int, **tags: str) -> Version:
     made = client.create_model_version(
         name,
         "file:///nowhere",
-        tags={registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}", **tags},
+        tags={
+            version_tags.EVIDENCE_TAG: f"e{number}",
+            version_tags.ADAPTER_TAG: f"a{number}",
+            **tags,
+        },
     )
     return registry.as_version(made)
 
@@ -43,7 +48,7 @@ def history(name: str) -> None:
     """Give a workload two approved versions, the second champion, and a challenger."""
     MlflowClient().create_registered_model(name)
     for number in (1, 2):
-        make(name, number, **{registry.DECISION_TAG: "approve"})
+        make(name, number, **{version_tags.DECISION_TAG: "approve"})
     make(name, 3)
     registry.put_alias(name, CHAMPION, "2")
     registry.put_alias(name, CHALLENGER, "3")
@@ -139,7 +144,7 @@ def test_a_killed_promotion_is_finished_or_undone(moment: str, tmp_path: Path) -
     assert registry.read_aliases(name) == Aliases(champion="3")
     crowned = registry.version_numbered(name, "3")
     tags = MlflowClient().get_model_version(name, "3").tags
-    assert (crowned.decision, tags[registry.APPROVER_TAG]) == ("approve", "ann")
+    assert (crowned.decision, tags[version_tags.APPROVER_TAG]) == ("approve", "ann")
     with books(tmp_path).open() as con:
         (entry,) = journal.list_changes(con, name)
         assert (entry.step, journal.unfinished_changes(con)) == ("done", [])
@@ -190,7 +195,7 @@ def test_what_may_not_be_champion_any_more_is_undone(why: str, moved: bool, tmp_
     if moved:
         registry.put_alias(name, CHAMPION, "3")
     if why == "erased meanwhile":
-        registry.tag_version(name, "3", {registry.TAINTED_TAG: "c1"})
+        registry.tag_version(name, "3", {version_tags.TAINTED_TAG: "c1"})
     is_approved = why == "erased meanwhile"
     (entry,) = champion_change.recover(books(tmp_path), name, lambda _: is_approved)
     assert entry.step == "undone"

@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
-from components.register import journal, registry
-from components.register.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases
+from components.register import journal, registry, version_tags
+from components.register.registry import Aliases
+from components.register.version_tags import CHALLENGER, CHAMPION, PREVIOUS
 from components.store import warehouse
 from components.store.warehouse import Connection
 from flows import champions
@@ -104,7 +105,7 @@ def build(home: Settings, name: str) -> None:
     with duckdb.connect(home.warehouse) as con:
         con.execute("set timezone = 'UTC'")
         for number in (1, 2, 3):
-            tags = {registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}"}
+            tags = {version_tags.EVIDENCE_TAG: f"e{number}", version_tags.ADAPTER_TAG: f"a{number}"}
             client.create_model_version(name, "file:///nowhere", tags=tags)
             approval = LogEvent("approve", name, f"e{number}", f"r{number}", NOW, "ann", "good")
             with warehouse.transaction(con):
@@ -181,7 +182,7 @@ def test_an_older_promotion_to_what_nobody_approves_by_now_goes_back(home: Setti
     build(home, name)
     promote(home, name, 3, *PROMOTING[:4])
     move(name, PROMOTING, "2", "3")
-    registry.tag_version(name, "3", {registry.TAINTED_TAG: "c1"})
+    registry.tag_version(name, "3", {version_tags.TAINTED_TAG: "c1"})
     (entry,) = champions.reconcile(home)
     assert (entry.step, "erased meanwhile" in entry.note) == ("undone", True)
     assert registry.read_aliases(name).champion == "2"

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from components.chat import chat_templates
 from components.models import base
-from components.register import registry, tracking
+from components.register import registry, tracking, version_tags
 from components.register.logged_model import ServingParameters
 from components.store import manifest
 from components.train.recipe import Recipe
@@ -37,7 +37,7 @@ def crowned(home: Path, made: Workload, snapshot: str, recipe: Recipe = WARM) ->
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     body = train.made_from(made, Path(snapshot), train.find_training_start(made))
     manifest.write(folder, kind="adapter", now=NOW, body=body)
-    tags = {registry.EVIDENCE_TAG: f"of {folder.name}", registry.ADAPTER_TAG: folder.name}
+    tags = {version_tags.EVIDENCE_TAG: f"of {folder.name}", version_tags.ADAPTER_TAG: folder.name}
     run_id = tracking.open_run(made.workload, folder.name, params={}, tags={})
     version = registry.register_version(
         made.workload,
@@ -53,7 +53,7 @@ def crowned(home: Path, made: Workload, snapshot: str, recipe: Recipe = WARM) ->
         tags=tags,
         sign=lambda _: None,  # nobody loads it
     )
-    registry.put_alias(made.workload, registry.CHAMPION, version.number)
+    registry.put_alias(made.workload, version_tags.CHAMPION, version.number)
     return folder
 
 
@@ -95,7 +95,7 @@ def test_a_champion_that_can_not_be_a_warm_start_is_skipped_with_the_reason(
     name = f"left-{request.node.callspec.id}"
     champion = crowned(home, workload(name, base_model), "s1")
     if name == "left-tainted":
-        MlflowClient().set_model_version_tag(name, "1", registry.TAINTED_TAG, "c1")
+        MlflowClient().set_model_version_tag(name, "1", version_tags.TAINTED_TAG, "c1")
     if name == "left-gone":
         (champion / manifest.NAME).unlink()
     start = train.find_training_start(workload(name, base_model, recipe))

@@ -12,7 +12,7 @@ from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.models import base
-from components.register import registry, tracking
+from components.register import registry, tracking, version_tags
 from components.register.logged_model import ServingParameters
 from components.store import manifest
 from components.store.ledger import Decision
@@ -43,10 +43,10 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
             precision="nf4",
             max_new_tokens=8,
         ),
-        tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
+        tags={version_tags.EVIDENCE_TAG: evidence, version_tags.ADAPTER_TAG: adapter.name},
         sign=lambda _: None,  # nobody loads it
     )
-    registry.put_alias(name, registry.CHAMPION, version.number)
+    registry.put_alias(name, version_tags.CHAMPION, version.number)
 
 
 def asked(home: Path, workload: str, opponent: str = "base") -> Evidence:

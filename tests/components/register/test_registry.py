@@ -14,9 +14,10 @@ from mlflow.pyfunc import PyFuncModel
 
 from components.chat import chat_templates
 from components.models import base, model_signature
-from components.register import logged_model, registry, tracking
+from components.register import logged_model, registry, tracking, version_tags
 from components.register.logged_model import ServingParameters
-from components.register.registry import CHAMPION, Version
+from components.register.registry import Version
+from components.register.version_tags import CHAMPION
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,7 +69,7 @@ def register(
         run_id,
         adapter,
         served=replace(served(base_model, precision), constrained=constrained, labels=[*labels]),
-        tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
+        tags={version_tags.EVIDENCE_TAG: evidence, version_tags.ADAPTER_TAG: adapter.name},
         sign=sign,
     )
 
@@ -152,7 +153,7 @@ def test_the_champion_answers_in_a_fresh_process(adapter: Path, base_model: Path
 
 def test_a_version_refuses_another_base(adapter: Path, base_model: Path) -> None:
     run_id = tracking.open_run("moved", adapter.name, params={}, tags={})
-    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    tags = {version_tags.EVIDENCE_TAG: "e1", version_tags.ADAPTER_TAG: adapter.name}
     other = replace(served(base_model), base_hash="another")
     registry.register_version("moved", run_id, adapter, served=other, tags=tags, sign=sign)
     with pytest.raises(ValueError, match="but this adapter was trained on another"):
@@ -163,7 +164,7 @@ def test_a_version_refuses_prompts_of_another_template_and_says_both(
     adapter: Path, base_model: Path
 ) -> None:
     run_id = tracking.open_run("reworded", adapter.name, params={}, tags={})
-    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    tags = {version_tags.EVIDENCE_TAG: "e1", version_tags.ADAPTER_TAG: adapter.name}
     now = served(base_model)
     other = replace(now, prompt_template="0123456789abcdef")
     registry.register_version("reworded", run_id, adapter, served=other, tags=tags, sign=sign)
@@ -266,7 +267,7 @@ def test_a_versions_adapter_loads_with_plain_peft_and_answers_the_same(
 def test_registering_loads_no_base(adapter: Path, base_model: Path, tmp_path: Path) -> None:
     run_id = tracking.open_run("unloaded", adapter.name, params={}, tags={})
     nowhere = replace(served(base_model), base=str(tmp_path / "not-on-this-machine"))
-    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    tags = {version_tags.EVIDENCE_TAG: "e1", version_tags.ADAPTER_TAG: adapter.name}
     made = registry.register_version(
         "unloaded", run_id, adapter, served=nowhere, tags=tags, sign=sign
     )
@@ -302,7 +303,7 @@ def test_a_version_is_described_by_its_card(
 ) -> None:
     name = f"described-{request.node.callspec.id}"
     run_id = tracking.open_run(name, adapter.name, params={}, tags={})
-    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    tags = {version_tags.EVIDENCE_TAG: "e1", version_tags.ADAPTER_TAG: adapter.name}
     registry.register_version(
         name, run_id, adapter, served=served(base_model), tags=tags, sign=sign, description=card
     )

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from components.decide import decision_log
-from components.register import champion_change, journal, registry, taint
+from components.register import champion_change, journal, registry, taint, version_tags
 from components.register.champion_change import RollbackError
 from components.register.journal import Pending
-from components.register.registry import CHAMPION, Aliases
+from components.register.registry import Aliases
+from components.register.version_tags import CHAMPION
 from components.store import warehouse
 from flows import champions, rollback_rules
 from flows.rollback_rules import Order
@@ -146,7 +147,7 @@ def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record
 def test_without_the_warehouse_a_rollback_leads_where_the_journal_leads(home: Settings) -> None:
     """Who moves MLflow's `previous` does not choose the version."""
     crowned("led", 3, home)
-    registry.put_alias("led", registry.PREVIOUS, "1")
+    registry.put_alias("led", version_tags.PREVIOUS, "1")
     with warehouse_held(home) as let_go:
         ordering = threading.Thread(target=_order, args=(home, "led"))
         ordering.start()

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
-from components.register import registry
+from components.register import registry, version_tags
 from components.serve.champion_watch import RegistryAddress
 from components.serve.engines.serving_engine import Generation
 from components.serve.follower import Follower, ServePlaces, following
@@ -80,7 +80,7 @@ def test_champion_is_followed_rolled_back_refused_and_erased(made: ApprovedVersi
             await until(places.proved.exists)
             results = json.loads(places.proved.read_text())["results"]
             assert [result["is_proved"] for result in results] == [True, True]
-            registry.tag_version("support", "2", {registry.TAINTED_TAG: "c1"})
+            registry.tag_version("support", "2", {version_tags.TAINTED_TAG: "c1"})
             figures["erased champion gives way"] = await until(lambda: champion(follower) == "1")
             assert await answer(follower) == first
             assert list(places.adapters.glob("support.v2-*")) == []

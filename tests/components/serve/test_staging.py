@@ -12,7 +12,7 @@ from prefect.logging import disable_run_logger
 
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError
-from components.register import registry
+from components.register import registry, version_tags
 from components.serve import staged_version, staging
 from components.serve.staging import NotServableError, StagingRequest
 from components.store.manifest import folder_digest
@@ -69,17 +69,17 @@ def test_undecided_version_is_refused(request_for: StagingRequest):
 
 
 def test_undecided_version_that_is_tagged_as_approved_is_refused(request_for: StagingRequest):
-    registry.tag_version("support", "2", {registry.DECISION_TAG: "approve"})
+    registry.tag_version("support", "2", {version_tags.DECISION_TAG: "approve"})
     with pytest.raises(ModelSignatureError, match="nobody has approved"):
         staging.stage(replace(request_for, version="2"))
-    registry.tag_version("support", "2", {registry.DECISION_TAG: None})
+    registry.tag_version("support", "2", {version_tags.DECISION_TAG: None})
 
 
 def test_tainted_version_is_refused(request_for: StagingRequest):
-    registry.tag_version("support", "1", {registry.TAINTED_TAG: "c1"})
+    registry.tag_version("support", "1", {version_tags.TAINTED_TAG: "c1"})
     with pytest.raises(NotServableError, match="were erased"):
         staging.stage(request_for)
-    registry.tag_version("support", "1", {registry.TAINTED_TAG: None})
+    registry.tag_version("support", "1", {version_tags.TAINTED_TAG: None})
 
 
 def test_version_whose_weights_were_changed_at_mlflow_is_refused(request_for: StagingRequest):
