@@ -38,7 +38,7 @@ class RequestGrammars:
         is_constrained = served.constrained if own.constrained is None else own.constrained
         if request.endpoint == "completion":
             return None
-        labels = own.labels or served.labels
+        labels = own.labels or (served.labels if is_constrained else ())
         if labels and not request.tools and request.response_format is None:
             return _of_labels(labels)
         is_needed = (request.tools and is_constrained) or request.must_call

@@ -54,10 +54,15 @@ def test_a_version_that_was_measured_free_answers_freely(gateway: RunningGateway
     assert grammar(gateway, tools=[TOOL], tool_choice="required") is not None
 
 
-def test_the_file_says_otherwise(tmp_path: Path):
-    own = {"labels": ["yes", "no"], "constrained": False}
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([], None), (["yes", "no"], answer_grammar.of_labels(("yes", "no")))],
+    ids=["free", "other-labels"],
+)
+def test_the_file_says_otherwise(tmp_path: Path, labels: list[str], expected: str | None):
+    own = {"labels": labels, "constrained": False}
     champion = {"constrained": True, "labels": LABELS}
     settings = {"workloads": {"support": own}}
     with gateways.running(tmp_path, settings, champion=champion) as running:
-        assert grammar(running) == answer_grammar.of_labels(("yes", "no"))
+        assert grammar(running) == expected
         assert grammar(running, tools=[TOOL]) is None
