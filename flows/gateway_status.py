@@ -20,6 +20,7 @@ from components.monitor.serving_status import (
 )
 from components.schema import describe_mistake
 from components.serve import routes, staged_version
+from components.serve.routes import RoutesFileError
 from components.serve.settings import ServeSettings
 from components.serve.swap_journal import SwapJournal
 from components.store.manifest import write_atomically
@@ -72,11 +73,15 @@ def read_status(home: Settings) -> Report:
     """
     path = home.serve / "status.json"
     try:
-        age, status = time.time() - path.stat().st_mtime, json.loads(path.read_text())
+        age, status = time.time() - path.stat().st_mtime, json.loads(path.read_bytes())
     except FileNotFoundError:
         raise NotServingError(
             f"reading {path}: no gateway has run in this home; `flywheel serve` starts one"
         ) from None
+    except ValueError as error:
+        raise NotServingError(f"reading {path}: it is not JSON: {error}") from error
+    if not isinstance(status, dict) or not {"routes", "refused"} <= status.keys():
+        raise NotServingError(f"reading {path}: it is not what a gateway writes about itself")
     if age > STALE_SECONDS:
         raise NotServingError(
             f"reading {path}: the gateway wrote it {age:,.0f} s ago and has ended since; "
@@ -97,9 +102,7 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
     try:
         status = read_status(home)
     except NotServingError:
-        route = routes.read(home.serve / routes.FILE).get(workload)
-        last = _version(asdict(route.champion), {}) if route else None
-        return ServingStatus(is_running=False, champion=last, history=history)
+        return ServingStatus(False, champion=_last_champion(home, workload), history=history)
     route, details = status["routes"].get(workload), status.get("workloads", {}).get(workload, {})
     versions = {
         role: _version(route[role], (details.get(role) or {}).get("proofs", {}))
@@ -128,6 +131,14 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
         ],
         history=history,
     )
+
+
+def _last_champion(home: Settings, workload: str) -> ServingVersion | None:
+    try:
+        route = routes.read(home.serve / routes.FILE).get(workload)
+    except RoutesFileError:  # the gateway says so when it starts
+        return None
+    return _version(asdict(route.champion), {}) if route else None
 
 
 def _version(served: Report, proofs: Report) -> ServingVersion:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -10,6 +9,7 @@ from typing import Literal, TypeAlias
 from components.schema import Json
 
 FILE = "journal.jsonl"  # in the home's folder `serve`
+FIELDS = {"at", "step", "workload", "model"}  # of every line
 
 Step: TypeAlias = Literal[
     "intended", "refused", "proved", "flipped", "unloaded", "withdrawn", "recovered"
@@ -36,13 +36,9 @@ class SwapJournal:
             os.fsync(file.fileno())
 
     def lines(self) -> list[dict[str, Json]]:
-        """Return the steps, oldest first."""
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        read: list[dict[str, Json]] = []
-        for line in lines:
-            with suppress(ValueError):  # a crash can cut the last line
-                read.append(json.loads(line))
-        return read
+        """Return the steps, oldest first; a line that a crash cut, or somebody wrote, is none."""
+        lines = self._path.read_bytes().splitlines() if self._path.exists() else []
+        return [step for step in map(_read_step, lines) if step is not None]
 
     def models(self) -> set[str]:
         """Return the names of all adapters that a step was about."""
@@ -54,6 +50,16 @@ class SwapJournal:
         if lines and lines[-1]["step"] in ("intended", "proved"):
             return str(lines[-1]["workload"]), str(lines[-1]["model"])
         return None
+
+
+def _read_step(line: bytes) -> dict[str, Json] | None:
+    try:
+        step: Json = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(step, dict) or not step.keys() >= FIELDS:
+        return None
+    return step
 
 
 def now() -> str:

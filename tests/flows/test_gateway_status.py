@@ -125,6 +125,18 @@ def test_who_served_last_is_known_without_a_gateway(home: Settings):
     assert gateway_status.read_serving(home, "billing").champion is None
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1, "routes": {"support": 5}}'])
+def test_damaged_files_of_the_gateway_stop_nobody_who_asks(home: Settings, text: str):
+    for name in ("status.json", "routes.json"):
+        (home.serve / name).write_text(text)
+    SwapJournal(home.serve).write("flipped", "support", "support.v7-0123456789ab", epoch=1)
+    with (home.serve / "journal.jsonl").open("ab") as file:
+        file.write(b'5\n{}\n{"step": "flipped"}\n\xff\xfe\n["a"]\n')
+    serving = gateway_status.read_serving(home, "support")
+    assert (serving.is_running, serving.champion) == (False, None)
+    assert [(step.step, step.version) for step in serving.history] == [("flipped", "7")]
+
+
 def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):
     write_status(home)
     long_ago = time.time() - 3600
