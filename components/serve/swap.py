@@ -96,6 +96,8 @@ class AdapterSwap:
         self.engines = engines
         self._journal = SwapJournal(folder)
         self.refusals: dict[str, Refusal] = {}
+        # The model and the reason of the refusal that is each workload's last step in the journal.
+        self._newest_refusals: dict[str, tuple[str, str]] = {}
         self._replicas = {name: _Replica(engine) for name, engine in engines.items()}
         self._watchers: asyncio.TaskGroup | None = None
         self._max_residents = max_residents
@@ -195,7 +197,8 @@ class AdapterSwap:
             if route is not None and route.champion.model == staged.model:
                 return route
             # Tried again and again, a refused version would fill the journal.
-            if not self._is_refused(workload, staged.version):
+            model, refusal = self._newest_refusals.get(workload, ("", ""))
+            if model != staged.model:
                 self._journal.write("intended", workload, staged.model)
             await self._keep(staged.model)
             was_kept = route is not None and _model_of(route.previous) == staged.model
@@ -218,8 +221,9 @@ class AdapterSwap:
                     self._replicas[each.replica].look.set()
                 if not was_kept:
                     await self._unload_everywhere(staged.model)
-                if not self._is_refused(workload, staged.version, reason):
+                if (model, refusal) != (staged.model, reason):
                     self._journal.write("refused", workload, staged.model, reason=reason)
+                    self._newest_refusals[workload] = staged.model, reason
                 self.refuse(workload, staged.version, reason)
                 raise SwapRefusedError(
                     f"serving version {staged.version} of {workload}: {len(ready)} of "
@@ -244,6 +248,7 @@ class AdapterSwap:
         route = self.current.routes[workload]
         self._journal.write("flipped", workload, staged.model, epoch=route.epoch)
         self.refusals.pop(workload, None)
+        self._newest_refusals.pop(workload, None)
         LOG.info("%s is served by version %s", workload, staged.version)
         if before is not None and before.previous is not None:
             self._retire(workload, before.previous.model, route.epoch - 1)
@@ -331,15 +336,10 @@ class AdapterSwap:
 
     def refuse(self, workload: str, version: str, reason: str) -> None:
         """Note why a champion does not serve."""
-        if not self._is_refused(workload, version, reason):
+        known = self.refusals.get(workload)
+        if known is None or (known.version, known.reason) != (version, reason):
             self.refusals[workload] = Refusal(version, reason, swap_journal.now())
             LOG.error("%s v%s is refused: %s", workload, version, reason)
-
-    def _is_refused(self, workload: str, version: str, reason: str | None = None) -> bool:
-        known = self.refusals.get(workload)
-        if known is None or known.version != version:
-            return False
-        return reason is None or known.reason == reason
 
     # -- one replica
 

@@ -118,6 +118,7 @@ def test_version_that_is_refused_again_and_again_is_in_the_journal_once(
         replica.misbehave("wrong_base")
         staged = stage(tmp_path, "support", 1)
         async with swapping(tmp_path, replica) as swap:
+            swap.refuse("support", "1", "nobody had approved it yet")
             for _ in range(3):
                 with pytest.raises(SwapRefusedError):
                     await swap.follow(staged)
