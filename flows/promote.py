@@ -262,7 +262,7 @@ def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -
     return isinstance(error, BaseException) and mlflow_api.is_away(error)
 
 
-# A person has approved: a server that is away for up to an hour must not cost the approval.
+# A person has approved: a server that is away for an hour must not cost the approval.
 @task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
 def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> registry.Version:
     """Make the challenger champion, if the decision holds under the current rules."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
-from components.rest import Rest
+from components.rest import BUSY, Rest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,12 +44,17 @@ class RegisteredModel:
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Return whether this error, or one that led to it, is that no server answered."""
+    """Return whether this error, or one that led to it, is that no server answered.
+
+    Nor does one behind a proxy, which answers in its place.
+    """
     from requests import exceptions  # noqa: PLC0415 - MLflow's own client has loaded it, if any
 
     lost = (httpx.TransportError, exceptions.ConnectionError, exceptions.Timeout)
     while error is not None:
         if isinstance(error, lost):
+            return True
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in BUSY:
             return True
         error = error.__cause__ or error.__context__
     return False

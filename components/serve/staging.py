@@ -37,7 +37,6 @@ from components.serve.proof import References
 from components.serve.staged_version import StagedVersion
 from components.store import manifest
 
-REFERENCES = "references.json"  # in a version's adapter: made and signed when it was registered
 CACHE = "references"  # folder of references that were made here
 BASES = "bases.json"  # the content hashes of bases, by the size and time of their files
 
@@ -266,16 +265,17 @@ def _sync(folder: Path) -> None:
 def _references(request: StagingRequest, staged: StagedVersion, adapter: Path) -> References:
     """Return a version's references at the precision that serves it, made here if need be.
 
-    A base fills the memory, so one champion's and one challenger's are made at a time.
+    Here, because another device rounds otherwise: what it had made could refuse a good version.
+    They are made from the verified files. A base fills the memory, so one champion's and one
+    challenger's are made at a time.
     """
-    own, cache = adapter / REFERENCES, request.serve / CACHE
+    cache = request.serve / CACHE
     cached = cache / f"{staged.adapter}-{staged.precision}.json"
-    for path in (own, cached):
-        with suppress(FileNotFoundError, ValueError):
-            read = proof.read_references(path)
-            about = (read.adapter, read.base, read.precision)
-            if about == (staged.adapter, staged.base_hash, staged.precision):
-                return read
+    with suppress(FileNotFoundError, ValueError):
+        read = proof.read_references(cached)
+        about = (read.adapter, read.base, read.precision)
+        if about == (staged.adapter, staged.base_hash, staged.precision):
+            return read
     cache.mkdir(exist_ok=True)
     arguments = {
         "--base": staged.base,

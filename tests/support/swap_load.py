@@ -2,6 +2,7 @@
 
 import asyncio
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -104,6 +105,29 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 def replicas_of(swap: AdapterSwap, workload: str = "support") -> tuple[str, ...]:
     route = swap.current.routes.get(workload)
     return route.champion.replicas if route else ()
+
+
+async def hundred_swaps(
+    swap: AdapterSwap,
+    versions: Sequence[StagedVersion],
+    word_of: Callable[[str], str],
+    killed: KillableReplica,
+    prompt: str,
+) -> None:
+    """Follow real engines' versions under load; print the run, and require 10,000 right answers."""
+    run = await swap_under_load(
+        swap,
+        versions,
+        word_of,
+        killed,
+        answers=10_000,
+        prompt=prompt,
+        max_tokens=len(word_of("1")),
+    )
+    sys.stdout.write(f"{run}\n")
+    assert run.wrong == [], str(run)
+    assert run.answers.total() >= 10_000
+    assert {*run.answers} == {word_of(staged.version) for staged in versions}
 
 
 async def swap_under_load(

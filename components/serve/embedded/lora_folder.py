@@ -10,15 +10,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import safetensors.torch
 import torch  # noqa: TID253 - the engine is a process of its own
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
 from components.export.copy_adapter import CONFIG, WEIGHTS, plain_lora_objection
-from components.schema import Json
+from components.schema import Json, describe_mistake
 
 T = TypeVar("T", int, float)
 
@@ -48,6 +48,23 @@ class LoraTargets(BaseModel, frozen=True):
     layers_pattern: str | list[str] = Field(default_factory=list)
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_regular_expressions(self) -> Self:
+        modules = (self.target_modules, self.exclude_modules)
+        layers = self.layers_pattern
+        expressions = [
+            *(each for each in modules if isinstance(each, str)),
+            *([layers] if isinstance(layers, str) else layers),
+            *self.rank_pattern,
+            *self.alpha_pattern,
+        ]
+        for expression in expressions:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{expression!r} is no regular expression: {error}") from error
+        return self
 
     def include(self, name: str) -> bool:
         """Return whether a layer is adapted."""
@@ -162,9 +179,8 @@ def _targets(folder: Path, described: bytes) -> LoraTargets:
     try:
         return LoraTargets.model_validate({k: v for k, v in settings.items() if v is not None})
     except ValidationError as error:
-        first = error.errors()[0]
         raise UnservableAdapterError(
-            f"reading {folder / CONFIG}: {first['loc'][0]}: {first['msg']}"
+            f"reading {folder / CONFIG}: {describe_mistake(error.errors()[0]).removeprefix(': ')}"
         ) from error
 
 

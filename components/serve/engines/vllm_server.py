@@ -37,15 +37,7 @@ FINISHES: Mapping[Json, Literal["stop", "length"]] = {"stop": "stop", "length": 
 
 
 class VllmServer(ReplicaClient):
-    """One replica.
-
-    Args:
-        name: Its name in logs and routes.
-        upstream: Its API.
-        base: The name of its base; read from its list if missing.
-        oldest: The oldest version of vLLM that is accepted; ``None`` for other servers.
-        adapters: The folder of staged adapters as the server sees it; our own path if missing.
-    """
+    """One replica; ``oldest`` is the first accepted version of vLLM, ``None`` for other servers."""
 
     def __init__(
         self,

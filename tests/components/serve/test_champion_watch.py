@@ -1,7 +1,7 @@
 """The champion is followed by MLflow's REST; what may not serve is refused, and said."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from aiohttp import web
 from components.register import registry
 from components.serve import champion_watch
 from components.serve.champion_watch import ChampionWatch, RegistryAddress, RegistryClient
+from tests.support.swap_load import until
 
 APPROVED = {"flywheel.decision": "approve"}
 
@@ -126,12 +127,6 @@ async def watching(
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def approved(*numbers: str) -> FakeMlflow:

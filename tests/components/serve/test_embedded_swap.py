@@ -20,7 +20,7 @@ from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import tiny
 from tests.support.staged_adapters import PROMPT, stage_adapter, stage_word_adapter, word_of
-from tests.support.swap_load import SwapRun, running_swap, swap_under_load, until
+from tests.support.swap_load import hundred_swaps, running_swap, until
 
 
 @pytest.fixture(scope="module")
@@ -101,26 +101,14 @@ def test_real_adapters_are_proved_refused_swapped_and_unloaded(serve: Path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_hundred_swaps_of_two_engines_and_ten_thousand_answers(serve: Path, tmp_path: Path):
-    async def scenario() -> SwapRun:
+    async def scenario() -> None:
         async with embedded(tmp_path, serve / "base", "embedded", "embedded-2") as (swap, both):
-            return await swap_under_load(
-                swap,
-                versions,
-                word_of,
-                SelfRestarting(both[1]),
-                answers=10_000,
-                prompt=PROMPT,
-                max_tokens=len(word_of("1")),
-            )
+            await hundred_swaps(swap, versions, word_of, SelfRestarting(both[1]), PROMPT)
 
     versions = [
         stage_word_adapter(tmp_path, serve / "base", "support", number) for number in range(1, 102)
     ]
-    run = asyncio.run(scenario())
-    sys.stdout.write(f"{run}\n")
-    assert run.wrong == [], str(run)
-    assert run.answers.total() >= 10_000
-    assert {*run.answers} == {word_of(staged.version) for staged in versions}
+    asyncio.run(scenario())
 
 
 def test_engine_that_can_not_start_is_said(tmp_path: Path):

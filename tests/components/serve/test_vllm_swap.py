@@ -1,7 +1,6 @@
 """vLLM's CPU build: adapters are loaded at runtime, proved, swapped under load, and unloaded."""
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from tests.support.staged_adapters import (
     stage_word_adapter,
     word_of,
 )
-from tests.support.swap_load import SwapRun, replicas_of, running_swap, swap_under_load, until
+from tests.support.swap_load import hundred_swaps, replicas_of, running_swap, until
 from tests.support.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.vllm
@@ -153,23 +152,11 @@ def test_hundred_swaps_of_two_servers_and_ten_thousand_answers(
     root: Path, vllm: VllmProcess, second_vllm: VllmProcess, tmp_path: Path
 ):
     # Nobody asks the base: this build answers it with the weights of its last slot.
-    async def scenario() -> SwapRun:
+    async def scenario() -> None:
         async with swapping(tmp_path, vllm, second_vllm) as swap:
-            return await swap_under_load(
-                swap,
-                versions,
-                word_of,
-                second_vllm,
-                answers=10_000,
-                prompt=PROMPT,
-                max_tokens=len(word_of("1")),
-            )
+            await hundred_swaps(swap, versions, word_of, second_vllm, PROMPT)
 
     versions = [
         stage_word_adapter(tmp_path, root / "base", "support", number) for number in range(1, 102)
     ]
-    run = asyncio.run(scenario())
-    sys.stdout.write(f"{run}\n")
-    assert run.wrong == [], str(run)
-    assert run.answers.total() >= 10_000
-    assert {*run.answers} == {word_of(staged.version) for staged in versions}
+    asyncio.run(scenario())

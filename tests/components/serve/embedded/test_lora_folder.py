@@ -220,6 +220,19 @@ def test_a_damaged_file_is_refused(
         read_adapter(folder, shared_base.linears)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"target_modules": "(q_proj"}, {"exclude_modules": "*"}, {"rank_pattern": {"[": 4}}],
+    ids=["targets", "excluded", "ranks"],
+)
+def test_a_wrong_regular_expression_is_refused(
+    folder: Path, shared_base: SharedBase, settings: dict[str, Any]
+) -> None:
+    configure(folder, **settings)
+    with pytest.raises(UnservableAdapterError, match="no regular expression"):
+        read_adapter(folder, shared_base.linears)
+
+
 def test_a_cut_file_of_weights_is_refused(folder: Path, shared_base: SharedBase) -> None:
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[:-1000])
