@@ -33,6 +33,8 @@ from flows.workload_file import Workload
 from tests.support import adapter_folders, cards, tiny
 from tests.support.adapter_folders import NOW
 
+LABELS = ("card", "loan")  # what the versions were held to in their evaluation
+
 PASSED = Judgement("pass", ("better",), "correct_name")
 
 
@@ -75,7 +77,8 @@ class ApprovedVersions:
         adapter = home.adapters / workload / key
         adapter_folders.adapter(self.base, snapshot, adapter, r=2 * number, lora_alpha=number)
         settings = EvaluationSettings(precision="fp32", max_new_tokens=8).model_dump(mode="json")
-        conditions = {**cards.CONDITIONS, "settings": settings}
+        held = {"labels": [*LABELS], scorecard.CONSTRAINED: "answer grammar 1"}
+        conditions = {**cards.CONDITIONS, "settings": settings, **held}
         body = {"base": "b", "adapter": key, "task": scorecard.HOLDOUT, "conditions": conditions}
         card = home.scorecards / workload / f"c{number}"
         scorecard.write(card, [cards.sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)

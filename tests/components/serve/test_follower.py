@@ -15,7 +15,7 @@ from components.serve.engines.serving_engine import Generation
 from components.serve.follower import Follower, ServePlaces, following
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
-from tests.support.approved_versions import ApprovedVersions, approved_versions
+from tests.support.approved_versions import LABELS, ApprovedVersions, approved_versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -68,6 +68,7 @@ def test_champion_is_followed_rolled_back_refused_and_erased(made: ApprovedVersi
             figures["first follow of 1, with its references to be made"] = await move(follower, "1")
             first = await answer(follower)
             assert first != second
+            assert current.routes["support"].champion.labels == LABELS
             figures["rollback to 2, resident"] = await move(follower, "2")
             assert await answer(follower) == second
             # Moved by hand to a version that nobody approved.

@@ -16,7 +16,7 @@ from components.register import registry, version_tags
 from components.serve import staged_version, staging
 from components.serve.staging import NotServableError, StagingRequest
 from components.store.manifest import folder_digest
-from tests.support.approved_versions import ApprovedVersions, approved_versions
+from tests.support.approved_versions import LABELS, ApprovedVersions, approved_versions
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def test_approved_version_is_staged_read_only_under_a_name_of_its_bytes(
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in staged.folder.iterdir()}
     assert files == {"adapter_config.json": 0o444, "adapter_model.safetensors": 0o444}
     assert staged.references().is_measurable
+    assert (staged.constrained, staged.labels) == (True, LABELS)
     assert staging.stage(request_for) == name
 
 
