@@ -1,6 +1,7 @@
 """Flows `consider` (start a turn when there is a reason) and `monitor` (publish status)."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from components.costs import Speed
 from components.decide import decision_log
 from components.decide.approvers import OPEN
 from components.monitor import serving_page, signs, status_page, turn_starts, workload_status
@@ -19,6 +21,7 @@ from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Disk, Waiting, WorkloadStatus
 from components.register import registry
 from components.register.registry import Version
+from components.scorecard import HOLDOUT
 from components.store import manifest, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
@@ -94,7 +97,9 @@ def find_signs(
     candidates = [
         signs.feedback_sign(con, workload, since or datetime.fromtimestamp(0, UTC), trigger),
         signs.input_sign(con, workload, since, trigger) if since else None,
-        signs.vote_sign(con, workload, approved_at, trigger) if approved_at else None,
+        signs.vote_sign(con, workload, champion.number, approved_at, trigger)
+        if champion and approved_at
+        else None,
     ]
     return [sign for sign in candidates if sign]
 
@@ -162,9 +167,13 @@ def measure_status(
         trigger = workload.trigger or Trigger()
         signs = find_signs(con, workload.workload, champion, trigger, now)
         last = turn_starts.read_starts(con, workload.workload, 1)
+    speeds = evaluated_speeds(home, workload.workload)
+    adapters = {v.number: v.adapter for v in registry.list_versions(workload.workload)}
     prices = {
-        usage.model_name: workload_status.price(usage, workload.cost)
-        for usage in workload_status.by_model(days)
+        sums.model_name: workload_status.price(
+            sums, workload.cost, speeds.get(adapters.get(sums.version or "", ""))
+        )
+        for sums in workload_status.by_model(days)
     }
     return WorkloadStatus(
         workload=workload.workload,
@@ -172,7 +181,7 @@ def measure_status(
         span_days=span_days,
         champion=f"version {champion.number}, adapter {champion.adapter}" if champion else "none",
         serving=gateway_status.read_serving(home, workload.workload),
-        answering=answering_speed(home, champion),
+        answering=answering_speed(speeds, champion),
         days=days,
         prices={model: price for model, price in prices.items() if price is not None},
         latencies=latencies,
@@ -184,18 +193,28 @@ def measure_status(
     )
 
 
-def answering_speed(home: Settings, champion: Version | None) -> str:
+def evaluated_speeds(home: Settings, workload: str) -> dict[str, Speed]:
+    """Return the speed of each adapter in its evaluation on the holdout."""
+    folders = [
+        folder for folder in (home.scorecards / workload).glob("*") if manifest.is_finished(folder)
+    ]
+    cards = sorted(map(ScorecardManifest.read, folders), key=lambda card: card.age)
+    return {
+        card.adapter: card.speed
+        for card in cards
+        if card.adapter and card.task == HOLDOUT and card.speed and card.speed.requests
+    }
+
+
+def answering_speed(speeds: Mapping[str, Speed], champion: Version | None) -> str:
     """Describe the champion's speed in its evaluation, since not all logs have times."""
-    cards = (home.scorecards / champion.name).glob("*") if champion else ()
-    for folder in cards:
-        card = ScorecardManifest.read(folder) if manifest.is_finished(folder) else None
-        speed = card.speed if card else None
-        if champion and card and speed and speed.timed and card.adapter == champion.adapter:
-            return (
-                f"first token after {speed.first_token:.2f} s, then "
-                f"{speed.tokens_per_second:.0f} tokens/s, on {speed.machine}"
-            )
-    return "not measured"
+    speed = speeds.get(champion.adapter) if champion else None
+    if speed is None or not speed.timed:
+        return "not measured"
+    return (
+        f"first token after {speed.first_token:.2f} s, then "
+        f"{speed.tokens_per_second:.0f} tokens/s, on {speed.machine}"
+    )
 
 
 def waiting_approvals(workload: str) -> list[Waiting]:

@@ -19,9 +19,11 @@ TRAFFIC_HEAD = (
     "share",
     "fallbacks",
     "up, down",
+    "disputed",
     "down (95 %)",
     "corrected (95 %)",
     "p50, p95",
+    "a request",
 )
 PROOF_HEAD = ("version", "replica", "result", "from its reference", "tolerance", "from its base")
 HISTORY_HEAD = ("when (UTC)", "version", "what happened")
@@ -159,6 +161,7 @@ def label(workload: str, sums: Day) -> str:
 
 def _traffic_row(sums: Day, total: int, status: WorkloadStatus) -> list[str]:
     latency = status.latencies.get(sums.model_name)
+    price = status.prices.get(sums.model_name)
     down = workload_status.rate(sums.down, sums.votes)
     corrected = workload_status.rate(sums.corrected, sums.requests)
     return [
@@ -167,9 +170,11 @@ def _traffic_row(sums: Day, total: int, status: WorkloadStatus) -> list[str]:
         templates.share(sums.requests, total),
         f"{sums.fallbacks:,}" if sums.served else "",
         f"{sums.up:,}, {sums.down:,}" if sums.votes else "no votes",
+        f"{sums.disputed:,}" if sums.votes else "",
         _with_interval(down),
         _with_interval(corrected),
         f"{latency.p50_ms:,.0f}, {latency.p95_ms:,.0f} ms" if latency else "not logged",
+        workload_status.price_text(price, status.currency),
     ]
 
 

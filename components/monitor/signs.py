@@ -198,9 +198,19 @@ def _surprise(names: Iterable[str]) -> Callable[[str], float]:
     return lambda name: -math.log2((counts[name] + 1) / total)
 
 
-def vote_sign(con: Connection, workload_id: str, since: datetime, settings: Trigger) -> Sign | None:
-    """Test the votes since the champion's promotion (``since``) against those before, if enough."""
-    values = {"workload_id": workload_id, "since": since, "most": MOST_VOTES}
+def vote_sign(
+    con: Connection, workload_id: str, version: str, since: datetime, settings: Trigger
+) -> Sign | None:
+    """Test the votes on the champion's answers against those on its predecessor's, if enough.
+
+    Args:
+        con: The warehouse.
+        workload_id: The workload.
+        version: The champion's number, which the gateway's answers name.
+        since: Its promotion, which divides the answers that name no version.
+        settings: The trigger's.
+    """
+    values = {"workload_id": workload_id, "version": version, "since": since, "most": MOST_VOTES}
     before, new = _by_time(warehouse.read(con, "marts/votes_in_order", ThumbVote, **values))
     return falling_votes(before, new, settings)
 
@@ -218,7 +228,7 @@ def falling_votes(
     )
     highest = max(martingale_capital(ranks, "up"), default=1.0)
     text = (
-        f"thumbs down {_share(before)} before the champion, {_share(new)} since: capital "
+        f"thumbs down {_share(before)} before the champion, {_share(new)} on its answers: capital "
         f"{highest:.3g} of {1 / settings.alpha:.3g}"
     )
     return Sign("votes", highest, 1 / settings.alpha, text)

@@ -68,6 +68,12 @@ def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:
         ["workload", "model", "quantile"],
         registry=registry,
     )
+    price = Gauge(
+        "flywheel_live_request_price",
+        "The price of a mean request in the window.",
+        ["workload", "model", "currency"],
+        registry=registry,
+    )
     sign = Gauge(
         "flywheel_sign_ratio",
         "A sign's figure over its bound; from 1 it is a reason for a turn.",
@@ -88,6 +94,8 @@ def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:
             for quantile, milliseconds in (("0.5", took.p50_ms), ("0.95", took.p95_ms)):
                 seconds = milliseconds / 1000
                 latency.labels(status.workload, took.model_name, quantile).set(seconds)
+        for model, amount in status.prices.items():
+            price.labels(status.workload, model, status.currency).set(amount)
         for finding in status.findings:
             sign.labels(status.workload, finding.kind).set(finding.figure / finding.bound)
         waiting.labels(status.workload).set(len(status.waiting))
@@ -149,5 +157,5 @@ def _row(sums: Day, status: WorkloadStatus) -> list[str]:
         if sums.counted
         else "not logged",
         f"{latency.p50_ms:,.0f}, {latency.p95_ms:,.0f} ms" if latency else "not logged",
-        f"{price:.3g} {status.currency}" if price is not None else "no price",
+        workload_status.price_text(price, status.currency),
     ]

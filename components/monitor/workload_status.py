@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import groupby
 
 from components import costs
-from components.costs import Prices, Usage
+from components.costs import Prices, Speed, Usage
 from components.monitor.serving_status import ServingStatus
 from components.monitor.signs import Sign
 from components.store import warehouse
@@ -33,6 +33,10 @@ class Day:
     """The requests that the gateway answered."""
     fallbacks: int = 0
     """Those that the gateway answered instead of somebody else, who failed."""
+    disputed: int = 0
+    """The requests on whose answer people disagree: thumbs up and down."""
+    version: str | None = None
+    """The model's version at the gateway; ``None`` if it is none of ours."""
 
     @property
     def votes(self) -> int:
@@ -90,6 +94,8 @@ def _sum(group: Sequence[Day]) -> Day:
         sum(day.corrected for day in group),
         sum(day.served for day in group),
         sum(day.fallbacks for day in group),
+        sum(day.disputed for day in group),
+        group[-1].version,
     )
 
 
@@ -108,12 +114,28 @@ def rate(count: int, total: int) -> Rate | None:
     return Rate(count / total, float(interval.low), float(interval.high))
 
 
-def price(day: Day, prices: Prices) -> float | None:
-    """Return a mean request's price; ``None`` without production's prices or tokens."""
-    if prices.production is None or not day.counted:
+def price(day: Day, prices: Prices, speed: Speed | None = None) -> float | None:
+    """Return a mean request's price; ``None`` without logged tokens or what prices them.
+
+    A version's tokens cost its host's price, or the hours that ``speed``, measured in its
+    evaluation, needs for as many; those of any other model cost production's price.
+    """
+    if not day.counted:
         return None
     tokens = (day.input_tokens / day.counted, day.output_tokens / day.counted)
-    return costs.by_tokens(Usage(*tokens, day.counted, "logged"), prices.production)
+    token_price = prices.production if day.version is None else prices.challenger
+    if token_price is not None:
+        return costs.by_tokens(Usage(*tokens, day.counted, "logged"), token_price)
+    if day.version is None or speed is None:
+        return None
+    evaluated = costs.answering(prices, speed).value
+    usage = speed.usage
+    return None if evaluated is None else evaluated * sum(tokens) / (usage.input + usage.output)
+
+
+def price_text(amount: float | None, currency: str) -> str:
+    """Return a request's price as the pages show it."""
+    return f"{amount:.3g} {currency}" if amount is not None else "no price"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 -- One row per model and day of a workload since a time: how many requests it answered, the tokens
 -- that its answers say they took, the thumbs on them, each person's newest word, how many answers
--- somebody corrected, and how many the gateway gave, as a fallback or not. The model is the one
--- that the logged response names. Answers that client or engine cut off before their end don't
--- count. Reads raw.interactions and raw.feedback.
+-- somebody corrected, and on how many people disagree; how many the gateway gave, as a fallback or
+-- not, and its version of the model. The model is the one that the logged response names. Answers
+-- that client or engine cut off before their end don't count. Reads raw.interactions and
+-- raw.feedback.
 
 with
 
@@ -14,7 +15,7 @@ answers as (
         json_extract(coalesce(record, payload), [
             '$.response.id', '$.response.model',
             '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens',
-            '$.response.choices[0].finish_reason', '$.served.arm'
+            '$.response.choices[0].finish_reason', '$.served.arm', '$.served.version'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id and timestamp >= $since
@@ -29,7 +30,8 @@ named as (
         coalesce(field[2] ->> '$', 'not named') as model_name,
         try_cast(field[3] ->> '$' as double) as input_tokens,
         try_cast(field[4] ->> '$' as double) as output_tokens,
-        field[6] ->> '$' as arm
+        field[6] ->> '$' as arm,
+        field[7] ->> '$' as version
     from answers
     where coalesce(field[5] ->> '$', '') not in ('client_gone', 'upstream_cut')
 ),
@@ -79,7 +81,9 @@ select
     coalesce(sum(counted.down), 0)::bigint as down,
     count(*) filter (where corrected.is_corrected) as corrected,
     count(*) filter (where named.arm is not null) as served,
-    count(*) filter (where named.arm = 'fallback') as fallbacks
+    count(*) filter (where named.arm = 'fallback') as fallbacks,
+    count(*) filter (where counted.up > 0 and counted.down > 0) as disputed,
+    max(named.version) as version
 from named
 left join counted using (client_id, response_id)
 left join corrected using (client_id, response_id)

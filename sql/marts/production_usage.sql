@@ -1,5 +1,6 @@
 -- One row: the mean tokens that the logged responses of the named interactions say they took, in
--- and out, and how many of them say so. Reads raw.contents.
+-- and out, and how many of them say so. What a version of ours answered is not production's. Reads
+-- raw.contents.
 
 with
 
@@ -13,6 +14,7 @@ said as (
         try_cast(response ->> '$.usage.completion_tokens' as double) as output_tokens
     from raw.contents
     semi join named using (interaction_id)
+    where extra ->> '$.served.version' is null
 )
 
 select

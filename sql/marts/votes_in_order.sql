@@ -1,5 +1,8 @@
 -- One row per actor and answer of a workload that got a thumb: the newest, in order of the answers'
--- times, the newest of before a time and all after it. Reads raw.feedback and raw.interactions.
+-- times; all on a version's answers, and the newest on those of the one before it. Answers that the
+-- gateway gave name their version; others are the version's from its promotion on, and its
+-- predecessor's before. Answers of any further version count for neither. Reads raw.feedback and
+-- raw.interactions.
 
 with
 
@@ -7,22 +10,49 @@ answers as (
     select
         client_id,
         json_extract_string(coalesce(record, payload), '$.response.id') as response_id,
-        min(timestamp) as answered_at
+        min(timestamp) as answered_at,
+        max(json_extract_string(coalesce(record, payload), '$.served.version')) as version,
+        max(json_extract_string(coalesce(record, payload), '$.served.arm')) as arm
     from raw.interactions
     where workload_id = $workload_id
     group by all
 ),
 
+predecessor as (
+    select arg_max(version, answered_at) as version -- null if nobody of ours served before
+    from answers
+    where answered_at < $since and arm = 'champion' and version <> $version
+),
+
+compared as (
+    select
+        answers.client_id,
+        answers.response_id,
+        answers.answered_at,
+        coalesce(
+            answers.version = $version, answers.arm is null and answers.answered_at >= $since
+        ) as is_new
+    from answers
+    cross join predecessor
+    where
+        answers.version = $version
+        or (answers.arm is null and answers.answered_at >= $since)
+        or (
+            answers.version is not distinct from predecessor.version
+            and answers.answered_at < $since
+        )
+),
+
 votes as (
     select
         feedback.feedback_id,
-        answers.answered_at,
+        compared.answered_at,
+        compared.is_new,
         json_extract_string(
             coalesce(feedback.record, feedback.payload), '$.value'
-        ) = 'down' as is_down,
-        answers.answered_at >= $since as is_new
+        ) = 'down' as is_down
     from raw.feedback as feedback
-    inner join answers using (client_id, response_id)
+    inner join compared using (client_id, response_id)
     where feedback.kind = 'thumb'
     qualify row_number() over (
         partition by client_id, response_id, feedback.actor_id

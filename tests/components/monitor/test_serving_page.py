@@ -114,7 +114,7 @@ def loaded(con: Connection, folder: Path) -> WorkloadStatus:
         logs.load_input(con, Input(str(path), source), now=NOW)
     days = workload_status.days(con, "weather", SINCE)
     latencies = workload_status.latencies(con, "weather", SINCE)
-    return replace(status(days), latencies=latencies)
+    return replace(status(days), latencies=latencies, prices={"weather@7": 0.0004})
 
 
 def drawn(of: WorkloadStatus, folder: Path) -> str:
@@ -146,11 +146,14 @@ def test_traffic_is_counted_by_version_with_its_votes_and_corrections(
         "44.4%",
         "0",
         "1, 2",
+        "1",
         f"66.7% ({100 * down.low:.1f} to {100 * down.high:.1f})",
         f"25.0% ({100 * corrected.low:.1f} to {100 * corrected.high:.1f})",
         "250, 385 ms",
+        "0.0004 USD",
     ]
-    assert six[1:6] == ["2", "22.2%", "1", "no votes", ""]
+    assert six[1:7] == ["2", "22.2%", "1", "no votes", "", ""]
+    assert six[-1] == "no price"
 
 
 def test_the_page_says_who_serves_since_when_and_how_that_was_proved(tmp_path: Path) -> None:

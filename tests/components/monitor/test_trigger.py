@@ -4,6 +4,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -19,6 +20,8 @@ from tests.support import logs, warehouses
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
 CHANGE = 1_760_000_000
+
+Row: TypeAlias = dict[str, Json]
 
 
 @pytest.fixture
@@ -69,9 +72,82 @@ def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
         for n in range(100, 200)
     ]
     load(con, tmp_path, "feedback", cast + changed)
-    sign = signs.vote_sign(con, "weather", datetime.fromtimestamp(CHANGE, UTC), Trigger())
+    sign = signs.vote_sign(con, "weather", "7", datetime.fromtimestamp(CHANGE, UTC), Trigger())
     assert sign and sign.is_reached
-    assert "thumbs down 0 of 100 before the champion, 100 of 100 since" in sign.text
+    assert "thumbs down 0 of 100 before the champion, 100 of 100 on its answers" in sign.text
+
+
+def answered(
+    first: int, count: int, version: str | None, arm: str, down: bool
+) -> tuple[list[Row], list[Row]]:
+    """Write answers as the gateway logs them, one a second, and a vote on each."""
+    numbers = range(first, first + count)
+    served: dict[str, Json] = {"version": version, "arm": arm}
+    lines = [asked(number, f"Day {number}?", served=served) for number in numbers]
+    value = "down" if down else "up"
+    return lines, [logs.feedback(response_id=f"r{number}", value=value) for number in numbers]
+
+
+def vote_text(con: Connection, folder: Path, *parts: tuple[list[Row], list[Row]]) -> str | None:
+    """Load answers and votes, and return what the sign of version 7 says of them."""
+    load(con, folder, "interactions", [line for lines, _ in parts for line in lines])
+    load(con, folder, "feedback", [vote for _, votes in parts for vote in votes])
+    sign = signs.vote_sign(con, "weather", "7", datetime.fromtimestamp(CHANGE, UTC), Trigger())
+    return sign.text.split(":")[0] if sign else None
+
+
+def test_votes_on_other_versions_answers_are_not_the_champions(
+    con: Connection, tmp_path: Path
+) -> None:
+    text = vote_text(
+        con,
+        tmp_path,
+        answered(0, 40, "6", "champion", down=False),
+        answered(1000, 30, "7", "champion", down=False),
+        answered(1100, 50, "8", "canary", down=True),
+        answered(1200, 20, None, "fallback", down=True),
+        answered(1300, 20, "6", "fallback", down=True),
+    )
+    assert text == "thumbs down 0 of 40 before the champion, 0 of 30 on its answers"
+
+
+def test_votes_on_a_canary_count_for_its_version_from_its_first_answer(
+    con: Connection, tmp_path: Path
+) -> None:
+    text = vote_text(
+        con,
+        tmp_path,
+        answered(0, 40, "6", "champion", down=False),
+        answered(50, 25, "7", "canary", down=True),
+        answered(1000, 30, "7", "champion", down=True),
+    )
+    assert text == "thumbs down 0 of 40 before the champion, 55 of 55 on its answers"
+
+
+def test_a_champion_is_compared_with_the_version_before_it_alone(
+    con: Connection, tmp_path: Path
+) -> None:
+    text = vote_text(
+        con,
+        tmp_path,
+        answered(0, 60, "5", "champion", down=False),
+        answered(100, 40, "6", "champion", down=True),
+        answered(150, 10, "5", "fallback", down=False),
+        answered(200, 10, "8", "canary", down=False),
+        answered(1000, 30, "7", "champion", down=True),
+    )
+    assert text == "thumbs down 40 of 40 before the champion, 30 of 30 on its answers"
+
+
+def test_answers_without_a_version_are_what_the_first_champion_replaces(
+    con: Connection, tmp_path: Path
+) -> None:
+    lines, votes = answered(0, 40, None, "fallback", down=False)
+    imported = [{**line, "served": None} for line in lines]
+    stand_in = answered(50, 30, None, "fallback", down=True)
+    champion = answered(1000, 30, "7", "champion", down=False)
+    text = vote_text(con, tmp_path, (imported, votes), stand_in, champion)
+    assert text == "thumbs down 30 of 70 before the champion, 0 of 30 on its answers"
 
 
 def start(start_id: str, *, started: bool, run: str | None = None) -> TurnStart:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from scipy import stats
 
 from components.collect.source import Input
-from components.costs import Prices, TokenPrice
+from components.costs import Prices, Speed, TokenPrice, Work
 from components.monitor import status_page, workload_status
 from components.monitor.serving_status import ServingStatus
 from components.monitor.signs import Sign
@@ -93,6 +94,49 @@ def test_a_request_costs_what_its_tokens_cost() -> None:
     assert workload_status.price(day, Prices()) is None
 
 
+OURS = Day("weather@7", "2025-10-09", 5, 2, 2000.0, 400.0, 0, 0, served=5, version="7")
+DEAR = TokenPrice(input=2.0, output=10.0)
+
+
+def test_a_version_that_is_billed_by_tokens_costs_its_hosts_price_and_not_productions() -> None:
+    prices = Prices(production=DEAR, challenger=TokenPrice(input=0.2, output=1.0))
+    assert workload_status.price(OURS, prices) == pytest.approx((1000 * 0.2 + 200 * 1) / 1e6)
+    assert workload_status.price(OURS, Prices(production=DEAR)) is None
+
+
+def test_a_version_that_is_paid_by_the_hour_costs_its_measured_work_on_the_tokens_served() -> None:
+    prices = Prices(production=DEAR, hardware_per_hour=0.4, utilization=0.5)
+    # 10 requests of 600 tokens took 60 core-seconds of a machine of two cores.
+    speed = Speed(10, 5000, 1000, 40.0, "a machine", work=Work(60.0, "core", 2))
+    a_token = 0.4 * 60 / 2 / 3600 / 6000 / 0.5
+    assert workload_status.price(OURS, prices, speed) == pytest.approx(1200 * a_token)
+    assert workload_status.price(OURS, prices) is None
+    assert workload_status.price(replace(OURS, counted=0), prices, speed) is None
+
+
+def test_what_a_fallback_answered_costs_productions_price() -> None:
+    prices = Prices(production=DEAR, challenger=TokenPrice(input=0.2, output=1.0))
+    other = replace(OURS, model_name="gpt", version=None)
+    assert workload_status.price(other, prices) == pytest.approx((1000 * 2 + 200 * 10) / 1e6)
+
+
+def test_the_gateways_answers_are_counted_by_version_with_those_that_people_disagree_on(
+    con: Connection, tmp_path: Path
+) -> None:
+    served: dict[str, Json] = {"version": "7", "arm": "champion"}
+    lines = [{**answered(number, "weather@7"), "served": served} for number in range(3)]
+    load(con, tmp_path, "interactions", lines)
+    cast = [
+        logs.feedback(response_id="r0", value="up"),
+        logs.feedback(response_id="r0", value="down", actor_id="bob"),
+        logs.feedback(response_id="r1", value="down"),
+        logs.feedback(response_id="r1", value="down", actor_id="bob"),
+    ]
+    load(con, tmp_path, "feedback", cast)
+    (day,) = workload_status.by_model(workload_status.days(con, "weather", SINCE))
+    assert (day.version, day.served, day.disputed, day.up, day.down) == ("7", 3, 1, 1, 3)
+
+
 def standing(model: str = "gpt") -> WorkloadStatus:
     return WorkloadStatus(
         workload="weather",
@@ -160,3 +204,6 @@ def test_prometheus_reads_what_was_counted() -> None:
     ) in text
     assert 'flywheel_sign_ratio{kind="votes",workload="weather"} 2.0' in text
     assert 'flywheel_approvals_waiting{workload="weather"} 1.0' in text
+    assert (
+        'flywheel_live_request_price{currency="USD",model="gpt",workload="weather"} 0.0123' in text
+    )
