@@ -1,7 +1,8 @@
 """The path of a request: token, workload, prompt, engine, answer, log.
 
 A request reads its workload's route once, and is answered by that version or by what ``serve.yaml``
-names as a fallback; never by the base alone.
+names as a fallback; never by the base alone. A workload without a champion is answered by the
+OpenAI-compatible servers among its own fallbacks, if it has any.
 """
 
 import asyncio
@@ -72,7 +73,8 @@ class Exchange:
     """A request that is being answered."""
 
     interaction: Interaction
-    route: Route
+    route: Route | None
+    """``None`` for a workload without a champion, which another server answers."""
     began: float
     """``time.perf_counter()`` of its arrival."""
     must_log: bool
@@ -91,10 +93,15 @@ class Exchange:
         """The checked request."""
         return self.interaction.request
 
+    @property
+    def epoch(self) -> int:
+        """The route's epoch; 0 without a champion."""
+        return self.route.epoch if self.route is not None else 0
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the response's headers that say who answers."""
         who = self.who
-        headers = [(b"x-flywheel-epoch", b"%d" % self.route.epoch)]
+        headers = [(b"x-flywheel-epoch", b"%d" % self.epoch)]
         if who is not None:
             headers.append((b"x-flywheel-arm", who.arm.encode()))
             if who.served is not None:
@@ -140,6 +147,7 @@ class Gateway:
         self._open = Counter[str]()  # requests by client
         self._grammars = RequestGrammars()
         self._fallbacks = FallbackServers(settings, environment)
+        self._answered_elsewhere = settings.answered_elsewhere()
         self.metrics.watch("open_requests", "Requests being answered.", self._open.total)
         self.metrics.watch("workloads", "Workloads with a route.", lambda: len(current.routes))
         self.metrics.watch(
@@ -178,7 +186,9 @@ class Gateway:
             interaction, must_log = self._interaction(content, token, headers, endpoint, timestamp)
             self._require_turn(token.client_id)
             route = self.current.enter(interaction.workload)
-            if route is None:
+            if route is None and (
+                endpoint != "chat" or interaction.workload not in self._answered_elsewhere
+            ):
                 raise self._unknown(interaction.workload, token)
             held = stack.pop_all()
         self._open[token.client_id] += 1
@@ -224,7 +234,8 @@ class Gateway:
         """Count the end of a request that was answered with this HTTP status."""
         interaction, who = exchange.interaction, exchange.who
         exchange.held.close()
-        self.current.leave(interaction.workload, exchange.route.epoch)
+        if exchange.route is not None:
+            self.current.leave(interaction.workload, exchange.epoch)
         clients = self._open
         clients[interaction.client_id] -= 1
         if not clients[interaction.client_id]:
@@ -333,10 +344,13 @@ class Gateway:
         """Return who serves the workloads that a client may use."""
         token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
         routes = cast("dict[str, Json]", self.current.routes.to_json()["routes"])
-        return {"object": "routes", "routes": {name: routes[name] for name in self._names(token)}}
+        served = {name: routes[name] for name in self._names(token) if name in routes}
+        return {"object": "routes", "routes": served}
 
     def unready(self) -> str | None:
         """Return why requests would fail; ``None`` if the gateway is ready."""
+        if self._answered_elsewhere:
+            return None
         if not len(self.current.routes):
             return "no workload has a champion that is proved; see `flywheel serve status`"
         out = [
@@ -377,16 +391,17 @@ class Gateway:
         return chat.model
 
     def _names(self, token: Token) -> list[str]:
-        return [name for name in self.current.routes if token.may_send_for(name)]
+        names = sorted({*self.current.routes, *self._answered_elsewhere})
+        return [name for name in names if token.may_send_for(name)]
 
     def _model(self, name: str) -> Obj:
-        champion = self.current.routes[name].champion
+        route = self.current.routes.get(name)
         return {
             "id": name,
             "object": "model",
-            "created": _unix_seconds(champion.since),
+            "created": _unix_seconds(route.champion.since) if route else 0,
             "owned_by": "flywheel",
-            "version": champion.version,
+            "version": route.champion.version if route else None,
         }
 
     def _unknown(self, workload: str, token: Token) -> OpenAiError:
@@ -452,9 +467,10 @@ class Gateway:
                 self._loads.open[attempt.replica] -= 1
         if last is not None:
             raise _to_client(last) from last
+        champion = exchange.route.champion.name if exchange.route else exchange.interaction.workload
         raise OpenAiError(
             503,
-            f"no replica of {exchange.route.champion.name} is ready; send it again",
+            f"no replica of {champion} is ready; send it again",
             retry_after=RETRY_SECONDS,
         )
 
@@ -464,7 +480,7 @@ class Gateway:
             arm=attempt.arm,
             engine="openai" if served is None else self.settings.engine.kind,
             replica=attempt.replica,
-            epoch=exchange.route.epoch,
+            epoch=exchange.epoch,
             served=served,
             failed=tuple(failed),
         )

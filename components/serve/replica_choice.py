@@ -46,27 +46,30 @@ class ReplicaLoads:
 
 
 def attempts(
-    route: Route,
+    route: Route | None,
     fallbacks: Sequence[Fallback],
     engines: Mapping[str, ServingEngine],
     loads: ReplicaLoads,
     *,
     is_chat: bool,
 ) -> Iterator[Attempt]:
-    """Yield who may answer; another server only a chat, which it renders itself."""
+    """Yield who may answer; another server only a chat, which it renders itself.
+
+    ``route`` is ``None`` for a workload without a champion.
+    """
 
     def of_version(arm: Arm, served: Served) -> list[Attempt]:
         names = loads.order([name for name in served.replicas if name in engines])
         return [Attempt(arm, name, served, engines[name]) for name in names]
 
-    champion = of_version("champion", route.champion)
+    champion = of_version("champion", route.champion) if route else []
     yield from champion[:1]
     for fallback in fallbacks:
         match fallback:
             case "replica":
                 yield from champion[1:]
             case "previous":
-                if route.previous is not None:
+                if route and route.previous is not None:
                     yield from of_version("fallback", route.previous)
             case OpenAiFallback():
                 if is_chat:

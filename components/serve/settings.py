@@ -193,7 +193,8 @@ class WorkloadServing(Config):
     """What differs for one workload."""
 
     fallbacks: tuple[Fallback, ...] | None = None
-    """As ``fallbacks`` of the file; that is used if left out."""
+    """As ``fallbacks`` of the file; that is used if left out. An OpenAI-compatible server named
+    here also answers as long as the workload has no champion."""
 
     logging: LoggingMode | None = None
     """As ``logging`` of the file; that is used if left out."""
@@ -240,6 +241,15 @@ class ServeSettings(Config):
         """Return a workload's fallbacks."""
         own = self.workload(name).fallbacks
         return self.fallbacks if own is None else own
+
+    def answered_elsewhere(self) -> frozenset[str]:
+        """Return the workloads whose own fallbacks answer as long as they have no champion."""
+        return frozenset(
+            name
+            for name, own in self.workloads.items()
+            if any(isinstance(fallback, OpenAiFallback) for fallback in own.fallbacks or ())
+            and (self.only is None or name in self.only)
+        )
 
     def logging_of(self, name: str) -> LoggingMode:
         """Return a workload's logging mode."""

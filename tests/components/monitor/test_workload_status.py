@@ -123,8 +123,8 @@ def test_what_a_fallback_answered_costs_productions_price() -> None:
 def test_the_gateways_answers_are_counted_by_version_with_those_that_people_disagree_on(
     con: Connection, tmp_path: Path
 ) -> None:
-    served: dict[str, Json] = {"version": "7", "arm": "champion"}
-    lines = [{**answered(number, "weather@7"), "served": served} for number in range(3)]
+    served: Json = {"version": "7", "arm": "champion"}
+    lines = [answered(number, "weather@7") | {"served": served} for number in range(3)]
     load(con, tmp_path, "interactions", lines)
     cast = [
         logs.feedback(response_id="r0", value="up"),

@@ -110,6 +110,38 @@ def test_another_server_answers_under_its_own_name(tmp_path: Path, is_streamed: 
     assert "metadata" not in asked[0]["body"]
 
 
+def test_another_server_answers_a_workload_that_has_no_champion_yet(tmp_path: Path):
+    with gateways.scripted_engine("teacher") as teacher:
+        fresh = {"fallbacks": ["replica", {"url": f"{teacher}/v1", "model": "gpt-x"}]}
+        with gateways.running(tmp_path, {"workloads": {"fresh": fresh}}) as gateway:
+            answers = [gateway.ask(model="fresh", stream=stream) for stream in (False, True)]
+            vote = {"response_id": answers[0].json()["id"], "kind": "thumb", "value": "up"}
+            voted = gateway.post("/v1/feedback", json=vote)
+            names = [model["id"] for model in gateway.get("/v1/models").json()["data"]]
+            model = gateway.get("/v1/models/fresh")
+            prompt = gateway.post("/v1/completions", json={"model": "fresh", "prompt": "Hi"})
+            unknown = gateway.ask(model="stale")
+            routes = gateway.get("/v1/routes").json()["routes"]
+            gateway.stop()
+            records = gateway.records()
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.headers["x-flywheel-arm"] for answer in answers] == ["fallback"] * 2
+    assert answers[0].json()["model"] == "gpt-x-2026"
+    assert (voted.status_code, voted.json()["workload"]) == (200, "fresh")
+    assert names == ["fresh", "support"]
+    assert (model.status_code, model.json()["owned_by"]) == (200, "flywheel")
+    assert (prompt.status_code, unknown.status_code) == (404, 404)
+    assert [*routes] == ["support"]
+    assert served_by(records) == [("fallback", f"{teacher}/v1", None)] * 2
+    assert [record["workload_id"] for record in records] == ["fresh"] * 2
+
+
+def test_what_all_workloads_fall_back_to_does_not_answer_for_unknown_ones(tmp_path: Path):
+    settings = {"fallbacks": [{"url": DEAD, "model": "x"}]}
+    with gateways.running(tmp_path, settings) as gateway:
+        assert gateway.ask(model="fresh").status_code == 404
+
+
 def gateways_seen(url: str) -> list[dict[str, Any]]:
     requests: list[dict[str, Any]] = httpx.get(f"{url}/requests").json()["requests"]
     return requests
