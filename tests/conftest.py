@@ -15,10 +15,13 @@ settings.register_profile("fixed", derandomize=True, max_examples=25)
 settings.register_profile("random", print_blob=True)
 settings.load_profile("fixed")
 
+gc.disable()  # nothing of what is imported for the tests is garbage, and it is looked through often
+
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector, which each training calls, pass over all that was imported."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

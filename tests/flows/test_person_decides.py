@@ -2,33 +2,23 @@
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from playwright.sync_api import Locator, Page, sync_playwright
 from pyotp.totp import TOTP
 
-from tests.support import logins, small_workload, ssh, terminal
+from tests.support import browsers, logins, small_workload, ssh, terminal
 from tests.support.terminal import Terminal
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium is missing"
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 PATIENCE = 60_000
 """Milliseconds that a page may take on a machine which is busy with other things."""
 
@@ -65,7 +55,7 @@ class Said:
     signed: str = ""
     """The decision in that line, where it is another one."""
 
-    def texts(self, form: Locator) -> list[str]:
+    def texts(self, form: "Locator") -> list[str]:
         proof = [] if self.code is None else [self.code]
         if self.key is not None:
             line = form.locator("pre", has_text="ssh-keygen").inner_text().strip()
@@ -80,16 +70,16 @@ class V1:
 
     path = "/runs/flow-run/"
 
-    def open(self, page: Page) -> Locator:
+    def open(self, page: "Page") -> "Locator":
         page.get_by_role("button", name="Resume").first.click()
         return page.get_by_role("dialog")
 
-    def choose(self, page: Page, form: Locator, number: int, option: str) -> None:
+    def choose(self, page: "Page", form: "Locator", number: int, option: str) -> None:
         form.locator("button.p-select-button__control").nth(number).focus()
         page.keyboard.press("Space")
         page.get_by_role("option", name=option).click()
 
-    def submit(self, form: Locator) -> None:
+    def submit(self, form: "Locator") -> None:
         form.get_by_role("button", name="Submit").click()
 
 
@@ -98,16 +88,16 @@ class V2:
 
     path = "/v2/runs/flow-run/"
 
-    def open(self, page: Page) -> Locator:
+    def open(self, page: "Page") -> "Locator":
         page.get_by_role("button", name="Open menu").first.click()
         page.get_by_role("menuitem", name="Resume").click()
         return page.get_by_role("dialog")
 
-    def choose(self, page: Page, form: Locator, number: int, option: str) -> None:
+    def choose(self, page: "Page", form: "Locator", number: int, option: str) -> None:
         form.get_by_label(("Select Decision", "Select Reason")[number], exact=True).click()
         page.get_by_role("option", name=option).click()
 
-    def submit(self, form: Locator) -> None:
+    def submit(self, form: "Locator") -> None:
         form.get_by_role("button", name="Resume", exact=True).click()
 
 
@@ -120,11 +110,10 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
 
 
 @pytest.fixture
-def page(shell: Terminal) -> Iterator[Page]:
+def page(shell: Terminal) -> Iterator["Page"]:
     """A browser in which a person has logged in: to Prefect on its page, to MLflow when it asks."""
     credentials = logins.of(shell.settings)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with browsers.chromium() as browser:
         page = browser.new_page(
             viewport={"width": 1280, "height": 1500},
             http_credentials={
@@ -142,7 +131,7 @@ def page(shell: Terminal) -> Iterator[Page]:
 
 
 def test_people_decide_in_both_uis_and_every_answer_is_on_record(
-    shell: Terminal, page: Page, tmp_path: Path
+    shell: Terminal, page: "Page", tmp_path: Path
 ) -> None:
     config = small_workload.write(tmp_path / "small")
     run = waiting_approval(shell, config)
@@ -183,7 +172,7 @@ def test_people_decide_in_both_uis_and_every_answer_is_on_record(
 
 
 def test_people_sign_in_both_uis_with_the_line_that_the_form_shows(
-    shell: Terminal, page: Page, tmp_path: Path
+    shell: Terminal, page: "Page", tmp_path: Path
 ) -> None:
     config = small_workload.write(tmp_path / "small")
     ada, bob = (ssh.keygen(tmp_path / "keys", name) for name in ("ada", "bob"))
@@ -205,7 +194,7 @@ def test_people_sign_in_both_uis_with_the_line_that_the_form_shows(
     assert not list(tmp_path.rglob("owned"))
 
 
-def afresh(page: Page, shell: Terminal, config: Path, secret: str) -> str:
+def afresh(page: "Page", shell: Terminal, config: Path, secret: str) -> str:
     """Change the policy while an approval waits: it is refused, and another evaluated afresh."""
     run = waiting_approval(shell, config)
     config.write_text(config.read_text().replace("floor: 0.5", "floor: 0.4"))
@@ -245,7 +234,7 @@ def waiting_approval(shell: Terminal, config: Path) -> str:
     return address.strip().rpartition("/")[2]
 
 
-def look_the_form_over(page: Page, shell: Terminal, run: str) -> None:
+def look_the_form_over(page: "Page", shell: Terminal, run: str) -> None:
     """Read what a careful person reads before deciding."""
     page.goto(f"{shell.settings.prefect_url}{V1.path}{run}")
     form = V1().open(page)
@@ -261,7 +250,7 @@ def look_the_form_over(page: Page, shell: Terminal, run: str) -> None:
     assert form.get_by_text("The card of the data").count() == 1
 
 
-def decide(page: Page, shell: Terminal, ui: V1 | V2, run: str, answer: Said, name: str) -> None:
+def decide(page: "Page", shell: Terminal, ui: V1 | V2, run: str, answer: Said, name: str) -> None:
     """Open the run, fill in the form, submit it, and wait until the run has taken it in."""
     key = pause_key(state(shell, run))
     page.goto(f"{shell.settings.prefect_url}{ui.path}{run}")
@@ -322,14 +311,14 @@ def enrol(shell: Terminal, name: str) -> str:
     return secret
 
 
-def look_at_the_version(page: Page, shell: Terminal) -> None:
+def look_at_the_version(page: "Page", shell: Terminal) -> None:
     """Look at MLflow's page of the version that was approved."""
     page.goto(f"{shell.settings.mlflow_url}/#/models/{small_workload.WORKLOAD}/versions/3")
     page.get_by_text("flywheel.evidence").first.wait_for()
     picture(page, "8-mlflow-version")
 
 
-def picture(page: Page, name: str) -> None:
+def picture(page: "Page", name: str) -> None:
     """See that nothing a person wrote has run, and keep what is on the page, to look at.
 
     Pictures go into the folder that ``FLYWHEEL_SCREENSHOTS`` names.

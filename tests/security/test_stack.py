@@ -1,6 +1,5 @@
 """A real stack: what a stranger, a foreign page and a person with its login can do."""
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,18 +8,13 @@ from threading import Thread
 
 import httpx
 import pytest
-from playwright.sync_api import sync_playwright
 
 from flows.settings import HOST
 from flows.stack import control
-from tests.support import logins, terminal
+from tests.support import browsers, logins, terminal
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium is missing"
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-SILENT = ["--disable-background-networking", "--disable-component-update", "--disable-quic"]
 
 ATTACK = """
 async ([prefect, mlflow, token]) => {
@@ -133,8 +127,7 @@ def test_a_page_of_another_origin_changes_nothing_and_reads_nothing_in_a_browser
     shell: Terminal, foreign_page: str
 ) -> None:
     home, found = shell.settings, logins.of(shell.settings)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *SILENT])
+    with browsers.chromium() as browser:
         context = browser.new_context(
             http_credentials={"username": found.mlflow.user, "password": found.mlflow.password}
         )
@@ -148,7 +141,6 @@ def test_a_page_of_another_origin_changes_nothing_and_reads_nothing_in_a_browser
         servers = [home.prefect_url, home.mlflow_url]
         read = page.evaluate(ATTACK, [*servers, found.prefect.pair])
         read += page.evaluate(ATTACK, [*servers, found.mlflow.pair])
-        browser.close()
     assert read == []
     with logins.prefect(home) as prefect:
         assert prefect.post("/variables/filter", json={}).json() == []

@@ -4,17 +4,58 @@ All are forked from one process that has imported what they need.
 """
 
 import multiprocessing
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from typing import Concatenate, ParamSpec
+
+Parameters = ParamSpec("Parameters")
+Ready = Callable[[str], None]
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
         "tests.components.collect.test_exactly_once",
         "tests.components.register.test_interrupted_changes",
+        "tests.support.launch_gateway",
+        "tests.support.launch_receiver",
     ]
 )
+
+END_SECONDS = 40
 
 
 def ready() -> None:
     """Start that process where these modules are found: in the folder that is the current one."""
     forkserver.ensure_running()
+
+
+@contextmanager
+def server(
+    is_forked: bool,
+    serve: Callable[Concatenate[Ready, Parameters], None],
+    *args: Parameters.args,
+    **more: Parameters.kwargs,
+) -> Generator[tuple[BaseProcess, str]]:
+    """Run a server for the block; yield its process and the URL that it says when it listens.
+
+    If it is not forked, it loads what it needs itself, and nothing else.
+    """
+    context = PROCESSES if is_forked else multiprocessing.get_context("spawn")
+    urls, to_parent = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(to_parent.send, *args), kwargs=more)
+    process.start()
+    to_parent.close()
+    try:
+        yield process, urls.recv()
+    finally:
+        urls.close()
+        end(process)
+
+
+def end(process: BaseProcess) -> int | None:
+    """Ask a process to end, and wait; return its exit code."""
+    process.terminate()
+    process.join(END_SECONDS)
+    return process.exitcode

@@ -1,13 +1,13 @@
 """Gateways as tests run them: a process of its own in front of scripted engines."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import httpx
 from openai import OpenAI
 
 from components.receive import client_tokens
+from components.receive.settings import Limits
 from components.serve.routes import Route, Routes, Served
 from components.serve.settings import ServeSettings
 from components.store import spool
-from tests.support import tiny
+from tests.support import forking, launch_gateway, tiny
 
 ENGINE = Path(__file__).with_name("scripted_engine.py")
-LAUNCHER = Path(__file__).with_name("launch_gateway.py")
 
 
 def served(base: Path, **changes: Any) -> Served:
@@ -49,7 +49,7 @@ def served(base: Path, **changes: Any) -> Served:
 class RunningGateway:
     """A running gateway with a client called ``app``."""
 
-    process: "subprocess.Popen[str]"
+    process: BaseProcess
     url: str
     token: str
     home: Path
@@ -84,13 +84,12 @@ class RunningGateway:
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.join()
 
     def stop(self) -> None:
         """Ask it to end, and wait."""
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(40) == 0
+        assert forking.end(self.process) == 0
 
     def records(self, kind: str = "interactions") -> list[dict[str, Any]]:
         """Read what was logged; the gateway must have ended."""
@@ -140,6 +139,7 @@ def running(
     receiver: bool = False,
     base: Path | None = None,
     shutdown_seconds: float = 30,
+    is_forked: bool = True,
 ) -> Generator[RunningGateway]:
     """Run a gateway in ``home`` and end it with the block.
 
@@ -164,41 +164,15 @@ def running(
         running_engines |= urls or {}
         replicas = [{"name": name, "url": url} for name, url in running_engines.items()]
         whole = {"engine": {"kind": "vllm", "replicas": replicas, "first_byte_seconds": 5}}
-        ServeSettings.model_validate(whole | (settings or {}))
         gateway = stack.enter_context(
-            process(
+            forking.server(
+                is_forked,
+                launch_gateway.launch,
                 home,
-                whole | (settings or {}),
-                limits or {},
+                ServeSettings.model_validate(whole | (settings or {})),
+                Limits.model_validate(limits) if limits else None,
                 receiver=receiver,
                 shutdown_seconds=shutdown_seconds,
             )
         )
         yield RunningGateway(*gateway, token, home, running_engines)
-
-
-@contextmanager
-def process(
-    home: Path,
-    settings: dict[str, Any],
-    limits: dict[str, Any],
-    *,
-    receiver: bool = False,
-    shutdown_seconds: float = 30,
-) -> Generator[tuple["subprocess.Popen[str]", str]]:
-    """Run a gateway's process; yield it and its URL."""
-    arguments = [json.dumps(settings), json.dumps(limits), "receiver" if receiver else ""]
-    arguments.append(str(shutdown_seconds))
-    started = subprocess.Popen(
-        [sys.executable, LAUNCHER, home, *arguments], stdout=subprocess.PIPE, text=True
-    )
-    assert started.stdout is not None
-    try:
-        url = started.stdout.readline().strip()
-        assert url, "the gateway ended before it listened"
-        yield started, url
-    finally:
-        if started.poll() is None:
-            started.terminate()
-            started.wait(40)
-        started.stdout.close()

@@ -1,6 +1,5 @@
-"""Serve a gateway: ``launch_gateway.py HOME SETTINGS LIMITS RECEIVER SHUTDOWN_SECONDS``."""
+"""Serve a gateway in front of scripted engines."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,12 +13,7 @@ from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.vllm_server import VllmServer
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
-
-
-def say(url: str) -> None:
-    """Tell the parent where to send."""
-    sys.stdout.write(f"{url}\n")
-    sys.stdout.flush()
+from tests.support.forking import Ready
 
 
 def loaded_modules() -> dict[str, Json]:
@@ -27,9 +21,27 @@ def loaded_modules() -> dict[str, Json]:
     return {"modules": [*sorted(name for name in sys.modules if "." not in name)]}
 
 
-async def main() -> None:
-    """Listen on a free port and print the URL."""
-    home, settings = Path(sys.argv[1]), ServeSettings.model_validate_json(sys.argv[2])
+def launch(
+    ready: Ready,
+    home: Path,
+    settings: ServeSettings,
+    limits: Limits | None,
+    *,
+    receiver: bool,
+    shutdown_seconds: float,
+) -> None:
+    """Listen on a free port and say the URL."""
+    uvloop.run(_serve(ready, home, settings, limits, receiver, shutdown_seconds))
+
+
+async def _serve(
+    ready: Ready,
+    home: Path,
+    settings: ServeSettings,
+    limits: Limits | None,
+    receiver: bool,
+    shutdown_seconds: float,
+) -> None:
     engine = settings.engine
     engines = {
         replica.name: VllmServer(
@@ -43,23 +55,18 @@ async def main() -> None:
         )
         for replica in engine.replicas
     }
-    limits = json.loads(sys.argv[3])
     app = gateway_process.create(
         home,
         settings,
         Current(routes.read(home / "serve" / "routes.json")),
         engines,
-        limits=Limits.model_validate(limits) if limits else None,
-        receiver=bool(sys.argv[4]),
+        limits=limits,
+        receiver=receiver,
         environment=os.environ,
         status=loaded_modules,
     )
     await gateway_process.run(
-        app, host="127.0.0.1", port=0, shutdown_seconds=float(sys.argv[5]), ready=say
+        app, host="127.0.0.1", port=0, shutdown_seconds=shutdown_seconds, ready=ready
     )
     for server in engines.values():
         await server.close()
-
-
-if __name__ == "__main__":
-    uvloop.run(main())

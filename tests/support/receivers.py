@@ -1,14 +1,12 @@
 """Receivers as tests run them: a process of its own, real HTTP, limits of the test's choice."""
 
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -18,17 +16,16 @@ import httpx
 from components.receive import client_tokens
 from components.receive.settings import Limits
 from components.store import spool
+from tests.support import forking, launch_receiver
 
 T = TypeVar("T")
-
-LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 @dataclass
 class Receiver:
     """A running receiver with a client called ``app``."""
 
-    process: "subprocess.Popen[str]"
+    process: BaseProcess
     url: str
     token: str
     folder: Path
@@ -44,13 +41,12 @@ class Receiver:
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.join()
 
     def stop(self) -> None:
         """Ask it to end, and wait."""
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
+        forking.end(self.process)
 
     def stored(self) -> list[spool.Entry]:
         """Read what it has sealed; it must have ended."""
@@ -88,21 +84,10 @@ def running(home: Path, limits: Limits | None = None) -> Generator[Receiver]:
     limits = limits or Limits()
     file = home / "tokens.json"
     token = client_tokens.add_token(file, "app", now=datetime.now(UTC))
-    process = subprocess.Popen(
-        [sys.executable, LAUNCHER, home / "spool", file, limits.model_dump_json()],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url, "the receiver ended before it listened"
+    with forking.server(True, launch_receiver.launch, home / "spool", file, limits) as (
+        process,
+        url,
+    ):
         receiver = Receiver(process, url, token, home / "spool")
         assert receiver.get("/healthz").is_success  # its spool exists from now on
         yield receiver
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(20)
-        if process.stdout is not None:
-            process.stdout.close()

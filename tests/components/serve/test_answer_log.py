@@ -204,7 +204,8 @@ def test_a_gateway_that_ends_finishes_its_answers(tmp_path: Path):
         first = next(stream)
         gateway.process.terminate()
         rest = [chunk.choices[0].delta.content or "" for chunk in stream]
-        assert gateway.process.wait(20) == 0
+        gateway.process.join(20)
+        assert gateway.process.exitcode == 0
         (record,) = gateway.records()
     assert (first.choices[0].delta.content or "") + "".join(rest) == "one two three"
     assert record["finish"] == "stop"

@@ -2,6 +2,7 @@ import json
 import random
 import re
 import time
+from functools import cache
 
 import pytest
 
@@ -16,18 +17,17 @@ MUTANTS = 10_000
 SLOWEST_SECONDS = 2.0
 """Maximum time for one damaged record; it takes less than a thousandth of that."""
 
-ROWS = [
-    SourceRow(place, json.dumps(value), value)
-    for place, value in enumerate(
-        mutation.mutants([value for _, value in SAMPLES], MUTANTS, seed=3), start=1
-    )
-]
+
+@cache
+def rows() -> list[SourceRow]:
+    values = mutation.mutants([value for _, value in SAMPLES], MUTANTS, seed=3)
+    return [SourceRow(n, json.dumps(value), value) for n, value in enumerate(values, start=1)]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.NAME)
 def test_every_damaged_record_is_read_or_refused_and_never_raises(source: Source):
     accepted = refused = 0
-    for row in ROWS:
+    for row in rows():
         began = time.process_time()
         source.claims(row.value)
         outcomes = list(source.read([row], DEFAULTS))
@@ -52,7 +52,7 @@ def test_damaged_records_leave_the_good_ones_of_their_file_alone(source: Source)
     expected = [
         outcome.record for outcome in read(source, *good) if isinstance(outcome, ParsedRecord)
     ]
-    strangers = [row for row in ROWS if not source.claims(row.value)][:2000]
+    strangers = [row for row in rows() if not source.claims(row.value)][:2000]
     own = [
         SourceRow(MUTANTS + n, json.dumps(value), value) for n, value in enumerate(good, start=1)
     ]
