@@ -111,6 +111,7 @@ def test_hundred_swaps_of_two_engines_and_ten_thousand_answers(serve: Path, tmp_
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_engine_that_can_not_start_is_said(tmp_path: Path):
     async def scenario() -> None:
         process = EmbeddedProcess("embedded", EmbeddedOptions(tmp_path / "no-base"))

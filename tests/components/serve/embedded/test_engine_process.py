@@ -360,6 +360,7 @@ def test_its_state_can_be_watched(served: EngineProcess) -> None:
     assert (base["id"], base["parent"]) == ("base", None)
 
 
+@pytest.mark.slow
 def test_sigterm_answers_open_requests_and_leaves_nothing(tiny_base: Path, tmp_path: Path) -> None:
     with running(tiny_base, tmp_path) as engine:
         stream = engine.stream("base", PROMPT, max_tokens=500, ignore_eos=True)
@@ -379,10 +380,8 @@ time.sleep(600)
 """
 
 
-STARTING = [pytest.param(seconds, marks=pytest.mark.slow) for seconds in (0.0, 0.05)]
-
-
-@pytest.mark.parametrize("seconds", [*STARTING, 1.0])  # while the server starts, and after
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 1.0])  # while the server starts, and after
 def test_it_ends_when_its_parent_was_killed(
     tiny_base: Path, tmp_path: Path, seconds: float
 ) -> None:
