@@ -425,6 +425,7 @@ def _write(folder: Path, workload: Workload) -> None:
     record = workload.model_dump(mode="json", by_alias=True)
     # It matters whether a utilization was set or is the default; other defaults are frozen, too.
     record["cost"] = workload.cost.model_dump(mode="json", exclude_unset=True)
+    record["curate"]["most_lost"] = workload.curate.most_lost  # no part of a snapshot's key
     manifest.write_atomically(folder / NAME, json.dumps(record, indent=2) + "\n")
 
 

@@ -24,7 +24,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEo9pTq7Vd2o7lqvd3Bq5c6hjP3k0r1y5xQ0m
 RICH: dict[str, object] = {
     "note": "Written by the operator: über",
     "sources": {"logs": ["logs/*.jsonl", {"path": "logs", "workload_id": "support"}]},
-    "curate": {"validation_share": 0.1},
+    "curate": {"validation_share": 0.1, "most_lost": 0.9},
     "train": {"r": 4, "learning_rate": 0.0003, "canaries": True},
     "search": {"over": {"r": [2, 4], "base": ["base", "other"]}, "budget": {"minutes": 2.5}},
     "evaluate": {"built_in": ["canaries"], "max_new_tokens": 12},
