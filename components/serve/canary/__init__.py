@@ -1,0 +1,6 @@
+"""Decide from today's traffic whether an approved version may answer all of it.
+
+Start at `rollout_verdict`: what is decided, from which counts. `conversation_arms` assigns
+conversations, `bad_events` counts, `count_evidence` weighs the counts, `rollout_plan` says
+beforehand what the traffic can show. Nothing here reads a clock, a file or a socket.
+"""

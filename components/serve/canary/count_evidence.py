@@ -1,0 +1,140 @@
+"""Evidence about the ratio of two arms' risks, exact however often it is looked at.
+
+If the canary's risk of a bad event is ``r`` times the champion's, a bad event of a conversation
+that was drawn with the share ``p`` is the canary's with the probability q(r) = p r / (p r + 1 - p):
+the risk itself cancels out, so it may change by the hour and from user to user, and so may ``p``
+(Lindon and Malek 2022, "Anytime-valid inference for multinomial count data", NeurIPS,
+arXiv:2011.03567, for constant ``p``). Likelihood ratios of q(r g) to q(r) multiply to a test
+martingale, so does their weighted mean over several ``g``; for ratios up to ``r`` it is a
+supermartingale, since the factors rise with the canary's events. So the chance that it ever
+reaches 1 / alpha is at most alpha (Ville 1939).
+
+It needs that an arm's draw is independent of all that is counted before its event. If the two
+versions are alike (r = 1), that holds whatever the events and their delays depend on: the arms are
+independent draws even if all else is known. For r other than 1, how late an event is counted must
+not depend on the arm, which ``bad_events.count`` ensures by its windows.
+
+The evidence depends on the counts by share alone, not on the events' order.
+"""
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from components.serve.canary.bad_events import ShareCounts
+
+Floats = NDArray[np.float64]
+
+RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+WEIGHTS = (0.03, 0.04, 0.08, 0.25, 0.4, 0.15, 0.05)
+"""How many times as high a risk the evidence bets on, and with how much of its capital. Most is on
+2 to 5: a smaller ratio takes hundreds of events in any case, a larger one only a few. Less than
+some 1.05 times the risk is never shown."""
+
+UNEVEN = (0.1, 0.5, 1 / 1.2, 1 / 1.1, 1 / 1.05, 1.05, 1.1, 1.2, 2.0, 10.0)
+"""By how much the odds of the canary's draws may be wrong, with equal capital on each."""
+
+WIDEST = 1e4  # ratios beyond it, and below its inverse, are not told apart
+
+
+def log_evidence_above(
+    canary: Floats, champion: Floats, shares: Floats, ratio: Floats | float
+) -> Floats:
+    """Return the log evidence that the canary's risk is more than ``ratio`` times the champion's.
+
+    Args:
+        canary: The canary's bad events; the last axis is the share.
+        champion: The champion's, of the same shape.
+        shares: The canary's shares. Under 0 and 1 there is nothing to compare.
+        ratio: The ratio, with the shape of the result, or one for all.
+    """
+    return _log_evidence(canary, champion, shares, ratio, np.array(RATIOS), np.array(WEIGHTS))
+
+
+def log_evidence_below(
+    canary: Floats, champion: Floats, shares: Floats, ratio: Floats | float
+) -> Floats:
+    """Return the log evidence that the canary's risk is less than ``ratio`` times the champion's.
+
+    The arguments are those of ``log_evidence_above``.
+    """
+    return _log_evidence(canary, champion, shares, ratio, 1 / np.array(RATIOS), np.array(WEIGHTS))
+
+
+def log_evidence_uneven(canary: Floats, champion: Floats, shares: Floats) -> Floats:
+    """Return the log evidence that conversations were not drawn with their shares.
+
+    The same martingale on the conversations that began: the test for a mismatch of the sample
+    ratio. It is infinite if an arm answers under a share that leaves it none.
+    """
+    impossible = ((canary > 0) & (shares <= 0)) | ((champion > 0) & (shares >= 1))
+    weights = np.full(len(UNEVEN), 1 / len(UNEVEN))
+    evidence = _log_evidence(canary, champion, shares, 1.0, np.array(UNEVEN), weights)
+    return np.where(impossible.any(axis=-1), math.inf, evidence)
+
+
+def as_arrays(counts: ShareCounts) -> tuple[Floats, Floats, Floats]:
+    """Return the canary's counts, the champion's, and their shares."""
+    listed = sorted(counts.items())
+    columns = [
+        [each.canary for _, each in listed],
+        [each.champion for _, each in listed],
+        [share for share, _ in listed],
+    ]
+    canary, champion, shares = (np.array(column, dtype=np.float64) for column in columns)
+    return canary, champion, shares
+
+
+def ratio_interval(
+    counts: ShareCounts, low_level: float, high_level: float
+) -> tuple[float, float | None]:
+    """Return the ratios of risks that the evidence has not ruled out.
+
+    Each end is wrong at any look with a chance of at most its level. The upper one is ``None`` if
+    no ratio is ruled out, as without events.
+    """
+    arrays = as_arrays(counts)
+
+    def above(log_ratio: float) -> float:
+        return float(log_evidence_above(*arrays, math.exp(log_ratio))) + math.log(low_level)
+
+    def below(log_ratio: float) -> float:
+        return float(log_evidence_below(*arrays, math.exp(log_ratio))) + math.log(high_level)
+
+    least, most = -math.log(WIDEST), math.log(WIDEST)
+    if above(least) < 0:
+        low = 0.0
+    else:
+        low = math.exp(_crossing(above, least, most) if above(most) < 0 else most)
+    if below(most) < 0:
+        return low, None
+    return low, math.exp(_crossing(below, least, most) if below(least) < 0 else least)
+
+
+def _crossing(function: Callable[[float], float], least: float, most: float) -> float:
+    return cast("float", optimize.brentq(function, least, most, xtol=1e-6))
+
+
+def _log_evidence(
+    canary: Floats,
+    champion: Floats,
+    shares: Floats,
+    ratio: Floats | float,
+    bets: Floats,
+    weights: Floats,
+) -> Floats:
+    drawn = (shares > 0) & (shares < 1)
+    p, canary, champion = shares[drawn], canary[..., drawn], champion[..., drawn]
+    held = np.asarray(ratio, dtype=np.float64)[..., None]
+    base = np.log(1 - p + p * held)
+    logs = [
+        math.log(weight)
+        + math.log(bet) * canary.sum(axis=-1)
+        + ((canary + champion) * (base - np.log(1 - p + p * held * bet))).sum(axis=-1)
+        for bet, weight in zip(bets, weights, strict=True)
+    ]
+    return np.logaddexp.reduce(np.stack(logs), axis=0)

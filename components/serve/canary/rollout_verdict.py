@@ -1,0 +1,177 @@
+"""The verdict on a canary, with every number that it was made of.
+
+It is a function of the plan, the counts and the time alone, so that whoever looks, whenever and
+however often, and after any crash, comes to the same one.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias, cast
+
+from components.schema import Json
+from components.serve.canary import bad_events, count_evidence
+from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts, ShareCounts
+from components.serve.canary.rollout_plan import DRAWS_WEIGHT, KindRule, RolloutPlan
+
+Outcome: TypeAlias = Literal["running", "hold", "roll back", "undecided"]
+"""``hold``: it is shown to be within the margin, and may go on to everybody. ``undecided``: the
+deadline came before either was shown; people decide."""
+
+MOST_EVIDENCE = 1e300  # what is written for evidence beyond it: JSON has no infinity
+
+
+@dataclass(frozen=True, slots=True)
+class KindEvidence:
+    """What the counts of one kind show; an evidence that reaches its bound decides."""
+
+    kind: BadKind
+    canary: int
+    champion: int
+
+    expected_canary: float
+    """The canary's events that its shares would have of all of them, if the arms were alike."""
+
+    worse: float
+    """The evidence that the canary is worse than harmless."""
+
+    worse_bound: float
+
+    within: float
+    """The evidence that it is within the margin."""
+
+    within_bound: float
+    is_decisive: bool
+
+    ratio_low: float
+    ratio_high: float | None
+    """The ratios of risks that are not ruled out; the lower end is above what is harmless just if
+    the canary is rolled back for this kind. ``None`` if every large ratio is possible."""
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the canary is shown to be worse than harmless."""
+        return self.worse >= self.worse_bound
+
+    @property
+    def is_within(self) -> bool:
+        """Whether it is shown to be within the margin."""
+        return self.within >= self.within_bound
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutVerdict:
+    """A verdict and its reason, frozen when it was made."""
+
+    outcome: Outcome
+    reason: str
+    elapsed: float
+    """Seconds since the start."""
+
+    share: float
+    """The canary's share at this time."""
+
+    conversations: ArmCounts
+    left_out: int
+    uneven: float
+    """The evidence that conversations were not drawn with their shares."""
+
+    uneven_bound: float
+    kinds: tuple[KindEvidence, ...]
+    plan: RolloutPlan
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the canary ends with it."""
+        return self.outcome != "running"
+
+    def to_json(self) -> dict[str, Json]:
+        """Return all of it for the journal and the chain of decisions."""
+        return cast("dict[str, Json]", asdict(self))
+
+
+def decide(plan: RolloutPlan, counts: RolloutCounts, elapsed: float) -> RolloutVerdict:
+    """Return the verdict so many seconds after the start; the first final one counts."""
+    kinds = tuple(_evidence(plan, rule, counts.bad.get(rule.kind, {})) for rule in plan.kinds)
+    uneven = _bounded(
+        count_evidence.log_evidence_uneven(*count_evidence.as_arrays(counts.conversations))
+    )
+    uneven_bound = 1 / (plan.alpha * DRAWS_WEIGHT)
+    conversations = bad_events.total(counts.conversations)
+    outcome, reason = _outcome(plan, kinds, elapsed)
+    if uneven >= uneven_bound:
+        outcome, reason = "roll back", _uneven_reason(counts.conversations)
+    return RolloutVerdict(
+        outcome,
+        reason,
+        elapsed,
+        plan.share_at(elapsed),
+        conversations,
+        counts.left_out,
+        uneven,
+        uneven_bound,
+        kinds,
+        plan,
+    )
+
+
+def _outcome(
+    plan: RolloutPlan, kinds: tuple[KindEvidence, ...], elapsed: float
+) -> tuple[Outcome, str]:
+    worse = [each for each in kinds if each.is_worse]
+    if worse:
+        return "roll back", "; ".join(_worse_reason(each) for each in worse)
+    open_kinds = [each.kind for each in kinds if each.is_decisive and not each.is_within]
+    if plan.decisive and not open_kinds:
+        shown = ", ".join(plan.decisive)
+        return "hold", f"less than {plan.margin:g} times the champion's risk is shown: {shown}"
+    if not plan.decisive:
+        missing = f"no kind was frequent enough for the margin of {plan.margin:g}"
+    else:
+        missing = f"not shown to be within the margin of {plan.margin:g}: {', '.join(open_kinds)}"
+    return ("undecided" if elapsed >= plan.deadline_seconds else "running"), missing
+
+
+def _worse_reason(each: KindEvidence) -> str:
+    return (
+        f"{each.kind}: {each.canary} bad conversations of the canary and {each.champion} of the "
+        f"champion, where {each.expected_canary:.1f} of them would be its share; at least "
+        f"{each.ratio_low:.3g} times the champion's risk"
+    )
+
+
+def _uneven_reason(conversations: ShareCounts) -> str:
+    parts = [
+        f"{each.canary} of {each.canary + each.champion} at {share:.3g}"
+        for share, each in sorted(conversations.items())
+    ]
+    return (
+        f"conversations were not drawn with their shares, so nothing is shown: {'; '.join(parts)}"
+    )
+
+
+def _evidence(plan: RolloutPlan, rule: KindRule, counts: ShareCounts) -> KindEvidence:
+    arrays = count_evidence.as_arrays(counts)
+    level = plan.alpha * rule.weight
+    both = bad_events.total(counts)
+    low, high = count_evidence.ratio_interval(counts, level, plan.alpha)
+    return KindEvidence(
+        kind=rule.kind,
+        canary=both.canary,
+        champion=both.champion,
+        expected_canary=math.fsum(
+            share * (each.canary + each.champion) for share, each in counts.items()
+        ),
+        worse=_bounded(count_evidence.log_evidence_above(*arrays, rule.harmless)),
+        worse_bound=1 / level,
+        within=_bounded(count_evidence.log_evidence_below(*arrays, plan.margin)),
+        within_bound=1 / plan.alpha,
+        is_decisive=rule.kind in plan.decisive,
+        ratio_low=low,
+        ratio_high=high,
+    )
+
+
+def _bounded(log_evidence: count_evidence.Floats) -> float:
+    if log_evidence >= math.log(MOST_EVIDENCE):
+        return MOST_EVIDENCE
+    return math.exp(float(log_evidence))

@@ -1,0 +1,165 @@
+"""Verdicts: on counts that were made up, and on conversations from their assignment to the end."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.serve.canary import bad_events, conversation_arms, rollout_verdict
+from components.serve.canary.bad_events import (
+    ArmAnswer,
+    ArmCounts,
+    BadEvent,
+    BadKind,
+    RolloutCounts,
+)
+from components.serve.canary.conversation_arms import RunningConversations
+from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
+from components.serve.canary.rollout_verdict import RolloutVerdict
+
+STEPS = (ShareStep(0.01, 2 * HOUR), ShareStep(0.1, 6 * HOUR), ShareStep(0.5, HOUR))
+PLAN = RolloutPlan("support", "7", "6", STEPS, 48 * HOUR, decisive=("slow",))
+
+
+def counts(drawn: ArmCounts, share: float = 0.5, /, **bad: ArmCounts) -> RolloutCounts:
+    by_kind = {kind: {share: each} for kind, each in bad.items()}
+    return RolloutCounts({share: drawn}, by_kind)  # type: ignore[arg-type]
+
+
+def kind(verdict: RolloutVerdict, name: BadKind) -> rollout_verdict.KindEvidence:
+    return next(each for each in verdict.kinds if each.kind == name)
+
+
+def test_without_traffic_it_runs_until_the_deadline_and_is_undecided_then():
+    empty = RolloutCounts({}, {})
+    assert rollout_verdict.decide(PLAN, empty, 0.0).outcome == "running"
+    before = rollout_verdict.decide(PLAN, empty, 48 * HOUR - 1)
+    assert (before.outcome, before.is_final, before.share) == ("running", False, 0.5)
+    after = rollout_verdict.decide(PLAN, empty, 48 * HOUR)
+    assert (after.outcome, after.is_final) == ("undecided", True)
+    assert after.reason == "not shown to be within the margin of 1.5: slow"
+
+
+def test_a_lack_of_data_never_passes():
+    plan = replace(PLAN, decisive=())
+    good = counts(ArmCounts(5_000, 5_000), slow=ArmCounts(300, 300))
+    verdict = rollout_verdict.decide(plan, good, 48 * HOUR)
+    assert verdict.outcome == "undecided"
+    assert "no kind was frequent enough" in verdict.reason
+
+
+def test_what_is_within_the_margin_goes_on():
+    verdict = rollout_verdict.decide(
+        PLAN, counts(ArmCounts(5_000, 5_000), slow=ArmCounts(250, 250)), 20 * HOUR
+    )
+    assert verdict.outcome == "hold"
+    assert verdict.reason == "less than 1.5 times the champion's risk is shown: slow"
+    slow = kind(verdict, "slow")
+    assert slow.ratio_high is not None
+    assert slow.is_within
+    assert slow.ratio_low < 1 < slow.ratio_high < 1.5
+
+
+def test_all_decisive_kinds_have_to_be_within():
+    plan = replace(PLAN, decisive=("slow", "cut"))
+    bad = counts(ArmCounts(5_000, 5_000), slow=ArmCounts(250, 250), cut=ArmCounts(5, 5))
+    assert rollout_verdict.decide(plan, bad, HOUR).reason.endswith(": cut")
+
+
+def test_more_bad_events_than_its_share_roll_back_even_what_is_within_elsewhere():
+    bad = counts(ArmCounts(5_000, 5_000), slow=ArmCounts(250, 250), invalid=ArmCounts(40, 8))
+    verdict = rollout_verdict.decide(PLAN, bad, 20 * HOUR)
+    assert verdict.outcome == "roll back"
+    assert verdict.reason.startswith(
+        "invalid: 40 bad conversations of the canary and 8 of the champion, where 24.0 of them "
+        "would be its share; at least "
+    )
+    assert kind(verdict, "invalid").is_worse
+    assert not kind(verdict, "slow").is_worse
+
+
+def test_what_is_harmless_does_not_roll_back():
+    bad = counts(ArmCounts(100_000, 100_000), slow=ArmCounts(5_500, 5_000))
+    assert rollout_verdict.decide(PLAN, bad, HOUR).outcome == "hold"
+    assert rollout_verdict.decide(PLAN, bad, HOUR).kinds[3].ratio_low < 1.1
+    same = counts(ArmCounts(100_000, 100_000), cut=ArmCounts(5_500, 5_000))
+    assert rollout_verdict.decide(PLAN, same, HOUR).outcome == "roll back"
+
+
+@pytest.mark.parametrize("canary", range(30))
+def test_the_interval_and_the_evidence_agree(canary: int):
+    bad = counts(ArmCounts(900, 900), invalid=ArmCounts(canary, 12), slow=ArmCounts(canary, 15))
+    for each in rollout_verdict.decide(PLAN, bad, HOUR).kinds:
+        harmless = 1.1 if each.kind == "slow" else 1.0
+        assert each.is_worse == (each.ratio_low > harmless)
+        assert each.is_within == (each.ratio_high is not None and each.ratio_high < 1.5)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        pytest.param({0.1: ArmCounts(1_000, 7_000)}, id="too-many"),
+        pytest.param({0.1: ArmCounts(0, 1_000)}, id="none"),
+        pytest.param({0.0: ArmCounts(1, 1_000)}, id="before-the-canary"),
+        pytest.param({0.1: ArmCounts(100, 900), 0.5: ArmCounts(2_000, 3_000)}, id="in-one-step"),
+    ],
+)
+def test_a_broken_assignment_is_rolled_back_and_shows_nothing(drawn: dict[float, ArmCounts]):
+    verdict = rollout_verdict.decide(
+        PLAN, RolloutCounts(drawn, {"slow": {0.5: ArmCounts(250, 250)}}), HOUR
+    )
+    assert verdict.outcome == "roll back"
+    assert verdict.reason.startswith("conversations were not drawn with their shares")
+
+
+def test_verdicts_are_written_as_json_even_with_infinite_evidence():
+    extreme = RolloutCounts({0.0: ArmCounts(1, 1)}, {"error": {0.1: ArmCounts(9_999, 0)}})
+    verdict = rollout_verdict.decide(PLAN, extreme, HOUR)
+    content = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert content["uneven"] == rollout_verdict.MOST_EVIDENCE
+    assert content["kinds"][1]["worse"] == rollout_verdict.MOST_EVIDENCE
+    assert content["plan"]["steps"][0] == {"share": 0.01, "seconds": 2 * HOUR}
+
+
+Log = tuple[list[ArmAnswer], list[BadEvent]]
+
+
+def served(risk: Callable[[str, float], float], seed: int, *, an_hour: int = 120) -> Log:
+    """Serve a canary's conversations of two turns, with votes up to six hours late."""
+    random = np.random.default_rng(seed)
+    running, secret = RunningConversations(), random.bytes(32)
+    answers, events = list[ArmAnswer](), list[BadEvent]()
+    for begin in np.sort(random.uniform(0, 48 * HOUR, 48 * an_hour)):
+        who = conversation_arms.identify(secret, "shop", [], str(begin))
+        for turn, at in enumerate((float(begin), float(begin) + 900.0)):
+            drawn = running.assign(who, PLAN.share_at(at), is_continued=turn > 0)
+            answer = ArmAnswer(at, drawn.share, drawn.arm, who.key)
+            answers.append(answer)
+            if random.random() < risk(drawn.arm, at) / 2:
+                events.append(BadEvent(answer, "slow", at))
+            if random.random() < risk(drawn.arm, at) / 10:
+                late = at + float(random.uniform(0, 6 * HOUR))
+                events.append(BadEvent(answer, "disliked", late))
+    return answers, events
+
+
+def first_final(log: Log) -> RolloutVerdict:
+    """Look each half hour, at everything from the start: as after a crash before each look."""
+    answers, events = log
+    for look in range(1, 97):
+        known = bad_events.count(answers, events, look * HOUR / 2)
+        verdict = rollout_verdict.decide(PLAN, known, look * HOUR / 2)
+        if verdict.is_final:
+            return verdict
+    raise AssertionError("the deadline passed")
+
+
+def test_a_worse_version_goes_back_and_a_sound_one_goes_on():
+    worse = first_final(served(lambda arm, at: 0.15 if arm == "canary" else 0.05, 1))
+    assert (worse.outcome, kind(worse, "slow").is_worse) == ("roll back", True)
+    sound = first_final(served(lambda arm, at: 0.15 if at % (24 * HOUR) < 8 * HOUR else 0.06, 2))
+    assert sound.outcome == "hold"
+    assert sound.left_out == 0
+    assert sound.elapsed < 48 * HOUR
