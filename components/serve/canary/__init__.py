@@ -1,6 +1,7 @@
 """Decide from today's traffic whether an approved version may answer all of it.
 
 Start at `rollout_verdict`: what is decided, from which counts. `conversation_arms` assigns
-conversations, `bad_events` counts, `count_evidence` weighs the counts, `rollout_plan` says
-beforehand what the traffic can show. Nothing here reads a clock, a file or a socket.
+conversations, `latency_limits` says what is slow, `bad_events` counts, `count_evidence` weighs the
+counts, `rollout_plan` says beforehand what the traffic can show. Nothing here reads a clock, a
+file or a socket.
 """

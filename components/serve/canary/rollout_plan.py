@@ -42,11 +42,11 @@ class KindRule:
 # are many times as frequent, so that a small weight costs them a few events; the limit of slow
 # answers is the champion's own 95th percentile, so that they are many.
 KINDS = (
-    KindRule("invalid", 0.5),
-    KindRule("error", 0.1),
-    KindRule("cut", 0.1),
-    KindRule("slow", 0.1, harmless=1.1),
-    KindRule("disliked", 0.15),
+    KindRule("invalid", 0.6),
+    KindRule("error", 0.08),
+    KindRule("cut", 0.08),
+    KindRule("slow", 0.08, harmless=1.1),
+    KindRule("disliked", 0.11),
 )
 DRAWS_WEIGHT = 0.05
 """The part of alpha of the check that conversations are drawn with their shares."""

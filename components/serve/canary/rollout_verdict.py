@@ -71,7 +71,11 @@ class RolloutVerdict:
     """The canary's share at this time."""
 
     conversations: ArmCounts
+    """Conversations whose arm was drawn."""
+
     left_out: int
+    """Conversations that count only up to a change of arm, or of share."""
+
     uneven: float
     """The evidence that conversations were not drawn with their shares."""
 
@@ -96,7 +100,7 @@ def decide(plan: RolloutPlan, counts: RolloutCounts, elapsed: float) -> RolloutV
         count_evidence.log_evidence_uneven(*count_evidence.as_arrays(counts.conversations))
     )
     uneven_bound = 1 / (plan.alpha * DRAWS_WEIGHT)
-    conversations = bad_events.total(counts.conversations)
+    drawn = {share: each for share, each in counts.conversations.items() if 0 < share < 1}
     outcome, reason = _outcome(plan, kinds, elapsed)
     if uneven >= uneven_bound:
         outcome, reason = "roll back", _uneven_reason(counts.conversations)
@@ -105,7 +109,7 @@ def decide(plan: RolloutPlan, counts: RolloutCounts, elapsed: float) -> RolloutV
         reason,
         elapsed,
         plan.share_at(elapsed),
-        conversations,
+        bad_events.total(drawn),
         counts.left_out,
         uneven,
         uneven_bound,

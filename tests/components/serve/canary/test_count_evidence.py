@@ -166,10 +166,10 @@ def test_false_alarms_are_exactly_at_most_alpha(share: float):
 @pytest.mark.parametrize(
     ("share", "ratio", "weight", "events"),
     [
-        pytest.param(0.1, 3, 0.5, 40, id="invalid-three-times-at-10-percent"),
-        pytest.param(0.1, 10, 0.1, 13, id="errors-ten-times-at-10-percent"),
-        pytest.param(0.5, 2, 0.1, 100, id="slow-twice-at-50-percent"),
-        pytest.param(0.5, 2, 0.15, 90, id="disliked-twice-at-50-percent"),
+        pytest.param(0.1, 3, 0.6, 40, id="invalid-three-times-at-10-percent"),
+        pytest.param(0.1, 10, 0.08, 14, id="errors-ten-times-at-10-percent"),
+        pytest.param(0.5, 2, 0.08, 110, id="slow-twice-at-50-percent"),
+        pytest.param(0.5, 2, 0.11, 100, id="disliked-twice-at-50-percent"),
     ],
 )
 def test_worse_versions_are_found_within_so_many_events(

@@ -114,6 +114,12 @@ def test_a_broken_assignment_is_rolled_back_and_shows_nothing(drawn: dict[float,
     assert verdict.reason.startswith("conversations were not drawn with their shares")
 
 
+def test_conversations_from_before_the_canary_are_not_counted_as_drawn():
+    drawn = {0.0: ArmCounts(0, 700), 0.1: ArmCounts(10, 90)}
+    verdict = rollout_verdict.decide(PLAN, RolloutCounts(drawn, {}), HOUR)
+    assert (verdict.outcome, verdict.conversations) == ("running", ArmCounts(10, 90))
+
+
 def test_verdicts_are_written_as_json_even_with_infinite_evidence():
     extreme = RolloutCounts({0.0: ArmCounts(1, 1)}, {"error": {0.1: ArmCounts(9_999, 0)}})
     verdict = rollout_verdict.decide(PLAN, extreme, HOUR)
