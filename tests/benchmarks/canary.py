@@ -87,14 +87,14 @@ def _detected(events: BadEventsInOrder, traffic: CanaryTraffic, rule: KindRule) 
     number, hour = canary_traffic.rolled_back(events, level, rule.harmless)
     begun = events.conversations.sum(axis=-1).cumsum(axis=1)
     last = np.minimum(np.ceil(hour), begun.shape[1]).astype(np.int64) - 1
-    scores = _score_tests(events, traffic, rule.harmless)
+    reached: Flags = _score_tests(events, traffic, rule.harmless) >= stats.norm.isf(level)
     return Detected(
         number > 0,
         number,
         hour,
         begun[np.arange(len(begun)), last].astype(np.float64),
-        scores[:, -1] >= stats.norm.isf(level),
-        (scores >= stats.norm.isf(level)).any(axis=1),
+        reached[:, -1],
+        np.logical_or.reduce(reached, axis=1),
         _mann_whitney(events),
     )
 
@@ -252,8 +252,8 @@ def _uneven(excess: float, runs: int, an_hour: int = 60) -> Flags:
     canary = random.binomial(begun, shares * (1 + excess))
     levels = np.unique(shares)
     at = (shares[:, None] == levels).astype(np.float64)
-    both = [(counts[..., None] * at).cumsum(axis=1) for counts in (canary, begun - canary)]
-    evidence = count_evidence.log_evidence_uneven(*both, levels)
+    ours, theirs = ((drawn[..., None] * at).cumsum(axis=1) for drawn in (canary, begun - canary))
+    evidence = count_evidence.log_evidence_uneven(ours, theirs, levels)
     reached: Flags = (evidence >= -math.log(ALPHA * DRAWS_WEIGHT)).any(axis=1)
     return reached
 
@@ -277,7 +277,7 @@ def beforehand() -> None:
     )
     plan = rollout_plan.RolloutPlan("support", "7", "6", steps, 72 * hour, ALPHA, MARGIN)
     for an_hour in (10, 60, 600):
-        risks = {kind: traffic.risk for kind, traffic in USUAL.items()}
+        risks: dict[BadKind, float] = {kind: traffic.risk for kind, traffic in USUAL.items()}
         traffic = rollout_plan.ExpectedTraffic(an_hour, risks)
         typer.echo(f"\n{an_hour} conversations an hour, three days:")
         for sentence in rollout_plan.describe(rollout_plan.forecast(plan, traffic), MARGIN):
