@@ -80,6 +80,14 @@ def test_more_bad_events_than_its_share_roll_back_even_what_is_within_elsewhere(
     assert not kind(verdict, "slow").is_worse
 
 
+def test_a_kind_has_its_part_of_alpha_only():
+    same = ArmCounts(14, 1)
+    heavy = rollout_verdict.decide(PLAN, counts(ArmCounts(900, 900), invalid=same), HOUR)
+    light = rollout_verdict.decide(PLAN, counts(ArmCounts(900, 900), cut=same), HOUR)
+    assert kind(heavy, "invalid").worse == pytest.approx(kind(light, "cut").worse)
+    assert (heavy.outcome, light.outcome) == ("roll back", "running")
+
+
 def test_what_is_harmless_does_not_roll_back():
     bad = counts(ArmCounts(100_000, 100_000), slow=ArmCounts(5_500, 5_000))
     assert rollout_verdict.decide(PLAN, bad, HOUR).outcome == "hold"

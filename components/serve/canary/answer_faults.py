@@ -1,0 +1,77 @@
+"""What is bad about an answer, and which feedback is: the same for every arm."""
+
+import json
+from collections.abc import Sequence
+from typing import cast
+
+from components.chat import dialects, tool_schema
+from components.chat.dialects import Dialect
+from components.evaluate import metrics
+from components.schema import Json
+from components.serve import answer_log
+from components.serve.canary.bad_events import BadKind
+from components.serve.chat_request import ChatRequest, Obj
+
+
+def faults(
+    request: ChatRequest, form: Dialect, text: str, finish: str | None, labels: Sequence[str] = ()
+) -> frozenset[BadKind]:
+    """Return what is bad about an answer; whether it was slow is `latency_limits`' part.
+
+    Args:
+        request: The request.
+        form: The syntax of the version's calls.
+        text: The answer as the model wrote it.
+        finish: Why it ended, as in the record; ``None`` if the version failed to answer.
+        labels: The only texts that may answer where no tools are offered; any if empty.
+    """
+    if finish == answer_log.GONE:  # the client left: nothing is known of the rest
+        return frozenset()
+    if finish is None or finish == answer_log.CUT:
+        return frozenset({"error"})
+    if finish == "length" or not text.strip():
+        return frozenset({"cut"})
+    return frozenset({"invalid"} if _is_invalid(request, form, text, labels) else ())
+
+
+def is_dislike(kind: str, value: Json) -> bool:
+    """Return whether feedback is a thumb down, a correction, or a wish for another answer.
+
+    A later vote takes nothing back: evidence that was looked at already would change.
+    """
+    return kind in ("correction", "regenerate") or (kind, value) == ("thumb", "down")
+
+
+def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence[str]) -> bool:
+    if request.endpoint == "completion":
+        return False
+    if request.may_call:
+        calls = dialects.read_answer(form, text).calls
+        if calls:
+            offered = json.dumps(request.tools)
+            broken = dialects.answer_problem(form, text) is not None
+            return broken or not all(metrics.is_offered(call, offered) for call in calls)
+        if request.must_call:
+            return True
+    answer = dialects.read_text(form, text)
+    if request.response_format is not None:
+        return not _has_format(request.response_format, answer)
+    if request.may_call:
+        return dialects.answer_problem(form, text) is not None
+    return bool(labels) and not request.tools and answer not in labels
+
+
+def _has_format(response_format: Obj, text: str) -> bool:
+    try:
+        content = cast("Json", json.loads(text))
+    except (ValueError, RecursionError):
+        return False
+    match response_format:
+        case {"json_schema": {"schema": dict(schema)}}:
+            function: Obj = {"name": "answer", "parameters": schema}
+            validator = tool_schema.validators([{"function": function}]).get("answer")
+            # a schema of the answer is checked as one of arguments, which may be any JSON
+            arguments = cast("dict[str, Json]", content)
+            return validator is None or tool_schema.problem(validator, arguments) is None
+        case _:
+            return isinstance(content, dict)
