@@ -2,11 +2,12 @@
 
 Alpha is split between the kinds of bad events and the check of the draws, by their weights: then
 the chance of any false rollback is at most alpha, whatever they have to do with each other (Boole's
-inequality). A mean of their evidence would be a little sharper, but not valid: a conversation's
-second event, of another kind, comes from an arm that the first one has revealed, so the evidence
-about one kind is no martingale once the others are known (Choe and Ramdas 2024, "Combining evidence
-across filtrations", arXiv:2402.09698). To go on, every decisive kind has to be shown to be within
-the margin, each at alpha: no split is needed for that (Berger 1982, Technometrics 24:295).
+inequality). A mean of their evidence would be a little sharper, but has no guarantee: a
+conversation's second event, of another kind, comes from an arm that the first one has revealed, so
+the evidence about one kind is no martingale once the others are known (Choe and Ramdas 2024,
+"Combining evidence across filtrations", arXiv:2402.09698). To go on, every decisive kind has to be
+shown to be within the margin, each at alpha: no split is needed for that (Berger 1982,
+Technometrics 24:295).
 """
 
 import math
