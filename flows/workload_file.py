@@ -24,6 +24,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.monitor.settings import Trigger
 from components.schema import Config, describe_mistake
+from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
 from components.train.plan.bases import Worker
 from components.train.recipe import Recipe
@@ -85,6 +86,9 @@ class Workload(Config):
 
     approve: Approving = Field(default_factory=Approving)
     """Who may decide about a challenger, and what proves the name."""
+
+    serve: RolloutSettings = Field(default_factory=RolloutSettings)
+    """Whether an approved version becomes champion at once, or answers a share first."""
 
     cost: Prices = Field(default_factory=Prices)
     """What answers and training cost; the report lists the figures that lack a price."""
@@ -480,7 +484,7 @@ def _older(turns: Path, about: Evidence) -> Path | None:
 
 
 def in_force(home: Settings, frozen: Workload) -> Workload:
-    """Return a frozen workload with the current policy and approvers of its file.
+    """Return a frozen workload with the current policy, approvers and rollout of its file.
 
     If the file is missing, the frozen ones stay in force. ``WorkloadFileError``: the file describes
     another workload by now.
@@ -493,4 +497,5 @@ def in_force(home: Settings, frozen: Workload) -> Workload:
         raise WorkloadFileError(
             f"reading the rules of {frozen.workload}: its file {file} describes {now.workload}"
         )
-    return frozen.model_copy(update={"gate": now.gate, "approve": now.approve})
+    rules = {"gate": now.gate, "approve": now.approve, "serve": now.serve}
+    return frozen.model_copy(update=rules)

@@ -32,6 +32,7 @@ RICH: dict[str, object] = {
     "approve": {"approvers": [{"name": "ada", "keys": [KEY]}], "proof": "signature"},
     "cost": {"currency": "EUR"},
     "trigger": {"min_feedback": 6},
+    "serve": {"rollout": {"canary": {"steps": [{"share": 0.2, "hours": 2}, {"share": 0.4}]}}},
 }
 
 
