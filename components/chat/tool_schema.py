@@ -1,11 +1,13 @@
 """Validate the arguments of a call against the JSON Schema of its tool's ``parameters``."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from jsonschema_rs import Draft202012Validator, Validator
 
-from components.schema import Json
+from components.schema import Call, Json
 
 TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
 MAX_DEPTH = 40
@@ -27,6 +29,15 @@ def problem(validator: Validator, arguments: dict[str, Json]) -> str | None:
     return f"{_place(error.schema_path)}: {error.kind.name}"
 
 
+def is_offered(call: Call, tools: str) -> bool:
+    """Return whether a call is of an offered tool, with arguments that its JSON Schema allows."""
+    names, validators = _offered_tools(tools)
+    if call.name not in names:
+        return False
+    validator = validators.get(call.name)
+    return validator is None or problem(validator, call.arguments) is None
+
+
 def reduce_schema(schema: Json, depth: int = 0) -> dict[str, Json]:
     """Reduce a schema to its checkable part, which is never stricter; empty allows anything."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH or "$ref" in schema:
@@ -40,6 +51,13 @@ def reduce_schema(schema: Json, depth: int = 0) -> dict[str, Json]:
         reduced.pop("additionalProperties", None)
     nullable = reduced and schema.get("nullable") is True
     return {"anyOf": [{"type": "null"}, reduced]} if nullable else reduced
+
+
+@lru_cache(maxsize=512)
+def _offered_tools(tools: str) -> tuple[frozenset[str], Mapping[str, Validator]]:
+    offered = [tool["function"] for tool in json.loads(tools)]
+    names = frozenset(function["name"] for function in offered)
+    return names, validators({"function": function} for function in offered)
 
 
 def _compile(tool: Mapping[str, Json]) -> Iterator[tuple[str, Validator]]:

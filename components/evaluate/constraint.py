@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import cast
 
-from components.chat import answer_grammar, dialects
+from components.chat import answer_grammar, dialects, tool_schema
 from components.chat.answer_grammar import UnsupportedSchemaError
 from components.chat.dialects import Dialect
-from components.evaluate import metrics
 from components.evaluate.holdout_task import Document, EvaluatedSide
 from components.evaluate.metrics import AnswerSpace
 from components.evaluate.settings import EvaluationSettings
@@ -51,7 +50,7 @@ class AnswerConstraint:
         """Count the calls that were made, and those that fit the offered tools."""
         documents = {document["example_id"]: document for document in self._side.documents}
         fitting = [
-            metrics.is_offered(call, document["tools"])
+            tool_schema.is_offered(call, document["tools"])
             for sample in samples
             for document in [documents[sample.example_id]]
             for call in dialects.read_answer(cast("Dialect", document["form"]), sample.output).calls

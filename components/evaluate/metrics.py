@@ -1,6 +1,5 @@
 """Metrics of tool calls, labels and texts, and the kind of a workload's answers."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,6 @@ from components.schema import AcceptableCall, Answer, Call, Json
 from components.scorecard import Metric
 
 if TYPE_CHECKING:
-    from jsonschema_rs import Validator
     from rouge_score.rouge_scorer import RougeScorer
 
 
@@ -125,28 +123,14 @@ def score_calls(
     return {
         **dict.fromkeys(CALL_METRICS),
         "valid_json": float(valid),
-        "schema_valid": float(valid and all(is_offered(call, tools) for call in answer.calls)),
+        "schema_valid": float(
+            valid and all(tool_schema.is_offered(call, tools) for call in answer.calls)
+        ),
         "name": name,
         "name_and_arguments": whole,
         "correct_name": name,
         "correct": whole,
     }
-
-
-def is_offered(call: Call, tools: str) -> bool:
-    """Return whether a call is of an offered tool, with arguments that its JSON Schema allows."""
-    names, validators = _offered_tools(tools)
-    if call.name not in names:
-        return False
-    validator = validators.get(call.name)
-    return validator is None or tool_schema.problem(validator, call.arguments) is None
-
-
-@lru_cache(maxsize=512)
-def _offered_tools(tools: str) -> tuple[frozenset[str], Mapping[str, "Validator"]]:
-    offered = [tool["function"] for tool in json.loads(tools)]
-    names = frozenset(function["name"] for function in offered)
-    return names, tool_schema.validators({"function": function} for function in offered)
 
 
 def fits_call(call: Call, acceptable: AcceptableCall) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
+CANARY = "canary"  # answers a share of the traffic, by the order in its tag
 
 EVIDENCE_TAG = "flywheel.evidence"
 ADAPTER_TAG = "flywheel.adapter"
@@ -12,6 +13,7 @@ COMMENT_TAG = "flywheel.comment"
 TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated by blanks
 ROLLED_BACK_TAG = "flywheel.rolled_back"  # a former champion's: target, person and reason
 LINK_TAG = "flywheel.link"  # the decision's number and digest in the chain: an anchor of it
+ROLLOUT_TAG = "flywheel.rollout"  # the order of its canary (components.serve.canary.rollout_order)
 
 
 def decision_of(tags: Mapping[str, str]) -> str:

@@ -19,7 +19,12 @@ import typer
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.serve.canary import conversation_arms, count_evidence, rollout_plan
+from components.serve.canary import (
+    conversation_arms,
+    count_evidence,
+    rollout_forecast,
+    rollout_plan,
+)
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.conversation_arms import RunningConversations
 from components.serve.canary.count_evidence import Floats
@@ -278,9 +283,9 @@ def beforehand() -> None:
     plan = rollout_plan.RolloutPlan("support", "7", "6", steps, 72 * hour, ALPHA, MARGIN)
     for an_hour in (10, 60, 600):
         risks: dict[BadKind, float] = {kind: traffic.risk for kind, traffic in USUAL.items()}
-        traffic = rollout_plan.ExpectedTraffic(an_hour, risks)
+        traffic = rollout_forecast.ExpectedTraffic(an_hour, risks)
         typer.echo(f"\n{an_hour} conversations an hour, three days:")
-        for sentence in rollout_plan.describe(rollout_plan.forecast(plan, traffic), MARGIN):
+        for sentence in rollout_forecast.describe(rollout_forecast.forecast(plan, traffic), MARGIN):
             typer.echo(f"  {sentence}")
 
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import typer
 
 from components import scorecard
-from components.chat import dialects
-from components.evaluate import harness, metrics
+from components.chat import dialects, tool_schema
+from components.evaluate import harness
 from components.gate import comparison, significance
 from components.schema import Progress
 from components.scorecard import MeasuredSide, Scorecard
@@ -89,7 +89,7 @@ def _print_table(model: str, free: Path, kept: Path, *, tools: dict[str, str]) -
 
 def _fitting(card: Scorecard, tools: dict[str, str]) -> str:
     fits = [
-        metrics.is_offered(call, tools[sample.example_id])
+        tool_schema.is_offered(call, tools[sample.example_id])
         for sample in card.samples
         for call in dialects.read_answer("written", sample.output).calls
     ]

@@ -2,6 +2,6 @@
 
 Start at `rollout_verdict`: what is decided, from which counts. `conversation_arms` assigns
 conversations, `latency_limits` says what is slow, `bad_events` counts, `count_evidence` weighs the
-counts, `rollout_plan` says beforehand what the traffic can show. Nothing here reads a clock, a
-file or a socket.
+counts, `rollout_plan` is what is frozen at the start (`rollout_order`, with what a version's tag
+has of it), and `rollout_forecast` says beforehand what the traffic can show.
 """

@@ -6,7 +6,6 @@ from typing import cast
 
 from components.chat import dialects, tool_schema
 from components.chat.dialects import Dialect
-from components.evaluate import metrics
 from components.schema import Json
 from components.serve import answer_log
 from components.serve.canary.bad_events import BadKind
@@ -50,7 +49,7 @@ def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence
         if calls:
             offered = json.dumps(request.tools)
             broken = dialects.answer_problem(form, text) is not None
-            return broken or not all(metrics.is_offered(call, offered) for call in calls)
+            return broken or not all(tool_schema.is_offered(call, offered) for call in calls)
         if request.must_call:
             return True
     answer = dialects.read_text(form, text)

@@ -8,8 +8,6 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 SIZES = (64, 256, 1024, 4096, 16384)  # prompt tokens: time to read a prompt grows with them
 QUANTILE = 0.95
 FEWEST = 100  # answers behind a limit
@@ -56,4 +54,8 @@ def freeze(answers: Sequence[tuple[int, float]]) -> LatencyLimits:
 
 
 def _limit(answers: Sequence[tuple[int, float]]) -> float:
-    return float(np.quantile([milliseconds for _, milliseconds in answers], QUANTILE))
+    # linear between two answers, as numpy's default; the gateway's process loads no numpy
+    ordered = sorted(milliseconds for _, milliseconds in answers)
+    whole, part = divmod(QUANTILE * (len(ordered) - 1), 1)
+    low, high = ordered[int(whole)], ordered[min(int(whole) + 1, len(ordered) - 1)]
+    return low + part * (high - low)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from components.serve.canary import rollout_plan
+from components.serve.canary import rollout_forecast, rollout_plan
+from components.serve.canary.rollout_forecast import ExpectedTraffic
 from components.serve.canary.rollout_plan import (
     HOUR,
-    ExpectedTraffic,
     KindRule,
     RolloutPlan,
     ShareStep,
@@ -54,9 +54,9 @@ def test_all_of_alpha_is_split():
     assert weights == pytest.approx(1.0)
 
 
-def by_kind(an_hour: float, **risks: float) -> dict[str, rollout_plan.KindForecast]:
+def by_kind(an_hour: float, **risks: float) -> dict[str, rollout_forecast.KindForecast]:
     traffic = ExpectedTraffic(an_hour, risks)  # type: ignore[arg-type]
-    return {each.kind: each for each in rollout_plan.forecast(PLAN, traffic)}
+    return {each.kind: each for each in rollout_forecast.forecast(PLAN, traffic)}
 
 
 def test_more_traffic_detects_smaller_ratios():
@@ -79,17 +79,17 @@ def test_a_heavier_kind_detects_more_than_a_lighter_one_of_the_same_risk():
 def test_a_window_longer_than_the_canary_shows_nothing():
     rule = KindRule("disliked", 0.2, window_seconds=100 * HOUR)
     plan = replace(PLAN, kinds=(rule,))
-    (each,) = rollout_plan.forecast(plan, ExpectedTraffic(1000, {"disliked": 0.1}))
+    (each,) = rollout_forecast.forecast(plan, ExpectedTraffic(1000, {"disliked": 0.1}))
     assert (each.events, each.detectable, each.hold_chance) == (0.0, None, 0.0)
     assert plan.windows == {"disliked": 100 * HOUR}
 
 
 def test_frequent_kinds_decide_and_rare_ones_only_roll_back():
     traffic = ExpectedTraffic(200, {"slow": 0.05, "invalid": 0.02, "disliked": 0.002})
-    forecasts = rollout_plan.forecast(PLAN, traffic)
-    plan = rollout_plan.with_decisive_kinds(PLAN, forecasts)
+    forecasts = rollout_forecast.forecast(PLAN, traffic)
+    plan = rollout_forecast.with_decisive_kinds(PLAN, forecasts)
     assert plan.decisive == ("slow",)
-    described = rollout_plan.describe(forecasts, plan.margin)
+    described = rollout_forecast.describe(forecasts, plan.margin)
     assert described[3] == (
         "slow: some 720 bad conversations until the deadline, 2 times as many would be found; "
         "less than 1.5 times as many can be shown"
@@ -99,5 +99,5 @@ def test_frequent_kinds_decide_and_rare_ones_only_roll_back():
 
 
 def test_traffic_too_thin_for_a_decision_has_no_decisive_kind():
-    forecasts = rollout_plan.forecast(PLAN, ExpectedTraffic(1, {"slow": 0.05}))
-    assert rollout_plan.with_decisive_kinds(PLAN, forecasts).decisive == ()
+    forecasts = rollout_forecast.forecast(PLAN, ExpectedTraffic(1, {"slow": 0.05}))
+    assert rollout_forecast.with_decisive_kinds(PLAN, forecasts).decisive == ()
