@@ -21,6 +21,13 @@ def test_a_canary_without_settings_begins_with_a_tenth_and_ends_after_a_week(fol
     assert canary is not None
     assert [(step.share, step.duration) for step in canary.steps] == [(0.1, 86_400), (0.5, None)]
     assert (canary.alpha, canary.margin, canary.deadline_seconds) == (0.05, 2.0, 604_800)
+    plan = canary.plan("support", "2", "1")
+    assert [plan.share_at(seconds) for seconds in (0, 86_399, 86_400, 700_000)] == [
+        0.1,
+        0.1,
+        0.5,
+        0.5,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,7 @@ def test_a_canary_without_settings_begins_with_a_tenth_and_ends_after_a_week(fol
         ),
         (
             {"rollout": {"canary": {"steps": []}}},
-            ["serve.rollout.canary: expected at least one step"],
+            ["serve.rollout.canary: expected 1 to 20 steps, found 0"],
         ),
         (
             {"rollout": {"canary": {"steps": [{"share": 1}, {"share": 0.5, "minutes": 1}]}}},

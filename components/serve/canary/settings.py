@@ -5,20 +5,26 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from components.schema import Config
-
-HOUR = 3600.0
+from components.serve.canary.rollout_plan import (
+    HOUR,
+    LARGEST_MARGIN,
+    LONGEST_SECONDS,
+    MOST_STEPS,
+    RolloutPlan,
+    ShareStep,
+)
 
 
 class StepSettings(Config):
     """A share of the conversations for a time."""
 
-    share: float = Field(gt=0, lt=1)
-    """The share of the conversations that begin meanwhile."""
+    share: float = Field(ge=0, lt=1)
+    """The share of the conversations that begin meanwhile; a first step of 0 is a shadow alone."""
 
-    hours: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS / HOUR)
     """How long it holds. The last step holds until the verdict and needs no time."""
 
-    seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     """The same in seconds, for trials; only one of the two."""
 
     @model_validator(mode="after")
@@ -43,18 +49,20 @@ class CanarySettings(Config):
     """The largest chance that a harmless version is rolled back, and that one that is worse by the
     margin goes on to everybody, each over all looks."""
 
-    margin: float = Field(default=2.0, gt=1.1)
+    margin: float = Field(default=2.0, gt=1.1, le=LARGEST_MARGIN)
     """How many times the champion's share of bad conversations has to be ruled out."""
 
-    deadline_hours: float = Field(default=168.0, gt=0)
+    deadline_hours: float = Field(default=168.0, gt=0, le=LONGEST_SECONDS / HOUR)
     """After this it is undecided: it keeps its share, and people are told."""
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
         mistakes = list[str]()
         shares = [step.share for step in self.steps]
-        if not shares:
-            mistakes.append("expected at least one step")
+        if not 1 <= len(shares) <= MOST_STEPS:
+            mistakes.append(f"expected 1 to {MOST_STEPS} steps, found {len(shares)}")
+        if shares and shares[-1] == 0:
+            mistakes.append("expected a share above 0 in the last step")
         if shares != sorted({*shares}):
             mistakes.append(f"expected rising shares in `steps`, found {shares}")
         earlier = [step.duration for step in self.steps[:-1]]
@@ -77,6 +85,20 @@ class CanarySettings(Config):
     def deadline_seconds(self) -> float:
         """The deadline, in seconds after the start."""
         return self.deadline_hours * HOUR
+
+    def plan(self, workload: str, version: str, champion: str) -> RolloutPlan:
+        """Return the plan of a canary, before anything is known of its traffic."""
+        begun = sum(step.duration or 0.0 for step in self.steps[:-1])
+        rest = self.deadline_seconds - begun
+        return RolloutPlan(
+            workload,
+            version,
+            champion,
+            tuple(ShareStep(step.share, step.duration or rest) for step in self.steps),
+            self.deadline_seconds,
+            self.alpha,
+            self.margin,
+        )
 
 
 class CanaryRollout(Config):

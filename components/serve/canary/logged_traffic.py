@@ -1,0 +1,158 @@
+"""What a workload's logged traffic was before a canary: how much, how bad, how slow."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from components.chat import dialects
+from components.chat.dialects import Dialect
+from components.schema import Answer, Call, Json
+from components.serve import chat_request
+from components.serve.canary import answer_faults, conversation_arms, latency_limits
+from components.serve.canary.bad_events import BadKind
+from components.serve.canary.latency_limits import LatencyLimits
+from components.serve.chat_request import ChatRequest, Obj, OpenAiError
+
+HOUR = 3600.0
+
+FORM: Dialect = "hermes"  # any: the log has calls as objects, which are written and read again
+
+SEED = bytes(conversation_arms.LEAST_SEED_BYTES)  # nobody's arm is drawn here
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAnswer:
+    """An answer of the gateway as the warehouse has it."""
+
+    answered_at: float
+    """Unix seconds."""
+    client_id: str
+    conversation_id: str | None
+    request: str
+    """JSON."""
+    response: str
+    """JSON."""
+    finish: str | None
+    milliseconds: float | None
+    is_disliked: bool
+    is_champion: bool
+    """Whether the version answered that is champion now."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficAtHand:
+    """What a canary may count on."""
+
+    answers: int
+    hours: float
+    """The time over which they were given."""
+    conversations_an_hour: float
+    risks: Mapping[BadKind, float]
+    """The share of the conversations with a bad event, by kind."""
+    limits: LatencyLimits | None
+    """``None`` if the champion gave too few answers."""
+
+
+def measure(
+    answers: Sequence[LoggedAnswer], now: float, labels: Sequence[str] = ()
+) -> TrafficAtHand:
+    """Measure traffic from answers; risks are the champion's once it has given enough.
+
+    Args:
+        answers: The newest, in any order.
+        now: Unix seconds.
+        labels: The only texts that may answer where no tools are offered; any if empty.
+    """
+    own = [answer for answer in answers if answer.is_champion]
+    timed = [(_prompt_tokens(a), a.milliseconds) for a in own if a.milliseconds is not None]
+    limits = latency_limits.freeze(timed) if len(timed) >= latency_limits.FEWEST else None
+    hours = max(now - min((each.answered_at for each in answers), default=now), 60.0) / HOUR
+    counted = own if len(own) >= latency_limits.FEWEST else answers
+    bad = defaultdict[str, set[BadKind]](set)
+    for answer in counted:
+        bad[_conversation(answer)] |= _faults(answer, limits, labels)
+    kinds = {kind for each in bad.values() for kind in each}
+    return TrafficAtHand(
+        len(answers),
+        hours,
+        len({_conversation(answer) for answer in answers}) / hours,
+        {kind: sum(kind in each for each in bad.values()) / len(bad) for kind in sorted(kinds)},
+        limits,
+    )
+
+
+def _conversation(answer: LoggedAnswer) -> str:
+    request = _object(answer.request)
+    messages = request.get("messages")
+    listed = [m for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+    if not listed:
+        listed = [{"role": "user", "content": request.get("prompt")}]
+    named = answer.conversation_id
+    return conversation_arms.identify(SEED, answer.client_id, listed, named).key
+
+
+def _faults(
+    answer: LoggedAnswer, limits: LatencyLimits | None, labels: Sequence[str]
+) -> set[BadKind]:
+    bad = set[BadKind]({"disliked"} if answer.is_disliked else ())
+    if (request := _request(answer)) is not None:
+        text = dialects.write_answer(FORM, _answer(answer.response))
+        bad |= answer_faults.faults(request, FORM, text, answer.finish, labels)
+    if limits is not None and answer.milliseconds is not None:
+        slow = limits.is_slow(_prompt_tokens(answer), answer.milliseconds)
+        bad |= {"slow"} if slow else set()
+    return bad
+
+
+def _request(answer: LoggedAnswer) -> ChatRequest | None:
+    body = _object(answer.request)
+    is_completion = "prompt" in body
+    read = chat_request.read_completion if is_completion else chat_request.read_chat
+    if is_completion:
+        body.pop("messages", None)  # the log adds it
+    try:
+        return read(orjson.dumps(body))
+    except OpenAiError:  # another version of the gateway took it
+        return None
+
+
+def _answer(response: str) -> Answer:
+    match _object(response).get("choices"):
+        case [{"message": dict(message)}, *_]:
+            content, calls = message.get("content"), message.get("tool_calls")
+        case [{"text": str(content)}, *_]:
+            calls = None
+        case _:
+            return Answer()
+    listed = calls if isinstance(calls, list) else []
+    return Answer(
+        content if isinstance(content, str) else "",
+        tuple(made for call in listed if (made := _call(call)) is not None),
+    )
+
+
+def _call(raw: Json) -> Call | None:
+    match raw:
+        case {"function": {"name": str(name), "arguments": str(written)}}:
+            return Call(name, _object(written))
+        case _:
+            return None
+
+
+def _prompt_tokens(answer: LoggedAnswer) -> int:
+    match _object(answer.response).get("usage"):
+        case {"prompt_tokens": int(tokens)}:
+            return tokens
+        case _:
+            return 0
+
+
+def _object(text: str) -> Obj:
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
