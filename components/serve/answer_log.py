@@ -18,7 +18,7 @@ from components.serve.chat_request import ChatRequest, Obj
 from components.serve.routes import Served
 from components.store import spool
 
-Arm: TypeAlias = Literal["champion", "fallback"]
+AnswerArm: TypeAlias = Literal["champion", "canary", "fallback"]
 
 GONE, CUT = "client_gone", "upstream_cut"
 
@@ -27,7 +27,7 @@ GONE, CUT = "client_gone", "upstream_cut"
 class Answerer:
     """Who gives an answer."""
 
-    arm: Arm
+    arm: AnswerArm
     engine: str
     replica: str
     epoch: int
@@ -36,6 +36,8 @@ class Answerer:
     failed: tuple[str, ...] = ()
     """The replicas that failed before."""
     ttft_ms: float | None = None
+    draw: Obj | None = None
+    """The canary's draw of its conversation, while there is a canary."""
 
     def to_json(self) -> Obj:
         """Return the record's ``served``."""
@@ -51,6 +53,7 @@ class Answerer:
             "ttft_ms": self.ttft_ms,
             "arm": self.arm,
             **failed,
+            **(self.draw or {}),
         }
 
 

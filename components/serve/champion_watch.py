@@ -7,15 +7,22 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
 import aiohttp
 
-from components.register.version_tags import CHALLENGER, CHAMPION, TAINTED_TAG, decision_of
+from components.register.version_tags import (
+    CANARY,
+    CHALLENGER,
+    CHAMPION,
+    TAINTED_TAG,
+    decision_of,
+)
 from components.schema import Json
+from components.serve.canary.rollout_order import RolloutOrder
 
 LOG = logging.getLogger(__name__)
 
@@ -60,6 +67,7 @@ class WorkloadAliases:
 
     champion: str | None
     challenger: str | None
+    canary: str | None = None
 
 
 class RegistryClient:
@@ -83,7 +91,7 @@ class RegistryClient:
                     for alias in _objects(model, "aliases")
                 }
                 read[str(model["name"])] = WorkloadAliases(
-                    numbers.get(CHAMPION), numbers.get(CHALLENGER)
+                    numbers.get(CHAMPION), numbers.get(CHALLENGER), numbers.get(CANARY)
                 )
             page = str(answer.get("next_page_token") or "") or None
             if page is None:
@@ -139,6 +147,28 @@ class ChampionActions(Protocol):
         """Return the numbers of the version that serves and of the one before."""
         ...
 
+    def canary(self, workload: str) -> str | None:
+        """Return the number of the canary's version."""
+        ...
+
+    def see_canary(
+        self,
+        workload: str,
+        number: str,
+        version: RegisteredVersion | None,
+        champion: str | None,
+    ) -> RolloutOrder | None:
+        """Note where the alias ``canary`` is; return the order of one that is to begin."""
+        ...
+
+    def begin_canary(self, workload: str, order: RolloutOrder) -> Coroutine[None, None, None]:
+        """Let a version answer a share of the requests, or note why not."""
+        ...
+
+    def lose_canary(self, workload: str) -> None:
+        """Note that there is no alias ``canary``."""
+        ...
+
     def known(self) -> Iterable[str]:
         """Return the workloads that are served or staged."""
         ...
@@ -191,10 +221,11 @@ class ChampionWatch:
     ) -> None:
         self._registry, self._actions, self._seconds = registry, actions, seconds
         self._workloads = None if workloads is None else frozenset(workloads)
-        self._following: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        # By workload and alias: the version, or the canary's order, and its task.
+        self._following: dict[tuple[str, str], tuple[str, asyncio.Task[None]]] = {}
         self._preparing: set[asyncio.Task[None]] = set()
         self._withdrawing: dict[tuple[str, ...], asyncio.Task[None]] = {}
-        self._attempts: dict[str, _Attempt] = {}
+        self._attempts: dict[tuple[str, str], _Attempt] = {}
         self._prepared: set[tuple[str, str]] = set()
         self._known_at: float | None = None
         self._is_away = False
@@ -240,8 +271,11 @@ class ChampionWatch:
 
     async def _poll_workload(self, workload: str, aliases: WorkloadAliases | None) -> None:
         champion, previous = self._actions.serving(workload)
+        canary = self._actions.canary(workload)
         champion_alias = aliases.champion if aliases else None
-        numbers = sorted({n for n in (champion, previous, champion_alias) if n is not None})
+        canary_alias = aliases.canary if aliases else None
+        known = champion, previous, canary, champion_alias, canary_alias
+        numbers = sorted({number for number in known if number is not None})
         versions = dict(
             zip(
                 numbers,
@@ -251,24 +285,47 @@ class ChampionWatch:
         )
         gone = [
             number
-            for number in (champion, previous)
+            for number in (champion, previous, canary)
             if number is not None and _is_tainted(versions[number])
         ]
         if gone:
             self._withdraw(workload, gone, versions)
         version = versions[champion_alias] if champion_alias is not None else None
         why = "it does not exist" if version is None else version.objection
-        self._stop_following_others(workload, champion_alias if why is None else None)
+        followed = workload, CHAMPION
+        self._stop_following_others(followed, champion_alias if why is None else None)
         if champion_alias is not None:
             if why is not None:
                 self._actions.refuse(workload, champion_alias, why)
             elif champion_alias != champion:
-                self._follow(workload, champion_alias)
+                self._follow(
+                    followed, champion_alias, lambda: self._actions.follow(workload, champion_alias)
+                )
             else:
-                self._attempts.pop(workload, None)
+                self._attempts.pop(followed, None)
                 self._actions.settle(workload)
+        if aliases is not None:
+            self._poll_canary(workload, aliases, versions)
         if aliases is not None and aliases.challenger is not None:
             self._prepare(workload, aliases.challenger)
+
+    def _poll_canary(
+        self,
+        workload: str,
+        aliases: WorkloadAliases,
+        versions: Mapping[str, RegisteredVersion | None],
+    ) -> None:
+        order = None
+        if aliases.canary is not None:
+            order = self._actions.see_canary(
+                workload, aliases.canary, versions[aliases.canary], aliases.champion
+            )
+        elif aliases.champion is None or aliases.champion != self._actions.canary(workload):
+            self._actions.lose_canary(workload)
+        followed = workload, CANARY
+        self._stop_following_others(followed, order.id if order is not None else None)
+        if order is not None:
+            self._follow(followed, order.id, lambda: self._actions.begin_canary(workload, order))
 
     def _withdraw(
         self, workload: str, gone: list[str], versions: Mapping[str, RegisteredVersion | None]
@@ -283,29 +340,36 @@ class ChampionWatch:
         task.add_done_callback(lambda _: self._withdrawing.pop(key))
         task.add_done_callback(lambda _: _report(workload, task))
 
-    def _stop_following_others(self, workload: str, number: str | None) -> None:
+    def _stop_following_others(self, followed: tuple[str, str], name: str | None) -> None:
         """Give up a version whose alias moved on, so that a rollback need not wait for it."""
-        version, task = self._following.get(workload, (None, None))
-        if task is not None and version != number:
+        version, task = self._following.get(followed, (None, None))
+        if task is not None and version != name:
             task.cancel()
 
-    def _follow(self, workload: str, number: str) -> None:
-        if workload in self._following:
+    def _follow(
+        self,
+        followed: tuple[str, str],
+        name: str,
+        action: Callable[[], Coroutine[None, None, None]],
+    ) -> None:
+        if followed in self._following:
             return  # it is under way, or is being given up
-        attempt = self._attempts.get(workload)
-        if attempt is None or attempt.version != number:
-            attempt = self._attempts[workload] = _Attempt(number)
+        attempt = self._attempts.get(followed)
+        if attempt is None or attempt.version != name:
+            attempt = self._attempts[followed] = _Attempt(name)
         if time.monotonic() < attempt.next_try:
             return
-        task = asyncio.create_task(self._actions.follow(workload, number))
-        self._following[workload] = number, task
-        task.add_done_callback(lambda _: self._finish(workload, attempt, task))
+        task = asyncio.create_task(action())
+        self._following[followed] = name, task
+        task.add_done_callback(lambda _: self._finish(followed, attempt, task))
 
-    def _finish(self, workload: str, attempt: _Attempt, task: "asyncio.Task[None]") -> None:
-        del self._following[workload]
+    def _finish(
+        self, followed: tuple[str, str], attempt: _Attempt, task: "asyncio.Task[None]"
+    ) -> None:
+        del self._following[followed]
         attempt.next_try = time.monotonic() + attempt.wait
         attempt.wait = min(2 * attempt.wait, LONGEST_WAIT)
-        _report(workload, task)
+        _report(followed[0], task)
 
     def _prepare(self, workload: str, number: str) -> None:
         if (workload, number) in self._prepared:

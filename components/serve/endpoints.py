@@ -24,6 +24,7 @@ from components.serve import answer_log, response_id, serve_openapi
 from components.serve.chat_request import Endpoint, Obj, OpenAiError
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.gateway import Exchange, Gateway, Headers
+from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 
@@ -46,6 +47,7 @@ class GatewayApp:
         environment: The environment variables, for the keys of fallbacks.
         status: What ``/v1/routes`` says besides the routes.
         report: Called with each failure of a replica.
+        rollouts: The canaries; without it only champions answer.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class GatewayApp:
         environment: Mapping[str, str],
         status: Callable[[], Mapping[str, Json]],
         report: Callable[[str, UpstreamError], None],
+        rollouts: Rollouts | None = None,
     ) -> None:
+        self._rollouts = rollouts
         self._home, self._settings, self._current = home, settings, current
         self._engines, self.limits, self._environment = engines, limits, environment
         self._has_receiver, self._status, self._report = receiver, status, report
@@ -134,6 +138,7 @@ class GatewayApp:
             key,
             self._environment,
             self._report,
+            self._rollouts,
         )
         self._gateway.metrics.watch_serving(self._current, self._status)
         if self._has_receiver:

@@ -21,7 +21,13 @@ from typing import cast
 from components.models import model_signature
 from components.schema import Json
 from components.serve import routes, staged_version
-from components.serve.champion_watch import ChampionWatch, RegistryAddress, RegistryClient
+from components.serve.canary.rollout_order import RolloutOrder
+from components.serve.champion_watch import (
+    ChampionWatch,
+    RegisteredVersion,
+    RegistryAddress,
+    RegistryClient,
+)
 from components.serve.engines.embedded_process import EmbeddedOptions, EmbeddedProcess
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.lorax import LoraxServer
@@ -30,6 +36,7 @@ from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.engines.sglang import SglangServer
 from components.serve.engines.vllm_server import VllmServer
 from components.serve.proof import Proof
+from components.serve.rollouts import Rollouts
 from components.serve.routes import Current, Served
 from components.serve.settings import EngineSettings, ReplicaSettings, ServeSettings
 from components.serve.staged_version import StagedVersion
@@ -126,8 +133,9 @@ class Follower:
         self._settings, self._places, self._address = settings, places, registry
         self._processes: dict[tuple[str, str], EmbeddedProcess] = {}  # by base hash and precision
         self._started = 0
-        self._preparing: dict[str, tuple[str, str]] = {}  # version and step, by workload
-        self._bases: dict[str, str] = {}  # of the versions that are being followed, by workload
+        # By workload and version: the step, and the base, of what is being followed.
+        self._preparing: dict[tuple[str, str], str] = {}
+        self._bases: dict[tuple[str, str], str] = {}
         self._process_locks = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by base hash
         # By workload and version: what one run computes, the next one finds.
         self._staging_locks = defaultdict[tuple[str, str], asyncio.Lock](asyncio.Lock)
@@ -139,6 +147,7 @@ class Follower:
             max_residents=settings.engine.max_loras,
             is_constrained=self._is_constrained,
         )
+        self.rollouts = Rollouts(self.swap, places.home / "keys")
         self._registry = RegistryClient(registry) if registry is not None else None
         self.watch = (
             ChampionWatch(
@@ -159,15 +168,24 @@ class Follower:
             with suppress(OSError, ValueError):  # said when it is brought up
                 staged = staged_version.read_staged(self._places.adapters, served.model)
                 await self._ensure_process(staged)
+        self.rollouts.restore()
         await self.swap.start()
 
     def work(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """Return what has to run meanwhile."""
         watch = [self.watch.run] if self.watch is not None else []
-        return [self.swap.run, *watch, self._stage_damaged, self._write_status, self._answer_proofs]
+        return [
+            self.swap.run,
+            self.rollouts.run,
+            *watch,
+            self._stage_damaged,
+            self._write_status,
+            self._answer_proofs,
+        ]
 
     async def close(self) -> None:
         """Stop the embedded engine and close all connections."""
+        await self.rollouts.close()
         await self.swap.close()
         if self._registry is not None:
             await self._registry.close()
@@ -193,21 +211,9 @@ class Follower:
 
     async def follow(self, workload: str, version: str) -> None:
         """Stage a version unless it is loaded, and make it serve."""
-        self._preparing[workload] = version, "verifying"
         try:
-            await self._follow(workload, version)
-        finally:
-            del self._preparing[workload]
-            self._bases.pop(workload, None)
-
-    async def _follow(self, workload: str, version: str) -> None:
-        try:
-            staged = self._resident(workload, version) or await self._stage(workload, version)
-            self._bases[workload] = staged.base_hash
-            self._preparing[workload] = version, "starting the engine"
-            await self._ensure_process(staged)
-            self._preparing[workload] = version, "loading and proving"
-            await self.swap.follow(staged)
+            async with self._prepared(workload, version) as staged:
+                await self.swap.follow(staged)
         except SwapRefusedError:
             return  # noted, with its reason
         except (StagingError, UpstreamError) as error:
@@ -215,16 +221,70 @@ class Follower:
             return
         await self._stop_unused()
 
+    @asynccontextmanager
+    async def _prepared(self, workload: str, version: str) -> AsyncGenerator[StagedVersion]:
+        """Stage a version unless it is loaded, with an engine for its base."""
+        key = workload, version
+        self._preparing[key] = "verifying"
+        try:
+            staged = self._resident(workload, version) or await self._stage(workload, version)
+            self._bases[key] = staged.base_hash
+            self._preparing[key] = "starting the engine"
+            await self._ensure_process(staged)
+            self._preparing[key] = "loading and proving"
+            yield staged
+        finally:
+            self._preparing.pop(key, None)
+            self._bases.pop(key, None)
+
     def _resident(self, workload: str, version: str) -> StagedVersion | None:
-        """Return the version before the champion's, staged; ``None`` if it has to be staged."""
+        """Return a routed version, staged; ``None`` if it has to be staged."""
         route, refusal = self.swap.current.routes.get(workload), self.swap.refusals.get(workload)
-        if route is None or route.previous is None or route.previous.version != version:
-            return None
         if refusal is not None and refusal.version == version:
             return None  # its files may be why
-        with suppress(OSError, ValueError):
-            return staged_version.read_staged(self._places.adapters, route.previous.model)
+        for served in route.all_served()[1:] if route is not None else ():
+            if served.version == version:
+                with suppress(OSError, ValueError):
+                    return staged_version.read_staged(self._places.adapters, served.model)
         return None
+
+    def canary(self, workload: str) -> str | None:
+        """Return the number of the canary's version."""
+        return self.rollouts.version_of(workload)
+
+    def see_canary(
+        self,
+        workload: str,
+        number: str,
+        version: RegisteredVersion | None,
+        champion: str | None,
+    ) -> RolloutOrder | None:
+        """Note where the alias ``canary`` is; return the order of one that is to begin."""
+        return self.rollouts.see(workload, number, version, champion)
+
+    def lose_canary(self, workload: str) -> None:
+        """Note that there is no alias ``canary``."""
+        self.rollouts.lose(workload)
+
+    async def begin_canary(self, workload: str, order: RolloutOrder) -> None:
+        """Let a version answer a share of the requests, or note why not."""
+        self.rollouts.wait(order, "it is being loaded and proved")
+        try:
+            async with self._prepared(workload, order.plan.version) as staged:
+                await self.rollouts.begin(order, staged)
+        except SwapRefusedError as refused:
+            if refused.is_wrong:
+                self.rollouts.reject(order, refused.reason)
+            else:
+                self.rollouts.wait(order, refused.reason)
+        except StagingError as error:
+            if error.is_refusal:
+                self.rollouts.reject(order, str(error))
+            else:
+                self.rollouts.wait(order, str(error))
+        except (UpstreamError, OSError) as error:
+            self.rollouts.wait(order, str(error))
+        await self._stop_unused()
 
     async def prepare(self, workload: str, version: str) -> None:
         """Make a challenger's references, which take longer than all else of a swap."""
@@ -236,8 +296,12 @@ class Follower:
 
     async def withdraw(self, workload: str, versions: list[str], why: str) -> None:
         """Stop serving versions at once."""
+        canary = self.rollouts.version_of(workload)
+        if canary in versions:
+            self.rollouts.end(workload, "void", why)
         for version in versions:
-            self.swap.refuse(workload, version, why)
+            if version != canary:
+                self.swap.refuse(workload, version, why)
         await self.swap.withdraw(workload, versions, why)
         await self._stop_unused()
 
@@ -301,7 +365,9 @@ class Follower:
                 f"staging version {version} of {workload} ended with code {process.returncode}"
             ) from error
         if "staged" not in result:
-            raise StagingError(str(result.get("refused") or result.get("failed")))
+            refusal = result.get("refused")
+            reason = str(refusal or result.get("failed"))
+            raise StagingError(reason, is_refusal=bool(refusal))
         return str(result["staged"])
 
     async def _stage_damaged(self) -> None:
@@ -396,8 +462,9 @@ class Follower:
             ],
             "preparing": [
                 {"workload": workload, "version": version, "step": step}
-                for workload, (version, step) in sorted(self._preparing.items())
+                for (workload, version), step in sorted(self._preparing.items())
             ],
+            "rollouts": self.rollouts.describe(),
             "knowledge_age_seconds": None if age is None else round(age, 1),
             "replicas": [
                 {
@@ -440,6 +507,10 @@ class Follower:
 
 class StagingError(Exception):
     """A version was refused, or could not be fetched."""
+
+    def __init__(self, message: str, *, is_refusal: bool = False) -> None:
+        super().__init__(message)
+        self.is_refusal = is_refusal
 
 
 def make_engines(settings: EngineSettings) -> dict[str, ServingEngine]:

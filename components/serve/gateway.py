@@ -39,6 +39,8 @@ from components.serve import (
     response_id,
 )
 from components.serve.answer_log import Answerer, AnswerLog, Interaction
+from components.serve.canary import answer_faults
+from components.serve.canary.bad_events import BadKind
 from components.serve.chat_answer import AnswerDraft, Chunks, VisiblePart
 from components.serve.chat_request import ChatRequest, Endpoint, Obj, OpenAiError
 from components.serve.engines.serving_engine import (
@@ -50,6 +52,7 @@ from components.serve.fallback_servers import FallbackServers
 from components.serve.plain_template import TemplateFilesError
 from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.request_grammars import RequestGrammars
+from components.serve.rollouts import ArmDraw, Rollouts
 from components.serve.routes import Current, Route, Served
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import ServeSettings
@@ -87,6 +90,14 @@ class Exchange:
     """Whether a byte was passed on: then nobody else may answer."""
     is_logged: bool = False
     """Whether the record is on its way to the disk."""
+    draw: ArmDraw | None = None
+    """Whose it is, while there is a canary."""
+    reader: StreamedAnswer | None = None
+    """What a version wrote; read again for the canary's evidence."""
+    has_failed: bool = False
+    """Whether the version of its arm failed to answer."""
+    is_noted: bool = False
+    """Whether it is in the canary's evidence."""
 
     @property
     def request(self) -> ChatRequest:
@@ -126,6 +137,7 @@ class Gateway:
         key: Of response ids.
         environment: The environment variables, for the keys of fallbacks.
         report: Called with each failure of a replica.
+        rollouts: The canaries; without it only champions answer.
     """
 
     def __init__(
@@ -137,8 +149,9 @@ class Gateway:
         key: bytes,
         environment: Mapping[str, str],
         report: Callable[[str, UpstreamError], None],
+        rollouts: Rollouts | None = None,
     ) -> None:
-        self._report = report
+        self._report, self._rollouts = report, rollouts
         self.settings, self.current, self.engines, self.desk = settings, current, engines, desk
         self.metrics = ServeMetrics()
         self._key = key
@@ -192,6 +205,15 @@ class Gateway:
                 raise self._unknown(interaction.workload, token)
             held = stack.pop_all()
         self._open[token.client_id] += 1
+        draw = None
+        if route is not None and route.canary is not None and self._rollouts is not None:
+            draw = self._rollouts.draw(
+                interaction.workload,
+                route.canary,
+                token.client_id,
+                interaction.request,
+                interaction.conversation_id,
+            )
         draft = AnswerDraft(
             endpoint=endpoint,
             id=response_id.create(
@@ -204,7 +226,7 @@ class Gateway:
             created=int(timestamp),
             has_logprobs=interaction.request.logprobs is not None,
         )
-        return Exchange(interaction, route, began, must_log, draft, held)
+        return Exchange(interaction, route, began, must_log, draft, held, draw=draw)
 
     def _interaction(
         self, content: bytes, token: Token, headers: Headers, endpoint: Endpoint, timestamp: float
@@ -233,6 +255,7 @@ class Gateway:
     def leave(self, exchange: Exchange, status: int) -> None:
         """Count the end of a request that was answered with this HTTP status."""
         interaction, who = exchange.interaction, exchange.who
+        self._note(exchange)
         exchange.held.close()
         if exchange.route is not None:
             self.current.leave(interaction.workload, exchange.epoch)
@@ -253,6 +276,7 @@ class Gateway:
                     async for part in parts:
                         draft.add(part)
         except TimeoutError as error:
+            exchange.has_failed = True
             raise self._too_slow() from error
         content = draft.whole()
         await self._commit(exchange, content)
@@ -278,6 +302,7 @@ class Gateway:
             await self._commit(exchange, draft.whole())
         except (OpenAiError, TimeoutError) as error:
             refused = error if isinstance(error, OpenAiError) else self._too_slow()
+            exchange.has_failed |= isinstance(error, TimeoutError)
             if not exchange.is_sending:
                 raise refused from error
             self.abandon(exchange, answer_log.CUT)
@@ -326,6 +351,9 @@ class Gateway:
         await self.desk.write(spool.line("feedback", token.client_id, orjson.dumps(record)))
         self.desk.metrics.records.labels("feedback", token.client_id).inc()
         self.metrics.feedback(workload).inc()
+        kind, value = str(record["kind"]), record["value"]
+        if self._rollouts is not None and answer_faults.is_dislike(kind, value):
+            self._rollouts.dislike(workload, answer_id)
         return {"object": "feedback", "response_id": answer_id, "workload": workload}
 
     def models(self, headers: Headers) -> Obj:
@@ -434,12 +462,15 @@ class Gateway:
         """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
         failed: list[str] = []
         last: UpstreamError | None = None
+        is_canary = exchange.draw is not None and exchange.draw.arm == "canary"
+        own_arm = "canary" if is_canary else "champion"
         attempts = replica_choice.attempts(
             exchange.route,
             self.settings.fallbacks_of(exchange.interaction.workload),
             self.engines,
             self._loads,
             is_chat=exchange.request.endpoint == "chat",
+            is_canary=is_canary,
         )
         for attempt in attempts:
             self._begin(exchange, attempt, failed)
@@ -450,7 +481,11 @@ class Gateway:
                         self._note_first(exchange)
                         yield part
                 return  # noqa: TRY300 - the loop goes on after an error
+            except OpenAiError:
+                exchange.has_failed |= attempt.arm == own_arm
+                raise
             except UpstreamError as error:
+                exchange.has_failed |= attempt.arm == own_arm
                 self.metrics.upstream_errors(attempt.replica, str(error.status)).inc()
                 if attempt.engine is None:
                     LOG.warning("the fallback failed: %s", error.reason)
@@ -483,6 +518,7 @@ class Gateway:
             epoch=exchange.epoch,
             served=served,
             failed=tuple(failed),
+            draw=exchange.draw.to_json() if exchange.draw is not None else None,
         )
         if served is not None:
             draft.model, draft.fingerprint = served.name, f"fp_{served.sha256[:12]}"
@@ -519,7 +555,7 @@ class Gateway:
             is_streamed=request.is_streamed,
             traceparent=exchange.interaction.traceparent,
         )
-        answer = StreamedAnswer(prompt.form, reads_calls=request.may_call)
+        answer = exchange.reader = StreamedAnswer(prompt.form, reads_calls=request.may_call)
         is_raw = request.endpoint == "completion"
         async with aclosing(engine.complete(served.model, generation)) as pieces:
             async for piece in pieces:
@@ -572,6 +608,12 @@ class Gateway:
         self.metrics.answer_seconds(interaction.workload).observe(milliseconds / 1000)
         self.metrics.tokens(interaction.workload, "prompt").inc(draft.prompt_tokens or 0)
         self.metrics.tokens(interaction.workload, "completion").inc(draft.completion_tokens or 0)
+        await self._log_answer(exchange, content, milliseconds)
+        self._note(exchange, milliseconds)
+
+    async def _log_answer(self, exchange: Exchange, content: bytes, milliseconds: float) -> None:
+        interaction, draft, who = exchange.interaction, exchange.draft, exchange.who
+        assert who is not None
         if not exchange.request.is_stored:
             self.metrics.unlogged(interaction.workload, "store").inc()
             return
@@ -583,6 +625,33 @@ class Gateway:
             if exchange.must_log:
                 raise OpenAiError.of(refused) from refused
             self.metrics.unlogged(interaction.workload, "no_room").inc()
+
+    def _note(self, exchange: Exchange, milliseconds: float | None = None) -> None:
+        """Write what a request shows about its arm; an answer before its client sees the end.
+
+        ``milliseconds`` of a whole answer; ``None`` if there is none. A fallback's answer is
+        neither arm's.
+        """
+        draw, who = exchange.draw, exchange.who
+        if draw is None or exchange.is_noted or self._rollouts is None:
+            return
+        exchange.is_noted = True
+        workload, is_own = exchange.interaction.workload, who is not None and who.arm == draw.arm
+        kinds = set[BadKind]({"error"} if exchange.has_failed else ())
+        if is_own and milliseconds is not None:
+            kinds |= self._faults(exchange)
+            if self._rollouts.is_slow(workload, exchange.draft.prompt_tokens, milliseconds):
+                kinds.add("slow")
+        self._rollouts.note(workload, draw, kinds, exchange.draft.id if is_own else None)
+
+    def _faults(self, exchange: Exchange) -> frozenset[BadKind]:
+        served, reader = exchange.who.served if exchange.who else None, exchange.reader
+        assert served is not None
+        is_chat = exchange.request.endpoint == "chat"
+        text = reader.raw if is_chat and reader is not None else "".join(exchange.draft.text)
+        finish, own = exchange.draft.finish, self.settings.workload(exchange.interaction.workload)
+        labels = own.labels or served.labels
+        return answer_faults.faults(exchange.request, served.form, text, finish, labels)
 
     def _too_slow(self) -> OpenAiError:
         seconds = self.settings.limits.answer_seconds

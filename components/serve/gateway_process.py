@@ -14,6 +14,7 @@ from components.receive.settings import Limits
 from components.schema import Json
 from components.serve.endpoints import GatewayApp
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
+from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 
@@ -55,6 +56,7 @@ def create(
     environment: Mapping[str, str] | None = None,
     status: Callable[[], Mapping[str, Json]] = _no_status,
     report: Callable[[str, UpstreamError], None] = _no_report,
+    rollouts: Rollouts | None = None,
 ) -> GatewayApp:
     """Return the application; see ``GatewayApp`` for the arguments.
 
@@ -74,6 +76,7 @@ def create(
         environment=environment or {},
         status=status,
         report=report,
+        rollouts=rollouts,
     )
 
 

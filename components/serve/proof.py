@@ -192,6 +192,8 @@ class Proof:
     """The HTTP status if the engine failed rather than its answers; 504 if it was too slow."""
     warning: str | None = None
     """What is wrong with the replica's base alone, which serves nobody."""
+    is_wrong: bool = False
+    """Whether its answers are why; another failure may be the engine's."""
 
 
 class ProofError(Exception):
@@ -230,6 +232,7 @@ async def prove(
     started, measured = time.monotonic(), _Measured()
     objection: str | None = None
     status: int | None = None
+    is_wrong = False
     try:
         async with asyncio.timeout(timeout):
             await _prove(engine, resident, others, measured, is_unproved_allowed)
@@ -238,7 +241,7 @@ async def prove(
     except UpstreamError as error:
         objection, status = error.reason, error.status
     except ProofError as error:
-        objection = str(error)
+        objection, is_wrong = str(error), True
     return Proof(
         engine.name,
         resident.model,
@@ -250,6 +253,7 @@ async def prove(
         time.monotonic() - started,
         status,
         measured.warning,
+        is_wrong,
     )
 
 

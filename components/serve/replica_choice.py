@@ -1,11 +1,14 @@
-"""Who may answer a request, in order: a replica of the champion, then what ``serve.yaml`` names."""
+"""Who may answer a request, in order: a replica of the champion, then what ``serve.yaml`` names.
+
+A canary's request goes to all replicas of the canary first, and then to the champion's.
+"""
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from components.serve.answer_log import Arm
+from components.serve.answer_log import AnswerArm
 from components.serve.engines.serving_engine import ServingEngine
 from components.serve.routes import Route, Served
 from components.serve.settings import Fallback, OpenAiFallback
@@ -17,7 +20,7 @@ COOL_SECONDS = 5.0  # a replica that has just failed is tried last for this long
 class Attempt:
     """Somebody who may answer: a version on a replica, or an OpenAI-compatible server."""
 
-    arm: Arm
+    arm: AnswerArm
     replica: str
     served: Served | None = None
     engine: ServingEngine | None = None
@@ -52,17 +55,22 @@ def attempts(
     loads: ReplicaLoads,
     *,
     is_chat: bool,
+    is_canary: bool = False,
 ) -> Iterator[Attempt]:
     """Yield who may answer; another server only a chat, which it renders itself.
 
-    ``route`` is ``None`` for a workload without a champion.
+    ``route`` is ``None`` for a workload without a champion. ``is_canary``: the canary's version is
+    to answer, and all others are fallbacks.
     """
 
-    def of_version(arm: Arm, served: Served) -> list[Attempt]:
+    def of_version(arm: AnswerArm, served: Served) -> list[Attempt]:
         names = loads.order([name for name in served.replicas if name in engines])
         return [Attempt(arm, name, served, engines[name]) for name in names]
 
-    champion = of_version("champion", route.champion) if route else []
+    if is_canary and route is not None and route.canary is not None:
+        yield from of_version("canary", route.canary.served)
+    own_arm: AnswerArm = "fallback" if is_canary else "champion"
+    champion = of_version(own_arm, route.champion) if route else []
     yield from champion[:1]
     for fallback in fallbacks:
         match fallback:

@@ -83,6 +83,16 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryRoute:
+    """A version that answers a share of the requests."""
+
+    served: Served
+
+    order: str
+    """The order that started it, as its version's tag has it (``canary.rollout_order``)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Who answers a workload's requests; ``epoch`` is larger by one after each flip."""
 
@@ -90,6 +100,21 @@ class Route:
     champion: Served
     previous: Served | None = None
     """The version before the champion, still loaded; a fallback, and a rollback without a load."""
+    canary: CanaryRoute | None = None
+
+    def all_served(self) -> list[Served]:
+        """Return the champion, the version before it, and the canary."""
+        canary = self.canary.served if self.canary is not None else None
+        return [each for each in (self.champion, self.previous, canary) if each is not None]
+
+    def with_served(self, change: Callable[[Served], Served]) -> "Route":
+        """Return a route in which each version is changed."""
+        return replace(
+            self,
+            champion=change(self.champion),
+            previous=self.previous and change(self.previous),
+            canary=self.canary and replace(self.canary, served=change(self.canary.served)),
+        )
 
 
 class Routes:
@@ -136,14 +161,13 @@ class Routes:
         route = self.get(workload)
         if route is None:
             return self
-        champion = replace(route.champion, replicas=replicas(route.champion))
-        previous = route.previous and replace(route.previous, replicas=replicas(route.previous))
-        return self.with_route(workload, replace(route, champion=champion, previous=previous))
+        changed = route.with_served(lambda each: replace(each, replicas=replicas(each)))
+        return self.with_route(workload, changed)
 
     def all_served(self) -> list[Served]:
-        """Return every version that is routed: champions, and the versions before them."""
-        both = [(route.champion, route.previous) for route in self._routes.values()]
-        return [served for pair in both for served in pair if served is not None]
+        """Return every version that is routed, once: champions, those before them, canaries."""
+        routed = [served for route in self._routes.values() for served in route.all_served()]
+        return [*{served.model: served for served in routed}.values()]
 
     def to_json(self) -> dict[str, Json]:
         """Return the routes as the file has them."""
@@ -254,10 +278,23 @@ class Current:
 def _route(content: dict[str, Json]) -> Route:
     match content:
         case {"epoch": int(epoch), "champion": dict(champion), **others}:
-            previous = others.get("previous")
+            previous, canary = others.get("previous"), others.get("canary")
         case _:
             raise TypeError("expected `epoch` and `champion`")
-    return Route(epoch, _served(champion), _served(previous) if previous is not None else None)
+    return Route(
+        epoch,
+        _served(champion),
+        _served(previous) if previous is not None else None,
+        _canary(canary) if canary is not None else None,
+    )
+
+
+def _canary(content: Json) -> CanaryRoute:
+    match content:
+        case {"served": dict(served), "order": str(order), **_others}:
+            return CanaryRoute(_served(served), order)
+        case _:
+            raise TypeError(f"expected a canary with its order, found {content!r}")
 
 
 def _served(content: Json) -> Served:

@@ -25,7 +25,7 @@ from components.serve.engines.serving_engine import (
     UpstreamError,
 )
 from components.serve.proof import Proof, Resident
-from components.serve.routes import Current, Route, Routes, Served
+from components.serve.routes import CanaryRoute, Current, Route, Routes, Served
 from components.serve.settings import SwapSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.swap_journal import SwapJournal
@@ -43,7 +43,14 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a replica that was refuse
 
 
 class SwapRefusedError(Exception):
-    """A version was not proved on enough replicas; the one before serves on."""
+    """A version was not proved on enough replicas; the one before serves on.
+
+    ``is_wrong`` if what it answered is why, so that trying again is useless.
+    """
+
+    def __init__(self, message: str, *, reason: str, is_wrong: bool = False) -> None:
+        super().__init__(message)
+        self.reason, self.is_wrong = reason, is_wrong
 
 
 @dataclass(slots=True)
@@ -196,42 +203,53 @@ class AdapterSwap:
             route = self.current.routes.get(workload)
             if route is not None and route.champion.model == staged.model:
                 return route
-            # Tried again and again, a refused version would fill the journal.
-            model, refusal = self._newest_refusals.get(workload, ("", ""))
-            if model != staged.model:
-                self._journal.write("intended", workload, staged.model)
-            await self._keep(staged.model)
-            was_kept = route is not None and _model_of(route.previous) == staged.model
-            needed = self._needed(staged)
-            self._arriving.add(staged.model)
             try:
-                made = await self._bring_everywhere(staged)
-            except asyncio.CancelledError:
-                self._retire(workload, staged.model, epoch=-1)
+                ready = await self._prove_on_enough(staged)
+            except SwapRefusedError as refused:
+                self.refuse(workload, staged.version, refused.reason)
                 raise
-            finally:
-                self._arriving.discard(staged.model)
-            ready = [each.replica for each in made if each.objection is None]
-            ready = [name for name in ready if self._replicas[name].identity is not None]
-            if len(ready) < needed:
-                failed = [each for each in made if each.objection is not None]
-                reason = "; ".join(f"{each.replica}: {each.objection}" for each in failed)
-                reason = reason or self._reason_of_none()
-                for each in failed:
-                    self._replicas[each.replica].look.set()
-                if not was_kept:
-                    await self._unload_everywhere(staged.model)
-                if (model, refusal) != (staged.model, reason):
-                    self._journal.write("refused", workload, staged.model, reason=reason)
-                    self._newest_refusals[workload] = staged.model, reason
-                self.refuse(workload, staged.version, reason)
-                raise SwapRefusedError(
-                    f"serving version {staged.version} of {workload}: {len(ready)} of "
-                    f"{len(self._replicas)} replicas proved it, expected {needed}: {reason}"
-                )
-            self._journal.write("proved", workload, staged.model)
             # Not to be cancelled between the file and the reference.
             return await asyncio.shield(self._take_over(staged, ready))
+
+    async def _prove_on_enough(self, staged: StagedVersion) -> list[str]:
+        """Load and prove a version; return its replicas, or raise ``SwapRefusedError``."""
+        workload, route = staged.workload, self.current.routes.get(staged.workload)
+        # Tried again and again, a refused version would fill the journal.
+        model, refusal = self._newest_refusals.get(workload, ("", ""))
+        if model != staged.model:
+            self._journal.write("intended", workload, staged.model)
+        await self._keep(staged.model)
+        routed = {each.model for each in route.all_served()} if route is not None else set[str]()
+        needed = self._needed(staged)
+        self._arriving.add(staged.model)
+        try:
+            made = await self._bring_everywhere(staged)
+        except asyncio.CancelledError:
+            self._retire(workload, staged.model, epoch=-1)
+            raise
+        finally:
+            self._arriving.discard(staged.model)
+        ready = [each.replica for each in made if each.objection is None]
+        ready = [name for name in ready if self._replicas[name].identity is not None]
+        if len(ready) < needed:
+            failed = [each for each in made if each.objection is not None]
+            reason = "; ".join(f"{each.replica}: {each.objection}" for each in failed)
+            reason = reason or self._reason_of_none()
+            for each in failed:
+                self._replicas[each.replica].look.set()
+            if staged.model not in routed:
+                await self._unload_everywhere(staged.model)
+            if (model, refusal) != (staged.model, reason):
+                self._journal.write("refused", workload, staged.model, reason=reason)
+                self._newest_refusals[workload] = staged.model, reason
+            raise SwapRefusedError(
+                f"serving version {staged.version} of {workload}: {len(ready)} of "
+                f"{len(self._replicas)} replicas proved it, expected {needed}: {reason}",
+                reason=reason,
+                is_wrong=any(each.is_wrong for each in failed),
+            )
+        self._journal.write("proved", workload, staged.model)
+        return ready
 
     async def _take_over(self, staged: StagedVersion, replicas: Sequence[str]) -> Route:
         workload = staged.workload
@@ -250,9 +268,71 @@ class AdapterSwap:
         self.refusals.pop(workload, None)
         self._newest_refusals.pop(workload, None)
         LOG.info("%s is served by version %s", workload, staged.version)
-        if before is not None and before.previous is not None:
-            self._retire(workload, before.previous.model, route.epoch - 1)
+        for served in before.all_served() if before is not None else ():
+            self._retire(workload, served.model, route.epoch - 1)
         return route
+
+    async def begin_canary(self, staged: StagedVersion, champion: str, order: str) -> Route:
+        """Let a staged version answer requests beside the champion, once it is proved.
+
+        Args:
+            staged: The version.
+            champion: The number of the version that has to be champion.
+            order: The text of the canary's order.
+
+        Raises:
+            SwapRefusedError: Too few replicas proved it, or another champion serves.
+        """
+        workload = staged.workload
+        async with self._locks[workload]:
+            self._require_champion(workload, champion)
+            ready = await self._prove_on_enough(staged)
+            return await asyncio.shield(self._add_canary(staged, ready, champion, order))
+
+    async def _add_canary(
+        self, staged: StagedVersion, replicas: Sequence[str], champion: str, order: str
+    ) -> Route:
+        workload = staged.workload
+        canary = CanaryRoute(self._served(staged, replicas), order)
+        before = self.current.routes.get(workload)
+
+        def added(table: Routes) -> Routes:
+            route = self._require_champion(workload, champion)  # withdrawn meanwhile?
+            return table.with_route(workload, replace(route, epoch=route.epoch + 1, canary=canary))
+
+        await self._flip(added)
+        route = self.current.routes[workload]
+        self._newest_refusals.pop(workload, None)
+        LOG.info("%s has a canary: version %s", workload, staged.version)
+        if before is not None and before.canary is not None:
+            self._retire(workload, before.canary.served.model, route.epoch - 1)
+        return route
+
+    def _require_champion(self, workload: str, version: str) -> Route:
+        route = self.current.routes.get(workload)
+        if route is None or route.champion.version != version:
+            actual = route.champion.version if route is not None else "nobody"
+            reason = f"version {version} has to be champion, {actual} serves {workload}"
+            raise SwapRefusedError(f"a canary of {workload}: {reason}", reason=reason)
+        return route
+
+    async def end_canary(self, workload: str) -> None:
+        """Route nothing to a workload's canary any more, and unload it."""
+        canary: CanaryRoute | None = None
+        epoch = -1
+
+        def without(table: Routes) -> Routes:
+            nonlocal canary, epoch
+            route = table.get(workload)
+            if route is None or route.canary is None:
+                return table
+            canary, epoch = route.canary, route.epoch
+            return table.with_route(workload, replace(route, epoch=route.epoch + 1, canary=None))
+
+        # Not to be cancelled between the file and the reference.
+        await asyncio.shield(self._flip(without))
+        if canary is not None:
+            self._retire(workload, canary.served.model, epoch)
 
     async def withdraw(self, workload: str, versions: Sequence[str], why: str) -> list[str]:
         """Stop serving versions at once, unload them, and prove that their names are gone.
@@ -285,23 +365,30 @@ class AdapterSwap:
     async def _drop(self, workload: str, versions: Sequence[str]) -> int:
         """Route nothing to versions any more; return the last epoch of requests to them, or -1."""
         epoch = -1
+        canary: CanaryRoute | None = None
 
         def without(table: Routes) -> Routes:
-            nonlocal epoch
+            nonlocal epoch, canary
             now = table.get(workload)
-            if now is None:
-                return table
-            both = [served for served in (now.champion, now.previous) if served is not None]
-            rest = [served for served in both if served.version not in versions]
-            if rest == both:
+            if now is None or not {each.version for each in now.all_served()} & {*versions}:
                 return table
             epoch = now.epoch
+            both = [served for served in (now.champion, now.previous) if served is not None]
+            rest = [served for served in both if served.version not in versions]
             if not rest:
+                canary = now.canary
                 return table.without(workload)
-            number = now.epoch if rest[0] == now.champion else now.epoch + 1
-            return table.with_route(workload, Route(number, *rest))
+            # What a canary is compared with is its champion: it ends with it.
+            is_champion_left = rest[0] == now.champion
+            is_canary_left = now.canary is not None and now.canary.served.version not in versions
+            left = now.canary if is_champion_left and is_canary_left else None
+            canary = now.canary if left is None else None
+            number = now.epoch if is_champion_left and left == now.canary else now.epoch + 1
+            return table.with_route(workload, Route(number, *rest, canary=left))
 
         await self._flip(without)
+        if canary is not None and canary.served.version not in versions:
+            self._retire(workload, canary.served.model, epoch)
         return epoch
 
     def _models_of(self, workload: str, versions: Sequence[str]) -> set[str]:
@@ -554,11 +641,14 @@ class AdapterSwap:
             if route is None or not is_in:
                 return table
             now = swap_journal.now()
-            if route.champion.model == served.model:
-                route = replace(route, champion=replace(route.champion, proved_at=now))
-            elif route.previous is not None and route.previous.model == served.model:
-                route = replace(route, previous=replace(route.previous, proved_at=now))
-            return table.with_route(served.workload, route)
+            return table.with_route(
+                served.workload,
+                route.with_served(
+                    lambda each: (
+                        replace(each, proved_at=now) if each.model == served.model else each
+                    )
+                ),
+            )
 
         await self._flip(changed)
 
@@ -700,6 +790,15 @@ class AdapterSwap:
 
     # -- what a person may see
 
+    def objections(self, model: str) -> list[str]:
+        """Return why replicas don't prove a version."""
+        proofs = [replica.proofs.get(model) for replica in self._replicas.values()]
+        return [
+            f"{made.replica}: {made.objection}"
+            for made in proofs
+            if made is not None and made.objection is not None
+        ]
+
     def status(self) -> dict[str, Json]:
         """Return who serves what, since when, proved when and how well, and what was refused."""
         table = self.current.routes
@@ -710,6 +809,7 @@ class AdapterSwap:
                 "epoch": route.epoch if route else None,
                 "champion": self._describe(route.champion) if route else None,
                 "previous": (self._describe(route.previous) if route and route.previous else None),
+                "canary": self._describe(route.canary.served) if route and route.canary else None,
                 "refused": asdict(refusal) if refusal else None,
             }
         return {
@@ -760,7 +860,3 @@ async def _lists(engine: ServingEngine, staged: StagedVersion) -> bool:
                 )
             return True
     return False
-
-
-def _model_of(served: Served | None) -> str | None:
-    return served.model if served is not None else None

@@ -12,7 +12,15 @@ FILE = "journal.jsonl"  # in the home's folder `serve`
 FIELDS = {"at", "step", "workload", "model"}  # of every line
 
 Step: TypeAlias = Literal[
-    "intended", "refused", "proved", "flipped", "unloaded", "withdrawn", "recovered"
+    "intended",
+    "refused",
+    "proved",
+    "flipped",
+    "canary_began",
+    "canary_ended",
+    "unloaded",
+    "withdrawn",
+    "recovered",
 ]
 
 

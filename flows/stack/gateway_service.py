@@ -76,6 +76,7 @@ async def _serve(
             environment=os.environ,
             status=follower.status,
             report=follower.swap.report,
+            rollouts=follower.rollouts,
         )
         await gateway_process.run(app, host=host, port=port, ready=ready)
 

@@ -16,12 +16,14 @@ from openai import OpenAI
 
 from components.receive import client_tokens
 from components.receive.settings import Limits
-from components.serve.routes import Route, Routes, Served
+from components.serve.canary.rollout_order import RolloutOrder
+from components.serve.routes import CanaryRoute, Route, Routes, Served
 from components.serve.settings import ServeSettings
 from components.store import spool
 from tests.support import forking, launch_gateway, tiny
 
 ENGINE = Path(__file__).with_name("scripted_engine.py")
+CANARY = {"version": "8", "model": "support.v8-efefefefefef"}
 
 
 def served(base: Path, **changes: Any) -> Served:
@@ -134,6 +136,7 @@ def running(
     engines: tuple[str, ...] = ("one",),
     champion: dict[str, Any] | None = None,
     previous: dict[str, Any] | None = None,
+    canary: RolloutOrder | None = None,
     urls: dict[str, str] | None = None,
     limits: dict[str, Any] | None = None,
     receiver: bool = False,
@@ -143,7 +146,8 @@ def running(
 ) -> Generator[RunningGateway]:
     """Run a gateway in ``home`` and end it with the block.
 
-    ``urls`` are engines that run already, or that nothing listens at.
+    ``urls`` are engines that run already, or that nothing listens at. ``canary`` is the order of
+    version 8.
     """
     if base is None:
         base = home / "base"
@@ -157,6 +161,7 @@ def running(
         served(base, version="6", model="support.v6-cdcdcdcdcdcd", **previous)
         if previous is not None
         else None,
+        CanaryRoute(served(base, **CANARY), canary.to_text()) if canary is not None else None,
     )
     Routes({"support": route}).write(home / "serve" / "routes.json")
     with ExitStack() as stack:

@@ -1,5 +1,6 @@
 """Serve a gateway in front of scripted engines."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -10,9 +11,12 @@ from components.receive.settings import Limits
 from components.schema import Json
 from components.serve import gateway_process, routes
 from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.serving_engine import ServingEngine
 from components.serve.engines.vllm_server import VllmServer
+from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
+from components.serve.swap import AdapterSwap
 from tests.support.forking import Ready
 
 
@@ -55,18 +59,27 @@ async def _serve(
         )
         for replica in engine.replicas
     }
+    current = Current(routes.read(home / "serve" / "routes.json"))
+    swap = AdapterSwap(home / "serve", dict[str, ServingEngine](engines), current, settings.swap)
+    rollouts = Rollouts(swap, home / "keys", look_seconds=0.2)
+    rollouts.restore()
+    looking = asyncio.create_task(rollouts.run())
     app = gateway_process.create(
         home,
         settings,
-        Current(routes.read(home / "serve" / "routes.json")),
+        current,
         engines,
         limits=limits,
         receiver=receiver,
         environment=os.environ,
         status=loaded_modules,
+        rollouts=rollouts,
     )
     await gateway_process.run(
         app, host="127.0.0.1", port=0, shutdown_seconds=shutdown_seconds, ready=ready
     )
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    await rollouts.close()
     for server in engines.values():
         await server.close()

@@ -4,7 +4,8 @@
 ``<<{"say": "text"}>>``: ``say`` (the answer; the prompt itself if left out), ``delay`` (seconds
 between two pieces), ``wait`` (seconds before the first), ``status`` and ``message`` (an error),
 ``only`` (the replicas that follow the script), ``cut`` (closes after so many pieces), ``finish``,
-``logprobs``. Without a script the answer is ``ANSWER``.
+``logprobs``, ``models`` (what differs by the model's name). Without a script the answer is
+``ANSWER``.
 """
 
 import asyncio
@@ -74,6 +75,7 @@ class Engine(asyncio.Protocol):
     def complete(self, body: dict[str, Any]) -> None:
         prompt = body["prompt"]
         script = self.script_of(prompt)
+        script |= script.pop("models", {}).get(body["model"], {})
         if "<<" in prompt:
             self.requests.append({"path": self.path, "headers": self.headers, "body": body})
             del self.requests[:-200]

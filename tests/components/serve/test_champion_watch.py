@@ -10,7 +10,13 @@ from aiohttp import web
 
 from components.register import registry
 from components.serve import champion_watch
-from components.serve.champion_watch import ChampionWatch, RegistryAddress, RegistryClient
+from components.serve.canary.rollout_order import RolloutOrder
+from components.serve.champion_watch import (
+    ChampionWatch,
+    RegisteredVersion,
+    RegistryAddress,
+    RegistryClient,
+)
 from tests.support.swap_load import until
 
 APPROVED = {"flywheel.decision": "approve"}
@@ -81,11 +87,32 @@ class Recorded:
     prepared: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     failing: set[str] = field(default_factory=set[str])
     attempts: list[str] = field(default_factory=list[str])
+    canaries: dict[str, str] = field(default_factory=dict[str, str])
+    order: RolloutOrder | None = None
+    seen: list[tuple[str, bool, str | None]] = field(
+        default_factory=list[tuple[str, bool, str | None]]
+    )
     seconds: float = 0.0
     withdrawal_seconds: float = 0.0
 
     def serving(self, workload: str) -> tuple[str | None, str | None]:
         return self.champions.get(workload, (None, None))
+
+    def canary(self, workload: str) -> str | None:
+        return self.canaries.get(workload)
+
+    def see_canary(
+        self, workload: str, number: str, version: RegisteredVersion | None, champion: str | None
+    ) -> RolloutOrder | None:
+        self.seen.append((number, version is not None, champion))
+        return None if self.canary(workload) == number else self.order
+
+    async def begin_canary(self, workload: str, order: RolloutOrder) -> None:
+        await asyncio.sleep(self.seconds)
+        self.canaries[workload] = order.plan.version
+
+    def lose_canary(self, workload: str) -> None:
+        self.canaries.pop(workload, None)
 
     def known(self) -> list[str]:
         return [*self.champions]

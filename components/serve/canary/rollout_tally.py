@@ -1,0 +1,130 @@
+"""Count a canary's evidence line by line, as ``bad_events.count`` counts all of it at once."""
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts, ShareCounts
+from components.serve.canary.conversation_arms import Arm
+from components.serve.canary.rollout_evidence import (
+    AnswerLine,
+    DislikeLine,
+    EvidenceLine,
+    PairLine,
+)
+
+MOST_CONVERSATIONS = 1_000_000
+"""Conversations that count, some 250 bytes each; those that begin later are left out."""
+
+MOST_ANSWERS = 300_000
+"""The newest answers, to which late feedback counts; some 150 bytes each."""
+
+SHADOW_SHARE = 0.5
+"""Where only one of two answers is bad, it is either's with the same chance if they are alike."""
+
+
+@dataclass(slots=True)
+class _Conversation:
+    began: float
+    share: float
+    arm: Arm
+    is_left: bool = False
+
+
+class RolloutTally:
+    """The counts of one canary; a function of its lines in the order of the file."""
+
+    def __init__(
+        self,
+        windows: Mapping[BadKind, float] = MappingProxyType({}),
+        *,
+        most_conversations: int = MOST_CONVERSATIONS,
+        most_answers: int = MOST_ANSWERS,
+    ) -> None:
+        self._windows, self._room, self._most_answers = windows, most_conversations, most_answers
+        self._conversations = dict[str, _Conversation]()
+        self._answers = OrderedDict[str, str]()  # conversations by the ids of counted answers
+        self._began = Counter[tuple[float, Arm]]()
+        self._first_bad = defaultdict[BadKind, dict[str, float]](dict)  # when, by conversation
+        self._left = 0
+        self._pairs = defaultdict[BadKind, dict[str, Arm]](dict)
+        self.shadowed = 0
+        """Requests that both versions answered."""
+
+    def add(self, line: EvidenceLine) -> None:
+        """Count a line."""
+        match line:
+            case AnswerLine():
+                self._add_answer(line)
+            case DislikeLine():
+                conversation = self._answers.get(line.answer_id)
+                if conversation is not None:
+                    self._first_bad["disliked"].setdefault(conversation, line.elapsed)
+            case PairLine():
+                self._add_pair(line)
+            case _:
+                pass
+
+    def counts(self, now: float) -> RolloutCounts:
+        """Return the counts so many seconds after the start."""
+        shares = {share for share, _ in self._began}
+        conversations = {
+            share: ArmCounts(self._began[share, "canary"], self._began[share, "champion"])
+            for share in sorted(shares)
+        }
+        bad = dict[BadKind, ShareCounts]()
+        for kind in sorted(self._first_bad):
+            if counts := self._bad(kind, now):
+                bad[kind] = counts
+        return RolloutCounts(conversations, bad, self._left)
+
+    def shadow_counts(self) -> RolloutCounts:
+        """Return the shadow's counts: conversations in which only one of two answers was bad.
+
+        The first such pair of a conversation counts, since its requests resemble each other.
+        """
+        bad = dict[BadKind, ShareCounts]()
+        for kind, arms in sorted(self._pairs.items()):
+            number = Counter(arms.values())
+            bad[kind] = {SHADOW_SHARE: ArmCounts(number["canary"], number["champion"])}
+        return RolloutCounts({}, bad)
+
+    def _add_answer(self, line: AnswerLine) -> None:
+        known = self._conversations.get(line.conversation)
+        if known is None:
+            if len(self._conversations) >= self._room:
+                self._left += 1
+                return
+            known = _Conversation(line.elapsed, line.share, line.arm)
+            self._conversations[line.conversation] = known
+            self._began[line.share, line.arm] += 1
+        if (line.share, line.arm) != (known.share, known.arm):
+            self._left += not known.is_left
+            known.is_left = True
+            return
+        for kind in line.kinds:
+            self._first_bad[kind].setdefault(line.conversation, line.elapsed)
+        if line.answer_id is not None:
+            self._answers[line.answer_id] = line.conversation
+            if len(self._answers) > self._most_answers:
+                self._answers.popitem(last=False)
+
+    def _bad(self, kind: BadKind, now: float) -> ShareCounts:
+        window = self._windows.get(kind)
+        number = Counter[tuple[float, Arm]]()
+        for name, at in self._first_bad[kind].items():
+            began = self._conversations[name]
+            if window is None or at <= began.began + window <= now:
+                number[began.share, began.arm] += 1
+        return {
+            share: ArmCounts(number[share, "canary"], number[share, "champion"])
+            for share in sorted({share for share, _ in number})
+        }
+
+    def _add_pair(self, line: PairLine) -> None:
+        self.shadowed += 1
+        for kind in line.canary ^ line.champion:
+            if len(self._pairs[kind]) < self._room:
+                arm: Arm = "canary" if kind in line.canary else "champion"
+                self._pairs[kind].setdefault(line.conversation, arm)

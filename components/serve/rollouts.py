@@ -1,0 +1,713 @@
+"""The canaries of this gateway: whose a request is, what answers show, and how each ends.
+
+A canary lives in the file of routes while it answers requests. Its end is in the journal before it
+is anywhere else, so that a start that was ended never begins again, whatever is killed when.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, TypeAlias, cast
+
+from components.register.version_tags import ROLLOUT_TAG
+from components.schema import Json
+from components.serve import response_id, routes, swap_journal
+from components.serve.canary import conversation_arms, rollout_evidence, rollout_order
+from components.serve.canary.bad_events import BadKind
+from components.serve.canary.conversation_arms import Arm, RunningConversations
+from components.serve.canary.rollout_evidence import (
+    AnswerLine,
+    ClockLine,
+    DislikeLine,
+    EvidenceFile,
+    EvidenceFullError,
+    EvidenceLine,
+    PairLine,
+)
+from components.serve.canary.rollout_order import RolloutOrder, RolloutOrderError
+from components.serve.champion_watch import RegisteredVersion
+from components.serve.chat_request import ChatRequest, Obj
+from components.serve.look_process import LookError, LookProcess
+from components.serve.routes import CanaryRoute, Route
+from components.serve.staged_version import StagedVersion
+from components.serve.swap import AdapterSwap
+from components.serve.swap_journal import SwapJournal
+from components.store import manifest
+
+LOG = logging.getLogger(__name__)
+
+FOLDER = "rollouts"  # in the home's folder `serve`
+LOOK_SECONDS = 5.0
+CLOCK_SECONDS = 60.0  # how often the time is written if nothing else is
+UNPROVED_SECONDS = 120.0  # a canary that no replica proves for this long is rolled back
+UNSEEN_SECONDS = 900.0  # and one whose evidence can't be looked at for this long ends
+MOST_POINTS = 200
+KEPT_SECONDS = 7 * 86_400.0  # how long the evidence of an ended canary is kept
+
+State: TypeAlias = Literal[
+    "waiting", "running", "hold", "undecided", "roll back", "void", "stopped"
+]
+"""``void``: nothing can be shown any more, such as after a change of the champion."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmDraw:
+    """Whose a request is, by the draw of its conversation."""
+
+    rollout: str
+    """The id of the canary's order."""
+
+    conversation: str
+    arm: Arm
+    share: float
+    """The canary's share when the arm was drawn; 0 if it was not, and nothing counts."""
+
+    def to_json(self) -> Obj:
+        """Return what the record of an answer has of it."""
+        return {
+            "rollout": self.rollout,
+            "drawn": self.arm,
+            "share": self.share,
+            "conversation": self.conversation,
+        }
+
+
+@dataclass(slots=True)
+class RolloutStatus:
+    """What ``rollouts/<workload>.json`` says, for control, the pages and people."""
+
+    id: str
+    workload: str
+    version: str
+    champion: str
+    state: State
+    reason: str
+    began_at: str | None = None
+    ended_at: str | None = None
+    verdict: Json = None
+    history: list[Json] = field(default_factory=list[Json])
+    shadow: Json = None
+
+    def add_point(self, at: str, verdict: Mapping[str, Json]) -> None:
+        """Append what a look showed; older looks are thinned."""
+        shown = ("canary", "champion", "worse", "within", "ratio_low", "ratio_high")
+        listed = cast("list[dict[str, Json]]", verdict["kinds"])
+        kinds: Json = {str(each["kind"]): {name: each[name] for name in shown} for each in listed}
+        self.history.append({"at": at, "share": verdict["share"], "kinds": kinds})
+        if len(self.history) > MOST_POINTS:
+            self.history = [*self.history[:-1:2], self.history[-1]]
+
+
+@dataclass(slots=True)
+class _Rollout:
+    order: RolloutOrder
+    text: str  # of the order, as the routes have it
+    seed: bytes
+    evidence: EvidenceFile
+    running: RunningConversations
+    status: RolloutStatus
+    ran: float  # seconds before this process
+    started: float  # time.monotonic()
+    looked_at: float  # time.monotonic() of the last look that succeeded
+    wrote: float = 0.0  # the elapsed time of the last line
+    looked_share: float = -1.0
+    is_changed: bool = True
+    unproved_since: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        return self.ran + time.monotonic() - self.started
+
+
+@dataclass(slots=True)
+class _Ending:
+    status: RolloutStatus
+    model: str
+    is_journaled: bool = False
+
+
+class Rollouts:
+    """The canaries of a home; belongs to one event loop.
+
+    Args:
+        swap: What loads, proves and routes.
+        keys: The home's folder of keys.
+        look_seconds: How often evidence is looked at, if there is any that is new.
+    """
+
+    def __init__(
+        self, swap: AdapterSwap, keys: Path, *, look_seconds: float = LOOK_SECONDS
+    ) -> None:
+        self._swap, self._keys, self._look_seconds = swap, keys, look_seconds
+        self._folder = swap.folder / FOLDER
+        self._journal = SwapJournal(swap.folder)
+        self._active: dict[str, _Rollout] = {}  # by workload
+        self._endings: dict[str, _Ending] = {}  # by workload
+        self._ended: dict[str, tuple[str, str]] = {}  # outcome and reason, by id
+        self._began: set[str] = set()  # ids that the journal has
+        self._beginning: set[str] = set()  # workloads
+        self._statuses: dict[str, dict[str, Json]] = {}  # what their files say, by workload
+        self._looks = LookProcess()
+        self._wake = asyncio.Event()
+        self._swept = 0.0
+        self.answers = Counter[tuple[str, str]]()
+        """Answers of drawn conversations, by workload and arm."""
+        self.bad = Counter[tuple[str, str, str]]()
+        """Bad events by workload, arm and kind."""
+        self.shadowed, self.shed = Counter[str](), Counter[str]()
+        """Requests that were shadowed, or were not because of load, by workload."""
+
+    # -- at the start
+
+    def restore(self) -> None:
+        """Take up the canaries that the file of routes has; call it before the swap starts."""
+        for line in self._journal.lines():
+            if line["step"] == "canary_ended" and isinstance(line.get("id"), str):
+                outcome, reason = str(line.get("outcome")), str(line.get("reason"))
+                self._ended[str(line["id"])] = outcome, reason
+            elif line["step"] == "canary_began":
+                self._began.add(str(line.get("id")))
+        table = routes.read(self._swap.routes_path)
+        for workload in table:
+            if (canary := table[workload].canary) is not None:
+                self._restore(workload, table[workload], canary)
+
+    def _restore(self, workload: str, route: Route, canary: CanaryRoute) -> None:
+        served = canary.served
+        try:
+            order = rollout_order.read(canary.order)
+        except RolloutOrderError as error:
+            champion = route.champion.version
+            status = RolloutStatus("", workload, served.version, champion, "void", str(error))
+            self._endings[workload] = _Ending(status, served.model, is_journaled=True)
+            return
+        outcome, reason = self._ended.get(order.id, (None, ""))
+        status = self._read_status(order) or self._status(order, "running", "")
+        if outcome is not None and outcome != "hold":
+            status.state, status.reason = cast("State", outcome), reason
+            status.ended_at = status.ended_at or swap_journal.now()
+            self._endings[workload] = _Ending(status, served.model, is_journaled=True)
+            return
+        if status.state not in ("running", "hold", "undecided"):
+            status.state, status.reason = "running", ""
+        if outcome == "hold":
+            status.state, status.reason = "hold", reason
+        elif status.state == "hold":  # before the journal had it: the next look says it again
+            status.state = "running"
+        try:
+            self._activate(workload, order, canary.order, served.model, status)
+        except OSError as error:
+            status.state, status.reason = "void", f"its evidence can't be read: {error}"
+            self._endings[workload] = _Ending(status, served.model)
+
+    def _activate(
+        self, workload: str, order: RolloutOrder, text: str, model: str, status: RolloutStatus
+    ) -> None:
+        path = self._evidence_path(order.id)
+        ran, shares = 0.0, dict[str, float]()
+        for line in rollout_evidence.read_lines(path):
+            ran = max(ran, line.elapsed)
+            if isinstance(line, AnswerLine):
+                shares.pop(line.conversation, None)  # the last ones are the newest
+                shares[line.conversation] = line.share
+        evidence = EvidenceFile(path)
+        # The seed of another start can't be computed from this one's answers.
+        key = response_id.read_key(self._keys)
+        seed = blake2b(order.id.encode(), key=key, person=b"canary's seed", digest_size=32).digest()
+        status.began_at = status.began_at or swap_journal.now()
+        if order.id not in self._began:
+            self._journal.write(
+                "canary_began",
+                workload,
+                model,
+                id=order.id,
+                version=order.plan.version,
+                champion=order.plan.champion,
+            )
+            self._began.add(order.id)
+        self._active[workload] = _Rollout(
+            order,
+            text,
+            seed,
+            evidence,
+            RunningConversations(shares=shares),
+            status,
+            ran,
+            started=time.monotonic(),
+            looked_at=time.monotonic(),
+            wrote=ran,
+        )
+
+    # -- what the watch of the registry sees
+
+    def see(
+        self,
+        workload: str,
+        number: str,
+        version: RegisteredVersion | None,
+        champion: str | None,
+    ) -> RolloutOrder | None:
+        """Note where the alias ``canary`` is; return the order of a canary that may begin.
+
+        Args:
+            workload: The workload.
+            number: The number of the alias' version.
+            version: The version; ``None`` if it does not exist.
+            champion: The number of the alias ``champion``.
+        """
+        if workload in self._endings or champion == number:
+            return None  # it ends, or became champion: the flip ends it
+        active = self._active.get(workload)
+        objection = "it does not exist" if version is None else version.objection
+        tag = version.tags.get(ROLLOUT_TAG, "") if version is not None else ""
+        try:
+            order = rollout_order.read(tag)
+        except RolloutOrderError as error:
+            # A canary that runs is the one of its routes, whatever became of the tag.
+            if active is not None and active.order.plan.version == number:
+                order = active.order
+            else:
+                status = RolloutStatus("", workload, number, champion or "", "void", str(error))
+                self._refuse(workload, status, objection)
+                return None
+        if active is not None and active.order.id != order.id:
+            self.end(workload, "stopped", f"another canary was ordered: version {number}")
+            return None
+        if order.id in self._ended and active is None:
+            outcome, reason = self._ended[order.id]
+            status = self._status(order, cast("State", outcome), reason)
+            status.ended_at = swap_journal.now()
+            if self._known(workload).get("id") != order.id:  # its file is gone, or damaged
+                self._say(status)
+            return None
+        objection = objection or self._mismatch(workload, number, order, champion)
+        if objection is not None:
+            if active is not None:
+                self.end(workload, "void", objection)
+            else:
+                self._refuse(workload, self._status(order, "void", ""), objection)
+            return None
+        if active is not None:
+            return None
+        return order
+
+    def _mismatch(
+        self, workload: str, number: str, order: RolloutOrder, champion: str | None
+    ) -> str | None:
+        plan = order.plan
+        if (plan.workload, plan.version) != (workload, number):
+            return f"its order is for version {plan.version} of {plan.workload}"
+        if plan.champion != champion:
+            return f"the champion changed: it is {champion or 'nobody'}, expected {plan.champion}"
+        return None
+
+    def _refuse(self, workload: str, status: RolloutStatus, objection: str | None) -> None:
+        """Say that an alias can't become a canary; another canary that runs stops."""
+        if workload in self._active:
+            self.end(workload, "stopped", f"another canary was ordered: version {status.version}")
+            return
+        status.reason = objection or status.reason
+        self._say(status)
+
+    def lose(self, workload: str) -> None:
+        """Note that a workload has no alias ``canary`` any more."""
+        if workload in self._active:
+            self.end(workload, "stopped", "its alias was removed")
+            return
+        match self._known(workload):
+            case {"state": "waiting", "id": str(rollout), "version": str(version), **others}:
+                reason, champion = "its alias was removed", str(others.get("champion"))
+                status = RolloutStatus(rollout, workload, version, champion, "stopped", reason)
+                status.ended_at = swap_journal.now()
+                self._say(status)
+            case _:
+                return
+
+    def wait(self, order: RolloutOrder, reason: str) -> None:
+        """Note what a canary that may begin waits for."""
+        self._say(self._status(order, "waiting", reason))
+
+    def reject(self, order: RolloutOrder, reason: str) -> None:
+        """End a canary before it began: by rule, since its version can't serve or is wrong."""
+        status = self._status(order, "roll back", reason)
+        status.ended_at = swap_journal.now()
+        self._endings[order.plan.workload] = _Ending(status, "")
+        self._wake.set()
+
+    async def begin(self, order: RolloutOrder, staged: StagedVersion) -> None:
+        """Prove a staged version and route to it.
+
+        Raises:
+            SwapRefusedError: It is not proved.
+            OSError: There is no room for its evidence.
+        """
+        workload, text = order.plan.workload, order.to_text()
+        evidence = EvidenceFile(self._evidence_path(order.id))
+        try:
+            evidence.append(ClockLine(0.0))
+            if evidence.is_behind:
+                raise OSError(f"there is no room for {evidence.path}")
+        finally:
+            evidence.close()
+        self._beginning.add(workload)
+        try:
+            await self._swap.begin_canary(staged, order.plan.champion, text)
+            status = self._status(order, "running", "")
+            self._activate(workload, order, text, staged.model, status)
+        finally:
+            self._beginning.discard(workload)
+            self._wake.set()
+
+    def version_of(self, workload: str) -> str | None:
+        """Return the number of the version of a workload's canary."""
+        active = self._active.get(workload)
+        return active.order.plan.version if active is not None else None
+
+    def end(self, workload: str, state: State, reason: str) -> None:
+        """Route nothing to a canary from now on; journal, file and unloading follow."""
+        active = self._active.pop(workload, None)
+        if active is None:
+            return
+        status = active.status
+        LOG.warning("the canary of %s ends: %s: %s", workload, state, reason)
+        status.state, status.reason, status.ended_at = state, reason, swap_journal.now()
+        with suppress(OSError):
+            active.evidence.close()
+        route = self._swap.current.routes.get(workload)
+        model = route.canary.served.model if route is not None and route.canary is not None else ""
+        self._endings[workload] = _Ending(status, model, is_journaled=state == "hold")
+        self._wake.set()
+
+    # -- a request
+
+    def draw(
+        self,
+        workload: str,
+        canary: CanaryRoute,
+        client_id: str,
+        request: ChatRequest,
+        named: str | None,
+    ) -> ArmDraw | None:
+        """Return whose a request is; ``None`` if the canary is about to begin or to end."""
+        active = self._active.get(workload)
+        if active is None or active.text != canary.order:
+            return None
+        messages: list[Obj] = request.messages
+        if request.endpoint == "completion":
+            messages = [{"role": "user", "content": request.prompt}]
+        conversation = conversation_arms.identify(active.seed, client_id, messages, named)
+        assignment = active.running.assign(
+            conversation,
+            active.order.plan.share_at(active.elapsed),
+            is_continued=conversation_arms.is_continued(messages),
+        )
+        return ArmDraw(active.order.id, conversation.key, assignment.arm, assignment.share)
+
+    def is_slow(self, workload: str, prompt_tokens: int | None, milliseconds: float) -> bool:
+        """Return whether an answer took longer than the champion's frozen limit."""
+        active = self._active.get(workload)
+        limits = active.order.limits if active is not None else None
+        if limits is None or prompt_tokens is None:
+            return False
+        return limits.is_slow(prompt_tokens, milliseconds)
+
+    def note(
+        self, workload: str, draw: ArmDraw, kinds: Collection[BadKind], answer_id: str | None
+    ) -> None:
+        """Write what an answer shows; ``answer_id`` is ``None`` if another version gave it."""
+        if not draw.share:
+            return
+        active = self._of(workload, draw)
+        if active is None:
+            return
+        self.answers[workload, draw.arm] += 1
+        for kind in kinds:
+            self.bad[workload, draw.arm, kind] += 1
+        short = _short(answer_id) if answer_id is not None else None
+        self._append(
+            active,
+            AnswerLine(
+                active.elapsed, draw.conversation, draw.share, draw.arm, frozenset(kinds), short
+            ),
+        )
+
+    def dislike(self, workload: str, answer_id: str) -> None:
+        """Write that somebody disliked an answer; it counts for whoever gave it."""
+        active = self._active.get(workload)
+        if active is not None:
+            self._append(active, DislikeLine(active.elapsed, _short(answer_id)))
+
+    def shadow_share(self, workload: str, draw: ArmDraw) -> float:
+        """Return the share of the champion's requests that are shadowed."""
+        active = self._of(workload, draw)
+        return active.order.shadow if active is not None else 0.0
+
+    def note_pair(
+        self,
+        workload: str,
+        draw: ArmDraw,
+        canary: frozenset[BadKind],
+        champion: frozenset[BadKind],
+    ) -> None:
+        """Write what the two answers to a shadowed request show."""
+        active = self._of(workload, draw)
+        if active is not None:
+            self.shadowed[workload] += 1
+            self._append(active, PairLine(active.elapsed, draw.conversation, canary, champion))
+
+    def _of(self, workload: str, draw: ArmDraw) -> _Rollout | None:
+        active = self._active.get(workload)
+        return active if active is not None and active.order.id == draw.rollout else None
+
+    def _append(self, active: _Rollout, line: EvidenceLine) -> None:
+        active.is_changed, active.wrote = True, line.elapsed
+        try:
+            active.evidence.append(line)
+        except EvidenceFullError as error:  # nobody would see what it does
+            self.end(active.order.plan.workload, "void", f"there is no room: {error}")
+
+    # -- as long as the gateway runs
+
+    async def run(self) -> None:
+        """Look at the evidence, and end what has to end."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._look_seconds)
+                self._wake.clear()
+                try:
+                    await self.work()
+                except OSError as error:  # what ends does so in memory, and is written later
+                    LOG.warning("a canary's files can't be written: %s", error)
+        finally:
+            await self._looks.close()
+
+    async def work(self) -> None:
+        """Look once at each canary, and finish those that end."""
+        await self._finish_all()
+        for active in [*self._active.values()]:
+            await self._tend(active)
+        await self._finish_all()
+        for workload in [*self._swap.current.routes]:  # what a cancelled beginning has left
+            if workload not in {*self._active, *self._endings, *self._beginning}:
+                await self._swap.end_canary(workload)
+        if not self._active:
+            await self._looks.close()
+        self._sweep()
+
+    async def close(self) -> None:
+        """Write the time, and close the files."""
+        await self._looks.close()
+        for active in self._active.values():
+            self._append(active, ClockLine(active.elapsed))
+            active.evidence.close()
+        self._active.clear()
+
+    async def _tend(self, active: _Rollout) -> None:
+        workload = active.order.plan.workload
+        route = self._swap.current.routes.get(workload)
+        if route is None or route.canary is None or route.canary.order != active.text:
+            self._end_unrouted(active, route)
+            return
+        if (reason := self._lost_proof(active, route)) is not None:
+            self.end(workload, "roll back", reason)
+            return
+        active.evidence.flush()
+        if active.elapsed - active.wrote > CLOCK_SECONDS:
+            self._append(active, ClockLine(active.elapsed))
+        elapsed = active.elapsed
+        share = active.order.plan.share_at(elapsed)
+        if active.status.state != "hold" and (active.is_changed or share != active.looked_share):
+            active.is_changed, active.looked_share = False, share
+            await self._look(active, elapsed)
+        if self._active.get(workload) is active:
+            await self._write(active.status)
+
+    async def _look(self, active: _Rollout, elapsed: float) -> None:
+        workload, status = active.order.plan.workload, active.status
+        try:
+            result = await self._looks.look(active.text, active.evidence.path, elapsed)
+        except LookError as error:
+            LOG.warning("%s", error)
+            active.is_changed = True
+            if time.monotonic() - active.looked_at > UNSEEN_SECONDS:
+                self.end(workload, "void", f"its evidence can't be looked at: {error}")
+            return
+        active.looked_at = time.monotonic()
+        if self._active.get(workload) is not active:
+            return  # it ended meanwhile
+        verdict = cast("dict[str, Json]", result["verdict"])
+        status.verdict = verdict
+        status.shadow = self._shadow(workload, result["shadow"])
+        status.add_point(swap_journal.now(), verdict)
+        outcome, reason = cast("State", verdict["outcome"]), str(verdict["reason"])
+        if outcome == "roll back":
+            self.end(workload, outcome, reason)
+            return
+        if outcome == "hold":
+            self._journal_end(status, self._model(workload), outcome, reason)
+        status.state, status.reason = outcome, reason
+
+    def _shadow(self, workload: str, shown: Json) -> Json:
+        return {**shown, "shed": self.shed[workload]} if isinstance(shown, dict) else None
+
+    def _end_unrouted(self, active: _Rollout, route: Route | None) -> None:
+        plan = active.order.plan
+        if route is not None and route.champion.version == plan.version:
+            state, reason = active.status.state, active.status.reason
+            if state != "hold":
+                state, reason = "stopped", f"version {plan.version} became champion"
+        else:
+            champion = route.champion.version if route is not None else "nobody"
+            state, reason = "void", f"the champion changed: it is {champion}"
+        self.end(plan.workload, state, reason)
+
+    def _lost_proof(self, active: _Rollout, route: Route) -> str | None:
+        """Return why a canary that no replica proves is rolled back, though the champion is."""
+        assert route.canary is not None
+        if route.canary.served.replicas or not route.champion.replicas:
+            active.unproved_since = None
+            return None
+        now = time.monotonic()
+        active.unproved_since = active.unproved_since or now
+        if now - active.unproved_since < UNPROVED_SECONDS:
+            return None
+        reasons = self._swap.objections(route.canary.served.model)
+        return f"no replica proves it any more: {'; '.join(reasons) or 'none has it'}"
+
+    # -- endings, files
+
+    async def _finish_all(self) -> None:
+        for workload, ending in [*self._endings.items()]:
+            status = ending.status
+            if not ending.is_journaled:
+                self._journal_end(status, ending.model, status.state, status.reason)
+                ending.is_journaled = True
+            await self._write(status)
+            await self._swap.end_canary(workload)
+            del self._endings[workload]
+
+    def _journal_end(self, status: RolloutStatus, model: str, outcome: str, reason: str) -> None:
+        self._journal.write(
+            "canary_ended",
+            status.workload,
+            model,
+            id=status.id,
+            version=status.version,
+            outcome=outcome,
+            reason=reason,
+        )
+        self._ended[status.id] = outcome, reason
+
+    def _model(self, workload: str) -> str:
+        route = self._swap.current.routes.get(workload)
+        return route.canary.served.model if route is not None and route.canary is not None else ""
+
+    def _status(self, order: RolloutOrder, state: State, reason: str) -> RolloutStatus:
+        plan = order.plan
+        return RolloutStatus(order.id, plan.workload, plan.version, plan.champion, state, reason)
+
+    def _status_path(self, workload: str) -> Path:
+        return self._folder / f"{workload}.json"
+
+    def _evidence_path(self, rollout: str) -> Path:
+        return self._folder / f"{rollout}.jsonl"
+
+    def _say(self, status: RolloutStatus) -> None:
+        """Write a status that no request waits for, unless the file says so already."""
+        before = self._known(status.workload)
+        named = ("id", "version", "state", "reason")
+        if all(before.get(name) == getattr(status, name) for name in named):
+            return
+        LOG.info("the canary of %s: %s: %s", status.workload, status.state, status.reason)
+        self._statuses[status.workload] = _content(status)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        manifest.write_atomically(
+            self._status_path(status.workload), json.dumps(_content(status)) + "\n"
+        )
+
+    async def _write(self, status: RolloutStatus) -> None:
+        content = _content(status)
+        if content == self._statuses.get(status.workload):
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path, text = self._status_path(status.workload), json.dumps(content) + "\n"
+        await asyncio.to_thread(manifest.write_atomically, path, text)
+        self._statuses[status.workload] = content
+
+    def _known(self, workload: str) -> dict[str, Json]:
+        """Return what a workload's file says; empty if there is none, or it is damaged."""
+        if workload not in self._statuses:
+            self._statuses[workload] = _read_json(self._status_path(workload))
+        return self._statuses[workload]
+
+    def _read_status(self, order: RolloutOrder) -> RolloutStatus | None:
+        """Return what the file says of this start; ``None`` if it says nothing, or is damaged."""
+        content = self._known(order.plan.workload)
+        if content.get("id") != order.id:
+            return None
+        status = self._status(order, "running", str(content.get("reason") or ""))
+        match content:
+            case {"state": ("running" | "hold" | "undecided") as state}:
+                status.state = state
+            case _:
+                pass
+        history, began = content.get("history"), content.get("began_at")
+        if isinstance(history, list) and all(isinstance(point, dict) for point in history):
+            status.history = history[-MOST_POINTS:]
+        status.began_at = began if isinstance(began, str) else None
+        status.verdict, status.shadow = content.get("verdict"), content.get("shadow")
+        match content:
+            case {"shadow": {"shed": int(shed)}}:
+                self.shed[order.plan.workload] = shed
+            case _:
+                pass
+        return status
+
+    def _sweep(self) -> None:
+        """Delete evidence some days after its canary ended."""
+        if time.monotonic() - self._swept < 3600 and self._swept:
+            return
+        self._swept = time.monotonic()
+        kept = {active.evidence.path for active in self._active.values()}
+        for path in self._folder.glob("*.jsonl"):
+            with suppress(OSError):
+                if path not in kept and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                    path.unlink()
+
+    def describe(self) -> list[Json]:
+        """Return each canary in short, for the gateway's status."""
+        return [
+            {
+                "workload": workload,
+                "id": active.order.id,
+                "version": active.order.plan.version,
+                "state": active.status.state,
+                "share": active.order.plan.share_at(active.elapsed),
+            }
+            for workload, active in sorted(self._active.items())
+        ]
+
+
+def _content(status: RolloutStatus) -> dict[str, Json]:
+    return cast("dict[str, Json]", asdict(status))
+
+
+def _read_json(path: Path) -> dict[str, Json]:
+    try:
+        content = cast("Json", json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _short(answer_id: str) -> str:
+    """Return the part of an id that differs from answer to answer."""
+    return answer_id.split("-", 2)[1]

@@ -1,0 +1,256 @@
+"""A canary answers its share of the conversations, and goes back by itself if it is worse."""
+
+import json
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from components.serve import routes
+from components.serve.canary.latency_limits import LatencyLimits
+from components.serve.canary.rollout_order import RolloutOrder
+from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
+from tests.support import gateways, small_disk
+from tests.support.gateways import CANARY, RunningGateway, script
+
+HALF = RolloutPlan("support", "8", "7", (ShareStep(0.5, HOUR),), deadline_seconds=HOUR)
+ORDER = RolloutOrder("0123456789ab", HALF, None, "2026-11-27T16:00:00+00:00")
+TINY_MARGIN = replace(HALF, margin=50.0, decisive=("cut",))
+BAD = {"models": {CANARY["model"]: {"say": "x", "finish": "length"}}}
+
+
+def status(home: Path) -> dict[str, Any]:
+    path = home / "serve" / "rollouts" / "support.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ask(gateway: RunningGateway, name: str, content: str = "Hi", **more: Any) -> str:
+    """Ask in a conversation; return the arm that answered."""
+    answer = gateway.ask(content, metadata={"conversation_id": name}, **more)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-flywheel-arm"]
+
+
+def ended(home: Path) -> list[dict[str, Any]]:
+    lines = (home / "serve" / "journal.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["step"] == "canary_ended"]
+
+
+def route(home: Path) -> routes.Route:
+    return routes.read(home / "serve" / "routes.json")["support"]
+
+
+@contextmanager
+def resumed(gateway: RunningGateway) -> Generator[RunningGateway]:
+    """Run a gateway again in the home of one that was killed."""
+    replicas = [{"name": name, "url": url} for name, url in gateway.engines.items()]
+    settings = {"engine": {"kind": "vllm", "replicas": replicas, "first_byte_seconds": 5}}
+    with gateways.process(gateway.home, settings, {}) as process:
+        yield RunningGateway(*process, gateway.token, gateway.home, gateway.engines)
+
+
+def test_conversations_keep_their_arm_and_records_say_whose_they_are(tmp_path: Path):
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        first = {name: ask(gateway, name) for name in map(str, range(40))}
+        assert {*first.values()} == {"champion", "canary"}
+        assert all(ask(gateway, name) == arm for name, arm in first.items())
+        answer = gateway.ask("Hi", metadata={"conversation_id": "0"})
+        expected = {"champion": ("support@7", "7"), "canary": ("support@8", "8")}[first["0"]]
+        assert (answer.json()["model"], answer.headers["x-flywheel-version"]) == expected
+        gateway.stop()
+        for record in gateway.records():
+            served, name = record["served"], record["conversation_id"]
+            assert served["arm"] == served["drawn"] == first[name]
+            assert (served["rollout"], served["share"]) == (ORDER.id, 0.5)
+            assert len(served["conversation"]) == 32
+            assert served["version"] == {"champion": "7", "canary": "8"}[first[name]]
+
+
+def test_a_conversation_that_began_before_stays_with_the_champion_and_counts_for_nothing(
+    tmp_path: Path,
+):
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "Go on"},
+    ]
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        for number in range(20):
+            answer = gateway.post(
+                "/v1/chat/completions",
+                json={"model": "support", "messages": messages, "user": "u"},
+                headers={"x-conversation-id": str(number)},
+            )
+            assert answer.headers["x-flywheel-arm"] == "champion"
+        gateway.stop()
+        assert {record["served"]["share"] for record in gateway.records()} == {0.0}
+        evidence = tmp_path / "serve" / "rollouts" / f"{ORDER.id}.jsonl"
+        assert not [line for line in evidence.read_text().splitlines() if '"c"' in line]
+
+
+def test_a_worse_canary_goes_back_by_itself_and_never_begins_again(tmp_path: Path):
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        arms = Counter[str]()
+        for number in range(400):
+            arms[ask(gateway, str(number), script(**BAD))] += 1
+            if status(tmp_path).get("state") == "roll back":
+                break
+            time.sleep(0.01)
+        shown = status(tmp_path)
+        assert shown["state"] == "roll back", shown
+        assert shown["reason"].startswith("cut: ")
+        assert 5 <= arms["canary"] < 60
+        until(lambda: route(tmp_path).canary is None)
+        assert [(line["id"], line["outcome"]) for line in ended(tmp_path)] == [
+            (ORDER.id, "roll back")
+        ]
+        assert shown["verdict"]["plan"]["version"] == "8"
+        assert shown["history"]
+        assert {ask(gateway, str(number), "Hi") for number in range(20)} == {"champion"}
+        gateway.kill()
+        # Killed between the journal and the routes: the journal counts.
+        table = routes.read(tmp_path / "serve" / "routes.json")
+        now = table["support"]
+        canary = routes.CanaryRoute(gateways.served(tmp_path / "base", **CANARY), ORDER.to_text())
+        table.with_route("support", replace(now, canary=canary)).write(
+            tmp_path / "serve" / "routes.json"
+        )
+        with resumed(gateway) as again:
+            assert {ask(again, str(number), "Hi") for number in range(20)} == {"champion"}
+            until(lambda: route(tmp_path).canary is None)
+            assert status(tmp_path)["state"] == "roll back"
+            assert len(ended(tmp_path)) == 1
+
+
+def test_a_sound_canary_is_held_at_its_share_until_control_moves_the_champion(tmp_path: Path):
+    order = replace(ORDER, plan=TINY_MARGIN)
+    both = script(say="x", finish="length")  # as bad as its champion is within any margin
+    with gateways.running(tmp_path, canary=order) as gateway:
+        for number in range(60):
+            ask(gateway, str(number), both)
+        until(lambda: status(tmp_path).get("state") == "hold")
+        assert route(tmp_path).canary is not None
+        assert {ask(gateway, f"later {n}") for n in range(20)} == {"champion", "canary"}
+        assert [line["outcome"] for line in ended(tmp_path)] == ["hold"]
+        gateway.kill()
+        with resumed(gateway) as again:
+            assert {ask(again, f"later {n}") for n in range(20)} == {"champion", "canary"}
+            until(lambda: status(tmp_path)["state"] == "hold")
+            assert len(ended(tmp_path)) == 1
+
+
+def test_undecided_at_the_deadline_keeps_its_share_and_is_still_rolled_back(tmp_path: Path):
+    plan = replace(HALF, steps=(ShareStep(0.5, 0.1),), deadline_seconds=0.1)
+    with gateways.running(tmp_path, canary=replace(ORDER, plan=plan)) as gateway:
+        until(lambda: status(tmp_path).get("state") == "undecided")
+        assert {ask(gateway, str(number)) for number in range(20)} == {"champion", "canary"}
+        for number in range(100):
+            ask(gateway, f"bad {number}", script(**BAD))
+        until(lambda: status(tmp_path)["state"] == "roll back")
+
+
+def test_failed_answers_count_against_the_canary_and_the_champion_answers(tmp_path: Path):
+    failing = script(models={CANARY["model"]: {"status": 500}})
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        arms = [ask(gateway, str(number), failing) for number in range(30)]
+        assert {*arms} == {"champion", "fallback"}
+        until(lambda: status(tmp_path).get("state") == "roll back")
+        assert status(tmp_path)["reason"].startswith("error: ")
+        gateway.stop()
+        fallbacks = [r for r in gateway.records() if r["served"]["arm"] == "fallback"]
+        assert {(r["served"]["version"], r["served"]["drawn"]) for r in fallbacks} == {
+            ("7", "canary")
+        }
+
+
+def test_slow_answers_and_dislikes_count(tmp_path: Path):
+    order = replace(ORDER, limits=LatencyLimits((), (150.0,)))
+    slow = script(models={CANARY["model"]: {"say": "x", "wait": 0.2}})
+    with gateways.running(tmp_path, canary=order) as gateway:
+        for number in range(10):
+            arm = ask(gateway, str(number), slow)
+        liked = gateway.ask("Hi", metadata={"conversation_id": "0"}).json()["id"]
+        body = {"response_id": liked, "kind": "thumb", "value": "down"}
+        assert gateway.post("/v1/feedback", json=body).status_code == 200
+        foreign = {**body, "response_id": f"chatcmpl-{'A' * 27}-support"}
+        assert gateway.post("/v1/feedback", json=foreign).status_code == 404
+        arm = ask(gateway, "0")
+
+        def kinds() -> dict[str, dict[str, int]]:
+            verdict = status(tmp_path).get("verdict") or {"kinds": []}
+            return {each["kind"]: each for each in verdict["kinds"]}
+
+        until(lambda: bool(kinds()) and kinds()["disliked"][arm] == 1)
+        assert kinds()["slow"]["canary"] > 0
+        assert kinds()["slow"]["champion"] == 0
+
+
+def test_killed_gateway_comes_to_the_same_verdict_and_moves_no_conversation(tmp_path: Path):
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        first = {name: ask(gateway, name, script(**BAD)) for name in map(str, range(8))}
+        until(lambda: (status(tmp_path).get("verdict") or {}).get("conversations") is not None)
+        time.sleep(0.5)
+        before = status(tmp_path)["verdict"]
+        gateway.kill()
+        evidence = tmp_path / "serve" / "rollouts" / f"{ORDER.id}.jsonl"
+        with evidence.open("ab") as file:
+            file.write(b'{"t":1.0,"c":"cut off')
+        with resumed(gateway) as again:
+            assert {name: ask(again, name, script(**BAD)) for name in first} == first
+            until(lambda: status(tmp_path)["verdict"]["elapsed"] > before["elapsed"])
+            after = status(tmp_path)["verdict"]
+            assert after["kinds"] == before["kinds"]
+            assert after["conversations"] == before["conversations"]
+
+
+def test_full_disk_loses_no_answer_and_no_evidence(tmp_path: Path):
+    (tmp_path / "serve").mkdir()
+    with small_disk.mounted(tmp_path / "serve" / "rollouts", "256k") as disk:
+        evidence = disk / f"{ORDER.id}.jsonl"
+        with gateways.running(tmp_path, canary=ORDER) as gateway:
+            ask(gateway, "before")
+            ballast = small_disk.fill(disk)
+            size = evidence.stat().st_size
+            room = -size % 4096  # what is left of its last page
+            names = [str(number) for number in range(20 + room // 100)]
+            assert {ask(gateway, name) for name in names} == {"champion", "canary"}
+            assert evidence.stat().st_size <= size + room
+            ballast.unlink()
+            ask(gateway, "after")
+            gateway.stop()
+            assert len(gateway.records()) == len(names) + 2
+        lines = [json.loads(line) for line in evidence.read_text().splitlines()]
+        assert len([line for line in lines if "a" in line]) == len(names) + 2
+
+
+def test_a_canary_whose_order_is_damaged_answers_nobody(tmp_path: Path):
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        gateway.kill()
+        path = tmp_path / "serve" / "routes.json"
+        content = json.loads(path.read_text())
+        content["routes"]["support"]["canary"]["order"] = '{"id": "../../x"}'
+        path.write_text(json.dumps(content))
+        with resumed(gateway) as again:
+            assert {ask(again, str(number)) for number in range(20)} == {"champion"}
+            until(lambda: status(tmp_path).get("state") == "void")
+            until(lambda: route(tmp_path).canary is None)
+
+
+def test_evidence_is_readable_by_its_owner_only_and_has_no_texts(tmp_path: Path):
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        ask(gateway, "a secret name", "a secret question")
+        evidence = tmp_path / "serve" / "rollouts" / f"{ORDER.id}.jsonl"
+        assert stat.S_IMODE(evidence.stat().st_mode) == 0o600
+        assert "secret" not in evidence.read_text()
