@@ -1,6 +1,7 @@
 """A process that swaps, to be killed: `python -m tests.support.swap_process SERVE URL -- MODEL...`.
 
-It follows the staged versions, one after the other, and waits.
+It follows the staged versions, one after the other, and waits. With ``--canary`` first, the last
+version is a canary of the one before.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap
 
 
-async def main(serve: Path, urls: list[str], models: list[str]) -> None:
+async def main(
+    serve: Path, urls: list[str], models: list[str], *, has_canary: bool = False
+) -> None:
     engines: dict[str, ServingEngine] = {
         f"vllm-{number}": VllmServer(f"vllm-{number}", HttpUpstream(url), base="the-base")
         for number, url in enumerate(urls, start=1)
@@ -24,11 +27,20 @@ async def main(serve: Path, urls: list[str], models: list[str]) -> None:
     swap = AdapterSwap(serve, engines, Current(), SwapSettings(drain_seconds=1))
     await swap.start()
     adapters = serve / staged_version.ADAPTERS
+    canary = [models.pop()] if has_canary else []
     for model in models:
         await swap.follow(staged_version.read_staged(adapters, model))
+    for model in canary:
+        champion = staged_version.read_staged(adapters, models[-1]).version
+        staged = staged_version.read_staged(adapters, model)
+        await swap.begin_canary(staged, champion, "the order")
     await asyncio.sleep(3600)
 
 
 if __name__ == "__main__":
-    split = sys.argv.index("--")
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2:split], sys.argv[split + 1 :]))
+    has_canary = sys.argv[1] == "--canary"
+    arguments = sys.argv[1 + has_canary :]
+    split = arguments.index("--")
+    asyncio.run(
+        main(Path(arguments[0]), arguments[1:split], arguments[split + 1 :], has_canary=has_canary)
+    )

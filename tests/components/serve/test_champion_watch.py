@@ -11,6 +11,7 @@ from aiohttp import web
 from components.register import registry
 from components.serve import champion_watch
 from components.serve.canary.rollout_order import RolloutOrder
+from components.serve.canary.rollout_plan import RolloutPlan, ShareStep
 from components.serve.champion_watch import (
     ChampionWatch,
     RegisteredVersion,
@@ -331,5 +332,73 @@ def test_version_that_is_erased_while_it_is_being_proved_does_not_serve():
             await asyncio.sleep(0.8)
             assert actions.serving("support") == ("1", None)
             assert actions.withdrawn == []
+
+    asyncio.run(scenario())
+
+
+ORDER = RolloutOrder(
+    "0123456789ab",
+    RolloutPlan("support", "2", "1", (ShareStep(0.5, 60),), deadline_seconds=60),
+    None,
+    "2026-11-27T16:00:00+00:00",
+)
+
+
+def test_the_alias_canary_begins_and_its_loss_ends():
+    async def scenario() -> None:
+        mlflow, actions = approved("1", "2"), Recorded(order=ORDER)
+        async with watching(mlflow, actions):
+            await until(lambda: actions.serving("support") == ("1", None))
+            mlflow.aliases["support"]["canary"] = "2"
+            await until(lambda: actions.canary("support") == "2")
+            assert actions.serving("support") == ("1", None)
+            assert actions.seen[-1] == ("2", True, "1")
+            # The champion becomes what the canary is: its alias may go before the flip.
+            actions.seconds = 0.3
+            mlflow.aliases["support"] = {"champion": "2"}
+            await until(lambda: "2" in actions.attempts)
+            assert actions.canary("support") == "2"
+            mlflow.aliases["support"] = {"champion": "1"}
+            await until(lambda: actions.canary("support") is None)
+
+    asyncio.run(scenario())
+
+
+def test_emptied_registry_ends_no_canary():
+    async def scenario() -> None:
+        mlflow, actions = approved("1", "2"), Recorded(order=ORDER)
+        mlflow.aliases["support"]["canary"] = "2"
+        async with watching(mlflow, actions):
+            await until(lambda: actions.canary("support") == "2")
+            mlflow.aliases, mlflow.tags = {}, {}
+            await asyncio.sleep(0.3)
+            assert actions.canary("support") == "2"
+
+    asyncio.run(scenario())
+
+
+def test_erased_canary_is_withdrawn():
+    async def scenario() -> None:
+        mlflow, actions = approved("1", "2"), Recorded(order=ORDER)
+        mlflow.aliases["support"]["canary"] = "2"
+        async with watching(mlflow, actions):
+            await until(lambda: actions.canary("support") == "2")
+            mlflow.tags["support", "2"]["flywheel.tainted"] = "c7"
+            await until(lambda: actions.withdrawn != [])
+            assert actions.withdrawn[0][0] == "2"
+
+    asyncio.run(scenario())
+
+
+def test_a_canary_that_is_being_proved_is_given_up_with_its_alias():
+    async def scenario() -> None:
+        mlflow, actions = approved("1", "2"), Recorded(order=ORDER, seconds=0.5)
+        actions.champions["support"] = "1", None
+        mlflow.aliases["support"]["canary"] = "2"
+        async with watching(mlflow, actions):
+            await until(lambda: actions.seen != [])
+            del mlflow.aliases["support"]["canary"]
+            await asyncio.sleep(0.8)
+            assert actions.canary("support") is None
 
     asyncio.run(scenario())
