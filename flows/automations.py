@@ -9,6 +9,7 @@ from prefect.events.schemas.automations import AutomationCore
 
 from components.schema import Json
 from flows.monitor import REGRESSED, TURN_WANTED
+from flows.settle_rollouts import CHANGED
 
 NOTIFIER = "flywheel"  # the name of blocks (Slack, e-mail, any webhook) that receive notifications
 
@@ -116,6 +117,12 @@ def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCo
             {"expect": [REGRESSED]},
             "{{ event.payload.workload }}, version {{ event.payload.version }}: "
             "{{ event.payload.reason }}; `flywheel rollback {{ event.payload.workload }}`",
+        ),
+        "a canary ended, or is undecided": (
+            {"expect": [CHANGED]},
+            "{{ event.payload.workload }}, canary of version {{ event.payload.version }}: "
+            "{{ event.payload.outcome }}: {{ event.payload.reason }}; "
+            "`flywheel serve canary show {{ event.payload.workload }}`",
         ),
         "a turn crashed or failed": (
             {"expect": [f"{RUN}Crashed", f"{RUN}Failed"], **_match_flow("turn")},

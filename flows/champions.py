@@ -7,14 +7,21 @@ from components.decide import decision_log, validity
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
-from components.register import champion_change, journal, registry, tracking, version_tags
+from components.register import (
+    champion_change,
+    journal,
+    registry,
+    rollout_log,
+    tracking,
+    version_tags,
+)
 from components.register.champion_change import RollbackError, Succession
 from components.register.journal import ChampionChange, ChampionJournal, JournalEntry, Pending
 from components.register.version_tags import CHALLENGER, CHAMPION, PREVIOUS
 from components.store import warehouse
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection
-from flows import rollback_rules, settings
+from flows import rollback_rules, rollouts, settings
 from flows.rollback_rules import ApprovedVersions, Order, Proved, RefusedOrderError
 from flows.settings import Settings
 
@@ -132,6 +139,12 @@ def rolled_back(workload: str, adapter: str) -> str | None:
     if entry is None:
         return None
     change = entry.change
+    if change.rollout_id is not None:
+        return (
+            f"adapter {adapter} answered a share as version {change.champion_before} and was "
+            f"rolled back by {change.asked_by} ({change.reason or 'no reason given'}); new data "
+            "makes another adapter"
+        )
     # Whatever it is measured against now: the scores that won it an approval were wrong.
     return (
         f"adapter {adapter} was champion as version {change.champion_before} and was rolled back "
@@ -188,6 +201,10 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
         entry = champion_journal(home, wait_seconds).intend(change, write_link)
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
+    with warehouse.connect(home.warehouse) as con:
+        running = rollout_log.unsettled(con, workload)
+    if running is not None:
+        rollouts.stop(home, running, f"the champion was rolled back to version {change.version}")
     entry = champion_change.carry_out(champion_journal(home), entry)
     _anchor(home, change)
     write_approved_versions(home, workload)

@@ -3,10 +3,11 @@
 import json
 import secrets
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 import yaml
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from components.monitor.serving_status import (
     ServingVersion,
     SwapStep,
 )
-from components.schema import describe_mistake
+from components.schema import Json, describe_mistake
 from components.serve import routes, staged_version
 from components.serve.routes import RoutesFileError
 from components.serve.settings import ServeSettings
@@ -131,6 +132,67 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
         ],
         history=history,
     )
+
+
+ROLLOUTS = "rollouts"  # the folder of canaries in `serve`
+
+DECIDING = frozenset({"hold", "undecided", "roll back", "void", "stopped"})
+"""The states of a canary after which something has to be done about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutReport:
+    """What the gateway says of a workload's canary; nobody vouches for it."""
+
+    id: str
+    workload: str
+    version: str
+    champion: str
+    state: str
+    reason: str
+    began_at: str | None
+    verdict: Mapping[str, Json] | None
+    history: tuple[Mapping[str, Json], ...]
+    shadow: Mapping[str, Json] | None
+
+
+def rollout_file(home: Settings, workload: str) -> Path:
+    """Return the file in which the gateway says how a workload's canary stands."""
+    return home.serve / ROLLOUTS / f"{workload}.json"
+
+
+def read_rollout(home: Settings, workload: str) -> RolloutReport | None:
+    """Return what the gateway last said of a canary; ``None`` if that is nothing, or not its form.
+
+    It may be of an older canary: compare the id.
+    """
+    try:
+        raw: Json = json.loads(
+            rollout_file(home, workload).read_text(), parse_constant=_refuse_constant
+        )
+    except (OSError, ValueError, RecursionError):
+        return None
+    texts = ("id", "workload", "version", "champion", "state", "reason")
+    if not isinstance(raw, dict) or not all(isinstance(raw.get(name), str) for name in texts):
+        return None
+    history, began_at = raw.get("history"), raw.get("began_at")
+    return RolloutReport(
+        *(str(raw[name]) for name in texts),
+        began_at=began_at if isinstance(began_at, str) else None,
+        verdict=_object(raw.get("verdict")),
+        history=tuple(p for p in history if isinstance(p, dict))
+        if isinstance(history, list)
+        else (),
+        shadow=_object(raw.get("shadow")),
+    )
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _object(value: object) -> Mapping[str, Json] | None:
+    return cast("Mapping[str, Json]", value) if isinstance(value, dict) else None
 
 
 def _last_champion(home: Settings, workload: str) -> ServingVersion | None:

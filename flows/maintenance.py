@@ -41,6 +41,7 @@ from flows.automations import BEAT, SILENCE
 from flows.home_workloads import WorkloadFileError
 from flows.prefect_api import Run
 from flows.releases import NotApprovedError
+from flows.settle_rollouts import settle_task
 
 RECENT = timedelta(days=1)  # a promotion that keeps crashing is restarted no longer than this
 
@@ -62,7 +63,7 @@ class Expiry:
 
 @flow
 def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool = True) -> str:
-    """End dead and late runs, record lapsed approvals, recover champions, and verify them.
+    """End dead and late runs, record lapsed approvals, recover champions, settle canaries, verify.
 
     Args:
         silence_seconds: How long a run that claims a process may go without a sign of life.
@@ -74,11 +75,16 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     dead, late = crash_dead(timedelta(seconds=silence_seconds)), cancel_late_runs()
     lapsed = record_lapsed([*superseded(), *ended()])
     interrupted, resumed = recover_champions(), resume_decided()
+    # The next run comes in a quarter of an hour.
+    settled, troubles = settle_task.with_options(retries=0)()
+    if troubles:
+        get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
     if verify and (objections := verify_champions()):
         raise NotApprovedError("; ".join(objections))
     return (
         f"{dead} runs were dead, {late} ran for too long, {lapsed} approvals lapsed, {interrupted} "
-        f"changes of a champion were interrupted, {resumed} decided promotions were resumed"
+        f"changes of a champion were interrupted, {resumed} decided promotions were resumed, "
+        f"{len(settled)} canaries were settled"
     )
 
 
@@ -283,6 +289,7 @@ SHARES: Mapping[str, float] = {
     "monitor": 1.0,
     "promote": 1.0,
     "rollback": 1.0,
+    "settle_rollouts": 1.0,
     "train": LONG,
     "turn": LONG,
 }

@@ -1,7 +1,7 @@
 """Flow `promote`: ask a person, register the challenger and make it the champion."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +9,7 @@ from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from components.decide import decision_log
@@ -19,10 +20,12 @@ from components.register import (
     journal,
     mlflow_api,
     registry,
+    rollout_log,
     tracking,
     version_tags,
 )
 from components.register.registry import Version
+from components.register.rollout_log import Rollout
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest
@@ -33,6 +36,7 @@ from flows import (
     champions,
     home_workloads,
     releases,
+    rollouts,
     settings,
     workload_file,
 )
@@ -93,28 +97,105 @@ def make_champion(
         champions.recover(home, name)
         still()
         _anchor(evidence, decision)
-        now = registry.champion_version(name)
-        if now is None or now.evidence != evidence.digest:
-            if objection := champions.rolled_back(name, evidence.subject.adapter):
-                raise RolledBackError(
-                    f"promoting {name} on evidence {evidence.digest}: {objection}"
-                )
-            version = register_version(workload, evidence)
-            releases.release_version(home, version, evidence)
-            change = champion_change.promotion(
-                name,
-                version.number,
-                evidence.digest,
-                evidence.subject.adapter,
-                by=decision.approver,
-                reason=decision.comment,
-            )
-            journal_of = champions.champion_journal(home)
-            champion_change.carry_out(journal_of, journal_of.intend(change))
-            champions.write_approved_versions(home, name)
+        return crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
+
+
+def crown(
+    home: Settings,
+    workload: Workload,
+    evidence: Evidence,
+    *,
+    by: str,
+    reason: str,
+    rollout: Rollout | None = None,
+) -> Version:
+    """Make an adapter whose approval was checked the champion; the caller holds the lock.
+
+    ``rollout`` is the canary that led to it; another version's canary is stopped.
+    """
+    name = evidence.subject.workload
+    now = registry.champion_version(name)
+    if now is None or now.evidence != evidence.digest:
+        version = _release(home, workload, evidence)
+        change = champion_change.promotion(
+            name,
+            version.number,
+            evidence.digest,
+            evidence.subject.adapter,
+            by=by,
+            reason=reason,
+            rollout_id=rollout.id if rollout else None,
+        )
+        if rollout is None and (running := _running_canary(home, name)) is not None:
+            rollouts.stop(home, running, f"version {version.number} becomes champion")
+        journal_of = champions.champion_journal(home)
+        champion_change.carry_out(journal_of, journal_of.intend(change))
+        champions.write_approved_versions(home, name)
     champion = registry.version_of_evidence(name, evidence.digest)
     assert champion is not None
     return champion
+
+
+def _release(home: Settings, workload: Workload, evidence: Evidence) -> Version:
+    name = evidence.subject.workload
+    if objection := champions.rolled_back(name, evidence.subject.adapter):
+        raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
+    version = register_version(workload, evidence)
+    releases.release_version(home, version, evidence)
+    return version
+
+
+def _running_canary(home: Settings, workload: str) -> Rollout | None:
+    with warehouse.connect(home.warehouse) as con:
+        return rollout_log.unsettled(con, workload)
+
+
+@dataclass(frozen=True, slots=True)
+class PromotedVersion:
+    """An approved version, and what it is now."""
+
+    version: Version
+    became: str
+
+
+def promote_version(
+    workload: Workload,
+    evidence: Evidence,
+    decision: Decision,
+    still: Callable[[], None],
+    report: Callable[[str], None] = lambda _: None,
+) -> PromotedVersion:
+    """Make the approved adapter the champion, or a canary where its file orders one.
+
+    As ``make_champion``; ``report`` is called with what a canary can show.
+    """
+    home, name = settings.load(), evidence.subject.workload
+    releases.require_bytes(home, evidence)
+    with journal.lock_champion(home.locks, name):
+        champions.recover(home, name)
+        still()
+        _anchor(evidence, decision)
+        champion, running = registry.champion_version(name), _running_canary(home, name)
+        if champion is not None and champion.evidence == evidence.digest:
+            return PromotedVersion(champion, "is champion")
+        rules = workload_file.in_force(home, workload).serve
+        is_same = (
+            running is not None
+            and running.ending is None
+            and running.intention.evidence_digest == evidence.digest
+        )
+        number = champion.number if champion else None
+        why = rollouts.immediate_reason(home, rules, number, name)
+        # Not even without a gateway: what is being tested doesn't pass because it restarts.
+        if champion is None or (why is not None and not is_same):
+            version = crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
+            at_once = f" at once: {why}" if rules.canary else ""
+            return PromotedVersion(version, f"is champion{at_once}")
+        version = _release(home, workload, evidence)
+        begun = rollouts.start(home, rules, version, champion, decision, report)
+        return PromotedVersion(
+            version, f"answers a share beside version {champion.number} (canary {begun.id})"
+        )
 
 
 def _anchor(evidence: Evidence, decision: Decision) -> None:
@@ -151,7 +232,7 @@ def promote(
         if decision.decision == "reject":
             reject_task(own_evidence, decision)
             return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
-        version = promote_task(rules, own_evidence, decision)
+        promoted = promote_task(rules, own_evidence, decision)
     except StaleEvidenceError as error:
         champion_change.clear_challenger(rules.workload, own_evidence.digest)
         approval_loop.expire(approval_loop.question_of_run(own_evidence, 0), None, str(error))
@@ -160,7 +241,8 @@ def promote(
         url = f"{home.prefect_url}/runs/flow-run/{started}"
         raise StaleEvidenceError(f"{error}; a turn evaluates again: {url}") from error
     return Completed(
-        message=f"approved by {decision.approver}: version {version.number} is champion"
+        message=f"approved by {decision.approver}: version {promoted.version.number} "
+        f"{promoted.became}"
     )
 
 
@@ -264,14 +346,16 @@ def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -
 
 # A person has approved: a server that is away for an hour must not cost the approval.
 @task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
-def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> registry.Version:
-    """Make the challenger champion, if the decision holds under the current rules."""
+def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> PromotedVersion:
+    """Make the challenger champion or a canary, if the decision holds under the current rules."""
 
     def still() -> None:
         approval_loop.require_fresh(evidence, workload)
         approval_loop.require_decided(evidence, workload_file.in_force(settings.load(), workload))
 
-    return make_champion(workload, evidence, decision, still)
+    return promote_version(
+        workload, evidence, decision, still, lambda text: get_run_logger().info(text)
+    )
 
 
 @task

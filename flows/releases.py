@@ -15,11 +15,11 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError, UnsignedError
-from components.register import journal, logged_model, registry, version_tags
+from components.register import journal, logged_model, registry, rollout_log, version_tags
 from components.register.journal import ChampionChange, JournalEntry, Pending
 from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import Version
-from components.register.version_tags import CHAMPION, PREVIOUS
+from components.register.version_tags import CANARY, CHAMPION, PREVIOUS
 from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, warehouse
@@ -60,6 +60,8 @@ class Books:
     changes: Sequence[JournalEntry]
     tainted: frozenset[str]
     pending: Pending | None
+    canaries: frozenset[str] = frozenset()
+    """The versions that answer a share, or are about to."""
 
     @property
     def _done(self) -> list[ChampionChange]:
@@ -164,7 +166,13 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
     unsigned, verified = list[str](), 0
     numbered = {version.number: version for version in versions}
     objections += _of_previous(books, numbered.get(now.previous or ""))
-    for alias, number in ((CHAMPION, now.champion), (PREVIOUS, now.previous)):
+    if now.canary is not None and now.canary not in before.canaries | books.canaries:
+        objections.append(
+            f"the alias `canary` of {workload} stands on version {now.canary}, but no canary of it "
+            "was started: somebody moved it"
+        )
+    aliases = ((CHAMPION, now.champion), (PREVIOUS, now.previous), (CANARY, now.canary))
+    for alias, number in aliases:
         if number is None or number not in numbered:
             continue
         try:
@@ -277,7 +285,9 @@ def _books(home: Settings, workload: str) -> Books:
         changes = journal.list_changes(con, workload)
         adapters = {entry.change.adapter_key for entry in changes}
         tainted = {key for key in adapters if ledger.erasure_of(con, [key])}
-    return Books(links, changes, frozenset(tainted), pending)
+        running = rollout_log.unsettled(con, workload)
+    canaries = frozenset({running.intention.version} if running else ())
+    return Books(links, changes, frozenset(tainted), pending, canaries)
 
 
 def _of_alias(

@@ -180,14 +180,14 @@ def signing(home: Settings, change: ChampionChange, rules: ApprovalRules) -> Sig
 
 
 def statement_of(change: ChampionChange, signing: Signing, rules_digest: str) -> Statement:
-    """Write what has to be signed for a rollback, but for its time."""
+    """Write what has to be signed for a rollback, or to send a canary on, but for its time."""
     return Statement(
         workload=change.workload_id,
         evidence=signing.evidence,
         adapter=signing.adapter,
         rules=rules_digest,
         question=_question(change),
-        decision="rollback",
+        decision=_what(change),
         approver=change.asked_by,
         reason="",
         comment=statement.digest(change.reason),
@@ -214,14 +214,21 @@ def prove(
 
 
 def body(change: ChampionChange, kind: str, rules_digest: str) -> str:
-    """Write what the link of a rollback commits to."""
+    """Write what the link of a rollback, or of a canary that goes on, commits to."""
+    rollout = {} if change.rollout_id is None else {"rollout": change.rollout_id}
     return validity.link_body(
         kind,
         rules_digest,
         evidence=change.evidence_digest,
         question=_question(change),
-        prefix=f"to version {change.version}: ",
+        prefix=prefix(change),
+        **rollout,
     )
+
+
+def prefix(change: ChampionChange) -> str:
+    """Return what stands before the person's words in a link's comment."""
+    return f"to version {change.version}: "
 
 
 def refuse(home: Settings, change: ChampionChange, refused: RefusedOrderError) -> RollbackError:
@@ -233,7 +240,7 @@ def refuse(home: Settings, change: ChampionChange, refused: RefusedOrderError) -
         flow_run_id="",
         decided_at=datetime.now(UTC),
         approver=change.asked_by,
-        comment=f"rollback to version {change.version}",
+        comment=f"{_what(change)} to version {change.version}",
         attempt=0,
         reason=refused.objection,
     )
@@ -242,13 +249,21 @@ def refuse(home: Settings, change: ChampionChange, refused: RefusedOrderError) -
     is_missing = refused.objection == "signature_missing"
     line = f"\n{statement.command(refused.expected)}" if is_missing else ""
     return RollbackError(
-        f"rolling back {change.workload_id} to version {change.version}: "
+        f"{_doing(change)} {change.workload_id} to version {change.version}: "
         f"{chain.refusal_sentence(refused.objection)}{line}"
     )
 
 
 def _question(change: ChampionChange) -> str:
-    return f"rollback from {change.champion_before or 'none'} to {change.version}"
+    return f"{_what(change)} from {change.champion_before or 'none'} to {change.version}"
+
+
+def _what(change: ChampionChange) -> str:
+    return "rollback" if change.kind == "rollback" else "canary"
+
+
+def _doing(change: ChampionChange) -> str:
+    return "rolling back" if change.kind == "rollback" else "sending the canary on of"
 
 
 def _secret(home: Settings, workload: str, rules: ApprovalRules, name: str) -> str | None:

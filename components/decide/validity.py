@@ -13,7 +13,7 @@ from components.store.ledger import Decision, HoldoutLog, HoldoutUse, SealedPoli
 
 UNEXPLAINED = "no reason given"
 
-DECISIONS = ("approve", "reject", "rollback")  # kinds of links that need a proof
+DECISIONS = ("approve", "reject", "rollback", "canary")  # kinds of links that need a proof
 
 
 def link_body(proof: str, rules_digest: str, **more: str) -> str:
@@ -28,7 +28,8 @@ def body_value(link: Link, name: str) -> str:
 
 
 POLICY = "policy"
-"""The proof of a rollback that the workload's file itself orders (`on_regression`)."""
+"""The proof of what the workload's file itself orders: a rollback (`on_regression`, or a canary's
+evidence), and the steps of a canary."""
 
 
 def proof_of(link: Link) -> Proof:
@@ -130,8 +131,8 @@ def _unproved(link: Link, under: Link) -> str | None:
         return f"was not made under the rules that were in force, decision {under.sequence}"
     if under.document is None or link.approver is None:
         return None  # erased, and counted
-    if link.kind == "rollback" and body_value(link, "proof") == POLICY:
-        return None  # its target was approved, and the record says that nobody ordered it
+    if link.kind in ("rollback", "canary") and body_value(link, "proof") == POLICY:
+        return None  # where it leads was approved, and the record says that nobody ordered it
     rules = approvers.read_rules(under.document)
     if STRENGTH[proof_of(link)] < STRENGTH[rules.proof]:
         return f"is proved by {proof_of(link)} only, and the rules required {rules.proof}"

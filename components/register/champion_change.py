@@ -151,7 +151,14 @@ def _rollback_objection(
 
 
 def promotion(
-    name: str, number: str, evidence: str, adapter: str, *, by: str, reason: str
+    name: str,
+    number: str,
+    evidence: str,
+    adapter: str,
+    *,
+    by: str,
+    reason: str,
+    rollout_id: str | None = None,
 ) -> ChampionChange:
     """Plan the promotion of a registered version on its approved evidence."""
     before = registry.champion_version(name)
@@ -165,6 +172,7 @@ def promotion(
         adapter_before=before.adapter if before else None,
         asked_by=by,
         reason=reason,
+        rollout_id=rollout_id,
     )
 
 
@@ -179,8 +187,8 @@ def carry_out(journal: ChampionJournal, entry: JournalEntry, why: str = "") -> J
     change = entry.change
     name, version = change.workload_id, change.version
     assert version is not None  # it is registered
-    if change.kind == "promotion":
-        _tag_decision(name, version, "approve", change.asked_by, change.reason)
+    if change.kind == "promotion" and change.rollout_id is None:  # a canary's has its tags
+        tag_decision(name, version, "approve", change.asked_by, change.reason)
     registry.put_alias(name, CHAMPION, version)
     registry.remove_alias(name, CHALLENGER, version)
     registry.tag_version(name, version, {ROLLED_BACK_TAG: None})
@@ -251,7 +259,7 @@ def set_challenger(version: Version) -> None:
 def reject(name: str, evidence: str, *, by: str, comment: str) -> None:
     """Tag the rejected version, and clear the challenger."""
     if version := registry.version_of_evidence(name, evidence):
-        _tag_decision(name, version.number, "reject", by, comment)
+        tag_decision(name, version.number, "reject", by, comment)
         clear_challenger(name, evidence)
 
 
@@ -261,6 +269,7 @@ def clear_challenger(name: str, evidence: str) -> None:
         registry.remove_alias(name, CHALLENGER, version.number)
 
 
-def _tag_decision(name: str, number: str, decision: str, by: str, comment: str) -> None:
+def tag_decision(name: str, number: str, decision: str, by: str, comment: str) -> None:
+    """Tag a version with what people decided about it; idempotent."""
     tags = {DECISION_TAG: decision, APPROVER_TAG: by, COMMENT_TAG: comment}
     registry.tag_version(name, number, tags)

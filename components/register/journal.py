@@ -38,6 +38,8 @@ class ChampionChange:
     adapter_before: str | None
     asked_by: str
     reason: str
+    rollout_id: str | None = None
+    """The canary that ended with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,21 @@ class ChampionJournal:
         Raises:
             UnsettledError: An earlier change of this workload has not ended.
         """
+        return self._begin(change, "intended", also)
+
+    def note(self, change: ChampionChange, also: Callable[[Connection], None]) -> JournalEntry:
+        """Record a change for which no alias of the champion moves: a canary that was rolled back.
+
+        ``also`` writes in the same transaction. Raises ``UnsettledError`` as ``intend`` does.
+        """
+        return self._begin(change, "done", also)
+
+    def _begin(
+        self,
+        change: ChampionChange,
+        step: Literal["intended", "done"],
+        also: Callable[[Connection], None] | None,
+    ) -> JournalEntry:
         with self.open() as con, warehouse.transaction(con):
             if interrupted := unfinished_changes(con, change.workload_id):
                 raise UnsettledError(
@@ -84,7 +101,7 @@ class ChampionJournal:
             if also is not None:
                 also(con)
             number = 1 + len(list_changes(con, change.workload_id))
-            entry = JournalEntry(number, change, "intended", "", self.now())
+            entry = JournalEntry(number, change, step, "", self.now())
             _insert_entry(con, entry)
         return entry
 
@@ -162,10 +179,9 @@ def read_pending(folder: Path, workload: str) -> Pending | None:
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    # Older homes also wrote the version of `previous`.
-    change = ChampionChange(
-        **{field.name: content["change"][field.name] for field in fields(ChampionChange)}
-    )
+    # Older homes also wrote the version of `previous`, and knew no canaries.
+    known = {"rollout_id": None} | content["change"]
+    change = ChampionChange(**{field.name: known[field.name] for field in fields(ChampionChange)})
     ordered_at = datetime.fromisoformat(content["given_at"])
     return Pending(change, ordered_at, content["flow_run_id"])
 

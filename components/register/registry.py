@@ -34,6 +34,7 @@ class Aliases:
     champion: str | None = None
     challenger: str | None = None
     previous: str | None = None
+    canary: str | None = None
 
 
 def read_aliases(name: str) -> Aliases:

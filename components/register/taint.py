@@ -9,6 +9,7 @@ from components.register.registry import Version
 from components.register.version_tags import (
     ADAPTER_TAG,
     APPROVER_TAG,
+    CANARY,
     CHALLENGER,
     CHAMPION,
     COMMENT_TAG,
@@ -31,7 +32,8 @@ SCORECARD_FOLDER, EVIDENCE_FOLDER = "scorecards", "evidence"
 def flag_tainted(name: str, adapters: AbstractSet[str], certificate_id: str) -> list[Version]:
     """Flag the versions of ``name`` that hold one of the adapters, and return them.
 
-    A challenger among them loses its alias, since nobody may approve it. Idempotent.
+    A challenger among them loses its alias, since nobody may approve it, and so does a canary,
+    which answers nobody any more. Idempotent.
     """
     client = mlflow_api.full_client()
     tainted = [v for v in _all_versions(name) if v.tags.get(ADAPTER_TAG) in adapters]
@@ -40,7 +42,8 @@ def flag_tainted(name: str, adapters: AbstractSet[str], certificate_id: str) -> 
         if certificate_id not in certificates:
             tag = " ".join([*certificates, certificate_id])
             client.set_model_version_tag(name, str(version.version), TAINTED_TAG, tag)
-        registry.remove_alias(name, CHALLENGER, str(version.version))
+        for alias in (CHALLENGER, CANARY):
+            registry.remove_alias(name, alias, str(version.version))
     numbers = {str(version.version) for version in tainted}
     return [version for version in registry.list_versions(name) if version.number in numbers]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
-CANARY = "canary"  # answers a share of the traffic, by the order in its tag
+# `canary` answers a share of the traffic, by the order in its tag.
+CHAMPION, CHALLENGER, PREVIOUS, CANARY = ALIASES = ("champion", "challenger", "previous", "canary")
 
 EVIDENCE_TAG = "flywheel.evidence"
 ADAPTER_TAG = "flywheel.adapter"

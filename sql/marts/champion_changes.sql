@@ -14,7 +14,8 @@ select
     asked_by,
     reason,
     said,
-    noted_at
+    noted_at,
+    rollout_id
 from raw.champion_journal
 where $workload_id is null or workload_id = $workload_id
 qualify

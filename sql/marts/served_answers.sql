@@ -1,4 +1,4 @@
--- One row per answer that the gateway gave for a workload since a time, the newest first and at most
+-- One row per answer that the gateway gave for a workload since a time, the newest first, at most
 -- $most: request and response as logged, how it ended, how long it took, whether somebody disliked
 -- it, and whether the version gave it that answers as $model_name. Reads raw.interactions and
 -- raw.feedback.

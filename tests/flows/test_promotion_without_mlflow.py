@@ -30,7 +30,7 @@ def test_a_promotion_waits_until_mlflow_is_back(tmp_path: Path, monkeypatch: pyt
 
         @flow
         def promotes() -> str:
-            return soon(workload, evidence, decision).number
+            return soon(workload, evidence, decision).version.number
 
         def come_back() -> None:
             stack.enter_context(mlflow_server(tmp_path / "mlflow", port))

@@ -41,6 +41,12 @@ def ask(name: str, number: int, source: str = "file:///nowhere", model: str = ""
 
 def ask_with_files(name: str, number: int) -> Evidence:
     """Register a challenger whose files are at MLflow, signed, and its adapter in the home."""
+    model_id = log_files(name, number)
+    return ask(name, number, f"models:/{model_id}", model_id)
+
+
+def log_files(name: str, number: int) -> str:
+    """Write an adapter into the home and, signed, into a logged model; return the model's id."""
     home, client = settings.load(), MlflowClient()
     experiment = client.get_experiment_by_name("files")
     model = client.create_logged_model(
@@ -55,7 +61,7 @@ def ask_with_files(name: str, number: int) -> Evidence:
         releases.folder_signer(home)(Path(scratch))
         client.log_model_artifacts(model.model_id, scratch)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    return ask(name, number, f"models:/{model.model_id}", model.model_id)
+    return str(model.model_id)
 
 
 def decide(name: str, number: int, word: str = "approve") -> Decision:

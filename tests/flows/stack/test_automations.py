@@ -79,7 +79,7 @@ def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
     with get_client(sync_client=True) as client:
         off = client.read_automations_by_name("flywheel: crash runs without a heartbeat")[0]
         client.pause_automation(off.id)
-    assert len(automations.install_automations()) == 6
+    assert len(automations.install_automations()) == 7
     automations.install_automations()
     assert len(names()) == 6
     assert not names()[off.name]  # a person turned it off

@@ -35,10 +35,12 @@ def answer(
     response = line["response"]
     assert isinstance(response, dict)
     usage: Json = {"prompt_tokens": 40, "completion_tokens": 5}
+    served: Json = {"arm": "champion"}
+    whole: Json = {**response, "model": model, "usage": usage}
     return (
         line
-        | {"response": {**response, "model": model, "usage": usage}}
-        | {"served": {"arm": "champion"}, "finish": finish, "duration_ms": 100.0 + number % 20}
+        | {"response": whole}
+        | {"served": served, "finish": finish, "duration_ms": 100.0 + number % 20}
         | more
     )
 

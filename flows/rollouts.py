@@ -1,0 +1,322 @@
+"""Canaries of approved versions: what one would show, start, end; without Prefect.
+
+Whoever changes aliases holds the workload's lock. Nothing is decided by what MLflow has: the order
+that counts is the warehouse's, the tag is only its copy for the gateway.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias
+
+from components.decide import decision_log, validity
+from components.decide.decision_log import LogEvent
+from components.register import champion_change, journal, registry, rollout_log, version_tags
+from components.register.journal import ChampionChange, ChampionJournal
+from components.register.registry import Version
+from components.register.rollout_log import Rollout, RolloutEnding
+from components.register.version_tags import CANARY, CHALLENGER
+from components.schema import Json
+from components.serve.canary import logged_traffic, rollout_order
+from components.serve.canary.logged_traffic import LoggedAnswer, TrafficAtHand
+from components.serve.canary.rollout_order import RolloutOrder
+from components.serve.canary.rollout_plan import RolloutPlan
+from components.serve.canary.settings import CanarySettings, RolloutSettings
+from components.store import warehouse
+from components.store.ledger import Decision
+from components.store.warehouse import Connection
+from flows import gateway_status, rollback_rules
+from flows.gateway_status import NotServingError
+from flows.settings import Settings
+
+RULE = "canary of the workload's file"  # who ends a canary by its evidence
+
+TRAFFIC_DAYS = 7
+MOST_ANSWERS = 5_000  # of the newest: enough for risks of 1 in 100
+
+Event: TypeAlias = Literal["start", "undecided"] | RolloutEnding
+
+
+class RolloutError(ValueError):
+    """A canary can't be started, or none runs that could be stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOutlook:
+    """What a canary with the traffic at hand would show, in sentences."""
+
+    plan: RolloutPlan
+    traffic: TrafficAtHand
+    sentences: tuple[str, ...]
+
+
+def immediate_reason(
+    home: Settings, settings: RolloutSettings, champion: str | None, workload: str
+) -> str | None:
+    """Return why an approved version becomes champion at once; ``None`` if a canary starts."""
+    if settings.canary is None:
+        return "the workload's file says `rollout: immediate`"
+    if champion is None:
+        return "there is no champion yet that a canary could be compared with"
+    try:
+        routes = gateway_status.read_status(home)["routes"]
+    except NotServingError:
+        return "no gateway of this home runs, so nobody could answer a share"
+    if workload not in routes:
+        return "the gateway does not serve this workload, so nobody could answer a share"
+    return None
+
+
+def measure_traffic(con: Connection, workload: str, champion: str, now: datetime) -> TrafficAtHand:
+    """Measure the traffic that a canary beside this champion may count on."""
+    answers = warehouse.read(
+        con,
+        "marts/served_answers",
+        LoggedAnswer,
+        workload_id=workload,
+        since=now - timedelta(days=TRAFFIC_DAYS),
+        model_name=f"{workload}@{champion}",
+        most=MOST_ANSWERS,
+    )
+    return logged_traffic.measure([*answers], now.timestamp())
+
+
+def outlook(
+    home: Settings, settings: CanarySettings, workload: str, version: str, champion: str
+) -> RolloutOutlook:
+    """Return what a canary could show; its plan has the kinds that this traffic can decide."""
+    from components.serve.canary import rollout_forecast  # noqa: PLC0415 - loads scipy
+
+    with warehouse.connect(home.warehouse) as con:
+        traffic = measure_traffic(con, workload, champion, _now())
+    plan = settings.plan(workload, version, champion)
+    expected = rollout_forecast.ExpectedTraffic(traffic.conversations_an_hour, traffic.risks)
+    forecasts = rollout_forecast.forecast(plan, expected)
+    plan = rollout_forecast.with_decisive_kinds(plan, forecasts)
+    shares = ", then ".join(
+        f"{step.share:.3g} for {step.seconds / 3600:.3g} h" for step in plan.steps
+    )
+    head = (
+        f"shares of the conversations: {shares}; undecided after "
+        f"{plan.deadline_seconds / 3600:.3g} h; some {traffic.conversations_an_hour:.3g} "
+        f"conversations an hour ({traffic.answers:,} answers in {traffic.hours:.3g} h)"
+    )
+    ending = (
+        f"it becomes champion once this is shown: less than {plan.margin:g} times the champion's "
+        f"risk of {', '.join(plan.decisive)}"
+        if plan.decisive
+        else "this traffic is too thin to show that it is sound: it can be rolled back, and else "
+        "ends undecided, when `flywheel serve canary stop` sends it on or back"
+    )
+    limits = [] if traffic.limits else ["slow: not counted, the champion gave too few answers"]
+    sentences = rollout_forecast.describe(forecasts, plan.margin)
+    return RolloutOutlook(plan, traffic, (head, *sentences, *limits, ending))
+
+
+def start(
+    home: Settings,
+    settings: RolloutSettings,
+    version: Version,
+    champion: Version,
+    decision: Decision,
+    report: Callable[[str], None] = lambda _: None,
+) -> Rollout:
+    """Let an approved and released version answer a share; idempotent, and resumed after a kill.
+
+    The caller holds the workload's lock and has checked the approval. Another version's canary is
+    stopped. ``report`` is called with what the traffic can show.
+    """
+    name, number = version.name, version.number
+    with warehouse.connect(home.warehouse) as con:
+        running = rollout_log.unsettled(con, name)
+    if running is not None:
+        is_same = running.intention.version == number and running.ending is None
+        if is_same and running.intention.champion == champion.number:
+            return resume_start(home, running, decision)
+        stop(home, running, f"version {number} was approved, and its canary begins")
+    at_hand = outlook(home, settings.canary or CanarySettings(), name, number, champion.number)
+    for sentence in at_hand.sentences:
+        report(sentence)
+    now = _now()
+    order = RolloutOrder(
+        id=secrets.token_hex(6),
+        plan=at_hand.plan,
+        limits=at_hand.traffic.limits,
+        started_at=now.isoformat(timespec="milliseconds"),
+        shadow=settings.shadow,
+    )
+    first = rollout_log.first_step(
+        order.id,
+        name,
+        number,
+        champion.number,
+        evidence=version.evidence,
+        adapter=version.adapter,
+        order=order.to_text(),
+        forecast=[*at_hand.sentences],
+        now=now,
+    )
+    begun = Rollout({"intended": first})
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        rollout_log.write(con, first)
+        append_link(home, con, begun, "start", f"version {number} answers a share")
+    return resume_start(home, begun, decision)
+
+
+def resume_start(home: Settings, rollout: Rollout, decision: Decision) -> Rollout:
+    """Tag the version, set its alias, and record that; idempotent."""
+    name, number = rollout.intention.workload_id, rollout.intention.version
+    if "started" in rollout.entries:
+        return rollout
+    champion_change.tag_decision(name, number, "approve", decision.approver, decision.comment)
+    tags = {version_tags.ROLLOUT_TAG: rollout.order, version_tags.LINK_TAG: decision.link or None}
+    registry.tag_version(name, number, {key: value for key, value in tags.items() if value})
+    registry.remove_alias(name, CHALLENGER, number)
+    registry.put_alias(name, CANARY, number)
+    return _add_step(home, rollout, "started")
+
+
+def stop(home: Settings, rollout: Rollout, why: str) -> None:
+    """End a canary of which nothing was shown, by rule; the champion stays."""
+    end(home, rollout, "stopped", why)
+    settle_version(home, rollout)
+
+
+def end(
+    home: Settings, rollout: Rollout, outcome: RolloutEnding, why: str, record: Json = None
+) -> None:
+    """Record in one transaction that a canary ended by rule; the first end counts.
+
+    A rollback also enters the journal of champions, so that no turn asks about the version again.
+    """
+
+    def write(con: Connection) -> None:
+        kept: dict[str, Json] = record if isinstance(record, dict) else {}
+        rollout_log.add_step(con, rollout, "ended", _now(), outcome=outcome, note=why, record=kept)
+        append_link(home, con, rollout, outcome, why, record)
+
+    with warehouse.connect(home.warehouse) as con:
+        known = rollout_log.unsettled(con, rollout.intention.workload_id)
+    if known is None or known.id != rollout.id or known.ending is not None:
+        return
+    if outcome == "roll back":
+        change = rollback_change(rollout, by=RULE, reason=why)
+        ChampionJournal(lambda: warehouse.connect(home.warehouse), _now).note(change, write)
+        return
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        write(con)
+
+
+def rollback_change(rollout: Rollout, *, by: str, reason: str) -> ChampionChange:
+    """Return the change that leaves a canary's version for the champion, who stays."""
+    first = rollout.intention
+    champion = registry.version_numbered(first.workload_id, first.champion)
+    return ChampionChange(
+        workload_id=first.workload_id,
+        kind="rollback",
+        evidence_digest=champion.evidence,
+        adapter_key=champion.adapter,
+        version=champion.number,
+        champion_before=first.version,
+        adapter_before=first.adapter_key,
+        asked_by=by,
+        reason=reason,
+        rollout_id=rollout.id,
+    )
+
+
+def settle_version(home: Settings, rollout: Rollout) -> None:
+    """Make tags and alias of an ended canary's version as its end says; idempotent.
+
+    A version that goes on is champion already.
+    """
+    first = rollout.intention
+    with warehouse.connect(home.warehouse) as con:
+        known = rollout_log.unsettled(con, first.workload_id)
+        head = decision_log.read_head(con)
+        changes = journal.list_changes(con, first.workload_id)
+    if known is None or known.id != rollout.id or known.ending is None:
+        return
+    tags: dict[str, str | None] = {version_tags.ROLLOUT_TAG: None}
+    for change in (entry.change for entry in changes):
+        if change.kind == "rollback" and change.rollout_id == rollout.id and head is not None:
+            left = f"to version {change.version} by {change.asked_by}: {change.reason}"
+            # The anchor, so that cutting the order off the chain is detected.
+            tags |= {version_tags.ROLLED_BACK_TAG: left, version_tags.LINK_TAG: head.anchor}
+    registry.remove_alias(first.workload_id, CANARY, first.version)
+    registry.tag_version(first.workload_id, first.version, tags)
+    _add_step(home, rollout, "settled")
+
+
+def append_link(
+    home: Settings,
+    con: Connection,
+    rollout: Rollout,
+    event: Event,
+    why: str,
+    record: Json = None,
+) -> None:
+    """Append what a rule did to the chain, in the caller's transaction, with the evidence."""
+    first, now = rollout.intention, _now()
+    rules = rollback_rules.in_force(home, con, first.workload_id)
+    under = decision_log.in_force(con, first.workload_id, rules, now=now)
+    entry = LogEvent(
+        kind="rollback" if event == "roll back" else "canary",
+        workload=first.workload_id,
+        evidence=first.evidence_digest,
+        flow_run_id="",
+        decided_at=now,
+        approver=RULE,
+        comment=why,
+        attempt=0,
+        body=validity.link_body(
+            validity.POLICY,
+            under.digest,
+            event=event,
+            rollout=rollout.id,
+            version=first.version,
+            champion=first.champion,
+            counts=counts_text(record),
+        ),
+    )
+    decision_log.append_event(con, entry)
+
+
+def counts_text(record: Json) -> str:
+    """Return a verdict's counts by kind; empty if there is no verdict."""
+    verdict = record.get("verdict") if isinstance(record, dict) else None
+    kinds = verdict.get("kinds") if isinstance(verdict, dict) else None
+    parts = list[str]()
+    for kind in kinds if isinstance(kinds, list) else []:
+        match kind:
+            case {"kind": str(name), "canary": int(canary), "champion": int(champion)}:
+                parts.append(f"{name} {canary} of the canary, {champion} of the champion")
+            case _:
+                continue
+    return "; ".join(parts)
+
+
+def order_of(rollout: Rollout) -> RolloutOrder:
+    """Return a canary's order as the warehouse has it."""
+    return rollout_order.read(rollout.order)
+
+
+def rollouts_of(home: Settings, workload: str | None = None) -> Sequence[Rollout]:
+    """List the canaries of a workload, or of all, the oldest first."""
+    if not home.warehouse.exists():
+        return []
+    with warehouse.connect(home.warehouse) as con:
+        return rollout_log.list_rollouts(con, workload)
+
+
+def _add_step(home: Settings, rollout: Rollout, step: Literal["started", "settled"]) -> Rollout:
+    now = _now()
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        rollout_log.add_step(con, rollout, step, now)
+    entry = replace(rollout.intention, step=step, record="{}", noted_at=now)
+    return Rollout({**rollout.entries, step: entry})
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,374 @@
+"""An approved version answers a share first, and what its evidence shows is carried out."""
+
+from collections.abc import Generator
+from itertools import count
+
+import pytest
+
+from components.decide import chain, decision_log, validity
+from components.register import journal, registry, taint, version_tags
+from components.register.champion_change import RollbackError
+from components.register.registry import Aliases
+from components.register.version_tags import CANARY
+from components.serve.canary import rollout_order
+from components.store import warehouse
+from flows import champions, promote, releases, rollouts, settle_rollouts
+from flows.promote import RolledBackError
+from flows.rollback_rules import Order
+from flows.rollouts import RolloutError
+from flows.settings import Settings
+from flows.workload_file import WorkloadError
+from tests.support import canary_home
+from tests.support.canary_home import CanaryHome
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Generator[Settings]:
+    with canary_home.empty_home(tmp_path_factory.mktemp("canaries")) as made:
+        yield made
+
+
+NUMBERS = count(1)
+
+
+@pytest.fixture
+def running(home: Settings) -> CanaryHome:
+    """A canary of version 2 beside champion 1, in a workload of this test's own."""
+    made = CanaryHome(home, f"canary-{next(NUMBERS)}")
+    made.describe()
+    made.serve()
+    made.approve(1)
+    made.approve(2)
+    return made
+
+
+def test_an_approved_version_answers_a_share(running: CanaryHome) -> None:
+    assert running.aliases() == Aliases(champion="1", canary="2")
+    order = rollout_order.read(running.tags("2")[version_tags.ROLLOUT_TAG])
+    assert (order.plan.version, order.plan.champion, order.plan.decisive) == ("2", "1", ())
+    assert running.version("2").decision == "approve"
+    assert running.rollout().order == order.to_text()
+    assert [*running.rollout().entries] == ["intended", "started"]
+    assert champions.rolled_back(running.workload, running.version("2").adapter) is None
+
+
+def kinds_of(home: CanaryHome) -> list[tuple[str, str]]:
+    """Return the links about the canary's evidence, with what each was."""
+    with warehouse.connect(home.home.warehouse) as con:
+        links = decision_log.links(con, evidence=home.rollout().intention.evidence_digest)
+        assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
+        assert validity.first_unproved(decision_log.links(con)) is None
+    return [(link.kind, validity.body_value(link, "event")) for link in links]
+
+
+def settle(home: CanaryHome) -> str | None:
+    """Settle, and return what was done."""
+    done = settle_rollouts.settle(home.home, home.workload)
+    return done.outcome if done else None
+
+
+def journal_of(home: CanaryHome) -> list[tuple[str, str, str | None, str | None, bool]]:
+    with warehouse.connect(home.home.warehouse) as con:
+        changes = [entry.change for entry in journal.list_changes(con, home.workload)]
+    return [
+        (c.kind, c.asked_by, c.champion_before, c.version, c.rollout_id is not None)
+        for c in changes
+    ]
+
+
+def test_what_holds_becomes_champion_by_rule(running: CanaryHome) -> None:
+    running.make_decisive()
+    assert settle(running) is None
+    running.report("running")
+    assert settle(running) is None
+    assert running.report_counts((400, 400)) == "hold"
+    assert settle(running) == "hold"
+    assert settle(running) is None
+    assert running.aliases() == Aliases(champion="2", previous="1")
+    assert version_tags.ROLLOUT_TAG not in running.tags("2")
+    assert running.tags("2")[version_tags.APPROVER_TAG] == "ann"
+    assert journal_of(running)[-1] == ("promotion", rollouts.RULE, "1", "2", True)
+    assert kinds_of(running) == [
+        ("approve", ""),
+        ("released", ""),
+        ("canary", "start"),
+        ("canary", "hold"),
+    ]
+    assert not releases.release_status(running.home, running.workload).objections
+
+
+def test_what_is_worse_is_rolled_back_by_rule_and_not_asked_about_again(
+    running: CanaryHome,
+) -> None:
+    assert running.report_counts((300, 60)) == "roll back"
+    assert settle(running) == "roll back"
+    assert settle(running) is None
+    assert running.aliases() == Aliases(champion="1")
+    assert journal_of(running)[-1] == ("rollback", rollouts.RULE, "2", "1", True)
+    assert kinds_of(running)[-1] == ("rollback", "roll back")
+    assert running.version("2").rolled_back.startswith(
+        f"to version 1 by {rollouts.RULE}: slow: 300"
+    )
+    why = champions.rolled_back(running.workload, running.version("2").adapter)
+    assert why is not None
+    assert "answered a share as version 2 and was rolled back by canary" in why
+    assert champions.rolled_back(running.workload, running.version("1").adapter) is None
+    ending = running.rollout().ending
+    assert ending is not None
+    assert len(ending.content()["history"]) == 1  # type: ignore[arg-type]
+    assert champions.chain_anchors()  # the version that was left names the order
+    assert not releases.release_status(running.home, running.workload).objections
+    with pytest.raises(RolledBackError):
+        running.promote(running.evidence("2"))
+    with pytest.raises(RolloutError, match="no version may answer"):
+        settle_rollouts.start_by_order(running.home, running.describe(), None, print)
+
+
+def test_people_are_told_once_of_what_is_undecided_and_it_may_be_decided_later(
+    running: CanaryHome,
+) -> None:
+    running.report("undecided", "no kind was frequent enough")
+    assert [settle(running), settle(running)] == ["undecided", None]
+    assert running.aliases().canary == "2"
+    assert kinds_of(running)[-1] == ("canary", "undecided")
+    running.report_counts((300, 60))
+    assert settle(running) == "roll back"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["void", "stopped"])
+def test_what_became_void_leaves_the_version_as_approved_as_it_was(
+    running: CanaryHome, state: str
+) -> None:
+    running.report(state)
+    assert settle(running) == "stopped"
+    assert running.aliases() == Aliases(champion="1")
+    assert champions.rolled_back(running.workload, running.version("2").adapter) is None
+    begun = settle_rollouts.start_by_order(running.home, running.describe(), None, print)
+    assert begun.intention.version == "2"
+    assert running.aliases().canary == "2"
+
+
+@pytest.mark.slow
+def test_without_champion_or_gateway_a_version_becomes_champion_at_once_and_why(
+    home: Settings,
+) -> None:
+    made = CanaryHome(home, "at-once")
+    made.describe()
+    made.stop_serving()
+    _, first = made.approve(1)
+    assert first.became == (
+        "is champion at once: there is no champion yet that a canary could be compared with"
+    )
+    _, second = made.approve(2)
+    assert "at once: no gateway of this home runs" in second.became
+    made.serve("another")
+    _, third = made.approve(3)
+    assert "at once: the gateway does not serve this workload" in third.became
+    made.describe(serve={"rollout": "immediate"})
+    made.serve()
+    _, fourth = made.approve(4)
+    assert fourth.became == "is champion"
+    assert made.aliases() == Aliases(champion="4", previous="3")
+
+
+def test_what_is_tested_does_not_pass_because_the_gateway_restarts(running: CanaryHome) -> None:
+    running.stop_serving()
+    again = running.promote(running.evidence("2"))  # the nightly turn asks about the same adapter
+    assert again.became.startswith("answers a share")
+    assert running.aliases() == Aliases(champion="1", canary="2")
+    assert [*running.rollout().entries] == ["intended", "started"]
+
+
+@pytest.mark.slow
+def test_a_newer_approval_replaces_a_canary(running: CanaryHome) -> None:
+    first = running.rollout()
+    _, newer = running.approve(3)
+    assert newer.became.startswith("answers a share")
+    assert running.aliases() == Aliases(champion="1", canary="3")
+    (older,) = [
+        each for each in rollouts.rollouts_of(running.home, running.workload) if each.id == first.id
+    ]
+    assert older.ending is not None
+    assert older.ending.note == "version 3 was approved, and its canary begins"
+    assert version_tags.ROLLOUT_TAG not in running.tags("2")
+    running.describe(serve={"rollout": "immediate"})
+    running.approve(4)
+    assert running.aliases() == Aliases(champion="4", previous="1")
+
+
+@pytest.mark.slow
+def test_a_rollback_of_the_champion_stops_a_canary(home: Settings) -> None:
+    made = CanaryHome(home, "earlier")
+    made.describe(serve={"rollout": "immediate"})
+    made.approve(1)
+    made.approve(2)
+    made.describe()
+    made.serve()
+    made.approve(3)
+    assert made.aliases() == Aliases(champion="2", previous="1", canary="3")
+    champions.roll_back(home, Order("earlier", None, "bob", "rude"))
+    assert made.aliases() == Aliases(champion="1")
+    assert made.rollout().is_settled
+    assert champions.rolled_back("earlier", made.version("3").adapter) is None
+
+
+@pytest.mark.slow
+def test_an_erasure_ends_a_canary(running: CanaryHome) -> None:
+    adapter = running.version("2").adapter
+    taint.flag_tainted(running.workload, {adapter}, "c1")
+    assert running.aliases().canary is None
+    assert settle(running) == "stopped"
+    ending = running.rollout().ending
+    assert ending is not None
+    assert "rows that were erased (certificate c1)" in ending.note
+
+
+def test_a_report_without_the_evidence_of_the_order_makes_no_champion(running: CanaryHome) -> None:
+    running.report("hold")
+    with pytest.raises(RolloutError, match="says `hold` for version 2 without the evidence"):
+        settle(running)
+    running.make_decisive()
+    running.report("hold", verdict={"outcome": "hold", "kinds": [{"kind": "slow", "within": 3}]})
+    with pytest.raises(RolloutError):
+        settle(running)
+    running.report("hold", verdict={"outcome": "hold", "kinds": "many"})
+    with pytest.raises(RolloutError):
+        settle(running)
+    assert running.aliases() == Aliases(champion="1", canary="2")
+
+
+def test_a_forged_hold_makes_nothing_champion_that_nobody_approved(running: CanaryHome) -> None:
+    running.make_decisive()
+    running.report_counts((400, 400))
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEo9pTq7Vd2o7lqvd3Bq5c6hjP3k0r1y5xQ0m3m6s6mB"
+    running.describe(approve={"approvers": [{"name": "ada", "keys": [key]}], "proof": "signature"})
+    assert settle(running) == "stopped"  # the approval was ann's, who proves nothing
+    assert running.aliases() == Aliases(champion="1")
+
+
+@pytest.mark.slow
+def test_what_is_no_report_changes_nothing(running: CanaryHome) -> None:
+    file = running.report("hold")
+    deep = "[" * 100_000
+    for content in ("", "{", "[]", '{"id": 3}', file.read_text().replace("null", "NaN"), deep):
+        file.write_text(content)
+        assert settle(running) is None
+    assert running.aliases() == Aliases(champion="1", canary="2")
+
+
+@pytest.mark.slow
+def test_a_report_about_an_older_order_changes_nothing(running: CanaryHome) -> None:
+    running.report("roll back", id="0" * 12)
+    assert settle(running) is None
+
+
+@pytest.mark.slow
+def test_an_alias_that_somebody_moved_ends_it_and_the_audit_says_so(running: CanaryHome) -> None:
+    running.approve(3)
+    registry.put_alias(running.workload, CANARY, "2")
+    (objection,) = releases.release_status(running.home, running.workload).objections
+    assert "stands on version 2, but no canary of it was started: somebody moved it" in objection
+    assert settle(running) == "stopped"
+    assert running.aliases().canary == "2"  # which is not ours to judge: the audit goes on
+
+
+def test_a_broken_file_keeps_nothing_bad_and_promotes_nothing(running: CanaryHome) -> None:
+    running.make_decisive()
+    running.report_counts((400, 400))
+    file = running.home.home.parent / f"{running.workload}.yaml"
+    text = file.read_text()
+    file.write_text(text + "gate: 3\n")
+    with pytest.raises(WorkloadError):
+        settle(running)
+    assert running.aliases() == Aliases(champion="1", canary="2")
+    running.report_counts((300, 60))
+    assert settle(running) == "roll back"
+
+
+@pytest.mark.slow
+def test_another_policy_since_the_approval_stops_it_at_the_end(running: CanaryHome) -> None:
+    running.make_decisive()
+    running.report_counts((400, 400))
+    running.describe(gate={"floor": 0.9})
+    assert settle(running) == "stopped"
+    assert running.aliases() == Aliases(champion="1")
+
+
+def test_a_person_sends_an_undecided_one_on(running: CanaryHome) -> None:
+    order = Order(running.workload, None, "bob", "thin traffic")
+    done = settle_rollouts.stop_by_order(running.home, order, "canary")
+    assert done.outcome == "sent on"
+    assert running.aliases() == Aliases(champion="2", previous="1")
+    assert journal_of(running)[-1] == ("promotion", "bob", "1", "2", True)
+    assert kinds_of(running)[-1] == ("canary", "")
+    with pytest.raises(RolloutError, match="none runs"):
+        settle_rollouts.stop_by_order(running.home, order, "champion")
+
+
+def test_a_person_sends_one_back(running: CanaryHome) -> None:
+    order = Order(running.workload, None, "bob", "rude")
+    assert settle_rollouts.stop_by_order(running.home, order, "champion").outcome == "roll back"
+    assert running.aliases() == Aliases(champion="1")
+    assert running.version("2").rolled_back == "to version 1 by bob: rude"
+    assert kinds_of(running)[-1] == ("rollback", "")
+    assert champions.rolled_back(running.workload, running.version("2").adapter) is not None
+
+
+@pytest.mark.slow
+def test_who_may_not_decide_ends_no_canary(running: CanaryHome) -> None:
+    running.describe(approve={"approvers": [{"name": "ann"}]})
+    with pytest.raises(RollbackError, match="this name is not on the list"):
+        settle_rollouts.stop_by_order(
+            running.home, Order(running.workload, None, "eve", ""), "champion"
+        )
+    with pytest.raises(RollbackError, match=r"sending the canary on of .* this name is not on"):
+        settle_rollouts.stop_by_order(
+            running.home, Order(running.workload, None, "eve", ""), "canary"
+        )
+    assert running.aliases() == Aliases(champion="1", canary="2")
+
+
+@pytest.mark.parametrize("step", [pytest.param("order", marks=pytest.mark.slow), "tag"])
+def test_an_interrupted_start_is_finished(running: CanaryHome, step: str) -> None:
+    with warehouse.connect(running.home.warehouse) as con:  # as a kill leaves it
+        con.execute(
+            "delete from raw.rollouts where workload_id = $name and step = 'started'",
+            {"name": running.workload},
+        )
+    registry.put_alias(running.workload, CANARY, None)
+    if step == "order":
+        registry.tag_version(running.workload, "2", {version_tags.ROLLOUT_TAG: None})
+    assert settle(running) == "started"
+    assert running.aliases() == Aliases(champion="1", canary="2")
+    assert running.tags("2")[version_tags.ROLLOUT_TAG] == running.rollout().order
+    assert running.promote(running.evidence("2")).became.startswith("answers a share")
+    assert len(rollouts.rollouts_of(running.home, running.workload)) == 1
+
+
+@pytest.mark.parametrize(
+    "outcome", ["hold", "roll back", pytest.param("stopped", marks=pytest.mark.slow)]
+)
+def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> None:
+    rollouts.end(running.home, running.rollout(), outcome, "why")  # type: ignore[arg-type]
+    rollouts.end(running.home, running.rollout(), "stopped", "a second end")
+    assert settle(running) == outcome
+    champion = "2" if outcome == "hold" else "1"
+    assert running.aliases().champion == champion
+    assert running.aliases().canary is None
+    ending = running.rollout().ending
+    assert ending is not None
+    assert (ending.outcome, ending.note) == (outcome, "why")
+    assert not releases.release_status(running.home, running.workload).objections
+
+
+def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: CanaryHome) -> None:
+    home, rollout = running.home, running.rollout()
+    rollouts.end(home, rollout, "hold", "why")
+    evidence = running.evidence("2")
+    described = promote.in_force(home, evidence)
+    promote.crown(home, described, evidence, by="r", reason="why", rollout=rollout)
+    assert running.aliases().canary == "2"
+    assert settle(running) == "hold"
+    assert running.aliases() == Aliases(champion="2", previous="1")
+    assert len(journal_of(running)) == 2
