@@ -21,7 +21,7 @@ from components.register.version_tags import CHALLENGER, CHAMPION, PREVIOUS
 from components.store import warehouse
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection
-from flows import rollback_rules, rollouts, settings
+from flows import canary_rollouts, rollback_rules, settings
 from flows.rollback_rules import ApprovedVersions, Order, Proved, RefusedOrderError
 from flows.settings import Settings
 
@@ -204,7 +204,9 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
     with warehouse.connect(home.warehouse) as con:
         running = rollout_log.unsettled(con, workload)
     if running is not None:
-        rollouts.stop(home, running, f"the champion was rolled back to version {change.version}")
+        canary_rollouts.stop(
+            home, running, f"the champion was rolled back to version {change.version}"
+        )
     entry = champion_change.carry_out(champion_journal(home), entry)
     _anchor(home, change)
     write_approved_versions(home, workload)

@@ -33,10 +33,10 @@ from flows import (
     adapters,
     approval_loop,
     approvals,
+    canary_rollouts,
     champions,
     home_workloads,
     releases,
-    rollouts,
     settings,
     workload_file,
 )
@@ -127,7 +127,7 @@ def crown(
             rollout_id=rollout.id if rollout else None,
         )
         if rollout is None and (running := _running_canary(home, name)) is not None:
-            rollouts.stop(home, running, f"version {version.number} becomes champion")
+            canary_rollouts.stop(home, running, f"version {version.number} becomes champion")
         journal_of = champions.champion_journal(home)
         champion_change.carry_out(journal_of, journal_of.intend(change))
         champions.write_approved_versions(home, name)
@@ -185,14 +185,14 @@ def promote_version(
             and running.intention.evidence_digest == evidence.digest
         )
         number = champion.number if champion else None
-        why = rollouts.immediate_reason(home, rules, number, name)
+        why = canary_rollouts.immediate_reason(home, rules, number, name)
         # Not even without a gateway: what is being tested doesn't pass because it restarts.
         if champion is None or (why is not None and not is_same):
             version = crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
             at_once = f" at once: {why}" if rules.canary else ""
             return PromotedVersion(version, f"is champion{at_once}")
         version = _release(home, workload, evidence)
-        begun = rollouts.start(home, rules, version, champion, decision, report)
+        begun = canary_rollouts.start(home, rules, version, champion, decision, report)
         return PromotedVersion(
             version, f"answers a share beside version {champion.number} (canary {begun.id})"
         )

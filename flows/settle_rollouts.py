@@ -31,19 +31,19 @@ from components.store.ledger import Decision
 from components.store.warehouse import Connection
 from flows import (
     approval_loop,
+    canary_rollouts,
     champions,
     gateway_status,
     promote,
     releases,
     rollback_rules,
-    rollouts,
     settings,
 )
 from flows.approval_loop import StaleEvidenceError
+from flows.canary_rollouts import RolloutError
 from flows.gateway_status import RolloutReport
 from flows.promote import RolledBackError
 from flows.rollback_rules import Order, RefusedOrderError
-from flows.rollouts import RolloutError
 from flows.settings import Settings
 from flows.workload_file import Workload
 
@@ -98,7 +98,7 @@ def settle_task(workload: str = "") -> tuple[list[SettledRollout], list[str]]:
     """Settle the canaries of a workload, or of all; return what was done and what failed."""
     home = settings.load()
     settled, troubles = list[SettledRollout](), list[str]()
-    running = [each for each in rollouts.rollouts_of(home) if not each.is_settled]
+    running = [each for each in canary_rollouts.rollouts_of(home) if not each.is_settled]
     for name in sorted({each.intention.workload_id for each in running}):
         if workload not in ("", name):
             continue
@@ -161,15 +161,15 @@ def _answer(home: Settings, rollout: Rollout, report: RolloutReport) -> SettledR
     why = " ".join(report.reason.split())[:LONGEST_REASON]
     match report.state:
         case "hold":
-            _require_shown(rollouts.order_of(rollout).plan, report)
+            _require_shown(canary_rollouts.order_of(rollout).plan, report)
             try:
                 _require_approved(home, rollout)
             except (StaleEvidenceError, RolledBackError) as error:
                 return _stop(home, rollout, str(error))
-            rollouts.end(home, rollout, "hold", why, _record(report))
+            canary_rollouts.end(home, rollout, "hold", why, _record(report))
             return _carry_out(home, rollout)
         case "roll back":
-            rollouts.end(home, rollout, "roll back", why, _record(report))
+            canary_rollouts.end(home, rollout, "roll back", why, _record(report))
             return _carry_out(home, rollout)
         case "undecided":
             return _tell_once(home, rollout, why, _record(report))
@@ -237,7 +237,7 @@ def _require_approved(home: Settings, rollout: Rollout) -> tuple[Evidence, Workl
 
 
 def _stop(home: Settings, rollout: Rollout, why: str) -> SettledRollout:
-    rollouts.stop(home, rollout, why)
+    canary_rollouts.stop(home, rollout, why)
     return _settled(rollout, "stopped", why)
 
 
@@ -248,7 +248,7 @@ def _resume_start(home: Settings, rollout: Rollout) -> SettledRollout:
         decision = decision_log.decision_on(con, first.evidence_digest, rules)
     if decision is None or decision.decision != "approve":
         return _stop(home, rollout, "it is not approved under the rules of now")
-    rollouts.resume_start(home, rollout, decision)
+    canary_rollouts.resume_start(home, rollout, decision)
     return _settled(rollout, "started", "its start was interrupted, and is finished")
 
 
@@ -259,7 +259,7 @@ def _tell_once(
         return None
     with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
         rollout_log.add_step(con, rollout, "undecided", datetime.now(UTC), note=why, record=record)
-        rollouts.append_link(home, con, rollout, "undecided", why, record)
+        canary_rollouts.append_link(home, con, rollout, "undecided", why, record)
     return _settled(rollout, "undecided", why)
 
 
@@ -271,14 +271,14 @@ def _carry_out(home: Settings, rollout: Rollout) -> SettledRollout:
     assert known is not None and known.ending is not None  # the caller holds the lock
     outcome, why = known.ending.outcome, known.ending.note
     if outcome in LEADS_ON:
-        by, reason = _ordered(links, rollout) or (rollouts.RULE, why)
+        by, reason = _ordered(links, rollout) or (canary_rollouts.RULE, why)
         try:
             evidence, workload = _require_approved(home, rollout)
             releases.require_bytes(home, evidence)
             promote.crown(home, workload, evidence, by=by, reason=reason, rollout=rollout)
         except (StaleEvidenceError, RolledBackError) as error:
             outcome, why = "stopped", str(error)
-    rollouts.settle_version(home, rollout)
+    canary_rollouts.settle_version(home, rollout)
     return _settled(rollout, outcome, why)
 
 
@@ -344,7 +344,7 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
 
 
 def _running(home: Settings, workload: str) -> Rollout:
-    running = [each for each in rollouts.rollouts_of(home, workload) if not each.is_settled]
+    running = [each for each in canary_rollouts.rollouts_of(home, workload) if not each.is_settled]
     if not running or running[0].ending is not None:
         raise RolloutError(f"stopping the canary of {workload}: none runs")
     return running[0]
@@ -353,7 +353,7 @@ def _running(home: Settings, workload: str) -> Rollout:
 def _planned(rollout: Rollout, order: Order, to: Target) -> ChampionChange:
     first = rollout.intention
     if to == "champion":
-        return rollouts.rollback_change(rollout, by=order.by, reason=order.reason)
+        return canary_rollouts.rollback_change(rollout, by=order.by, reason=order.reason)
     return champion_change.promotion(
         first.workload_id,
         first.version,
@@ -425,7 +425,9 @@ def start_by_order(
                 f"starting a canary of {name}: its file says `rollout: immediate`; set `rollout: "
                 "{canary: {}}` under serve"
             )
-        why = rollouts.immediate_reason(home, rules, champion.number if champion else None, name)
+        why = canary_rollouts.immediate_reason(
+            home, rules, champion.number if champion else None, name
+        )
         if champion is None or why is not None:
             raise RolloutError(f"starting a canary of {name}: {why}")
         evidence = evidence_folder.read(home.evidence / name / version.evidence)
@@ -437,7 +439,7 @@ def start_by_order(
         assert decision is not None  # it was required
         releases.require_bytes(home, evidence)
         releases.release_version(home, version, evidence)
-        return rollouts.start(home, rules, version, champion, decision, report)
+        return canary_rollouts.start(home, rules, version, champion, decision, report)
 
 
 def _startable(

@@ -29,6 +29,7 @@ from flows.stack.children import (
     ServiceLog,
 )
 from flows.stack.processes import Phase, Signals, StackState, StopRequested
+from flows.stack.rollout_signals import RolloutSignals
 from flows.stack.stack_services import MARK, Service, service_environment, stack_mark
 
 START_LIMIT = 180.0  # seconds: a first start takes 15 on two idle cores
@@ -55,6 +56,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._orphans = Orphans()
         self._lost_runs = health.LostRuns(http, settings.prefect_api_url)
+        self._rollouts = RolloutSignals(http, settings)
         self._phase: Phase = "starting"
         self._step = FIRST_STEP
         self._self = processes.identify_process(os.getpid())
@@ -97,6 +99,8 @@ class Supervisor:
             if self._is_up("prefect"):
                 with suppress(httpx.HTTPError):
                     self._lost_runs.look_round(time.monotonic())
+                with suppress(httpx.HTTPError):
+                    self._rollouts.look_round(time.monotonic())
             self._write_state()
 
     def shut_down(self) -> None:

@@ -26,7 +26,7 @@ from components.serve.canary.rollout_plan import RolloutPlan
 from components.serve.canary.rollout_verdict import decide
 from components.store import warehouse
 from components.store.manifest import folder_digest
-from flows import gateway_status, home_workloads, promote, rollouts
+from flows import canary_rollouts, gateway_status, home_workloads, promote
 from flows.promote import PromotedVersion
 from flows.settings import Settings
 from flows.workload_file import Workload, read_workload
@@ -131,7 +131,7 @@ class CanaryHome:
 
     def rollout(self) -> Rollout:
         """Return the newest canary."""
-        return rollouts.rollouts_of(self.home, self.workload)[-1]
+        return canary_rollouts.rollouts_of(self.home, self.workload)[-1]
 
     def aliases(self) -> registry.Aliases:
         """Read the aliases."""
@@ -164,7 +164,7 @@ class CanaryHome:
                 "where rollout_id = $id and step = 'intended'",
                 {"record": json.dumps(content), "id": rollout.id},
             )
-        return rollouts.order_of(self.rollout()).plan
+        return canary_rollouts.order_of(self.rollout()).plan
 
     def report(self, state: str, reason: str = "", **changes: Any) -> Path:
         """Write in the gateway's place how the newest canary stands."""
@@ -189,7 +189,7 @@ class CanaryHome:
 
     def report_counts(self, slow: tuple[int, int], elapsed: float = 3600.0) -> str:
         """Write the verdict on these counts of slow conversations, canary's and champion's."""
-        plan = rollouts.order_of(self.rollout()).plan
+        plan = canary_rollouts.order_of(self.rollout()).plan
         arms = ArmCounts(*slow)
         both = sum(slow) * 20
         conversations = {0.5: ArmCounts(both // 2, both - both // 2)}

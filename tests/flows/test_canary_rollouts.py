@@ -12,10 +12,10 @@ from components.register.registry import Aliases
 from components.register.version_tags import CANARY
 from components.serve.canary import rollout_order
 from components.store import warehouse
-from flows import champions, promote, releases, rollouts, settle_rollouts
+from flows import canary_rollouts, champions, promote, releases, settle_rollouts
+from flows.canary_rollouts import RolloutError
 from flows.promote import RolledBackError
 from flows.rollback_rules import Order
-from flows.rollouts import RolloutError
 from flows.settings import Settings
 from flows.workload_file import WorkloadError
 from tests.support import canary_home
@@ -87,7 +87,7 @@ def test_what_holds_becomes_champion_by_rule(running: CanaryHome) -> None:
     assert running.aliases() == Aliases(champion="2", previous="1")
     assert version_tags.ROLLOUT_TAG not in running.tags("2")
     assert running.tags("2")[version_tags.APPROVER_TAG] == "ann"
-    assert journal_of(running)[-1] == ("promotion", rollouts.RULE, "1", "2", True)
+    assert journal_of(running)[-1] == ("promotion", canary_rollouts.RULE, "1", "2", True)
     assert kinds_of(running) == [
         ("approve", ""),
         ("released", ""),
@@ -104,10 +104,10 @@ def test_what_is_worse_is_rolled_back_by_rule_and_not_asked_about_again(
     assert settle(running) == "roll back"
     assert settle(running) is None
     assert running.aliases() == Aliases(champion="1")
-    assert journal_of(running)[-1] == ("rollback", rollouts.RULE, "2", "1", True)
+    assert journal_of(running)[-1] == ("rollback", canary_rollouts.RULE, "2", "1", True)
     assert kinds_of(running)[-1] == ("rollback", "roll back")
     assert running.version("2").rolled_back.startswith(
-        f"to version 1 by {rollouts.RULE}: slow: 300"
+        f"to version 1 by {canary_rollouts.RULE}: slow: 300"
     )
     why = champions.rolled_back(running.workload, running.version("2").adapter)
     assert why is not None
@@ -187,7 +187,9 @@ def test_a_newer_approval_replaces_a_canary(running: CanaryHome) -> None:
     assert newer.became.startswith("answers a share")
     assert running.aliases() == Aliases(champion="1", canary="3")
     (older,) = [
-        each for each in rollouts.rollouts_of(running.home, running.workload) if each.id == first.id
+        each
+        for each in canary_rollouts.rollouts_of(running.home, running.workload)
+        if each.id == first.id
     ]
     assert older.ending is not None
     assert older.ending.note == "version 3 was approved, and its canary begins"
@@ -343,15 +345,15 @@ def test_an_interrupted_start_is_finished(running: CanaryHome, step: str) -> Non
     assert running.aliases() == Aliases(champion="1", canary="2")
     assert running.tags("2")[version_tags.ROLLOUT_TAG] == running.rollout().order
     assert running.promote(running.evidence("2")).became.startswith("answers a share")
-    assert len(rollouts.rollouts_of(running.home, running.workload)) == 1
+    assert len(canary_rollouts.rollouts_of(running.home, running.workload)) == 1
 
 
 @pytest.mark.parametrize(
     "outcome", ["hold", "roll back", pytest.param("stopped", marks=pytest.mark.slow)]
 )
 def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> None:
-    rollouts.end(running.home, running.rollout(), outcome, "why")  # type: ignore[arg-type]
-    rollouts.end(running.home, running.rollout(), "stopped", "a second end")
+    canary_rollouts.end(running.home, running.rollout(), outcome, "why")  # type: ignore[arg-type]
+    canary_rollouts.end(running.home, running.rollout(), "stopped", "a second end")
     assert settle(running) == outcome
     champion = "2" if outcome == "hold" else "1"
     assert running.aliases().champion == champion
@@ -364,7 +366,7 @@ def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> No
 
 def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: CanaryHome) -> None:
     home, rollout = running.home, running.rollout()
-    rollouts.end(home, rollout, "hold", "why")
+    canary_rollouts.end(home, rollout, "hold", "why")
     evidence = running.evidence("2")
     described = promote.in_force(home, evidence)
     promote.crown(home, described, evidence, by="r", reason="why", rollout=rollout)
