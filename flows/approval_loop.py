@@ -33,7 +33,15 @@ from components.store import ledger, warehouse
 from components.store.ledger import Decision
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
-from flows import approvals, approver_keys, evidence_reports, prefect_api, settings, snapshots
+from flows import (
+    approvals,
+    approver_keys,
+    canary_rollouts,
+    evidence_reports,
+    prefect_api,
+    settings,
+    snapshots,
+)
 from flows.approver_keys import SecretError
 from flows.settings import Settings
 from flows.workload_file import Workload
@@ -260,7 +268,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         starters = decision_log.starters(con, evidence.digest)
         here = decision_log.links(con, evidence=evidence.digest)
         earlier = decision_log.links(con, workload_id=question.workload)
-    return record_answer.write(
+    header = record_answer.write(
         answered,
         validity.counted_approvals(here, rules, starters),
         [link for link in earlier if link.kind in ("approve", "reject")],
@@ -268,6 +276,31 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         required=rules.required,
         sign=sign,
     )
+    return header + rollout_text(evidence, workload)
+
+
+def rollout_text(evidence: Evidence, workload: Workload) -> str:
+    """Say what an approval starts; empty where versions become champion at once."""
+    home, name, canary = settings.load(), evidence.subject.workload, workload.serve.canary
+    if canary is None:
+        return ""
+    champion = registry.champion_version(name)
+    version = registry.version_of_evidence(name, evidence.digest)
+    number = champion.number if champion else None
+    why = canary_rollouts.immediate_reason(home, workload.serve, number, name)
+    if champion is None or version is None or why is not None:
+        return (
+            f"\n**On approval** it becomes champion at once: {why or 'it is not registered'}.\n\n"
+        )
+    at_hand = canary_rollouts.outlook(home, canary, name, version.number, champion.number)
+    running = canary_rollouts.running(home, name)
+    replaced = (
+        f", and stops the canary of version {running.intention.version}"
+        if running is not None and running.intention.version != version.number
+        else ""
+    )
+    listed = "".join(f"- {sentence}\n" for sentence in at_hand.sentences)
+    return f"\n**On approval** it answers a share first, as a canary{replaced}:\n\n{listed}\n"
 
 
 @task(cache_policy=NO_CACHE)

@@ -14,7 +14,9 @@ from components.schema import Json
 from flows import prefect_api
 from flows.prefect_api import Run
 
-ArtifactKind: TypeAlias = Literal["gate", "loss", "monitor", "report", "search", "serving"]
+ArtifactKind: TypeAlias = Literal[
+    "canary", "gate", "loss", "monitor", "report", "search", "serving"
+]
 
 GATE_KEY = "promotion-gate"  # prefix of the keys of answers
 

@@ -8,10 +8,11 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from components.decide import decision_log, validity
 from components.decide.decision_log import LogEvent
+from components.monitor.canary_status import CanaryStatus, EvidencePoint, KindPoint
 from components.register import champion_change, journal, registry, rollout_log, version_tags
 from components.register.journal import ChampionChange, ChampionJournal
 from components.register.registry import Version
@@ -25,6 +26,7 @@ from components.serve.canary.rollout_plan import RolloutPlan
 from components.serve.canary.settings import CanarySettings, RolloutSettings
 from components.store import warehouse
 from components.store.ledger import Decision
+from components.store.lock import PATIENCE_SECONDS
 from components.store.warehouse import Connection
 from flows import gateway_status, rollback_rules
 from flows.gateway_status import NotServingError
@@ -128,13 +130,12 @@ def start(
     stopped. ``report`` is called with what the traffic can show.
     """
     name, number = version.name, version.number
-    with warehouse.connect(home.warehouse) as con:
-        running = rollout_log.unsettled(con, name)
-    if running is not None:
-        is_same = running.intention.version == number and running.ending is None
-        if is_same and running.intention.champion == champion.number:
-            return resume_start(home, running, decision)
-        stop(home, running, f"version {number} was approved, and its canary begins")
+    known = running(home, name)
+    if known is not None:
+        is_same = known.intention.version == number and known.ending is None
+        if is_same and known.intention.champion == champion.number:
+            return resume_start(home, known, decision)
+        stop(home, known, f"version {number} was approved, and its canary begins")
     at_hand = outlook(home, settings.canary or CanarySettings(), name, number, champion.number)
     for sentence in at_hand.sentences:
         report(sentence)
@@ -196,8 +197,7 @@ def end(
         rollout_log.add_step(con, rollout, "ended", _now(), outcome=outcome, note=why, record=kept)
         append_link(home, con, rollout, outcome, why, record)
 
-    with warehouse.connect(home.warehouse) as con:
-        known = rollout_log.unsettled(con, rollout.intention.workload_id)
+    known = running(home, rollout.intention.workload_id)
     if known is None or known.id != rollout.id or known.ending is not None:
         return
     if outcome == "roll back":
@@ -302,12 +302,100 @@ def order_of(rollout: Rollout) -> RolloutOrder:
     return rollout_order.read(rollout.order)
 
 
-def rollouts_of(home: Settings, workload: str | None = None) -> Sequence[Rollout]:
+def rollouts_of(
+    home: Settings, workload: str | None = None, wait_seconds: float = PATIENCE_SECONDS
+) -> Sequence[Rollout]:
     """List the canaries of a workload, or of all, the oldest first."""
     if not home.warehouse.exists():
         return []
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.warehouse, wait_seconds) as con:
         return rollout_log.list_rollouts(con, workload)
+
+
+def running(home: Settings, workload: str) -> Rollout | None:
+    """Return the canary of a workload that is under way or was interrupted."""
+    with warehouse.connect(home.warehouse) as con:
+        return rollout_log.unsettled(con, workload)
+
+
+def read_canaries(home: Settings, workload: str) -> list[CanaryStatus]:
+    """Return a workload's canaries, the newest first, with the gateway's evidence."""
+    return [_status(home, rollout) for rollout in reversed(rollouts_of(home, workload))]
+
+
+def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
+    first, order = rollout.intention, order_of(rollout)
+    report = gateway_status.read_rollout(home, first.workload_id)
+    if report is not None and report.id != rollout.id:
+        report = None
+    record: dict[str, Json] = {}
+    if (last := rollout.ending or rollout.entries.get("undecided")) is not None:
+        record = last.content()
+    if rollout.ending is not None:
+        state, reason = rollout.ending.outcome, rollout.ending.note
+    elif report is not None:
+        state, reason = report.state, report.reason
+    else:
+        state, reason = "waiting", "no gateway has said anything of it"
+    recorded = record.get("history")
+    history = recorded if isinstance(recorded, list) else []
+    if report is not None and (rollout.ending is None or not history):
+        history = [*report.history]
+    forecast = first.content().get("forecast")
+    plan = order.plan
+    return CanaryStatus(
+        id=rollout.id,
+        version=first.version,
+        champion=first.champion,
+        started_at=order.started_at,
+        state=state,
+        reason=" ".join(reason.split()),
+        is_over=rollout.ending is not None,
+        steps=[(step.share, step.seconds) for step in plan.steps],
+        deadline_seconds=plan.deadline_seconds,
+        margin=plan.margin,
+        shadow=order.shadow,
+        worse_bounds={rule.kind: 1 / (plan.alpha * rule.weight) for rule in plan.kinds},
+        within_bound=1 / plan.alpha,
+        decisive=plan.decisive,
+        forecast=[str(line) for line in forecast] if isinstance(forecast, list) else [],
+        history=[point for raw in history if (point := _point(raw)) is not None],
+    )
+
+
+def _point(raw: object) -> EvidencePoint | None:
+    """Read one look; ``None`` if it is not in the gateway's form."""
+    match raw:
+        case {"at": str(at), "share": float() | int() as share, "kinds": dict(kinds)}:
+            shown = cast("dict[str, Json]", kinds)
+        case _:
+            return None
+    try:
+        datetime.fromisoformat(at).astimezone(UTC)
+        points = {kind: _kind_point(value) for kind, value in shown.items()}
+    except (ValueError, TypeError, KeyError):
+        return None
+    return EvidencePoint(at, float(share), points)
+
+
+def _kind_point(value: Json) -> KindPoint:
+    if not isinstance(value, dict):
+        raise TypeError("expected an object")
+    high = value["ratio_high"]
+    return KindPoint(
+        canary=int(_number(value["canary"])),
+        champion=int(_number(value["champion"])),
+        worse=_number(value["worse"]),
+        within=_number(value["within"]),
+        ratio_low=_number(value["ratio_low"]),
+        ratio_high=None if high is None else _number(high),
+    )
+
+
+def _number(value: Json) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, found {value!r}")
+    return float(value)
 
 
 def _add_step(home: Settings, rollout: Rollout, step: Literal["started", "settled"]) -> Rollout:

@@ -11,7 +11,6 @@ from components.register import (
     champion_change,
     journal,
     registry,
-    rollout_log,
     tracking,
     version_tags,
 )
@@ -201,9 +200,7 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
         entry = champion_journal(home, wait_seconds).intend(change, write_link)
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
-    with warehouse.connect(home.warehouse) as con:
-        running = rollout_log.unsettled(con, workload)
-    if running is not None:
+    if (running := canary_rollouts.running(home, workload)) is not None:
         canary_rollouts.stop(
             home, running, f"the champion was rolled back to version {change.version}"
         )

@@ -31,7 +31,9 @@ Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
 
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
 
-TOLD_STEPS = frozenset({"flipped", "refused", "withdrawn", "recovered"})
+TOLD_STEPS = frozenset(
+    {"flipped", "refused", "withdrawn", "recovered", "canary_began", "canary_ended"}
+)
 MOST_STEPS = 12
 
 

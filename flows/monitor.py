@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from prefect.runtime import flow_run
 from components.costs import Speed
 from components.decide import decision_log
 from components.decide.approvers import OPEN
-from components.monitor import serving_page, signs, status_page, turn_starts, workload_status
+from components.monitor import (
+    canary_status,
+    serving_page,
+    signs,
+    status_page,
+    turn_starts,
+    workload_status,
+)
 from components.monitor.settings import Trigger
 from components.monitor.signs import Sign
 from components.monitor.turn_starts import TurnStart
@@ -25,7 +33,15 @@ from components.scorecard import HOLDOUT
 from components.store import manifest, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
-from flows import approvals, champions, gateway_status, prefect_api, settings, workload_file
+from flows import (
+    approvals,
+    canary_rollouts,
+    champions,
+    gateway_status,
+    prefect_api,
+    settings,
+    workload_file,
+)
 from flows.flow_runs import run_name
 from flows.rollback_rules import Order
 from flows.settings import Settings
@@ -180,7 +196,10 @@ def measure_status(
         at=now,
         span_days=span_days,
         champion=f"version {champion.number}, adapter {champion.adapter}" if champion else "none",
-        serving=gateway_status.read_serving(home, workload.workload),
+        serving=replace(
+            gateway_status.read_serving(home, workload.workload),
+            canaries=canary_rollouts.read_canaries(home, workload.workload),
+        ),
         answering=answering_speed(speeds, champion),
         days=days,
         prices={model: price for model, price in prices.items() if price is not None},
@@ -248,7 +267,11 @@ def publish_serving(status: WorkloadStatus) -> None:
     votes = folder / f"{status.workload}.votes.png"
     serving_page.draw_traffic(status, traffic)
     serving_page.draw_votes(status, votes)
-    page = serving_page.as_html(status, traffic, votes)
+    evidence = None
+    if (canary := status.serving.canary) is not None and canary.history:
+        evidence = folder / f"{status.workload}.canary.png"
+        canary_status.draw_evidence(canary, evidence)
+    page = serving_page.as_html(status, traffic, votes, evidence)
     manifest.write_atomically(folder / f"{status.workload}.html", page)
     key = approvals.artifact_key("serving", status.workload)
     create_markdown_artifact(serving_page.as_markdown(status), key=key)

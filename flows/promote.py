@@ -20,7 +20,6 @@ from components.register import (
     journal,
     mlflow_api,
     registry,
-    rollout_log,
     tracking,
     version_tags,
 )
@@ -126,7 +125,7 @@ def crown(
             reason=reason,
             rollout_id=rollout.id if rollout else None,
         )
-        if rollout is None and (running := _running_canary(home, name)) is not None:
+        if rollout is None and (running := canary_rollouts.running(home, name)) is not None:
             canary_rollouts.stop(home, running, f"version {version.number} becomes champion")
         journal_of = champions.champion_journal(home)
         champion_change.carry_out(journal_of, journal_of.intend(change))
@@ -143,11 +142,6 @@ def _release(home: Settings, workload: Workload, evidence: Evidence) -> Version:
     version = register_version(workload, evidence)
     releases.release_version(home, version, evidence)
     return version
-
-
-def _running_canary(home: Settings, workload: str) -> Rollout | None:
-    with warehouse.connect(home.warehouse) as con:
-        return rollout_log.unsettled(con, workload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +169,7 @@ def promote_version(
         champions.recover(home, name)
         still()
         _anchor(evidence, decision)
-        champion, running = registry.champion_version(name), _running_canary(home, name)
+        champion, running = registry.champion_version(name), canary_rollouts.running(home, name)
         if champion is not None and champion.evidence == evidence.digest:
             return PromotedVersion(champion, "is champion")
         rules = workload_file.in_force(home, workload).serve

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from prefect import Task, flow, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
@@ -21,6 +22,7 @@ from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
+from components.monitor import serving_page
 from components.register import champion_change, journal, mlflow_api, registry, rollout_log
 from components.register.journal import ChampionChange
 from components.register.rollout_log import LEADS_ON, Rollout
@@ -31,6 +33,7 @@ from components.store.ledger import Decision
 from components.store.warehouse import Connection
 from flows import (
     approval_loop,
+    approvals,
     canary_rollouts,
     champions,
     gateway_status,
@@ -112,12 +115,16 @@ def settle_task(workload: str = "") -> tuple[list[SettledRollout], list[str]]:
             continue
         if done is not None:
             get_run_logger().info(done.sentence)
-            _tell(done)
+            _publish(home, done)
             settled.append(done)
     return settled, troubles
 
 
-def _tell(done: SettledRollout) -> None:
+def _publish(home: Settings, done: SettledRollout) -> None:
+    """Tell people, and keep the evidence as an artifact; under its key they form a history."""
+    newest = canary_rollouts.read_canaries(home, done.workload)[0]
+    key = approvals.artifact_key("canary", done.workload)
+    create_markdown_artifact(serving_page.canary_markdown(newest), key=key)
     emit_event(
         CHANGED,
         resource={
@@ -141,8 +148,7 @@ def settle(home: Settings, workload: str) -> SettledRollout | None:
     """
     with journal.lock_champion(home.locks, workload):
         champions.recover(home, workload)
-        with warehouse.connect(home.warehouse) as con:
-            rollout = rollout_log.unsettled(con, workload)
+        rollout = canary_rollouts.running(home, workload)
         if rollout is None:
             return None
         if rollout.ending is not None:
@@ -344,10 +350,10 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
 
 
 def _running(home: Settings, workload: str) -> Rollout:
-    running = [each for each in canary_rollouts.rollouts_of(home, workload) if not each.is_settled]
-    if not running or running[0].ending is not None:
+    rollout = canary_rollouts.running(home, workload) if home.warehouse.exists() else None
+    if rollout is None or rollout.ending is not None:
         raise RolloutError(f"stopping the canary of {workload}: none runs")
-    return running[0]
+    return rollout
 
 
 def _planned(rollout: Rollout, order: Order, to: Target) -> ChampionChange:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
 
-from components.monitor import serving_status, workload_status
+from components.monitor import canary_status, serving_status, workload_status
+from components.monitor.canary_status import CanaryStatus
 from components.monitor.serving_status import ReplicaProof, ServingVersion, SwapStep, minute
 from components.monitor.workload_status import Day, Rate, WorkloadStatus
 from components.pages import charts, templates
@@ -31,6 +32,8 @@ STEPS = {
     "flipped": "took over",
     "refused": "was refused: ",
     "withdrawn": "was withdrawn: ",
+    "canary_began": "began to answer a share",
+    "canary_ended": "ended as a canary: ",
     "recovered": "a swap that a crash cut off was undone",
 }
 
@@ -40,9 +43,11 @@ def as_markdown(status: WorkloadStatus) -> str:
     return templates.render("monitor/serving.md.j2", status=status, **_sections(status))
 
 
-def as_html(status: WorkloadStatus, traffic: Path, votes: Path) -> str:
-    """Return a self-contained HTML page with both pictures."""
-    pictures = {"traffic": traffic, "votes": votes}
+def as_html(
+    status: WorkloadStatus, traffic: Path, votes: Path, evidence: Path | None = None
+) -> str:
+    """Return a self-contained HTML page with both pictures, and that of the canary's evidence."""
+    pictures = {"traffic": traffic, "votes": votes, "evidence": evidence}
     return templates.render(
         "monitor/serving.html.j2", status=status, pictures=pictures, **_sections(status)
     )
@@ -55,6 +60,30 @@ def _sections(status: WorkloadStatus) -> dict[str, object]:
         "proofs": (PROOF_HEAD, proof_rows(status)),
         "has_votes": any(day.votes for day in status.days),
         "history": (HISTORY_HEAD, [_history_row(step) for step in status.serving.history]),
+        "canary": None if (canary := status.serving.canary) is None else _canary_section(canary),
+    }
+
+
+def canary_markdown(canary: CanaryStatus) -> str:
+    """Return the Markdown of a canary alone, for its own artifact."""
+    return templates.render("monitor/canary.md.j2", canary=_canary_section(canary))
+
+
+def _canary_section(canary: CanaryStatus) -> dict[str, object]:
+    word = "Ended as" if canary.is_over else "Stands"
+    plan = ", then ".join(
+        f"{share:.3g} for {seconds / 3600:.3g} h" for share, seconds in canary.steps
+    )
+    return {
+        "facts": [
+            ("Versions", f"{canary.version} beside {canary.champion} (canary {canary.id})"),
+            (word, f"{canary.state}: {canary.reason}"),
+            ("Started", serving_status.minute(canary.started_at)),
+            ("Shares", f"{plan}; undecided after {canary.deadline_seconds / 3600:.3g} h"),
+        ],
+        "forecast": canary.forecast,
+        "evidence": (canary_status.EVIDENCE_HEAD, canary_status.evidence_rows(canary)),
+        "margin": f"{canary.margin:g}",
     }
 
 

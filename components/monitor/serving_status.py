@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from components.monitor.canary_status import CanaryStatus
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaProof:
@@ -60,6 +62,13 @@ class ServingStatus:
     """Replicas that serve nothing, with the reason."""
     history: Sequence[SwapStep] = ()
     """The newest first."""
+    canaries: Sequence[CanaryStatus] = ()
+    """The newest first."""
+
+    @property
+    def canary(self) -> CanaryStatus | None:
+        """The newest canary, if there was one."""
+        return self.canaries[0] if self.canaries else None
 
 
 def sentence(serving: ServingStatus) -> str:

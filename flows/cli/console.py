@@ -33,6 +33,7 @@ EXIT_CODES = {
     "components.store.warehouse.WarehouseNewerError": 2,
     "flows.approvals.NotTakenError": 1,
     "flows.approver_keys.SigningError": 1,
+    "flows.canary_rollouts.RolloutError": 1,
     "flows.cli.turn_watch.TurnError": 1,
     "flows.gateway_status.NotServingError": 1,
     "flows.gateway_status.ServeFileError": 2,

@@ -157,6 +157,8 @@ def link_text(link: "Link") -> str:
 
 def _commitment_text(link: "Link") -> str:
     """Return what a seal or a look commits to, what proved a decision, or what rules require."""
+    from components.decide import validity
+
     if link.kind == "rules":
         return _rules_text(link)
     if not link.body:
@@ -165,7 +167,9 @@ def _commitment_text(link: "Link") -> str:
     if link.kind == "released":
         return f"version {body['version']}, files {body['files']}"
     if link.kind not in ("sealed", "looked"):
-        return f"(proved by {body['proof']})"
+        by_rule = body["proof"] == validity.POLICY
+        proof = "by rule" if by_rule else f"proved by {body['proof']}"
+        return f"({proof}{_canary_text(link.workload_id, body)})"
     version = f"holdout version {body['holdout_version']}"
     if link.kind == "sealed":
         return f"{version}, alpha {body['alpha']:g}"
@@ -173,6 +177,14 @@ def _commitment_text(link: "Link") -> str:
         f"{version}, look {body['number']} by {body['metric']}, given alpha {body['alpha']:.4g} "
         f"under the policy that was sealed as {body['seal']}"
     )
+
+
+def _canary_text(workload: str, body: dict[str, str]) -> str:
+    """Return which canary a decision began or ended, on which counts, and where to see them."""
+    if "rollout" not in body:
+        return ""
+    parts = [f"canary {body['rollout']}", body.get("event", ""), body.get("counts", "")]
+    return f"; {', '.join(filter(None, parts))}; `flywheel serve canary show {workload}`"
 
 
 def _rules_text(link: "Link") -> str:

@@ -1,4 +1,4 @@
-"""`flywheel serve`, `serve status` and `serve prove`: champions that answer applications."""
+"""`flywheel serve`, `serve status`, `prove`, `canary`: champions that answer applications."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
+from flows.cli.canary_commands import canary_app
 from flows.cli.console import console, errors, exit_on, print_error, print_line
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 serve_app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
 app.add_typer(serve_app, name="serve")
+serve_app.add_typer(canary_app, name="canary")
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 

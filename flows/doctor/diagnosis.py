@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate.engines import protocol
-from flows import deployments, gateway_status, workload_file
+from components.store.lock import WarehouseBusyError
+from flows import canary_rollouts, deployments, gateway_status, workload_file
 from flows.doctor import checks, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import Settings
 from flows.stack import health
 from flows.workload_file import Workload
+
+WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
 
 RECEIVER = 4318  # the default port of ``flywheel receive``
 
@@ -32,6 +35,7 @@ def diagnose(
     yield from checks.check_credentials(env)
     yield from check_home(home)
     yield from check_gateway(home)
+    yield from check_canaries(home)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
     # Where the servers are elsewhere, or in containers, the ports are those of a proxy with TLS.
     plain = {home.prefect_port: "Prefect", home.mlflow_port: "MLflow", RECEIVER: "the receiver"}
@@ -100,6 +104,44 @@ def check_gateway(home: Settings) -> Iterator[CheckResult]:
         if not route["champion"]["replicas"]:
             state = f"no replica serves {workload} now"
             yield wrong("gateway", state, "`flywheel serve status`, and the gateway's log")
+
+
+def check_canaries(home: Settings) -> Iterator[CheckResult]:
+    """Check that canaries are answered and decided, and that those that answer were started."""
+    try:
+        rollouts = canary_rollouts.rollouts_of(home, wait_seconds=WAREHOUSE_SECONDS)
+    except WarehouseBusyError:
+        yield note("canaries", "not checked: others hold the warehouse", "run the doctor again")
+        return
+    running = {each.intention.workload_id: each for each in rollouts if not each.is_settled}
+    try:
+        served: Iterable[str] | None = gateway_status.read_status(home)["routes"]
+    except NotServingError:
+        served = None
+    for workload, rollout in sorted(running.items()):
+        what = f"version {rollout.intention.version} of {workload}"
+        if rollout.ending is not None or "started" not in rollout.entries:
+            remedy = "maintenance finishes it; `flywheel up` where it does not run"
+            yield note("canaries", f"the canary of {what} was interrupted", remedy)
+        elif served is None or workload not in served:
+            state = f"{what} is a canary, and no gateway of this home serves the workload"
+            yield wrong("canaries", state, f"`flywheel serve`; or {_stop_command(workload)}")
+        elif (undecided := rollout.entries.get("undecided")) is not None:
+            since = f"{undecided.noted_at:%Y-%m-%d %H:%M}"
+            state = f"the canary of {what} is undecided since {since}: {undecided.note}"
+            yield note(
+                "canaries", state, f"{_stop_command(workload)} --to canary, or --to champion"
+            )
+    ids = {each.id for each in rollouts}
+    for file in sorted(gateway_status.rollout_file(home, "any").parent.glob("*.json")):
+        report = gateway_status.read_rollout(home, file.stem)
+        if report is None or report.id not in ids:
+            said = f"canary {report.id}" if report else "no canary in the gateway's form"
+            yield wrong("canaries", f"{file} is of {said}, which nobody started here", f"rm {file}")
+
+
+def _stop_command(workload: str) -> str:
+    return f"`flywheel serve canary stop {workload}`"
 
 
 def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterator[CheckResult]:

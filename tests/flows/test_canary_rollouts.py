@@ -1,9 +1,12 @@
 """An approved version answers a share first, and what its evidence shows is carried out."""
 
+import json
 from collections.abc import Generator
 from itertools import count
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from components.decide import chain, decision_log, validity
 from components.register import journal, registry, taint, version_tags
@@ -12,8 +15,10 @@ from components.register.registry import Aliases
 from components.register.version_tags import CANARY
 from components.serve.canary import rollout_order
 from components.store import warehouse
-from flows import canary_rollouts, champions, promote, releases, settle_rollouts
+from flows import approval_loop, canary_rollouts, champions, promote, releases, settle_rollouts
 from flows.canary_rollouts import RolloutError
+from flows.cli import main
+from flows.doctor import diagnosis
 from flows.promote import RolledBackError
 from flows.rollback_rules import Order
 from flows.settings import Settings
@@ -374,3 +379,62 @@ def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: Canary
     assert settle(running) == "hold"
     assert running.aliases() == Aliases(champion="2", previous="1")
     assert len(journal_of(running)) == 2
+
+
+def test_the_form_says_what_an_approval_starts_and_what_it_can_show(running: CanaryHome) -> None:
+    asked, described = running.ask(3), running.describe()
+    running.serve()
+    text = approval_loop.rollout_text(asked, described)
+    assert "On approval** it answers a share first, as a canary, and stops the canary of" in text
+    assert "- this traffic is too thin to show that it is sound" in text
+    running.stop_serving()
+    text = approval_loop.rollout_text(asked, described)
+    assert "it becomes champion at once: no gateway of this home runs" in text
+    assert approval_loop.rollout_text(asked, running.describe(serve={})) == ""
+
+
+def test_show_has_the_evidence_while_it_runs_and_after(running: CanaryHome, tmp_path: Path) -> None:
+    def shown(*options: str) -> str:
+        ended = CliRunner().invoke(main.app, ["serve", "canary", "show", *options])
+        assert ended.exit_code == 0, ended.output
+        return ended.output
+
+    assert f"{running.workload}: version 2 beside version 1: waiting: no gateway" in shown()
+    running.report_counts((30, 28))
+    assert "at a share of 0.5: running: no kind was frequent" in shown(running.workload)
+    running.report_counts((300, 60))
+    settle(running)
+    assert "version 2 beside version 1: roll back: slow: 300" in shown(running.workload)
+    running.report("running").unlink()
+    (known,) = json.loads(shown(running.workload, "--json"))[running.workload]
+    assert known["history"][0]["kinds"]["slow"]["canary"] == 300
+    picture = tmp_path / "evidence.svg"
+    shown(running.workload, "--picture", str(picture))
+    assert picture.read_text().startswith("<?xml")
+    audited = CliRunner().invoke(main.app, ["audit", "--workload", running.workload]).output
+    assert f"(by rule, canary {running.rollout().id}, roll back, " in audited.replace(";", ",")
+    assert "slow 300 of the canary, 60 of the champion" in audited
+
+
+def test_the_doctor_finds_canaries_that_nobody_answers_decides_or_started(
+    running: CanaryHome,
+) -> None:
+    def about() -> list[str]:
+        results = diagnosis.check_canaries(running.home)
+        return [each.state for each in results if f"of {running.workload}" in each.state]
+
+    running.serve()
+    assert about() == []
+    running.report("undecided", "too few")
+    settle(running)
+    (state,) = about()
+    assert "is undecided since" in state
+    assert state.endswith(": too few")
+    running.stop_serving()
+    (state,) = about()
+    assert "is a canary, and no gateway of this home serves the workload" in state
+    canary_rollouts.end(running.home, running.rollout(), "stopped", "why")
+    assert about() == [f"the canary of version 2 of {running.workload} was interrupted"]
+    file = running.report("running", id="f" * 12)
+    strange = [each.state for each in diagnosis.check_canaries(running.home)]
+    assert f"{file} is of canary {'f' * 12}, which nobody started here" in strange

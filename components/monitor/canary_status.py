@@ -1,0 +1,140 @@
+"""How a canary stands, or ended, with its evidence at each look, as pages and commands show it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+EVIDENCE_HEAD = ("bad event", "canary", "champion", "ratio of risks", "worse", "within margin")
+
+
+@dataclass(frozen=True, slots=True)
+class KindPoint:
+    """What the counts of one kind of bad event showed at a look."""
+
+    canary: int
+    champion: int
+    worse: float
+    within: float
+    ratio_low: float
+    ratio_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvidencePoint:
+    """All kinds at one look; ``at`` is ISO 8601, UTC."""
+
+    at: str
+    share: float
+    kinds: Mapping[str, KindPoint]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryStatus:
+    """One canary; times are ISO 8601, UTC."""
+
+    id: str
+    version: str
+    champion: str
+    started_at: str
+    state: str
+    """The gateway's word while it runs, else its end."""
+    reason: str
+    is_over: bool
+    steps: Sequence[tuple[float, float]] = ()
+    """Shares, and the seconds for which each holds."""
+    deadline_seconds: float = 0.0
+    margin: float = 0.0
+    shadow: float = 0.0
+    worse_bounds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By kind: the evidence that rolls back."""
+    within_bound: float = math.inf
+    """The evidence that a kind is within the margin."""
+    decisive: Sequence[str] = ()
+    """The kinds that have to be within it."""
+    forecast: Sequence[str] = ()
+    """What was said before it began."""
+    history: Sequence[EvidencePoint] = field(default_factory=list[EvidencePoint])
+
+    @property
+    def sentence(self) -> str:
+        """Which versions, and how it stands, in a line."""
+        share = f" at a share of {self.history[-1].share:.3g}" if self.history else ""
+        return (
+            f"version {self.version} beside version {self.champion}{'' if self.is_over else share}"
+            f": {self.state}: {self.reason}"
+        )
+
+
+def evidence_rows(status: CanaryStatus) -> list[list[str]]:
+    """Return a formatted row for each kind at the last look."""
+    if not status.history:
+        return []
+    return [
+        [
+            f"{kind}{' (decisive)' if kind in status.decisive else ''}",
+            f"{point.canary:,}",
+            f"{point.champion:,}",
+            f"{point.ratio_low:.2f} to {_high(point.ratio_high)}",
+            _of_bound(point.worse, status.worse_bounds.get(kind, math.inf)),
+            _of_bound(point.within, status.within_bound) if kind in status.decisive else "",
+        ]
+        for kind, point in status.history[-1].kinds.items()
+    ]
+
+
+def _high(ratio: float | None) -> str:
+    return "any" if ratio is None else f"{ratio:.2f}"
+
+
+def _of_bound(evidence: float, bound: float) -> str:
+    return f"{evidence:.3g} of {bound:,.0f}" if math.isfinite(bound) else f"{evidence:.3g}"
+
+
+def draw_evidence(status: CanaryStatus, path: Path) -> None:
+    """Write the evidence at each look as a picture: a line that reaches 1 decides."""
+    from components.pages import charts  # noqa: PLC0415 - loads matplotlib
+
+    colours = (charts.NEW, charts.OTHER, charts.FURTHER, charts.THERE, "#2e7d32")
+    figure, axes = charts.sheet(3.6, left=0.1)
+    begin = datetime.fromisoformat(status.started_at)
+    hours = [
+        (datetime.fromisoformat(point.at) - begin).total_seconds() / 3600
+        for point in status.history
+    ]
+    kinds = [*status.history[-1].kinds] if status.history else []
+    for kind, colour in zip(kinds, colours, strict=False):
+        points = [point.kinds.get(kind) for point in status.history]
+        bound = status.worse_bounds.get(kind, math.inf)
+        worse = [_fraction(point.worse, bound) if point else 0.0 for point in points]
+        axes.plot(hours, worse, color=colour, lw=1.8, label=f"{kind}: worse")
+        if kind in status.decisive:
+            within = [
+                _fraction(point.within, status.within_bound) if point else 0.0 for point in points
+            ]
+            axes.plot(hours, within, color=colour, lw=1.8, ls=":", label=f"{kind}: within margin")
+    axes.axhline(1.0, color=charts.INK, lw=1.0, ls="--")
+    axes.step(
+        hours,
+        [point.share for point in status.history],
+        where="post",
+        color=charts.GRID,
+        lw=3,
+        label="share of the conversations",
+        zorder=0,
+    )
+    axes.set_ylim(-0.05, 1.15)
+    axes.set_xlabel("hours since the start", color=charts.INK, size=9)
+    axes.set_ylabel("evidence; 1 decides", color=charts.INK, size=9)
+    axes.grid(axis="y", color=charts.GRID, lw=0.8)
+    if status.history:
+        figure.legend(loc="upper center", ncols=4, frameon=False, fontsize=7)
+    charts.save(figure, path)
+
+
+def _fraction(evidence: float, bound: float) -> float:
+    """Return evidence on a scale on which 0 is none and 1 is the bound."""
+    if not math.isfinite(bound) or bound <= 1:
+        return 0.0
+    return min(1.1, max(0.0, math.log(max(evidence, 1.0)) / math.log(bound)))
