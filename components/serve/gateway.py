@@ -7,6 +7,7 @@ OpenAI-compatible servers among its own fallbacks, if it has any.
 
 import asyncio
 import logging
+import random
 import re
 import time
 from collections import Counter
@@ -56,6 +57,7 @@ from components.serve.rollouts import ArmDraw, Rollouts
 from components.serve.routes import Current, Route, Served
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import ServeSettings
+from components.serve.shadow_requests import ShadowRequests
 from components.serve.streamed_answer import StreamedAnswer
 from components.store import spool
 
@@ -65,6 +67,7 @@ Headers = Mapping[bytes, bytes]
 
 RETRY_SECONDS = 1
 FEEDBACK_BYTES = 2**20
+SHADOWED_LOAD = 0.05  # of the open requests that are allowed; with more there is no shadow
 
 _REQUEST_LINE = re.compile(r"^(?:GET|POST) \S+: (?:\d{3} )?")  # engines' addresses stay inside
 _CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
@@ -96,6 +99,8 @@ class Exchange:
     """What a version wrote; read again for the canary's evidence."""
     has_failed: bool = False
     """Whether the version of its arm failed to answer."""
+    faults: frozenset[BadKind] | None = None
+    """What is bad about the whole answer of its arm's version."""
     is_noted: bool = False
     """Whether it is in the canary's evidence."""
 
@@ -161,14 +166,18 @@ class Gateway:
         self._grammars = RequestGrammars()
         self._fallbacks = FallbackServers(settings, environment)
         self._answered_elsewhere = settings.answered_elsewhere()
+        self._shadows = ShadowRequests(_busy_from(settings))
         self.metrics.watch("open_requests", "Requests being answered.", self._open.total)
         self.metrics.watch("workloads", "Workloads with a route.", lambda: len(current.routes))
+        if rollouts is not None:
+            self.metrics.watch_rollouts(rollouts)
         self.metrics.watch(
             "can_log", "1 while answers can be logged: room and a working disk.", self._can_log
         )
 
     async def close(self) -> None:
         """Write the records of partial answers, and close the connections to fallbacks."""
+        await self._shadows.close()
         await self._log.close()
         await self._fallbacks.close()
         self._grammars.close()
@@ -205,6 +214,8 @@ class Gateway:
                 raise self._unknown(interaction.workload, token)
             held = stack.pop_all()
         self._open[token.client_id] += 1
+        if self._shadows:
+            self._shadows.make_room(self._open.total())
         draw = None
         if route is not None and route.canary is not None and self._rollouts is not None:
             draw = self._rollouts.draw(
@@ -266,6 +277,8 @@ class Gateway:
         version = who.served.version if who is not None and who.served is not None else ""
         arm = who.arm if who is not None else ""
         self.metrics.requests(interaction.workload, version, arm, str(status)).inc()
+        if exchange.draw is not None:
+            self._shadow(exchange)
 
     async def whole(self, exchange: Exchange) -> bytes:
         """Return the whole answer once its record is on disk; raise ``OpenAiError``."""
@@ -540,21 +553,7 @@ class Gateway:
     ) -> AsyncGenerator[VisiblePart]:
         request, draft = exchange.request, exchange.draft
         prompt = self._render(request, served)
-        own = self.settings.workload(exchange.interaction.workload)
-        generation = Generation(
-            prompt=prompt.text,
-            max_tokens=min(
-                request.max_tokens or served.max_new_tokens, self.settings.limits.max_tokens
-            ),
-            stop=request.stop,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed,
-            logprobs=request.logprobs,
-            grammar=await self._grammars.of_request(request, own, served, prompt.form),
-            is_streamed=request.is_streamed,
-            traceparent=exchange.interaction.traceparent,
-        )
+        generation = await self._generation(exchange.interaction, served, prompt)
         answer = exchange.reader = StreamedAnswer(prompt.form, reads_calls=request.may_call)
         is_raw = request.endpoint == "completion"
         async with aclosing(engine.complete(served.model, generation)) as pieces:
@@ -576,6 +575,25 @@ class Gateway:
                 yield VisiblePart(
                     text, chat_answer.tool_calls(calls) if calls else (), piece.logprobs
                 )
+
+    async def _generation(
+        self, interaction: Interaction, served: Served, prompt: _Prompt
+    ) -> Generation:
+        request, own = interaction.request, self.settings.workload(interaction.workload)
+        return Generation(
+            prompt=prompt.text,
+            max_tokens=min(
+                request.max_tokens or served.max_new_tokens, self.settings.limits.max_tokens
+            ),
+            stop=request.stop,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            logprobs=request.logprobs,
+            grammar=await self._grammars.of_request(request, own, served, prompt.form),
+            is_streamed=request.is_streamed,
+            traceparent=interaction.traceparent,
+        )
 
     def _note_first(self, exchange: Exchange) -> None:
         if exchange.who is not None and exchange.who.ttft_ms is None:
@@ -639,19 +657,76 @@ class Gateway:
         workload, is_own = exchange.interaction.workload, who is not None and who.arm == draw.arm
         kinds = set[BadKind]({"error"} if exchange.has_failed else ())
         if is_own and milliseconds is not None:
-            kinds |= self._faults(exchange)
+            assert who is not None
+            assert who.served is not None
+            reader, text = exchange.reader, "".join(exchange.draft.text)
+            if exchange.request.endpoint == "chat" and reader is not None:
+                text = reader.raw  # with its calls, as the model wrote them
+            exchange.faults = self._faults(
+                exchange.interaction, who.served, text, exchange.draft.finish
+            )
+            kinds |= exchange.faults
             if self._rollouts.is_slow(workload, exchange.draft.prompt_tokens, milliseconds):
                 kinds.add("slow")
         self._rollouts.note(workload, draw, kinds, exchange.draft.id if is_own else None)
 
-    def _faults(self, exchange: Exchange) -> frozenset[BadKind]:
-        served, reader = exchange.who.served if exchange.who else None, exchange.reader
-        assert served is not None
-        is_chat = exchange.request.endpoint == "chat"
-        text = reader.raw if is_chat and reader is not None else "".join(exchange.draft.text)
-        finish, own = exchange.draft.finish, self.settings.workload(exchange.interaction.workload)
-        labels = own.labels or served.labels
-        return answer_faults.faults(exchange.request, served.form, text, finish, labels)
+    def _faults(
+        self, interaction: Interaction, served: Served, text: str, finish: str | None
+    ) -> frozenset[BadKind]:
+        labels = self.settings.workload(interaction.workload).labels or served.labels
+        return answer_faults.faults(interaction.request, served.form, text, finish, labels)
+
+    # Shadows.
+
+    def _shadow(self, exchange: Exchange) -> None:
+        """Have the canary's version answer, too, what the champion has answered."""
+        draw, canary, rollouts = exchange.draw, exchange.route.canary, self._rollouts
+        if draw is None or canary is None or rollouts is None or exchange.faults is None:
+            return
+        workload, faults = exchange.interaction.workload, exchange.faults
+        share = rollouts.shadow_share(workload, draw)
+        if draw.arm != "champion" or not exchange.request.is_stored or random.random() >= share:
+            return
+        interaction = exchange.interaction
+
+        async def compare() -> None:
+            shadowed = await self._answer_for_nobody(interaction, canary.served)
+            if shadowed is not None:
+                rollouts.note_pair(workload, draw, shadowed, faults)
+
+        def shed() -> None:
+            rollouts.shed[workload] += 1
+
+        self._shadows.begin(self._open.total(), compare, shed)
+
+    async def _answer_for_nobody(
+        self, interaction: Interaction, served: Served
+    ) -> frozenset[BadKind] | None:
+        """Return what is bad about a version's answer; ``None`` if an engine fails.
+
+        It is in no log: it is no traffic, and nobody trains on it.
+        """
+        names = self._loads.order([name for name in served.replicas if name in self.engines])
+        if not names:
+            return None
+        text, finish = list[str](), None
+        self._loads.open[names[0]] += 1
+        try:
+            async with asyncio.timeout(self.settings.limits.answer_seconds):
+                prompt = self._render(interaction.request, served)
+                generation = await self._generation(interaction, served, prompt)
+                engine = self.engines[names[0]]
+                async with aclosing(engine.complete(served.model, generation)) as pieces:
+                    async for piece in pieces:
+                        text.append(piece.text)
+                        finish = piece.finish or finish
+        except (UpstreamError, OpenAiError, TimeoutError):
+            return None
+        finally:
+            self._loads.open[names[0]] -= 1
+        if finish is None:
+            return None
+        return self._faults(interaction, served, "".join(text), finish)
 
     def _too_slow(self) -> OpenAiError:
         seconds = self.settings.limits.answer_seconds
@@ -694,6 +769,13 @@ def _to_client(error: UpstreamError) -> OpenAiError:
 @lru_cache(maxsize=64)
 def _template(base: str) -> Any:  # noqa: ANN401 - stands in for a tokenizer
     return plain_template.as_tokenizer(plain_template.read(Path(base)))
+
+
+def _busy_from(settings: ServeSettings) -> int:
+    """Return the open requests from which on users are not to wait for shadows."""
+    most = int(settings.limits.open_requests * SHADOWED_LOAD)
+    engine = settings.engine
+    return max(1, min(most, engine.slots // 2) if engine.kind == "embedded" else most)
 
 
 def _text(headers: Headers, name: bytes) -> str | None:

@@ -682,6 +682,23 @@ class Rollouts:
                 if path not in kept and time.time() - path.stat().st_mtime > KEPT_SECONDS:
                     path.unlink()
 
+    def states(self) -> list[tuple[str, str, str]]:
+        """Return workload, version and state of each workload's newest canary."""
+        known = {name: _content(each.status) for name, each in self._active.items()}
+        known = {**self._statuses, **known}
+        return [
+            (workload, str(content["version"]), str(content["state"]))
+            for workload, content in sorted(known.items())
+            if content.keys() >= {"version", "state"}
+        ]
+
+    def shares(self) -> list[tuple[str, float]]:
+        """Return the share that each canary has now."""
+        return [
+            (workload, active.order.plan.share_at(active.elapsed))
+            for workload, active in sorted(self._active.items())
+        ]
+
     def describe(self) -> list[Json]:
         """Return each canary in short, for the gateway's status."""
         return [

@@ -1,14 +1,18 @@
 """A canary answers its share of the conversations, and goes back by itself if it is worse."""
 
 import json
+import re
 import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from components.serve import routes
 from components.serve.canary.latency_limits import LatencyLimits
@@ -20,6 +24,8 @@ from tests.support.gateways import CANARY, RunningGateway, script
 HALF = RolloutPlan("support", "8", "7", (ShareStep(0.5, HOUR),), deadline_seconds=HOUR)
 ORDER = RolloutOrder("0123456789ab", HALF, None, "2026-11-27T16:00:00+00:00")
 TINY_MARGIN = replace(HALF, margin=50.0, decisive=("cut",))
+NOBODY = (ShareStep(0.0, HOUR), ShareStep(0.5, HOUR))
+SHADOW = replace(ORDER, plan=replace(HALF, steps=NOBODY, deadline_seconds=2 * HOUR), shadow=1.0)
 BAD = {"models": {CANARY["model"]: {"say": "x", "finish": "length"}}}
 
 
@@ -63,6 +69,9 @@ def resumed(gateway: RunningGateway) -> Generator[RunningGateway]:
 
 def test_conversations_keep_their_arm_and_records_say_whose_they_are(tmp_path: Path):
     with gateways.running(tmp_path, canary=ORDER) as gateway:
+        until(lambda: status(tmp_path).get("verdict") is not None)
+        modules = gateway.get("/v1/routes").json()["status"]["modules"]
+        assert {"numpy", "scipy"}.isdisjoint(modules)
         first = {name: ask(gateway, name) for name in map(str, range(40))}
         assert {*first.values()} == {"champion", "canary"}
         assert all(ask(gateway, name) == arm for name, arm in first.items())
@@ -78,6 +87,7 @@ def test_conversations_keep_their_arm_and_records_say_whose_they_are(tmp_path: P
             assert served["version"] == {"champion": "7", "canary": "8"}[first[name]]
 
 
+@pytest.mark.slow
 def test_a_conversation_that_began_before_stays_with_the_champion_and_counts_for_nothing(
     tmp_path: Path,
 ):
@@ -134,6 +144,7 @@ def test_a_worse_canary_goes_back_by_itself_and_never_begins_again(tmp_path: Pat
             assert len(ended(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_sound_canary_is_held_at_its_share_until_control_moves_the_champion(tmp_path: Path):
     order = replace(ORDER, plan=TINY_MARGIN)
     both = script(say="x", finish="length")  # as bad as its champion is within any margin
@@ -151,6 +162,7 @@ def test_a_sound_canary_is_held_at_its_share_until_control_moves_the_champion(tm
             assert len(ended(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_undecided_at_the_deadline_keeps_its_share_and_is_still_rolled_back(tmp_path: Path):
     plan = replace(HALF, steps=(ShareStep(0.5, 0.1),), deadline_seconds=0.1)
     with gateways.running(tmp_path, canary=replace(ORDER, plan=plan)) as gateway:
@@ -161,6 +173,7 @@ def test_undecided_at_the_deadline_keeps_its_share_and_is_still_rolled_back(tmp_
         until(lambda: status(tmp_path)["state"] == "roll back")
 
 
+@pytest.mark.slow
 def test_failed_answers_count_against_the_canary_and_the_champion_answers(tmp_path: Path):
     failing = script(models={CANARY["model"]: {"status": 500}})
     with gateways.running(tmp_path, canary=ORDER) as gateway:
@@ -175,6 +188,7 @@ def test_failed_answers_count_against_the_canary_and_the_champion_answers(tmp_pa
         }
 
 
+@pytest.mark.slow
 def test_slow_answers_and_dislikes_count(tmp_path: Path):
     order = replace(ORDER, limits=LatencyLimits((), (150.0,)))
     slow = script(models={CANARY["model"]: {"say": "x", "wait": 0.2}})
@@ -197,6 +211,7 @@ def test_slow_answers_and_dislikes_count(tmp_path: Path):
         assert kinds()["slow"]["champion"] == 0
 
 
+@pytest.mark.slow
 def test_killed_gateway_comes_to_the_same_verdict_and_moves_no_conversation(tmp_path: Path):
     with gateways.running(tmp_path, canary=ORDER) as gateway:
         first = {name: ask(gateway, name, script(**BAD)) for name in map(str, range(8))}
@@ -215,6 +230,7 @@ def test_killed_gateway_comes_to_the_same_verdict_and_moves_no_conversation(tmp_
             assert after["conversations"] == before["conversations"]
 
 
+@pytest.mark.slow
 def test_full_disk_loses_no_answer_and_no_evidence(tmp_path: Path):
     (tmp_path / "serve").mkdir()
     with small_disk.mounted(tmp_path / "serve" / "rollouts", "256k") as disk:
@@ -235,6 +251,7 @@ def test_full_disk_loses_no_answer_and_no_evidence(tmp_path: Path):
         assert len([line for line in lines if "a" in line]) == len(names) + 2
 
 
+@pytest.mark.slow
 def test_a_canary_whose_order_is_damaged_answers_nobody(tmp_path: Path):
     with gateways.running(tmp_path, canary=ORDER) as gateway:
         gateway.kill()
@@ -254,3 +271,52 @@ def test_evidence_is_readable_by_its_owner_only_and_has_no_texts(tmp_path: Path)
         evidence = tmp_path / "serve" / "rollouts" / f"{ORDER.id}.jsonl"
         assert stat.S_IMODE(evidence.stat().st_mode) == 0o600
         assert "secret" not in evidence.read_text()
+
+
+def test_a_shadow_is_asked_for_nobody_logged_nowhere_and_found_worse(tmp_path: Path):
+    number = 0
+    with gateways.running(tmp_path, canary=SHADOW) as gateway:
+        for number in range(60):
+            assert ask(gateway, str(number), script(**BAD)) == "champion"
+            if status(tmp_path).get("state") == "roll back":
+                break
+            time.sleep(0.02)
+        until(lambda: status(tmp_path)["state"] == "roll back")
+        shown = status(tmp_path)
+        assert shown["reason"].startswith("in its shadow, cut: ")
+        shadow = shown["shadow"]
+        assert shadow["kinds"]["cut"]["canary"] >= 5
+        assert shadow["kinds"]["cut"]["champion"] == 0
+        assert shadow["asked"] <= number + 1
+        page = gateway.get("/metrics").text
+        assert 'flywheel_serve_rollout_shadows_total{result="asked",workload="support"}' in page
+        asked = [request["body"]["model"] for request in gateway.seen()["requests"]]
+        assert Counter(asked)[CANARY["model"]] >= shadow["asked"]
+        gateway.stop()
+        assert len(gateway.records()) == number + 1
+        assert {record["served"]["version"] for record in gateway.records()} == {"7"}
+
+
+def test_shadows_are_shed_before_anybody_waits(tmp_path: Path):
+    slow = script(models={CANARY["model"]: {"say": "x", "wait": 60}})
+    settings = {"limits": {"open_requests": 40}}  # busy from 2 on
+    with gateways.running(tmp_path, settings, canary=SHADOW) as gateway:
+        for number in range(3):
+            ask(gateway, str(number), slow)
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(ask, gateway, f"w{n}", script(wait=1.0)) for n in range(3)]
+            assert {answer.result() for answer in waiting} == {"champion"}
+        until(lambda: gateway.seen()["cancelled"] >= 1)
+        page = gateway.get("/metrics").text
+        assert re.search(r'rollout_shadows_total\{result="shed",workload="support"\} [1-9]', page)
+
+
+@pytest.mark.slow
+def test_requests_that_are_not_stored_are_not_shadowed(tmp_path: Path):
+    with gateways.running(tmp_path, canary=SHADOW) as gateway:
+        for number in range(5):
+            ask(gateway, str(number), script(say="x"), store=False)
+        ask(gateway, "stored", script(say="x"))
+        until(lambda: len(gateway.seen()["requests"]) == 7)
+        models = Counter(request["body"]["model"] for request in gateway.seen()["requests"])
+        assert models[CANARY["model"]] == 1
