@@ -163,6 +163,11 @@ def rollout_file(home: Settings, workload: str) -> Path:
     return home.serve / ROLLOUTS / f"{workload}.json"
 
 
+def evidence_file(home: Settings, rollout_id: str) -> Path:
+    """Return the file of a canary's evidence, which the gateway appends to."""
+    return home.serve / ROLLOUTS / f"{rollout_id}.jsonl"
+
+
 def read_rollout(home: Settings, workload: str) -> RolloutReport | None:
     """Return what the gateway last said of a canary; ``None`` if that is nothing, or not its form.
 

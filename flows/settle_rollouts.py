@@ -4,6 +4,7 @@ The gateway says how its canaries stand, in files. What it says is held against 
 warehouse has, and a version becomes champion only if people have approved it, as ever.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +24,19 @@ from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.monitor import serving_page
-from components.register import champion_change, journal, mlflow_api, registry, rollout_log
+from components.register import (
+    champion_change,
+    journal,
+    mlflow_api,
+    registry,
+    rollout_log,
+    version_tags,
+)
 from components.register.journal import ChampionChange
 from components.register.rollout_log import LEADS_ON, Rollout
 from components.schema import Json
-from components.serve.canary.rollout_plan import RolloutPlan
+from components.serve.canary import rollout_evidence
+from components.serve.canary.rollout_tally import RolloutTally
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.warehouse import Connection
@@ -53,6 +62,8 @@ from flows.workload_file import Workload
 CHANGED = "flywheel.canary.changed"  # the event that tells people how a canary stands
 
 LONGEST_REASON = 500  # characters of what the gateway gives as a reason
+
+LOOK_TAKES = (0.001, 1.0, 5.0)  # seconds in which a look may read lines that came after it began
 
 MOST_POINTS = 200  # of the history of the evidence
 
@@ -167,7 +178,7 @@ def _answer(home: Settings, rollout: Rollout, report: RolloutReport) -> SettledR
     why = " ".join(report.reason.split())[:LONGEST_REASON]
     match report.state:
         case "hold":
-            _require_shown(canary_rollouts.order_of(rollout).plan, report)
+            _require_shown(home, rollout, report)
             try:
                 _require_approved(home, rollout)
             except (StaleEvidenceError, RolledBackError) as error:
@@ -198,26 +209,36 @@ def _objection(rollout: Rollout) -> str | None:
     if aliases.champion != first.champion:
         now = f"version {aliases.champion}" if aliases.champion else "nobody"
         return f"the champion changed from version {first.champion} to {now}"
-    if "started" in rollout.entries and aliases.canary != first.version:
+    if "started" not in rollout.entries:
+        return None
+    if aliases.canary != first.version:
         return "somebody removed or moved its alias in MLflow"
+    tags = registry.version_tags(first.workload_id)[first.version]
+    if tags.get(version_tags.ROLLOUT_TAG) != rollout.order:
+        return "somebody changed its order in MLflow"
     return None
 
 
-def _require_shown(plan: RolloutPlan, report: RolloutReport) -> None:
-    """Refuse a `hold` whose numbers are not those that the order asks for."""
-    verdict = report.verdict or {}
-    listed = verdict.get("kinds")
-    kinds: list[Json] = listed if isinstance(listed, list) else []
-    shown = {
-        str(kind.get("kind"))
-        for kind in kinds
-        if isinstance(kind, dict) and _number(kind.get("within")) >= 1 / plan.alpha
-    }
-    if not plan.decisive or not {*plan.decisive} <= shown or verdict.get("outcome") != "hold":
-        raise RolloutError(
-            f"settling the canary of {plan.workload}: the gateway's file says `hold` for version "
-            f"{plan.version} without the evidence that the order asks for"
-        )
+def _require_shown(home: Settings, rollout: Rollout, report: RolloutReport) -> None:
+    """Refuse a `hold` that the order of the warehouse and the file of evidence do not give."""
+    from components.serve.canary import rollout_look  # noqa: PLC0415 - loads scipy
+
+    order = canary_rollouts.order_of(rollout)
+    elapsed = _number((report.verdict or {}).get("elapsed"))
+    path = gateway_status.evidence_file(home, rollout.id)
+    lines = [*rollout_evidence.read_lines(path)]
+    # A verdict is valid at every look, so that any of these will do.
+    for until in (elapsed, *(elapsed + seconds for seconds in LOOK_TAKES), math.inf):
+        tally = RolloutTally(order.plan.windows)
+        for line in lines:
+            if line.elapsed <= until:
+                tally.add(line)
+        if rollout_look.decide(order, tally, elapsed).outcome == "hold":
+            return
+    raise RolloutError(
+        f"settling the canary of {order.plan.workload}: the gateway's file says `hold` for version "
+        f"{order.plan.version}, and the {len(lines):,} lines of {path} don't show it"
+    )
 
 
 def _number(value: Json) -> float:

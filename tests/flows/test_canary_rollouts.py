@@ -233,16 +233,29 @@ def test_an_erasure_ends_a_canary(running: CanaryHome) -> None:
 
 def test_a_report_without_the_evidence_of_the_order_makes_no_champion(running: CanaryHome) -> None:
     running.report("hold")
-    with pytest.raises(RolloutError, match="says `hold` for version 2 without the evidence"):
+    with pytest.raises(RolloutError, match="says `hold` for version 2, and the 0 lines of"):
         settle(running)
+    assert running.report_counts((10, 10)) == "running"
+    kinds = [{"kind": "slow", "within": 1e9}]
     running.make_decisive()
-    running.report("hold", verdict={"outcome": "hold", "kinds": [{"kind": "slow", "within": 3}]})
-    with pytest.raises(RolloutError):
-        settle(running)
-    running.report("hold", verdict={"outcome": "hold", "kinds": "many"})
-    with pytest.raises(RolloutError):
+    running.report("hold", verdict={"outcome": "hold", "elapsed": 3600, "kinds": kinds})
+    with pytest.raises(RolloutError, match="the 20 lines of"):
         settle(running)
     assert running.aliases() == Aliases(champion="1", canary="2")
+
+
+@pytest.mark.slow
+def test_a_hold_by_another_order_makes_no_champion(running: CanaryHome) -> None:
+    running.make_decisive()
+    running.report_counts((400, 400))
+    order = json.loads(running.rollout().order)
+    order["plan"]["margin"] = 100.0
+    tags = {version_tags.ROLLOUT_TAG: json.dumps(order)}
+    registry.tag_version(running.workload, "2", tags)
+    assert settle(running) == "stopped"
+    ending = running.rollout().ending
+    assert ending is not None
+    assert ending.note == "somebody changed its order in MLflow"
 
 
 def test_a_forged_hold_makes_nothing_champion_that_nobody_approved(running: CanaryHome) -> None:

@@ -48,12 +48,16 @@ class ApprovedVersions:
 
     def register(self, workload: str, number: int, *, is_approved: bool = True) -> Evidence:
         """Register an adapter of its own weights, approve it, and make it champion."""
-        described = self.described(workload)
-        evidence = self._evidence(workload, number)
-        promote.challenge_task.fn(described, evidence)
+        evidence = self.ask(workload, number)
         if is_approved:
             decision = self.approve(evidence)
-            promote.make_champion(described, evidence, decision, lambda: None)
+            promote.make_champion(self.described(workload), evidence, decision, lambda: None)
+        return evidence
+
+    def ask(self, workload: str, number: int, opponent: str = "base") -> Evidence:
+        """Register an adapter of its own weights as the challenger of an opponent."""
+        evidence = self._evidence(workload, number, opponent)
+        promote.challenge_task.fn(self.described(workload), evidence)
         return evidence
 
     def described(self, workload: str) -> Workload:
@@ -69,7 +73,7 @@ class ApprovedVersions:
             decision_log.append_event(con, LogEvent(*event))
         return Decision(name, evidence.digest, "approve", "ann", "good", "run", NOW)
 
-    def _evidence(self, workload: str, number: int) -> Evidence:
+    def _evidence(self, workload: str, number: int, opponent: str) -> Evidence:
         key, home = f"ada{number:013d}", self.home
         snapshot = self.base.parent / "5af1"
         if not snapshot.exists():
@@ -84,7 +88,7 @@ class ApprovedVersions:
         scorecard.write(card, [cards.sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)
         tracking.open_run(workload, key, params={}, tags={})
         subject = EvidenceSubject(
-            workload, "5af1", "v1", bases.content_hash(self.base), key, "base", card.name, "c0"
+            workload, "5af1", "v1", bases.content_hash(self.base), key, opponent, card.name, "c0"
         )
         subject = replace(subject, adapter_bytes=folder_digest(adapter))
         folder = home.evidence / workload / evidence_folder.digest(subject, PASSED, Policy())

@@ -21,7 +21,10 @@ from components.gate.policy import Policy
 from components.register import champion_change, registry, version_tags
 from components.register.registry import Version
 from components.register.rollout_log import Rollout
-from components.serve.canary.bad_events import ArmCounts, RolloutCounts
+from components.serve.canary import rollout_evidence
+from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts
+from components.serve.canary.conversation_arms import Arm
+from components.serve.canary.rollout_evidence import AnswerLine
 from components.serve.canary.rollout_plan import RolloutPlan
 from components.serve.canary.rollout_verdict import decide
 from components.store import warehouse
@@ -35,6 +38,7 @@ from tests.support import versions
 CANARY = {"rollout": {"canary": {"steps": [{"share": 0.5}], "deadline_hours": 24}}}
 
 
+ARMS: tuple[Arm, Arm] = ("canary", "champion")
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 PASSED = Judgement("pass", ("better",), "correct_name")
 
@@ -164,6 +168,8 @@ class CanaryHome:
                 "where rollout_id = $id and step = 'intended'",
                 {"record": json.dumps(content), "id": rollout.id},
             )
+        tags = {version_tags.ROLLOUT_TAG: self.rollout().order}
+        registry.tag_version(self.workload, rollout.intention.version, tags)
         return canary_rollouts.order_of(self.rollout()).plan
 
     def report(self, state: str, reason: str = "", **changes: Any) -> Path:
@@ -190,10 +196,17 @@ class CanaryHome:
     def report_counts(self, slow: tuple[int, int], elapsed: float = 3600.0) -> str:
         """Write the verdict on these counts of slow conversations, canary's and champion's."""
         plan = canary_rollouts.order_of(self.rollout()).plan
+        bad, none = frozenset[BadKind]({"slow"}), frozenset[BadKind]()
+        lines = [
+            AnswerLine(elapsed, f"{arm} {n}", 0.5, arm, bad if n < total else none, None)
+            for arm, total in zip(ARMS, slow, strict=True)
+            for n in range(max(slow))
+        ]
+        evidence = gateway_status.evidence_file(self.home, self.rollout().id)
+        evidence.parent.mkdir(parents=True, exist_ok=True)
+        evidence.write_bytes(b"".join(map(rollout_evidence.to_bytes, lines)))
         arms = ArmCounts(*slow)
-        both = sum(slow) * 20
-        conversations = {0.5: ArmCounts(both // 2, both - both // 2)}
-        counts = RolloutCounts(conversations, {"slow": {0.5: arms}})
+        counts = RolloutCounts({0.5: ArmCounts(max(slow), max(slow))}, {"slow": {0.5: arms}})
         verdict = decide(plan, counts, elapsed)
         kinds = {
             each.kind: {
