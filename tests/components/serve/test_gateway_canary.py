@@ -68,7 +68,7 @@ def resumed(gateway: RunningGateway) -> Generator[RunningGateway]:
 
 
 def test_conversations_keep_their_arm_and_records_say_whose_they_are(tmp_path: Path):
-    with gateways.running(tmp_path, canary=ORDER) as gateway:
+    with gateways.running(tmp_path, canary=ORDER, is_forked=False) as gateway:
         until(lambda: status(tmp_path).get("verdict") is not None)
         modules = gateway.get("/v1/routes").json()["status"]["modules"]
         assert {"numpy", "scipy"}.isdisjoint(modules)
