@@ -680,7 +680,8 @@ class Gateway:
 
     def _shadow(self, exchange: Exchange) -> None:
         """Have the canary's version answer, too, what the champion has answered."""
-        draw, canary, rollouts = exchange.draw, exchange.route.canary, self._rollouts
+        draw, route, rollouts = exchange.draw, exchange.route, self._rollouts
+        canary = route.canary if route else None
         if draw is None or canary is None or rollouts is None or exchange.faults is None:
             return
         workload, faults = exchange.interaction.workload, exchange.faults

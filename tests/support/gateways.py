@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -167,17 +167,37 @@ def running(
     with ExitStack() as stack:
         running_engines = {name: stack.enter_context(scripted_engine(name)) for name in engines}
         running_engines |= urls or {}
-        replicas = [{"name": name, "url": url} for name, url in running_engines.items()]
-        whole = {"engine": {"kind": "vllm", "replicas": replicas, "first_byte_seconds": 5}}
         gateway = stack.enter_context(
             forking.server(
                 is_forked,
                 launch_gateway.launch,
                 home,
-                ServeSettings.model_validate(whole | (settings or {})),
+                _settings(running_engines, settings or {}),
                 Limits.model_validate(limits) if limits else None,
                 receiver=receiver,
                 shutdown_seconds=shutdown_seconds,
             )
         )
         yield RunningGateway(*gateway, token, home, running_engines)
+
+
+@contextmanager
+def resumed(gateway: RunningGateway) -> Generator[RunningGateway]:
+    """Run a gateway again in the home, and before the engines, of one that was killed."""
+    settings = _settings(gateway.engines, {})
+    with forking.server(
+        True,
+        launch_gateway.launch,
+        gateway.home,
+        settings,
+        None,
+        receiver=False,
+        shutdown_seconds=30,
+    ) as process:
+        yield replace(gateway, process=process[0], url=process[1])
+
+
+def _settings(engines: Mapping[str, str], more: Mapping[str, Any]) -> ServeSettings:
+    replicas = [{"name": name, "url": url} for name, url in engines.items()]
+    engine = {"kind": "vllm", "replicas": replicas, "first_byte_seconds": 5}
+    return ServeSettings.model_validate({"engine": engine, **more})
