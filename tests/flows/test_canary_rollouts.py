@@ -1,7 +1,14 @@
 """An approved version answers a share first, and what its evidence shows is carried out."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -32,6 +39,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Generator[Settings]:
     with canary_home.empty_home(tmp_path_factory.mktemp("canaries")) as made:
         yield made
 
+
+ROOT = Path(__file__).parents[2]
 
 NUMBERS = count(1)
 
@@ -451,3 +460,54 @@ def test_the_doctor_finds_canaries_that_nobody_answers_decides_or_started(
     file = running.report("running", id="f" * 12)
     strange = [each.state for each in diagnosis.check_canaries(running.home)]
     assert f"{file} is of canary {'f' * 12}, which nobody started here" in strange
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outcome", ["hold", "roll back"])
+def test_settling_that_is_killed_anywhere_and_twice_at_once_ends_as_if_it_was_not(
+    running: CanaryHome, outcome: str
+) -> None:
+    running.make_decisive()
+    running.report_counts((400, 400) if outcome == "hold" else (300, 60))
+    command = [sys.executable, "-m", "tests.support.settle_process"]
+    kills = 0
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        def begin() -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{running.workload}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        begin()
+        whole = time.monotonic()
+        assert process.stdout.readline().strip() == "1"
+        whole = time.monotonic() - whole
+        assert running.rollout().is_settled
+        running.approve(3)
+        running.make_decisive()
+        running.report_counts((400, 400) if outcome == "hold" else (300, 60))
+        while not running.rollout().is_settled and kills < 60:
+            child = begin()
+            time.sleep(whole * (1 + kills) / 20)  # each is killed a little later than the last
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            kills += process.stdout.readline().strip() == str(-signal.SIGKILL)
+        process.stdin.close()
+    champion = {"hold": "3", "roll back": "1"}[outcome]
+    with ThreadPoolExecutor() as threads:
+        again = [*threads.map(settle, [running] * 3)]
+    assert again == [None] * 3
+    assert kills >= 3
+    assert running.rollout().is_settled
+    assert (running.aliases().champion, running.aliases().canary) == (champion, None)
+    ended = [change for change in journal_of(running) if change[4]]
+    assert len(ended) == 2
+    assert len([event for event in kinds_of(running) if event[1] == outcome]) == 1
+    assert not releases.release_status(running.home, running.workload).objections
