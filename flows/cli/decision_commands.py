@@ -287,7 +287,7 @@ def _send_answer(workload: str | None, answer: "TypedAnswer", key: Path | None) 
     )
     done = f"{approval.workload}: {answer.decision} by {answer.approver}"
     if run.state and run.state.is_completed():
-        print_line(f"{done}, done")
+        print_line(f"{done}, done: {run.state.message or 'no more is known'}")
     elif not run.state or not run.state.is_paused():
         fail(turn_watch.failure_text("promotion", run), 1)
     elif (last := _recorded_answers(str(run_id))[-1]).kind == "refused":
