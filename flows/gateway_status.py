@@ -94,8 +94,13 @@ def read_status(home: Settings) -> Report:
 
 
 def describe(home: Settings, workload: str) -> str:
-    """Return one line on who serves a workload, since when, and when it was last proved."""
-    return serving_status.sentence(read_serving(home, workload))
+    """Return one line on who serves a workload, since when, last proved when, and on its canary."""
+    serving = read_serving(home, workload)
+    canary = read_rollout(home, workload) if serving.is_running else None
+    if canary is None or canary.state not in UNDER_WAY:
+        return serving_status.sentence(serving)
+    stands = f"version {canary.version} is a canary beside it: {canary.state}"
+    return f"{serving_status.sentence(serving)}; {stands}"
 
 
 def read_serving(home: Settings, workload: str) -> ServingStatus:
@@ -137,6 +142,9 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
 
 
 ROLLOUTS = "rollouts"  # the folder of canaries in `serve`
+
+UNDER_WAY = frozenset({"waiting", "running", "hold", "undecided"})
+"""The states of a canary that has not ended."""
 
 DECIDING = frozenset({"hold", "undecided", "roll back", "void", "stopped"})
 """The states of a canary after which something has to be done about it."""

@@ -106,6 +106,11 @@ def _show(report: "Report") -> None:
     console.print(table)
     for coming in report.get("preparing", ()):
         print_line(f"preparing {coming['workload']}@{coming['version']}: {coming['step']}")
+    for canary in report.get("rollouts", ()):
+        print_line(
+            f"canary {canary['workload']}@{canary['version']} at a share of {canary['share']:.3g}: "
+            f"{canary['state']}"
+        )
     for refusal in report["refused"]:
         print_error(f"refused: {refusal['workload']}@{refusal['version']}: {refusal['reason']}")
     age = report["knowledge_age_seconds"]

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from components.monitor.serving_status import ReplicaProof
 from components.serve.routes import Route, Routes
 from components.serve.swap_journal import SwapJournal
 from flows import gateway_status, settings
+from flows.cli import main
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import Settings
 from tests.support import gateways
@@ -114,6 +116,29 @@ def test_what_the_gateway_measured_and_did_is_read(home: Settings):
         ("7", "flipped", 1),
         ("6", "flipped", 1),
     ]
+
+
+def test_a_canary_is_named_while_it_is_under_way(home: Settings):
+    write_status(home)
+    file = gateway_status.rollout_file(home, "support")
+    file.parent.mkdir()
+    report = {"id": "a", "workload": "support", "version": "8", "champion": "7", "reason": ""}
+    file.write_text(json.dumps(report | {"state": "running"}))
+    assert gateway_status.describe(home, "support").endswith(
+        "; version 8 is a canary beside it: running"
+    )
+    file.write_text(json.dumps(report | {"state": "roll back"}))
+    assert "canary" not in gateway_status.describe(home, "support")
+
+
+def test_the_status_names_each_canary_and_its_share(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    canary = {"workload": "support", "version": "8", "share": 0.1, "state": "running"}
+    write_status(home, rollouts=[canary], knowledge_age_seconds=1.0)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
+    shown = CliRunner().invoke(main.app, ["serve", "status"])
+    assert "canary support@8 at a share of 0.1: running" in shown.output
 
 
 def test_who_served_last_is_known_without_a_gateway(home: Settings):
