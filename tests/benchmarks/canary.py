@@ -259,8 +259,7 @@ def _uneven(excess: float, runs: int, an_hour: int = 60) -> Flags:
     at = (shares[:, None] == levels).astype(np.float64)
     ours, theirs = ((drawn[..., None] * at).cumsum(axis=1) for drawn in (canary, begun - canary))
     evidence = count_evidence.log_evidence_uneven(ours, theirs, levels)
-    reached: Flags = (evidence >= -math.log(ALPHA * DRAWS_WEIGHT)).any(axis=1)
-    return reached
+    return np.asarray(evidence >= -math.log(ALPHA * DRAWS_WEIGHT)).any(axis=1)
 
 
 def broken_assignments(runs: int) -> Iterator[bool]:
