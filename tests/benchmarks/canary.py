@@ -259,7 +259,8 @@ def _uneven(excess: float, runs: int, an_hour: int = 60) -> Flags:
     at = (shares[:, None] == levels).astype(np.float64)
     ours, theirs = ((drawn[..., None] * at).cumsum(axis=1) for drawn in (canary, begun - canary))
     evidence = count_evidence.log_evidence_uneven(ours, theirs, levels)
-    return np.asarray(evidence >= -math.log(ALPHA * DRAWS_WEIGHT)).any(axis=1)
+    reached: Flags = np.logical_or.reduce(evidence >= -math.log(ALPHA * DRAWS_WEIGHT), axis=1)
+    return reached
 
 
 def broken_assignments(runs: int) -> Iterator[bool]:
