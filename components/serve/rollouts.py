@@ -480,7 +480,8 @@ class Rollouts:
         try:
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._look_seconds)
+                    async with asyncio.timeout(self._look_seconds):
+                        await self._wake.wait()
                 self._wake.clear()
                 try:
                     await self.work()

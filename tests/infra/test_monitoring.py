@@ -8,8 +8,11 @@ import pytest
 import yaml
 
 from components.receive.intake import Metrics
+from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.serve_metrics import ServeMetrics
+from components.serve.settings import SwapSettings
+from components.serve.swap import AdapterSwap
 from components.store import counters
 from components.store.counters import GAVE_UP, WAITED, Count
 from flows.settings import Settings
@@ -28,6 +31,8 @@ def exported(home: Path) -> set[str]:
         receiver.watch(name, "text", lambda: 0.0)
     gateway = ServeMetrics()
     gateway.watch_serving(Current(), dict)
+    swap = AdapterSwap(home / "serve", {}, Current(), SwapSettings())
+    gateway.watch_rollouts(Rollouts(swap, home / "keys"))
     for name in ("open_requests", "workloads", "can_log"):
         gateway.watch(name, "text", lambda: 0.0)
     pages = (prometheus.metrics_page(settings) + receiver.page() + gateway.page()).decode()

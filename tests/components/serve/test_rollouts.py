@@ -17,6 +17,7 @@ from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import read_chat
 from components.serve.rollouts import MOST_POINTS, ArmDraw, Rollouts, RolloutStatus
 from components.serve.routes import CanaryRoute, Current, Route, Routes
+from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap
 from tests.support import gateways
@@ -266,3 +267,26 @@ def test_only_some_points_of_a_long_history_are_kept():
     times = [point["at"] for point in shown.history if isinstance(point, dict)]
     assert 100 <= len(times) <= MOST_POINTS
     assert times[-1] == "999"
+
+
+def test_metrics_have_state_share_and_bad_answers_of_both_arms(tmp_path: Path):
+    async def scenario(rollouts: Rollouts, current: Current) -> None:
+        metrics = ServeMetrics()
+        metrics.watch_rollouts(rollouts)
+        drawn = draw(rollouts)
+        assert drawn is not None
+        rollouts.note("support", drawn, {"cut", "slow"}, None)
+        page = metrics.page().decode()
+        name = "flywheel_serve_rollout"
+        assert f'{name}_state{{state="running",version="8",workload="support"}} 1.0' in page
+        assert f'{name}_share{{workload="support"}} 0.5' in page
+        assert f'{name}_answers_total{{arm="{drawn.arm}",workload="support"}} 1.0' in page
+        arm = f'arm="{drawn.arm}"'
+        assert f'{name}_bad_answers_total{{{arm},kind="cut",workload="support"}} 1.0' in page
+        rollouts.lose("support")
+        await rollouts.work()
+        page = metrics.page().decode()
+        assert f'{name}_state{{state="stopped",version="8",workload="support"}} 1.0' in page
+        assert f"{name}_share{{" not in page
+
+    run(tmp_path, scenario)
