@@ -1,0 +1,55 @@
+"""Serve versions that are staged already: ``launch_staged.py HOME SETTINGS MLFLOW`` prints the URL.
+
+All is as in ``flows.stack.gateway_service`` but for fetching a version's files from MLflow.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import uvloop
+
+from components.serve import gateway_process, staged_version
+from components.serve.champion_watch import RegistryAddress
+from components.serve.follower import Follower, ServePlaces, StagingError
+from components.serve.routes import Current
+from components.serve.settings import ServeSettings
+from components.serve.staged_version import StagedVersion
+from tests.support.launch_gateway import say
+
+
+class StagedFollower(Follower):
+    """Finds versions in the folder of staged ones."""
+
+    async def _stage(self, workload: str, version: str) -> StagedVersion:
+        adapters = self._places.adapters
+        for record in adapters.glob(f"{workload}.v{version}-*.json"):
+            if not record.name.endswith(".references.json"):
+                return staged_version.read_staged(adapters, record.stem)
+        raise StagingError(f"version {version} is not staged")
+
+
+async def main() -> None:
+    """Serve until a signal."""
+    settings, current = ServeSettings.model_validate_json(sys.argv[2]), Current()
+    places = ServePlaces(Path(sys.argv[1]))
+    follower = StagedFollower(settings, places, RegistryAddress(sys.argv[3]), current)
+    await follower.start()
+    tasks = [asyncio.create_task(work()) for work in follower.work()]
+    app = gateway_process.create(
+        places.home,
+        settings,
+        current,
+        follower.engines,
+        report=follower.swap.report,
+        rollouts=follower.rollouts,
+    )
+    await gateway_process.run(app, host="127.0.0.1", port=0, ready=say)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await follower.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
