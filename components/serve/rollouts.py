@@ -46,8 +46,8 @@ LOG = logging.getLogger(__name__)
 FOLDER = "rollouts"  # in the home's folder `serve`
 LOOK_SECONDS = 5.0
 CLOCK_SECONDS = 60.0  # how often the time is written if nothing else is
-UNPROVED_SECONDS = 120.0  # a canary that no replica proves for this long is rolled back
-UNSEEN_SECONDS = 900.0  # and one whose evidence can't be looked at for this long ends
+UNPROVED_SECONDS = 120.0  # longer than a replica's restart
+UNSEEN_SECONDS = 900.0  # a canary whose evidence can't be looked at for this long ends
 MOST_POINTS = 200
 KEPT_SECONDS = 7 * 86_400.0  # how long the evidence of an ended canary is kept
 
@@ -140,12 +140,19 @@ class Rollouts:
         swap: What loads, proves and routes.
         keys: The home's folder of keys.
         look_seconds: How often evidence is looked at, if there is any that is new.
+        unproved_seconds: After how long a canary that no replica proves is rolled back.
     """
 
     def __init__(
-        self, swap: AdapterSwap, keys: Path, *, look_seconds: float = LOOK_SECONDS
+        self,
+        swap: AdapterSwap,
+        keys: Path,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        unproved_seconds: float = UNPROVED_SECONDS,
     ) -> None:
-        self._swap, self._keys, self._look_seconds = swap, keys, look_seconds
+        self._swap, self._keys = swap, keys
+        self._look_seconds, self._unproved_seconds = look_seconds, unproved_seconds
         self._folder = swap.folder / FOLDER
         self._journal = SwapJournal(swap.folder)
         self._active: dict[str, _Rollout] = {}  # by workload
@@ -578,7 +585,7 @@ class Rollouts:
             return None
         now = time.monotonic()
         active.unproved_since = active.unproved_since or now
-        if now - active.unproved_since < UNPROVED_SECONDS:
+        if now - active.unproved_since < self._unproved_seconds:
             return None
         reasons = self._swap.objections(route.canary.served.model)
         return f"no replica proves it any more: {'; '.join(reasons) or 'none has it'}"

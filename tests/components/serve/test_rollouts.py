@@ -16,7 +16,7 @@ from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import read_chat
 from components.serve.rollouts import MOST_POINTS, ArmDraw, Rollouts, RolloutStatus
-from components.serve.routes import CanaryRoute, Current, Route, Routes
+from components.serve.routes import CanaryRoute, Current, Route, Routes, Served
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap
@@ -34,14 +34,15 @@ REQUEST = read_chat(b'{"model": "support", "messages": [{"role": "user", "conten
 Scenario = Callable[[Rollouts, Current], Coroutine[None, None, None]]
 
 
-def run(serve: Path, scenario: Scenario, route: Route | None = RUNNING) -> None:
+def run(serve: Path, scenario: Scenario, route: Route | None = RUNNING, **options: float) -> None:
     """Run a scenario with the canaries of a folder; ``None`` leaves its routes as they are."""
 
     async def inside() -> None:
         if route is not None:
             Routes({"support": route}).write(serve / "routes.json")
         current = Current(routes.read(serve / "routes.json"))
-        rollouts = Rollouts(AdapterSwap(serve, {}, current, SwapSettings()), serve / "keys")
+        swap = AdapterSwap(serve, {}, current, SwapSettings())
+        rollouts = Rollouts(swap, serve / "keys", **options)
         rollouts.restore()
         try:
             await scenario(rollouts, current)
@@ -99,12 +100,12 @@ def test_damaged_evidence_counts_as_far_as_it_can_be_read(tmp_path: Path):
         "\x00\x01",
     ]
     path = tmp_path / "rollouts" / f"{ORDER.id}.jsonl"
-    path.write_text("\n".join(bad) + "\n" + good + '{"t":9')
+    path.write_text("\n".join(bad) + "\n" + good + '{"t":90000')
 
     async def scenario(rollouts: Rollouts, current: Current) -> None:
         await rollouts.work()
         shown = status(tmp_path)["verdict"]
-        assert 3.5 <= shown["elapsed"] < 9
+        assert 3.5 <= shown["elapsed"] < 9_000
         assert shown["conversations"] == {"canary": 1, "champion": 0}
         assert {each["kind"]: each["canary"] for each in shown["kinds"]}["cut"] == 1
 
@@ -113,15 +114,15 @@ def test_damaged_evidence_counts_as_far_as_it_can_be_read(tmp_path: Path):
 
 def test_clock_of_a_canary_stands_still_while_the_gateway_is_down(tmp_path: Path):
     (tmp_path / "rollouts").mkdir()
-    (tmp_path / "rollouts" / f"{ORDER.id}.jsonl").write_text('{"t":100.0}\n')
+    (tmp_path / "rollouts" / f"{ORDER.id}.jsonl").write_text('{"t":1000000.0}\n')
 
     async def scenario(rollouts: Rollouts, current: Current) -> None:
         await rollouts.work()
-        assert 100 <= status(tmp_path)["verdict"]["elapsed"] < 110
+        assert 1e6 <= status(tmp_path)["verdict"]["elapsed"] < 1.01e6
 
     run(tmp_path, scenario)
     (last,) = (tmp_path / "rollouts" / f"{ORDER.id}.jsonl").read_text().splitlines()[-1:]
-    assert 100 <= json.loads(last)["t"] < 110
+    assert 1e6 <= json.loads(last)["t"] < 1.01e6
 
 
 @pytest.mark.parametrize(
@@ -290,3 +291,22 @@ def test_metrics_have_state_share_and_bad_answers_of_both_arms(tmp_path: Path):
         assert f"{name}_share{{" not in page
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("champion", "state"),
+    [
+        pytest.param(SEVEN, "roll back", id="though-its-champion-is-proved"),
+        pytest.param(replace(SEVEN, replicas=()), "running", id="as-its-champion"),
+    ],
+)
+def test_a_canary_that_no_replica_proves_is_rolled_back(
+    tmp_path: Path, champion: Served, state: str
+):
+    async def scenario(rollouts: Rollouts, current: Current) -> None:
+        await rollouts.work()
+        await rollouts.work()
+
+    canary = CanaryRoute(replace(EIGHT, replicas=()), ORDER.to_text())
+    run(tmp_path, scenario, Route(4, champion, canary=canary), unproved_seconds=0.0)
+    assert status(tmp_path)["state"] == state
