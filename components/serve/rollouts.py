@@ -94,6 +94,8 @@ class RolloutStatus:
     verdict: Json = None
     history: list[Json] = field(default_factory=list[Json])
     shadow: Json = None
+    evidence_bytes: Json = None
+    """The length of the evidence that the verdict is of."""
 
     def add_point(self, at: str, verdict: Mapping[str, Json]) -> None:
         """Append what a look showed; older looks are thinned."""
@@ -552,7 +554,7 @@ class Rollouts:
         if self._active.get(workload) is not active:
             return  # it ended meanwhile
         verdict = cast("dict[str, Json]", result["verdict"])
-        status.verdict = verdict
+        status.verdict, status.evidence_bytes = verdict, result["evidence_bytes"]
         status.shadow = self._shadow(workload, result["shadow"])
         status.add_point(swap_journal.now(), verdict)
         outcome, reason = cast("State", verdict["outcome"]), str(verdict["reason"])
@@ -672,6 +674,7 @@ class Rollouts:
             status.history = history[-MOST_POINTS:]
         status.began_at = began if isinstance(began, str) else None
         status.verdict, status.shadow = content.get("verdict"), content.get("shadow")
+        status.evidence_bytes = content.get("evidence_bytes")
         match content:
             case {"shadow": {"shed": int(shed)}}:
                 self.shed[order.plan.workload] = shed

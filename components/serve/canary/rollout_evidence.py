@@ -120,11 +120,13 @@ def read_line(content: bytes) -> EvidenceLine | None:
             return ClockLine(elapsed) if fields.keys() == {"t"} else None
 
 
-def read_lines(path: Path) -> Iterator[EvidenceLine]:
-    """Yield the readable lines of a file, if there is one."""
+def read_lines(path: Path, most_bytes: int | None = None) -> Iterator[EvidenceLine]:
+    """Yield the readable lines of a file, if there is one, or of its first bytes."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         is_whole = True  # whether a line begins here
         while content := file.readline(LONGEST_LINE + 1):
+            if most_bytes is not None and file.tell() > most_bytes:
+                return
             is_end = content.endswith(b"\n")
             if is_whole and is_end and (line := read_line(content)) is not None:
                 yield line

@@ -37,6 +37,12 @@ class EvidenceReader:
     """Lines that are not evidence."""
     _offset: int = 0
     _rest: bytes = field(default=b"")
+    _open_bytes: int = 0  # of the last line, which has no end yet
+
+    @property
+    def counted_bytes(self) -> int:
+        """The length of what was counted, to the end of a line."""
+        return self._offset - self._open_bytes
 
     def read_on(self) -> bool:
         """Count what is new; return ``False`` if the file was replaced, and has to be read anew."""
@@ -47,6 +53,7 @@ class EvidenceReader:
             while chunk := file.read(CHUNK):
                 self._offset += len(chunk)
                 *lines, self._rest = (self._rest + chunk).split(b"\n")
+                self._open_bytes = len(self._rest) if lines else self._open_bytes + len(chunk)
                 for content in lines:
                     line = rollout_evidence.read_line(content)
                     if line is not None:
@@ -113,6 +120,7 @@ class Lookout:
             "verdict": decide(order, reader.tally, elapsed).to_json(),
             "shadow": _shadow(order, reader.tally, elapsed),
             "unreadable": reader.unreadable,
+            "evidence_bytes": reader.counted_bytes,
         }
 
 
