@@ -81,7 +81,7 @@ def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
         client.pause_automation(off.id)
     assert len(automations.install_automations()) == 7
     automations.install_automations()
-    assert len(names()) == 6
+    assert len(names()) == 7
     assert not names()[off.name]  # a person turned it off
 
     stack.workloads.mkdir(exist_ok=True)
