@@ -165,6 +165,9 @@ class RolloutReport:
     history: tuple[Mapping[str, Json], ...]
     shadow: Mapping[str, Json] | None
 
+    evidence_bytes: int | None
+    """The length of the evidence that the verdict is of."""
+
 
 def rollout_file(home: Settings, workload: str) -> Path:
     """Return the file in which the gateway says how a workload's canary stands."""
@@ -199,6 +202,7 @@ def read_rollout(home: Settings, workload: str) -> RolloutReport | None:
         if isinstance(history, list)
         else (),
         shadow=_object(raw.get("shadow")),
+        evidence_bytes=size if isinstance(size := raw.get("evidence_bytes"), int) else None,
     )
 
 

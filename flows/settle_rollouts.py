@@ -4,7 +4,6 @@ The gateway says how its canaries stand, in files. What it says is held against 
 warehouse has, and a version becomes champion only if people have approved it, as ever.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,8 +61,6 @@ from flows.workload_file import Workload
 CHANGED = "flywheel.canary.changed"  # the event that tells people how a canary stands
 
 LONGEST_REASON = 500  # characters of what the gateway gives as a reason
-
-LOOK_TAKES = (0.001, 1.0, 5.0)  # seconds in which a look may read lines that came after it began
 
 MOST_POINTS = 200  # of the history of the evidence
 
@@ -226,19 +223,17 @@ def _require_shown(home: Settings, rollout: Rollout, report: RolloutReport) -> N
     order = canary_rollouts.order_of(rollout)
     elapsed = _number((report.verdict or {}).get("elapsed"))
     path = gateway_status.evidence_file(home, rollout.id)
-    lines = [*rollout_evidence.read_lines(path)]
-    # A verdict is valid at every look, so that any of these will do.
-    for until in (elapsed, *(elapsed + seconds for seconds in LOOK_TAKES), math.inf):
-        tally = RolloutTally(order.plan.windows)
-        for line in lines:
-            if line.elapsed <= until:
-                tally.add(line)
-        if rollout_look.decide(order, tally, elapsed).outcome == "hold":
-            return
-    raise RolloutError(
-        f"settling the canary of {order.plan.workload}: the gateway's file says `hold` for version "
-        f"{order.plan.version}, and the {len(lines):,} lines of {path} don't show it"
-    )
+    tally = RolloutTally(order.plan.windows)
+    # Those that the look read: what came later may not show it any more. The verdict is valid at
+    # every look, so that whoever forges the length can only choose among honest ones.
+    lines = [*rollout_evidence.read_lines(path, report.evidence_bytes)]
+    for line in lines:
+        tally.add(line)
+    if rollout_look.decide(order, tally, elapsed).outcome != "hold":
+        raise RolloutError(
+            f"settling the canary of {order.plan.workload}: the gateway's file says `hold` for "
+            f"version {order.plan.version}, and the {len(lines):,} lines of {path} don't show it"
+        )
 
 
 def _number(value: Json) -> float:

@@ -20,9 +20,18 @@ from components.register import journal, registry, taint, version_tags
 from components.register.champion_change import RollbackError
 from components.register.registry import Aliases
 from components.register.version_tags import CANARY
-from components.serve.canary import rollout_order
+from components.serve.canary import rollout_evidence, rollout_order
+from components.serve.canary.rollout_evidence import AnswerLine
 from components.store import warehouse
-from flows import approval_loop, canary_rollouts, champions, promote, releases, settle_rollouts
+from flows import (
+    approval_loop,
+    canary_rollouts,
+    champions,
+    gateway_status,
+    promote,
+    releases,
+    settle_rollouts,
+)
 from flows.canary_rollouts import RolloutError
 from flows.cli import main
 from flows.doctor import diagnosis
@@ -96,6 +105,11 @@ def test_what_holds_becomes_champion_by_rule(running: CanaryHome) -> None:
     running.report("running")
     assert settle(running) is None
     assert running.report_counts((400, 400)) == "hold"
+    evidence = gateway_status.evidence_file(running.home, running.rollout().id)
+    with evidence.open("ab") as file:  # what comes after the look changes nothing any more
+        for number in range(400):
+            line = AnswerLine(3600, f"x{number}", 0.5, "canary", frozenset({"slow"}), None)
+            file.write(rollout_evidence.to_bytes(line))
     assert settle(running) == "hold"
     assert settle(running) is None
     assert running.aliases() == Aliases(champion="2", previous="1")

@@ -225,5 +225,6 @@ class CanaryHome:
             verdict.reason,
             verdict=json.loads(json.dumps(asdict(verdict))),
             history=history,
+            evidence_bytes=evidence.stat().st_size,
         )
         return verdict.outcome
