@@ -15,7 +15,6 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
-from pydantic import TypeAdapter
 
 from components import costs
 from components.chat import chat_templates, prompt
@@ -343,7 +342,7 @@ def _run_training_job(
         stop = StopCondition(trial.at_step, deadline, kept)
         until = spec.model_copy(update={"stop": stop, "reached": reached})
         runner.run_job(until, training_job_folder(adapter), listener)
-    return TypeAdapter(TrainingProgress).validate_json(reached.read_text())
+    return TrainingProgress.read(reached)
 
 
 def learned_rows(adapter: Path) -> dict[str, Json]:

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -63,6 +63,17 @@ class TrainingProgress:
 
     rows: Mapping[str, Json] = field(default_factory=dict[str, Json])
     """Counts of the snapshot's rows (``training_examples.Selection.record``)."""
+
+    def write(self, path: Path) -> None:
+        """Replace a file with this record."""
+        manifest.write_atomically(path, json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainingProgress":
+        """Return what ``write`` wrote."""
+        content = json.loads(path.read_text())
+        nats = {int(row): value for row, value in content["nats"].items()}
+        return cls(**{**content, "nats": nats})
 
 
 ADAPTER_SHAPE = (

@@ -119,7 +119,7 @@ def train_adapter(spec: TrainSpec) -> None:
         if spec.rows is not None:
             manifest.write_atomically(spec.rows, json.dumps(reached.rows))
     if spec.reached is not None:
-        manifest.write_atomically(spec.reached, json.dumps(asdict(reached)))
+        reached.write(spec.reached)
 
 
 def write_example_prompt(base: Path, adapter: Path) -> None:

@@ -234,3 +234,19 @@ def test_the_first_of_equal_losses_is_best_and_a_tie_is_no_improvement(
 def test_an_invalid_patience_is_refused(knobs: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         Recipe.model_validate(knobs)
+
+
+def test_what_a_run_reached_is_read_as_it_was_written(tmp_path: Path):
+    reached = TrainingProgress(
+        step=16,
+        steps=64,
+        tokens=2048,
+        stepping=1.5,
+        parameters=96,
+        finished=False,
+        validation_loss=0.25,
+        nats={3: 0.5, 11: 2.0},
+        rows={"kept": 26, "left_out": {"too_long": ["row-1"]}},
+    )
+    reached.write(tmp_path / "reached")
+    assert TrainingProgress.read(tmp_path / "reached") == reached
