@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -71,9 +72,9 @@ class TrainingProgress:
     @classmethod
     def read(cls, path: Path) -> "TrainingProgress":
         """Return what ``write`` wrote."""
-        content = json.loads(path.read_text())
-        nats = {int(row): value for row, value in content["nats"].items()}
-        return cls(**{**content, "nats": nats})
+        content: dict[str, Any] = json.loads(path.read_text())
+        nats = {int(row): float(value) for row, value in content.pop("nats").items()}
+        return cls(**content, nats=nats)
 
 
 ADAPTER_SHAPE = (
