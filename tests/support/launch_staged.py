@@ -15,7 +15,12 @@ from components.serve.follower import Follower, ServePlaces, StagingError
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 from components.serve.staged_version import StagedVersion
-from tests.support.launch_gateway import say
+
+
+def say(url: str) -> None:
+    """Tell the parent where to send."""
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
 
 
 class StagedFollower(Follower):

@@ -75,11 +75,14 @@ def measure(
     for answer in counted:
         bad[_conversation(answer)] |= _faults(answer, limits, labels)
     kinds = {kind for each in bad.values() for kind in each}
+    risks: dict[BadKind, float] = {
+        kind: sum(kind in each for each in bad.values()) / len(bad) for kind in sorted(kinds)
+    }
     return TrafficAtHand(
         len(answers),
         hours,
         len({_conversation(answer) for answer in answers}) / hours,
-        {kind: sum(kind in each for each in bad.values()) / len(bad) for kind in sorted(kinds)},
+        risks,
         limits,
     )
 

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+from components.schema import Json
 from components.serve.canary import rollout_evidence, rollout_look
 from components.serve.canary.conversation_arms import Arm
 from components.serve.canary.rollout_evidence import AnswerLine
@@ -31,6 +32,7 @@ def test_a_file_that_grows_in_pieces_gives_what_a_new_process_reads_at_once(tmp_
     path, content, lookout = tmp_path / "evidence.jsonl", answers(), Lookout()
     draws = random.Random(5)
     end = 0
+    shown: dict[str, Json] = {}
     path.touch()
     while end < len(content):
         begin, end = end, min(len(content), end + draws.randrange(1, 3_000))
