@@ -76,7 +76,7 @@ def measure(
         bad[_conversation(answer)] |= _faults(answer, limits, labels)
     kinds = {kind for each in bad.values() for kind in each}
     risks: dict[BadKind, float] = {
-        kind: sum(kind in each for each in bad.values()) / len(bad) for kind in sorted(kinds)
+        kind: sum(kind in each for each in bad.values()) / len(bad) for kind in kinds
     }
     return TrafficAtHand(
         len(answers),
