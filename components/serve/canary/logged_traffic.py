@@ -1,7 +1,7 @@
 """What a workload's logged traffic was before a canary: how much, how bad, how slow."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -74,10 +74,8 @@ def measure(
     bad = defaultdict[str, set[BadKind]](set)
     for answer in counted:
         bad[_conversation(answer)] |= _faults(answer, limits, labels)
-    kinds = {kind for each in bad.values() for kind in each}
-    risks: dict[BadKind, float] = {
-        kind: sum(kind in each for each in bad.values()) / len(bad) for kind in kinds
-    }
+    counts = Counter[BadKind](kind for kinds in bad.values() for kind in kinds)
+    risks = {kind: number / len(bad) for kind, number in counts.items()}
     return TrafficAtHand(
         len(answers),
         hours,
