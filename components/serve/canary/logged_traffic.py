@@ -75,7 +75,7 @@ def measure(
     for answer in counted:
         bad[_conversation(answer)] |= _faults(answer, limits, labels)
     counts = Counter[BadKind](kind for kinds in bad.values() for kind in kinds)
-    risks = {kind: number / len(bad) for kind, number in counts.items()}
+    risks: dict[BadKind, float] = {kind: number / len(bad) for kind, number in counts.items()}
     return TrafficAtHand(
         len(answers),
         hours,
