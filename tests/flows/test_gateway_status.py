@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from components.monitor.serving_status import ReplicaProof
 from components.serve.routes import Route, Routes
+from components.serve.settings import OpenAiFallback
 from components.serve.swap_journal import SwapJournal
 from flows import gateway_status, settings
 from flows.cli import main
@@ -61,7 +62,8 @@ def test_the_file_in_the_readme_is_right_and_serves_every_workload(home: Setting
     options = gateway_status.read_serve_settings(home, None)
     assert options.only is None
     assert options.fallbacks_of("billing") == ("replica",)
-    assert len(options.fallbacks_of("support")) == 3
+    assert [type(each) for each in options.fallbacks_of("support")] == [str, OpenAiFallback]
+    assert len(options.fallbacks_of("any-other")) == 3
 
 
 def test_without_a_file_the_base_is_embedded(home: Settings):
