@@ -10,6 +10,10 @@ from hypothesis import settings
 # A worker of the test run is told a width, which every console of the process would keep.
 os.environ.pop("COLUMNS", None)
 
+# Before MLflow is imported, also where processes are forked from: no thread of it lives there.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # its queue speaks at exit
+
 # The default suite judges a change by the same cases each time; `make test-slow` draws new ones.
 settings.register_profile("fixed", derandomize=True, max_examples=25)
 settings.register_profile("random", print_blob=True)

@@ -152,6 +152,7 @@ def test_what_is_worse_is_rolled_back_by_rule_and_not_asked_about_again(
         settle_rollouts.start_by_order(running.home, running.describe(), None, print)
 
 
+@pytest.mark.slow
 def test_people_are_told_once_of_what_is_undecided_and_it_may_be_decided_later(
     running: CanaryHome,
 ) -> None:
@@ -200,6 +201,7 @@ def test_without_champion_or_gateway_a_version_becomes_champion_at_once_and_why(
     assert made.aliases() == Aliases(champion="4", previous="3")
 
 
+@pytest.mark.slow
 def test_what_is_tested_does_not_pass_because_the_gateway_restarts(running: CanaryHome) -> None:
     running.stop_serving()
     again = running.promote(running.evidence("2"))  # the nightly turn asks about the same adapter
@@ -254,6 +256,7 @@ def test_an_erasure_ends_a_canary(running: CanaryHome) -> None:
     assert "rows that were erased (certificate c1)" in ending.note
 
 
+@pytest.mark.slow
 def test_a_report_without_the_evidence_of_the_order_makes_no_champion(running: CanaryHome) -> None:
     running.report("hold")
     with pytest.raises(RolloutError, match="says `hold` for version 2, and the 0 lines of"):
@@ -316,6 +319,7 @@ def test_an_alias_that_somebody_moved_ends_it_and_the_audit_says_so(running: Can
     assert running.aliases().canary == "2"  # which is not ours to judge: the audit goes on
 
 
+@pytest.mark.slow
 def test_a_broken_file_keeps_nothing_bad_and_promotes_nothing(running: CanaryHome) -> None:
     running.make_decisive()
     running.report_counts((400, 400))
@@ -338,6 +342,7 @@ def test_another_policy_since_the_approval_stops_it_at_the_end(running: CanaryHo
     assert running.aliases() == Aliases(champion="1")
 
 
+@pytest.mark.slow
 def test_a_person_sends_an_undecided_one_on(running: CanaryHome) -> None:
     order = Order(running.workload, None, "bob", "thin traffic")
     done = settle_rollouts.stop_by_order(running.home, order, "canary")
@@ -349,6 +354,7 @@ def test_a_person_sends_an_undecided_one_on(running: CanaryHome) -> None:
         settle_rollouts.stop_by_order(running.home, order, "champion")
 
 
+@pytest.mark.slow
 def test_a_person_sends_one_back(running: CanaryHome) -> None:
     order = Order(running.workload, None, "bob", "rude")
     assert settle_rollouts.stop_by_order(running.home, order, "champion").outcome == "roll back"
@@ -392,6 +398,7 @@ def test_an_interrupted_start_is_finished(running: CanaryHome, step: str) -> Non
 @pytest.mark.parametrize(
     "outcome", ["hold", "roll back", pytest.param("stopped", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> None:
     canary_rollouts.end(running.home, running.rollout(), outcome, "why")  # type: ignore[arg-type]
     canary_rollouts.end(running.home, running.rollout(), "stopped", "a second end")
@@ -405,6 +412,7 @@ def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> No
     assert not releases.release_status(running.home, running.workload).objections
 
 
+@pytest.mark.slow
 def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: CanaryHome) -> None:
     home, rollout = running.home, running.rollout()
     canary_rollouts.end(home, rollout, "hold", "why")
@@ -417,6 +425,7 @@ def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: Canary
     assert len(journal_of(running)) == 2
 
 
+@pytest.mark.slow
 def test_the_form_says_what_an_approval_starts_and_what_it_can_show(running: CanaryHome) -> None:
     asked, described = running.ask(3), running.describe()
     running.serve()
@@ -429,6 +438,7 @@ def test_the_form_says_what_an_approval_starts_and_what_it_can_show(running: Can
     assert approval_loop.rollout_text(asked, running.describe(serve={})) == ""
 
 
+@pytest.mark.slow
 def test_show_has_the_evidence_while_it_runs_and_after(running: CanaryHome, tmp_path: Path) -> None:
     def shown(*options: str) -> str:
         ended = CliRunner().invoke(main.app, ["serve", "canary", "show", *options])
@@ -452,6 +462,7 @@ def test_show_has_the_evidence_while_it_runs_and_after(running: CanaryHome, tmp_
     assert "slow 300 of the canary, 60 of the champion" in audited
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_canaries_that_nobody_answers_decides_or_started(
     running: CanaryHome,
 ) -> None:

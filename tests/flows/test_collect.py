@@ -27,8 +27,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[settings.
     """The test's own home, with a model folder next to it and an MLflow store in it."""
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # its queue speaks at exit
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")

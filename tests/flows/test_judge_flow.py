@@ -27,7 +27,6 @@ def test_answers_are_judged_in_the_evaluation_and_once(
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("JUDGE_KEY", "secret")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
     base = tiny.build(tmp_path / "base")
     adapter = build_adapter(base, tmp_path / "home/adapters/judged/key-one", 1)

@@ -28,13 +28,13 @@ main()
     ("words", "code"),
     [
         pytest.param(["--help"], 0, id="help"),
-        pytest.param(["check", "CONFIG"], 0, id="check"),
+        pytest.param(["check", "CONFIG"], 0, id="check", marks=pytest.mark.slow),
         pytest.param(["status"], 1, id="status"),
-        pytest.param(["pending"], 1, id="pending"),
+        pytest.param(["pending"], 1, id="pending", marks=pytest.mark.slow),
         pytest.param(["audit"], 0, id="audit"),
-        pytest.param(["starts"], 0, id="starts"),
+        pytest.param(["starts"], 0, id="starts", marks=pytest.mark.slow),
         pytest.param(["feedback", "support"], 0, id="feedback"),
-        pytest.param(["lineage", "support"], 2, id="lineage"),
+        pytest.param(["lineage", "support"], 2, id="lineage", marks=pytest.mark.slow),
     ],
 )
 def test_a_command_that_looks_things_up_loads_no_heavy_library(

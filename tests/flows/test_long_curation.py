@@ -36,7 +36,6 @@ TOPICS = ("invoice", "parcel", "password", "refund", "contract", "printer", "hol
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
     counters.create(tmp_path / "home")

@@ -235,7 +235,11 @@ ATTACKS: list[tuple[Callable[[Served], None], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("attack", "named"), [pytest.param(*one, id=one[0].__name__) for one in ATTACKS]
+    ("attack", "named"),
+    [
+        pytest.param(*one, id=one[0].__name__, marks=[pytest.mark.slow] if number % 3 else [])
+        for number, one in enumerate(ATTACKS)
+    ],
 )
 def test_each_attack_is_found_and_named_and_nothing_of_it_leaves(
     served: Served, attack: Callable[[Served], None], named: str

@@ -4,6 +4,7 @@ All are forked from one process that has imported what they need.
 """
 
 import multiprocessing
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -26,6 +27,23 @@ PROCESSES.set_forkserver_preload(
 END_SECONDS = 40
 
 
+def process(target: Callable[..., None], *args: object) -> BaseProcess:
+    """Return a process that has this one's environment; not started yet."""
+    return PROCESSES.Process(target=_in_environment, args=(dict(os.environ), target, args, {}))
+
+
+def _in_environment(
+    environment: dict[str, str],
+    target: Callable[..., None],
+    args: tuple[object, ...],
+    more: dict[str, object],
+) -> None:
+    # that which others are forked from has the environment of the test that was first
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*args, **more)
+
+
 def ready() -> None:
     """Start that process where these modules are found: in the folder that is the current one."""
     forkserver.ensure_running()
@@ -44,7 +62,8 @@ def server(
     """
     context = PROCESSES if is_forked else multiprocessing.get_context("spawn")
     urls, to_parent = context.Pipe(duplex=False)
-    process = context.Process(target=serve, args=(to_parent.send, *args), kwargs=more)
+    asked = dict(os.environ), serve, (to_parent.send, *args), more
+    process = context.Process(target=_in_environment, args=asked)
     process.start()
     to_parent.close()
     try:

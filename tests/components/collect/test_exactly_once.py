@@ -17,9 +17,8 @@ from components.collect.record_batches import RecordOrigin
 from components.collect.source import Input, ParsedRecord, SourceRow
 from components.schema import Json
 from components.store import warehouse
-from tests.support import logs, warehouses
+from tests.support import forking, logs, warehouses
 from tests.support.cases import cases
-from tests.support.forking import PROCESSES
 
 Line = dict[str, Json]
 
@@ -50,7 +49,7 @@ def load(store: Path, path: Path, now: datetime) -> None:
 
 
 def kill_while_loading(store: Path, path: Path, milliseconds: int) -> None:
-    loader = PROCESSES.Process(target=load, args=(store, path, logs.NOW))
+    loader = forking.process(load, store, path, logs.NOW)
     loader.start()
     time.sleep(milliseconds / 1000)
     loader.kill()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def standing(con: Connection, ids: Iterable[str] | None = None) -> dict[str, str
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@pytest.mark.slow
 def test_a_frozen_row_never_changes_side(tmp_path: Path, grown: list[Turn], split_by: str):
     (tmp_path / "w.duckdb").unlink(missing_ok=True)
     first: dict[str, str] = {}

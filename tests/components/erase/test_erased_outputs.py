@@ -52,7 +52,6 @@ def client(home: House, store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowC
 
 def connected(folder: Path, patch: pytest.MonkeyPatch) -> MlflowClient:
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     patch.chdir(folder)
     return MlflowClient()
 

@@ -102,6 +102,7 @@ def tool(name: str, parameters: Json) -> dict[str, Json]:
 PATIENT = settings(deadline=None, suppress_health_check=cast("list[HealthCheck]", [*HealthCheck]))
 
 
+@pytest.mark.slow
 @PATIENT
 @given(schemas=st.lists(SCHEMAS, min_size=1, max_size=2), form=FORMS, seed=st.integers(0, 10**6))
 def test_every_finished_call_of_a_random_model_fits_its_schema(

@@ -19,8 +19,6 @@ def store(store_folder: Path) -> Iterator[None]:
     """Let MLflow keep its database and its artifacts in a folder of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_folder}/mlflow.db")
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # its queue speaks at exit
         forking.ready()
         patch.chdir(store_folder)
         yield

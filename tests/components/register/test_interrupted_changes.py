@@ -19,7 +19,7 @@ from components.register.champion_change import Succession
 from components.register.journal import ChampionChange, ChampionJournal
 from components.register.registry import Aliases, Version
 from components.register.version_tags import CHALLENGER, CHAMPION
-from tests.support import warehouses
+from tests.support import forking, warehouses
 from tests.support.forking import PROCESSES
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
@@ -100,7 +100,7 @@ def kill(change: ChampionChange, folder: Path, moment: str) -> None:
     MLflow. ``moved``: the alias stands on the version, and it waits for the warehouse.
     """
     is_ready, may_begin = PROCESSES.Event(), PROCESSES.Event()
-    process = PROCESSES.Process(target=carry_out, args=(change, folder, is_ready, may_begin))
+    process = forking.process(carry_out, change, folder, is_ready, may_begin)
     process.start()
     assert is_ready.wait(60)
     with ExitStack() as mlflow, ExitStack() as held:

@@ -22,7 +22,7 @@ from components.store import warehouse
 from flows import champions, rollback_rules
 from flows.rollback_rules import Order
 from flows.settings import Settings
-from tests.support import warehouses
+from tests.support import forking, warehouses
 from tests.support.forking import PROCESSES
 from tests.support.versions import NOW, crowned
 
@@ -37,7 +37,7 @@ def hold(path: Path, is_held: Event, let_go: Event) -> None:
 def warehouse_held(home: Settings) -> Generator[Callable[[], None]]:
     """Let another process hold the warehouse; yield what makes it let go."""
     is_held, let_go = PROCESSES.Event(), PROCESSES.Event()
-    holder = PROCESSES.Process(target=hold, args=(home.warehouse, is_held, let_go))
+    holder = forking.process(hold, home.warehouse, is_held, let_go)
     holder.start()
     assert is_held.wait(60)
     yield let_go.set
@@ -82,7 +82,7 @@ def test_a_rollback_that_was_killed_while_it_waited_for_the_warehouse_is_written
 ) -> None:
     crowned("killed", 2, home)
     with warehouse_held(home):
-        process = PROCESSES.Process(target=_order, args=(home, "killed"))
+        process = forking.process(_order, home, "killed")
         process.start()
         until(lambda: registry.read_aliases("killed").champion == "1")
         assert process.pid is not None

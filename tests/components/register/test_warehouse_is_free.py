@@ -17,6 +17,7 @@ from components.store import warehouse
 from flows import champions, promote
 from flows.rollback_rules import Order
 from flows.settings import Settings
+from tests.support import forking
 from tests.support.forking import PROCESSES
 from tests.support.versions import ask_with_files, crowned, decide, say_yes, workload
 
@@ -62,7 +63,7 @@ def share_waited(home: Settings, act: Callable[[], object]) -> float:
     The share does not depend on the machine; ``tests/flows/test_long_curation.py`` counts seconds.
     """
     is_over, longest = PROCESSES.Event(), PROCESSES.Value("d", 0.0)
-    user = PROCESSES.Process(target=use_it, args=(home.warehouse, is_over, longest))
+    user = forking.process(use_it, home.warehouse, is_over, longest)
     user.start()
     with slow_mlflow():
         began = time.monotonic()

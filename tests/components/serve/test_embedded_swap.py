@@ -68,6 +68,7 @@ async def answer(process: EmbeddedProcess, staged: StagedVersion) -> str:
     return "".join([p.text async for p in process.client.complete(staged.model, generation)])
 
 
+@pytest.mark.slow
 def test_real_adapters_are_proved_refused_swapped_and_unloaded(serve: Path):
     async def scenario() -> None:
         async with embedded(serve, serve / "base") as (swap, [process]):

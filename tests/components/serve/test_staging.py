@@ -39,6 +39,7 @@ def request_for(made: ApprovedVersions, tmp_path: Path) -> StagingRequest:
     return StagingRequest(serve, "support", "1", made.home.keys / model_signature.PUBLIC)
 
 
+@pytest.mark.slow
 def test_approved_version_is_staged_read_only_under_a_name_of_its_bytes(
     request_for: StagingRequest,
 ):

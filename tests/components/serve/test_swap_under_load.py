@@ -24,6 +24,7 @@ def run_swaps(serve: Path, swaps: int, answers: int) -> SwapRun:
         return asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_swaps_under_load_give_no_wrong_and_no_failed_answer(tmp_path: Path):
     run = run_swaps(tmp_path, 8, 200)
     assert run.wrong == []
