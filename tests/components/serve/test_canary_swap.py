@@ -1,9 +1,6 @@
 """A canary is loaded and proved as any version is, and leaves nothing behind when it ends."""
 
 import asyncio
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,7 @@ import pytest
 from components.serve import routes
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.components.serve.test_swap import steps, swapping
-from tests.components.serve.test_swap_crashes import has_step
+from tests.components.serve.test_swap_crashes import kill_at
 from tests.support.fake_replicas import FakeReplica, fake_replica, stage
 from tests.support.swap_load import ask, until
 
@@ -184,16 +181,5 @@ def test_killed_beginning_leaves_a_canary_that_is_proved_or_nothing(
     with fake_replica("--delay", "0.02") as replica:
         versions = [stage(tmp_path, "support", number) for number in (1, 2, 3)]
         models = [staged.model for staged in versions]
-        arguments = ["--canary", str(tmp_path), replica.url, "--", *models]
-        process = subprocess.Popen([sys.executable, "-m", "tests.support.swap_process", *arguments])
-        try:
-            deadline = time.monotonic() + 60
-            while not has_step(tmp_path, step, models[-1]):
-                assert time.monotonic() < deadline
-                assert process.poll() is None
-                time.sleep(0.001)
-            time.sleep(after)
-        finally:
-            process.kill()
-            process.wait()
+        kill_at(step, tmp_path, replica.url, models, after, "--canary")
         asyncio.run(restarted())

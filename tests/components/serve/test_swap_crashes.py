@@ -11,15 +11,14 @@ import pytest
 
 from components.serve import routes
 from tests.components.serve.test_swap import swapping
-from tests.support.fake_replicas import FakeReplica, fake_replica, stage
+from tests.support.fake_replicas import fake_replica, stage
 from tests.support.swap_load import ask
 
 
-def kill_at(step: str, serve: Path, replica: FakeReplica, models: list[str], after: float) -> None:
+def kill_at(step: str, serve: Path, url: str, models: list[str], after: float, *more: str) -> None:
     """Start a process that swaps to the models in turn, and kill it ``after`` the step's line."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.swap_process", str(serve), replica.url, "--", *models]
-    )
+    arguments = [*more, str(serve), url, "--", *models]
+    process = subprocess.Popen([sys.executable, "-m", "tests.support.swap_process", *arguments])
     try:
         deadline = time.monotonic() + 60
         while not has_step(serve, step, models[-1]):
@@ -67,6 +66,6 @@ def test_killed_swap_leaves_one_version_serving_and_nothing_else(
 
     with fake_replica("--delay", "0.02") as replica:
         versions = [stage(tmp_path, "support", number) for number in (1, 2, 3)]
-        kill_at(step, tmp_path, replica, [staged.model for staged in versions], after)
+        kill_at(step, tmp_path, replica.url, [staged.model for staged in versions], after)
         assert routes.read(tmp_path / "routes.json")["support"].champion.version in champions
         asyncio.run(restarted())
