@@ -8,11 +8,12 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 from components.decide import decision_log, validity
 from components.decide.decision_log import LogEvent
-from components.monitor.canary_status import CanaryStatus, EvidencePoint, KindPoint
+from components.monitor import canary_status
+from components.monitor.canary_status import CanaryStatus
 from components.register import champion_change, journal, registry, rollout_log, version_tags
 from components.register.journal import ChampionChange, ChampionJournal
 from components.register.registry import Version
@@ -359,43 +360,8 @@ def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
         within_bound=1 / plan.alpha,
         decisive=plan.decisive,
         forecast=[str(line) for line in forecast] if isinstance(forecast, list) else [],
-        history=[point for raw in history if (point := _point(raw)) is not None],
+        history=canary_status.read_history(history),
     )
-
-
-def _point(raw: object) -> EvidencePoint | None:
-    """Read one look; ``None`` if it is not in the gateway's form."""
-    match raw:
-        case {"at": str(at), "share": float() | int() as share, "kinds": dict(kinds)}:
-            shown = cast("dict[str, Json]", kinds)
-        case _:
-            return None
-    try:
-        datetime.fromisoformat(at).astimezone(UTC)
-        points = {kind: _kind_point(value) for kind, value in shown.items()}
-    except (ValueError, TypeError, KeyError):
-        return None
-    return EvidencePoint(at, float(share), points)
-
-
-def _kind_point(value: Json) -> KindPoint:
-    if not isinstance(value, dict):
-        raise TypeError("expected an object")
-    high = value["ratio_high"]
-    return KindPoint(
-        canary=int(_number(value["canary"])),
-        champion=int(_number(value["champion"])),
-        worse=_number(value["worse"]),
-        within=_number(value["within"]),
-        ratio_low=_number(value["ratio_low"]),
-        ratio_high=None if high is None else _number(high),
-    )
-
-
-def _number(value: Json) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"expected a number, found {value!r}")
-    return float(value)
 
 
 def _add_step(home: Settings, rollout: Rollout, step: Literal["started", "settled"]) -> Rollout:

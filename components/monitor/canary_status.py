@@ -1,10 +1,13 @@
 """How a canary stands, or ended, with its evidence at each look, as pages and commands show it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
+
+from components.schema import Json
 
 EVIDENCE_HEAD = ("bad event", "canary", "champion", "ratio of risks", "worse", "within margin")
 
@@ -138,3 +141,43 @@ def _fraction(evidence: float, bound: float) -> float:
     if not math.isfinite(bound) or bound <= 1:
         return 0.0
     return min(1.1, max(0.0, math.log(max(evidence, 1.0)) / math.log(bound)))
+
+
+def read_history(looks: Iterable[object]) -> list[EvidencePoint]:
+    """Return the looks that are in the gateway's form, in their order."""
+    return [point for look in looks if (point := _point(look)) is not None]
+
+
+def _point(raw: object) -> EvidencePoint | None:
+    """Read one look; ``None`` if it is not in the gateway's form."""
+    match raw:
+        case {"at": str(at), "share": float() | int() as share, "kinds": dict(kinds)}:
+            shown = cast("dict[str, Json]", kinds)
+        case _:
+            return None
+    try:
+        datetime.fromisoformat(at).astimezone(UTC)
+        points = {kind: _kind_point(value) for kind, value in shown.items()}
+    except (ValueError, TypeError, KeyError):
+        return None
+    return EvidencePoint(at, float(share), points)
+
+
+def _kind_point(value: Json) -> KindPoint:
+    if not isinstance(value, dict):
+        raise TypeError("expected an object")
+    high = value["ratio_high"]
+    return KindPoint(
+        canary=int(_number(value["canary"])),
+        champion=int(_number(value["champion"])),
+        worse=_number(value["worse"]),
+        within=_number(value["within"]),
+        ratio_low=_number(value["ratio_low"]),
+        ratio_high=None if high is None else _number(high),
+    )
+
+
+def _number(value: Json) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, found {value!r}")
+    return float(value)
