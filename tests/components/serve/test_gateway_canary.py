@@ -178,6 +178,23 @@ def test_failed_answers_count_against_the_canary_and_the_champion_answers(tmp_pa
         }
 
 
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+def test_answers_that_take_too_long_are_errors_of_their_arm(tmp_path: Path, is_streamed: bool):
+    hanging = script(models={CANARY["model"]: {"say": "one two three", "delay": 0.6}})
+    limits = {"limits": {"answer_seconds": 1.0}}
+    evidence = tmp_path / "serve" / "rollouts" / f"{ORDER.id}.jsonl"
+    kinds = set[tuple[str, ...]]()
+    with gateways.running(tmp_path, limits, canary=ORDER) as gateway:
+        for number in range(40):  # until both arms were drawn
+            metadata = {"conversation_id": str(number)}
+            gateway.ask(hanging, metadata=metadata, stream=is_streamed)
+            lines = [json.loads(line) for line in evidence.read_text().splitlines()]
+            kinds = {(line["a"], *line.get("b", [])) for line in lines if "a" in line}
+            if len(kinds) > 1:
+                break
+    assert kinds == {("canary", "error"), ("champion",)}
+
+
 @pytest.mark.slow
 def test_slow_answers_and_dislikes_count(tmp_path: Path):
     order = replace(ORDER, limits=LatencyLimits((), (1000.0,)))
