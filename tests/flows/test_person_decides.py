@@ -251,19 +251,35 @@ def look_the_form_over(page: "Page", shell: Terminal, run: str) -> None:
 
 
 def decide(page: "Page", shell: Terminal, ui: V1 | V2, run: str, answer: Said, name: str) -> None:
-    """Open the run, fill in the form, submit it, and wait until the run has taken it in."""
+    """Open the run, fill in the form, submit it, and wait until the run has taken it in.
+
+    Prefect on SQLite may refuse an answer with 503 while it writes something else; then the run
+    still waits, and a person answers again.
+    """
     key = pause_key(state(shell, run))
-    page.goto(f"{shell.settings.prefect_url}{ui.path}{run}")
-    form = ui.open(page)
-    form.get_by_text("may adapter").wait_for()
-    ui.choose(page, form, 0, answer.decision)
-    if answer.reason:
-        ui.choose(page, form, 1, answer.reason)
-    for number, text in enumerate(answer.texts(form)):
-        form.get_by_role("textbox").nth(number).fill(text)
-    picture(page, name)
-    ui.submit(form)
+    for _ in range(3):
+        page.goto(f"{shell.settings.prefect_url}{ui.path}{run}")
+        form = ui.open(page)
+        form.get_by_text("may adapter").wait_for()
+        ui.choose(page, form, 0, answer.decision)
+        if answer.reason:
+            ui.choose(page, form, 1, answer.reason)
+        for number, text in enumerate(answer.texts(form)):
+            form.get_by_role("textbox").nth(number).fill(text)
+        picture(page, name)
+        ui.submit(form)
+        if is_accepted(shell, run, key):
+            break
     wait_until_taken(shell, run, key)
+
+
+def is_accepted(shell: Terminal, run: str, key: str | None) -> bool:
+    """Ask the server for some seconds whether the run waits no longer."""
+    for _ in range(15):
+        if pause_key(state(shell, run)) != key:
+            return True
+        time.sleep(1)
+    return False
 
 
 def wait_until_taken(shell: Terminal, run: str, key: str | None) -> None:

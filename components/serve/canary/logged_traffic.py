@@ -20,6 +20,8 @@ HOUR = 3600.0
 
 FORM: Dialect = "hermes"  # any: the log has calls as objects, which are written and read again
 
+FEWEST_OWN = 30  # answers of the champion that say more of its risks than others' answers do
+
 SEED = bytes(conversation_arms.LEAST_SEED_BYTES)  # nobody's arm is drawn here
 
 
@@ -70,7 +72,7 @@ def measure(
     timed = [(_prompt_tokens(a), a.milliseconds) for a in own if a.milliseconds is not None]
     limits = latency_limits.freeze(timed) if len(timed) >= latency_limits.FEWEST else None
     hours = max(now - min((each.answered_at for each in answers), default=now), 60.0) / HOUR
-    counted = own if len(own) >= latency_limits.FEWEST else answers
+    counted = own if len(own) >= FEWEST_OWN else answers
     bad = defaultdict[str, set[BadKind]](set)
     for answer in counted:
         bad[_conversation(answer)] |= _faults(answer, limits, labels)
