@@ -205,7 +205,7 @@ def afresh(page: "Page", shell: Terminal, config: Path, secret: str) -> str:
     assert "the policy that judged it has changed (floor: 0.5, now 0.4)" in ended["message"]
     assert "lapsed stale by ada" in last(shell)
     page.goto(f"{shell.settings.prefect_url}{V2.path}{run}")
-    page.get_by_text("afresh").first.wait_for()
+    page.get_by_text("evaluates again").first.wait_for()
     picture(page, "2-too-late-v2")
     turn = ended["message"].rpartition("/")[2]
     assert wait_for(shell, turn)["type"] == "COMPLETED"
