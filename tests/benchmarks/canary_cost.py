@@ -2,9 +2,9 @@
 
 Gateways without a canary, with one at a share of a half, and with one that shadows every request
 stand before the same fast engine; one client asks each ``REQUESTS`` times, in blocks in random
-order, and the CPU time is that of the gateway's process. ``--before FOLDER`` is another checkout of
-this repository, whose gateway is measured, too. A last run asks the shadowing gateway over many
-connections at once, where shadows are shed.
+order, with a pause after each answer, and the CPU time is that of the gateway's process.
+``--before FOLDER`` is another checkout of this repository, whose gateway is measured, too. A last
+run asks the shadowing gateway over many connections at once, where shadows are shed.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from tests.benchmarks.serve import (
 from tests.support import tiny
 
 REQUESTS, BLOCK, WARM_UP = 2_000, 50, 100
+PAUSE_SECONDS = 0.02  # at most, at least half of it; without one a shadow never begins
 CONNECTIONS = 32
 STEPS = {"canary": (ShareStep(0.5, HOUR),), "shadow": (ShareStep(0.0, HOUR), ShareStep(0.5, HOUR))}
 
@@ -65,12 +67,13 @@ class MeasuredGateway:
         return message(self.port, "/v1/chat/completions", body, self.token)
 
     def measure(self, count: int) -> None:
-        """Ask this many times, one after the other, over a new connection."""
+        """Ask this many times over a new connection, with a pause after each answer."""
         connection = Connection(self.port)
         connection.ask(self.request())
         before = self.process.cpu_times()
         for _ in range(count):
             self.milliseconds.append(1000 * connection.ask(self.request())[-1])
+            time.sleep(random.uniform(PAUSE_SECONDS / 2, PAUSE_SECONDS))
         after = self.process.cpu_times()
         self.cpu_seconds += after.user + after.system - before.user - before.system
 
