@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from components.serve.engines.vllm_server import VllmServer
 LOG = logging.getLogger(__name__)
 
 MODULE = "components.serve.embedded"
+LONGEST_SOCKET_PATH = 107  # bytes; Linux's limit
 START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a process that died is started again
@@ -53,15 +55,23 @@ class EmbeddedProcess:
     def __init__(
         self, name: str, options: EmbeddedOptions, *, patience_seconds: float = 60.0
     ) -> None:
-        # Paths of sockets are at most 107 bytes long, and homes lie deep.
         self._folder = tempfile.TemporaryDirectory(prefix="flywheel-engine-")
-        address = f"unix:{self._folder.name}/engine.sock"
+        self._descriptor: int | None = None
+        address = f"unix:{self._socket_path()}"
         self._arguments = options.arguments(address)
         upstream = HttpUpstream(address, patience_seconds=patience_seconds)
         self.client = VllmServer(name, upstream, base=options.base.name, oldest=None)
         self._keeper: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._ended_with: int | None = None
+
+    def _socket_path(self) -> str:
+        path = f"{self._folder.name}/engine.sock"
+        if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+            return path
+        # Homes lie deep, and their temporary files in them: a shorter name of the same folder.
+        self._descriptor = os.open(self._folder.name, os.O_PATH | os.O_DIRECTORY)
+        return f"/proc/{os.getpid()}/fd/{self._descriptor}/engine.sock"
 
     @property
     def pid(self) -> int | None:
@@ -101,6 +111,8 @@ class EmbeddedProcess:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self.client.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
         self._folder.cleanup()
 
     async def _keep_running(self) -> None:

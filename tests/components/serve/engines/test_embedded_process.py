@@ -1,0 +1,35 @@
+"""The embedded engine's process starts wherever its temporary files lie."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from components.serve.engines.embedded_process import EmbeddedOptions, EmbeddedProcess
+from components.serve.engines.serving_engine import Generation
+from tests.support import tiny
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_engine_starts_under_a_path_that_is_too_long_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny.build(tmp_path / "base")
+    deep = tmp_path / ("d" * 100) / "tmp"
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+
+    async def scenario() -> None:
+        process = EmbeddedProcess("embedded", EmbeddedOptions(base, "fp32", slots=1, threads=1))
+        try:
+            await process.start()
+            generation = Generation("Hello", max_tokens=2)
+            pieces = [p async for p in process.client.complete("base", generation)]
+            assert pieces
+        finally:
+            await process.stop()
+
+    asyncio.run(scenario())
+    assert not list(deep.iterdir())
