@@ -1,9 +1,9 @@
 """Load one file: detect its source, then store its records in one transaction."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
@@ -78,6 +78,34 @@ def load_records(
     batches = record_batches.batches_of_records(records)
     with _validated(con, origin.now, batches) as validated:
         return _store(con, origin, FileProgress(origin.digest), validated)
+
+
+def load_together(
+    con: Connection,
+    origins: Sequence[RecordOrigin],
+    records: Iterable[SourceRecord | Unreadable],
+) -> list[Loaded] | None:
+    """Load the records of several small files in one transaction, as the first one's.
+
+    Return ``None`` and keep nothing if a record goes to quarantine or a file was loaded before:
+    then each has to be loaded by itself, so that a bad record is found with its file.
+    """
+    first, *others = origins
+    if any(_known(con, origin) is not None for origin in origins):
+        return None
+    batches = record_batches.batches_of_records(records)
+    with suppress(_QuarantinedError), _validated(con, first.now, batches) as validated:
+        loaded = _store(con, first, FileProgress(first.digest), validated)
+        if loaded.quarantined:
+            raise _QuarantinedError
+        warehouse.insert(con, "raw.files", [_file_record(other) for other in others])
+        rest = [Loaded(Path(o.path), 0, 0, 0, skipped=False, source=o.source) for o in others]
+        return [loaded, *rest]
+    return None
+
+
+class _QuarantinedError(Exception):
+    """Undoes a transaction."""
 
 
 def source_of(input_file: Input, path: Path, form: Form) -> Source:
@@ -191,16 +219,8 @@ def _store(
     )
     stored = writer.store_batches(con, origin, batches)
     earlier = progress.earlier.rows if progress.earlier else 0
-    record = {
-        "source": origin.source,
-        "digest": origin.digest,
-        **asdict(origin.defaults),
-        "path": origin.path,
-        "rows": earlier + stored.new + stored.known,
-        "size": progress.size,
-        "quarantined": stored.quarantined,
-        "loaded_at": origin.now,
-    }
+    rows = earlier + stored.new + stored.known
+    record = _file_record(origin, rows, progress.size, stored.quarantined)
     warehouse.insert(con, "raw.files", [record])
     return Loaded(
         Path(origin.path),
@@ -213,6 +233,21 @@ def _store(
         merged=stored.merged,
         reasons=quarantine.read(con, origin) if stored.quarantined else (),
     )
+
+
+def _file_record(
+    origin: RecordOrigin, rows: int = 0, size: int | None = None, quarantined: int = 0
+) -> warehouse.Row:
+    return {
+        "source": origin.source,
+        "digest": origin.digest,
+        **asdict(origin.defaults),
+        "path": origin.path,
+        "rows": rows,
+        "size": size,
+        "quarantined": quarantined,
+        "loaded_at": origin.now,
+    }
 
 
 def last_load(con: Connection, input_file: Input) -> datetime | None:

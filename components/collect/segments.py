@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,22 @@ from components.store import manifest, spool
 from components.store.spool import Damaged, Entry
 from components.store.warehouse import Connection
 
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A segment with its bytes, its kinds, and the clients of its telemetry."""
+
+    path: Path
+    size: int
+    kinds: set[spool.Kind]
+    senders: set[str]
+
+
 SpoolPiece: TypeAlias = Callable[[Connection], list[Loaded]]
 """Loads a part of the spool into the warehouse."""
+
+TOGETHER_BYTES = 4 * 2**20
+"""Of segments that are loaded in one transaction: live traffic seals a small one every 5 s."""
 
 TELEMETRY: tuple[spool.Kind, ...] = ("traces", "logs")
 GENAI = "gen_ai."  # every request with a part of a model call contains this text
@@ -54,37 +68,54 @@ def plan_pieces(folder: Path, *, now: datetime) -> Iterator[SpoolPiece]:
     spool.recover(folder)
     telemetry: list[Path] = []
     clients: set[str] = set()
-    for segment in spool.sealed(folder):
+    group, size = list[_Segment](), 0
+    for path in spool.sealed(folder):
         try:
-            kinds, senders = _contents(segment)
+            segment = _Segment(path, path.stat().st_size, *_contents(path))
         except FileNotFoundError:  # another collect has loaded it since it was listed
             continue
-        yield partial(_load_segments, segment=segment, kinds=kinds, now=now, is_all=not senders)
-        if senders:
-            telemetry.append(segment)
-            clients |= senders
+        if group and size + segment.size > TOGETHER_BYTES:
+            yield partial(_load_segments, segments=group, now=now)
+            group, size = [], 0
+        group.append(segment)
+        size += segment.size
+        if segment.senders:
+            telemetry.append(path)
+            clients |= segment.senders
+    if group:
+        yield partial(_load_segments, segments=group, now=now)
     last = max(clients, default="")
     for client in sorted(clients):
         yield partial(_load_requests, telemetry, client=client, now=now, is_all=client == last)
 
 
-def _load_segments(
-    con: Connection, *, segment: Path, kinds: set[spool.Kind], now: datetime, is_all: bool
-) -> list[Loaded]:
-    if not segment.exists():
-        return []
+def _load_segments(con: Connection, *, segments: list[_Segment], now: datetime) -> list[Loaded]:
+    present = [segment for segment in segments if segment.path.exists()]
     loaded = [
-        load_file.load_records(
-            con,
-            RecordOrigin(str(segment), segment.stem, source, NO_DEFAULTS, now),
-            _read_records(segment, kind),
-        )
+        each
         for source, kind in files.CANONICAL.items()
-        if kind in kinds
+        for each in _load_kind(con, source, kind, present, now)
     ]
-    if is_all:
-        spool.remove(segment)
+    for segment in present:
+        if not segment.senders:
+            spool.remove(segment.path)
     return loaded
+
+
+def _load_kind(
+    con: Connection, source: str, kind: Kind, segments: list[_Segment], now: datetime
+) -> list[Loaded]:
+    """Load a kind's records of segments together, else one by one."""
+    paths = [segment.path for segment in segments if kind in segment.kinds]
+    origins = [RecordOrigin(str(path), path.stem, source, NO_DEFAULTS, now) for path in paths]
+    if len(origins) > 1:
+        together = load_file.load_together(con, origins, _read_all(paths, kind))
+        if together is not None:
+            return together
+    return [
+        load_file.load_records(con, origin, _read_records(path, kind))
+        for origin, path in zip(origins, paths, strict=True)
+    ]
 
 
 def _load_requests(
@@ -162,9 +193,17 @@ def _contents(segment: Path) -> tuple[set[spool.Kind], set[str]]:
     return kinds, senders
 
 
-def _read_records(segment: Path, kind: Kind) -> Iterator[ParsedRecord | Unreadable]:
-    """Yield the records of a kind; damaged lines come with the interactions."""
+def _read_all(segments: list[Path], kind: Kind) -> Iterator[ParsedRecord | Unreadable]:
+    """Yield the records of a kind of all segments, numbered across them."""
     place = 0
+    for segment in segments:
+        for record in _read_records(segment, kind, place):
+            place += 1
+            yield record
+
+
+def _read_records(segment: Path, kind: Kind, place: int = 0) -> Iterator[ParsedRecord | Unreadable]:
+    """Yield the records of a kind after that place; damaged lines come with the interactions."""
     for entry in spool.read(segment):
         if isinstance(entry, Entry) and entry.kind == kind:
             for record in _entry_records(entry, kind, place):
