@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -19,6 +20,11 @@ ArtifactKind: TypeAlias = Literal[
 ]
 
 GATE_KEY = "promotion-gate"  # prefix of the keys of answers
+
+NO_FORM_YET = "Run input schema not found."
+"""Prefect's reason where a run waits, and its form, which is stored after that, is not there."""
+
+FORM_SECONDS = 30.0
 
 
 def gate_key(attempt: int) -> str:
@@ -74,21 +80,26 @@ def answer_approval(flow_run_id: UUID, pause_key: str, answer: TypedAnswer) -> N
     """
     proofs = ("code", "signature")
     run_input = {name: text for name, text in asdict(answer).items() if name not in proofs or text}
-    try:
-        reply = prefect_api.server().post(
-            f"/flow_runs/{flow_run_id}/resume", {"run_input": run_input}
-        )
-    except httpx.HTTPStatusError as error:
-        if error.response.is_server_error:
-            raise
-        why = error.response.text
-        raise NotTakenError(f"answering flow run {flow_run_id}: {why}") from error
-    # A request that is retried, because the server died before it answered, is refused: the run no
-    # longer waits. The answer stored in Prefect decides whether it was accepted.
-    if reply["status"] == "ACCEPT" or _stored_answer(flow_run_id, pause_key) == run_input:
-        return
-    why = (reply["details"] or {}).get("reason") or reply["status"].lower()
-    raise NotTakenError(f"answering flow run {flow_run_id}: Prefect did not take it ({why})")
+    until = time.monotonic() + FORM_SECONDS
+    while True:
+        try:
+            reply = prefect_api.server().post(
+                f"/flow_runs/{flow_run_id}/resume", {"run_input": run_input}
+            )
+        except httpx.HTTPStatusError as error:
+            if error.response.is_server_error:
+                raise
+            why = error.response.text
+            raise NotTakenError(f"answering flow run {flow_run_id}: {why}") from error
+        # A request that is retried, because the server died before it answered, is refused: the run
+        # no longer waits. The answer stored in Prefect decides whether it was accepted.
+        if reply["status"] == "ACCEPT" or _stored_answer(flow_run_id, pause_key) == run_input:
+            return
+        why = (reply["details"] or {}).get("reason") or reply["status"].lower()
+        if why == NO_FORM_YET and time.monotonic() < until:
+            time.sleep(0.2)
+            continue
+        raise NotTakenError(f"answering flow run {flow_run_id}: Prefect did not take it ({why})")
 
 
 def _stored_answer(flow_run_id: UUID, pause_key: str) -> Json:

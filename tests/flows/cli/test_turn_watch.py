@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from uuid import UUID
 
 import pytest
@@ -26,8 +27,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faulty]:
         yield faulty
 
 
-def waiting() -> UUID:
-    """Let a promotion wait for its form to be filled in."""
+def waiting(form_seconds: float = 0.0) -> UUID:
+    """Let a promotion wait for its form to be filled in, which is stored so much later."""
     from prefect import Flow
     from prefect.client.orchestration import get_client
     from prefect.input.run_input import keyset_from_paused_state
@@ -43,7 +44,7 @@ def waiting() -> UUID:
         run = client.create_flow_run_from_deployment(client.create_deployment(flow_id, "promote"))
         state = Suspended(timeout_seconds=3600, pause_key="promotion-gate")
         keyset = keyset_from_paused_state(state)
-        GateInput.save(keyset, run.id)
+        Timer(form_seconds, GateInput.save, (keyset, run.id)).start()
         state.state_details.run_input_keyset = {**keyset}
         client.set_flow_run_state(run.id, state, force=True)
     return run.id
@@ -56,6 +57,16 @@ def test_an_answer_whose_receipt_was_lost_is_taken_and_another_is_not(server: Fa
     server.path, server.silent = f"{run}/resume", 1
     approvals.answer_approval(run, "promotion-gate", TypedAnswer("reject", "ann", "why"))
     assert server.silent == 0
+    approvals.answer_approval(run, "promotion-gate", TypedAnswer("reject", "ann", "why"))
+    with pytest.raises(approvals.NotTakenError, match="not paused"):
+        approvals.answer_approval(run, "promotion-gate", TypedAnswer("approve", "bob"))
+
+
+def test_an_answer_before_the_form_is_stored_waits_for_it(server: Faulty) -> None:
+    from flows import approvals
+
+    run = waiting(form_seconds=2.0)
+    server.path = "nothing"
     approvals.answer_approval(run, "promotion-gate", TypedAnswer("reject", "ann", "why"))
     with pytest.raises(approvals.NotTakenError, match="not paused"):
         approvals.answer_approval(run, "promotion-gate", TypedAnswer("approve", "bob"))
