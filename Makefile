@@ -7,10 +7,14 @@ export DO_NOT_TRACK := 1
 # The many processes of the tests share what Python compiles, as on any machine that doesn't forbid it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-production test-vllm test-clients test-bounds coverage check lock sbom audit clean
+.PHONY: demo spin test test-slow test-production test-vllm test-clients test-bounds coverage check lock sbom audit clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
+
+# In a home of its own, as an empty one is needed; a second `make spin` goes on there.
+spin: .venv/installed       ## at least four turns on live traffic: exit code 0 if every promise held
+	@FLYWHEEL_HOME=$${FLYWHEEL_HOME:-$$HOME/.flywheel-spin} exec $(BIN)/flywheel spin
 
 # One thread each: torch's tiny models lose by a second one. Three on two cores, as many tests wait.
 test: .venv/installed-dev   ## the default suite

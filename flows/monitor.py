@@ -1,7 +1,7 @@
 """Flows `consider` (start a turn when there is a reason) and `monitor` (publish status)."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from components.monitor import (
 from components.monitor.settings import Trigger
 from components.monitor.signs import Sign
 from components.monitor.turn_starts import TurnStart
-from components.monitor.workload_status import Disk, Waiting, WorkloadStatus
+from components.monitor.workload_status import Day, Disk, Waiting, WorkloadStatus
 from components.register import registry
 from components.register.registry import Version
 from components.scorecard import HOLDOUT
@@ -184,13 +184,6 @@ def measure_status(
         signs = find_signs(con, workload.workload, champion, trigger, now)
         last = turn_starts.read_starts(con, workload.workload, 1)
     speeds = evaluated_speeds(home, workload.workload)
-    adapters = {v.number: v.adapter for v in registry.list_versions(workload.workload)}
-    prices = {
-        sums.model_name: workload_status.price(
-            sums, workload.cost, speeds.get(adapters.get(sums.version or "", ""))
-        )
-        for sums in workload_status.by_model(days)
-    }
     return WorkloadStatus(
         workload=workload.workload,
         at=now,
@@ -202,7 +195,7 @@ def measure_status(
         ),
         answering=answering_speed(speeds, champion),
         days=days,
-        prices={model: price for model, price in prices.items() if price is not None},
+        prices=request_prices(workload, days, speeds),
         latencies=latencies,
         currency=workload.cost.currency,
         findings=signs,
@@ -223,6 +216,20 @@ def evaluated_speeds(home: Settings, workload: str) -> dict[str, Speed]:
         for card in cards
         if card.adapter and card.task == HOLDOUT and card.speed and card.speed.requests
     }
+
+
+def request_prices(
+    workload: Workload, days: Sequence[Day], speeds: Mapping[str, Speed]
+) -> dict[str, float]:
+    """Return a mean request's price by model, of those that have one."""
+    adapters = {v.number: v.adapter for v in registry.list_versions(workload.workload)}
+    prices = {
+        sums.model_name: workload_status.price(
+            sums, workload.cost, speeds.get(adapters.get(sums.version or "", ""))
+        )
+        for sums in workload_status.by_model(days)
+    }
+    return {model: price for model, price in prices.items() if price is not None}
 
 
 def answering_speed(speeds: Mapping[str, Speed], champion: Version | None) -> str:

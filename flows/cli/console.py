@@ -34,6 +34,7 @@ EXIT_CODES = {
     "flows.approvals.NotTakenError": 1,
     "flows.approver_keys.SigningError": 1,
     "flows.canary_rollouts.RolloutError": 1,
+    "flows.cli.spin_command.SpinError": 1,
     "flows.cli.turn_watch.TurnError": 1,
     "flows.gateway_status.NotServingError": 1,
     "flows.gateway_status.ServeFileError": 2,

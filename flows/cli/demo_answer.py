@@ -53,7 +53,8 @@ def show_answer(settings: Settings) -> None:
         )
         return
     folder = settings.workloads / WORKLOAD
-    request, token = folder / "request.json", _token_file(settings, folder)
+    request = folder / "request.json"
+    token = token_file(settings, folder / "token", CLIENT, WORKLOAD)
     request.write_bytes(REQUEST.read_bytes())
     body = json.loads(request.read_text())
     with console.status("the gateway proves what the champion's adapter does"):
@@ -93,13 +94,12 @@ def _ask(settings: Settings, body: dict[str, Any], token: str) -> dict[str, Any]
         time.sleep(1)
 
 
-def _token_file(settings: Settings, folder: Path) -> Path:
-    """Return the file with the reader's token, which is made at the first use."""
-    path = folder / "token"
+def token_file(settings: Settings, path: Path, client: str, workload: str) -> Path:
+    """Return the file with a client's token for a workload, which is made at the first use."""
     known = {token.id for token in client_tokens.read_tokens(settings.tokens)}
     if not path.exists() or path.read_text().split("_")[1] not in known:
         token = client_tokens.add_token(
-            settings.tokens, CLIENT, now=datetime.now(UTC), workloads=[WORKLOAD]
+            settings.tokens, client, now=datetime.now(UTC), workloads=[workload]
         )
         path.touch(mode=0o600)
         path.write_text(f"{token}\n")

@@ -70,6 +70,28 @@ def demo() -> None:
 
 @app.command()
 @exit_on()
+def spin(
+    turns: Annotated[
+        int, typer.Option(min=1, help="How many turns; those of an earlier spin count.")
+    ] = 4,
+) -> None:
+    """Let the wheel turn: an application asks the gateway, and each turn learns from its traffic.
+
+    At first a stand-in for a production model answers (with the references of public requests);
+    then each approved adapter, swapped in under load, on people's simulated feedback. Nobody is
+    asked: it approves as `demo`. It takes some ten minutes a turn, needs an empty home, goes on
+    from where it was interrupted, and ends with a table and a page: score on sealed requests, share
+    and cost of the adapter's answers, feedback. The exit code is 0 only if no answer failed, was
+    lost, or came from a wrong version, each version was traced to its rows, and the last version is
+    better than the first.
+    """
+    from flows.cli import spin_command
+
+    spin_command.run_spin(settings.load(), turns)
+
+
+@app.command()
+@exit_on()
 def check(config: ConfigFile) -> None:
     """Check a workload file and list every mistake in it; exit code 2 if there is any."""
     from flows import workload_file
@@ -140,7 +162,7 @@ def main() -> None:
     """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
     try:
         home = settings.load()
-        _prepare_home(home)
+        prepare_home(home)
     except (settings.SettingsError, PermissionError) as error:
         print_error(str(error))
         sys.exit(2)
@@ -156,7 +178,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def _prepare_home(home: settings.Settings) -> None:
+def prepare_home(home: settings.Settings) -> None:
+    """Create the home if it is missing, and point this process at its servers with a login.
+
+    Raises:
+        PermissionError: This user may not use it.
+    """
     """Create the home if it is missing, and make sure that this process can log in."""
     try:
         if not home.home.exists():
