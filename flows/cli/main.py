@@ -184,7 +184,6 @@ def prepare_home(home: settings.Settings) -> None:
     Raises:
         PermissionError: This user may not use it.
     """
-    """Create the home if it is missing, and make sure that this process can log in."""
     try:
         if not home.home.exists():
             access.secure_home(home)

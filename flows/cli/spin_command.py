@@ -26,7 +26,15 @@ from components.register import registry
 from components.schema import Json
 from components.serve.swap_journal import SwapJournal
 from components.store import file_locks, manifest, warehouse
-from flows import gateway_status, lookup, monitor, sources, workload_file
+from flows import (
+    canary_rollouts,
+    gateway_status,
+    lookup,
+    monitor,
+    settle_rollouts,
+    sources,
+    workload_file,
+)
 from flows.cli import demo_answer, demo_command, turn_watch
 from flows.cli.console import console, new_table, print_line
 from flows.cli.progress import ProgressScreen
@@ -39,6 +47,7 @@ from flows.demo.spin_requests import SpinRequests
 from flows.demo.stand_in import StandIn
 from flows.demo.traffic import ACTORS
 from flows.demo.wheels import BfclRequest
+from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.stack import control
 
@@ -47,6 +56,7 @@ T = TypeVar("T")
 SEED = 0
 WORKLOAD = "spin"
 CLIENT = "spin-app"
+CANARY_LOOK_SECONDS = 3.0
 READY_SECONDS = 1800.0  # for a version to be proved while a training takes the machine
 ASKED_AT_ONCE = 4
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,8 +76,8 @@ class SpinPlan:
     turns: int
     first: int = 240
     """The answers before the first turn."""
-    fresh: int = 80
-    """The answers between the starts of two turns, at least."""
+    fresh: int = 60
+    """The answers between the end of a turn and the start of the next, at least."""
     pace: float = 2.5
     """Seconds between two requests, after the first ones."""
 
@@ -238,7 +248,8 @@ def _turn(
     if (promotion := ended.promotion) is not None:
         approve = demo_command.approve_promotion
         waited = _patiently(lambda: turn_watch.await_decision(promotion, WORKLOAD, approve))
-        outcome = waited.outcome
+        print_line(waited.outcome)
+        outcome = _await_canary(settings, ended.evidence) or "approved"
     champion = registry.champion_version(WORKLOAD)
     sealed: Mapping[str, bool] = {}
     if champion is not None:
@@ -259,16 +270,14 @@ def _turn(
 
 def _start(files: SpinFiles, plan: SpinPlan, config: Path, state: SpinState) -> SpinState:
     """Start a turn once there is enough to learn from, and note its run."""
-    needed = state.began_with + plan.fresh if state.turns else plan.first
+    needed = state.turns[-1].answers + plan.fresh if state.turns else plan.first
     with console.status("") as spinner:
         while (count := len(people.read_answers(files.answers))) < needed:
             spinner.update(f"{count} of {needed} answers")
             time.sleep(people.LOOK_SECONDS)
     time.sleep(people.LOOK_SECONDS + Limits().segment_seconds)  # people judge, a segment is sealed
-    count = len(people.read_answers(files.answers))
-    print_line(f"{count} answers so far")
-    run = turn_watch.start_turn(config, WORKLOAD)
-    state = state.started(str(run), count)
+    print_line(f"{len(people.read_answers(files.answers))} answers so far")
+    state = state.started(str(turn_watch.start_turn(config, WORKLOAD)))
     state.write(files.state)
     return state
 
@@ -290,6 +299,35 @@ def _patiently(step: Callable[[], T]) -> T:
             if not isinstance(error.__cause__, httpx.HTTPError) or time.monotonic() > deadline:
                 raise
             print_line("the Prefect server is slow to answer; waiting on")
+
+
+def _await_canary(settings: Settings, evidence: Path | None) -> str | None:
+    """Wait for the end of the canary of this evidence; return it, ``None`` if there was none.
+
+    What is undecided at its deadline goes back by an order: somebody has to decide then.
+    """
+    rollouts = canary_rollouts.rollouts_of(settings, WORKLOAD)
+    digest = evidence.name if evidence else ""
+    began = next((r for r in rollouts if r.intention.evidence_digest == digest), None)
+    if began is None:
+        return None
+    versions = began.intention.version, began.intention.champion
+    print_line("version {} answers a share beside version {}".format(*versions))
+    with console.status("") as spinner:
+        while True:
+            seen = canary_rollouts.read_canaries(settings, WORKLOAD)
+            canary = next(each for each in seen if each.id == began.id)
+            if canary.is_over and canary_rollouts.running(settings, WORKLOAD) is None:
+                break
+            spinner.update(canary.sentence)
+            if canary.state == "undecided":
+                order = Order(
+                    WORKLOAD, None, demo_command.APPROVER, "undecided at its deadline, in a spin"
+                )
+                settle_rollouts.stop_by_order(settings, order, "champion")
+            time.sleep(CANARY_LOOK_SECONDS)
+    print_line(canary.sentence)
+    return f"approved; canary: {canary.state}"
 
 
 def _wait_until_served(settings: Settings, version: str) -> None:

@@ -32,16 +32,14 @@ class SpinState:
 
     turns: Sequence[SpinTurn] = ()
     run: str | None = None
-    began_with: int = 0
-    """The answers at the start of the newest turn."""
 
     def write(self, path: Path) -> None:
         """Replace the file, whole or not at all."""
         write_atomically(path, json.dumps(asdict(self), indent=1))
 
-    def started(self, run: str, answers: int) -> "SpinState":
+    def started(self, run: str) -> "SpinState":
         """Return the state in which a turn runs."""
-        return replace(self, run=run, began_with=answers)
+        return replace(self, run=run)
 
     def ended(self, turn: SpinTurn) -> "SpinState":
         """Return the state in which that turn has ended."""
@@ -54,7 +52,7 @@ def read_state(path: Path) -> SpinState:
         return SpinState()
     content = json.loads(path.read_text())
     turns = [SpinTurn(**turn) for turn in content["turns"]]
-    return SpinState(turns, content["run"], content["began_with"])
+    return SpinState(turns, content["run"])
 
 
 @dataclass(frozen=True, slots=True)

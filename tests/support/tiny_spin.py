@@ -32,10 +32,16 @@ curate:
   redaction: {"off": [phone, ip]}
 train:
   learning_rate: 0.02
-  num_train_epochs: 4
+  num_train_epochs: 12
   per_device_train_batch_size: 8
 gate: {min_documents: 8, floor: 0.3, abstention_margin: 0.9}
 evaluate: {batch_size: 32, max_new_tokens: 40}
+serve:
+  rollout:
+    canary:
+      steps: [{share: 0.25, seconds: 20}, {share: 0.5}]
+      margin: 3
+      deadline_hours: 0.2
 cost: {production: {input: 2.50, output: 10.00}, hardware_per_hour: 0.40}
 """
 

@@ -284,10 +284,10 @@ def test_the_last_version_is_compared_with_the_first_request_by_request() -> Non
 def test_a_spin_goes_on_from_its_file(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     assert spin_record.read_state(path) == SpinState()
-    state = SpinState().started("run-1", 60)
+    state = SpinState().started("run-1")
     state.write(path)
     assert spin_record.read_state(path).run == "run-1"
     (turn,) = turns("abc")
     state.ended(turn).write(path)
     read = spin_record.read_state(path)
-    assert (read.turns, read.run, read.began_with) == ([turn], None, 60)
+    assert (read.turns, read.run) == ([turn], None)
