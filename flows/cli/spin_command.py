@@ -74,7 +74,7 @@ class SpinPlan:
     requests: SpinRequests
     workload_text: str
     turns: int
-    first: int = 240
+    first: int = 400
     """The answers before the first turn."""
     fresh: int = 60
     """The answers between the end of a turn and the start of the next, at least."""
