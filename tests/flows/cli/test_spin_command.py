@@ -75,6 +75,7 @@ def test_a_killed_spin_goes_on_and_keeps_every_promise(
     assert [turn["number"] for turn in turns] == [1, 2, 3]
     assert (home / "turns/spin" / second / "manifest.json").exists(), "the turn was followed"
     assert [turn["version"] for turn in turns[:2]] == ["1", "2"]
+    assert turns[1]["ending"] == "approved; canary: hold"
     right = [sum(turn["sealed"].values()) for turn in turns]
     assert right[0] < right[-1]
     assert f"{home}/spin/spin.html" in printed.replace("\n", "")
