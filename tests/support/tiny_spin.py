@@ -31,7 +31,7 @@ curate:
   near: {jaccard: 1}
   redaction: {"off": [phone, ip]}
 train:
-  learning_rate: 0.02
+  learning_rate: 0.005
   num_train_epochs: 12
   per_device_train_batch_size: 8
 gate: {min_documents: 8, floor: 0.3, abstention_margin: 0.9}
