@@ -74,11 +74,11 @@ class SpinPlan:
     requests: SpinRequests
     workload_text: str
     turns: int
-    first: int = 400
+    first: int = 300
     """The answers before the first turn."""
-    fresh: int = 60
+    fresh: int = 40
     """The answers between the end of a turn and the start of the next, at least."""
-    pace: float = 2.5
+    pace: float = 3.5
     """Seconds between two requests, after the first ones."""
 
 
