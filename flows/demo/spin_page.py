@@ -168,7 +168,7 @@ def draw(rows: Sequence[TurnFigures], currency: str, path: Path) -> None:
         "score on the sealed requests, %": [_percent(row.score) for row in rows],
         "requests answered by an adapter, %": [_percent(row.adapter_share) for row in rows],
         f"a request, {currency}": [row.cost for row in rows],
-        "answers with feedback, and thumbs down, %": [_percent(row.feedback_share) for row in rows],
+        "answers that people judged, %": [_percent(row.feedback_share) for row in rows],
     }
     numbers = [row.turn.number for row in rows]
     for place, (title, values) in enumerate(panels.items(), start=1):
@@ -179,10 +179,12 @@ def draw(rows: Sequence[TurnFigures], currency: str, path: Path) -> None:
             side.set_visible(False)
         axes.grid(axis="y", color=charts.GRID, lw=0.8)
         points = [(n, v) for n, v in zip(numbers, values, strict=True) if v is not None]
-        axes.plot([n for n, _ in points], [v for _, v in points], "o-", color=charts.NEW, ms=5)
+        turns, shown = [n for n, _ in points], [v for _, v in points]
+        axes.plot(turns, shown, "o-", color=charts.NEW, ms=5, label="judged")
         if place == len(panels):
             downs = [100 * row.down_share for row in rows]
-            axes.plot(numbers, downs, "o-", color=charts.THERE, ms=5)
+            axes.plot(numbers, downs, "o-", color=charts.THERE, ms=5, label="thumbs down")
+            axes.legend(frameon=False, fontsize=8, labelcolor=charts.INK)
         axes.set_xticks(numbers)
         axes.set_ylim(bottom=0, top=None if place == 3 else 104)
         if place > 2:
