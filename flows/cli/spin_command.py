@@ -58,7 +58,8 @@ WORKLOAD = "spin"
 CLIENT = "spin-app"
 CANARY_LOOK_SECONDS = 3.0
 READY_SECONDS = 1800.0  # for a version to be proved while a training takes the machine
-ASKED_AT_ONCE = 4
+ASKED_AT_ONCE = 2
+BUSY_SECONDS = 5.0
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -74,11 +75,11 @@ class SpinPlan:
     requests: SpinRequests
     workload_text: str
     turns: int
-    first: int = 300
+    first: int = 400
     """The answers before the first turn."""
     fresh: int = 40
     """The answers between the end of a turn and the start of the next, at least."""
-    pace: float = 3.5
+    pace: float = 5.0
     """Seconds between two requests, after the first ones."""
 
 
@@ -251,9 +252,11 @@ def _turn(
         print_line(waited.outcome)
         outcome = _await_canary(settings, ended.evidence) or "approved"
     champion = registry.champion_version(WORKLOAD)
-    sealed: Mapping[str, bool] = {}
     if champion is not None:
         _wait_until_served(settings, champion.number)
+    answers = len(people.read_answers(files.answers))
+    sealed: Mapping[str, bool] = {}
+    if champion is not None:
         before = state.turns[-1] if state.turns else None
         if before is not None and before.version == champion.number:
             sealed = before.sealed
@@ -263,7 +266,6 @@ def _turn(
             f"version {champion.number} serves: right by name on {sum(sealed.values())} of "
             f"{len(sealed)} sealed requests"
         )
-    answers = len(people.read_answers(files.answers))
     version = champion.number if champion else None
     return state.ended(SpinTurn(number, outcome, answers, version, sealed))
 
@@ -354,9 +356,7 @@ def _score(sealed: Sequence[BfclRequest], version: str, ask: Ask) -> dict[str, b
     """
 
     def is_right(request: BfclRequest) -> bool:
-        answer = ask(request)
-        if answer["model"] != f"{WORKLOAD}@{version}":
-            raise SpinError(f"asking version {version}: {answer['model']} answered")
+        answer = _answer_of_version(request, version, ask)
         match answer["choices"]:
             case [{"message": message}]:
                 return people.is_right(request, people.answer_in(message), by_name=True)
@@ -365,6 +365,16 @@ def _score(sealed: Sequence[BfclRequest], version: str, ask: Ask) -> dict[str, b
 
     with console.status("asking the sealed requests"), ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
         return dict(zip([r.id for r in sealed], pool.map(is_right, sealed), strict=True))
+
+
+def _answer_of_version(request: BfclRequest, version: str, ask: Ask) -> dict[str, Json]:
+    deadline = time.monotonic() + READY_SECONDS
+    while (answer := ask(request))["model"] != f"{WORKLOAD}@{version}":
+        # The stand-in answers where the engine is too busy.
+        if answer["model"] != stand_in.MODEL or time.monotonic() > deadline:
+            raise SpinError(f"asking version {version}: {answer['model']} answered")
+        time.sleep(BUSY_SECONDS)
+    return answer
 
 
 def _ask(url: str, key: str, request: BfclRequest) -> dict[str, Json]:

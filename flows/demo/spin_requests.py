@@ -8,8 +8,8 @@ from components.store import manifest
 from flows.demo import people, traffic
 from flows.demo.wheels import BfclRequest
 
-SEALED = 100  # requests that no turn sees
-MAX_PROMPT = 700  # bytes as rendered: the demo's limit is 1,200, and this has to be served, too
+SEALED = 60  # requests that no turn sees
+MAX_PROMPT = 450  # bytes as rendered: the demo's limit is 1,200, and this has to be served, too
 RAREST = 3  # a sealed tool is offered in at most so many requests, which are lost to the traffic
 
 
