@@ -5,16 +5,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from string import Template
-from typing import TypeAlias, TypeVar
-from uuid import UUID
 
 import httpx
 import typer
@@ -22,84 +18,24 @@ import yaml
 
 from components.monitor import workload_status
 from components.receive.settings import Limits
-from components.register import registry
-from components.schema import Json
 from components.serve.swap_journal import SwapJournal
 from components.store import file_locks, manifest, warehouse
-from flows import (
-    canary_rollouts,
-    gateway_status,
-    lookup,
-    monitor,
-    settle_rollouts,
-    sources,
-    workload_file,
-)
-from flows.cli import demo_answer, demo_command, turn_watch
+from flows import lookup, monitor, sources, workload_file
+from flows.cli import demo_answer, demo_command, spin_turns
 from flows.cli.console import console, new_table, print_line
-from flows.cli.progress import ProgressScreen
-from flows.cli.turn_watch import TurnError
-from flows.demo import people, spin_page, spin_record, spin_requests, stand_in, wheels
+from flows.demo import people, sealed_score, spin_page, spin_record, spin_requests, stand_in, wheels
 from flows.demo.people import People
 from flows.demo.spin_page import Promise, TurnFigures
-from flows.demo.spin_record import SpinState, SpinTurn, WarehouseAnswer
-from flows.demo.spin_requests import SpinRequests
+from flows.demo.spin_plan import WORKLOAD, SpinError, SpinFiles, SpinPlan
+from flows.demo.spin_record import WarehouseAnswer
 from flows.demo.stand_in import StandIn
 from flows.demo.traffic import ACTORS
-from flows.demo.wheels import BfclRequest
-from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.stack import control
 
-T = TypeVar("T")
-
 SEED = 0
-WORKLOAD = "spin"
 CLIENT = "spin-app"
-CANARY_LOOK_SECONDS = 3.0
-READY_SECONDS = 1800.0  # for a version to be proved while a training takes the machine
-ASKED_AT_ONCE = 2
-BUSY_SECONDS = 5.0
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class SpinError(RuntimeError):
-    """The spin can't begin here, or its gateway refuses what it has to serve."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpinPlan:
-    """What is spun: the base, the requests, the workload's file, and how much of each."""
-
-    base: Path
-    requests: SpinRequests
-    workload_text: str
-    turns: int
-    first: int = 400
-    """The answers before the first turn."""
-    fresh: int = 40
-    """The answers between the end of a turn and the start of the next, at least."""
-    pace: float = 5.0
-    """Seconds between two requests, after the first ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpinFiles:
-    """The files of a spin in a home."""
-
-    folder: Path
-    requests: Path
-    answers: Path
-    feedback: Path
-    state: Path
-    page: Path
-
-    @classmethod
-    def of_home(cls, settings: Settings) -> "SpinFiles":
-        """Return the files in ``<home>/spin``."""
-        folder = settings.home / "spin"
-        names = ("requests.jsonl", "answers.jsonl", "feedback.jsonl", "state.json", "spin.html")
-        return cls(folder, *(folder / name for name in names))
 
 
 def run_spin(settings: Settings, turns: int) -> None:
@@ -192,12 +128,13 @@ def _turn_the_wheel(settings: Settings, files: SpinFiles, plan: SpinPlan, config
     key, url = token.read_text().strip(), f"{settings.serve_url}/v1"
     state = spin_record.read_state(files.state)
     by_id = {request.id: request for request in plan.requests.sent}
+    ask = partial(sealed_score.ask_unlogged, url, key)
     audience = People(url, key, by_id, files.answers, files.feedback, SEED)
     with _application(files, plan, url, key):
         audience.start()
         try:
             while len(state.turns) < plan.turns:
-                state = _turn(settings, files, plan, config, state, partial(_ask, url, key))
+                state = spin_turns.run_turn(settings, files, plan, config, state, ask)
                 state.write(files.state)
         finally:
             audience.end()
@@ -218,181 +155,6 @@ def _application(files: SpinFiles, plan: SpinPlan, url: str, key: str) -> Genera
     finally:
         process.terminate()
         process.wait()
-
-
-Ask: TypeAlias = Callable[[BfclRequest], dict[str, Json]]
-
-
-def _turn(
-    settings: Settings,
-    files: SpinFiles,
-    plan: SpinPlan,
-    config: Path,
-    state: SpinState,
-    ask: Ask,
-) -> SpinState:
-    """Run one turn, or follow the one that an interruption left, to the end of its swap."""
-    number = len(state.turns) + 1
-    print_line(f"\nturn {number} of {plan.turns}")
-    is_resumed = state.run is not None
-    if state.run is None:
-        state = _start(files, plan, config, state)
-    try:
-        ended = _follow(state)
-    except TurnError:
-        if not is_resumed:
-            raise
-        print_line("the interrupted turn did not survive: another one resumes it")
-        state = _start(files, plan, config, state)
-        ended = _follow(state)
-    outcome = ended.ending
-    if (promotion := ended.promotion) is not None:
-        approve = demo_command.approve_promotion
-        waited = _patiently(lambda: turn_watch.await_decision(promotion, WORKLOAD, approve))
-        print_line(waited.outcome)
-        outcome = _await_canary(settings, ended.evidence) or "approved"
-    champion = registry.champion_version(WORKLOAD)
-    if champion is not None:
-        _wait_until_served(settings, champion.number)
-    answers = len(people.read_answers(files.answers))
-    sealed: Mapping[str, bool] = {}
-    if champion is not None:
-        before = state.turns[-1] if state.turns else None
-        if before is not None and before.version == champion.number:
-            sealed = before.sealed
-        else:
-            sealed = _score(plan.requests.sealed, champion.number, ask)
-        print_line(
-            f"version {champion.number} serves: right by name on {sum(sealed.values())} of "
-            f"{len(sealed)} sealed requests"
-        )
-    version = champion.number if champion else None
-    return state.ended(SpinTurn(number, outcome, answers, version, sealed))
-
-
-def _start(files: SpinFiles, plan: SpinPlan, config: Path, state: SpinState) -> SpinState:
-    """Start a turn once there is enough to learn from, and note its run."""
-    needed = state.turns[-1].answers + plan.fresh if state.turns else plan.first
-    with console.status("") as spinner:
-        while (count := len(people.read_answers(files.answers))) < needed:
-            spinner.update(f"{count} of {needed} answers")
-            time.sleep(people.LOOK_SECONDS)
-    time.sleep(people.LOOK_SECONDS + Limits().segment_seconds)  # people judge, a segment is sealed
-    print_line(f"{len(people.read_answers(files.answers))} answers so far")
-    state = state.started(str(turn_watch.start_turn(config, WORKLOAD)))
-    state.write(files.state)
-    return state
-
-
-def _follow(state: SpinState) -> turn_watch.TurnEnding:
-    assert state.run is not None
-    run = UUID(state.run)
-    with ProgressScreen(console) as screen:
-        return _patiently(lambda: turn_watch.follow_stages(run, WORKLOAD, screen))
-
-
-def _patiently(step: Callable[[], T]) -> T:
-    """Repeat a step while the Prefect server is only slow: nobody watches, unlike in a turn."""
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            return step()
-        except TurnError as error:
-            if not isinstance(error.__cause__, httpx.HTTPError) or time.monotonic() > deadline:
-                raise
-            print_line("the Prefect server is slow to answer; waiting on")
-
-
-def _await_canary(settings: Settings, evidence: Path | None) -> str | None:
-    """Wait for the end of the canary of this evidence; return it, ``None`` if there was none.
-
-    What is undecided at its deadline goes back by an order: somebody has to decide then.
-    """
-    rollouts = canary_rollouts.rollouts_of(settings, WORKLOAD)
-    digest = evidence.name if evidence else ""
-    began = next((r for r in rollouts if r.intention.evidence_digest == digest), None)
-    if began is None:
-        return None
-    versions = began.intention.version, began.intention.champion
-    print_line("version {} answers a share beside version {}".format(*versions))
-    with console.status("") as spinner:
-        while True:
-            seen = canary_rollouts.read_canaries(settings, WORKLOAD)
-            canary = next(each for each in seen if each.id == began.id)
-            if canary.is_over and canary_rollouts.running(settings, WORKLOAD) is None:
-                break
-            spinner.update(canary.sentence)
-            if canary.state == "undecided":
-                order = Order(
-                    WORKLOAD, None, demo_command.APPROVER, "undecided at its deadline, in a spin"
-                )
-                settle_rollouts.stop_by_order(settings, order, "champion")
-            time.sleep(CANARY_LOOK_SECONDS)
-    print_line(canary.sentence)
-    return f"approved; canary: {canary.state}"
-
-
-def _wait_until_served(settings: Settings, version: str) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    with console.status(f"the gateway proves version {version}"):
-        while True:
-            serving = gateway_status.read_serving(settings, WORKLOAD)
-            champion = serving.champion
-            if serving.is_running and champion is not None and champion.version == version:
-                return
-            if time.monotonic() > deadline:
-                raise SpinError(
-                    f"waiting for version {version} for {READY_SECONDS:,.0f} s; the gateway says: "
-                    f"{gateway_status.describe(settings, WORKLOAD)}"
-                )
-            time.sleep(1)
-
-
-def _score(sealed: Sequence[BfclRequest], version: str, ask: Ask) -> dict[str, bool]:
-    """Ask a version the sealed requests, and return whether each answer is right by name.
-
-    Raises:
-        SpinError: Another version answered.
-    """
-
-    def is_right(request: BfclRequest) -> bool:
-        answer = _answer_of_version(request, version, ask)
-        match answer["choices"]:
-            case [{"message": message}]:
-                return people.is_right(request, people.answer_in(message), by_name=True)
-            case _:
-                return False
-
-    with console.status("asking the sealed requests"), ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        return dict(zip([r.id for r in sealed], pool.map(is_right, sealed), strict=True))
-
-
-def _answer_of_version(request: BfclRequest, version: str, ask: Ask) -> dict[str, Json]:
-    deadline = time.monotonic() + READY_SECONDS
-    while (answer := ask(request))["model"] != f"{WORKLOAD}@{version}":
-        # The stand-in answers where the engine is too busy.
-        if answer["model"] != stand_in.MODEL or time.monotonic() > deadline:
-            raise SpinError(f"asking version {version}: {answer['model']} answered")
-        time.sleep(BUSY_SECONDS)
-    return answer
-
-
-def _ask(url: str, key: str, request: BfclRequest) -> dict[str, Json]:
-    """Ask without being logged."""
-    response = httpx.post(
-        f"{url}/chat/completions",
-        json={
-            "model": WORKLOAD,
-            "messages": request.messages,
-            "tools": request.tools,
-            "store": False,
-        },
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=READY_SECONDS,
-        trust_env=False,
-    )
-    response.raise_for_status()
-    return response.json()
 
 
 def _report(settings: Settings, files: SpinFiles, config: Path) -> bool:

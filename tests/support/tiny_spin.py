@@ -13,7 +13,7 @@ from components.schema import AcceptableCall, Call, Json
 from flows import settings
 from flows.cli import demo_answer, main, spin_command
 from flows.cli.console import exit_on
-from flows.cli.spin_command import SpinPlan
+from flows.demo.spin_plan import SpinPlan
 from flows.demo.spin_requests import SpinRequests
 from flows.demo.wheels import BfclRequest
 

@@ -15,8 +15,17 @@ import httpx
 import pytest
 
 from components.schema import AcceptableCall, Answer, Call, Json
-from flows.demo import people, spin_page, spin_record, spin_requests, stand_in, traffic
+from flows.demo import (
+    people,
+    sealed_score,
+    spin_page,
+    spin_record,
+    spin_requests,
+    stand_in,
+    traffic,
+)
 from flows.demo.people import AppAnswer, SentReaction
+from flows.demo.spin_plan import SpinError
 from flows.demo.spin_record import SpinState, SpinTurn, WarehouseAnswer
 from flows.demo.stand_in import StandIn
 from flows.demo.wheels import BfclRequest
@@ -103,6 +112,24 @@ def test_no_request_that_is_sent_offers_a_tool_of_a_sealed_one() -> None:
     assert sealed.isdisjoint(name for r in chosen.sent for name in r.tool_names)
     assert len(chosen.sent) == 2 * (150 - spin_requests.SEALED)
     assert chosen == spin_requests.choose_requests(requests[::-1], seed=0)
+
+
+def test_a_sealed_request_is_asked_again_where_the_stand_in_answered() -> None:
+    models, asked = iter(["production", "spin@2", "spin@2"]), list[str]()
+
+    def ask(sent: BfclRequest) -> dict[str, Json]:
+        asked.append(sent.id)
+        message = stand_in.message_of(call("get_weather", unit="C"))
+        return {"model": next(models), "choices": [{"message": message}]}
+
+    assert sealed_score.score([WEATHER], "2", ask, busy_seconds=0) == {WEATHER.id: True}
+    assert sealed_score.score([CHAT], "2", ask, busy_seconds=0) == {CHAT.id: False}
+    assert asked == [WEATHER.id, WEATHER.id, CHAT.id]
+
+
+def test_no_other_version_stands_for_the_one_that_is_scored() -> None:
+    with pytest.raises(SpinError, match="asking version 2: spin@1 answered"):
+        sealed_score.score([WEATHER], "2", lambda _: {"model": "spin@1", "choices": []})
 
 
 @pytest.fixture
