@@ -130,7 +130,7 @@ def one_busy_core(others: int) -> Generator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-@pytest.mark.slow  # it measures CPU seconds, which a virtual machine with busy neighbours stretches
+@pytest.mark.slow  # it compares CPU seconds of a busy and an idle core
 def test_a_busy_machine_makes_answers_slower_but_hardly_dearer(tiny_base: Path) -> None:
     model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
     alone, samples = partial(speed.time_alone, model, tokenizer), [cards.sample(0, 1.0)]
