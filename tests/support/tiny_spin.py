@@ -69,7 +69,7 @@ def request(number: int, *, is_call: bool) -> BfclRequest:
 def requests() -> SpinRequests:
     """Return the application's requests, and the sealed ones."""
     sent = [request(number, is_call=number >= FIRST and number % 2 == 0) for number in range(600)]
-    return SpinRequests(sent, [request(n, is_call=n % 2 == 0) for n in range(1000, 1024)])
+    return SpinRequests(sent, [request(n, is_call=n % 2 == 0) for n in range(600, 624)])
 
 
 @exit_on()
