@@ -55,6 +55,11 @@ def freeze(workload: Workload) -> FrozenWorkload:
     """Judge every interaction, then write the snapshot unless an equal one exists."""
     curated = snapshots.freeze_workload(workload, settings.load(), now=datetime.now(UTC))
     tally = curated.tally
+    get_run_logger().info(
+        "judged %d of %d interactions; the others' judgements were kept",
+        tally.judged,
+        tally.interactions,
+    )
     if tally.flagged:
         get_run_logger().info(
             "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import unquote
 
 from components import home_archive
-from components.curate import split
+from components.curate import judgement_cache, split
 from components.dataset.freeze_snapshot import EmptySideError
 from components.erase import affected_outputs, certificate, delete, leftovers, tables, tombstones
 from components.erase.affected_outputs import Output, Outputs
@@ -17,7 +18,7 @@ from components.erase.delete import SubjectMatch
 from components.erase.leftovers import Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
-from components.store import manifest, spool, warehouse
+from components.store import manifest, spool, warehouse, working_copy
 from components.store.warehouse import CheckFailedError, Connection
 from flows import erase_servers, snapshots, sources
 from flows.settings import Settings
@@ -77,6 +78,7 @@ def erase(
         report("rows deleted, their ids kept as digests")
         tainted = affected_outputs.recorded(con, erasure.certificate_id)
         delete.clear_files(con, erasure, outputs(home), home.archive)
+    forget_judgements(home)
     delete.remove_jobs_on(outputs(home), tainted)
     report("snapshots, scorecards, pages and logs deleted")
     tables.rewrite_file(home.warehouse)
@@ -87,6 +89,19 @@ def erase(
     )
     rebuilt = rebuild_snapshots(home, tainted, request.workloads, now=now())
     return conclude_erasure(home, request.subject, erasure, done, rebuilt, now=now())
+
+
+def forget_judgements(home: Settings) -> None:
+    """Delete the kept judgements of rows that the warehouse no longer has.
+
+    A curation that began with the erased rows may still keep theirs: it is waited for.
+    """
+    for folder in sorted(home.judgements.glob("*")):
+        with (
+            working_copy.reserve(home.locks, unquote(folder.name)),
+            warehouse.connect(home.warehouse) as con,
+        ):
+            judgement_cache.forget_missing(con, folder)
 
 
 def group_names(subject: Subject) -> list[str]:

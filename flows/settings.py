@@ -65,6 +65,8 @@ class Settings:
     # The key that this installation signs versions and exports with, and its public key:
     keys = _Place("keys")
     models = _Place("models")  # base models, and what else is downloaded once
+    # What judging each row gave, ``<workload>/<rules>``, so that a night judges only what is new:
+    judgements = _Place("judgements")
     snapshots = _Place("snapshots")  # frozen datasets, ``<workload>/<key>``
     adapters = _Place("adapters")  # trained adapters, ``<workload>/<key>``
     scorecards = _Place("scorecards")  # what evaluations measured, ``<workload>/<key>``

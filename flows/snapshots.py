@@ -123,7 +123,12 @@ def curated_copy(
     ):
         counter = token_counts.counter(copy.con, workload.base)
         tally = curate_workload.curate(
-            copy.con, workload.workload, workload.curate, now=now, counter=counter
+            copy.con,
+            workload.workload,
+            workload.curate,
+            now=now,
+            counter=counter,
+            judgements_folder=home.judgements / folder_name(workload.workload),
         )
         copy.merge()
         yield copy, tally

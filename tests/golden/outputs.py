@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from components.chat import chat_templates, dialects, prompt
 from components.chat.dialects import Dialect
+from components.curate import row_judgement
 from components.evaluate import (
     baselines,
     guard_runs,
@@ -39,6 +40,7 @@ from components.schema import AcceptableCall, Answer, Call, Json
 from components.scorecard import Sample
 from components.store import manifest
 from tests.components.evaluate.conftest import build_adapter
+from tests.golden import judged
 from tests.support import guard_files, holdouts, templates, tiny
 from tests.support.holdouts import Case
 from tests.support.oracle import Oracle
@@ -395,6 +397,11 @@ ALL: Mapping[str, Golden] = {
     ),
     "judge": Golden(
         comparisons.QUESTION_VERSION, "VERSION in components/evaluate/judge/comparisons.py", judge
+    ),
+    "judgements": Golden(
+        str(row_judgement.VERSION),
+        "VERSION in components/curate/row_judgement.py",
+        lambda *_: judged.judgements(),
     ),
     **_of_built_in(),
     **_of_engine(),

@@ -1,0 +1,206 @@
+"""The judgements of rows as an Arrow table, and back: equal judgements come back."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import pyarrow as pa
+
+from components.curate.near.near_requests import NearRequest
+from components.curate.redaction.conversations import Rewritten
+from components.curate.redaction.patterns import Kind
+from components.curate.redaction.placeholders import Occurrence
+from components.curate.redaction.surrogate_writer import Marked
+from components.curate.row_judgement import FLAGS, RowJudgement
+from components.curate.rules.screen import NOTHING_FOUND, Flag, Screened
+from components.curate.split import Member
+from components.curate.ties import RequestOrigin
+from components.store.arrow import EPOCH, ArrowTable
+
+MICROSECOND = timedelta(microseconds=1)
+UNCHANGED = Rewritten()  # of a row without personal data; never modified, so rows share it
+
+MARKED = ("messages", "tools", "acceptable", "answer", "logged_answer")
+"""The texts of ``Marked``, in the order in which redaction writes them."""
+
+TEXT, TEXTS, NUMBER = pa.string(), pa.list_(pa.string()), pa.int64()
+
+
+def _texts(*names: str) -> list[tuple[str, object]]:
+    return [(name, TEXT) for name in names]
+
+
+COUNTS = pa.list_(pa.struct([*_texts("kind"), ("count", NUMBER)]))
+OCCURRENCE = pa.struct(
+    [*_texts("kind", "key", "written"), ("number", NUMBER), ("is_number", pa.bool_())]
+)
+SCREENED = pa.struct([*_texts("objection", "mark"), ("is_held", pa.bool_()), ("flags", FLAGS)])
+REWRITTEN = pa.struct(
+    [
+        *_texts("messages", "tools", "acceptable"),
+        ("values", COUNTS),
+        ("replaced", COUNTS),
+        ("first_mark", NUMBER),
+        ("occurrences", pa.list_(OCCURRENCE)),
+        ("marked", pa.struct(_texts(*MARKED))),
+        ("context", TEXT),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        *_texts("interaction_id", "objection", "mark"),
+        ("screened", SCREENED),
+        *_texts("label"),
+        ("logged_us", NUMBER),
+        *_texts("request_id", "redacted_request", "origin_tools", "origin_conversation"),
+        *_texts("origin_user"),
+        ("path", TEXTS),
+        *_texts("context", "answered_before", "answered", "former_group"),
+        ("tool_names", TEXTS),
+        *_texts("answer", "logged"),
+        ("turns", TEXTS),
+        ("roles", TEXTS),
+        *_texts("answer_name", "system", "tools", "tools_named", "form"),
+        ("rewritten", REWRITTEN),
+        *_texts("language", "conversation"),
+    ]
+)
+"""Flat, as structs take five times as long to become records; the two that are null for most rows,
+``screened`` and ``rewritten``, are structs. A row that was left out has the first four only."""
+
+_ACCEPTED = 4  # columns before those of accepted rows
+
+
+def table_of(judgements: Sequence[RowJudgement]) -> ArrowTable:
+    """Return judgements of ``row_judgement.judge``, not yet compared with other rows."""
+    columns = [*zip(*map(_row, judgements), strict=True)] or [()] * len(SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return cast("ArrowTable", pa.table(arrays, schema=SCHEMA))
+
+
+def _row(judged: RowJudgement) -> tuple[object, ...]:
+    screened = None if judged.screened == NOTHING_FOUND else asdict(judged.screened)
+    first = judged.interaction_id, judged.objection, judged.mark, screened
+    member, origin, request, rewritten = (
+        judged.member,
+        judged.origin,
+        judged.request,
+        judged.rewritten,
+    )
+    if member is None or origin is None or request is None or rewritten is None:
+        return *first, *(None,) * (len(SCHEMA) - _ACCEPTED)
+    return (
+        *first,
+        member.label,
+        (member.logged_at - EPOCH) // MICROSECOND,
+        origin.request,
+        origin.redacted_request,
+        origin.tools,
+        origin.conversation,
+        origin.user,
+        origin.path,
+        origin.context,
+        origin.answered_before,
+        origin.answered,
+        origin.former_group,
+        judged.tool_names,
+        judged.answer,
+        judged.logged,
+        request.turns,
+        request.roles,
+        request.answer_name,
+        request.system,
+        request.tools,
+        request.tool_names,
+        request.form,
+        None if rewritten == UNCHANGED else _rewritten_row(rewritten),
+        judged.language,
+        judged.conversation,
+    )
+
+
+def _rewritten_row(rewritten: Rewritten) -> dict[str, object]:
+    marked = rewritten.marked
+    return {
+        "messages": rewritten.messages,
+        "tools": rewritten.tools,
+        "acceptable": rewritten.acceptable,
+        "values": _counts(rewritten.values),
+        "replaced": _counts(rewritten.replaced),
+        "first_mark": marked and marked.first_mark,
+        "occurrences": marked and [asdict(occurrence) for occurrence in marked.occurrences],
+        "marked": marked and marked.texts,
+        "context": marked and marked.context,
+    }
+
+
+def _counts(counter: Counter[Kind]) -> list[dict[str, object]]:
+    return [{"kind": kind.value, "count": count} for kind, count in counter.items()]
+
+
+def judgements_of(table: ArrowTable) -> Iterator[RowJudgement]:
+    """Yield the judgements that a table of ``SCHEMA`` holds."""
+    columns = (table.column(name).to_pylist() for name in SCHEMA.names)
+    for interaction_id, objection, mark, screened, *row in zip(*columns, strict=True):
+        findings = NOTHING_FOUND if screened is None else _screened(screened)
+        if objection is None:
+            yield _accepted(interaction_id, findings, row)
+        else:
+            yield RowJudgement(interaction_id, objection, findings, mark=mark)
+
+
+def _accepted(interaction_id: str, screened: Screened, row: list[Any]) -> RowJudgement:
+    label, logged_us, request, redacted, tools, talk, user, path, *row = row
+    context, before, answered, group, tool_names, answer, logged, *row = row
+    turns, roles, name, system, offered, named, form, rewritten, language, conversation = row
+    return RowJudgement(
+        interaction_id,
+        None,
+        screened,
+        Member((request, group), label, _time(logged_us)),
+        RequestOrigin(
+            request, redacted, tools, talk, user, (*path,), context, before, answered, group
+        ),
+        tool_names=(*tool_names,),
+        answer=answer,
+        logged=logged,
+        request=NearRequest((*turns,), (*roles,), name, system, offered, named, form),
+        rewritten=UNCHANGED if rewritten is None else _rewritten(rewritten),
+        language=language,
+        conversation=conversation,
+    )
+
+
+def _time(microseconds: int) -> datetime:
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def _screened(row: dict[str, Any]) -> Screened:
+    flags = tuple(Flag(**flag) for flag in row["flags"])
+    return Screened(row["objection"], row["mark"], row["is_held"], flags)
+
+
+def _rewritten(row: dict[str, Any]) -> Rewritten:
+    return Rewritten(
+        row["messages"],
+        row["tools"],
+        row["acceptable"],
+        _counter(row["values"]),
+        _counter(row["replaced"]),
+        None if row["first_mark"] is None else _marked(row),
+    )
+
+
+def _marked(row: dict[str, Any]) -> Marked:
+    occurrences = tuple(
+        Occurrence(**{**occurrence, "kind": Kind(occurrence["kind"])})
+        for occurrence in row["occurrences"]
+    )
+    texts = {name: text for name, text in row["marked"].items() if text is not None}
+    return Marked(row["first_mark"], occurrences, texts, row["context"])
+
+
+def _counter(counts: list[dict[str, Any]]) -> Counter[Kind]:
+    return Counter({Kind(row["kind"]): row["count"] for row in counts})

@@ -1,0 +1,25 @@
+-- One row per interaction of the workload under curation: the digest of all that its judgement reads,
+-- and the correction in it, null for none. Each value is hashed by itself, so that none can pass for
+-- another. Reads candidates, a view of staging/candidates, and staging.answers.
+
+select
+    candidates.interaction_id,
+    answers.correction_id,
+    md5(concat_ws(
+        ' ',
+        candidates.workload_id,
+        candidates.example_id,
+        epoch_us(candidates.logged_at),
+        md5(candidates.messages),
+        md5(candidates.tools),
+        coalesce(md5(candidates.message), '-'),
+        coalesce(md5(candidates.finish_reason), '-'),
+        candidates.is_corrected,
+        coalesce(md5(candidates.acceptable), '-'),
+        coalesce(md5(candidates.conversation_id), '-'),
+        coalesce(md5(candidates.user_id), '-'),
+        coalesce(md5(candidates.logged_message), '-'),
+        md5(candidates.released::varchar)
+    )) as content
+from candidates
+inner join staging.answers as answers using (interaction_id)

@@ -1,0 +1,277 @@
+"""Judgements are kept by content and rules: the same snapshot, and only what is new is judged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.curate import curate_workload, judgement_cache, judgement_columns, row_judgement
+from components.curate.curate_workload import CurationTally
+from components.curate.settings import Rules
+from components.dataset import freeze_snapshot
+from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import attacks, logs, tiny, warehouses
+from tests.support.curated_rows import row
+
+RULES = Rules(holdout_share=0.4, validation_share=0.1, split_by="conversation")
+SECRET = "4111 1111 1111 1111"
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def lines(numbers: Sequence[int]) -> list[dict[str, Json]]:
+    """Write rows of all kinds: plain, with a card, with tools, flagged, left out."""
+    return [line(n) for n in numbers]
+
+
+def line(n: int) -> dict[str, Json]:
+    question = f"Question {n} of Zoë: is it {n * n} or {n * n + 1}, and why not {n * 7}?"
+    kinds: list[dict[str, Json]] = [
+        {},
+        {"question": f"{question} My card is {SECRET}, mail zoe.{n}@example.org."},
+        {"message": logs.call("weather", {"city": f"Rome {n}"}), "tools": [logs.WEATHER]},
+        {"message": logs.say("I'm sorry, but I can't help with that.")},
+        {"message": logs.say("Traceback (most recent call last):\n  File 'a.py', line 1")},
+        {"user_id": f"user-{n % 4}", "conversation_id": f"talk-{n // 3}"},
+        {"request": {"messages": [{"role": {}, "content": "hi"}]}},
+    ]
+    changes = dict(kinds[n % len(kinds)])
+    asked = str(changes.pop("question", question))
+    message = changes.pop("message", logs.say(f"It is {n}, as one sees at once from the table."))
+    return logs.interaction(asked, response_id=f"r{n}", message=message, **changes)
+
+
+def load(con: Connection, folder: Path, numbers: Sequence[int]) -> None:
+    logs.load(con, logs.write(folder / f"{min(numbers)}.jsonl", lines(numbers)), now=logs.NOW)
+
+
+def curate(con: Connection, folder: Path | None, rules: Rules = RULES) -> CurationTally:
+    return curate_workload.curate(con, "weather", rules, now=logs.NOW, judgements_folder=folder)
+
+
+def frozen(con: Connection, to: Path, base: Path | None = None) -> dict[str, bytes]:
+    snapshot = freeze_snapshot.freeze(con, to, "weather", rules=RULES, now=logs.NOW, base=base)
+    files = {path.name: path.read_bytes() for path in snapshot.path.iterdir()}
+    return {"key": snapshot.key.encode(), **files}
+
+
+def curated(con: Connection) -> dict[str, list[warehouse.Row]]:
+    tables = ("examples", "verdicts", "standings", "redactions", "fates", "labels")
+    return {name: warehouse.rows(con, f"from curated.{name} order by all") for name in tables}
+
+
+def judged_as_whole(con: Connection, folder: Path, rules: Rules = RULES) -> int:
+    """Curate with kept judgements, and without: both are equal. Return how many were judged."""
+    tally = curate(con, folder, rules)
+    with_kept = curated(con)
+    whole = curate(con, None, rules)
+    assert with_kept == curated(con)
+    assert replace(tally, judged=0) == replace(whole, judged=0)
+    assert whole.judged == whole.interactions
+    return tally.judged
+
+
+def test_a_night_judges_only_what_is_new_and_freezes_the_same_bytes(
+    con: Connection, tmp_path: Path
+):
+    load(con, tmp_path, range(28))
+    assert curate(con, tmp_path / "kept").judged == 28
+    frozen(con, tmp_path / "first")
+    load(con, tmp_path, range(28, 35))
+    assert judged_as_whole(con, tmp_path / "kept") == 7
+    whole = frozen(con, tmp_path / "whole")
+    assert curate(con, tmp_path / "kept").judged == 0
+    assert frozen(con, tmp_path / "warm") == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "judged"),
+    [
+        pytest.param({"rules": {"refusal": "drop"}}, 21, id="disposition"),
+        pytest.param({"redaction": {"off": ["card"]}}, 21, id="redaction"),
+        pytest.param({"languages": ["de"]}, 21, id="languages"),
+        pytest.param({"max_prompt_chars": 100}, 21, id="length"),
+        pytest.param({"near": {"jaccard": 0.3}}, 0, id="near-duplicates"),
+        pytest.param({"holdout_share": 0.6}, 0, id="shares"),
+        pytest.param({"redaction": {"seed": 7}}, 0, id="seed-of-surrogates"),
+        pytest.param({"redaction": {"replace": "placeholders"}}, 0, id="placeholders"),
+        pytest.param({"balance": {"max_rows": 3}}, 0, id="budget"),
+    ],
+)
+def test_a_changed_setting_judges_anew_what_it_concerns(
+    con: Connection, tmp_path: Path, change: dict[str, Json], judged: int
+):
+    load(con, tmp_path, range(21))
+    curate(con, tmp_path / "kept")
+    rules = Rules.model_validate(RULES.model_dump(mode="json") | change)
+    assert judged_as_whole(con, tmp_path / "kept", rules) == judged
+
+
+def test_another_tokenizer_judges_nothing_anew(con: Connection, tmp_path: Path):
+    load(con, tmp_path, range(14))
+    curate(con, tmp_path / "kept")
+    for unused in ([], ["Question"]):
+        base = tmp_path / f"base-{len(unused)}"
+        tiny.tokenizer(unused).save_pretrained(base)
+        curate(con, None)
+        whole = frozen(con, tmp_path / f"whole-{len(unused)}", base)
+        assert curate(con, tmp_path / "kept").judged == 0
+        assert frozen(con, tmp_path / f"warm-{len(unused)}", base) == whole
+
+
+def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
+    con: Connection, tmp_path: Path
+):
+    load(con, tmp_path, range(14))
+    curate(con, tmp_path / "kept")
+    votes = [logs.feedback(response_id="r0"), logs.feedback("thumb", "up", response_id="r7")]
+    logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
+    assert judged_as_whole(con, tmp_path / "kept") == 0
+    correction = logs.feedback("correction", logs.say("Rather 49, said Zoë."), response_id="r7")
+    logs.load_feedback(con, logs.write(tmp_path / "given.jsonl", [correction]), now=logs.NOW)
+    assert judged_as_whole(con, tmp_path / "kept") == 1
+
+
+def test_a_rewritten_record_is_judged_anew(con: Connection, tmp_path: Path):
+    load(con, tmp_path, range(14))
+    curate(con, tmp_path / "kept")
+    changed = json.dumps(line(0) | {"response": line(9)["response"]})
+    sql = "update raw.interactions set record = $record where payload::varchar like '%\"r0\"%'"
+    con.execute(sql, {"record": changed})
+    assert judged_as_whole(con, tmp_path / "kept") == 1
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*"))
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "emptied", "unfinished"])
+def test_a_damaged_file_is_never_believed(con: Connection, tmp_path: Path, damage: str):
+    load(con, tmp_path, range(14))
+    curate(con, tmp_path / "kept")
+    (part,) = parts(tmp_path / "kept")
+    content = part.read_bytes()
+    middle = len(content) // 2
+    changed = {
+        "changed": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "cut": content[:middle],
+        "emptied": b"",
+        "unfinished": content,
+    }
+    part.write_bytes(changed[damage])
+    if damage == "unfinished":
+        part.rename(part.with_suffix(judgement_cache.PARTIAL))
+    assert judged_as_whole(con, tmp_path / "kept") == 14
+    assert [path.name for path in parts(tmp_path / "kept")] == [part.name]
+
+
+def test_a_row_that_could_not_be_judged_is_tried_again(con: Connection, tmp_path: Path):
+    earlier = logs.call("weather", '{"city": "\\ud800"}')
+    messages: Json = [{"role": "user", "content": "How is Rome?"}, earlier]
+    request: Json = {"messages": [*messages, {"role": "user", "content": "And then?"}]}
+    logs.load(
+        con,
+        logs.write(tmp_path / "log.jsonl", [*lines(range(7)), logs.interaction(request=request)]),
+        now=logs.NOW,
+    )
+    assert curate(con, tmp_path / "kept").unjudgeable
+    tally = curate(con, tmp_path / "kept")
+    assert (tally.judged, len(tally.unjudgeable)) == (1, 1)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from components.curate import curate_workload
+from components.curate.settings import Rules
+from components.store import warehouse
+from tests.support import logs
+home, rules = Path(sys.argv[1]), Rules.model_validate_json(sys.argv[2])
+with warehouse.connect(home / "warehouse.duckdb") as con:
+    curate_workload.curate(
+        con, "weather", rules, now=logs.NOW, judgements_folder=home / "kept"
+    )
+"""
+
+
+def test_a_killed_curation_keeps_what_it_judged(tmp_path: Path):
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        load(con, tmp_path, range(14))
+    pipe = tmp_path / "replayed.jsonl"
+    os.mkfifo(pipe)  # curation stands still when it comes to it, after all rows are judged
+    balance: Json = {"replay": {"sources": [str(pipe)], "share": 0.1}}
+    rules = Rules.model_validate({**RULES.model_dump(mode="json"), "balance": balance})
+    command = [sys.executable, "-c", KILLED, str(tmp_path), rules.model_dump_json()]
+    process = subprocess.Popen(command)
+    with pipe.open("w"):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        assert con.execute("select count(*) from curated.verdicts").fetchall() == [(0,)]
+        assert judged_as_whole(con, tmp_path / "kept") == 0
+
+
+def test_judgements_of_missing_rows_and_by_missing_corrections_are_forgotten(
+    con: Connection, tmp_path: Path
+):
+    load(con, tmp_path, range(14))
+    words = [logs.feedback("correction", logs.say("Rather not."), response_id="r7")]
+    logs.load_feedback(con, logs.write(tmp_path / "given.jsonl", words), now=logs.NOW)
+    curate(con, tmp_path / "kept")
+    con.execute("delete from raw.interactions where payload::varchar like '%\"r1\"%'")
+    con.execute("delete from raw.feedback")
+    assert judgement_cache.forget_missing(con, tmp_path / "kept") == 2
+    (part,) = parts(tmp_path / "kept")
+    text = str(pq.read_table(part).to_pylist())
+    assert "Rather not." not in text
+    assert "zoe.1@example.org" not in text
+    assert "zoe.8@example.org" in text
+    assert judgement_cache.forget_missing(con, tmp_path / "kept") == 0
+    assert judged_as_whole(con, tmp_path / "kept") == 1
+
+
+def test_small_files_of_many_nights_become_one(con: Connection, tmp_path: Path):
+    for night in range(4):
+        load(con, tmp_path, range(7 * night, 7 * night + 7))
+        assert curate(con, tmp_path / "kept").judged == 7
+    assert len(parts(tmp_path / "kept")) == 1
+    assert judged_as_whole(con, tmp_path / "kept") == 0
+
+
+def test_judgements_by_other_rules_are_deleted(con: Connection, tmp_path: Path):
+    load(con, tmp_path, range(7))
+    curate(con, tmp_path / "kept")
+    curate(con, tmp_path / "kept", RULES.model_copy(update={"max_prompt_chars": 500}))
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", sorted(attacks.ROWS))
+def test_hostile_rows_come_back_equal(name: str):
+    judged = row_judgement.judge(attacks.ROWS[name](1_000), RULES)
+    assert [*judgement_columns.judgements_of(judgement_columns.table_of([judged]))] == [judged]
+
+
+def test_plain_and_left_out_rows_come_back_equal():
+    changes: list[dict[str, Json]] = [
+        {},
+        {"message": logs.call("weather", {"city": "Rome"}), "tools": [logs.WEATHER]},
+        {"message": logs.say(f"Your card {SECRET} is known.")},
+        {"message": None},
+        {"message": logs.say("")},
+        {"message": logs.say("Sorry, I can't help with that.")},
+    ]
+    judged = [row_judgement.judge(row(**change), RULES) for change in changes]
+    assert [*judgement_columns.judgements_of(judgement_columns.table_of(judged))] == judged
