@@ -15,10 +15,19 @@ from flows.settings import Settings
 
 LOGINS = "credentials.json"
 
-LEFT_OUT = {"logs", "gpus", "serve", "tmp", "stack.json", "stack.lock", "up.lock", LOGINS}
-LEFT_OUT |= {"judgements"}
-"""What belongs to the processes of this machine, and what a curation makes again; every home draws logins of its own, and a gateway
-stages what it serves from the registry."""
+LEFT_OUT = {
+    "gpus",
+    "judgements",
+    "logs",
+    "serve",
+    "tmp",
+    "stack.json",
+    "stack.lock",
+    "up.lock",
+    LOGINS,
+}
+"""What belongs to the processes of this machine, and the judgements, which a curation makes again;
+every home draws logins of its own, and a gateway stages what it serves from the registry."""
 
 RESERVE = 1 << 28  # bytes of a disk that no archive may fill
 

@@ -1,4 +1,4 @@
-"""The judgements of earlier curations, kept by the row's content and the rules, in Parquet files."""
+"""Judgements of earlier curations, kept by the row's content and the rules, in Parquet files."""
 
 import hashlib
 import shutil
@@ -36,7 +36,7 @@ class RowContent:
 
     interaction_id: str
     correction_id: str | None
-    content: str
+    content_digest: str
 
 
 def judge_rows(
@@ -110,13 +110,8 @@ class _Cache:
     def load(self, contents: dict[str, RowContent]) -> Iterator[RowJudgement]:
         """Yield the judgements of rows with these contents, and remove the rows from them."""
         for path, table in _parts(self.folder):
-            live = np.zeros(len(table), np.bool_)
-            ids = table.column("interaction_id").to_pylist()
-            for place, key in enumerate(zip(ids, table.column("content").to_pylist(), strict=True)):
-                row = contents.get(key[0])
-                if row is not None and row.content == key[1]:
-                    del contents[key[0]]
-                    live[place] = True
+            keys = (table.column(name).to_pylist() for name in ("interaction_id", "content_digest"))
+            live = np.array([_take(contents, *key) for key in zip(*keys, strict=True)], np.bool_)
             self.live[path] = live
             known = table if live.all() else table.filter(pa.array(live))
             yield from judgement_columns.judgements_of(known)
@@ -132,7 +127,7 @@ class _Cache:
             rows = [contents[judged.interaction_id] for judged in kept]
             if kept:
                 table = judgement_columns.table_of(kept)
-                for name in ("content", "correction_id"):
+                for name in ("content_digest", "correction_id"):
                     column = pa.array([getattr(row, name) for row in rows], pa.string())
                     table = table.append_column(name, column)
                 self.live[_write(self.folder, table)] = np.ones(len(kept), np.bool_)
@@ -151,6 +146,15 @@ class _Cache:
         for other in self.folder.parent.glob("*"):
             if other != self.folder:
                 shutil.rmtree(other)
+
+
+def _take(contents: dict[str, RowContent], interaction_id: str, content_digest: str) -> bool:
+    """Remove a row from ``contents``; return ``False`` if it isn't there with this digest."""
+    row = contents.get(interaction_id)
+    if row is None or row.content_digest != content_digest:
+        return False
+    del contents[interaction_id]
+    return True
 
 
 def _parts(folder: Path) -> Iterator[tuple[Path, Any]]:

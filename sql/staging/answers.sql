@@ -25,9 +25,9 @@ corrections as (
 select
     interactions.interaction_id,
     regards.dislike,
+    corrections.feedback_id as correction_id,
     coalesce(corrections.message, interactions.message) as message,
     corrections.message is not null as is_corrected,
-    corrections.feedback_id as correction_id,
     coalesce(corrections.given_at, interactions.logged_at) as answered_at,
     case when corrections.message is null then interactions.finish_reason end as finish_reason,
     if(corrections.message is null, coalesce(regards.regard, 0), 1) as regard,

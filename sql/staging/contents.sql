@@ -1,6 +1,6 @@
--- One row per interaction of the workload under curation: the digest of all that its judgement reads,
--- and the correction in it, null for none. Each value is hashed by itself, so that none can pass for
--- another. Reads candidates, a view of staging/candidates, and staging.answers.
+-- One row per interaction of the workload under curation: the digest of all that its judgement
+-- reads, and the correction in it, null for none. Each value is hashed by itself, so that none can
+-- pass for another. Reads candidates, a view of staging/candidates, and staging.answers.
 
 select
     candidates.interaction_id,
@@ -20,6 +20,6 @@ select
         coalesce(md5(candidates.user_id), '-'),
         coalesce(md5(candidates.logged_message), '-'),
         md5(candidates.released::varchar)
-    )) as content
+    )) as content_digest
 from candidates
 inner join staging.answers as answers using (interaction_id)

@@ -96,7 +96,7 @@ def test_early_feedback_waits_for_its_response(con: Connection, tmp_path: Path):
     load(con, tmp_path, [], [logs.feedback()])
     assert curate(con) == CurationTally("weather", 0, 0, 0, {}, feedback_waiting=1)
     load(con, tmp_path, [logs.interaction()])
-    assert curate(con) == CurationTally("weather", 1, 0, 0, {"thumbs_down": 1}, feedback_waiting=0)
+    assert curate(con) == CurationTally("weather", 1, 0, 0, {"thumbs_down": 1}, 0, judged=1)
 
 
 def test_equal_requests_are_one_example_with_every_id(con: Connection, tmp_path: Path):
