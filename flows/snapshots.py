@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from components.curate.curate_workload import CurationTally
 from components.curate.held_rows import Loss, LostExample
 from components.curate.redaction import redactor
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import folder_name
+from components.dataset.freeze_snapshot import NOT_SAMPLED, folder_name
 from components.dataset.snapshot_figures import Snapshot
 from components.gate import power, significance
 from components.scorecard import HOLDOUT
@@ -119,7 +119,12 @@ def curated_copy(
     """Judge every interaction in a copy of the workload's rows; nobody else curates meanwhile."""
     with (
         working_copy.reserve(home.locks, workload.workload),
-        working_copy.open_copy(home.warehouse, workload.workload, home.scratch) as copy,
+        working_copy.open_copy(
+            home.warehouse,
+            workload.workload,
+            home.scratch,
+            at_most=workload.curate.at_most,
+        ) as copy,
     ):
         counter = token_counts.counter(copy.con, workload.base)
         tally = curate_workload.curate(
@@ -130,6 +135,8 @@ def curated_copy(
             counter=counter,
             judgements_folder=home.judgements / folder_name(workload.workload),
         )
+        if copy.not_sampled:
+            tally = replace(tally, counts={**tally.counts, NOT_SAMPLED: copy.not_sampled})
         copy.merge()
         yield copy, tally
 
@@ -149,6 +156,7 @@ def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> 
             base=workload.base,
             commit=code_version(),
             staying=redactor.unredacted_finder(workload.curate.redaction),
+            not_sampled=copy.not_sampled,
         )
         _record_snapshot(copy, frozen, now)
     return FrozenWorkload(tally, frozen, [])

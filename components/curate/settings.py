@@ -270,6 +270,11 @@ class Allowed:
 class Rules(Config):
     """Conditions on a workload's examples, and the split."""
 
+    at_most: int | None = Field(default=None, ge=1)
+    """Interactions that are curated, so that memory and time don't grow with the log: all with
+    feedback, and of the others a sample by the hash of their ids, which a growing log changes
+    little by little; null curates all."""
+
     max_prompt_chars: int = Field(default=16_000, ge=100)
     """Longer prompts (rendered, with tools) are left out: they cost memory and time."""
 
@@ -328,6 +333,8 @@ class Rules(Config):
         fields: dict[str, object] = handler(self)
         if self.clients == ClientShares():
             fields.pop("clients", None)
+        if self.at_most is None:
+            fields.pop("at_most", None)
         if self.holdout_per_cluster is None:
             fields.pop("holdout_per_cluster", None)
         return fields

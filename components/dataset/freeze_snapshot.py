@@ -36,6 +36,10 @@ _KNOWN = """
 """
 
 
+NOT_SAMPLED = "not_sampled"
+"""The verdict, in counts only, on interactions that a sample left out."""
+
+
 class EmptySideError(ValueError):
     """There are no examples to train on, or none to test on."""
 
@@ -63,6 +67,7 @@ def freeze(
     base: Path | None = None,
     commit: str | None = None,
     staying: Staying | None = None,
+    not_sampled: int = 0,
 ) -> Snapshot:
     """Write the snapshot of a curated workload unless an equal one is finished.
 
@@ -79,12 +84,15 @@ def freeze(
             ``tokenizer.json``, they are not counted. The hash of its chat template is recorded.
         commit: The commit of the code, for the manifest.
         staying: Finds the values in answers that redaction is configured to keep, if any.
+        not_sampled: Interactions that were not curated, for the counts.
 
     Raises:
         EmptySideError: One of the sides has no example.
     """
     (totals,) = warehouse.read(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
     counts = _counts(con, workload_id)
+    if not_sampled:
+        counts[NOT_SAMPLED] = not_sampled
     _require_both_sides(workload_id, totals, counts)
     config = rules.model_dump(mode="json")
     preferences = preference_files.digests(con, workload_id)

@@ -58,6 +58,7 @@ def open_copy(
     workload_id: str,
     scratch: Path,
     wait_seconds: float = lock.PATIENCE_SECONDS,
+    at_most: int | None = None,
 ) -> Generator["WorkingCopy"]:
     """Copy the rows that the curation of a workload reads; the file is released within the block.
 
@@ -66,25 +67,32 @@ def open_copy(
         workload_id: The workload.
         scratch: Folder for what does not fit into memory.
         wait_seconds: How long to wait for the file, each time that it is opened.
+        at_most: Copy at most this many interactions: those with feedback, however many, and of the
+            others the ones with the lowest hashes of their ids; ``None`` copies all.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseNewerError: Its schema is newer than this program.
     """
     with warehouse.in_memory(scratch) as con:
-        copy = WorkingCopy(con, path, workload_id, wait_seconds)
+        copy = WorkingCopy(con, path, workload_id, wait_seconds, at_most)
         copy.read()
         yield copy
 
 
 @dataclass(slots=True)
 class WorkingCopy:
-    """The copy; ``con`` reads and writes it like the warehouse."""
+    """The copy; ``con`` reads and writes it like the warehouse.
+
+    ``not_sampled`` counts the workload's interactions that ``at_most`` left out.
+    """
 
     con: Connection
     path: Path
     workload_id: str
     wait_seconds: float
+    at_most: int | None = None
+    not_sampled: int = 0
     _settled: dict[str, Fingerprint] | None = None
     _counted: int = -1
 
@@ -95,8 +103,9 @@ class WorkingCopy:
         attach = f"attach '{warehouse.escaped(self.path)}' as original (read_only)"
         lock.open_read_only(self.path, self.wait_seconds, lambda: self.con.execute(attach))
         try:
+            conditions = {**OF_TABLE, "raw.interactions": self._sample()}
             for table in (*RAW, *self._tables(but=REBUILT)):
-                self._copy(table, OF_TABLE.get(table, OF_WORKLOAD))
+                self._copy(table, conditions.get(table, OF_WORKLOAD))
             self._copy(COUNTED, "true")
         finally:
             self.con.execute("detach original")
@@ -125,6 +134,26 @@ class WorkingCopy:
             self._add_counted(con)
             also(con)
         self._settled = {table: ours[table] for table in self._settling()}
+
+    def _sample(self) -> str:
+        """Return the condition on the interactions that are copied."""
+        if self.at_most is None:
+            return OF_WORKLOAD
+        ((rows,),) = self.con.execute(
+            f"select count(*) from original.raw.interactions where {OF_WORKLOAD}",
+            {"workload_id": self.workload_id},
+        ).fetchall()
+        if rows <= self.at_most:
+            return OF_WORKLOAD
+        self.con.execute("use original")
+        try:
+            values = {"workload_id": self.workload_id, "at_most": self.at_most}
+            warehouse.build(self.con, "temp/sampled", **values)
+        finally:
+            self.con.execute("use memory")
+        ((sampled,),) = self.con.execute("select count(*) from temp.sampled").fetchall()
+        self.not_sampled = rows - sampled
+        return f"{OF_WORKLOAD} and interaction_id in (select interaction_id from temp.sampled)"
 
     def _copy(self, table: str, condition: str) -> None:
         sql = f"insert into {table} by name select * from original.{table} where {condition}"

@@ -17,7 +17,7 @@ WORDS = 400
 def seeds(folder: Path | None) -> list[dict[str, Json]]:
     """Read a folder's five-key logs, ``telemetry*.jsonl.gz``; without one, make some."""
     if folder is None:
-        return _made()
+        return made(1000)
     files = sorted(folder.glob("telemetry*.jsonl.gz"))
     rows = [
         json.loads(line)
@@ -65,14 +65,17 @@ def _reworded(message: Json, chance: random.Random) -> Json:
     return message | {"content": " ".join(words)}
 
 
-def _made() -> list[dict[str, Json]]:
+def made(count: int) -> list[dict[str, Json]]:
+    """Make so many rows of random words."""
     chance = random.Random(0)
     vocabulary = ["".join(chance.choices("etaoinshrdlu", k=5)) for _ in range(2000)]
-    return list(_conversations(chance, vocabulary))
+    return list(_conversations(count, chance, vocabulary))
 
 
-def _conversations(chance: random.Random, vocabulary: list[str]) -> Iterator[dict[str, Json]]:
-    for number in range(1000):
+def _conversations(
+    count: int, chance: random.Random, vocabulary: list[str]
+) -> Iterator[dict[str, Json]]:
+    for number in range(count):
         question = " ".join(chance.choices(vocabulary, k=chance.randrange(WORDS)))
         yield logs.interaction(
             question, tools=[logs.WEATHER], workload_id=f"made-{number % 3}", client_id="bench"

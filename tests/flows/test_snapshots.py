@@ -189,3 +189,48 @@ def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_pa
     with warehouses.connect(home.warehouse) as con:
         fates = con.execute("select fate from curated.fates").fetchall()
         assert fates == [("used_as_label",)]
+
+
+def sampled(home: Settings, at_most: int) -> tuple[FrozenWorkload, set[str]]:
+    """Freeze a sample; return what was frozen and the ids of the interactions in it."""
+    rules = Rules(at_most=at_most, holdout_share=0.5, validation_share=0, split_by="conversation")
+    curated = snapshots.freeze_workload(
+        workload(home).model_copy(update={"curate": rules}), home, now=logs.NOW
+    )
+    assert curated.snapshot is not None
+    with warehouses.connect(home.warehouse) as con:
+        ids = con.execute("select interaction_id from curated.verdicts").fetchall()
+    return curated, {interaction_id for (interaction_id,) in ids}
+
+
+def test_a_sample_has_all_rows_with_feedback_and_the_counts_say_what_it_leaves_out(
+    home: Settings, tmp_path: Path
+):
+    collect(home, tmp_path, range(40))
+    votes = [logs.feedback("thumb", "up", response_id=f"r{n}") for n in (3, 5, 8)]
+    with warehouses.connect(home.warehouse) as con:
+        logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
+    curated, ids = sampled(home, 10)
+    assert curated.tally.counts == {"kept": 10, "not_sampled": 30}
+    assert curated.snapshot is not None
+    assert curated.snapshot.counts == curated.tally.counts
+    assert curated.tally.interactions == curated.tally.judged == len(ids) == 10
+    texts = requests(home, curated)
+    assert {f"{n} {n} {n}: how is it there?" for n in (3, 5, 8)} <= texts
+
+
+def test_a_sample_is_the_same_every_night_and_changes_only_by_what_is_new(
+    home: Settings, tmp_path: Path
+):
+    collect(home, tmp_path, range(60))
+    first, ids = sampled(home, 20)
+    again, same = sampled(home, 20)
+    assert first.snapshot is not None
+    assert again.snapshot is not None
+    assert (first.snapshot.key, ids) == (again.snapshot.key, same)
+    collect(home, tmp_path, range(60, 70))
+    grown, later = sampled(home, 20)
+    assert len(later) == 20
+    assert 0 < len(later - ids) == grown.tally.judged < 10
+    _, whole = sampled(home, 1_000)
+    assert len(whole) == 70
