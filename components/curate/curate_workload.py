@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.curate import (
     client_limits,
+    collector,
     decontamination,
     held_rows,
     judgement_cache,
@@ -87,7 +88,7 @@ def curate(
         ReplayError: A replay source is unreadable.
         CheckFailedError: A check found invalid rows; nothing is changed.
     """
-    with warehouse.transaction(con):
+    with warehouse.transaction(con), collector.released():
         together: list[Json] = [*rules.clients.together]
         warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
         for model in ("staging/given", "staging/feedback"):
@@ -98,10 +99,12 @@ def curate(
         settled = split.read_settled(con, workload_id, rules.split_by)
         judged, new = judgement_cache.judge_rows(con, rules, judgements_folder)
         clients = client_limits.read(con, workload_id)
-        judged = client_limits.flag_ahead(judged, clients)
-        placed = assign_sides(tie(near(judged, rules), settled, rules), settled, rules)
-        judgements = clean_by_client(placed, clients, settled, rules)
-        with warehouse.present(con, "judgements", row_judgement.columns(workload_id, judgements)):
+        with collector.paused():
+            judged = client_limits.flag_ahead(judged, clients)
+            placed = assign_sides(tie(near(judged, rules), settled, rules), settled, rules)
+            judgements = clean_by_client(placed, clients, settled, rules)
+            columns = row_judgement.columns(workload_id, judgements)
+        with warehouse.present(con, "judgements", columns):
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
             values = {

@@ -14,16 +14,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.curate import judgement_columns, row_judgement
+from components.curate import collector, judgement_columns, row_judgement
 from components.curate.interaction import CandidateRow
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.worker_pool import UNJUDGEABLE
-from components.store import warehouse
+from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
 PART_ROWS = 8192
 """Rows of a file: a killed curation judges at most this many again."""
+
+KEYS = ("content_digest", "correction_id")
+"""Columns beside those of the judgement."""
 
 SUFFIX, PARTIAL = ".parquet", ".partial"
 
@@ -48,11 +51,11 @@ def judge_rows(
     judgements of all rows, in the order of their ids, and how many were made now.
     """
     warehouse.show(con, "staging/candidates")
-    contents = {
-        row.interaction_id: row for row in warehouse.read(con, "staging/contents", RowContent)
-    }
-    cache = None if folder is None else _Cache(folder / row_judgement.rules_digest(rules))
-    judgements = [] if cache is None else [*cache.load(contents)]
+    cache = None if folder is None else _Cache(folder / _conditions(rules))
+    with collector.paused():
+        rows = warehouse.read(con, "staging/contents", RowContent)
+        contents = {row.interaction_id: row for row in rows}
+        judgements = [] if cache is None else [*cache.load(contents)]
     kept = len(judgements)
     unjudged = {"interaction_id": pa.array([*contents], pa.string())}
     with (
@@ -66,6 +69,12 @@ def judge_rows(
         cache.merge_parts()
     judgements.sort(key=lambda judged: judged.interaction_id)
     return judgements, len(judgements) - kept
+
+
+def _conditions(rules: Rules) -> str:
+    """Return the digest of all but its content that a row's kept judgement depends on."""
+    columns = [(field.name, str(field.type)) for field in judgement_columns.SCHEMA]
+    return manifest.digest([KEYS, columns, row_judgement.rules_digest(rules)])
 
 
 def forget_missing(con: Connection, folder: Path) -> int:
@@ -127,7 +136,7 @@ class _Cache:
             rows = [contents[judged.interaction_id] for judged in kept]
             if kept:
                 table = judgement_columns.table_of(kept)
-                for name in ("content_digest", "correction_id"):
+                for name in KEYS:
                     column = pa.array([getattr(row, name) for row in rows], pa.string())
                     table = table.append_column(name, column)
                 self.live[_write(self.folder, table)] = np.ones(len(kept), np.bool_)
