@@ -3,7 +3,7 @@
 import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -78,6 +78,9 @@ class Example:
     logged_answer: str | None = None
 
 
+_FIELDS = [field.name for field in fields(Example)]  # ``asdict`` would copy every id
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """Tokens of each row's prompt and answer; empty if not counted."""
@@ -118,7 +121,7 @@ def render(example: Example, staying: Staying | None = None) -> dict[str, object
     messages: list[dict[str, Json]] = json.loads(example.messages)
     text = prompt.render_answer(answer)
     return {
-        **asdict(example),
+        **{name: getattr(example, name) for name in _FIELDS},
         "prompt": prompt.render_prompt_with_tools(messages, example.tools),
         "completion": [{"role": "assistant", "content": text}],
         "answer": answer.to_json(),

@@ -6,14 +6,15 @@
 with
 
 targets as (
-    select unnest([
-        response_id,
-        conversation_id,
-        target_id,
-        coalesce(record, payload) ->> '$.value.chosen',
-        coalesce(record, payload) ->> '$.value.rejected',
-        coalesce(record, payload) ->> '$.value'
-    ]) as target_id
+    select
+        unnest([
+            response_id,
+            conversation_id,
+            target_id,
+            coalesce(record, payload) ->> '$.value.chosen',
+            coalesce(record, payload) ->> '$.value.rejected',
+            coalesce(record, payload) ->> '$.value'
+        ]) as target_id
     from raw.feedback
 ),
 
