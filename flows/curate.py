@@ -56,9 +56,10 @@ def freeze(workload: Workload) -> FrozenWorkload:
     curated = snapshots.freeze_workload(workload, settings.load(), now=datetime.now(UTC))
     tally = curated.tally
     get_run_logger().info(
-        "judged %d of %d interactions; the others' judgements were kept",
+        "judged %d of %d interactions, and %d by changed rules; the others' judgements were kept",
         tally.judged,
         tally.interactions,
+        tally.screened,
     )
     if tally.flagged:
         get_run_logger().info(

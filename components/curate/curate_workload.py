@@ -44,7 +44,7 @@ class CurationTally:
     ``replayed`` counts training rows from other sets. ``feedback_held_back`` counts the signals of
     bursts and of actors over the cap. ``unjudgeable`` counts rows on which a rule raised an error,
     by error and place. ``judged`` counts the interactions whose judgement was not kept from an
-    earlier curation.
+    earlier curation, ``screened`` those that only the quality rules judged again.
     """
 
     workload_id: str
@@ -60,6 +60,7 @@ class CurationTally:
     feedback_held_back: int = 0
     unjudgeable: dict[str, int] = field(default_factory=dict[str, int])
     judged: int = 0
+    screened: int = 0
 
 
 def curate(
@@ -97,7 +98,7 @@ def curate(
         weighed = weigh.weigh_workload(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         settled = split.read_settled(con, workload_id, rules.split_by)
-        judged, new = judgement_cache.judge_rows(con, rules, judgements_folder)
+        judged, new, screened = judgement_cache.judge_rows(con, rules, judgements_folder)
         clients = client_limits.read(con, workload_id)
         with collector.paused():
             judged = client_limits.flag_ahead(judged, clients)
@@ -147,7 +148,8 @@ def curate(
         with warehouse.present(con, "redacted", row_judgement.replacements(judgements)):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
-        tally = replace(_tally(con, workload_id, replayed), judged=new)
+        tally = _tally(con, workload_id, replayed)
+        tally = replace(tally, judged=new, screened=screened)
         held_rows.record_losses(
             con, workload_id, held_rows.find_losses(workload_id, tally.counts, rules.most_lost)
         )

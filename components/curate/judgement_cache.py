@@ -4,10 +4,10 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from components.store.warehouse import Connection
 PART_ROWS = 8192
 """Rows of a file: a killed curation judges at most this many again."""
 
-KEYS = ("content_digest", "correction_id")
+KEYS = ("content_digest", "screening_digest", "correction_id")
 """Columns beside those of the judgement."""
 
 SUFFIX, PARTIAL = ".parquet", ".partial"
@@ -42,39 +42,42 @@ class RowContent:
     content_digest: str
 
 
-def judge_rows(
-    con: Connection, rules: Rules, folder: Path | None
-) -> tuple[list[RowJudgement], int]:
+class JudgedRows(NamedTuple):
+    """The judgements of all rows, in the order of their ids.
+
+    ``new`` of them were not kept, ``screened`` were kept from other quality rules.
+    """
+
+    judgements: list[RowJudgement]
+    new: int
+    screened: int
+
+
+def judge_rows(con: Connection, rules: Rules, folder: Path | None) -> JudgedRows:
     """Judge the staged rows whose judgements are not kept in ``folder``, and keep them.
 
-    Without a folder every row is judged. Only one process may use a folder at a time. Return the
-    judgements of all rows, in the order of their ids, and how many were made now.
+    Without a folder every row is judged. Only one process may use a folder at a time.
     """
     warehouse.show(con, "staging/candidates")
-    cache = None if folder is None else _Cache(folder / _conditions(rules))
+    cache = None if folder is None else _Cache(folder, rules)
     with collector.paused():
-        rows = warehouse.read(con, "staging/contents", RowContent)
-        contents = {row.interaction_id: row for row in rows}
+        staged = warehouse.read(con, "staging/contents", RowContent)
+        contents = {row.interaction_id: row for row in staged}
         judgements = [] if cache is None else [*cache.load(contents)]
-    kept = len(judgements)
+    outdated = {} if cache is None else cache.outdated
     unjudged = {"interaction_id": pa.array([*contents], pa.string())}
     with (
         warehouse.present(con, "unjudged", unjudged),
         # Closed even after an error: DuckDB can't roll back while a result is open.
         closing(warehouse.read(con, "staging/unjudged", CandidateRow)) as rows,
     ):
-        new = row_judgement.judge_all(rows, rules)
+        pairs = ((row, outdated.get(row.interaction_id)) for row in rows)
+        new = row_judgement.judge_all(pairs, rules)
         judgements += new if cache is None else cache.keep(new, contents)
     if cache is not None:
         cache.merge_parts()
     judgements.sort(key=lambda judged: judged.interaction_id)
-    return judgements, len(judgements) - kept
-
-
-def _conditions(rules: Rules) -> str:
-    """Return the digest of all but its content that a row's kept judgement depends on."""
-    columns = [(field.name, str(field.type)) for field in judgement_columns.SCHEMA]
-    return manifest.digest([KEYS, columns, row_judgement.rules_digest(rules)])
+    return JudgedRows(judgements, len(contents) - len(outdated), len(outdated))
 
 
 def forget_missing(con: Connection, folder: Path) -> int:
@@ -109,21 +112,40 @@ _GONE = """
 """
 
 
-@dataclass(slots=True)
 class _Cache:
-    """The judgements under one set of rules."""
+    """The judgements of a workload.
 
-    folder: Path
-    live: dict[Path, Marks] = field(default_factory=dict[Path, Marks])
+    ``outdated`` are those under other quality rules, by interaction, once all are loaded.
+    """
+
+    def __init__(self, folder: Path, rules: Rules) -> None:
+        columns = [(field.name, str(field.type)) for field in judgement_columns.SCHEMA]
+        redaction = row_judgement.redaction_digest(rules)
+        self._folder = folder / manifest.digest([KEYS, columns, redaction])
+        self._screening = row_judgement.screening_digest(rules)
+        self._live: dict[Path, Marks] = {}
+        self.outdated: dict[str, RowJudgement] = {}
 
     def load(self, contents: dict[str, RowContent]) -> Iterator[RowJudgement]:
         """Yield the judgements of rows with these contents, and remove the rows from them."""
-        for path, table in _parts(self.folder):
-            keys = (table.column(name).to_pylist() for name in ("interaction_id", "content_digest"))
-            live = np.array([_take(contents, *key) for key in zip(*keys, strict=True)], np.bool_)
-            self.live[path] = live
-            known = table if live.all() else table.filter(pa.array(live))
-            yield from judgement_columns.judgements_of(known)
+        for path, table in _parts(self._folder):
+            keys = [table.column(name).to_pylist() for name in ("interaction_id", *KEYS[:2])]
+            is_content = np.array(
+                [
+                    (row := contents.get(interaction_id)) is not None
+                    and row.content_digest == content_digest
+                    for interaction_id, content_digest, _ in zip(*keys, strict=True)
+                ],
+                np.bool_,
+            )
+            is_screened = np.array([digest == self._screening for digest in keys[2]], np.bool_)
+            live = self._live[path] = is_content & is_screened
+            for judged in _filtered(table, live):
+                del contents[judged.interaction_id]
+                yield judged
+            for judged in _filtered(table, is_content & ~is_screened):
+                self.outdated[judged.interaction_id] = judged
+        self.outdated = {name: self.outdated[name] for name in contents.keys() & self.outdated}
 
     def keep(
         self, judgements: Iterable[RowJudgement], contents: dict[str, RowContent]
@@ -136,34 +158,31 @@ class _Cache:
             rows = [contents[judged.interaction_id] for judged in kept]
             if kept:
                 table = judgement_columns.table_of(kept)
-                for name in KEYS:
-                    column = pa.array([getattr(row, name) for row in rows], pa.string())
-                    table = table.append_column(name, column)
-                self.live[_write(self.folder, table)] = np.ones(len(kept), np.bool_)
+                digests = [row.content_digest for row in rows]
+                corrections = [row.correction_id for row in rows]
+                values = (digests, [self._screening for _ in rows], corrections)
+                for name, column in zip(KEYS, values, strict=True):
+                    table = table.append_column(name, pa.array(column, pa.string()))
+                self._live[_write(self._folder, table)] = np.ones(len(kept), np.bool_)
             yield from batch
 
     def merge_parts(self) -> None:
-        """Write the rows of small files into fewer, and delete judgements by other rules."""
-        thin = [path for path, live in self.live.items() if int(live.sum()) < PART_ROWS // 2]
-        if len(thin) > 1:
-            tables = [_table(path.read_bytes()).filter(pa.array(self.live[path])) for path in thin]
+        """Write the rows of small files into fewer; delete judgements that nothing needs."""
+        thin = [path for path, live in self._live.items() if int(live.sum()) < PART_ROWS // 2]
+        if len(thin) > 1 or not all(self._live[path].any() for path in thin):
+            tables = [_table(path.read_bytes()).filter(pa.array(self._live[path])) for path in thin]
             merged = pa.concat_tables(tables)
             starts = range(0, len(merged), PART_ROWS)  # none, if all of their rows are gone
-            written = {_write(self.folder, merged.slice(start, PART_ROWS)) for start in starts}
+            written = {_write(self._folder, merged.slice(start, PART_ROWS)) for start in starts}
             for path in {*thin} - written:
                 path.unlink()
-        for other in self.folder.parent.glob("*"):
-            if other != self.folder:
+        for other in self._folder.parent.glob("*"):
+            if other != self._folder:
                 shutil.rmtree(other)
 
 
-def _take(contents: dict[str, RowContent], interaction_id: str, content_digest: str) -> bool:
-    """Remove a row from ``contents``; return ``False`` if it isn't there with this digest."""
-    row = contents.get(interaction_id)
-    if row is None or row.content_digest != content_digest:
-        return False
-    del contents[interaction_id]
-    return True
+def _filtered(table: Any, marks: Marks) -> Iterator[RowJudgement]:  # noqa: ANN401
+    return judgement_columns.judgements_of(table if marks.all() else table.filter(pa.array(marks)))
 
 
 def _parts(folder: Path) -> Iterator[tuple[Path, Any]]:

@@ -195,8 +195,10 @@ def _rewritten(row: dict[str, Any]) -> Rewritten:
 
 def _marked(row: dict[str, Any]) -> Marked:
     occurrences = tuple(
-        Occurrence(**{**occurrence, "kind": Kind(occurrence["kind"])})
-        for occurrence in row["occurrences"]
+        Occurrence(
+            Kind(each["kind"]), each["key"], each["written"], each["number"], each["is_number"]
+        )
+        for each in row["occurrences"]
     )
     texts = {name: text for name, text in row["marked"].items() if text is not None}
     return Marked(row["first_mark"], occurrences, texts, row["context"])

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 
@@ -152,44 +152,53 @@ LIBRARIES = (
 """Another version of these may judge a row otherwise."""
 
 
-def rules_digest(rules: Rules) -> str:
-    """Return the digest of all but the row that a judgement depends on.
+def redaction_digest(rules: Rules) -> str:
+    """Return the digest of all but the row and ``screening_digest`` that a judgement depends on.
 
-    Settings that are used later, when rows are compared, do not count: nor do ``redaction``'s
-    ``replace`` and ``seed``, which make the texts of a snapshot from the judged ones.
+    ``replace`` and ``seed`` of ``redaction`` do not count: they make a snapshot's texts from the
+    judged ones.
     """
-    concerned = rules.model_dump(
-        mode="json",
-        include={"max_prompt_chars", "split_by", "languages", "rules", "redaction"},
-    )
-    concerned["redaction"] = rules.redaction.model_dump(mode="json", exclude={"replace", "seed"})
+    settings = rules.redaction.model_dump(mode="json", exclude={"replace", "seed"})
     presidio = ("presidio-analyzer", "spacy") if rules.redaction.presidio else ()
     libraries = {name: metadata.version(name) for name in (*LIBRARIES, *presidio)}
     known = [VERSION, prompt.FORMAT, unicodedata.unidata_version, libraries]
-    return manifest.digest([*known, concerned])
+    return manifest.digest([*known, settings, rules.split_by])
 
 
-def judge_all(rows: Iterable[CandidateRow], rules: Rules) -> Iterator[RowJudgement]:
+def screening_digest(rules: Rules) -> str:
+    """Return the digest of the settings that decide what the quality rules find and do."""
+    screened = {"rules", "max_prompt_chars", "languages"}
+    return manifest.digest(rules.model_dump(mode="json", include=screened))
+
+
+Unjudged = tuple[CandidateRow, RowJudgement | None]
+"""A row to judge, and its judgement under other quality rules, if there is one."""
+
+
+def judge_all(rows: Iterable[Unjudged], rules: Rules) -> Iterator[RowJudgement]:
     """Judge the interactions in order, in several processes if there are many."""
     return worker_pool.map_in_processes(partial(_judge_batch, rules=rules), rows)
 
 
-def _judge_batch(rows: list[CandidateRow], rules: Rules) -> list[RowJudgement]:
-    return [judge(row, rules) for row in rows]
+def _judge_batch(rows: list[Unjudged], rules: Rules) -> list[RowJudgement]:
+    return [judge(row, rules, kept) for row, kept in rows]
 
 
-def judge(row: CandidateRow, rules: Rules) -> RowJudgement:
-    """Judge one interaction by itself; pure. An error becomes the objection ``unjudgeable``."""
+def judge(row: CandidateRow, rules: Rules, kept: RowJudgement | None = None) -> RowJudgement:
+    """Judge one interaction by itself; pure. An error becomes the objection ``unjudgeable``.
+
+    ``kept`` is its judgement under other quality rules, which spares redacting it again.
+    """
     try:
         with worker_pool.limited():
-            judged = _judge(row, rules)
+            judged = _judge(row, rules, kept)
             _require_texts(judged)
             return judged
     except Exception as error:  # noqa: BLE001 - no row may end the curation of all others
         return RowJudgement(row.interaction_id, UNJUDGEABLE, mark=worker_pool.reason(error))
 
 
-def _judge(row: CandidateRow, rules: Rules) -> RowJudgement:
+def _judge(row: CandidateRow, rules: Rules, kept: RowJudgement | None) -> RowJudgement:
     try:
         candidate = interaction.read(row)
     except MalformedError as error:
@@ -199,6 +208,8 @@ def _judge(row: CandidateRow, rules: Rules) -> RowJudgement:
     )
     if screened.objection is not None:
         return RowJudgement(row.interaction_id, screened.objection, screened)
+    if kept is not None and kept.objection is None:
+        return replace(kept, screened=screened)
     return _accept(row, candidate, screened, rules)
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from components.curate import curate_workload, judgement_cache, judgement_columns, row_judgement
 from components.curate.curate_workload import CurationTally
-from components.curate.settings import Rules
+from components.curate.redaction.patterns import Kind
+from components.curate.settings import Redaction, Rules
 from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse
@@ -73,15 +74,18 @@ def curated(con: Connection) -> dict[str, list[warehouse.Row]]:
     return {name: warehouse.rows(con, f"from curated.{name} order by all") for name in tables}
 
 
-def judged_as_whole(con: Connection, folder: Path, rules: Rules = RULES) -> int:
-    """Curate with kept judgements, and without: both are equal. Return how many were judged."""
+def judged_as_whole(con: Connection, folder: Path, rules: Rules = RULES) -> tuple[int, int]:
+    """Curate with kept judgements, and without: both are equal.
+
+    Return how many rows were judged, and how many only screened by changed rules.
+    """
     tally = curate(con, folder, rules)
     with_kept = curated(con)
     whole = curate(con, None, rules)
     assert with_kept == curated(con)
-    assert replace(tally, judged=0) == replace(whole, judged=0)
+    assert replace(tally, judged=0, screened=0) == replace(whole, judged=0)
     assert whole.judged == whole.interactions
-    return tally.judged
+    return tally.judged, tally.screened
 
 
 def test_a_night_judges_only_what_is_new_and_freezes_the_same_bytes(
@@ -91,33 +95,33 @@ def test_a_night_judges_only_what_is_new_and_freezes_the_same_bytes(
     assert curate(con, tmp_path / "kept").judged == 28
     frozen(con, tmp_path / "first")
     load(con, tmp_path, range(28, 35))
-    assert judged_as_whole(con, tmp_path / "kept") == 7
+    assert judged_as_whole(con, tmp_path / "kept") == (7, 0)
     whole = frozen(con, tmp_path / "whole")
     assert curate(con, tmp_path / "kept").judged == 0
     assert frozen(con, tmp_path / "warm") == whole
 
 
 @pytest.mark.parametrize(
-    ("change", "judged"),
+    ("change", "judged", "screened"),
     [
-        pytest.param({"rules": {"refusal": "drop"}}, 21, id="disposition"),
-        pytest.param({"redaction": {"off": ["card"]}}, 21, id="redaction"),
-        pytest.param({"languages": ["de"]}, 21, id="languages"),
-        pytest.param({"max_prompt_chars": 100}, 21, id="length"),
-        pytest.param({"near": {"jaccard": 0.3}}, 0, id="near-duplicates"),
-        pytest.param({"holdout_share": 0.6}, 0, id="shares"),
-        pytest.param({"redaction": {"seed": 7}}, 0, id="seed-of-surrogates"),
-        pytest.param({"redaction": {"replace": "placeholders"}}, 0, id="placeholders"),
-        pytest.param({"balance": {"max_rows": 3}}, 0, id="budget"),
+        pytest.param({"rules": {"refusal": "drop"}}, 0, 21, id="disposition"),
+        pytest.param({"redaction": {"off": ["card"]}}, 21, 0, id="redaction"),
+        pytest.param({"languages": ["de"]}, 0, 21, id="languages"),
+        pytest.param({"max_prompt_chars": 100}, 0, 21, id="length"),
+        pytest.param({"near": {"jaccard": 0.3}}, 0, 0, id="near-duplicates"),
+        pytest.param({"holdout_share": 0.6}, 0, 0, id="shares"),
+        pytest.param({"redaction": {"seed": 7}}, 0, 0, id="seed-of-surrogates"),
+        pytest.param({"redaction": {"replace": "placeholders"}}, 0, 0, id="placeholders"),
+        pytest.param({"balance": {"max_rows": 3}}, 0, 0, id="budget"),
     ],
 )
 def test_a_changed_setting_judges_anew_what_it_concerns(
-    con: Connection, tmp_path: Path, change: dict[str, Json], judged: int
+    con: Connection, tmp_path: Path, change: dict[str, Json], judged: int, screened: int
 ):
     load(con, tmp_path, range(21))
     curate(con, tmp_path / "kept")
     rules = Rules.model_validate(RULES.model_dump(mode="json") | change)
-    assert judged_as_whole(con, tmp_path / "kept", rules) == judged
+    assert judged_as_whole(con, tmp_path / "kept", rules) == (judged, screened)
 
 
 def test_another_tokenizer_judges_nothing_anew(con: Connection, tmp_path: Path):
@@ -139,10 +143,10 @@ def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
     curate(con, tmp_path / "kept")
     votes = [logs.feedback(response_id="r0"), logs.feedback("thumb", "up", response_id="r7")]
     logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
-    assert judged_as_whole(con, tmp_path / "kept") == 0
+    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
     correction = logs.feedback("correction", logs.say("Rather 49, said Zoë."), response_id="r7")
     logs.load_feedback(con, logs.write(tmp_path / "given.jsonl", [correction]), now=logs.NOW)
-    assert judged_as_whole(con, tmp_path / "kept") == 1
+    assert judged_as_whole(con, tmp_path / "kept") == (1, 0)
 
 
 def test_a_rewritten_record_is_judged_anew(con: Connection, tmp_path: Path):
@@ -151,7 +155,7 @@ def test_a_rewritten_record_is_judged_anew(con: Connection, tmp_path: Path):
     changed = json.dumps(line(0) | {"response": line(9)["response"]})
     sql = "update raw.interactions set record = $record where payload::varchar like '%\"r0\"%'"
     con.execute(sql, {"record": changed})
-    assert judged_as_whole(con, tmp_path / "kept") == 1
+    assert judged_as_whole(con, tmp_path / "kept") == (1, 0)
 
 
 def parts(folder: Path) -> list[Path]:
@@ -174,7 +178,7 @@ def test_a_damaged_file_is_never_believed(con: Connection, tmp_path: Path, damag
     part.write_bytes(changed[damage])
     if damage == "unfinished":
         part.rename(part.with_suffix(judgement_cache.PARTIAL))
-    assert judged_as_whole(con, tmp_path / "kept") == 14
+    assert judged_as_whole(con, tmp_path / "kept") == (14, 0)
     assert [path.name for path in parts(tmp_path / "kept")] == [part.name]
 
 
@@ -196,7 +200,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from components.curate import curate_workload
-from components.curate.settings import Rules
+from components.curate.redaction.patterns import Kind
+from components.curate.settings import Redaction, Rules
 from components.store import warehouse
 from tests.support import logs
 home, rules = Path(sys.argv[1]), Rules.model_validate_json(sys.argv[2])
@@ -221,7 +226,7 @@ def test_a_killed_curation_keeps_what_it_judged(tmp_path: Path):
         process.wait()
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(0,)]
-        assert judged_as_whole(con, tmp_path / "kept") == 0
+        assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 
 
 def test_judgements_of_missing_rows_and_by_missing_corrections_are_forgotten(
@@ -240,7 +245,7 @@ def test_judgements_of_missing_rows_and_by_missing_corrections_are_forgotten(
     assert "zoe.1@example.org" not in text
     assert "zoe.8@example.org" in text
     assert judgement_cache.forget_missing(con, tmp_path / "kept") == 0
-    assert judged_as_whole(con, tmp_path / "kept") == 1
+    assert judged_as_whole(con, tmp_path / "kept") == (1, 0)
 
 
 def test_small_files_of_many_nights_become_one(con: Connection, tmp_path: Path):
@@ -248,14 +253,25 @@ def test_small_files_of_many_nights_become_one(con: Connection, tmp_path: Path):
         load(con, tmp_path, range(7 * night, 7 * night + 7))
         assert curate(con, tmp_path / "kept").judged == 7
     assert len(parts(tmp_path / "kept")) == 1
-    assert judged_as_whole(con, tmp_path / "kept") == 0
+    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 
 
 def test_judgements_by_other_rules_are_deleted(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(7))
     curate(con, tmp_path / "kept")
-    curate(con, tmp_path / "kept", RULES.model_copy(update={"max_prompt_chars": 500}))
+    rules = RULES.model_copy(update={"redaction": Redaction(off=(Kind.CARD,))})
+    assert curate(con, tmp_path / "kept", rules).judged == 7
     assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_rules_that_change_back_and_forth_leave_one_file(con: Connection, tmp_path: Path):
+    load(con, tmp_path, range(14))
+    strict = RULES.model_copy(update={"max_prompt_chars": 100})
+    for rules in (RULES, strict, RULES):
+        curate(con, tmp_path / "kept", rules)
+    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+    (part,) = parts(tmp_path / "kept")
+    assert pq.read_table(part).num_rows == 14
 
 
 @pytest.mark.parametrize("name", sorted(attacks.ROWS))
@@ -265,13 +281,12 @@ def test_hostile_rows_come_back_equal(name: str):
 
 
 def test_plain_and_left_out_rows_come_back_equal():
-    changes: list[dict[str, Json]] = [
-        {},
-        {"message": logs.call("weather", {"city": "Rome"}), "tools": [logs.WEATHER]},
-        {"message": logs.say(f"Your card {SECRET} is known.")},
-        {"message": None},
-        {"message": logs.say("")},
-        {"message": logs.say("Sorry, I can't help with that.")},
+    candidates = [
+        row(),
+        row(message=logs.say(f"Your card {SECRET} is known.")),
+        row(message=logs.say("")),
+        row(message=logs.say("Sorry, I can't help with that."), tools=[]),
+        row(message=logs.say("Rather <CARD_1>."), is_corrected=True),
     ]
-    judged = [row_judgement.judge(row(**change), RULES) for change in changes]
+    judged = [row_judgement.judge(candidate, RULES) for candidate in candidates]
     assert [*judgement_columns.judgements_of(judgement_columns.table_of(judged))] == judged
