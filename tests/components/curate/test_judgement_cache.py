@@ -2,10 +2,11 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +213,15 @@ with warehouse.connect(home / "warehouse.duckdb") as con:
 """
 
 
+def opened_by_reader(pipe: Path, process: subprocess.Popen[bytes]) -> int:
+    """Open the pipe for writing once the process reads from it."""
+    while process.poll() is None:
+        with suppress(OSError):  # nobody reads from it yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.05)
+    raise AssertionError(f"curation ended with {process.returncode}")
+
+
 def test_a_killed_curation_keeps_what_it_judged(tmp_path: Path):
     with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         load(con, tmp_path, range(14))
@@ -221,9 +231,10 @@ def test_a_killed_curation_keeps_what_it_judged(tmp_path: Path):
     rules = Rules.model_validate({**RULES.model_dump(mode="json"), "balance": balance})
     command = [sys.executable, "-c", KILLED, str(tmp_path), rules.model_dump_json()]
     process = subprocess.Popen(command)
-    with pipe.open("w"):
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    writer = opened_by_reader(pipe, process)
+    process.kill()
+    process.wait()
+    os.close(writer)
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(0,)]
         assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
