@@ -117,28 +117,26 @@ def curated_copy(
     workload: Workload, home: Settings, *, now: datetime
 ) -> Generator[tuple[WorkingCopy, CurationTally]]:
     """Judge every interaction in a copy of the workload's rows; nobody else curates meanwhile."""
-    with (
-        working_copy.reserve(home.locks, workload.workload),
-        working_copy.open_copy(
-            home.warehouse,
-            workload.workload,
-            home.scratch,
-            at_most=workload.curate.at_most,
-        ) as copy,
-    ):
-        counter = token_counts.counter(copy.con, workload.base)
-        tally = curate_workload.curate(
-            copy.con,
-            workload.workload,
-            workload.curate,
-            now=now,
-            counter=counter,
-            judgements_folder=home.judgements / folder_name(workload.workload),
-        )
-        if copy.not_sampled:
-            tally = replace(tally, counts={**tally.counts, NOT_SAMPLED: copy.not_sampled})
-        copy.merge()
-        yield copy, tally
+    judgements = home.judgements / folder_name(workload.workload)
+    rules = workload.curate
+    with working_copy.reserve(home.locks, workload.workload):
+        # Before the rows are copied: an erasure waits for the curations whose folders it finds.
+        judgements.mkdir(parents=True, exist_ok=True)
+        with working_copy.open_copy(
+            home.warehouse, workload.workload, home.scratch, at_most=rules.at_most
+        ) as copy:
+            tally = curate_workload.curate(
+                copy.con,
+                workload.workload,
+                rules,
+                now=now,
+                counter=token_counts.counter(copy.con, workload.base),
+                judgements_folder=judgements,
+            )
+            if copy.not_sampled:
+                tally = replace(tally, counts={**tally.counts, NOT_SAMPLED: copy.not_sampled})
+            copy.merge()
+            yield copy, tally
 
 
 def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> FrozenWorkload:

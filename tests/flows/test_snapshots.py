@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from components.curate.settings import Balance, Replay, Rules
 from components.dataset.freeze_snapshot import EmptySideError
 from components.store import working_copy
 from components.store.working_copy import StaleCopyError
-from flows import snapshots, workload_file
+from flows import erase, snapshots, workload_file
 from flows.settings import Settings
 from flows.snapshots import FrozenWorkload
 from flows.workload_file import Workload
@@ -175,6 +176,42 @@ def test_verdicts_are_kept_though_there_is_nothing_to_freeze(home: Settings, tmp
         snapshots.freeze_workload(workload(home), home, now=logs.NOW)
     with warehouses.connect(home.warehouse) as con:
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(1,)]
+
+
+HOLD_IT = """
+import sys
+from pathlib import Path
+from components.store import warehouse
+with warehouse.connect(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_an_erasure_waits_for_a_curation_that_has_kept_no_judgement_yet(
+    home: Settings, tmp_path: Path
+):
+    collect(home, tmp_path, range(8))
+    command = [sys.executable, "-c", HOLD_IT, str(home.warehouse)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+
+    def forget() -> bool:
+        """Forget while a curation waits for the warehouse; return whether it was waited for."""
+        deadline = time.monotonic() + 20
+        while not (home.judgements / "weather").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        forgetting = others.submit(erase.forget_judgements, home)
+        waits = not wait([forgetting], timeout=0.5).done
+        holder.communicate()
+        forgetting.result(60)
+        return waits
+
+    with ThreadPoolExecutor(2) as others:
+        forgotten = others.submit(forget)
+        snapshots.freeze_workload(workload(home), home, now=logs.NOW)
+        assert forgotten.result(60)
 
 
 def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_path: Path):

@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from components.curate.redaction.patterns import Kind
 from components.schema import Config
+from components.store import manifest
 
 Entity = Literal[
     "PERSON",
@@ -29,6 +30,9 @@ KINDS = {"PERSON": Kind.NAME, "LOCATION": Kind.ADDRESS, "PHONE_NUMBER": Kind.PHO
 """All other entities are national ids."""
 
 NEED_A_MODEL = frozenset({"PERSON", "LOCATION"})
+LIBRARIES = ("presidio-analyzer", "spacy", "phonenumbers")
+"""Another version of these may find other values."""
+
 SURE = 0.4  # the score of Presidio's phone recognizer, the lowest of those used
 
 
@@ -59,6 +63,20 @@ def _exists(model: str) -> bool:
     return Path(model).is_dir() or (
         model.isidentifier() and importlib.util.find_spec(model) is not None
     )
+
+
+def model_digest(settings: Presidio) -> str | None:
+    """Return the digest of the language model's files; ``None`` without a model."""
+    if settings.model is None:
+        return None
+    folder = Path(settings.model)
+    if not folder.is_dir():
+        package = importlib.util.find_spec(settings.model)
+        assert package is not None, "checked when the settings were read"
+        assert package.origin is not None
+        folder = Path(package.origin).parent
+    compiled = {path.relative_to(folder).as_posix() for path in folder.rglob("*.pyc")}
+    return manifest.folder_digest(folder, compiled)
 
 
 class Analyzer:

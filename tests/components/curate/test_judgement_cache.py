@@ -137,6 +137,18 @@ def test_another_tokenizer_judges_nothing_anew(con: Connection, tmp_path: Path):
         assert frozen(con, tmp_path / f"warm-{len(unused)}", base) == whole
 
 
+def test_another_version_of_a_library_judges_all_rows_anew(
+    con: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    load(con, tmp_path, range(14))
+    curate(con, tmp_path / "kept")
+    installed = tmp_path / "site" / "google_re2-9999.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: google-re2\nVersion: 9999\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert judged_as_whole(con, tmp_path / "kept") == (14, 0)
+
+
 def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
     con: Connection, tmp_path: Path
 ):

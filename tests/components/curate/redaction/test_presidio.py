@@ -5,6 +5,8 @@ from typing import Any, cast
 
 import pytest
 
+from components.curate.redaction import presidio
+from components.curate.redaction.presidio import Presidio
 from components.curate.settings import Redaction
 from tests.support.talk import said
 
@@ -54,3 +56,16 @@ def test_a_language_models_names_and_places_are_replaced(tmp_path: Path):
 def test_without_a_model_presidio_has_patterns():
     settings = Redaction.model_validate({"presidio": {"entities": ["PHONE_NUMBER"]}})
     assert said("ring 415 555 2671", settings) == "ring <PHONE_1>"
+
+
+def test_a_changed_language_model_has_another_digest(tmp_path: Path):
+    model = tmp_path / "model"
+    model.mkdir()
+    settings = Presidio.model_construct(model=str(model))
+    digests: set[str | None] = set()
+    for content in ("one", "another"):
+        (model / "weights").write_text(content)
+        digests.add(presidio.model_digest(settings))
+    assert len(digests) == 2
+    assert presidio.model_digest(Presidio.model_construct(model=None)) is None
+    assert presidio.model_digest(Presidio.model_construct(model="re2"))
