@@ -205,13 +205,13 @@ def test_an_erasure_waits_for_a_curation_that_has_kept_no_judgement_yet(
         forgetting = others.submit(erase.forget_judgements, home)
         waits = not wait([forgetting], timeout=0.5).done
         holder.communicate()
-        forgetting.result(60)
+        forgetting.result()
         return waits
 
     with ThreadPoolExecutor(2) as others:
         forgotten = others.submit(forget)
         snapshots.freeze_workload(workload(home), home, now=logs.NOW)
-        assert forgotten.result(60)
+        assert forgotten.result()
 
 
 def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_path: Path):
