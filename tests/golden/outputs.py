@@ -265,6 +265,11 @@ def guard_tasks(folder: Path, _: Path) -> Any:
     }
 
 
+def judgements(_: Path, __: Path) -> Any:
+    """Judge rows that each rule and each kind of value is found in."""
+    return judged.judgements()
+
+
 def judge(_: Path, __: Path) -> Any:
     """Word a judge's question, and read replies."""
     replies = ("FIRST", " SECOND\n", "TIE", "first", "FIRST.", "")
@@ -401,7 +406,7 @@ ALL: Mapping[str, Golden] = {
     "judgements": Golden(
         str(row_judgement.VERSION),
         "VERSION in components/curate/row_judgement.py",
-        lambda *_: judged.judgements(),
+        judgements,
     ),
     **_of_built_in(),
     **_of_engine(),
