@@ -1,7 +1,7 @@
 """The records that cross from one stage to the next, and settings that several stages share."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,7 +66,9 @@ class Answer:
 
     def to_json(self) -> str:
         """Return canonical JSON with sorted keys, so that equal answers are equal texts."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        # Not `asdict`, which copies the arguments of each call.
+        calls = [{"name": call.name, "arguments": call.arguments} for call in self.calls]
+        return json.dumps({"text": self.text, "calls": calls}, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Answer":

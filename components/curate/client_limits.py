@@ -30,20 +30,23 @@ AHEAD = "future_timestamp"
 
 @dataclass(frozen=True, slots=True)
 class ClientOrigin:
-    """An interaction's client and load time; ``is_ahead`` if its logged time is later."""
+    """An interaction's client and load time."""
 
-    interaction_id: str
     client_id: str
     loaded_at: datetime | None
-    is_ahead: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The clients of a workload: their ranks, and the origin of each interaction."""
+    """The clients of a workload: their ranks, and the origin of each interaction.
+
+    ``origins`` is empty if there is one client, whom nothing limits. ``ahead`` are the
+    interactions whose logged time is later than their load time.
+    """
 
     ranks: Mapping[str, int]
     origins: Mapping[str, ClientOrigin]
+    ahead: AbstractSet[str]
 
     @property
     def are_several(self) -> bool:
@@ -68,14 +71,21 @@ def read(con: Connection, workload_id: str) -> Clients:
         " order by first_loaded_at asc nulls last, client_id asc",
         workload_id=workload_id,
     )
-    rows = con.execute(
-        "select interaction_id, coalesce(party_id, client_id), loaded_at, coalesce(is_ahead, false)"
-        " from staging.interactions"
-    ).fetchall()
-    origins = {row[0]: ClientOrigin(*row) for row in rows}
-    present = {origin.client_id for origin in origins.values()}
+    present = warehouse.texts(
+        con, "select distinct coalesce(party_id, client_id) from staging.interactions"
+    )
+    ahead = warehouse.texts(con, "select interaction_id from staging.interactions where is_ahead")
     order = [client_id for client_id in known if client_id in present]
-    return Clients({client_id: rank for rank, client_id in enumerate(order)}, origins)
+    rows = con.execute(_ORIGINS).fetchall() if len(order) > 1 else []
+    origins = {name: ClientOrigin(*origin) for name, *origin in rows}
+    ranks = {client_id: rank for rank, client_id in enumerate(order)}
+    return Clients(ranks, origins, frozenset(ahead))
+
+
+_ORIGINS = """
+    select interaction_id, coalesce(party_id, client_id), loaded_at
+    from staging.interactions
+"""
 
 
 def flag_ahead(judgements: Iterable[RowJudgement], clients: Clients) -> list[RowJudgement]:
@@ -84,7 +94,7 @@ def flag_ahead(judgements: Iterable[RowJudgement], clients: Clients) -> list[Row
     flag = Flag(AHEAD, 1.0, mark)
     return [
         replace(judged, screened=replace(judged.screened, flags=(*judged.screened.flags, flag)))
-        if clients.origins[judged.interaction_id].is_ahead
+        if judged.interaction_id in clients.ahead
         else judged
         for judged in judgements
     ]
@@ -167,7 +177,7 @@ def displacing(
                 names.update(shared)
                 displaced.add(_request(before))
             if after.objection in OVERLAPS and _names_later(after, held_out, clients, rank):
-                overlapping[before.interaction_id] = before.user_text
+                overlapping[before.interaction_id] = _own_text(before)
                 displaced.add(_request(before))
         if len(displaced) > most * len({_request(before) for before, _ in pairs}):
             displacing_ids |= {judged.interaction_id for name in names for judged in holders[name]}
@@ -258,7 +268,7 @@ def _overlapped(
     if not displaced:
         return set()
     rows = {
-        judged.interaction_id: UserTexts(judged.user_text, "")
+        judged.interaction_id: UserTexts(_own_text(judged), "")
         for judged in tested
         if clients.rank(judged) > rank
     }
@@ -284,6 +294,10 @@ def _ties(judged: RowJudgement) -> set[str]:
         return set()
     cluster = () if member.cluster_id is None else (f"cluster {member.cluster_id}",)
     return {*member.ties, *cluster}
+
+
+def _own_text(judged: RowJudgement) -> str:
+    return "" if judged.asked is None else judged.asked.own
 
 
 def _request(judged: RowJudgement) -> str:

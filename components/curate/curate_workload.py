@@ -19,15 +19,15 @@ from components.curate import (
     training_side,
 )
 from components.curate.client_limits import Clients
-from components.curate.decontamination import Seen, UserTexts
+from components.curate.decontamination import UserTexts
 from components.curate.near import near_requests
-from components.curate.near.near_requests import ComparedRequest, Place
+from components.curate.near.near_requests import ComparedRequest, NearRequest, Place
 from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_writer
 from components.curate.row_budget import CountsTokens
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
-from components.curate.split import Placement, SettledSides, Shares
+from components.curate.split import Member, Placement, SettledSides, Shares
 from components.curate.worker_pool import UNJUDGEABLE
 from components.schema import Json
 from components.store import warehouse
@@ -101,9 +101,9 @@ def curate(
         judged, new, screened = judgement_cache.judge_rows(con, rules, judgements_folder)
         clients = client_limits.read(con, workload_id)
         with collector.paused():
-            judged = client_limits.flag_ahead(judged, clients)
-            placed = assign_sides(tie(near(judged, rules), settled, rules), settled, rules)
-            judgements = clean_by_client(placed, clients, settled, rules)
+            judgements = place(client_limits.flag_ahead(judged, clients), settled, rules)
+            judged.clear()  # they hold what was only compared
+            judgements = clean_by_client(judgements, clients, settled, rules)
             columns = row_judgement.columns(workload_id, judgements)
         with warehouse.present(con, "judgements", columns):
             warehouse.build(con, "staging/redacted")
@@ -156,69 +156,60 @@ def curate(
         return tally
 
 
-def near(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement]:
-    """Add near-duplicate ids to the judgements without an objection."""
-    requests = {
-        judgement.interaction_id: judgement.request for judgement in judgements if judgement.request
-    }
-    compared = near_requests.compare([*requests.values()])
-    placed = near_requests.place([*requests], [*requests.values()], compared, rules.near.jaccard)
-    places = dict(zip(requests, zip(placed, compared, strict=True), strict=True))
+def place(
+    judgements: Sequence[RowJudgement], settled: SettledSides, rules: Rules
+) -> list[RowJudgement]:
+    """Compare, tie and place the rows without an objection.
+
+    Rows tied to a stricter side get an objection.
+    """
+    accepted = [
+        (judgement.interaction_id, judgement.member, judgement.origin, judgement.request)
+        for judgement in judgements
+        if judgement.member and judgement.origin and judgement.request
+    ]
+    ids = [interaction_id for interaction_id, *_ in accepted]
+    requests = [request for *_, request in accepted]
+    compared = near_requests.compare(requests)
+    places = near_requests.place(ids, requests, compared, rules.near.jaccard)
+    members = ties.tie(
+        [
+            replace(member, cluster_id=near.cluster_id)
+            for (_, member, *_), near in zip(accepted, places, strict=True)
+        ],
+        [origin for _, _, origin, _ in accepted],
+        rules.split_by,
+        settled.sides,
+    )
+    shares = Shares(rules.split_by, rules.holdout_share, rules.validation_share)
+    placements = split.place(members, settled, shares)
+    placed = zip(members, requests, compared, places, placements, strict=True)
     return [
-        _near(judgement, *places[judgement.interaction_id])
-        if judgement.interaction_id in places
-        else judgement
+        _placed(judgement, *next(placed)) if judgement.member else judgement
         for judgement in judgements
     ]
 
 
-def _near(judged: RowJudgement, place: Place, compared: ComparedRequest) -> RowJudgement:
-    assert judged.member is not None
-    assert judged.request is not None
+def _placed(
+    judged: RowJudgement,
+    member: Member,
+    request: NearRequest,
+    compared: ComparedRequest,
+    near: Place,
+    placement: Placement,
+) -> RowJudgement:
     return replace(
         judged,
-        member=replace(judged.member, cluster_id=place.cluster_id),
-        twin_id=place.twin_id,
-        equal_id=place.equal_id,
-        user_text=compared.user_text,
-        answer_name=judged.request.answer_name,
+        member=member,
+        origin=None,
+        request=None,
+        placement=placement,
+        objection=placement.objection,
+        twin_id=near.twin_id,
+        equal_id=near.equal_id,
+        answer_name=request.answer_name,
+        asked=UserTexts(compared.user_text, request.user_text),
     )
-
-
-def tie(
-    judgements: Sequence[RowJudgement], settled: SettledSides, rules: Rules
-) -> list[RowJudgement]:
-    """Tie the rows without an objection."""
-    to_tie = [
-        (judgement.member, judgement.origin)
-        for judgement in judgements
-        if judgement.member and judgement.origin
-    ]
-    members, origins = [member for member, _ in to_tie], [origin for _, origin in to_tie]
-    tied = iter(ties.tie(members, origins, rules.split_by, settled.sides))
-    return [
-        replace(judgement, member=next(tied), origin=None)
-        if judgement.member and judgement.origin
-        else judgement
-        for judgement in judgements
-    ]
-
-
-def assign_sides(
-    judgements: Sequence[RowJudgement], settled: SettledSides, rules: Rules
-) -> list[RowJudgement]:
-    """Place the rows without an objection; object to rows tied to a stricter side."""
-    shares = Shares(rules.split_by, rules.holdout_share, rules.validation_share)
-    members = [judgement.member for judgement in judgements if judgement.member]
-    placements = iter(split.place(members, settled, shares))
-    return [
-        _placed(judgement, next(placements)) if judgement.member else judgement
-        for judgement in judgements
-    ]
-
-
-def _placed(judged: RowJudgement, placement: Placement) -> RowJudgement:
-    return replace(judged, placement=placement, objection=placement.objection)
 
 
 def clean_by_client(
@@ -250,22 +241,21 @@ def clean(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement
     held_out: dict[str, str] = {}
     validated: set[str] = set()
     for judgement in judgements:
-        if judgement.objection or judgement.request is None or judgement.placement is None:
+        if judgement.objection or judgement.asked is None or judgement.placement is None:
             continue
         if judgement.placement.side == "holdout":
-            held_out[judgement.interaction_id] = judgement.user_text
+            held_out[judgement.interaction_id] = judgement.asked.own
             continue
-        rows[judgement.interaction_id] = UserTexts(judgement.user_text, judgement.request.user_text)
+        rows[judgement.interaction_id] = judgement.asked
         if judgement.placement.side == "validation":
             validated.add(judgement.interaction_id)
     overlaps = decontamination.decontaminate(rows, held_out, rules.overlap, validated)
-    return [_cleaned(judgement, overlaps.get(judgement.interaction_id)) for judgement in judgements]
-
-
-def _cleaned(judged: RowJudgement, overlap: Seen | None) -> RowJudgement:
-    if overlap is None:
-        return replace(judged, request=None)
-    return replace(judged, request=None, objection=overlap.objection, mark=overlap.mark)
+    return [
+        replace(judgement, objection=overlap.objection, mark=overlap.mark)
+        if (overlap := overlaps.get(judgement.interaction_id))
+        else judgement
+        for judgement in judgements
+    ]
 
 
 def _tally(con: Connection, workload_id: str, replayed: int) -> CurationTally:

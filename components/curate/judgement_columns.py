@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, cast
 
 import pyarrow as pa
@@ -69,6 +70,14 @@ SCHEMA = pa.schema(
 )
 """Flat, as structs take five times as long to become records; the two that are null for most rows,
 ``screened`` and ``rewritten``, are structs. A row that was left out has the first four only."""
+
+REPEATED = frozenset(
+    {
+        *("label", "origin_tools", "origin_user", "context", "system", "tools", "tools_named"),
+        *("form", "language"),
+    }
+)
+"""Texts that many rows share, once in memory."""
 
 _ACCEPTED = 4  # columns before those of accepted rows
 
@@ -142,35 +151,93 @@ def _counts(counter: Counter[Kind]) -> list[dict[str, object]]:
 
 def judgements_of(table: ArrowTable) -> Iterator[RowJudgement]:
     """Yield the judgements that a table of ``SCHEMA`` holds."""
-    columns = (table.column(name).to_pylist() for name in SCHEMA.names)
-    for interaction_id, objection, mark, screened, *row in zip(*columns, strict=True):
-        findings = NOTHING_FOUND if screened is None else _screened(screened)
-        if objection is None:
-            yield _accepted(interaction_id, findings, row)
-        else:
-            yield RowJudgement(interaction_id, objection, findings, mark=mark)
-
-
-def _accepted(interaction_id: str, screened: Screened, row: list[Any]) -> RowJudgement:
-    label, logged_us, request, redacted, tools, talk, user, path, *row = row
-    context, before, answered, group, tool_names, answer, logged, *row = row
-    turns, roles, name, system, offered, named, form, rewritten, language, conversation = row
-    return RowJudgement(
+    columns = (_values(name, table.column(name)) for name in SCHEMA.names)
+    for (
         interaction_id,
-        None,
+        objection,
+        mark,
         screened,
-        Member((request, group), label, _time(logged_us)),
-        RequestOrigin(
-            request, redacted, tools, talk, user, (*path,), context, before, answered, group
-        ),
-        tool_names=(*tool_names,),
-        answer=answer,
-        logged=logged,
-        request=NearRequest((*turns,), (*roles,), name, system, offered, named, form),
-        rewritten=UNCHANGED if rewritten is None else _rewritten(rewritten),
-        language=language,
-        conversation=conversation,
-    )
+        label,
+        logged_us,
+        request,
+        redacted,
+        origin_tools,
+        talk,
+        user,
+        path,
+        context,
+        before,
+        answered,
+        group,
+        tool_names,
+        answer,
+        logged,
+        turns,
+        roles,
+        answer_name,
+        system,
+        tools,
+        tools_named,
+        form,
+        rewritten,
+        language,
+        conversation,
+    ) in zip(*columns, strict=True):
+        findings = NOTHING_FOUND if screened is None else _screened(screened)
+        if objection is not None:
+            yield RowJudgement(interaction_id, objection, findings, mark=mark)
+            continue
+        yield RowJudgement(
+            interaction_id,
+            None,
+            findings,
+            Member((request, group), label, _time(logged_us)),
+            RequestOrigin(
+                request,
+                redacted,
+                origin_tools,
+                talk,
+                user,
+                path,
+                context,
+                before,
+                answered,
+                group,
+            ),
+            tool_names=tool_names,
+            answer=answer,
+            logged=logged,
+            request=NearRequest(turns, roles, answer_name, system, tools, tools_named, form),
+            rewritten=UNCHANGED if rewritten is None else _rewritten(rewritten),
+            language=language,
+            conversation=conversation,
+        )
+
+
+def _values(name: str, column: Any) -> Sequence[Any]:  # noqa: ANN401 - pyarrow has no types
+    """Return a column's values, lists as tuples, null numbers as 0.
+
+    ``to_pylist`` takes several times as long.
+    """
+    whole = column.combine_chunks()
+    if name in REPEATED:
+        encoded = whole.dictionary_encode()
+        texts = [*_texts_of(encoded.dictionary), None]
+        return [texts[place] for place in encoded.indices.fill_null(-1).to_numpy().tolist()]
+    if pa.types.is_string(whole.type):
+        return _texts_of(whole)
+    if pa.types.is_list(whole.type):
+        texts, bounds = _texts_of(whole.values), whole.offsets.to_numpy().tolist()
+        return [tuple(texts[start:end]) for start, end in pairwise(bounds)]
+    if pa.types.is_integer(whole.type):
+        return whole.fill_null(0).to_numpy().tolist()
+    filled = iter(whole.drop_null().to_pylist())
+    valid = whole.is_valid().to_numpy(zero_copy_only=False).tolist()
+    return [next(filled) if is_valid else None for is_valid in valid]
+
+
+def _texts_of(column: Any) -> list[str | None]:  # noqa: ANN401 - pyarrow has no types
+    return column.to_numpy(zero_copy_only=False).tolist()
 
 
 def _time(microseconds: int) -> datetime:

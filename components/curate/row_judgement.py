@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from components.chat import prompt
 from components.curate import interaction, split, ties, worker_pool
+from components.curate.decontamination import UserTexts
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.near import near_requests
 from components.curate.near.near_requests import NearRequest
@@ -38,10 +39,10 @@ class RowJudgement:
     objected; such a row has no placement and is not ``rewritten`` by redaction. ``origin`` is the
     source of its ties, until all rows are known. ``twin_id`` is shared by requests that expect the
     same kind of answer, judged by ``request``, ``equal_id`` by those of them with equal words;
-    ``user_text`` is the users' text without templates. ``logged`` is production's answer, equal to
-    ``answer`` where nobody corrected it; ``answer_name`` names it if it is short. ``mark`` details
-    an objection raised after the rules. ``language`` is that of the users' text, ``None`` if
-    undetected. Values share surrogates within a ``conversation``.
+    ``asked`` is the users' text, once all rows are known. ``logged`` is production's answer, equal
+    to ``answer`` where nobody corrected it; ``answer_name`` names it if it is short. ``mark``
+    details an objection raised after the rules. ``language`` is that of the users' text, ``None``
+    if undetected. Values share surrogates within a ``conversation``.
     """
 
     interaction_id: str
@@ -54,7 +55,7 @@ class RowJudgement:
     answer: str | None = None
     logged: str | None = None
     request: NearRequest | None = None
-    user_text: str = ""
+    asked: UserTexts | None = None
     twin_id: str | None = None
     equal_id: str | None = None
     answer_name: str | None = None

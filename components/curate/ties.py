@@ -122,14 +122,7 @@ def tie(
     conversations = _common_ids(origins, [origin.conversation for origin in origins], settled)
     by_user = settled if split_by == "user" else frozenset[str]()
     users = _common_ids(origins, [origin.user for origin in origins], by_user)
-    known = [
-        replace(
-            origin,
-            conversation=None if origin.conversation in conversations else origin.conversation,
-            user=None if origin.user in users else origin.user,
-        )
-        for origin in origins
-    ]
+    known = [_without_common(origin, conversations, users) for origin in origins]
     by_path = _Paths([origin for origin in known if origin.conversation is None])
     requests = _common_requests(members, known, split_by)
     return [
@@ -142,6 +135,18 @@ def tie(
         )
         for member, origin in zip(members, known, strict=True)
     ]
+
+
+def _without_common(
+    origin: RequestOrigin, conversations: frozenset[str], users: frozenset[str]
+) -> RequestOrigin:
+    if origin.conversation not in conversations and origin.user not in users:
+        return origin
+    return replace(
+        origin,
+        conversation=None if origin.conversation in conversations else origin.conversation,
+        user=None if origin.user in users else origin.user,
+    )
 
 
 def _common_ids(
@@ -185,7 +190,6 @@ def _common_requests(
 def _tied(
     member: Member, origin: RequestOrigin, by_path: "_Paths", split_by: SplitBy, *, is_common: bool
 ) -> Member:
-    alone = manifest.digest(["request", origin.request])
     conversation = [] if is_common else by_path.conversation(origin)
     user = origin.user if origin.user is not None and not is_common else None
     more = [] if is_common or origin.conversation is None else [origin.conversation]
@@ -195,14 +199,17 @@ def _tied(
     elif split_by == "user" and user is not None:
         group, related = user, conversation
     else:
-        group = (more or conversation or [alone])[0]
+        alone = [] if more or conversation else [manifest.digest(["request", origin.request])]
+        group = (more or conversation or alone)[0]
         more += conversation
         related = [] if user is None else [user]
     redacted = [] if origin.redacted_request is None else [origin.redacted_request]
     ties = dict.fromkeys([origin.request, group, *more, *redacted])
-    return replace(
-        member,
+    return Member(  # not by `replace`, which takes three times as long
         ties=tuple(ties),
+        label=member.label,
+        logged_at=member.logged_at,
+        cluster_id=member.cluster_id,
         related=tuple(related),
         former_group=origin.former_group,
         by_tools=origin.tools is not None,

@@ -2,19 +2,18 @@
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.chat import prompt
 from components.chat.token_counts import Counter
-from components.schema import Answer, Json, Message
+from components.schema import Answer, Message
+from components.store.arrow import ArrowBatch
 
 ROW_GROUP = 2048
 
@@ -57,28 +56,12 @@ that of the users' messages, null if unknown. ``secrets`` are the values in the 
 redaction recognises but is configured to keep."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One row of ``curated.examples``; requests and answers are JSON text."""
-
-    example_id: str
-    messages: str
-    tools: str
-    answer: str
-    acceptable: str | None
-    weight: float
-    group_id: str
-    cluster_id: str
-    label: str
-    language: str | None
-    client_id: str
-    logged_at: datetime
-    interaction_ids: list[str]
-    feedback_ids: list[str]
-    logged_answer: str | None = None
-
-
-_FIELDS = [field.name for field in fields(Example)]  # ``asdict`` would copy every id
+COPIED = {
+    name: {"group": "group_id", "cluster": "cluster_id"}.get(name, name)
+    for name in SCHEMA.names
+    if name not in ("prompt", "completion", "answer", "prompt_tokens", "answer_tokens", "secrets")
+}
+"""The columns that are those of ``marts/snapshot``, by its names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,42 +73,77 @@ class Lengths:
 
 
 def write(
-    path: Path, examples: Iterable[Example], counter: Counter | None, staying: Staying | None = None
+    path: Path,
+    batches: Iterable[ArrowBatch],
+    counter: Counter | None,
+    staying: Staying | None = None,
 ) -> Lengths:
-    """Write the examples in their order, batch by batch, and return their lengths."""
-    lengths, remaining = Lengths(), iter(examples)
+    """Write the rows of ``marts/snapshot`` in their order, and return their lengths."""
+    lengths = Lengths()
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        while batch := list(islice(remaining, ROW_GROUP)):
-            rendered = [render(example, staying) for example in batch]
-            if counter is not None:
-                _count(rendered, counter, lengths)
-            writer.write_table(pa.Table.from_pylist(rendered, SCHEMA))
+        for group in _row_groups(batches):
+            writer.write_table(_rendered(group, counter, staying, lengths))
     return lengths
 
 
-def _count(rows: Sequence[dict[str, object]], counter: Counter, lengths: Lengths) -> None:
-    """Set each row's token counts and append them to the lengths."""
-    for column, count_column, counts in (
-        ("prompt", "prompt_tokens", lengths.prompts),
-        ("completion", "answer_tokens", lengths.answers),
-    ):
-        tokens = counter.count([cast("list[Message]", row[column]) for row in rows])
-        for row, count in zip(rows, tokens, strict=True):
-            row[count_column] = count
-        counts.extend(tokens)
+def _row_groups(batches: Iterable[ArrowBatch]) -> Iterator[Any]:
+    """Yield tables of ``ROW_GROUP`` rows, the last of fewer, whatever the batches' sizes."""
+    waiting: list[ArrowBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += len(batch)
+        if rows >= ROW_GROUP:
+            table = pa.Table.from_batches(waiting)
+            whole = rows - rows % ROW_GROUP
+            for start in range(0, whole, ROW_GROUP):
+                yield table.slice(start, ROW_GROUP)
+            waiting, rows = table.slice(whole).to_batches(), rows - whole
+    if rows:
+        yield pa.Table.from_batches(waiting)
 
 
-def render(example: Example, staying: Staying | None = None) -> dict[str, object]:
-    """Return an example's values for ``SCHEMA``; its texts are rendered as a model reads them."""
-    answer = Answer.from_json(example.answer)
-    messages: list[dict[str, Json]] = json.loads(example.messages)
-    text = prompt.render_answer(answer)
-    return {
-        **{name: getattr(example, name) for name in _FIELDS},
-        "prompt": prompt.render_prompt_with_tools(messages, example.tools),
-        "completion": [{"role": "assistant", "content": text}],
-        "answer": answer.to_json(),
-        "group": example.group_id,
-        "cluster": example.cluster_id,
-        "secrets": staying(text) if staying else [],
+def _rendered(
+    group: Any,  # noqa: ANN401 - pyarrow has no types
+    counter: Counter | None,
+    staying: Staying | None,
+    lengths: Lengths,
+) -> Any:  # noqa: ANN401
+    """Return the rows with their texts as a model reads them, and the texts' lengths."""
+    whole = group.combine_chunks()  # equal pages, whatever the batches' sizes
+    messages, tools, logged = (
+        whole[name].to_numpy().tolist() for name in ("messages", "tools", "answer")
+    )
+    answers = [Answer.from_json(answer) for answer in logged]
+    texts = [prompt.render_answer(answer) for answer in answers]
+    prompts = [
+        prompt.render_prompt_with_tools(json.loads(request), offered)
+        for request, offered in zip(messages, tools, strict=True)
+    ]
+    completions: list[list[Message]] = [[{"role": "assistant", "content": text}] for text in texts]
+    columns = {
+        "prompt": prompts,
+        "completion": completions,
+        "answer": [answer.to_json() for answer in answers],
+        "prompt_tokens": _count(prompts, counter, lengths.prompts),
+        "answer_tokens": _count(completions, counter, lengths.answers),
+        "secrets": [staying(text) if staying else [] for text in texts],
     }
+    return pa.table(
+        [
+            whole[COPIED[name]].cast(kind) if name in COPIED else pa.array(columns[name], kind)
+            for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _count(
+    conversations: Sequence[Sequence[Message]], counter: Counter | None, counted: "array[int]"
+) -> list[int] | list[None]:
+    """Return the tokens of each conversation, and append them to ``counted``."""
+    if counter is None:
+        return [None for _ in conversations]
+    tokens = counter.count(conversations)
+    counted.extend(tokens)
+    return tokens

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from components.chat import chat_templates, prompt, token_counts
 from components.chat.token_counts import Counter
 from components.dataset import dataset_card, example_rows, preference_files, snapshot_figures
-from components.dataset.example_rows import Example, Lengths, Staying
+from components.dataset.example_rows import Lengths, Staying
 from components.dataset.snapshot_figures import SIDES, Snapshot
 from components.schema import Config, Json
 from components.store import manifest, warehouse
@@ -149,7 +149,7 @@ def _write(
     for side in SIDES:
         with warehouse.second_connection(con) as reading:
             values = {"workload_id": workload_id, "side": side}
-            examples = warehouse.read(reading, "marts/snapshot", Example, **values)
+            examples = warehouse.batches(reading, "marts/snapshot", **values)
             path = snapshot.path / f"{side}.parquet"
             lengths[side] = example_rows.write(path, examples, counter, staying)
     preference_files.write(con, snapshot.path, workload_id)

@@ -40,6 +40,10 @@ class ArrowBatch(Protocol):
     schema: ArrowSchema
     columns: Sequence[Any]
 
+    def __len__(self) -> int:
+        """Return the number of its rows."""
+        ...
+
 
 class ArrowTable(Protocol):
     """The part of an Arrow table that is used."""

@@ -5,7 +5,7 @@ import importlib.resources
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from datetime import datetime
 from importlib.resources.abc import Traversable
@@ -17,7 +17,7 @@ import duckdb
 
 from components.schema import Json
 from components.store import lock
-from components.store.arrow import CHUNK_ROWS, ArrowTable, ShownTable, rows_of
+from components.store.arrow import CHUNK_ROWS, ArrowBatch, ArrowTable, ShownTable, rows_of
 
 
 def sql_folder(folder: str) -> Traversable:
@@ -299,9 +299,17 @@ def read(
 
     The connection must not run anything else until the last row is read or the stream is closed.
     """
-    for batch in _relation(con, model_select(model), values).to_arrow_reader(BATCH_ROWS):
+    for batch in batches(con, model, **values):
         for row in rows_of(batch):
             yield record(**row)
+
+
+def batches(con: Connection, model: str, **values: Value) -> Iterator[ArrowBatch]:
+    """Stream the rows of ``model``'s select as Arrow batches.
+
+    The connection must not run anything else until the last batch is read.
+    """
+    return iter(_relation(con, model_select(model), values).to_arrow_reader(BATCH_ROWS))
 
 
 def select(con: Connection, model: str, **values: Value) -> list[Row]:
@@ -316,8 +324,8 @@ def table(con: Connection, model: str, **values: Value) -> ArrowTable:
 
 def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
     """Return the rows of a short query."""
-    batches = _relation(con, sql, values).to_arrow_reader(BATCH_ROWS)
-    return [row for batch in batches for row in rows_of(batch)]
+    stream = _relation(con, sql, values).to_arrow_reader(BATCH_ROWS)
+    return [row for batch in stream for row in rows_of(batch)]
 
 
 def texts(con: Connection, sql: str, **values: Value) -> list[str]:

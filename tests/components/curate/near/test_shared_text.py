@@ -94,10 +94,7 @@ def judge(
         )
         for n, messages in enumerate(requests)
     ]
-    return curate_workload.clean(
-        curate_workload.assign_sides(curate_workload.near(judged, rules), SettledSides(), rules),
-        rules,
-    )
+    return curate_workload.clean(curate_workload.place(judged, SettledSides(), rules), rules)
 
 
 def kept(judged: Sequence[RowJudgement]) -> int:
