@@ -71,9 +71,8 @@ def read(con: Connection, workload_id: str) -> Clients:
         " order by first_loaded_at asc nulls last, client_id asc",
         workload_id=workload_id,
     )
-    present = warehouse.texts(
-        con, "select distinct coalesce(party_id, client_id) from staging.interactions"
-    )
+    parties = "select distinct coalesce(party_id, client_id) from staging.interactions"
+    present = set(warehouse.texts(con, parties))
     ahead = warehouse.texts(con, "select interaction_id from staging.interactions where is_ahead")
     order = [client_id for client_id in known if client_id in present]
     rows = con.execute(_ORIGINS).fetchall() if len(order) > 1 else []
