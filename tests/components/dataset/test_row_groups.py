@@ -1,6 +1,7 @@
 """A snapshot's rows are written in groups of one size, in whatever batches they are read."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ TEXTS = {
 }
 
 
-def rows(count: int) -> pa.Table:
+def rows(count: int) -> Any:
     """Return rows of ``marts/snapshot``."""
     columns = {}
     for name in COPIED:
