@@ -34,16 +34,15 @@ def _texts(*names: str) -> list[tuple[str, object]]:
 
 
 COUNTS = pa.list_(pa.struct([*_texts("kind"), ("count", NUMBER)]))
-OCCURRENCE = pa.struct(
-    [*_texts("kind", "key", "written"), ("number", NUMBER), ("is_number", pa.bool_())]
-)
+# A placeholder's number is a text: a log can have one of any length.
+OCCURRENCE = pa.struct([*_texts("kind", "key", "written", "number"), ("is_number", pa.bool_())])
 SCREENED = pa.struct([*_texts("objection", "mark"), ("is_held", pa.bool_()), ("flags", FLAGS)])
 REWRITTEN = pa.struct(
     [
         *_texts("messages", "tools", "acceptable"),
         ("values", COUNTS),
         ("replaced", COUNTS),
-        ("first_mark", NUMBER),
+        *_texts("first_mark"),
         ("occurrences", pa.list_(OCCURRENCE)),
         ("marked", pa.struct(_texts(*MARKED))),
         ("context", TEXT),
@@ -138,11 +137,15 @@ def _rewritten_row(rewritten: Rewritten) -> dict[str, object]:
         "acceptable": rewritten.acceptable,
         "values": _counts(rewritten.values),
         "replaced": _counts(rewritten.replaced),
-        "first_mark": marked and marked.first_mark,
-        "occurrences": marked and [asdict(occurrence) for occurrence in marked.occurrences],
+        "first_mark": marked and str(marked.first_mark),
+        "occurrences": marked and [_occurrence_row(each) for each in marked.occurrences],
         "marked": marked and marked.texts,
         "context": marked and marked.context,
     }
+
+
+def _occurrence_row(occurrence: Occurrence) -> dict[str, object]:
+    return {**asdict(occurrence), "number": str(occurrence.number)}
 
 
 def _counts(counter: Counter[Kind]) -> list[dict[str, object]]:
@@ -263,12 +266,12 @@ def _rewritten(row: dict[str, Any]) -> Rewritten:
 def _marked(row: dict[str, Any]) -> Marked:
     occurrences = tuple(
         Occurrence(
-            Kind(each["kind"]), each["key"], each["written"], each["number"], each["is_number"]
+            Kind(each["kind"]), each["key"], each["written"], int(each["number"]), each["is_number"]
         )
         for each in row["occurrences"]
     )
     texts = {name: text for name, text in row["marked"].items() if text is not None}
-    return Marked(row["first_mark"], occurrences, texts, row["context"])
+    return Marked(int(row["first_mark"]), occurrences, texts, row["context"])
 
 
 def _counter(counts: list[dict[str, Any]]) -> Counter[Kind]:

@@ -141,7 +141,7 @@ def replacements(judgements: Sequence[RowJudgement]) -> dict[str, Sized]:
     }
 
 
-VERSION = 1
+VERSION = 2
 """Of what judging a row gives. Raise it when that changes; ``tests/golden`` fails until then."""
 
 LIBRARIES = (

@@ -304,7 +304,11 @@ def test_hostile_rows_come_back_equal(name: str):
 
 
 def test_plain_and_left_out_rows_come_back_equal():
+    # Numbers of placeholders follow those of the text, of whatever length they are.
+    long = f"Not <EMAIL_{'9' * 30}>, but ann@acme.org."
     candidates = [
+        row(message=logs.say(long)),
+        row(messages=[{"role": "user", "content": long}]),
         row(),
         row(message=logs.say(f"Your card {SECRET} is known.")),
         row(message=logs.say("")),
