@@ -45,12 +45,14 @@ class Computing:
     ``half``: the 16-bit type of products; sums, the adapter and the optimizer are fp32. With fp16,
     whose smallest number is 6e-8, the loss is scaled so that small gradients don't become zero.
     ``attention``: transformers' name of the implementation. ``fuses``: norms, rotary embedding and
-    gated MLP are Liger's kernels.
+    gated MLP are Liger's kernels. ``widens``: what a 4-bit base has in 16 bits (embeddings, norms,
+    output layer) is cast to fp32, and so are the activations between its layers.
     """
 
     half: Half
     attention: Literal["eager", "sdpa"]
     fuses: bool
+    widens: bool
 
 
 def choose_computing(gpus: Sequence[Gpu], *, has_liger: bool) -> Computing:
@@ -59,12 +61,14 @@ def choose_computing(gpus: Sequence[Gpu], *, has_liger: bool) -> Computing:
     On a CPU: bf16, and eager attention, whose backward pass is faster there than the fused one's.
     On CUDA: torch's fused attention, never flash attention, which takes no custom mask while ours
     masks pairs of tokens; and Liger's kernels except for its loss: ours is weighted and computed
-    on the answers' positions only.
+    on the answers' positions only. With bf16 nothing is cast to fp32, as in TRL: an 8B Llama's
+    embeddings and output layer would take 2.1 GB more. Activations in fp16 would overflow.
     """
     if not gpus:
-        return Computing("bf16", "eager", fuses=False)
+        return Computing("bf16", "eager", fuses=False, widens=True)
     oldest = min(gpu.capability for gpu in gpus)
-    return Computing(half_type(oldest), "sdpa", fuses=has_liger and oldest >= VOLTA)
+    half = half_type(oldest)
+    return Computing(half, "sdpa", fuses=has_liger and oldest >= VOLTA, widens=half == "fp16")
 
 
 def half_type(capability: tuple[int, int]) -> Half:

@@ -13,6 +13,7 @@ from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 from peft.utils.integrations import dequantize_module_weight  # noqa: TID253 - as above
 
 from components.models import base as bases
+from components.models import device
 from components.models.base import ADAPTER
 from components.train.recipe import Recipe
 
@@ -189,7 +190,8 @@ def eva_config(checkpoint: Path) -> LoraConfig:
 
 
 def _forward_layers(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> None:
-    with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16):
+    half = torch.bfloat16 if device.best_computing().half == "bf16" else torch.float16
+    with torch.autocast(batch["input_ids"].device.type, dtype=half):
         model(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],

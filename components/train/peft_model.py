@@ -24,7 +24,9 @@ from peft.tuners.ln_tuning.layer import LNTuningLayer  # noqa: TID253 - as above
 from transformers import set_seed  # noqa: TID253 - as above
 
 from components.models import base as bases
+from components.models import device
 from components.models.base import ADAPTER
+from components.models.device import Computing
 from components.train import cpu_engine, init_weights, rank_allocation
 from components.train.recipe import Recipe
 
@@ -85,6 +87,7 @@ def attach_trainable(
     *,
     warm_start: Path | None = None,
     checkpoint: Path | None = None,
+    computing: Computing | None = None,
 ) -> PeftModel:
     """Freeze the base and add the recipe's trainable weights in fp32, without changing its answers.
 
@@ -94,12 +97,14 @@ def attach_trainable(
         rows: The training's rows, for ``init_lora_weights: eva``.
         warm_start: An adapter of the same shape with the first weights.
         checkpoint: The checkpoint to resume from, whose weights the trainer loads later.
+        computing: How it will be computed; this machine's best way if ``None``.
 
     Raises:
         ValueError: The recipe does not match the base.
     """
     set_seed(recipe.seed)
-    adapted = _wrap_base(model, recipe, checkpoint)
+    computing = computing or device.best_computing()
+    adapted = _wrap_base(model, recipe, checkpoint, widens=computing.widens)
     if not torch.cuda.is_available():
         bases.dequantize(adapted)
     if checkpoint is None or warm_start is not None:
@@ -108,8 +113,8 @@ def attach_trainable(
         init_weights.freeze_second_half(adapted, recipe.r)
     keep_in_fp32(adapted)
     # A plan's model is on meta, and a base that will be sharded is still in the host's memory.
-    device = "cuda" if torch.cuda.is_available() else model.device.type
-    if engine := cpu_engine.for_device(device):
+    place = "cuda" if torch.cuda.is_available() else model.device.type
+    if engine := cpu_engine.for_device(place):
         engine.prepare(adapted, caches_head=recipe.fsdp is None)
     return adapted
 
@@ -125,9 +130,11 @@ def _set_first_weights(
         init_weights.set_init_weights(adapted, recipe)
 
 
-def _wrap_base(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None) -> PeftModel:
+def _wrap_base(
+    model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None, *, widens: bool
+) -> PeftModel:
     require_trainable(model, recipe.modules_to_save or [])
-    if getattr(model, "is_loaded_in_4bit", False):
+    if widens and getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # norms, trained whole

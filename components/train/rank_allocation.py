@@ -100,16 +100,20 @@ class RankAllocation(TrainerCallback):
         """Score the ranks by their gradients, which still exist, and zero the least useful."""
         optimizer = cast("Optimizer", extra["optimizer"])
         self.config.rank_pattern = self.kept
+        for _, weight in self._weights():
+            if weight.grad is not None:  # infinite where the scaled loss of fp16 was too large
+                weight.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         self.model.update_and_allocate(state.global_step + 1)
         self.kept, self.config.rank_pattern = self.config.rank_pattern, None
         for name, weight in self._weights():
             self._note(optimizer.state[weight], name)
 
-    def add_penalty(self) -> None:
+    def add_penalty(self, scale: float) -> None:
         """Add the gradient of the penalty on singular vectors that are not orthogonal.
 
         As in PEFT, the weighted mean over all matrices P of ``|P' P - 1|`` (Frobenius). It is not
-        part of the reported loss, so that losses of different methods compare.
+        part of the reported loss, so that losses of different methods compare. The gradients so far
+        are those of the loss times ``scale``.
         """
         weights: list[torch.nn.Parameter] = []
         distances: list[torch.Tensor] = []
@@ -120,7 +124,7 @@ class RankAllocation(TrainerCallback):
                 identity = torch.eye(len(products), device=products.device)
                 distances.append(torch.linalg.matrix_norm(products - identity))
                 weights.append(weight)
-        penalty = self.knobs.orth_reg_weight * torch.stack(distances).mean()
+        penalty = scale * self.knobs.orth_reg_weight * torch.stack(distances).mean()
         for weight, pull in zip(weights, torch.autograd.grad(penalty, weights), strict=True):
             weight.grad = pull if weight.grad is None else weight.grad + pull
 

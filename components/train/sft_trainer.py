@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 from accelerate.data_loader import prepare_data_loader
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
@@ -42,10 +42,13 @@ def answer_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tens
 
 
 def _packed_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
+    place = micro_batch["input_ids"].device.type
+    engine = cpu_engine.for_device(place)
     dtype = getattr(model, "dtype", torch.float32)
+    if engine is None and torch.is_autocast_enabled(place):
+        dtype = torch.get_autocast_dtype(place)  # else each layer would cast it
     mask = torch.zeros_like(micro_batch["visible"], dtype=dtype)
     mask.masked_fill_(~micro_batch["visible"], torch.finfo(dtype).min)
-    engine = cpu_engine.for_device(micro_batch["input_ids"].device.type)
     predicting = {"logits_to_keep": micro_batch["predicting"]}
     outputs = model(
         input_ids=micro_batch["input_ids"][None],
@@ -128,8 +131,9 @@ class CompletionTrainer(SFTTrainer):
     row_ids: Sequence[str] = ()
     epochs: Epochs | None = None
 
-    after_backward: Callable[[], None] | None = None
-    """Called when a step's gradients are complete, before they are clipped."""
+    after_backward: Callable[[float], None] | None = None
+    """Called when a step's gradients are complete, before they are clipped, with the factor by
+    which the loss is scaled (1 but for fp16)."""
 
     @contextmanager
     def in_threads(self) -> Generator[None]:
@@ -202,6 +206,10 @@ class CompletionTrainer(SFTTrainer):
                         "gradient_accumulation_steps or set gradient_checkpointing"
                     ) from error
                 self.layout = halved_layout(self.layout, examples, error)
+                loss = None
+            if loss is None:
+                # Only now: the error's traceback held the activations.
+                clear_device_cache(garbage_collection=True)
                 continue
             loss = process_group.pool_gradients(
                 before, loss, self._normalizer(batch["micro_batches"])
@@ -210,7 +218,8 @@ class CompletionTrainer(SFTTrainer):
                 if grad is not None:
                     weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
             if self.after_backward is not None and self.accelerator.sync_gradients:
-                self.after_backward()
+                scaler = self.accelerator.scaler
+                self.after_backward(1.0 if scaler is None else scaler.get_scale())
             return loss
 
     def _backward(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -350,8 +359,6 @@ def halved_layout(
             f"training: out of memory with one sequence of {largest} tokens; lower max_length or "
             "name fewer target_modules"
         ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     halved = max(tried // 2, largest)
     logger.warning("out of memory: from now on %d tokens are computed at a time", halved)
     return replace(layout, max_tokens=halved)

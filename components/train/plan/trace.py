@@ -20,6 +20,7 @@ from transformers.integrations.bitsandbytes import (  # noqa: TID253 - as above
 from transformers.quantizers.base import get_keys_to_not_convert  # noqa: TID253 - as above
 
 from components.models import base as bases
+from components.models.device import Computing
 from components.train import cpu_engine, fit, peft_model
 from components.train.micro_batches import collate
 from components.train.plan import estimate
@@ -38,20 +39,25 @@ if TYPE_CHECKING:
 
 NO_FOLDER = Path()  # a checkpoint to resume from, so that initial weights are not computed
 
+ON_GPU = Computing("bf16", "sdpa", fuses=False, widens=False)  # as most GPUs compute
+
 
 def adapted_without_weights(
     config: "PretrainedConfig", recipe: Recipe, attention: str | None
 ) -> "tuple[PeftModel, ParameterCounts]":
     """Build the dequantized base with an untrained adapter on ``meta``, and count its parameters.
 
-    ``attention`` is the attention implementation; transformers' default if ``None``.
+    ``attention`` is the attention implementation; ``None`` on a GPU: transformers' default.
     """
     model = build_without_weights(config, attention)
     quantized = _quantize(model, bases.quantization(recipe.precision, torch.bfloat16))
     if recipe.init_lora_weights == "eva":
         recipe = recipe.model_copy(update={"init_lora_weights": True})  # of the same shapes
+    computing = ON_GPU if attention is None else None
     with torch.device("meta"):
-        adapted = peft_model.attach_trainable(model, recipe, checkpoint=NO_FOLDER)
+        adapted = peft_model.attach_trainable(
+            model, recipe, checkpoint=NO_FOLDER, computing=computing
+        )
     bases.dequantize(adapted)  # on a CPU it already is
     return adapted, estimate.count_parameters(adapted, quantized)
 

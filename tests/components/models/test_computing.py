@@ -12,12 +12,22 @@ H100 = Gpu("h100", "NVIDIA H100", (9, 0))
 @pytest.mark.parametrize(
     ("gpus", "has_liger", "expected"),
     [
-        pytest.param([], True, Computing("bf16", "eager", fuses=False), id="cpu"),
-        pytest.param([H100], False, Computing("bf16", "sdpa", fuses=False), id="without-liger"),
-        pytest.param([H100], True, Computing("bf16", "sdpa", fuses=True), id="with-liger"),
-        pytest.param([T4], True, Computing("fp16", "sdpa", fuses=True), id="before-ampere"),
-        pytest.param([P100], True, Computing("fp16", "sdpa", fuses=False), id="before-triton"),
-        pytest.param([H100, T4], False, Computing("fp16", "sdpa", fuses=False), id="mixed"),
+        pytest.param([], True, Computing("bf16", "eager", fuses=False, widens=True), id="cpu"),
+        pytest.param(
+            [H100], False, Computing("bf16", "sdpa", fuses=False, widens=False), id="without-liger"
+        ),
+        pytest.param(
+            [H100], True, Computing("bf16", "sdpa", fuses=True, widens=False), id="with-liger"
+        ),
+        pytest.param(
+            [T4], True, Computing("fp16", "sdpa", fuses=True, widens=True), id="before-ampere"
+        ),
+        pytest.param(
+            [P100], True, Computing("fp16", "sdpa", fuses=False, widens=True), id="before-triton"
+        ),
+        pytest.param(
+            [H100, T4], False, Computing("fp16", "sdpa", fuses=False, widens=True), id="mixed"
+        ),
     ],
 )
 def test_the_oldest_gpu_decides_how_all_of_them_compute(

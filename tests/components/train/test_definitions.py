@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import LoraLayer
-from transformers import LlamaConfig
+from transformers import LlamaConfig, TrainerControl, TrainerState, TrainingArguments
 
 from components.models import base
 from components.train import peft_model, rank_allocation
@@ -179,7 +179,8 @@ def test_adalora_counts_a_singular_value_for_each_rank(model: Path):
     assert trainable(adapted) == sum(6 * (d + k + 1) for d, k in shapes)
 
 
-def test_the_penalty_of_adalora_has_pefts_gradient(model: Path):
+@pytest.mark.parametrize("scale", [1.0, 2.0**16])
+def test_the_penalty_of_adalora_has_pefts_gradient(model: Path, scale: float):
     loaded, _ = base.load(model, "fp32", for_training=True)
     adapted = peft_model.attach_trainable(loaded, RECIPES["adalora"])
     loaded.set_attn_implementation("eager")  # instead of that for packed sequences
@@ -190,14 +191,32 @@ def test_the_penalty_of_adalora_has_pefts_gradient(model: Path):
 
     plain = gradients(adapted.get_base_model()(input_ids=ASKED, labels=ASKED).loss)
     pulled = gradients(adapted(input_ids=ASKED, labels=ASKED).loss)
-    rank_allocation.RankAllocation(adapted, RECIPES["adalora"].adalora).add_penalty()
+    rank_allocation.RankAllocation(adapted, RECIPES["adalora"].adalora).add_penalty(scale)
     for name, before, after in zip(learned, plain, pulled, strict=True):
         gradient = learned[name].grad
         if "lora_E" in name:
             assert gradient is None
         else:
             assert gradient is not None
-            torch.testing.assert_close(gradient, after - before, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(gradient / scale, after - before, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_whose_scaled_loss_overflowed_leaves_finite_sensitivities(model: Path):
+    loaded, _ = base.load(model, "fp32", for_training=True)
+    adapted = peft_model.attach_trainable(loaded, RECIPES["adalora"])
+    allocation = rank_allocation.RankAllocation(adapted, RECIPES["adalora"].adalora)
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
+    optimizer, arguments = torch.optim.AdamW(trained), TrainingArguments()
+    state, control = TrainerState(max_steps=40, global_step=0), TrainerControl()
+    allocation.on_train_begin(arguments, state, control, optimizer=optimizer)
+    for number, weight in enumerate(trained):
+        weight.grad = torch.ones_like(weight)
+        weight.grad.view(-1)[0] = (float("inf"), float("nan"))[number % 2]
+    allocation.on_optimizer_step(arguments, state, control, optimizer=optimizer)
+    sensitivities = [*allocation.allocator.exp_avg_ipt.values()]
+    assert sensitivities
+    assert all(each.isfinite().all() for each in sensitivities)
+    assert any(each.any() for each in sensitivities)
 
 
 def test_full_trains_every_weight_of_the_base_once(model: Path):
