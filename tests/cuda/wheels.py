@@ -40,6 +40,9 @@ ROOTS = (
 )
 """What the steps import, by distribution."""
 
+GPU_ONLY = {"liger-kernel": "0.8.5"}
+"""What the steps take if it is there and no CPU has a use for, with its version."""
+
 LEFT_OUT = ("torch", "triton")
 """With their dependencies: the machine's own fit its driver."""
 
@@ -66,7 +69,7 @@ def required(python: str, has: Mapping[str, str]) -> dict[str, str]:
     """
     environment = {**default_environment(), "python_version": python}
     environment["python_full_version"] = f"{python}.0"
-    needed: dict[str, str] = {}
+    needed = {name: version for name, version in GPU_ONLY.items() if has.get(name) != version}
     waiting = [Requirement(name) for name in ROOTS]
     seen: set[str] = set()
     while waiting:
