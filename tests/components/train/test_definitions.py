@@ -11,6 +11,7 @@ from peft.tuners.lora.layer import LoraLayer
 from transformers import LlamaConfig, TrainerControl, TrainerState, TrainingArguments
 
 from components.models import base
+from components.models.device import Computing
 from components.train import peft_model, rank_allocation
 from components.train.recipe import Recipe
 from tests.support.training_methods import RECIPES
@@ -239,3 +240,21 @@ def shapes_of(config: LlamaConfig) -> list[tuple[int, int]]:
         *((hidden, inner), (hidden, inner), (inner, hidden)),
     ]
     return layer * config.num_hidden_layers
+
+
+def test_a_base_that_stays_in_16_bits_learns_the_same_up_to_rounding(model: Path):
+    gradients: list[list[torch.Tensor]] = []
+    for widens in (True, False):
+        loaded, _ = base.load(model, "nf4", for_training=True)
+        computing = Computing("bf16", "eager", fuses=False, widens=widens)
+        adapted = peft_model.attach_trainable(loaded, RECIPES["lora"], computing=computing)
+        embedding = loaded.get_input_embeddings().weight
+        assert embedding.dtype == (torch.float32 if widens else torch.bfloat16)
+        loaded.set_attn_implementation("eager")  # instead of that for packed sequences
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = adapted(input_ids=ASKED, labels=ASKED).loss
+        learned = [weight for weight in adapted.parameters() if weight.requires_grad]
+        assert all(weight.dtype == torch.float32 for weight in learned)
+        gradients.append([*torch.autograd.grad(loss, learned)])
+    wide, narrow = (torch.cat([each.flatten() for each in some]) for some in gradients)
+    assert torch.nn.functional.cosine_similarity(wide, narrow, dim=0) > 0.99
