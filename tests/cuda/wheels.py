@@ -99,18 +99,29 @@ def required(python: str, has: Mapping[str, str]) -> dict[str, str]:
 
 
 def download(versions: Mapping[str, str], python: str, folder: Path) -> Iterator[str]:
-    """Download each wheel that ``folder`` lacks; yield the requirements that have none."""
+    """Download each wheel that ``folder`` lacks; yield the requirements that have none.
+
+    Of a release without wheels one is built, if it has no compiled code.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--implementation", "cp", *platforms]
-    command += ["--python-version", python, "--dest", str(folder)]
+    binary = ["download", "--only-binary=:all:", "--implementation", "cp", *platforms]
+    binary += ["--python-version", python, "--dest", str(folder)]
     for name, version in versions.items():
-        if [*folder.glob(f"{name.replace('-', '_')}-{version}-*.whl")]:
+        pattern = f"{name.replace('-', '_')}-{version}-*"
+        if any(folder.glob(f"{pattern}.whl")) or _pip(*binary, f"{name}=={version}"):
             continue
-        ended = subprocess.run([*command, f"{name}=={version}"], capture_output=True, check=False)
-        if ended.returncode:
+        _pip("wheel", "--wheel-dir", str(folder), f"{name}=={version}")
+        for built in folder.glob(f"{pattern}.whl"):
+            if not built.stem.endswith("-none-any"):  # for this machine's Python
+                built.unlink()
+        if not any(folder.glob(f"{pattern}.whl")):
             yield f"{name}=={version}"
+
+
+def _pip(*words: str) -> bool:
+    command = [sys.executable, "-m", "pip", words[0], "--quiet", "--no-deps", *words[1:]]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def portions(wheels: Sequence[Path], most: int = PORTION) -> list[list[Piece]]:
