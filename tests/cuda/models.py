@@ -112,7 +112,8 @@ def _quantized(layer: torch.nn.Linear) -> Linear4bit:
         quant_type="nf4",
         device="meta",
     )
-    weight: Any = Params4bit(
+    make: Any = Params4bit
+    weight = make(
         layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
     )
     quantized.weight = weight.to(DEVICE)

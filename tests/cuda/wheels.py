@@ -46,8 +46,11 @@ GPU_ONLY = {"liger-kernel": "0.8.5"}
 LEFT_OUT = ("torch", "triton")
 """With their dependencies: the machine's own fit its driver."""
 
-PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in (39, 35, 34, 31, 28, 27, 24, 17))
-PLATFORMS += ("manylinux2014_x86_64", "manylinux1_x86_64")
+PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in (39, 35, 34, 31, 28, 27, 24, 17)),
+    "manylinux2014_x86_64",
+    "manylinux1_x86_64",
+)
 
 PORTION = 56 * 2**20
 """Bytes of a portion: 64 MiB may be carried at once, the project's files among them."""
@@ -67,8 +70,10 @@ def required(python: str, has: Mapping[str, str]) -> dict[str, str]:
 
     The versions are those installed here; a version there that a requirement allows stays.
     """
-    environment = {**default_environment(), "python_version": python}
-    environment["python_full_version"] = f"{python}.0"
+    environment: dict[str, str] = {
+        name: str(value) for name, value in default_environment().items()
+    }
+    environment |= {"python_version": python, "python_full_version": f"{python}.0"}
     needed = {name: version for name, version in GPU_ONLY.items() if has.get(name) != version}
     waiting = [Requirement(name) for name in ROOTS]
     seen: set[str] = set()
