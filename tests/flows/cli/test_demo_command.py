@@ -13,6 +13,8 @@ import pytest
 
 from components.receive.settings import Limits
 from components.store import warehouse
+from flows import settings
+from tests.support import logins
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -59,7 +61,7 @@ def test_demo_ends_with_a_measured_champion_and_has_nothing_to_do_the_second_tim
     assert adapters(tmp_path) == 1
 
     subprocess.run([FLYWHEEL, "up"], env=env, check=True)
-    uri = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{env['FLYWHEEL_MLFLOW_PORT']}"}
+    uri = {"MLFLOW_TRACKING_URI": logins.mlflow(settings.load(env)).tracking_uri}
     asked = subprocess.run(
         [sys.executable, "-c", ASK], env=env | uri, cwd="/", check=True, capture_output=True
     )
