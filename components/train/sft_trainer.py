@@ -45,7 +45,7 @@ def _packed_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Ten
     place = micro_batch["input_ids"].device.type
     engine = cpu_engine.for_device(place)
     dtype = getattr(model, "dtype", torch.float32)
-    if engine is None and torch.is_autocast_enabled(place):
+    if place == "cuda" and torch.is_autocast_enabled(place):
         dtype = torch.get_autocast_dtype(place)  # else each layer would cast it
     mask = torch.zeros_like(micro_batch["visible"], dtype=dtype)
     mask.masked_fill_(~micro_batch["visible"], torch.finfo(dtype).min)
