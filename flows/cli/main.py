@@ -79,7 +79,7 @@ def spin(
 
     At first a stand-in for a production model answers (with the references of public requests);
     then each approved adapter, swapped in under load, on people's simulated feedback. Nobody is
-    asked: it approves as `demo`. It takes 10 to 30 minutes a turn, needs an empty home, goes on
+    asked: it approves as `demo`. It takes 10 to 35 minutes a turn, needs an empty home, goes on
     from where it was interrupted, and ends with a table and a page: score on sealed requests, share
     and cost of the adapter's answers, feedback. The exit code is 0 only if no answer failed, was
     lost, or came from a wrong version, each version was traced to its rows, and the last version is
