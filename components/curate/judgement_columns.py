@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, cast
 
 import pyarrow as pa
@@ -68,7 +69,9 @@ SCHEMA = pa.schema(
     ]
 )
 """Flat, as structs take five times as long to become records; the two that are null for most rows,
-``screened`` and ``rewritten``, are structs. A row that was left out has the first four only."""
+``screened`` and ``rewritten``, are structs. A row that was left out has the first four only. From
+``request_id`` to ``former_group`` they are the fields of ``RequestOrigin`` in their order, from
+``turns`` to ``form`` those of ``NearRequest``."""
 
 REPEATED = frozenset(
     {
@@ -103,30 +106,25 @@ def _row(judged: RowJudgement) -> tuple[object, ...]:
         *first,
         member.label,
         (member.logged_at - EPOCH) // MICROSECOND,
-        origin.request,
-        origin.redacted_request,
-        origin.tools,
-        origin.conversation,
-        origin.user,
-        origin.path,
-        origin.context,
-        origin.answered_before,
-        origin.answered,
-        origin.former_group,
+        *_ORIGIN(origin),
         judged.tool_names,
         judged.answer,
         judged.logged,
-        request.turns,
-        request.roles,
-        request.answer_name,
-        request.system,
-        request.tools,
-        request.tool_names,
-        request.form,
+        *_REQUEST(request),
         None if rewritten == UNCHANGED else _rewritten_row(rewritten),
         judged.language,
         judged.conversation,
     )
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+_ORIGIN, _REQUEST = attrgetter(*_fields(RequestOrigin)), attrgetter(*_fields(NearRequest))
+_ANSWER_AT = len(_fields(RequestOrigin))
+_REQUEST_AT = _ANSWER_AT + 3
+_REWRITTEN_AT = _REQUEST_AT + len(_fields(NearRequest))
 
 
 def _rewritten_row(rewritten: Rewritten) -> dict[str, object]:
@@ -155,62 +153,26 @@ def _counts(counter: Counter[Kind]) -> list[dict[str, object]]:
 def judgements_of(table: ArrowTable) -> Iterator[RowJudgement]:
     """Yield the judgements that a table of ``SCHEMA`` holds."""
     columns = (_values(name, table.column(name)) for name in SCHEMA.names)
-    for (
-        interaction_id,
-        objection,
-        mark,
-        screened,
-        label,
-        logged_us,
-        request,
-        redacted,
-        origin_tools,
-        talk,
-        user,
-        path,
-        context,
-        before,
-        answered,
-        group,
-        tool_names,
-        answer,
-        logged,
-        turns,
-        roles,
-        answer_name,
-        system,
-        tools,
-        tools_named,
-        form,
-        rewritten,
-        language,
-        conversation,
-    ) in zip(*columns, strict=True):
+    for interaction_id, objection, mark, screened, label, logged_us, *rest in zip(
+        *columns, strict=True
+    ):
         findings = NOTHING_FOUND if screened is None else _screened(screened)
         if objection is not None:
             yield RowJudgement(interaction_id, objection, findings, mark=mark)
             continue
+        origin = RequestOrigin(*rest[:_ANSWER_AT])
+        tool_names, answer, logged = rest[_ANSWER_AT:_REQUEST_AT]
+        rewritten, language, conversation = rest[_REWRITTEN_AT:]
         yield RowJudgement(
             interaction_id,
             None,
             findings,
-            Member((request, group), label, _time(logged_us)),
-            RequestOrigin(
-                request,
-                redacted,
-                origin_tools,
-                talk,
-                user,
-                path,
-                context,
-                before,
-                answered,
-                group,
-            ),
+            Member((origin.request, origin.former_group), label, _time(logged_us)),
+            origin,
             tool_names=tool_names,
             answer=answer,
             logged=logged,
-            request=NearRequest(turns, roles, answer_name, system, tools, tools_named, form),
+            request=NearRequest(*rest[_REQUEST_AT:_REWRITTEN_AT]),
             rewritten=UNCHANGED if rewritten is None else _rewritten(rewritten),
             language=language,
             conversation=conversation,
