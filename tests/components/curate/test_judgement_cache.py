@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +15,7 @@ import pytest
 
 from components.curate import curate_workload, judgement_cache, judgement_columns, row_judgement
 from components.curate.curate_workload import CurationTally
+from components.curate.interaction import CandidateRow
 from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction, Rules
 from components.dataset import freeze_snapshot
@@ -169,6 +170,37 @@ def test_a_rewritten_record_is_judged_anew(con: Connection, tmp_path: Path):
     sql = "update raw.interactions set record = $record where payload::varchar like '%\"r0\"%'"
     con.execute(sql, {"record": changed})
     assert judged_as_whole(con, tmp_path / "kept") == (1, 0)
+
+
+OTHERS = {
+    "VARCHAR": "'other'",
+    "VARCHAR[]": "['a', 'b']",
+    "BOOLEAN": "true",
+    "TIMESTAMP WITH TIME ZONE": "logged_at + interval 1 microsecond",
+}
+"""Another value of a column, by its type."""
+
+
+def test_whatever_a_judgement_reads_is_in_the_digest_of_its_row(con: Connection, tmp_path: Path):
+    load(con, tmp_path, [5])
+    curate(con, None)
+    con.execute("create temporary table changed as from candidates")
+    con.execute("create or replace temporary view candidates as from changed")
+    columns = con.execute("select column_name, column_type from (describe changed)").fetchall()
+    assert {name for name, _ in columns} == {field.name for field in fields(CandidateRow)}
+
+    def digest() -> str:
+        ((_, _, content),) = con.execute(warehouse.model_select("staging/contents")).fetchall()
+        return content
+
+    digests = {digest()}
+    others = [(name, OTHERS[kind]) for name, kind in columns if name != "interaction_id"]
+    for name, value in [*others, ("user_id", "null"), ("conversation_id", "user_id")]:
+        con.execute("begin")
+        con.execute(f"update changed set {name} = {value}")
+        assert digest() not in digests, name
+        digests.add(digest())
+        con.execute("rollback")
 
 
 def parts(folder: Path) -> list[Path]:
