@@ -308,17 +308,6 @@ def check_versions(
     return results or [fine("versions", f"{len(required)} packages as required")]
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """The devices of this machine: ``driver_gpus`` of the kernel, ``gpus`` that torch can use."""
-
-    torch: str
-    driver_gpus: int
-    gpus: tuple[str, ...]
-    has_cuda_build: bool
-    four_bit_trouble: str | None  # why bitsandbytes can't hold weights in 4 bits
-
-
 def check_disk(home: str, free: int) -> CheckResult:
     """Check the free space."""
     state = f"{free / GIB:.1f} GiB free under {home}"
@@ -326,33 +315,3 @@ def check_disk(home: str, free: int) -> CheckResult:
     if free < FULL:
         return wrong("disk", state, remedy)
     return note("disk", state, remedy) if free < NARROW else fine("disk", state)
-
-
-def check_gpus(compute: Compute) -> CheckResult:
-    """Check that the GPUs can be used."""
-    if compute.gpus:
-        return fine("gpu", f"torch {compute.torch} uses {', '.join(compute.gpus)}")
-    if not compute.driver_gpus:
-        return fine("gpu", f"none here; torch {compute.torch} trains on the processor")
-    if not compute.has_cuda_build:
-        return wrong(
-            "gpu",
-            f"{compute.driver_gpus} GPU(s), but torch {compute.torch} was built without CUDA",
-            "install the CUDA build of torch (infra/Dockerfile, target cuda)",
-        )
-    return wrong(
-        "gpu",
-        f"{compute.driver_gpus} GPU(s), but torch {compute.torch} sees none",
-        "look at `nvidia-smi`, at CUDA_VISIBLE_DEVICES, and for a driver as new as torch's CUDA",
-    )
-
-
-def check_four_bit(compute: Compute) -> CheckResult:
-    """Check that weights can be held in 4 bits, as QLoRA requires."""
-    if compute.four_bit_trouble is None:
-        return fine("bitsandbytes", "4-bit weights work")
-    return wrong(
-        "bitsandbytes",
-        f"4-bit weights don't work: {compute.four_bit_trouble}",
-        "pip install --force-reinstall bitsandbytes, or set `precision: bf16` under train",
-    )

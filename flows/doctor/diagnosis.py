@@ -6,7 +6,7 @@ from pathlib import Path
 from components.evaluate.engines import protocol
 from components.store.lock import WarehouseBusyError
 from flows import canary_rollouts, deployments, gateway_status, workload_file
-from flows.doctor import checks, lock_probe, probes, server_checks
+from flows.doctor import checks, cuda_builds, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import Settings
@@ -48,8 +48,8 @@ def diagnose(
     tested = checks.read_pins(probes.CONSTRAINTS.read_text())
     yield from checks.check_versions(required, installed, tested)
     compute = probes.probe_compute()
-    yield checks.check_gpus(compute)
-    yield checks.check_four_bit(compute)
+    yield cuda_builds.check_gpus(compute)
+    yield cuda_builds.check_four_bit(compute)
     for path in workloads:
         yield from check_workload(home, env, path)
 

@@ -6,7 +6,7 @@ from packaging.requirements import Requirement
 from components.decide.approvers import Approving
 from components.decide.ssh_signatures import SK_ED25519
 from flows.doctor import checks, server_checks
-from flows.doctor.checks import GIB, BaseFolder, Compute, PathPermissions, PoolStatus
+from flows.doctor.checks import GIB, BaseFolder, PathPermissions, PoolStatus
 from flows.doctor.finding import CheckResult
 from tests.support.ssh import SecurityKey
 
@@ -163,47 +163,6 @@ def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
 @pytest.mark.parametrize(("free", "expected"), [(1, "wrong"), (5, "note"), (50, "fine")])
 def test_a_full_disk_is_told_before_it_is_full(free: int, expected: str) -> None:
     assert level(checks.check_disk("/home", free * GIB)) == expected
-
-
-NO_GPU = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble=None)
-
-
-@pytest.mark.parametrize(
-    ("compute", "expected", "message"),
-    [
-        pytest.param(NO_GPU, "fine", "on the processor", id="none"),
-        pytest.param(
-            Compute("2.13.0+cpu", 2, (), has_cuda_build=False, four_bit_trouble=None),
-            "wrong",
-            "built without CUDA",
-            id="wrong-build",
-        ),
-        pytest.param(
-            Compute("2.13.0", 2, (), has_cuda_build=True, four_bit_trouble=None),
-            "wrong",
-            "sees none",
-            id="driver",
-        ),
-        pytest.param(
-            Compute("2.13.0", 1, ("L4",), has_cuda_build=True, four_bit_trouble=None),
-            "fine",
-            "uses L4",
-            id="works",
-        ),
-    ],
-)
-def test_a_gpu_that_cannot_be_used_is_told_why(
-    compute: Compute, expected: str, message: str
-) -> None:
-    result = checks.check_gpus(compute)
-    assert level(result) == expected
-    assert message in result.state
-
-
-def test_what_bitsandbytes_says_is_passed_on() -> None:
-    broken = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble="OSError: no library")
-    assert "OSError: no library" in checks.check_four_bit(broken).state
-    assert level(checks.check_four_bit(NO_GPU)) == "fine"
 
 
 def test_our_servers_beyond_the_loopback_are_wrong_and_databases_a_note() -> None:
