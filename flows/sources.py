@@ -106,6 +106,11 @@ def loading_summary(loaded: Sequence[Loaded]) -> str:
         f"{rows} new rows from {len(fresh)} new of {len(loaded)} files, "
         f"{quarantined} lines in quarantine"
     )
+    if waiting := sum(file.waiting for file in loaded):
+        summary += (
+            f"; {waiting} model calls wait up to {segments.HOLD_BACK_SECONDS:.0f} s for their span "
+            "or log records"
+        )
     new_fields = sorted({f"{file.source}.{name}" for file in fresh for name in file.new_fields})
     return summary + (f"; new fields: {', '.join(new_fields)}" if new_fields else "")
 

@@ -41,6 +41,7 @@ class Loaded:
     new_fields: tuple[str, ...] = ()  # in no earlier file of the source
     merged: int = 0  # known interactions to which the file added metadata
     reasons: tuple[QuarantineReason, ...] = ()  # of quarantined lines, the most frequent first
+    waiting: int = 0  # model calls whose span or log records may still come
 
 
 @dataclass(frozen=True, slots=True)

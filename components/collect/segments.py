@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,8 +37,12 @@ class _Segment:
 
     path: Path
     size: int
-    kinds: set[spool.Kind]
-    senders: set[str]
+    sealed_at_ns: int
+    kinds: frozenset[spool.Kind]
+    senders: frozenset[str]
+
+    def is_recent(self, now: datetime) -> bool:
+        return now.timestamp() - self.sealed_at_ns / 1e9 < HOLD_BACK_SECONDS
 
 
 SpoolPiece: TypeAlias = Callable[[Connection], list[Loaded]]
@@ -44,6 +50,10 @@ SpoolPiece: TypeAlias = Callable[[Connection], list[Loaded]]
 
 TOGETHER_BYTES = 4 * 2**20
 """Of segments that are loaded in one transaction: live traffic seals a small one every 5 s."""
+
+HOLD_BACK_SECONDS = 60.0
+"""For how long a model call waits for its span or its log records: exporters send them apart, and
+another receiver may have taken them."""
 
 TELEMETRY: tuple[spool.Kind, ...] = ("traces", "logs")
 GENAI = "gen_ai."  # every request with a part of a model call contains this text
@@ -60,18 +70,21 @@ _SPELLED_OTHERWISE = re.compile(r"\\u00(?:5[fF]|6|7)")
 def plan_pieces(folder: Path, *, now: datetime) -> Iterator[SpoolPiece]:
     """Yield functions that load the sealed segments of the spool and those of killed receivers.
 
-    The telemetry of all segments comes last, by client: a trace may be in several segments. A
-    segment is deleted once it is loaded, while the warehouse is locked: another collect that runs
-    between two pieces finds it whole or not at all. Idempotent: loading a segment again, after a
-    kill before its deletion, changes nothing.
+    The telemetry of all segments comes last, by client: a trace may be in several segments. The
+    parts of calls that lack one, and that came in the last ``HOLD_BACK_SECONDS``, stay in the spool
+    as segments of their own. A segment is deleted once it is loaded, while the warehouse is locked:
+    another collect that runs between two pieces finds it whole or not at all. Idempotent: loading a
+    segment again, after a kill before its deletion, changes no row.
     """
     spool.recover(folder)
-    telemetry: list[Path] = []
+    telemetry: list[_Segment] = []
     clients: set[str] = set()
+    kept: set[Path] = set()
     group, size = list[_Segment](), 0
     for path in spool.sealed(folder):
         try:
-            segment = _Segment(path, path.stat().st_size, *_contents(path))
+            status = path.stat()
+            segment = _Segment(path, status.st_size, status.st_mtime_ns, *_contents(path))
         except FileNotFoundError:  # another collect has loaded it since it was listed
             continue
         if group and size + segment.size > TOGETHER_BYTES:
@@ -80,13 +93,14 @@ def plan_pieces(folder: Path, *, now: datetime) -> Iterator[SpoolPiece]:
         group.append(segment)
         size += segment.size
         if segment.senders:
-            telemetry.append(path)
+            telemetry.append(segment)
             clients |= segment.senders
     if group:
         yield partial(_load_segments, segments=group, now=now)
     last = max(clients, default="")
     for client in sorted(clients):
-        yield partial(_load_requests, telemetry, client=client, now=now, is_all=client == last)
+        load = partial(_load_requests, telemetry, client=client, now=now, kept=kept)
+        yield partial(load, is_all=client == last)
 
 
 def _load_segments(con: Connection, *, segments: list[_Segment], now: datetime) -> list[Loaded]:
@@ -119,53 +133,99 @@ def _load_kind(
 
 
 def _load_requests(
-    telemetry: list[Path], con: Connection, *, client: str, now: datetime, is_all: bool
+    telemetry: list[_Segment],
+    con: Connection,
+    *,
+    client: str,
+    now: datetime,
+    kept: set[Path],
+    is_all: bool,
 ) -> list[Loaded]:
-    """Load a client's requests in one transaction; lines are numbered across the segments."""
-    segments = [segment for segment in telemetry if segment.exists()]
+    """Load a client's requests in one transaction; lines are numbered across the segments.
+
+    ``kept`` gets the segments of those that wait; with ``is_all`` the other ones are deleted.
+    """
+    segments = [segment for segment in telemetry if segment.path.exists()]
     if not segments:
         return []
-    place, digest = segments[0].parent, manifest.digest([segment.stem for segment in segments])
-    if len(segments) == 1:
-        place, digest = segments[0], segments[0].stem
+    paths = [segment.path for segment in segments]
+    place = paths[0] if len(paths) == 1 else paths[0].parent
+    # What waits now is loaded from the same segments later. And loading a digest again replaces
+    # its lines in quarantine, so no other client may have it.
+    time = [now.isoformat()] if any(segment.is_recent(now) for segment in segments) else []
+    digest = manifest.digest([client, *(path.stem for path in paths), *time])
     defaults = Defaults(workload_id=client, client_id=client)
     origin = RecordOrigin(str(place), digest, otlp.NAME, defaults, now)
-    loaded = load_file.load_records(con, origin, _telemetry_records(segments, defaults))
+    requests = _ClientRequests(segments, defaults, now)
+    loaded = load_file.load_records(con, origin, requests.records(kept))
     if is_all:
-        for segment in segments:
-            spool.remove(segment)
-    return [loaded]
+        for path in {*paths} - kept:
+            spool.remove(path)
+    return [replace(loaded, waiting=requests.held.calls)]
 
 
-def _telemetry_records(
-    segments: list[Path], defaults: Defaults
-) -> Iterator[SourceRecord | Unreadable]:
-    unreadable: list[Unreadable] = []
-    for record in otlp.read(_requests(segments, defaults.client_id, unreadable), defaults):
-        if isinstance(record, ParsedRecord):
-            yield replace(record, record={**record.record, "client_id": defaults.client_id})
-        else:
-            yield record
-    yield from unreadable
+class _ClientRequests:
+    """One client's requests in telemetry segments, the oldest first; each request is a row."""
 
+    def __init__(self, segments: list[_Segment], defaults: Defaults, now: datetime) -> None:
+        self.segments, self.defaults, self.now = segments, defaults, now
+        self.held = otlp.HeldBack(since=sys.maxsize)
+        self._last: list[int] = []  # place in each segment that was read
+        self._unreadable: list[Unreadable] = []
 
-def _requests(
-    segments: list[Path], client_id: str, unreadable: list[Unreadable]
-) -> Iterator[SourceRow]:
-    """Yield one client's requests; append those that can't be read to ``unreadable``."""
-    entries = (entry for segment in segments for entry in spool.read(segment))
-    for place, entry in enumerate(entries, start=1):
-        if isinstance(entry, Damaged) or entry.client_id != client_id:
-            continue
+    def records(self, kept: set[Path]) -> Iterator[SourceRecord | Unreadable]:
+        """Yield the client's records; ``kept`` gets segments of the calls that wait."""
+        client_id = self.defaults.client_id
+        for record in otlp.read(self._rows(), self.defaults, self.held):
+            if isinstance(record, ParsedRecord):
+                yield replace(record, record={**record.record, "client_id": client_id})
+            else:
+                yield record
+        yield from self._unreadable
+        # Before the commit: after a kill between the two, a part is there twice and read once.
+        kept |= self._keep()
+
+    def _keep(self) -> set[Path]:
+        """Write the parts that wait into segments as old as those that they came in."""
+        lines: dict[int, list[bytes]] = {}
+        for row in self.held.rows:
+            # A lone surrogate can't be encoded, but escaped.
+            body = row.text.encode(errors="backslashreplace")
+            line = spool.line(_signal(row), self.defaults.client_id, body)
+            lines.setdefault(bisect_left(self._last, row.place), []).append(line)
+        origins = {self.segments[number]: part for number, part in lines.items()}
+        return {
+            spool.add_segment(origin.path.parent, part, origin.sealed_at_ns)
+            for origin, part in origins.items()
+        }
+
+    def _rows(self) -> Iterator[SourceRow]:
+        place = 0
+        for segment in self.segments:
+            if segment.is_recent(self.now):
+                self.held.since = min(self.held.since, place + 1)
+            for entry in spool.read(segment.path):
+                place += 1
+                row = self._row(place, entry)
+                if row is not None:
+                    yield row
+            self._last.append(place)
+
+    def _row(self, place: int, entry: Entry | Damaged) -> SourceRow | None:
+        if isinstance(entry, Damaged) or entry.client_id != self.defaults.client_id:
+            return None
         if entry.kind not in TELEMETRY:
-            continue
+            return None
         try:
             row = _request(place, entry)
         except ValueError as error:
-            unreadable.append(_unreadable_request(place, entry, error))
-            continue
-        if GENAI in row.text:  # applications send all their spans
-            yield row
+            self._unreadable.append(_unreadable_request(place, entry, error))
+            return None
+        return row if GENAI in row.text else None  # applications send all their spans
+
+
+def _signal(row: SourceRow) -> spool.Kind:
+    return "traces" if "resourceSpans" in row.value else "logs"
 
 
 def _request(place: int, entry: Entry) -> SourceRow:
@@ -182,7 +242,7 @@ def _unreadable_request(place: int, entry: Entry, error: Exception) -> Unreadabl
     return Unreadable(place, entry.body.encode(), reason)
 
 
-def _contents(segment: Path) -> tuple[set[spool.Kind], set[str]]:
+def _contents(segment: Path) -> tuple[frozenset[spool.Kind], frozenset[str]]:
     """Return a segment's kinds and the clients of its telemetry; damage counts as interactions."""
     kinds: set[spool.Kind] = set()
     senders: set[str] = set()
@@ -190,7 +250,7 @@ def _contents(segment: Path) -> tuple[set[spool.Kind], set[str]]:
         kinds.add(entry.kind if isinstance(entry, Entry) else "interactions")
         if isinstance(entry, Entry) and entry.kind in TELEMETRY:
             senders.add(entry.client_id)
-    return kinds, senders
+    return frozenset(kinds), frozenset(senders)
 
 
 def _read_all(segments: list[Path], kind: Kind) -> Iterator[ParsedRecord | Unreadable]:

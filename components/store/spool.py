@@ -109,6 +109,19 @@ class Writer:
             os.close(segment.descriptor)
 
 
+def add_segment(folder: Path, lines: Sequence[bytes], sealed_at_ns: int) -> Path:
+    """Put a sealed segment of these lines into the spool, as one that was sealed at that time.
+
+    Equal lines make the same segment.
+    """
+    writer = Writer(folder)
+    writer.commit(lines)
+    segment = writer.seal()
+    assert segment is not None
+    os.utime(segment, ns=(sealed_at_ns, sealed_at_ns))
+    return segment
+
+
 def require_writable(folder: Path) -> None:
     """Write a nameless file to the disk; raise ``OSError`` if that fails."""
     path = folder / f"{uuid.uuid4().hex}.probe"

@@ -1,8 +1,11 @@
 """OpenTelemetry: OTLP requests of traces and logs in JSON, with GenAI attributes."""
 
+import hashlib
+import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal, TypeAlias
 
 from components.collect.source import (
@@ -39,6 +42,7 @@ MOST_WAITING = (
     4096  # maximum calls that wait for their parts; beyond it the oldest is read as it is
 )
 MOST_CHARACTERS = 32 * 2**20  # maximum characters of all waiting calls together
+MOST_REMEMBERED = 64  # maximum pieces of a call that was read that are still known when sent again
 
 NOTHING = (
     "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
@@ -96,11 +100,32 @@ def _cut(value: Obj, signal: Signal, row: SourceRow) -> Iterator[Piece]:
 
 
 @dataclass(slots=True)
+class HeldBack:
+    """Calls that may still be completed, since their parts only came lately."""
+
+    since: int
+    """The place of the first row that came lately."""
+
+    rows: list[SourceRow] = field(default_factory=list[SourceRow])
+    """The parts of such calls, in the order of their places: to be read again with what follows."""
+
+    calls: int = 0
+
+
+@dataclass(slots=True)
 class _Waiting:
     call: SpanCall
     pieces: list[Piece] = field(default_factory=list[Piece])
+    places: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    """The row of each piece by its digest: the same piece in another row was sent twice."""
+
     objection: str | None = None
     has_span: bool = False
+
+    def is_recent(self, since: int) -> bool:
+        """Return whether a part may still come: it lacks one, and its first one came lately."""
+        is_complete = self.has_span and self.call.is_whole
+        return not is_complete and min(piece.row.place for piece in self.pieces) >= since
 
 
 def claims(value: dict[str, Json]) -> bool:
@@ -108,19 +133,23 @@ def claims(value: dict[str, Json]) -> bool:
     return any(isinstance(value.get(signal), list) for signal in SIGNALS)
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
-    """Yield the records of requests, one request per row.
+def read(
+    rows: Iterable[SourceRow], defaults: Defaults, held: HeldBack | None = None
+) -> Iterator[SourceRecord]:
+    """Yield the records of requests, one request per row; a part that was sent twice counts once.
 
-    Memory is bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``.
+    Calls that lack a part at the end are read as they are or, if all that is known of them came
+    lately, added to ``held``. Memory is bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``.
     """
-    return _Reader(defaults).read(rows)
+    return _Reader(defaults, held).read(rows)
 
 
 class _Reader:
-    def __init__(self, defaults: Defaults) -> None:
+    def __init__(self, defaults: Defaults, held: HeldBack | None) -> None:
         self.defaults = defaults
+        self.held = held
         self.waiting: OrderedDict[Key, _Waiting] = OrderedDict()
-        self.done: OrderedDict[Key, None] = OrderedDict()
+        self.done: OrderedDict[Key, Mapping[bytes, int]] = OrderedDict()
         self.characters = 0
 
     def read(self, rows: Iterable[SourceRow]) -> Iterator[SourceRecord]:
@@ -129,7 +158,15 @@ class _Reader:
             while self.characters > MOST_CHARACTERS or len(self.waiting) > MOST_WAITING:
                 yield self._finish(next(iter(self.waiting)))
         while self.waiting:
-            yield self._finish(next(iter(self.waiting)))
+            key, waiting = next(iter(self.waiting.items()))
+            if self.held and waiting.is_recent(self.held.since):
+                self.held.rows += [join_pieces([piece]) for piece in waiting.pieces]
+                self.held.calls += 1
+                self._forget(key)
+            else:
+                yield self._finish(key)
+        if self.held:
+            self.held.rows.sort(key=lambda row: row.place)
 
     def _row(self, row: SourceRow) -> Iterator[SourceRecord]:
         try:
@@ -170,6 +207,8 @@ class _Reader:
 
     def _span(self, piece: Piece, attributes: Obj, events: list[GenAiEvent]) -> SourceRecord | None:
         key = _key(piece)
+        if self._is_repeated(key, piece):
+            return None
         waiting = self._wait(key, piece)
         waiting.call.seconds, waiting.has_span = _seconds(piece), True
         times = TIMES[piece.signal]
@@ -185,6 +224,8 @@ class _Reader:
         if event.is_evaluation:
             return self._evaluation(piece, event)
         key = _key(piece)
+        if self._is_repeated(key, piece):
+            return None
         if key in self.done:
             return RejectedRecord(join_pieces([piece]), KNOWN)
         waiting = self._wait(key, piece)
@@ -205,15 +246,29 @@ class _Reader:
         waiting = self.waiting[key]
         waiting.call.resource |= piece.resource
         waiting.pieces.append(piece)
+        if key[1]:
+            waiting.places.setdefault(_digest(piece), piece.row.place)
         self.characters += piece.characters
+        return waiting
+
+    def _is_repeated(self, key: Key, piece: Piece) -> bool:
+        """Return whether an earlier row had the same piece of this call."""
+        waiting = self.waiting.get(key)
+        places = waiting.places if waiting else self.done.get(key)
+        if not places:
+            return False
+        return places.get(_digest(piece), piece.row.place) != piece.row.place
+
+    def _forget(self, key: Key) -> _Waiting:
+        waiting = self.waiting.pop(key)
+        self.characters -= sum(piece.characters for piece in waiting.pieces)
         return waiting
 
     def _finish(self, key: Key) -> SourceRecord:
         """Return a call as far as it is known, or the reason why it is incomplete."""
-        waiting = self.waiting.pop(key)
-        self.characters -= sum(piece.characters for piece in waiting.pieces)
+        waiting = self._forget(key)
         if key[1]:
-            self.done[key] = None
+            self.done[key] = dict(islice(waiting.places.items(), MOST_REMEMBERED))
         if len(self.done) > MOST_WAITING:
             self.done.popitem(last=False)
         row = join_pieces(waiting.pieces)
@@ -239,6 +294,12 @@ def _events(piece: Piece) -> Iterator[GenAiEvent]:
 def _key(piece: Piece) -> Key:
     trace_id = fields.optional_text(piece.body, "traceId", piece.at) or ""
     return trace_id, fields.optional_text(piece.body, "spanId", piece.at) or ""
+
+
+def _digest(piece: Piece) -> bytes:
+    return hashlib.md5(
+        json.dumps(piece.body, sort_keys=True).encode(), usedforsecurity=False
+    ).digest()
 
 
 def _seconds(piece: Piece) -> float:

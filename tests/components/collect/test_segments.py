@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -292,11 +292,113 @@ def test_the_span_of_one_client_is_not_joined_with_the_log_records_of_another(
 ):
     span, records = telemetry.logs_of_a_span(*MESSAGES)
     put(folder, ("traces", "app", in_json(span)), ("logs", "shop", in_json(records)))
-    app, shop = logs.load_spool(con, folder, now=datetime.now(UTC))
+    app, shop = logs.load_spool(con, folder, now=later())
     assert (app.new, app.quarantined) == (0, 1)
     assert (shop.new, shop.quarantined) == (1, 0)
     ((record,),) = con.execute("select record from raw.interactions").fetchall()
     assert "model" not in json.loads(record)["request"]
+
+
+def later() -> datetime:
+    """Return a time when what is in the spool now waits for nothing any more."""
+    return datetime.now(UTC) + timedelta(seconds=segments.HOLD_BACK_SECONDS + 1)
+
+
+def model_and_quarantined(con: Connection) -> tuple[list[str | None], int]:
+    """Return the model of each interaction, and how many lines are in quarantine."""
+    rows = con.execute("select coalesce(record, payload) from raw.interactions").fetchall()
+    ((lines,),) = con.execute("select count(*) from raw.quarantine").fetchall()
+    return [json.loads(record)["request"].get("model") for (record,) in rows], lines
+
+
+@pytest.mark.parametrize("first", ["traces", "logs"])
+@pytest.mark.parametrize("write", [in_json, in_protobuf])
+def test_the_span_and_the_log_records_of_a_call_are_joined_across_loads(
+    con: Connection, folder: Path, write: Callable[[bytes], str], first: spool.Kind
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    parts: dict[spool.Kind, bytes] = {"traces": span, "logs": records}
+    whole = in_json(call())
+    for number, kind in enumerate(sorted(parts, key=lambda kind: kind != first)):
+        put(folder, (kind, "app", write(parts[kind])), ("traces", "app", whole))
+        (loaded,) = logs.load_spool(con, folder, now=datetime.now(UTC))
+        assert (loaded.new, loaded.waiting) == (1, 1 - number), "what is whole waits for nothing"
+    models, quarantined = model_and_quarantined(con)
+    assert sorted(models, key=str) == [None, "gpt-4o-mini"]
+    assert quarantined == 0
+    assert spool.sealed(folder) == []
+
+
+def test_a_part_waits_however_often_others_are_collected_and_not_for_ever(
+    con: Connection, folder: Path
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    put(folder, ("traces", "app", in_json(span)), ("logs", "shop", in_json(records)))
+    for _ in range(3):
+        for loaded in logs.load_spool(con, folder, now=datetime.now(UTC)):
+            assert (loaded.new, loaded.quarantined) == (0, 0)
+        assert len(spool.sealed(folder)) == 2, "a part of each client"
+    assert model_and_quarantined(con) == ([], 0)
+    logs.load_spool(con, folder, now=later())
+    assert model_and_quarantined(con) == ([None], 1)
+    assert spool.sealed(folder) == []
+
+
+@pytest.mark.parametrize("first", ["traces", "logs"])
+def test_a_kill_before_its_segment_was_deleted_does_not_double_a_part_that_waits(
+    con: Connection, folder: Path, first: spool.Kind
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    parts: dict[spool.Kind, str] = {"traces": in_json(span), "logs": in_json(records)}
+    early, late = sorted(parts, key=lambda kind: kind != first)
+    segment = put(folder, (early, "app", parts[early]), ("traces", "app", in_json(call())))
+    content = segment.read_bytes()
+    logs.load_spool(con, folder, now=datetime.now(UTC))
+    segment.write_bytes(content)
+    put(folder, (late, "app", parts[late]))
+    (loaded,) = logs.load_spool(con, folder, now=datetime.now(UTC))
+    assert (loaded.new, loaded.known, loaded.waiting) == (1, 1, 0)
+    assert model_and_quarantined(con)[1] == 0
+    ((messages,),) = con.execute(
+        "select record -> '$.request.messages' from raw.interactions"
+        " where record ->> '$.request.model' = 'gpt-4o-mini'"
+    ).fetchall()
+    assert json.loads(messages) == [{"role": "user", "content": "Is it raining?"}]
+    assert spool.sealed(folder) == []
+
+
+def test_a_request_that_two_receivers_took_counts_once(con: Connection, folder: Path):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    for note in "12":  # the second one has another segment's name by what else is in it
+        other = json.dumps(logs.interaction(note, response_id=note))
+        put(
+            folder,
+            ("interactions", "app", other),
+            ("logs", "app", in_json(records)),
+            ("traces", "app", in_json(span)),
+        )
+    assert sum(loaded.new for loaded in logs.load_spool(con, folder, now=later())) == 3
+    models, quarantined = model_and_quarantined(con)
+    assert (models.count("gpt-4o-mini"), quarantined) == (1, 0)
+
+
+def test_a_part_that_waits_is_kept_though_it_has_what_can_not_be_encoded(
+    con: Connection, folder: Path
+):
+    question = r"Is it\ud800\n raining?"
+    span, records = telemetry.logs_of_a_span(("gen_ai.user.message", {"content": "?"}), MESSAGES[1])
+    body = in_json(records).replace('"?"', f'"{question}"')
+    put(folder, ("logs", "app", body))
+    logs.load_spool(con, folder, now=datetime.now(UTC))
+    (kept,) = spool.sealed(folder)
+    assert question.encode() in kept.read_bytes()
+    put(folder, ("traces", "app", in_json(span)))
+    logs.load_spool(con, folder, now=datetime.now(UTC))
+    ((count,),) = con.execute(
+        "select (select count(*) from raw.interactions) + (select count(*) from raw.quarantine)"
+    ).fetchall()
+    assert count == 1
+    assert spool.sealed(folder) == []
 
 
 def test_loading_telemetry_again_with_more_of_it_changes_nothing(con: Connection, folder: Path):
