@@ -7,7 +7,7 @@ export DO_NOT_TRACK := 1
 # The many processes of the tests share what Python compiles, as on any machine that doesn't forbid it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo spin test test-slow test-production test-vllm test-clients test-bounds coverage check lock sbom audit clean
+.PHONY: demo spin test test-slow test-production test-vllm test-clients test-lake test-bounds coverage check lock sbom audit clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
@@ -40,6 +40,9 @@ test-vllm: .venv-vllm/installed  ## vLLM, on this CPU, says what transformers sa
 
 test-clients: .venv-clients/installed  ## LiteLLM, LangChain and a fuzzer ask the gateway
 	OMP_NUM_THREADS=1 .venv-clients/bin/python -m pytest -m clients --timeout 900 tests/components/serve
+
+test-lake: .venv-lake/installed  ## several machines: an object store that they share
+	OMP_NUM_THREADS=1 .venv-lake/bin/python -m pytest -m lake --timeout 1500
 
 # uv resolves: pip can't choose the lowest version of what is declared. Plain PyPI, so torch 2.9 is a
 # CUDA build of 3 GB there, which runs on a CPU, too.
@@ -79,7 +82,7 @@ audit: .venv-tools/installed ## hold the images' pins against the known vulnerab
 	.venv-tools/bin/pip-audit --disable-pip --require-hashes --requirement infra/requirements.lock
 
 clean:                      ## remove the virtual environment
-	rm -rf .venv .venv-vllm .venv-clients .venv-bounds .venv-tools
+	rm -rf .venv .venv-vllm .venv-clients .venv-lake .venv-bounds .venv-tools
 
 # A pip of today takes half the time of the one that Python 3.11 came with.
 .venv/bin/pip:
@@ -111,6 +114,15 @@ clean:                      ## remove the virtual environment
 	$(BIN)/python -c "import site, sysconfig; \
 		print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
 		> $$(echo .venv-clients/lib/python*/site-packages)/below.pth
+	@touch $@
+
+# As .venv-clients: what is pinned here wins over the environment below.
+.venv-lake/installed: infra/lake.txt .venv/installed-dev
+	$(PYTHON) -m venv .venv-lake
+	.venv-lake/bin/pip install --quiet --no-compile --requirement infra/lake.txt
+	$(BIN)/python -c "import site, sysconfig; \
+		print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$(echo .venv-lake/lib/python*/site-packages)/below.pth
 	@touch $@
 
 .venv-tools/installed:

@@ -68,7 +68,9 @@ def _card(home: Settings, adapter: Path, served_as: str | None, kind: model_card
     config = copy_adapter.adapter_config(adapter)
     if served_as is not None:
         config["base_model_name_or_path"] = served_as
-    scores = model_card.newest_scores(made.key, (home.scorecards / made.workload).glob("*"))
+    scores = model_card.newest_scores(
+        made.key, manifest.finished_folders(home.scorecards / made.workload)
+    )
     return model_card.write_card(made, config, scores, kind)
 
 
@@ -189,7 +191,7 @@ def _write_export(
 def _adapter_folder(home: Settings, request: ExportRequest, version: Version | None) -> Path:
     root = home.adapters / request.workload
     key = version.adapter if version is not None else request.adapter
-    folders = [path for path in sorted(root.glob(f"{key}*")) if manifest.is_finished(path)]
+    folders = manifest.finished_folders(root, key or "")
     if len(folders) != 1:
         names = ", ".join(folder.name for folder in folders) or "none"
         raise LookupError(f"looking up adapter {key}: expected one, found {names} in {root}")

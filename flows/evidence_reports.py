@@ -112,8 +112,8 @@ def _past(day: str, holdout_version: str, outcome: str, scored: Mapping[str, flo
 
 def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
     """List the results of earlier turns on a metric, oldest first, from their evidence."""
-    folders = (home.evidence / workload).glob("*")
-    records = [EvidenceManifest.read(path) for path in folders if manifest.is_finished(path)]
+    folders = manifest.finished_folders(home.evidence / workload)
+    records = [EvidenceManifest.read(path) for path in folders]
     return [
         _past(
             record.created_at[5:10],
@@ -128,9 +128,8 @@ def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
 def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
     """Find the newest evidence with a report, or the only one with this digest prefix."""
     root, begins = home.evidence / workload, digest or ""
-    finished = [path for path in root.glob("*") if manifest.is_finished(path)]
-    reported = [path for path in finished if (path / report.REPORT).is_file()]
-    matching = [path for path in reported if path.name.startswith(begins)]
+    finished = manifest.finished_folders(root, begins)
+    matching = [path for path in finished if (path / report.REPORT).is_file()]
     if not matching or (digest and len(matching) > 1):
         names = ", ".join(sorted(path.name for path in matching)) or "none"
         raise LookupError(

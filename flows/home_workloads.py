@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from components.store import manifest
 from flows.settings import Settings
 
 MOST_BYTES = 2**20  # a workload's file has some kilobytes; what is larger is another file
@@ -87,7 +88,7 @@ def require_unserved(home: Settings, file: Path) -> None:
 def enter(home: Settings, workload: str, file: Path) -> None:
     """Let a turn run on a file: the workload's own, or the first of a workload without evidence."""
     known = find(home, workload)
-    if known is None and not any((home.evidence / workload).glob("*")):
+    if known is None and not manifest.listed(home.evidence / workload):
         adopt(home, workload, file)
     elif (known or require(home, workload)) != file.resolve():
         raise WorkloadFileError(

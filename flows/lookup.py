@@ -80,7 +80,7 @@ def find_scorecards(home: Settings, workload: str, first: str, second: str) -> S
 
 def _records(root: Path) -> Records:
     """Read the manifests of a workload's scorecards, newest first."""
-    folders = [folder for folder in root.glob("*") if manifest.is_finished(folder)]
+    folders = manifest.finished_folders(root)
     records = [(folder, ScorecardManifest.read(folder)) for folder in folders]
     records.sort(key=lambda pair: pair[1].age, reverse=True)
     # Without a task it is too old; scores on the validation side, which models are tuned on, don't

@@ -207,9 +207,7 @@ def measure_status(
 
 def evaluated_speeds(home: Settings, workload: str) -> dict[str, Speed]:
     """Return the speed of each adapter in its evaluation on the holdout."""
-    folders = [
-        folder for folder in (home.scorecards / workload).glob("*") if manifest.is_finished(folder)
-    ]
+    folders = manifest.finished_folders(home.scorecards / workload)
     cards = sorted(map(ScorecardManifest.read, folders), key=lambda card: card.age)
     return {
         card.adapter: card.speed

@@ -232,8 +232,7 @@ def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult
         adapter, reason = search.adapters / place.entry.key, run.placement_reason(place)
         status = "FAILED" if place.ending == "failed" else "FINISHED"
         tracking.prune_candidate(search.workload.workload, adapter.name, reason, status)
-        (adapter / manifest.NAME).unlink(missing_ok=True)
-        shutil.rmtree(adapter, ignore_errors=True)
+        manifest.remove(adapter)
     winner, snapshot = result.places[0].entry.key, search.snapshot.name
     body = {"snapshot": snapshot, "winner": winner, "spent": result.spent}
     manifest.write(search.folder, kind="search", now=datetime.now(UTC), body=body)

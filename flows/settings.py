@@ -2,12 +2,16 @@
 
 import math
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
+
+from components.store import object_store
+from components.store.object_store import ObjectStore, Place
 
 HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
 
@@ -17,6 +21,8 @@ GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares t
 
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
 SERVE_PORT = "FLYWHEEL_SERVE_PORT"
+
+STORE = "FLYWHEEL_STORE"  # the variable that names the object store
 
 
 class SettingsError(ValueError):
@@ -55,6 +61,7 @@ class Settings:
     log_format: Literal["text", "json"] = "text"  # as the services print, or a JSON object a line
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
     group: str | None = None  # that ``flywheel up`` gives the home to; unset: its owner alone
+    store: ObjectStore | None = None  # where machines share outputs; unset: in the home alone
 
     warehouse = _Place("warehouse.duckdb")  # the DuckDB file
     spool = _Place("spool")  # what the receiver took and collect has not loaded yet
@@ -139,6 +146,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         metrics_port=_port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None,
         serve_port=_port(env, SERVE_PORT, 0) if env.get(SERVE_PORT) else None,
         group=env.get(GROUP) or None,
+        store=_store(env),
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
@@ -162,6 +170,33 @@ def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:
             f"{PREFECT} to use the stack of {settings.home} (`flywheel up`)"
         )
     return Servers(prefect_api=api, mlflow=mlflow)
+
+
+SHARED = ("snapshots", "adapters", "scorecards", "evidence")
+"""The folders of outputs in the object store, ``<workload>/<key>`` below each."""
+
+
+def find_place(folder: Path) -> Place | None:
+    """Return where the store keeps an output of this home, or a folder of outputs."""
+    if not os.environ.get(STORE):
+        return None
+    settings = load()
+    for home in (settings.home, settings.home.resolve()):
+        if settings.store and folder.absolute().is_relative_to(home):
+            place = folder.absolute().relative_to(home)
+            if place.parts and place.parts[0] in SHARED:
+                return settings.store, place.as_posix()
+    return None
+
+
+object_store.find_places_with(find_place)
+
+
+def _store(env: Mapping[str, str]) -> ObjectStore | None:
+    url = (env.get(STORE) or "").rstrip("/")
+    if url and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)*", url, re.ASCII):
+        raise SettingsError(f"{STORE} is {url!r}; expected s3://BUCKET or s3://BUCKET/PREFIX")
+    return ObjectStore(url) if url else None
 
 
 def _is_web(url: str) -> bool:

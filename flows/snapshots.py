@@ -1,6 +1,5 @@
 """Curate and freeze snapshots; find one by its folder, its key, or as the newest."""
 
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -29,8 +28,11 @@ def find_snapshot(root: Path, name: str) -> Path:
     """Find a snapshot by its folder or a key prefix; ``LookupError`` unless it is the only one."""
     if manifest.is_finished(Path(name)):
         return Path(name)
-    keys = [path for path in sorted(root.glob("*/*")) if path.name.startswith(name)]
-    snapshots = [path for path in keys if manifest.is_finished(path)]
+    snapshots = [
+        path
+        for workload in manifest.listed(root)
+        for path in manifest.finished_folders(root / workload, name)
+    ]
     if len(snapshots) != 1:
         names = ", ".join(str(path) for path in snapshots) or "none"
         raise LookupError(f"looking up snapshot {name}: expected one, found {names} in {root}")
@@ -39,8 +41,7 @@ def find_snapshot(root: Path, name: str) -> Path:
 
 def newest_snapshot(root: Path, workload_id: str) -> Path:
     """Find the snapshot of a workload that was frozen last; ``LookupError`` if it has none."""
-    folders = (root / folder_name(workload_id)).glob("*")
-    snapshots = [path for path in folders if manifest.is_finished(path)]
+    snapshots = manifest.finished_folders(root / folder_name(workload_id))
     if not snapshots:
         raise LookupError(
             f"workload {workload_id} has no snapshot in {root} yet; `flywheel curate FILE` or a "
@@ -168,5 +169,5 @@ def _record_snapshot(copy: WorkingCopy, frozen: Snapshot, now: datetime) -> None
         copy.merge(record)
     except StaleCopyError:
         if is_new:
-            shutil.rmtree(frozen.path)
+            manifest.remove(frozen.path)
         raise

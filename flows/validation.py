@@ -128,7 +128,7 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
 
 def newest_adapter(home: Settings, workload: str) -> Path | None:
     """Return a workload's newest finished adapter, or ``None``."""
-    finished = [path for path in (home.adapters / workload).glob("*") if manifest.is_finished(path)]
+    finished = manifest.finished_folders(home.adapters / workload)
     return max(finished, key=lambda path: AdapterManifest.read(path).age, default=None)
 
 

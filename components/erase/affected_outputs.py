@@ -206,6 +206,9 @@ def _made_from(
 
 
 def _folders(kind: Kind, outputs: Outputs) -> Iterator[tuple[Output, Path]]:
-    for folder in sorted(outputs.root(kind).glob("*/*")):
-        if folder.is_dir():
-            yield Output(kind, folder.parent.name, folder.name), folder
+    root = outputs.root(kind)
+    for workload in manifest.listed(root):
+        for key in manifest.listed(root / workload):
+            folder = root / workload / key
+            if manifest.is_finished(folder) or folder.is_dir():
+                yield Output(kind, workload, key), folder

@@ -1,6 +1,5 @@
 """Delete a subject's rows and files: tombstones and deletions in one transaction."""
 
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +32,12 @@ def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: 
         folder = outputs.root(output.kind) / output.workload / output.key
         match output.kind:
             case "snapshot" | "scorecard":
-                _remove(folder)
+                manifest.remove(folder)
             case "adapter":
                 if not manifest.is_finished(folder):
-                    _remove(folder)
+                    manifest.remove(folder)
                 for job in outputs.jobs.glob(f"*-{output.key}"):
-                    _remove(job)
+                    manifest.remove(job)
             case "evidence":
                 _blank(folder, certificate_id)
 
@@ -48,19 +47,13 @@ def remove_jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> None:
     snapshots = {output.key for output in tainted if output.kind == "snapshot"}
     for spec in sorted(outputs.jobs.glob("*/spec.json")):
         if any(f"/{key}" in spec.read_text() for key in snapshots):
-            _remove(spec.parent)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        (folder / manifest.NAME).unlink(missing_ok=True)  # half a folder must not look finished
-        shutil.rmtree(folder)
+            manifest.remove(spec.parent)
 
 
 def _blank(folder: Path, certificate_id: str) -> None:
     """Replace the pages of finished evidence, and finish it again under its old date."""
     if not manifest.is_finished(folder):
-        _remove(folder)
+        manifest.remove(folder)
         return
     notice = f"Erased: this page showed requests of {certificate_id}.\n"
     body = manifest.read(folder)
@@ -78,6 +71,7 @@ def _blank(folder: Path, certificate_id: str) -> None:
         manifest.write_atomically(page, notice)
     rest = {k: v for k, v in body.items() if k not in ("kind", "key", "created_at", "files")}
     made = datetime.fromisoformat(str(body["created_at"]))
+    manifest.withdraw(folder)
     manifest.write(folder, kind="evidence", now=made, body=rest)
 
 

@@ -20,7 +20,6 @@ from components.scorecard import (
     Score,
     Scorecard,
 )
-from components.store import manifest
 from components.store.manifest import AdapterManifest, ScorecardManifest
 
 Record = Mapping[str, Json]
@@ -44,14 +43,12 @@ class AdapterScores:
 def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
     """Return an adapter's newest scores on the holdout; ``None`` if there are none.
 
-    ``folders`` are scorecards, finished or not.
+    ``folders`` are finished scorecards.
 
     Raises:
         ValueError: A scorecard was changed since it was finished.
     """
-    finished = [
-        (path, ScorecardManifest.read(path)) for path in folders if manifest.is_finished(path)
-    ]
+    finished = [(path, ScorecardManifest.read(path)) for path in folders]
     records = {path: record for path, record in finished if record.task == HOLDOUT}
     ordered = sorted(records, key=lambda path: records[path].age)
     own = [path for path in ordered if records[path].adapter == key]

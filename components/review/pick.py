@@ -35,7 +35,7 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
     ``root`` is the folder of the workload's scorecards, which may be missing; ``metric`` is 1 for a
     right answer.
     """
-    folders = [path for path in sorted(root.glob("*")) if manifest.is_finished(path)]
+    folders = manifest.finished_folders(root)
     records = {folder: ScorecardManifest.read(folder) for folder in folders}
     cards = {
         folder: scorecard.read(folder)

@@ -2,6 +2,7 @@
 
 Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file,
 working_copy copies one workload into memory, arrow passes Arrow tables to it. manifest finishes
-output folders, ledger records outputs, erasures and uses of holdouts, spool keeps received
-requests, counters count across processes, record_identity compares records.
+output folders, object_store shares them between machines, ledger records outputs, erasures and
+uses of holdouts, spool keeps received requests, counters count across processes, record_identity
+compares records.
 """

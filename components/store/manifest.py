@@ -1,12 +1,14 @@
 """The manifest of every output folder: its kind, its inputs and its files; written last.
 
 A folder without a manifest is unfinished; one with a manifest is never changed again. Its name is
-its key: the digest of all inputs, so that equal inputs find the finished folder.
+its key: the digest of all inputs, so that equal inputs find the finished folder. If the home has
+an object store, a folder is pushed there when it is finished, and pulled when it is asked for.
 """
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -17,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from components.costs import Speed, Work
 from components.schema import Json
-
-NAME = "manifest.json"
+from components.store import object_store
+from components.store.object_store import NAME
 
 
 def digest(value: object) -> str:
@@ -52,12 +54,46 @@ def file_digest(path: Path) -> str:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether the output in ``folder`` is complete."""
-    return (folder / NAME).exists()
+    """Return whether the output in ``folder`` is complete; pull it if only the store has it."""
+    if (folder / NAME).exists():
+        return True
+    place = object_store.place_of(folder)
+    return place is not None and place[0].pull(place[1], folder)
+
+
+def listed(root: Path) -> list[str]:
+    """List the names in a folder of outputs, here and in the store, finished or not, sorted."""
+    place = object_store.place_of(root)
+    names = {path.name for path in root.glob("[!.]*")}  # a hidden one is being pulled
+    return sorted(names.union(place[0].names(place[1])) if place else names)
+
+
+def finished_folders(root: Path, begins: str = "") -> list[Path]:
+    """Return the finished outputs in a folder of them whose names begin so, sorted by name.
+
+    Those that only the store has are pulled.
+    """
+    folders = [root / name for name in listed(root) if name.startswith(begins)]
+    return [folder for folder in folders if is_finished(folder)]
+
+
+def remove(folder: Path) -> None:
+    """Delete an output here and in the store; its manifest goes first."""
+    withdraw(folder)
+    if folder.exists():
+        (folder / NAME).unlink(missing_ok=True)  # half a folder must not look finished
+        shutil.rmtree(folder)
+
+
+def withdraw(folder: Path) -> None:
+    """Delete an output in the store, so that another one can be finished under its key."""
+    if place := object_store.place_of(folder):
+        place[0].remove(place[1])
 
 
 def read(folder: Path) -> dict[str, Json]:
     """Read a finished folder's manifest; ``FileNotFoundError`` when it is unfinished."""
+    is_finished(folder)  # pulls it
     manifest: dict[str, Json] = json.loads((folder / NAME).read_text())
     return manifest
 
@@ -86,6 +122,8 @@ def read_untouched(folder: Path) -> dict[str, Json]:
 def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object]) -> None:
     """Finish ``folder``: hash its files and put the manifest in place in one rename.
 
+    If another machine has finished it in the object store, that machine's files replace these.
+
     Args:
         folder: The output; its name is its key.
         kind: ``snapshot``, ``adapter``, ``scorecard`` or ``evidence``.
@@ -104,7 +142,13 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
         **body,
         "files": files,
     }
-    write_atomically(folder / NAME, json.dumps(manifest, indent=2, default=str) + "\n")
+    record = json.dumps(manifest, indent=2, default=str) + "\n"
+    if place := object_store.place_of(folder):
+        store, path = place
+        if store.push(path, folder, record) != record:
+            store.pull(path, folder)
+            return
+    write_atomically(folder / NAME, record)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -29,6 +29,8 @@ EXIT_CODES = {
     "components.receive.client_tokens.TokenError": 2,
     "components.receive.serve.PortError": 1,
     "components.register.champion_change.RollbackError": 1,
+    "components.store.object_store.DamagedObjectError": 1,
+    "components.store.object_store.StoreError": 1,
     "components.store.warehouse.CheckFailedError": 2,
     "components.store.warehouse.WarehouseNewerError": 2,
     "flows.approvals.NotTakenError": 1,

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from components.evaluate.engines import protocol
 from components.store.lock import WarehouseBusyError
+from components.store.object_store import StoreError
 from flows import canary_rollouts, deployments, gateway_status, workload_file
 from flows.doctor import checks, cuda_builds, lock_probe, probes, server_checks
-from flows.doctor.finding import CheckResult, note, wrong
+from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import Settings
 from flows.stack import health
@@ -34,6 +35,7 @@ def diagnose(
     yield from check_servers(home, env)
     yield from checks.check_credentials(env)
     yield from check_home(home)
+    yield from check_store(home)
     yield from check_gateway(home)
     yield from check_canaries(home)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
@@ -84,6 +86,19 @@ def check_home(home: Settings) -> Iterator[CheckResult]:
     table = lock_probe.MOUNTS.read_text() if lock_probe.MOUNTS.is_file() else ""
     mount = lock_probe.mount_of(home.home, table)
     yield from lock_probe.check_locks(home.home, lock_probe.probe_locks(home.home), mount)
+
+
+def check_store(home: Settings) -> Iterator[CheckResult]:
+    """Check that machines can share outputs in the home's object store, if it has one."""
+    if home.store is None:
+        return
+    try:
+        home.store.check()
+    except StoreError as error:
+        state, _, remedy = str(error).partition("; ")
+        yield wrong("store", state, remedy)
+    else:
+        yield fine("store", f"{home.store.url} keeps what was written first")
 
 
 def check_gateway(home: Settings) -> Iterator[CheckResult]:

@@ -60,12 +60,15 @@ def up(
     Raises:
         StackError: It did not start (nothing is left running), runs on other ports, or its servers
             are somebody else's.
+        StoreError: The home's object store can't be shared with other machines.
     """
     if settings.elsewhere:
         raise StackError(
             f"{PREFECT} is {settings.prefect_api_url}: those servers are started by who runs them; "
             f"unset {PREFECT} and {MLFLOW} for a stack of {settings.home} on this machine"
         )
+    if settings.store:
+        settings.store.check()
     access.secure_home(settings)
     # A second `up` waits for the first, and then joins it.
     with file_locks.held(settings.home / "up.lock"):

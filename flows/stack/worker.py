@@ -101,8 +101,14 @@ def make_worker(pool: str, limit: int | None) -> ProcessWorker:
 
 
 def main(pool: str, limit: str | None = None) -> None:
-    """Serve until a signal to stop; then wait for the flow runs, as Prefect's worker does."""
-    access.set_umask(load().home)
+    """Serve until a signal to stop; then wait for the flow runs, as Prefect's worker does.
+
+    ``StoreError``: the home's object store can't be shared with other machines.
+    """
+    settings = load()
+    access.set_umask(settings.home)
+    if settings.store:
+        settings.store.check()
     setup_signal_handlers_worker(os.getpid(), f"the worker of {pool}", print)
     asyncio.run(make_worker(pool, int(limit) if limit else None).start())
 

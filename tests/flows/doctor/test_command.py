@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from tests.support import workload_text
+from tests.support import buckets, workload_text
 
 
 @pytest.fixture
@@ -94,3 +94,18 @@ def test_an_engine_that_is_not_installed_is_among_them(home: Path) -> None:
     assert "wrong  support.yaml: evaluating with engine: vllm: the package vllm is not" in (
         done.output
     )
+
+
+def test_an_object_store_is_checked_and_what_is_wrong_with_it_has_a_fix(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_STORE", "s3://flywheel/team")
+    with buckets.serving():
+        done = CliRunner().invoke(app, ["doctor"])
+        assert "fine   store: s3://flywheel/team keeps what was written first" in done.output
+        monkeypatch.setenv("FLYWHEEL_STORE", "s3://elsewhere")
+        done = CliRunner().invoke(app, ["doctor", "--json"])
+    (result,) = [one for one in json.loads(done.output) if one["about"] == "store"]
+    assert result["level"] == "wrong"
+    assert result["found"].startswith("writing to the object store s3://elsewhere: ")
+    assert result["fix"].startswith("expected a bucket that the AWS_* variables let in")

@@ -1,0 +1,254 @@
+"""An object store (S3) in which machines that share no folder keep their finished outputs.
+
+``<url>/<place>/<sha256>`` are an output's files, named by their content, in any order;
+``<url>/<place>/manifest.json`` is written last, and only if there is none. So a push that was
+killed is invisible, and of two machines that finish one output the first one's is everybody's.
+A home's folders are a cache of it: what is asked for and not there is pulled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+from components.store import file_locks
+
+NAME = "manifest.json"  # the last file of every output
+
+PARTIAL = ".partial"  # ends the name of a folder that is being pulled
+
+OLDEST = (2025, 3)
+"""The first version of s3fs to write on a condition; older ones ignore ``mode="create"``."""
+
+ATTEMPTS = 3  # of a conditional write: a store may refuse both of two at once (409)
+
+TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60}  # seconds
+
+
+class StoreError(RuntimeError):
+    """The object store can't be used; the message has the reason and the remedy."""
+
+
+class DamagedObjectError(ValueError):
+    """An object is not what the manifest of its output says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """A bucket and a prefix in it, ``s3://bucket/prefix``.
+
+    Credentials, region and endpoint are those of AWS's variables and files. What the network
+    refuses is an ``OSError`` or an error of botocore.
+    """
+
+    url: str
+
+    def push(self, place: str, folder: Path, record: str) -> str:
+        """Push the files that a manifest names, then the manifest.
+
+        Return the manifest that is there now: another machine's if that was first.
+        """
+        system, at = self._system(), self._path(place)
+        sizes = {path: size["size"] for path, size in system.find(at, detail=True).items()}
+        for name, digest in _files(place, record).items():
+            if sizes.get(f"{at}/{digest}") != (folder / name).stat().st_size:
+                system.put_file(str(folder / name), f"{at}/{digest}")
+        refused: OSError | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                system.pipe_file(f"{at}/{NAME}", record.encode(), mode="create")
+            except OSError as error:  # stores report in several ways that there is one
+                if (winner := self._read(f"{at}/{NAME}")) is not None:
+                    return winner
+                refused = error
+            else:
+                return record
+        raise StoreError(f"finishing {self.url}/{place}: {refused}") from refused
+
+    def pull(self, place: str, folder: Path) -> bool:
+        """Replace an unfinished or missing folder by the finished output at a place.
+
+        Return ``False`` if there is none. Each file is compared with the manifest before the
+        folder appears.
+
+        Raises:
+            DamagedObjectError: A file differs; the folder is left as it was.
+        """
+        record = self._read(f"{self._path(place)}/{NAME}")
+        if record is None:
+            return False
+        files = _files(place, record)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _sole_puller(folder.parent):
+            if (folder / NAME).exists() and (folder / NAME).read_text() == record:
+                return True  # another process of this machine pulled it meanwhile
+            partial = folder.with_name(f".{folder.name}{PARTIAL}")
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            try:
+                self._download(place, files, partial)
+                _replace(folder, partial)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            # Last, as in any output: a kill before it leaves a folder that counts as unfinished.
+            manifest = folder / f"{NAME}{PARTIAL}"
+            manifest.write_text(record)
+            manifest.replace(folder / NAME)
+        return True
+
+    def names(self, place: str) -> list[str]:
+        """List the names below a place, sorted; those of unfinished pushes are among them."""
+        try:
+            paths: list[str] = self._system().ls(self._path(place), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path.rpartition("/")[2] for path in paths)
+
+    def remove(self, place: str) -> None:
+        """Delete an output: its manifest first, so that half of it is never taken for finished."""
+        system, at = self._system(), self._path(place)
+        paths: list[str] = system.find(at)
+        for path in sorted(paths, key=lambda path: not path.endswith(f"/{NAME}")):
+            system.rm_file(path)
+
+    def check(self) -> None:
+        """Write an object twice on the condition that there is none, then delete it.
+
+        Raises:
+            StoreError: The store can't be reached or written, or ignores the condition; or s3fs is
+                missing or too old.
+        """
+        system, at = self._system(), self._path(f".check-{uuid.uuid4().hex}")
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - of the extra `store`
+
+        try:
+            system.pipe_file(at, b"first", mode="create")
+            with suppress(OSError):  # as it should be
+                system.pipe_file(at, b"second", mode="create")
+            is_kept = system.cat_file(at) == b"first"
+            system.rm_file(at)
+        except (OSError, BotoCoreError) as error:
+            raise StoreError(
+                f"writing to the object store {self.url}: {error}; expected a bucket that the "
+                "AWS_* variables let in, at AWS_ENDPOINT_URL if it is not Amazon's"
+            ) from error
+        if not is_kept:
+            raise StoreError(
+                f"writing to the object store {self.url}: it overwrote an object in spite of "
+                "If-None-Match, so two machines could mix the files of one output; use a store "
+                "that has conditional writes"
+            )
+
+    def _download(self, place: str, files: Mapping[str, str], folder: Path) -> None:
+        system, at = self._system(), self._path(place)
+        folder.mkdir()
+        for name, digest in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                system.get_file(f"{at}/{digest}", str(path))
+            except FileNotFoundError:
+                path.touch()
+            with path.open("rb") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+            if actual != digest:
+                raise DamagedObjectError(
+                    f"pulling {name} from {self.url}/{place}/{digest}: its {path.stat().st_size} "
+                    f"bytes have the digest {actual}, so it is damaged or gone, and nothing was "
+                    "kept; delete this output in the bucket, and start what made it again"
+                )
+
+    def _path(self, place: str) -> str:
+        return f"{self.url.removeprefix('s3://')}/{place}"
+
+    def _system(self) -> Any:  # noqa: ANN401 - s3fs is untyped
+        require_s3fs()
+        from s3fs import S3FileSystem  # noqa: PLC0415 - of the extra `store`
+
+        return S3FileSystem(use_listings_cache=False, config_kwargs=TIMEOUTS)
+
+    def _read(self, path: str) -> str | None:
+        try:
+            return self._system().cat_file(path).decode()
+        except FileNotFoundError:
+            return None
+
+
+def require_s3fs() -> None:
+    """Raise ``StoreError`` unless a version of s3fs that writes on a condition is installed."""
+    expected = f"s3fs {'.'.join(map(str, OLDEST))} or newer"
+    remedy = "pip install 'lora-flywheel[store]' installs it"
+    try:
+        installed = version("s3fs")
+    except PackageNotFoundError as error:
+        raise StoreError(f"using an object store: expected {expected}; {remedy}") from error
+    if tuple(int(number) for number in re.findall(r"\d+", installed)[:2]) < OLDEST:
+        raise StoreError(
+            f"using an object store: s3fs is {installed}, which overwrites what another machine "
+            f"has finished; expected {expected}; {remedy}"
+        )
+
+
+def _files(place: str, record: str) -> dict[str, str]:
+    """Return the digests of a manifest's files; whoever writes manifests writes nowhere else."""
+    try:
+        files: dict[str, str] = json.loads(record)["files"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DamagedObjectError(f"reading the manifest of {place}: {error!r}") from error
+    for name, digest in files.items():
+        parts = PurePosixPath(name).parts
+        is_inside = bool(parts) and not {"/", "..", NAME} & {*parts}
+        if not is_inside or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise DamagedObjectError(
+                f"reading the manifest of {place}: it names the file {name!r} with the digest "
+                f"{digest!r}, expected a path inside the folder and a SHA-256"
+            )
+    return files
+
+
+@contextmanager
+def _sole_puller(root: Path) -> Generator[None]:
+    """Let one process of this machine at a time pull into the folders of a root."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        file_locks.lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(folder: Path, partial: Path) -> None:
+    if folder.exists():  # what this machine began, or finished after another one
+        aside = folder.with_name(f".{folder.name}.replaced{PARTIAL}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        partial.rename(folder)
+        shutil.rmtree(aside)
+    else:
+        partial.rename(folder)
+
+
+Place: TypeAlias = tuple[ObjectStore, str]  # a store, and a path in it
+
+_find_place: Callable[[Path], Place | None] | None = None
+
+
+def find_places_with(find_place: Callable[[Path], Place | None]) -> None:
+    """Set the function that ``place_of`` calls."""
+    global _find_place
+    _find_place = find_place
+
+
+def place_of(folder: Path) -> Place | None:
+    """Return where an output, or a folder of outputs, is in the object store of its home.
+
+    ``None``: it stays on this machine.
+    """
+    return _find_place(folder) if _find_place else None

@@ -1,0 +1,288 @@
+"""Outputs of machines that share a bucket and no folder; a machine is a process with a home."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+
+from components.store import manifest, object_store
+from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
+from flows import settings
+from tests.support import buckets
+from tests.support.buckets import finish_output
+
+STORE = ObjectStore("s3://flywheel/team/a")
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[None]:
+    with buckets.serving():
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path, server: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    system = S3FileSystem(use_listings_cache=False)
+    if system.exists("flywheel/team"):
+        system.rm("flywheel/team", recursive=True)
+    monkeypatch.setenv("FLYWHEEL_STORE", STORE.url + "/")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
+    return tmp_path / "a"
+
+
+def elsewhere(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same output at another machine, as this process from now on is."""
+    other = home.with_name("b")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(other))
+    return other / folder.relative_to(home)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_what_one_machine_finished_another_one_finds_lists_and_reads(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = finish_output(home)
+    there = elsewhere(here, home, monkeypatch)
+    assert manifest.finished_folders(there.parent, "01") == [there]
+    assert contents(there) == contents(here)
+    assert manifest.listed(there.parent) == ["0123"]
+    assert manifest.listed(there.parents[1]) == ["shop%20a"]
+    assert not manifest.is_finished(there.with_name("4567"))
+
+
+def test_reading_a_manifest_pulls_its_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = elsewhere(finish_output(home), home, monkeypatch)
+    assert manifest.read_untouched(there)["snapshot"] == "one"
+
+
+def test_without_the_variable_nothing_is_sent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLYWHEEL_STORE")
+    finish_output(home)
+    assert not S3FileSystem(use_listings_cache=False).exists("flywheel/team")
+
+
+def test_a_folder_outside_of_the_outputs_stays_on_its_machine(home: Path) -> None:
+    for path in (home.parent / "copy", home / "jobs" / "train-0123", home / "turns" / "a" / "b"):
+        assert settings.find_place(path) is None
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from s3fs import S3FileSystem
+import flows.settings
+from tests.support import buckets
+left = 0
+def counted(call):
+    def wrapped(*args, **kwargs):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), 9)
+        left -= 1
+        return call(*args, **kwargs)
+    return wrapped
+S3FileSystem.put_file = counted(S3FileSystem.put_file)
+S3FileSystem.pipe_file = counted(S3FileSystem.pipe_file)
+for left in range(4):
+    if not (child := os.fork()):
+        buckets.finish_output(Path(os.environ["FLYWHEEL_HOME"]), key=f"after-{left}")
+    assert os.waitpid(child, 0)[1] == 9
+"""
+
+
+def test_a_push_that_is_killed_is_invisible_and_can_be_repeated(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([sys.executable, "-c", KILLED], check=True)
+    root = home / "adapters" / "shop%20a"
+    keys = [f"after-{sent}" for sent in range(4)]  # files; the last one lacks the manifest only
+    assert sorted(path.name for path in root.iterdir()) == keys
+    assert manifest.finished_folders(root) == []
+    there = elsewhere(root, home, monkeypatch)
+    assert manifest.finished_folders(there) == []
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    for key in keys:
+        finish_output(home, key=key)
+    elsewhere(root, home, monkeypatch)
+    assert [folder.name for folder in manifest.finished_folders(there)] == keys
+    assert contents(there) == contents(root)
+
+
+def test_a_kill_between_store_and_home_leaves_a_finished_output(home: Path) -> None:
+    folder = finish_output(home)
+    before = contents(folder)
+    (folder / manifest.NAME).unlink()  # the push was done, the home's own manifest not
+    (folder / "weights").write_text("of another attempt")
+    assert manifest.is_finished(folder)
+    assert contents(folder) == before
+
+
+def test_a_pull_that_is_killed_leaves_nothing_that_counts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finish_output(home)
+    there = elsewhere(folder, home, monkeypatch)
+    left = there.with_name(f".{there.name}{object_store.PARTIAL}")
+    left.mkdir(parents=True)
+    (left / "weights").write_text("half")
+    there.mkdir()
+    (there / "weights").write_text("one weights")
+    assert manifest.listed(there.parent) == ["0123"]
+    assert manifest.is_finished(there)
+    assert contents(there) == contents(folder)
+    assert sorted(path.name for path in there.parent.iterdir()) == ["0123"]
+
+
+RACE = """
+import os
+from pathlib import Path
+import flows.settings
+from tests.support import buckets
+home = Path(os.environ["FLYWHEEL_HOME"])
+reading, writing = os.pipe()
+children = []
+for content, place in (("one", home), ("two", home.with_name("b"))):
+    if not (child := os.fork()):
+        os.close(writing)
+        os.environ["FLYWHEEL_HOME"] = str(place)
+        os.read(reading, 1)
+        for number in range(20):
+            buckets.finish_output(place, content, f"key{number}")
+        os._exit(0)
+    children.append(child)
+os.close(writing)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+"""
+
+
+def test_two_machines_that_finish_one_key_at_once_end_with_the_same_bytes(home: Path) -> None:
+    subprocess.run([sys.executable, "-c", RACE], check=True)
+    homes = (home, home.with_name("b"))
+    winners: set[str] = set()
+    for number in range(20):
+        first, second = (place / "adapters" / "shop%20a" / f"key{number}" for place in homes)
+        assert contents(first) == contents(second)
+        manifest.read_untouched(first)
+        winners.add((first / "weights").read_text()[:3])
+    assert winners <= {"one", "two"}
+
+
+def damage(folder: Path, home: Path, name: str) -> str:
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    path = f"{STORE.url}/{folder.relative_to(home)}/{digest}"
+    S3FileSystem().pipe_file(path, b"something else")
+    return path
+
+
+def test_a_damaged_object_is_refused_and_nothing_is_kept(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finish_output(home)
+    path = damage(folder, home, "weights")
+    there = elsewhere(folder, home, monkeypatch)
+    with pytest.raises(DamagedObjectError, match=f"pulling weights from {path}"):
+        manifest.is_finished(there)
+    assert [*there.parent.iterdir()] == []
+    S3FileSystem().rm_file(path)
+    with pytest.raises(DamagedObjectError, match="its 0 bytes"):
+        manifest.is_finished(there)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({"../../x": "0" * 64}, id="parent"),
+        pytest.param({"/etc/x": "0" * 64}, id="absolute"),
+        pytest.param({"deep/../../x": "0" * 64}, id="through"),
+        pytest.param({"manifest.json": "0" * 64}, id="itself"),
+        pytest.param({"x": "../keys/signing.key"}, id="digest"),
+        pytest.param({"": "0" * 64}, id="empty"),
+    ],
+)
+def test_a_manifest_in_the_bucket_names_no_path_outside_of_its_folder(
+    home: Path, files: dict[str, str]
+) -> None:
+    record = json.dumps({"files": files})
+    S3FileSystem().pipe_file(f"{STORE.url}/adapters/a/b/manifest.json", record.encode())
+    with pytest.raises(DamagedObjectError, match="expected a path inside the folder"):
+        manifest.is_finished(home / "adapters" / "a" / "b")
+    assert not home.exists()
+
+
+def test_removing_an_output_leaves_nothing_of_it_here_or_in_the_store(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finish_output(home)
+    kept = finish_output(home, key="4567")
+    manifest.remove(folder)
+    assert not manifest.is_finished(folder)
+    assert not folder.exists()
+    system = S3FileSystem(use_listings_cache=False)
+    assert not system.find(f"{STORE.url}/{folder.relative_to(home)}")
+    assert manifest.is_finished(elsewhere(kept, home, monkeypatch))
+
+
+def test_a_store_that_keeps_what_was_first_passes_and_nothing_of_the_check_is_left(
+    home: Path,
+) -> None:
+    STORE.check()
+    assert not S3FileSystem(use_listings_cache=False).find(STORE.url)
+
+
+def test_a_store_that_ignores_conditions_is_named() -> None:
+    with (
+        buckets.serving(forgetful=True),
+        pytest.raises(StoreError, match="in spite of If-None-Match"),
+    ):
+        STORE.check()
+
+
+def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in buckets.variables(9).items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match=r"^writing to the object store s3://flywheel/team/a: ."):
+        STORE.check()
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(("version", "is_old"), [("0.4.2", True), ("2025.3.0", False)])
+def test_an_s3fs_that_knows_no_conditions_is_refused(
+    version: str, is_old: bool, tmp_path: Path
+) -> None:
+    info = tmp_path / "s3fs-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: s3fs\nVersion: {version}\n")
+    code = "from components.store import object_store; object_store.require_s3fs()"
+    path = f"{tmp_path}:{Path.cwd()}"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode != 0) == is_old, ended.stderr
+    assert ("s3fs is 0.4.2, which overwrites" in ended.stderr) == is_old
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://", "/srv/store", "http://host/bucket", "s3://B/a", "s3://bucket/a b", "s3://b/../a"],
+)
+def test_a_url_that_names_no_bucket_is_refused(url: str) -> None:
+    with pytest.raises(settings.SettingsError, match=r"FLYWHEEL_STORE is .*expected s3://BUCKET"):
+        settings.load({"FLYWHEEL_STORE": url})
