@@ -20,6 +20,7 @@ from components.scorecard import (
     Score,
     Scorecard,
 )
+from components.store import manifest
 from components.store.manifest import AdapterManifest, ScorecardManifest
 
 Record = Mapping[str, Json]
@@ -43,12 +44,14 @@ class AdapterScores:
 def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
     """Return an adapter's newest scores on the holdout; ``None`` if there are none.
 
-    ``folders`` are finished scorecards.
+    ``folders`` are scorecards, finished or not.
 
     Raises:
         ValueError: A scorecard was changed since it was finished.
     """
-    finished = [(path, ScorecardManifest.read(path)) for path in folders]
+    finished = [
+        (path, ScorecardManifest.read(path)) for path in folders if manifest.is_finished(path)
+    ]
     records = {path: record for path, record in finished if record.task == HOLDOUT}
     ordered = sorted(records, key=lambda path: records[path].age)
     own = [path for path in ordered if records[path].adapter == key]
