@@ -125,7 +125,8 @@ def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS
                 "receiver, erase, and start it again"
             )
         time.sleep(0.2)
-    sources.load_spool(home.warehouse, home.spool, now=now)
+    # What waited in the spool would be loaded after the erasure.
+    sources.load_spool(home.warehouse, home.spool, now=now, hold_back=False)
 
 
 def rebuild_snapshots(

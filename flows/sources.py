@@ -52,9 +52,12 @@ def load_survey(
     return _for_each_piece(path, inputs, partial(survey.load, defaults=defaults, now=now))
 
 
-def load_spool(path: Path, folder: Path, *, now: datetime) -> list[Loaded]:
-    """Load what the receiver took; between two segments others may have the warehouse."""
-    pieces = segments.plan_pieces(folder, now=now)
+def load_spool(path: Path, folder: Path, *, now: datetime, hold_back: bool = True) -> list[Loaded]:
+    """Load what the receiver took; between two segments others may have the warehouse.
+
+    Without ``hold_back`` no part of a call waits in the spool for the others.
+    """
+    pieces = segments.plan_pieces(folder, now=now, hold_back=hold_back)
     done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING)
     return [segment for loaded in done for segment in loaded]
 

@@ -67,14 +67,15 @@ _SPELLED_OTHERWISE = re.compile(r"\\u00(?:5[fF]|6|7)")
 """An escaped ASCII letter, which can hide a key named ``client_id``."""
 
 
-def plan_pieces(folder: Path, *, now: datetime) -> Iterator[SpoolPiece]:
+def plan_pieces(folder: Path, *, now: datetime, hold_back: bool = True) -> Iterator[SpoolPiece]:
     """Yield functions that load the sealed segments of the spool and those of killed receivers.
 
-    The telemetry of all segments comes last, by client: a trace may be in several segments. The
-    parts of calls that lack one, and that came in the last ``HOLD_BACK_SECONDS``, stay in the spool
-    as segments of their own. A segment is deleted once it is loaded, while the warehouse is locked:
-    another collect that runs between two pieces finds it whole or not at all. Idempotent: loading a
-    segment again, after a kill before its deletion, changes no row.
+    The telemetry of all segments comes last, by client: a trace may be in several segments. If
+    ``hold_back``, the parts of calls that lack one, and that came in the last
+    ``HOLD_BACK_SECONDS``, stay in the spool as segments of their own. A segment is deleted once it
+    is loaded, while the warehouse is locked: another collect that runs between two pieces finds it
+    whole or not at all. Idempotent: loading a segment again, after a kill before its deletion,
+    changes no row.
     """
     spool.recover(folder)
     telemetry: list[_Segment] = []
@@ -99,8 +100,8 @@ def plan_pieces(folder: Path, *, now: datetime) -> Iterator[SpoolPiece]:
         yield partial(_load_segments, segments=group, now=now)
     last = max(clients, default="")
     for client in sorted(clients):
-        load = partial(_load_requests, telemetry, client=client, now=now, kept=kept)
-        yield partial(load, is_all=client == last)
+        load = partial(_load_requests, telemetry, client=client, now=now, hold_back=hold_back)
+        yield partial(load, kept=kept, is_all=client == last)
 
 
 def _load_segments(con: Connection, *, segments: list[_Segment], now: datetime) -> list[Loaded]:
@@ -138,6 +139,7 @@ def _load_requests(
     *,
     client: str,
     now: datetime,
+    hold_back: bool,
     kept: set[Path],
     is_all: bool,
 ) -> list[Loaded]:
@@ -149,14 +151,15 @@ def _load_requests(
     if not segments:
         return []
     paths = [segment.path for segment in segments]
+    recent = next((n for n, s in enumerate(segments) if hold_back and s.is_recent(now)), None)
     place = paths[0] if len(paths) == 1 else paths[0].parent
     # What waits now is loaded from the same segments later. And loading a digest again replaces
     # its lines in quarantine, so no other client may have it.
-    time = [now.isoformat()] if any(segment.is_recent(now) for segment in segments) else []
+    time = [] if recent is None else [now.isoformat()]
     digest = manifest.digest([client, *(path.stem for path in paths), *time])
     defaults = Defaults(workload_id=client, client_id=client)
     origin = RecordOrigin(str(place), digest, otlp.NAME, defaults, now)
-    requests = _ClientRequests(segments, defaults, now)
+    requests = _ClientRequests(segments, recent, defaults)
     loaded = load_file.load_records(con, origin, requests.records(kept))
     if is_all:
         for path in {*paths} - kept:
@@ -167,8 +170,10 @@ def _load_requests(
 class _ClientRequests:
     """One client's requests in telemetry segments, the oldest first; each request is a row."""
 
-    def __init__(self, segments: list[_Segment], defaults: Defaults, now: datetime) -> None:
-        self.segments, self.defaults, self.now = segments, defaults, now
+    def __init__(
+        self, segments: list[_Segment], first_recent: int | None, defaults: Defaults
+    ) -> None:
+        self.segments, self.first_recent, self.defaults = segments, first_recent, defaults
         self.held = otlp.HeldBack(since=sys.maxsize)
         self._last: list[int] = []  # place in each segment that was read
         self._unreadable: list[Unreadable] = []
@@ -201,9 +206,9 @@ class _ClientRequests:
 
     def _rows(self) -> Iterator[SourceRow]:
         place = 0
-        for segment in self.segments:
-            if segment.is_recent(self.now):
-                self.held.since = min(self.held.since, place + 1)
+        for number, segment in enumerate(self.segments):
+            if number == self.first_recent:
+                self.held.since = place + 1
             for entry in spool.read(segment.path):
                 place += 1
                 row = self._row(place, entry)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from components.register import journal
 from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
 from components.store import spool, warehouse
-from flows import erase
+from flows import erase, sources
 from tests.components.erase.conftest import Eraser
-from tests.support import erased_home, logs, warehouses
+from tests.support import erased_home, logs, telemetry, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
@@ -251,6 +252,20 @@ def test_what_waits_in_the_spool_is_loaded_first_and_goes_too(home: House, erase
     assert written.erased["raw.feedback"] == 3
     assert list(folder.iterdir()) == []
     assert len(home.raw()) == 2 * EACH + 1
+
+
+def test_a_span_that_waits_for_its_messages_in_the_spool_goes_too(
+    home: House, eraser: Eraser
+) -> None:
+    span = telemetry.call(gen_ai__operation__name="chat", user__id=ANN)
+    writer = spool.Writer(home.settings.spool)
+    writer.commit([spool.line("traces", "app", json.dumps(telemetry.json_form(span)).encode())])
+    writer.seal()
+    sources.load_spool(home.settings.warehouse, home.settings.spool, now=datetime.now(UTC))
+    assert erased_home.holds(home.settings.spool, ANN), "it waits"
+    eraser(home.settings, Subject(ANN))
+    assert list(home.settings.spool.iterdir()) == []
+    assert erased_home.holds(home.settings.home, ANN) == []
 
 
 def test_a_receiver_that_holds_its_segment_stops_an_erasure_before_it_begins(
