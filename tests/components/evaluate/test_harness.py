@@ -331,3 +331,12 @@ def test_the_validation_side_which_no_gate_reads_is_asked_once(bench: Bench):
         bench.snapshot, bench.base, {"base": None}, bench.root, bf16, VALIDATION
     )
     assert not any(measurement.is_rescored for measurement in planned)
+
+
+def test_built_in_tasks_are_asked_again_too(bench: Bench):
+    update = {"precision": "bf16", "built_in": ("refusals", "canaries")}
+    folders = bench.folders({"base": None}, SETTINGS.model_copy(update=update))["base"]
+    for task in ("refusals", "canaries"):
+        card = scorecard.read(folders[task])
+        assert card.conditions["rescored"] == 1
+        assert all(sample.rescored.keys() == sample.scores.keys() for sample in card.samples)
