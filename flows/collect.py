@@ -40,13 +40,13 @@ def load_new(inputs: Sequence[Input]) -> list[Loaded]:
     """Load file by file, each whole or not at all, then the spool, segment by segment."""
     now = datetime.now(UTC)
     home = settings.load()
-    loaded = [*sources.load_inputs(home.warehouse, inputs, now=now)]
-    return loaded + sources.load_spool(home.warehouse, home.spool, now=now)
+    loaded = [*sources.load_inputs(home.tables, inputs, now=now)]
+    return loaded + sources.load_spool(home.tables, home.spool, now=now)
 
 
 @task
 def archive_old_rows(workload: str, days: int) -> int:
     """Archive the workload's rows that are older than that, and that nothing needs."""
     home = settings.load()
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables, writes=["raw"]) as con:
         return retention.archive(con, home.archive, workload, days=days, now=datetime.now(UTC))

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from components.store.lake import Lake
+    from components.store.warehouse import Location
 
 from components.store import object_store
 from components.store.object_store import ObjectStore, Place
@@ -22,11 +26,16 @@ GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares t
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
 SERVE_PORT = "FLYWHEEL_SERVE_PORT"
 
+WAREHOUSE = "FLYWHEEL_WAREHOUSE"  # the variable that names the PostgreSQL database of a lake
 STORE = "FLYWHEEL_STORE"  # the variable that names the object store
 
 
 class SettingsError(ValueError):
     """An environment variable holds a value that can't be used."""
+
+
+class NotOnLakeError(SettingsError):
+    """What was asked for works on the DuckDB file of one home only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +71,9 @@ class Settings:
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
     group: str | None = None  # that ``flywheel up`` gives the home to; unset: its owner alone
     store: ObjectStore | None = None  # where machines share outputs; unset: in the home alone
+    lake: "Lake | None" = None  # that several machines share; unset: the home's DuckDB file
 
-    warehouse = _Place("warehouse.duckdb")  # the DuckDB file
+    warehouse_file = _Place("warehouse.duckdb")  # the DuckDB file, where there is no lake
     spool = _Place("spool")  # what the receiver took and collect has not loaded yet
     archive = _Place("archive")  # old rows that retention took out of the warehouse, as Parquet
     tokens = _Place("tokens.json")  # who may send to the receiver, as hashes
@@ -96,6 +106,22 @@ class Settings:
     scratch = _Place("tmp")
     prefect_home = _Place("prefect")  # Prefect's own folder: its database and the persisted results
     mlflow_home = _Place("mlflow")  # MLflow's own folder: its database and the artifacts
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file; ``NotOnLakeError`` where there is a lake instead."""
+        if self.lake:
+            raise NotOnLakeError(
+                f"{WAREHOUSE} names a lake, and this works on the DuckDB file of one home only: "
+                "with a lake, this release collects (`flywheel collect`, `quarantine`, `drift`); "
+                f"for the rest unset {WAREHOUSE}"
+            )
+        return self.warehouse_file
+
+    @property
+    def tables(self) -> "Location":
+        """The warehouse: the lake, or the home's DuckDB file."""
+        return self.lake or self.warehouse_file
 
     @property
     def prefect_url(self) -> str:
@@ -153,7 +179,20 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
             f"Prefect and MLflow both use port {settings.mlflow_port}; "
             "set FLYWHEEL_PREFECT_PORT and FLYWHEEL_MLFLOW_PORT to different ports"
         )
-    return replace(settings, elsewhere=_elsewhere(env, settings))
+    lake = _lake(env, settings)
+    return replace(settings, elsewhere=_elsewhere(env, settings), lake=lake)
+
+
+def _lake(env: Mapping[str, str], settings: Settings) -> "Lake | None":
+    url, store = env.get(WAREHOUSE) or "", settings.store
+    if not url:
+        return None
+    if not re.match(r"postgres(ql)?://[^/]+/\w+", url):
+        # It may have a password, so it is not quoted.
+        raise SettingsError(f"{WAREHOUSE} is no address postgres://USER@HOST/DATABASE")
+    from components.store.lake import Lake  # noqa: PLC0415 - loads DuckDB
+
+    return Lake(url, f"{store.url}/lake" if store else str(settings.home / "lake"))
 
 
 def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:

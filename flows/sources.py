@@ -21,9 +21,11 @@ from components.collect.survey import SurveyedFile
 from components.register import tracking
 from components.schema import Config
 from components.store import warehouse
-from components.store.warehouse import Connection
+from components.store.warehouse import Connection, Location
 
 Result = TypeVar("Result", Loaded, DryRun, SurveyedFile)
+
+RAW = ("raw",)  # what loading writes of a lake
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,7 +33,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 LATE = timedelta(days=30)
 
 
-def load_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
+def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
     """Load files, each whole or not at all, and the new traces of experiments.
 
     What is elsewhere is fetched before the warehouse is opened for it, and between two files others
@@ -40,35 +42,39 @@ def load_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterat
     return _for_each_piece(path, inputs, partial(load_file.load, now=now))
 
 
-def rehearse_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
+def rehearse_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
     """Load as ``load_inputs`` does, return the results, and undo it."""
     return _for_each_piece(path, inputs, partial(load_file.dry_run, now=now))
 
 
 def load_survey(
-    path: Path, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
+    path: Location, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
 ) -> Iterator[SurveyedFile]:
     """Load files as ``load_inputs`` does; ``defaults`` apply to records without a workload."""
     return _for_each_piece(path, inputs, partial(survey.load, defaults=defaults, now=now))
 
 
-def load_spool(path: Path, folder: Path, *, now: datetime, hold_back: bool = True) -> list[Loaded]:
+def load_spool(
+    path: Location, folder: Path, *, now: datetime, hold_back: bool = True
+) -> list[Loaded]:
     """Load what the receiver took; between two segments others may have the warehouse.
 
     Without ``hold_back`` no part of a call waits in the spool for the others.
     """
     pieces = segments.plan_pieces(folder, now=now, hold_back=hold_back)
-    done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING)
+    done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, writes=RAW)
     return [segment for loaded in done for segment in loaded]
 
 
 def _for_each_piece(
-    path: Path, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+    path: Location, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Result]:
     for is_here, members in groupby(inputs, _is_here):
         pieces = _piece_tasks(path, members, do)
         seconds = warehouse.TURN_SECONDS if is_here else 0
-        yield from warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, seconds=seconds)
+        yield from warehouse.in_turns(
+            path, pieces, memory=warehouse.COLLECTING, seconds=seconds, writes=RAW
+        )
 
 
 def _is_here(item: Input) -> bool:
@@ -76,7 +82,7 @@ def _is_here(item: Input) -> bool:
 
 
 def _piece_tasks(
-    path: Path, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+    path: Location, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Callable[[Connection], Result]]:
     for item in inputs:  # one at a time, each kept until its piece is loaded
         with _fetched_file(path, item) as (named, copy):
@@ -84,13 +90,13 @@ def _piece_tasks(
 
 
 @contextmanager
-def _fetched_file(path: Path, item: Input) -> Generator[tuple[Input, Path]]:
+def _fetched_file(path: Location, item: Input) -> Generator[tuple[Input, Path]]:
     if not item.place.startswith(MLFLOW):
         with files.local_copy(item.place) as copy:
             yield item, copy
         return
     named = replace(item, source=mlflow_traces.NAME)
-    with warehouse.connect(path) as con:
+    with warehouse.connect(path, writes=()) as con:
         last = load_file.last_load(con, named)
     since = BEGINNING if last is None else last - LATE
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:

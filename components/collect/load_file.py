@@ -28,6 +28,10 @@ Within: TypeAlias = Callable[[Connection], AbstractContextManager[None]]
 """The transaction of a load, which ends with its commit or, in a dry run, with a rollback."""
 
 
+def _committed(con: Connection) -> AbstractContextManager[None]:
+    return warehouse.transaction(con, "raw")
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """How many rows of a file were new, already known, or unreadable."""
@@ -184,7 +188,7 @@ def _sample(record: SourceRecord | Unreadable) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _load(con: Connection, opened: _Opened, within: Within = warehouse.transaction) -> Loaded:
+def _load(con: Connection, opened: _Opened, within: Within = _committed) -> Loaded:
     # Batches of a file that is probably new are validated while it is hashed.
     if not opened.probably_new and (known := _known(con, opened.origin)) is not None:
         return known
@@ -199,7 +203,7 @@ def _validated(
     con: Connection,
     now: datetime,
     batches: Iterable[Batch],
-    within: Within = warehouse.transaction,
+    within: Within = _committed,
 ) -> Generator[Iterator[ValidatedBatch]]:
     with (
         within(con),

@@ -172,7 +172,7 @@ def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
     """
     waiting = _lines(con, "", source)
     stored = Stored(0, 0, 0)
-    with warehouse.transaction(con), record_batches.open_validator(con) as validator:
+    with warehouse.transaction(con, "raw"), record_batches.open_validator(con) as validator:
         con.execute(
             "delete from raw.quarantine where $source is null or source = $source",
             {"source": source},

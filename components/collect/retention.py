@@ -33,7 +33,7 @@ def archive(con: Connection, folder: Path, workload_id: str, *, days: int, now: 
     if a recorded snapshot's folder is missing.
     """
     before = now - timedelta(days=days)
-    with warehouse.transaction(con):
+    with warehouse.transaction(con, "raw"):
         needed = _needed(con, workload_id)
         with warehouse.present(con, "needed", {"id": pa.array(needed, pa.string())}):
             values = {"workload_id": workload_id, "before": before}

@@ -1,8 +1,8 @@
 """The storage of all stages: the warehouse, output folders, and the receiver's spool.
 
-Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file,
-working_copy copies one workload into memory, arrow passes Arrow tables to it. manifest finishes
-output folders, object_store shares them between machines, ledger records outputs, erasures and
-uses of holdouts, spool keeps received requests, counters count across processes, record_identity
-compares records.
+Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file, lake opens
+one that several machines share, working_copy copies one workload into memory, arrow passes Arrow
+tables to it. manifest finishes output folders, object_store shares them between machines, ledger
+records outputs, erasures and uses of holdouts, spool keeps received requests, counters count across
+processes, record_identity compares records.
 """

@@ -1,12 +1,13 @@
 """Open the DuckDB file, keep its schema up to date, and run the statements of ``sql/``."""
 
 import errno
+import functools
 import importlib.resources
 import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TypeAlias, TypeVar, cast
 import duckdb
 
 from components.schema import Json
-from components.store import lock
+from components.store import lake, lock
 from components.store.arrow import CHUNK_ROWS, ArrowBatch, ArrowTable, ShownTable, rows_of
 
 
@@ -42,6 +43,9 @@ def model_select(model: str) -> str:
 
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
+Location: TypeAlias = Path | lake.Lake
+"""Where a warehouse is: its DuckDB file, or a lake that several machines share."""
+
 Value: TypeAlias = "Json | bytes | datetime"
 Row: TypeAlias = "dict[str, Value]"
 
@@ -52,6 +56,9 @@ COLLECTING = "1GB"
 """DuckDB's memory while it loads: Python and Arrow need the rest of a process of 2 GB."""
 
 TURN_SECONDS = 0.5  # work in pieces releases the warehouse after this long, before the next piece
+
+MOST_CONFLICTS = 20
+"""Attempts at a piece of work. A piece conflicts only after the session of its lock was cut."""
 
 NO_ROOM = os.strerror(errno.ENOSPC)  # the system's message, which DuckDB's errors quote
 
@@ -73,26 +80,48 @@ class CheckFailedError(ValueError):
 
 @contextmanager
 def connect(
-    path: Path, wait_seconds: float = lock.PATIENCE_SECONDS, memory: str | None = None
+    path: Location,
+    wait_seconds: float = lock.PATIENCE_SECONDS,
+    memory: str | None = None,
+    writes: Sequence[lake.Group] = lake.GROUPS,
 ) -> Generator[Connection]:
     """Open the warehouse, created or upgraded if necessary; wait while another process holds it.
 
     Args:
-        path: The DuckDB file.
+        path: The DuckDB file, or a lake.
         wait_seconds: How long to wait for it.
         memory: DuckDB's memory limit (``1GB``); most of the machine's when ``None``.
+        writes: What of a lake is locked, so that nobody else writes it; a file is locked whole.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseNewerError: Its schema is newer than this program.
         DiskFullError: The disk was full for writes within the block.
+        LakeError: The lake can't be reached or opened.
     """
+    if isinstance(path, lake.Lake):
+        with lake.opened(path, _schema(), writes, wait_seconds) as con:
+            con.execute("reset memory_limit")  # that the process's last connection has set
+            _configure(con, memory)
+            yield con
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with _room(path), closing(lock.open_file(path, wait_seconds, _prepare)) as con:
         _prepare(con)
-        if memory is not None:
-            con.execute("set memory_limit = $memory", {"memory": memory})
+        _configure(con, memory)
         yield con
+
+
+def _configure(con: Connection, memory: str | None) -> None:
+    con.execute("set timezone = 'UTC'")
+    con.execute("set enable_progress_bar = false")  # it writes to the terminal between our lines
+    if memory is not None:
+        con.execute("set memory_limit = $memory", {"memory": memory})
+
+
+@functools.cache
+def _schema() -> lake.Schema:
+    return lake.schema_of(_prepare)
 
 
 @contextmanager
@@ -110,33 +139,48 @@ def _room(path: Path) -> Generator[None]:
 
 
 def in_turns(
-    path: Path,
+    path: Location,
     pieces: Iterable[Callable[[Connection], Result]],
     *,
     memory: str | None = None,
     seconds: float = TURN_SECONDS,
+    writes: Sequence[lake.Group] = lake.GROUPS,
 ) -> Generator[Result]:
     """Run pieces of work, releasing the warehouse between them; yield their results.
 
     Args:
-        path: The DuckDB file.
-        pieces: Called with the open warehouse. With ``seconds`` of 0 it is closed while the
-            iterable produces the next one.
+        path: The DuckDB file, or a lake.
+        pieces: Called with the open warehouse, again if another process wrote the same tables
+            meanwhile. With ``seconds`` of 0 it is closed while the iterable produces the next one.
         memory: DuckDB's memory limit, see ``connect``.
         seconds: How long the warehouse is held before it is released.
+        writes: What of a lake is locked, see ``connect``.
     """
     waiting = iter(pieces)
-    for piece in waiting:
-        with connect(path, memory=memory) as con:
+    piece, conflicts = next(waiting, None), 0
+    while piece is not None:
+        with connect(path, memory=memory, writes=writes) as con:
             until = time.monotonic() + seconds
-            yield piece(con)
-            while time.monotonic() < until and (another := next(waiting, None)) is not None:
-                yield another(con)
+            another: Callable[[Connection], Result] | None = piece
+            while another is not None:
+                piece = another
+                try:
+                    result = piece(con)
+                except lake.WarehouseConflictError:
+                    conflicts += 1
+                    if conflicts == MOST_CONFLICTS:
+                        raise
+                    break
+                conflicts = 0
+                yield result
+                another = next(waiting, None) if time.monotonic() < until else None
+                piece = another
+        if piece is None:
+            piece = next(waiting, None)
 
 
 def _prepare(con: Connection) -> None:
-    con.execute("set timezone = 'UTC'")
-    con.execute("set enable_progress_bar = false")  # it writes to the terminal between our lines
+    _configure(con, None)
     con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
     migrate(con, sql_folder("migrations"))
 
@@ -147,6 +191,8 @@ def second_connection(con: Connection) -> Generator[Connection]:
     second = con.cursor()
     try:
         second.execute("set timezone = 'UTC'")
+        if lake.is_lake(con):
+            lake.show(second)
         yield second
     finally:
         second.close()
@@ -182,15 +228,33 @@ def in_memory(scratch: Path) -> Generator[Connection]:
 
 
 @contextmanager
-def transaction(con: Connection) -> Generator[None]:
-    """Commit the block's changes, or roll all of them back on an error."""
-    con.execute("begin transaction")
+def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
+    """Commit the block's changes, or roll all of them back on an error.
+
+    Args:
+        con: The warehouse.
+        writes: What is written of a lake: the book, or ``raw`` and ``curated``; the book if none.
+
+    Raises:
+        WarehouseConflictError: Another process wrote the same tables meanwhile.
+    """
     try:
-        yield
-    except BaseException:
-        con.execute("rollback")
-        raise
-    con.execute("commit")
+        con.execute("begin transaction")
+        try:
+            lake.fence(con, writes or ("book",))
+            yield
+        except BaseException:
+            with suppress(duckdb.TransactionException):  # ended by the error
+                con.execute("rollback")
+            raise
+        con.execute("commit")
+    except duckdb.Error as error:
+        if not (lake.is_conflict(error) and lake.is_lake(con)):
+            raise
+        raise lake.WarehouseConflictError(
+            f"writing the lake: another process wrote the same tables meanwhile, so nothing of "
+            f"this is kept; do the same again ({error})"
+        ) from error
 
 
 @contextmanager
@@ -343,10 +407,16 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
     """Insert records by column name, skipping existing primary keys; return how many were added."""
     if not records:
         return 0
+    rows_from, ignore = "incoming_records", ""
+    if lake.is_lake(con):
+        records = lake.distinct(table, records)
+        rows_from += lake.unknown(table)
+        ignore = "" if lake.is_in_lake(table) else "or ignore "
+    elif _has_key(con, table):
+        ignore = "or ignore "
     columns = {name: [record[name] for record in records] for name in records[0]}
     with present(con, "incoming_records", columns):
-        ignore = "or ignore " if _has_key(con, table) else ""
-        sql = f"insert {ignore}into {table} by name select * from incoming_records"
+        sql = f"insert {ignore}into {table} by name select * from {rows_from}"
         return int(con.execute(sql).fetchall()[0][0])
 
 

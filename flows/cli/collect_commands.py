@@ -18,7 +18,7 @@ from flows.cli.console import (
     errors,
     exit_on,
     new_table,
-    open_warehouse,
+    open_telemetry,
     print_line,
     shorten,
 )
@@ -27,6 +27,7 @@ from flows.cli.parameters import SourceOption
 if TYPE_CHECKING:
     from components.collect.load_file import Loaded
     from components.collect.source import Defaults, Input
+    from components.store.warehouse import Location
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 quarantine_app = typer.Typer(
@@ -76,9 +77,8 @@ def collect(
 def list_quarantine() -> None:
     """Count the lines in quarantine by source, reason and file."""
     from components.collect import quarantine
-    from components.store.warehouse import COLLECTING
 
-    with open_warehouse(COLLECTING) as con:
+    with open_telemetry() as con:
         groups = quarantine.groups(con)
     table = new_table("lines", "source", "reason", "file", "first id")
     for group in groups:
@@ -94,9 +94,8 @@ def show_quarantine(
 ) -> None:
     """Show one line in quarantine: its place, the reason, and its bytes."""
     from components.collect import quarantine
-    from components.store.warehouse import COLLECTING
 
-    with open_warehouse(COLLECTING) as con:
+    with open_telemetry() as con:
         line = quarantine.find(con, quarantine_id)
     print_line(f"{line.path}:{line.line}  source {line.source}  id {line.quarantine_id}")
     print_line(line.reason)
@@ -112,9 +111,8 @@ def retry_quarantine(
 ) -> None:
     """Read the lines in quarantine again: what can be read by now is loaded, the rest stays."""
     from components.collect import quarantine
-    from components.store.warehouse import COLLECTING
 
-    with open_warehouse(COLLECTING) as con:
+    with open_telemetry() as con:
         retried = quarantine.retry(con, source=source, now=datetime.now(UTC))
     console.print(
         f"{retried.lines} lines tried: {retried.new} new rows, {retried.known} known, "
@@ -130,9 +128,8 @@ def drift() -> None:
     Only a sample of a long file is read, so a field that few of its rows have may be missing.
     """
     from components.collect import quarantine
-    from components.store.warehouse import COLLECTING
 
-    with open_warehouse(COLLECTING) as con:
+    with open_telemetry() as con:
         fields = quarantine.new_fields(con)
     table = new_table("source", "new field", "first seen", "file")
     for new in fields:
@@ -167,11 +164,11 @@ def _load_files(inputs: "Sequence[Input]", *, with_spool: bool) -> None:
 
     now, home = datetime.now(UTC), settings.load()
     loaded: list[Loaded] = []
-    for file in sources.load_inputs(home.warehouse, inputs, now=now):
+    for file in sources.load_inputs(home.tables, inputs, now=now):
         loaded.append(file)
         print_line(_loading_sentence(file))
     if with_spool:
-        loaded += sources.load_spool(home.warehouse, home.spool, now=now)
+        loaded += sources.load_spool(home.tables, home.spool, now=now)
     show_reasons(loaded)
     print_line(sources.loading_summary(loaded))
 
@@ -215,10 +212,10 @@ def _loading_sentence(loaded: "Loaded") -> str:
 
 
 @contextmanager
-def _existing_warehouse() -> Generator[Path]:
-    """Yield the path of the warehouse, or, where there is none yet, of a temporary one."""
-    path = settings.load().warehouse
-    if path.exists():
+def _existing_warehouse() -> "Generator[Location]":
+    """Yield the place of the warehouse, or, where there is none yet, of a temporary one."""
+    path = settings.load().tables
+    if not isinstance(path, Path) or path.exists():
         yield path
         return
     with TemporaryDirectory(prefix="flywheel-") as folder:

@@ -29,6 +29,8 @@ EXIT_CODES = {
     "components.receive.client_tokens.TokenError": 2,
     "components.receive.serve.PortError": 1,
     "components.register.champion_change.RollbackError": 1,
+    "components.store.lake.LakeError": 2,
+    "components.store.lake.WarehouseConflictError": 1,
     "components.store.object_store.DamagedObjectError": 1,
     "components.store.object_store.StoreError": 1,
     "components.store.warehouse.CheckFailedError": 2,
@@ -117,6 +119,16 @@ def open_warehouse(memory: str | None = None) -> "Generator[Connection]":
     from components.store import warehouse
 
     with exit_on(OSError), warehouse.connect(settings.load().warehouse, memory=memory) as con:
+        yield con
+
+
+@contextmanager
+def open_telemetry() -> "Generator[Connection]":
+    """Open the warehouse, or the lake, for what was collected, as ``open_warehouse`` does."""
+    from components.store import warehouse
+
+    place, memory = settings.load().tables, warehouse.COLLECTING
+    with exit_on(OSError), warehouse.connect(place, memory=memory, writes=["raw"]) as con:
         yield con
 
 

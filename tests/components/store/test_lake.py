@@ -1,0 +1,285 @@
+"""Several machines share one lake: each row once, whoever is killed or cut off."""
+
+import os
+import random
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import duckdb
+import pytest
+
+from components.collect.source import Input
+from components.schema import Json
+from components.store import lake, warehouse
+from components.store.lake import Lake, LakeError, WarehouseConflictError
+from components.store.lock import WarehouseBusyError
+from components.store.warehouse import Connection
+from flows import sources
+from tests.support import forking, lakes, logs
+
+KILLS, CUTS = 10, 10
+FILES, ROWS = 30, 60
+
+on_postgres = pytest.mark.lake
+
+
+def test_every_table_is_in_the_lake_with_its_key_or_in_the_book(tmp_path: Path):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        tables = con.execute(
+            "select schema_name || '.' || table_name, constraint_column_names"
+            " from duckdb_tables() left join (from duckdb_constraints()"
+            " where constraint_type = 'PRIMARY KEY') using (schema_name, table_name)"
+            " where schema_name in ('raw', 'curated')"
+        ).fetchall()
+    keys = {name: tuple(columns or ()) for name, columns in tables}
+    assert {name: keys[name] for name in lake.KEYS} == lake.KEYS
+    assert {name: keys[name] for name in lake.WITHOUT_KEY} == dict.fromkeys(lake.WITHOUT_KEY, ())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Lake:
+    return lakes.new(tmp_path / "lake")
+
+
+def count(place: Lake, table: str = "raw.interactions", key: str = "interaction_id") -> list[int]:
+    with warehouse.connect(place, writes=()) as con:
+        sql = f"select count(*), count(distinct {key}) from {table}"
+        return [*con.execute(sql).fetchall()[0]]
+
+
+def cut_sessions(place: Lake, least: int = 0) -> int:
+    """End the sessions that hold a lock; return how many did."""
+    sql = (
+        "select count(pg_terminate_backend(pid)) from pg_locks"
+        " where locktype = 'advisory' and granted and objsubid = 1 and database ="
+        f" (select oid from pg_database where datname = '{name_of(place)}')"
+    )
+    ((cut,),) = lakes.execute(sql)
+    assert cut >= least
+    return cut
+
+
+def name_of(place: Lake) -> str:
+    return place.url.rpartition("/")[2]
+
+
+def store_ids(con: Connection, ids: Sequence[str]) -> None:
+    """Store interactions that are not there yet, as a load does."""
+    con.execute(
+        "insert into raw.interactions by name select interaction_id, 'w' as workload_id,"
+        " timestamptz '2026-01-01' as timestamp, 'c' as client_id, '{}' as payload,"
+        " 'd' as file_digest, 1 as line from (select unnest($ids) as interaction_id)"
+        " anti join raw.interactions using (interaction_id)",
+        {"ids": list(ids)},
+    )
+
+
+@on_postgres
+def test_a_writer_whose_lock_was_cut_stores_nothing_twice(place: Lake):
+    ids = [f"i{number}" for number in range(100)]
+    attempts = list[int]()
+
+    def other() -> None:
+        with warehouse.connect(place, writes=["raw"]) as con, warehouse.transaction(con, "raw"):
+            store_ids(con, ids)
+
+    def piece(con: Connection) -> None:
+        with warehouse.transaction(con, "raw"):
+            store_ids(con, ids)
+            attempts.append(len(attempts))
+            if len(attempts) == 1:
+                cut_sessions(place, least=1)
+                second = Thread(target=other)
+                second.start()
+                second.join()
+
+    list(warehouse.in_turns(place, [piece], writes=["raw"]))
+    assert count(place) == [100, 100]
+    assert len(attempts) == 2
+
+
+@on_postgres
+def test_a_writer_of_the_book_whose_lock_was_cut_is_refused(place: Lake):
+    errors = list[Exception]()
+
+    def other() -> None:
+        try:
+            write()
+        except WarehouseConflictError as error:
+            errors.append(error)
+
+    def write() -> None:
+        with warehouse.connect(place) as con, warehouse.transaction(con):
+            ((number,),) = con.execute("select count(*) from raw.starters").fetchall()
+            if number == 0 and not second.ident:
+                cut_sessions(place, least=1)
+                second.start()  # waits for the gate's row, which this transaction has changed
+                while not waits_for_gate(place):
+                    time.sleep(0.01)
+            con.execute(f"insert into raw.starters values ('e', '{number}', 'ann', now())")
+
+    second = Thread(target=other)
+    write()
+    second.join()
+    (error,) = errors
+    assert "do the same again" in str(error)
+    assert count(place, "raw.starters", "flow_run_id") == [1, 1]
+
+
+def waits_for_gate(place: Lake) -> bool:
+    waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname"
+    return bool(lakes.execute(f"{waiting} = '{name_of(place)}'"))
+
+
+@on_postgres
+def test_a_transaction_that_nobody_else_writes_waits_for_its_turn(place: Lake):
+    with warehouse.connect(place, writes=["raw"]):
+        thread_errors = list[Exception]()
+
+        def other() -> None:
+            try:
+                with warehouse.connect(place, 0.2, writes=["raw"]):
+                    pass
+            except WarehouseBusyError as error:
+                thread_errors.append(error)
+
+        second = Thread(target=other)
+        second.start()
+        second.join()
+        (error,) = thread_errors
+        assert f"flywheel {socket.gethostname()[:40]} {os.getpid()}" in str(error)
+        with warehouse.connect(place, 0.2, writes=["book"]):  # of the same thread, another group
+            pass
+
+
+@on_postgres
+def test_keys_hold_in_the_lake_and_in_the_book(place: Lake):
+    loaded: dict[str, Any] = {
+        "source": "s",
+        "workload_id": "",
+        "client_id": "",
+        "path": "p",
+        "rows": 1,
+        "quarantined": 0,
+        "loaded_at": logs.NOW,
+        "size": None,
+    }
+    files = [{**loaded, "digest": "a"}, {**loaded, "digest": "a"}, {**loaded, "digest": "b"}]
+    with warehouse.connect(place) as con:
+        with warehouse.transaction(con, "raw"):
+            assert warehouse.insert(con, "raw.files", files[:1]) == 1
+            assert warehouse.insert(con, "raw.files", files) == 1
+        start = {
+            "evidence_digest": "e",
+            "flow_run_id": "f",
+            "started_by": "a",
+            "started_at": logs.NOW,
+        }
+        with warehouse.transaction(con):
+            assert warehouse.insert(con, "raw.starters", [start, start]) == 1
+            assert warehouse.insert(con, "raw.starters", [start]) == 0
+
+
+@on_postgres
+def test_a_group_that_is_not_locked_can_not_be_written(place: Lake):
+    with warehouse.connect(place, writes=["book"]) as con:
+        refused = pytest.raises(LakeError, match="opened to write 'book'")
+        with refused, warehouse.transaction(con, "raw"):
+            pass
+        refused = pytest.raises(duckdb.Error, match="single transaction can only write")
+        with refused, warehouse.transaction(con):
+            con.execute("delete from raw.archived where path = 'x'")
+
+
+@on_postgres
+def test_a_lake_whose_gate_lost_its_row_is_not_written(place: Lake):
+    with warehouse.connect(place) as con:
+        con.execute("delete from lake.raw.gate")
+        refused = pytest.raises(LakeError, match="gate has 0 rows")
+        with refused, warehouse.transaction(con, "raw"):
+            pass
+
+
+@on_postgres
+def test_a_lake_of_a_newer_release_is_refused(place: Lake):
+    lakes.execute("insert into raw.migrations values (9999, 'x')", name_of(place))
+    with pytest.raises(LakeError, match="does not know; upgrade it"), warehouse.connect(place):
+        pass
+
+
+@on_postgres
+def test_a_lake_that_cannot_be_reached_is_named_without_its_password():
+    place = Lake("postgres://ann:geheim@127.0.0.1:1/gone", "/nowhere")
+    refused = pytest.raises(LakeError, match=r"postgres://127\.0\.0\.1:1/gone")
+    with refused as caught, warehouse.connect(place):
+        pass
+    assert "geheim" not in f"{caught.value} {place!r}"
+
+
+def lines(number: int) -> list[dict[str, Json]]:
+    """Return a file's lines, half of which the next file has, too."""
+    return [
+        logs.interaction(f"Question {n}?", response_id=f"r{n}")
+        for n in range(number * ROWS // 2, number * ROWS // 2 + ROWS)
+    ]
+
+
+def load_all(place: Lake, folder: Path, seed: int) -> None:
+    inputs = [Input(str(path)) for path in sorted(folder.glob("*.jsonl"))]
+    random.Random(seed).shuffle(inputs)
+    list(sources.load_inputs(place, inputs, now=logs.NOW))
+
+
+def processes_with_lock(place: Lake) -> list[int]:
+    """Return the processes that hold a lock of a lake."""
+    rows = lakes.execute(
+        "select distinct application_name from pg_locks join pg_stat_activity using (pid)"
+        f" where locktype = 'advisory' and granted and datname = '{name_of(place)}'"
+    )
+    return [int(name.split()[2]) for (name,) in rows if name.startswith("flywheel ")]
+
+
+@on_postgres
+@pytest.mark.timeout(1500)
+def test_two_loaders_of_overlapping_files_killed_and_cut_off_store_each_row_once(
+    place: Lake, tmp_path: Path
+):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for number in range(FILES):
+        logs.write(folder / f"{number:02}.jsonl", lines(number))
+    chance = random.Random(7)
+    loaders = {seed: forking.process(load_all, place, folder, seed) for seed in (1, 2)}
+    for loader in loaders.values():
+        loader.start()
+    kills = cuts = 0
+    while kills < KILLS or cuts < CUTS:
+        running = [seed for seed, loader in loaders.items() if loader.is_alive()]
+        if not running:
+            break
+        holders = processes_with_lock(place)
+        if not holders:
+            time.sleep(0.02)
+            continue
+        time.sleep(chance.random() / 5)
+        if cuts <= kills and cuts < CUTS:
+            cuts += cut_sessions(place)
+            continue
+        for seed in running:
+            if loaders[seed].pid in holders and kills < KILLS:
+                loaders[seed].kill()
+                loaders[seed].join()
+                kills += 1
+                loaders[seed] = forking.process(load_all, place, folder, seed)
+                loaders[seed].start()
+    for loader in loaders.values():
+        loader.join()
+        assert loader.exitcode == 0
+    assert (kills, cuts >= CUTS) == (KILLS, True)
+    expected = (FILES + 1) * ROWS // 2
+    assert count(place) == [expected, expected]
+    assert count(place, "raw.files", "digest") == [FILES, FILES]

@@ -1,0 +1,138 @@
+"""PostgreSQL of the tests' own, and lakes on it: a database and a folder each."""
+
+import atexit
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from components.store import lake, warehouse
+from components.store.lake import Lake
+
+HOST = "127.0.0.1"
+IS_ROOT = os.geteuid() == 0  # PostgreSQL refuses to run as root
+TEMPLATE = "empty_lake"
+
+
+@cache
+def server() -> str:
+    """Start PostgreSQL on a loopback port until this process ends; return its address."""
+    folder = Path(tempfile.mkdtemp(prefix="flywheel-lake-"))  # its user can't enter pytest's
+    as_user = ["--reuid=postgres", "--regid=postgres", "--init-groups"] if IS_ROOT else []
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    if IS_ROOT:
+        shutil.chown(folder, "postgres")
+    cluster, port = folder / "cluster", _free_port()
+    initdb = [
+        "setpriv",
+        *as_user,
+        programs / "initdb",
+        "-D",
+        cluster,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+    ]
+    subprocess.run([*initdb, "--no-sync"], check=True, capture_output=True)
+    options = f"listen_addresses={HOST} fsync=off max_connections=300".split()
+    named = [part for option in options for part in ("-c", option)]
+    serve = [programs / "postgres", "-D", cluster, "-p", str(port), "-k", folder, *named]
+    with (folder / "log").open("wb") as log:
+        command = ["setpriv", *as_user, "--pdeathsig", "QUIT", *map(str, serve)]
+        running = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    atexit.register(_stop, running, folder)
+    url = f"postgres://postgres@{HOST}:{port}"
+    while True:
+        ready = [programs / "pg_isready", "--quiet", "-h", HOST, "-p", str(port)]
+        if subprocess.run(ready).returncode == 0:
+            return url
+        assert running.poll() is None, (folder / "log").read_text()
+        time.sleep(0.05)
+
+
+def _stop(running: subprocess.Popen[bytes], folder: Path) -> None:
+    running.terminate()
+    running.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return free.getsockname()[1]
+
+
+def execute(sql: str, database: str = "postgres") -> list[Any]:
+    """Run a statement in a database of the server; return its rows."""
+    with Lake(f"{server()}/{database}", "").session() as session:
+        cursor = session.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def bucket(name: str) -> Generator[dict[str, str]]:
+    """Run an S3 server with a bucket; yield the variables with which a process reaches it."""
+    port = _free_port()
+    serve = f"from moto.server import main; main(['-H', '{HOST}', '-p', '{port}'])"
+    command, quiet = [sys.executable, "-c", serve], subprocess.DEVNULL
+    running = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+    try:
+        while True:
+            assert running.poll() is None, "the S3 server ended"
+            with suppress(httpx.TransportError):
+                httpx.put(f"http://{HOST}:{port}/{name}", trust_env=False).raise_for_status()
+                break
+            time.sleep(0.1)
+        yield {
+            "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+    finally:
+        running.kill()
+        running.wait()
+
+
+def database(name: str) -> str:
+    """Return the address of a new, empty database."""
+    execute(f"create database {name}")
+    return f"{server()}/{name}"
+
+
+@cache
+def new(path: Path) -> Lake:
+    """Return the lake of a path, which begins empty: a folder and a database, made once."""
+    empty = _template()
+    name = f"lake_{hashlib.md5(str(path).encode()).hexdigest()[:16]}"
+    folder = path.with_name(path.name + ".files")
+    if execute(f"select 1 from pg_database where datname = '{name}'"):
+        return Lake(f"{server()}/{name}", str(folder))  # made by the process that started this
+    shutil.copytree(empty, folder)
+    execute(f"create database {name} template {TEMPLATE}")
+    execute(
+        f"update {lake.CATALOG}.ducklake_metadata set value = '{folder}/' where key = 'data_path'",
+        name,
+    )
+    return Lake(f"{server()}/{name}", str(folder))
+
+
+@cache
+def _template() -> Path:
+    execute(f"create database {TEMPLATE}")
+    folder = Path(tempfile.mkdtemp(prefix="flywheel-empty-lake-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with warehouse.connect(Lake(f"{server()}/{TEMPLATE}", str(folder)), writes=()):
+        return folder
