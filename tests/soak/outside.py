@@ -15,7 +15,6 @@ from typing import Any
 import duckdb
 
 from components.store import warehouse
-from components.store.warehouse import CheckFailedError
 from tests.soak.person import Person
 from tests.support import warehouses
 
@@ -268,10 +267,13 @@ def checks(home: Path, people: Sequence[Person]) -> Iterator[str]:
     """See that the warehouse opens and that what must never be in it is not."""
     with warehouses.connect(home / "warehouse.duckdb") as con:
         for one in people:
-            try:
-                warehouse.check(con, workload_id=one.workload)
-            except CheckFailedError as error:
-                yield str(error)
+            for file in warehouse.sql_files(warehouse.sql_folder("checks")):
+                sql = file.read_text()
+                if "staging." in sql:  # of a curation's own copy, where it was checked
+                    continue
+                values = {"workload_id": one.workload} if "$workload_id" in sql else {}
+                if rows := con.execute(sql, values).fetchall():
+                    yield f"{file.name} found {len(rows)} rows of {one.workload}: {rows[:3]}"
 
 
 def _chain(home: Path) -> Iterator[str]:
