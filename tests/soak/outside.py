@@ -286,13 +286,16 @@ def _chain(home: Path) -> Iterator[str]:
     for number, row in enumerate(
         kept(home, "select * from raw.decision_chain order by sequence"), start=1
     ):
-        told = {name: value for name, value in row.items() if name not in ("digest", "body")}
-        told |= {"body": row["body"]} if row["body"] else {}
+        told = {name: value for name, value in row.items() if name != "digest"}
+        for name in ("body", "document_digest"):  # only some links have one
+            if not told[name]:
+                del told[name]
         told["decided_at"] = row["decided_at"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         text = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         if row["sequence"] != number or row["before"] != before or _sha(text) != row["digest"]:
             yield f"link {row['sequence']} of the chain of decisions does not hold"
-        for field in ("approver", "comment", "blame"):
+        texts = ("approver", "comment", "blame")
+        for field in (*texts, "document") if row["document_digest"] else texts:
             word = words[row["sequence"], field]
             if _sha(word["salt"] + word["text"]) != row[f"{field}_digest"]:
                 yield f"the {field} of link {row['sequence']} is not what was sealed"
