@@ -8,7 +8,7 @@ The gate, the approval form and the registry read it. On disk it is a folder: ``
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -82,6 +82,11 @@ CLUSTER_CAP = "holdout_per_cluster"
 per cluster. Scores are then means over those."""
 
 
+RESCORED = "rescored"
+"""Among a task's conditions, where a model computes in 16 bits: the version of how it was asked a
+second time, in other batches. There an answer depends on the requests beside it in its batch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric's meaning in plain words, and its direction.
@@ -115,7 +120,8 @@ class Sample:
     ``doc_hash`` covers the request with its reference, ``prompt_hash`` the exact prompt text: two
     models may be compared on a request only where both are equal. Samples with the same
     ``cluster_id`` are not independent (one conversation, one set of tools). ``slices`` are the
-    parts of the traffic that a request belongs to by name, such as its client.
+    parts of the traffic that a request belongs to by name, such as its client. ``rescored`` are the
+    scores of the model's second answer, in other batches (``RESCORED``); empty without one.
     """
 
     doc_id: int
@@ -129,6 +135,7 @@ class Sample:
     reference: str
     scores: dict[str, float | None]
     slices: dict[str, str]
+    rescored: dict[str, float | None] = field(default_factory=dict[str, float | None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,10 +274,10 @@ def write(
 
 
 def _table(samples: list[Sample]) -> "pa.Table":  # pyright: ignore[reportUnknownParameterType]
-    rows = [
-        {**asdict(s), "scores": [*s.scores.items()], "slices": [*s.slices.items()]} for s in samples
-    ]
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+    maps = ["scores", "slices", *([RESCORED] if any(s.rescored for s in samples) else [])]
+    rows = [{**asdict(s), **{name: [*getattr(s, name).items()] for name in maps}} for s in samples]
+    schema = _SCHEMA.append(pa.field(RESCORED, _SCORES)) if RESCORED in maps else _SCHEMA
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def read(folder: Path) -> Scorecard:
@@ -300,9 +307,12 @@ _CONSTRAINED = TypeAdapter[ConstrainedAnswers | None](ConstrainedAnswers | None)
 
 
 def _sample(row: dict[str, object]) -> Sample:
-    maps = {name: dict(row.pop(name)) for name in ("scores", "slices")}  # pyright: ignore[reportArgumentType, reportCallIssue] - our own schema
+    names = [name for name in ("scores", "slices", RESCORED) if name in row]
+    maps = {name: dict(row.pop(name)) for name in names}  # pyright: ignore[reportArgumentType, reportCallIssue] - our own schema
     return Sample(**row, **maps)  # pyright: ignore[reportArgumentType] - as above
 
+
+_SCORES = pa.map_(pa.string(), pa.float64())
 
 _SCHEMA = pa.schema(
     [
@@ -315,7 +325,7 @@ _SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("output", pa.string()),
         ("reference", pa.string()),
-        ("scores", pa.map_(pa.string(), pa.float64())),
+        ("scores", _SCORES),
         ("slices", pa.map_(pa.string(), pa.string())),
     ]
 )

@@ -6,7 +6,7 @@ measurements are skipped, and nothing is loaded if all are finished.
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -129,7 +129,9 @@ def evaluate(
         }
         for adapter, group in groupby(missing, key=lambda m: m.adapter):
             with engine.use_adapter(adapter) as model:
-                _measure_model(group, ready, model, engine.tokenizer, report=report, now=now)
+                _measure_model(
+                    group, ready, model, engine.tokenizer, settings, report=report, now=now
+                )
     return _by_model(planned)
 
 
@@ -138,6 +140,7 @@ def _measure_model(
     ready: Mapping[str, ReadyTask],
     model: LoadedAdapter,
     tokenizer: "PreTrainedTokenizerBase",
+    settings: EvaluationSettings,
     *,
     report: Callable[[Progress], None],
     now: datetime,
@@ -154,7 +157,29 @@ def _measure_model(
             body |= {WINDOW: asdict(task.window)}
         if keeping is not None:
             body |= {CONSTRAINED: asdict(keeping.outcome(samples))}
+        if m.is_rescored:
+            again = _answer_again(task, model, settings.batch_size, f"{stage}, again", report)
+            samples = [replace(each, rescored=again[each.doc_id].scores) for each in samples]
         scorecard.write(m.folder, samples, task.metrics, body=body, now=now)
+
+
+def _answer_again(
+    task: ReadyTask,
+    model: LoadedAdapter,
+    batch_size: int,
+    stage: str,
+    report: Callable[[Progress], None],
+) -> dict[int, Sample]:
+    """Run a task a second time, in other batches; return its samples by ``doc_id``."""
+    from components.evaluate.engines.other_batches import OtherBatches  # noqa: PLC0415 - torch
+
+    def progress(done: int, total: int) -> None:
+        report(Progress(stage, done, total, "requests"))
+
+    keeping = task.constrain() if task.constrain else None
+    with model.answering(stage, lambda _: None, keeping) as lm:
+        samples = task.run(OtherBatches(lm, batch_size, progress))
+    return {sample.doc_id: sample for sample in samples}
 
 
 def _ready_tasks(

@@ -27,6 +27,7 @@ from components.scorecard import (
     HOLDOUT,
     LARGEST_CLUSTER,
     PRODUCTION,
+    RESCORED,
     MeasuredSide,
 )
 from components.store import manifest
@@ -68,6 +69,12 @@ class Measurement:
     def ready_task(self) -> str:
         """The model's name if its holdout prompts are its own, otherwise the task's."""
         return self.model if self.model in (FEW_SHOT, PRODUCTION, *BASELINES) else self.task
+
+    @property
+    def is_rescored(self) -> bool:
+        """Whether the model is asked a second time, in other batches (``RESCORED``)."""
+        conditions = cast("Mapping[str, Json]", self.body["conditions"])
+        return RESCORED in conditions and self.ready_task == self.task
 
 
 def measurements(
@@ -151,6 +158,7 @@ def _side_conditions(
             exclude={"tasks", "kind", "num_fewshot", "built_in", "judge", "constrained"},
         ),
         **constraint.condition(answers, settings),
+        **(_rescoring_condition(settings) if side == HOLDOUT else {}),
         **({LARGEST_CLUSTER: record.largest_cluster} if record.largest_cluster is not None else {}),
         **({} if cap is None else {CLUSTER_CAP: cap}),
         **_place_conditions(settings),
@@ -160,8 +168,18 @@ def _side_conditions(
 def _answering_conditions(settings: EvaluationSettings) -> dict[str, Json]:
     return {
         "settings": settings.model_dump(mode="json", include={"engine", "precision", "batch_size"}),
+        **_rescoring_condition(settings),
         **_place_conditions(settings),
     }
+
+
+RESCORING_VERSION = 1  # raise it when other batches are made (``engines.other_batches``)
+
+
+def _rescoring_condition(settings: EvaluationSettings) -> dict[str, Json]:
+    # No gate reads the validation side, so only what gates read is measured twice.
+    is_exact = compute_name(_graphics(), settings.precision)["computed_in"] == "fp32"
+    return {} if is_exact else {RESCORED: RESCORING_VERSION}
 
 
 def _place_conditions(settings: EvaluationSettings) -> dict[str, Json]:

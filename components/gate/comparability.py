@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.gate.policy import Policy
-from components.scorecard import HOLDOUT, Sample, Score, Scorecard
+from components.scorecard import HOLDOUT, RESCORED, Sample, Score, Scorecard
 
 Measured = Mapping[str, Scorecard]  # one model's scorecards by task
 
@@ -117,11 +117,23 @@ def _faults(card: Scorecard, metric: str, *, whole: bool) -> list[str]:
     measured = [value for s in card.samples if (value := s.scores.get(metric)) is not None]
     if any(not 0 <= value <= 1 for value in measured):
         return ["has a request whose score is not between 0 and 1"]
+    if RESCORED in card.conditions and (missing := _asked_once(card, metric)):
+        return [f"was not measured a second time, in other batches, on {missing} requests"]
     if whole and not card.metrics[metric].higher_is_better:
         return ["is better when lower, so it can be a guard but not the target"]
     if whole and len(measured) < len(card.samples):
         return [f"is missing on {len(card.samples) - len(measured)} requests"]
     return _disagreement(score, measured)
+
+
+def _asked_once(card: Scorecard, metric: str) -> int:
+    # the requests whose second score is missing or no share
+    scores = [
+        sample.rescored.get(metric)
+        for sample in card.samples
+        if sample.scores.get(metric) is not None
+    ]
+    return sum(score is None or not 0 <= score <= 1 for score in scores)
 
 
 def _disagreement(score: Score, measured: list[float]) -> list[str]:

@@ -2,23 +2,37 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.gate import paired_scores, power, significance
-from components.gate.judgement import Comparison, Outcome, Role, Slice
-from components.gate.paired_scores import PairedScores
+from components.gate.judgement import Comparison, Outcome, Role, RoundingNoise, Slice
+from components.gate.paired_scores import Floats, PairedScores
 from components.schema import Json
-from components.scorecard import CLUSTER_CAP, LARGEST_CLUSTER, Sample, Scorecard
+from components.scorecard import CLUSTER_CAP, LARGEST_CLUSTER, RESCORED, Sample, Scorecard
+
+
+@dataclass(frozen=True)
+class CautiousPairs:
+    """The worse of the challenger's two scores of each request, and the better of the opponent's.
+
+    ``challenger`` is the mean of the former, ``changed`` counts the requests of which the
+    challenger's score changed, and the opponent's.
+    """
+
+    pairs: PairedScores
+    challenger: float
+    changed: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Compared:
     """One metric's paired scores and its margin, before p-values are corrected for all metrics.
 
-    ``margin`` is ``None`` for the target, which must improve.
+    ``margin`` is ``None`` for the target, which must improve. ``cautious`` is ``None`` where models
+    were asked once.
     """
 
     task: str
@@ -28,6 +42,12 @@ class Compared:
     samples: tuple[Sample, ...]
     challenger: float
     opponent: float
+    cautious: CautiousPairs | None = None
+
+    @property
+    def deciding(self) -> PairedScores:
+        """The pairs by which something is shown in spite of rounding."""
+        return self.pairs if self.cautious is None else self.cautious.pairs
 
     @property
     def role(self) -> Role:
@@ -42,21 +62,47 @@ def pair_scores(
 
     The sides are swapped if lower is better, so that a positive lead is always an improvement.
     """
-    others = {sample.doc_hash: sample.scores.get(metric) for sample in opponent.samples}
+    others = {sample.doc_hash: sample for sample in opponent.samples}
     measured = sorted(_measured(challenger.samples, metric), key=lambda pair: pair[0].doc_hash)
     samples = tuple(sample for sample, _ in measured)
-    ours = np.array([score for _, score in measured], dtype=np.float64)
-    theirs = np.array([others[sample.doc_hash] for sample in samples], dtype=np.float64)
-    sides = (ours, theirs) if challenger.metrics[metric].higher_is_better else (theirs, ours)
-    return Compared(
+    opposite = [others[sample.doc_hash] for sample in samples]
+    clusters, bound = _clusters(samples), _bound(challenger.conditions)
+    is_higher_better = challenger.metrics[metric].higher_is_better
+
+    def paired(ours: Floats, theirs: Floats) -> PairedScores:
+        sides = (ours, theirs) if is_higher_better else (theirs, ours)
+        return PairedScores(*sides, clusters, bound)
+
+    ours, theirs = _scores(samples, metric), _scores(opposite, metric)
+    compared = Compared(
         challenger.task,
         metric,
         margin,
-        PairedScores(*sides, _clusters(samples), _bound(challenger.conditions)),
+        paired(ours, theirs),
         samples,
         float(ours.mean()),
         float(theirs.mean()),
     )
+    if RESCORED not in challenger.conditions:
+        return compared
+    ours_again, theirs_again = _second_scores(samples, metric), _second_scores(opposite, metric)
+    worse, better = (np.minimum, np.maximum) if is_higher_better else (np.maximum, np.minimum)
+    worst = worse(ours, ours_again)
+    changed = (int((ours != ours_again).sum()), int((theirs != theirs_again).sum()))
+    cautious = CautiousPairs(
+        paired(worst, better(theirs, theirs_again)), float(worst.mean()), changed
+    )
+    return replace(compared, cautious=cautious)
+
+
+def _scores(samples: Sequence[Sample], metric: str) -> Floats:
+    return np.array([sample.scores.get(metric) for sample in samples], dtype=np.float64)
+
+
+def _second_scores(samples: Sequence[Sample], metric: str) -> Floats:
+    # ``comparability`` refuses a model that was asked once; baselines answer without rounding
+    scores = [sample.rescored.get(metric, sample.scores.get(metric)) for sample in samples]
+    return np.array(scores, dtype=np.float64)
 
 
 def _clusters(samples: Sequence[Sample]) -> NDArray[np.int64]:
@@ -108,12 +154,12 @@ def continued_look(compared: Compared, earlier: Sequence[EarlierUse]) -> Earlier
     added = [*_added([*figures, compared])]
     for i, look in enumerate(looks):
         later = [pairs for pairs in added[i + 1 :] if pairs is not None]
-        by_bets = compared.margin is not None or significance.is_by_bets(figures[i].pairs)
+        by_bets = compared.margin is not None or significance.is_by_bets(figures[i].deciding)
         if (
             later
             and by_bets
             and paired_scores.carried_evidence(
-                [figures[i].pairs, *later], -(compared.margin or 0.0), look.alpha
+                [figures[i].deciding, *later], -(compared.margin or 0.0), look.alpha
             )
         ):
             return look
@@ -130,7 +176,7 @@ def _added(figures: Sequence[Compared]) -> Iterator[PairedScores | None]:
             if sample.doc_hash in seen
         }
         rows = [row for row, cluster in enumerate(figure.pairs.clusters) if cluster not in old]
-        yield figure.pairs.of(rows) if rows else None
+        yield figure.deciding.of(rows) if rows else None
         seen |= {sample.doc_hash for sample in figure.samples}
 
 
@@ -149,15 +195,15 @@ def compare(
     be shown at ``alpha``, being worse at ``worst``; ``later`` is the level of the next look,
     for the number of further requests. The bets of ``earlier`` looks may be continued.
     """
-    at = power.rates(compared.pairs)
+    at = power.rates(compared.deciding)
+    test, p_value = _shown(compared.pairs, compared.margin, alpha)
     if compared.margin is None:
-        test, p_value = significance.superiority(compared.pairs, alpha)
         low, high = significance.lead_interval(compared.pairs, alpha)
     else:
-        test = significance.bets(compared.pairs)
-        p_value = paired_scores.evidence_above(compared.pairs, -compared.margin, alpha)
         low, high = paired_scores.betting_interval(compared.pairs, alpha)
-    outcome = _outcome(compared, p_value, p_worse, alpha, worst)
+    noise = _noise(compared, alpha)
+    deciding = p_value if noise is None else max(p_value, noise.p_value)
+    outcome = _outcome(compared, deciding, p_worse, alpha, worst)
     begun = continued_look(compared, earlier) if outcome == "inconclusive" else None
     needed = None
     if begun is not None:
@@ -185,8 +231,31 @@ def compare(
         p_worse=p_worse,
         begun=begun.number if begun else 0,
         begun_alpha=begun.alpha if begun else 0.0,
+        noise=noise,
         detectable=power.detectable(at, compared.pairs.n, alpha, compared.margin),
         needed=needed,
+    )
+
+
+def _shown(pairs: PairedScores, margin: float | None, alpha: float) -> tuple[str, float]:
+    """Return the test's name and the p-value for being ahead, or within the margin."""
+    if margin is None:
+        return significance.superiority(pairs, alpha)
+    return significance.bets(pairs), paired_scores.evidence_above(pairs, -margin, alpha)
+
+
+def _noise(compared: Compared, alpha: float) -> RoundingNoise | None:
+    cautious = compared.cautious
+    if cautious is None:
+        return None
+    pairs = cautious.pairs
+    return RoundingNoise(
+        *cautious.changed,
+        challenger=cautious.challenger,
+        difference=pairs.difference,
+        wins=pairs.wins,
+        losses=pairs.losses,
+        p_value=_shown(pairs, compared.margin, alpha)[1],
     )
 
 

@@ -88,7 +88,7 @@ def older_digest(subject: EvidenceSubject, judgement: Judgement, policy: Policy)
 def _decided_on(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> dict[str, Any]:
     return {
         "subject": asdict(subject),
-        "judgement": asdict(judgement),
+        "judgement": judgements.to_json(judgement),
         "policy": policy.model_dump(mode="json"),
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from components.gate import comparison, power, significance
 from components.gate.comparability import Anchor, Measured, objections
 from components.gate.comparison import Compared, EarlierUse
-from components.gate.judgement import Comparison, Judgement, Outcome, Slice
+from components.gate.judgement import Comparison, Judgement, Outcome, RoundingNoise, Slice
 from components.gate.policy import Policy
 from components.scorecard import CLUSTER_CAP, HOLDOUT, Scorecard
 
@@ -24,10 +24,13 @@ def _no_look_left(look: int, policy: Policy) -> str:
 
 
 def _below_floor(target: Comparison, policy: Policy) -> list[str]:
-    if target.challenger >= policy.floor:
+    noise = target.noise
+    score = target.challenger if noise is None else min(target.challenger, noise.challenger)
+    if score >= policy.floor:
         return []
+    measured = "" if score == target.challenger else " by the worse of two answers to each request"
     return [
-        f"below the floor: {target.name} is {target.challenger:.3f}, "
+        f"below the floor: {target.name} is {score:.3f}{measured}, "
         f"the policy requires {policy.floor:g}"
     ]
 
@@ -44,7 +47,11 @@ def _failed(result: Comparison, policy: Policy) -> str:
 
 
 def _undecided(result: Comparison, look: int) -> str:
-    if result.role == "guard":
+    noise = result.noise
+    if noise is not None and result.p_value <= result.tail < noise.p_value:
+        lead = _lead(result) if result.role == "guard" else _flips(result)
+        head = f"not shown in spite of rounding: {lead}; {_in_other_batches(result, noise)}"
+    elif result.role == "guard":
         head = (
             f"not shown to be no worse on {result.name}: {_lead(result)}, and the policy allows "
             f"{_points(result.margin)}"
@@ -59,13 +66,26 @@ def _passed(result: Comparison, look: int) -> str:
         f"{result.test} that began at look {result.begun} and continued over the requests added "
         f"since, at that look's {result.begun_alpha:.3g}"
     )
+    noise = result.noise
+    twice = "" if noise is None else f"; {_in_other_batches(result, noise)}"
     if result.role == "guard":
         return (
             f"no worse on {result.name}: {_lead(result)}, within the {_points(result.margin)} that "
-            f"the policy allows{f' ({continued})' if result.begun else ''}"
+            f"the policy allows{f' ({continued})' if result.begun else ''}{twice}"
         )
     test = continued if result.begun else _against(result, look, "at most")
-    return f"better: {_flips(result)} ({test})"
+    return f"better: {_flips(result)} ({test}){twice}"
+
+
+def _in_other_batches(result: Comparison, noise: RoundingNoise) -> str:
+    test = "" if result.begun else f" (p = {noise.p_value:.3g}, {result.tail:.3g} is required)"
+    return (
+        f"asked again in other batches, which round otherwise, the scores of "
+        f"{noise.challenger_changed} requests changed for the challenger and of "
+        f"{noise.opponent_changed} for the {result.anchor or 'opponent'}; with the worse of the "
+        f"challenger's scores and the better of the other's, {_signed(noise.difference)} points, "
+        f"better on {noise.wins} requests, worse on {noise.losses}{test}"
+    )
 
 
 def _cap_hint(cap: int, remaining: int, clusters: int, largest: int) -> str:

@@ -1,13 +1,31 @@
 """The gate's judgement: outcome with reasons, all comparisons, all slices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from components.scorecard import HOLDOUT
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
 Role: TypeAlias = Literal["target", "guard"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingNoise:
+    """What rounding in 16 bits may have decided: both models answered twice, in other batches.
+
+    ``challenger_changed`` and ``opponent_changed`` count the requests whose score changed. The
+    other figures are ``Comparison``'s with the worse of the challenger's two scores of each request
+    and the better of the opponent's.
+    """
+
+    challenger_changed: int
+    opponent_changed: int
+    challenger: float
+    difference: float
+    wins: int
+    losses: int
+    p_value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +45,9 @@ class Comparison:
 
     ``begun`` is the number of the look that decided. If it is an earlier look, its bets went on
     with the requests added since, at that look's level ``begun_alpha``; 0 is this look's own test.
+
+    ``noise`` is ``None`` where answers don't depend on their batch. What is shown must be shown in
+    spite of it, too.
     """
 
     task: str
@@ -52,6 +73,12 @@ class Comparison:
     anchor: str = ""
     begun: int = 0
     begun_alpha: float = 0.0
+    noise: RoundingNoise | None = None
+
+    @property
+    def deciding_p_value(self) -> float:
+        """The p-value that decided: in spite of the noise, if there is any."""
+        return self.p_value if self.noise is None else max(self.p_value, self.noise.p_value)
 
     @property
     def name(self) -> str:
@@ -143,15 +170,30 @@ class Judgement:
         return round(max(needed)) if needed and len(needed) == len(undecided) else None
 
 
+def to_json(judgement: Judgement) -> dict[str, Any]:
+    """Return a judgement as JSON; without ``noise`` where there is none, as in older evidence."""
+    value = asdict(judgement)
+    for comparison in value["comparisons"]:
+        if comparison["noise"] is None:
+            del comparison["noise"]
+    return value
+
+
 def from_json(value: Mapping[str, Any]) -> Judgement:
-    """Parse a judgement written by ``dataclasses.asdict`` as JSON."""
+    """Parse a judgement written by ``to_json``."""
     terms: dict[str, Any] | None = value.get("terms")
     if terms is not None:
         terms = {**terms, "others": tuple(terms["others"]), "changes": tuple(terms["changes"])}
     nested: dict[str, Any] = {
         "reasons": tuple(value["reasons"]),
-        "comparisons": tuple(Comparison(**fields) for fields in value["comparisons"]),
+        "comparisons": tuple(map(_comparison, value["comparisons"])),
         "slices": tuple(Slice(**fields) for fields in value["slices"]),
         "terms": None if terms is None else Terms(**terms),
     }
     return Judgement(**{**value, **nested})
+
+
+def _comparison(fields: Mapping[str, Any]) -> Comparison:
+    noise: dict[str, Any] | None = fields.get("noise")
+    nested: dict[str, Any] = {"noise": None if noise is None else RoundingNoise(**noise)}
+    return Comparison(**{**fields, **nested})

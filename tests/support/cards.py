@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from components.evaluate.metrics import CALL_METRICS
 from components.schema import Json
-from components.scorecard import HOLDOUT, Metric, Sample, Scorecard, aggregate
+from components.scorecard import HOLDOUT, RESCORED, Metric, Sample, Scorecard, aggregate
 
 CONDITIONS: dict[str, Json] = {
     "task": "holdout_tools",
@@ -114,3 +114,15 @@ def sliced(scorecard: Scorecard, name: str, values: Sequence[str]) -> Scorecard:
         for one, value in zip(scorecard.samples, values, strict=True)
     )
     return replace(scorecard, samples=samples)
+
+
+def asked_again(
+    scorecard: Scorecard, metric: str = "", scores: Sequence[float | None] = ()
+) -> Scorecard:
+    """Say that a model was asked a second time, and with which scores of one metric."""
+    second = scores or [None] * len(scorecard.samples)
+    samples = tuple(
+        replace(each, rescored={**each.scores, **({metric: score} if metric else {})})
+        for each, score in zip(scorecard.samples, second, strict=True)
+    )
+    return under(replace(scorecard, samples=samples), **{RESCORED: 1})

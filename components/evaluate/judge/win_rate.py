@@ -163,7 +163,7 @@ def judge_answers(
             scores = comparisons.compare_answers(pairs, endpoint.ask, cache, settings)
             by_id = {s.example_id: score for s, score in zip(counted, scores, strict=True)}
             samples = [
-                replace(sample, scores={JUDGE_METRIC: by_id.get(sample.example_id)})
+                replace(sample, scores={JUDGE_METRIC: by_id.get(sample.example_id)}, rescored={})
                 for sample in card.samples
             ]
             body = {

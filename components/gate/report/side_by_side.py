@@ -98,9 +98,9 @@ def _word(result: Comparison) -> str:
     allowed = f"{100 * result.margin:g} points"
     if result.role == "target":
         words = {
-            "pass": f"better ({result.test}, p = {result.p_value:.2g})",
+            "pass": f"better ({result.test}, p = {result.deciding_p_value:.2g})",
             "fail": "not better",
-            "inconclusive": f"too close to tell (p = {result.p_value:.2g})",
+            "inconclusive": f"too close to tell (p = {result.deciding_p_value:.2g})",
         }
     else:
         words = {

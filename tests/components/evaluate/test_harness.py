@@ -5,12 +5,13 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
 from components import scorecard
 from components.chat import chat_templates
-from components.evaluate import guard_runs, harness
+from components.evaluate import guard_runs, harness, score_conditions
 from components.evaluate.engines import adapter_checks
 from components.evaluate.settings import EvaluationSettings
 from components.gate.comparability import incomparable
@@ -296,3 +297,46 @@ def test_an_empty_validation_side_measures_nothing(bench: Bench):
             report=lambda _: None,
             now=NOW,
         )
+
+
+def test_in_16_bits_models_are_asked_again_in_other_batches(
+    bench: Bench, adapters: dict[str, Path]
+):
+    bf16 = SETTINGS.model_copy(update={"precision": "bf16"})
+    cards = bench.measure({"base": None, "challenger": adapters["challenger"]}, bf16)
+    for role in ("base", "challenger"):
+        card = cards[role]
+        assert card.conditions["rescored"] == 1
+        assert all(sample.rescored.keys() == sample.scores.keys() for sample in card.samples)
+    assert {"base", "base, again", "challenger, again"} <= bench.stages()
+    assert not any(sample.rescored for sample in cards["nearest"].samples), "it doesn't compute"
+    again = bench.measure({"base": None, "challenger": adapters["challenger"]}, bf16)
+    assert not bench.reports, "what is finished is not asked again"
+    assert again == cards
+
+
+def test_in_32_bits_models_are_asked_once(bench: Bench):
+    card = bench.measure({"base": None})["base"]
+    assert "rescored" not in card.conditions
+    assert not any(sample.rescored for sample in card.samples)
+    (folder,) = {tasks[HOLDOUT] for tasks in bench.folders({"base": None}, SETTINGS).values()} & {
+        bench.root / card.key
+    }
+    assert "rescored" not in pq.read_schema(folder / "samples.parquet").names
+
+
+def test_the_validation_side_which_no_gate_reads_is_asked_once(bench: Bench):
+    bf16 = SETTINGS.model_copy(update={"precision": "bf16"})
+    planned = score_conditions.measurements(
+        bench.snapshot, bench.base, {"base": None}, bench.root, bf16, VALIDATION
+    )
+    assert not any(measurement.is_rescored for measurement in planned)
+
+
+def test_built_in_tasks_are_asked_again_too(bench: Bench):
+    update = {"precision": "bf16", "built_in": ("refusals", "canaries")}
+    folders = bench.folders({"base": None}, SETTINGS.model_copy(update=update))["base"]
+    for task in ("refusals", "canaries"):
+        card = scorecard.read(folders[task])
+        assert card.conditions["rescored"] == 1
+        assert all(sample.rescored.keys() == sample.scores.keys() for sample in card.samples)
