@@ -20,7 +20,7 @@ from components.store import ledger, manifest, warehouse
 from components.store.manifest import AdapterManifest
 from flows import lookup, releases
 from flows.settings import Settings
-from flows.workload_file import Workload
+from flows.workload_file import Workload, original_base
 
 
 def finish_adapter(
@@ -40,7 +40,7 @@ def finish_adapter(
     made = {
         "workload": workload.workload,
         **body,
-        "base_path": str(workload.base),
+        "base_path": str(original_base(workload.base)),
         "licence": copy_adapter.base_licence(workload.base),
         "data": snapshot_figures.learned_figures(snapshot),
         chat_templates.TEMPLATE: chat_templates.template_hash(workload.base),

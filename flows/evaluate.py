@@ -60,12 +60,15 @@ def score(
     folders = scorecard_folders(workload, snapshot, adapter)
     if not all(manifest.is_finished(card) for card in all_folders(folders)):
         run_evaluation(workload, snapshot, adapter)
+    home = settings.load()
     places = {
-        model: {name: str(card) for name, card in of.items()} for model, of in folders.items()
+        model: {name: home.portable(card) for name, card in of.items()}
+        for model, of in folders.items()
     }
     if cards is not None:
         cards.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_atomically(cards, json.dumps(places))
+        home.publish(cards)
     return places
 
 
@@ -79,10 +82,14 @@ def cards_file(workload: Workload, snapshot: Path, adapter: Path) -> Path:
 
 def cards_in(file: Path) -> ScorecardFolders | None:
     """Read the scorecard folders; ``None`` until all are finished."""
-    if not file.exists():
+    home = settings.load()
+    text = home.read(file)
+    if text is None:
         return None
-    places = json.loads(file.read_text())
-    cards = {model: {name: Path(card) for name, card in of.items()} for model, of in places.items()}
+    places: dict[str, dict[str, str]] = json.loads(text)
+    cards = {
+        model: {name: home.local(card) for name, card in of.items()} for model, of in places.items()
+    }
     return cards if all(manifest.is_finished(card) for card in all_folders(cards)) else None
 
 

@@ -31,7 +31,7 @@ from components.train.search.schedule import (
     TrainingPace,
 )
 from flows import approvals, flow_runs, settings, train
-from flows.jobs import runner
+from flows.jobs import runner, shared_job
 from flows.jobs.job_specs import CountedCandidate, LengthsSpec
 from flows.workload_file import Workload
 
@@ -179,6 +179,7 @@ def measure_paces(
     name, reason = search.workload.workload, "only to measure a pace"
     for order, done in zip(orders, outcomes, strict=True):
         shutil.rmtree(search.adapters / done.key, ignore_errors=True)
+        shared_job.forget_checkpoints(search.adapters / done.key)
         tracking.prune_candidate(name, done.key, reason, "FINISHED")
         if not done.stepping:  # what fails later, such as scoring it, says nothing of the pace
             raise run.SearchError(f"measuring a base's pace: {done.trouble or 'it did no step'}")
@@ -193,13 +194,19 @@ def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOut
         run.write_order(search.folder, order.model_copy(update={"parent": search.run_id}))
         for order in orders
     ]
+    home = settings.load()
+    for file in files:
+        home.publish(file)
+        shared_job.fetch(run.outcome_file(file))
     left = [file for file in files if run.read_outcome(file) is None]
-    parameters = {"config": search.config, "snapshot": str(search.snapshot)}
+    parameters = {"config": search.config, "snapshot": home.portable(search.snapshot)}
     ended = flow_runs.run_children(
         "train/train",
-        [parameters | {"order": str(file)} for file in left],
+        [parameters | {"order": home.portable(file)} for file in left],
         lambda: write_progress(search, orders),
     )
+    for file in left:
+        shared_job.fetch(run.outcome_file(file))
     runs = dict(zip(left, ended, strict=True))
     return [
         run.read_outcome(file) or failed_outcome(order, runs[file])
@@ -233,6 +240,7 @@ def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult
         status = "FAILED" if place.ending == "failed" else "FINISHED"
         tracking.prune_candidate(search.workload.workload, adapter.name, reason, status)
         manifest.remove(adapter)
+        shared_job.forget_checkpoints(adapter)
     winner, snapshot = result.places[0].entry.key, search.snapshot.name
     body = {"snapshot": snapshot, "winner": winner, "spent": result.spent}
     manifest.write(search.folder, kind="search", now=datetime.now(UTC), body=body)

@@ -107,6 +107,35 @@ class Settings:
     prefect_home = _Place("prefect")  # Prefect's own folder: its database and the persisted results
     mlflow_home = _Place("mlflow")  # MLflow's own folder: its database and the artifacts
 
+    def portable(self, path: Path) -> str:
+        """Return a path of this home as another machine's flow run is given it.
+
+        If machines share an object store it is relative to the home.
+        """
+        return path.relative_to(self.home).as_posix() if self.store else str(path)
+
+    def local(self, portable: str) -> Path:
+        """Return the path on this machine of what ``portable`` returned on another one."""
+        return self.home / portable if self.store else Path(portable)
+
+    def publish(self, file: Path) -> None:
+        """Show a file of this home that still changes to the other machines, if there are any."""
+        if self.store and file.is_relative_to(self.home):
+            self.store.put(self.portable(file), file)
+
+    def read(self, file: Path) -> str | None:
+        """Return the text of a file of this home, or else another machine's; ``None``: neither."""
+        try:
+            return file.read_text()
+        except FileNotFoundError:
+            is_shared = self.store and file.is_relative_to(self.home)
+            return self.store.read(self.portable(file)) if self.store and is_shared else None
+
+    def names(self, folder: Path) -> list[str]:
+        """List what is in a folder of this home, here or in the store, sorted."""
+        here = {path.name for path in folder.glob("*")}
+        return sorted(here.union(self.store.names(self.portable(folder)) if self.store else ()))
+
     @property
     def warehouse(self) -> Path:
         """The DuckDB file; ``NotOnLakeError`` where there is a lake instead."""
@@ -211,8 +240,8 @@ def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:
     return Servers(prefect_api=api, mlflow=mlflow)
 
 
-SHARED = ("snapshots", "adapters", "scorecards", "evidence")
-"""The folders of outputs in the object store, ``<workload>/<key>`` below each."""
+SHARED = ("snapshots", "adapters", "scorecards", "evidence", "models")
+"""The folders of outputs in the object store: ``<workload>/<key>`` below each, and bases."""
 
 
 def find_place(folder: Path) -> Place | None:

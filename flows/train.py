@@ -31,7 +31,7 @@ from components.train.search import run
 from components.train.search.run import TrialOrder, TrialOutcome
 from flows import adapters, approvals, settings, validation, workload_file
 from flows.flow_runs import run_name
-from flows.jobs import runner
+from flows.jobs import runner, shared_job
 from flows.jobs.job_specs import TrainSpec
 from flows.settings import code_version
 from flows.stack import prometheus
@@ -178,13 +178,15 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     If candidates are compared by the target metric, it is then measured on the validation side. A
     failed training is an outcome, too: the search continues without it.
     """
+    fetch_outcomes(path.parent.parent)
     order = TrialOrder.model_validate_json(path.read_text())
     adapter = settings.load().adapters / workload.workload / order.entry.key
     if run.read_outcome(path) is not None:
         return adapter
-    candidate: dict[str, object] = {"base": order.entry.base, "train": order.entry.recipe}
-    if order.entry.base != workload.base:
-        candidate["base_served_as"] = None  # that is another base's name
+    model = local_base(workload, order.entry.base)
+    candidate: dict[str, object] = {"base": model, "train": order.entry.recipe}
+    if model != workload.base:  # whose name is not this one's
+        candidate["base_served_as"] = None if model == order.entry.base else str(order.entry.base)
     candidate_workload = workload.model_copy(update=candidate)
     started = time.monotonic()
     came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
@@ -204,8 +206,24 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
         took = costs.total([took, runner.read_work(measuring)])
     came |= {"seconds": time.monotonic() - started, "work": asdict(took) if took else None}
     run.write_outcome(path, TrialOutcome.model_validate(came))
+    settings.load().publish(run.outcome_file(path))
     shutil.rmtree(candidate_folder(path), ignore_errors=True)
     return adapter
+
+
+def local_base(workload: Workload, named: Path) -> Path:
+    """Return where this machine has a base of the workload that the turn's machine names."""
+    bases = [workload.base, *(tried.base for tried in workload.candidates())]
+    return {workload_file.original_base(path): path for path in bases}.get(named, named)
+
+
+def fetch_outcomes(search: Path) -> None:
+    """Copy the orders and outcomes of a search that only other machines have."""
+    home = settings.load()
+    for rung in home.names(search):
+        if home.store and rung.startswith("rung-"):
+            for name in home.store.names(home.portable(search / rung)):
+                shared_job.fetch(search / rung / name)
 
 
 @task
@@ -324,6 +342,7 @@ def fit_adapter(
             snapshot_figures.RECORD: learned_rows(adapter),
         }
         adapters.finish_adapter(workload, snapshot, adapter, body, now=datetime.now(UTC))
+        shared_job.forget_checkpoints(adapter)
     tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
     return reached
 

@@ -146,6 +146,7 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
     if not is_frozen:
         workload_file.begin(folder, workload)
     config = str(folder / workload_file.NAME)
+    workload_file.share(settings.load(), folder, workload)
     stages = Stages(folder)
     with stages.during("collect"):
         stages.note(collect(config))
@@ -164,13 +165,16 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
     if snapshot is None:
         finish_turn(workload.workload, folder, stages, TurnResult("held"), [])
         return "held"
-    parameters = {"config": config, "snapshot": str(snapshot.path)}
+    parameters = {
+        "config": settings.load().portable(folder / workload_file.NAME),
+        "snapshot": settings.load().portable(snapshot.path),
+    }
     with stages.during("train", training_folder(workload, snapshot.path)):
-        adapter, reused = train_challenger(workload, parameters)
+        adapter, reused = train_challenger(workload, snapshot.path, parameters)
         stages.note(f"adapter {adapter.name}", reused=reused)
     preregister(workload, snapshot)
     with stages.during("evaluate", evaluate.evaluation_job_folder(adapter)):
-        cards, reused = evaluate_models(workload, parameters, adapter)
+        cards, reused = evaluate_models(workload, snapshot.path, parameters, adapter)
         stages.note(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
         reference = workload_file.reference(folder)
@@ -188,24 +192,25 @@ def training_folder(workload: Workload, snapshot: Path) -> Path:
     return train.training_job_folder(train.adapter_folder(workload, snapshot))
 
 
-def train_challenger(workload: Workload, parameters: dict[str, str]) -> tuple[Path, bool]:
+def train_challenger(
+    workload: Workload, snapshot: Path, parameters: dict[str, str]
+) -> tuple[Path, bool]:
     """Train the challenger, or search for it; return its folder and whether it existed before."""
-    snapshot = Path(parameters["snapshot"])
     if workload.search:
         return search.best_adapter(parameters["config"], workload, snapshot)
     adapter = train.adapter_folder(workload, snapshot)
-    training = parameters | {"adapter": str(adapter)}
+    training = parameters | {"adapter": settings.load().portable(adapter)}
     return ensure_output(
         "train/train", training, lambda: adapter if manifest.is_finished(adapter) else None
     )
 
 
 def evaluate_models(
-    workload: Workload, parameters: dict[str, str], adapter: Path
+    workload: Workload, snapshot: Path, parameters: dict[str, str], adapter: Path
 ) -> tuple[ScorecardFolders, bool]:
     """Evaluate all models; return their scorecard folders and whether they existed before."""
-    file = evaluate.cards_file(workload, Path(parameters["snapshot"]), adapter)
-    evaluation = parameters | {"adapter": str(adapter), "cards": str(file)}
+    home, file = settings.load(), evaluate.cards_file(workload, snapshot, adapter)
+    evaluation = parameters | {"adapter": home.portable(adapter), "cards": home.portable(file)}
     return ensure_output("evaluate/evaluate", evaluation, lambda: evaluate.cards_in(file))
 
 
@@ -407,6 +412,7 @@ def finish_turn(
         "promotion": turned.promotion,
         "stages": stages.as_json(),
     }
+    workload_file.withhold(settings.load(), folder)
     manifest.write(folder, kind="turn", now=now, body=body)
     with warehouse.connect(settings.load().warehouse) as con:
         for output in [*outputs, *([Path(turned.evidence)] if turned.evidence else []), folder]:

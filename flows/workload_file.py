@@ -22,6 +22,7 @@ from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
+from components.models import base as bases
 from components.monitor.settings import Trigger
 from components.schema import Config, describe_mistake
 from components.serve.canary.settings import RolloutSettings
@@ -360,9 +361,10 @@ def workload_of_run(config: str) -> Workload:
         WorkloadFileError: A server keeps the file.
         ForeignPathError: It is neither this home's file nor the record of a turn under way.
     """
-    home, file = settings.load(), Path(config)
+    home = settings.load()
+    file = home.local(config)
     if home.turns.resolve() in file.resolve().parents:
-        return _frozen(home.turns, file)
+        return _frozen(home, file)
     home_workloads.require_unserved(home, file)
     with silent_about(home, file):
         workload = read_workload(file)
@@ -387,28 +389,33 @@ def silent_about(home: Settings, file: Path) -> Generator[None]:
         ) from None
 
 
-def _frozen(turns: Path, path: Path) -> Workload:
+def _frozen(home: Settings, path: Path) -> Workload:
     folder = path.resolve().parent
-    is_record = path.name == NAME and folder.parent.parent == turns.resolve()
-    if not is_record or manifest.is_finished(folder):
-        raise ForeignPathError(
-            f"starting a flow with the workload {path}: expected a workload's file, or "
-            f"{turns}/WORKLOAD/RUN/{NAME} of a turn that has not ended"
-        )
-    return read(folder)
+    is_record = path.name == NAME and folder.parent.parent == home.turns.resolve()
+    if is_record and path.exists() and not manifest.is_finished(folder):
+        return read(folder)
+    if is_record and not path.exists() and (elsewhere := _read_shared(home, folder)):
+        return elsewhere
+    raise ForeignPathError(
+        f"starting a flow with the workload {path}: expected a workload's file, or "
+        f"{home.turns}/WORKLOAD/RUN/{NAME} of a turn that has not ended"
+    )
 
 
 def path_within(folder: Path, raw_path: str, what: str) -> Path:
     """Return a path that a flow was started with, if it lies below ``folder`` of this home.
 
-    It is returned as the home names it, which may itself be a symbolic link.
+    It is returned as the home names it, which may itself be a symbolic link. A finished output of
+    another machine is pulled.
     """
-    path, root = Path(raw_path).resolve(), folder.resolve()
+    path, root = settings.load().local(raw_path).resolve(), folder.resolve()
     if root not in path.parents:
         raise ForeignPathError(
             f"starting a flow with the {what} {raw_path}: expected one below {folder}"
         )
-    return folder / path.relative_to(root)
+    inside = folder / path.relative_to(root)
+    manifest.is_finished(inside)
+    return inside
 
 
 NAME = "workload.json"
@@ -418,11 +425,79 @@ class RecordChangedError(ValueError):
     """A turn's workload differs from the one that its evidence was made with."""
 
 
+BASES = "bases.json"  # beside the record, if machines share a store: the bases' content hashes
+
+
 def begin(folder: Path, workload: Workload) -> None:
     """Freeze the workload of a turn, which counts as under way from now on."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / manifest.NAME).unlink(missing_ok=True)
     _write(folder, workload)
+
+
+def share(home: Settings, folder: Path, workload: Workload) -> None:
+    """Let other machines read a turn's workload and its bases, if the home has a store."""
+    if home.store is None:
+        return
+    keys: dict[str, str] = {}
+    for path in dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())]):
+        keys[str(path)] = bases.content_hash(path)
+        place = f"models/{keys[str(path)]}"
+        if home.store.read(f"{place}/{manifest.NAME}") is None:
+            body = {"path": str(path), "files": manifest.file_digests(path)}
+            home.store.push(place, path, json.dumps(body, indent=2))
+    manifest.write_atomically(folder / BASES, json.dumps(keys))
+    home.publish(folder / BASES)
+    home.publish(folder / NAME)  # last: with it the turn is under way on every machine
+
+
+def withhold(home: Settings, folder: Path) -> None:
+    """End what ``share`` began: other machines start nothing with this turn's workload."""
+    if home.store:
+        home.store.remove(home.portable(folder))
+
+
+def _read_shared(home: Settings, folder: Path) -> Workload | None:
+    """Read a turn of another machine, with its bases where this machine has them."""
+    folder = home.turns / folder.relative_to(home.turns.resolve())
+    text, keys = home.read(folder / NAME), home.read(folder / BASES)
+    if text is None or keys is None:
+        return None
+    workload = Workload.model_validate_json(text)
+    places = {path: _local_base(home, Path(path), key) for path, key in json.loads(keys).items()}
+    moved = {path: str(place) for path, place in places.items() if path != str(place)}
+    search = workload.search
+    if search is not None and candidates.BASE_KNOB in search.over:
+        tried = [moved.get(str(path), path) for path in search.over[candidates.BASE_KNOB]]
+        over = search.over | {candidates.BASE_KNOB: tried}
+        search = search.model_copy(update={"over": over})
+    return workload.model_copy(
+        update={
+            "base": places[str(workload.base)],
+            "base_served_as": workload.base_name,  # as the turn's own machine names it
+            "search": search,
+        }
+    )
+
+
+def _local_base(home: Settings, path: Path, key: str) -> Path:
+    """Return a base's folder on this machine: at the same path, or else pulled."""
+    if (path / "config.json").is_file():
+        return path
+    pulled = home.models / key
+    if not manifest.is_finished(pulled):
+        raise FileNotFoundError(
+            f"looking for the base {path}: this machine has none there, and the object store has "
+            f"no {home.portable(pulled)}"
+        )
+    return pulled
+
+
+def original_base(base: Path) -> Path:
+    """Return where a base is on the machine whose turn uses it, if this machine pulled it."""
+    made = base / manifest.NAME
+    path: object = json.loads(made.read_text()).get("path") if made.exists() else None
+    return Path(path) if isinstance(path, str) else base
 
 
 def _write(folder: Path, workload: Workload) -> None:

@@ -130,17 +130,12 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
         now: When it was finished (UTC).
         body: Its inputs and its contents.
     """
-    files = {
-        str(path.relative_to(folder)): file_digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NAME
-    }
     manifest = {
         "kind": kind,
         "key": folder.name,
         "created_at": now.isoformat(timespec="seconds"),
         **body,
-        "files": files,
+        "files": file_digests(folder),
     }
     record = json.dumps(manifest, indent=2, default=str) + "\n"
     if place := object_store.place_of(folder):
@@ -149,6 +144,15 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
             store.pull(path, folder)
             return
     write_atomically(folder / NAME, record)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return each file's SHA-256 by its path in the folder, without the manifest's."""
+    return {
+        str(path.relative_to(folder)): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME
+    }
 
 
 def write_atomically(path: Path, text: str) -> None:

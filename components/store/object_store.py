@@ -45,8 +45,8 @@ class DamagedObjectError(ValueError):
 class ObjectStore:
     """A bucket and a prefix in it, ``s3://bucket/prefix``.
 
-    Credentials, region and endpoint are those of AWS's variables and files. What the network
-    refuses is an ``OSError`` or an error of botocore.
+    Credentials, region and endpoint are those of AWS's variables and files. What can't be reached
+    or is refused raises one of ``network_errors``.
     """
 
     url: str
@@ -66,7 +66,7 @@ class ObjectStore:
             try:
                 system.pipe_file(f"{at}/{NAME}", record.encode(), mode="create")
             except OSError as error:  # stores report in several ways that there is one
-                if (winner := self._read(f"{at}/{NAME}")) is not None:
+                if (winner := self.read(f"{place}/{NAME}")) is not None:
                     return winner
                 refused = error
             else:
@@ -82,7 +82,7 @@ class ObjectStore:
         Raises:
             DamagedObjectError: A file differs; the folder is left as it was.
         """
-        record = self._read(f"{self._path(place)}/{NAME}")
+        record = self.read(f"{place}/{NAME}")
         if record is None:
             return False
         files = _files(place, record)
@@ -103,6 +103,17 @@ class ObjectStore:
             manifest.replace(folder / NAME)
         return True
 
+    def put(self, place: str, path: Path) -> None:
+        """Write a file that changes, such as a job's progress; the last one to write it wins."""
+        self._system().put_file(str(path), self._path(place))
+
+    def read(self, place: str) -> str | None:
+        """Return a file's text; ``None`` if there is none."""
+        try:
+            return self._system().cat_file(self._path(place)).decode()
+        except FileNotFoundError:
+            return None
+
     def names(self, place: str) -> list[str]:
         """List the names below a place, sorted; those of unfinished pushes are among them."""
         try:
@@ -112,7 +123,7 @@ class ObjectStore:
         return sorted(path.rpartition("/")[2] for path in paths)
 
     def remove(self, place: str) -> None:
-        """Delete an output: its manifest first, so that half of it is never taken for finished."""
+        """Delete all below a place: the manifest first, so that half an output never counts."""
         system, at = self._system(), self._path(place)
         paths: list[str] = system.find(at)
         for path in sorted(paths, key=lambda path: not path.endswith(f"/{NAME}")):
@@ -126,15 +137,13 @@ class ObjectStore:
                 missing or too old.
         """
         system, at = self._system(), self._path(f".check-{uuid.uuid4().hex}")
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - of the extra `store`
-
         try:
             system.pipe_file(at, b"first", mode="create")
             with suppress(OSError):  # as it should be
                 system.pipe_file(at, b"second", mode="create")
             is_kept = system.cat_file(at) == b"first"
             system.rm_file(at)
-        except (OSError, BotoCoreError) as error:
+        except network_errors() as error:
             raise StoreError(
                 f"writing to the object store {self.url}: {error}; expected a bucket that the "
                 "AWS_* variables let in, at AWS_ENDPOINT_URL if it is not Amazon's"
@@ -174,11 +183,12 @@ class ObjectStore:
 
         return S3FileSystem(use_listings_cache=False, config_kwargs=TIMEOUTS)
 
-    def _read(self, path: str) -> str | None:
-        try:
-            return self._system().cat_file(path).decode()
-        except FileNotFoundError:
-            return None
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised where a store can't be reached, or refuses what is asked of it."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - of the extra `store`
+
+    return OSError, BotoCoreError
 
 
 def require_s3fs() -> None:

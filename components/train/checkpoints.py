@@ -120,6 +120,8 @@ def warm_start_problem(recipe: Recipe, base: str, earlier: AdapterManifest) -> s
     return None
 
 
+CHECKPOINTS = "checkpoints"  # the folder in an adapter's while it is trained
+
 SEAL_FILE = "sealed.json"
 
 logger = logging.getLogger(__name__)
@@ -139,12 +141,23 @@ def newest_checkpoint(checkpoints: Path) -> Path | None:
     return None
 
 
+def sealed_checkpoints(adapter: Path) -> list[Path]:
+    """Return the sealed checkpoints in an adapter's folder, the oldest first."""
+    saved = _saved_checkpoints(adapter / CHECKPOINTS)
+    return [checkpoint for checkpoint in saved if (checkpoint / SEAL_FILE).exists()]
+
+
+def step_of(name: str) -> int:
+    """Return the step of a checkpoint by its folder's name."""
+    return int(name.removeprefix("checkpoint-"))
+
+
 def _saved_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(checkpoints.glob("checkpoint-*"), key=_step_of)
 
 
 def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
+    return step_of(checkpoint.name)
 
 
 def checkpoint_progress(checkpoint: Path) -> tuple[int, int]:

@@ -139,7 +139,7 @@ def fit(
     selection = training_examples.select_examples(snapshot, tokenizer, recipe)
     examples = selection.examples
     held_out = read_held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
-    saved = folder / "checkpoints"
+    saved = folder / checkpoints.CHECKPOINTS
     checkpoint = checkpoints.newest_checkpoint(saved)
     if device.best_computing().fuses:
         apply_liger_kernel(model, KERNELS)

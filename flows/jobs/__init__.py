@@ -1,4 +1,5 @@
 """Work that loads torch, in processes of its own: `runner` starts a job and reads its progress.
 
-`launch` waits for GPUs and becomes the job; `entrypoint` is the job itself.
+`shared_job` shows it to other machines. `launch` waits for GPUs and becomes the job; `entrypoint`
+is the job itself.
 """

@@ -17,6 +17,8 @@ from pydantic import TypeAdapter
 from components.costs import Work
 from components.schema import Progress
 from components.store import manifest
+from flows import settings
+from flows.jobs import shared_job
 from flows.jobs.job_specs import JobSpec
 
 Listener: TypeAlias = Callable[[Progress], None]  # called for each progress line of a job
@@ -46,7 +48,11 @@ def run_job(
         (folder / stale).unlink(missing_ok=True)
     log = folder / "log.txt"
     command = [sys.executable, "-m", module, spec.kind, str(folder / "spec.json")]
-    with log.open("ab") as errors, _job_process(command, errors) as process:
+    with (
+        shared_job.shared(spec, folder),
+        log.open("ab") as errors,
+        _job_process(command, errors) as process,
+    ):
         assert process.stdout is not None
         for progress in _progress_lines(process.stdout):
             manifest.write_atomically(folder / "progress.json", progress_line(progress))
@@ -63,11 +69,12 @@ def progress_line(progress: Progress) -> str:
 
 
 def newest_progress(folder: Path) -> Progress | None:
-    """Read the newest progress of the job in ``folder``; ``None`` before its first line."""
-    try:
-        return PROGRESS.validate_json((folder / "progress.json").read_text())
-    except FileNotFoundError:
-        return None
+    """Read the newest progress of the job in ``folder``; ``None`` before its first line.
+
+    If it runs on another machine, it is some seconds old.
+    """
+    text = settings.load().read(folder / "progress.json")
+    return PROGRESS.validate_json(text) if text is not None else None
 
 
 def read_work(folder: Path) -> Work | None:

@@ -81,21 +81,22 @@ def write_order(search: Path, order: TrialOrder) -> Path:
     return path
 
 
-def _outcome_file(order: Path) -> Path:
+def outcome_file(order: Path) -> Path:
+    """Return the file of an order's outcome."""
     return order.with_name(order.name.replace(".order.json", ".json"))
 
 
 def read_outcome(order: Path) -> TrialOutcome | None:
     """Read an order's outcome; ``None`` if there is none yet."""
     try:
-        return TrialOutcome.model_validate_json(_outcome_file(order).read_text())
+        return TrialOutcome.model_validate_json(outcome_file(order).read_text())
     except FileNotFoundError:
         return None
 
 
 def write_outcome(order: Path, outcome: TrialOutcome) -> None:
     """Write an order's outcome; the order is then not run again."""
-    manifest.write_atomically(_outcome_file(order), outcome.model_dump_json(indent=2))
+    manifest.write_atomically(outcome_file(order), outcome.model_dump_json(indent=2))
 
 
 def read_outcomes(search: Path) -> list[TrialOutcome]:
