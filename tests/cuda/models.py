@@ -127,16 +127,20 @@ def write_config(shape: Shape, folder: Path) -> Path:
     return folder
 
 
-def write_rows(folder: Path, count: int, *, validation: int = 0, longest: int = 900) -> Path:
+def write_rows(
+    folder: Path, count: int, *, validation: int = 0, longest: int = 900, shared: int = 0
+) -> Path:
     """Write requests of 100 to ``longest`` tokens with a short call as the answer, one byte each.
 
     Their lengths are spread evenly on a logarithmic scale, as those of logged requests roughly are.
+    All begin with the same ``shared`` tokens more.
     """
     draw = random.Random(SEED)
+    prefix = _text(random.Random(SEED + 1), shared)
     for side, size in (("train", count), ("validation", validation)):
         if size:
             rows = [
-                (_text(draw, int(100 * (longest / 100) ** draw.random())), (), _call(draw))
+                (prefix + _text(draw, int(100 * (longest / 100) ** draw.random())), (), _call(draw))
                 for _ in range(size)
             ]
             training_rows.write(folder, rows, side=side)

@@ -69,10 +69,10 @@ def train_ours(shape: Shape, snapshot: Path, recipe: Recipe = RECIPE) -> Pace:
     tokenizer = tiny.tokenizer()
     model: Any = models.build_nf4(shape)
     examples = training_examples.select_examples(snapshot, tokenizer, recipe).examples
-    clock = _Clock(len(examples) // recipe.step_size)
+    clock = Clock(len(examples) // recipe.step_size)
     held_out = training_examples.read_validation(snapshot, tokenizer, recipe)
     aside = (snapshot / "validation.parquet").rename(snapshot / "aside.parquet")
-    _forget_peak()
+    forget_peak()
     try:
         with TemporaryDirectory() as folder:
             fit.fit(
@@ -92,7 +92,7 @@ def train_trl(shape: Shape, snapshot: Path, **flags: Any) -> Pace:
     model: Any = models.build_nf4(shape)
     if flags.get("padding_free") or flags.get("packing"):
         model.set_attn_implementation("flash_attention_2")
-    _forget_peak()
+    forget_peak()
     with TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=model,
@@ -120,7 +120,7 @@ def train_trl(shape: Shape, snapshot: Path, **flags: Any) -> Pace:
                 r=RECIPE.r, lora_alpha=RECIPE.lora_alpha, target_modules="all-linear"
             ),
         )
-        clock = _Clock(int(trainer.get_train_dataloader().__len__()))
+        clock = Clock(int(trainer.get_train_dataloader().__len__()))
         trainer.add_callback(clock.as_callback())
         trainer.train()
     peak = peak_gb()
@@ -178,8 +178,8 @@ def pace_of_layout(shape: Shape, snapshot: Path, most_tokens: int) -> Pace:
     examples = training_examples.select_examples(snapshot, tokenizer, RECIPE).examples
     layout = BatchLayout(max_tokens=most_tokens)
     batches = [examples[start : start + BATCH] for start in range(0, len(examples), BATCH)]
-    clock = _Clock(len(batches))
-    _forget_peak()
+    clock = Clock(len(batches))
+    forget_peak()
     loss = torch.zeros(())
     for number, batch in enumerate(batches, 1):
         for micro_batch in collate([asdict(example) for example in batch], layout)["micro_batches"]:
@@ -194,7 +194,8 @@ def pace_of_layout(shape: Shape, snapshot: Path, most_tokens: int) -> Pace:
     return Pace(timed, clock.seconds, peak_gb(), loss.item())
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
+    """Let go of unused memory and begin to measure the peak."""
     if models.DEVICE == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -215,7 +216,7 @@ def _tokenized(example: TrainingExample) -> dict[str, list[int]]:
     }
 
 
-class _Clock:
+class Clock:
     """Times the steps after the warm-up."""
 
     def __init__(self, steps: int) -> None:

@@ -212,6 +212,113 @@ def out_of_memory(folder: Path, rehearsal: bool) -> Figures:
     }
 
 
+def attention(folder: Path, rehearsal: bool) -> Figures:
+    """Compare a dense mask for packed rows with varlen flash attention and with flex attention."""
+    from tests.cuda import attention as ways
+    from tests.cuda import models
+
+    shape = models.SHAPES["rehearsal" if rehearsal else "1b"]
+    figures: dict[str, float | str] = {}
+    for rows, shared in (("rows of their own", 0), ("rows that share a prefix", 400)):
+        place = folder / str(shared)
+        place.mkdir()
+        count = 32 if rehearsal else 128
+        snapshot = models.write_rows(place, count, longest=400 if rehearsal else 900, shared=shared)
+        paces = ways.paces(shape, snapshot)
+        ours = paces[ways.DENSE]
+        for name, pace in paces.items():
+            figures[f"{rows}: {name}"] = (
+                f"{pace.rate:,.0f} tokens/s, {pace.rate / ours.rate:.2f} of ours, "
+                f"{pace.peak_gb:.2f} GB, loss {pace.loss:.4f}"
+            )
+    return figures
+
+
+def stock_lm_eval(folder: Path, rehearsal: bool) -> Figures:
+    """Answer as stock lm-eval does, in other batches, and our ways: time, and what differs."""
+    from tests.cuda import answering, models
+
+    base = answering.write_base(models.SHAPES["rehearsal" if rehearsal else "1b"], folder / "base")
+    snapshot = answering.write_requests(folder, 20 if rehearsal else 128)
+    answered = answering.answer_by_all(base, snapshot, 8 if rehearsal else 64)
+    stock = answered[answering.STOCK]
+    figures: dict[str, float | str] = {"requests": len(stock.texts)}
+    for name, way in answered.items():
+        figures[name] = (
+            f"written in {way.write_seconds:.2f} s ({stock.write_seconds / way.write_seconds:.2f} "
+            f"times as fast), labels in {way.choose_seconds:.2f} s "
+            f"({stock.choose_seconds / way.choose_seconds:.2f}); {way.differing(stock)} texts "
+            f"differ, log-probabilities by up to {way.largest(stock):.2g}"
+        )
+    if answering.TREE not in answered:
+        figures[answering.TREE] = "left out: the base computes otherwise on a tree here"
+    noise = answered[answering.AGAIN]
+    ours = answered[answering.OURS]
+    figures["ours is equal within the noise"] = str(
+        ours.differing(stock) <= noise.differing(stock)
+        and ours.largest(stock) <= max(noise.largest(stock), 1e-3)
+    )
+    return figures
+
+
+def vllm(folder: Path, rehearsal: bool) -> Figures:
+    """Evaluate in vLLM and in transformers, and run the tests of both of vLLM's places."""
+    from components import scorecard
+    from tests.components.evaluate.conftest import build_adapter
+    from tests.cuda import answering, models
+
+    base = answering.write_base(models.SHAPES["rehearsal" if rehearsal else "1b"], folder / "base")
+    snapshot = answering.write_requests(folder, 20 if rehearsal else 128)
+    adapter = build_adapter(base, folder / "key-challenger", 0)
+    figures: dict[str, float | str] = {}
+    texts: dict[str, list[str]] = {}
+    for engine in ("transformers", "vllm"):
+        began = time.perf_counter()
+        cards = _evaluated(base, snapshot, adapter, folder / engine, engine)
+        figures[f"{engine}, base and adapter, seconds"] = time.perf_counter() - began
+        samples = [sample for card in cards for sample in scorecard.read(card).samples]
+        texts[engine] = [sample.output for sample in samples]
+        figures[f"{engine}, scores that changed in other batches"] = sum(
+            sample.scores != sample.rescored for sample in samples
+        )
+    pairs = zip(texts["transformers"], texts["vllm"], strict=True)
+    figures["answers that differ between the two"] = sum(a != b for a, b in pairs)
+    figures["answers"] = len(texts["vllm"])
+    places = (
+        "components/evaluate/engines/test_vllm_engine.py",
+        "components/serve/test_vllm_swap.py",
+    )
+    for place in places:
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "vllm", "-k", "not hundred"]
+        command += ["-p", "no:cacheprovider", *(["--collect-only"] if rehearsal else [])]
+        ended = subprocess.run(
+            [*command, f"tests/{place}"], capture_output=True, text=True, check=False
+        )
+        typer.echo(ended.stdout + ended.stderr)
+        figures[place.rpartition("/")[2]] = (ended.stdout.strip().splitlines() or ["no output"])[-1]
+    return figures
+
+
+def _evaluated(base: Path, snapshot: Path, adapter: Path, root: Path, engine: str) -> list[Path]:
+    """Evaluate base and adapter in a job of the project; return their scorecards' folders."""
+    from components.evaluate import harness
+    from components.evaluate.settings import EvaluationSettings
+
+    settings = EvaluationSettings.model_validate(
+        {"engine": engine, "precision": "bf16", "kind": "classification", "max_new_tokens": 16}
+    )
+    folders = {"base": None, "challenger": adapter}
+    spec = {"snapshot": str(snapshot), "base": str(base), "root": str(root), "side": "holdout"}
+    spec |= {"models": {name: path and str(path) for name, path in folders.items()}}
+    path = root.with_suffix(".json")
+    path.write_text(json.dumps({**spec, "settings": settings.model_dump(mode="json")}))
+    command = [sys.executable, "-m", "flows.jobs.launch", "evaluate", str(path)]
+    environment = {**os.environ, "FLYWHEEL_HOME": str(root.parent / "home")}
+    subprocess.run(command, check=True, env=environment)
+    cards = harness.folders(snapshot, base, folders, root, settings)
+    return [cards[name]["holdout"] for name in folders]
+
+
 def evaluation(folder: Path, rehearsal: bool) -> Figures:
     """Evaluate twice, and in other batches: how many answers change by their company alone."""
     from components import scorecard
@@ -224,6 +331,7 @@ def evaluation(folder: Path, rehearsal: bool) -> Figures:
     snapshot = holdouts.build(folder, cases)
     answers: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}
+    changed: dict[str, int] = {}
     for name, size in (("16", 16), ("16 again", 16), ("1", 1), ("7", 7)):
         settings = EvaluationSettings(precision="bf16", batch_size=size, max_new_tokens=32)
         began = time.perf_counter()
@@ -237,8 +345,9 @@ def evaluation(folder: Path, rehearsal: bool) -> Figures:
             now=datetime.now(UTC),
         )
         seconds[name] = time.perf_counter() - began
-        card = cards["base"][scorecard.HOLDOUT]
-        answers[name] = [sample.output for sample in scorecard.read(card).samples]
+        card = scorecard.read(cards["base"][scorecard.HOLDOUT])
+        answers[name] = [sample.output for sample in card.samples]
+        changed[name] = sum(sample.scores != sample.rescored for sample in card.samples)
     figures: dict[str, float | str] = {
         f"answers that differ with batches of {name}": sum(
             a != b for a, b in zip(answers["16"], texts, strict=True)
@@ -246,7 +355,11 @@ def evaluation(folder: Path, rehearsal: bool) -> Figures:
         for name, texts in answers.items()
         if name != "16"
     }
-    return figures | {"answers": len(cases), "seconds with batches of 16": seconds["16 again"]}
+    return figures | {
+        "answers": len(cases),
+        "scores that the scorecard's own second answers changed": changed["16"],
+        "seconds with batches of 16, asked twice": seconds["16 again"],
+    }
 
 
 def shards(folder: Path, rehearsal: bool) -> Figures:
@@ -278,6 +391,9 @@ STEPS = (
     Step("memory", memory.__doc__ or "", 240, TRAINING, memory),
     Step("out-of-memory", out_of_memory.__doc__ or "", 120, TRAINING, out_of_memory),
     Step("evaluation", evaluation.__doc__ or "", 180, EVALUATION, evaluation),
+    Step("stock-lm-eval", stock_lm_eval.__doc__ or "", 240, EVALUATION, stock_lm_eval),
+    Step("attention", attention.__doc__ or "", 180, TRAINING, attention),
+    Step("vllm", vllm.__doc__ or "", 480, (*EVALUATION, "vllm", "pytest"), vllm),
     Step("race-4b", "Race our training with TRL's: Qwen3-4B.", 300, TRAINING, race_of("4b")),
     Step("shards", shards.__doc__ or "", 180, TRAINING, shards),
 )
