@@ -41,7 +41,7 @@ def load_new(inputs: Sequence[Input]) -> list[Loaded]:
     now = datetime.now(UTC)
     home = settings.load()
     loaded = [*sources.load_inputs(home.tables, inputs, now=now)]
-    return loaded + sources.load_spool(home.tables, home.spool, now=now)
+    return loaded + sources.load_spool(home, now=now)
 
 
 @task

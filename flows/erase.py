@@ -113,7 +113,7 @@ def group_names(subject: Subject) -> list[str]:
 
 def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS) -> None:
     """Load everything that a receiver took before now, waiting ``patience`` seconds for it."""
-    if not home.spool.exists():
+    if not home.spool.exists() and home.store is None:
         return
     spool.recover(home.spool)
     held = set(home.spool.glob(f"*{spool.PARTIAL}"))
@@ -126,7 +126,7 @@ def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS
             )
         time.sleep(0.2)
     # What waited in the spool would be loaded after the erasure.
-    sources.load_spool(home.warehouse, home.spool, now=now, hold_back=False)
+    sources.load_spool(home, now=now, hold_back=False)
 
 
 def rebuild_snapshots(

@@ -65,7 +65,7 @@ def ask_questions(
                 answered += 1
     finally:
         writer.seal()
-        loaded = sources.load_spool(home.warehouse, home.spool, now=now())
+        loaded = sources.load_spool(home, now=now())
     return Session(shown, answered, sum(segment.new for segment in loaded))
 
 

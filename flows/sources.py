@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,12 +20,16 @@ from components.collect.sources import mlflow_traces
 from components.collect.survey import SurveyedFile
 from components.register import tracking
 from components.schema import Config
-from components.store import warehouse
+from components.store import file_locks, object_store, shared_spool, warehouse
+from components.store.shared_spool import SharedSegment
 from components.store.warehouse import Connection, Location
+from flows.settings import Settings
 
 Result = TypeVar("Result", Loaded, DryRun, SurveyedFile)
 
 RAW = ("raw",)  # what loading writes of a lake
+
+ALONE_SECONDS = 3600.0  # for another machine's collect of what receivers shipped
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,15 +58,51 @@ def load_survey(
     return _for_each_piece(path, inputs, partial(survey.load, defaults=defaults, now=now))
 
 
-def load_spool(
-    path: Location, folder: Path, *, now: datetime, hold_back: bool = True
-) -> list[Loaded]:
-    """Load what the receiver took; between two segments others may have the warehouse.
+def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list[Loaded]:
+    """Load what the home's receiver took, and what others shipped to the home's object store.
 
-    Without ``hold_back`` no part of a call waits in the spool for the others.
+    Between two segments others may have the warehouse. Without ``hold_back`` no part of a call
+    waits in the spool for the others.
+
+    Raises:
+        StoreError: The object store can't be used; what lies in the home was loaded.
     """
-    pieces = segments.plan_pieces(folder, now=now, hold_back=hold_back)
-    done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, writes=RAW)
+    load = partial(_load_segments, home, now=now, hold_back=hold_back)
+    store = home.store
+    if store is None:
+        return load()
+    with _collecting_alone(home):
+        loaded, fetched = load(), list[SharedSegment]()
+        with object_store.reaching(f"collecting from {store.url}/{shared_spool.PLACE}"):
+            for batch in shared_spool.batches(shared_spool.listed(store)):
+                fetched += [each for each in batch if shared_spool.fetch(store, each, home.spool)]
+                loaded += load()
+            # Before the others are deleted: a kill between the two leaves a part twice.
+            kept = shared_spool.ship(store, home.spool) if fetched else []
+            for segment in {*fetched} - {*kept}:
+                shared_spool.remove(store, segment)
+        return loaded
+
+
+@contextmanager
+def _collecting_alone(home: Settings) -> Generator[None]:
+    """Keep other collects from the shared spool, from listing to deletion.
+
+    Else a part that one of them puts back, since it waits, could be of a call that another one has
+    completed meanwhile.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(file_locks.held(home.locks / shared_spool.PLACE))
+        if home.lake:
+            from components.store import lake  # noqa: PLC0415 - of the extra `lake`
+
+            stack.enter_context(lake.alone(home.lake, "shared spool", ALONE_SECONDS))
+        yield
+
+
+def _load_segments(home: Settings, *, now: datetime, hold_back: bool) -> list[Loaded]:
+    pieces = segments.plan_pieces(home.spool, now=now, hold_back=hold_back)
+    done = warehouse.in_turns(home.tables, pieces, memory=warehouse.COLLECTING, writes=RAW)
     return [segment for loaded in done for segment in loaded]
 
 

@@ -147,20 +147,20 @@ def add_token(
             "is put together from several requests only by `flywheel collect`; send interactions "
             "and feedback with this token, and telemetry as a client of its own"
         )
-    with _locked(file):
-        _write(file, [*read_tokens(file), token])
+    with locked(file):
+        write(file, [*read_tokens(file), token])
     return f"{_PREFIX}_{token.id}_{secret}"
 
 
 def remove_token(file: Path, token_id: str) -> Token:
     """Remove a token and return its record; a running receiver applies it at the next request."""
-    with _locked(file):
+    with locked(file):
         tokens = read_tokens(file)
         removed = [token for token in tokens if token.id == token_id]
         if not removed:
             known = ", ".join(token.id for token in tokens) or "none"
             raise TokenError(f"removing token {token_id}: there is no such id; known: {known}")
-        _write(file, [token for token in tokens if token.id != token_id])
+        write(file, [token for token in tokens if token.id != token_id])
     return removed[0]
 
 
@@ -227,12 +227,13 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _locked(file: Path) -> AbstractContextManager[bool]:
+def locked(file: Path) -> AbstractContextManager[bool]:
+    """Keep others from changing the file of tokens."""
     # The lock is a file of its own, because the tokens' file is replaced.
     return file_locks.held(file.with_name(f"{file.name}.lock"), mode=0o600)
 
 
-def _write(file: Path, tokens: list[Token]) -> None:
+def write(file: Path, tokens: list[Token]) -> None:
     """Replace the file atomically, readable by its owner only."""
     partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

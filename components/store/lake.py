@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -580,6 +580,15 @@ def _locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[
             _sessions.held = held
             with suppress(_psycopg().Error):
                 session.execute("select pg_advisory_unlock_all()")
+
+
+def alone(lake: Lake, doing: str, wait_seconds: float) -> AbstractContextManager[None]:
+    """Let one process of all machines do something at a time.
+
+    Raises:
+        WarehouseBusyError: Another one still does it after ``wait_seconds``.
+    """
+    return _locked(lake, [doing], wait_seconds)
 
 
 def _lock(lake: Lake, session: Any, name: str, until: float) -> None:  # noqa: ANN401 - as above

@@ -114,6 +114,32 @@ class ObjectStore:
         except FileNotFoundError:
             return None
 
+    def get(self, place: str, path: Path) -> bool:
+        """Copy a file to a path; return ``False`` if there is none."""
+        try:
+            self._system().get_file(self._path(place), str(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def write(self, place: str, text: str) -> None:
+        """Write a text as a file."""
+        self._system().pipe_file(self._path(place), text.encode())
+
+    def sizes(self, place: str) -> dict[str, int]:
+        """Return the bytes of each file right below a place, by name."""
+        try:
+            entries = self._system().ls(self._path(place), detail=True)
+        except FileNotFoundError:
+            return {}
+        files = [entry for entry in entries if entry["type"] == "file"]
+        return {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
+
+    def remove_file(self, place: str) -> None:
+        """Delete a file; none there is none to delete."""
+        with suppress(FileNotFoundError):
+            self._system().rm_file(self._path(place))
+
     def names(self, place: str) -> list[str]:
         """List the names below a place, sorted; those of unfinished pushes are among them."""
         try:
@@ -182,6 +208,15 @@ class ObjectStore:
         from s3fs import S3FileSystem  # noqa: PLC0415 - of the extra `store`
 
         return S3FileSystem(use_listings_cache=False, config_kwargs=TIMEOUTS)
+
+
+@contextmanager
+def reaching(doing: str) -> Generator[None]:
+    """Raise ``StoreError``, which begins with ``doing``, where the store can't be reached."""
+    try:
+        yield
+    except network_errors() as error:
+        raise StoreError(f"{doing}: {error}") from error
 
 
 def network_errors() -> tuple[type[Exception], ...]:

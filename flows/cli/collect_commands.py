@@ -1,11 +1,14 @@
 """`flywheel collect`, `quarantine`, `drift`, `receive` and `token`: incoming traffic."""
 
+import signal
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -17,6 +20,7 @@ from flows.cli.console import (
     console,
     errors,
     exit_on,
+    fail,
     new_table,
     open_telemetry,
     print_line,
@@ -168,7 +172,7 @@ def _load_files(inputs: "Sequence[Input]", *, with_spool: bool) -> None:
         loaded.append(file)
         print_line(_loading_sentence(file))
     if with_spool:
-        loaded += sources.load_spool(home.tables, home.spool, now=now)
+        loaded += sources.load_spool(home, now=now)
     show_reasons(loaded)
     print_line(sources.loading_summary(loaded))
 
@@ -259,6 +263,36 @@ def receive(
     serve.serve(home.spool, home.tokens, host=host, port=port, limits=Limits(), ready=say)
 
 
+@app.command()
+@exit_on()
+def ship(
+    once: Annotated[bool, typer.Option(help="Ship what is there now, and exit.")] = False,
+) -> None:
+    """Move what this machine received to the object store, until Ctrl-C.
+
+    For a machine that has a receiver or a gateway but no warehouse: run it beside them, with
+    FLYWHEEL_STORE set. A `flywheel collect` anywhere loads what was shipped. Tokens that were added
+    or removed on another machine come to this one, and its own go there.
+    """
+    from flows.stack import spool_shipper
+
+    home = settings.load()
+    if home.store is None:
+        fail(f"shipping: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
+    if once:
+        print_line(f"{spool_shipper.ship_once(home, home.store)} segments shipped")
+        return
+    is_over = Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        is_over.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    print_line(f"shipping {home.spool} to {home.store.url}")
+    spool_shipper.ship_until(home, home.store, is_over, print_line)
+
+
 @token_app.command()
 @exit_on()
 def add(
@@ -311,8 +345,9 @@ def add(
     now, quota = datetime.now(UTC), None
     if requests is not None or size is not None:
         quota = client_tokens.Quota(requests=requests, bytes=size, per=per)
+    home = settings.load()
     token = client_tokens.add_token(
-        settings.load().tokens,
+        home.tokens,
         client,
         now=now,
         workloads=workload or client_tokens.EVERY_WORKLOAD,
@@ -321,6 +356,7 @@ def add(
         quota=quota,
     )
     typer.echo(token)
+    _synchronize_tokens(home)
 
 
 @token_app.command("list")
@@ -329,7 +365,9 @@ def list_tokens() -> None:
     """List the tokens by id and client, with what they may send; the secrets are not kept."""
     from components.receive import client_tokens
 
-    tokens = client_tokens.read_tokens(settings.load().tokens)
+    home = settings.load()
+    _synchronize_tokens(home)
+    tokens = client_tokens.read_tokens(home.tokens)
     now = datetime.now(UTC)
     table = Table("id", "client", "workloads", "kinds", "quota", "expires", "created", box=None)
     for token in tokens:
@@ -354,8 +392,25 @@ def list_tokens() -> None:
 def remove(
     token_id: Annotated[str, typer.Argument(help="The id that `token list` shows.")],
 ) -> None:
-    """Revoke a token at once, in a running receiver too."""
-    from components.receive import client_tokens
+    """Revoke a token at once, in a running receiver too; on other machines with their next look."""
+    from components.receive import client_tokens, shared_tokens
+    from components.store import object_store
 
-    token = client_tokens.remove_token(settings.load().tokens, token_id)
+    home = settings.load()
+    _synchronize_tokens(home)
+    is_known = any(token.id == token_id for token in client_tokens.read_tokens(home.tokens))
+    if home.store is not None and is_known:
+        # First: removed here only, it would come back from there.
+        with object_store.reaching(f"removing {token_id} on all machines"):
+            shared_tokens.remove(home.store, token_id)
+    token = client_tokens.remove_token(home.tokens, token_id)
     console.print(f"removed {token.id} of {token.client_id}")
+
+
+def _synchronize_tokens(home: settings.Settings) -> None:
+    from components.receive import shared_tokens
+    from components.store import object_store
+
+    if home.store is not None:
+        with object_store.reaching(f"sharing tokens at {home.store.url}"):
+            shared_tokens.synchronize(home.store, home.tokens)

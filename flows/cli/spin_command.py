@@ -161,7 +161,7 @@ def _report(settings: Settings, files: SpinFiles, config: Path) -> bool:
     """Print the table and the promises, and write the page; return whether all were kept."""
     with console.status("collecting the last answers"):
         time.sleep(2 * Limits().segment_seconds)
-        sources.load_spool(settings.warehouse, settings.spool, now=datetime.now(UTC))
+        sources.load_spool(settings, now=datetime.now(UTC))
     answers = people.read_answers(files.answers)
     feedback = people.read_reactions(files.feedback)
     with warehouse.connect(settings.warehouse) as con:

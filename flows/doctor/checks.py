@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 
 from components.curate.redaction import secret_values
 from components.decide.approvers import Approving
+from components.store.shared_spool import SharedSegment
 from flows import access
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.settings import GROUP
@@ -32,7 +33,27 @@ PASSWORD_VARIABLES = (
 REMOTE_CODE = re.compile(r"(?im)^\s*[\"']?trust_remote_code[\"']?\s*:\s*[\"']?(true|yes|on|1)\b")
 
 GIB = 2**30
+SHIPPED_SECONDS = 6 * 3600  # that a shipped segment may wait: a scheduled collect runs hourly
 FULL, NARROW = 2 * GIB, 10 * GIB  # free bytes: too few for a turn's output, and soon too few
+
+
+def check_shipped(segments: Sequence[SharedSegment], now: float) -> Iterator[CheckResult]:
+    """Check that somebody collects what receivers shipped to the object store.
+
+    Args:
+        segments: What is there, the oldest first.
+        now: Seconds since 1970.
+    """
+    age = now - segments[0].sealed_at_ns / 1e9 if segments else 0.0
+    if age > SHIPPED_SECONDS:
+        size = sum(segment.size for segment in segments) / 2**20
+        yield wrong(
+            "store",
+            f"{len(segments)} segments ({size:,.1f} MiB) of receivers wait to be collected, the "
+            f"oldest for {age / 3600:,.0f} hours",
+            "run `flywheel collect`, or `flywheel schedule` a workload, on a machine with the "
+            "warehouse",
+        )
 
 
 def check_approvers(

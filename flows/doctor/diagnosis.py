@@ -1,9 +1,11 @@
 """Run every check of the home, its servers, its machine and its workload files."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate.engines import protocol
+from components.store import shared_spool
 from components.store.lock import WarehouseBusyError
 from components.store.object_store import StoreError
 from flows import canary_rollouts, deployments, gateway_status, workload_file
@@ -99,6 +101,7 @@ def check_store(home: Settings) -> Iterator[CheckResult]:
         yield wrong("store", state, remedy)
     else:
         yield fine("store", f"{home.store.url} keeps what was written first")
+        yield from checks.check_shipped(shared_spool.listed(home.store), time.time())
 
 
 def check_gateway(home: Settings) -> Iterator[CheckResult]:

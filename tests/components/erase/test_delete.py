@@ -261,7 +261,7 @@ def test_a_span_that_waits_for_its_messages_in_the_spool_goes_too(
     writer = spool.Writer(home.settings.spool)
     writer.commit([spool.line("traces", "app", json.dumps(telemetry.json_form(span)).encode())])
     writer.seal()
-    sources.load_spool(home.settings.warehouse, home.settings.spool, now=datetime.now(UTC))
+    sources.load_spool(home.settings, now=datetime.now(UTC))
     assert erased_home.holds(home.settings.spool, ANN), "it waits"
     eraser(home.settings, Subject(ANN))
     assert list(home.settings.spool.iterdir()) == []

@@ -5,6 +5,7 @@ from packaging.requirements import Requirement
 
 from components.decide.approvers import Approving
 from components.decide.ssh_signatures import SK_ED25519
+from components.store.shared_spool import SharedSegment
 from flows.doctor import checks, server_checks
 from flows.doctor.checks import GIB, BaseFolder, PathPermissions, PoolStatus
 from flows.doctor.finding import CheckResult
@@ -163,6 +164,17 @@ def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
 @pytest.mark.parametrize(("free", "expected"), [(1, "wrong"), (5, "note"), (50, "fine")])
 def test_a_full_disk_is_told_before_it_is_full(free: int, expected: str) -> None:
     assert level(checks.check_disk("/home", free * GIB)) == expected
+
+
+def test_segments_that_nobody_collects_are_told() -> None:
+    hour = 3600 * 10**9
+    segments = [SharedSegment(f"{n * hour:020d}-{'0' * 64}.segment", 2**20) for n in (100, 104)]
+    assert list(checks.check_shipped([], 0.0)) == []
+    assert list(checks.check_shipped(segments, 105 * 3600.0)) == []
+    (told,) = checks.check_shipped(segments, 107 * 3600.0)
+    assert told.level == "wrong"
+    assert "2 segments (2.0 MiB)" in told.state
+    assert "the oldest for 7 hours" in told.state
 
 
 def test_our_servers_beyond_the_loopback_are_wrong_and_databases_a_note() -> None:

@@ -1,0 +1,93 @@
+"""Sealed segments in the object store: receivers put them there, and a collect fetches them."""
+
+import contextlib
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.store import spool
+from components.store.object_store import ObjectStore
+from components.store.spool import SEALED
+
+PLACE = "spool"
+
+BATCH_BYTES = 256 * 2**20  # of segments that are on the collecting machine's disk at once
+
+_NAME = re.compile(r"(?P<sealed_at_ns>\d{20})-(?P<digest>[0-9a-f]{64})" + re.escape(SEALED))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSegment:
+    """A segment in the store; its name has its age and content, so a second put changes nothing."""
+
+    name: str
+    size: int
+
+    @property
+    def sealed_at_ns(self) -> int:
+        """When it was sealed, in nanoseconds since 1970."""
+        return int(self.name[:20])
+
+
+def ship(store: ObjectStore, folder: Path) -> list[SharedSegment]:
+    """Move the sealed segments of a spool, and those of killed receivers, to the store.
+
+    Each is deleted here once it is there, so a kill at any time leaves it in one or both places.
+    """
+    spool.recover(folder)
+    shipped: list[SharedSegment] = []
+    for path in spool.sealed(folder):
+        with contextlib.suppress(FileNotFoundError):  # a collect on this machine has loaded it
+            status = path.stat()
+            name = f"{status.st_mtime_ns:020d}-{path.stem}{SEALED}"
+            store.put(f"{PLACE}/{name}", path)
+            shipped.append(SharedSegment(name, status.st_size))
+            spool.remove(path)
+    return shipped
+
+
+def listed(store: ObjectStore) -> list[SharedSegment]:
+    """List the segments in the store, the oldest first; other objects there are left alone."""
+    sizes = store.sizes(PLACE)
+    return [SharedSegment(name, sizes[name]) for name in sorted(sizes) if _NAME.fullmatch(name)]
+
+
+def batches(segments: Sequence[SharedSegment]) -> Iterator[list[SharedSegment]]:
+    """Yield the segments in batches of at most ``BATCH_BYTES``, or of one that is larger."""
+    batch, size = list[SharedSegment](), 0
+    for segment in segments:
+        if batch and size + segment.size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(segment)
+        size += segment.size
+    if batch:
+        yield batch
+
+
+def fetch(store: ObjectStore, segment: SharedSegment, folder: Path) -> Path | None:
+    """Copy a segment into a spool; ``None`` if another collect has taken it meanwhile.
+
+    What was damaged on its way gets the name of the content that came: its lines are loaded, and
+    those that are no lines go to quarantine.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{uuid.uuid4().hex}.fetched"
+    try:
+        if not store.get(f"{PLACE}/{segment.name}", partial):
+            return None
+        with partial.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.utime(partial, ns=(segment.sealed_at_ns, segment.sealed_at_ns))
+        return partial.rename(folder / f"{digest}{SEALED}")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove(store: ObjectStore, segment: SharedSegment) -> None:
+    """Delete a segment whose rows are committed to the warehouse."""
+    store.remove_file(f"{PLACE}/{segment.name}")

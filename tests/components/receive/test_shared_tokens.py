@@ -1,0 +1,100 @@
+"""Tokens that receivers on several machines share through an object store."""
+
+import json
+from collections.abc import Generator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+
+from components.receive import client_tokens, shared_tokens
+from components.receive.client_tokens import TokenError
+from components.store.object_store import ObjectStore
+from tests.support import buckets
+
+STORE = ObjectStore("s3://flywheel/team")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[None]:
+    with buckets.serving():
+        yield
+
+
+@pytest.fixture
+def files(tmp_path: Path, server: None) -> tuple[Path, Path]:
+    system = S3FileSystem(use_listings_cache=False)
+    if system.exists("flywheel/team"):
+        system.rm("flywheel/team", recursive=True)
+    first, second = tmp_path / "a" / "tokens.json", tmp_path / "b" / "tokens.json"
+    first.parent.mkdir()
+    second.parent.mkdir()
+    return first, second
+
+
+def clients(file: Path) -> set[str]:
+    return {token.client_id for token in client_tokens.read_tokens(file)}
+
+
+def synchronize(*files: Path) -> None:
+    for file in files:
+        shared_tokens.synchronize(STORE, file)
+
+
+def test_tokens_of_two_machines_are_known_at_both(files: tuple[Path, Path]) -> None:
+    first, second = files
+    token = client_tokens.add_token(first, "shop", now=NOW, workloads=["support*"])
+    client_tokens.add_token(second, "app", now=NOW)
+    synchronize(first, second, first)
+    assert clients(first) == clients(second) == {"shop", "app"}
+    there = client_tokens.TokenFile(second).find(f"Bearer {token}")
+    assert there is not None and there.workloads == ("support*",)
+    assert second.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_that_was_removed_is_removed_everywhere_and_stays_so(
+    files: tuple[Path, Path],
+) -> None:
+    first, second = files
+    client_tokens.add_token(first, "shop", now=NOW)
+    synchronize(first, second)
+    (token,) = client_tokens.read_tokens(second)
+    shared_tokens.remove(STORE, token.id)
+    synchronize(first, second, first)
+    assert clients(first) == clients(second) == set()
+
+
+def test_a_bucket_that_was_emptied_takes_nobodys_access_away(files: tuple[Path, Path]) -> None:
+    first, second = files
+    client_tokens.add_token(first, "shop", now=NOW)
+    synchronize(first)
+    S3FileSystem(use_listings_cache=False).rm("flywheel/team", recursive=True)
+    synchronize(first, second)
+    assert clients(first) == clients(second) == {"shop"}
+
+
+@pytest.mark.parametrize("content", ["", "no JSON", '{"id": "other"}', None])
+def test_an_object_that_is_no_token_costs_only_itself(
+    files: tuple[Path, Path], content: str | None
+) -> None:
+    first, second = files
+    client_tokens.add_token(first, "shop", now=NOW)
+    synchronize(first)
+    (token,) = client_tokens.read_tokens(first)
+    record = token.model_dump(mode="json", exclude_defaults=True)
+    STORE.write("tokens/0000.json", json.dumps(record) if content is None else content)
+    with pytest.raises(TokenError, match="0000 can't be read"):
+        synchronize(second)
+    assert clients(second) == {"shop"}
+
+
+def test_a_second_look_writes_nothing(files: tuple[Path, Path]) -> None:
+    first, _ = files
+    client_tokens.add_token(first, "shop", now=NOW)
+    synchronize(first)
+    before = first.stat()
+    synchronize(first)
+    after = first.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
