@@ -176,11 +176,28 @@ class WorkingCopy:
             raise StaleCopyError(f"curating {self.workload_id}: another process has curated it")
 
     def _replace(self, con: Connection, table: str) -> None:
+        """Delete and insert only the rows that differ, since writing a row anew costs the most."""
         rows = self.con.sql(f"from {table}").to_arrow_table()
         named = {"workload_id": self.workload_id}
-        con.execute(f"delete from {table} where {OF_WORKLOAD}", named)
         with warehouse.present(con, "made", rows):
-            con.execute(f"insert into {table} by name select * from made")
+            # Rows may be equal, so it counts how many of them there are on each side.
+            con.execute(
+                "create or replace temporary table changed as select digest from ("
+                f"select hash(kept) as digest, 1 as copies from {table} as kept where {OF_WORKLOAD}"
+                " union all select hash(made) as digest, -1 as copies from made"
+                ") group by digest having sum(copies) <> 0",
+                named,
+            )
+            con.execute(
+                f"delete from {table} as kept where {OF_WORKLOAD}"
+                " and hash(kept) in (select digest from changed)",
+                named,
+            )
+            con.execute(
+                f"insert into {table} by name"
+                " select * from made where hash(made) in (select digest from changed)"
+            )
+            con.execute("drop table changed")
 
     def _add_counted(self, con: Connection) -> None:
         new = f"from {COUNTED} where rowid > {self._counted}"

@@ -1,0 +1,59 @@
+"""What a copy merges back: its rows, however many are equal, and nobody else's are touched."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.store import working_copy
+from components.store.warehouse import Connection
+from tests.support import warehouses
+
+FATES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["used", "unused"])), max_size=6)
+
+
+def write(con: Connection, workload: str, fates: Sequence[tuple[str, str]]) -> None:
+    for feedback_id, fate in fates:
+        values = [workload, feedback_id, fate, None if feedback_id == "a" else fate]
+        con.execute("insert into curated.fates values (?, ?, ?, ?)", values)
+
+
+def read(con: Connection, workload: str) -> Counter[tuple[str, str]]:
+    sql = "select feedback_id, fate from curated.fates where workload_id = $workload"
+    return Counter(con.execute(sql, {"workload": workload}).fetchall())
+
+
+@settings(deadline=None)
+@given(before=FATES, after=FATES, others=FATES)
+def test_the_warehouse_has_the_copys_rows_and_all_of_other_workloads(
+    before: list[tuple[str, str]], after: list[tuple[str, str]], others: list[tuple[str, str]]
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "warehouse.duckdb"
+        with warehouses.connect(path) as con:
+            write(con, "weather", before)
+            write(con, "other", others)
+        with working_copy.open_copy(path, "weather", Path(folder) / "tmp") as copy:
+            write(copy.con, "weather", after)
+            copy.merge()
+        with warehouses.connect(path) as con:
+            assert read(con, "weather") == Counter(after)
+            assert read(con, "other") == Counter(others)
+
+
+def test_rows_that_did_not_change_are_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    kept = [("b", "used"), ("c", "unused")]
+    places = "select rowid from curated.fates where feedback_id <> 'a'"
+    with warehouses.connect(path) as con:
+        write(con, "weather", [*kept, ("a", "used")])
+        before = con.execute(places).fetchall()
+    with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+        write(copy.con, "weather", [("a", "unused"), *reversed(kept)])
+        copy.merge()
+    with warehouses.connect(path) as con:
+        assert con.execute(places).fetchall() == before
+        assert read(con, "weather") == Counter([*kept, ("a", "unused")])
