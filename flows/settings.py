@@ -240,8 +240,12 @@ def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:
     return Servers(prefect_api=api, mlflow=mlflow)
 
 
-SHARED = ("snapshots", "adapters", "scorecards", "evidence", "models")
-"""The folders of outputs in the object store: ``<workload>/<key>`` below each, and bases."""
+OUTPUTS = ("snapshots", "adapters", "scorecards", "evidence")
+"""The folders of outputs in the object store, ``<workload>/<key>`` below each."""
+
+BASES = "models"  # of bases there, by the hash of their content
+
+SHARED = (*OUTPUTS, BASES)
 
 
 def find_place(folder: Path) -> Place | None:

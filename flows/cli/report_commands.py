@@ -1,6 +1,7 @@
-"""Commands `report`, `compare`, `export`, `backup` and `restore`."""
+"""Commands `report`, `compare`, `export`, `backup`, `restore` and `migrate`."""
 
 import webbrowser
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -365,3 +366,49 @@ def restore(
     for path in home_backup.outside_files(home):
         if not path.exists():
             print_line(f"not there: {path}; put it back")
+
+
+@app.command()
+@exit_on(OSError, code=1)
+def migrate(
+    to: Annotated[
+        Literal["store", "home"],
+        typer.Option(help="`store`: push what only this home has; `home`: pull what it lacks."),
+    ],
+) -> None:
+    """Copy finished outputs between this home and the object store, while the stack works.
+
+    FLYWHEEL_STORE names the store. To share a home with other machines, migrate it to the store,
+    set the variable for the stack and the workers, and migrate once more what was finished
+    meanwhile. To come back, stop the other machines, migrate to the home and unset the variable.
+    Nothing is deleted on either side; each file is held against its manifest.
+    """
+    from components.store import moved_outputs, object_store
+
+    home = settings.load()
+    if home.store is None:
+        fail(f"migrating: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
+    home.store.check()
+    counts, files, size = Counter[str](), 0, 0
+    with errors.status("migrating") as spinner, object_store.reaching("migrating"):
+        if to == "store":
+            places = moved_outputs.places_here(home.home, settings.OUTPUTS)
+            move = moved_outputs.push
+        else:
+            places = moved_outputs.places_there(home.store, settings.OUTPUTS, settings.BASES)
+            move = moved_outputs.pull
+        for number, place in enumerate(places, start=1):
+            spinner.update(f"{number} of {len(places)}: {place}")
+            output = move(home.store, home.home, place)
+            counts[output.outcome] += 1
+            files, size = files + output.files, size + output.size
+            if output.outcome in ("other", "damaged"):
+                reason = output.reason or "another output was finished under this key"
+                print_error(f"not copied: {place}: {reason}")
+    print_line(
+        f"{counts.total()} outputs, {files} files, {size / 2**20:,.1f} MiB: {counts['copied']} "
+        f"copied to the {to}, {counts['there']} were there, {counts['other']} differ, "
+        f"{counts['damaged']} are damaged"
+    )
+    if counts["other"] or counts["damaged"]:
+        raise typer.Exit(1)

@@ -1,0 +1,122 @@
+"""`flywheel migrate`: a home's outputs to an object store, and back."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+from typer.testing import CliRunner, Result
+
+from components.store import manifest
+from flows.cli.main import app
+from tests.support import buckets
+from tests.support.buckets import finish_output
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[None]:
+    with buckets.serving():
+        yield
+
+
+@pytest.fixture
+def system(server: None) -> S3FileSystem:
+    system = S3FileSystem(use_listings_cache=False)
+    if system.exists("flywheel/team"):
+        system.rm("flywheel/team", recursive=True)
+    return system
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with outputs that were finished before it had a store."""
+    monkeypatch.delenv("FLYWHEEL_STORE", raising=False)
+    home = tmp_path / "a"
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    for key in ("0123", "4567"):
+        finish_output(home, key, key)
+    (home / "adapters/shop%20a/89ab").mkdir()
+    (home / "adapters/shop%20a/89ab/weights").write_text("of a training that still runs")
+    return home
+
+
+def migrate(to: str, home: Path) -> Result:
+    environment = {"FLYWHEEL_HOME": str(home), "FLYWHEEL_STORE": "s3://flywheel/team"}
+    return CliRunner().invoke(app, ["migrate", "--to", to], env=environment)
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(home)): path.read_bytes()
+        for path in sorted((home / "adapters").rglob("*"))
+        if path.is_file() and "89ab" not in path.parts
+    }
+
+
+def test_a_home_goes_to_the_store_and_another_machine_comes_back_with_the_same_bytes(
+    home: Path, system: S3FileSystem
+) -> None:
+    done = migrate("store", home)
+    assert done.exit_code == 0, done.output
+    assert "2 outputs, 6 files" in done.output
+    assert "2 copied to the store, 0 were there" in done.output
+    assert not system.exists("flywheel/team/adapters/shop%20a/89ab"), "it is not finished"
+    other = home.with_name("b")
+    back = migrate("home", other)
+    assert "2 copied to the home, 0 were there, 0 differ, 0 are damaged" in back.output
+    assert contents(other) == contents(home)
+
+
+def test_a_second_time_only_what_was_finished_meanwhile_is_copied(
+    home: Path, system: S3FileSystem
+) -> None:
+    migrate("store", home)
+    finish_output(home, "late", "cdef")
+    assert "1 copied to the store, 2 were there" in migrate("store", home).output
+    assert "0 copied to the home, 3 were there" in migrate("home", home).output
+
+
+def test_a_killed_migration_is_completed(home: Path, system: S3FileSystem) -> None:
+    migrate("store", home)
+    system.rm_file("flywheel/team/adapters/shop%20a/0123/manifest.json")
+    assert migrate("home", home.with_name("b")).exit_code == 0
+    assert not (home.with_name("b") / "adapters/shop%20a/0123").exists()
+    assert "1 copied to the store, 1 were there" in migrate("store", home).output
+
+
+def test_what_was_changed_or_differs_is_named_and_stays_as_it_is(
+    home: Path, system: S3FileSystem
+) -> None:
+    (home / "adapters/shop%20a/4567/weights").write_text("changed")
+    done = migrate("store", home)
+    assert done.exit_code == 1
+    assert "adapters/shop%20a/4567: weights was changed after it was finished" in done.output
+    assert not system.exists("flywheel/team/adapters/shop%20a/4567/manifest.json")
+    (home / "adapters/shop%20a/0124").mkdir()
+    (home / "adapters/shop%20a/0124/manifest.json").write_text("{}")
+    assert "0124: its manifest can't be read" in migrate("store", home).output
+    other = home.with_name("b")
+    finish_output(other, "another machine's")
+    before = contents(other)
+    done = migrate("home", other)
+    assert done.exit_code == 1
+    assert "adapters/shop%20a/0123: another output was finished under this key" in done.output
+    assert contents(other) == before
+
+
+def test_an_object_that_was_damaged_leaves_no_folder(home: Path, system: S3FileSystem) -> None:
+    migrate("store", home)
+    weights = manifest.read(home / "adapters/shop%20a/0123")["files"]
+    assert isinstance(weights, dict)
+    system.pipe_file(f"flywheel/team/adapters/shop%20a/0123/{weights['weights']}", b"other")
+    other = home.with_name("b")
+    done = migrate("home", other)
+    assert done.exit_code == 1
+    assert "1 copied to the home, 0 were there, 0 differ, 1 are damaged" in done.output
+    assert not (other / "adapters/shop%20a/0123").exists()
+
+
+def test_without_a_store_it_says_what_to_set(home: Path) -> None:
+    done = CliRunner().invoke(app, ["migrate", "--to", "store"])
+    assert done.exit_code == 2
+    assert "FLYWHEEL_STORE is not set, expected s3://BUCKET/PREFIX" in done.output
