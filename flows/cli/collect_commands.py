@@ -266,7 +266,7 @@ def receive(
 @app.command()
 @exit_on()
 def ship(
-    once: Annotated[bool, typer.Option(help="Ship what is there now, and exit.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Ship what is there now, and exit.")] = False,
 ) -> None:
     """Move what this machine received to the object store, until Ctrl-C.
 
