@@ -42,7 +42,7 @@ test-clients: .venv-clients/installed  ## LiteLLM, LangChain and a fuzzer ask th
 	OMP_NUM_THREADS=1 .venv-clients/bin/python -m pytest -m clients --timeout 900 tests/components/serve
 
 # PostgreSQL comes from Debian, as in test-production: `apt-get install postgresql`.
-test-lake: .venv-lake/installed  ## several machines: an object store and a lake that they share
+test-lake: .venv-lake/installed  ## several machines: an object store, a lake and Ray
 	OMP_NUM_THREADS=1 .venv-lake/bin/python -m pytest -m lake --timeout 1500
 
 # uv resolves: pip can't choose the lowest version of what is declared. Plain PyPI, so torch 2.9 is a

@@ -25,6 +25,7 @@ GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares t
 
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
 SERVE_PORT = "FLYWHEEL_SERVE_PORT"
+RAY = "FLYWHEEL_RAY"
 
 WAREHOUSE = "FLYWHEEL_WAREHOUSE"  # the variable that names the PostgreSQL database of a lake
 STORE = "FLYWHEEL_STORE"  # the variable that names the object store
@@ -72,6 +73,7 @@ class Settings:
     group: str | None = None  # that ``flywheel up`` gives the home to; unset: its owner alone
     store: ObjectStore | None = None  # where machines share outputs; unset: in the home alone
     lake: "Lake | None" = None  # that several machines share; unset: the home's DuckDB file
+    ray: str | None = None  # the Ray cluster that judges rows; unset: the curating machine's cores
 
     warehouse_file = _Place("warehouse.duckdb")  # the DuckDB file, where there is no lake
     spool = _Place("spool")  # what the receiver took and collect has not loaded yet
@@ -202,6 +204,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         serve_port=_port(env, SERVE_PORT, 0) if env.get(SERVE_PORT) else None,
         group=env.get(GROUP) or None,
         store=_store(env),
+        ray=_ray(env),
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
@@ -280,6 +283,15 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise SettingsError(f"{name} is {text!r}; expected a port from 1 to 65535")
     return int(text)
+
+
+def _ray(env: Mapping[str, str]) -> str | None:
+    address = env.get(RAY) or ""
+    if address and not re.fullmatch(r"ray://[^/\s@]+:[0-9]+", address):
+        raise SettingsError(
+            f"{RAY} is {address!r}; expected the client port of a Ray head, ray://host:10001"
+        )
+    return address or None
 
 
 def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:

@@ -106,6 +106,7 @@ def freeze_workload(
         CheckFailedError: A check found invalid rows.
         EmptySideError: There is nothing to train on, or nothing to test on.
         StaleCopyError: Rows were erased or archived during each of several attempts.
+        RayPoolError: Rows are judged on Ray, and it can't be reached, was lost, or has other code.
     """
     for _ in range(ATTEMPTS - 1):
         with suppress(StaleCopyError):
@@ -133,6 +134,7 @@ def curated_copy(
                 now=now,
                 counter=token_counts.counter(copy.con, workload.base),
                 judgements_folder=judgements,
+                ray_address=home.ray,
             )
             if copy.not_sampled:
                 tally = replace(tally, counts={**tally.counts, NOT_SAMPLED: copy.not_sampled})

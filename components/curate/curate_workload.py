@@ -71,6 +71,7 @@ def curate(
     now: datetime,
     counter: CountsTokens | None = None,
     judgements_folder: Path | None = None,
+    ray_address: str | None = None,
 ) -> CurationTally:
     """Judge every interaction of a workload and rebuild its verdicts and examples.
 
@@ -82,8 +83,11 @@ def curate(
         counter: Counts tokens with the base's tokenizer; a token budget requires it.
         judgements_folder: Where the workload's judgements are kept, so that the next curation
             judges only what is new; no other process may use it meanwhile. ``None`` keeps none.
+        ray_address: A Ray cluster that judges the rows, ``ray://host:port``; this machine's cores
+            if ``None``.
 
     Raises:
+        RayPoolError: The cluster can't be reached or was lost, or has nodes with other code.
         SplitChangedError: A snapshot was frozen with another ``split_by``.
         NoTokenizerError: A token budget is set and ``counter`` is ``None``.
         ReplayError: A replay source is unreadable.
@@ -98,7 +102,9 @@ def curate(
         weighed = weigh.weigh_workload(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         settled = split.read_settled(con, workload_id, rules.split_by)
-        judged, new, screened = judgement_cache.judge_rows(con, rules, judgements_folder)
+        judged, new, screened = judgement_cache.judge_rows(
+            con, rules, judgements_folder, ray_address
+        )
         clients = client_limits.read(con, workload_id)
         with collector.paused():
             judgements = place(client_limits.flag_ahead(judged, clients), settled, rules)

@@ -51,10 +51,16 @@ class JudgedRows(NamedTuple):
     screened: int
 
 
-def judge_rows(con: Connection, rules: Rules, folder: Path | None) -> JudgedRows:
+def judge_rows(
+    con: Connection, rules: Rules, folder: Path | None, ray_address: str | None = None
+) -> JudgedRows:
     """Judge the staged rows whose judgements are not kept in ``folder``, and keep them.
 
-    Without a folder every row is judged. Only one process may use a folder at a time.
+    Without a folder every row is judged. Only one process may use a folder at a time. With
+    ``ray_address`` the cluster there judges, if there are many rows.
+
+    Raises:
+        RayPoolError: The cluster can't be reached or was lost, or has nodes with other code.
     """
     warehouse.show(con, "staging/candidates")
     cache = None if folder is None else _Cache(folder, rules)
@@ -73,7 +79,7 @@ def judge_rows(con: Connection, rules: Rules, folder: Path | None) -> JudgedRows
         closing(warehouse.read(con, "staging/unjudged", CandidateRow)) as rows,
     ):
         pairs = ((row, outdated.get(row.interaction_id)) for row in rows)
-        new = row_judgement.judge_all(pairs, rules)
+        new = row_judgement.judge_all(pairs, rules, ray_address)
         judgements += new if cache is None else cache.keep(new, contents)
     if cache is not None:
         cache.merge_parts()

@@ -10,11 +10,12 @@ from importlib import metadata
 import pyarrow as pa
 
 from components.chat import prompt
-from components.curate import interaction, split, ties, worker_pool
+from components.curate import interaction, ray_pool, split, ties, worker_pool
 from components.curate.decontamination import UserTexts
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.near import near_requests
 from components.curate.near.near_requests import NearRequest
+from components.curate.ray_pool import RayPool
 from components.curate.redaction import conversations, presidio
 from components.curate.redaction.conversations import RedactionFailedError, Rewritten
 from components.curate.redaction.surrogate_writer import RedactedTurn
@@ -163,14 +164,29 @@ def redaction_digest(rules: Rules) -> str:
     judged ones.
     """
     settings = rules.redaction.model_dump(mode="json", exclude={"replace", "seed"})
-    chosen = rules.redaction.presidio
-    libraries = {
-        name: _version(name) for name in (*LIBRARIES, *(presidio.LIBRARIES if chosen else ()))
-    }
-    model = chosen and presidio.model_digest(chosen)
     python = sys.version_info[:2], unicodedata.unidata_version
-    known = [VERSION, prompt.FORMAT, python, libraries, model]
+    known = [VERSION, prompt.FORMAT, python, _libraries(rules), _model_digest(rules)]
     return manifest.digest([*known, settings, rules.split_by])
+
+
+def environment(rules: Rules) -> dict[str, str | None]:
+    """Return the version of each thing that judgements on this machine depend on, by its name."""
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "our code": ray_pool.source_digest(),
+        **_libraries(rules),
+        "presidio's model": _model_digest(rules),
+    }
+
+
+def _libraries(rules: Rules) -> dict[str, str | None]:
+    optional = presidio.LIBRARIES if rules.redaction.presidio else ()
+    return {name: _version(name) for name in (*LIBRARIES, *optional)}
+
+
+def _model_digest(rules: Rules) -> str | None:
+    chosen = rules.redaction.presidio
+    return chosen and presidio.model_digest(chosen)
 
 
 def _version(package: str) -> str | None:
@@ -190,12 +206,20 @@ Unjudged = tuple[CandidateRow, RowJudgement | None]
 """A row to judge, and its judgement under other quality rules, if there is one."""
 
 
-def judge_all(rows: Iterable[Unjudged], rules: Rules) -> Iterator[RowJudgement]:
-    """Judge the interactions in order, in several processes if there are many."""
-    return worker_pool.map_in_processes(partial(_judge_batch, rules=rules), rows)
+def judge_all(
+    rows: Iterable[Unjudged], rules: Rules, ray_address: str | None = None
+) -> Iterator[RowJudgement]:
+    """Judge the interactions in order, in several processes or on Ray if there are many.
+
+    Raises:
+        RayPoolError: The cluster can't be reached or was lost, or has nodes with other code.
+    """
+    ray = RayPool(ray_address, partial(environment, rules)) if ray_address else None
+    return worker_pool.map_in_processes(partial(judge_batch, rules=rules), rows, ray=ray)
 
 
-def _judge_batch(rows: list[Unjudged], rules: Rules) -> list[RowJudgement]:
+def judge_batch(rows: list[Unjudged], rules: Rules) -> list[RowJudgement]:
+    """Judge interactions one by one; pure."""
     return [judge(row, rules, kept) for row, kept in rows]
 
 

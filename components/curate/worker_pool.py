@@ -13,6 +13,9 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import TypeVar
 
+from components.curate import ray_pool
+from components.curate.ray_pool import RayPool
+
 UNJUDGEABLE = "unjudgeable"  # the verdict on a row on which a rule raised an error
 ROW_SECONDS = 10.0
 """CPU time per row: a thousand times that of a long conversation. Wall time would depend on the
@@ -103,6 +106,7 @@ def map_in_processes(
     *,
     processes: int | None = None,
     min_items: int = MIN_POOL_ITEMS,
+    ray: RayPool | None = None,
 ) -> Iterator[Result]:
     """Map ``work`` over batches of items, in a process pool if there are enough of them.
 
@@ -111,14 +115,20 @@ def map_in_processes(
         items: Read lazily.
         processes: Size of the pool; the usable cores if ``None``.
         min_items: Fewer items run in this process if it can interrupt endless work.
+        ray: A cluster whose nodes do the work instead of a process pool.
+
+    Raises:
+        RayPoolError: The cluster can't be reached or was lost, or has nodes with other code.
     """
     processes = processes or len(os.sched_getaffinity(0))
     remaining = iter(items)
     first = list(islice(remaining, min_items))
     batches = _batches(chain(first, remaining))
-    if is_limitable() and (processes == 1 or len(first) < min_items):
+    if is_limitable() and (len(first) < min_items or (processes == 1 and ray is None)):
         for batch in batches:
             yield from work(batch)
+    elif ray is not None and len(first) >= min_items:
+        yield from ray_pool.map_on_ray(work, batches, ray)
     else:
         yield from _in_processes(work, batches, processes)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from components.curate.ray_pool import NodeProbe
 from components.curate.redaction import secret_values
 from components.decide.approvers import Approving
 from components.store.shared_spool import SharedSegment
@@ -336,3 +337,22 @@ def check_disk(home: str, free: int) -> CheckResult:
     if free < FULL:
         return wrong("disk", state, remedy)
     return note("disk", state, remedy) if free < NARROW else fine("disk", state)
+
+
+def check_ray(address: str, nodes: Sequence[NodeProbe], *, is_open: bool) -> Iterator[CheckResult]:
+    """Check a Ray cluster: who may run code on it, and which nodes judge as this machine does."""
+    if is_open:
+        yield wrong(
+            "Ray",
+            f"{address} runs the code of whoever reaches it: it asks for no token",
+            "RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN for head, nodes and workers",
+        )
+    if not nodes:
+        yield wrong("Ray", f"{address} has no node with a core", "`ray start --address=...`")
+    for probe in nodes:
+        if probe.trouble is not None:
+            state = f"node {probe.node} {probe.trouble}"
+            yield wrong("Ray", state, "install this release on it, the head included")
+    if nodes and not is_open and all(probe.trouble is None for probe in nodes):
+        cores = sum(probe.cores for probe in nodes)
+        yield fine("Ray", f"{len(nodes)} node(s) with {cores} core(s) judge rows as this machine")

@@ -2,8 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from components.curate import ray_pool
+from components.curate.ray_pool import RayPool, RayPoolError
+from components.curate.row_judgement import environment
+from components.curate.settings import Rules
 from components.evaluate.engines import protocol
 from components.store import shared_spool
 from components.store.lock import WarehouseBusyError
@@ -12,7 +17,7 @@ from flows import canary_rollouts, deployments, gateway_status, workload_file
 from flows.doctor import checks, cuda_builds, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
-from flows.settings import Settings
+from flows.settings import RAY, Settings
 from flows.stack import health
 from flows.workload_file import Workload
 
@@ -40,6 +45,8 @@ def diagnose(
     yield from check_store(home)
     yield from check_gateway(home)
     yield from check_canaries(home)
+    if home.ray is not None:
+        yield from check_ray(home.ray)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
     # Where the servers are elsewhere, or in containers, the ports are those of a proxy with TLS.
     plain = {home.prefect_port: "Prefect", home.mlflow_port: "MLflow", RECEIVER: "the receiver"}
@@ -156,6 +163,17 @@ def check_canaries(home: Settings) -> Iterator[CheckResult]:
         if report is None or report.id not in ids:
             said = f"canary {report.id}" if report else "no canary in the gateway's form"
             yield wrong("canaries", f"{file} is of {said}, which nobody started here", f"rm {file}")
+
+
+def check_ray(address: str) -> Iterator[CheckResult]:
+    """Check that the cluster asks for a token, and that its nodes judge rows as this machine."""
+    try:
+        is_open = ray_pool.takes_strangers(address)
+        nodes = ray_pool.probe_nodes(RayPool(address, partial(environment, Rules())))
+    except RayPoolError as error:
+        yield wrong("Ray", str(error), f"start the head, or unset {RAY}")
+        return
+    yield from checks.check_ray(address, nodes, is_open=is_open)
 
 
 def _stop_command(workload: str) -> str:

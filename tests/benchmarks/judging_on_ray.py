@@ -1,0 +1,75 @@
+"""Measure what Ray costs the curating process; ``python -m tests.benchmarks.judging_on_ray``.
+
+Two nodes of one core each start in a network namespace, and judge made rows; so does this process
+alone. Both must give equal judgements. The driver's CPU seconds are those of its process after it
+has connected: it sends the rows and reads the judgements. Runs in the environment of
+`make test-lake`.
+"""
+
+import argparse
+import hashlib
+import pickle
+import resource
+import sys
+from functools import partial
+from itertools import chain
+
+from components.curate import ray_pool, row_judgement
+from components.curate.ray_pool import RayPool
+from components.curate.settings import Rules
+from tests.benchmarks import rules, traffic
+from tests.support import ray_cluster
+
+RULES = Rules(split_by="conversation")
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def drive(count: int) -> None:
+    """Judge the rows here and on the cluster, and print what each took and whether they agree."""
+    lines = traffic.made(count)
+    rows = [rules.row(number, line) for number, line in enumerate(lines)]
+    begun = cpu_seconds()
+    serial = [row_judgement.judge(row, RULES) for row in rows]
+    alone = cpu_seconds() - begun
+    pool = RayPool(ray_cluster.ADDRESS, partial(row_judgement.environment, RULES))
+    batches = (rows[start : start + 250] for start in range(0, count, 250))
+    judge = partial(row_judgement.judge_batch, rules=RULES)
+    judged = ray_pool.map_on_ray(judge, ([(row, None) for row in batch] for batch in batches), pool)
+    first = next(judged)
+    begun = cpu_seconds()
+    on_ray = [*chain([first], judged)]
+    driver = cpu_seconds() - begun
+    equal = digest(serial) == digest(on_ray)
+    sys.stdout.write(
+        f"{count:,} rows: {1000 * alone / count:.3f} ms of CPU a row here; on Ray "
+        f"{1000 * driver / count:.3f} ms of the driver (wanted: 0.1); judgements "
+        f"{'equal' if equal else 'DIFFERENT'}\n"
+    )
+
+
+def digest(judgements: list[row_judgement.RowJudgement]) -> str:
+    """Return the digest of judgements, one by one, as equal texts may be shared between them."""
+    whole = hashlib.sha256()
+    for judgement in judgements:
+        whole.update(pickle.dumps(repr(judgement)))
+    return whole.hexdigest()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--drive", action="store_true", help="be the process that is measured")
+    arguments = parser.parse_args()
+    if arguments.drive:
+        drive(arguments.rows)
+    else:
+        with ray_cluster.started("127.0.0.3") as cluster:
+            command = ["-m", "tests.benchmarks.judging_on_ray", "--drive"]
+            driver = cluster.start(*command, "--rows", str(arguments.rows))
+            assert driver.stdout is not None
+            sys.stdout.writelines(line.decode() for line in driver.stdout)
