@@ -214,9 +214,9 @@ def _registered(home: Settings, request: ExportRequest) -> Version:
 
 
 def _require_unerased(home: Settings, made: AdapterManifest) -> None:
-    if not home.warehouse.exists():
+    if not home.has_warehouse:
         return
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         certificate = ledger.erasure_of(con, [made.key, made.snapshot])
     if certificate:
         raise LookupError(

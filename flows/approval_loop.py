@@ -108,7 +108,7 @@ def require_unerased(evidence: Evidence) -> None:
         subject.opponent_scorecard,
         *subject.anchor_scorecards,
     ]
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         certificate = ledger.erasure_of(con, made_from)
     if certificate:
         raise StaleEvidenceError(
@@ -122,7 +122,7 @@ def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
     if under_way := prefect_api.turns_under_way(Path(config)):
         return under_way[0].id
     entry = TurnStart(str(flow_run.id), workload, "stale", True, reason, datetime.now(UTC))
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         turn_starts.record_start(con, entry)
     parameters = {"config": config, "start": entry.start_id}
     return prefect_api.start("turn/turn", parameters, [approvals.workload_tag(workload)]).id
@@ -216,13 +216,13 @@ def wait_for_answer(question: Question, text: str, workload: Workload) -> TypedA
 @task(cache_policy=NO_CACHE)
 def recorded_outcome(digest: str, rules: ApprovalRules) -> Decision | None:
     """Read the decision on an evidence, by any run, if it meets the current rules."""
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         return decision_log.decision_on(con, digest, rules)
 
 
 def require_decided(evidence: Evidence, workload: Workload) -> None:
     """Refuse to act on approvals that fail the current rules; signatures are checked again."""
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         broken = chain.first_broken(decision_log.links(con), decision_log.read_head(con))
         decision = decision_log.decision_on(con, evidence.digest, workload.approve.rules())
     if broken is not None:
@@ -240,7 +240,7 @@ def require_decided(evidence: Evidence, workload: Workload) -> None:
 @task(cache_policy=NO_CACHE)
 def next_question(evidence: Evidence) -> Question:
     """Return the next question, numbered after the answers this run has received."""
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         heard = decision_log.links(con, flow_run_id=str(flow_run.id))
     return question_of_run(evidence, 1 + len(heard))
 
@@ -256,7 +256,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
     rules, sign = workload.approve.rules(), ""
     # Before the warehouse is opened, since it reads whole files.
     proved = approver_keys.proof(evidence) if rules.proof == "signature" else ProofContext()
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         if rules.proof == "signature":
             with warehouse.transaction(con):
                 under = decision_log.in_force(con, question.workload, rules, now=datetime.now(UTC))
@@ -313,7 +313,7 @@ def take_answer(
     secret = known_secret(home, listed) if listed and rules.proof == "code" else None
     proved = approver_keys.proof(evidence) if rules.proof == "signature" else ProofContext(secret)
     at = approvals.answered_at(UUID(question.flow_run_id), question.attempt)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         blamed = find_blamed(con, answer, evidence)
         link = record_answer.record(con, question, answer, rules, proved, blamed=blamed, now=at)
     heard = (link.sequence, link.kind, link.reason, link.approver, link.evidence_digest)
@@ -345,7 +345,7 @@ def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> lis
 @task(cache_policy=NO_CACHE)
 def expire(question: Question, answer: TypedAnswer | None, message: str) -> None:
     """Record once that evidence is stale and ``answer`` too late; earlier approvals don't count."""
-    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
         links = decision_log.links(con, flow_run_id=question.flow_run_id)
         if any(link.kind == "lapsed" for link in links):
             return

@@ -130,7 +130,7 @@ def signed_answer(
     rules = workload_file.in_force(home, frozen).approve.rules()
     if rules.proof != "signature":
         return answer
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         under = decision_log.in_force(con, pending.workload, rules, now=datetime.now(UTC))
     question = Question(pending.workload, pending.evidence, str(pending.flow_run_id), 0)
     form = record_answer.expected_statement(question, answer, proof(evidence), under.digest)

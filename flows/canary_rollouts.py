@@ -91,7 +91,7 @@ def outlook(
     """Return what a canary could show; its plan has the kinds that this traffic can decide."""
     from components.serve.canary import rollout_forecast  # noqa: PLC0415 - loads scipy
 
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         traffic = measure_traffic(con, workload, champion, _now())
     plan = settings.plan(workload, version, champion)
     expected = rollout_forecast.ExpectedTraffic(traffic.conversations_an_hour, traffic.risks)
@@ -160,7 +160,7 @@ def start(
         now=now,
     )
     begun = Rollout({"intended": first})
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         rollout_log.write(con, first)
         append_link(home, con, begun, "start", f"version {number} answers a share")
     return resume_start(home, begun, decision)
@@ -203,9 +203,9 @@ def end(
         return
     if outcome == "roll back":
         change = rollback_change(rollout, by=RULE, reason=why)
-        ChampionJournal(lambda: warehouse.connect(home.warehouse), _now).note(change, write)
+        ChampionJournal(lambda: warehouse.connect(home.tables), _now).note(change, write)
         return
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         write(con)
 
 
@@ -233,7 +233,7 @@ def settle_version(home: Settings, rollout: Rollout) -> None:
     A version that goes on is champion already.
     """
     first = rollout.intention
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         known = rollout_log.unsettled(con, first.workload_id)
         head = decision_log.read_head(con)
         changes = journal.list_changes(con, first.workload_id)
@@ -307,15 +307,15 @@ def rollouts_of(
     home: Settings, workload: str | None = None, wait_seconds: float = PATIENCE_SECONDS
 ) -> Sequence[Rollout]:
     """List the canaries of a workload, or of all, the oldest first."""
-    if not home.warehouse.exists():
+    if not home.has_warehouse:
         return []
-    with warehouse.connect(home.warehouse, wait_seconds) as con:
+    with warehouse.connect(home.tables, wait_seconds) as con:
         return rollout_log.list_rollouts(con, workload)
 
 
 def running(home: Settings, workload: str) -> Rollout | None:
     """Return the canary of a workload that is under way or was interrupted."""
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         return rollout_log.unsettled(con, workload)
 
 
@@ -366,7 +366,7 @@ def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
 
 def _add_step(home: Settings, rollout: Rollout, step: Literal["started", "settled"]) -> Rollout:
     now = _now()
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         rollout_log.add_step(con, rollout, step, now)
     entry = replace(rollout.intention, step=step, record="{}", noted_at=now)
     return Rollout({**rollout.entries, step: entry})

@@ -41,7 +41,7 @@ def roll_back(
         RollbackError: The order is refused, or leads to no such version.
     """
     workload = order.workload
-    with journal.lock_champion(home.locks, workload):
+    with journal.lock_champion(home.tables, home.locks, workload):
         try:
             return _roll_back(home, order, AT_ONCE_SECONDS)
         except WarehouseBusyError:
@@ -53,7 +53,7 @@ def roll_back(
             "and this is written down when they let it go"
         )
         recover(home, workload)
-        with warehouse.connect(home.warehouse) as con:
+        with warehouse.connect(home.tables) as con:
             last = journal.list_changes(con, workload)[-1]
         if last.step != "done":
             raise RollbackError(f"rolling back {workload} to version {version}: {last.note}")
@@ -62,7 +62,7 @@ def roll_back(
 
 def rollback_form(home: Settings, order: Order) -> tuple[Statement, ApprovalRules]:
     """Write the statement to sign for a rollback, without its time; return the rules, too."""
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, order.workload)
         with warehouse.transaction(con):
             under = decision_log.in_force(con, order.workload, rules, now=_now())
@@ -74,7 +74,7 @@ def rollback_form(home: Settings, order: Order) -> tuple[Statement, ApprovalRule
 
 def write_approved_versions(home: Settings, workload: str) -> None:
     """Write the approved versions and repair ``previous``; the caller holds the workload's lock."""
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, workload)
         known = rollback_rules.champions(con, workload)
     rollback_rules.write_approved(
@@ -105,14 +105,14 @@ def recover(
 
 def reconcile(home: Settings) -> list[JournalEntry]:
     """Recover every interrupted change whose process is gone; return how each ended."""
-    if not home.warehouse.exists():
+    if not home.has_warehouse:
         return []
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         names = {entry.change.workload_id for entry in journal.unfinished_changes(con)}
     names.update(journal.pending_workloads(home.locks))
     ended: list[JournalEntry] = []
     for name in sorted(names):
-        with journal.lock_champion(home.locks, name, wait=False) as is_ours:
+        with journal.lock_champion(home.tables, home.locks, name, wait=False) as is_ours:
             if is_ours:
                 ended += recover(home, name)
     return ended
@@ -133,7 +133,7 @@ def chain_anchors() -> dict[str, str]:
 
 def rolled_back(workload: str, adapter: str) -> str | None:
     """Explain that an adapter was champion and was rolled back; ``None`` if it was not."""
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         entry = journal.rolled_back(con, workload, adapter)
     if entry is None:
         return None
@@ -174,7 +174,7 @@ def describe_rollback(entry: JournalEntry) -> str:
 
 def champion_journal(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> ChampionJournal:
     """Return a home's journal; it holds the warehouse only while it writes a row."""
-    return ChampionJournal(lambda: warehouse.connect(home.warehouse, wait_seconds), _now)
+    return ChampionJournal(lambda: warehouse.connect(home.tables, wait_seconds), _now)
 
 
 def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntry:
@@ -183,7 +183,7 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
         meant = ended.change.kind == "rollback" and order.to in (None, ended.change.version)
         if meant and ended.step == "done":
             return ended
-    with warehouse.connect(home.warehouse, wait_seconds) as con:
+    with warehouse.connect(home.tables, wait_seconds) as con:
         known = rollback_rules.champions(con, workload)
         rules = rollback_rules.in_force(home, con, workload)
         with warehouse.transaction(con):  # they stay in force if the order is refused
@@ -226,7 +226,7 @@ def _move_at_once(home: Settings, order: Order) -> str | None:
     """Move the alias while others hold the warehouse; ``None`` where that has to wait."""
     workload, now = order.workload, registry.read_aliases(order.workload).champion
     known = rollback_rules.read_approved(home.locks, workload)
-    if known is None or not rollback_rules.needs_no_proof(home, workload, known):
+    if home.lake or known is None or not rollback_rules.needs_no_proof(home, workload, known):
         return None  # names need a proof
     pending = journal.read_pending(home.locks, workload)
     if pending is None:
@@ -248,7 +248,7 @@ def _move_at_once(home: Settings, order: Order) -> str | None:
 
 
 def _recover(home: Settings, workload: str, wait_seconds: float) -> list[JournalEntry]:
-    with warehouse.connect(home.warehouse, wait_seconds) as con:
+    with warehouse.connect(home.tables, wait_seconds) as con:
         interrupted = journal.unfinished_changes(con, workload)
         approved = {entry.number for entry in interrupted if _is_approved(home, con, entry.change)}
     if not interrupted:
@@ -273,7 +273,7 @@ def _append_pending(home: Settings, workload: str) -> bool:
     if pending is None:
         return False
     change, about = pending.change, _left_evidence(pending.change)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, workload)
         links = decision_log.links(con, workload_id=workload)
     # By the very moment, since a clock may be set back.
@@ -317,7 +317,7 @@ def _anchor(home: Settings, change: ChampionChange) -> None:
     if change.kind != "rollback" or change.champion_before is None:
         return
     # On the version that was left, so that cutting the order off the chain is detected.
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         head = decision_log.read_head(con)
     assert head is not None  # the order is in the chain
     anchor = {version_tags.LINK_TAG: head.anchor}

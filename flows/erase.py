@@ -98,7 +98,7 @@ def forget_judgements(home: Settings) -> None:
     """
     for folder in sorted(home.judgements.glob("*")):
         with (
-            working_copy.reserve(home.locks, unquote(folder.name)),
+            working_copy.reserve(home.warehouse, home.locks, unquote(folder.name)),
             warehouse.connect(home.warehouse) as con,
         ):
             judgement_cache.forget_missing(con, folder)

@@ -121,7 +121,9 @@ def apply_consequences(
     for workload in sorted({output.workload for output in tainted}):
         here = [output for output in tainted if output.workload == workload]
         if has_mlflow(home):
-            with journal.lock_champion(home.locks, workload):  # against a promotion of it
+            with journal.lock_champion(
+                home.tables, home.locks, workload
+            ):  # against a promotion of it
                 consequences = _flag_versions(consequences, workload, here, erasure, demote=demote)
         if has_prefect(home):
             consequences = _retract_pages(consequences, workload, here, erasure)
@@ -142,13 +144,13 @@ def has_prefect(home: Settings) -> bool:
 
 def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
     """Take the alias of each champion that an earlier erasure of the subject has tainted."""
-    with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
+    with warehouse.connect(home.tables) as con, warehouse.rehearsal(con):
         erasures = tombstones.erasures_of(con, tombstones.subject_digest(con, subject))
         tainted = [(made, affected_outputs.recorded(con, made.certificate_id)) for made in erasures]
     demoted: list[Champion] = []
     for erasure, outputs in tainted:
         for workload in sorted({output.workload for output in outputs if output.kind == "adapter"}):
-            with journal.lock_champion(home.locks, workload):
+            with journal.lock_champion(home.tables, home.locks, workload):
                 before = registry.champion_version(workload)
                 if before is None or erasure.certificate_id not in before.tainted.split():
                     continue

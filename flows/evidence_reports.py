@@ -49,7 +49,7 @@ def compute_costs(
     }
     ratio = workload.cost.production_token_ratio
     used = snapshot_figures.production_usage(
-        home.warehouse, home.scratch, snapshot, workload.base, ratio
+        home.tables, home.scratch, snapshot, workload.base, ratio
     )
     bill = costs.bill(
         workload.cost,
@@ -161,7 +161,7 @@ def publish_evidence(evidence: Evidence) -> str:
     """
     workload = evidence.subject.workload
     run_id = tracking.find_run(workload, evidence.subject.adapter)
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         head = decision_log.read_head(con)
     if head is not None:
         tracking.tag_chain_head(run_id, head.anchor)

@@ -118,7 +118,7 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
         copies |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
     with ExitStack() as stack:
         for lock in sorted(home.locks.glob("*.lock")):
-            stack.enter_context(journal.lock_champion(home.locks, lock.stem))
+            stack.enter_context(journal.lock_champion(home.warehouse, home.locks, lock.stem))
         for number, name in enumerate([*_names(home.home, left_out)]):
             path = home.home / name
             if name in copies or path.suffix != ".db" or not home_archive.is_sqlite(path):

@@ -148,6 +148,6 @@ def trace_version(home: Settings, workload: str, name: str) -> Ancestry:
     require_mlflow(home, f"looking up {name} of {workload}")
     version = find_version(workload, name)
     kinds = (home.evidence, home.scorecards, home.adapters, home.snapshots)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         roots = OutputRoots(*(root / workload for root in kinds))
         return ancestry.trace_ancestry(con, version, registry.read_aliases(workload), roots)

@@ -140,7 +140,7 @@ def ended() -> list[Expiry]:
 def record_lapsed(expiries: Sequence[Expiry]) -> int:
     """Record each expiry once, unless its evidence was decided; return how many were new."""
     now = datetime.now(UTC)
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         noted = {link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"}
         # What was just cancelled is found among what has ended, too.
         by_run = {str(expiry.flow_run_id): expiry for expiry in expiries}
@@ -179,7 +179,7 @@ def verify_champions() -> list[str]:
         objections += status.objections
         if status.objections:
             continue
-        with journal.lock_champion(home.locks, workload, wait=False) as is_ours:
+        with journal.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
             if not is_ours:  # whoever changes the champion does the same
                 continue
             champions.write_approved_versions(home, workload)
@@ -217,7 +217,7 @@ def is_decided(run: Run) -> bool:
     version = registry.version_of_evidence(workload, evidence)
     if version is None or version.decision:
         return False
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         return decision_log.decision_on(con, evidence, _rules(workload)) is not None
 
 

@@ -71,7 +71,7 @@ def consider(config: str) -> str:
 @task
 def start_lost_turns(config: str, workload: str, now: datetime) -> int:
     """Start the requested turns whose event was lost."""
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         lost = turn_starts.unclaimed_starts(con, workload, now - LOST_AFTER)
     for start in lost:
         prefect_api.start("turn/turn", {"config": config, "start": start.start_id}, [])
@@ -84,7 +84,7 @@ def weigh_signs(workload: Workload, config: str, now: datetime) -> tuple[TurnSta
     trigger = workload.trigger or Trigger()
     champion = registry.champion_version(workload.workload)
     under_way = bool(prefect_api.turns_under_way(Path(config)))
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         signs = find_signs(con, workload.workload, champion, trigger, now)
         starts = turn_starts.read_starts(con, workload.workload, None)
     earlier = [start.looked_at for start in starts if start.started]
@@ -123,7 +123,7 @@ def find_signs(
 @task
 def enter_decision(start: TurnStart, signs: list[Sign]) -> None:
     """Record the decision before a turn is requested."""
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         turn_starts.record_start(con, start, signs)
 
 
@@ -176,7 +176,7 @@ def measure_status(
 ) -> WorkloadStatus:
     """Count by model, test for drift and falling votes, and list waiting approvals."""
     now, home = datetime.now(UTC), settings.load()
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         since = now - timedelta(days=span_days)
         days = workload_status.days(con, workload.workload, since)
         latencies = workload_status.latencies(con, workload.workload, since)

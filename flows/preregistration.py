@@ -44,13 +44,13 @@ def digest_holdout(workload: str, version: str, snapshot: Path) -> Holdout:
 def seal_policy(policy: Policy, held: Holdout) -> None:
     """Seal the policy for a holdout, unless one is sealed; call it before anything is measured."""
     home, now = settings.load(), datetime.now(UTC)
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         _find_or_seal(con, ledger.read_holdout_log(con), policy, held, now=now)
 
 
 def seal_rules(workload: str, rules: ApprovalRules) -> None:
     """Append the approval rules to the chain, unless they are its latest."""
-    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
         decision_log.in_force(con, workload, rules, now=datetime.now(UTC))
 
 
@@ -75,7 +75,7 @@ def record_use(
         sketch=held.rows.sketch,
         looked_at=now,
     )
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         book = ledger.read_holdout_log(con)
         if (same := book.find(look)) is not None:
             (under,) = (seal for seal in book.seals if seal.decision == same.seal)
@@ -107,7 +107,7 @@ def allot_use(
 def record_judgement(taken: HoldoutUseTerms, judgement: Judgement) -> Judgement:
     """Record the result of a use, and add its terms to the judgement."""
     if judgement.target is not None and taken.look.decision is not None:
-        with warehouse.connect(settings.load().warehouse) as con:
+        with warehouse.connect(settings.load().tables) as con:
             ledger.record_result(
                 con, taken.look, test=judgement.target.test, outcome=judgement.outcome
             )

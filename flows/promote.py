@@ -92,7 +92,7 @@ def make_champion(
     """
     home, name = settings.load(), evidence.subject.workload
     releases.require_bytes(home, evidence)
-    with journal.lock_champion(home.locks, name):
+    with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         still()
         _anchor(evidence, decision)
@@ -165,7 +165,7 @@ def promote_version(
     """
     home, name = settings.load(), evidence.subject.workload
     releases.require_bytes(home, evidence)
-    with journal.lock_champion(home.locks, name):
+    with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         still()
         _anchor(evidence, decision)
@@ -301,7 +301,7 @@ def is_from_before(home: Settings) -> bool:
     run = context.flow_run if context else None
     if run is None or run.created is None:
         return False
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         return run.created.timestamp() < decision_log.since(con).timestamp()
 
 

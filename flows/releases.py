@@ -145,7 +145,7 @@ def release_version(home: Settings, version: Version, evidence: Evidence) -> Non
             _rewrite_version(home, version, evidence.subject, folder)
         _require_same_adapter(home, folder, evidence)
         files = logged_model.files_digest(folder)
-        with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        with warehouse.connect(home.tables) as con, warehouse.transaction(con):
             links = _entered(con, version, evidence.digest, files)
         write_record(folder, links)
         folder_signer(home)(folder)
@@ -278,9 +278,9 @@ def serving_parameters(
 
 def _books(home: Settings, workload: str) -> Books:
     pending = journal.read_pending(home.locks, workload)
-    if not home.warehouse.exists():
+    if not home.has_warehouse:
         return Books((), (), frozenset(), pending)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         links = decision_log.links(con, workload_id=workload)
         changes = journal.list_changes(con, workload)
         adapters = {entry.change.adapter_key for entry in changes}

@@ -84,7 +84,7 @@ def import_answers(
 
     Unreadable lines go to quarantine. Idempotent for the same file.
     """
-    with warehouse.connect(home.warehouse) as con, path.open("rb") as file:
+    with warehouse.connect(home.tables, writes=["raw"]) as con, path.open("rb") as file:
         labels = list(label_files.read_labels(con, file, workload, reviewer=reviewer))
         digest = manifest.digest([manifest.file_digest(path), reviewer, workload])
         origin = RecordOrigin(str(path), digest, feedback.NAME, Defaults("", ""), now)

@@ -244,7 +244,7 @@ def refuse(home: Settings, change: ChampionChange, refused: RefusedOrderError) -
         attempt=0,
         reason=refused.objection,
     )
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         decision_log.append_event(con, event)
     is_missing = refused.objection == "signature_missing"
     line = f"\n{statement.command(refused.expected)}" if is_missing else ""

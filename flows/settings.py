@@ -140,12 +140,12 @@ class Settings:
 
     @property
     def warehouse(self) -> Path:
-        """The DuckDB file; ``NotOnLakeError`` where there is a lake instead."""
+        """The DuckDB file, for what needs one; ``NotOnLakeError`` where there is a lake instead."""
         if self.lake:
             raise NotOnLakeError(
-                f"{WAREHOUSE} names a lake, and this works on the DuckDB file of one home only: "
-                "with a lake, this release collects (`flywheel collect`, `quarantine`, `drift`); "
-                f"for the rest unset {WAREHOUSE}"
+                f"{WAREHOUSE} names a lake, and this release erases, backs up and restores the "
+                "DuckDB file of one home only: back a lake up by a dump of its database (pg_dump) "
+                f"and a copy of {self.lake.data}; nobody can be erased from it yet"
             )
         return self.warehouse_file
 
@@ -153,6 +153,11 @@ class Settings:
     def tables(self) -> "Location":
         """The warehouse: the lake, or the home's DuckDB file."""
         return self.lake or self.warehouse_file
+
+    @property
+    def has_warehouse(self) -> bool:
+        """Whether there is a warehouse already; opening it creates it."""
+        return self.lake is not None or self.warehouse_file.exists()
 
     @property
     def prefect_url(self) -> str:

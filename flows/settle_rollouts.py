@@ -154,7 +154,7 @@ def settle(home: Settings, workload: str) -> SettledRollout | None:
     Each step is recorded before the next, so that a kill at any place is made good by the next
     call. Two at once wait for each other.
     """
-    with journal.lock_champion(home.locks, workload):
+    with journal.lock_champion(home.tables, home.locks, workload):
         champions.recover(home, workload)
         rollout = canary_rollouts.running(home, workload)
         if rollout is None:
@@ -265,7 +265,7 @@ def _stop(home: Settings, rollout: Rollout, why: str) -> SettledRollout:
 
 def _resume_start(home: Settings, rollout: Rollout) -> SettledRollout:
     first = rollout.intention
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, first.workload_id)
         decision = decision_log.decision_on(con, first.evidence_digest, rules)
     if decision is None or decision.decision != "approve":
@@ -279,7 +279,7 @@ def _tell_once(
 ) -> SettledRollout | None:
     if "undecided" in rollout.entries:
         return None
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         rollout_log.add_step(con, rollout, "undecided", datetime.now(UTC), note=why, record=record)
         canary_rollouts.append_link(home, con, rollout, "undecided", why, record)
     return _settled(rollout, "undecided", why)
@@ -287,7 +287,7 @@ def _tell_once(
 
 def _carry_out(home: Settings, rollout: Rollout) -> SettledRollout:
     """Do what the recorded end of a canary asks for, and record that it is done."""
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         known = rollout_log.unsettled(con, rollout.intention.workload_id)
         links = decision_log.links(con, workload_id=rollout.intention.workload_id)
     assert known is not None and known.ending is not None  # the caller holds the lock
@@ -332,7 +332,7 @@ def _record(report: RolloutReport) -> dict[str, Json]:
 def stop_form(home: Settings, order: Order, to: Target) -> tuple[Statement, ApprovalRules]:
     """Write the statement to sign for ending a canary, without its time; return the rules, too."""
     rollout = _running(home, order.workload)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, order.workload)
         with warehouse.transaction(con):
             under = decision_log.in_force(con, order.workload, rules, now=datetime.now(UTC))
@@ -351,7 +351,7 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
         RollbackError: The order is refused.
     """
     workload = order.workload
-    with journal.lock_champion(home.locks, workload):
+    with journal.lock_champion(home.tables, home.locks, workload):
         champions.recover(home, workload)
         rollout = _running(home, workload)
         if (why := _objection(rollout)) is not None:
@@ -366,7 +366,7 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
 
 
 def _running(home: Settings, workload: str) -> Rollout:
-    rollout = canary_rollouts.running(home, workload) if home.warehouse.exists() else None
+    rollout = canary_rollouts.running(home, workload) if home.has_warehouse else None
     if rollout is None or rollout.ending is not None:
         raise RolloutError(f"stopping the canary of {workload}: none runs")
     return rollout
@@ -389,7 +389,7 @@ def _planned(rollout: Rollout, order: Order, to: Target) -> ChampionChange:
 
 def _record_order(home: Settings, rollout: Rollout, order: Order, to: Target) -> None:
     change, first, now = _planned(rollout, order, to), rollout.intention, datetime.now(UTC)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, first.workload_id)
         with warehouse.transaction(con):  # they stay in force if the order is refused
             decision_log.in_force(con, first.workload_id, rules, now=now)
@@ -419,7 +419,7 @@ def _record_order(home: Settings, rollout: Rollout, order: Order, to: Target) ->
         if to == "champion":
             champions.champion_journal(home).note(change, write)
         else:
-            with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+            with warehouse.connect(home.tables) as con, warehouse.transaction(con):
                 write(con)
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
@@ -437,7 +437,7 @@ def start_by_order(
         RolloutError: There is no such version, no champion, or no gateway that could answer.
     """
     name = workload.workload
-    with journal.lock_champion(home.locks, name):
+    with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         champion = registry.champion_version(name)
         version = _startable(home, name, number, champion.number if champion else None)
@@ -456,7 +456,7 @@ def start_by_order(
         approval_loop.require_unerased(evidence)
         approval_loop.require_champion(evidence, champion)
         approval_loop.require_decided(evidence, workload)
-        with warehouse.connect(home.warehouse) as con:
+        with warehouse.connect(home.tables) as con:
             decision = decision_log.decision_on(con, evidence.digest, workload.approve.rules())
         assert decision is not None  # it was required
         releases.require_bytes(home, evidence)
@@ -491,7 +491,7 @@ def _startable(
 
 
 def _is_approved(home: Settings, version: registry.Version) -> bool:
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, version.name)
         decision: Decision | None = decision_log.decision_on(con, version.evidence, rules)
     return decision is not None and decision.decision == "approve"

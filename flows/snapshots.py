@@ -121,11 +121,11 @@ def curated_copy(
     """Judge every interaction in a copy of the workload's rows; nobody else curates meanwhile."""
     judgements = home.judgements / folder_name(workload.workload)
     rules = workload.curate
-    with working_copy.reserve(home.locks, workload.workload):
+    with working_copy.reserve(home.tables, home.locks, workload.workload):
         # Before the rows are copied: an erasure waits for the curations whose folders it finds.
         judgements.mkdir(parents=True, exist_ok=True)
         with working_copy.open_copy(
-            home.warehouse, workload.workload, home.scratch, at_most=rules.at_most
+            home.tables, workload.workload, home.scratch, at_most=rules.at_most
         ) as copy:
             tally = curate_workload.curate(
                 copy.con,

@@ -61,7 +61,7 @@ class UnnamedStarterError(ValueError):
 def enter_start(workload: str, start: str | None) -> bool:
     """Claim the trigger's entry, or make one; return whether this turn may run."""
     run_id = str(flow_run.id)
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         if start:
             return turn_starts.claim_start(con, start, run_id)
         cause = _cause()
@@ -87,7 +87,7 @@ def starter_of_turn(workload: Workload, start: str | None, by: str) -> str:
 def note_starter(evidence: Evidence, starter: str) -> None:
     """Record who started an evidence's turn by hand."""
     now, run_id = datetime.now(UTC), str(flow_run.id or "")
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         decision_log.record_starter(con, evidence.digest, run_id, starter, now)
 
 
@@ -414,6 +414,6 @@ def finish_turn(
     }
     workload_file.withhold(settings.load(), folder)
     manifest.write(folder, kind="turn", now=now, body=body)
-    with warehouse.connect(settings.load().warehouse) as con:
+    with warehouse.connect(settings.load().tables) as con:
         for output in [*outputs, *([Path(turned.evidence)] if turned.evidence else []), folder]:
             ledger.record_output(con, workload, output, now=now)

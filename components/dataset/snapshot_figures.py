@@ -17,7 +17,7 @@ from components.dataset.preference_files import Digests
 from components.schema import Answer, Json, Message
 from components.store import warehouse
 from components.store.manifest import SnapshotManifest
-from components.store.warehouse import Connection
+from components.store.warehouse import Connection, Location
 
 SIDES = ("train", "validation", "holdout")
 
@@ -227,7 +227,7 @@ class _LoggedUsage:
 
 
 def production_usage(
-    path: Path, scratch: Path, snapshot: Path, base: Path | None, ratio: float = 1.0
+    path: Location, scratch: Path, snapshot: Path, base: Path | None, ratio: float = 1.0
 ) -> Usage | None:
     """Return production's mean tokens per request: as logged, else counted from the texts.
 

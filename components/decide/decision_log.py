@@ -45,7 +45,7 @@ def append_event(con: Connection, event: LogEvent) -> Link:
     last = read_head(con)
     names = (*FIELDS, DOCUMENT) if event.document else FIELDS
     salts = {name: secrets.token_hex(SALT_BYTES) for name in names}
-    texts = {name: str(getattr(event, name)) for name in names}
+    texts = {name: warehouse.storable(con, str(getattr(event, name))) for name in names}
     seals = {f"{name}_digest": chain.seal(salts[name], texts[name]) for name in names}
     link = Link(
         sequence=last.sequence + 1 if last else 1,

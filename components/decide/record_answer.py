@@ -309,9 +309,14 @@ def check_code(
     counter = approvers.check(secret, code, now=now, last=last)
     if not isinstance(counter, int):
         return counter
+    used = {"approver": approver, "counter": counter, "now": now}
+    # Not `insert or replace`, which DuckDB can't do in PostgreSQL.
     con.execute(
-        "insert or replace into raw.approver_codes values ($approver, $counter, $now)",
-        {"approver": approver, "counter": counter, "now": now},
+        "insert into raw.approver_codes values ($approver, $counter, $now)"
+        if last is None
+        else "update raw.approver_codes set counter = $counter, used_at = $now"
+        " where approver = $approver",
+        used,
     )
     return None
 

@@ -1,15 +1,17 @@
 """The append-only journal of changes of champion, in the warehouse."""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from components.store import file_locks, manifest, warehouse
-from components.store.warehouse import Connection
+from components.store import file_locks, lake, lock, manifest, warehouse
+from components.store.lake import Lake
+from components.store.lock import WarehouseBusyError
+from components.store.warehouse import Connection, Location
 
 ChangeKind: TypeAlias = Literal["promotion", "rollback"]
 ChangeStep: TypeAlias = Literal["intended", "done", "undone"]
@@ -151,15 +153,29 @@ def rolled_back(con: Connection, workload: str, adapter: str) -> JournalEntry | 
     return touching[-1] if touching[-1].change.kind == "rollback" else None
 
 
+@contextmanager
 def lock_champion(
-    folder: Path, workload: str, *, wait: bool = True
-) -> AbstractContextManager[bool]:
+    path: Location, folder: Path, workload: str, *, wait: bool = True
+) -> Generator[bool]:
     """Lock a workload's champion against changes; yield whether the lock was acquired.
 
-    All processes that share the warehouse have the same ``folder``. ``wait`` is whether to wait
-    while another process holds the lock.
+    Args:
+        path: The warehouse; where it is a lake, other machines are locked out, too.
+        folder: Folder of the locks, the same for all processes of a home.
+        workload: The workload.
+        wait: Whether to wait while another process holds the lock.
     """
-    return file_locks.held(folder / f"{workload}.lock", wait=wait)
+    with ExitStack() as held:
+        is_ours = held.enter_context(file_locks.held(folder / f"{workload}.lock", wait=wait))
+        if is_ours and isinstance(path, Lake):
+            seconds = lock.PATIENCE_SECONDS if wait else 0
+            try:
+                held.enter_context(lake.locked(path, [f"champion of {workload}"], seconds))
+            except WarehouseBusyError:
+                if wait:
+                    raise
+                is_ours = False
+        yield is_ours
 
 
 def write_pending(folder: Path, pending: Pending) -> None:

@@ -207,6 +207,15 @@ class Schema:
     scratch: tuple[str, ...]
     migrations: dict[int, str]
 
+    @property
+    def keys_of_book(self) -> frozenset[str]:
+        """The tables of the book that have a primary key."""
+        return frozenset(
+            table.full_name
+            for table in self.tables
+            if not table.is_in_lake and any("PRIMARY KEY" in text for text in table.constraints)
+        )
+
 
 def is_in_lake(table: str) -> bool:
     """Return whether a table is in DuckLake; else it is in the book."""
@@ -307,7 +316,7 @@ def opened(
         WarehouseBusyError: Another process still held a lock after ``wait_seconds``.
     """
     with (
-        _locked(lake, [group for group in GROUPS if group in writes], wait_seconds),
+        locked(lake, [group for group in GROUPS if group in writes], wait_seconds),
         _attached(lake) as base,
         closing(base.cursor()) as con,
     ):
@@ -464,7 +473,7 @@ def migrate(con: Connection, lake: Lake, schema: Schema) -> None:
     """
     if _applied(con) == schema.migrations.keys():
         return
-    with _locked(lake, ["schema"], 60.0):
+    with locked(lake, ["schema"], 60.0):
         applied = _applied(con)
         if unknown := applied - schema.migrations.keys():
             raise LakeError(
@@ -562,8 +571,11 @@ _sessions = threading.local()
 
 
 @contextmanager
-def _locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[None]:
-    """Hold advisory locks; those that this thread holds already are not taken twice."""
+def locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[None]:
+    """Hold advisory locks; those that this thread holds already are not taken twice.
+
+    Raise ``WarehouseBusyError`` if another process still held one after ``wait_seconds``.
+    """
     held: set[tuple[str, str]] = getattr(_sessions, "held", set())
     missing = [name for name in names if (lake.url, name) not in held]
     if not missing:

@@ -83,7 +83,7 @@ def connect(
     path: Location,
     wait_seconds: float = lock.PATIENCE_SECONDS,
     memory: str | None = None,
-    writes: Sequence[lake.Group] = lake.GROUPS,
+    writes: Sequence[lake.Group] = ("book",),
 ) -> Generator[Connection]:
     """Open the warehouse, created or upgraded if necessary; wait while another process holds it.
 
@@ -91,7 +91,8 @@ def connect(
         path: The DuckDB file, or a lake.
         wait_seconds: How long to wait for it.
         memory: DuckDB's memory limit (``1GB``); most of the machine's when ``None``.
-        writes: What of a lake is locked, so that nobody else writes it; a file is locked whole.
+        writes: What of a lake is locked, so that nobody else writes it: the book, or what collects
+            (``raw``) and curates (``curated``). A file is locked whole.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
@@ -144,7 +145,7 @@ def in_turns(
     *,
     memory: str | None = None,
     seconds: float = TURN_SECONDS,
-    writes: Sequence[lake.Group] = lake.GROUPS,
+    writes: Sequence[lake.Group] = ("book",),
 ) -> Generator[Result]:
     """Run pieces of work, releasing the warehouse between them; yield their results.
 
@@ -409,15 +410,29 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
         return 0
     rows_from, ignore = "incoming_records", ""
     if lake.is_lake(con):
+        if not lake.is_in_lake(table):
+            records = [_storable(con, record) for record in records]
         records = lake.distinct(table, records)
         rows_from += lake.unknown(table)
-        ignore = "" if lake.is_in_lake(table) else "or ignore "
+        ignore = "or ignore " if table in _schema().keys_of_book else ""
     elif _has_key(con, table):
         ignore = "or ignore "
     columns = {name: [record[name] for record in records] for name in records[0]}
     with present(con, "incoming_records", columns):
         sql = f"insert {ignore}into {table} by name select * from {rows_from}"
         return int(con.execute(sql).fetchall()[0][0])
+
+
+def storable(con: Connection, text: str) -> str:
+    """Return a text as this warehouse can store it: PostgreSQL has no character 0."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if lake.is_lake(con) else text
+
+
+def _storable(con: Connection, record: Mapping[str, Value]) -> dict[str, Value]:
+    return {
+        name: storable(con, value) if isinstance(value, str) and "\0" in value else value
+        for name, value in record.items()
+    }
 
 
 def replace(

@@ -1,12 +1,13 @@
 """An in-memory copy of one workload's rows, so that curation does not block the warehouse."""
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.store import file_locks, lock, warehouse
-from components.store.warehouse import Connection
+from components.store import file_locks, lake, lock, warehouse
+from components.store.lake import Lake
+from components.store.warehouse import Connection, Location
 
 RAW = ("raw.interactions", "raw.feedback")
 
@@ -31,6 +32,8 @@ REBUILT = frozenset(
 
 COUNTED = "curated.token_counts"  # a cache that all workloads share: new rows are added
 
+ERASURES = "select count(*) from raw.erasures"
+
 OF_WORKLOAD = "workload_id = $workload_id"
 OF_TABLE = {"raw.feedback": f"({OF_WORKLOAD} or source != 'feedback')"}
 """Sources without workloads may have feedback on any."""
@@ -42,19 +45,26 @@ class StaleCopyError(RuntimeError):
     """The warehouse no longer has the rows of the copy; repeat the work."""
 
 
-def reserve(locks: Path, workload_id: str) -> AbstractContextManager[bool]:
+@contextmanager
+def reserve(path: Location, locks: Path, workload_id: str) -> Generator[None]:
     """Lock the curation of a workload; other processes wait.
 
     Args:
-        locks: Folder of the locks, the same for all processes that share the warehouse.
+        path: The DuckDB file, or a lake, in which other machines wait, too.
+        locks: Folder of the locks, the same for all processes of a home.
         workload_id: The workload.
     """
-    return file_locks.held(locks / f"{workload_id}.curation.lock")
+    with file_locks.held(locks / f"{workload_id}.curation.lock"):
+        if not isinstance(path, Lake):
+            yield
+            return
+        with lake.locked(path, [f"curation of {workload_id}"], lock.PATIENCE_SECONDS):
+            yield
 
 
 @contextmanager
 def open_copy(
-    path: Path,
+    path: Location,
     workload_id: str,
     scratch: Path,
     wait_seconds: float = lock.PATIENCE_SECONDS,
@@ -63,7 +73,7 @@ def open_copy(
     """Copy the rows that the curation of a workload reads; the file is released within the block.
 
     Args:
-        path: The DuckDB file; created or upgraded in place if necessary.
+        path: The DuckDB file, or a lake; created or upgraded in place if necessary.
         workload_id: The workload.
         scratch: Folder for what does not fit into memory.
         wait_seconds: How long to wait for the file, each time that it is opened.
@@ -88,36 +98,70 @@ class WorkingCopy:
     """
 
     con: Connection
-    path: Path
+    path: Location
     workload_id: str
     wait_seconds: float
     at_most: int | None = None
     not_sampled: int = 0
     _settled: dict[str, Fingerprint] | None = None
     _counted: int = -1
+    _erasures: int = 0
 
     def read(self) -> None:
         """Copy the rows; called once."""
-        with warehouse.connect(self.path, self.wait_seconds):
-            pass  # creates the file, or upgrades its schema
-        attach = f"attach '{warehouse.escaped(self.path)}' as original (read_only)"
-        lock.open_read_only(self.path, self.wait_seconds, lambda: self.con.execute(attach))
-        try:
-            conditions = {**OF_TABLE, "raw.interactions": self._sample()}
-            for table in (*RAW, *self._tables(but=REBUILT)):
-                self._copy(table, conditions.get(table, OF_WORKLOAD))
-            self._copy(COUNTED, "true")
-        finally:
-            self.con.execute("detach original")
+        if isinstance(self.path, Lake):
+            self._read_lake(self.path)
+        else:
+            self._read_file(self.path)
         self._settled = self._fingerprints(self.con, self._settling())
         ((last,),) = self.con.execute(f"select max(rowid) from {COUNTED}").fetchall()
         self._counted = -1 if last is None else int(last)
+
+    def _read_file(self, path: Path) -> None:
+        with warehouse.connect(path, self.wait_seconds):
+            pass  # creates the file, or upgrades its schema
+        attach = f"attach '{warehouse.escaped(path)}' as original (read_only)"
+        lock.open_read_only(path, self.wait_seconds, lambda: self.con.execute(attach))
+        try:
+            self.con.execute("use original")
+            try:
+                conditions = self._conditions(self.con)
+            finally:
+                self.con.execute("use memory")
+            for table, condition in conditions.items():
+                sql = f"insert into {table} by name select * from original.{table}"
+                self.con.execute(f"{sql} where {condition}", self._named(condition))
+        finally:
+            self.con.execute("detach original")
+
+    def _read_lake(self, place: Lake) -> None:
+        # One transaction, so that all rows are of one time; nobody is locked out.
+        with (
+            warehouse.connect(place, self.wait_seconds, writes=()) as con,
+            warehouse.rehearsal(con),
+        ):
+            ((self._erasures,),) = con.execute(ERASURES).fetchall()
+            for table, condition in self._conditions(con).items():
+                sql = f"select * from {table} where {condition}"
+                rows = con.sql(sql, params=self._named(condition)).to_arrow_reader()
+                self.con.register("copied", rows)
+                self.con.execute(f"insert into {table} by name select * from copied")
+                self.con.unregister("copied")
+
+    def _conditions(self, con: Connection) -> dict[str, str]:
+        """Return the tables to copy, and which rows of each."""
+        special = {**OF_TABLE, "raw.interactions": self._sample(con)}
+        tables = [*RAW, *self._tables(but=REBUILT)]
+        return {table: special.get(table, OF_WORKLOAD) for table in tables} | {COUNTED: "true"}
+
+    def _named(self, condition: str) -> dict[str, str]:
+        return {"workload_id": self.workload_id} if "$" in condition else {}
 
     def merge(self, also: Callable[[Connection], None] = lambda _: None) -> None:
         """Write the tables that changed to the warehouse; the file is held meanwhile.
 
         Args:
-            also: Further writes in the same transaction.
+            also: Further writes, of a file in the same transaction, of a lake in one of the book.
 
         Raises:
             StaleCopyError: Rows of the copy are gone; nothing is written.
@@ -125,40 +169,38 @@ class WorkingCopy:
         """
         tables = self._tables(but=SIGNED)
         ours = self._fingerprints(self.con, tables)
-        with warehouse.connect(self.path, self.wait_seconds) as con, warehouse.transaction(con):
-            self._require_fresh(con)
-            theirs = self._fingerprints(con, tables)
-            for table in tables:
-                if ours[table] != theirs[table]:
-                    self._replace(con, table)
-            self._add_counted(con)
-            also(con)
+        is_lake = isinstance(self.path, Lake)
+        with warehouse.connect(self.path, self.wait_seconds, writes=("curated", "book")) as con:
+            with warehouse.transaction(con, "curated"):
+                self._require_fresh(con)
+                theirs = self._fingerprints(con, tables)
+                for table in tables:
+                    if ours[table] != theirs[table]:
+                        self._replace(con, table)
+                self._add_counted(con)
+                if not is_lake:
+                    also(con)
+            if is_lake:
+                with warehouse.transaction(con, "book"):
+                    self._require_no_erasure(con)
+                    also(con)
         self._settled = {table: ours[table] for table in self._settling()}
 
-    def _sample(self) -> str:
+    def _sample(self, con: Connection) -> str:
         """Return the condition on the interactions that are copied."""
         if self.at_most is None:
             return OF_WORKLOAD
-        ((rows,),) = self.con.execute(
-            f"select count(*) from original.raw.interactions where {OF_WORKLOAD}",
+        ((rows,),) = con.execute(
+            f"select count(*) from raw.interactions where {OF_WORKLOAD}",
             {"workload_id": self.workload_id},
         ).fetchall()
         if rows <= self.at_most:
             return OF_WORKLOAD
-        self.con.execute("use original")
-        try:
-            values = {"workload_id": self.workload_id, "at_most": self.at_most}
-            warehouse.build(self.con, "temp/sampled", **values)
-        finally:
-            self.con.execute("use memory")
-        ((sampled,),) = self.con.execute("select count(*) from temp.sampled").fetchall()
+        values = {"workload_id": self.workload_id, "at_most": self.at_most}
+        warehouse.build(con, "temp/sampled", **values)
+        ((sampled,),) = con.execute("select count(*) from temp.sampled").fetchall()
         self.not_sampled = rows - sampled
         return f"{OF_WORKLOAD} and interaction_id in (select interaction_id from temp.sampled)"
-
-    def _copy(self, table: str, condition: str) -> None:
-        sql = f"insert into {table} by name select * from original.{table} where {condition}"
-        named = {"workload_id": self.workload_id} if "$" in condition else None
-        self.con.execute(sql, named)
 
     def _require_fresh(self, con: Connection) -> None:
         """Check that the copied rows still exist, and that nobody else settled the sides."""
@@ -174,6 +216,12 @@ class WorkingCopy:
                 )
         if self._fingerprints(con, self._settling()) != self._settled:
             raise StaleCopyError(f"curating {self.workload_id}: another process has curated it")
+
+    def _require_no_erasure(self, con: Connection) -> None:
+        """Check that no erasure has begun since the rows were copied; its rows go only later."""
+        ((erasures,),) = con.execute(ERASURES).fetchall()
+        if erasures != self._erasures:
+            raise StaleCopyError(f"curating {self.workload_id}: an erasure began meanwhile")
 
     def _replace(self, con: Connection, table: str) -> None:
         """Delete and insert only the rows that differ, since writing a row anew costs the most."""

@@ -218,12 +218,12 @@ def _loading_sentence(loaded: "Loaded") -> str:
 @contextmanager
 def _existing_warehouse() -> "Generator[Location]":
     """Yield the place of the warehouse, or, where there is none yet, of a temporary one."""
-    path = settings.load().tables
-    if not isinstance(path, Path) or path.exists():
-        yield path
+    home = settings.load()
+    if home.has_warehouse:
+        yield home.tables
         return
     with TemporaryDirectory(prefix="flywheel-") as folder:
-        yield Path(folder) / path.name
+        yield Path(folder) / "empty"
 
 
 class TokenKind(StrEnum):  # Typer takes no list of literals

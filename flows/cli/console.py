@@ -119,7 +119,7 @@ def open_warehouse(memory: str | None = None) -> "Generator[Connection]":
     """Open the home's warehouse; exit with 2 if another process holds it or it is newer."""
     from components.store import warehouse
 
-    with exit_on(OSError), warehouse.connect(settings.load().warehouse, memory=memory) as con:
+    with exit_on(OSError), warehouse.connect(settings.load().tables, memory=memory) as con:
         yield con
 
 
@@ -136,6 +136,6 @@ def open_telemetry() -> "Generator[Connection]":
 def home_with_warehouse(purpose: str) -> settings.Settings:
     """Return the home; exit with 2 where it has no warehouse yet."""
     home = settings.load()
-    if not home.warehouse.exists():
-        fail(f"{purpose}: there is no warehouse at {home.warehouse}")
+    if not home.has_warehouse:
+        fail(f"{purpose}: there is no warehouse at {home.tables}")
     return home

@@ -157,10 +157,10 @@ def _existing_or_empty() -> "Generator[Connection]":
     """Open the warehouse, or, where there is none, a temporary empty one."""
     from components.store import warehouse
 
-    path = settings.load().warehouse
+    home = settings.load()
     with (
         TemporaryDirectory(prefix="flywheel-") as folder,
-        warehouse.connect(path if path.exists() else Path(folder) / path.name) as con,
+        warehouse.connect(home.tables if home.has_warehouse else Path(folder) / "empty") as con,
     ):
         yield con
 

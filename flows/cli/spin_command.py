@@ -164,7 +164,7 @@ def _report(settings: Settings, files: SpinFiles, config: Path) -> bool:
         sources.load_spool(settings, now=datetime.now(UTC))
     answers = people.read_answers(files.answers)
     feedback = people.read_reactions(files.feedback)
-    with warehouse.connect(settings.warehouse) as con:
+    with warehouse.connect(settings.tables) as con:
         logged = warehouse.read(con, "marts/logged_answers", WarehouseAnswer, workload_id=WORKLOAD)
         by_id = {record.response_id: record for record in logged}
         days = workload_status.days(con, WORKLOAD, BEGINNING)

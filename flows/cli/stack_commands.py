@@ -174,10 +174,10 @@ def _count_rows(home: Settings) -> "dict[str, dict[str, Json]] | None":
     from components.store import warehouse
     from components.store.lock import WarehouseBusyError
 
-    if not home.warehouse.exists():
+    if not home.has_warehouse:
         return {}
     try:
-        with warehouse.connect(home.warehouse, PATIENCE_SECONDS) as con:
+        with warehouse.connect(home.tables, PATIENCE_SECONDS) as con:
             rows = warehouse.select(con, "marts/holdings")
     except WarehouseBusyError:
         return None

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from components.store import warehouse
+from components.store import lake, warehouse
 from components.store.warehouse import Connection, Location
 from tests.support import lakes
 
@@ -28,7 +28,7 @@ def location(path: Path) -> Location:
 def connect(path: Path) -> Generator[Connection]:
     """Open a warehouse; one that is missing begins as a copy of an empty one."""
     if ON_LAKE:
-        with warehouse.connect(lakes.new(path)) as con:
+        with warehouse.connect(lakes.new(path), writes=lake.GROUPS) as con:
             yield con
         return
     if not path.exists():

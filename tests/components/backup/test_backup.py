@@ -155,7 +155,7 @@ def test_a_backup_does_not_lie_in_what_it_is_of(home: Settings) -> None:
 def test_a_backup_waits_for_whoever_changes_a_champion(home: Settings, tmp_path: Path) -> None:
     archive = tmp_path / "backup.tar.zst"
     waits = threading.Thread(target=back_up, args=(home, archive))
-    with journal.lock_champion(home.locks, "shop"):
+    with journal.lock_champion(home.warehouse, home.locks, "shop"):
         waits.start()
         waits.join(2)
         assert not archive.exists()

@@ -8,6 +8,7 @@ import pytest
 
 from components.store import warehouse
 from components.store.warehouse import Connection
+from tests.support import warehouses
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +20,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def con(empty: Path, tmp_path: Path) -> Iterator[Connection]:
+    if warehouses.ON_LAKE:
+        with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+            yield con
+        return
     with warehouse.connect(Path(shutil.copy(empty, tmp_path))) as con:
         yield con

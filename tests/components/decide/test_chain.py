@@ -104,7 +104,8 @@ def test_an_empty_chain_is_valid(con: Connection) -> None:
             id="all-deleted",
         ),
         pytest.param(
-            "update raw.decision_chain set sequence = 5 - sequence where sequence in (2, 3)",
+            "update raw.decision_chain set sequence = sequence - 10 where sequence in (2, 3);"
+            "update raw.decision_chain set sequence = -5 - sequence where sequence < 0",
             2,
             "was changed: its content",
             id="reordered",

@@ -18,6 +18,7 @@ from components.decide import (
 )
 from components.decide.approvers import Approver, Approving
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
+from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.components.decide.test_totp import SECRET
 from tests.support import chains, warehouses
@@ -47,7 +48,8 @@ def hear(
     link = record_answer.record(
         con, question, answer, approving.rules(), ProofContext(secret), now=at
     )
-    assert (link.approver, link.comment) == (answer.approver, answer.comment)
+    stored = warehouse.storable(con, answer.approver)
+    assert (link.approver, link.comment) == (stored, answer.comment)
     return link.kind, link.reason
 
 

@@ -119,7 +119,7 @@ def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
     erasing = threading.Thread(
         target=eraser, args=(home.settings, Subject(ANN)), kwargs={"demote": True}
     )
-    with journal.lock_champion(home.settings.locks, WORKLOAD):
+    with journal.lock_champion(home.settings.warehouse, home.settings.locks, WORKLOAD):
         erasing.start()
         erasing.join(5)
         client.set_registered_model_alias(WORKLOAD, version_tags.CHAMPION, "3")

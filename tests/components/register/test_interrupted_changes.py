@@ -232,11 +232,11 @@ def test_a_change_ended_by_another_process_is_not_ended_twice(tmp_path: Path) ->
 
 def test_one_process_at_a_time_changes_a_champion(tmp_path: Path) -> None:
     with (
-        journal.lock_champion(tmp_path, "locked") as first,
-        journal.lock_champion(tmp_path, "other") as other,
+        journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "locked") as first,
+        journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "other") as other,
     ):
         assert (first, other) == (True, True)
-        with journal.lock_champion(tmp_path, "locked", wait=False) as second:
+        with journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "locked", wait=False) as second:
             assert not second
-    with journal.lock_champion(tmp_path, "locked", wait=False) as again:
+    with journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "locked", wait=False) as again:
         assert again

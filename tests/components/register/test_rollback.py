@@ -188,7 +188,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     crown = threading.Thread(
         target=promote.make_champion, args=(made, evidence, decide("waits", 1), lambda: None)
     )
-    with journal.lock_champion(home.locks, "waits"):
+    with journal.lock_champion(home.warehouse, home.locks, "waits"):
         crown.start()
         crown.join(0.5)
         assert registry.read_aliases("waits").champion is None
@@ -206,7 +206,7 @@ def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settin
             name, versions, "2", known, None, by="bob", reason=""
         )
         champions.champion_journal(home).intend(change)
-    with journal.lock_champion(home.locks, "alive"):
+    with journal.lock_champion(home.warehouse, home.locks, "alive"):
         (settled,) = champions.reconcile(home)
     assert champions.describe_change(settled) == (
         "dead: rollback 3 finished: it was interrupted, and is finished"
