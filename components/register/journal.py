@@ -170,7 +170,7 @@ def lock_champion(
         if is_ours and isinstance(path, Lake):
             seconds = lock.PATIENCE_SECONDS if wait else 0
             try:
-                held.enter_context(lake.locked(path, [f"champion of {workload}"], seconds))
+                held.enter_context(lake.alone(path, f"champion of {workload}", seconds))
             except WarehouseBusyError:
                 if wait:
                     raise

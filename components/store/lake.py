@@ -316,7 +316,7 @@ def opened(
         WarehouseBusyError: Another process still held a lock after ``wait_seconds``.
     """
     with (
-        locked(lake, [group for group in GROUPS if group in writes], wait_seconds),
+        _locked(lake, [group for group in GROUPS if group in writes], wait_seconds),
         _attached(lake) as base,
         closing(base.cursor()) as con,
     ):
@@ -473,7 +473,7 @@ def migrate(con: Connection, lake: Lake, schema: Schema) -> None:
     """
     if _applied(con) == schema.migrations.keys():
         return
-    with locked(lake, ["schema"], 60.0):
+    with _locked(lake, ["schema"], 60.0):
         applied = _applied(con)
         if unknown := applied - schema.migrations.keys():
             raise LakeError(
@@ -571,7 +571,7 @@ _sessions = threading.local()
 
 
 @contextmanager
-def locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[None]:
+def _locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[None]:
     """Hold advisory locks; those that this thread holds already are not taken twice.
 
     Raise ``WarehouseBusyError`` if another process still held one after ``wait_seconds``.

@@ -58,7 +58,7 @@ def reserve(path: Location, locks: Path, workload_id: str) -> Generator[None]:
         if not isinstance(path, Lake):
             yield
             return
-        with lake.locked(path, [f"curation of {workload_id}"], lock.PATIENCE_SECONDS):
+        with lake.alone(path, f"curation of {workload_id}", lock.PATIENCE_SECONDS):
             yield
 
 
