@@ -11,7 +11,7 @@ torch=$(sed -n 's/^torch==\([0-9.]*\)+cpu .*/\1/p' torch-cpu.lock)
 echo 'torch ; python_version < "3"' > "$work/without-torch"
 # What torch and the build of this package need, too.
 printf '%s\n' setuptools sympy networkx filelock > "$work/more.in"
-lock ../pyproject.toml "$work/more.in" --extra production --extra kubernetes \
+lock ../pyproject.toml "$work/more.in" --extra production --extra kubernetes --extra store \
 	--constraint constraints.txt --override "$work/without-torch" --output-file requirements.lock
 sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' requirements.lock > "$work/pins"
 echo "torch==$torch" > "$work/torch.in"

@@ -66,11 +66,14 @@ def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
     assert not say(BIN / "hadolint", INFRA / "Dockerfile")
 
 
+SERVING = ("Deployment", "StatefulSet")
+
 CLUSTERS = [
     pytest.param((), id="as-it-is"),
     pytest.param(("--set", "home.existingClaim=mine,prefect.replicas=5"), id="own-claim"),
     pytest.param(("--set", "home.storageClassName=nfs,ingress.annotations.a=b"), id="own-storage"),
     pytest.param(("--set", "gateway.enabled=true"), id="serving"),
+    pytest.param(("--set", "receiver.shipping=3"), id="receivers-that-ship"),
 ]
 
 
@@ -98,9 +101,7 @@ def test_what_the_chart_makes_is_valid_for_old_and_new_kubernetes(
 def test_every_name_in_the_chart_leads_to_something(manifests: list[dict[str, Any]]) -> None:
     names = {(one["kind"], one["metadata"]["name"]) for one in manifests}
     labels = [
-        one["spec"]["template"]["metadata"]["labels"]
-        for one in manifests
-        if one["kind"] == "Deployment"
+        one["spec"]["template"]["metadata"]["labels"] for one in manifests if one["kind"] in SERVING
     ]
     for one in manifests:
         if one["kind"] == "Service":
@@ -118,7 +119,7 @@ def test_every_name_in_the_chart_leads_to_something(manifests: list[dict[str, An
 def test_the_chart_starts_what_compose_starts(
     manifests: list[dict[str, Any]], services: dict[str, dict[str, Any]]
 ) -> None:
-    pods = {one["metadata"]["name"]: one for one in manifests if one["kind"] == "Deployment"}
+    pods = {one["metadata"]["name"]: one for one in manifests if one["kind"] in SERVING}
 
     def command(name: str) -> list[str]:
         return pods[f"flywheel-{name}"]["spec"]["template"]["spec"]["containers"][0]["command"]
@@ -140,8 +141,23 @@ def test_no_container_writes_to_its_own_disk_or_takes_all_memory(
             one.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [])
         ):
             assert container["securityContext"]["readOnlyRootFilesystem"], one["metadata"]["name"]
-            if one["kind"] == "Deployment":
+            if one["kind"] in SERVING:
                 assert container["resources"]["limits"]["memory"]
+
+
+def test_a_receiver_that_ships_has_a_volume_of_its_own_and_a_shipper() -> None:
+    receiving = ("--set", "receiver.shipping=3")
+    made = say(BIN / "helm", "template", "flywheel", INFRA / "chart", *receiving)
+    found = [one for one in yaml.safe_load_all(made) if one]
+    (receivers,) = (one for one in found if one["kind"] == "StatefulSet")
+    assert receivers["spec"]["replicas"] == 3
+    pod = receivers["spec"]["template"]["spec"]
+    commands = [container["command"][:2] for container in pod["containers"]]
+    assert commands == [["flywheel", "receive"], ["flywheel", "ship"]]
+    assert [volume["name"] for volume in pod["volumes"]] == ["tmp"]
+    (claim,) = receivers["spec"]["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "home"
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
 def test_databases_are_reached_by_the_servers_alone(services: dict[str, dict[str, Any]]) -> None:
@@ -202,7 +218,8 @@ def test_secrets_come_to_pods_from_secrets_only(manifests: list[dict[str, Any]])
     named = [
         variable
         for pod in pods
-        for variable in pod["containers"][0]["env"]
+        for container in pod["containers"]
+        for variable in container["env"]
         if variable["name"].endswith(
             ("PASSWORD", "AUTH_STRING", "LOGIN", "_KEY", "KEY_ID", "DOCKET_URL")
         )

@@ -55,7 +55,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/* A pod's spec around one container: dict root, name, command, env, client,
-     resources, port, path, home, pools, account. */}}
+     resources, port, path, home, pools, account; with `ships` the home is a volume of its own, and
+     a second container ships its spool. */}}
 {{- define "flywheel.pod" -}}
 automountServiceAccountToken: {{ .account | default false }}
 securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
@@ -88,9 +89,23 @@ containers:
       {{- if .pools }}
       - {name: pools, mountPath: /etc/flywheel/pools}
       {{- end }}
+  {{- if .ships }}
+  - name: ship
+    image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag }}"
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    command: [flywheel, ship]
+    securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+    env:
+      {{- .env | nindent 6 }}
+    envFrom: [{secretRef: {name: {{ .root.Values.clientSecret }}}}]
+    resources: {{ toJson .root.Values.resources.ship }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      - {name: home, mountPath: /srv/flywheel}
+  {{- end }}
 volumes:
   - {name: tmp, emptyDir: {sizeLimit: 10Gi}}
-  {{- if .home }}
+  {{- if and .home (not .ships) }}
   - {name: home, persistentVolumeClaim: {claimName: {{ include "flywheel.claim" .root }}}}
   {{- end }}
   {{- if .pools }}
