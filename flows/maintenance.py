@@ -25,7 +25,7 @@ from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
 from components.register import journal, registry
 from components.schema import Json
-from components.store import warehouse
+from components.store import lake_upkeep, warehouse
 from components.store.warehouse import Connection
 from flows import (
     approvals,
@@ -65,6 +65,8 @@ class Expiry:
 def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool = True) -> str:
     """End dead and late runs, record lapsed approvals, recover champions, settle canaries, verify.
 
+    A lake's files are merged once a day.
+
     Args:
         silence_seconds: How long a run that claims a process may go without a sign of life.
         verify: Compare each champion's alias, tags and files with what was approved.
@@ -77,6 +79,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     interrupted, resumed = recover_champions(), resume_decided()
     # The next run comes in a quarter of an hour.
     settled, troubles = settle_task.with_options(retries=0)()
+    maintain_lake()
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
     if verify and (objections := verify_champions()):
@@ -86,6 +89,21 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
         f"changes of a champion were interrupted, {resumed} decided promotions were resumed, "
         f"{len(settled)} canaries were settled"
     )
+
+
+@task
+def maintain_lake() -> None:
+    """Merge a lake's files and delete what is old, once a day."""
+    place, now = settings.load().lake, datetime.now(UTC)
+    if place is not None and lake_upkeep.is_due(place, now):
+        done = lake_upkeep.maintain(place, now)
+        get_run_logger().info(
+            "%s: %d files written anew, %d old states forgotten, %d files deleted",
+            place,
+            done.rewritten,
+            done.forgotten,
+            done.deleted,
+        )
 
 
 @task

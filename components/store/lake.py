@@ -576,7 +576,7 @@ def _locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[
 
     Raise ``WarehouseBusyError`` if another process still held one after ``wait_seconds``.
     """
-    held: set[tuple[str, str]] = getattr(_sessions, "held", set())
+    held = _held()
     missing = [name for name in names if (lake.url, name) not in held]
     if not missing:
         yield
@@ -585,13 +585,33 @@ def _locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[
         until = time.monotonic() + wait_seconds
         for name in missing:
             _lock(lake, session, name, until)
-        _sessions.held = held | {(lake.url, name) for name in missing}
+        _sessions.held = held | {(lake.url, name): session for name in missing}
         try:
             yield
         finally:
             _sessions.held = held
             with suppress(_psycopg().Error):
                 session.execute("select pg_advisory_unlock_all()")
+
+
+def _held() -> dict[tuple[str, str], Any]:
+    return getattr(_sessions, "held", {})
+
+
+def require_locks(lake: Lake, groups: Sequence[Group]) -> None:
+    """Check that this thread still holds the locks of the groups, for what can't change a gate.
+
+    Raises:
+        WarehouseConflictError: The session of a lock was cut; another process may write.
+    """
+    for group in groups:
+        try:
+            _held()[lake.url, group].execute("select 1")
+        except _psycopg().Error as error:
+            raise WarehouseConflictError(
+                f"maintaining {lake}: the session that held the lock of {group} was cut, so "
+                f"nothing of this is kept; do the same again ({error})"
+            ) from error
 
 
 def alone(lake: Lake, doing: str, wait_seconds: float) -> AbstractContextManager[None]:

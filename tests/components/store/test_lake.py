@@ -2,9 +2,11 @@
 
 import os
 import random
+import shutil
 import socket
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from components.collect.source import Input
 from components.schema import Json
-from components.store import lake, warehouse
+from components.store import lake, lake_upkeep, warehouse
 from components.store.lake import Lake, LakeError, WarehouseConflictError
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection
@@ -218,6 +220,45 @@ def test_a_lake_that_cannot_be_reached_is_named_without_its_password():
     with refused as caught, warehouse.connect(place):
         pass
     assert "geheim" not in f"{caught.value} {place!r}"
+
+
+@on_postgres
+def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
+    place: Lake, tmp_path: Path
+):
+    for number in range(4):
+        path = logs.write(tmp_path / f"{number}.jsonl", lines(number))
+        list(sources.load_inputs(place, [Input(str(path))], now=logs.NOW))
+    with warehouse.connect(place, writes=["raw"]) as con, warehouse.transaction(con, "raw"):
+        con.execute(
+            "delete from raw.interactions where file_digest = (select max(digest) from raw.files)"
+        )
+    before = count(place)
+    orphan = Path(place.data) / "raw/interactions/ducklake-orphan.parquet"
+    shutil.copy(next(orphan.parent.glob("*.parquet")), orphan)
+    files = len([*Path(place.data).rglob("*.parquet")])
+    later = datetime.now(UTC) + timedelta(days=3)
+    assert lake_upkeep.is_due(place, later)
+    done = lake_upkeep.maintain(place, later, timedelta(0))
+    assert done.forgotten > 0
+    assert done.deleted > 0
+    assert not orphan.exists()
+    assert len([*Path(place.data).rglob("*.parquet")]) < files
+    assert count(place) == before
+    assert not lake_upkeep.is_due(place, later)
+    with warehouse.connect(place, writes=lake.GROUPS) as con:
+        for group in ("raw", "curated"):
+            with warehouse.transaction(con, group):
+                pass
+
+
+@on_postgres
+def test_upkeep_whose_lock_was_cut_keeps_nothing(place: Lake):
+    with warehouse.connect(place, writes=lake_upkeep.GROUPS):
+        lake.require_locks(place, lake_upkeep.GROUPS)
+        cut_sessions(place, least=1)
+        with pytest.raises(WarehouseConflictError, match="was cut"):
+            lake.require_locks(place, lake_upkeep.GROUPS)
 
 
 def lines(number: int) -> list[dict[str, Json]]:
