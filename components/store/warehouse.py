@@ -101,7 +101,7 @@ def connect(
         LakeError: The lake can't be reached or opened.
     """
     if isinstance(path, lake.Lake):
-        with lake.opened(path, _schema(), writes, wait_seconds) as con:
+        with lake.opened(path, schema(), writes, wait_seconds) as con:
             con.execute("reset memory_limit")  # that the process's last connection has set
             _configure(con, memory)
             yield con
@@ -121,7 +121,8 @@ def _configure(con: Connection, memory: str | None) -> None:
 
 
 @functools.cache
-def _schema() -> lake.Schema:
+def schema() -> lake.Schema:
+    """Return the schema that the migrations make."""
     return lake.schema_of(_prepare)
 
 
@@ -414,7 +415,7 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
             records = [_storable(con, record) for record in records]
         records = lake.distinct(table, records)
         rows_from += lake.unknown(table)
-        ignore = "or ignore " if table in _schema().keys_of_book else ""
+        ignore = "or ignore " if table in schema().keys_of_book else ""
     elif _has_key(con, table):
         ignore = "or ignore "
     columns = {name: [record[name] for record in records] for name in records[0]}

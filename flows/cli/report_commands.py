@@ -372,20 +372,62 @@ def restore(
 @exit_on(OSError, code=1)
 def migrate(
     to: Annotated[
-        Literal["store", "home"],
-        typer.Option(help="`store`: push what only this home has; `home`: pull what it lacks."),
+        Literal["store", "home", "lake", "file"],
+        typer.Option(
+            help="`store`: push outputs that only this home has; `home`: pull those that it lacks; "
+            "`lake`, `file`: the warehouse."
+        ),
     ],
 ) -> None:
-    """Copy finished outputs between this home and the object store, while the stack works.
+    """Copy outputs between this home and the object store, or the warehouse to a lake, and back.
 
-    FLYWHEEL_STORE names the store. To share a home with other machines, migrate it to the store,
-    set the variable for the stack and the workers, and migrate once more what was finished
-    meanwhile. To come back, stop the other machines, migrate to the home and unset the variable.
-    Nothing is deleted on either side; each file is held against its manifest.
+    FLYWHEEL_STORE names the store, and the stack may work: migrate, set the variable for the stack
+    and the workers, and migrate once more what was finished meanwhile. To come back, stop the other
+    machines, migrate to the home and unset the variable. Nothing is deleted on either side; each
+    file is held against its manifest.
+
+    FLYWHEEL_WAREHOUSE names the lake: `flywheel down`, migrate, set the variable everywhere,
+    `flywheel up`; receivers and gateways go on. Rows and digests of every table are compared. The
+    DuckDB file is kept under another name; a lake that was left stays as it is.
     """
+    home = settings.load()
+    if to in ("store", "home"):
+        _migrate_outputs(home, to)
+    else:
+        _migrate_warehouse(home, to)
+
+
+def _migrate_warehouse(home: settings.Settings, to: str) -> None:
+    from components.store import lock, moved_tables
+    from components.store.moved_tables import MovedTable
+
+    file = home.warehouse_file
+    if home.lake is None:
+        fail(f"migrating: {settings.WAREHOUSE} is not set, expected postgres://USER@HOST/DATABASE")
+    if to == "lake" and not file.exists():
+        fail(f"migrating to {home.lake}: {file} does not exist, so there is nothing to copy")
+    tables: list[MovedTable] = []
+    with errors.status("migrating") as spinner:
+
+        def report(table: MovedTable) -> None:
+            tables.append(table)
+            spinner.update(f"{table.name}: {table.rows:,} rows")
+
+        if to == "lake":
+            kept = moved_tables.copy_to_lake(file, home.lake, report, lock.PATIENCE_SECONDS)
+            print_line(f"the file is kept as {kept}")
+        else:
+            moved_tables.copy_to_file(home.lake, file, report, lock.PATIENCE_SECONDS)
+    rows, there = sum(table.rows for table in tables), sum(table.was_there for table in tables)
+    print_line(
+        f"{len(tables)} tables, {rows:,} rows are in the {to} as they were; {there} tables were "
+        "there before"
+    )
+
+
+def _migrate_outputs(home: settings.Settings, to: str) -> None:
     from components.store import moved_outputs, object_store
 
-    home = settings.load()
     if home.store is None:
         fail(f"migrating: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
     home.store.check()

@@ -7,7 +7,7 @@ import pytest
 from s3fs import S3FileSystem
 from typer.testing import CliRunner, Result
 
-from components.store import manifest
+from components.store import manifest, warehouse
 from flows.cli.main import app
 from tests.support import buckets
 from tests.support.buckets import finish_output
@@ -120,3 +120,38 @@ def test_without_a_store_it_says_what_to_set(home: Path) -> None:
     done = CliRunner().invoke(app, ["migrate", "--to", "store"])
     assert done.exit_code == 2
     assert "FLYWHEEL_STORE is not set, expected s3://BUCKET/PREFIX" in done.output
+
+
+@pytest.mark.lake
+def test_a_warehouse_goes_to_a_lake_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support import erased_home, lakes
+
+    file = erased_home.build(tmp_path / "home").settings.warehouse_file
+    monkeypatch.delenv("FLYWHEEL_STORE", raising=False)
+    environment = {
+        "FLYWHEEL_HOME": str(tmp_path / "home"),
+        "FLYWHEEL_WAREHOUSE": lakes.database("migrated"),
+    }
+
+    def run(to: str) -> Result:
+        return CliRunner().invoke(app, ["migrate", "--to", to], env=environment)
+
+    done = run("lake")
+    assert done.exit_code == 0, done.output
+    assert f"the file is kept as {file}.migrated" in done.output.replace("\n", "")
+    assert "rows are in the lake as they were; " in done.output
+    assert "does not exist, so there is nothing to copy" in run("lake").output
+    back = run("file")
+    assert back.exit_code == 0, back.output
+    with warehouse.connect(file) as con:
+        ((rows,),) = con.execute("select count(*) from raw.interactions").fetchall()
+    assert rows == 3 * erased_home.EACH
+    assert "0 tables were there before" not in run("file").output
+
+
+def test_without_a_lake_it_says_what_to_set(home: Path) -> None:
+    done = CliRunner().invoke(app, ["migrate", "--to", "lake"])
+    assert done.exit_code == 2
+    assert "FLYWHEEL_WAREHOUSE is not set, expected postgres://USER@HOST/DATABASE" in done.output

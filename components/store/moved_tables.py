@@ -1,0 +1,143 @@
+"""Copy a warehouse between a home's DuckDB file and a lake, each table compared afterwards."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.store import lake, lock, warehouse
+from components.store.lake import GROUPS, Group, Lake, Table
+from components.store.warehouse import Connection
+
+FILE = "home"  # the name under which the DuckDB file is attached
+ASIDE = ".migrated"  # ends the name of a file whose tables are in a lake
+
+
+class MovedTablesError(RuntimeError):
+    """The target holds other rows already, or a copy differs; the message names the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class MovedTable:
+    """A table after the copy, and whether its rows were there before."""
+
+    name: str
+    rows: int
+    was_there: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A table's rows and the sum of their hashes, which does not depend on their order."""
+
+    rows: int
+    hashes: int
+
+
+def copy_to_lake(
+    file: Path, target: Lake, report: Callable[[MovedTable], None], wait_seconds: float
+) -> Path:
+    """Copy all tables of a file into a lake; nobody writes either meanwhile.
+
+    A table at a time: what a killed copy had finished is compared only. Then the file is renamed,
+    so that no process goes on with it by mistake; return its new path.
+
+    Raises:
+        MovedTablesError: A table of the lake has rows that differ, or a copy does.
+        WarehouseBusyError: Another process still holds the file or the lake after
+            ``wait_seconds``.
+    """
+    with warehouse.connect(file, wait_seconds):
+        pass  # brings its schema up to date
+    with (
+        warehouse.connect(target, wait_seconds, writes=GROUPS) as con,
+        _attached(con, file, wait_seconds, is_read_only=True),
+    ):
+        for table in warehouse.schema().tables:
+            source, name = f"{FILE}.{table.full_name}", _in_lake(table)
+            with warehouse.transaction(con, _group(table)):
+                report(_copy(con, table, source, name))
+        return file.rename(file.with_name(file.name + ASIDE))
+
+
+def copy_to_file(
+    source: Lake, file: Path, report: Callable[[MovedTable], None], wait_seconds: float
+) -> None:
+    """Copy all tables of a lake into a file, in one transaction; nobody writes either meanwhile.
+
+    Raises:
+        MovedTablesError: A table of the file has rows that differ, or a copy does.
+        WarehouseBusyError: As of ``copy_to_lake``.
+    """
+    with warehouse.connect(file, wait_seconds):
+        pass  # creates it
+    with (
+        warehouse.connect(source, wait_seconds, writes=GROUPS) as con,
+        _attached(con, file, wait_seconds, is_read_only=False),
+    ):
+        con.execute("begin transaction")  # of the file alone, so without the lake's gates
+        try:
+            for table in warehouse.schema().tables:
+                report(_copy(con, table, _in_lake(table), f"{FILE}.{table.full_name}"))
+        except BaseException:
+            con.execute("rollback")
+            raise
+        con.execute("commit")
+        con.execute(f"checkpoint {FILE}")
+
+
+def _copy(con: Connection, table: Table, source: str, target: str) -> MovedTable:
+    expected, before = _content(con, table, source), _content(con, table, target)
+    if before == expected:
+        return MovedTable(table.full_name, expected.rows, was_there=True)
+    if before.rows > len(table.rows):
+        raise MovedTablesError(
+            f"copying {table.full_name}: the target has {before.rows:,} rows that are not the "
+            f"{expected.rows:,} of the source; expected a warehouse without data"
+        )
+    if before.rows:  # what the migrations put there
+        con.execute(f"delete from {target}")
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    con.execute(f"insert into {target} ({names}) select {names} from {source}")
+    after = _content(con, table, target)
+    if after != expected:
+        raise MovedTablesError(
+            f"copying {table.full_name}: {after.rows:,} rows arrived with the digest "
+            f"{after.hashes:x}, expected {expected.rows:,} with {expected.hashes:x}; nothing of "
+            "this table was kept"
+        )
+    return MovedTable(table.full_name, expected.rows, was_there=False)
+
+
+def _content(con: Connection, table: Table, name: str) -> _Content:
+    texts = ", ".join(f'"{column.name}"::{column.type}::varchar' for column in table.columns)
+    ((rows, hashes),) = con.execute(
+        f"select count(*), coalesce(sum(hash([{texts}])::hugeint), 0) from {name}"
+    ).fetchall()
+    return _Content(int(rows), int(hashes))
+
+
+def _in_lake(table: Table) -> str:
+    return f"{'lake' if table.is_in_lake else 'book'}.{table.full_name}"
+
+
+def _group(table: Table) -> Group:
+    if not table.is_in_lake:
+        return "book"
+    return "raw" if table.schema == "raw" else "curated"
+
+
+@contextmanager
+def _attached(
+    con: Connection, file: Path, wait_seconds: float, *, is_read_only: bool
+) -> Generator[None]:
+    options = " (read_only)" if is_read_only else ""
+
+    def attach() -> Connection:
+        return con.execute(f"attach {lake.quoted(str(file))} as {FILE}{options}")
+
+    lock.open_read_only(file, wait_seconds, attach)
+    try:
+        yield
+    finally:
+        con.execute(f"detach {FILE}")

@@ -1,0 +1,155 @@
+"""A home's warehouse copied to a lake on a real PostgreSQL, and back into a file."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.decide import chain, decision_log
+from components.decide.decision_log import LogEvent
+from components.store import moved_tables, warehouse
+from components.store.lock import WarehouseBusyError
+from components.store.moved_tables import MovedTable, MovedTablesError
+from tests.support import erased_home, lakes, logs
+
+pytestmark = pytest.mark.lake
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The warehouse of a home with traffic, a curation, a snapshot and a decision."""
+    file = erased_home.build(tmp_path / "home").settings.warehouse
+    with warehouse.connect(file) as con:
+        for number in range(3):
+            comment = f"wörse,\n'quoted' \\ {number} 🌧"
+            event = LogEvent("reject", "weather", "e1", f"run-{number}", NOW, comment=comment)
+            with warehouse.transaction(con):
+                decision_log.append_event(con, event)
+    return file
+
+
+def contents(file: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return the rows of every table that is kept."""
+    with warehouse.connect(file) as con:
+        return {
+            table.full_name: con.execute(f"from {table.full_name} order by all").fetchall()
+            for table in warehouse.schema().tables
+        }
+
+
+def moved(copy: Callable[..., object], *places: object) -> dict[str, MovedTable]:
+    tables: list[MovedTable] = []
+    copy(*places, tables.append, 10.0)
+    return {table.name: table for table in tables}
+
+
+def test_a_warehouse_goes_to_a_lake_and_comes_back_with_every_row(
+    file: Path, tmp_path: Path
+) -> None:
+    before = contents(file)
+    place = lakes.new(tmp_path / "lake")
+    there = moved(moved_tables.copy_to_lake, file, place)
+    assert {name: table.rows for name, table in there.items()} == {
+        name: len(rows) for name, rows in before.items()
+    }
+    assert there["raw.interactions"].rows == 3 * erased_home.EACH
+    with warehouse.connect(place, writes=()) as con:
+        links = decision_log.links(con)
+        assert chain.first_broken(links, decision_log.read_head(con)) is None
+        assert len(links) >= 3
+    back = tmp_path / "back" / "warehouse.duckdb"
+    moved(moved_tables.copy_to_file, place, back)
+    assert contents(back) == before
+    assert not file.exists(), "nobody goes on with it by mistake"
+    assert contents(file.with_name("warehouse.duckdb.migrated")) == before
+
+
+def test_what_is_new_in_the_lake_comes_back_too(file: Path, tmp_path: Path) -> None:
+    place = lakes.new(tmp_path / "lake")
+    moved(moved_tables.copy_to_lake, file, place)
+    log = logs.write(tmp_path / "new.jsonl", [logs.interaction("New?", response_id="new")])
+    with warehouse.connect(place, writes=("raw",)) as con:
+        logs.load(con, log, now=NOW)
+    back = tmp_path / "back" / "warehouse.duckdb"
+    tables = moved(moved_tables.copy_to_file, place, back)
+    assert tables["raw.interactions"].rows == 3 * erased_home.EACH + 1
+    with warehouse.connect(back) as con:
+        assert logs.load(con, log, now=NOW).new == 0
+
+
+def test_a_second_copy_compares_and_one_over_other_rows_is_refused(
+    file: Path, tmp_path: Path
+) -> None:
+    place = lakes.new(tmp_path / "lake")
+    moved(moved_tables.copy_to_lake, file, place)
+    file.with_name("warehouse.duckdb.migrated").rename(file)
+    again = moved(moved_tables.copy_to_lake, file, place)
+    assert all(table.was_there for table in again.values())
+    log = logs.write(tmp_path / "new.jsonl", [logs.interaction("New?", response_id="new")])
+    with warehouse.connect(place, writes=("raw",)) as con:
+        logs.load(con, log, now=NOW)
+    file.with_name("warehouse.duckdb.migrated").rename(file)
+    with pytest.raises(MovedTablesError, match="expected a warehouse without data"):
+        moved(moved_tables.copy_to_lake, file, place)
+    with pytest.raises(MovedTablesError, match="expected a warehouse without data"):
+        moved(moved_tables.copy_to_file, place, file)
+
+
+def test_a_killed_copy_is_completed(file: Path, tmp_path: Path) -> None:
+    before = contents(file)
+    place = lakes.new(tmp_path / "lake")
+    code = f"""
+import os, signal
+from pathlib import Path
+from components.store import moved_tables
+from components.store.lake import Lake
+seen = []
+def report(table):
+    seen.append(table)
+    if len(seen) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+moved_tables.copy_to_lake(Path({str(file)!r}), Lake({place.url!r}, {place.data!r}), report, 10.0)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    there = moved(moved_tables.copy_to_lake, file, place)
+    assert {table.was_there for table in there.values()} == {True, False}
+    back = tmp_path / "back" / "warehouse.duckdb"
+    moved(moved_tables.copy_to_file, place, back)
+    assert contents(back) == before
+
+
+def test_a_copy_back_that_fails_leaves_the_file_as_it_was(file: Path, tmp_path: Path) -> None:
+    place = lakes.new(tmp_path / "lake")
+    moved(moved_tables.copy_to_lake, file, place)
+    back = tmp_path / "back" / "warehouse.duckdb"
+    with warehouse.connect(back) as con:
+        log = logs.write(tmp_path / "o.jsonl", [logs.interaction("Other?", response_id="o")])
+        logs.load(con, log, now=NOW)
+    before = contents(back)
+    with pytest.raises(MovedTablesError, match="raw"):
+        moved(moved_tables.copy_to_file, place, back)
+    assert contents(back) == before
+
+
+def test_a_file_that_another_process_holds_is_waited_for(file: Path, tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from components.store import warehouse
+with warehouse.connect(Path({str(file)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(WarehouseBusyError):
+            moved_tables.copy_to_lake(file, lakes.new(tmp_path / "lake"), lambda _: None, 0.5)
+    finally:
+        holder.kill()
+        holder.communicate()
