@@ -85,7 +85,8 @@ class Bare:
         return self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = map(Bare, sys.meta_path)
-import tests.cuda.race, tests.cuda.answering, tests.cuda.attention, components.evaluate.harness, flows.jobs.launch
+import tests.cuda.race, tests.cuda.answering, tests.cuda.attention
+import components.evaluate.harness, flows.jobs.launch
 import components.evaluate.engines.transformers_engine
 import components.train.plan.planner
 """
