@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +16,15 @@ from components.erase import affected_outputs, certificate, delete, leftovers, t
 from components.erase.affected_outputs import Output, Outputs
 from components.erase.certificate import Certificate, Consequences, Rebuilt
 from components.erase.delete import SubjectMatch
-from components.erase.leftovers import Searched
+from components.erase.leftovers import Left, Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
 from components.store import manifest, spool, warehouse, working_copy
+from components.store.object_store import ObjectStore
 from components.store.warehouse import CheckFailedError, Connection
 from flows import erase_servers, snapshots, sources
 from flows.settings import Settings
+from flows.stack import erased_copies
 from flows.workload_file import Workload
 
 Report = Callable[[str], None]
@@ -80,6 +83,8 @@ def erase(
         delete.clear_files(con, erasure, outputs(home), home.archive)
     forget_judgements(home)
     delete.remove_jobs_on(outputs(home), tainted)
+    clear_store(home, tainted)
+    erased_copies.announce(home, erasure.certificate_id, tainted)
     report("snapshots, scorecards, pages and logs deleted")
     tables.rewrite_file(home.warehouse)
     report("warehouse rewritten")
@@ -89,6 +94,38 @@ def erase(
     )
     rebuilt = rebuild_snapshots(home, tainted, request.workloads, now=now())
     return conclude_erasure(home, request.subject, erasure, done, rebuilt, now=now())
+
+
+def clear_store(home: Settings, tainted: Sequence[Output]) -> None:
+    """Delete what of erased rows is in the object store besides finished outputs, if there is one.
+
+    Those are jobs on erased snapshots, checkpoints of unfinished adapters, and files of pushes that
+    were killed or came second.
+    """
+    if home.store is None:
+        return
+    keys = {output.key for output in tainted}
+    snapshots = {output.key for output in tainted if output.kind == "snapshot"}
+    for job in home.store.names("jobs"):
+        spec = home.store.read(f"jobs/{job}/spec.json") or ""
+        if job.rpartition("-")[2] in keys or any(f"/{key}" in spec for key in snapshots):
+            home.store.remove(f"jobs/{job}")
+    for output in tainted:
+        if output.kind == "adapter":
+            home.store.remove(f"checkpoints/{output.workload}/{output.key}")
+    for place in _stored_places(home.store):
+        home.store.tidy(place)
+    with suppress(OSError):  # not allowed: the certificate names what is left
+        home.store.forget_versions()
+
+
+def _stored_places(store: ObjectStore) -> list[str]:
+    return [
+        f"{kind}/{workload}/{key}"
+        for kind in ("snapshots", "adapters", "scorecards", "evidence")
+        for workload in store.names(kind)
+        for key in store.names(f"{kind}/{workload}")
+    ]
 
 
 def forget_judgements(home: Settings) -> None:
@@ -224,10 +261,54 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
     with TemporaryDirectory(prefix="search-", dir=home.scratch) as folder:
         copy = Path(folder) / home.warehouse.name
         home_archive.copy_warehouse(home.warehouse, copy)
+        if home.store:
+            home.store.copy_files("jobs", Path(folder) / "store")
+            for place in _stored_places(home.store):
+                manifest.is_finished(home.home / place)  # pulls it, to be searched here
         with warehouse.connect(copy) as con, warehouse.rehearsal(con):
             terms = search_terms(con, erasures, subject)
             searched = leftovers.search(con, home.home, terms, skip=[home.models])
+    searched = search_store(home, erasures, searched)
     if home.elsewhere:
         beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
     return leftovers.with_bytes(searched, home.warehouse, terms)
+
+
+def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched) -> Searched:
+    """Add what is left of erased outputs in the object store, and what can't be reached there.
+
+    What is in the store has copies in the home, which was searched; but for what other machines
+    did not delete yet, and versions that may not be listed.
+    """
+    if home.store is None:
+        return searched
+    with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
+        tainted = {
+            output
+            for erasure in erasures
+            for output in affected_outputs.recorded(con, erasure.certificate_id)
+        }
+    left, beyond = list[Left](), list[str]()
+    for output in sorted(tainted):
+        places = [f"checkpoints/{output.workload}/{output.key}"]
+        if output.kind in ("snapshot", "scorecard"):
+            places.append(f"{output.kind}s/{output.workload}/{output.key}")
+        for place in places:
+            try:
+                count = home.store.versions(place)
+            except OSError as error:
+                beyond.append(f"older versions in {home.store.url}: {error}")
+                count = len(home.store.names(place))
+            if count:
+                left.append(Left(f"{home.store.url}/{place}", "erased row", count))
+    ids = [erasure.certificate_id for erasure in erasures]
+    beyond += [
+        f"copies of the machine {name}, whose worker has not answered yet"
+        for name in erased_copies.unconfirmed(home, ids)
+    ]
+    return replace(
+        searched,
+        left=(*searched.left, *left),
+        passed_over=(*searched.passed_over, *sorted(set(beyond))),
+    )

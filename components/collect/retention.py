@@ -87,7 +87,7 @@ def _needed(con: Connection, workload_id: str) -> list[str]:
 
 def _tables(snapshot: Path) -> list[Path]:
     paths = [snapshot / manifest.NAME]
-    if paths[0].exists():
+    if manifest.is_finished(snapshot):
         paths = [snapshot / f"{side}.parquet" for side in SnapshotManifest.read(snapshot).rows]
     for path in paths:
         if not path.exists():

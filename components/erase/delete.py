@@ -42,6 +42,20 @@ def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: 
                 _blank(folder, certificate_id)
 
 
+def forget_copies(outputs: Outputs, tainted: Sequence[Output]) -> None:
+    """Delete a machine's copies of what was erased on another one, and its jobs on them.
+
+    Finished adapters stay; emptied evidence is pulled again when it is asked for.
+    """
+    for output in tainted:
+        folder = outputs.root(output.kind) / output.workload / output.key
+        if output.kind != "adapter" or not (folder / manifest.NAME).exists():
+            manifest.forget(folder)
+        for job in outputs.jobs.glob(f"*-{output.key}"):
+            manifest.forget(job)
+    remove_jobs_on(outputs, tainted)
+
+
 def remove_jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> None:
     """Delete the jobs on tainted snapshots, because their logs show requests that failed."""
     snapshots = {output.key for output in tainted if output.kind == "snapshot"}

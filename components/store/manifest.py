@@ -80,6 +80,11 @@ def finished_folders(root: Path, begins: str = "") -> list[Path]:
 def remove(folder: Path) -> None:
     """Delete an output here and in the store; its manifest goes first."""
     withdraw(folder)
+    forget(folder)
+
+
+def forget(folder: Path) -> None:
+    """Delete this machine's copy of an output, and nothing in the store."""
     if folder.exists():
         (folder / NAME).unlink(missing_ok=True)  # half a folder must not look finished
         shutil.rmtree(folder)

@@ -57,10 +57,7 @@ class ObjectStore:
         Return the manifest that is there now: another machine's if that was first.
         """
         system, at = self._system(), self._path(place)
-        sizes = {path: size["size"] for path, size in system.find(at, detail=True).items()}
-        for name, digest in _files(place, record).items():
-            if sizes.get(f"{at}/{digest}") != (folder / name).stat().st_size:
-                system.put_file(str(folder / name), f"{at}/{digest}")
+        self._complete(place, folder, record)
         refused: OSError | None = None
         for _ in range(ATTEMPTS):
             try:
@@ -70,6 +67,7 @@ class ObjectStore:
                     return winner
                 refused = error
             else:
+                self._complete(place, folder, record)
                 return record
         raise StoreError(f"finishing {self.url}/{place}: {refused}") from refused
 
@@ -140,6 +138,14 @@ class ObjectStore:
         with suppress(FileNotFoundError):
             self._system().rm_file(self._path(place))
 
+    def copy_files(self, place: str, folder: Path) -> None:
+        """Copy all files below a place into a folder."""
+        system, at = self._system(), self._path(place)
+        for path in self._sizes(place):
+            copy = folder / path.removeprefix(f"{at}/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            system.get_file(path, str(copy))
+
     def names(self, place: str) -> list[str]:
         """List the names below a place, sorted; those of unfinished pushes are among them."""
         try:
@@ -150,10 +156,76 @@ class ObjectStore:
 
     def remove(self, place: str) -> None:
         """Delete all below a place: the manifest first, so that half an output never counts."""
-        system, at = self._system(), self._path(place)
-        paths: list[str] = system.find(at)
-        for path in sorted(paths, key=lambda path: not path.endswith(f"/{NAME}")):
-            system.rm_file(path)
+        for path in sorted(self._sizes(place), key=lambda path: not path.endswith(f"/{NAME}")):
+            self._system().rm_file(path)
+
+    def forget_versions(self) -> None:
+        """Delete what a versioned bucket keeps of deleted and overwritten files.
+
+        ``OSError`` if that is not allowed, or the store knows no versions.
+        """
+        for each in self._versions(""):
+            if not each["IsLatest"]:
+                self._remove_version(each)
+        kept = {each["Key"] for each in self._versions("")}
+        for marker in self._versions("", "DeleteMarkers"):
+            if marker["Key"] not in kept:  # else what it hides would be back
+                self._remove_version(marker)
+
+    def versions(self, place: str) -> int:
+        """Count the files below a place in all their versions; ``OSError``: it can't be known."""
+        return len(self._versions(f"{place}/"))
+
+    def tidy(self, place: str) -> None:
+        """Delete the files of an output's place that its manifest does not name.
+
+        A killed push left them, or a machine that finished second. All of them, if it is not
+        finished: a push that is under way sends again what is missing.
+        """
+        record = self.read(f"{place}/{NAME}")
+        if record is None:
+            self.remove(place)
+            return
+        kept = {*_files(place, record).values(), NAME}
+        for name in self.names(place):
+            if name not in kept:
+                self.remove(f"{place}/{name}")
+
+    def _complete(self, place: str, folder: Path, record: str) -> None:
+        """Push those of a manifest's files that the store does not have."""
+        system, at, sizes = self._system(), self._path(place), self._sizes(place)
+        for name, digest in _files(place, record).items():
+            if sizes.get(f"{at}/{digest}") != (folder / name).stat().st_size:
+                system.put_file(str(folder / name), f"{at}/{digest}")
+
+    def _sizes(self, place: str) -> dict[str, int]:
+        """Return the bytes of each file below a place, by its path in the bucket."""
+        at = self._path(place)
+        entries: list[dict[str, Any]] = [*self._system().find(at, detail=True).values()]
+        # For a folder of which only old versions are left, find returns the folder itself.
+        files = [each for each in entries if each["name"].startswith(f"{at}/")]
+        return {each["name"]: each["size"] for each in files}
+
+    def _remove_version(self, entry: Mapping[str, Any]) -> None:
+        bucket = self._path("").partition("/")[0]
+        key = {"Bucket": bucket, "Key": entry["Key"], "VersionId": entry["VersionId"]}
+        self._system().call_s3("delete_object", **key)
+
+    def _versions(self, place: str, kind: str = "Versions") -> list[Mapping[str, Any]]:
+        bucket, _, prefix = self._path(place).partition("/")
+        versions: list[Mapping[str, Any]] = []
+        begin: dict[str, str] = {}
+        while True:
+            page = self._system().call_s3(
+                "list_object_versions", Bucket=bucket, Prefix=prefix, **begin
+            )
+            versions += page.get(kind, ())
+            if not page.get("IsTruncated"):
+                return versions
+            begin = {
+                "KeyMarker": page["NextKeyMarker"],
+                "VersionIdMarker": page["NextVersionIdMarker"],
+            }
 
     def check(self) -> None:
         """Write an object twice on the condition that there is none, then delete it.

@@ -318,6 +318,8 @@ def backup(
     print_line(f"sha256 {manifest.file_digest(archive)}")
     for path in home_backup.outside_files(home):
         print_line(f"not in it, as it lies outside: {path}")
+    if home.store:
+        print_line(f"not in it: what only other machines have of {home.store.url}")
 
 
 @app.command()
@@ -427,10 +429,12 @@ def _migrate_warehouse(home: settings.Settings, to: str) -> None:
 
 def _migrate_outputs(home: settings.Settings, to: str) -> None:
     from components.store import moved_outputs, object_store
+    from flows.stack import erased_copies
 
     if home.store is None:
         fail(f"migrating: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
     home.store.check()
+    erased_copies.forget(home)  # what was erased elsewhere meanwhile is not pushed again
     counts, files, size = Counter[str](), 0, 0
     with errors.status("migrating") as spinner, object_store.reaching("migrating"):
         if to == "store":

@@ -19,6 +19,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows import access
 from flows.settings import load
+from flows.stack import erased_copies
 from flows.stack.stack_services import engine_command
 
 PACKAGES = "FLYWHEEL_FLOWS"  # packages whose flows the workers run, with commas; ours if not set
@@ -109,6 +110,7 @@ def main(pool: str, limit: str | None = None) -> None:
     access.set_umask(settings.home)
     if settings.store:
         settings.store.check()
+    erased_copies.follow(settings)
     setup_signal_handlers_worker(os.getpid(), f"the worker of {pool}", print)
     asyncio.run(make_worker(pool, int(limit) if limit else None).start())
 

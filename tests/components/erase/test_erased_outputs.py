@@ -223,12 +223,13 @@ KILLED = """
     from pathlib import Path
     from components.erase import certificate, delete, tables
     from components.erase.subject import Subject
+    from components.store import manifest
     from flows import erase
     from flows.settings import Settings
     from tests.support import logs
 
     module, name = {"clear": (delete, "clear_files"), "rewrite": (tables, "rewrite_file"),
-                    "remove": (delete, "_remove"), "write": (certificate, "write")}[sys.argv[2]]
+                    "remove": (manifest, "remove"), "write": (certificate, "write")}[sys.argv[2]]
     setattr(module, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
     asked = erase.ErasureRequest(Subject(sys.argv[3]), False, {})
     erase.erase(Settings(Path(sys.argv[1]), 1, 2), asked, now=lambda: logs.NOW, report=print)

@@ -1,0 +1,105 @@
+"""Erasures reach every machine that shares a store: each worker deletes its copies, and says so.
+
+``erased/<certificate>.json`` in the store lists the outputs of an erasure, by key;
+``erased/<certificate>/<machine>`` is a machine's word that it has no copy any more, and
+``machines/<machine>`` names each machine that ran a worker.
+"""
+
+import hashlib
+import socket
+import threading
+from collections.abc import Iterable, Set
+from contextlib import suppress
+
+from pydantic import TypeAdapter
+
+from components.erase import delete
+from components.erase.affected_outputs import Output, Outputs
+from components.store import manifest, object_store
+from flows.settings import Settings
+
+EACH_SECONDS = 60.0  # between two looks for erasures
+
+OUTPUTS = TypeAdapter(list[Output])
+
+
+def machine_name(home: Settings) -> str:
+    """Name this machine and home, the same each time."""
+    path = hashlib.sha256(str(home.home.resolve()).encode()).hexdigest()
+    return f"{socket.gethostname()}-{path[:8]}"
+
+
+def follow(home: Settings) -> None:
+    """Enter this machine, delete its erased copies, and go on doing so in a thread.
+
+    Does nothing where the home has no store.
+    """
+    if home.store is None:
+        return
+    enter(home)
+    known = forget(home)
+    threading.Thread(target=_forget_for_ever, args=(home, known), daemon=True).start()
+
+
+def enter(home: Settings) -> None:
+    """Name this machine among those that erasures wait for."""
+    if home.store:
+        home.store.write(f"machines/{machine_name(home)}", str(home.home))
+
+
+def _forget_for_ever(home: Settings, known: set[str]) -> None:
+    while True:
+        threading.Event().wait(EACH_SECONDS)
+        # The certificate names this machine until it has answered.
+        with suppress(*object_store.network_errors()):
+            known |= forget(home, known)
+
+
+def announce(home: Settings, certificate_id: str, tainted: Iterable[Output]) -> None:
+    """Tell the other machines what was erased; this one has no copies any more."""
+    if home.store:
+        text = OUTPUTS.dump_json(sorted(tainted)).decode()
+        home.store.write(f"erased/{certificate_id}.json", text)
+        home.store.write(f"erased/{certificate_id}/{machine_name(home)}", "")
+
+
+def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
+    """Delete this machine's copies of what erasures name; return the erasures that it looked at.
+
+    Those in ``known`` are passed over. An output that is in the store as it is here was finished
+    after the erasure, or emptied by it, and stays.
+    """
+    looked: set[str] = set()
+    if home.store is None:
+        return looked
+    outputs = Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
+    for name in {*home.store.names("erased")} - known:
+        text = home.store.read(f"erased/{name}") if name.endswith(".json") else None
+        if text is not None:
+            tainted = OUTPUTS.validate_json(text)
+            left = [output for output in tainted if not _is_stored(home, outputs, output)]
+            delete.forget_copies(outputs, left)
+            mine = f"erased/{name.removesuffix('.json')}/{machine_name(home)}"
+            home.store.write(mine, "")
+        looked.add(name)
+    return looked
+
+
+def _is_stored(home: Settings, outputs: Outputs, output: Output) -> bool:
+    path = outputs.root(output.kind) / output.workload / output.key / manifest.NAME
+    if home.store is None or not path.exists():
+        return False
+    return home.store.read(home.portable(path)) == path.read_text()
+
+
+def unconfirmed(home: Settings, certificate_ids: Iterable[str]) -> list[str]:
+    """List the machines that may still have copies of what these erasures name."""
+    if home.store is None:
+        return []
+    machines = {*home.store.names("machines")}
+    left = {
+        machine
+        for certificate_id in certificate_ids
+        for machine in machines - {*home.store.names(f"erased/{certificate_id}")}
+    }
+    return sorted(left)

@@ -1,0 +1,185 @@
+"""An erasure on one machine reaches the object store, in all its versions, and other machines."""
+
+import json
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.asyn import sync
+from mlflow import MlflowClient
+from s3fs import S3FileSystem
+from typer.testing import CliRunner
+
+from components.erase.certificate import Certificate
+from components.erase.subject import Subject
+from components.store import manifest
+from components.store.object_store import ObjectStore
+from flows import erase, settings
+from flows.cli.main import app
+from flows.stack import erased_copies
+from tests.components.erase.conftest import Eraser
+from tests.support import buckets, erased_home
+from tests.support.erased_home import ANN, WORKLOAD, House
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[None]:
+    with buckets.serving():
+        system = S3FileSystem()
+        system.mkdir("versioned")
+        versioning = {"Status": "Enabled"}
+        system.call_s3(
+            "put_bucket_versioning", Bucket="versioned", VersioningConfiguration=versioning
+        )
+        yield
+
+
+@pytest.fixture(params=[buckets.NAME, "versioned"])
+def store(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> ObjectStore:
+    """An empty store, and a home that uses it."""
+    store = ObjectStore(f"s3://{request.param}/{tmp_path.name.lower()}")
+    monkeypatch.setenv("FLYWHEEL_STORE", store.url)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
+    return store
+
+
+@pytest.fixture
+def shared(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A home whose outputs are in a bucket, and an MLflow without models."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    MlflowClient().create_registered_model(WORKLOAD)
+    built = erased_home.build(tmp_path / "a")
+    job = built.settings.jobs / "train-a1"
+    for name in ("spec.json", "log.txt"):
+        settings.load().publish(job / name)
+    return built
+
+
+def in_any_version(store: ObjectStore, words: list[str]) -> list[str]:
+    """The objects in whose bytes a word stands, in any version of them."""
+    system: Any = S3FileSystem(use_listings_cache=False)  # untyped
+    bucket, _, prefix = store.url.removeprefix("s3://").partition("/")
+    page = system.call_s3("list_object_versions", Bucket=bucket, Prefix=f"{prefix}/")
+    found: list[str] = []
+    for each in page.get("Versions", ()):
+        key = {"Bucket": bucket, "Key": each["Key"], "VersionId": each["VersionId"]}
+        body = system.call_s3("get_object", **key)["Body"]
+        content: Any = sync(system.loop, body.read)
+        found += [each["Key"] for word in words if word.encode() in content]
+    return found
+
+
+def erase_ann(eraser: Eraser) -> Certificate:
+    return eraser(settings.load(), Subject(ANN))
+
+
+def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(
+    shared: House, store: ObjectStore, eraser: Eraser
+) -> None:
+    asked = erased_home.question(ANN, 3)
+    system = S3FileSystem(use_listings_cache=False)
+    orphan = f"{store.url}/snapshots/{WORKLOAD}/killed/{'0' * 64}"
+    system.pipe_file(orphan, asked.encode())  # a push that was killed
+    second = f"{store.url}/scorecards/{WORKLOAD}/c1/{'1' * 64}"
+    system.pipe_file(second, asked.encode())  # of a machine that finished second
+    assert in_any_version(store, [asked])
+    written = erase_ann(eraser)
+    assert written.is_clean, written.searched.left
+    assert in_any_version(store, [asked, ANN]) == []
+    assert not system.exists(f"{store.url}/jobs/train-a1")
+    assert not store.names(f"snapshots/{WORKLOAD}")
+    assert not store.names(f"scorecards/{WORKLOAD}")
+    assert written.searched.passed_over == ("adapters/**.safetensors",)
+
+
+def test_emptied_evidence_replaces_the_one_in_the_store(
+    shared: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    erase_ann(eraser)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
+    (folder,) = manifest.finished_folders(settings.load().evidence / WORKLOAD)
+    assert "Erased: this page showed requests of" in (folder / "report.html").read_text()
+    manifest.read_untouched(folder)
+
+
+def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
+    shared: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
+    other = settings.load()
+    erased_copies.enter(other)
+    for root in (other.snapshots, other.scorecards, other.evidence, other.adapters):
+        assert manifest.finished_folders(root / WORKLOAD)
+    job = other.jobs / "train-a1"
+    job.mkdir(parents=True)
+    spec = {"snapshot": str(other.snapshots / WORKLOAD / shared.frozen.key)}
+    (job / "spec.json").write_text(json.dumps(spec))
+    (job / "log.txt").write_text(erased_home.question(ANN, 3))
+
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
+    home = settings.load()
+    written = erase_ann(eraser)
+    name = erased_copies.machine_name(other)
+    waiting = f"copies of the machine {name}, whose worker has not answered yet"
+    assert waiting in written.searched.passed_over
+    asked = erased_home.question(ANN, 3)
+    assert erased_home.holds(other.home, asked)
+
+    erased_copies.forget(other)
+    assert erased_home.holds(other.home, asked) == []
+    assert not job.exists()
+    assert (other.adapters / WORKLOAD / "a1" / "adapter_model.safetensors").exists()
+    searched = erase.verify_erasure(home, subject=Subject(ANN), certificate_path=None)
+    assert waiting not in searched.passed_over
+
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
+    (evidence,) = manifest.finished_folders(other.evidence / WORKLOAD)
+    erased_copies.forget(other)
+    assert (evidence / manifest.NAME).exists(), "what was emptied stays"
+
+
+def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_again(
+    shared: House, eraser: Eraser, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup"
+    shutil.copytree(shared.settings.snapshots, backup)
+    erase_ann(eraser)
+    home = settings.load()
+    shutil.copytree(backup, home.snapshots, dirs_exist_ok=True)
+    done = CliRunner().invoke(app, ["migrate", "--to", "store"])
+    assert done.exit_code == 0, done.output
+    assert not shared.frozen.path.exists()
+    assert manifest.listed(home.snapshots / WORKLOAD) == []
+
+
+def test_what_is_left_in_the_store_makes_a_certificate_unclean(
+    shared: House, store: ObjectStore, eraser: Eraser
+) -> None:
+    written = erase_ann(eraser)
+    home = settings.load()
+    path = f"{store.url}/snapshots/{WORKLOAD}/{shared.frozen.key}/{'0' * 64}"
+    S3FileSystem().pipe_file(path, b"pushed again by a machine that knows of nothing")
+    searched = erase.verify_erasure(home, subject=Subject(ANN), certificate_path=None)
+    (left,) = searched.left
+    assert left.where == path.rpartition("/")[0]
+    assert written.is_clean
+
+
+def test_a_push_during_an_erasure_sends_again_what_was_tidied_away(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = S3FileSystem.pipe_file
+
+    def tidied_first(system: S3FileSystem, path: str, *args: Any, **more: Any) -> object:
+        store.tidy(f"s3://{path}".removeprefix(f"{store.url}/").rpartition("/")[0])
+        return pipe(system, path, *args, **more)
+
+    with monkeypatch.context() as during:
+        during.setattr(S3FileSystem, "pipe_file", tidied_first)
+        folder = buckets.finish_output(tmp_path / "a", key="during")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
+    assert manifest.is_finished(tmp_path / "b" / folder.relative_to(tmp_path / "a"))
