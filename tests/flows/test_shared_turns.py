@@ -77,6 +77,20 @@ def test_another_machine_reads_the_workload_of_a_turn_and_pulls_its_base(
     assert read.model_dump(exclude=rest) == workload.model_dump(exclude=rest)
 
 
+def test_a_base_of_other_content_than_its_name_says_is_refused(
+    home: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload, config = begin(home, folder)
+    key = content_hash(workload.base)
+    (folder / "other" / "poison.jinja").write_text("{{ evil }}")
+    STORE.remove(f"models/{key}")
+    record = json.dumps({"files": manifest.file_digests(folder / "other")})
+    STORE.push(f"models/{key}", folder / "other", record)
+    at_another_machine(folder, monkeypatch)
+    with pytest.raises(ValueError, match=f"expected {key}"):
+        workload_file.workload_of_run(config)
+
+
 def test_a_base_at_the_same_path_is_used_where_it_is(
     home: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
