@@ -47,6 +47,24 @@ class Servers:
     mlflow: str
 
 
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The machines that train together: their ``count``, and this one's ``number`` from 0.
+
+    They meet at the address of machine 0, which runs the flows.
+    """
+
+    count: int
+    number: int
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """Where they meet."""
+        return f"{self.host}:{self.port}"
+
+
 class _Place:
     """A file or folder of a home, by its name there."""
 
@@ -65,6 +83,7 @@ class Settings:
     prefect_port: int
     mlflow_port: int
     processes: int | None = None  # of one training; unset: one for each GPU, or one
+    machines: Machines | None = None  # that one training is spread over; unset: this one
     flow_hours: float = 24.0  # that a run may compute before ``flows.maintenance`` cancels it
     metrics_port: int | None = None  # where the stack shows its figures to Prometheus
     serve_port: int | None = None  # where the stack answers applications; unset: it serves nothing
@@ -203,6 +222,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         prefect_port=_port(env, "FLYWHEEL_PREFECT_PORT", 4200),
         mlflow_port=_port(env, "FLYWHEEL_MLFLOW_PORT", 5000),
         processes=_processes(env),
+        machines=_machines(env),
         flow_hours=_hours(env),
         log_format=_log_format(env),
         metrics_port=_port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None,
@@ -307,9 +327,30 @@ def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:
 
 
 def _processes(env: Mapping[str, str]) -> int | None:
-    text = env.get("FLYWHEEL_PROCESSES") or ""
-    if text and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise SettingsError(f"FLYWHEEL_PROCESSES is {text!r}; expected a number of at least 1")
+    return _number(env, "FLYWHEEL_PROCESSES", least=1)
+
+
+def _machines(env: Mapping[str, str]) -> Machines | None:
+    count = _number(env, "FLYWHEEL_MACHINES", least=1) or 1
+    if count == 1:
+        return None
+    number = _number(env, "FLYWHEEL_MACHINE", least=0) or 0
+    if number >= count:
+        raise SettingsError(f"FLYWHEEL_MACHINE is {number}; {count} machines have 0 to {count - 1}")
+    address = env.get("FLYWHEEL_RENDEZVOUS") or ""
+    match = re.fullmatch(r"([\w.-]+):(\d{1,5})", address, re.ASCII)
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise SettingsError(
+            f"FLYWHEEL_RENDEZVOUS is {address!r}, and FLYWHEEL_MACHINES is {count}; expected "
+            "HOST:PORT, by which all of them reach machine 0"
+        )
+    return Machines(count, number, match[1], int(match[2]))
+
+
+def _number(env: Mapping[str, str], name: str, *, least: int) -> int | None:
+    text = env.get(name) or ""
+    if text and not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise SettingsError(f"{name} is {text!r}; expected a number of at least {least}")
     return int(text) if text else None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import asdict
@@ -103,15 +104,24 @@ def train_adapter(spec: TrainSpec) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    reached = fit.fit(
-        spec.snapshot,
-        spec.base,
-        spec.folder,
-        spec.recipe,
-        warm_start=spec.warm_start,
-        report=print_progress,
-        stop=spec.stop,
-    )
+    try:
+        reached = fit.fit(
+            spec.snapshot,
+            spec.base,
+            spec.folder,
+            spec.recipe,
+            warm_start=spec.warm_start,
+            report=print_progress,
+            stop=spec.stop,
+        )
+    except RuntimeError as error:
+        if is_on_several_machines() and LOST_CONNECTION.search(str(error)):
+            raise MachineLostError(
+                f"training {spec.folder} on several machines: the connection to another one was "
+                "lost, which ended or was stopped (its own log says why); started again, the "
+                "training resumes from its last checkpoint"
+            ) from error
+        raise
     if os.environ.get("RANK", "0") != "0":
         return
     if reached.finished:
@@ -120,6 +130,23 @@ def train_adapter(spec: TrainSpec) -> None:
             manifest.write_atomically(spec.rows, json.dumps(reached.rows))
     if spec.reached is not None:
         reached.write(spec.reached)
+
+
+class MachineLostError(RuntimeError):
+    """Another machine that trained together with this one is gone."""
+
+
+LOST_CONNECTION = re.compile(
+    "closed by peer|reset by peer|connection refused|connectfullmesh|broken pipe|timed out|"
+    "remote process exited",
+    re.IGNORECASE,
+)
+"""What gloo and NCCL write of a lost peer; gloo raises a plain ``RuntimeError``."""
+
+
+def is_on_several_machines() -> bool:
+    """Return whether other processes of this training run on other machines."""
+    return os.environ.get("WORLD_SIZE") != os.environ.get("LOCAL_WORLD_SIZE")
 
 
 def write_example_prompt(base: Path, adapter: Path) -> None:
@@ -139,4 +166,10 @@ def print_progress(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    run_main = main
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        # So that a launcher of several processes ends its log with the first one's error.
+        from torch.distributed.elastic.multiprocessing import errors
+
+        run_main = errors.record(main)
+    run_main(sys.argv[1], Path(sys.argv[2]))
