@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from components.curate.ray_pool import RayPool, RayPoolError
 from components.curate.row_judgement import environment
 from components.curate.settings import Rules
 from components.evaluate.engines import protocol
-from components.store import shared_spool
+from components.store import lake_upkeep, shared_spool
+from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.object_store import StoreError
 from flows import canary_rollouts, deployments, gateway_status, workload_file
@@ -22,6 +24,10 @@ from flows.stack import health
 from flows.workload_file import Workload
 
 WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
+
+LAKE_LATE = timedelta(days=3)  # that a lake's upkeep, once a day, may be late
+
+LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/README.md, *A lake*)"
 
 RECEIVER = 4318  # the default port of ``flywheel receive``
 
@@ -43,6 +49,7 @@ def diagnose(
     yield from checks.check_credentials(env)
     yield from check_home(home)
     yield from check_store(home)
+    yield from check_lake(home)
     yield from check_gateway(home)
     yield from check_canaries(home)
     if home.ray is not None:
@@ -95,6 +102,22 @@ def check_home(home: Settings) -> Iterator[CheckResult]:
     table = lock_probe.MOUNTS.read_text() if lock_probe.MOUNTS.is_file() else ""
     mount = lock_probe.mount_of(home.home, table)
     yield from lock_probe.check_locks(home.home, lock_probe.probe_locks(home.home), mount)
+
+
+def check_lake(home: Settings) -> Iterator[CheckResult]:
+    """Check that the home's lake can be opened, if it has one, and that its upkeep runs."""
+    if home.lake is None:
+        return
+    try:
+        late = lake_upkeep.is_due(home.lake, datetime.now(UTC) - LAKE_LATE)
+    except LakeError as error:
+        yield wrong("lake", str(error), LAKE_REMEDY)
+        return
+    if late:
+        remedy = "the flow `maintenance` merges them: `flywheel status` says whether it runs"
+        yield note("lake", f"{home.lake} has files that nobody merges", remedy)
+    else:
+        yield fine("lake", str(home.lake))
 
 
 def check_store(home: Settings) -> Iterator[CheckResult]:

@@ -17,6 +17,7 @@ from components.schema import Json
 from components.store import warehouse
 from components.store.lake import Lake
 from flows import settings, snapshots, sources, workload_file
+from flows.doctor import diagnosis
 from flows.settings import NotOnLakeError, Settings, SettingsError
 from flows.workload_file import Workload
 from tests.support import forking, lakes, logs, workload_text
@@ -213,3 +214,15 @@ def test_two_curations_beside_two_loaders_and_a_killed_one_are_those_made_alone(
     with warehouse.connect(place) as con:
         sql = "select count(*), count(distinct interaction_id) from raw.interactions"
         assert con.execute(f"{sql} where workload_id = 'east'").fetchall() == [(90, 90)]
+
+
+@pytest.mark.lake
+def test_the_doctor_opens_the_lake_and_says_what_keeps_it_shut(tmp_path: Path):
+    good = home_at(tmp_path / "good", lakes.new(tmp_path / "lake"))
+    assert [result.state for result in diagnosis.check_lake(good)] == [str(good.lake)]
+    gone = Lake("postgres://ann:geheim@127.0.0.1:1/gone", str(tmp_path / "gone"))
+    (result,) = diagnosis.check_lake(home_at(tmp_path / "bad", gone))
+    assert result.level == "wrong"
+    assert "postgres://127.0.0.1:1/gone" in result.state
+    assert "geheim" not in result.state
+    assert [*diagnosis.check_lake(home_at(tmp_path / "file", None))] == []
