@@ -7,14 +7,14 @@ record's metadata is added; erased content is deleted in any wording.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 
 import pyarrow as pa
 
 from components.collect.source import Kind
-from components.store import record_identity, warehouse
+from components.store import lake, record_identity, warehouse
 from components.store.record_identity import Names, Record
 from components.store.warehouse import Connection
 
@@ -92,7 +92,7 @@ def reconcile(con: Connection, last_row: int) -> Reconciled:
     known = merged = 0
     for first in range(1, count + 1, GROUPS):
         changes = _compare(con, first, first + GROUPS - 1, last_row)
-        _apply(con, changes)
+        _apply(con, changes, last_row)
         known += len(changes.dropped)
         merged += sum(row.is_merged for row in changes.changed)
     return Reconciled(known, merged, erased)
@@ -170,17 +170,55 @@ def _match_rows(rows: Sequence[_Row], deep: set[str], last_row: int, changes: _C
     changes.changed += [row for row in kept if row.is_merged or row.is_renamed]
 
 
-def _apply(con: Connection, changes: _Changes) -> None:
+def _apply(con: Connection, changes: _Changes, last_row: int) -> None:
     _delete(con, changes.dropped)
-    if not changes.changed:
-        return
-    records = [json.dumps(row.record) if row.is_merged else None for row in changes.changed]
-    columns = {
-        "row_id": pa.array([row.row_id for row in changes.changed]),
-        "new_id": pa.array([row.interaction_id for row in changes.changed]),
+    if lake.is_lake(con):
+        new = [row for row in changes.changed if row.row_id > last_row]
+        _store_again(con, new)
+        _update(con, [row for row in changes.changed if row.row_id <= last_row])
+    else:
+        _update(con, changes.changed)
+
+
+def _changed_columns(rows: Sequence[_Row]) -> dict[str, Sized]:
+    records = [json.dumps(row.record) if row.is_merged else None for row in rows]
+    return {
+        "row_id": pa.array([row.row_id for row in rows], pa.int64()),
+        "new_id": pa.array([row.interaction_id for row in rows], pa.string()),
         "new_record": pa.array(records, pa.large_string()),
     }
-    with warehouse.present(con, "changed_rows", columns):
+
+
+def _store_again(con: Connection, rows: Sequence[_Row]) -> None:
+    """Replace rows of the open transaction by changed ones.
+
+    DuckLake 1.0 keeps the temporary row ids of rows that an update changes before their commit:
+    those of two loads are equal, and a deletion by row id would reach both.
+    """
+    if not rows:
+        return
+    with warehouse.present(con, "changed_rows", _changed_columns(rows)):
+        con.execute(
+            """
+            create or replace temporary table changed_interactions as
+            select
+                interactions.* replace (
+                    changed.new_id as interaction_id,
+                    coalesce(changed.new_record, interactions.record) as record
+                )
+            from raw.interactions as interactions
+            inner join changed_rows as changed on interactions.rowid = changed.row_id
+            """
+        )
+    _delete(con, [row.row_id for row in rows])
+    con.execute("insert into raw.interactions by name from temp.changed_interactions")
+    con.execute("drop table temp.changed_interactions")
+
+
+def _update(con: Connection, rows: Sequence[_Row]) -> None:
+    if not rows:
+        return
+    with warehouse.present(con, "changed_rows", _changed_columns(rows)):
         con.execute(
             """
             update raw.interactions

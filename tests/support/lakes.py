@@ -22,12 +22,18 @@ from components.store.lake import Lake
 
 HOST = "127.0.0.1"
 IS_ROOT = os.geteuid() == 0  # PostgreSQL refuses to run as root
+STARTED = "FLYWHEEL_TEST_POSTGRES"  # the variable with the server's address
 TEMPLATE = "empty_lake"
 
 
 @cache
 def server() -> str:
-    """Start PostgreSQL on a loopback port until this process ends; return its address."""
+    """Start PostgreSQL on a loopback port until this process ends; return its address.
+
+    Processes that this one starts use it, too.
+    """
+    if STARTED in os.environ:
+        return os.environ[STARTED]
     folder = Path(tempfile.mkdtemp(prefix="flywheel-lake-"))  # its user can't enter pytest's
     as_user = ["--reuid=postgres", "--regid=postgres", "--init-groups"] if IS_ROOT else []
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -57,6 +63,7 @@ def server() -> str:
     while True:
         ready = [programs / "pg_isready", "--quiet", "-h", HOST, "-p", str(port)]
         if subprocess.run(ready).returncode == 0:
+            os.environ[STARTED] = url
             return url
         assert running.poll() is None, (folder / "log").read_text()
         time.sleep(0.05)
@@ -115,12 +122,11 @@ def database(name: str) -> str:
 @cache
 def new(path: Path) -> Lake:
     """Return the lake of a path, which begins empty: a folder and a database, made once."""
-    empty = _template()
     name = f"lake_{hashlib.md5(str(path).encode()).hexdigest()[:16]}"
-    folder = path.with_name(path.name + ".files")
+    folder = path.with_suffix("")
     if execute(f"select 1 from pg_database where datname = '{name}'"):
         return Lake(f"{server()}/{name}", str(folder))  # made by the process that started this
-    shutil.copytree(empty, folder)
+    shutil.copytree(_template(), folder, dirs_exist_ok=True)
     execute(f"create database {name} template {TEMPLATE}")
     execute(
         f"update {lake.CATALOG}.ducklake_metadata set value = '{folder}/' where key = 'data_path'",
@@ -131,6 +137,9 @@ def new(path: Path) -> Lake:
 
 @cache
 def _template() -> Path:
+    if execute(f"select 1 from pg_database where datname = '{TEMPLATE}'"):
+        sql = f"select value from {lake.CATALOG}.ducklake_metadata where key = 'data_path'"
+        return Path(execute(sql, TEMPLATE)[0][0])
     execute(f"create database {TEMPLATE}")
     folder = Path(tempfile.mkdtemp(prefix="flywheel-empty-lake-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -75,7 +75,7 @@ def workload(name: str, base_model: Path) -> Workload:
 
 def say_yes(home: Settings, name: str, number: int) -> None:
     """Put the approval into the chain, as a promotion does when it has heard it."""
-    with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
+    with warehouses.connect(home.tables) as con, warehouse.transaction(con):
         decision_log.append_event(
             con, LogEvent("approve", name, f"e{number}", f"run-{number}", NOW, "ann", "good")
         )
@@ -92,7 +92,7 @@ def crowned(name: str, count: int, home: Settings) -> None:
     """Approve so many versions, one after the other."""
     for number in range(1, count + 1):
         say_yes(home, name, number)
-    with warehouses.connect(home.warehouse) as con:
+    with warehouses.connect(home.tables) as con:
         held = ChampionJournal(lambda: nullcontext(con), lambda: NOW)
         for number in range(1, count + 1):
             ask(name, number)

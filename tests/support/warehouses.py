@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from components.store import lake, warehouse
+from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
 from tests.support import lakes
 
@@ -25,16 +26,17 @@ def location(path: Path) -> Location:
 
 
 @contextmanager
-def connect(path: Path) -> Generator[Connection]:
+def connect(path: Location) -> Generator[Connection]:
     """Open a warehouse; one that is missing begins as a copy of an empty one."""
-    if ON_LAKE:
-        with warehouse.connect(lakes.new(path), writes=lake.GROUPS) as con:
+    place = path if isinstance(path, Lake) else location(path)
+    if isinstance(place, Lake):
+        with warehouse.connect(place, writes=lake.GROUPS) as con:
             yield con
         return
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_empty(), path)
-    with warehouse.connect(path) as con:
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_empty(), place)
+    with warehouse.connect(place) as con:
         yield con
 
 

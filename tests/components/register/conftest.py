@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from components.store.lake import Lake
 from flows.settings import Settings
-from tests.support import forking, tiny
+from tests.support import forking, tiny, warehouses
 
 
 @pytest.fixture(scope="session")
@@ -62,4 +63,6 @@ def trained(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    return Settings(tmp_path / "home", 4200, 5000)
+    place = warehouses.location(tmp_path / "home" / "lake")
+    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url if isinstance(place, Lake) else "")
+    return Settings(tmp_path / "home", 4200, 5000, lake=place if isinstance(place, Lake) else None)

@@ -78,14 +78,14 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
     home: Settings, base_model: Path
 ) -> None:
     made = workload("named", base_model)
-    with warehouses.connect(home.warehouse) as con:
+    with warehouses.connect(home.tables) as con:
         for number, word in ((1, "approve"), (2, "approve"), (3, "reject")):
             event = Decided(word, "named", f"e{number}", f"run-{number}", NOW, "ann", "good")  # pyright: ignore
             with warehouse.transaction(con):
                 decision_log.append_event(con, event)
     for number in (1, 2, 3):
         evidence = ask_with_files("named", number)
-        with warehouses.connect(home.warehouse) as con:
+        with warehouses.connect(home.tables) as con:
             decision = decision_log.decision_on(con, f"e{number}")
         assert decision is not None
         if decision.decision == "approve":
@@ -96,7 +96,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
     anchors = {
         place: text for place, text in champions.chain_anchors().items() if "of named" in place
     }
-    with warehouses.connect(home.warehouse) as con:
+    with warehouses.connect(home.tables) as con:
         links = decision_log.links(con)
         assert chain.first_loose(links, anchors) is None
         named = [link for link in links if link.sequence != 2]
@@ -131,7 +131,7 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
 def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: Settings) -> None:
     crowned("told", 2, home)
     champions.roll_back(home, Order("told", None, "bob", "wrong tools"))
-    with warehouses.connect(home.warehouse) as con:
+    with warehouses.connect(home.tables) as con:
         last = journal.list_changes(con, "told")[-1]
         link = decision_log.links(con, workload_id="told")[-1]
         assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
@@ -147,7 +147,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     home: Settings,
 ) -> None:
     crowned("again", 3, home)
-    with warehouses.connect(home.warehouse) as con:
+    with warehouses.connect(home.tables) as con:
         known = rollback_rules.champions(con, "again")
     versions = registry.list_versions("again")
     change = champion_change.plan_rollback(
@@ -188,7 +188,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     crown = threading.Thread(
         target=promote.make_champion, args=(made, evidence, decide("waits", 1), lambda: None)
     )
-    with journal.lock_champion(home.warehouse, home.locks, "waits"):
+    with journal.lock_champion(home.tables, home.locks, "waits"):
         crown.start()
         crown.join(0.5)
         assert registry.read_aliases("waits").champion is None
@@ -199,14 +199,14 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
 def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settings) -> None:
     for name in ("dead", "alive"):
         crowned(name, 2, home)
-        with warehouses.connect(home.warehouse) as con:
+        with warehouses.connect(home.tables) as con:
             known = rollback_rules.champions(con, name)
         versions = registry.list_versions(name)
         change = champion_change.plan_rollback(
             name, versions, "2", known, None, by="bob", reason=""
         )
         champions.champion_journal(home).intend(change)
-    with journal.lock_champion(home.warehouse, home.locks, "alive"):
+    with journal.lock_champion(home.tables, home.locks, "alive"):
         (settled,) = champions.reconcile(home)
     assert champions.describe_change(settled) == (
         "dead: rollback 3 finished: it was interrupted, and is finished"

@@ -223,6 +223,25 @@ def test_a_lake_that_cannot_be_reached_is_named_without_its_password():
 
 
 @on_postgres
+def test_rows_that_their_own_load_renames_have_row_ids_of_their_own(place: Lake, tmp_path: Path):
+    alike = [logs.interaction(user_id=who) for who in ("ann", "bob", "cid")]
+    later = [{**line, "timestamp": 1_760_000_050} for line in alike]
+    with warehouse.connect(place, writes=["raw"]) as con:
+        for number, written in enumerate((alike, later)):
+            logs.load(con, logs.write(tmp_path / f"{number}.jsonl", written), now=logs.NOW)
+        again = [*reversed(alike), *later, logs.interaction("Another?")]
+        loaded = logs.load_input(
+            con, Input(str(logs.write(tmp_path / "again.jsonl", again))), now=logs.NOW
+        )
+        ids = con.execute(
+            "select count(*), count(distinct rowid), max(rowid) from raw.interactions"
+        )
+        rows, distinct, largest = ids.fetchall()[0]
+    assert (loaded.new, loaded.known, rows, distinct) == (1, 6, 7, 7)
+    assert largest < 10**6
+
+
+@on_postgres
 def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
     place: Lake, tmp_path: Path
 ):
