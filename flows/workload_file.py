@@ -500,8 +500,9 @@ def _local_base(home: Settings, path: Path, key: str) -> Path:
 
 def original_base(base: Path) -> Path:
     """Return where a base is on the machine whose turn uses it, if this machine pulled it."""
-    made = base / manifest.NAME
-    path: object = json.loads(made.read_text()).get("path") if made.exists() else None
+    if base.parent != settings.load().models or not (base / manifest.NAME).exists():
+        return base
+    path: object = json.loads((base / manifest.NAME).read_text()).get("path")
     return Path(path) if isinstance(path, str) else base
 
 
