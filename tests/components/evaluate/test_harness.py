@@ -333,6 +333,7 @@ def test_the_validation_side_which_no_gate_reads_is_asked_once(bench: Bench):
     assert not any(measurement.is_rescored for measurement in planned)
 
 
+@pytest.mark.slow
 def test_built_in_tasks_are_asked_again_too(bench: Bench):
     update = {"precision": "bf16", "built_in": ("refusals", "canaries")}
     folders = bench.folders({"base": None}, SETTINGS.model_copy(update=update))["base"]
