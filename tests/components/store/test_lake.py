@@ -171,7 +171,7 @@ def test_keys_hold_in_the_lake_and_in_the_book(place: Lake):
         "size": None,
     }
     files = [{**loaded, "digest": "a"}, {**loaded, "digest": "a"}, {**loaded, "digest": "b"}]
-    with warehouse.connect(place) as con:
+    with warehouse.connect(place, writes=["raw", "book"]) as con:
         with warehouse.transaction(con, "raw"):
             assert warehouse.insert(con, "raw.files", files[:1]) == 1
             assert warehouse.insert(con, "raw.files", files) == 1
@@ -199,7 +199,7 @@ def test_a_group_that_is_not_locked_can_not_be_written(place: Lake):
 
 @on_postgres
 def test_a_lake_whose_gate_lost_its_row_is_not_written(place: Lake):
-    with warehouse.connect(place) as con:
+    with warehouse.connect(place, writes=["raw"]) as con:
         con.execute("delete from lake.raw.gate")
         refused = pytest.raises(LakeError, match="gate has 0 rows")
         with refused, warehouse.transaction(con, "raw"):
