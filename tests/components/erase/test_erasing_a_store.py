@@ -36,7 +36,7 @@ def server() -> Generator[None]:
         yield
 
 
-@pytest.fixture(params=[buckets.NAME, "versioned"])
+@pytest.fixture(params=[pytest.param(buckets.NAME, marks=pytest.mark.slow), "versioned"])
 def store(
     server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> ObjectStore:
