@@ -29,9 +29,8 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "method",
     [
-        "dora-nf4",
         "full",
-        *(pytest.param(method, marks=slow) for method in ("lora", "modules-to-save")),
+        *(pytest.param(method, marks=slow) for method in ("lora", "dora-nf4", "modules-to-save")),
     ],
 )
 def test_it_starts_from_the_earlier_adapters_weights(
