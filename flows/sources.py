@@ -72,6 +72,7 @@ def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list
     if store is None:
         return load()
     with _collecting_alone(home):
+        shared_spool.clear(home.spool)
         loaded, fetched = load(), list[SharedSegment]()
         with object_store.reaching(f"collecting from {store.url}/{shared_spool.PLACE}"):
             for batch in shared_spool.batches(shared_spool.listed(store)):

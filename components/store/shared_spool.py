@@ -17,6 +17,8 @@ PLACE = "spool"
 
 BATCH_BYTES = 256 * 2**20  # of segments that are on the collecting machine's disk at once
 
+_FETCHED = ".fetched"  # ends the name of a file that is being fetched
+
 _NAME = re.compile(r"(?P<sealed_at_ns>\d{20})-(?P<digest>[0-9a-f]{64})" + re.escape(SEALED))
 
 
@@ -69,6 +71,12 @@ def batches(segments: Sequence[SharedSegment]) -> Iterator[list[SharedSegment]]:
         yield batch
 
 
+def clear(folder: Path) -> None:
+    """Delete what fetches that were killed left in a spool; none may run meanwhile."""
+    for path in folder.glob(f"*{_FETCHED}"):
+        path.unlink()
+
+
 def fetch(store: ObjectStore, segment: SharedSegment, folder: Path) -> Path | None:
     """Copy a segment into a spool; ``None`` if another collect has taken it meanwhile.
 
@@ -76,7 +84,7 @@ def fetch(store: ObjectStore, segment: SharedSegment, folder: Path) -> Path | No
     those that are no lines go to quarantine.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{uuid.uuid4().hex}.fetched"
+    partial = folder / f"{uuid.uuid4().hex}{_FETCHED}"
     try:
         if not store.get(f"{PLACE}/{segment.name}", partial):
             return None

@@ -408,9 +408,12 @@ def remove(
 
 
 def _synchronize_tokens(home: settings.Settings) -> None:
-    from components.receive import shared_tokens
+    from components.receive import client_tokens, shared_tokens
     from components.store import object_store
 
     if home.store is not None:
         with object_store.reaching(f"sharing tokens at {home.store.url}"):
-            shared_tokens.synchronize(home.store, home.tokens)
+            try:
+                shared_tokens.synchronize(home.store, home.tokens)
+            except client_tokens.TokenError as error:  # it must not keep another one from going
+                errors.print(str(error), markup=False, soft_wrap=True)

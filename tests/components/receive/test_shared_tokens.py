@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
+from typer.testing import CliRunner
 
 from components.receive import client_tokens, shared_tokens
 from components.receive.client_tokens import TokenError
 from components.store.object_store import ObjectStore
+from flows.cli.main import app
 from tests.support import buckets
 
 STORE = ObjectStore("s3://flywheel/team")
@@ -98,3 +100,20 @@ def test_a_second_look_writes_nothing(files: tuple[Path, Path]) -> None:
     synchronize(first)
     after = first.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_an_object_that_is_no_token_keeps_nobody_from_removing_another(
+    files: tuple[Path, Path],
+) -> None:
+    first, second = files
+    client_tokens.add_token(first, "shop", now=NOW)
+    synchronize(first)
+    STORE.write("tokens/0000.json", "no JSON")
+    (token,) = client_tokens.read_tokens(first)
+    environment = {"FLYWHEEL_HOME": str(first.parent), "FLYWHEEL_STORE": STORE.url}
+    done = CliRunner().invoke(app, ["token", "remove", token.id], env=environment)
+    assert done.exit_code == 0, done.output
+    assert "0000 can't be read" in done.output
+    shared_tokens.remove(STORE, "0000")
+    synchronize(second)
+    assert clients(first) == clients(second) == set()

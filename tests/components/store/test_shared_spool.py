@@ -132,6 +132,15 @@ def test_shipping_and_loading_a_segment_twice_changes_nothing(root: Path) -> Non
     assert rows(collecting) == (["r1"], 1)
 
 
+def test_what_a_killed_fetch_left_is_deleted_by_the_next_collect(root: Path) -> None:
+    collecting = machine(root, "collecting")
+    receive(collecting, question(1))
+    (collecting.spool / "0123.fetched").write_bytes(b"half of a segment")
+    collect(collecting)
+    assert rows(collecting) == (["r1"], 0)
+    assert list(collecting.spool.iterdir()) == []
+
+
 def test_a_damaged_segment_costs_its_damaged_lines_only(root: Path) -> None:
     collecting, home = machine(root, "collecting"), machine(root, "receiver")
     receive(home, question(1), question(2))
