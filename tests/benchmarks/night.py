@@ -3,7 +3,8 @@
 A home with N rows is curated and frozen, then one row in a hundred is collected and all is curated
 and frozen twice: with what judging the others gave, and, in a copy of the home, without. Each
 runs in a process of its own on one core; CPU seconds and memory are the system's figures of it.
-Both snapshots must be equal byte by byte. ``--folder`` holds ``telemetry*.jsonl.gz`` whose rows
+Both snapshots must be equal byte by byte; redaction has a seed, since surrogates of new
+conversations are random without one. ``--folder`` holds ``telemetry*.jsonl.gz`` whose rows
 are written again in other words; without it rows are made, one in ``--clones`` of them from the
 same text with some words changed. ``--at-most`` curates a sample.
 """
@@ -21,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.curate import curate_workload
-from components.curate.settings import Rules
+from components.curate.settings import Redaction, Rules
 from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse, working_copy
@@ -136,5 +137,7 @@ if __name__ == "__main__":
             settings = Rules.model_validate_json(arguments.rules)
             sys.stdout.write(json.dumps(curate(arguments.curate, Path(snapshots), settings)))
     else:
-        settings = Rules(split_by="conversation", at_most=arguments.at_most)
+        settings = Rules(
+            split_by="conversation", at_most=arguments.at_most, redaction=Redaction(seed=1)
+        )
         report(arguments.folder, arguments.rows, arguments.clones, settings)
