@@ -4,10 +4,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -25,7 +27,7 @@ from flows import sources
 from tests.support import forking, lakes, logs
 
 KILLS, CUTS = 10, 10
-FILES, ROWS = 30, 60
+FILES, ROWS = 40, 60
 
 on_postgres = pytest.mark.lake
 
@@ -315,19 +317,48 @@ def lines(number: int) -> list[dict[str, Json]]:
     ]
 
 
-def load_all(place: Lake, folder: Path, seed: int) -> None:
+def load_all(place: Lake, folder: Path) -> None:
     inputs = [Input(str(path)) for path in sorted(folder.glob("*.jsonl"))]
-    random.Random(seed).shuffle(inputs)
     list(sources.load_inputs(place, inputs, now=logs.NOW))
 
 
-def processes_with_lock(place: Lake) -> list[int]:
-    """Return the processes that hold a lock of a lake."""
+def sessions(place: Lake, which: str) -> list[int]:
+    """Return the processes of ours that have sessions of a lake which are so."""
     rows = lakes.execute(
-        "select distinct application_name from pg_locks join pg_stat_activity using (pid)"
-        f" where locktype = 'advisory' and granted and datname = '{name_of(place)}'"
+        "select distinct application_name from pg_stat_activity left join pg_locks using (pid)"
+        f" where {which} and datname = '{name_of(place)}'"
     )
     return [int(name.split()[2]) for (name,) in rows if name.startswith("flywheel ")]
+
+
+def states(place: Lake) -> int:
+    ((number,),) = lakes.execute(
+        f"select count(*) from {lake.CATALOG}.ducklake_snapshot", name_of(place)
+    )
+    return number
+
+
+def cut_off(place: Lake, loaders: Sequence[BaseProcess]) -> int:
+    """Stop a loader amid its load and end its lock's session, until another one has stored rows.
+
+    Return how many sessions were ended: none if no loader had anything to store.
+    """
+    with place.session() as session:
+        with session.transaction():
+            session.execute("lock table raw.erased")  # a load reads it between its gate and commit
+            while not (waiting := sessions(place, "wait_event = 'relation'")):
+                if not any(loader.is_alive() for loader in loaders):
+                    return 0
+                time.sleep(0.01)
+            os.kill(waiting[0], signal.SIGSTOP)
+            cut = cut_sessions(place)
+        try:
+            before, others = states(place), [other for other in loaders if other.pid != waiting[0]]
+            while states(place) == before and any(other.is_alive() for other in others):
+                time.sleep(0.01)
+        finally:
+            os.kill(waiting[0], signal.SIGCONT)
+    return cut
 
 
 @on_postgres
@@ -347,46 +378,45 @@ def test_two_loaders_of_overlapping_files_killed_and_cut_off_store_each_row_once
 
 def load_twice(place: Lake, tmp_path: Path) -> None:
     """Load the same files by two processes, which are killed and lose their locks' sessions."""
+    assert counted(place, tmp_path) == [[0, 0], [0, 0]]
     folder = tmp_path / "logs"
     folder.mkdir()
     for number in range(FILES):
         logs.write(folder / f"{number:02}.jsonl", lines(number))
     chance = random.Random(7)
-    loaders = {seed: forking.process(load_all, place, folder, seed) for seed in (1, 2)}
-    for loader in loaders.values():
+    loaders = [forking.process(load_all, place, folder) for _ in range(2)]
+    for loader in loaders:
         loader.start()
     kills = cuts = 0
     while kills < KILLS or cuts < CUTS:
-        running = [seed for seed, loader in loaders.items() if loader.is_alive()]
-        if not running:
-            break
-        holders = processes_with_lock(place)
-        if not holders:
-            time.sleep(0.02)
-            continue
-        time.sleep(chance.random() / 5)
         if cuts <= kills and cuts < CUTS:
-            cuts += cut_sessions(place)
-            continue
-        for seed in running:
-            if loaders[seed].pid in holders and kills < KILLS:
-                loaders[seed].kill()
-                loaders[seed].join()
+            cuts += cut_off(place, loaders)
+        time.sleep(chance.random() / 5)
+        holders = sessions(place, "locktype = 'advisory' and granted")
+        for number, loader in enumerate(loaders):
+            if loader.pid in holders and kills < KILLS:
+                loader.kill()
+                loader.join()
                 kills += 1
-                loaders[seed] = forking.process(load_all, place, folder, seed)
-                loaders[seed].start()
-    for loader in loaders.values():
+                loaders[number] = forking.process(load_all, place, folder)
+                loaders[number].start()
+        if not any(loader.is_alive() for loader in loaders):
+            break
+    for loader in loaders:
         loader.join()
         assert loader.exitcode == 0
     assert (kills, cuts >= CUTS) == (KILLS, True)
     expected = (FILES + 1) * ROWS // 2
-    writer = forking.process(write_counts, place, tmp_path / "counts.json")
-    writer.start()
-    writer.join()
-    counts = json.loads((tmp_path / "counts.json").read_text())
-    assert counts == [[expected, expected], [FILES, FILES]]
+    assert counted(place, tmp_path) == [[expected, expected], [FILES, FILES]]
+
+
+def counted(place: Lake, folder: Path) -> list[list[int]]:
+    """Count in a process of its own, as a process reads the settings of one bucket only."""
+    process = forking.process(write_counts, place, folder / "counts.json")
+    process.start()
+    process.join()
+    return json.loads((folder / "counts.json").read_text())
 
 
 def write_counts(place: Lake, path: Path) -> None:
-    """Count in a process of its own, as one process reads the settings of one bucket."""
     path.write_text(json.dumps([count(place), count(place, "raw.files", "digest")]))
