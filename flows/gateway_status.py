@@ -29,6 +29,9 @@ from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
 
+SHARED_SETTINGS = "shared.yaml"  # in `serve`: the newest valid ones of the object store
+OWN_PARTS = ("engine", "swap", "only")  # of the settings, which each gateway may have itself
+
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
 
 TOLD_STEPS = frozenset(
@@ -48,24 +51,51 @@ class NotServingError(RuntimeError):
 def read_serve_settings(home: Settings, file: Path | None) -> ServeSettings:
     """Read the gateway's settings: of ``file``, else of the home's ``serve.yaml``, else defaults.
 
+    What gateways share in an object store counts instead of the home's file, but for ``OWN_PARTS``.
+
     Raises:
         ServeFileError: With every mistake, not only the first.
     """
-    path = file or home.serve_settings
-    if file is None and not path.exists():
-        return ServeSettings()
+    path, shared = file or home.serve_settings, home.serve / SHARED_SETTINGS
+    if file is not None or home.store is None or not shared.exists():
+        has_defaults = file is None and not path.exists()
+        return ServeSettings() if has_defaults else parse_settings(_read_text(path), path)
+    own = _parse_yaml(_read_text(path), path) if path.exists() else None
+    return parse_settings(_read_text(shared), shared, own)
+
+
+def parse_settings(text: str, source: Path | str, own: object = None) -> ServeSettings:
+    """Return the settings of a text; ``source`` names it, ``own`` is what its gateway's file has.
+
+    Raises:
+        ServeFileError: With every mistake, not only the first.
+    """
+    raw = _parse_yaml(text, source)
+    raw = {} if raw is None else raw
+    if isinstance(own, dict) and isinstance(raw, dict):
+        raw = {**raw, **{name: own[name] for name in OWN_PARTS if name in own}}
     try:
-        raw: object = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ServeFileError(f"{path}: can't be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ServeFileError(f"{path}: is not YAML: {error}") from error
-    try:
-        return ServeSettings.model_validate({} if raw is None else raw)
+        return ServeSettings.model_validate(raw)
     except ValidationError as error:
         mistakes = [describe_mistake(mistake) for mistake in error.errors()]
-        head = f"{path}: {len(mistakes)} mistake(s)"
+        head = f"{source}: {len(mistakes)} mistake(s)"
         raise ServeFileError("\n".join([head, *mistakes])) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ServeFileError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ServeFileError(f"{path}: is not YAML: {error}") from error
+
+
+def _parse_yaml(text: str, source: Path | str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ServeFileError(f"{source}: is not YAML: {error}") from error
 
 
 def read_status(home: Settings) -> Report:

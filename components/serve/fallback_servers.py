@@ -16,11 +16,16 @@ class FallbackServers:
     """A client for each server; ``environment`` has their keys."""
 
     def __init__(self, settings: ServeSettings, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._servers = dict[OpenAiFallback, OpenAiUpstream]()
+        self.use(settings)
+
+    def use(self, settings: ServeSettings) -> None:
+        """Add the servers of these settings; requests may still be asking earlier ones."""
         self._most_tokens = settings.limits.max_tokens
-        self._servers = {
-            fallback: _server(fallback, environment, settings)
-            for fallback in _all_fallbacks(settings)
-        }
+        for fallback in _all_fallbacks(settings):
+            if fallback not in self._servers:
+                self._servers[fallback] = _server(fallback, self._environment, settings)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -175,6 +175,14 @@ class Gateway:
             "can_log", "1 while answers can be logged: room and a working disk.", self._can_log
         )
 
+    def use(self, settings: ServeSettings) -> None:
+        """Answer by other settings from now on, but for what only a start reads."""
+        kept = {name: getattr(self.settings, name) for name in ("engine", "swap", "only")}
+        self.settings = settings = settings.model_copy(update=kept)
+        self._fallbacks.use(settings)
+        self._answered_elsewhere = settings.answered_elsewhere()
+        self._shadows.busy_from = _busy_from(settings)
+
     async def close(self) -> None:
         """Write the records of partial answers, and close the connections to fallbacks."""
         await self._shadows.close()

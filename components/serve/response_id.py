@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote
 
+from components.store import manifest, object_store
+from components.store.object_store import ObjectStore, StoreError
+
 KEY_FILE = "response.key"  # in the home's folder `keys`
+
+SHARED_KEY = "gateways/response.key"  # of all gateways that share an object store, in hex
 
 Prefix: TypeAlias = Literal["chatcmpl", "cmpl"]
 
@@ -53,6 +58,43 @@ def read_key(folder: Path) -> bytes:
             "backup, or delete it: then feedback to earlier answers is refused"
         )
     return key
+
+
+def share_key(folder: Path, store: ObjectStore) -> None:
+    """Replace the installation's key by that of all gateways of a store: the first one's.
+
+    Answers of one gateway can then be judged at another, and a canary draws a conversation alike at
+    all of them. Later starts do without a store that is away.
+
+    Raises:
+        ResponseKeyError: The store's key is not one.
+        StoreError: The store can't be reached, and the key was never shared.
+    """
+    own, marker = read_key(folder), folder / f"{KEY_FILE}.shared"
+    try:
+        text = store.create(SHARED_KEY, own.hex())
+    except (*object_store.network_errors(), StoreError) as error:
+        if marker.exists() and marker.read_text() == store.url:
+            return
+        raise StoreError(
+            f"sharing the gateways' key in {store.url}/{SHARED_KEY}: {error}; the first start of a "
+            "gateway needs the store"
+        ) from error
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise ResponseKeyError(
+            f"reading {store.url}/{SHARED_KEY}: expected {_KEY_BYTES} bytes in hex; write the "
+            f"content of another gateway's {folder / KEY_FILE} there, in hex"
+        )
+    if key != own:
+        partial = folder / f"{KEY_FILE}.partial"
+        partial.unlink(missing_ok=True)
+        _write(partial, key)
+        partial.replace(folder / KEY_FILE)
+    manifest.write_atomically(marker, store.url)
 
 
 def create(key: bytes, client_id: str, workload: str, prefix: Prefix, *, is_stored: bool) -> str:
@@ -96,12 +138,7 @@ def _create(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     key = secrets.token_bytes(_KEY_BYTES)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, key)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _write(partial, key)
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -109,3 +146,12 @@ def _create(path: Path) -> bytes:
     finally:
         partial.unlink()
     return key
+
+
+def _write(path: Path, key: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, key)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -18,7 +18,7 @@ class ShadowRequests:
     """
 
     def __init__(self, busy_from: int, quiet_seconds: float = QUIET_SECONDS) -> None:
-        self._busy_from, self._quiet_seconds = busy_from, quiet_seconds
+        self.busy_from, self._quiet_seconds = busy_from, quiet_seconds
         self._tasks: dict[asyncio.Task[None], Callable[[], None]] = {}  # what to do if it is shed
         self._last_arrival = 0.0
 
@@ -32,7 +32,7 @@ class ShadowRequests:
         shed: Callable[[], None],
     ) -> None:
         """Begin a shadow between requests; call ``shed`` if users leave no room, now or later."""
-        if open_requests >= self._busy_from or len(self._tasks) >= AT_ONCE:
+        if open_requests >= self.busy_from or len(self._tasks) >= AT_ONCE:
             shed()
             return
 
@@ -60,7 +60,7 @@ class ShadowRequests:
     def make_room(self, open_requests: int) -> None:
         """Note a user's request; end the newest shadow if there are as many of them as that."""
         self._last_arrival = asyncio.get_running_loop().time()
-        if self._tasks and open_requests >= self._busy_from:
+        if self._tasks and open_requests >= self.busy_from:
             task, shed = self._tasks.popitem()
             self._tasks[task] = _nothing  # until it is done
             if task.cancel():

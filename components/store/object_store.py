@@ -56,19 +56,24 @@ class ObjectStore:
 
         Return the manifest that is there now: another machine's if that was first.
         """
-        system, at = self._system(), self._path(place)
         self._complete(place, folder, record)
+        winner = self.create(f"{place}/{NAME}", record)
+        if winner == record:
+            self._complete(place, folder, record)
+        return winner
+
+    def create(self, place: str, text: str) -> str:
+        """Write a text as a file unless there is one; return the text that is there now."""
         refused: OSError | None = None
         for _ in range(ATTEMPTS):
             try:
-                system.pipe_file(f"{at}/{NAME}", record.encode(), mode="create")
+                self._system().pipe_file(self._path(place), text.encode(), mode="create")
             except OSError as error:  # stores report in several ways that there is one
-                if (winner := self.read(f"{place}/{NAME}")) is not None:
+                if (winner := self.read(place)) is not None:
                     return winner
                 refused = error
             else:
-                self._complete(place, folder, record)
-                return record
+                return text
         raise StoreError(f"finishing {self.url}/{place}: {refused}") from refused
 
     def pull(self, place: str, folder: Path) -> bool:

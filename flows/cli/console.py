@@ -30,6 +30,7 @@ EXIT_CODES = {
     "components.receive.client_tokens.TokenError": 2,
     "components.receive.serve.PortError": 1,
     "components.register.champion_change.RollbackError": 1,
+    "components.serve.response_id.ResponseKeyError": 2,
     "components.store.lake.LakeError": 2,
     "components.store.lake.WarehouseConflictError": 1,
     "components.store.moved_tables.MovedTablesError": 2,

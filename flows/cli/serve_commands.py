@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows import settings
 from flows.cli.canary_commands import canary_app
-from flows.cli.console import console, errors, exit_on, print_error, print_line
+from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
 
 if TYPE_CHECKING:
     from flows.gateway_status import Report
@@ -57,17 +57,51 @@ def serve(
         return
     from components.receive import client_tokens
     from flows import gateway_status
-    from flows.stack import gateway_service
+    from flows.stack import gateway_service, shared_gateways
 
     home = settings.load()
+    shared_gateways.prepare(home)
     options = gateway_status.read_serve_settings(home, config)
     if not client_tokens.read_tokens(home.tokens):
         errors.print("nobody may ask yet; `flywheel token add CLIENT` makes a token")
 
-    def say(url: str) -> None:
-        print_line(f"serving on {url}   settings {config or home.serve_settings}")
+    shared = home.serve / gateway_status.SHARED_SETTINGS
+    own = shared if home.store is not None and shared.exists() else home.serve_settings
 
-    gateway_service.run_gateway(home, options, host=host, port=port, receiver=receiver, ready=say)
+    def say(url: str) -> None:
+        print_line(f"serving on {url}   settings {config or own}")
+
+    gateway_service.run_gateway(
+        home,
+        options,
+        host=host,
+        port=port,
+        receiver=receiver,
+        ready=say,
+        is_sharing=config is None,
+    )
+
+
+@serve_app.command()
+@exit_on()
+def share(
+    file: Annotated[
+        Path | None, typer.Argument(help="The settings; the home's `serve.yaml` when left out.")
+    ] = None,
+) -> None:
+    """Make a file the settings of all gateways that share FLYWHEEL_STORE, within seconds.
+
+    Routing, fallbacks, workloads, logging and limits change at once; engine, swap and `only` with
+    the next start. A gateway whose own `serve.yaml` has one of these three keeps its own.
+    """
+    from flows.stack import shared_gateways
+
+    home = settings.load()
+    path = file or home.serve_settings
+    if home.store is None:
+        fail(f"sharing {path}: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
+    shared_gateways.publish(home.store, path)
+    print_line(f"shared {path} with all gateways of {home.store.url}")
 
 
 @serve_app.command()

@@ -1,5 +1,6 @@
 """The gateway of a home, in this process: `python -m flows.stack.gateway_service` in its stack."""
 
+import asyncio
 import logging
 import os
 import sys
@@ -11,11 +12,14 @@ import uvloop
 from components.serve import gateway_process
 from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import ServePlaces, following
+from components.serve.response_id import ResponseKeyError
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 from components.store import file_locks
+from components.store.object_store import StoreError
 from flows import access, gateway_status
 from flows.settings import HOST, SERVE_PORT, Settings, load
+from flows.stack import shared_gateways
 
 MLFLOW = ("URI", "USERNAME", "PASSWORD", "TOKEN")  # what MLflow's variables end in
 
@@ -32,10 +36,12 @@ def run_gateway(
     port: int,
     receiver: bool,
     ready: Callable[[str], None],
+    is_sharing: bool = True,
 ) -> None:
     """Serve the home's champions until SIGTERM or Ctrl-C; port 0 is any free one.
 
-    ``receiver`` serves the receiver's paths, too; ``ready`` is called with the URL.
+    ``receiver`` serves the receiver's paths, too; ``ready`` is called with the URL. With an object
+    store, settings that are shared there take over, unless ``is_sharing`` is false.
 
     Raises:
         GatewayRunsError: Another gateway of this home runs; both would write its routes.
@@ -50,7 +56,10 @@ def run_gateway(
             )
         try:
             with suppress(KeyboardInterrupt):
-                uvloop.run(_serve(home, options, host, port, receiver=receiver, ready=ready))
+                serving = _serve(
+                    home, options, host, port, receiver=receiver, ready=ready, is_sharing=is_sharing
+                )
+                uvloop.run(serving)
         finally:
             ServePlaces(home.home).status.unlink(missing_ok=True)  # it says who serves
 
@@ -63,6 +72,7 @@ async def _serve(
     *,
     receiver: bool,
     ready: Callable[[str], None],
+    is_sharing: bool,
 ) -> None:
     current, places = Current(), ServePlaces(home.home)
     address = RegistryAddress(*(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in MLFLOW))
@@ -78,7 +88,16 @@ async def _serve(
             report=follower.swap.report,
             rollouts=follower.rollouts,
         )
-        await gateway_process.run(app, host=host, port=port, ready=ready)
+        sharing = (
+            asyncio.create_task(shared_gateways.follow(home, home.store, app.use))
+            if home.store is not None and is_sharing
+            else None
+        )
+        try:
+            await gateway_process.run(app, host=host, port=port, ready=ready)
+        finally:
+            if sharing is not None:
+                sharing.cancel()
 
 
 def main() -> str | None:
@@ -87,9 +106,15 @@ def main() -> str | None:
     assert home.serve_port is not None
     access.set_umask(home.home)
     try:
+        shared_gateways.prepare(home)
         options = gateway_status.read_serve_settings(home, None)
         run_gateway(home, options, host=HOST, port=home.serve_port, receiver=True, ready=_say)
-    except (gateway_status.ServeFileError, GatewayRunsError) as error:
+    except (
+        gateway_status.ServeFileError,
+        GatewayRunsError,
+        ResponseKeyError,
+        StoreError,
+    ) as error:
         return str(error)
     return None
 
