@@ -1,8 +1,8 @@
 """Measure a lake beside a DuckDB file; ``python -m tests.benchmarks.lake``, in `.venv-lake`.
 
 The same log is loaded and curated in both, by turns, each time in a process of its own; CPU seconds
-are the system's of that process, without PostgreSQL's. Then ``--known`` rows of 30 days are put
-into the lake, a file a day, and 50,000 new rows are held to them: rows of one day, and of all.
+are the system's of that process, PostgreSQL's beside them. Then ``--known`` rows of 30 days are put
+into a lake, a file a day, and batches of 50,000 rows of one day and of all are held to them.
 """
 
 import argparse
@@ -13,15 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 
+import psutil
+
+from components.collect import load_file
+from components.collect.source import Input
 from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.store import lake, warehouse, working_copy
 from components.store.lake import Lake
-from components.store.warehouse import Location
+from components.store.warehouse import Connection, Location
 from tests.benchmarks import traffic
 from tests.benchmarks.curate import WORKLOAD
 from tests.support import lakes, logs
@@ -29,6 +34,14 @@ from tests.support import lakes, logs
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROUNDS = 3
 DAYS, BATCH = 30, 50_000
+REPEATED = (0, 10, BATCH)  # known rows in a batch
+
+COLUMNS = """
+    md5((range + $first)::text) as interaction_id,
+    $begin + to_milliseconds(range * $days * 86400000 // $rows) as timestamp,
+    hash(range + $first) as content_hash
+    from range($rows)
+"""
 
 Figures = dict[str, float]
 
@@ -39,25 +52,42 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def postgres_seconds() -> float:
+    """Return the CPU time of the tests' PostgreSQL, with that of its processes that ended."""
+    ((lines,),) = lakes.execute("select pg_read_file('postmaster.pid')")
+    server = psutil.Process(int(lines.split()[0]))
+    ended = server.cpu_times()
+    running = [process.cpu_times() for process in (server, *server.children())]
+    return ended.children_user + ended.children_system + sum(t.user + t.system for t in running)
+
+
 def run(place: Location, log: Path, scratch: Path) -> Figures:
     """Open, load, load again and curate; be the process that is measured."""
-    marks = [cpu_seconds()]
-    begun = time.monotonic()
-    with warehouse.connect(place, writes=()) as con:
+    figures: Figures = {}
+
+    @contextmanager
+    def measured(part: str) -> Generator[None]:
+        of_postgres = postgres_seconds() if isinstance(place, Lake) else 0.0
+        begun, spent = time.monotonic(), cpu_seconds()
+        yield
+        figures[part] = cpu_seconds() - spent
+        figures[f"{part}_wall"] = time.monotonic() - begun
+        if isinstance(place, Lake):
+            figures[f"{part}_postgres"] = postgres_seconds() - of_postgres
+
+    with measured("open"), warehouse.connect(place, writes=()) as con:
         con.execute("select count(*) from raw.interactions").fetchall()
-    opened = time.monotonic() - begun
-    marks.append(cpu_seconds())
-    for _ in range(2):
-        with warehouse.connect(place, memory=warehouse.COLLECTING, writes=["raw"]) as con:
+    for part in ("load", "again"):
+        with measured(part), _loading(place) as con:
             logs.load(con, log, now=NOW)
-        marks.append(cpu_seconds())
-    with working_copy.open_copy(place, WORKLOAD, scratch) as copy:
+    with measured("curate"), working_copy.open_copy(place, WORKLOAD, scratch) as copy:
         curate_workload.curate(copy.con, WORKLOAD, Rules(), now=NOW)
         copy.merge()
-    marks.append(cpu_seconds())
-    parts = ("open", "load", "again", "curate")
-    spent = [after - before for before, after in pairwise(marks)]
-    return dict(zip(parts, spent, strict=True)) | {"open_wall": opened}
+    return figures
+
+
+def _loading(place: Location) -> AbstractContextManager[Connection]:
+    return warehouse.connect(place, memory=warehouse.COLLECTING, writes=["raw"])
 
 
 def measure(kind: str, log: Path, folder: Path) -> Figures:
@@ -81,48 +111,82 @@ def compare(rows: int, root: Path) -> None:
             folder = root / f"{kind}{number}"
             folder.mkdir()
             taken.append(measure(kind, log, folder))
-    sys.stdout.write(f"{rows} rows; medians of {ROUNDS} runs, CPU seconds; file, lake, ratio\n")
+    sys.stdout.write(
+        f"{rows} rows; medians of {ROUNDS} runs, CPU seconds: file, lake, ratio, PostgreSQL's\n"
+    )
     for part in ("open", "load", "again", "curate", "open_wall"):
-        file, other = (statistics.median(run[part] for run in runs[kind]) for kind in runs)
-        sys.stdout.write(f"{part:10} {file:8.2f} {other:8.2f} {other / file:8.2f}\n")
+        file, other, postgres = (
+            statistics.median(run.get(name, 0.0) for run in runs[kind])
+            for kind, name in (("file", part), ("lake", part), ("lake", f"{part}_postgres"))
+        )
+        columns = (file, other, other / file, postgres)
+        sys.stdout.write(f"{part:10}" + "".join(f"{column:9.2f}" for column in columns) + "\n")
 
 
-def hold_against(place: Lake, known: int) -> None:
-    """Print what it takes to find the fresh rows of a batch among many known ones."""
+def hold_against(place: Lake, known: int, root: Path) -> None:
+    """Print what it takes to find the new rows of a batch among many known ones."""
+    rows = known // DAYS
     with warehouse.connect(place, writes=lake.GROUPS) as con:
         for day in range(DAYS):
             with warehouse.transaction(con, "raw"):
                 con.execute(
-                    "insert into raw.interactions by name"
-                    " select md5(range::text) as interaction_id,"
-                    " $day + to_milliseconds(range * 86400000 // $rows) as timestamp,"
-                    " 'w' as workload_id, 'c' as client_id, '{}' as payload,"
-                    " hash(range) as content_hash, hash(range) as likeness,"
-                    " 'd' as file_digest, range as line from range($rows)",
-                    {"day": NOW + timedelta(days=day), "rows": known // DAYS},
+                    "insert into raw.interactions by name select 'w' as workload_id,"
+                    " 'c' as client_id, '{}' as payload, hash(range + $first + 1) as likeness,"
+                    f" 'd' as file_digest, range as line, {COLUMNS}",
+                    _values(1, rows, first=day * rows, begin=NOW + timedelta(days=day)),
                 )
-        con.execute(
-            "create temporary table passed (kind text, id text, timestamp timestamptz,"
-            " content_hash ubigint)"
-        )
-        for name, days in (("one day", 1), ("all days", DAYS)):
-            con.execute(
-                "create or replace temporary table found as select range as ordinal,"
-                " md5('new' || range) as interaction_id, null::text as objection,"
-                " $day + to_milliseconds(range * $days * 86400000 // $rows) as timestamp,"
-                " hash(range) as content_hash from range($rows)",
-                {"day": NOW, "days": days, "rows": BATCH},
-            )
-            within = {"earliest": NOW, "latest": NOW + timedelta(days=days)}
-            begun, spent = time.monotonic(), cpu_seconds()
-            fresh = warehouse.table(con, "temp/fresh_interactions", **within)
-            taken = time.monotonic() - begun, cpu_seconds() - spent
-            assert len(fresh.column("ordinal").to_pylist()) == BATCH  # type: ignore[attr-defined]
-            sys.stdout.write(f"{BATCH} rows of {name} against {known:,}: {taken[0]:.2f} s, ")
-            sys.stdout.write(f"{taken[1]:.2f} CPU s\n")
-        begun = time.monotonic()
+    for days in (1, DAYS):
+        with _loading(place) as con:
+            for repeated in REPEATED:
+                _anti_join(con, days, known, repeated)
+        log = root / f"{days}.jsonl"
+        step = days * 86_400 / BATCH
+        times = (NOW.timestamp() + number * step for number in range(BATCH))
+        logs.write(log, (logs.interaction(f"Question {t}", timestamp=t) for t in times))
+        with _loading(place) as con, _printed(f"loading {BATCH} rows of {days} day(s)"):
+            now = NOW + timedelta(days=DAYS)
+            outcome = load_file.dry_run(con, Input(str(log), "fivekey"), log, now=now)
+        assert outcome.loaded.new == BATCH
+    with _loading(place) as con, _printed(f"the last row among {known:,}"):
         con.table("raw.interactions").max("rowid").fetchall()
-        sys.stdout.write(f"the last row among {known:,}: {time.monotonic() - begun:.2f} s\n")
+
+
+def _anti_join(con: Connection, days: int, known: int, repeated: int) -> None:
+    within = {"earliest": NOW, "latest": NOW + timedelta(days=days)}
+    con.execute(
+        "create or replace temporary table passed"
+        " (kind text, id text, timestamp timestamptz, content_hash ubigint)"
+    )
+    con.execute(
+        "create or replace temporary table found as"
+        f" select range as ordinal, null::text as objection, {COLUMNS}",
+        _values(days, BATCH, first=2 * known, begin=NOW),
+    )
+    if repeated:
+        con.execute(
+            "update found set interaction_id = known.interaction_id, timestamp = known.timestamp,"
+            " content_hash = known.content_hash from (select *, row_number() over () - 1 as number"
+            " from (select interaction_id, timestamp, content_hash from raw.interactions"
+            " where timestamp between $earliest and $latest and line % $every = 0"
+            " limit $repeated)) as known where known.number = found.ordinal",
+            within | {"every": known // DAYS * days // repeated, "repeated": repeated},
+        )
+    with _printed(f"{BATCH} rows of {days} day(s), {repeated} of them among {known:,}"):
+        fresh = warehouse.table(con, "temp/fresh_interactions", **within)
+    new = len(fresh.column("ordinal").to_pylist())  # type: ignore[attr-defined]
+    assert new == BATCH - repeated
+
+
+def _values(days: int, rows: int, *, first: int, begin: datetime) -> dict[str, int | datetime]:
+    return {"days": days, "rows": rows, "first": first, "begin": begin}
+
+
+@contextmanager
+def _printed(what: str) -> Generator[None]:
+    begun, spent = time.monotonic(), cpu_seconds()
+    yield
+    taken = time.monotonic() - begun, cpu_seconds() - spent
+    sys.stdout.write(f"{what}: {taken[0]:.2f} s, {taken[1]:.2f} CPU s\n")
 
 
 def main() -> None:
@@ -142,7 +206,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         if args.rows:
             compare(args.rows, Path(name))
-        hold_against(lakes.new(Path(name) / "known"), args.known)
+        if args.known:
+            hold_against(lakes.new(Path(name) / "known"), args.known, Path(name))
 
 
 if __name__ == "__main__":
