@@ -21,7 +21,7 @@ from components.curate import (
 from components.curate.client_limits import Clients
 from components.curate.decontamination import UserTexts
 from components.curate.near import near_requests
-from components.curate.near.near_requests import ComparedRequest, NearRequest, Place
+from components.curate.near.near_requests import NearRequest, Place
 from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_writer
 from components.curate.row_budget import CountsTokens
@@ -176,8 +176,10 @@ def place(
     ]
     ids = [interaction_id for interaction_id, *_ in accepted]
     requests = [request for *_, request in accepted]
-    compared = near_requests.compare(requests)
-    places = near_requests.place(ids, requests, compared, rules.near.jaccard)
+    request_columns = near_requests.columns_of(requests)
+    compared = near_requests.compare(request_columns)
+    places = near_requests.place(ids, request_columns, compared, rules.near.jaccard)
+    asked = compared.user_texts.to_pylist()
     members = ties.tie(
         [
             replace(member, cluster_id=near.cluster_id)
@@ -189,7 +191,7 @@ def place(
     )
     shares = Shares(rules.split_by, rules.holdout_share, rules.validation_share)
     placements = split.place(members, settled, shares)
-    placed = zip(members, requests, compared, places, placements, strict=True)
+    placed = zip(members, requests, asked, places, placements, strict=True)
     return [
         _placed(judgement, *next(placed)) if judgement.member else judgement
         for judgement in judgements
@@ -200,7 +202,7 @@ def _placed(
     judged: RowJudgement,
     member: Member,
     request: NearRequest,
-    compared: ComparedRequest,
+    own: str,
     near: Place,
     placement: Placement,
 ) -> RowJudgement:
@@ -214,7 +216,7 @@ def _placed(
         twin_id=near.twin_id,
         equal_id=near.equal_id,
         answer_name=request.answer_name,
-        asked=UserTexts(compared.user_text, request.user_text),
+        asked=UserTexts(own, request.user_text),
     )
 
 

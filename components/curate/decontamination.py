@@ -255,8 +255,8 @@ def decontaminate(
         validated: The ids of the validation rows.
     """
     documents = [*chain.from_iterable(map(read_documents, settings.guards))]
-    parted = shared_text.split_shared({text: () for _, text in documents})
-    guards = [(name, parted[text].own) for name, text in documents]
+    own_words = shared_text.own_words(text for _, text in documents)
+    guards = [(name, own_words[text]) for name, text in documents]
     whole = {row: asked.whole for row, asked in rows.items()}
     own = {row: asked.own for row, asked in rows.items()}
     with ThreadPoolExecutor(THREADS) as pool:

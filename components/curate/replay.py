@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.chat import prompt
@@ -190,8 +191,10 @@ def replayable_rows(
     ]
     requests = {row.example_id: row.request for row in allowed}
     tested = _tested(con, workload_id)
-    compared = near_requests.compare([*tested.values(), *requests.values()])
-    words = [request.words for request in compared]
+    compared = near_requests.compare(
+        near_requests.columns_of([*tested.values(), *requests.values()])
+    )
+    words = compared.words.to_pylist()
     held_out = dict(zip(tested, words[: len(tested)], strict=True))
     ours = dict(zip(requests, words[len(tested) :], strict=True))
     near = _near(ours, held_out, rules.near.jaccard)
@@ -279,11 +282,11 @@ def _judged(workload_id: str, replayed: Replayed, judge: Judge) -> Incoming | No
 def _near(incoming: Mapping[str, str], tested: Mapping[str, str], jaccard: float) -> set[str]:
     """Return the rows near to a tested row, directly or through others."""
     ids, words = [*tested, *incoming], [*tested.values(), *incoming.values()]
-    clusters = dict(
-        zip(ids, duplicates.find_clusters(ids, words, jaccard).cluster_ids, strict=True)
-    )
-    forbidden = {clusters[example_id] for example_id in tested}
-    return {example_id for example_id in incoming if clusters[example_id] in forbidden}
+    column = pa.array(words, pa.large_string())
+    firsts = duplicates.find_clusters(ids, column, jaccard).firsts.tolist()
+    forbidden = {*firsts[: len(tested)]}
+    ours = zip(incoming, firsts[len(tested) :], strict=True)
+    return {example_id for example_id, first in ours if first in forbidden}
 
 
 def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:

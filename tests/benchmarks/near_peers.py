@@ -26,9 +26,10 @@ BANDS, ROWS = 16, 8
 def flywheel(texts: Sequence[str], threshold: float) -> Found:
     """Ours, as curation calls it: what many texts share is found first, and not compared."""
     ids = [f"{place:09d}" for place in range(len(texts))]
-    parted = shared_text.split_shared(dict.fromkeys(texts, ()))
-    found = duplicates.find_clusters(ids, [parted[text].own or text for text in texts], threshold)
-    return set(zip(map(int, found.left), map(int, found.right), strict=True))
+    words = shared_text.own_words(texts)
+    own = pa.array([words[text] or text for text in texts], pa.large_string())
+    found = duplicates.find_clusters(ids, own, threshold).pairs
+    return set(zip(found.left.tolist(), found.right.tolist(), strict=True))
 
 
 def duckdb_sql(texts: Sequence[str], threshold: float) -> Found:

@@ -1,13 +1,12 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from scipy import sparse
 from scipy.sparse import csgraph
 
@@ -116,23 +115,20 @@ def _starts(missing: npt.NDArray[np.bool_], edges: npt.NDArray[np.bool_]) -> npt
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Near-duplicate clusters.
+    """Near-duplicate clusters of texts with ids.
 
-    ``cluster_ids`` has for each text, in input order, the smallest id of the texts that a chain of
-    pairs joins it to (its own without pairs). ``left`` and ``right`` are the ids of the verified
-    pairs, ``jaccard`` their similarities. Equal texts are paired only with the first of them, the
-    texts of a crowd (``candidate_pairs.CROWD``) only with its typical texts.
+    ``firsts`` has for each text the index of the one with the smallest id of those that a chain of
+    pairs joins it to (its own without pairs). ``pairs`` are the verified pairs, ``jaccard`` their
+    similarities. Equal texts are paired only with the one with the smallest id, the texts of a
+    crowd (``candidate_pairs.CROWD``) only with its typical texts.
     """
 
-    cluster_ids: list[str]
-    left: list[str]
-    right: list[str]
+    firsts: Positions
+    pairs: CandidatePairs
     jaccard: npt.NDArray[np.float64]
 
 
-def find_clusters(
-    ids: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD
-) -> Clusters:
+def find_clusters(ids: Sequence[str], texts: TextColumn, threshold: float = THRESHOLD) -> Clusters:
     """Cluster texts that share most of their word shingles.
 
     Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if they
@@ -140,9 +136,8 @@ def find_clusters(
     where not all pairs are compared (see ``candidate_pairs``). A text without words is near to
     equal texts only. Input order does not matter; the ids must be distinct.
     """
-    names = np.array([*ids], dtype=object)
-    order = np.argsort(names, kind="stable")
-    encoded = pa.array(texts, pa.large_string()).take(order).dictionary_encode()
+    order = _by_id(ids)
+    encoded = texts.take(order).dictionary_encode()
     places = encoded.indices.to_numpy()
     firsts = np.unique(places, return_index=True)[1]
     repeats = np.flatnonzero(firsts[places] != np.arange(len(places)))
@@ -151,38 +146,43 @@ def find_clusters(
         near, values = _near(encoded.dictionary, threshold, pool)
     pairs = equal.joined(CandidatePairs(firsts[near.left], firsts[near.right]))
     labels = _components(pairs, len(ids))
-    smallest = np.unique(labels, return_index=True)[1][labels]
-    cluster_ids = np.empty(len(ids), np.int64)
-    cluster_ids[order] = order[smallest]
-    return Clusters(
-        names[cluster_ids].tolist(),
-        names[order[pairs.left]].tolist(),
-        names[order[pairs.right]].tolist(),
-        np.concatenate([np.ones(len(equal)), values]),
-    )
+    smallest_places = np.unique(labels, return_index=True)[1][labels]
+    clusters = np.empty(len(ids), np.int64)
+    clusters[order] = order[smallest_places]
+    named = CandidatePairs(order[pairs.left], order[pairs.right])
+    return Clusters(clusters, named, np.concatenate([np.ones(len(equal)), values]))
 
 
-def without_replaced(ids: Sequence[str], texts: Sequence[str], clusters: Clusters) -> list[str]:
+def without_replaced(ids: Sequence[str], texts: TextColumn, clusters: Clusters) -> Positions:
     """Cluster texts by the pairs of ``find_clusters`` without those that differ by a whole passage.
 
-    Returns for each text the smallest id of its cluster.
+    Returns for each text the index of the one with the smallest id of its cluster.
     """
-    places = {name: place for place, name in enumerate(ids)}
-    pairs = CandidatePairs(
-        np.array([places[name] for name in clusters.left], np.int64),
-        np.array([places[name] for name in clusters.right], np.int64),
-    )
     with ThreadPoolExecutor(THREADS) as pool:
-        marks = replaced(pa.array(texts, pa.large_string()), pairs, pool)
-    return smallest_ids(ids, _components(pairs.where(~marks), len(ids)).tolist())
+        marks = replaced(texts, clusters.pairs, pool)
+    return smallest(ids, _components(clusters.pairs.where(~marks), len(ids)))
 
 
-def smallest_ids(ids: Sequence[str], keys: Sequence[Hashable]) -> list[str]:
-    """Return for each id the smallest id with an equal key."""
-    smallest: dict[Hashable, str] = {}
-    for name, key in zip(ids, keys, strict=True):
-        smallest[key] = min(name, smallest.get(key, name))
-    return [smallest[key] for key in keys]
+def smallest(ids: Sequence[str], *keys: Positions) -> Positions:
+    """Return for each id the index of the smallest one that has equal keys."""
+    order = _by_id(ids)
+    numbers = numbered(*keys)
+    firsts = np.unique(numbers[order], return_index=True)[1]
+    return order[firsts[numbers]]
+
+
+def numbered(*keys: Positions) -> Positions:
+    """Number the different combinations of keys, which are not negative; 0 is the smallest."""
+    numbers = np.zeros(len(keys[0]), np.int64)
+    for key in keys:
+        # Each is less than the number of rows or texts, so their product is less than 2^63.
+        combined = numbers * (int(key.max(initial=0)) + 1) + key
+        numbers = np.unique(combined, return_inverse=True)[1]
+    return numbers
+
+
+def _by_id(ids: Sequence[str]) -> Positions:
+    return np.argsort(np.array([*ids], dtype=object), kind="stable")
 
 
 def _near(

@@ -1,10 +1,9 @@
 """Separate a text's own words from text shared by many: templates, documents."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import pyarrow as pa
 from components.curate.near import shingles
 from components.curate.near.shingles import (
     HASH_BITS,
+    Bytes,
     Hashes,
     Positions,
     TextColumn,
@@ -35,7 +35,7 @@ LEAST = 0.1
 """Shared text below this share of a text's words is kept: it makes neither a near-duplicate nor an
 overlap, and common phrases are in many texts."""
 
-TABLE_BITS = 26
+TABLE_BITS = 28
 SPARE_BITS = 1
 """A table larger than the number of runs has few collisions; a still larger one costs more time
 than it saves."""
@@ -43,122 +43,210 @@ than it saves."""
 THREADS = 2
 
 _WORD_BYTES = 4
+_RUNS_AT_ONCE = 1 << 20
+_RUNS_SORTED = 1 << 24
+_MOST = 255  # a table's counts stop here
+_SPACE = ord(" ")
+
+Marks = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class Parted:
-    """A text's ``own`` words, and those of a template (``shared``, may be empty)."""
+class RightAnswers(NamedTuple):
+    """The known right answers: text ``texts[i]`` has the answer number ``numbers[i]``."""
 
-    own: str
-    shared: str = ""
+    texts: Positions
+    numbers: Positions
 
 
-@dataclass(frozen=True, slots=True)
+class PartedTexts(NamedTuple):
+    """The ``own`` words of each text, and those of a template (``shared``, may be empty)."""
+
+    own: TextColumn
+    shared: TextColumn
+
+
 class _Counts:
-    """Number of texts per run, by the first bits of the run's hash."""
+    """Number of texts per run, at most ``_MOST``, by the first bits of the run's hash."""
 
-    of: npt.NDArray[np.uint32]
-    shift: np.uint64
+    def __init__(self, bits: int) -> None:
+        self._of = np.zeros(1 << bits, np.uint8)
+        self._shift = np.uint64(HASH_BITS - bits)
 
-    def many(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
-        return self.of[(hashes >> self.shift).astype(np.int64)] >= MANY
+    def add(self, hashes: Hashes) -> None:
+        places, times = _counted(hashes >> self._shift)  # in order: random ones miss the cache
+        self._of[places] = np.minimum(times + self._of[places], _MOST)
+
+    def many(self, hashes: Hashes) -> Marks:
+        return self._of[hashes >> self._shift] >= MANY
 
 
-@dataclass(frozen=True, slots=True)
+class _Tally:
+    """Exact numbers of texts per run, in little more memory than the different runs take."""
+
+    def __init__(self) -> None:
+        self._runs, self._times = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        self._new: list[Hashes] = []
+
+    def add(self, hashes: Hashes) -> None:
+        self._new.append(hashes)
+        if sum(map(len, self._new)) > _RUNS_SORTED:
+            self._merge()
+
+    def many(self) -> tuple[Hashes, Positions]:
+        """Return the runs of many texts, sorted, and the number of texts of each."""
+        self._merge()
+        return self._runs[self._times >= MANY], self._times[self._times >= MANY]
+
+    def _merge(self) -> None:
+        runs, times = _counted(np.concatenate([np.zeros(0, np.uint64), *self._new]))
+        self._new.clear()
+        every = np.concatenate([self._runs, runs])
+        order = np.argsort(every, kind="stable")
+        starts = _starts(every[order])
+        self._runs = every[order[starts]]
+        summed = np.concatenate([self._times, times])[order]
+        self._times = np.add.reduceat(summed, starts) if len(starts) else summed
+
+
+def _counted(values: Hashes) -> tuple[Hashes, Positions]:
+    """Return the different values, sorted, and how often each occurs; quicker than ``unique``."""
+    ordered = np.sort(values)
+    starts = _starts(ordered)
+    return ordered[starts], np.diff(starts, append=len(ordered))
+
+
+def _starts(ordered: Hashes) -> Positions:
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
+
+
 class _Common:
     """The runs shared by many different texts, sorted, with the number of texts per run."""
 
-    runs: Hashes
-    counts: Positions
+    def __init__(self, runs: Hashes, counts: Positions) -> None:
+        bits = len(runs).bit_length() + 1
+        self._shift = np.uint64(HASH_BITS - bits)
+        firsts = np.arange(1 << bits, dtype=np.uint64) << self._shift
+        self._places = np.searchsorted(runs, firsts).astype(np.int32)
+        self._runs = np.append(runs, ~np.uint64(0))
+        self._counts = np.append(counts, 0)
+
+    def __len__(self) -> int:
+        return len(self._runs) - 1
 
     def count(self, hashes: Hashes) -> Positions:
         """Return the number of texts per run; 0 if fewer than ``MANY``."""
-        at = np.minimum(np.searchsorted(self.runs, hashes), len(self.runs) - 1)
-        return np.where(self.runs[at] == hashes, self.counts[at], 0)
+        at = self._places[hashes >> self._shift]  # a binary search misses the cache at each step
+        before = np.flatnonzero(self._runs[at] < hashes)
+        while len(before):
+            at[before] += 1
+            before = before[self._runs[at[before]] < hashes[before]]
+        return np.where(self._runs[at] == hashes, self._counts[at], 0)
 
 
-def split_shared(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
-    """Split each text into own and shared words; ``texts`` have their known right answers."""
-    different = sorted(texts)
-    column: TextColumn = pa.array(different, pa.large_string())
+def own_words(texts: Iterable[str]) -> dict[str, str]:
+    """Return each different text's own words."""
+    different = sorted(set(texts))
+    nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    parted = split_texts(pa.array(different, pa.large_string()), nobody)
+    return dict(zip(different, parted.own.to_pylist(), strict=True))
+
+
+def split_texts(texts: TextColumn, answers: RightAnswers) -> PartedTexts:
+    """Split each of different texts, sorted, into own and shared words."""
     with ThreadPoolExecutor(THREADS) as pool:
-        counts, places = _suspects(column, pool)
-        suspects = column.take(places)
-        answers = [texts[different[place]] for place in places.tolist()]
-        common = _common(suspects, answers, counts, pool)
-        parted = {text: Parted(text) for text in different}
-        if len(common.runs):
-            chunks = pool.map(partial(_cut, common=common), Texts.of(suspects).chunks())
-            cut = zip(places.tolist(), chain.from_iterable(chunks), strict=True)
-            parted |= {different[place]: parts for place, parts in cut if parts}
-    return parted
+        counts, suspects, names = _suspects(texts, pool)
+        different = suspects[_different(names, suspects, answers)]
+        common = _common(texts, different, counts, pool)
+        if not len(common):
+            empty = pa.array([""], pa.large_string()).take(np.zeros(len(texts), np.int64))
+            return PartedTexts(texts, empty)
+        cut = partial(_cut, common=common)
+        parts = [*shingles.in_order(pool, cut, Texts.of(texts).chunks())]
+    own, shared = (
+        pa.chunked_array([part[n] for part in parts], pa.large_string()).combine_chunks()
+        for n in range(2)
+    )
+    return PartedTexts(own, shared)
 
 
-def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions]:
-    """Count runs by their first bits; return the counts and the texts with a frequent run."""
+def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions, Hashes]:
+    """Count runs by their first bits; return the texts with a frequent run, and their names."""
     offsets = Texts.of(texts).offsets
     words = int(offsets[-1] - offsets[0]) // _WORD_BYTES + 1
-    bits = min(TABLE_BITS, words.bit_length() + SPARE_BITS)
-    counts = _Counts(np.zeros(1 << bits, np.uint32), np.uint64(HASH_BITS - bits))
-    chunks: list[tuple[npt.NDArray[np.uint32], Positions]] = []
+    counts = _Counts(min(TABLE_BITS, words.bit_length() + SPARE_BITS))
+    names = [np.zeros(0, np.uint64)]
+    marks = [np.zeros(0, np.bool_)]
+    waiting: list[shingles.Shingles] = []
+
+    def count() -> None:
+        counts.add(np.concatenate([np.zeros(0, np.uint64), *(runs.hashes for runs in waiting)]))
+        marks.extend(count_marks(counts.many(runs.hashes), runs.bounds) > 0 for runs in waiting)
+        waiting.clear()
+
+    for runs, part in shingles.in_order(pool, _named_runs, Texts.of(texts).chunks()):
+        names.append(part)
+        waiting.append(runs)
+        if sum(len(runs.hashes) for runs in waiting) > _RUNS_AT_ONCE:
+            count()
+    count()
+    marked = np.concatenate(marks)
+    # Those counted before their runs were frequent.
+    missed = np.flatnonzero(~marked)
     cut = partial(shingles.shingle, width=RUN, whole=False)
-    for chunk in pool.map(cut, Texts.of(texts).chunks()):
-        buckets = (chunk.hashes >> counts.shift).astype(np.int64)
-        np.add.at(counts.of, buckets, np.uint32(1))
-        chunks.append((buckets.astype(np.uint32), chunk.bounds))
-    marks = [count_marks(counts.of[buckets] >= MANY, bounds) > 0 for buckets, bounds in chunks]
-    return counts, np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *marks]))
+    again = [
+        count_marks(counts.many(runs.hashes), runs.bounds) > 0
+        for runs in shingles.in_order(pool, cut, shingles.chunks_at(texts, missed))
+    ]
+    marked[missed] = np.concatenate([np.zeros(0, np.bool_), *again])
+    suspects = np.flatnonzero(marked)
+    return counts, suspects, np.concatenate(names)[suspects]
 
 
-def _common(
-    texts: TextColumn, answers: Sequence[Collection[str]], counts: _Counts, pool: Executor
-) -> _Common:
+def _named_runs(texts: Texts) -> tuple[shingles.Shingles, Hashes]:
+    """Return a chunk's runs, and its texts' names: equal for texts of the same words.
+
+    A name is the sum of the word hashes, without words with digits.
+    """
+    words = shingles.words_of(texts)
+    sums = np.zeros(len(words.hashes) + 1, np.uint64)
+    numbers = shingles.have_digits(texts, words)
+    np.cumsum(np.where(numbers, np.uint64(0), words.hashes), out=sums[1:])
+    return shingles.runs(words, RUN), np.diff(sums[words.bounds])
+
+
+def _different(names: Hashes, suspects: Positions, answers: RightAnswers) -> Positions:
+    """Return the first text of each name, or all of them where their answers differ."""
+    named, firsts, of_name = np.unique(names, return_index=True, return_inverse=True)
+    at = np.searchsorted(suspects, answers.texts)
+    among = suspects[np.minimum(at, len(suspects) - 1)] == answers.texts if len(suspects) else at
+    among = np.flatnonzero(among)
+    known = np.unique(np.stack([of_name[at[among]], answers.numbers[among]]), axis=1)[0]
+    several = np.bincount(known, minlength=len(named)) > 1
+    kept = several[of_name]
+    kept[firsts] = True
+    return np.flatnonzero(kept)
+
+
+def _common(texts: TextColumn, different: Positions, counts: _Counts, pool: Executor) -> _Common:
     """Count the runs exactly, over different texts."""
-    names = np.concatenate([np.zeros(0, np.uint64), *pool.map(_names, Texts.of(texts).chunks())])
-    different = texts.take(_different(names.tolist(), answers))
-    run_hashes = [np.zeros(0, np.uint64)]
-    run_hashes += pool.map(partial(_distinct, counts=counts), Texts.of(different).chunks())
-    runs, exact = np.unique(np.concatenate(run_hashes), return_counts=True)
-    return _Common(runs[exact >= MANY], exact[exact >= MANY])
+    tally = _Tally()
+    distinct = partial(_distinct, counts=counts)
+    for hashes in shingles.in_order(pool, distinct, shingles.chunks_at(texts, different)):
+        tally.add(hashes)
+    return _Common(*tally.many())
 
 
 def _distinct(texts: Texts, counts: _Counts) -> Hashes:
     """Return the distinct, possibly shared runs of each text of a chunk."""
     runs = shingles.shingle(texts, RUN, whole=False)
-    owners = np.repeat(np.arange(len(texts)), np.diff(runs.bounds))
-    many = np.flatnonzero(counts.many(runs.hashes))
-    order = np.lexsort((runs.hashes[many], owners[many]))
-    hashes, owners = runs.hashes[many[order]], owners[many[order]]
-    is_first = np.ones(len(hashes), np.bool_)
-    is_first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
-    return hashes[is_first]
+    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(runs.bounds))
+    many = counts.many(runs.hashes)
+    ordered = np.sort((owners[many] << np.uint64(HASH_BITS)) | runs.hashes[many])
+    return ordered[_starts(ordered)] & np.uint64((1 << HASH_BITS) - 1)
 
 
-def _different(names: Sequence[int], answers: Sequence[Collection[str]]) -> Positions:
-    """Return the first text of each name, or all of them where their answers differ."""
-    known: dict[int, set[str]] = {}
-    for name, right in zip(names, answers, strict=True):
-        known.setdefault(name, set()).update(right)
-    seen: set[int] = set()
-    kept: list[int] = []
-    for place, name in enumerate(names):
-        if name not in seen or len(known[name]) > 1:
-            kept.append(place)
-        seen.add(name)
-    return np.array(kept, np.int64)
-
-
-def _names(texts: Texts) -> Hashes:
-    """Sum each text's word hashes without words with digits: equal for texts of the same words."""
-    words = shingles.words_of(texts)
-    sums = np.zeros(len(words.hashes) + 1, np.uint64)
-    numbers = shingles.have_digits(texts, words)
-    np.cumsum(np.where(numbers, np.uint64(0), words.hashes), out=sums[1:])
-    return np.diff(sums[words.bounds])
-
-
-def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
-    """Split each text of a chunk; ``None`` where no part is shared."""
+def _cut(texts: Texts, common: _Common) -> tuple[object, object]:
+    """Return the own and the shared words of each text of a chunk, as Arrow arrays."""
     words = shingles.words_of(texts)
     runs = shingles.runs(words, RUN)
     counts = common.count(runs.hashes)
@@ -172,10 +260,8 @@ def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
     steps[kept + RUN] -= 1
     covered = np.cumsum(steps)[:-1] > 0
     shared = count_marks(covered, words.bounds)
-    parted: list[Parted | None] = [None] * len(texts)
-    for place in np.flatnonzero((shared > 0) & (shared >= LEAST * np.diff(words.bounds))).tolist():
-        parted[place] = _parted(texts, words, covered, place)
-    return parted
+    is_cut = (shared > 0) & (shared >= LEAST * np.diff(words.bounds))
+    return _parted(texts, words, covered & np.repeat(is_cut, np.diff(words.bounds)))
 
 
 def _highest(counts: Positions, owners: Positions) -> Positions:
@@ -189,13 +275,35 @@ def _highest(counts: Positions, owners: Positions) -> Positions:
     return highest
 
 
-def _parted(texts: Texts, words: Words, covered: npt.NDArray[np.bool_], place: int) -> Parted:
-    first, last = int(words.bounds[place]), int(words.bounds[place + 1])
-    marks = covered[first:last]
-    changes = (marks[1:] != marks[:-1]).nonzero()[0] + first + 1
-    begin, end = int(texts.offsets[place]), int(texts.offsets[place + 1])
-    cuts = [0, *(words.starts[changes] + (int(texts.offsets[0]) - begin)).tolist(), end - begin]
-    content = texts.content[begin:end].tobytes()
-    pieces = [content[start:stop].decode() for start, stop in pairwise(cuts)]
-    begins_shared = int(marks[0])
-    return Parted(" ".join(pieces[begins_shared::2]), " ".join(pieces[1 - begins_shared :: 2]))
+def _parted(texts: Texts, words: Words, is_shared: Marks) -> tuple[object, object]:
+    """Cut the texts of a chunk before each word with another mark than the word before it."""
+    begin, end = int(texts.offsets[0]), int(texts.offsets[-1])
+    content, offsets = texts.content[begin:end], texts.offsets - begin
+    # A text's beginning belongs to its first word, as what follows a word does to that word.
+    counts = np.diff(words.bounds)
+    starts, owners = words.starts.copy(), np.repeat(np.arange(len(texts)), counts)
+    starts[words.bounds[:-1][counts > 0]] = offsets[:-1][counts > 0]
+    wordless = np.flatnonzero((counts == 0) & (np.diff(offsets) > 0))
+    order = np.argsort(np.append(starts, offsets[wordless]), kind="stable")
+    starts = np.append(starts, offsets[wordless])[order]
+    owners = np.append(owners, wordless)[order]
+    marks = np.append(is_shared, np.zeros(len(wordless), np.bool_))[order]
+    changes = np.ones(len(marks), np.bool_)
+    changes[1:] = (marks[1:] != marks[:-1]) | (owners[1:] != owners[:-1])
+    starts, owners, marks = starts[changes], owners[changes], marks[changes]
+    sizes = np.diff(np.append(starts, len(content)))
+    by_byte = np.repeat(marks, sizes)
+    return (
+        _joined(content[~by_byte], sizes[~marks], owners[~marks], len(texts)),
+        _joined(content[by_byte], sizes[marks], owners[marks], len(texts)),
+    )
+
+
+def _joined(content: Bytes, sizes: Positions, owners: Positions, count: int) -> object:
+    """Return ``count`` texts as an Arrow array, joined by spaces of pieces with so many bytes."""
+    later = np.zeros(len(sizes), np.bool_)
+    later[1:] = owners[1:] == owners[:-1]
+    spaced = np.insert(content, (np.cumsum(sizes) - sizes)[later], _SPACE)
+    lengths = np.bincount(owners, sizes + later, minlength=count).astype(np.int64)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.LargeStringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(spaced))

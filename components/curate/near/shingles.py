@@ -1,10 +1,11 @@
 """Hash texts into word shingles, and choose each text's prefix, vectorised."""
 
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,14 @@ import numpy.typing as npt
 Hashes = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 WIDTH = 3  # words of a shingle; a shorter text has one shingle of all its words
 CHUNK_BYTES = 1 << 16  # bytes hashed at once: intermediate arrays fit the processor's cache
 CHUNK_TEXTS = 1 << 12  # maximum texts of a chunk
+TAKEN_BYTES = 1 << 24  # bytes of texts that are copied at once
+CHUNKS_AHEAD = 8  # chunks of which there may be results that nobody has taken
 HASH_BITS = 48  # two different shingles collide once in 2^48: 1e-10 per pair of long texts
 
 _RANDOM = np.random.Generator(np.random.PCG64(7)).integers(0, 1 << 64, 260, dtype=np.uint64)
@@ -53,6 +58,14 @@ class TextColumn(Protocol):
         """Return the texts at some indices."""
         ...
 
+    def dictionary_encode(self) -> Any:  # noqa: ANN401 - pyarrow has no types
+        """Return the different texts in the order of their first places, and an index for each."""
+        ...
+
+    def to_pylist(self) -> list[str]:
+        """Return all texts."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
@@ -84,6 +97,26 @@ class Texts:
             stop = min(stop, start + CHUNK_TEXTS)
             yield Texts(self.content, self.offsets[start : stop + 1])
             start = stop
+
+
+def chunks_at(column: TextColumn, places: Positions) -> Iterator[Texts]:
+    """Yield chunks of the texts at some places, of which only few are copied at a time."""
+    sizes = np.diff(Texts.of(column).offsets)[places]
+    parts = np.cumsum(sizes) // TAKEN_BYTES
+    for part in np.split(places, np.flatnonzero(np.diff(parts)) + 1):
+        yield from Texts.of(column.take(part)).chunks()
+
+
+def in_order(
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """Yield the results in the order of the items; ``Executor.map`` would hold all of them."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > CHUNKS_AHEAD:
+            yield waiting.popleft().result()
+    yield from (future.result() for future in waiting)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate.near import candidate_pairs, duplicates
-from components.curate.near.duplicates import Clusters
+from components.curate.settings import THRESHOLD
 from tests.support.cases import cases
 
 LETTERS = st.sampled_from("abcde")
@@ -27,6 +30,26 @@ def jaccard(text: str, other: str) -> float:
         return 1.0
     first, second = triples(text), triples(other)
     return len(first & second) / len(first | second) if first | second else 0.0
+
+
+class Clustered(NamedTuple):
+    """Clusters by the texts' ids: each one's smallest, and the pairs with their Jaccards."""
+
+    smallest: list[str]
+    pairs: dict[tuple[str, str], float]
+
+
+def cluster(
+    names: str | list[str], texts: Sequence[str], threshold: float = THRESHOLD
+) -> Clustered:
+    ids = [*names]
+    clusters = duplicates.find_clusters(ids, pa.array(texts, pa.large_string()), threshold)
+    left, right = clusters.pairs.left.tolist(), clusters.pairs.right.tolist()
+    paired = [(ids[first], ids[second]) for first, second in zip(left, right, strict=True)]
+    return Clustered(
+        [ids[first] for first in clusters.firsts.tolist()],
+        dict(zip(paired, clusters.jaccard.tolist(), strict=True)),
+    )
 
 
 def by_hand(ids: Sequence[str], texts: Sequence[str], threshold: float) -> list[str]:
@@ -47,9 +70,7 @@ def by_hand(ids: Sequence[str], texts: Sequence[str], threshold: float) -> list[
 @cases(100)
 def test_clusters_match_a_brute_force_comparison(texts: list[str], threshold: float):
     ids = [f"{number:03d}" for number in range(len(texts))]
-    assert duplicates.find_clusters(ids, texts, threshold).cluster_ids == by_hand(
-        ids, texts, threshold
-    )
+    assert cluster(ids, texts, threshold).smallest == by_hand(ids, texts, threshold)
 
 
 @given(TEXTS, st.randoms(use_true_random=False))
@@ -58,22 +79,21 @@ def test_the_order_of_the_texts_changes_nothing(texts: list[str], chance: random
     named = {f"{number:03d}": text for number, text in enumerate(texts)}
     shuffled = list(named)
     chance.shuffle(shuffled)
-    clusters = duplicates.find_clusters(list(named), texts, 0.5)
-    again = duplicates.find_clusters(shuffled, [named[name] for name in shuffled], 0.5)
-    assert pairs(clusters) == pairs(again)
-    assert dict(zip(named, clusters.cluster_ids, strict=True)) == dict(
-        zip(shuffled, again.cluster_ids, strict=True)
+    clusters = cluster(list(named), texts, 0.5)
+    again = cluster(shuffled, [named[name] for name in shuffled], 0.5)
+    assert clusters.pairs == again.pairs
+    assert dict(zip(named, clusters.smallest, strict=True)) == dict(
+        zip(shuffled, again.smallest, strict=True)
     )
-
-
-def pairs(clusters: Clusters) -> dict[tuple[str, str], float]:
-    return dict(zip(zip(clusters.left, clusters.right, strict=True), clusters.jaccard, strict=True))
 
 
 def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():
     texts = ["a b c d e f g", "A, b c d e f g!", "a b c d e f h", "x y z"]
-    clusters = duplicates.find_clusters("0123", texts, 0.6)
-    assert pairs(clusters) == {("0", "1"): 1.0, ("0", "2"): 4 / 6, ("1", "2"): 4 / 6}
+    assert cluster("0123", texts, 0.6).pairs == {
+        ("0", "1"): 1.0,
+        ("0", "2"): 4 / 6,
+        ("1", "2"): 4 / 6,
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,14 +116,13 @@ def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():
     ],
 )
 def test_words_are_found_in_any_script(text: str, other: str, near: bool):
-    clusters = duplicates.find_clusters(["a", "b"], [text, other])
-    assert (clusters.cluster_ids == ["a", "a"]) == near
+    assert (cluster("ab", [text, other]).smallest == ["a", "a"]) == near
 
 
 def test_long_texts_among_short_ones_are_compared_whole():
     long = " ".join(str(number) for number in range(60_000))
     texts = ["short and sweet", long, f"{long} and more", "short and sweet, too"]
-    assert duplicates.find_clusters("abcd", texts).cluster_ids == ["a", "b", "b", "d"]
+    assert cluster("abcd", texts).smallest == ["a", "b", "b", "d"]
 
 
 def variants(count: int, words: int, changed: int) -> list[str]:
@@ -121,14 +140,12 @@ def variants(count: int, words: int, changed: int) -> list[str]:
 
 def test_a_crowd_of_near_copies_is_one_cluster_without_all_comparisons():
     count = 8_000
-    clusters = duplicates.find_clusters(
-        [f"{number:05d}" for number in range(count)], variants(count, 100, 2)
-    )
-    assert max(map(clusters.cluster_ids.count, set(clusters.cluster_ids))) >= 0.99 * count
-    assert len(clusters.jaccard) <= (candidate_pairs.ROUNDS + 1) * count
+    clusters = cluster([f"{number:05d}" for number in range(count)], variants(count, 100, 2))
+    assert max(Counter(clusters.smallest).values()) >= 0.99 * count
+    assert len(clusters.pairs) <= (candidate_pairs.ROUNDS + 1) * count
 
 
 def test_texts_of_one_template_are_not_near_duplicates_and_stay_cheap():
     texts = variants(3_000, 60, 6)
-    clusters = duplicates.find_clusters([f"{number:05d}" for number in range(3_000)], texts)
-    assert len(set(clusters.cluster_ids)) > 2_900
+    clusters = cluster([f"{number:05d}" for number in range(3_000)], texts)
+    assert len(set(clusters.smallest)) > 2_900

@@ -28,7 +28,8 @@ def request(
 
 
 def place(ids: Sequence[str], asked: Sequence[NearRequest]) -> list[Place]:
-    return near_requests.place(ids, asked, near_requests.compare(asked), 0.8)
+    columns = near_requests.columns_of(asked)
+    return near_requests.place([*ids], columns, near_requests.compare(columns), 0.8)
 
 
 def ties(request: NearRequest, other: NearRequest) -> tuple[bool, bool]:

@@ -2,19 +2,26 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.curate import curate_workload, row_judgement
+from components.curate.near import shared_text
+from components.curate.near.shared_text import LEAST, MANY, RUN, STEADY, RightAnswers
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.split import SettledSides
 from components.schema import Json
 from tests.support import curated_rows, logs
+from tests.support.cases import cases
 
 TEMPLATE = (
     "You are the assistant of a bank and read one message of a customer. Decide which of the bank's"
@@ -183,3 +190,75 @@ def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
     for earlier, later in pairwise(counts):
         assert (later - earlier).total() + (earlier - later).total() <= sizes.step + 4
     assert all(verdicts[None] >= 0.95 * verdicts.total() for verdicts in counts)
+
+
+@given(st.randoms(use_true_random=False))
+@cases(50)
+def test_what_is_cut_matches_a_count_by_hand(chance: random.Random):
+    opening, middle, end = (" ".join(chance.choices("abcdefghijkl", k=10)) for _ in range(3))
+    parts = (f"{opening} {middle}", f"{middle} {end}", end, "x", "y1")
+    often = chance.choices([1, 2, 8], k=len(parts))
+    written = [chance.choices(parts, often, k=2) for _ in range(80)]
+    for some in written[:20]:
+        some += chance.choices("mnopqrst", k=chance.randrange(150))
+    for some in written[20:]:
+        some.append(str(chance.randrange(9)))
+    texts = sorted({" ".join(some) for some in written})
+    answers = [chance.randrange(2) for _ in texts]
+    parted = shared_text.split_texts(
+        pa.array(texts, pa.large_string()),
+        RightAnswers(np.arange(len(texts)), np.array(answers, np.int64)),
+    )
+    assert [*zip(parted.own.to_pylist(), parted.shared.to_pylist(), strict=True)] == by_hand(
+        texts, answers
+    )
+
+
+def by_hand(texts: Sequence[str], answers: Sequence[int]) -> list[tuple[str, str]]:
+    worded = [text.split() for text in texts]
+    counts = Counter(run for words in counted(worded, answers) for run in {*runs(words)})
+    return [cut(words, {run: n for run, n in counts.items() if n >= MANY}) for words in worded]
+
+
+def runs(words: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[at : at + RUN]) for at in range(len(words) - RUN + 1)]
+
+
+def counted(worded: Sequence[list[str]], answers: Sequence[int]) -> list[list[str]]:
+    """Return one text of those of the same words but for numbers, all of them if answers differ."""
+    often = Counter(run for words in worded for run in runs(words))
+    suspects = [
+        (tuple(sorted(word for word in words if word.isalpha())), words, answer)
+        for words, answer in zip(worded, answers, strict=True)
+        if any(often[run] >= MANY for run in runs(words))
+    ]
+    known = {
+        name: {answer for other, _, answer in suspects if other == name} for name, *_ in suspects
+    }
+    names = [name for name, *_ in suspects]
+    return [
+        words
+        for place, (name, words, _) in enumerate(suspects)
+        if names.index(name) == place or len(known[name]) > 1
+    ]
+
+
+def cut(words: list[str], common: Mapping[tuple[str, ...], int]) -> tuple[str, str]:
+    counts = [common.get(run, 0) for run in runs(words)]
+    covered = {
+        at + step
+        for at, count in enumerate(counts)
+        if count and count >= STEADY * max(counts[max(0, at - RUN + 1) : at + RUN])
+        for step in range(RUN)
+    }
+    if len(covered) < LEAST * len(words) or not covered:
+        return " ".join(words), ""
+    pieces = [
+        (is_shared, "".join(f"{words[at]} " for at in places))
+        for is_shared, places in groupby(range(len(words)), key=covered.__contains__)
+    ]
+    own, shared = (
+        " ".join(text for is_shared, text in pieces if is_shared == kind) for kind in (False, True)
+    )
+    last = pieces[-1][0]
+    return (own, shared[:-1]) if last else (own[:-1], shared)
