@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -200,12 +201,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What the migrations make: tables, views and statements for the scratch database."""
+    """What the migrations make: tables, views and statements for the scratch database.
+
+    ``moving`` are those of the migrations that do more than add tables and columns.
+    """
 
     tables: tuple[Table, ...]
     views: tuple[str, ...]
     scratch: tuple[str, ...]
     migrations: dict[int, str]
+    moving: frozenset[int]
 
     @property
     def keys_of_book(self) -> frozenset[str]:
@@ -254,8 +259,20 @@ def _psycopg() -> Any:  # noqa: ANN401 - as above
         raise LakeError(f"FLYWHEEL_WAREHOUSE needs psycopg: {REMEDY}") from error
 
 
-def schema_of(prepare: Callable[[Connection], None]) -> Schema:
-    """Return the schema that ``prepare`` makes of an empty database."""
+ADDITIONS = re.compile(
+    r"create (or replace )?(view|schema) |create table (if not exists )?[\w.]+ \(|"
+    r"alter table [\w.]+ add column (?!.* default )"
+)
+
+
+def only_adds(sql: str) -> bool:
+    """Return whether a migration only adds tables, views, and columns that are null in old rows."""
+    texts = [re.sub("--.*", "", each.query).lower() for each in duckdb.extract_statements(sql)]
+    return all(ADDITIONS.match(" ".join(text.split())) for text in texts)
+
+
+def schema_of(prepare: Callable[[Connection], None], moving: frozenset[int]) -> Schema:
+    """Return the schema that ``prepare`` makes of an empty database; for ``moving`` see there."""
     with duckdb.connect() as con:
         prepare(con)
         listed = con.execute(
@@ -280,6 +297,7 @@ def schema_of(prepare: Callable[[Connection], None]) -> Schema:
             if s == "staging"
         ),
         {int(number): str(name) for number, name in numbers},
+        moving,
     )
 
 
@@ -469,7 +487,8 @@ def migrate(con: Connection, lake: Lake, schema: Schema) -> None:
     """Create what the lake lacks of the schema: tables and columns.
 
     Raises:
-        LakeError: A newer Flywheel wrote the lake, or a migration needs more than that.
+        LakeError: A newer Flywheel wrote the lake, or an older one and a migration since then does
+            more than that; nothing is changed.
     """
     if _applied(con) == schema.migrations.keys():
         return
@@ -478,6 +497,13 @@ def migrate(con: Connection, lake: Lake, schema: Schema) -> None:
         if unknown := applied - schema.migrations.keys():
             raise LakeError(
                 f"{lake} has migrations {unknown} that this Flywheel does not know; upgrade it"
+            )
+        if applied and (moving := sorted(schema.moving - applied)):
+            names = ", ".join(schema.migrations[number] for number in moving)
+            raise LakeError(
+                f"{lake} was written by an older Flywheel, since when {names} changed rows, which "
+                "is done to a file only: run `flywheel migrate --to file` with that Flywheel, and "
+                "`flywheel migrate --to lake` with this one, into a new database"
             )
         _create_in_lake(con, [table for table in schema.tables if table.is_in_lake])
         _create_book(lake, schema, applied)

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -240,6 +241,38 @@ def test_a_lake_of_a_newer_release_is_refused(place: Lake):
     lakes.execute("insert into raw.migrations values (9999, 'x')", name_of(place))
     with pytest.raises(LakeError, match="does not know; upgrade it"), warehouse.connect(place):
         pass
+
+
+@pytest.mark.parametrize(
+    ("sql", "only_adds"),
+    [
+        ("-- Insert: no.\ncreate table raw.a (\n    b text check (b in ('as', 'is'))\n);", True),
+        ("create or replace view marts.a as select 1", True),
+        ("alter table raw.a add column b varchar", True),
+        ("alter table raw.a add column b boolean default false", False),
+        ("alter table raw.a rename column b to c", False),
+        ("create table raw.a as select 1 as b", False),
+        ("create table raw.a (b text); update raw.c set d = 1", False),
+        ("drop table raw.a", False),
+    ],
+)
+def test_a_migration_that_changes_rows_is_known_by_its_statements(sql: str, only_adds: bool):
+    assert lake.only_adds(sql) == only_adds
+
+
+@on_postgres
+def test_a_lake_of_an_older_release_gets_new_tables_but_no_migration_that_changes_rows(
+    place: Lake,
+):
+    names = {9000: "9000_added.sql", 9001: "9001_moved.sql"}
+    newer = replace(warehouse.schema(), migrations=warehouse.schema().migrations | names)
+    refused = pytest.raises(LakeError, match=r"since when 9001_moved\.sql changed rows")
+    with refused, lake.opened(place, replace(newer, moving=frozenset({9001})), (), 10):
+        pass
+    with lake.opened(place, newer, (), 10) as con:
+        assert con.execute("from book.raw.migrations where number >= 9000").fetchall() == [
+            *names.items()
+        ]
 
 
 @on_postgres
