@@ -93,6 +93,8 @@ def curate(
         ReplayError: A replay source is unreadable.
         CheckFailedError: A check found invalid rows; nothing is changed.
     """
+    if judgements_folder is not None:
+        judgements_folder.mkdir(parents=True, exist_ok=True)
     with warehouse.transaction(con), collector.released():
         together: list[Json] = [*rules.clients.together]
         warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
@@ -107,7 +109,8 @@ def curate(
         )
         clients = client_limits.read(con, workload_id)
         with collector.paused():
-            judgements = place(client_limits.flag_ahead(judged, clients), settled, rules)
+            flagged = client_limits.flag_ahead(judged, clients)
+            judgements = place(flagged, settled, rules, judgements_folder)
             judged.clear()  # they hold what was only compared
             judgements = clean_by_client(judgements, clients, settled, rules)
             columns = row_judgement.columns(workload_id, judgements)
@@ -163,11 +166,15 @@ def curate(
 
 
 def place(
-    judgements: Sequence[RowJudgement], settled: SettledSides, rules: Rules
+    judgements: Sequence[RowJudgement],
+    settled: SettledSides,
+    rules: Rules,
+    scratch: Path | None = None,
 ) -> list[RowJudgement]:
     """Compare, tie and place the rows without an objection.
 
-    Rows tied to a stricter side get an objection.
+    Rows tied to a stricter side get an objection. Texts are compared in files of the folder
+    ``scratch``, or in memory if it is ``None``.
     """
     accepted = [
         (judgement.interaction_id, judgement.member, judgement.origin, judgement.request)
@@ -176,9 +183,9 @@ def place(
     ]
     ids = [interaction_id for interaction_id, *_ in accepted]
     requests = [request for *_, request in accepted]
-    request_columns = near_requests.columns_of(requests)
-    compared = near_requests.compare(request_columns)
-    places = near_requests.place(ids, request_columns, compared, rules.near.jaccard)
+    columns = near_requests.columns_of(requests, scratch)
+    compared = near_requests.compare(columns, scratch)
+    places = near_requests.place(ids, columns, compared, rules.near.jaccard, scratch)
     asked = compared.user_texts.to_pylist()
     members = ties.tie(
         [

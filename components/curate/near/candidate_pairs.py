@@ -16,7 +16,7 @@ ROUNDS = 8
 """Number of a crowd's most typical texts that the others are compared with, one per round, unless
 they are already in one cluster."""
 
-KEYS_AT_ONCE = 1 << 23  # pairs per shared key held in memory at once (8 bytes each)
+KEYS_AT_ONCE = 1 << 22  # pairs per shared key held in memory at once (8 bytes each)
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -38,9 +38,9 @@ class CandidatePairs:
             np.concatenate([self.left, others.left]), np.concatenate([self.right, others.right])
         )
 
-    def where(self, marks: npt.NDArray[np.bool_]) -> "CandidatePairs":
-        """Return the marked pairs."""
-        return CandidatePairs(self.left[marks], self.right[marks])
+    def where(self, places: npt.NDArray[np.bool_] | Positions | slice) -> "CandidatePairs":
+        """Return the pairs at some places, or the marked ones."""
+        return CandidatePairs(self.left[places], self.right[places])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,26 @@ def group_by_key(entries: Hashes, text_bits: int, shared: Positions) -> Groups:
     ``entries`` are keys, whose last ``text_bits`` are the text's index; they are sorted in place.
     """
     entries.sort()
-    keys = entries >> np.uint64(text_bits)
-    texts = (entries & np.uint64((1 << text_bits) - 1)).astype(np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
-    sizes = np.diff(starts, append=len(keys))
-    own = np.bincount(texts[starts[sizes == 1]], minlength=len(shared))
+    starts = np.flatnonzero(_begin_keys(entries, np.uint64(text_bits)))
+    sizes = np.diff(starts, append=len(entries))
+    texts_of = np.uint64((1 << text_bits) - 1)
+    alone = (entries[starts[sizes == 1]] & texts_of).astype(np.int64)
+    own = np.bincount(alone, minlength=len(shared))
+    texts = (entries[np.repeat(sizes > 1, sizes)] & texts_of).astype(np.int64)
+    sizes = sizes[sizes > 1]
+    starts = _before(sizes)
     many = sizes > CROWD
     crowds = np.bincount(texts[_members(starts[many], sizes[many])], minlength=len(shared))
-    return Groups(texts, starts[sizes > 1], sizes[sizes > 1], own, crowds, shared)
+    return Groups(texts, starts, sizes, own, crowds, shared)
+
+
+def _begin_keys(entries: Hashes, text_bits: np.uint64) -> npt.NDArray[np.bool_]:
+    """Mark the entries with another key than the one before, without a copy of all keys."""
+    begin = np.ones(len(entries), np.bool_)
+    for start in range(1, len(entries), KEYS_AT_ONCE):
+        keys = entries[start - 1 : start + KEYS_AT_ONCE] >> text_bits
+        begin[start : start + KEYS_AT_ONCE] = keys[1:] != keys[:-1]
+    return begin
 
 
 def in_small_groups(groups: Groups) -> Iterator[CandidatePairs]:
@@ -84,7 +96,8 @@ def in_small_groups(groups: Groups) -> Iterator[CandidatePairs]:
     sizes = groups.sizes[small]
     at = _members(groups.starts[small], sizes)
     after = np.repeat(_before(sizes) + sizes - 1, sizes) - np.arange(len(at))
-    for places in _parts(groups.texts[at], after):
+    firsts = np.repeat(groups.texts[groups.starts[small]], sizes)
+    for places in _parts(groups.texts[at], after, firsts):
         codes = _sorted_codes(groups.texts, at[places], after[places])
         starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)])
         pairs = _decoded(codes[starts])
@@ -116,16 +129,25 @@ def in_crowds(groups: Groups) -> Iterator[CandidatePairs]:
         yield _decoded(np.unique(_codes(members[chosen], leaders[chosen])))
 
 
-def _parts(texts: Positions, after: Positions) -> Iterator[Positions]:
-    """Split indices by text into parts of about ``KEYS_AT_ONCE`` pairs."""
+def _parts(texts: Positions, after: Positions, firsts: Positions) -> Iterator[Positions]:
+    """Split indices by text into parts of about ``KEYS_AT_ONCE`` pairs.
+
+    ``firsts`` are the first texts of the groups: texts of one group are mostly in one part, so that
+    a part's pairs are of few texts.
+    """
     total = int(after.sum())
     if total <= KEYS_AT_ONCE:
         yield np.arange(len(texts))
         return
-    through = np.cumsum(np.bincount(texts, weights=after))
-    part = (through // KEYS_AT_ONCE).astype(np.int64)[texts]
-    for number in range(int(part.max()) + 1):
-        yield np.flatnonzero(part == number)
+    pairs = np.bincount(texts, weights=after)
+    leaders = np.full(len(pairs), len(pairs))
+    np.minimum.at(leaders, texts, firsts)
+    order = np.argsort(leaders, kind="stable")
+    part_of = np.empty(len(pairs), np.int64)
+    part_of[order] = np.cumsum(pairs[order]) // KEYS_AT_ONCE
+    part = part_of[texts]
+    by_part = np.argsort(part, kind="stable")
+    yield from np.split(by_part, np.flatnonzero(np.diff(part[by_part])) + 1)
 
 
 def _sorted_codes(texts: Positions, at: Positions, after: Positions) -> Hashes:

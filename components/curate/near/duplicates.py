@@ -1,16 +1,19 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidate_pairs, shingles
+from components.curate.near import candidate_pairs, shingles, spilled_texts
 from components.curate.near.candidate_pairs import CandidatePairs, Groups
 from components.curate.near.shingles import (
     HASH_BITS,
@@ -23,17 +26,32 @@ from components.curate.near.shingles import (
 from components.curate.settings import THRESHOLD
 
 JACCARDS_AT_ONCE = 4096
+PAIRED_BYTES = 1 << 26  # of the texts of the pairs that are compared at once
 THREADS = 2
 
 
 def jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
     """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles."""
+    # Pairs of one cluster together, so that each text is hashed once, though few are at a time.
+    order = np.argsort(_components(pairs, len(texts))[pairs.left], kind="stable")
+    ordered = pairs.where(order)
+    sizes = np.diff(Texts.of(texts).offsets)
+    parts = np.cumsum(sizes[ordered.left] + sizes[ordered.right]) // PAIRED_BYTES
+    starts = np.flatnonzero(np.diff(parts, prepend=-1)).tolist()
+    values = np.empty(len(pairs))
+    for start, stop in pairwise([*starts, len(pairs)]):
+        part = slice(start, stop)
+        values[order[part]] = _jaccards(texts, ordered.where(part), pool)
+    return values
+
+
+def _jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
     places, ends = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     left, right = ends[: len(pairs)], ends[len(pairs) :]
-    rows = _rows(Texts.of(texts.take(places)), pool)
+    rows = _rows(shingles.chunks_at(texts, places), len(places), pool)
     sizes = np.diff(rows.indptr)
     blocks = range(0, len(pairs), JACCARDS_AT_ONCE)
-    blocks_shared = list(pool.map(partial(_shared, rows, left, right), blocks))
+    blocks_shared = shingles.in_order(pool, partial(_shared, rows, left, right), blocks)
     shared = np.concatenate([np.zeros(0, np.int64), *blocks_shared])
     return shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
 
@@ -44,13 +62,13 @@ def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: i
     return rows[left[block]].multiply(rows[right[block]]).getnnz(axis=1)
 
 
-def _rows(texts: Texts, pool: Executor) -> sparse.csr_matrix:
+def _rows(chunks: Iterable[Texts], count: int, pool: Executor) -> sparse.csr_matrix:
     """Return a matrix with a row per text, a column per shingle hash."""
-    chunks = list(pool.map(shingles.distinct, texts.chunks()))
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in chunks)])
+    distinct = [*shingles.in_order(pool, shingles.distinct, chunks)]
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in distinct)])
     hashes = hashes.view(np.int64)
-    sizes = np.concatenate([np.zeros(1, np.int64), *(sizes for _, sizes in chunks)])
-    shape = (len(texts), 1 << HASH_BITS)
+    sizes = np.concatenate([np.zeros(1, np.int64), *(sizes for _, sizes in distinct)])
+    shape = (count, 1 << HASH_BITS)
     return sparse.csr_matrix((np.ones(len(hashes), np.bool_), hashes, np.cumsum(sizes)), shape)
 
 
@@ -67,7 +85,7 @@ _NO_KEY = np.uint64((1 << 64) - 1)
 def replaced(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.bool_]:
     """Mark the pairs in which each text has a passage that the other lacks."""
     blocks = range(0, len(pairs), PAIRS_AT_ONCE)
-    marks = pool.map(partial(_replaced, texts, pairs), blocks)
+    marks = shingles.in_order(pool, partial(_replaced, texts, pairs), blocks)
     return np.concatenate([np.zeros(0, np.bool_), *marks])
 
 
@@ -128,22 +146,30 @@ class Clusters:
     jaccard: npt.NDArray[np.float64]
 
 
-def find_clusters(ids: Sequence[str], texts: TextColumn, threshold: float = THRESHOLD) -> Clusters:
+def find_clusters(
+    ids: Sequence[str],
+    texts: TextColumn,
+    threshold: float = THRESHOLD,
+    scratch: Path | None = None,
+) -> Clusters:
     """Cluster texts that share most of their word shingles.
 
     Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if they
     are equal. Every pair is verified by its exact Jaccard and none is missed, except in crowds,
     where not all pairs are compared (see ``candidate_pairs``). A text without words is near to
-    equal texts only. Input order does not matter; the ids must be distinct.
+    equal texts only. Input order does not matter; the ids must be distinct. Copies of texts are
+    kept in files of the folder ``scratch``, or in memory if it is ``None``.
     """
     order = _by_id(ids)
-    encoded = texts.take(order).dictionary_encode()
-    places = encoded.indices.to_numpy()
-    firsts = np.unique(places, return_index=True)[1]
+    numbers = spilled_texts.numbered_texts(texts)[0]
+    _, firsts, places = np.unique(numbers[order], return_index=True, return_inverse=True)
+    ranks = np.argsort(np.argsort(firsts))
+    places, firsts = ranks[places], np.sort(firsts)
+    different = spilled_texts.at(texts, order[firsts], scratch)
     repeats = np.flatnonzero(firsts[places] != np.arange(len(places)))
     equal = CandidatePairs(firsts[places[repeats]], repeats)
     with ThreadPoolExecutor(THREADS) as pool:
-        near, values = _near(encoded.dictionary, threshold, pool)
+        near, values = _near(different, threshold, pool)
     pairs = equal.joined(CandidatePairs(firsts[near.left], firsts[near.right]))
     labels = _components(pairs, len(ids))
     smallest_places = np.unique(labels, return_index=True)[1][labels]
@@ -182,6 +208,8 @@ def numbered(*keys: Positions) -> Positions:
 
 
 def _by_id(ids: Sequence[str]) -> Positions:
+    if all(first < second for first, second in pairwise(ids)):
+        return np.arange(len(ids))
     return np.argsort(np.array([*ids], dtype=object), kind="stable")
 
 
@@ -207,16 +235,24 @@ def _near(
 
 
 def _grouped(texts: TextColumn, threshold: float, pool: Executor) -> Groups:
-    sample = texts.take(np.arange(0, len(texts), shingles.SAMPLED))
-    order = shingles.shingle_order(Texts.of(sample), threshold, pool)
+    order = shingles.shingle_order(texts, threshold, pool)
     text_bits = max(TEXT_BITS, len(texts).bit_length())
-    before, entries, shared = 0, [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for part in pool.map(partial(shingles.choose_prefixes, order=order), Texts.of(texts).chunks()):
+    before, shared = 0, [np.zeros(0, np.int64)]
+    entries: deque[Hashes] = deque()
+    choose = partial(shingles.choose_prefixes, order=order)
+    for part in shingles.in_order(pool, choose, Texts.of(texts).chunks()):
         owners = (part.owners + before).astype(np.uint64)
         entries.append((part.keys << np.uint64(text_bits)) | owners)
         shared.append(part.shared)
         before += len(part.shared)
-    return candidate_pairs.group_by_key(np.concatenate(entries), text_bits, np.concatenate(shared))
+    # Not concatenated, which would hold each entry twice.
+    joined = np.empty(sum(map(len, entries)), np.uint64)
+    start = 0
+    while entries:
+        some = entries.popleft()
+        joined[start : start + len(some)] = some
+        start += len(some)
+    return candidate_pairs.group_by_key(joined, text_bits, np.concatenate(shared))
 
 
 def _components(pairs: CandidatePairs, count: int) -> Positions:

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -16,9 +17,10 @@ import pyarrow.compute as pc
 
 from components.curate import split
 from components.curate.interaction import read_tools
-from components.curate.near import duplicates, shared_text
+from components.curate.near import duplicates, shared_text, shingles, spilled_texts
 from components.curate.near.shared_text import MANY, RightAnswers
 from components.curate.near.shingles import Positions, TextColumn
+from components.curate.near.spilled_texts import SpilledTexts
 from components.curate.split import LABEL_CHARACTERS
 from components.schema import Answer, Json, Message
 from components.store import manifest
@@ -27,7 +29,6 @@ ROWS_AT_ONCE = 8192  # rows whose texts are held as Python's at once
 
 FREE = ""  # the name of longer texts, which never conflict
 
-_TEXTS = pa.list_(pa.large_string())
 _THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
@@ -108,9 +109,9 @@ class ComparedRequests(NamedTuple):
     and templates.
     """
 
-    words: Any
-    user_texts: Any
-    instructions: Any
+    words: TextColumn
+    user_texts: TextColumn
+    instructions: TextColumn
     instructed: Positions
 
 
@@ -141,45 +142,69 @@ def read(
     )
 
 
-def columns_of(requests: Sequence[NearRequest]) -> RequestColumns:
-    """Return requests as columns."""
-    names = RequestColumns._fields
-    types = [_TEXTS, _TEXTS, *[pa.large_string()] * (len(names) - 2)]
+def columns_of(requests: Sequence[NearRequest], scratch: Path | None = None) -> RequestColumns:
+    """Return requests as columns; the turns' texts are kept as by ``compare``."""
+    sizes = [len(request.turns) for request in requests]
+    bounds = pa.array(np.cumsum([0, *sizes]), pa.int64())
+    turns = spilled_texts.spilled(
+        (
+            pa.array([turn for request in block for turn in request.turns], pa.large_string())
+            for block in _blocks(requests)
+        ),
+        scratch,
+    )
+    roles = _dictionary(role for request in requests for role in request.roles)
     return RequestColumns(
+        pa.LargeListArray.from_arrays(bounds, turns),
+        pa.LargeListArray.from_arrays(bounds, roles),
         *(
-            pa.array([getattr(request, name) for request in requests], kind)
-            for name, kind in zip(names, types, strict=True)
-        )
+            _dictionary(getattr(request, name) for request in requests)
+            for name in RequestColumns._fields[2:]
+        ),
     )
 
 
-def compare(requests: RequestColumns) -> ComparedRequests:
-    """Return the requests without text shared by many; order does not matter."""
-    turns = _Turns.of(requests)
-    lasts = turns.bounds[1:] - 1
-    answers = RightAnswers(turns.texts[lasts], _codes(requests.answer_name)[0])
-    parted = shared_text.split_texts(turns.different, answers)
-    beginnings = _beginnings(turns)
-    is_own = turns.places >= np.repeat(beginnings, np.diff(turns.bounds))
-    words = _joined(parted.own, turns.texts, turns.bounds, is_own, "\n")
-    user_texts = _joined(parted.own, turns.texts, turns.bounds, is_own & turns.are_users, "\n")
-    wordless = np.flatnonzero(~_have_words(words))
-    if len(wordless):  # all of their text is shared: then none of it is
-        marks = np.zeros(len(words), np.bool_)
-        marks[wordless] = True
-        theirs = np.repeat(marks, np.diff(turns.bounds))
-        users = theirs & turns.are_users
-        whole = _joined(turns.different, turns.texts, turns.bounds, theirs, "\n")
-        by_users = _joined(turns.different, turns.texts, turns.bounds, users, "\n")
-        words = pc.call_function("if_else", [pa.array(marks), whole, words])
-        user_texts = pc.call_function("if_else", [pa.array(marks), by_users, user_texts])
-        beginnings[wordless] = 0
-        is_own |= theirs
-    else:
-        theirs = np.zeros(len(is_own), np.bool_)
-    return ComparedRequests(
-        words, user_texts, *_instructions(requests.system, turns, parted.shared, is_own, theirs)
+def _blocks(requests: Sequence[NearRequest]) -> Iterator[Sequence[NearRequest]]:
+    yield from (
+        requests[start : start + ROWS_AT_ONCE] for start in range(0, len(requests), ROWS_AT_ONCE)
     )
+
+
+def _dictionary(texts: Iterable[str]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return texts as an Arrow column in which each different one is once."""
+    numbers: dict[str, int] = {}
+    indices = pa.array([numbers.setdefault(text, len(numbers)) for text in texts], pa.int32())
+    return pa.DictionaryArray.from_arrays(indices, pa.array([*numbers], pa.large_string()))
+
+
+def compare(requests: RequestColumns, scratch: Path | None = None) -> ComparedRequests:
+    """Return the requests without text shared by many; order does not matter.
+
+    Their texts are kept in files of the folder ``scratch``, or in memory if it is ``None``.
+    """
+    turns = _Turns.of(requests, scratch)
+    answers = RightAnswers(turns.texts[turns.bounds[1:] - 1], _codes(requests.answer_name)[0])
+    parted = shared_text.split_texts(turns.different, answers, scratch)
+    are_own = turns.places >= np.repeat(_beginnings(turns), np.diff(turns.bounds))
+    words, user_texts = SpilledTexts(scratch), SpilledTexts(scratch)
+    are_whole = np.zeros(len(are_own), np.bool_)
+    for start in range(0, len(turns.bounds) - 1, ROWS_AT_ONCE):
+        bounds = turns.bounds[start : start + ROWS_AT_ONCE + 1]
+        block = slice(int(bounds[0]), int(bounds[-1]))
+        numbers, mine, by_users = turns.texts[block], are_own[block], turns.are_users[block]
+        own = _joined(parted.own, numbers, bounds, mine)
+        asked = _joined(parted.own, numbers, bounds, mine & by_users)
+        wordless = ~_have_words(own)
+        if wordless.any():  # all of their text is shared: then none of it is
+            whole = are_whole[block] = np.repeat(wordless, np.diff(bounds))
+            texts = _joined(turns.different, numbers, bounds, whole)
+            users = _joined(turns.different, numbers, bounds, whole & by_users)
+            own = pc.call_function("if_else", [pa.array(wordless), texts, own])
+            asked = pc.call_function("if_else", [pa.array(wordless), users, asked])
+        words.add(own)
+        user_texts.add(asked)
+    instructions = _instructions(requests.system, turns, parted.shared, are_own, are_whole, scratch)
+    return ComparedRequests(words.column(), user_texts.column(), *instructions)
 
 
 class _Turns(NamedTuple):
@@ -197,22 +222,21 @@ class _Turns(NamedTuple):
     places: Positions
 
     @classmethod
-    def of(cls, requests: RequestColumns) -> "_Turns":
-        texts, different = _codes(requests.turns.flatten())
-        order = pc.call_function("array_sort_indices", [different]).to_numpy()
-        ranks = np.empty(len(order), np.int64)
-        ranks[order] = np.arange(len(order))
+    def of(cls, requests: RequestColumns, scratch: Path | None) -> "_Turns":
+        texts, firsts = spilled_texts.numbered_texts(requests.turns.flatten())
+        different = spilled_texts.at(requests.turns.flatten(), firsts, scratch)
         roles, names = _codes(requests.roles.flatten())
         is_user = np.array([name == "user" for name in names.to_pylist()], np.bool_)
         sizes = pc.call_function("list_value_length", [requests.turns]).to_numpy()
         bounds = np.concatenate([[0], np.cumsum(sizes)])
         places = np.arange(len(texts)) - np.repeat(bounds[:-1], sizes)
-        return cls(different.take(order), ranks[texts], bounds, roles, is_user[roles], places)
+        return cls(different, texts, bounds, roles, is_user[roles], places)
 
 
 def _codes(column: Any) -> tuple[Positions, Any]:  # noqa: ANN401 - pyarrow has no types
     """Return a column's values as numbers, and the different values."""
-    encoded = column.dictionary_encode()
+    is_encoded = pa.types.is_dictionary(column.type)
+    encoded = column if is_encoded else column.dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
 
 
@@ -240,59 +264,75 @@ def _beginnings(turns: _Turns) -> Positions:
 
 
 def _joined(
-    texts: TextColumn,
-    chosen: Positions,
-    bounds: Positions,
-    marks: npt.NDArray[np.bool_],
-    separator: str,
+    texts: TextColumn, numbers: Positions, bounds: Positions, marks: npt.NDArray[np.bool_]
 ) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Join the marked ones of each request's texts."""
-    ends = np.concatenate([[0], np.cumsum(marks)])[bounds]
-    lists = pa.LargeListArray.from_arrays(pa.array(ends), texts.take(chosen[marks]))
-    return pc.call_function("binary_join", [lists, pa.scalar(separator, pa.large_string())])
+    """Join the marked ones of each request's texts; the first request's begin at ``bounds[0]``."""
+    ends = np.concatenate([[0], np.cumsum(marks)])[bounds - bounds[0]]
+    lists = pa.LargeListArray.from_arrays(pa.array(ends), texts.take(numbers[marks]))
+    return pc.call_function("binary_join", [lists, pa.scalar("\n", pa.large_string())])
 
 
 def _instructions(
     systems: Any,  # noqa: ANN401 - pyarrow has no types
     turns: _Turns,
     shared: TextColumn,
-    is_own: npt.NDArray[np.bool_],
+    are_own: npt.NDArray[np.bool_],
     are_whole: npt.NDArray[np.bool_],
-) -> tuple[Any, Positions]:
+    scratch: Path | None,
+) -> tuple[TextColumn, Positions]:
     """Return the different instructions, and the number of each request's."""
     asked, prompts = _codes(systems)
-    templates, shared_texts = _codes(shared)
-    beginnings, of_beginning = np.unique(turns.texts[~is_own], return_inverse=True)
-    pieces = pa.concat_arrays([prompts, shared_texts, turns.different.take(beginnings)])
+    templates, firsts = spilled_texts.numbered_texts(shared)
+    begin = ~(are_own | are_whole)
+    beginnings, of_beginning = np.unique(turns.texts[begin], return_inverse=True)
+    parts = [
+        [prompts],
+        shingles.taken(shared, firsts),
+        shingles.taken(turns.different, beginnings),
+    ]
+    pieces = spilled_texts.spilled(chain.from_iterable(parts), scratch)
     have_words = _have_words(pieces)
     of_turn = len(prompts) + templates[turns.texts]
-    of_turn[~is_own] = len(prompts) + len(shared_texts) + of_beginning
+    of_turn[begin] = len(prompts) + len(firsts) + of_beginning
     of_turn[are_whole | ~have_words[of_turn]] = -1
     numbers: dict[tuple[int, ...], int] = {}
-    bounds = turns.bounds.tolist()
     listed, first = of_turn.tolist(), np.where(have_words[asked], asked, -1).tolist()
     instructed = [
         numbers.setdefault((first[n], *listed[start:stop]), len(numbers))
-        for n, (start, stop) in enumerate(pairwise(bounds))
+        for n, (start, stop) in enumerate(pairwise(turns.bounds.tolist()))
     ]
     named = [[piece for piece in number if piece >= 0] for number in numbers]
-    ends = np.cumsum([0, *map(len, named)])
-    texts = pieces.take(pa.array([*chain.from_iterable(named)], pa.int64()))
-    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), texts)
+    joined = spilled_texts.spilled(_joined_pieces(pieces, named), scratch)
+    different, firsts = spilled_texts.numbered_texts(joined)
+    return spilled_texts.at(joined, firsts, scratch), different[np.array(instructed, np.int64)]
+
+
+def _joined_pieces(pieces: TextColumn, named: Sequence[list[int]]) -> Iterator[TextColumn]:
     separator = pa.scalar("\n\n", pa.large_string())
-    different, instructions = _codes(pc.call_function("binary_join", [lists, separator]))
-    return instructions, different[np.array(instructed, np.int64)]
+    for start in range(0, len(named), ROWS_AT_ONCE):
+        block = named[start : start + ROWS_AT_ONCE]
+        texts = pieces.take(np.array([*chain.from_iterable(block)], np.int64))
+        ends = pa.array(np.cumsum([0, *map(len, block)]), pa.int64())
+        lists = pa.LargeListArray.from_arrays(ends, texts)
+        yield pc.call_function("binary_join", [lists, separator])
 
 
 def place(
-    ids: list[str], requests: RequestColumns, compared: ComparedRequests, jaccard: float
+    ids: list[str],
+    requests: RequestColumns,
+    compared: ComparedRequests,
+    jaccard: float,
+    scratch: Path | None = None,
 ) -> list[Place]:
     """Return each request's cluster, twins and equals; order does not matter."""
-    clusters = duplicates.find_clusters(ids, compared.words, jaccard)
-    of_instructions = duplicates.find_clusters(
-        compared.instructions.to_pylist(), compared.instructions, jaccard
-    )
-    alike = of_instructions.firsts[compared.instructed]
+    clusters = duplicates.find_clusters(ids, compared.words, jaccard, scratch)
+    alike = duplicates.find_clusters(
+        # No two are equal, and which of a cluster is first does not matter.
+        [f"{number:012d}" for number in range(len(compared.instructions))],
+        compared.instructions,
+        jaccard,
+        scratch,
+    ).firsts[compared.instructed]
     tool_names = _codes(requests.tool_names)[0]
     near = duplicates.smallest(ids, clusters.firsts, tool_names)
     alike_words = duplicates.without_replaced(ids, compared.words, clusters)

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from components.curate.near.shingles import (
     Words,
     count_marks,
 )
+from components.curate.near.spilled_texts import SpilledTexts
 
 RUN = 8
 """Words of a run: shorter templates don't make different requests near-duplicates (one word after
@@ -43,8 +46,8 @@ than it saves."""
 THREADS = 2
 
 _WORD_BYTES = 4
-_RUNS_AT_ONCE = 1 << 20
-_RUNS_SORTED = 1 << 24
+CHUNKS_AT_ONCE = 64
+_RUNS_SORTED = 1 << 22
 _MOST = 255  # a table's counts stop here
 _SPACE = ord(" ")
 
@@ -86,10 +89,12 @@ class _Tally:
     def __init__(self) -> None:
         self._runs, self._times = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         self._new: list[Hashes] = []
+        self._waiting = 0
 
     def add(self, hashes: Hashes) -> None:
         self._new.append(hashes)
-        if sum(map(len, self._new)) > _RUNS_SORTED:
+        self._waiting += len(hashes)
+        if self._waiting > max(_RUNS_SORTED, len(self._runs)):  # linear in all of them
             self._merge()
 
     def many(self) -> tuple[Hashes, Positions]:
@@ -100,6 +105,7 @@ class _Tally:
     def _merge(self) -> None:
         runs, times = _counted(np.concatenate([np.zeros(0, np.uint64), *self._new]))
         self._new.clear()
+        self._waiting = 0
         every = np.concatenate([self._runs, runs])
         order = np.argsort(every, kind="stable")
         starts = _starts(every[order])
@@ -145,28 +151,31 @@ class _Common:
 
 def own_words(texts: Iterable[str]) -> dict[str, str]:
     """Return each different text's own words."""
-    different = sorted(set(texts))
+    different = [*dict.fromkeys(texts)]
     nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
     parted = split_texts(pa.array(different, pa.large_string()), nobody)
     return dict(zip(different, parted.own.to_pylist(), strict=True))
 
 
-def split_texts(texts: TextColumn, answers: RightAnswers) -> PartedTexts:
-    """Split each of different texts, sorted, into own and shared words."""
+def split_texts(
+    texts: TextColumn, answers: RightAnswers, scratch: Path | None = None
+) -> PartedTexts:
+    """Split each of different texts into own and shared words; their order does not matter.
+
+    The words are kept in files of the folder ``scratch``, or in memory if it is ``None``.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         counts, suspects, names = _suspects(texts, pool)
-        different = suspects[_different(names, suspects, answers)]
-        common = _common(texts, different, counts, pool)
+        common = _common(texts, _different(texts, suspects, names, answers), counts, pool)
         if not len(common):
             empty = pa.array([""], pa.large_string()).take(np.zeros(len(texts), np.int64))
             return PartedTexts(texts, empty)
+        own, shared = SpilledTexts(scratch), SpilledTexts(scratch)
         cut = partial(_cut, common=common)
-        parts = [*shingles.in_order(pool, cut, Texts.of(texts).chunks())]
-    own, shared = (
-        pa.chunked_array([part[n] for part in parts], pa.large_string()).combine_chunks()
-        for n in range(2)
-    )
-    return PartedTexts(own, shared)
+        for own_words, shared_words in shingles.in_order(pool, cut, Texts.of(texts).chunks()):
+            own.add(own_words)
+            shared.add(shared_words)
+    return PartedTexts(own.column(), shared.column())
 
 
 def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions, Hashes]:
@@ -186,7 +195,7 @@ def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions, Ha
     for runs, part in shingles.in_order(pool, _named_runs, Texts.of(texts).chunks()):
         names.append(part)
         waiting.append(runs)
-        if sum(len(runs.hashes) for runs in waiting) > _RUNS_AT_ONCE:
+        if len(waiting) == CHUNKS_AT_ONCE:
             count()
     count()
     marked = np.concatenate(marks)
@@ -214,17 +223,25 @@ def _named_runs(texts: Texts) -> tuple[shingles.Shingles, Hashes]:
     return shingles.runs(words, RUN), np.diff(sums[words.bounds])
 
 
-def _different(names: Hashes, suspects: Positions, answers: RightAnswers) -> Positions:
-    """Return the first text of each name, or all of them where their answers differ."""
-    named, firsts, of_name = np.unique(names, return_index=True, return_inverse=True)
+def _different(
+    texts: TextColumn, suspects: Positions, names: Hashes, answers: RightAnswers
+) -> Positions:
+    """Return the smallest text of each name, or all of them where their answers differ."""
+    named, of_name, sizes = np.unique(names, return_inverse=True, return_counts=True)
     at = np.searchsorted(suspects, answers.texts)
     among = suspects[np.minimum(at, len(suspects) - 1)] == answers.texts if len(suspects) else at
     among = np.flatnonzero(among)
     known = np.unique(np.stack([of_name[at[among]], answers.numbers[among]]), axis=1)[0]
     several = np.bincount(known, minlength=len(named)) > 1
-    kept = several[of_name]
-    kept[firsts] = True
-    return np.flatnonzero(kept)
+    kept = (several | (sizes == 1))[of_name]
+    others = np.flatnonzero(~kept)
+    smallest: dict[int, tuple[str, int]] = {}
+    parts = shingles.taken(texts, suspects[others])
+    written = chain.from_iterable(part.to_pylist() for part in parts)
+    for text, place, name in zip(written, others.tolist(), of_name[others].tolist(), strict=True):
+        smallest[name] = min(smallest.get(name, (text, place)), (text, place))
+    kept[[place for _, place in smallest.values()]] = True
+    return suspects[kept]
 
 
 def _common(texts: TextColumn, different: Positions, counts: _Counts, pool: Executor) -> _Common:
@@ -245,7 +262,7 @@ def _distinct(texts: Texts, counts: _Counts) -> Hashes:
     return ordered[_starts(ordered)] & np.uint64((1 << HASH_BITS) - 1)
 
 
-def _cut(texts: Texts, common: _Common) -> tuple[object, object]:
+def _cut(texts: Texts, common: _Common) -> tuple[TextColumn, TextColumn]:
     """Return the own and the shared words of each text of a chunk, as Arrow arrays."""
     words = shingles.words_of(texts)
     runs = shingles.runs(words, RUN)
@@ -275,7 +292,7 @@ def _highest(counts: Positions, owners: Positions) -> Positions:
     return highest
 
 
-def _parted(texts: Texts, words: Words, is_shared: Marks) -> tuple[object, object]:
+def _parted(texts: Texts, words: Words, is_shared: Marks) -> tuple[TextColumn, TextColumn]:
     """Cut the texts of a chunk before each word with another mark than the word before it."""
     begin, end = int(texts.offsets[0]), int(texts.offsets[-1])
     content, offsets = texts.content[begin:end], texts.offsets - begin
@@ -299,11 +316,12 @@ def _parted(texts: Texts, words: Words, is_shared: Marks) -> tuple[object, objec
     )
 
 
-def _joined(content: Bytes, sizes: Positions, owners: Positions, count: int) -> object:
+def _joined(content: Bytes, sizes: Positions, owners: Positions, count: int) -> TextColumn:
     """Return ``count`` texts as an Arrow array, joined by spaces of pieces with so many bytes."""
     later = np.zeros(len(sizes), np.bool_)
     later[1:] = owners[1:] == owners[:-1]
     spaced = np.insert(content, (np.cumsum(sizes) - sizes)[later], _SPACE)
     lengths = np.bincount(owners, sizes + later, minlength=count).astype(np.int64)
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    return pa.LargeStringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(spaced))
+    buffers = pa.py_buffer(ends), pa.py_buffer(spaced)
+    return cast("TextColumn", pa.LargeStringArray.from_buffers(count, *buffers))

@@ -99,12 +99,17 @@ class Texts:
             start = stop
 
 
-def chunks_at(column: TextColumn, places: Positions) -> Iterator[Texts]:
-    """Yield chunks of the texts at some places, of which only few are copied at a time."""
-    sizes = np.diff(Texts.of(column).offsets)[places]
-    parts = np.cumsum(sizes) // TAKEN_BYTES
+def taken(column: TextColumn, places: Positions) -> Iterator[TextColumn]:
+    """Yield the texts at some places, in their order, of which only few are copied at a time."""
+    parts = np.cumsum(np.diff(Texts.of(column).offsets)[places]) // TAKEN_BYTES
     for part in np.split(places, np.flatnonzero(np.diff(parts)) + 1):
-        yield from Texts.of(column.take(part)).chunks()
+        yield column.take(part)
+
+
+def chunks_at(column: TextColumn, places: Positions) -> Iterator[Texts]:
+    """Yield chunks of the texts at some places."""
+    for part in taken(column, places):
+        yield from Texts.of(part).chunks()
 
 
 def in_order(
@@ -302,18 +307,19 @@ class Prefixes:
     shared: Positions
 
 
-def shingle_order(texts: Texts, threshold: float, pool: Executor) -> ShingleOrder:
+def shingle_order(texts: TextColumn, threshold: float, pool: Executor) -> ShingleOrder:
     """Return the order of shingles by their frequency in a sample of texts.
 
     Frequencies are counted by hash bucket and wrap around at 2^16: a wrong one makes more
     candidates, never fewer pairs.
     """
-    content = int(texts.offsets[-1] - texts.offsets[0])
+    sample = np.arange(0, len(texts), SAMPLED)
+    content = int(np.diff(Texts.of(texts).offsets)[sample].sum())
     bits = min(TABLE_BITS, (content // _WORD_BYTES + 1).bit_length())
     shift = np.uint64(HASH_BITS - bits)
     counts = np.zeros(1 << bits, np.uint16)
     some = [np.zeros(0, np.uint64)]
-    for shingles in pool.map(shingle, texts.chunks()):
+    for shingles in in_order(pool, shingle, chunks_at(texts, sample)):
         np.add.at(counts, (shingles.hashes >> shift).astype(np.int64), np.uint16(1))
         some.append(shingles.hashes[::16])
     rough = ShingleOrder(threshold, _MAGNITUDES[counts], shift, np.uint64(0))

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,20 @@ def test_group_ids_are_the_smallest_ids_in_any_order():
     backward = place(["a", "b", "c"], asked[::-1])
     assert [place.cluster_id for place in forward] == ["a", "b", "a"]
     assert backward == forward[::-1]
+
+
+def test_texts_compared_in_files_give_the_same_and_leave_nothing(tmp_path: Path):
+    shared = " ".join(f"word{number}" for number in range(20))
+    asked = [
+        request(*HISTORY[: 2 * (number % 2)], user(f"{shared} {QUESTION} {number % 7}"))
+        for number in range(40)
+    ]
+    asked += [request(user(shared)), request(user("")), request(user("Größe? 北京"))]
+    ids = [f"{number:03d}" for number in range(len(asked))]
+    columns = near_requests.columns_of(asked, tmp_path)
+    compared = near_requests.compare(columns, tmp_path)
+    in_memory = near_requests.compare(near_requests.columns_of(asked))
+    for in_file, other in zip(compared[:3], in_memory[:3], strict=True):
+        assert in_file.to_pylist() == other.to_pylist()
+    assert near_requests.place(ids, columns, compared, 0.8, tmp_path) == place(ids, asked)
+    assert not [*tmp_path.iterdir()]
