@@ -27,16 +27,27 @@ from components.curate.settings import THRESHOLD
 
 JACCARDS_AT_ONCE = 4096
 PAIRED_BYTES = 1 << 26  # of the texts of the pairs that are compared at once
+LEAST_BYTES = 1 << 10  # of a text, so that fewer than 2^16 clusters are compared at once
+
+DENSE = 16
+"""Where a cluster has a pair for so many of all its pairs of texts, twice, all its texts are
+multiplied with each other: a pair by itself costs a pass over both texts."""
+
 THREADS = 2
 
 
 def jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
     """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles."""
     # Pairs of one cluster together, so that each text is hashed once, though few are at a time.
-    order = np.argsort(_components(pairs, len(texts))[pairs.left], kind="stable")
+    clusters = _components(pairs, len(texts))
+    order = np.argsort(clusters[pairs.left], kind="stable")
     ordered = pairs.where(order)
-    sizes = np.diff(Texts.of(texts).offsets)
-    parts = np.cumsum(sizes[ordered.left] + sizes[ordered.right]) // PAIRED_BYTES
+    sizes = np.maximum(np.diff(Texts.of(texts).offsets), LEAST_BYTES)
+    of_pairs = sizes[ordered.left] + sizes[ordered.right]
+    of_cluster = np.bincount(clusters, sizes)
+    in_pairs = np.bincount(clusters[ordered.left], of_pairs, minlength=len(of_cluster))
+    scale = np.minimum(1, of_cluster / np.maximum(in_pairs, LEAST_BYTES))
+    parts = np.cumsum(of_pairs * scale[clusters[ordered.left]]) // PAIRED_BYTES
     starts = np.flatnonzero(np.diff(parts, prepend=-1)).tolist()
     values = np.empty(len(pairs))
     for start, stop in pairwise([*starts, len(pairs)]):
@@ -49,11 +60,48 @@ def _jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.N
     places, ends = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     left, right = ends[: len(pairs)], ends[len(pairs) :]
     rows = _rows(shingles.chunks_at(texts, places), len(places), pool)
+    clusters = _components(CandidatePairs(left, right), len(places))
+    texts_in, pairs_in = np.bincount(clusters), np.bincount(clusters[left])
+    dense = texts_in**2 <= DENSE * pairs_in
+    together = dense[clusters[left]]
+    shared = np.empty(len(pairs), np.int64)
+    shared[together] = _shared_in_clusters(
+        rows, np.where(dense[clusters], clusters, -1), left[together], right[together]
+    )
+    alone = partial(_shared, rows, left[~together], right[~together])
+    blocks = range(0, int((~together).sum()), JACCARDS_AT_ONCE)
+    shared[~together] = np.concatenate(
+        [np.zeros(0, np.int64), *shingles.in_order(pool, alone, blocks)]
+    )
     sizes = np.diff(rows.indptr)
-    blocks = range(0, len(pairs), JACCARDS_AT_ONCE)
-    blocks_shared = shingles.in_order(pool, partial(_shared, rows, left, right), blocks)
-    shared = np.concatenate([np.zeros(0, np.int64), *blocks_shared])
     return shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
+
+
+def _shared_in_clusters(
+    rows: sparse.csr_matrix, clusters: Positions, left: Positions, right: Positions
+) -> Positions:
+    """Count the shingles that pairs share by the product of all texts of a cluster.
+
+    A text has a cluster's number, or -1 if it is in no pair.
+    """
+    if not len(left):
+        return np.zeros(0, np.int64)
+    texts = np.flatnonzero(clusters >= 0)
+    numbers = np.unique(clusters[texts], return_inverse=True)[1].astype(np.uint64)
+    chosen = rows[texts]
+    owners = np.repeat(numbers, np.diff(chosen.indptr))
+    # A cluster's shingles are its own columns, so that no other one's texts are multiplied.
+    keys = (owners << np.uint64(HASH_BITS)) | chosen.indices.astype(np.uint64)
+    order = np.argsort(keys)
+    ordered = keys[order]
+    columns = np.empty(len(keys), np.int64)
+    columns[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
+    shape = (len(texts), int(columns.max(initial=0)) + 1)
+    counted = sparse.csr_matrix((np.ones(len(columns), np.int32), columns, chosen.indptr), shape)
+    places = np.empty(len(clusters), np.int64)
+    places[texts] = np.arange(len(texts))
+    products = counted @ counted.T
+    return np.asarray(products[places[left], places[right]], np.int64).ravel()
 
 
 def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: int) -> Positions:

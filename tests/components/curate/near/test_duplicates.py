@@ -149,3 +149,19 @@ def test_texts_of_one_template_are_not_near_duplicates_and_stay_cheap():
     texts = variants(3_000, 60, 6)
     clusters = cluster([f"{number:05d}" for number in range(3_000)], texts)
     assert len(set(clusters.smallest)) > 2_900
+
+
+def test_clusters_of_any_size_are_compared_exactly():
+    chance = random.Random(4)
+    texts = [
+        " ".join(chance.choices(f"a{group} b{group} c{group} d{group}".split(), k=9))
+        for group in range(60)
+        for _ in range(chance.choice([1, 2, 8, 30]))
+    ]
+    texts += [f"{' '.join('abcdefghij'[n % 5 :])} {n}" for n in range(45)]
+    ids = [f"{number:05d}" for number in range(len(texts))]
+    assert cluster(ids, texts, 0.4).pairs == {
+        (ids[left], ids[right]): value
+        for (left, text), (right, other) in combinations(enumerate(texts), 2)
+        if (value := jaccard(text, other)) >= 0.4
+    }
