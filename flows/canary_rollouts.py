@@ -63,10 +63,10 @@ def immediate_reason(
     if champion is None:
         return "there is no champion yet that a canary could be compared with"
     try:
-        routes = gateway_status.read_status(home)["routes"]
+        served = gateway_status.served_workloads(home)
     except NotServingError:
         return "no gateway of this home runs, so nobody could answer a share"
-    if workload not in routes:
+    if workload not in served:
         return "the gateway does not serve this workload, so nobody could answer a share"
     return None
 
@@ -326,7 +326,8 @@ def read_canaries(home: Settings, workload: str) -> list[CanaryStatus]:
 
 def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
     first, order = rollout.intention, order_of(rollout)
-    report = gateway_status.read_rollout(home, first.workload_id)
+    shared = rollout.id if rollout.ending is None else None
+    report = gateway_status.read_rollout(home, first.workload_id, shared)
     if report is not None and report.id != rollout.id:
         report = None
     record: dict[str, Json] = {}

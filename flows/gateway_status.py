@@ -20,10 +20,12 @@ from components.monitor.serving_status import (
     SwapStep,
 )
 from components.schema import Json, describe_mistake
-from components.serve import routes, staged_version
+from components.serve import routes, shared_rollouts, staged_version
 from components.serve.routes import RoutesFileError
 from components.serve.settings import ServeSettings
+from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
+from components.store import object_store
 from components.store.manifest import write_atomically
 from flows.settings import Settings
 
@@ -32,6 +34,7 @@ Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
 SHARED_SETTINGS = "shared.yaml"  # in `serve`: the newest valid ones of the object store
 OWN_PARTS = ("engine", "swap", "only")  # of the settings, which each gateway may have itself
 
+SHARED_STALE_SECONDS = 90.0  # clocks of machines may differ by a minute
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
 
 TOLD_STEPS = frozenset(
@@ -205,19 +208,67 @@ def rollout_file(home: Settings, workload: str) -> Path:
 
 
 def evidence_file(home: Settings, rollout_id: str) -> Path:
-    """Return the file of a canary's evidence, which the gateway appends to."""
-    return home.serve / ROLLOUTS / f"{rollout_id}.jsonl"
+    """Return the file of a canary's evidence, which the gateway appends to.
+
+    With an object store it is a copy of what all gateways have sent.
+
+    Raises:
+        StoreError: The store can't be reached.
+        DamagedObjectError: An object there is not evidence.
+    """
+    if home.store is None:
+        return home.serve / ROLLOUTS / f"{rollout_id}.jsonl"
+    copy = home.serve / "evidence" / f"{rollout_id}.jsonl"
+    evidence = SharedEvidence(home.store, rollout_id, copy)
+    with object_store.reaching(f"reading the evidence of the canary {rollout_id}"):
+        while True:
+            before = evidence.size
+            evidence.exchange(is_sending=False)
+            if evidence.size == before:
+                return copy
 
 
-def read_rollout(home: Settings, workload: str) -> RolloutReport | None:
-    """Return what the gateway last said of a canary; ``None`` if that is nothing, or not its form.
+def served_workloads(home: Settings) -> set[str]:
+    """Return the workloads that the home's gateway serves, or any that shares its store.
 
-    It may be of an older canary: compare the id.
+    Raises:
+        NotServingError: None runs.
+        StoreError: The store can't be reached.
     """
     try:
-        raw: Json = json.loads(
-            rollout_file(home, workload).read_text(), parse_constant=_refuse_constant
-        )
+        own = {*read_status(home)["routes"]}
+    except NotServingError:
+        if home.store is None:
+            raise
+        own = None
+    shared = None
+    if home.store is not None:
+        with object_store.reaching("reading which gateways run"):
+            now = time.time()
+            shared = shared_rollouts.served_workloads(home.store, now, SHARED_STALE_SECONDS)
+    if own is None and shared is None:
+        raise NotServingError(f"no gateway has written to {home.store} of late; start one")
+    return (own or set()) | (shared or set())
+
+
+def read_rollout(
+    home: Settings, workload: str, rollout_id: str | None = None
+) -> RolloutReport | None:
+    """Return what the gateway last said of a canary; ``None`` if that is nothing, or not its form.
+
+    It may be of an older canary: compare the id. With ``rollout_id`` it is what all gateways of an
+    object store say, if the home has one.
+
+    Raises:
+        StoreError: The store can't be reached.
+    """
+    text = None
+    if rollout_id is not None and home.store is not None:
+        with object_store.reaching(f"reading how the canary of {workload} stands"):
+            text = shared_rollouts.read_standing(home.store, rollout_id)
+    try:
+        text = rollout_file(home, workload).read_text() if text is None else text
+        raw: Json = json.loads(text, parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError):
         return None
     texts = ("id", "workload", "version", "champion", "state", "reason")

@@ -165,7 +165,7 @@ def settle(home: Settings, workload: str) -> SettledRollout | None:
             return _stop(home, rollout, why)
         if "started" not in rollout.entries:
             return _resume_start(home, rollout)
-        report = gateway_status.read_rollout(home, workload)
+        report = gateway_status.read_rollout(home, workload, rollout.id)
         if report is None or report.id != rollout.id:  # of an older canary, or of none
             return None
         return _answer(home, rollout, report)
@@ -394,7 +394,7 @@ def _record_order(home: Settings, rollout: Rollout, order: Order, to: Target) ->
         with warehouse.transaction(con):  # they stay in force if the order is refused
             decision_log.in_force(con, first.workload_id, rules, now=now)
     signing = rollback_rules.signing(home, change, rules)
-    report = gateway_status.read_rollout(home, first.workload_id)
+    report = gateway_status.read_rollout(home, first.workload_id, rollout.id)
     record = _record(report) if report is not None and report.id == rollout.id else {}
 
     def write(con: Connection) -> None:

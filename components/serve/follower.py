@@ -15,12 +15,13 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from components.models import model_signature
 from components.schema import Json
-from components.serve import routes, staged_version
+from components.serve import routes, shared_rollouts, staged_version
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.champion_watch import (
     ChampionWatch,
@@ -28,6 +29,7 @@ from components.serve.champion_watch import (
     RegistryAddress,
     RegistryClient,
 )
+from components.serve.daemon_call import in_daemon
 from components.serve.engines.embedded_process import EmbeddedOptions, EmbeddedProcess
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.lorax import LoraxServer
@@ -41,7 +43,8 @@ from components.serve.routes import Current, Served
 from components.serve.settings import EngineSettings, ReplicaSettings, ServeSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
-from components.store import manifest
+from components.store import manifest, object_store
+from components.store.object_store import ObjectStore, StoreError
 
 LOG = logging.getLogger(__name__)
 
@@ -102,12 +105,13 @@ async def following(
     places: ServePlaces,
     registry: RegistryAddress | None,
     current: Current,
+    store: ObjectStore | None = None,
 ) -> AsyncGenerator["Follower"]:
     """Serve what the routes file has, then follow the registry until the end of the block.
 
-    Without a registry the routes stay as they are.
+    Without a registry the routes stay as they are. Gateways with a store share their canaries.
     """
-    follower = Follower(settings, places, registry, current)
+    follower = Follower(settings, places, registry, current, store)
     await follower.start()
     tasks = [asyncio.create_task(_keep_running(work)) for work in follower.work()]
     try:
@@ -128,7 +132,9 @@ class Follower:
         places: ServePlaces,
         registry: RegistryAddress | None,
         current: Current,
+        store: ObjectStore | None = None,
     ) -> None:
+        self._store = store
         self.engines: dict[str, ServingEngine] = make_engines(settings.engine)
         self._settings, self._places, self._address = settings, places, registry
         self._processes: dict[tuple[str, str], EmbeddedProcess] = {}  # by base hash and precision
@@ -147,7 +153,7 @@ class Follower:
             max_residents=settings.engine.max_loras,
             is_constrained=self._is_constrained,
         )
-        self.rollouts = Rollouts(self.swap, places.home / "keys")
+        self.rollouts = Rollouts(self.swap, places.home / "keys", store=store)
         self._registry = RegistryClient(registry) if registry is not None else None
         self.watch = (
             ChampionWatch(
@@ -178,6 +184,7 @@ class Follower:
             self.swap.run,
             self.rollouts.run,
             *watch,
+            *([self._show_others] if self._store is not None else []),
             self._stage_damaged,
             self._write_status,
             self._answer_proofs,
@@ -487,6 +494,24 @@ class Follower:
                 await asyncio.to_thread(manifest.write_atomically, self._places.status, text)
                 written, at = same, time.monotonic()
             await asyncio.sleep(STATUS_SECONDS)
+
+    async def _show_others(self) -> None:
+        """Write into the store what this gateway serves, so that others know that it runs."""
+        store, is_away = self._store, False
+        assert store is not None
+        gateway = shared_rollouts.read_gateway_id(self._places.folder)
+        while True:
+            serves = [*self.swap.current.routes]
+            write = partial(shared_rollouts.show_gateway, store, gateway, serves, time.time())
+            try:
+                await in_daemon(write)
+            except (*object_store.network_errors(), StoreError) as error:
+                if not is_away:
+                    LOG.warning("other machines can't see this gateway: %s", error)
+                is_away = True
+            else:
+                is_away = False
+            await asyncio.sleep(LONGEST_STATUS_SECONDS)
 
     async def _answer_proofs(self) -> None:
         """Prove everything when somebody writes a new request into the file."""

@@ -11,14 +11,16 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 from components.register.version_tags import ROLLOUT_TAG
 from components.schema import Json
-from components.serve import response_id, routes, swap_journal
+from components.serve import response_id, routes, shared_rollouts, swap_journal
 from components.serve.canary import conversation_arms, rollout_evidence, rollout_order
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.conversation_arms import Arm, RunningConversations
@@ -34,12 +36,15 @@ from components.serve.canary.rollout_evidence import (
 from components.serve.canary.rollout_order import RolloutOrder, RolloutOrderError
 from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import ChatRequest, Obj
+from components.serve.daemon_call import in_daemon
 from components.serve.look_process import LookError, LookProcess
 from components.serve.routes import CanaryRoute, Route
+from components.serve.shared_rollouts import SharedEvidence
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap
 from components.serve.swap_journal import SwapJournal
-from components.store import manifest
+from components.store import manifest, object_store
+from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +53,8 @@ LOOK_SECONDS = 5.0
 CLOCK_SECONDS = 60.0  # how often the time is written if nothing else is
 UNPROVED_SECONDS = 120.0  # longer than a replica's restart
 UNSEEN_SECONDS = 900.0  # a canary whose evidence can't be looked at for this long ends
+LONGEST_SHARING_SECONDS = 60.0  # between two objects of a gateway's evidence in the store
+CLOSE_SECONDS = 5.0  # that the end of the gateway waits for the store
 MOST_POINTS = 200
 KEPT_SECONDS = 7 * 86_400.0  # how long the evidence of an ended canary is kept
 
@@ -115,6 +122,8 @@ class _Rollout:
     evidence: EvidenceFile
     running: RunningConversations
     status: RolloutStatus
+    path: Path  # of the evidence that is looked at: of this gateway, or of all that share a store
+    shared: SharedEvidence | None
     ran: float  # seconds before this process
     started: float  # time.monotonic()
     looked_at: float  # time.monotonic() of the last look that succeeded
@@ -122,6 +131,8 @@ class _Rollout:
     looked_share: float = -1.0
     is_changed: bool = True
     unproved_since: float | None = None
+    shared_at: float = 0.0  # the elapsed time of the last lines that were sent
+    seen_at: float = field(default_factory=time.monotonic)  # when the store was last reached
 
     @property
     def elapsed(self) -> float:
@@ -133,6 +144,7 @@ class _Ending:
     status: RolloutStatus
     model: str
     is_journaled: bool = False
+    is_shared: bool = False  # or its end is another gateway's
 
 
 class Rollouts:
@@ -141,6 +153,7 @@ class Rollouts:
     Args:
         swap: What loads, proves and routes.
         keys: The home's folder of keys.
+        store: Where gateways share evidence and ends; without it they are this one's.
         look_seconds: How often evidence is looked at, if there is any that is new.
         unproved_seconds: After how long a canary that no replica proves is rolled back.
     """
@@ -150,10 +163,11 @@ class Rollouts:
         swap: AdapterSwap,
         keys: Path,
         *,
+        store: ObjectStore | None = None,
         look_seconds: float = LOOK_SECONDS,
         unproved_seconds: float = UNPROVED_SECONDS,
     ) -> None:
-        self._swap, self._keys = swap, keys
+        self._swap, self._keys, self._store = swap, keys, store
         self._look_seconds, self._unproved_seconds = look_seconds, unproved_seconds
         self._folder = swap.folder / FOLDER
         self._journal = SwapJournal(swap.folder)
@@ -166,6 +180,10 @@ class Rollouts:
         self._looks = LookProcess()
         self._wake = asyncio.Event()
         self._swept = 0.0
+        self._unshared: dict[str, RolloutStatus] = {}  # ends that the store has not, by id
+        self._shared_ends: set[str] = set()  # ids
+        self._standings: dict[str, dict[str, Json]] = {}  # what the store says, by id
+        self._away = ""  # what was last logged of the store
         self.answers = Counter[tuple[str, str]]()
         """Answers of drawn conversations, by workload and arm."""
         self.bad = Counter[tuple[str, str, str]]()
@@ -219,14 +237,19 @@ class Rollouts:
     def _activate(
         self, workload: str, order: RolloutOrder, text: str, model: str, status: RolloutStatus
     ) -> None:
-        path = self._evidence_path(order.id)
+        path, own = self._evidence_path(order.id), self._own_path(order.id)
+        shared = None
+        if self._store is not None:
+            gateway = shared_rollouts.read_gateway_id(self._swap.folder)
+            shared = SharedEvidence(self._store, order.id, path, own, gateway)
         ran, shares = 0.0, dict[str, float]()
-        for line in rollout_evidence.read_lines(path):
+        paths = [path] if own == path else [path, own]
+        for line in chain.from_iterable(map(rollout_evidence.read_lines, paths)):
             ran = max(ran, line.elapsed)
             if isinstance(line, AnswerLine):
                 shares.pop(line.conversation, None)  # the last ones are the newest
                 shares[line.conversation] = line.share
-        evidence = EvidenceFile(path)
+        evidence = EvidenceFile(own)
         # The seed of another start can't be computed from this one's answers.
         key = response_id.read_key(self._keys)
         seed = blake2b(order.id.encode(), key=key, person=b"canary's seed", digest_size=32).digest()
@@ -248,6 +271,8 @@ class Rollouts:
             evidence,
             RunningConversations(shares=shares),
             status,
+            path,
+            shared,
             ran,
             started=time.monotonic(),
             looked_at=time.monotonic(),
@@ -295,6 +320,8 @@ class Rollouts:
             status.ended_at = swap_journal.now()
             if self._known(workload).get("id") != order.id:  # its file is gone, or damaged
                 self._say(status)
+            if self._store is not None and order.id not in self._shared_ends:
+                self._unshared.setdefault(order.id, status)
             return None
         objection = objection or self._mismatch(workload, number, order, champion)
         if objection is not None:
@@ -324,6 +351,8 @@ class Rollouts:
             return
         status.reason = objection or status.reason
         self._say(status)
+        if self._store is not None and status.id and status.id not in self._shared_ends:
+            self._unshared.setdefault(status.id, status)
 
     def lose(self, workload: str) -> None:
         """Note that a workload has no alias ``canary`` any more."""
@@ -355,10 +384,21 @@ class Rollouts:
 
         Raises:
             SwapRefusedError: It is not proved.
-            OSError: There is no room for its evidence.
+            OSError: There is no room for its evidence, or the store can't be reached.
         """
         workload, text = order.plan.workload, order.to_text()
-        evidence = EvidenceFile(self._evidence_path(order.id))
+        if (store := self._store) is not None:
+            try:
+                end = await in_daemon(lambda: shared_rollouts.read_end(store, order.id))
+            except _store_errors() as error:
+                raise OSError(f"reading whether this canary has ended: {error}") from error
+            if end is not None and end.get("state") != "hold":
+                status = self._status(order, "stopped", "")
+                _take_over(status, end)
+                self._endings[workload] = _Ending(status, "", is_shared=True)
+                self._wake.set()
+                return
+        evidence = EvidenceFile(self._own_path(order.id))
         try:
             evidence.append(ClockLine(0.0))
             if evidence.is_behind:
@@ -379,7 +419,7 @@ class Rollouts:
         active = self._active.get(workload)
         return active.order.plan.version if active is not None else None
 
-    def end(self, workload: str, state: State, reason: str) -> None:
+    def end(self, workload: str, state: State, reason: str, *, is_shared: bool = False) -> None:
         """Route nothing to a canary from now on; journal, file and unloading follow."""
         active = self._active.pop(workload, None)
         if active is None:
@@ -391,7 +431,9 @@ class Rollouts:
             active.evidence.close()
         route = self._swap.current.routes.get(workload)
         model = route.canary.served.model if route is not None and route.canary is not None else ""
-        self._endings[workload] = _Ending(status, model, is_journaled=state == "hold")
+        self._endings[workload] = _Ending(
+            status, model, is_journaled=state == "hold", is_shared=is_shared or state == "hold"
+        )
         self._wake.set()
 
     # -- a request
@@ -510,14 +552,21 @@ class Rollouts:
                 await self._swap.end_canary(workload)
         if not self._active:
             await self._looks.close()
-        self._sweep()
+        for rollout, status in [*self._unshared.items()]:
+            if await self._share_end(status) is not None:
+                self._unshared.pop(rollout, None)
+        await self._sweep()
 
     async def close(self) -> None:
         """Write the time, and close the files."""
         await self._looks.close()
-        for active in self._active.values():
+        for active in [*self._active.values()]:
             self._append(active, ClockLine(active.elapsed))
             active.evidence.close()
+            if active.shared is not None:
+                with suppress(TimeoutError, *_store_errors()):
+                    async with asyncio.timeout(CLOSE_SECONDS):
+                        await self._exchange(active, is_sending=True)
         self._active.clear()
 
     async def _tend(self, active: _Rollout) -> None:
@@ -532,6 +581,8 @@ class Rollouts:
         active.evidence.flush()
         if active.elapsed - active.wrote > CLOCK_SECONDS:
             self._append(active, ClockLine(active.elapsed))
+        if active.shared is not None and not await self._meet(active):
+            return
         elapsed = active.elapsed
         share = active.order.plan.share_at(elapsed)
         if active.status.state != "hold" and (active.is_changed or share != active.looked_share):
@@ -539,11 +590,84 @@ class Rollouts:
             await self._look(active, elapsed)
         if self._active.get(workload) is active:
             await self._write(active.status)
+            await self._share_standing(active.status)
+
+    async def _meet(self, active: _Rollout) -> bool:
+        """Exchange evidence and ends with the other gateways; return whether to look at it."""
+        workload, order, store = active.order.plan.workload, active.order, self._store
+        assert store is not None
+        # Ever rarer: what is sent of a canary of a week are some thousands of objects.
+        pause = min(LONGEST_SHARING_SECONDS, active.elapsed / 1000)
+        try:
+            end = await in_daemon(lambda: shared_rollouts.read_end(store, order.id))
+            await self._exchange(active, is_sending=active.elapsed - active.shared_at >= pause)
+        except _store_errors() as error:
+            self._warn(f"sharing the canary of {workload}: {error}")
+            if time.monotonic() - active.seen_at > UNSEEN_SECONDS:
+                self.end(workload, "void", f"its evidence can't be shared: {error}")
+            return False
+        active.seen_at, self._away = time.monotonic(), ""
+        if self._active.get(workload) is not active:
+            return False
+        if end is None:
+            return True
+        if end.get("state") != "hold":
+            reason = f"{end.get('reason')} (by another gateway)"
+            self.end(workload, _ended_state(end), reason, is_shared=True)
+            return False
+        if active.status.state != "hold":
+            _take_over(active.status, end)
+            self._journal_end(active.status, self._model(workload), "hold", active.status.reason)
+        return True
+
+    async def _exchange(self, active: _Rollout, *, is_sending: bool) -> None:
+        shared = active.shared
+        assert shared is not None
+        before, elapsed = shared.size, active.elapsed
+        lines = await in_daemon(lambda: shared.exchange(is_sending=is_sending))
+        if is_sending:
+            active.shared_at = elapsed
+        active.is_changed |= shared.size != before
+        for line in lines:
+            # One clock for all: the others' may have run while this gateway was down.
+            active.ran += max(0.0, line.elapsed - active.elapsed)
+            if isinstance(line, AnswerLine):
+                active.running.learn(line.conversation, line.share)
+
+    async def _share_end(self, status: RolloutStatus) -> dict[str, Json] | None:
+        """Return the end that counts, this one or an earlier one; ``None``: the store is away."""
+        store = self._store
+        assert store is not None
+        try:
+            end = await in_daemon(
+                lambda: shared_rollouts.end_once(store, status.id, _content(status))
+            )
+        except _store_errors() as error:
+            self._warn(f"sharing the end of the canary of {status.workload}: {error}")
+            return None
+        self._shared_ends.add(status.id)
+        return end
+
+    async def _share_standing(self, status: RolloutStatus) -> None:
+        store, content = self._store, _content(status)
+        if store is None or status.verdict is None or self._standings.get(status.id) == content:
+            return
+        try:
+            await in_daemon(lambda: shared_rollouts.write_standing(store, status.id, content))
+        except _store_errors() as error:
+            self._warn(f"sharing how the canary of {status.workload} stands: {error}")
+        else:
+            self._standings = {status.id: content}
+
+    def _warn(self, problem: str) -> None:
+        if problem != self._away:
+            LOG.warning("%s", problem)
+        self._away = problem
 
     async def _look(self, active: _Rollout, elapsed: float) -> None:
         workload, status = active.order.plan.workload, active.status
         try:
-            result = await self._looks.look(active.text, active.evidence.path, elapsed)
+            result = await self._looks.look(active.text, active.path, elapsed)
         except LookError as error:
             LOG.warning("%s", error)
             active.is_changed = True
@@ -562,8 +686,26 @@ class Rollouts:
             self.end(workload, outcome, reason)
             return
         if outcome == "hold":
+            if self._store is not None and not await self._hold_everywhere(active, reason):
+                return
             self._journal_end(status, self._model(workload), outcome, reason)
         status.state, status.reason = outcome, reason
+
+    async def _hold_everywhere(self, active: _Rollout, reason: str) -> bool:
+        """Return whether a canary that holds does so for all gateways."""
+        status = replace(active.status, state="hold", reason=reason)
+        end = await self._share_end(status)
+        if self._active.get(status.workload) is not active:
+            return False
+        if end is None:
+            active.is_changed = True  # the next look tries again
+            return False
+        if end.get("state") != "hold":
+            self.end(status.workload, _ended_state(end), str(end.get("reason")), is_shared=True)
+            return False
+        active.status.verdict = end.get("verdict")
+        active.status.evidence_bytes = end.get("evidence_bytes")
+        return True
 
     def _shadow(self, workload: str, shown: Json) -> Json:
         return {**shown, "shed": self.shed[workload]} if isinstance(shown, dict) else None
@@ -597,6 +739,13 @@ class Rollouts:
     async def _finish_all(self) -> None:
         for workload, ending in [*self._endings.items()]:
             status = ending.status
+            if self._store is not None and status.id and not ending.is_shared:
+                ending.is_shared = True
+                end = await self._share_end(status)
+                if end is None:
+                    self._unshared[status.id] = status
+                elif not ending.is_journaled:
+                    _take_over(status, end)
             if not ending.is_journaled:
                 self._journal_end(status, ending.model, status.state, status.reason)
                 ending.is_journaled = True
@@ -629,6 +778,11 @@ class Rollouts:
 
     def _evidence_path(self, rollout: str) -> Path:
         return self._folder / f"{rollout}.jsonl"
+
+    def _own_path(self, rollout: str) -> Path:
+        """Return the file of this gateway's own evidence."""
+        path = self._evidence_path(rollout)
+        return path if self._store is None else path.with_suffix(".own")
 
     def _say(self, status: RolloutStatus) -> None:
         """Write a status that no request waits for, unless the file says so already."""
@@ -682,16 +836,22 @@ class Rollouts:
                 pass
         return status
 
-    def _sweep(self) -> None:
+    async def _sweep(self) -> None:
         """Delete evidence some days after its canary ended."""
         if time.monotonic() - self._swept < 3600 and self._swept:
             return
         self._swept = time.monotonic()
-        kept = {active.evidence.path for active in self._active.values()}
-        for path in self._folder.glob("*.jsonl"):
+        kept = {active.order.id for active in self._active.values()}
+        for path in [*self._folder.glob("*.jsonl"), *self._folder.glob("*.own")]:
             with suppress(OSError):
-                if path not in kept and time.time() - path.stat().st_mtime > KEPT_SECONDS:
-                    path.unlink()
+                if path.stem in kept or time.time() - path.stat().st_mtime < KEPT_SECONDS:
+                    continue
+                path.unlink()
+                path.with_suffix(".progress").unlink(missing_ok=True)
+                if (store := self._store) is not None:
+                    with suppress(*_store_errors()):
+                        rollout = path.stem
+                        await in_daemon(partial(shared_rollouts.remove_evidence, store, rollout))
 
     def states(self) -> list[tuple[str, str, str]]:
         """Return workload, version and state of each workload's newest canary."""
@@ -722,6 +882,23 @@ class Rollouts:
             }
             for workload, active in sorted(self._active.items())
         ]
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    return *object_store.network_errors(), StoreError, DamagedObjectError
+
+
+def _ended_state(end: Mapping[str, Json]) -> State:
+    state = end.get("state")
+    return cast("State", state) if state in get_args(State) else "void"
+
+
+def _take_over(status: RolloutStatus, end: Mapping[str, Json]) -> None:
+    """Make a status say how the canary ended, as the first gateway to end it wrote."""
+    status.state, status.reason = _ended_state(end), str(end.get("reason"))
+    ended_at = end.get("ended_at")
+    status.ended_at = ended_at if isinstance(ended_at, str) else status.ended_at
+    status.verdict, status.evidence_bytes = end.get("verdict"), end.get("evidence_bytes")
 
 
 def _content(status: RolloutStatus) -> dict[str, Json]:

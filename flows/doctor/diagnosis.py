@@ -163,8 +163,8 @@ def check_canaries(home: Settings) -> Iterator[CheckResult]:
         return
     running = {each.intention.workload_id: each for each in rollouts if not each.is_settled}
     try:
-        served: Iterable[str] | None = gateway_status.read_status(home)["routes"]
-    except NotServingError:
+        served: Iterable[str] | None = gateway_status.served_workloads(home)
+    except (NotServingError, StoreError):
         served = None
     for workload, rollout in sorted(running.items()):
         what = f"version {rollout.intention.version} of {workload}"

@@ -76,7 +76,7 @@ async def _serve(
 ) -> None:
     current, places = Current(), ServePlaces(home.home)
     address = RegistryAddress(*(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in MLFLOW))
-    async with following(options, places, address, current) as follower:
+    async with following(options, places, address, current, home.store) as follower:
         app = gateway_process.create(
             home.home,
             options,

@@ -20,6 +20,7 @@ from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.routes import CanaryRoute, Route, Routes, Served
 from components.serve.settings import ServeSettings
 from components.store import spool
+from components.store.object_store import ObjectStore
 from tests.support import forking, launch_gateway, tiny
 
 ENGINE = Path(__file__).with_name("scripted_engine.py")
@@ -143,11 +144,12 @@ def running(
     base: Path | None = None,
     shutdown_seconds: float = 30,
     is_forked: bool = True,
+    store: ObjectStore | None = None,
 ) -> Generator[RunningGateway]:
     """Run a gateway in ``home`` and end it with the block.
 
     ``urls`` are engines that run already, or that nothing listens at. ``canary`` is the order of
-    version 8.
+    version 8. Gateways with a ``store`` share their canaries there.
     """
     if base is None:
         base = home / "base"
@@ -176,13 +178,14 @@ def running(
                 Limits.model_validate(limits) if limits else None,
                 receiver=receiver,
                 shutdown_seconds=shutdown_seconds,
+                store=store,
             )
         )
         yield RunningGateway(*gateway, token, home, running_engines)
 
 
 @contextmanager
-def resumed(gateway: RunningGateway) -> Generator[RunningGateway]:
+def resumed(gateway: RunningGateway, store: ObjectStore | None = None) -> Generator[RunningGateway]:
     """Run a gateway again in the home, and before the engines, of one that was killed."""
     settings = _settings(gateway.engines, {})
     with forking.server(
@@ -193,6 +196,7 @@ def resumed(gateway: RunningGateway) -> Generator[RunningGateway]:
         None,
         receiver=False,
         shutdown_seconds=30,
+        store=store,
     ) as process:
         yield replace(gateway, process=process[0], url=process[1])
 

@@ -9,7 +9,7 @@ import uvloop
 
 from components.receive.settings import Limits
 from components.schema import Json
-from components.serve import gateway_process, routes
+from components.serve import gateway_process, response_id, routes
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import ServingEngine
 from components.serve.engines.vllm_server import VllmServer
@@ -17,6 +17,7 @@ from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 from components.serve.swap import AdapterSwap
+from components.store.object_store import ObjectStore
 from tests.support.forking import Ready
 
 
@@ -33,9 +34,12 @@ def launch(
     *,
     receiver: bool,
     shutdown_seconds: float,
+    store: ObjectStore | None = None,
 ) -> None:
     """Listen on a free port and say the URL."""
-    uvloop.run(_serve(ready, home, settings, limits, receiver, shutdown_seconds))
+    if store is not None:
+        response_id.share_key(home / "keys", store)
+    uvloop.run(_serve(ready, home, settings, limits, receiver, shutdown_seconds, store))
 
 
 async def _serve(
@@ -45,6 +49,7 @@ async def _serve(
     limits: Limits | None,
     receiver: bool,
     shutdown_seconds: float,
+    store: ObjectStore | None,
 ) -> None:
     engine = settings.engine
     engines = {
@@ -61,7 +66,7 @@ async def _serve(
     }
     current = Current(routes.read(home / "serve" / "routes.json"))
     swap = AdapterSwap(home / "serve", dict[str, ServingEngine](engines), current, settings.swap)
-    rollouts = Rollouts(swap, home / "keys", look_seconds=0.2)
+    rollouts = Rollouts(swap, home / "keys", store=store, look_seconds=0.2)
     rollouts.restore()
     looking = asyncio.create_task(rollouts.run())
     app = gateway_process.create(

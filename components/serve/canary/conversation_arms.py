@@ -117,6 +117,11 @@ class RunningConversations:
         self._remember(conversation.key, began)
         return Assignment(arm_of(conversation, began), began)
 
+    def learn(self, key: str, share: float) -> None:
+        """Remember a conversation that began at another gateway, unless it is known here."""
+        if key not in self._shares:
+            self._remember(key, share)
+
     def shares(self) -> dict[str, float]:
         """Return the shares by conversation, the least recently used first."""
         return dict(self._shares)
