@@ -6,12 +6,20 @@
 
 with
 
+-- A copy: DuckDB 1.5 would push bounds of the known hashes down to Arrow, which can't hold them.
+batch_hashes as materialized (
+    select
+        timestamp,
+        content_hash
+    from found
+),
+
 -- Hashes are read faster than ids: against 100 million known rows in a third of the time.
 repeated as materialized (
     select
         timestamp,
         content_hash
-    from found
+    from batch_hashes
     where content_hash in (
         select content_hash
         from raw.interactions
