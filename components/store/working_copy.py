@@ -38,6 +38,12 @@ OF_WORKLOAD = "workload_id = $workload_id"
 OF_TABLE = {"raw.feedback": f"({OF_WORKLOAD} or source != 'feedback')"}
 """Sources without workloads may have feedback on any."""
 
+FILES = "raw.files"  # when rows were loaded, as a log's own times may lie
+OF_FILES = (
+    f"digest in (select file_digest from raw.interactions where {OF_WORKLOAD}"
+    f" union select file_digest from raw.feedback where {OF_TABLE['raw.feedback']})"
+)
+
 Fingerprint = tuple[int, int | None]  # the row count of a table, and the sum of the rows' hashes
 
 
@@ -152,7 +158,8 @@ class WorkingCopy:
         """Return the tables to copy, and which rows of each."""
         special = {**OF_TABLE, "raw.interactions": self._sample(con)}
         tables = [*RAW, *self._tables(but=REBUILT)]
-        return {table: special.get(table, OF_WORKLOAD) for table in tables} | {COUNTED: "true"}
+        conditions = {table: special.get(table, OF_WORKLOAD) for table in tables}
+        return conditions | {FILES: OF_FILES, COUNTED: "true"}
 
     def _named(self, condition: str) -> dict[str, str]:
         return {"workload_id": self.workload_id} if "$" in condition else {}

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.curate import curate_workload
+from components.curate.settings import Rules
 from components.store import working_copy
 from components.store.warehouse import Connection
-from tests.support import warehouses
+from tests.support import logs, warehouses
 
 FATES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["used", "unused"])), max_size=6)
 
@@ -57,3 +60,30 @@ def test_rows_that_did_not_change_are_not_written_again(tmp_path: Path) -> None:
     with warehouses.connect(path) as con:
         assert con.execute(places).fetchall() == before
         assert read(con, "weather") == Counter([*kept, ("a", "unused")])
+
+
+def test_a_copy_has_the_files_of_its_rows_so_that_the_future_outranks_nothing(
+    tmp_path: Path,
+) -> None:
+    later = logs.NOW + timedelta(minutes=10)
+    tomorrow = logs.interaction(
+        message=logs.say("tomorrow"), timestamp=logs.NOW.timestamp() + 40_000
+    )
+    newest = logs.interaction(
+        message=logs.say("newest"), response_id="r2", timestamp=logs.NOW.timestamp() + 60
+    )
+    other = logs.interaction(response_id="r3", workload_id="other")
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
+    with warehouses.connect(path) as con:
+        for name, line, now in (("a", tomorrow, logs.NOW), ("b", newest, later)):
+            logs.load(con, logs.write(tmp_path / f"{name}.jsonl", [line]), now=now)
+        logs.load(con, logs.write(tmp_path / "c.jsonl", [other]), now=later)
+    with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+        names = [
+            Path(place).name
+            for (place,) in copy.con.execute("select path from raw.files").fetchall()
+        ]
+        assert sorted(names) == ["a.jsonl", "b.jsonl"]
+        curate_workload.curate(copy.con, "weather", Rules(), now=later)
+        answers = copy.con.execute("select answer ->> 'text' from curated.examples").fetchall()
+        assert answers == [("newest",)]
