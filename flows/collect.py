@@ -49,4 +49,11 @@ def archive_old_rows(workload: str, days: int) -> int:
     """Archive the workload's rows that are older than that, and that nothing needs."""
     home = settings.load()
     with warehouse.connect(home.tables, writes=["raw"]) as con:
-        return retention.archive(con, home.archive, workload, days=days, now=datetime.now(UTC))
+        return retention.archive(
+            con,
+            home.archive,
+            workload,
+            snapshots=home.snapshots,
+            days=days,
+            now=datetime.now(UTC),
+        )

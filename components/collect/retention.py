@@ -25,16 +25,25 @@ class SnapshotGoneError(FileNotFoundError):
     """Raised when a recorded snapshot can't be read, so the rows it needs are unknown."""
 
 
-def archive(con: Connection, folder: Path, workload_id: str, *, days: int, now: datetime) -> int:
+def archive(
+    con: Connection,
+    folder: Path,
+    workload_id: str,
+    *,
+    snapshots: Path,
+    days: int,
+    now: datetime,
+) -> int:
     """Archive the workload's rows older than ``days``; return their number.
 
     A month's rows of a kind become ``<kind>/<workload>/<month>/<digest>.parquet`` in ``folder``,
-    which is on disk before the rows are deleted. Raise ``SnapshotGoneError``, and delete nothing,
-    if a recorded snapshot's folder is missing.
+    which is on disk before the rows are deleted. Recorded snapshots are looked for in this home's
+    folder of them, ``snapshots``, as another machine may have frozen them, and then where they were
+    frozen. Raise ``SnapshotGoneError``, and delete nothing, if one is in neither.
     """
     before = now - timedelta(days=days)
     with warehouse.transaction(con, "raw"):
-        needed = _needed(con, workload_id)
+        needed = _needed(con, workload_id, snapshots)
         with warehouse.present(con, "needed", {"id": pa.array(needed, pa.string())}):
             values = {"workload_id": workload_id, "before": before}
             warehouse.build(con, "temp/old_interactions", **values)
@@ -74,12 +83,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _needed(con: Connection, workload_id: str) -> list[str]:
+def _needed(con: Connection, workload_id: str, snapshots: Path) -> list[str]:
     """Return the ids that the current examples and the recorded snapshots name."""
     rows = warehouse.select(con, "marts/curated_row_ids", workload_id=workload_id)
     needed = {str(row["id"]) for row in rows}
     for snapshot in warehouse.select(con, "marts/snapshot_paths", workload_id=workload_id):
-        for path in _tables(Path(str(snapshot["path"]))):
+        frozen = Path(str(snapshot["path"]))
+        here = snapshots / frozen.parent.name / frozen.name
+        for path in _tables(here if manifest.is_finished(here) else frozen):
             rows = warehouse.select(con, "marts/snapshot_row_ids", path=str(path))
             needed.update(str(row["id"]) for row in rows)
     return sorted(needed)

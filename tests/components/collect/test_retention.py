@@ -39,7 +39,14 @@ def ids(con: Connection, table: str) -> set[str]:
 
 
 def archive(con: Connection, folder: Path, days: int = 90) -> int:
-    return retention.archive(con, folder / "archive", "weather", days=days, now=logs.NOW)
+    return retention.archive(
+        con,
+        folder / "archive",
+        "weather",
+        snapshots=folder / "snapshots",
+        days=days,
+        now=logs.NOW,
+    )
 
 
 def test_old_rows_go_to_parquet_by_month_whole_and_stay_known(con: Connection, tmp_path: Path):
@@ -77,6 +84,18 @@ def test_rows_named_by_an_example_or_a_snapshot_are_kept(con: Connection, tmp_pa
         con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW
     )
     assert again.holdout_version == frozen.holdout_version
+
+
+def test_rows_named_by_a_snapshot_of_another_machine_are_kept(con: Connection, tmp_path: Path):
+    rows = [line(days) for days in range(100, 130)]
+    logs.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
+    curate(con, "weather", RULES, now=logs.NOW)
+    there = tmp_path / "there" / "snapshots"
+    frozen = freeze_snapshot.freeze(con, there, "weather", rules=RULES, now=logs.NOW)
+    ledger.record_output(con, "weather", frozen.path, now=logs.NOW)
+    con.execute("delete from curated.examples")
+    there.rename(tmp_path / "snapshots")  # as it is pulled into this machine's home
+    assert archive(con, tmp_path) == 0
 
 
 def test_nothing_is_dropped_while_a_snapshot_can_not_be_read(con: Connection, tmp_path: Path):

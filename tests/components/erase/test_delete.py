@@ -224,7 +224,15 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
     path = logs.write(home.log.with_name("old.jsonl"), broken)
     with warehouses.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
-        assert retention.archive(con, home.settings.archive, "weather", days=90, now=logs.NOW) == 3
+        archived = retention.archive(
+            con,
+            home.settings.archive,
+            "weather",
+            snapshots=home.settings.snapshots,
+            days=90,
+            now=logs.NOW,
+        )
+        assert archived == 3
     (before,) = home.settings.archive.rglob("*.parquet")
     kept = [row for row in pq.read_table(before).to_pylist() if ANN not in row["payload"]]
     written = eraser(home.settings, Subject(ANN))
