@@ -75,14 +75,20 @@ def dry_run(con: Connection, input_file: Input, copy: Path, *, now: datetime) ->
 
 
 def load_records(
-    con: Connection, origin: RecordOrigin, records: Iterable[SourceRecord | Unreadable]
+    con: Connection,
+    origin: RecordOrigin,
+    records: Iterable[SourceRecord | Unreadable],
+    finish: Callable[[Connection], None] | None = None,
 ) -> Loaded:
-    """Load records as one file with the origin's digest."""
+    """Load records as one file with the origin's digest; ``finish`` is in the same transaction."""
     if (known := _known(con, origin)) is not None:
         return known
     batches = record_batches.batches_of_records(records)
     with _validated(con, origin.now, batches) as validated:
-        return _store(con, origin, FileProgress(origin.digest), validated)
+        loaded = _store(con, origin, FileProgress(origin.digest), validated)
+        if finish is not None:
+            finish(con)
+        return loaded
 
 
 def load_together(

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from components.collect import files, load_file
+from components.collect import files, load_file, loaded_calls
 from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
@@ -160,7 +160,10 @@ def _load_requests(
     defaults = Defaults(workload_id=client, client_id=client)
     origin = RecordOrigin(str(place), digest, otlp.NAME, defaults, now)
     requests = _ClientRequests(segments, recent, defaults)
-    loaded = load_file.load_records(con, origin, requests.records(kept))
+    calls = loaded_calls.read(con, client, requests.call_keys())
+    records = requests.records(kept, calls)
+    remember = partial(loaded_calls.remember, client=client, calls=calls, now=now)
+    loaded = load_file.load_records(con, origin, records, finish=remember)
     if is_all:
         for path in {*paths} - kept:
             spool.remove(path)
@@ -178,10 +181,20 @@ class _ClientRequests:
         self._last: list[int] = []  # place in each segment that was read
         self._unreadable: list[Unreadable] = []
 
-    def records(self, kept: set[Path]) -> Iterator[SourceRecord | Unreadable]:
+    def call_keys(self) -> set[otlp.Key]:
+        """Return trace and span of all parts of calls, whether they can be read or not."""
+        keys = {key for row in self._rows() for key in otlp.call_keys(row.value)}
+        self.held.since = sys.maxsize
+        self._last.clear()
+        self._unreadable.clear()
+        return keys
+
+    def records(
+        self, kept: set[Path], calls: otlp.LoadedCalls
+    ) -> Iterator[SourceRecord | Unreadable]:
         """Yield the client's records; ``kept`` gets segments of the calls that wait."""
         client_id = self.defaults.client_id
-        for record in otlp.read(self._rows(), self.defaults, self.held):
+        for record in otlp.read(self._rows(), self.defaults, self.held, calls):
             if isinstance(record, ParsedRecord):
                 yield replace(record, record={**record.record, "client_id": client_id})
             else:

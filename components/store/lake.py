@@ -70,6 +70,7 @@ WITHOUT_KEY = frozenset(
         "raw.archived",
         "raw.feedback",
         "raw.interactions",
+        "raw.loaded_parts",
     }
 )
 """The other tables in the lake. Every table that is not in the lake is in the book."""

@@ -48,6 +48,9 @@ NOTHING = (
     "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
     "`resourceSpans` or `resourceLogs`"
 )
+LOADED = (
+    "its call was loaded before from other parts than came now: it was sent again, or came too late"
+)
 KNOWN = "its span was read before it came, and held the whole call; expected one or the other"
 
 
@@ -113,6 +116,21 @@ class HeldBack:
 
 
 @dataclass(slots=True)
+class LoadedCalls:
+    """Calls that became interactions, each with the digests of its parts: earlier, and now."""
+
+    earlier: Mapping[Key, frozenset[bytes]]
+    now: dict[Key, frozenset[bytes]] = field(default_factory=dict[Key, frozenset[bytes]])
+
+    def objection(self, key: Key, parts: frozenset[bytes]) -> str | None:
+        """Return why a call that is read now is not another one; note it if it may be."""
+        if self.earlier.get(key, parts) != parts:
+            return LOADED
+        self.now[key] = parts
+        return None
+
+
+@dataclass(slots=True)
 class _Waiting:
     call: SpanCall
     pieces: list[Piece] = field(default_factory=list[Piece])
@@ -134,20 +152,45 @@ def claims(value: dict[str, Json]) -> bool:
 
 
 def read(
-    rows: Iterable[SourceRow], defaults: Defaults, held: HeldBack | None = None
+    rows: Iterable[SourceRow],
+    defaults: Defaults,
+    held: HeldBack | None = None,
+    loaded: LoadedCalls | None = None,
 ) -> Iterator[SourceRecord]:
     """Yield the records of requests, one request per row; a part that was sent twice counts once.
 
     Calls that lack a part at the end are read as they are or, if all that is known of them came
-    lately, added to ``held``. Memory is bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``.
+    lately, added to ``held``. A call that was ``loaded`` from other parts is rejected. Memory is
+    bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``.
     """
-    return _Reader(defaults, held).read(rows)
+    return _Reader(defaults, held, loaded).read(rows)
+
+
+def call_keys(value: Obj) -> Iterator[Key]:
+    """Yield trace and span of the parts of a request that have both; wrong shapes have none."""
+    for signal, (scopes, bodies) in SIGNALS.items():
+        for group in _dicts(value.get(signal)):
+            for scope in _dicts(group.get(scopes)):
+                for body in _dicts(scope.get(bodies)):
+                    match body:
+                        case {"traceId": str(trace), "spanId": str(span)} if span:
+                            yield trace, span
+                        case _:
+                            continue
+
+
+def _dicts(value: Json) -> list[dict[str, Json]]:
+    elements = value if isinstance(value, list) else []
+    return [element for element in elements if isinstance(element, dict)]
 
 
 class _Reader:
-    def __init__(self, defaults: Defaults, held: HeldBack | None) -> None:
+    def __init__(
+        self, defaults: Defaults, held: HeldBack | None, loaded: LoadedCalls | None
+    ) -> None:
         self.defaults = defaults
         self.held = held
+        self.loaded = loaded
         self.waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self.done: OrderedDict[Key, Mapping[bytes, int]] = OrderedDict()
         self.characters = 0
@@ -277,9 +320,14 @@ class _Reader:
         if not waiting.call.is_whole:
             return RejectedRecord(row, waiting.call.lack())
         try:
-            return ParsedRecord(row, "interactions", waiting.call.record(self.defaults))
+            record = waiting.call.record(self.defaults)
         except WrongShapeError as error:
             return RejectedRecord(row, str(error))
+        if self.loaded and key[1]:
+            objection = self.loaded.objection(key, frozenset(waiting.places))
+            if objection is not None:
+                return RejectedRecord(row, objection)
+        return ParsedRecord(row, "interactions", record)
 
 
 def _events(piece: Piece) -> Iterator[GenAiEvent]:

@@ -382,6 +382,55 @@ def test_a_request_that_two_receivers_took_counts_once(con: Connection, folder: 
     assert (models.count("gpt-4o-mini"), quarantined) == (1, 0)
 
 
+@pytest.mark.parametrize("again", ["traces", "logs"])
+def test_a_part_that_is_sent_again_after_its_call_was_loaded_is_not_another_call(
+    con: Connection, folder: Path, again: spool.Kind
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    parts: dict[spool.Kind, str] = {"traces": in_json(span), "logs": in_json(records)}
+    put(folder, *((kind, "app", body) for kind, body in parts.items()))
+    logs.load_spool(con, folder, now=datetime.now(UTC))
+    put(folder, (again, "app", parts[again]))
+    logs.load_spool(con, folder, now=later())
+    models, quarantined = model_and_quarantined(con)
+    assert (models, quarantined) == (["gpt-4o-mini"], 1)
+    put(folder, *((kind, "app", body) for kind, body in parts.items()))
+    (whole,) = logs.load_spool(con, folder, now=later())
+    assert (whole.new, whole.known, whole.quarantined) == (0, 1, 0)
+    put(folder, (again, "shop", parts[again]))  # another client's call
+    (other,) = logs.load_spool(con, folder, now=later())
+    assert other.new == (again == "logs")
+
+
+def test_a_span_that_comes_after_its_log_records_were_loaded_is_quarantined_with_its_reason(
+    con: Connection, folder: Path
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    segment = put(folder, ("logs", "app", in_json(records)))
+    content = segment.read_bytes()
+    logs.load_spool(con, folder, now=later())
+    segment.write_bytes(content)  # as if a load was killed after its commit
+    (loaded,) = logs.load_spool(con, folder, now=later())
+    assert (loaded.new, loaded.quarantined) == (0, 0)
+    put(folder, ("traces", "app", in_json(span)), ("logs", "app", in_json(records)))
+    logs.load_spool(con, folder, now=later())
+    assert model_and_quarantined(con) == ([None], 1)
+    ((reason,),) = con.execute("select reason from raw.quarantine").fetchall()
+    assert "its call was loaded before" in reason
+
+
+def test_parts_are_forgotten_after_a_week(con: Connection, folder: Path):
+    put(folder, ("traces", "app", in_json(call())))
+    logs.load_spool(con, folder, now=datetime.now(UTC))
+    put(folder, ("traces", "app", in_json(call())))
+    logs.load_spool(con, folder, now=datetime.now(UTC) + timedelta(days=8))
+    ((latest, count),) = con.execute(
+        "select max(loaded_at), count(*) from raw.loaded_parts"
+    ).fetchall()
+    assert count == 1
+    assert latest > datetime.now(UTC) + timedelta(days=7)
+
+
 def test_a_part_that_waits_is_kept_though_it_has_what_can_not_be_encoded(
     con: Connection, folder: Path
 ):
