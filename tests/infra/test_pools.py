@@ -70,6 +70,11 @@ def test_the_defaults_and_a_deployments_values_are_valid(name: str) -> None:
         pytest.param("docker", {"home": "flywheel"}, id="docker-a-volume-for-a-path"),
         pytest.param("docker", {"shm_size": "8Gi"}, id="docker-kubernetes-units"),
         pytest.param("docker", {"user": "root"}, id="docker-user-by-name"),
+        pytest.param(
+            "kubernetes",
+            {"home_volume": {"name": "data", "emptyDir": {}}},
+            id="kubernetes-a-volume-that-is-not-mounted",
+        ),
         pytest.param("kubernetes", {"gpus": -1}, id="kubernetes-all-gpus"),
         pytest.param("kubernetes", {"node_selector": {"gpu": True}}, id="kubernetes-label-no-text"),
         pytest.param("kubernetes", {"image_pull_secrets": ["mine"]}, id="kubernetes-bare-secret"),
@@ -99,14 +104,21 @@ def test_a_container_gets_gpus_shared_memory_and_the_home_at_its_own_path() -> N
 
 
 def test_a_pod_gets_gpus_shared_memory_and_the_home_at_its_own_path() -> None:
-    found = pod(gpus=2, home_claim="data")
+    claim = {"persistentVolumeClaim": {"claimName": "data"}}
+    found = pod(gpus=2, home_volume={"name": "home", **claim})
     (container,) = found["containers"]
     assert container["image"] == IMAGE
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 2}
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in found["volumes"]}
-    assert volumes[mounts[HOME]]["persistentVolumeClaim"] == {"claimName": "data"}
+    assert volumes[mounts[HOME]] == {"name": "home", **claim}
     assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+
+
+def test_a_pod_that_shares_a_store_needs_no_claim() -> None:
+    volumes = pod(home_volume={"name": "home", "emptyDir": {}})["volumes"]
+    assert {"name": "home", "emptyDir": {}} in volumes
+    assert "persistentVolumeClaim" not in json.dumps(volumes)
 
 
 def test_a_pod_goes_to_the_nodes_that_were_named_and_puts_up_with_the_gpu_taint() -> None:

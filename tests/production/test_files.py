@@ -74,6 +74,7 @@ CLUSTERS = [
     pytest.param(("--set", "home.storageClassName=nfs,ingress.annotations.a=b"), id="own-storage"),
     pytest.param(("--set", "gateway.enabled=true"), id="serving"),
     pytest.param(("--set", "receiver.shipping=3"), id="receivers-that-ship"),
+    pytest.param(("--set", "training.home=own"), id="trainings-with-a-home-each"),
 ]
 
 
@@ -160,6 +161,22 @@ def test_a_receiver_that_ships_has_a_volume_of_its_own_and_a_shipper() -> None:
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
+@pytest.mark.parametrize(
+    ("home", "volume"),
+    [
+        ("shared", {"persistentVolumeClaim": {"claimName": "flywheel-home"}}),
+        ("own", {"emptyDir": {"sizeLimit": "100Gi"}}),
+    ],
+)
+def test_a_training_has_the_shared_home_or_an_empty_one(home: str, volume: dict[str, Any]) -> None:
+    values = ("--set", f"training.home={home}")
+    made = yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values))
+    (pools,) = (one for one in made if one and one["metadata"]["name"] == "flywheel-pools")
+    variables = json.loads(pools["data"]["kubernetes-gpu.json"])["variables"]
+    chosen = variables["properties"]["home_volume"]
+    assert chosen["default"] == chosen["const"] == {"name": "home", **volume}
+
+
 def test_databases_are_reached_by_the_servers_alone(services: dict[str, dict[str, Any]]) -> None:
     stores = {"postgres", "redis", "objects"}
     for name in stores:
@@ -181,7 +198,8 @@ def test_the_gpu_worker_may_read_no_secret_and_trainings_may_do_nothing(
 def test_what_a_run_may_not_choose_of_its_pod_is_pinned(manifests: list[dict[str, Any]]) -> None:
     (pools,) = (one for one in manifests if one["metadata"]["name"] == "flywheel-pools")
     variables = json.loads(pools["data"]["kubernetes-gpu.json"])["variables"]
-    for name in ("image", "namespace", "credentials_secret", "service_account_name"):
+    pinned = ("image", "namespace", "credentials_secret", "service_account_name", "home_volume")
+    for name in pinned:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({name: "another"}, {**variables, "required": []})
 

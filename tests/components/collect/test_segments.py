@@ -388,15 +388,16 @@ def test_a_part_that_is_sent_again_after_its_call_was_loaded_is_not_another_call
 ):
     span, records = telemetry.logs_of_a_span(*MESSAGES)
     parts: dict[spool.Kind, str] = {"traces": in_json(span), "logs": in_json(records)}
-    put(folder, *((kind, "app", body) for kind, body in parts.items()))
+    whole: list[tuple[spool.Kind, str, str]] = [(kind, "app", parts[kind]) for kind in parts]
+    put(folder, *whole)
     logs.load_spool(con, folder, now=datetime.now(UTC))
     put(folder, (again, "app", parts[again]))
     logs.load_spool(con, folder, now=later())
     models, quarantined = model_and_quarantined(con)
     assert (models, quarantined) == (["gpt-4o-mini"], 1)
-    put(folder, *((kind, "app", body) for kind, body in parts.items()))
-    (whole,) = logs.load_spool(con, folder, now=later())
-    assert (whole.new, whole.known, whole.quarantined) == (0, 1, 0)
+    put(folder, *whole)
+    (loaded,) = logs.load_spool(con, folder, now=later())
+    assert (loaded.new, loaded.known, loaded.quarantined) == (0, 1, 0)
     put(folder, (again, "shop", parts[again]))  # another client's call
     (other,) = logs.load_spool(con, folder, now=later())
     assert other.new == (again == "logs")
