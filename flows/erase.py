@@ -1,25 +1,25 @@
 """Erase a subject from the home, in an order in which a kill loses nothing."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import unquote
 
 from components import home_archive
-from components.curate import judgement_cache, split
+from components.curate import split
 from components.dataset.freeze_snapshot import EmptySideError
 from components.erase import affected_outputs, certificate, delete, leftovers, tables, tombstones
 from components.erase.affected_outputs import Output, Outputs
 from components.erase.certificate import Certificate, Consequences, Rebuilt
 from components.erase.delete import SubjectMatch
-from components.erase.leftovers import Left, Searched
+from components.erase.leftovers import EarlierFile, Left, Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
-from components.store import manifest, spool, warehouse, working_copy
+from components.store import lake_purge, manifest, spool, warehouse
+from components.store.lake import GROUPS, Lake
 from components.store.object_store import ObjectStore
 from components.store.warehouse import CheckFailedError, Connection
 from flows import erase_servers, snapshots, sources
@@ -29,11 +29,21 @@ from flows.workload_file import Workload
 
 Report = Callable[[str], None]
 
+BEYOND_LAKE = (
+    "PostgreSQL's write-ahead log and its archive, standbys, base backups, dumps and server logs",
+    "spools and archives of other machines",
+)
+"""What an erasure on a lake can't reach, as the certificate says."""
+
 SPOOL_SECONDS = 30.0  # an erasure waits no longer for a receiver's open segment
 
 
 class SpoolHeldError(TimeoutError):
     """A receiver does not seal what it took before the erasure began."""
+
+
+class OldWarehouseError(FileExistsError):
+    """A DuckDB file that the home had before its lake has rows that would not be erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ def outputs(home: Settings) -> Outputs:
 
 def find_subject(home: Settings, subject: Subject) -> tuple[SubjectMatch, Erasure | None]:
     """Find what there is of a subject, and the erasure of it that was not finished."""
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables, writes=()) as con:
         with warehouse.rehearsal(con):  # the key of digests is drawn by an erasure only
             begun = tombstones.unfinished(con, subject)
         return delete.find_subject(con, subject, outputs(home)), begun
@@ -69,24 +79,35 @@ def erase(
     Raises:
         SpoolHeldError: A receiver holds what may be the subject's; nothing was erased yet.
         ArchiveGoneError: A file of retention is missing; nothing was erased yet.
+        OldWarehouseError: The home has a DuckDB file besides a lake; nothing was erased yet.
     """
+    if old := erased_copies.old_warehouses(home):
+        raise OldWarehouseError(
+            f"erasing: {old[0]} has the rows from before the lake, which are not erased with those "
+            "of the lake; delete it"
+        )
     load_spool(home, now=now())
     names = group_names(request.subject)
-    with warehouse.connect(home.warehouse) as con:  # while it is known which rows they are about
+    # While it is known which rows they are about:
+    with warehouse.connect(home.tables, writes=()) as con:
         is_about = delete.text_matcher(con, request.subject, outputs(home), names)
     written = erase_servers.blank_texts(home, request.subject, is_about)
     report(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
-    with warehouse.connect(home.warehouse) as con:
-        erasure = delete.erase(con, request.subject, outputs(home), names=names, now=now())
+    begun = now()
+
+    def delete_all(con: Connection) -> tuple[Erasure, list[Output]]:
+        erasure = delete.erase(con, request.subject, outputs(home), names=names, now=begun)
         report("rows deleted, their ids kept as digests")
-        tainted = affected_outputs.recorded(con, erasure.certificate_id)
         delete.clear_files(con, erasure, outputs(home), home.archive)
-    forget_judgements(home)
+        return erasure, affected_outputs.recorded(con, erasure.certificate_id)
+
+    ((erasure, tainted),) = warehouse.in_turns(home.tables, [delete_all], writes=GROUPS)
+    erased_copies.forget_judgements(home)
     delete.remove_jobs_on(outputs(home), tainted)
     clear_store(home, tainted)
     erased_copies.announce(home, erasure.certificate_id, tainted)
     report("snapshots, scorecards, pages and logs deleted")
-    tables.rewrite_file(home.warehouse)
+    tables.rewrite(home.tables)
     report("warehouse rewritten")
     done = erase_servers.apply_consequences(home, erasure, tainted, written, demote=request.demote)
     report(
@@ -126,19 +147,6 @@ def _stored_places(store: ObjectStore) -> list[str]:
         for workload in store.names(kind)
         for key in store.names(f"{kind}/{workload}")
     ]
-
-
-def forget_judgements(home: Settings) -> None:
-    """Delete the kept judgements of rows that the warehouse no longer has.
-
-    A curation that began with the erased rows may still keep theirs: it is waited for.
-    """
-    for folder in sorted(home.judgements.glob("*")):
-        with (
-            working_copy.reserve(home.warehouse, home.locks, unquote(folder.name)),
-            warehouse.connect(home.warehouse) as con,
-        ):
-            judgement_cache.forget_missing(con, folder)
 
 
 def group_names(subject: Subject) -> list[str]:
@@ -196,7 +204,7 @@ def conclude_erasure(
 ) -> Certificate:
     """Search for leftovers, write the certificate and mark the erasure finished if clean."""
     searched = find_left(home, [erasure], subject)
-    with warehouse.connect(home.warehouse) as con:
+    with warehouse.connect(home.tables) as con:
         kept = tombstones.tombstones(con, [erasure.certificate_id])
         tainted = affected_outputs.recorded(con, erasure.certificate_id)
         written = Certificate(
@@ -216,7 +224,8 @@ def conclude_erasure(
         )
         certificate.write(home.certificates, written)
         if written.is_clean:
-            tombstones.finish_erasure(con, erasure.certificate_id, now=now)
+            with warehouse.transaction(con):
+                tombstones.finish_erasure(con, erasure.certificate_id, now=now)
     return written
 
 
@@ -228,7 +237,7 @@ def verify_erasure(
     ``LookupError``: the warehouse knows no such erasure. ``ValueError``: the certificate was
     changed.
     """
-    with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
+    with warehouse.connect(home.tables, writes=()) as con, warehouse.rehearsal(con):
         if certificate_path is not None:
             erasures = [tombstones.erasure_named(con, certificate.read_id(certificate_path))]
         else:
@@ -257,22 +266,45 @@ def search_terms(
 def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | None) -> Searched:
     """Search the whole home except downloaded models."""
     home.scratch.mkdir(parents=True, exist_ok=True)
-    # It takes long, so the warehouse is held only while its file is copied; the copy is searched.
-    with TemporaryDirectory(prefix="search-", dir=home.scratch) as folder:
-        copy = Path(folder) / home.warehouse.name
-        home_archive.copy_warehouse(home.warehouse, copy)
+    with TemporaryDirectory(prefix="search-", dir=home.scratch) as name:
+        folder = Path(name)
         if home.store:
-            home.store.copy_files("jobs", Path(folder) / "store")
+            home.store.copy_files("jobs", folder / "store")
             for place in _stored_places(home.store):
                 manifest.is_finished(home.home / place)  # pulls it, to be searched here
-        with warehouse.connect(copy) as con, warehouse.rehearsal(con):
+        with _to_be_searched(home, folder) as con, warehouse.rehearsal(con):
             terms = search_terms(con, erasures, subject)
-            searched = leftovers.search(con, home.home, terms, skip=[home.models])
+            searched = leftovers.search(
+                con,
+                home.home,
+                terms,
+                skip=[home.models],
+                lake_files=home.lake and _lake_files(home.lake, folder),
+            )
     searched = search_store(home, erasures, searched)
     if home.elsewhere:
         beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
+    if home.lake:
+        return replace(searched, passed_over=(*searched.passed_over, *BEYOND_LAKE))
     return leftovers.with_bytes(searched, home.warehouse, terms)
+
+
+@contextmanager
+def _to_be_searched(home: Settings, folder: Path) -> Generator[Connection]:
+    """Open the lake, or a copy of the file: a search takes long, and would hold the file."""
+    if home.lake:
+        with warehouse.connect(home.lake, writes=()) as con:
+            yield con
+        return
+    copy = folder / home.warehouse.name
+    home_archive.copy_warehouse(home.warehouse, copy)
+    with warehouse.connect(copy) as con:
+        yield con
+
+
+def _lake_files(place: Lake, folder: Path) -> tuple[Path, Iterable[EarlierFile]]:
+    return Path(place.data), lake_purge.earlier_files(place, folder)
 
 
 def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched) -> Searched:
@@ -283,7 +315,7 @@ def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched
     """
     if home.store is None:
         return searched
-    with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
+    with warehouse.connect(home.tables, writes=()) as con, warehouse.rehearsal(con):
         tainted = {
             output
             for erasure in erasures

@@ -162,9 +162,9 @@ class Settings:
         """The DuckDB file, for what needs one; ``NotOnLakeError`` where there is a lake instead."""
         if self.lake:
             raise NotOnLakeError(
-                f"{WAREHOUSE} names a lake, and this release erases, backs up and restores the "
-                "DuckDB file of one home only: back a lake up by a dump of its database (pg_dump) "
-                f"and a copy of {self.lake.data}; nobody can be erased from it yet"
+                f"{WAREHOUSE} names a lake, and this release backs up and restores the DuckDB file "
+                "of one home only: back a lake up by a dump of its database (pg_dump) and a copy "
+                f"of {self.lake.data}"
             )
         return self.warehouse_file
 

@@ -14,7 +14,8 @@ from components.erase.affected_outputs import Lineage, Output, Outputs
 from components.erase.subject import Subject, keyed_digest
 from components.erase.subject_rows import Matched
 from components.erase.tombstones import Erasure, Kind
-from components.store import manifest, record_identity, warehouse
+from components.store import lake, manifest, record_identity, warehouse
+from components.store.lake import WarehouseConflictError
 from components.store.warehouse import Connection
 
 PAGES = ("brief.md", "report.html")  # pages of evidence that show requests
@@ -104,10 +105,10 @@ def _content_digest(key: str, text: str) -> str:
 def delete_rows(
     con: Connection, subject: Subject, quarantine_ids: Iterable[str], names: Iterable[str]
 ) -> Mapping[str, int]:
-    """Delete the matched rows from raw, and the rows that name them from all other tables.
+    """Delete the matched rows from raw, and the rows that name them from what is built of it.
 
     The next curation rebuilds those tables, so deleting too many rows there does no harm. Return
-    the number of deleted rows by table.
+    the number of deleted rows by table. In a lake these are the tables beside the book.
 
     Args:
         con: The warehouse, in a transaction, after ``subject_rows.match_rows``.
@@ -115,17 +116,7 @@ def delete_rows(
         quarantine_ids: The refused lines to delete.
         names: Further names of the subject in built tables, besides the ids of its rows.
     """
-    gone: Counter[str] = Counter()
-    known_as = _names(con, subject, names)
-    gone["raw.decision_words"] = decision_comments.blank_comments(con, subject, known_as)
-    gone["raw.champion_journal"] = decision_comments.blank_reasons(con, subject, known_as)
-    for searched, within in ((known_as, {}), ([subject.id], subject.within)):
-        with warehouse.present(con, "erased_names", {"name": pa.array(searched, pa.string())}):
-            for table in tables.tables(con):
-                if table.schema != "raw":  # all other schemas are rebuilt from it
-                    gone[table.full_name] += tables.delete_naming(
-                        con, table, "erased_names", within
-                    )
+    gone = _delete_naming(con, subject, _names(con, subject, names), in_book=False)
     for kind, column in subject_rows.IDS.items():
         gone[f"raw.{kind}"] = _count(
             con,
@@ -140,6 +131,33 @@ def delete_rows(
         ids=list(quarantine_ids),
     )
     return {place: count for place, count in gone.items() if count}
+
+
+def delete_words(con: Connection, subject: Subject, names: Iterable[str]) -> Mapping[str, int]:
+    """Delete what people wrote about the subject or its rows, and what else of a book names them.
+
+    Return the number of texts and rows by table; arguments as of ``delete_rows``.
+    """
+    known_as = _names(con, subject, names)
+    gone = _delete_naming(con, subject, known_as, in_book=True)
+    gone["raw.decision_words"] = decision_comments.blank_comments(con, subject, known_as)
+    gone["raw.champion_journal"] = decision_comments.blank_reasons(con, subject, known_as)
+    return {place: count for place, count in gone.items() if count}
+
+
+def _delete_naming(
+    con: Connection, subject: Subject, known_as: list[str], *, in_book: bool
+) -> Counter[str]:
+    gone: Counter[str] = Counter()
+    for searched, within in ((known_as, {}), ([subject.id], subject.within)):
+        with warehouse.present(con, "erased_names", {"name": pa.array(searched, pa.string())}):
+            for table in tables.tables(con):
+                # All other schemas are rebuilt from raw.
+                if table.schema != "raw" and table.is_in_book == in_book:
+                    gone[table.full_name] += tables.delete_naming(
+                        con, table, "erased_names", within
+                    )
+    return gone
 
 
 def forget_outputs(con: Connection, tainted: Iterable[Output]) -> None:
@@ -203,20 +221,58 @@ def erase(
 ) -> Erasure:
     """Add tombstones, delete a subject's rows and record the affected outputs, in one transaction.
 
-    ``names`` are further names of the subject in built tables. Raise ``ArchiveGoneError``, and
-    change nothing, if a file of retention is gone.
+    On a lake they are two: a kill between them leaves rows that the next call finds again, and that
+    nobody loads a second time. ``names`` are further names of the subject in built tables.
+
+    Raises:
+        ArchiveGoneError: A file of retention is gone; nothing is changed.
+        WarehouseConflictError: Another process wrote a lake meanwhile; do the same again.
     """
-    with warehouse.transaction(con):
-        match = find_subject(con, subject, outputs)
-        erasure = tombstones.begin_erasure(con, subject, now=now)
-        _add_tombstones(con, erasure, match.matched)
-        affected_outputs.record(con, erasure.certificate_id, match.lineage.tainted)
-        tombstones.add_counts(con, erasure.certificate_id, subject_rows.rewrite_archive(con))
-        known_as = [*match.lineage.requests, *names]
-        gone = delete_rows(con, subject, match.matched.quarantine, known_as)
-        forget_outputs(con, match.lineage.tainted)
-        tombstones.add_counts(con, erasure.certificate_id, gone)
-    return erasure
+    if not lake.is_lake(con):
+        with warehouse.transaction(con):
+            added = _add_to_book(con, subject, outputs, names, now)
+            return _delete_matched(con, subject, added)
+    with warehouse.transaction(con, "book"):
+        added = _add_to_book(con, subject, outputs, names, now)
+    ids = row_ids(con)
+    with warehouse.transaction(con, "raw", "curated"):
+        if subject_rows.match_rows(con, subject) != added.matched or row_ids(con) != ids:
+            raise WarehouseConflictError(
+                "erasing: another process loaded rows of the subject meanwhile, which have no "
+                "tombstones yet; do the same again"
+            )
+        return _delete_matched(con, subject, added)
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """What an erasure has added to the book, and must delete."""
+
+    erasure: Erasure
+    matched: Matched
+    names: list[str]
+    blanked: Mapping[str, int]  # texts of people and rows that are deleted already, by table
+
+
+def _add_to_book(
+    con: Connection, subject: Subject, outputs: Outputs, names: Sequence[str], now: datetime
+) -> _Added:
+    match = find_subject(con, subject, outputs)
+    erasure = tombstones.begin_erasure(con, subject, now=now)
+    _add_tombstones(con, erasure, match.matched)
+    affected_outputs.record(con, erasure.certificate_id, match.lineage.tainted)
+    forget_outputs(con, match.lineage.tainted)
+    known_as = [*match.lineage.requests, *names]
+    blanked = delete_words(con, subject, known_as)
+    return _Added(erasure, match.matched, known_as, blanked)
+
+
+def _delete_matched(con: Connection, subject: Subject, added: _Added) -> Erasure:
+    archived = subject_rows.rewrite_archive(con)
+    gone = delete_rows(con, subject, added.matched.quarantine, added.names)
+    for counts in (archived, added.blanked, gone):
+        tombstones.add_counts(con, added.erasure.certificate_id, counts)
+    return added.erasure
 
 
 def clear_files(con: Connection, erasure: Erasure, outputs: Outputs, archived: Path) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeAlias, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
@@ -25,6 +26,9 @@ WAREHOUSE = frozenset({".duckdb", ".wal"})
 WITH_ID: frozenset[Kind] = frozenset({"id", "mention"})
 IN_WAREHOUSE = "warehouse "  # prefix of tables among the places
 WITHOUT_TEXT = frozenset({".safetensors"})  # their adapters are listed instead
+
+EarlierFile: TypeAlias = tuple[str, Path]
+"""A Parquet file, and how it is named to people."""
 
 PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file that are searched at once
 
@@ -64,18 +68,31 @@ class _Notes:
         self.left.update((where, kind) for kind in set(kinds))
 
 
-def search(con: Connection, home: Path, terms: SearchTerms, skip: Iterable[Path] = ()) -> Searched:
+def search(
+    con: Connection,
+    home: Path,
+    terms: SearchTerms,
+    skip: Iterable[Path] = (),
+    lake_files: tuple[Path, Iterable[EarlierFile]] | None = None,
+) -> Searched:
     """Search the warehouse and every file under ``home``, which holds its file.
 
-    Skip the folders of downloads (``skip``), which are never made from rows.
+    Skip the folders of downloads (``skip``), which are never made from rows. ``lake_files`` are the
+    folder of a lake's files, which is not searched else, and those that hold more than its rows.
     """
     notes = _Notes(Counter(), Counter(), set())
     left = terms.without_texts(_held_by_others(con, terms))
     for table in tables.tables(con):
         _search_table(con, table, left, notes)
+    lake_folder = None
+    if lake_files is not None:
+        lake_folder, earlier = lake_files[0].resolve(), lake_files[1]
+        _search_earlier(con, earlier, left, notes)
     passed = [path.resolve() for path in skip]
     for path in sorted(home.rglob("*")):
         if path.is_symlink() or not path.is_file() or path.suffix in WAREHOUSE:
+            continue
+        if lake_folder in path.resolve().parents:
             continue
         if path.suffix in WITHOUT_TEXT or any(p in path.resolve().parents for p in passed):
             notes.passed_over.add(str(path.relative_to(home).parts[0]) + f"/**{path.suffix}")
@@ -87,6 +104,37 @@ def search(con: Connection, home: Path, terms: SearchTerms, skip: Iterable[Path]
         tuple(Left(where, kind, count) for (where, kind), count in sorted(notes.left.items())),
         tuple(sorted(notes.passed_over)),
     )
+
+
+def _search_earlier(
+    con: Connection, files: Iterable[EarlierFile], terms: SearchTerms, notes: _Notes
+) -> None:
+    """Search what a lake keeps besides its rows: values in its catalog, and earlier states.
+
+    What is in rows as well is no leftover of a deletion.
+    """
+    in_rows = {kind for _, kind in notes.left}
+    is_narrowed = terms.subject is not None and terms.subject.is_narrowed
+    passed = in_rows | WITH_ID if is_narrowed or in_rows & WITH_ID else in_rows
+    of_earlier = _Notes(notes.places, Counter(), notes.passed_over)
+    for table in tables.catalog_tables(con):
+        _search_table(con, table, terms, of_earlier)
+    for place, values in tables.frequent_values(con):
+        notes.places[place] += 1
+        of_earlier.add(place, find_terms(terms, None, values))
+    try:
+        for name, path in files:
+            try:
+                _search_parquet(path, name, terms, of_earlier)
+            except pa.ArrowInvalid:
+                notes.passed_over.add(f"{name}, which is not finished")
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+    except OSError as error:
+        notes.passed_over.add(f"earlier versions of the lake's files: {error}")
+    for (where, kind), count in of_earlier.left.items():
+        if kind not in passed:
+            notes.left[where, "freed bytes"] += count
 
 
 def with_bytes(searched: Searched, warehouse_file: Path, terms: SearchTerms) -> Searched:

@@ -47,9 +47,12 @@ def rewrite_archive(con: Connection) -> dict[str, int]:
 
 def drop_unnamed(con: Connection, folder: Path) -> None:
     """Delete the archive files that ``raw.archived`` does not name."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    with warehouse.transaction(con, "raw"):
+        pass  # whoever archived one of them into a lake has committed by now, or will conflict
     named = {row[0] for row in con.execute("select distinct path from raw.archived").fetchall()}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and str(path) not in named:
+    for path in paths:
+        if str(path) not in named:
             path.unlink()
 
 

@@ -1,12 +1,13 @@
-"""Walk all tables of the warehouse, and rewrite its file so that deleted bytes are gone."""
+"""Walk all tables of the warehouse, and rewrite it so that deleted bytes are gone."""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.store import lock, warehouse
-from components.store.warehouse import Connection
+from components.store import lake, lake_purge, lock, warehouse
+from components.store.lake import Lake
+from components.store.warehouse import Connection, Location
 
 BATCH_ROWS = 4096
 
@@ -28,6 +29,7 @@ class TableColumn:
 class WarehouseTable:
     """A table with its columns; not a view or a temporary table."""
 
+    database: str
     schema: str
     name: str
     columns: tuple[TableColumn, ...]
@@ -38,6 +40,11 @@ class WarehouseTable:
         return f"{self.schema}.{self.name}"
 
     @property
+    def is_in_book(self) -> bool:
+        """Whether PostgreSQL has it, beside a lake."""
+        return self.database == lake.BOOK
+
+    @property
     def texts(self) -> tuple[TableColumn, ...]:
         """The columns that may hold anything but numbers, booleans and times, at any depth."""
         return tuple(c for c in self.columns if not _WITHOUT_TEXT.fullmatch(c.type))
@@ -45,23 +52,51 @@ class WarehouseTable:
 
 def tables(con: Connection) -> list[WarehouseTable]:
     """List every table of the warehouse, by name."""
+    listed = _tables(con, "tables.database_name = current_database()")
+    if lake.is_lake(con):
+        of_book = f"tables.database_name = '{lake.BOOK}'"
+        listed += _tables(con, f"{of_book} and tables.schema_name in ('raw', 'curated')")
+    return sorted(listed, key=lambda table: table.full_name)
+
+
+def catalog_tables(con: Connection) -> list[WarehouseTable]:
+    """List the tables in which a lake's catalog describes its files, and keeps small changes."""
+    con.execute("call pg_clear_cache()")  # DuckLake makes some when it needs them
+    return _tables(
+        con, f"tables.database_name = '{lake.BOOK}' and tables.schema_name = '{lake.CATALOG}'"
+    )
+
+
+def frequent_values(con: Connection) -> Iterator[tuple[str, str]]:
+    """Yield the values that PostgreSQL's statistics of a lake's tables hold, with their column."""
+    sql = (
+        "select schemaname || ''.'' || tablename || ''.'' || attname,"
+        " concat_ws('' '', most_common_vals::text, histogram_bounds::text, most_common_elems::text)"
+        f" from pg_stats where schemaname in (''{lake.CATALOG}'', ''raw'', ''curated'')"
+    )
+    rows = con.execute(f"from postgres_query('{lake.BOOK}', '{sql}')").fetchall()
+    yield from ((f"statistics of {column}", values) for column, values in rows)
+
+
+def _tables(con: Connection, condition: str) -> list[WarehouseTable]:
     rows = con.execute(
-        """
+        f"""
         select
+            tables.database_name,
             tables.schema_name,
             tables.table_name,
             list(columns.column_name order by columns.column_index),
             list(columns.data_type order by columns.column_index)
         from duckdb_tables() as tables
         inner join duckdb_columns() as columns using (database_oid, table_oid)
-        where tables.database_name = current_database() and not tables.temporary
-        group by tables.schema_name, tables.table_name
+        where {condition} and not tables.temporary
+        group by tables.database_name, tables.schema_name, tables.table_name
         order by tables.schema_name, tables.table_name
         """
     ).fetchall()
     return [
-        WarehouseTable(schema, name, tuple(map(TableColumn, columns, types)))
-        for schema, name, columns, types in rows
+        WarehouseTable(database, schema, name, tuple(map(TableColumn, columns, types)))
+        for database, schema, name, columns, types in rows
     ]
 
 
@@ -117,7 +152,7 @@ def _words(column: TableColumn) -> str:
 
 
 def _named(table: WarehouseTable) -> str:
-    return f"{_quoted(table.schema)}.{_quoted(table.name)}"
+    return f"{_quoted(table.database)}.{_quoted(table.schema)}.{_quoted(table.name)}"
 
 
 def _quoted(name: str) -> str:
@@ -126,6 +161,21 @@ def _quoted(name: str) -> str:
 
 class WarehouseCopyError(RuntimeError):
     """Raised when the copy of the file is incomplete; it does not replace the file."""
+
+
+def rewrite(place: Location) -> None:
+    """Rewrite the warehouse, so that no byte of deleted rows is left in it.
+
+    Raises:
+        WarehouseBusyError: Another process used it for too long.
+        WarehouseCopyError: The copy of a file is incomplete.
+        WarehouseConflictError: The session of a lock of a lake was cut.
+        LakeError: PostgreSQL does not let this user vacuum.
+    """
+    if isinstance(place, Lake):
+        lake_purge.purge(place)
+    else:
+        rewrite_file(place)
 
 
 def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:

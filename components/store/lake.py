@@ -38,6 +38,7 @@ GROUPS: tuple[Group, ...] = ("raw", "curated", "book")
 EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 REGION = "us-east-1"  # where none is configured
 CATALOG = "lake_catalog"  # PostgreSQL schema of DuckLake's own tables
+BOOK = "book"  # the name under which PostgreSQL's own tables are attached
 
 REMEDY = "install the package with its extra, pip install 'lora-flywheel[lake]'"
 
@@ -68,6 +69,7 @@ WITHOUT_KEY = frozenset(
         "curated.token_counts",
         "curated.verdicts",
         "raw.archived",
+        "raw.erasure_counts",
         "raw.feedback",
         "raw.interactions",
         "raw.loaded_parts",
@@ -108,6 +110,9 @@ SERVER_KEEPALIVES = (
     "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
 """Without these a machine that is gone would hold its locks for two hours."""
+
+
+ENGINE_ERRORS = (duckdb.Error,)
 
 
 class LakeError(RuntimeError):
@@ -437,6 +442,7 @@ def _instance(lake: Lake) -> Connection:
             con.execute(f"load {_extension(name)}")
     except duckdb.Error as error:
         raise LakeError(f"loading DuckDB's extensions for {lake}: {error}; {REMEDY}") from error
+    con.execute("set temp_file_encryption = true")  # rows that a killed process spills stay unread
     con.execute(f"create secret book (type postgres, {lake.secret()})")
     for name in ("raw", "curated", "staging", "marts"):
         con.execute(f"create schema memory.{name}")
@@ -639,6 +645,28 @@ def require_locks(lake: Lake, groups: Sequence[Group]) -> None:
                 f"maintaining {lake}: the session that held the lock of {group} was cut, so "
                 f"nothing of this is kept; do the same again ({error})"
             ) from error
+
+
+def patiently(lake: Lake, session: Any, sql: str, wait_seconds: float) -> None:  # noqa: ANN401
+    """Run a statement that nobody may use its table beside.
+
+    Raises:
+        WarehouseBusyError: Others still used the table after ``wait_seconds``.
+    """
+    # Whoever comes while it waits must wait, too, so it steps aside again and again.
+    session.execute(f"set lock_timeout = '{round(NOTICE_SECONDS * 1000)}ms'")
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            session.execute(sql)
+        except _psycopg().errors.LockNotAvailable as error:
+            if time.monotonic() >= until:
+                raise WarehouseBusyError(
+                    f"{sql} in {lake}: others still use the table after {wait_seconds:g} s; end "
+                    "them, or do the same again later"
+                ) from error
+        else:
+            return
 
 
 def alone(lake: Lake, doing: str, wait_seconds: float) -> AbstractContextManager[None]:

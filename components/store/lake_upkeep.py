@@ -48,7 +48,7 @@ def maintain(place: Lake, now: datetime, kept: timedelta = KEPT) -> Upkeep:
     """
     before = {"before": now - kept}
     with warehouse.connect(place, writes=GROUPS) as con:
-        rewritten = sum(_compact(con, place, call) for call in COMPACTIONS)
+        rewritten = sum(compact(con, place, call) for call in COMPACTIONS)
         expire = "call ducklake_expire_snapshots('lake', older_than => $before)"
         forgotten = len(con.execute(expire, before).fetchall())
         deleted = 0
@@ -59,7 +59,12 @@ def maintain(place: Lake, now: datetime, kept: timedelta = KEPT) -> Upkeep:
     return Upkeep(rewritten, forgotten, deleted)
 
 
-def _compact(con: Connection, place: Lake, call: str) -> int:
+def compact(con: Connection, place: Lake, call: str) -> int:
+    """Commit a function of DuckLake that writes files anew; return their number.
+
+    Raises:
+        WarehouseConflictError: The session of a lock was cut.
+    """
     # DuckLake takes no change of a gate's row beside a compaction, so the locks alone protect it.
     con.execute("begin transaction")
     try:

@@ -164,18 +164,60 @@ class ObjectStore:
         for path in sorted(self._sizes(place), key=lambda path: not path.endswith(f"/{NAME}")):
             self._system().rm_file(path)
 
-    def forget_versions(self) -> None:
+    def forget_versions(self, below: str = "") -> None:
         """Delete what a versioned bucket keeps of deleted and overwritten files.
 
         ``OSError`` if that is not allowed, or the store knows no versions.
         """
-        for each in self._versions(""):
+        for each in self._versions(below):
             if not each["IsLatest"]:
                 self._remove_version(each)
-        kept = {each["Key"] for each in self._versions("")}
-        for marker in self._versions("", "DeleteMarkers"):
+        kept = {each["Key"] for each in self._versions(below)}
+        for marker in self._versions(below, "DeleteMarkers"):
             if marker["Key"] not in kept:  # else what it hides would be back
                 self._remove_version(marker)
+
+    def old_versions(self, below: str) -> list[tuple[str, str]]:
+        """List the deleted and overwritten files that a versioned bucket keeps.
+
+        Return their place and version. ``OSError``: it can't be known.
+        """
+        prefix = self._path("").partition("/")[2]
+        return [
+            (each["Key"].removeprefix(prefix), each["VersionId"])
+            for each in self._versions(below)
+            if not each["IsLatest"]
+        ]
+
+    def get_version(self, place: str, version_id: str, path: Path) -> None:
+        """Copy a version of a file to a path."""
+        self._system().get_file(self._path(place), str(path), version_id=version_id)
+
+    def forget_uploads(self, below: str) -> None:
+        """Delete what killed processes have sent of large files, which nobody lists.
+
+        An upload that is under way fails. ``OSError`` if that is not allowed.
+        """
+        bucket, _, prefix = self._path(below).partition("/")
+        begin: dict[str, str] = {}
+        while True:
+            page = self._system().call_s3(
+                "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **begin
+            )
+            for upload in page.get("Uploads", ()):
+                key = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                self._system().call_s3("abort_multipart_upload", **key)
+            if not page.get("IsTruncated"):
+                return
+            begin = {
+                "KeyMarker": page["NextKeyMarker"],
+                "UploadIdMarker": page["NextUploadIdMarker"],
+            }
+
+    def files(self, place: str) -> list[str]:
+        """List all files below a place, relative to it."""
+        at = self._path(place)
+        return sorted(path.removeprefix(f"{at}/") for path in self._sizes(place))
 
     def versions(self, place: str) -> int:
         """Count the files below a place in all their versions; ``OSError``: it can't be known."""

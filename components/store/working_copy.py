@@ -32,7 +32,7 @@ REBUILT = frozenset(
 
 COUNTED = "curated.token_counts"  # a cache that all workloads share: new rows are added
 
-ERASURES = "select count(*) from raw.erasures"
+ERASURES = "select count(*), count(finished_at) from raw.erasures"
 
 OF_WORKLOAD = "workload_id = $workload_id"
 OF_TABLE = {"raw.feedback": f"({OF_WORKLOAD} or source != 'feedback')"}
@@ -89,6 +89,7 @@ def open_copy(
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseNewerError: Its schema is newer than this program.
+        StaleCopyError: An erasure deleted files of a lake that were being read.
     """
     with warehouse.in_memory(scratch) as con:
         copy = WorkingCopy(con, path, workload_id, wait_seconds, at_most)
@@ -111,12 +112,16 @@ class WorkingCopy:
     not_sampled: int = 0
     _settled: dict[str, Fingerprint] | None = None
     _counted: int = -1
-    _erasures: int = 0
+    _erasures: tuple[int, int] = (0, 0)  # that were begun, and finished
 
     def read(self) -> None:
         """Copy the rows; called once."""
         if isinstance(self.path, Lake):
-            self._read_lake(self.path)
+            try:
+                self._read_lake(self.path)
+            except lake.ENGINE_ERRORS as error:
+                self._require_no_purge(self.path, error)
+                raise
         else:
             self._read_file(self.path)
         self._settled = self._fingerprints(self.con, self._settling())
@@ -146,7 +151,7 @@ class WorkingCopy:
             warehouse.connect(place, self.wait_seconds, writes=()) as con,
             warehouse.rehearsal(con),
         ):
-            ((self._erasures,),) = con.execute(ERASURES).fetchall()
+            (self._erasures,) = con.execute(ERASURES).fetchall()
             for table, condition in self._conditions(con).items():
                 sql = f"select * from {table} where {condition}"
                 rows = con.sql(sql, params=self._named(condition)).to_arrow_reader()
@@ -226,9 +231,18 @@ class WorkingCopy:
 
     def _require_no_erasure(self, con: Connection) -> None:
         """Check that no erasure has begun since the rows were copied; its rows go only later."""
-        ((erasures,),) = con.execute(ERASURES).fetchall()
-        if erasures != self._erasures:
+        ((begun, _),) = con.execute(ERASURES).fetchall()
+        if begun != self._erasures[0]:
             raise StaleCopyError(f"curating {self.workload_id}: an erasure began meanwhile")
+
+    def _require_no_purge(self, place: Lake, error: Exception) -> None:
+        """Check that no erasure has deleted the files of the state that was read."""
+        with warehouse.connect(place, self.wait_seconds, writes=()) as con:
+            ((begun, finished),) = con.execute(ERASURES).fetchall()
+        if (begun, finished) != self._erasures or begun != finished:
+            raise StaleCopyError(
+                f"curating {self.workload_id}: an erasure has deleted files meanwhile ({error})"
+            ) from error
 
     def _replace(self, con: Connection, table: str) -> None:
         """Delete and insert only the rows that differ, since writing a row anew costs the most."""

@@ -10,12 +10,15 @@ import socket
 import threading
 from collections.abc import Iterable, Set
 from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote
 
 from pydantic import TypeAdapter
 
 from components.erase import delete
 from components.erase.affected_outputs import Output, Outputs
-from components.store import manifest, object_store
+from components.store import manifest, moved_tables, object_store, warehouse, working_copy
+from components.store.lock import WarehouseBusyError
 from flows.settings import Settings
 
 EACH_SECONDS = 60.0  # between two looks for erasures
@@ -37,7 +40,8 @@ def follow(home: Settings) -> None:
     if home.store is None:
         return
     enter(home)
-    known = forget(home)
+    # On a lake it may wait for a curation.
+    known = set[str]() if home.lake else forget(home)
     threading.Thread(target=_forget_for_ever, args=(home, known), daemon=True).start()
 
 
@@ -49,10 +53,10 @@ def enter(home: Settings) -> None:
 
 def _forget_for_ever(home: Settings, known: set[str]) -> None:
     while True:
-        threading.Event().wait(EACH_SECONDS)
         # The certificate names this machine until it has answered.
-        with suppress(*object_store.network_errors()):
+        with suppress(WarehouseBusyError, *object_store.network_errors()):
             known |= forget(home, known)
+        threading.Event().wait(EACH_SECONDS)
 
 
 def announce(home: Settings, certificate_id: str, tainted: Iterable[Output]) -> None:
@@ -66,7 +70,8 @@ def announce(home: Settings, certificate_id: str, tainted: Iterable[Output]) -> 
 def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
     """Delete this machine's copies of what erasures name; return the erasures that it looked at.
 
-    Those in ``known`` are passed over. An output that is in the store as it is here was finished
+    Those in ``known`` are passed over. Raise ``WarehouseBusyError`` where a curation on a lake is
+    waited for in vain. An output that is in the store as it is here was finished
     after the erasure, or emptied by it, and stays.
     """
     looked: set[str] = set()
@@ -79,10 +84,36 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
             tainted = OUTPUTS.validate_json(text)
             left = [output for output in tainted if not _is_stored(home, outputs, output)]
             delete.forget_copies(outputs, left)
-            mine = f"erased/{name.removesuffix('.json')}/{machine_name(home)}"
-            home.store.write(mine, "")
+            answers = f"erased/{name.removesuffix('.json')}"
+            if home.lake and machine_name(home) not in home.store.names(answers):
+                forget_judgements(home)
+            if old_warehouses(home):
+                continue  # until somebody has deleted them
+            home.store.write(f"{answers}/{machine_name(home)}", "")
         looked.add(name)
     return looked
+
+
+def old_warehouses(home: Settings) -> list[Path]:
+    """List the DuckDB files that are left in a home whose warehouse is a lake."""
+    file = home.warehouse_file
+    paths = [file, file.with_name(file.name + moved_tables.ASIDE)]
+    return [path for path in paths if home.lake and path.exists()]
+
+
+def forget_judgements(home: Settings) -> None:
+    """Delete the kept judgements of rows that the warehouse no longer has.
+
+    A curation that began with the erased rows may still keep theirs: it is waited for.
+    """
+    from components.curate import judgement_cache  # noqa: PLC0415 - loads what judges rows
+
+    for folder in sorted(home.judgements.glob("*")):
+        with (
+            working_copy.reserve(home.tables, home.locks, unquote(folder.name)),
+            warehouse.connect(home.tables, writes=()) as con,
+        ):
+            judgement_cache.forget_missing(con, folder)
 
 
 def _is_stored(home: Settings, outputs: Outputs, output: Output) -> bool:

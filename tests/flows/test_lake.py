@@ -52,7 +52,7 @@ def test_an_address_that_is_none_is_refused_without_its_password():
 
 def test_what_does_not_work_with_a_lake_yet_says_so(tmp_path: Path):
     home = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_WAREHOUSE": URL})
-    with pytest.raises(NotOnLakeError, match="nobody can be erased from it yet"):
+    with pytest.raises(NotOnLakeError, match="backs up and restores the DuckDB file"):
         _ = home.warehouse
     refused = flywheel(
         {"FLYWHEEL_HOME": str(tmp_path / "home"), "FLYWHEEL_WAREHOUSE": URL},

@@ -15,9 +15,10 @@ from components.curate.settings import Balance, Replay, Rules
 from components.dataset.freeze_snapshot import EmptySideError
 from components.store import working_copy
 from components.store.working_copy import StaleCopyError
-from flows import erase, snapshots, workload_file
+from flows import snapshots, workload_file
 from flows.settings import Settings
 from flows.snapshots import FrozenWorkload
+from flows.stack import erased_copies
 from flows.workload_file import Workload
 from tests.support import logs, warehouses, workload_text
 
@@ -202,7 +203,7 @@ def test_an_erasure_waits_for_a_curation_that_has_kept_no_judgement_yet(
         deadline = time.monotonic() + 20
         while not (home.judgements / "weather").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        forgetting = others.submit(erase.forget_judgements, home)
+        forgetting = others.submit(erased_copies.forget_judgements, home)
         waits = not wait([forgetting], timeout=0.5).done
         holder.communicate()
         forgetting.result()

@@ -23,7 +23,8 @@ from components.gate.policy import Policy
 from components.gate.report import write_report as report
 from components.schema import Json
 from components.scorecard import HOLDOUT, Sample
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, manifest, warehouse, working_copy
+from components.store.lake import Lake
 from flows.settings import Settings
 from tests.support import logs
 
@@ -48,7 +49,7 @@ class House:
 
     def raw(self, table: str = "interactions") -> list[warehouse.Row]:
         """Give the rows of raw, in one order."""
-        with warehouse.connect(self.settings.warehouse) as con:
+        with warehouse.connect(self.settings.tables, writes=()) as con:
             return warehouse.rows(con, f"from raw.{table} order by all")
 
 
@@ -86,9 +87,9 @@ def vote(person: str, number: int, about: str) -> dict[str, Json]:
     )
 
 
-def build(home: Path) -> House:
+def build(home: Path, lake: Lake | None = None) -> House:
     """Collect, curate and freeze; then write an adapter, a scorecard and evidence."""
-    settings = Settings(home, 4200, 5000)
+    settings = Settings(home, 4200, 5000, lake=lake)
     sources = home.parent / "sources"
     sources.mkdir(parents=True, exist_ok=True)
     lines = [line(person, n) for n in range(EACH) for person in PEOPLE]
@@ -101,8 +102,8 @@ def build(home: Path) -> House:
     return House(settings, log, votes, frozen, adapter, card, _evidence(settings, frozen, adapter))
 
 
-def move(built: House, home: Path) -> House:
-    """Copy a house with its sources to another place."""
+def move(built: House, home: Path, lake: Lake | None = None) -> House:
+    """Copy a house with its sources to another place; its lake, if any, is copied already."""
     old = built.settings.home
     shutil.copytree(old, home)
     shutil.copytree(old.parent / "sources", home.parent / "sources")
@@ -111,7 +112,7 @@ def move(built: House, home: Path) -> House:
         return home.parent / path.relative_to(old.parent)
 
     return House(
-        Settings(home, 4200, 5000),
+        Settings(home, 4200, 5000, lake=lake),
         moved(built.log),
         moved(built.votes),
         replace(built.frozen, path=moved(built.frozen.path)),
@@ -123,6 +124,8 @@ def move(built: House, home: Path) -> House:
 
 def collect(settings: Settings, log: Path, votes: Path) -> Snapshot:
     """Load both files, curate and freeze."""
+    if settings.lake:
+        return _collect_into_lake(settings, log, votes)
     with warehouse.connect(settings.warehouse) as con:
         logs.load(con, log, now=logs.NOW)
         logs.load_feedback(con, votes, now=logs.NOW)
@@ -131,6 +134,19 @@ def collect(settings: Settings, log: Path, votes: Path) -> Snapshot:
             con, settings.snapshots, WORKLOAD, rules=RULES, now=logs.NOW
         )
         ledger.record_output(con, WORKLOAD, frozen.path, now=logs.NOW)
+        return frozen
+
+
+def _collect_into_lake(settings: Settings, log: Path, votes: Path) -> Snapshot:
+    with warehouse.connect(settings.tables, writes=["raw"]) as con:
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, votes, now=logs.NOW)
+    with working_copy.open_copy(settings.tables, WORKLOAD, settings.scratch) as copy:
+        curate_workload.curate(copy.con, WORKLOAD, RULES, now=logs.NOW)
+        frozen = freeze_snapshot.freeze(
+            copy.con, settings.snapshots, WORKLOAD, rules=RULES, now=logs.NOW
+        )
+        copy.merge(lambda con: ledger.record_output(con, WORKLOAD, frozen.path, now=logs.NOW))
         return frozen
 
 

@@ -128,11 +128,25 @@ def new(path: Path) -> Lake:
         return Lake(f"{server()}/{name}", str(folder))  # made by the process that started this
     shutil.copytree(_template(), folder, dirs_exist_ok=True)
     execute(f"create database {name} template {TEMPLATE}")
+    _point_to(folder, name)
+    return Lake(f"{server()}/{name}", str(folder))
+
+
+def copy(place: Lake, path: Path) -> Lake:
+    """Copy a lake that nobody has open to another path; its files are in a folder."""
+    name = f"lake_{hashlib.md5(str(path).encode()).hexdigest()[:16]}"
+    folder = path.with_suffix("")
+    shutil.copytree(place.data, folder)
+    execute(f"create database {name} template {place.url.rpartition('/')[2]}")
+    _point_to(folder, name)
+    return Lake(f"{server()}/{name}", str(folder))
+
+
+def _point_to(folder: Path, database: str) -> None:
     execute(
         f"update {lake.CATALOG}.ducklake_metadata set value = '{folder}/' where key = 'data_path'",
-        name,
+        database,
     )
-    return Lake(f"{server()}/{name}", str(folder))
 
 
 @cache
