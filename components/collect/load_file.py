@@ -179,9 +179,10 @@ def _opened(con: Connection, input_file: Input, path: Path, now: datetime) -> Ge
     form = files.detect_form(path)
     source = source_of(input_file, path, form)
     can_grow, before = growth.can_grow(path, form, source.NAME), None
-    if can_grow:
-        before = growth.previous_load(con, input_file.place, source.NAME, input_file.defaults)
-    probably_new = growth.probably_new(con, input_file.place, size)
+    with warehouse.one_state(con):
+        if can_grow:
+            before = growth.previous_load(con, input_file.place, source.NAME, input_file.defaults)
+        probably_new = growth.probably_new(con, input_file.place, size)
     new = size - before.size if before else size
     with ThreadPoolExecutor(max_workers=1) as thread, writer.bulk_load(con, new):
         hashed = thread.submit(growth.measure_progress, path, size, before, can_grow=can_grow)

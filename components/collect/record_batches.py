@@ -257,14 +257,15 @@ class BatchValidator:
         if times["min"] is None:
             return is_fresh
         within = {"earliest": times["min"], "latest": times["max"]}
-        with warehouse.present(self._con, "found", parsed):
-            fresh = warehouse.table(self._con, f"temp/fresh_{batch.kind}", **within)
-        with warehouse.present(self._con, "fresh", fresh):
-            remember = (
-                "insert into temp.passed by name"
-                " select $kind as kind, fresh.* exclude (ordinal) from fresh"
-            )
-            self._con.execute(remember, {"kind": batch.kind})
+        with warehouse.one_state(self._con):
+            with warehouse.present(self._con, "found", parsed):
+                fresh = warehouse.table(self._con, f"temp/fresh_{batch.kind}", **within)
+            with warehouse.present(self._con, "fresh", fresh):
+                remember = (
+                    "insert into temp.passed by name"
+                    " select $kind as kind, fresh.* exclude (ordinal) from fresh"
+                )
+                self._con.execute(remember, {"kind": batch.kind})
         is_fresh[np.asarray(fresh.column("ordinal")) - 1] = True
         return is_fresh
 
@@ -273,10 +274,12 @@ class BatchValidator:
 def open_validator(con: Connection) -> Generator[BatchValidator]:
     """Yield a validator for a transaction of ``con`` that is about to begin or has just begun."""
     with ExitStack() as stack:
-        connections = [
-            stack.enter_context(warehouse.second_connection(con)) for _ in range(1 + READERS)
+        readers = [
+            stack.enter_context(warehouse.second_connection(con, reads=False))
+            for _ in range(READERS)
         ]
-        yield BatchValidator(connections[0], connections[1:])
+        known = stack.enter_context(warehouse.second_connection(con))
+        yield BatchValidator(known, readers)
 
 
 def _read(con: Connection, now: datetime, batch: Batch) -> ParsedBatch:

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar, cast
 
 from components.collect import reconciliation
 from components.collect.lines import Unreadable
+from components.collect.reconciliation import Reconciled
 from components.collect.record_batches import (
     READERS,
     Batch,
@@ -21,7 +22,7 @@ from components.collect.record_batches import (
     ValidatedBatch,
 )
 from components.collect.source import Kind
-from components.store import warehouse
+from components.store import lake, warehouse
 from components.store.arrow import ArrowStream, ArrowTable
 from components.store.warehouse import Connection, Value
 
@@ -30,6 +31,7 @@ Result = TypeVar("Result")
 Begin: TypeAlias = Callable[[], Future[Item] | Future[Item | None] | None]
 
 WAL_BYTES = 16 * 2**20  # bytes of DuckDB's write-ahead log at which it checkpoints
+MANY_BYTES = 256 * 2**20  # bytes of a load that fills several row groups of a lake
 AHEAD = 3  # batches to validate ahead of the writer; each holds up to twice 32 MiB
 MOST_REFUSED = 32 * 2**20  # maximum bytes of refused records in memory before they are written
 
@@ -71,11 +73,16 @@ def _in_order(begin: Begin[Item], most: int) -> Iterator[Item]:
 
 @contextmanager
 def bulk_load(con: Connection, size: int) -> Generator[None]:
-    """Write the block's commits of about ``size`` bytes straight to the file, if they are large.
+    """Let DuckDB write the block's commits of about ``size`` bytes the fast way, if they are large.
 
-    DuckDB does so by itself, but estimates a commit by its number of rows, not their size: 100,000
-    of 2.3 KB would all go into the write-ahead log first, uncompressed.
+    A file gets them without the write-ahead log. DuckDB does so by itself, but estimates a commit
+    by its number of rows, not their size: 100,000 of 2.3 KB would all go into the log first,
+    uncompressed. A lake gets all processors, which compress a row group each.
     """
+    if lake.is_lake(con):
+        with lake.bulk(con) if size >= MANY_BYTES else nullcontext():
+            yield
+        return
     if size < WAL_BYTES:
         yield
         return
@@ -115,7 +122,7 @@ def _unordered(con: Connection) -> Generator[None]:
     To keep it, DuckDB copies many rows again, and compresses the last row groups on one thread.
     """
     # On a second connection, because a failed transaction can't reset settings.
-    with warehouse.second_connection(con) as second:
+    with warehouse.second_connection(con, reads=False) as second:
         second.execute("set preserve_insertion_order = false")
         try:
             yield
@@ -161,14 +168,17 @@ def store_batches(
     One statement stores consecutive batches of a kind: DuckDB compresses a row group of 122,880
     rows on one thread, so only a statement that fills several row groups keeps all threads busy.
     """
-    stored = Stored(0, 0, 0)
-    last_row = reconciliation.last_row(con, "interactions")
-    last_feedback = reconciliation.last_row(con, "feedback")
+    stored, last_rows = Stored(0, 0, 0), dict[Kind, int]()
     numbered = _number_statements(batches)
     for (_, kind), members in groupby(numbered, lambda member: (member[0], member[1].kind)):
+        if kind not in last_rows:
+            last_rows[kind] = reconciliation.last_row(con, kind)
         stored += _store(con, origin, kind, (batch for _, batch in members))
-    reconciled = reconciliation.reconcile(con, last_row)
-    repeated = reconciliation.reconcile_feedback(con, last_feedback)
+    reconciled, repeated = Reconciled(), 0
+    if "interactions" in last_rows:
+        reconciled = reconciliation.reconcile(con, last_rows["interactions"])
+    if "feedback" in last_rows:
+        repeated = reconciliation.reconcile_feedback(con, last_rows["feedback"])
     known = reconciled.known + reconciled.erased + repeated
     return Stored(stored.new - known, stored.known + known, stored.quarantined, reconciled.merged)
 

@@ -345,10 +345,9 @@ def opened(
         closing(base.cursor()) as con,
     ):
         migrate(con, lake, schema)
-        show(con)
+        show(con, writes)
         for text in (*schema.scratch, *schema.views):
             con.execute(text)
-        con.execute(f"set variable {WRITES} = {quoted(','.join(writes))}")
         yield con
 
 
@@ -386,9 +385,28 @@ def _attached(lake: Lake) -> Generator[Connection]:
                 instance.con.execute("detach book")
 
 
-def show(con: Connection) -> None:
+def show(con: Connection, writes: Sequence[Group] = ()) -> None:
     """Let a connection find the tables of the lake, the book and the scratch database."""
+    con.execute(f"set variable {WRITES} = {quoted(','.join(writes))}")
     con.execute(f"set search_path = {quoted(SEARCH_PATH)}")
+
+
+@contextmanager
+def bulk(con: Connection) -> Generator[None]:
+    """Let DuckDB use all processors for what reads or writes much of a lake.
+
+    A file always does.
+    """
+    if not is_lake(con):
+        yield
+        return
+    # On a second connection, because a failed transaction can't change settings.
+    with closing(con.cursor()) as second:
+        second.execute("reset threads")
+        try:
+            yield
+        finally:
+            second.execute("set threads = 1")
 
 
 def is_lake(con: Connection) -> bool:
@@ -397,7 +415,8 @@ def is_lake(con: Connection) -> bool:
 
 
 def _writable(con: Connection) -> str | None:
-    ((groups,),) = con.execute(f"select getvariable('{WRITES}')").fetchall()
+    # By its full name, which the lake need not be asked for.
+    ((groups,),) = con.execute(f"select system.main.getvariable('{WRITES}')").fetchall()
     return cast("str | None", groups)
 
 
@@ -436,7 +455,9 @@ def _extension(name: str) -> str:
 
 
 def _instance(lake: Lake) -> Connection:
-    con = duckdb.connect()
+    # While another of DuckDB's threads waits for PostgreSQL, the caller's takes all of a processor
+    # to look whether it is ready: half the time of a small load.
+    con = duckdb.connect(config={"threads": 1})
     try:
         for name in EXTENSIONS:
             con.execute(f"load {_extension(name)}")

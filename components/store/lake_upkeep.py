@@ -47,7 +47,7 @@ def maintain(place: Lake, now: datetime, kept: timedelta = KEPT) -> Upkeep:
         WarehouseConflictError: The session of a lock was cut.
     """
     before = {"before": now - kept}
-    with warehouse.connect(place, writes=GROUPS) as con:
+    with warehouse.connect(place, writes=GROUPS) as con, lake.bulk(con):
         rewritten = sum(compact(con, place, call) for call in COMPACTIONS)
         expire = "call ducklake_expire_snapshots('lake', older_than => $before)"
         forgotten = len(con.execute(expire, before).fetchall())

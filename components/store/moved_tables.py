@@ -51,6 +51,7 @@ def copy_to_lake(
         pass  # brings its schema up to date
     with (
         warehouse.connect(target, wait_seconds, writes=GROUPS) as con,
+        lake.bulk(con),
         _attached(con, file, wait_seconds, is_read_only=True),
     ):
         for table in warehouse.schema().tables:
@@ -73,6 +74,7 @@ def copy_to_file(
         pass  # creates it
     with (
         warehouse.connect(source, wait_seconds, writes=GROUPS) as con,
+        lake.bulk(con),
         _attached(con, file, wait_seconds, is_read_only=False),
     ):
         con.execute("begin transaction")  # of the file alone, so without the lake's gates

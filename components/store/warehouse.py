@@ -190,16 +190,38 @@ def _prepare(con: Connection) -> None:
 
 
 @contextmanager
-def second_connection(con: Connection) -> Generator[Connection]:
-    """Open a second connection of this process; it sees committed rows only."""
+def second_connection(con: Connection, *, reads: bool = True) -> Generator[Connection]:
+    """Open a second connection of this process; it sees committed rows only.
+
+    One that reads no tables need not ask a lake for each name of a statement.
+    """
     second = con.cursor()
     try:
         second.execute("set timezone = 'UTC'")
-        if lake.is_lake(con):
+        if reads and lake.is_lake(con):
             lake.show(second)
         yield second
     finally:
         second.close()
+
+
+@contextmanager
+def one_state(con: Connection) -> Generator[None]:
+    """Let the block's statements, which write no table of a lake, see the same state of it.
+
+    By itself each of them would begin a transaction in PostgreSQL. A file is read as it is.
+    """
+    if not lake.is_lake(con):
+        yield
+        return
+    con.execute("begin transaction")
+    try:
+        yield
+    except BaseException:
+        with suppress(duckdb.TransactionException):  # ended by the error
+            con.execute("rollback")
+        raise
+    con.execute("commit")
 
 
 @contextmanager

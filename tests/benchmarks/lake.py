@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,9 +56,13 @@ def postgres_seconds() -> float:
     """Return the CPU time of the tests' PostgreSQL, with that of its processes that ended."""
     ((lines,),) = lakes.execute("select pg_read_file('postmaster.pid')")
     server = psutil.Process(int(lines.split()[0]))
-    ended = server.cpu_times()
-    running = [process.cpu_times() for process in (server, *server.children())]
-    return ended.children_user + ended.children_system + sum(t.user + t.system for t in running)
+    times = server.cpu_times()
+    seconds = times.user + times.system + times.children_user + times.children_system
+    for process in server.children():
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def run(place: Location, log: Path, scratch: Path) -> Figures:
