@@ -47,7 +47,8 @@ test-lake: .venv-lake/installed  ## several machines: an object store, a lake an
 	FLYWHEEL_TEST_WAREHOUSE=lake OMP_NUM_THREADS=1 .venv-lake/bin/python -m pytest --timeout 1500 \
 		tests/components/decide/test_chain.py tests/components/decide/test_record_answer.py \
 		tests/components/register/test_rollback.py tests/components/collect/test_load_file.py \
-		tests/components/collect/test_load_feedback.py tests/components/collect/test_growth.py
+		tests/components/collect/test_load_feedback.py tests/components/collect/test_growth.py \
+		tests/components/store/test_working_copy.py
 
 # uv resolves: pip can't choose the lowest version of what is declared. Plain PyPI, so torch 2.9 is a
 # CUDA build of 3 GB there, which runs on a CPU, too.

@@ -439,6 +439,21 @@ def fence(con: Connection, writes: Sequence[Group]) -> None:
             raise LakeError(f"writing {group}: {GATES[group]} has {changed} rows; expected 1")
 
 
+def empty_tables(con: Connection) -> frozenset[str]:
+    """Return the lake's tables without rows as of the beginning of the transaction; none of a file.
+
+    DuckLake asks PostgreSQL four times for each column of such a table that a statement names.
+    """
+    if not is_lake(con):
+        return frozenset()
+    rows = con.execute(
+        "select table_name from ducklake_table_info('lake')"
+        " group by table_name having sum(file_count) = 0"
+    ).fetchall()
+    names = {name for (name,) in rows}
+    return frozenset(table for table in (*KEYS, *WITHOUT_KEY) if table.split(".")[1] in names)
+
+
 def is_conflict(error: duckdb.Error) -> bool:
     """Return whether an error means that another transaction was faster."""
     text = str(error)

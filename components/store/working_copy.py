@@ -1,6 +1,6 @@
 """An in-memory copy of one workload's rows, so that curation does not block the warehouse."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ OF_FILES = (
 )
 
 Fingerprint = tuple[int, int | None]  # the row count of a table, and the sum of the rows' hashes
+NO_ROWS: Fingerprint = (0, None)
 
 
 class StaleCopyError(RuntimeError):
@@ -152,7 +153,10 @@ class WorkingCopy:
             warehouse.rehearsal(con),
         ):
             (self._erasures,) = con.execute(ERASURES).fetchall()
+            empty = lake.empty_tables(con)
             for table, condition in self._conditions(con).items():
+                if table in empty:
+                    continue
                 sql = f"select * from {table} where {condition}"
                 rows = con.sql(sql, params=self._named(condition)).to_arrow_reader()
                 self.con.register("copied", rows)
@@ -184,11 +188,11 @@ class WorkingCopy:
         is_lake = isinstance(self.path, Lake)
         with warehouse.connect(self.path, self.wait_seconds, writes=("curated", "book")) as con:
             with warehouse.transaction(con, "curated"):
-                self._require_fresh(con)
                 theirs = self._fingerprints(con, tables)
+                self._require_fresh(con, theirs)
                 for table in tables:
                     if ours[table] != theirs[table]:
-                        self._replace(con, table)
+                        self._replace(con, table, is_new=theirs[table] == NO_ROWS)
                 self._add_counted(con)
                 if not is_lake:
                     also(con)
@@ -214,10 +218,12 @@ class WorkingCopy:
         self.not_sampled = rows - sampled
         return f"{OF_WORKLOAD} and interaction_id in (select interaction_id from temp.sampled)"
 
-    def _require_fresh(self, con: Connection) -> None:
+    def _require_fresh(self, con: Connection, theirs: Mapping[str, Fingerprint]) -> None:
         """Check that the copied rows still exist, and that nobody else settled the sides."""
         for table, key in zip(RAW, ("interaction_id", "feedback_id"), strict=True):
             ids = self.con.sql(f"select {key} from {table}").to_arrow_table()
+            if not ids.num_rows:
+                continue
             with warehouse.present(con, "copied", ids):
                 sql = f"select count(*) from copied anti join {table} using ({key})"
                 ((gone,),) = con.execute(sql).fetchall()
@@ -226,7 +232,7 @@ class WorkingCopy:
                     f"curating {self.workload_id}: {gone} rows of {table} were erased or archived "
                     "meanwhile"
                 )
-        if self._fingerprints(con, self._settling()) != self._settled:
+        if {table: theirs[table] for table in self._settling()} != self._settled:
             raise StaleCopyError(f"curating {self.workload_id}: another process has curated it")
 
     def _require_no_erasure(self, con: Connection) -> None:
@@ -244,11 +250,14 @@ class WorkingCopy:
                 f"curating {self.workload_id}: an erasure has deleted files meanwhile ({error})"
             ) from error
 
-    def _replace(self, con: Connection, table: str) -> None:
+    def _replace(self, con: Connection, table: str, *, is_new: bool) -> None:
         """Delete and insert only the rows that differ, since writing a row anew costs the most."""
         rows = self.con.sql(f"from {table}").to_arrow_table()
         named = {"workload_id": self.workload_id}
         with warehouse.present(con, "made", rows):
+            if is_new:
+                con.execute(f"insert into {table} by name select * from made")
+                return
             # Rows may be equal, so it counts how many of them there are on each side.
             con.execute(
                 "create or replace temporary table changed as select digest from ("
@@ -293,8 +302,10 @@ class WorkingCopy:
 
     def _fingerprints(self, con: Connection, tables: Sequence[str]) -> dict[str, Fingerprint]:
         # DuckDB's hash may differ between versions; here one process computes both sides.
-        fingerprints: dict[str, Fingerprint] = {}
+        fingerprints = dict.fromkeys(lake.empty_tables(con).intersection(tables), NO_ROWS)
         for table in tables:
+            if table in fingerprints:
+                continue
             sql = (
                 "select count(*), sum(hash(rows_of)::hugeint % 1000000007)"
                 f" from {table} as rows_of where {OF_WORKLOAD}"

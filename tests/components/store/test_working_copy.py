@@ -39,7 +39,9 @@ def test_the_warehouse_has_the_copys_rows_and_all_of_other_workloads(
         with warehouses.connect(path) as con:
             write(con, "weather", before)
             write(con, "other", others)
-        with working_copy.open_copy(path, "weather", Path(folder) / "tmp") as copy:
+        with working_copy.open_copy(
+            warehouses.location(path), "weather", Path(folder) / "tmp"
+        ) as copy:
             write(copy.con, "weather", after)
             copy.merge()
         with warehouses.connect(path) as con:
@@ -54,7 +56,7 @@ def test_rows_that_did_not_change_are_not_written_again(tmp_path: Path) -> None:
     with warehouses.connect(path) as con:
         write(con, "weather", [*kept, ("a", "used")])
         before = con.execute(places).fetchall()
-    with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+    with working_copy.open_copy(warehouses.location(path), "weather", tmp_path / "tmp") as copy:
         write(copy.con, "weather", [("a", "unused"), *reversed(kept)])
         copy.merge()
     with warehouses.connect(path) as con:
