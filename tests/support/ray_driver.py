@@ -43,6 +43,12 @@ def doubled(numbers: list[int]) -> list[int]:
     return [2 * number for number in numbers]
 
 
+def slow(numbers: list[int]) -> list[int]:
+    """Return the numbers, while others may take a batch, too."""
+    time.sleep(0.5)
+    return numbers
+
+
 def quotients(numbers: list[int]) -> list[int]:
     """Fail at 0."""
     return [1 // number for number in numbers]
@@ -116,10 +122,14 @@ def curate(home: str, name: str, address: str) -> None:
 
 
 def unlike(address: str) -> None:
-    """Print the error of a node that has other code."""
+    """Print the error of a node that has other code, once it has taken a batch.
+
+    A node that has a process already can take all batches of a work while another one starts one.
+    """
     pool = RayPool(address, partial(environment, RULES))
     try:
-        list(worker_pool.map_in_processes(doubled, range(1000), min_items=1, ray=pool))
+        while True:
+            list(worker_pool.map_in_processes(slow, range(1000), min_items=1, ray=pool))
     except RayPoolError as error:
         say(error=str(error))
 

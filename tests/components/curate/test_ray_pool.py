@@ -114,10 +114,18 @@ def test_a_node_killed_during_a_curation_changes_no_byte(cluster: Cluster, home:
     assert files(there["snapshot"]) == files(here["snapshot"])
 
 
+def wrong(cluster: Cluster) -> str:
+    """Return the only thing that the doctor finds wrong."""
+    ((level, state),) = result(cluster, "probe")["results"]
+    assert level == "wrong"
+    return state
+
+
 def test_a_node_with_other_code_is_refused_and_the_doctor_names_it(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    assert [level for level, _ in result(cluster, "probe")["results"]] == ["fine"]
+    # One that another test has killed may be known a little longer.
+    wait_until(lambda: [level for level, _ in result(cluster, "probe")["results"]] == ["fine"])
     other = tmp_path / "other"
     for package in ("components", "flows", "tests"):
         shutil.copytree(ray_cluster.ROOT / package, other / package)
@@ -126,8 +134,8 @@ def test_a_node_with_other_code_is_refused_and_the_doctor_names_it(
     cluster.start_node("127.0.0.4", env={**ray_cluster.TOKEN, "PYTHONPATH": str(other)})
     try:
         assert "node 127.0.0.4 has our code" in result(cluster, "unlike", ADDRESS)["error"]
-        (wrong,) = result(cluster, "probe")["results"]
-        assert wrong[0] == "wrong" and "node 127.0.0.4 has our code" in wrong[1]
+        # Busy cores answer late.
+        wait_until(lambda: "node 127.0.0.4 has our code" in wrong(cluster))
     finally:
         cluster.kill_node("127.0.0.4")
 
