@@ -66,12 +66,18 @@ def follow_stages(run_id: UUID, workload: str, screen: ProgressScreen) -> TurnEn
     """Show a turn's stages until it ends.
 
     Raises:
-        TurnError: It crashed, failed or was cancelled.
+        TurnError: It crashed, failed or was cancelled, or another machine's home has what it did.
     """
     folder = settings.load().turns / workload / str(run_id)
     run = wait_for_run(run_id, meanwhile=lambda: screen.show(stages.read(folder)))
     if not run.state or not run.state.is_completed():
         raise TurnError(failure_text("turn", run))
+    if not manifest.is_finished(folder):
+        raise TurnError(
+            f"following turn {run_id}: it has ended, but at another machine, as {folder} is not in "
+            "this home; `flywheel pending` lists what waits for a decision, and `flywheel turn` "
+            "shows a turn at the machine whose worker takes it"
+        )
     return TypeAdapter(TurnEnding).validate_json((folder / manifest.NAME).read_bytes())
 
 

@@ -90,3 +90,25 @@ def test_a_turn_whose_start_nobody_heard_of_is_started_once(server: Faulty, tmp_
     run = turn_watch.start_turn(tmp_path / "shop.yaml", "shop")
     assert server.silent == 0
     assert [one.id for one in prefect_api.find("turn", states=[StateType.SCHEDULED])] == [run]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_turn_that_ended_at_another_machine_is_named() -> None:
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Completed
+
+    from flows.cli import turn_watch
+    from flows.cli.console import console
+    from flows.cli.progress import ProgressScreen
+
+    def nothing() -> None:
+        """Stand for the turn, whose folder is in another home."""
+
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(Flow(nothing, name="turn"), state=Completed())
+    with (
+        ProgressScreen(console) as screen,
+        pytest.raises(turn_watch.TurnError, match="at another machine"),
+    ):
+        turn_watch.follow_stages(run.id, "shop", screen)
