@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ Group: TypeAlias = Literal["raw", "curated", "book"]
 
 GROUPS: tuple[Group, ...] = ("raw", "curated", "book")
 
-EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
+EXTENSIONS = ("ducklake", "postgres_scanner")
+EXTENSION_OF_S3 = "httpfs"
 REGION = "us-east-1"  # where none is configured
 CATALOG = "lake_catalog"  # PostgreSQL schema of DuckLake's own tables
 BOOK = "book"  # the name under which PostgreSQL's own tables are attached
@@ -137,6 +139,11 @@ class Lake:
         parts = self._parts()
         host, name = parts.get("host", "localhost"), parts.get("dbname", "")
         return f"the lake postgres://{host}:{parts.get('port', '5432')}/{name}"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the Parquet files are in an object store."""
+        return self.data.startswith("s3://")
 
     def secret(self) -> str:
         """Return the options of a DuckDB secret for PostgreSQL."""
@@ -285,12 +292,12 @@ def schema_of(prepare: Callable[[Connection], None], moving: frozenset[int]) -> 
             "select schema_name, table_name, sql from duckdb_tables() where not internal"
             " and schema_name in ('raw', 'curated', 'staging') order by all"
         ).fetchall()
-        tables = [_read_table(con, s, t) for s, t, _ in listed if s != "staging"]
         views = con.execute(
             "select sql from duckdb_views() where not internal"
             " and schema_name in ('raw', 'curated', 'marts') order by view_oid"
         ).fetchall()
         numbers = con.execute("select number, name from raw.migrations").fetchall()
+        tables = _read_tables(con)
     return Schema(
         tuple(table for table in tables if table.full_name != "raw.migrations"),
         tuple(
@@ -307,26 +314,30 @@ def schema_of(prepare: Callable[[Connection], None], moving: frozenset[int]) -> 
     )
 
 
-def _read_table(con: Connection, schema: str, name: str) -> Table:
-    names = [schema, name]
-    columns = con.execute(
-        "select column_name, data_type, is_nullable, column_default from duckdb_columns()"
-        " where schema_name = ? and table_name = ? order by column_index",
-        names,
-    ).fetchall()
-    constraints = con.execute(
-        "select constraint_text from duckdb_constraints() where schema_name = ?"
-        " and table_name = ? and constraint_type in ('PRIMARY KEY', 'CHECK')",
-        names,
-    ).fetchall()
-    rows = con.execute(f"select * from {schema}.{name}").fetchall()
-    return Table(
-        schema,
-        name,
-        tuple(Column(*column) for column in columns),
-        tuple(text for (text,) in constraints),
-        tuple(rows),
-    )
+def _read_tables(con: Connection) -> list[Table]:
+    # Of all tables at once: DuckDB lists its whole catalog for each query of it.
+    columns: dict[tuple[str, str], list[Column]] = defaultdict(list)
+    for schema, name, *column in con.execute(
+        "select schema_name, table_name, column_name, data_type, is_nullable, column_default"
+        " from duckdb_columns() inner join duckdb_tables() using (schema_name, table_name)"
+        " where schema_name in ('raw', 'curated') order by schema_name, table_name, column_index"
+    ).fetchall():
+        columns[schema, name].append(Column(*column))
+    constraints: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for schema, name, text in con.execute(
+        "select schema_name, table_name, constraint_text from duckdb_constraints()"
+        " where constraint_type in ('PRIMARY KEY', 'CHECK')"
+    ).fetchall():
+        constraints[schema, name].append(text)
+    return [
+        Table(
+            *name,
+            tuple(columns[name]),
+            tuple(constraints[name]),
+            tuple(con.execute(f"select * from {'.'.join(name)}").fetchall()),
+        )
+        for name in columns
+    ]
 
 
 @contextmanager
@@ -474,7 +485,7 @@ def _instance(lake: Lake) -> Connection:
     # to look whether it is ready: half the time of a small load.
     con = duckdb.connect(config={"threads": 1})
     try:
-        for name in EXTENSIONS:
+        for name in (*EXTENSIONS, *([EXTENSION_OF_S3] if lake.is_remote else [])):
             con.execute(f"load {_extension(name)}")
     except duckdb.Error as error:
         raise LakeError(f"loading DuckDB's extensions for {lake}: {error}; {REMEDY}") from error
@@ -486,7 +497,7 @@ def _instance(lake: Lake) -> Connection:
 
 
 def _attach(con: Connection, lake: Lake) -> None:
-    if lake.data.startswith("s3://"):
+    if lake.is_remote:
         con.execute(f"create or replace secret data (type s3, {_s3_options()})")
     else:
         Path(lake.data).mkdir(parents=True, exist_ok=True)
