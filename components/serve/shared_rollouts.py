@@ -9,6 +9,7 @@ object that is created once, too: the first gateway's end is everybody's.
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,19 +61,27 @@ class SharedEvidence:
         self._copy, self._own, self._gateway = copy, own, gateway
         self._progress_path = copy.with_suffix(".progress")
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with copy.open("ab") as file:
-            self._progress = self._restored(file.tell())
-            file.truncate(self._progress.size)  # a kill left more, which is read again
+        self._lock = threading.Lock()
+        descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            self._progress = self._restored(os.fstat(descriptor).st_size)
+            os.truncate(descriptor, self._progress.size)  # a kill left more, which is read again
+        finally:
+            os.close(descriptor)
 
     def exchange(self, *, is_sending: bool) -> list[EvidenceLine]:
         """Append what is new at others to the copy, and what is new here to the log.
 
-        Return the lines of others that were read.
+        Return the lines of others that were read. A call waits for one in another thread.
 
         Raises:
             DamagedObjectError: An object of the log is not what a gateway wrote.
             OSError: The copy can't be written, or the store can't be reached.
         """
+        with self._lock:
+            return self._exchange(is_sending=is_sending)
+
+    def _exchange(self, *, is_sending: bool) -> list[EvidenceLine]:
         lines = self._pull()
         while is_sending and (content := self._unsent()):
             body = content.decode("ascii", "replace")  # it is ASCII, unless the disk is damaged

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -255,6 +256,20 @@ def test_every_copy_has_every_line_once_in_one_order_whoever_is_killed_when(
     assert len(copies) == 1
     times = [line.elapsed for line in rollout_evidence.read_lines(tmp_path / "a.jsonl")]
     assert sorted(times) == [float(number) for number in range(12)]
+
+
+def test_a_gateway_that_ends_during_an_exchange_copies_nothing_twice(
+    tmp_path: Path, store: ObjectStore
+):
+    own, shared = evidence(tmp_path, "a", store)
+    for number in range(6):
+        own.append(ClockLine(float(number)))
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(shared.exchange, is_sending=True) for _ in range(2)]:
+                done.result()
+    copy = tmp_path / "a.jsonl"
+    assert copy.read_bytes() == own.path.read_bytes()
+    assert copy.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("damage", ["", "no JSON", "[]", "{}\n{}", None])
