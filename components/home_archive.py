@@ -18,7 +18,9 @@ import zstandard
 from pydantic import Field, TypeAdapter
 
 from components.schema import Config
-from components.store import lock, manifest, warehouse
+from components.store import lock, manifest, moved_tables, warehouse
+from components.store.lake import Lake
+from components.store.warehouse import Location
 
 SQLITE = b"SQLite format 3\x00"
 """How an SQLite database begins (https://www.sqlite.org/fileformat.html, 1.3)."""
@@ -27,12 +29,15 @@ BESIDE = ("-wal", "-shm", "-journal", lock.QUEUE)
 """Suffixes of files next to an open database; a copy includes their contents."""
 
 
-def copy_warehouse(path: Path, to: Path) -> None:
-    """Copy the DuckDB file while no other process can open it.
+def copy_warehouse(path: Location, to: Path) -> None:
+    """Copy the DuckDB file while no other process can open it; of a lake make such a file.
 
     Raises:
         WarehouseBusyError: Another process held it for too long.
     """
+    if isinstance(path, Lake):
+        moved_tables.save_to_file(path, to, lock.PATIENCE_SECONDS)
+        return
     with warehouse.connect(path) as con:
         con.execute("checkpoint")
         shutil.copyfile(path, to)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from components import home_archive
 from components.home_archive import BackupError, Record
 from components.register import journal
+from components.store import lake, lock, moved_tables
 from flows.settings import Settings
 
 LOGINS = "credentials.json"
@@ -18,6 +19,7 @@ LOGINS = "credentials.json"
 LEFT_OUT = {
     "gpus",
     "judgements",
+    "lake",
     "logs",
     "serve",
     "tmp",
@@ -26,8 +28,9 @@ LEFT_OUT = {
     "up.lock",
     LOGINS,
 }
-"""What belongs to the processes of this machine, and the judgements, which a curation makes again;
-every home draws logins of its own, and a gateway stages what it serves from the registry."""
+"""What belongs to the processes of this machine; the judgements, which a curation makes again; and
+the files of a lake, whose tables are archived as a DuckDB file. Every home draws logins of its own,
+and a gateway stages what it serves from the registry."""
 
 RESERVE = 1 << 28  # bytes of a disk that no archive may fill
 
@@ -75,9 +78,20 @@ def restore(
     """Put an archive where its home was; it appears whole or not at all.
 
     ``sha256`` is the digest that ``flywheel backup`` printed; ``None`` accepts any. ``most_bytes``
-    limits the unpacked size; ``None``: the free disk space. ``BackupError``: the home is not empty,
-    or the archive is another home's, damaged, of another digest, or holds what no backup holds.
+    limits the unpacked size; ``None``: the free disk space.
+
+    A lake is filled after that, a table at a time, from the home's DuckDB file, which is deleted at
+    the end: ``flywheel migrate --to lake`` completes what was killed.
+
+    Raises:
+        BackupError: The home or the lake is not empty; or the archive is another home's, damaged,
+            of another digest, or holds what no backup holds.
+        MovedTablesError: A table of the lake is not what the archive has.
     """
+    if home.lake and not lake.is_new(home.lake):
+        raise BackupError(
+            f"restoring to {home.lake}: it has tables already; name a database without any"
+        )
     if any(_names(home.home, {LOGINS})):
         raise BackupError(
             f"restoring to {home.home}: it is not empty; move what is there away first"
@@ -98,6 +112,10 @@ def restore(
         unpacked.replace(home.home)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
+    if home.lake and home.warehouse.exists():
+        moved_tables.copy_to_lake(
+            home.warehouse, home.lake, lambda table: advance(table.name), lock.PATIENCE_SECONDS
+        ).unlink()
     return record
 
 
@@ -117,17 +135,18 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
         shutil.copytree(home.spool, scratch / "spool", ignore_dangling_symlinks=True)
         copies |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
     with ExitStack() as stack:
-        for lock in sorted(home.locks.glob("*.lock")):
-            stack.enter_context(journal.lock_champion(home.warehouse, home.locks, lock.stem))
+        for held in sorted(home.locks.glob("*.lock")):
+            stack.enter_context(journal.lock_champion(home.tables, home.locks, held.stem))
         for number, name in enumerate([*_names(home.home, left_out)]):
             path = home.home / name
             if name in copies or path.suffix != ".db" or not home_archive.is_sqlite(path):
                 continue
             copies[name] = scratch / f"{number}.db"
             home_archive.copy_sqlite(path, copies[name])
-        if home.warehouse.exists():
-            copies[home.warehouse.name] = scratch / home.warehouse.name
-            home_archive.copy_warehouse(home.warehouse, copies[home.warehouse.name])
+        if home.has_warehouse:
+            name = home.warehouse.name
+            copies[name] = scratch / name
+            home_archive.copy_warehouse(home.tables, copies[name])
     return copies
 
 

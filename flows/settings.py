@@ -35,10 +35,6 @@ class SettingsError(ValueError):
     """An environment variable holds a value that can't be used."""
 
 
-class NotOnLakeError(SettingsError):
-    """What was asked for works on the DuckDB file of one home only."""
-
-
 @dataclass(frozen=True, slots=True)
 class Servers:
     """Prefect and MLflow where this home's stack does not run them."""
@@ -94,7 +90,7 @@ class Settings:
     lake: "Lake | None" = None  # that several machines share; unset: the home's DuckDB file
     ray: str | None = None  # the Ray cluster that judges rows; unset: the curating machine's cores
 
-    warehouse_file = _Place("warehouse.duckdb")  # the DuckDB file, where there is no lake
+    warehouse = _Place("warehouse.duckdb")  # the DuckDB file, where there is no lake
     spool = _Place("spool")  # what the receiver took and collect has not loaded yet
     archive = _Place("archive")  # old rows that retention took out of the warehouse, as Parquet
     tokens = _Place("tokens.json")  # who may send to the receiver, as hashes
@@ -158,25 +154,14 @@ class Settings:
         return sorted(here.union(self.store.names(self.portable(folder)) if self.store else ()))
 
     @property
-    def warehouse(self) -> Path:
-        """The DuckDB file, for what needs one; ``NotOnLakeError`` where there is a lake instead."""
-        if self.lake:
-            raise NotOnLakeError(
-                f"{WAREHOUSE} names a lake, and this release backs up and restores the DuckDB file "
-                "of one home only: back a lake up by a dump of its database (pg_dump) and a copy "
-                f"of {self.lake.data}"
-            )
-        return self.warehouse_file
-
-    @property
     def tables(self) -> "Location":
         """The warehouse: the lake, or the home's DuckDB file."""
-        return self.lake or self.warehouse_file
+        return self.lake or self.warehouse
 
     @property
     def has_warehouse(self) -> bool:
         """Whether there is a warehouse already; opening it creates it."""
-        return self.lake is not None or self.warehouse_file.exists()
+        return self.lake is not None or self.warehouse.exists()
 
     @property
     def prefect_url(self) -> str:

@@ -564,6 +564,12 @@ def migrate(con: Connection, lake: Lake, schema: Schema) -> None:
         con.execute("call pg_clear_cache()")
 
 
+def is_new(lake: Lake) -> bool:
+    """Return whether nobody has opened a lake yet, so that its database has no tables."""
+    with lake.session() as session:
+        return session.execute("select to_regclass('raw.migrations')").fetchall() == [(None,)]
+
+
 def _applied(con: Connection) -> set[int]:
     known = con.execute(
         "select * from postgres_query('book', 'select to_regclass(''raw.migrations'')::text')"

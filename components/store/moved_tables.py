@@ -70,15 +70,41 @@ def copy_to_file(
         MovedTablesError: A table of the file has rows that differ, or a copy does.
         WarehouseBusyError: As of ``copy_to_lake``.
     """
+    with warehouse.connect(source, wait_seconds, writes=GROUPS) as con:
+        _copy_all(con, file, report, wait_seconds, begin=lambda: None)
+
+
+def save_to_file(source: Lake, file: Path, wait_seconds: float) -> None:
+    """Copy all tables of a lake into a new file, as they are at one moment; nobody waits longer.
+
+    Raises:
+        MovedTablesError: A copy differs.
+        WarehouseBusyError: Another process still writes the lake after ``wait_seconds``.
+    """
+    with warehouse.connect(source, wait_seconds, writes=()) as con:
+
+        def begin() -> None:
+            # The transaction sees of each database what is there when it reads it first.
+            with warehouse.connect(source, wait_seconds, writes=GROUPS):
+                for gate in lake.GATES.values():
+                    con.execute(f"from {gate}").fetchall()
+
+        _copy_all(con, file, lambda _: None, wait_seconds, begin)
+
+
+def _copy_all(
+    con: Connection,
+    file: Path,
+    report: Callable[[MovedTable], None],
+    wait_seconds: float,
+    begin: Callable[[], None],
+) -> None:
     with warehouse.connect(file, wait_seconds):
         pass  # creates it
-    with (
-        warehouse.connect(source, wait_seconds, writes=GROUPS) as con,
-        lake.bulk(con),
-        _attached(con, file, wait_seconds, is_read_only=False),
-    ):
+    with lake.bulk(con), _attached(con, file, wait_seconds, is_read_only=False):
         con.execute("begin transaction")  # of the file alone, so without the lake's gates
         try:
+            begin()
             for table in warehouse.schema().tables:
                 report(_copy(con, table, _in_lake(table), f"{FILE}.{table.full_name}"))
         except BaseException:

@@ -290,9 +290,9 @@ def backup(
 ) -> None:
     """Write all that the home holds into one archive, while the stack works.
 
-    Warehouse, Prefect's and MLflow's databases, snapshots, adapters, evidence, artifacts and the
-    receiver's spool. Not in it: logs, what a gateway staged, and workload files and bases
-    that lie outside the home.
+    Warehouse (of a lake: its tables, as a DuckDB file), Prefect's and MLflow's databases,
+    snapshots, adapters, evidence, artifacts and the receiver's spool. Not in it: logs, what a
+    gateway staged, and workload files and bases that lie outside the home.
 
     It prints the archive's SHA-256. Keep that line apart from the archive, such as in a password
     manager: `flywheel restore` asks for it, since nothing in a file can tell who wrote it.
@@ -345,7 +345,8 @@ def restore(
     """Put a backup where its home was, on this machine or another; then `flywheel up`.
 
     What comes out of it is bounded, and checked as a whole before the home appears: files and links
-    only, each inside the home, none that the backup did not list.
+    only, each inside the home, none that the backup did not list. A lake is filled from it, whose
+    database must be new.
     """
     from flows import home_backup
 
@@ -403,7 +404,7 @@ def _migrate_warehouse(home: settings.Settings, to: str) -> None:
     from components.store import lock, moved_tables
     from components.store.moved_tables import MovedTable
 
-    file = home.warehouse_file
+    file = home.warehouse
     if home.lake is None:
         fail(f"migrating: {settings.WAREHOUSE} is not set, expected postgres://USER@HOST/DATABASE")
     if to == "lake" and not file.exists():

@@ -109,7 +109,7 @@ def home_permissions(settings: Settings) -> list[PathPermissions]:
     """Read the permissions of the most important files of a home."""
     logins = access.logins_path(settings.home)
     secret = [logins, settings.tokens, *sorted(settings.approvers.glob("*"))]
-    plain = [settings.warehouse_file, settings.spool, settings.workloads, settings.adapters]
+    plain = [settings.warehouse, settings.spool, settings.workloads, settings.adapters]
     plain += [settings.models, settings.prefect_home, settings.mlflow_home]
     return [
         path_permissions(path, is_secret=path in secret) for path in secret + plain if path.exists()

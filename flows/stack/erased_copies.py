@@ -96,7 +96,7 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
 
 def old_warehouses(home: Settings) -> list[Path]:
     """List the DuckDB files that are left in a home whose warehouse is a lake."""
-    file = home.warehouse_file
+    file = home.warehouse
     paths = [file, file.with_name(file.name + moved_tables.ASIDE)]
     return [path for path in paths if home.lake and path.exists()]
 

@@ -1,4 +1,4 @@
-"""What works with a lake, and what says that it does not yet."""
+"""What works with a lake."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from components.store import warehouse
 from components.store.lake import Lake
 from flows import settings, snapshots, sources, workload_file
 from flows.doctor import diagnosis
-from flows.settings import NotOnLakeError, Settings, SettingsError
+from flows.settings import Settings, SettingsError
 from flows.workload_file import Workload
 from tests.support import forking, lakes, logs, workload_text
 
@@ -48,19 +48,6 @@ def test_an_address_that_is_none_is_refused_without_its_password():
     with pytest.raises(SettingsError, match="FLYWHEEL_WAREHOUSE is no address") as caught:
         settings.load({"FLYWHEEL_WAREHOUSE": "mysql://ann:geheim@db/flywheel"})
     assert "geheim" not in str(caught.value)
-
-
-def test_what_does_not_work_with_a_lake_yet_says_so(tmp_path: Path):
-    home = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_WAREHOUSE": URL})
-    with pytest.raises(NotOnLakeError, match="backs up and restores the DuckDB file"):
-        _ = home.warehouse
-    refused = flywheel(
-        {"FLYWHEEL_HOME": str(tmp_path / "home"), "FLYWHEEL_WAREHOUSE": URL},
-        "backup",
-        tmp_path / "home.tar.zst",
-    )
-    assert refused.returncode == 1
-    assert "FLYWHEEL_WAREHOUSE names a lake" in refused.stderr
 
 
 def flywheel(env: dict[str, str], *arguments: str | Path) -> "subprocess.CompletedProcess[str]":

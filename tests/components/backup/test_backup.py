@@ -4,8 +4,10 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,10 @@ from components.collect.source import Input
 from components.home_archive import BackupError
 from components.register import journal
 from components.store import warehouse
-from flows import home_backup
+from components.store.lake import Lake
+from flows import home_backup, sources
 from flows.settings import Settings
-from tests.support import logs, warehouses
+from tests.support import forking, lakes, logs, warehouses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -175,3 +178,52 @@ def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: 
     shutil.rmtree(home.home)
     home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
     assert secret.stat().st_mode & 0o077 == 0
+
+
+def contents(place: Lake) -> dict[str, Any]:
+    """The rows of each table."""
+    with warehouse.connect(place, writes=()) as con:
+        return {
+            table.full_name: con.execute(f"from {table.full_name} order by all").fetchall()
+            for table in warehouse.schema().tables
+        }
+
+
+def load_files(place: Lake, paths: list[Path]) -> None:
+    list(sources.load_inputs(place, [Input(str(path)) for path in paths], now=NOW))
+
+
+@pytest.mark.lake
+def test_a_lake_is_backed_up_while_others_load_and_restored_into_a_new_one(tmp_path: Path) -> None:
+    place = lakes.new(tmp_path / "lake")
+    home = replace(Settings(tmp_path / "home", 4200, 5000), lake=place)
+    (home.home / "snapshots").mkdir(parents=True)
+    (home.home / "snapshots/any").write_text("any")
+    paths = [
+        logs.write(tmp_path / f"{n}.jsonl", [logs.interaction(f"{n} {m}?") for m in range(9)])
+        for n in range(12)
+    ]
+    load_files(place, paths[:2])
+    loader = forking.process(load_files, place, paths)
+    loader.start()
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    loader.join()
+    assert loader.exitcode == 0
+    shutil.rmtree(home.home)
+    with pytest.raises(BackupError, match="it has tables already; name a database without any"):
+        home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert not home.home.exists()
+
+    new = Lake(lakes.database("restored"), str(home.home / "lake"))
+    restored = replace(home, lake=new)
+    home_backup.restore(restored, archive, sha256=None, advance=lambda _: None)
+    assert (home.home / "snapshots/any").exists()
+    assert not [*home.home.glob("warehouse.duckdb*")]
+    kept = contents(new)
+    loaded = {row[1] for row in kept["raw.files"]}
+    assert 2 <= len(loaded) <= len(paths)
+    assert len(kept["raw.interactions"]) == 9 * len(loaded)
+    load_files(new, paths)
+    after, expected = contents(new), contents(place)
+    assert after["raw.interactions"] == expected["raw.interactions"]
+    assert {*after} == {*expected}

@@ -128,7 +128,7 @@ def test_a_warehouse_goes_to_a_lake_and_back(
 ) -> None:
     from tests.support import erased_home, lakes
 
-    file = erased_home.build(tmp_path / "home").settings.warehouse_file
+    file = erased_home.build(tmp_path / "home").settings.warehouse
     monkeypatch.delenv("FLYWHEEL_STORE", raising=False)
     environment = {
         "FLYWHEEL_HOME": str(tmp_path / "home"),
