@@ -22,7 +22,7 @@ from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
-from components.models import base as bases
+from components.models import shared_bases
 from components.monitor.settings import Trigger
 from components.schema import Config, describe_mistake
 from components.serve.canary.settings import RolloutSettings
@@ -439,13 +439,8 @@ def share(home: Settings, folder: Path, workload: Workload) -> None:
     """Let other machines read a turn's workload and its bases, if the home has a store."""
     if home.store is None:
         return
-    keys: dict[str, str] = {}
-    for path in dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())]):
-        keys[str(path)] = bases.content_hash(path)
-        place = f"models/{keys[str(path)]}"
-        if home.store.read(f"{place}/{manifest.NAME}") is None:
-            body = {"path": str(path), "files": manifest.file_digests(path)}
-            home.store.push(place, path, json.dumps(body, indent=2))
+    paths = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
+    keys = {str(path): shared_bases.push(home.store, path) for path in paths}
     manifest.write_atomically(folder / BASES, json.dumps(keys))
     home.publish(folder / BASES)
     home.publish(folder / NAME)  # last: with it the turn is under way on every machine
@@ -464,7 +459,10 @@ def _read_shared(home: Settings, folder: Path) -> Workload | None:
     if text is None or keys is None:
         return None
     workload = Workload.model_validate_json(text)
-    places = {path: _local_base(home, Path(path), key) for path, key in json.loads(keys).items()}
+    places = {
+        path: shared_bases.local_base(home.models, Path(path), key)
+        for path, key in json.loads(keys).items()
+    }
     moved = {path: str(place) for path, place in places.items() if path != str(place)}
     search = workload.search
     if search is not None and candidates.BASE_KNOB in search.over:
@@ -478,24 +476,6 @@ def _read_shared(home: Settings, folder: Path) -> Workload | None:
             "search": search,
         }
     )
-
-
-def _local_base(home: Settings, path: Path, key: str) -> Path:
-    """Return a base's folder on this machine: at the same path, or else pulled."""
-    if (path / "config.json").is_file():
-        return path
-    pulled = home.models / key
-    if not manifest.is_finished(pulled):
-        raise FileNotFoundError(
-            f"looking for the base {path}: this machine has none there, and the object store has "
-            f"no {home.portable(pulled)}"
-        )
-    if (content := bases.content_hash(pulled)) != key:
-        raise ValueError(
-            f"using {pulled} as the base {path}: the content hash of its files is {content}, "
-            f"expected {key}; delete it here and in the object store, and start the turn again"
-        )
-    return pulled
 
 
 def original_base(base: Path) -> Path:

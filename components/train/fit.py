@@ -170,9 +170,12 @@ def fit(
     if progress.finished:
         if early_stopping.best_weights:
             peft_model.restore_weights(adapted, early_stopping.best_weights)
-        else:
+        elif process_group.process_number() == 0:  # another machine may not have its checkpoints
             regular = checkpoints.regular_checkpoints(saved, recipe, before=progress.step)
             peft_model.average_weights(adapted, regular)
+        process_group.broadcast_weights(
+            [weight for weight in adapted.parameters() if weight.requires_grad]
+        )
         if allocation is not None:
             allocation.finish()
     with trainer.in_threads():

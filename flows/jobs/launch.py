@@ -125,7 +125,7 @@ def main(kind: str, spec_path: Path) -> None:
     """Wait for GPUs and become the job, or several processes of it under ``accelerate launch``."""
     settings, gpus = environment.load(), device.cuda_devices()
     spec = job_specs.read(kind, spec_path)
-    machines = several_machines.for_job(spec, settings.machines)
+    machines = several_machines.for_job(spec, settings)
     count = process_count(spec, settings.processes, len(gpus), machines.count if machines else 1)
     arguments = ["-m", "flows.jobs.entrypoint", kind, str(spec_path)]
     command = processes_command(arguments, count, machines)

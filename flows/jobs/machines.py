@@ -1,23 +1,30 @@
 """One training over several machines: who leads it, and how the others find it.
 
-The first machine runs the flow and announces each training in a file of the shared home, which it
-holds locked until the training ends, by ``kill -9`` too. The others (``flows.jobs.peer``) join what
-is announced.
+The first machine runs the flow and announces each training in a file of its home, which it holds
+locked until the training ends, by ``kill -9`` too. The others (``flows.jobs.peer``) join what is
+announced. If machines share an object store instead of the home, ``shown`` writes there every
+``BEAT_SECONDS`` what the file announces.
 """
 
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-from components.store import file_locks
+from components.models import shared_bases
+from components.store import file_locks, object_store
+from components.store.object_store import ObjectStore
 from flows.jobs.job_specs import JobSpec, TrainSpec
 from flows.settings import Machines, Settings
+
+BEAT_SECONDS = 2.0
+SILENT_SECONDS = 60.0  # after which a machine that shows a training is taken to be gone
 
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"  # gloo would choose by the host's name, often the loopback
 
@@ -35,13 +42,17 @@ class Announcement:
     processes: int
 
 
-def for_job(spec: JobSpec, machines: Machines | None) -> Machines | None:
+def for_job(spec: JobSpec, settings: Settings) -> Machines | None:
     """Return the machines that a job is spread over; ``None`` if it runs on one.
 
     Only trainings are, and none whose steps have fewer examples than there are machines, or that
-    has a deadline: each machine's clock has its own.
+    has a deadline: each machine's clock has its own. With an object store neither is one that is
+    measured as it goes on: what was measured before an interruption is on the first machine only.
     """
+    machines = settings.machines
     if machines is None or not isinstance(spec, TrainSpec):
+        return None
+    if settings.store is not None and spec.recipe.eval_steps is not None:
         return None
     if spec.recipe.step_size < machines.count or (spec.stop and spec.stop.deadline is not None):
         return None
@@ -92,6 +103,101 @@ def announced(file: Path) -> Announcement | None:
         return Announcement(**json.loads(text))
     except json.JSONDecodeError:  # being written, or its GPUs are still waited for
         return None
+
+
+@contextmanager
+def shown(
+    settings: Settings, machines: Machines, spec: JobSpec, spec_path: Path
+) -> Generator[None]:
+    """Show a training in the object store while its job announces it, for the whole block.
+
+    Raises:
+        StoreError: The store can't be reached before the training.
+    """
+    store = settings.store
+    assert store is not None
+    assert isinstance(spec, TrainSpec)
+    with object_store.reaching("sharing the base of a training over several machines"):
+        base = shared_bases.push(store, spec.base)
+    place = store_place(machines)
+    content = {"home": str(settings.home), "base": base, "spec": spec.model_dump(mode="json")}
+    is_over = threading.Event()
+
+    def beat() -> None:
+        beats, file = 0, announcement_file(settings, machines)
+        while not is_over.wait(BEAT_SECONDS):
+            announcement = announced(file)
+            if announcement is None or announcement.spec != str(spec_path.absolute()):
+                continue
+            beats += 1
+            body = {**content, "beat": beats, "announcement": asdict(announcement)}
+            with suppress(*object_store.network_errors()):  # the next beat may reach it
+                store.write(place, json.dumps(body))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        with suppress(*object_store.network_errors()):  # it has no beat any more
+            store.remove_file(place)
+
+
+def store_place(machines: Machines) -> str:
+    """Return where the store has the training of the machines that meet at this address."""
+    return f"machines/{machines.host}-{machines.port}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTraining:
+    """A training that another machine shows in the object store."""
+
+    announcement: Announcement
+    home: Path
+    """The home of that machine."""
+
+    base: str
+    """The hash of the base's content."""
+
+    spec: TrainSpec
+
+
+@dataclass(slots=True)
+class ShownTrainings:
+    """What the first machine shows in the object store, as long as it goes on to show it.
+
+    Machines' clocks are not compared: what counts is that a beat followed another one lately.
+    """
+
+    store: ObjectStore
+    place: str
+    _last: tuple[str, int] = ("", 0)  # attempt and beat
+    _seen_at: float | None = None  # when a beat followed another one
+
+    def read(self, now: float) -> SharedTraining | None:
+        """Return the training that is shown; ``None`` if there is none, or its machine is gone.
+
+        Raises:
+            OSError: The store can't be reached.
+        """
+        text = self.store.read(self.place)
+        if text is None:
+            self._seen_at = None
+            return None
+        content = json.loads(text)
+        announcement = Announcement(**content["announcement"])
+        beat = announcement.attempt, int(content["beat"])
+        if beat[0] != self._last[0]:
+            self._seen_at = None
+        elif beat != self._last:
+            self._seen_at = now
+        self._last = beat
+        if self._seen_at is None or now - self._seen_at > SILENT_SECONDS:
+            return None
+        spec = TrainSpec.model_validate(content["spec"])
+        return SharedTraining(announcement, Path(content["home"]), str(content["base"]), spec)
 
 
 def network_environment(machines: Machines, environment: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.evaluate.settings import EvaluationSettings
+from components.store.object_store import ObjectStore
 from components.train.checkpoints import StopCondition
 from components.train.recipe import Recipe
 from flows import settings
@@ -70,12 +71,18 @@ def test_only_trainings_whose_steps_have_an_example_for_each_machine_are_spread(
         settings=EvaluationSettings(),
         side="holdout",
     )
-    assert machines.for_job(training(), TWO) == TWO
-    assert machines.for_job(training(), None) is None
-    assert machines.for_job(training(recipe=small), TWO) is None
-    assert machines.for_job(training(stop=StopCondition(at_step=5)), TWO) == TWO
-    assert machines.for_job(training(stop=StopCondition(deadline=5.0)), TWO) is None
-    assert machines.for_job(measuring, TWO) is None
+    spread, alone = settings.load(VARIABLES | {"FLYWHEEL_MACHINE": "1"}), settings.load({})
+    shared = replace(spread, store=ObjectStore("s3://flywheel/team"))
+    assert machines.for_job(training(), spread) == TWO
+    assert machines.for_job(training(), alone) is None
+    assert machines.for_job(training(recipe=small), spread) is None
+    assert machines.for_job(training(stop=StopCondition(at_step=5)), spread) == TWO
+    assert machines.for_job(training(stop=StopCondition(deadline=5.0)), spread) is None
+    assert machines.for_job(measuring, spread) is None
+    measured = Recipe(eval_steps=10)
+    assert machines.for_job(training(recipe=measured), spread) == TWO
+    assert machines.for_job(training(recipe=measured), shared) is None
+    assert machines.for_job(training(), shared) == TWO
 
 
 def test_the_examples_of_a_step_are_shared_by_all_machines() -> None:
