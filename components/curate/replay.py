@@ -292,11 +292,14 @@ def _near(incoming: Mapping[str, str], tested: Mapping[str, str], jaccard: float
 def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
     """Return the holdout and validation requests for the near-duplicate comparison."""
     rows = con.execute(
-        "select example_id, any_value(redacted.messages), any_value(redacted.tools)"
+        "select redacted.example_id,"
+        " any_value(coalesce(redacted.messages, interactions.messages)),"
+        " any_value(coalesce(redacted.tools, interactions.tools))"
         " from curated.examples as examples"
         " inner join staging.redacted as redacted using (example_id)"
-        " where workload_id = $workload_id and side != 'train'"
-        " group by example_id order by example_id",
+        " inner join staging.interactions as interactions using (interaction_id)"
+        " where examples.workload_id = $workload_id and examples.side != 'train'"
+        " group by redacted.example_id order by redacted.example_id",
         {"workload_id": workload_id},
     ).fetchall()
     return {
@@ -309,9 +312,12 @@ def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
 
 def _spoken_for(con: Connection, workload_id: str, split_by: SplitBy) -> SpokenFor:
     requests = con.execute(
-        "select distinct redacted.messages, redacted.tools from curated.examples as examples"
+        "select distinct coalesce(redacted.messages, interactions.messages),"
+        " coalesce(redacted.tools, interactions.tools)"
+        " from curated.examples as examples"
         " inner join staging.redacted as redacted using (example_id)"
-        " where workload_id = $workload_id",
+        " inner join staging.interactions as interactions using (interaction_id)"
+        " where examples.workload_id = $workload_id",
         {"workload_id": workload_id},
     ).fetchall()
     ties = warehouse.texts(

@@ -28,10 +28,10 @@ select
     answers.feedback_ids,
     $split as split_by,
     judgements.ties[2] as group_id,
-    coalesce(surrogates.messages, redacted.messages) as messages,
-    coalesce(surrogates.tools, redacted.tools) as tools,
+    coalesce(surrogates.messages, redacted.messages, interactions.messages) as messages,
+    coalesce(surrogates.tools, redacted.tools, interactions.tools) as tools,
     coalesce(surrogates.answer, redacted.answer) as answer,
-    coalesce(surrogates.acceptable, redacted.acceptable) as acceptable,
+    coalesce(surrogates.acceptable, redacted.acceptable, interactions.acceptable) as acceptable,
     coalesce(surrogates.logged_answer, judgements.logged_answer) as logged_answer,
     verdicts.weight * pow($lift, answers.regard) as weight
 from curated.verdicts as verdicts

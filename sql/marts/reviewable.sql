@@ -89,8 +89,6 @@ select
     interactions.client_id,
     interactions.response_id,
     redacted.example_id,
-    redacted.messages,
-    redacted.tools,
     redacted.answer,
     placed.cluster_id,
     clusters.requests,
@@ -99,6 +97,8 @@ select
     asked.people_for,
     asked.people_against,
     asked.blamed,
+    coalesce(redacted.messages, interactions.messages) as messages,
+    coalesce(redacted.tools, interactions.tools) as tools,
     list_sort(list_distinct(coalesce(asked.flags, []))) as flags
 from asked
 inner join staging.interactions as interactions using (interaction_id)

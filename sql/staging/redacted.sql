@@ -1,32 +1,38 @@
 -- One row per interaction that no rule objected to, as all that follows may see it: personal data
--- and secrets are placeholders. `request_key` names the redacted request, so that requests which
--- differ in nothing else are equal. So does `example_id`, but within a client: of a request that
--- several clients logged it is the key for the one that it was loaded from first, and another for
--- each of the others. Reads staging.interactions, and judgements, which curate hands over, with
--- null for what redaction did not change.
+-- and secrets are placeholders. Texts are null where redaction did not change what
+-- staging.interactions has, so that most are stored once. `request_key` names the redacted request,
+-- so that requests which differ in nothing else are equal. So does `example_id`, but within a
+-- client: of a request that several clients logged it is the key for the one that it was loaded
+-- from first, and another for each of the others. Reads staging.interactions, and judgements, which
+-- curate hands over, with null for what redaction did not change.
 
 with
 
-texts as (
+rewritten as (
     select
-        interactions.interaction_id,
-        interactions.workload_id,
-        interactions.loaded_at,
-        judgements.answer,
-        coalesce(interactions.party_id, interactions.client_id) as client_id,
-        coalesce(judgements.messages, interactions.messages) as messages,
-        coalesce(judgements.tools, interactions.tools) as tools,
-        coalesce(judgements.acceptable, interactions.acceptable) as acceptable
+        judgements.interaction_id,
+        md5(
+            interactions.workload_id
+            || chr(10) || coalesce(judgements.messages, interactions.messages)
+            || chr(10) || coalesce(judgements.tools, interactions.tools)
+        ) as request_key
     from judgements
     inner join staging.interactions as interactions using (interaction_id)
-    where judgements.objection is null
+    where
+        judgements.objection is null
+        and (judgements.messages is not null or judgements.tools is not null)
 ),
 
 keyed as (
     select
-        *,
-        md5(workload_id || chr(10) || messages || chr(10) || tools) as request_key
-    from texts
+        interactions.interaction_id,
+        interactions.loaded_at,
+        coalesce(interactions.party_id, interactions.client_id) as client_id,
+        coalesce(rewritten.request_key, interactions.example_id) as request_key
+    from judgements
+    inner join staging.interactions as interactions using (interaction_id)
+    left join rewritten using (interaction_id)
+    where judgements.objection is null
 ),
 
 firsts as (
@@ -51,10 +57,10 @@ requested_often as (
 select
     keyed.interaction_id,
     keyed.client_id,
-    keyed.messages,
-    keyed.tools,
-    keyed.answer,
-    keyed.acceptable,
+    judgements.messages,
+    judgements.tools,
+    judgements.answer,
+    judgements.acceptable,
     keyed.request_key,
     case
         when requested_often.first_client_id != keyed.client_id
@@ -62,4 +68,5 @@ select
         else keyed.request_key
     end as example_id
 from keyed
+inner join judgements using (interaction_id)
 left join requested_often using (request_key)
