@@ -168,7 +168,7 @@ def _record_snapshot(copy: WorkingCopy, frozen: Snapshot, now: datetime) -> None
     record = partial(ledger.record_output, workload=copy.workload_id, folder=frozen.path, now=now)
     is_new = SnapshotManifest.read(frozen.path).created_at == now.isoformat(timespec="seconds")
     try:
-        copy.merge(record)
+        copy.merge_settled(record)
     except StaleCopyError:
         if is_new:
             manifest.remove(frozen.path)

@@ -125,7 +125,7 @@ class WorkingCopy:
                 raise
         else:
             self._read_file(self.path)
-        self._settled = self._fingerprints(self.con, self._settling())
+        self._settled = self._list_rows(self.con, self._settling())
         ((last,),) = self.con.execute(f"select max(rowid) from {COUNTED}").fetchall()
         self._counted = -1 if last is None else int(last)
 
@@ -183,16 +183,27 @@ class WorkingCopy:
             StaleCopyError: Rows of the copy are gone; nothing is written.
             WarehouseBusyError: The file was still held after ``wait_seconds``.
         """
-        tables = self._tables(but=SIGNED)
-        ours = self._fingerprints(self.con, tables)
+        self._merge(self._tables(but=SIGNED), also)
+
+    def merge_settled(self, also: Callable[[Connection], None] = lambda _: None) -> None:
+        """Do as ``merge``, but pass over ``REBUILT``, which freezing a merged copy doesn't change.
+
+        Comparing their rows again would cost as much as the first time.
+        """
+        self._merge(self._settling(), also)
+
+    def _merge(self, tables: Sequence[str], also: Callable[[Connection], None]) -> None:
+        ours = self._list_rows(self.con, tables)
         is_lake = isinstance(self.path, Lake)
         with warehouse.connect(self.path, self.wait_seconds, writes=("curated", "book")) as con:
             with warehouse.transaction(con, "curated"):
-                theirs = self._fingerprints(con, tables)
+                theirs = self._list_rows(con, tables)
                 self._require_fresh(con, theirs)
                 for table in tables:
                     if ours[table] != theirs[table]:
                         self._replace(con, table, is_new=theirs[table] == NO_ROWS)
+                    for side in (con, self.con):
+                        side.execute(f"drop table if exists {_listing(table)}")
                 self._add_counted(con)
                 if not is_lake:
                     also(con)
@@ -251,31 +262,37 @@ class WorkingCopy:
             ) from error
 
     def _replace(self, con: Connection, table: str, *, is_new: bool) -> None:
-        """Delete and insert only the rows that differ, since writing a row anew costs the most."""
-        rows = self.con.sql(f"from {table}").to_arrow_table()
-        named = {"workload_id": self.workload_id}
-        with warehouse.present(con, "made", rows):
-            if is_new:
-                con.execute(f"insert into {table} by name select * from made")
-                return
+        """Delete and insert only the rows that differ, since writing a row anew costs the most.
+
+        Both sides' rows were listed. Only those that differ pass through Arrow, in batches.
+        """
+        if is_new:
+            self._send(con, table, OF_WORKLOAD)
+            return
+        listing = _listing(table)
+        digests = self.con.sql(f"select digest from {listing}").to_arrow_table()
+        with warehouse.present(con, "made", digests):
             # Rows may be equal, so it counts how many of them there are on each side.
             con.execute(
                 "create or replace temporary table changed as select digest from ("
-                f"select hash(kept) as digest, 1 as copies from {table} as kept where {OF_WORKLOAD}"
-                " union all select hash(made) as digest, -1 as copies from made"
-                ") group by digest having sum(copies) <> 0",
-                named,
+                f"select digest, 1 as copies from {listing}"
+                " union all select digest, -1 as copies from made"
+                ") group by digest having sum(copies) <> 0"
             )
-            con.execute(
-                f"delete from {table} as kept where {OF_WORKLOAD}"
-                " and hash(kept) in (select digest from changed)",
-                named,
-            )
-            con.execute(
-                f"insert into {table} by name"
-                " select * from made where hash(made) in (select digest from changed)"
-            )
-            con.execute("drop table changed")
+        places = f"rowid in (select place from {listing} semi join changed using (digest))"
+        con.execute(f"delete from {table} where {places}")
+        changed = con.sql("from changed").to_arrow_table()
+        with warehouse.present(self.con, "changed", changed):
+            self._send(con, table, places)
+        con.execute("drop table changed")
+
+    def _send(self, con: Connection, table: str, condition: str) -> None:
+        rows = self.con.sql(
+            f"select * from {table} where {condition}", params=self._named(condition)
+        )
+        con.register("made", rows.to_arrow_reader(warehouse.BATCH_ROWS))
+        con.execute(f"insert into {table} by name select * from made")
+        con.unregister("made")
 
     def _add_counted(self, con: Connection) -> None:
         new = f"from {COUNTED} where rowid > {self._counted}"
@@ -300,16 +317,25 @@ class WorkingCopy:
         ).fetchall()
         return [f"curated.{name}" for (name,) in tables if name not in but]
 
-    def _fingerprints(self, con: Connection, tables: Sequence[str]) -> dict[str, Fingerprint]:
+    def _list_rows(self, con: Connection, tables: Sequence[str]) -> dict[str, Fingerprint]:
+        """List each table's rows by place and digest in a temporary table, unless it is empty."""
         # DuckDB's hash may differ between versions; here one process computes both sides.
         fingerprints = dict.fromkeys(lake.empty_tables(con).intersection(tables), NO_ROWS)
         for table in tables:
             if table in fingerprints:
                 continue
-            sql = (
-                "select count(*), sum(hash(rows_of)::hugeint % 1000000007)"
-                f" from {table} as rows_of where {OF_WORKLOAD}"
+            con.execute(
+                f"create or replace temporary table {_listing(table)} as"
+                " select rowid as place, hash(rows_of) as digest"
+                f" from {table} as rows_of where {OF_WORKLOAD}",
+                {"workload_id": self.workload_id},
             )
-            ((rows, digest),) = con.execute(sql, {"workload_id": self.workload_id}).fetchall()
+            ((rows, digest),) = con.execute(
+                f"select count(*), sum(digest::hugeint % 1000000007) from {_listing(table)}"
+            ).fetchall()
             fingerprints[table] = (rows, None if digest is None else int(digest))
         return fingerprints
+
+
+def _listing(table: str) -> str:
+    return f"listed_{table.rpartition('.')[2]}"

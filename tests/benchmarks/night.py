@@ -58,7 +58,7 @@ def curate(home: Path, to: Path, rules: Rules) -> dict[str, Json]:
         copy.merge()
         merged = _cpu_seconds()
         frozen = freeze_snapshot.freeze(copy.con, to, WORKLOAD, rules=rules, now=NOW)
-        copy.merge()
+        copy.merge_settled()
     files = sorted(frozen.path.iterdir())
     digests = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
     return {

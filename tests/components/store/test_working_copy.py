@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +14,16 @@ from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.store import working_copy
 from components.store.warehouse import Connection
+from components.store.working_copy import StaleCopyError
 from tests.support import logs, warehouses
 
 FATES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["used", "unused"])), max_size=6)
+
+VERSION = """
+    insert into curated.holdout_versions by name
+    select 'weather' as workload_id, 'd' as digest, 1 as version, now() as frozen_at,
+        1 as requests, 1 as added_requests
+"""
 
 
 def write(con: Connection, workload: str, fates: Sequence[tuple[str, str]]) -> None:
@@ -50,13 +58,13 @@ def test_the_warehouse_has_the_copys_rows_and_all_of_other_workloads(
 
 
 def test_rows_that_did_not_change_are_not_written_again(tmp_path: Path) -> None:
-    path = tmp_path / "warehouse.duckdb"
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
     kept = [("b", "used"), ("c", "unused")]
     places = "select rowid from curated.fates where feedback_id <> 'a'"
     with warehouses.connect(path) as con:
         write(con, "weather", [*kept, ("a", "used")])
         before = con.execute(places).fetchall()
-    with working_copy.open_copy(warehouses.location(path), "weather", tmp_path / "tmp") as copy:
+    with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
         write(copy.con, "weather", [("a", "unused"), *reversed(kept)])
         copy.merge()
     with warehouses.connect(path) as con:
@@ -89,3 +97,32 @@ def test_a_copy_has_the_files_of_its_rows_so_that_the_future_outranks_nothing(
         curate_workload.curate(copy.con, "weather", Rules(), now=later)
         answers = copy.con.execute("select answer ->> 'text' from curated.examples").fetchall()
         assert answers == [("newest",)]
+
+
+def test_a_frozen_copy_compares_only_what_freezing_changes(tmp_path: Path) -> None:
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
+    with warehouses.connect(path):
+        pass
+    with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+        write(copy.con, "weather", [("a", "used")])
+        copy.merge()
+        copy.con.execute(VERSION)
+        with warehouses.connect(path) as con:
+            write(con, "weather", [("b", "unused")])
+        copy.merge_settled()
+    with warehouses.connect(path) as con:
+        assert read(con, "weather") == Counter([("a", "used"), ("b", "unused")])
+        (versions,) = con.execute("select version from curated.holdout_versions").fetchall()
+        assert versions == (1,)
+
+
+def test_sides_that_another_process_settled_end_the_merge(tmp_path: Path) -> None:
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
+    with warehouses.connect(path):
+        pass
+    with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+        copy.merge()
+        with warehouses.connect(path) as con:
+            con.execute(VERSION)
+        with pytest.raises(StaleCopyError, match="another process"):
+            copy.merge_settled()
