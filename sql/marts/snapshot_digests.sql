@@ -5,43 +5,62 @@
 
 with
 
-clustered as (
+-- Texts are hashed first, since what follows would carry them through its windows.
+measured as (
     select
-        *,
+        * exclude (messages, tools, answer, acceptable, logged_answer),
         coalesce(cluster_id, group_id) as unit_id,
-        min(example_id) over (partition by side, coalesce(cluster_id, group_id)) as cluster_name,
-        count(*) over (partition by cluster_id) as cluster_rows
-    from curated.examples
-    where workload_id = $workload_id
-),
-
-hashed as (
-    select
-        example_id,
-        side,
-        unit_id,
-        case when cluster_id is not null then cluster_rows end as cluster_rows,
+        case when side = 'holdout' then logged_answer end as tested_answer,
         md5(to_json({
             'example_id': example_id,
             'messages': messages,
             'tools': tools,
             'answer': answer,
             'acceptable': acceptable
-        })::varchar) as measured,
+        })::varchar) as measured
+    from curated.examples
+    where workload_id = $workload_id
+),
+
+named as (
+    select
+        side,
+        unit_id,
+        min(example_id) as cluster_name
+    from measured
+    group by side, unit_id
+),
+
+sized as (
+    select
+        cluster_id,
+        count(*) as cluster_rows
+    from measured
+    where cluster_id is not null
+    group by cluster_id
+),
+
+hashed as (
+    select
+        measured.example_id,
+        measured.side,
+        measured.unit_id,
+        measured.measured,
         md5(to_json({
-            'client_id': client_id,
-            'logged_at': epoch_us(logged_at),
-            'group_id': group_id,
-            'cluster': cluster_name,
-            'side': side,
-            'label': label,
-            'language': language,
-            'logged': case when side = 'holdout' then logged_answer end,
-            'weight': weight,
-            'interaction_ids': interaction_ids,
-            'feedback_ids': feedback_ids
+            'client_id': measured.client_id,
+            'logged_at': epoch_us(measured.logged_at),
+            'group_id': measured.group_id,
+            'cluster': named.cluster_name,
+            'side': measured.side,
+            'label': measured.label,
+            'language': measured.language,
+            'logged': measured.tested_answer,
+            'weight': measured.weight,
+            'interaction_ids': measured.interaction_ids,
+            'feedback_ids': measured.feedback_ids
         })::varchar) as origin
-    from clustered
+    from measured
+    inner join named using (side, unit_id)
 )
 
 select
@@ -55,5 +74,5 @@ select
     count(distinct unit_id) filter (where side = 'train') as train_clusters,
     count(distinct unit_id) filter (where side = 'validation') as validation_clusters,
     count(distinct unit_id) filter (where side = 'holdout') as holdout_clusters,
-    coalesce(max(cluster_rows), 1) as largest_cluster
+    coalesce((select max(sized.cluster_rows) from sized), 1) as largest_cluster
 from hashed
