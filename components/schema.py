@@ -57,6 +57,9 @@ class Call:
     arguments: dict[str, Json]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False)  # `json.dumps` makes one a call
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An assistant's reply: text, tool calls, or both."""
@@ -68,7 +71,7 @@ class Answer:
         """Return canonical JSON with sorted keys, so that equal answers are equal texts."""
         # Not `asdict`, which copies the arguments of each call.
         calls = [{"name": call.name, "arguments": call.arguments} for call in self.calls]
-        return json.dumps({"text": self.text, "calls": calls}, sort_keys=True, ensure_ascii=False)
+        return _CANONICAL.encode({"text": self.text, "calls": calls})
 
     @classmethod
     def from_json(cls, text: str) -> "Answer":

@@ -3,22 +3,35 @@
 -- the side, so that names of the holdout's don't change with what is trained on.
 -- Reads curated.examples.
 
+with
+
+-- Not a window over the examples, which would carry their texts.
+clusters as (
+    select
+        coalesce(cluster_id, group_id) as unit_id,
+        min(example_id) as cluster_id
+    from curated.examples
+    where workload_id = $workload_id and side = $side
+    group by coalesce(cluster_id, group_id)
+)
+
 select
-    example_id,
-    messages,
-    tools,
-    answer,
-    acceptable,
-    weight,
-    group_id,
-    label,
-    language,
-    client_id,
-    logged_at,
-    interaction_ids,
-    feedback_ids,
-    min(example_id) over (partition by coalesce(cluster_id, group_id)) as cluster_id,
-    case when side = 'holdout' then logged_answer end as logged_answer
-from curated.examples
-where workload_id = $workload_id and side = $side
-order by example_id
+    examples.example_id,
+    examples.messages,
+    examples.tools,
+    examples.answer,
+    examples.acceptable,
+    examples.weight,
+    examples.group_id,
+    examples.label,
+    examples.language,
+    examples.client_id,
+    examples.logged_at,
+    examples.interaction_ids,
+    examples.feedback_ids,
+    clusters.cluster_id,
+    case when examples.side = 'holdout' then examples.logged_answer end as logged_answer
+from curated.examples as examples
+inner join clusters on coalesce(examples.cluster_id, examples.group_id) = clusters.unit_id
+where examples.workload_id = $workload_id and examples.side = $side
+order by examples.example_id
