@@ -8,58 +8,77 @@ under ``together`` in the workload's file count as one.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from components.curate import decontamination, split
 from components.curate.decontamination import UserTexts
-from components.curate.row_judgement import RowJudgement
-from components.curate.rules.screen import Flag
+from components.curate.placed_rows import NEAR, PlacedRows, near_objection
 from components.curate.settings import Overlap, SplitBy
-from components.curate.split import SIDES, SettledSides
+from components.curate.split import NEVER, SIDES, SettledSides, Side
 from components.schema import ALWAYS, ClientShares
 from components.store import warehouse
+from components.store.arrow import compute
 from components.store.warehouse import Connection
 
-TESTED = ("holdout", "validation")
+TESTED: tuple[Side, ...] = ("holdout", "validation")
 OVERLAPS = ("overlaps_holdout", "overlaps_validation")
-AHEAD = "future_timestamp"
-
-
-@dataclass(frozen=True, slots=True)
-class ClientOrigin:
-    """An interaction's client and load time."""
-
-    client_id: str
-    loaded_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The clients of a workload: their ranks, and the origin of each interaction.
+    """The clients of a workload in order of their ranks, and the origin of each interaction.
 
-    ``origins`` is empty if there is one client, whom nothing limits. ``ahead`` are the
-    interactions whose logged time is later than their load time.
+    ``origins`` is an Arrow table, ``None`` if there is one client, whom nothing limits. ``ahead``
+    are the interactions whose logged time is later than their load time.
     """
 
-    ranks: Mapping[str, int]
-    origins: Mapping[str, ClientOrigin]
+    names: Sequence[str]
+    origins: Any
     ahead: AbstractSet[str]
 
     @property
     def are_several(self) -> bool:
         """Whether the workload has more than one client."""
-        return len(self.ranks) > 1
+        return len(self.names) > 1
 
-    def of(self, judged: RowJudgement) -> str:
-        """Return the client of an interaction."""
-        return self.origins[judged.interaction_id].client_id
 
-    def rank(self, judged: RowJudgement) -> int:
-        """Return the rank of an interaction's client; 0 is the first."""
-        return self.ranks[self.of(judged)]
+class ClientRows:
+    """The placed rows with their clients, by number; a client's name is its rank, 0 the first."""
+
+    def __init__(self, placed: PlacedRows, clients: Clients, settled: SettledSides) -> None:
+        ids = placed.judged.ids
+        origins = clients.origins.take(
+            compute.index_in(ids, value_set=clients.origins.column("interaction_id").cast(ids.type))
+        )
+        ranks = compute.index_in(origins.column("client_id"), value_set=pa.array(clients.names))
+        members = placed.members
+        self._names = members.names
+        self.ranks: list[int] = ranks.to_pylist()
+        self.requests: list[int] = members.requests.tolist()
+        loaded_us = compute.fill_null(origins.column("loaded_us"), NEVER).to_numpy()
+        since = settled.since_of(members.names)[members.requests]
+        self.was_settled: list[bool] = (
+            (since != NEVER) & (loaded_us != NEVER) & (loaded_us <= since)
+        ).tolist()
+        """Whether a snapshot frozen after the row was loaded settled its request."""
+        self._bounds: list[int] = members.ties.bounds.tolist()
+        self._ties: list[int] = members.ties.codes.tolist()
+        self._clusters: list[int] = (placed.clusters + len(members.names)).tolist()
+        self.tool_names = placed.judged.tool_names()
+
+    def ties(self, row: int) -> set[int]:
+        """Return what ties a row to others."""
+        return {*self._ties[self._bounds[row] : self._bounds[row + 1]], self._clusters[row]}
+
+    def names(self, requests: Sequence[int]) -> list[str]:
+        """Return the ids of requests."""
+        return self._names.take(np.array(requests, np.int64)).to_pylist()
 
 
 def read(con: Connection, workload_id: str) -> Clients:
@@ -75,239 +94,163 @@ def read(con: Connection, workload_id: str) -> Clients:
     present = set(warehouse.texts(con, parties))
     ahead = warehouse.texts(con, "select interaction_id from staging.interactions where is_ahead")
     order = [client_id for client_id in known if client_id in present]
-    rows = con.execute(_ORIGINS).fetchall() if len(order) > 1 else []
-    origins = {name: ClientOrigin(*origin) for name, *origin in rows}
-    ranks = {client_id: rank for rank, client_id in enumerate(order)}
-    return Clients(ranks, origins, frozenset(ahead))
+    origins = con.sql(_ORIGINS).to_arrow_table() if len(order) > 1 else None
+    return Clients(order, origins, frozenset(ahead))
 
 
 _ORIGINS = """
-    select interaction_id, coalesce(party_id, client_id), loaded_at
+    select
+        interaction_id,
+        coalesce(party_id, client_id) as client_id,
+        epoch_us(loaded_at) as loaded_us
     from staging.interactions
 """
 
 
-def flag_ahead(judgements: Iterable[RowJudgement], clients: Clients) -> list[RowJudgement]:
-    """Flag the interactions logged later than loaded; they count as of the load time."""
-    mark = "the log says a time after it was loaded; it counts as of when it was loaded"
-    flag = Flag(AHEAD, 1.0, mark)
-    return [
-        replace(judged, screened=replace(judged.screened, flags=(*judged.screened.flags, flag)))
-        if judged.interaction_id in clients.ahead
-        else judged
-        for judged in judgements
-    ]
-
-
-def cap_tested(
-    judgements: Sequence[RowJudgement],
-    clients: Clients,
-    settled: SettledSides,
-    shares: ClientShares,
-) -> list[RowJudgement]:
+def cap_tested(rows: ClientRows, placed: PlacedRows, shares: ClientShares) -> PlacedRows:
     """Leave out later clients' holdout and validation rows over their share."""
-    over: set[str] = set()
+    over: set[int] = set()
     for side in TESTED:
-        placed = [judged for judged in judgements if _stands_on(judged, side)]
-        over |= _over(placed, clients, settled, shares.holdout)
-    return leave_out(judgements, over, "over_client_holdout")
+        over |= _over(rows, _standing(placed, side), shares.holdout)
+    return leave_out(rows, placed, over, "over_client_holdout")
 
 
-def cap_trained(
-    judgements: Sequence[RowJudgement],
-    clients: Clients,
-    settled: SettledSides,
-    shares: ClientShares,
-) -> list[RowJudgement]:
+def cap_trained(rows: ClientRows, placed: PlacedRows, shares: ClientShares) -> PlacedRows:
     """Leave out later clients' training rows over their share."""
-    placed = [
-        judged for judged in judgements if judged.objection is None and _stands_on(judged, "train")
-    ]
-    return _object(judgements, _over(placed, clients, settled, shares.train), "over_client_train")
-
-
-def _object(
-    judgements: Iterable[RowJudgement], ids: AbstractSet[str], objection: str
-) -> list[RowJudgement]:
-    return [
-        replace(judged, objection=objection) if judged.interaction_id in ids else judged
-        for judged in judgements
-    ]
+    trained = [row for row in _standing(placed, "train") if placed.objections[row] is None]
+    return placed.with_objections(_over(rows, trained, shares.train), "over_client_train")
 
 
 def displacing(
-    placed: Sequence[RowJudgement],
-    cleaned: Sequence[RowJudgement],
-    clients: Clients,
+    rows: ClientRows,
+    placed: PlacedRows,
+    cleaned: PlacedRows,
     *,
     split_by: SplitBy,
     overlap: Overlap,
     most: float,
-) -> set[str]:
-    """Return ids of later clients' held-out rows that displace too many earlier training rows.
+) -> set[int]:
+    """Return later clients' held-out rows that displace too many earlier training rows.
 
     Args:
-        placed: The judgements before decontamination.
-        cleaned: The judgements after decontamination.
-        clients: The clients of the workload.
+        rows: The rows with their clients.
+        placed: The rows before decontamination.
+        cleaned: The rows after decontamination.
         split_by: Shared tools displace a row only if it is ``tools``.
         overlap: The decontamination settings.
         most: The share of a client's training requests that may be displaced.
     """
-    tested = [
-        judged
-        for judged in placed
-        if judged.objection is None and any(_stands_on(judged, side) for side in TESTED)
-    ]
-    held_out = {judged.interaction_id: judged for judged in tested}
-    holders = _holders(tested, by_tools=split_by == "tools")
-    highest = {name: min(map(clients.rank, rows)) for name, rows in holders.items()}
-    trained: dict[str, list[tuple[RowJudgement, RowJudgement]]] = defaultdict(list)
-    for before, after in zip(placed, cleaned, strict=True):
-        if _stands_on(before, "train"):
-            trained[clients.of(before)].append((before, after))
-    displacing_ids: set[str] = set()
-    for client_id, pairs in trained.items():
-        rank = clients.ranks[client_id]
-        displaced, names, overlapping = set[str](), set[str](), dict[str, str]()
-        for before, after in pairs:
-            shared = (_ties(before) | _tools(before)) & holders.keys()
+    tested = sorted(
+        row for side in TESTED for row in _standing(placed, side) if placed.objections[row] is None
+    )
+    ids = placed.judged.ids.take(np.array(tested, np.int64)).to_pylist()
+    held_out = dict(zip(ids, tested, strict=True))
+    holders = _holders(rows, tested, by_tools=split_by == "tools")
+    highest = {name: min(rows.ranks[row] for row in held) for name, held in holders.items()}
+    trained: dict[int, list[int]] = defaultdict(list)
+    for row in _standing(placed, "train"):
+        trained[rows.ranks[row]].append(row)
+    displacing_rows: set[int] = set()
+    for rank, of_client in trained.items():
+        displaced, names, overlapping = set[int](), set[int | str](), list[int]()
+        for row in of_client:
+            shared = (rows.ties(row) | _tools(rows, row)) & holders.keys()
             if shared and min(highest[name] for name in shared) > rank:
                 names.update(shared)
-                displaced.add(_request(before))
-            if after.objection in OVERLAPS and _names_later(after, held_out, clients, rank):
-                overlapping[before.interaction_id] = _own_text(before)
-                displaced.add(_request(before))
-        if len(displaced) > most * len({_request(before) for before, _ in pairs}):
-            displacing_ids |= {judged.interaction_id for name in names for judged in holders[name]}
-            displacing_ids |= _overlapped(tested, overlapping, clients, rank, overlap)
-    return displacing_ids
+                displaced.add(rows.requests[row])
+            named = held_out.get(cleaned.marks.get(row, "").partition(",")[0])
+            is_later = named is not None and rows.ranks[named] > rank
+            if cleaned.objections[row] in OVERLAPS and is_later:
+                overlapping.append(row)
+                displaced.add(rows.requests[row])
+        if len(displaced) > most * len({rows.requests[row] for row in of_client}):
+            displacing_rows |= {row for name in names for row in holders[name]}
+            later = [row for row in tested if rows.ranks[row] > rank]
+            displacing_rows |= _overlapped(placed, later, overlapping, overlap)
+    return displacing_rows
 
 
 def leave_out(
-    judgements: Sequence[RowJudgement], ids: AbstractSet[str], objection: str
-) -> list[RowJudgement]:
-    """Object to the rows ``ids``, and redo the ``near_`` objections without them."""
-    left = _object(judgements, ids, objection)
-    if not ids:
-        return left
-    ties: dict[str, set[str]] = defaultdict(set)
-    for judged in left:
-        if judged.member is not None:
-            ties[_request(judged)] |= _ties(judged)
-    strictest: dict[str, int] = {}
-    for judged in left:
-        if _is_active(judged) and judged.placement is not None:
-            side = SIDES.index(judged.placement.side)
-            for tie in ties[_request(judged)]:
-                strictest[tie] = max(side, strictest.get(tie, 0))
-    return [_with_nearness(judged, ties, strictest) for judged in left]
+    rows: ClientRows, placed: PlacedRows, left: AbstractSet[int], objection: str
+) -> PlacedRows:
+    """Object to the rows ``left``, and redo the ``near_`` objections without them."""
+    if not left:
+        return placed
+    after = placed.with_objections(left, objection)
+    ties: dict[int, set[int]] = defaultdict(set)
+    for row, request in enumerate(rows.requests):
+        ties[request] |= rows.ties(row)
+    strictest: dict[int, int] = {}
+    sides: list[int] = placed.placements.sides.tolist()
+    active = [row for row, raised in enumerate(after.objections) if _is_active(raised)]
+    for row in active:
+        for tie in ties[rows.requests[row]]:
+            strictest[tie] = max(sides[row], strictest.get(tie, 0))
+    objections = [*after.objections]
+    for row in active:
+        strict = max(strictest[tie] for tie in ties[rows.requests[row]])
+        objections[row] = near_objection(strict) if strict > sides[row] else None
+    return replace(after, objections=objections)
 
 
-def _with_nearness(
-    judged: RowJudgement, ties: Mapping[str, AbstractSet[str]], strictest: Mapping[str, int]
-) -> RowJudgement:
-    if not _is_active(judged) or judged.placement is None:
-        return judged
-    side = SIDES.index(judged.placement.side)
-    strict = max(strictest[tie] for tie in ties[_request(judged)])
-    return replace(judged, objection=f"near_{SIDES[strict]}" if strict > side else None)
-
-
-def _over(
-    placed: Sequence[RowJudgement], clients: Clients, known: SettledSides, share: float
-) -> set[str]:
+def _over(rows: ClientRows, standing: Iterable[int], share: float) -> set[int]:
     """Return the later clients' new rows beyond their share, chosen by a hash of their ids."""
     if share == 1:
         return set()
-    requests: dict[str, dict[str, list[RowJudgement]]] = defaultdict(lambda: defaultdict(list))
-    for judged in placed:
-        requests[clients.of(judged)][_request(judged)].append(judged)
+    requests: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in standing:
+        requests[rows.ranks[row]][rows.requests[row]].append(row)
     total = sum(len(of_client) for of_client in requests.values())
-    over: set[str] = set()
-    for client_id, of_client in requests.items():
+    over: set[int] = set()
+    for rank, of_client in requests.items():
         others = total - len(of_client)
         room = max(ALWAYS, int(share / (1 - share) * others))
-        if clients.ranks[client_id] == 0 or len(of_client) <= room:
+        if rank == 0 or len(of_client) <= room:
             continue
         new = [
-            name
-            for name, rows in of_client.items()
-            if not any(_was_settled(row, clients, known) for row in rows)
+            request
+            for request, asking in of_client.items()
+            if not any(rows.was_settled[row] for row in asking)
         ]
-        new.sort(key=lambda name: split.side_by_hash(f"client {name}"))
-        for name in new[max(0, room - (len(of_client) - len(new))) :]:
-            over |= {row.interaction_id for row in of_client[name]}
+        names = dict(zip(new, rows.names(new), strict=True))
+        new.sort(key=lambda request: split.side_by_hash(f"client {names[request]}"))
+        for request in new[max(0, room - (len(of_client) - len(new))) :]:
+            over |= {*of_client[request]}
     return over
 
 
-def _was_settled(judged: RowJudgement, clients: Clients, settled: SettledSides) -> bool:
-    """Return whether a snapshot frozen after the row was loaded settled its request."""
-    since = settled.since.get(_request(judged))
-    loaded_at = clients.origins[judged.interaction_id].loaded_at
-    return since is not None and loaded_at is not None and loaded_at <= since
-
-
-def _names_later(
-    judged: RowJudgement, held_out: Mapping[str, RowJudgement], clients: Clients, rank: int
-) -> bool:
-    """Return whether the mark names a later client's held-out row."""
-    named = held_out.get((judged.mark or "").partition(",")[0])
-    return named is not None and clients.rank(named) > rank
-
-
 def _overlapped(
-    tested: Sequence[RowJudgement],
-    displaced: Mapping[str, str],
-    clients: Clients,
-    rank: int,
-    overlap: Overlap,
-) -> set[str]:
-    """Return the later clients' rows that overlap with a displaced text."""
+    placed: PlacedRows, tested: Sequence[int], displaced: Sequence[int], overlap: Overlap
+) -> set[int]:
+    """Return the tested rows that overlap with a displaced text."""
     if not displaced:
         return set()
-    rows = {
-        judged.interaction_id: UserTexts(_own_text(judged), "")
-        for judged in tested
-        if clients.rank(judged) > rank
-    }
+    texts = {str(row): UserTexts(placed.asked[row].own, "") for row in tested}
     without_guards = overlap.model_copy(update={"guards": ()})
-    return set(decontamination.decontaminate(rows, displaced, without_guards))
+    own = {str(row): placed.asked[row].own for row in displaced}
+    return {int(row) for row in decontamination.decontaminate(texts, own, without_guards)}
 
 
-def _holders(tested: Iterable[RowJudgement], *, by_tools: bool) -> dict[str, list[RowJudgement]]:
-    holders: dict[str, list[RowJudgement]] = defaultdict(list)
-    for judged in tested:
-        for name in _ties(judged) | (_tools(judged) if by_tools else set()):
-            holders[name].append(judged)
+def _holders(
+    rows: ClientRows, tested: Iterable[int], *, by_tools: bool
+) -> dict[int | str, list[int]]:
+    holders: dict[int | str, list[int]] = defaultdict(list)
+    for row in tested:
+        for name in rows.ties(row) | (_tools(rows, row) if by_tools else set()):
+            holders[name].append(row)
     return holders
 
 
-def _tools(judged: RowJudgement) -> set[str]:
-    return {f"offers {name}" for name in judged.tool_names}
+def _tools(rows: ClientRows, row: int) -> set[str]:
+    return {f"offers {name}" for name in rows.tool_names[row]}
 
 
-def _ties(judged: RowJudgement) -> set[str]:
-    member = judged.member
-    if member is None:
-        return set()
-    cluster = () if member.cluster_id is None else (f"cluster {member.cluster_id}",)
-    return {*member.ties, *cluster}
+def _is_active(objection: str | None) -> bool:
+    """Return whether a row has no objection but a ``near_`` one."""
+    return (objection or NEAR).startswith(NEAR)
 
 
-def _own_text(judged: RowJudgement) -> str:
-    return "" if judged.asked is None else judged.asked.own
-
-
-def _request(judged: RowJudgement) -> str:
-    assert judged.member is not None
-    return judged.member.ties[0]
-
-
-def _is_active(judged: RowJudgement) -> bool:
-    """Return whether a placed row has no objection but a ``near_`` one."""
-    return judged.placement is not None and (judged.objection or "near_").startswith("near_")
-
-
-def _stands_on(judged: RowJudgement, side: str) -> bool:
-    return _is_active(judged) and judged.placement is not None and judged.placement.side == side
+def _standing(placed: PlacedRows, side: Side) -> list[int]:
+    """Return the rows on a side without an objection but a ``near_`` one."""
+    rows = np.flatnonzero(placed.placements.sides == SIDES.index(side)).tolist()
+    return [row for row in rows if _is_active(placed.objections[row])]

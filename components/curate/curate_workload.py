@@ -1,11 +1,15 @@
 """Curate one workload in one transaction: judge every interaction and build the examples."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from components.curate import (
     client_limits,
@@ -18,16 +22,17 @@ from components.curate import (
     ties,
     training_side,
 )
-from components.curate.client_limits import Clients
+from components.curate.client_limits import ClientRows, Clients
 from components.curate.decontamination import UserTexts
+from components.curate.judged_rows import JudgedRows
 from components.curate.near import near_requests
-from components.curate.near.near_requests import NearRequest, Place
+from components.curate.placed_rows import PlacedRows, near_objection
 from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_writer
 from components.curate.row_budget import CountsTokens
-from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
-from components.curate.split import Member, Placement, SettledSides, Shares
+from components.curate.split import SIDES, Members, SettledSides, Shares
+from components.curate.text_codes import MISSING
 from components.curate.worker_pool import UNJUDGEABLE
 from components.schema import Json
 from components.store import warehouse
@@ -93,9 +98,11 @@ def curate(
         ReplayError: A replay source is unreadable.
         CheckFailedError: A check found invalid rows; nothing is changed.
     """
-    if judgements_folder is not None:
-        judgements_folder.mkdir(parents=True, exist_ok=True)
-    with warehouse.transaction(con), collector.released():
+    with (
+        _folder(judgements_folder) as folder,
+        warehouse.transaction(con),
+        collector.released(),
+    ):
         together: list[Json] = [*rules.clients.together]
         warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
         for model in ("staging/given", "staging/feedback"):
@@ -104,17 +111,9 @@ def curate(
         weighed = weigh.weigh_workload(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         settled = split.read_settled(con, workload_id, rules.split_by)
-        judged, new, screened = judgement_cache.judge_rows(
-            con, rules, judgements_folder, ray_address
-        )
+        judged = judgement_cache.judge_rows(con, workload_id, rules, folder, ray_address)
         clients = client_limits.read(con, workload_id)
-        with collector.paused():
-            flagged = client_limits.flag_ahead(judged, clients)
-            judgements = place(flagged, settled, rules, judgements_folder)
-            judged.clear()  # they hold what was only compared
-            judgements = clean_by_client(judgements, clients, settled, rules)
-            columns = row_judgement.columns(workload_id, judgements)
-        with warehouse.present(con, "judgements", columns):
+        with _compared(con, judged, clients, settled, rules, folder):
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
             values = {
@@ -129,11 +128,8 @@ def curate(
                 con,
                 workload_id,
                 rules.redaction,
-                {
-                    judgement.interaction_id: judgement.conversation or judgement.interaction_id
-                    for judgement in judgements
-                },
-                row_judgement.turns(judgements),
+                judged.conversations(rules.redaction.seed),
+                judged.turns(rules.redaction.seed),
             )
             kept = warehouse.texts(
                 con,
@@ -154,123 +150,136 @@ def curate(
         redact = partial(conversations.redact_exchange, settings=rules.redaction, keyring=keyring)
         weigh.write_results(con, workload_id, weighed, rules.preferences, redact)
         keyring.save(con)
-        with warehouse.present(con, "redacted", row_judgement.replacements(judgements)):
+        with warehouse.present(con, "redacted", judged.replacements()):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
         tally = _tally(con, workload_id, replayed)
-        tally = replace(tally, judged=new, screened=screened)
+        tally = replace(tally, judged=judged.new, screened=judged.screened)
         held_rows.record_losses(
             con, workload_id, held_rows.find_losses(workload_id, tally.counts, rules.most_lost)
         )
         return tally
 
 
-def place(
-    judgements: Sequence[RowJudgement],
+@contextmanager
+def _folder(kept: Path | None) -> Generator[Path]:
+    """Provide a folder for judgements, a temporary one where none are kept."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with TemporaryDirectory(prefix="judgements-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _compared(
+    con: Connection,
+    judged: JudgedRows,
+    clients: Clients,
     settled: SettledSides,
     rules: Rules,
-    scratch: Path | None = None,
-) -> list[RowJudgement]:
-    """Compare, tie and place the rows without an objection.
+    folder: Path,
+) -> Generator[None]:
+    """Compare the rows with each other, and show the table ``judgements`` in the block."""
+    # In the folder, where the next curation, or an erasure, deletes what a killed one left.
+    with TemporaryDirectory(dir=folder) as shown:
+        table = Path(shown) / "judgements.parquet"
+        with collector.paused():
+            placed = clean_by_client(place(judged, settled, rules, folder), clients, settled, rules)
+            placed.write(table, clients.ahead)
+            del placed
+        with warehouse.present_file(con, "judgements", table):
+            yield
+
+
+def place(judged: JudgedRows, settled: SettledSides, rules: Rules, scratch: Path) -> PlacedRows:
+    """Compare, tie and place the accepted rows.
 
     Rows tied to a stricter side get an objection. Texts are compared in files of the folder
-    ``scratch``, or in memory if it is ``None``.
+    ``scratch``.
     """
-    accepted = [
-        (judgement.interaction_id, judgement.member, judgement.origin, judgement.request)
-        for judgement in judgements
-        if judgement.member and judgement.origin and judgement.request
-    ]
-    ids = [interaction_id for interaction_id, *_ in accepted]
-    requests = [request for *_, request in accepted]
-    columns = near_requests.columns_of(requests, scratch)
-    compared = near_requests.compare(columns, scratch)
-    places = near_requests.place(ids, columns, compared, rules.near.jaccard, scratch)
-    asked = compared.user_texts.to_pylist()
-    members = ties.tie(
-        [
-            replace(member, cluster_id=near.cluster_id)
-            for (_, member, *_), near in zip(accepted, places, strict=True)
-        ],
-        [origin for _, _, origin, _ in accepted],
-        rules.split_by,
-        settled.sides,
+    requests = judged.requests(scratch)
+    compared = near_requests.compare(requests, scratch)
+    ids = judged.in_file_order.to_pylist()
+    places = near_requests.place(ids, requests, compared, rules.near.jaccard, scratch)
+    clusters, twins, equals = (
+        judged.numbers_of([getattr(near, name) for near in places])
+        for name in ("cluster_id", "twin_id", "equal_id")
+    )
+    own = judged.ordered(compared.user_texts.to_pylist())
+    whole = judged.user_texts() if rules.overlap.guards else own
+    asked = [UserTexts(*texts) for texts in zip(own, whole, strict=True)]
+    del requests, compared, ids, places, own, whole
+    origins = judged.origins
+    tied = ties.tie(origins, clusters, rules.split_by, settled)
+    label_texts, labels = judged.labels
+    members = Members(
+        names=tied.names,
+        ties=tied.ties,
+        related=tied.related,
+        clusters=clusters,
+        former_groups=origins.former_group,
+        by_tools=origins.tools != MISSING,
+        label_texts=label_texts,
+        labels=labels,
+        logged_us=judged.logged_us,
     )
     shares = Shares(rules.split_by, rules.holdout_share, rules.validation_share)
     placements = split.place(members, settled, shares)
-    placed = zip(members, requests, asked, places, placements, strict=True)
-    return [
-        _placed(judgement, *next(placed)) if judgement.member else judgement
-        for judgement in judgements
-    ]
-
-
-def _placed(
-    judged: RowJudgement,
-    member: Member,
-    request: NearRequest,
-    own: str,
-    near: Place,
-    placement: Placement,
-) -> RowJudgement:
-    return replace(
-        judged,
-        member=member,
-        origin=None,
-        request=None,
-        placement=placement,
-        objection=placement.objection,
-        twin_id=near.twin_id,
-        equal_id=near.equal_id,
-        answer_name=request.answer_name,
-        asked=UserTexts(own, request.user_text),
-    )
+    near = [None, *(near_objection(side) for side in range(1, len(SIDES)))]
+    strictest = np.where(placements.strictest > placements.sides, placements.strictest, 0)
+    objections = [near[side] for side in strictest.tolist()]
+    return PlacedRows(judged, members, placements, clusters, twins, equals, objections, {}, asked)
 
 
 def clean_by_client(
-    judgements: Sequence[RowJudgement], clients: Clients, settled: SettledSides, rules: Rules
-) -> list[RowJudgement]:
+    placed: PlacedRows, clients: Clients, settled: SettledSides, rules: Rules
+) -> PlacedRows:
     """Object to rows that overlap with tested rows, and to rows that crowd out other clients."""
     if not clients.are_several:
-        return clean(judgements, rules)
-    shares = rules.clients
-    placed = client_limits.cap_tested(judgements, clients, settled, shares)
+        return clean(placed, rules)
+    shares, rows = rules.clients, ClientRows(placed, clients, settled)
+    placed = client_limits.cap_tested(rows, placed, shares)
     cleaned = clean(placed, rules)
     displacing = client_limits.displacing(
+        rows,
         placed,
         cleaned,
-        clients,
         split_by=rules.split_by,
         overlap=rules.overlap,
         most=shares.displaced,
     )
     if displacing:
-        placed = client_limits.leave_out(placed, displacing, "displaces_other_client")
+        placed = client_limits.leave_out(rows, placed, displacing, "displaces_other_client")
         cleaned = clean(placed, rules)
-    return client_limits.cap_trained(cleaned, clients, settled, shares)
+    return client_limits.cap_trained(rows, cleaned, shares)
 
 
-def clean(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement]:
+def clean(placed: PlacedRows, rules: Rules) -> PlacedRows:
     """Object to rows that overlap with holdout, validation or guard texts."""
     rows: dict[str, UserTexts] = {}
     held_out: dict[str, str] = {}
     validated: set[str] = set()
-    for judgement in judgements:
-        if judgement.objection or judgement.asked is None or judgement.placement is None:
+    ids = placed.judged.ids.to_pylist()
+    sides = placed.placements.sides.tolist()
+    for interaction_id, side, objection, asked in zip(
+        ids, sides, placed.objections, placed.asked, strict=True
+    ):
+        if objection:
             continue
-        if judgement.placement.side == "holdout":
-            held_out[judgement.interaction_id] = judgement.asked.own
+        if SIDES[side] == "holdout":
+            held_out[interaction_id] = asked.own
             continue
-        rows[judgement.interaction_id] = judgement.asked
-        if judgement.placement.side == "validation":
-            validated.add(judgement.interaction_id)
+        rows[interaction_id] = asked
+        if SIDES[side] == "validation":
+            validated.add(interaction_id)
     overlaps = decontamination.decontaminate(rows, held_out, rules.overlap, validated)
-    return [
-        replace(judgement, objection=overlap.objection, mark=overlap.mark)
-        if (overlap := overlaps.get(judgement.interaction_id))
-        else judgement
-        for judgement in judgements
-    ]
+    objections, marks = [*placed.objections], dict(placed.marks)
+    for number, interaction_id in enumerate(ids):
+        if overlap := overlaps.get(interaction_id):
+            objections[number], marks[number] = overlap.objection, overlap.mark
+    return replace(placed, objections=objections, marks=marks)
 
 
 def _tally(con: Connection, workload_id: str, replayed: int) -> CurationTally:

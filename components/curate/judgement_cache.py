@@ -2,23 +2,25 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.curate import collector, judgement_columns, row_judgement
+from components.curate import judgement_columns, row_judgement
 from components.curate.interaction import CandidateRow
+from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
+from components.curate.text_codes import MISSING, Ints, Marks
 from components.curate.worker_pool import UNJUDGEABLE
 from components.store import manifest, warehouse
+from components.store.arrow import compute
 from components.store.warehouse import Connection
 
 PART_ROWS = 8192
@@ -29,62 +31,45 @@ KEYS = ("content_digest", "screening_digest", "correction_id")
 
 SUFFIX, PARTIAL = ".parquet", ".partial"
 
-Marks = npt.NDArray[np.bool_]
 
+class _Contents(NamedTuple):
+    """The columns of ``staging/contents``, in Arrow: what each row's judgement reads, digested."""
 
-class RowContent(NamedTuple):
-    """A row of ``staging/contents``: the digest of what its judgement reads, and the correction."""
-
-    interaction_id: str
-    correction_id: str | None
-    content_digest: str
-
-
-class JudgedRows(NamedTuple):
-    """The judgements of all rows, in the order of their ids.
-
-    ``new`` of them were not kept, ``screened`` were kept from other quality rules.
-    """
-
-    judgements: list[RowJudgement]
-    new: int
-    screened: int
+    interaction_id: Any
+    correction_id: Any
+    content_digest: Any
 
 
 def judge_rows(
-    con: Connection, rules: Rules, folder: Path | None, ray_address: str | None = None
+    con: Connection,
+    workload_id: str,
+    rules: Rules,
+    folder: Path,
+    ray_address: str | None = None,
 ) -> JudgedRows:
-    """Judge the staged rows whose judgements are not kept in ``folder``, and keep them.
+    """Judge a workload's staged rows whose judgements are not kept in ``folder``, and keep them.
 
-    Without a folder every row is judged. Only one process may use a folder at a time. With
-    ``ray_address`` the cluster there judges, if there are many rows.
+    Only one process may use a folder at a time, and none may write to it while the judgements are
+    read. With ``ray_address`` the cluster there judges, if there are many rows.
 
     Raises:
         RayPoolError: The cluster can't be reached or was lost, or has nodes with other code.
     """
     warehouse.show(con, "staging/candidates")
-    cache = None if folder is None else _Cache(folder, rules)
-    with collector.paused():
-        # Not as records by name, which takes several times as long.
-        staged = map(
-            RowContent._make, con.execute(warehouse.model_select("staging/contents")).fetchall()
-        )
-        contents = {row.interaction_id: row for row in staged}
-        judgements = [] if cache is None else [*cache.load(contents)]
-    outdated = {} if cache is None else cache.outdated
-    unjudged = {"interaction_id": pa.array([*contents], pa.string())}
+    staged: Any = warehouse.table(con, "staging/contents")
+    contents = _Contents(*(staged.column(name).combine_chunks() for name in _Contents._fields))
+    cache = _Cache(folder, rules, contents)
+    unjudged = {"interaction_id": contents.interaction_id.filter(pa.array(cache.are_missing))}
     with (
         warehouse.present(con, "unjudged", unjudged),
         # Closed even after an error: DuckDB can't roll back while a result is open.
         closing(warehouse.read(con, "staging/unjudged", CandidateRow)) as rows,
     ):
-        pairs = ((row, outdated.get(row.interaction_id)) for row in rows)
-        new = row_judgement.judge_all(pairs, rules, ray_address)
-        judgements += new if cache is None else cache.keep(new, contents)
-    if cache is not None:
-        cache.merge_parts()
-    judgements.sort(key=lambda judged: judged.interaction_id)
-    return JudgedRows(judgements, len(contents) - len(outdated), len(outdated))
+        pairs = ((row, cache.outdated.get(row.interaction_id)) for row in rows)
+        cache.keep(row_judgement.judge_all(pairs, rules, ray_address))
+    screened = len(cache.outdated)
+    new = int(cache.are_missing.sum()) - screened
+    return JudgedRows(workload_id, cache.merged_parts(), new, screened)
 
 
 def forget_missing(con: Connection, folder: Path) -> int:
@@ -94,7 +79,8 @@ def forget_missing(con: Connection, folder: Path) -> int:
     """
     forgotten = 0
     for rules_folder in sorted(folder.glob("*")):
-        for path, table in _parts(rules_folder):
+        for path, content in _parts(rules_folder):
+            table = _table(content)
             keys = {name: table.column(name) for name in ("interaction_id", "correction_id")}
             with warehouse.present(con, "kept", {**keys, "place": np.arange(len(table))}):
                 gone = [place for (place,) in con.execute(_GONE).fetchall()]
@@ -120,90 +106,121 @@ _GONE = """
 
 
 class _Cache:
-    """The judgements of a workload.
+    """The judgements of a workload's rows with some contents.
 
-    ``outdated`` are those under other quality rules, by interaction, once all are loaded.
+    ``are_missing`` marks the contents whose rows must be judged, ``outdated`` are the judgements of
+    those that were judged by other quality rules, by interaction.
     """
 
-    def __init__(self, folder: Path, rules: Rules) -> None:
+    def __init__(self, folder: Path, rules: Rules, contents: _Contents) -> None:
         columns = [(field.name, str(field.type)) for field in judgement_columns.SCHEMA]
         redaction = row_judgement.redaction_digest(rules)
         self._folder = folder / manifest.digest([KEYS, columns, redaction])
         self._screening = row_judgement.screening_digest(rules)
+        self._contents = contents
         self._live: dict[Path, Marks] = {}
+        self.are_missing = np.ones(len(contents.interaction_id), np.bool_)
         self.outdated: dict[str, RowJudgement] = {}
+        self._load()
 
-    def load(self, contents: dict[str, RowContent]) -> Iterator[RowJudgement]:
-        """Yield the judgements of rows with these contents, and remove the rows from them."""
-        for path, table in _parts(self._folder):
-            keys = [table.column(name).to_numpy() for name in ("interaction_id", *KEYS[:2])]
-            is_content = np.array(
-                [
-                    (row := contents.get(interaction_id)) is not None
-                    and row.content_digest == content_digest
-                    for interaction_id, content_digest, _ in zip(*keys, strict=True)
-                ],
-                np.bool_,
-            )
-            is_screened = np.array([digest == self._screening for digest in keys[2]], np.bool_)
-            live = self._live[path] = is_content & is_screened
-            for judged in _filtered(table, live):
-                del contents[judged.interaction_id]
-                yield judged
-            for judged in _filtered(table, is_content & ~is_screened):
-                self.outdated[judged.interaction_id] = judged
-        self.outdated = {name: self.outdated[name] for name in contents.keys() & self.outdated}
+    def _load(self) -> None:
+        paths: list[Path] = []
+        keys: list[Any] = []
+        for path, content in _parts(self._folder):
+            paths.append(path)
+            keys.append(_table(content, ["interaction_id", *KEYS[:2]]))
+        if not paths:
+            return
+        ends = np.cumsum([len(table) for table in keys])[:-1]
+        table = pa.concat_tables(keys)
+        rows = compute.index_in(
+            table.column("interaction_id"), value_set=self._contents.interaction_id
+        )
+        expected = self._contents.content_digest.take(rows.combine_chunks())
+        has_content = compute.fill_null(
+            compute.equal(table.column("content_digest"), expected),
+            False,
+        ).to_numpy()
+        has_rules = compute.equal(table.column("screening_digest"), self._screening).to_numpy()
+        of_contents = compute.fill_null(rows, MISSING).to_numpy().astype(np.int64)
+        live = _firsts(of_contents, has_content & has_rules)
+        self.are_missing[of_contents[live]] = False
+        others = has_content & ~has_rules
+        others[others] = self.are_missing[of_contents[others]]
+        outdated = np.split(_firsts(of_contents, others), ends)
+        for path, is_live, is_outdated in zip(paths, np.split(live, ends), outdated, strict=True):
+            self._live[path] = is_live
+            if is_outdated.any():
+                kept = pq.read_table(path, use_threads=False).filter(pa.array(is_outdated))
+                for judged in judgement_columns.judgements_of(kept):
+                    self.outdated[judged.interaction_id] = judged
 
-    def keep(
-        self, judgements: Iterable[RowJudgement], contents: dict[str, RowContent]
-    ) -> Iterator[RowJudgement]:
-        """Yield the judgements, and write those that the next curation would make again."""
+    def keep(self, judgements: Iterable[RowJudgement]) -> None:
+        """Write judgements, of which the next curation reads those that it would make again."""
         remaining = iter(judgements)
         while batch := [*islice(remaining, PART_ROWS)]:
+            table = judgement_columns.table_of(batch)
+            rows = compute.index_in(
+                table.column("interaction_id"), value_set=self._contents.interaction_id
+            ).combine_chunks()
             # An error may be of this moment, such as a row that took too long.
-            kept = [judged for judged in batch if judged.objection != UNJUDGEABLE]
-            rows = [contents[judged.interaction_id] for judged in kept]
-            if kept:
-                table = judgement_columns.table_of(kept)
-                digests = [row.content_digest for row in rows]
-                corrections = [row.correction_id for row in rows]
-                values = (digests, [self._screening for _ in rows], corrections)
-                for name, column in zip(KEYS, values, strict=True):
-                    table = table.append_column(name, pa.array(column, pa.string()))
-                self._live[_write(self._folder, table)] = np.ones(len(kept), np.bool_)
-            yield from batch
+            is_final = compute.invert(
+                compute.fill_null(compute.equal(table.column("objection"), UNJUDGEABLE), False)
+            )
+            digests = self._contents.content_digest.take(rows)
+            values = (
+                compute.if_else(is_final, digests, pa.scalar(None, pa.string())),
+                pa.repeat(self._screening, len(batch)),
+                self._contents.correction_id.take(rows),
+            )
+            for name, column in zip(KEYS, values, strict=True):
+                table = table.append_column(name, column)
+            self._live[_write(self._folder, table)] = np.ones(len(batch), np.bool_)
 
-    def merge_parts(self) -> None:
-        """Write the rows of small files into fewer; delete judgements that nothing needs."""
+    def merged_parts(self) -> list[JudgedPart]:
+        """Write the rows of small files into fewer, and delete judgements that nothing needs.
+
+        Return the files that are left.
+        """
         thin = [path for path, live in self._live.items() if int(live.sum()) < PART_ROWS // 2]
         if len(thin) > 1 or not all(self._live[path].any() for path in thin):
-            tables = [_table(path.read_bytes()).filter(pa.array(self._live[path])) for path in thin]
+            tables = [
+                _table(path.read_bytes()).filter(pa.array(self._live.pop(path))) for path in thin
+            ]
             merged = pa.concat_tables(tables)
             starts = range(0, len(merged), PART_ROWS)  # none, if all of their rows are gone
-            written = {_write(self._folder, merged.slice(start, PART_ROWS)) for start in starts}
-            for path in {*thin} - written:
+            for start in starts:
+                rows = merged.slice(start, PART_ROWS)
+                self._live[_write(self._folder, rows)] = np.ones(len(rows), np.bool_)
+            for path in {*thin} - self._live.keys():
                 path.unlink()
         for other in self._folder.parent.glob("*"):
             if other != self._folder:
                 shutil.rmtree(other)
+        return [JudgedPart(path, is_live) for path, is_live in self._live.items()]
 
 
-def _filtered(table: Any, marks: Marks) -> Iterator[RowJudgement]:  # noqa: ANN401
-    return judgement_columns.judgements_of(table if marks.all() else table.filter(pa.array(marks)))
+def _firsts(rows: Ints, marks: Marks) -> Marks:
+    """Return the marks of the first occurrence of each row."""
+    places = np.flatnonzero(marks)
+    _, first = np.unique(rows[places], return_index=True)
+    firsts = np.zeros(len(marks), np.bool_)
+    firsts[places[first]] = True
+    return firsts
 
 
-def _parts(folder: Path) -> Iterator[tuple[Path, Any]]:
+def _parts(folder: Path) -> Iterator[tuple[Path, bytes]]:
     """Yield the whole files of a folder; delete those that are damaged or unfinished."""
     for path in sorted(folder.glob("*")):
         content = path.read_bytes()
         if path.name == _name(content):
-            yield path, _table(content)
+            yield path, content
         else:
             path.unlink()
 
 
-def _table(content: bytes) -> Any:  # noqa: ANN401 - pyarrow has no types
-    return pq.read_table(pa.BufferReader(content), use_threads=False)
+def _table(content: bytes, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401
+    return pq.read_table(pa.BufferReader(content), columns=columns, use_threads=False)
 
 
 def _write(folder: Path, table: Any) -> Path:  # noqa: ANN401 - pyarrow has no types

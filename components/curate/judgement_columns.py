@@ -15,11 +15,11 @@ from components.curate.redaction.conversations import Rewritten
 from components.curate.redaction.patterns import Kind
 from components.curate.redaction.placeholders import Occurrence
 from components.curate.redaction.surrogate_writer import Marked
-from components.curate.row_judgement import FLAGS, RowJudgement
+from components.curate.row_judgement import RowJudgement
 from components.curate.rules.screen import NOTHING_FOUND, Flag, Screened
 from components.curate.split import Member
 from components.curate.ties import RequestOrigin
-from components.store.arrow import EPOCH, ArrowTable
+from components.store.arrow import EPOCH, ArrowTable, compute
 
 MICROSECOND = timedelta(microseconds=1)
 UNCHANGED = Rewritten()  # of a row without personal data; never modified, so rows share it
@@ -34,6 +34,7 @@ def _texts(*names: str) -> list[tuple[str, object]]:
     return [(name, TEXT) for name in names]
 
 
+FLAGS = pa.list_(pa.struct([*_texts("rule"), ("factor", pa.float64()), *_texts("mark")]))
 COUNTS = pa.list_(pa.struct([*_texts("kind"), ("count", NUMBER)]))
 # A placeholder's number is a text: a log can have one of any length.
 OCCURRENCE = pa.struct([*_texts("kind", "key", "written", "number"), ("is_number", pa.bool_())])
@@ -81,6 +82,8 @@ REPEATED = frozenset(
 )
 """Texts that many rows share, once in memory."""
 
+EMPTY = SCHEMA.empty_table()
+
 _ACCEPTED = 4  # columns before those of accepted rows
 
 
@@ -121,6 +124,11 @@ def _fields(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
+ORIGIN = tuple(SCHEMA.names[6 : 6 + len(_fields(RequestOrigin))])
+"""The columns of ``RequestOrigin``."""
+REQUEST = tuple(SCHEMA.names[SCHEMA.names.index("turns") : SCHEMA.names.index("form") + 1])
+"""The columns of ``NearRequest``."""
+
 _ORIGIN, _REQUEST = attrgetter(*_fields(RequestOrigin)), attrgetter(*_fields(NearRequest))
 _ANSWER_AT = len(_fields(RequestOrigin))
 _REQUEST_AT = _ANSWER_AT + 3
@@ -152,7 +160,7 @@ def _counts(counter: Counter[Kind]) -> list[dict[str, object]]:
 
 def judgements_of(table: ArrowTable) -> Iterator[RowJudgement]:
     """Yield the judgements that a table of ``SCHEMA`` holds."""
-    columns = (_values(name, table.column(name)) for name in SCHEMA.names)
+    columns = (_column(table, name) for name in SCHEMA.names)
     for interaction_id, objection, mark, screened, label, logged_us, *rest in zip(
         *columns, strict=True
     ):
@@ -179,16 +187,56 @@ def judgements_of(table: ArrowTable) -> Iterator[RowJudgement]:
         )
 
 
-def _values(name: str, column: Any) -> Sequence[Any]:  # noqa: ANN401 - pyarrow has no types
+def requests_of(table: ArrowTable) -> Iterator[NearRequest]:
+    """Yield the requests of a table with the columns ``REQUEST``."""
+    for values in zip(*(_column(table, name) for name in REQUEST), strict=True):
+        yield NearRequest(*values)
+
+
+TURN = ("logged_us", "interaction_id", "language", "conversation", "rewritten")
+"""The columns of a turn that redaction changed."""
+
+
+def have_marks(table: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return which rows of a table with the column ``rewritten`` have marked texts."""
+    return compute.is_valid(compute.struct_field(table.column("rewritten"), "first_mark"))
+
+
+def marked_of(table: Any) -> Iterator[tuple[int, str, str | None, str | None, Marked]]:  # noqa: ANN401
+    """Yield the values of rows with marks, of a table with the columns ``TURN``."""
+    columns = (_column(table, name) for name in TURN[:-1])
+    for *first, row in zip(*columns, table.column("rewritten").to_pylist(), strict=True):
+        yield (*first, _marked(row))
+
+
+def replacements_of(table: Any) -> Iterator[tuple[Kind, int, int]]:  # noqa: ANN401
+    """Yield how many distinct values of each kind were replaced in each row, and how often."""
+    for row in table.column("rewritten").drop_null().to_pylist():
+        replaced = _counter(row["replaced"])
+        for kind, distinct in _counter(row["values"]).items():
+            yield kind, distinct, replaced[kind]
+
+
+def screened_of(column: Any) -> list[Screened]:  # noqa: ANN401 - pyarrow has no types
+    """Return the findings of the column ``screened``."""
+    return [NOTHING_FOUND if row is None else _screened(row) for row in values_of(column)]
+
+
+def _column(table: ArrowTable, name: str) -> Sequence[Any]:
+    column: Any = table.column(name)
+    if name not in REPEATED:
+        return values_of(column)
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = [*_texts_of(encoded.dictionary), None]
+    return [texts[place] for place in encoded.indices.fill_null(-1).to_numpy().tolist()]
+
+
+def values_of(column: Any) -> Sequence[Any]:  # noqa: ANN401 - pyarrow has no types
     """Return a column's values, lists as tuples, null numbers as 0.
 
     ``to_pylist`` takes several times as long.
     """
-    whole = column.combine_chunks()
-    if name in REPEATED:
-        encoded = whole.dictionary_encode()
-        texts = [*_texts_of(encoded.dictionary), None]
-        return [texts[place] for place in encoded.indices.fill_null(-1).to_numpy().tolist()]
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_string(whole.type):
         return _texts_of(whole)
     if pa.types.is_list(whole.type):

@@ -2,48 +2,37 @@
 
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 
-import pyarrow as pa
-
 from components.chat import prompt
 from components.curate import interaction, ray_pool, split, ties, worker_pool
-from components.curate.decontamination import UserTexts
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.near import near_requests
 from components.curate.near.near_requests import NearRequest
 from components.curate.ray_pool import RayPool
 from components.curate.redaction import conversations, presidio
 from components.curate.redaction.conversations import RedactionFailedError, Rewritten
-from components.curate.redaction.surrogate_writer import RedactedTurn
 from components.curate.rules import language, screen
 from components.curate.rules.screen import NOTHING_FOUND, Screened
 from components.curate.settings import Rules
-from components.curate.split import Member, Placement
+from components.curate.split import Member
 from components.curate.ties import RequestOrigin
 from components.curate.worker_pool import UNJUDGEABLE
 from components.store import manifest
 
-FLAGS = pa.list_(
-    pa.struct([("rule", pa.string()), ("factor", pa.float64()), ("mark", pa.string())])
-)
-
 
 @dataclass(frozen=True, slots=True)
 class RowJudgement:
-    """Result of the rules and the split for one interaction, before duplicates are resolved.
+    """Result of the rules for one interaction, before it is compared with others.
 
     ``screened`` holds the rules' findings. ``member`` is the split's input, ``None`` where a rule
-    objected; such a row has no placement and is not ``rewritten`` by redaction. ``origin`` is the
-    source of its ties, until all rows are known. ``twin_id`` is shared by requests that expect the
-    same kind of answer, judged by ``request``, ``equal_id`` by those of them with equal words;
-    ``asked`` is the users' text, once all rows are known. ``logged`` is production's answer, equal
-    to ``answer`` where nobody corrected it; ``answer_name`` names it if it is short. ``mark``
-    details an objection raised after the rules. ``language`` is that of the users' text, ``None``
-    if undetected. Values share surrogates within a ``conversation``.
+    objected; such a row is not ``rewritten`` by redaction. ``origin`` is the source of its ties,
+    ``request`` what is compared. ``logged`` is production's answer, equal to ``answer`` where
+    nobody corrected it. ``mark`` details an objection raised after the rules. ``language`` is that
+    of the users' text, ``None`` if undetected. Values share surrogates within a ``conversation``.
     """
 
     interaction_id: str
@@ -51,95 +40,14 @@ class RowJudgement:
     screened: Screened = NOTHING_FOUND
     member: Member | None = None
     origin: RequestOrigin | None = None
-    placement: Placement | None = None
     tool_names: tuple[str, ...] = ()
     answer: str | None = None
     logged: str | None = None
     request: NearRequest | None = None
-    asked: UserTexts | None = None
-    twin_id: str | None = None
-    equal_id: str | None = None
-    answer_name: str | None = None
     mark: str | None = None
     rewritten: Rewritten | None = None
     language: str | None = None
     conversation: str | None = None
-
-
-def turns(judgements: Sequence[RowJudgement]) -> list[RedactedTurn]:
-    """Return the redacted turns in logged order."""
-    changed = [
-        (
-            judgement.member.logged_at,
-            judgement.interaction_id,
-            RedactedTurn(
-                judgement.interaction_id,
-                judgement.conversation or judgement.interaction_id,
-                judgement.language,
-                judgement.rewritten.marked,
-            ),
-        )
-        for judgement in judgements
-        if judgement.member and judgement.rewritten and judgement.rewritten.marked
-    ]
-    return [turn for *_, turn in sorted(changed, key=lambda logged: logged[:2])]
-
-
-def columns(workload_id: str, judgements: Sequence[RowJudgement]) -> dict[str, Sized]:
-    """Return the columns of the table ``judgements``, one row per interaction."""
-    screened = [judgement.screened for judgement in judgements]
-    members = [judgement.member for judgement in judgements]
-    placements = [judgement.placement for judgement in judgements]
-    rewritten = [judgement.rewritten for judgement in judgements]
-    texts = {
-        "interaction_id": [judgement.interaction_id for judgement in judgements],
-        "workload_id": [workload_id for _ in judgements],
-        "objection": [judgement.objection for judgement in judgements],
-        "mark": [judgement.mark or judgement.screened.mark for judgement in judgements],
-        "answer": [judgement.answer for judgement in judgements],
-        "language": [judgement.language for judgement in judgements],
-        "logged_answer": [judgement.logged for judgement in judgements],
-        "twin_id": [judgement.twin_id for judgement in judgements],
-        "equal_id": [judgement.equal_id for judgement in judgements],
-        "answer_name": [judgement.answer_name for judgement in judgements],
-        "label": [member.label if member else None for member in members],
-        "cluster_id": [member.cluster_id if member else None for member in members],
-        "side": [placement.side if placement else None for placement in placements],
-        "component_id": [placement.component_id if placement else None for placement in placements],
-        "stratum": [placement.stratum if placement else None for placement in placements],
-        "draw_id": [placement.draw_id if placement else None for placement in placements],
-        "messages": [redacted.messages if redacted else None for redacted in rewritten],
-        "tools": [redacted.tools if redacted else None for redacted in rewritten],
-        "acceptable": [redacted.acceptable if redacted else None for redacted in rewritten],
-    }
-    lists = {
-        "ties": [list(member.ties) if member else None for member in members],
-        "tool_names": [list(judgement.tool_names) for judgement in judgements],
-    }
-    return {
-        **{name: pa.array(column, pa.string()) for name, column in texts.items()},
-        **{name: pa.array(column, pa.list_(pa.string())) for name, column in lists.items()},
-        "is_held": pa.array([findings.is_held for findings in screened], pa.bool_()),
-        "flags": pa.array(
-            [[asdict(flag) for flag in findings.flags] for findings in screened], FLAGS
-        ),
-        "weight": pa.array([findings.weight for findings in screened], pa.float64()),
-    }
-
-
-def replacements(judgements: Sequence[RowJudgement]) -> dict[str, Sized]:
-    """Return the columns of the table ``redacted``, one row per interaction and kind."""
-    counted = [
-        (kind.value, distinct, judgement.rewritten.replaced[kind])
-        for judgement in judgements
-        if judgement.rewritten
-        for kind, distinct in judgement.rewritten.values.items()
-    ]
-    return {
-        "kind": pa.array([kind for kind, _, _ in counted], pa.string()),
-        "distinct_values": pa.array([distinct for _, distinct, _ in counted], pa.int64()),
-        "replacements": pa.array([replaced for _, _, replaced in counted], pa.int64()),
-    }
 
 
 VERSION = 2

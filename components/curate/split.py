@@ -1,20 +1,21 @@
 """Assign each row to a side (training, validation, holdout) by a hash; once assigned, it stays."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.curate.settings import SplitBy
+from components.curate.text_codes import MISSING, CodeLists, Ints, Marks, TextCodes, Texts
 from components.schema import Answer
-from components.store import manifest
+from components.store import manifest, warehouse
 from components.store.warehouse import Connection
+
+Floats = NDArray[np.float64]
 
 Side = Literal["train", "validation", "holdout"]
 
@@ -77,9 +78,10 @@ def side_by_hash(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-def in_sequence(stratum: str, number: int) -> float:
-    """Return point ``number`` (0-based) of a stratum's sequence in [0, 1)."""
-    return (side_by_hash(stratum) + number * GOLDEN) % 1.0
+def in_sequence(stratum: str, start: int, count: int) -> Floats:
+    """Return points of a stratum's sequence in [0, 1), from point ``start`` (0-based) on."""
+    numbers = np.arange(start, start + count, dtype=np.float64)
+    return (side_by_hash(stratum) + numbers * GOLDEN) % 1.0
 
 
 def side(draw: float, holdout_share: float, validation_share: float) -> Side:
@@ -89,42 +91,83 @@ def side(draw: float, holdout_share: float, validation_share: float) -> Side:
     return "validation" if draw >= 1 - validation_share else "train"
 
 
-Ints = NDArray[np.int64]
-
 UNPLACED = -1
 
 SEQUENCE = "knots"  # seed of a workload's draw sequence; changing it would move rows
 
 STARTS = 32  # candidate points of the sequence at which a draw may resume
 
+NEVER = np.iinfo(np.int64).min
+"""The time of what was never settled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One row to place.
 
-    ``ties`` are digests of its request, its group, and whatever else it shares with other rows;
-    ``cluster_id`` is its near-duplicate cluster, whose name may change between curations.
-    ``related`` ties it to rows that may be on another side but are not independent of it, such as
-    its user's. ``former_group`` is the group of rows that were logged before their group was
-    settled by a release before migration 0026. ``by_tools`` is set if the group is a set of tools.
+    ``ties`` are digests of its request and its group. ``label`` is that of its answer.
     """
 
     ties: tuple[str, ...]
     label: str
     logged_at: datetime
-    cluster_id: str | None = None
-    related: tuple[str, ...] = ()
-    former_group: str | None = None
-    by_tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The rows to place, in columns.
+
+    ``names`` are the texts of all codes but ``labels``, which are codes of ``label_texts``. Of
+    ``ties`` a row's first one is its request, the second its group; the others are whatever else
+    it shares with other rows. ``clusters`` are near-duplicate clusters, whose names may change
+    between curations, as numbers; ``MISSING`` for none. ``related`` ties a row to rows that may be
+    on another side but are not independent of it, such as its user's. ``former_groups`` are the
+    groups of rows that were logged before their group was settled by a release before migration
+    0026. ``by_tools`` marks rows whose group is a set of tools. ``logged_us`` is in microseconds.
+    """
+
+    names: TextCodes
+    ties: CodeLists
+    related: CodeLists
+    clusters: Ints
+    former_groups: Ints
+    by_tools: Marks
+    label_texts: Sequence[str]
+    labels: Ints
+    logged_us: Ints
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.logged_us)
+
+    @property
+    def requests(self) -> Ints:
+        """The rows' requests."""
+        return self.ties.at(0)
 
 
 @dataclass(frozen=True, slots=True)
 class SettledSides:
-    """Settled by snapshots: each tie's side and since when, and the draws per stratum."""
+    """Settled by snapshots: ties with their sides and since when, and the number of draws.
 
-    sides: Mapping[str, Side] = field(default_factory=dict[str, Side])
-    drawn: Mapping[str, int] = field(default_factory=dict[str, int])
-    since: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+    ``ids`` is an Arrow column; ``sides`` are numbers of ``SIDES``; ``since`` is in microseconds,
+    ``NEVER`` where unknown.
+    """
+
+    ids: Texts
+    sides: Ints
+    since: Ints
+    drawn: int
+
+    def sides_of(self, names: TextCodes) -> Ints:
+        """Return the settled side of each name, ``UNPLACED`` for none."""
+        places = names.find(self.ids)
+        return np.where(places == MISSING, UNPLACED, np.append(self.sides, UNPLACED)[places])
+
+    def since_of(self, names: TextCodes) -> Ints:
+        """Return since when each name is settled, ``NEVER`` for none."""
+        places = names.find(self.ids)
+        return np.where(places == MISSING, NEVER, np.append(self.since, NEVER)[places])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,79 +180,64 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """A row's side, and the objection if it is tied to a row of a stricter side.
+class Placements:
+    """The sides of rows, in columns; ``sides`` and ``strictest`` are numbers of ``SIDES``.
 
-    ``component_id`` is equal for rows that are tied, directly or through others: they are not
-    independent of each other. ``draw_id`` identifies the draw within ``stratum``; both are
-    ``None`` for a row that was not drawn in the sequence.
+    ``strictest`` is that of all rows tied to a row. ``components`` are equal for rows that are
+    tied, directly or through others: they are not independent of each other. ``draws`` identifies
+    the draw within the stratum, whose name is in ``strata``, both ``MISSING`` for a row that was
+    not drawn in the sequence. ``components`` and ``draws`` are codes of the members' names.
     """
 
-    side: Side
-    component_id: str = ""
-    stratum: str | None = None
-    draw_id: str | None = None
-    objection: str | None = None
+    sides: Ints
+    strictest: Ints
+    components: Ints
+    strata: Ints
+    stratum_names: Sequence[str]
+    draws: Ints
 
 
-UNDRAWN = Placement("train")
+def place(members: Members, settled: SettledSides, shares: Shares) -> Placements:
+    """Return the rows' placements; neither row order nor cluster names matter.
 
-
-def place(members: Sequence[Member], settled: SettledSides, shares: Shares) -> list[Placement]:
-    """Return each row's placement; neither row order nor cluster names matter.
-
-    Rows of one request share all ties.
+    Rows of one request share all ties. Of rows with equal ties, logged at once, the first one
+    decides the label by which they are drawn.
     """
-    if not members:
-        return []
-    requests: dict[str, int] = {}
-    request_of = [requests.setdefault(member.ties[0], len(requests)) for member in members]
-    owners, ties, tie_count = _tied(members, request_of, _ties)
+    requests, request_of = np.unique(members.requests, return_inverse=True)
+    if not len(requests):
+        nothing = np.zeros(0, np.int64)
+        return Placements(nothing, nothing, nothing, nothing, (), nothing)
+    owners, ties, tie_count = _tied(members, request_of)
     components = _connected(owners, ties, len(requests), tie_count)
     sides = _settled_sides(members, request_of, len(requests), settled)
     met = np.full(int(components.max()) + 1, UNPLACED)
     np.maximum.at(met, components, sides)
-    drawn = _draw(members, [int(components[n]) for n in request_of], met, settled, shares)
-    followed = [
-        SIDES.index(drawn[k].side) if k in drawn else int(met[k]) for k in components.tolist()
-    ]
-    final = np.where(sides == UNPLACED, followed, sides)
+    ranks = members.names.ranks(requests)
+    drawn = _draw(members, components, request_of, ranks, met, settled, shares)
+    met = np.where(met == UNPLACED, drawn.sides, met)
+    final = np.where(sides == UNPLACED, met[components], sides)
     strictest = _strictest_side(final, owners, ties, tie_count)
-    names = _component_names(members, [*requests], request_of)
-    placements = [
-        replace(
-            drawn.get(component, UNDRAWN),
-            side=SIDES[side],
-            component_id=name,
-            objection=f"near_{SIDES[strict]}" if strict > side else None,
-        )
-        for side, strict, name, component in zip(
-            final.tolist(), strictest.tolist(), names, components.tolist(), strict=True
-        )
-    ]
-    return [placements[request] for request in request_of]
+    names = _component_names(members, request_of, requests, ranks)
+    of_row = components[request_of]
+    return Placements(
+        final[request_of],
+        strictest[request_of],
+        names[request_of],
+        drawn.strata[of_row],
+        drawn.stratum_names,
+        drawn.draws[of_row],
+    )
 
 
-def _tied(
-    members: Sequence[Member],
-    request_of: Sequence[int],
-    ties_of: Callable[[Member], Iterator[str]],
-) -> tuple[Ints, Ints, int]:
+def _tied(members: Members, request_of: Ints, *more: CodeLists) -> tuple[Ints, Ints, int]:
     """Return the (request, tie) pairs as two arrays, and the number of ties."""
-    names: dict[str, int] = {}
-    owners: list[int] = []
-    ties: list[int] = []
-    for member, request in zip(members, request_of, strict=True):
-        for tie in ties_of(member):
-            owners.append(request)
-            ties.append(names.setdefault(tie, len(names)))
-    return np.array(owners), np.array(ties), len(names)
-
-
-def _ties(member: Member) -> Iterator[str]:
-    yield from member.ties
-    if member.cluster_id is not None:
-        yield f"cluster {member.cluster_id}"
+    lists = [members.ties, *more]
+    has_cluster = np.flatnonzero(members.clusters != MISSING)
+    owners = np.concatenate([*(request_of[each.rows] for each in lists), request_of[has_cluster]])
+    clusters = members.clusters[has_cluster] + len(members.names)
+    ties = np.concatenate([*(each.codes for each in lists), clusters])
+    distinct, ties = np.unique(ties, return_inverse=True)
+    return owners, ties, len(distinct)
 
 
 def _connected(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints:
@@ -225,104 +253,126 @@ def _connected(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> 
     return components[:request_count]
 
 
-def _component_names(
-    members: Sequence[Member], requests: Sequence[str], request_of: Sequence[int]
-) -> list[str]:
+def _component_names(members: Members, request_of: Ints, requests: Ints, ranks: Ints) -> Ints:
     """Name each request's component by its smallest request, so that row order doesn't matter."""
-    owners, ties, tie_count = _tied(
-        members, request_of, lambda member: chain(_ties(member), member.related)
-    )
+    owners, ties, tie_count = _tied(members, request_of, members.related)
     numbers = _connected(owners, ties, len(requests), tie_count)
-    smallest: dict[int, str] = {}
-    for request, number in zip(requests, numbers.tolist(), strict=True):
-        smallest[number] = min(request, smallest.get(number, request))
-    return [smallest[number] for number in numbers.tolist()]
+    smallest = requests[np.argsort(ranks)]  # by rank
+    first = np.full(int(numbers.max()) + 1, len(requests))
+    np.minimum.at(first, numbers, ranks)
+    return smallest[first[numbers]]
 
 
-def _settled_sides(
-    members: Sequence[Member], request_of: Sequence[int], count: int, settled: SettledSides
-) -> Ints:
+def _settled_sides(members: Members, request_of: Ints, count: int, settled: SettledSides) -> Ints:
     """Return each request's settled side, else the strictest settled side of its ties."""
     sides = np.full(count, UNPLACED)
-    for member, request in zip(members, request_of, strict=True):
-        if (own := settled.sides.get(member.ties[0])) is not None:
-            sides[request] = SIDES.index(own)
-            continue
-        ties = list(member.ties[1:])
-        since = settled.since.get(member.former_group or "")
-        if member.former_group and since and member.logged_at <= since:
-            ties.append(member.former_group)
-        for tie in ties:
-            if tie in settled.sides:
-                sides[request] = max(int(sides[request]), SIDES.index(settled.sides[tie]))
+    if not len(settled.ids):
+        return sides
+    of_name, since = settled.sides_of(members.names), settled.since_of(members.names)
+    np.maximum.at(sides, request_of[members.ties.rows], of_name[members.ties.codes])
+    former = members.former_groups
+    was_former = (former != MISSING) & (since[former] != NEVER)
+    was_former &= members.logged_us <= since[former]
+    np.maximum.at(sides, request_of[was_former], of_name[former[was_former]])
+    own = of_name[members.requests]
+    has_own = own != UNPLACED
+    sides[request_of[has_own]] = own[has_own]
     return sides
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The draws of components: sides, strata and the request of the draw."""
+
+    sides: Ints
+    strata: Ints
+    stratum_names: Sequence[str]
+    draws: Ints
+
+
 def _draw(
-    members: Sequence[Member],
-    components: Sequence[int],
+    members: Members,
+    components: Ints,
+    request_of: Ints,
+    ranks: Ints,
     met: Ints,
     settled: SettledSides,
     shares: Shares,
-) -> dict[int, Placement]:
-    """Draw the side of each component without a settled request or group, by its first row."""
-    groups: dict[int, str] = {}
-    first: dict[int, Member] = {}
-    requests: dict[int, set[str]] = defaultdict(set)
-    for component, member in zip(components, members, strict=True):
-        if met[component] != UNPLACED:
-            continue
-        requests[component].add(member.ties[0])
-        if member.by_tools:
-            groups[component] = min(member.ties[1], groups.get(component, member.ties[1]))
-        if component not in first or _by_time(member) < _by_time(first[component]):
-            first[component] = member
-    by_hash = {
-        component: Placement(side(side_by_hash(name), shares.holdout, shares.validation))
-        for component, name in groups.items()
-    }
-    others = {component: member for component, member in first.items() if component not in groups}
-    sizes = {component: len(names) for component, names in requests.items()}
-    return by_hash | _draw_in_sequence(others, sizes, settled, shares)
+) -> _Drawn:
+    """Draw the side of each component without a settled request or group, by its first row.
 
-
-def _draw_in_sequence(
-    first: Mapping[int, Member], sizes: Mapping[int, int], settled: SettledSides, shares: Shares
-) -> dict[int, Placement]:
+    ``components`` and ``ranks``, their order, are by request.
+    """
+    sides = np.full(len(met), UNPLACED)
+    grouped = _groups(members, components[request_of])
+    for component, name in grouped.items():
+        sides[component] = SIDES.index(side(side_by_hash(name), shares.holdout, shares.validation))
+    is_open = met == UNPLACED
+    is_open[[*grouped]] = False
+    first = _first_rows(members, components[request_of], ranks[request_of])
+    others = np.flatnonzero(is_open)
+    labels, places = np.unique(members.labels[first[others]], return_inverse=True)
     # Digests: labels are user text, and settled strata are kept indefinitely.
-    strata = {
-        component: manifest.digest(["label", member.label]) for component, member in first.items()
-    }
-    in_order = sorted(
-        first,
-        key=lambda component: (
-            strata[component],
-            sizes[component].bit_length(),
-            _by_time(first[component]),
-        ),
+    stratum_names = [manifest.digest(["label", members.label_texts[label]]) for label in labels]
+    of_name = np.argsort(np.argsort(np.array(stratum_names, object), kind="stable"))
+    sizes = np.bincount(components, minlength=len(met))[others]
+    lengths = np.frexp(sizes)[1]  # as `int.bit_length`
+    rows = first[others]
+    in_order = np.lexsort(
+        (ranks[request_of[rows]], members.logged_us[rows], lengths, of_name[places])
     )
-    drawn: dict[int, Placement] = {}
-    start = _start(
-        [sizes[component] for component in in_order], sum(settled.drawn.values()), shares
-    )
-    for number, component in enumerate(in_order, start):
-        drawn[component] = Placement(
-            side(in_sequence(SEQUENCE, number), shares.holdout, shares.validation),
-            stratum=strata[component],
-            draw_id=first[component].ties[0],
-        )
-    return drawn
+    start = _start(sizes[in_order], settled.drawn, shares)
+    sides[others[in_order]] = _sides(in_sequence(SEQUENCE, start, len(others)), shares)
+    strata, draws = np.full(len(met), MISSING), np.full(len(met), MISSING)
+    strata[others] = places
+    draws[others] = members.requests[rows]
+    return _Drawn(sides, strata, stratum_names, draws)
 
 
-def _start(sizes: Sequence[int], number: int, shares: Shares) -> int:
+def _groups(members: Members, components: Ints) -> dict[int, str]:
+    """Return the first group of each component whose group is a set of tools."""
+    rows = np.flatnonzero(members.by_tools)
+    count = len(members.names)
+    of_component, codes = np.divmod(
+        np.unique(components[rows] * count + members.ties.at(1)[rows]), count
+    )
+    names = members.names.take(codes).to_pylist()
+    groups: dict[int, str] = {}
+    for component, name in zip(of_component.tolist(), names, strict=True):
+        groups[component] = min(name, groups.get(component, name))
+    return groups
+
+
+def _first_rows(members: Members, components: Ints, ranks: Ints) -> Ints:
+    """Return each component's first row by time, then by ties."""
+    first = _leading(components, members.logged_us, ranks)
+    leads = first[components]
+    is_alike = (ranks == ranks[leads]) & (members.logged_us == members.logged_us[leads])
+    is_alike &= np.bincount(components[is_alike])[components] > 1
+    if (rows := np.flatnonzero(is_alike)).size:  # of one request and time: other ties decide
+        lists = members.ties.take(rows)
+        longest = int(np.diff(lists.bounds).max())
+        others = [members.names.ranks(lists.at(place)) for place in range(1, longest)]
+        leading = rows[_leading(components[rows], *others)]
+        first[components[leading]] = leading
+    return first
+
+
+def _leading(*keys: Ints) -> Ints:
+    """Return for each value of the first key, in order, the first row by the other keys."""
+    order = np.lexsort(keys[::-1])
+    return order[np.flatnonzero(np.diff(keys[0][order], prepend=-1))]
+
+
+def _start(sizes: Ints, number: int, shares: Shares) -> int:
     """Return the point of the sequence, out of ``STARTS``, that keeps the shares best.
 
     Fewer components than ``STARTS`` resume after the last draw: choosing would favour small ones.
     """
     if len(sizes) < STARTS:
         return number
-    weights = np.array(sizes) / sum(sizes)
-    points = np.array([in_sequence(SEQUENCE, number + n) for n in range(len(sizes) + STARTS - 1)])
+    weights = sizes / int(sizes.sum())
+    points = in_sequence(SEQUENCE, number, len(sizes) + STARTS - 1)
 
     def error(start: int) -> float:
         draws = points[start : start + len(sizes)]
@@ -333,8 +383,9 @@ def _start(sizes: Sequence[int], number: int, shares: Shares) -> int:
     return number + min(range(STARTS), key=error)
 
 
-def _by_time(member: Member) -> tuple[datetime, tuple[str, ...]]:
-    return member.logged_at, member.ties
+def _sides(draws: Floats, shares: Shares) -> Ints:
+    validated = np.where(draws >= 1 - shares.validation, SIDES.index("validation"), 0)
+    return np.where(draws < shares.holdout, SIDES.index("holdout"), validated)
 
 
 def _strictest_side(sides: Ints, owners: Ints, ties: Ints, tie_count: int) -> Ints:
@@ -347,26 +398,38 @@ def _strictest_side(sides: Ints, owners: Ints, ties: Ints, tie_count: int) -> In
 
 
 def read_settled(con: Connection, workload_id: str, split_by: SplitBy) -> SettledSides:
-    """Read a workload's settled sides, drawn by ``split_by``, and the draws per stratum."""
+    """Read a workload's settled sides, drawn by ``split_by``, and the number of draws."""
     named = {"workload_id": workload_id}
-    rows = con.execute(
-        "select group_id, side, split_by, settled_at from curated.sides"
-        " where workload_id = $workload_id",
-        named,
-    ).fetchall()
-    if others := {drawn_by for _, _, drawn_by, _ in rows} - {split_by}:
+    drawn_by = warehouse.texts(
+        con,
+        "select distinct split_by from curated.sides where workload_id = $workload_id",
+        **named,
+    )
+    if others := {*drawn_by} - {split_by}:
         raise SplitChangedError(
             f"curating {workload_id}: its snapshots were split by {', '.join(others)}, but "
             f"split_by is {split_by}. That would test on training rows: set split_by back, or "
             "start a workload under another name"
         )
-    drawn = con.execute(
-        "select stratum, count(distinct draw_id) from curated.sides"
-        " where workload_id = $workload_id and stratum is not null group by stratum",
-        named,
-    ).fetchall()
-    return SettledSides(
-        {group_id: side for group_id, side, _, _ in rows},
-        dict(drawn),
-        {group_id: since for group_id, _, _, since in rows},
+    rows = con.sql(_SETTLED, params={**named, "sides": [*SIDES]}).to_arrow_table()
+    ((drawn,),) = con.execute(_DRAWN, named).fetchall()
+    sides, since = (rows.column(name).to_numpy() for name in ("side", "since_us"))
+    return SettledSides(rows.column("group_id"), sides, since, drawn)
+
+
+_SETTLED = """
+    select
+        group_id,
+        list_position($sides, side)::bigint - 1 as side,
+        epoch_us(settled_at) as since_us
+    from curated.sides
+    where workload_id = $workload_id
+"""
+_DRAWN = """
+    select count(*)
+    from (
+        select distinct stratum, draw_id
+        from curated.sides
+        where workload_id = $workload_id and stratum is not null and draw_id is not null
     )
+"""

@@ -1,14 +1,16 @@
 """Tie rows that belong together: by conversation, user, tools, or preceding turns."""
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from components.curate import split
 from components.curate.interaction import Candidate, CandidateRow
 from components.curate.settings import SplitBy
-from components.curate.split import Member
+from components.curate.split import UNPLACED, SettledSides
+from components.curate.text_codes import MISSING, CodeLists, Ints, Marks, TextCodes
 from components.schema import Json
 from components.store import manifest
 
@@ -108,157 +110,204 @@ MOST_OF_ALL = 1 / 3
 FEW_ROWS = 20  # an id on at most this many rows is never common, whatever their share
 
 
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """The fields of ``RequestOrigin`` of many rows, as codes of ``names``."""
+
+    names: TextCodes
+    request: Ints
+    redacted_request: Ints
+    tools: Ints
+    conversation: Ints
+    user: Ints
+    path: CodeLists
+    context: Ints
+    answered_before: Ints
+    answered: Ints
+    former_group: Ints
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class RowTies:
+    """The ties of rows, and what relates them otherwise, as codes of ``names``."""
+
+    names: TextCodes
+    ties: CodeLists
+    related: CodeLists
+
+
 def tie(
-    members: Sequence[Member],
-    origins: Sequence[RequestOrigin],
-    split_by: SplitBy,
-    settled: Container[str] = frozenset(),
-) -> list[Member]:
-    """Return the members with their ties; the order of rows doesn't matter.
+    origins: Origins, clusters: Ints, split_by: SplitBy, settled: SettledSides | None = None
+) -> RowTies:
+    """Return the rows' ties; the order of rows doesn't matter.
 
-    ``settled`` are the ties of snapshots. An id that they left out on many rows was common then,
-    and stays so.
+    ``clusters`` number the rows' near-duplicate clusters, ``MISSING`` for none. ``settled`` are the
+    sides of snapshots. An id that they left out on many rows was common then, and stays so.
     """
-    conversations = _common_ids(origins, [origin.conversation for origin in origins], settled)
-    by_user = settled if split_by == "user" else frozenset[str]()
-    users = _common_ids(origins, [origin.user for origin in origins], by_user)
-    known = [_without_common(origin, conversations, users) for origin in origins]
-    by_path = _Paths([origin for origin in known if origin.conversation is None])
-    requests = _common_requests(members, known, split_by)
-    return [
-        _tied(
-            member,
-            origin,
-            by_path,
-            split_by,
-            is_common=not requests.isdisjoint(_request_names(member, origin)),
-        )
-        for member, origin in zip(members, known, strict=True)
+    is_settled = np.zeros(0, np.bool_)
+    if settled is not None and len(settled.ids):
+        is_settled = settled.sides_of(origins.names) != UNPLACED
+    conversation = _without_common(origins, origins.conversation, is_settled)
+    user = _without_common(
+        origins, origins.user, is_settled if split_by == "user" else is_settled[:0]
+    )
+    is_common = _are_common(origins, clusters, conversation, user if split_by == "user" else None)
+    names, by_path = _Paths(origins, conversation == MISSING).conversations(is_common)
+    user = np.where(is_common, MISSING, user)
+    conversation = np.where(is_common, MISSING, conversation)
+    by_tools = origins.tools != MISSING
+    by_user = ~by_tools & (user != MISSING) if split_by == "user" else np.zeros(len(user), np.bool_)
+    by_talk = ~(by_tools | by_user)
+    alone = by_talk & (conversation == MISSING) & (by_path[0] == MISSING)
+    names, own_group = _requests_alone(names, np.where(alone, origins.request, MISSING))
+    group = _first_of(
+        np.where(by_tools, origins.tools, MISSING),
+        np.where(by_user, user, MISSING),
+        conversation,
+        by_path[0],
+        own_group,
+    )
+    talks = [np.where(by_talk, codes, MISSING) for codes in by_path]
+    rest = [np.where(by_talk, MISSING, codes) for codes in by_path]
+    more = [conversation, *talks, origins.redacted_request]
+    return RowTies(
+        names,
+        CodeLists.of([origins.request, group, *more]),
+        CodeLists.of([*rest, np.where(by_talk, user, MISSING)]),
+    )
+
+
+def _first_of(*columns: Ints) -> Ints:
+    """Return each row's first code that is not missing."""
+    first = columns[0]
+    for codes in columns[1:]:
+        first = np.where(first == MISSING, codes, first)
+    return first
+
+
+def _requests_alone(names: TextCodes, requests: Ints) -> tuple[TextCodes, Ints]:
+    """Return the codes of groups of one request, each a new name."""
+    distinct, places = np.unique(requests[requests != MISSING], return_inverse=True)
+    groups = np.full(len(requests), MISSING)
+    groups[requests != MISSING] = len(names) + places
+    texts = names.take(distinct).to_pylist()
+    return names.extended(manifest.digest(["request", text]) for text in texts), groups
+
+
+def _without_common(origins: Origins, ids: Ints, is_settled: Marks) -> Ints:
+    """Return the ids, ``MISSING`` where they are common."""
+    rows = np.flatnonzero(ids != MISSING)
+    counts = np.bincount(ids[rows], minlength=len(origins.names))
+    is_common = (counts > FEW_ROWS) & (counts > MOST_OF_ALL * len(ids))
+    if len(is_settled):
+        left_out = rows[is_settled[origins.request[rows]] & ~is_settled[ids[rows]]]
+        numbers = _distinct(ids[left_out], origins.request[left_out], len(origins.names))
+        is_common |= numbers > FEW_ROWS
+    return np.where((ids != MISSING) & is_common[ids], MISSING, ids)
+
+
+def _distinct(codes: Ints, values: Ints, count: int) -> Ints:
+    """Return for each code below ``count`` the number of distinct values that it occurs with."""
+    most = int(values.max()) + 1 if len(values) else 1
+    return np.bincount(np.unique(codes * most + values) // most, minlength=count)
+
+
+def _are_common(origins: Origins, clusters: Ints, conversation: Ints, user: Ints | None) -> Marks:
+    """Return whether more than ``MOST_CONVERSATIONS`` conversations or users asked a row's request.
+
+    So is a row whose redacted request or near-duplicates so many asked.
+    """
+    asker = conversation if user is None else np.where(user == MISSING, conversation, user)
+    count = len(origins.names)
+    named = [
+        origins.request,
+        origins.redacted_request,
+        np.where(clusters == MISSING, MISSING, clusters + count),
     ]
-
-
-def _without_common(
-    origin: RequestOrigin, conversations: frozenset[str], users: frozenset[str]
-) -> RequestOrigin:
-    if origin.conversation not in conversations and origin.user not in users:
-        return origin
-    return replace(
-        origin,
-        conversation=None if origin.conversation in conversations else origin.conversation,
-        user=None if origin.user in users else origin.user,
+    size = count + int(clusters.max(initial=MISSING)) + 1
+    rows = [np.flatnonzero((names != MISSING) & (asker != MISSING)) for names in named]
+    names = np.concatenate(
+        [names[with_asker] for names, with_asker in zip(named, rows, strict=True)]
     )
-
-
-def _common_ids(
-    origins: Sequence[RequestOrigin], ids: Sequence[str | None], settled: Container[str]
-) -> frozenset[str]:
-    counts = Counter(common_id for common_id in ids if common_id is not None)
-    left_out: dict[str, set[str]] = defaultdict(set)
-    for origin, common_id in zip(origins, ids, strict=True):
-        if common_id is not None and origin.request in settled and common_id not in settled:
-            left_out[common_id].add(origin.request)
-    return frozenset(
-        common_id
-        for common_id, count in counts.items()
-        if (count > FEW_ROWS and count > MOST_OF_ALL * len(origins))
-        or (bool(settled) and len(left_out[common_id]) > FEW_ROWS)
-    )
-
-
-def _request_names(member: Member, origin: RequestOrigin) -> Iterable[str]:
-    """Yield a row's request, its redacted request and its near-duplicate cluster."""
-    yield origin.request
-    if origin.redacted_request is not None:
-        yield origin.redacted_request
-    if member.cluster_id is not None:
-        yield f"cluster {member.cluster_id}"
-
-
-def _common_requests(
-    members: Sequence[Member], origins: Sequence[RequestOrigin], split_by: SplitBy
-) -> frozenset[str]:
-    """Return the requests of more than ``MOST_CONVERSATIONS`` conversations or users."""
-    askers: dict[str, set[str]] = defaultdict(set)
-    for member, origin in zip(members, origins, strict=True):
-        asker = (origin.user if split_by == "user" else None) or origin.conversation
-        if asker is not None:
-            for name in _request_names(member, origin):
-                askers[name].add(asker)
-    return frozenset(name for name, users in askers.items() if len(users) > MOST_CONVERSATIONS)
-
-
-def _tied(
-    member: Member, origin: RequestOrigin, by_path: "_Paths", split_by: SplitBy, *, is_common: bool
-) -> Member:
-    conversation = [] if is_common else by_path.conversation(origin)
-    user = origin.user if origin.user is not None and not is_common else None
-    more = [] if is_common or origin.conversation is None else [origin.conversation]
-    related: list[str] = []
-    if origin.tools is not None:
-        group, related = origin.tools, conversation
-    elif split_by == "user" and user is not None:
-        group, related = user, conversation
-    else:
-        alone = [] if more or conversation else [manifest.digest(["request", origin.request])]
-        group = (more or conversation or alone)[0]
-        more += conversation
-        related = [] if user is None else [user]
-    redacted = [] if origin.redacted_request is None else [origin.redacted_request]
-    ties = dict.fromkeys([origin.request, group, *more, *redacted])
-    return Member(  # not by `replace`, which takes three times as long
-        ties=tuple(ties),
-        label=member.label,
-        logged_at=member.logged_at,
-        cluster_id=member.cluster_id,
-        related=tuple(related),
-        former_group=origin.former_group,
-        by_tools=origin.tools is not None,
-    )
+    askers = np.concatenate([asker[with_asker] for with_asker in rows])
+    is_common = _distinct(names, askers, size + 1) > MOST_CONVERSATIONS
+    return np.logical_or.reduce([(names != MISSING) & is_common[names] for names in named])
 
 
 class _Paths:
-    """Finds the turns of conversations without an id, by their messages."""
+    """Finds the turns of conversations without an id, by their messages.
 
-    def __init__(self, origins: Sequence[RequestOrigin]) -> None:
-        contexts: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        for origin in origins:
-            contexts[origin.path].add(origin.context)
-        self._ends = {path[-1] for path in contexts}
-        inner = {name for path in contexts for name in path[:-1]}
-        self._conversations: Counter[str] = Counter()
-        for path, path_contexts in contexts.items():
-            if path[-1] in inner:  # a later turn continues this path and is counted instead
-                self._conversations[path[-1]] += max(0, len(path_contexts) - MOST_CONVERSATIONS)
-                continue
-            for name in path:
-                self._conversations[name] += len(path_contexts)
-        self._repeated: dict[str, set[str]] = defaultdict(set)
-        self._answered: dict[str, set[str]] = defaultdict(set)
-        self._continued: set[str] = set()
-        for origin in origins:
-            self._answered[origin.answered].add(origin.request)
-            if origin.answered_before is not None:
-                self._repeated[origin.answered_before].add(origin.request)
-                if self._is_cut(origin):
-                    self._continued.add(origin.answered_before)
+    A path's last digest is of the whole path, so that paths that end alike are equal.
+    """
 
-    def conversation(self, origin: RequestOrigin) -> list[str]:
-        """Return the conversation ties of a request without an id; empty if none is found."""
-        if origin.conversation is not None:
-            return []
-        rare = [name for name in origin.path if self._conversations[name] <= MOST_CONVERSATIONS]
-        names = [*rare[:1], *rare[-1:]]
-        if origin.answered in self._continued and self._is_rare(origin.answered):
-            names.append(f"answered {origin.answered}")
-        before = origin.answered_before
-        if before is not None and self._is_cut(origin) and self._is_rare(before):
-            names.append(f"answered {before}")
-        return [*dict.fromkeys(names)]
-
-    def _is_cut(self, origin: RequestOrigin) -> bool:
-        """Return whether the preceding turn was not logged as a prefix of this one."""
-        return len(origin.path) > 1 and origin.path[-2] not in self._ends
-
-    def _is_rare(self, name: str) -> bool:
+    def __init__(self, origins: Origins, without_id: Marks) -> None:
+        self._origins = origins
+        self._rows = rows = np.flatnonzero(without_id)
+        count = len(origins.names)
+        self._paths = paths = origins.path.take(rows)
+        sizes = np.diff(paths.bounds)
+        self._last = last = paths.codes[paths.bounds[1:] - 1]
+        self._is_end = np.zeros(count, np.bool_)
+        self._is_end[last] = True
+        is_inner = np.zeros(count, np.bool_)
+        is_inner[np.delete(paths.codes, paths.bounds[1:] - 1)] = True
+        contexts = _distinct(last, origins.context[rows], count)
+        self._conversations = np.zeros(count, np.int64)
+        # A later turn continues an inner path and is counted instead.
+        ends = np.flatnonzero(self._is_end & is_inner)
+        self._conversations[ends] = np.maximum(0, contexts[ends] - MOST_CONVERSATIONS)
+        _, first = np.unique(last, return_index=True)
+        whole = first[~is_inner[last[first]]]
+        codes = paths.take(whole).codes
+        np.add.at(self._conversations, codes, np.repeat(contexts[last[whole]], sizes[whole]))
+        requests, before = origins.request[rows], origins.answered_before[rows]
+        self._answered, self._before = origins.answered[rows], before
+        answered = _distinct(self._answered, requests, count)
+        has_before = before != MISSING
+        repeated = _distinct(before[has_before], requests[has_before], count)
         most = MOST_CONVERSATIONS
-        return len(self._repeated[name]) <= most and 0 < len(self._answered[name]) <= most
+        self._is_rare = (repeated <= most) & (answered > 0) & (answered <= most)
+        previous = paths.codes[np.maximum(paths.bounds[1:] - 2, 0)]
+        # The preceding turn was not logged as a prefix of this one.
+        self._is_cut = has_before & (sizes > 1) & ~self._is_end[previous]
+        self._is_continued = np.zeros(count, np.bool_)
+        self._is_continued[before[self._is_cut]] = True
+
+    def conversations(self, is_common: Marks) -> tuple[TextCodes, list[Ints]]:
+        """Return the conversation ties of all requests in columns, none for common ones.
+
+        A row's first column is missing only if all are. The names are those of the origins and
+        more.
+        """
+        is_rare = self._conversations[self._paths.codes] <= MOST_CONVERSATIONS
+        places, owners = np.flatnonzero(is_rare), self._paths.rows[is_rare]
+        first, last = (np.full(len(self._rows), MISSING) for _ in range(2))
+        first[owners[::-1]] = self._paths.codes[places[::-1]]
+        last[owners] = self._paths.codes[places]
+        answered = np.where(
+            self._is_continued[self._answered] & self._is_rare[self._answered],
+            self._answered,
+            MISSING,
+        )
+        before = np.where(self._is_cut & self._is_rare[self._before], self._before, MISSING)
+        names = self._origins.names
+        distinct = np.unique(np.concatenate([answered, before]))
+        distinct = distinct[distinct != MISSING]
+        texts = names.take(distinct).to_pylist()
+        named = names.extended(f"answered {text}" for text in texts)
+        after = [
+            np.where(codes == MISSING, MISSING, len(names) + np.searchsorted(distinct, codes))
+            for codes in (answered, before)
+        ]
+        columns = [first, last, *after]
+        lists = CodeLists.of(columns)
+        return named, [self._of_all(lists.at(place), is_common) for place in range(len(columns))]
+
+    def _of_all(self, codes: Ints, is_common: Marks) -> Ints:
+        every = np.full(len(is_common), MISSING)
+        every[self._rows] = codes
+        return np.where(is_common, MISSING, every)

@@ -5,10 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute
 from pyarrow.lib import StringBuilder
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Zero of Arrow's timestamps; the warehouse's times are in UTC."""
+
+compute: Any = pyarrow.compute
+"""Arrow's functions on columns, which pyarrow makes when it is imported: type checkers see none."""
 
 CHUNK_ROWS = 2048
 """DuckDB's threads divide a table by chunks; a table of one chunk keeps only one of them busy."""

@@ -493,6 +493,15 @@ def present(
         shown.release()
 
 
+@contextmanager
+def present_file(con: Connection, name: str, path: Path) -> Generator[None]:
+    """Show a Parquet file as the table ``name`` for the duration of the block."""
+    rows = f"from read_parquet('{escaped(path)}')"
+    con.execute(f"create or replace temporary view {name} as {rows}")
+    yield
+    con.execute(f"drop view {name}")  # not after an error, which rolls it back
+
+
 def escaped(path: Path) -> str:
     """Escape a path for use between a statement's quotes."""
     return str(path).replace("'", "''")

@@ -4,10 +4,12 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,6 +20,7 @@ from components.curate.redaction.surrogate_names import Chance
 from components.curate.settings import Allowed, Redaction
 from components.schema import Json
 from components.store import warehouse
+from components.store.arrow import compute
 from components.store.warehouse import Connection
 
 ATTEMPTS = 200  # maximum draws of a surrogate; after that the value keeps its placeholder
@@ -217,12 +220,52 @@ COLUMNS = ("messages", "tools", "answer", "acceptable", "logged_answer")
 """Columns of ``curated.examples`` that may contain values."""
 
 
+NAME = pa.binary(KEY_BYTES)
+"""The type of a conversation's name."""
+
+
+def conversation_name(conversation: str, seed: int | None) -> bytes:
+    """Return a conversation's name: a digest, and its key where keys are drawn from a seed."""
+    return hashlib.blake2b(f"{seed}\0{conversation}".encode(), digest_size=KEY_BYTES).digest()
+
+
+class Conversations:
+    """The names of the logged interactions' conversations.
+
+    ``read`` returns the interactions in the order of their ids, and the names, as Arrow columns; it
+    is called when they are used first.
+    """
+
+    def __init__(self, read: Callable[[], tuple[Any, Any]]) -> None:
+        self._read = read
+
+    @cached_property
+    def _columns(self) -> tuple[Any, Any]:
+        return self._read()
+
+    def get(self, interaction_id: str) -> bytes | None:
+        """Return the name of an interaction's conversation, ``None`` if it is not logged."""
+        ids, names = self._columns
+        place = bisect_left(range(len(ids)), interaction_id, key=lambda n: ids[n].as_py())
+        is_logged = place < len(ids) and ids[place].as_py() == interaction_id
+        return names[place].as_py() if is_logged else None
+
+    def of(self, names: Collection[bytes]) -> Iterator[tuple[str, bytes]]:
+        """Yield the interactions of conversations, with the names."""
+        if not names:
+            return
+        ids, of_ids = self._columns
+        is_named = compute.is_in(of_ids, value_set=pa.array([*names], NAME))
+        columns = ids.filter(is_named), of_ids.filter(is_named)
+        yield from zip(*(column.to_pylist() for column in columns), strict=True)
+
+
 @dataclass(frozen=True, slots=True)
 class RedactedTurn:
-    """An interaction that redaction changed, with its conversation and language."""
+    """An interaction that redaction changed, with its conversation's name and language."""
 
     interaction_id: str
-    conversation: str
+    conversation: bytes
     language: str | None
     marked: Marked
 
@@ -231,20 +274,20 @@ class RedactedTurn:
 class Keyring:
     """The keys and surrogates of a workload during curation.
 
-    ``conversations`` is by interaction id; ``turns`` are by conversation, in order.
+    All but ``conversations`` is by conversation; ``turns`` are in order.
     """
 
     workload_id: str
     settings: Redaction
-    conversations: dict[str, str]
-    turns: dict[str, list[RedactedTurn]]
+    conversations: Conversations
+    turns: dict[bytes, list[RedactedTurn]]
     taken: frozenset[str]
-    keys: dict[str, bytes]
+    keys: dict[bytes, bytes]
     allowed: Allowed
-    drawn: dict[str, ConversationSurrogates] = field(
-        default_factory=dict[str, ConversationSurrogates]
+    drawn: dict[bytes, ConversationSurrogates] = field(
+        default_factory=dict[bytes, ConversationSurrogates]
     )
-    used: dict[str, set[str]] = field(default_factory=dict[str, "set[str]"])
+    used: dict[bytes, set[str]] = field(default_factory=dict[bytes, "set[str]"])
 
     @property
     def is_used(self) -> bool:
@@ -265,14 +308,14 @@ class Keyring:
 
     def write(self, interaction_id: str, marked: Marked) -> dict[str, str]:
         """Return marked texts with surrogates, those of the interaction's conversation if known."""
-        conversation = self.conversations.get(interaction_id, interaction_id)
+        conversation = _conversation_of(interaction_id, self.conversations, self.settings)
         drawn = self._conversation(interaction_id, conversation, None)
         drawn.draw([marked])
         written = {name: drawn.write(marked, name) for name in marked.texts}
         return {name: text for name, text in written.items() if text is not None}
 
     def _conversation(
-        self, interaction_id: str, name: str, language: str | None
+        self, interaction_id: str, name: bytes, language: str | None
     ) -> ConversationSurrogates:
         self.used.setdefault(name, set()).add(interaction_id)
         if name not in self.drawn:
@@ -286,20 +329,18 @@ class Keyring:
             self.drawn[name] = surrogates
         return self.drawn[name]
 
-    def _key(self, conversation: str) -> bytes:
+    def _key(self, conversation: bytes) -> bytes:
         if self.settings.seed is not None:
-            seeded = f"{self.settings.seed}\0{conversation}"
-            return hashlib.blake2b(seeded.encode(), digest_size=KEY_BYTES).digest()
+            return conversation
         if conversation not in self.keys:
             self.keys[conversation] = secrets.token_bytes(KEY_BYTES)
         return self.keys[conversation]
 
     def save(self, con: Connection) -> None:
         """Store the keys of conversations still logged or used; delete the others."""
-        members: dict[str, set[str]] = {name: set(ids) for name, ids in self.used.items()}
-        for interaction_id, name in self.conversations.items():
-            if name in self.keys:
-                members.setdefault(name, set()).add(interaction_id)
+        members: dict[bytes, set[str]] = {name: set(ids) for name, ids in self.used.items()}
+        for interaction_id, name in self.conversations.of(self.keys):
+            members.setdefault(name, set()).add(interaction_id)
         is_kept = self.is_used and self.settings.seed is None
         rows: list[dict[str, warehouse.Value]] = [
             {"key": key.hex(), "interaction_ids": [*sorted(members[name])]}
@@ -313,11 +354,11 @@ def open_keyring(
     con: Connection,
     workload_id: str,
     settings: Redaction,
-    conversations: dict[str, str],
+    conversations: Conversations,
     turns: Sequence[RedactedTurn],
 ) -> Keyring:
     """Return a workload's keyring with its stored keys; ``turns`` are in logged order."""
-    by_conversation: dict[str, list[RedactedTurn]] = {}
+    by_conversation: dict[bytes, list[RedactedTurn]] = {}
     for turn in turns:
         by_conversation.setdefault(turn.conversation, []).append(turn)
     taken = frozenset(
@@ -332,20 +373,30 @@ def open_keyring(
         conversations,
         by_conversation,
         taken,
-        _keys(con, workload_id, conversations),
+        _keys(con, workload_id, conversations, settings),
         Allowed.by(settings),
     )
 
 
-def _keys(con: Connection, workload_id: str, conversations: dict[str, str]) -> dict[str, bytes]:
+def _keys(
+    con: Connection, workload_id: str, conversations: Conversations, settings: Redaction
+) -> dict[bytes, bytes]:
     rows = con.execute(
         "select key, interaction_ids from curated.surrogate_keys"
         " where workload_id = $workload_id order by key",
         {"workload_id": workload_id},
     ).fetchall()
-    keys: dict[str, bytes] = {}
+    keys: dict[bytes, bytes] = {}
     for key, interaction_ids in rows:
         for interaction_id in interaction_ids:
-            conversation = conversations.get(interaction_id) or str(interaction_id)
+            conversation = _conversation_of(str(interaction_id), conversations, settings)
             keys.setdefault(conversation, bytes.fromhex(key))
     return keys
+
+
+def _conversation_of(
+    interaction_id: str, conversations: Conversations, settings: Redaction
+) -> bytes:
+    """Return the name of an interaction's conversation, its own if it is not logged."""
+    known = conversations.get(interaction_id)
+    return conversation_name(interaction_id, settings.seed) if known is None else known

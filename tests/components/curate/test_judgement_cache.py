@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -301,6 +302,20 @@ def test_judgements_of_missing_rows_and_by_missing_corrections_are_forgotten(
     assert "zoe.8@example.org" in text
     assert judgement_cache.forget_missing(con, tmp_path / "kept") == 0
     assert judged_as_whole(con, tmp_path / "kept") == (1, 0)
+
+
+def test_the_texts_that_a_killed_curation_left_go_with_the_next_one_or_an_erasure(
+    con: Connection, tmp_path: Path
+):
+    load(con, tmp_path, range(7))
+    curate(con, tmp_path / "kept")
+    left = tmp_path / "kept" / "tmp1" / "judgements.parquet"
+    for clean in (curate, judgement_cache.forget_missing):
+        left.parent.mkdir(exist_ok=True)
+        shutil.copy(parts(tmp_path / "kept")[0], left)
+        clean(con, tmp_path / "kept")
+        assert not left.exists()
+    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 
 
 def test_small_files_of_many_nights_become_one(con: Connection, tmp_path: Path):

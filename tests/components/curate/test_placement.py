@@ -7,18 +7,17 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate import split
-from components.curate.split import SIDES, Member, Placement, SettledSides, Shares, Side
+from components.curate.split import SIDES, SettledSides, Shares, Side
+from tests.support import placing
 from tests.support.cases import cases
+from tests.support.placing import Placed, Row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS, GROUPS = 24, 10
 
 
-def member(
-    row: int, group: int, *more: str, label: str = "a", cluster: str | None = None
-) -> Member:
-    return Member(
+def member(row: int, group: int, *more: str, label: str = "a", cluster: str | None = None) -> Row:
+    return Row(
         (f"row {row}", f"group {group}", *more), label, START + timedelta(hours=row), cluster
     )
 
@@ -64,8 +63,8 @@ class World:
     sides: dict[str, Side] = field(default_factory=dict[str, Side])
     draws: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
 
-    def members(self, objected: frozenset[int]) -> list[Member]:
-        members: list[Member] = []
+    def members(self, objected: frozenset[int]) -> list[Row]:
+        members: list[Row] = []
         for row in sorted(self.arrived - objected):
             group, conversation, label = self.traffic[row]
             more = [] if conversation is None else [f"conversation {conversation}"]
@@ -86,11 +85,9 @@ class World:
         return f"{min(together)}" if len(together) > 1 else None
 
     def settled(self) -> SettledSides:
-        return SettledSides(
-            self.sides, {stratum: len(draws) for stratum, draws in self.draws.items()}
-        )
+        return placing.settled(self.sides, sum(map(len, self.draws.values())))
 
-    def freeze(self, members: Sequence[Member], standings: Sequence[Placement]) -> None:
+    def freeze(self, members: Sequence[Row], standings: Sequence[Placed]) -> None:
         """Settle every unsettled tie on its strictest side."""
         fresh: dict[str, Side] = {}
         for frozen_member, standing in zip(members, standings, strict=True):
@@ -114,7 +111,7 @@ def test_no_row_ever_changes_side(
         world.near += turn.near
         members = world.members(turn.objected)
         shares = Shares("tools" if split_by == "tools" else "user", *turn.shares)
-        standings = split.place(members, world.settled(), shares)
+        standings = placing.place(members, world.settled(), shares)
         assert_apart(members, standings)
         for placed_member, standing in zip(members, standings, strict=True):
             assert first.get(placed_member.ties[0], standing.side) == standing.side
@@ -125,11 +122,11 @@ def test_no_row_ever_changes_side(
             first |= {m.ties[0]: s.side for m, s in zip(members, standings, strict=True)}
 
 
-def assert_apart(members: Sequence[Member], standings: Sequence[Placement]) -> None:
+def assert_apart(members: Sequence[Row], standings: Sequence[Placed]) -> None:
     """No training row is tied to a holdout or validation row."""
     ties: dict[str, set[str]] = {}
     for row in members:
-        near = set() if row.cluster_id is None else {f"cluster {row.cluster_id}"}
+        near = set() if row.cluster is None else {f"cluster {row.cluster}"}
         ties[row.ties[0]] = ties.get(row.ties[0], set()) | set(row.ties) | near
     held: dict[str, set[Side]] = {}
     for row, standing in zip(members, standings, strict=True):
@@ -149,26 +146,27 @@ def test_neither_the_order_of_rows_nor_the_names_of_clusters_matter(
     world = World(traffic, arrived=set(turn.arriving), near=list(turn.near))
     members = world.members(frozenset())
     shares = Shares("conversation", *turn.shares)
-    expected = split.place(members, SettledSides(), shares)
+    expected = placing.place(members, placing.settled(), shares)
     order = data.draw(st.permutations(range(len(members))))
     renamed = [
-        replace(members[n], cluster_id=members[n].cluster_id and f"x{members[n].cluster_id}")
-        for n in order
+        replace(members[n], cluster=members[n].cluster and f"x{members[n].cluster}") for n in order
     ]
-    placements = split.place(renamed, SettledSides(), shares)
+    placements = placing.place(renamed, placing.settled(), shares)
     assert placements == [expected[n] for n in order]
 
 
-def sides(members: Sequence[Member], settled: Mapping[str, Side], share: float = 0.5) -> list[Side]:
+def sides(members: Sequence[Row], settled: Mapping[str, Side], share: float = 0.5) -> list[Side]:
     shares = Shares("user", share, 0.0)
-    return [placement.side for placement in split.place(members, SettledSides(settled), shares)]
+    return [
+        placement.side for placement in placing.place(members, placing.settled(settled), shares)
+    ]
 
 
 def test_a_new_row_follows_its_settled_group_though_its_cluster_is_held_out():
     members = [member(1, 1, cluster="c"), member(2, 2, cluster="c")]
     settled: dict[str, Side] = {"group 1": "train", "row 2": "holdout"}
     assert sides(members, settled) == ["train", "holdout"]
-    placed = split.place(members, SettledSides(settled), Shares("user", 0.5, 0.0))
+    placed = placing.place(members, placing.settled(settled), Shares("user", 0.5, 0.0))
     assert [placement.objection for placement in placed] == ["near_holdout", None]
 
 
@@ -182,12 +180,11 @@ def test_new_rows_follow_their_near_rows_to_the_strictest_side():
 
 
 def test_a_stratum_has_its_share_though_it_grows_by_one_row_a_night():
-    settled, drawn = dict[str, Side](), dict[str, int]()
+    settled = dict[str, Side]()
     for night in range(50):
-        shares, before = Shares("conversation", 0.2, 0.1), SettledSides(settled, drawn)
-        (placed,) = split.place([member(night, night)], before, shares)
+        shares, before = Shares("conversation", 0.2, 0.1), placing.settled(settled, night)
+        (placed,) = placing.place([member(night, night)], before, shares)
         settled |= {f"row {night}": placed.side, f"group {night}": placed.side}
-        drawn = {str(placed.stratum): night + 1}
     counted = [settled[f"row {night}"] for night in range(50)]
     assert 9 <= counted.count("holdout") <= 11
     assert 4 <= counted.count("validation") <= 6
@@ -195,7 +192,7 @@ def test_a_stratum_has_its_share_though_it_grows_by_one_row_a_night():
 
 def test_each_label_and_each_month_of_it_has_its_share():
     members = [member(n, n, label="abcde"[n % 5]) for n in range(1000)]
-    placed = split.place(members, SettledSides(), Shares("conversation", 0.2, 0.0))
+    placed = placing.place(members, placing.settled(), Shares("conversation", 0.2, 0.0))
     held = [n for n, placement in enumerate(placed) if placement.side == "holdout"]
     for label in range(5):
         assert 38 <= sum(n % 5 == label for n in held) <= 42
@@ -207,5 +204,5 @@ def test_tools_are_drawn_by_their_names_alone():
     few = [replace(member(1, 1), by_tools=True)]
     many = [replace(member(n, n, label=f"{n % 3}"), by_tools=True) for n in range(100)]
     shares = Shares("tools", 0.5, 0.0)
-    alone = split.place(few, SettledSides(), shares)
-    assert alone[0] == split.place(many, SettledSides(), shares)[1]
+    alone = placing.place(few, placing.settled(), shares)
+    assert alone[0] == placing.place(many, placing.settled(), shares)[1]

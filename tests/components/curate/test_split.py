@@ -54,8 +54,8 @@ def test_each_side_gets_its_share_of_many_groups():
 def test_any_stretch_of_a_stratum_has_nearly_its_share(
     stratum: str, start: int, length: int, share: float
 ):
-    stretch = range(start, start + length)
-    sides: list[Side] = [split.side(split.in_sequence(stratum, n), share, 0.1) for n in stretch]
+    stretch = split.in_sequence(stratum, start, length).tolist()
+    sides: list[Side] = [split.side(draw, share, 0.1) for draw in stretch]
     assert abs(sides.count("holdout") - length * share) < 4
     assert abs(sides.count("validation") - length * 0.1) < 4
 

@@ -7,17 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from components.curate import interaction, split, ties
+from components.curate import interaction, ties
 from components.curate.settings import SplitBy
-from components.curate.split import Member, SettledSides, Shares
+from components.curate.split import Shares
 from components.curate.ties import RequestOrigin
 from components.schema import Json
-from tests.support import curated_rows, logs
+from tests.support import curated_rows, logs, placing
+from tests.support.placing import Row
 
 
 def read(
     *texts: str, conversation: str | None = None, user: str | None = None, answer: str = "Fine."
-) -> tuple[Member, RequestOrigin]:
+) -> tuple[Row, RequestOrigin]:
     """Return the origin of a request with alternating user and assistant turns."""
     roles = ("user", "assistant") * len(texts)
     messages: list[Json] = [
@@ -26,18 +27,14 @@ def read(
     row = curated_rows.row(messages=messages, tools=[], message=logs.say(answer))
     row = replace(row, example_id="/".join(texts), conversation_id=conversation, user_id=user)
     origin = ties.request_origin(row, interaction.read(row), "conversation", None)
-    return Member((row.example_id,), "text", logs.NOW), origin
+    return Row((row.example_id,), "text", logs.NOW), origin
 
 
 def components(
-    rows: Sequence[tuple[Member, RequestOrigin]], split_by: SplitBy = "conversation"
+    rows: Sequence[tuple[Row, RequestOrigin]], split_by: SplitBy = "conversation"
 ) -> list[str]:
-    members, origins = [member for member, _ in rows], [origin for _, origin in rows]
-    tied = ties.tie(members, origins, split_by)
-    return [
-        placement.component_id
-        for placement in split.place(tied, SettledSides(), Shares(split_by, 0.2, 0))
-    ]
+    placed = placing.tie_and_place(rows, split_by, Shares(split_by, 0.2, 0))
+    return [row.component_id for row in placed]
 
 
 def test_turns_that_repeat_their_history_are_one_conversation_though_all_begin_alike():
@@ -79,7 +76,7 @@ def test_a_conversation_id_on_every_row_is_ignored():
 
 
 def test_one_user_message_in_many_contexts_ties_nothing():
-    rows: list[tuple[Member, RequestOrigin]] = []
+    rows: list[tuple[Row, RequestOrigin]] = []
     for n in range(10):
         messages: Json = [
             {"role": "system", "content": f"Document {n}"},
@@ -87,7 +84,7 @@ def test_one_user_message_in_many_contexts_ties_nothing():
         ]
         row = replace(curated_rows.row(messages=messages, tools=[]), example_id=f"e{n}")
         origin = ties.request_origin(row, interaction.read(row), "conversation", None)
-        rows.append((Member((row.example_id,), "text", logs.NOW), origin))
+        rows.append((Row((row.example_id,), "text", logs.NOW), origin))
     assert len({*components(rows)}) == 10
 
 
@@ -99,7 +96,7 @@ def test_the_holdout_has_its_share_though_half_of_the_conversations_begin_with_h
     shares: list[float] = []
     for seed in range(20 if conversations == 60 else 6):
         rng = random.Random(seed)
-        rows: list[tuple[Member, RequestOrigin]] = []
+        rows: list[tuple[Row, RequestOrigin]] = []
         for n in range(conversations):
             texts = ["hi" if rng.random() < 0.5 else f"about {n}"]
             for turn in range(min(12, 1 + int(rng.expovariate(0.4)))):
@@ -108,9 +105,8 @@ def test_the_holdout_has_its_share_though_half_of_the_conversations_begin_with_h
                 later = logs.NOW + timedelta(minutes=60 * n + turn)
                 label = rng.choice("abcd")
                 rows.append((replace(member, label=label, logged_at=later), origin))
-        tied = ties.tie([m for m, _ in rows], [o for _, o in rows], "conversation")
-        placed = split.place(tied, SettledSides(), Shares("conversation", 0.2, 0))
-        sides = {m.ties[0]: s.side for m, s in zip(tied, placed, strict=True)}
+        placed = placing.tie_and_place(rows, "conversation", Shares("conversation", 0.2, 0))
+        sides = {row.ties[0]: at.side for (row, _), at in zip(rows, placed, strict=True)}
         shares.append([*sides.values()].count("holdout") / len(sides))
     within = [0.16 <= share <= 0.24 for share in shares]
     assert sum(within) >= 0.95 * len(within)

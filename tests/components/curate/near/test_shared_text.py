@@ -6,21 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate import curate_workload, row_judgement
+from components.curate import curate_workload, judgement_columns, row_judgement
+from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.near import shared_text
 from components.curate.near.shared_text import LEAST, MANY, RUN, STEADY, RightAnswers
-from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
-from components.curate.split import SettledSides
+from components.curate.split import SIDES, Side
 from components.schema import Json
-from tests.support import curated_rows, logs
+from tests.support import curated_rows, logs, placing
 from tests.support.cases import cases
 
 TEMPLATE = (
@@ -82,9 +86,20 @@ def questions(count: int, words: int = 8) -> list[str]:
     return [" ".join(chance.sample(WORDS, words)) for _ in range(count)]
 
 
+class Compared(NamedTuple):
+    """What curation made of an accepted row; ``cluster`` and ``twin`` are numbers of groups."""
+
+    interaction_id: str
+    objection: str | None
+    side: Side
+    cluster: int
+    twin: int
+    answer_name: str
+
+
 def judge(
     requests: Sequence[list[Json]], answers: Sequence[str] = TOPICS, rules: Rules | None = None
-) -> list[RowJudgement]:
+) -> list[Compared]:
     """Judge requests like curation, up to SQL's choice among twins."""
     rules = rules or Rules(split_by="conversation", max_prompt_chars=100_000)
     judged = [
@@ -101,13 +116,32 @@ def judge(
         )
         for n, messages in enumerate(requests)
     ]
-    return curate_workload.clean(curate_workload.place(judged, SettledSides(), rules), rules)
+    answer_names = {row.interaction_id: row.request.answer_name for row in judged if row.request}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "judged.parquet"
+        pq.write_table(judgement_columns.table_of(judged), path)
+        part = JudgedPart(path, np.ones(len(judged), np.bool_))
+        rows = JudgedRows("w", [part], len(judged), 0)
+        placed = curate_workload.place(rows, placing.settled(), rules, Path(folder))
+        cleaned = curate_workload.clean(placed, rules)
+    ids = rows.ids.to_pylist()
+    return [
+        Compared(
+            interaction_id,
+            cleaned.objections[number],
+            SIDES[cleaned.placements.sides[number]],
+            cleaned.clusters[number],
+            cleaned.twins[number],
+            answer_names[interaction_id],
+        )
+        for number, interaction_id in enumerate(ids)
+    ]
 
 
-def kept(judged: Sequence[RowJudgement]) -> int:
+def kept(judged: Sequence[Compared]) -> int:
     """Return the number of kept rows if one of the twins with one answer is kept."""
     free = [row for row in judged if row.objection is None]
-    return len({(row.twin_id, row.answer_name) for row in free})
+    return len({(row.twin, row.answer_name) for row in free})
 
 
 @pytest.mark.parametrize("count", [40, 150])
@@ -117,7 +151,7 @@ def test_under_a_template_as_much_is_kept_as_under_a_system_prompt(write: Write,
     judged = judge([write(n, question) for n, question in enumerate(asked)])
     as_system = judge([under_system(n, question) for n, question in enumerate(asked)])
     assert kept(judged) >= 0.95 * kept(as_system)
-    assert max(Counter(row.member.cluster_id for row in judged if row.member).values()) <= 3
+    assert max(Counter(row.cluster for row in judged).values()) <= 3
 
 
 def test_questions_of_one_word_under_a_template_are_different_requests():
@@ -143,14 +177,14 @@ def test_a_request_that_is_sent_again_and_again_is_one(template: str):
     others = [said(f"{template} {question}") for question in questions(30)]
     retries = [said(f"{template} {again}") for _ in range(40)]
     judged = judge([*others, *retries], answers=["cards"])
-    assert len({row.twin_id for row in judged[30:]}) == 1
+    assert len({row.twin for row in judged[30:]}) == 1
     assert kept(judged[:30]) >= 29
 
 
 def test_retries_with_another_time_in_them_are_one_unless_the_numbers_are_what_is_asked():
     again = " ".join(questions(1, 60))
     retries = [said(f"2026-01-{n % 28 + 1:02d} 10:{n:02d} {again}") for n in range(40)]
-    assert len({row.twin_id for row in judge(retries, answers=["cards"])}) == 1
+    assert len({row.twin for row in judge(retries, answers=["cards"])}) == 1
     readings = [said(f"{TEMPLATE} {n * 37 % 101} {n * 53 % 97} {n * 71 % 89}") for n in range(80)]
     assert kept(judge(readings)) >= 76
 
@@ -160,7 +194,7 @@ def test_full_histories_of_a_conversation_share_a_cluster():
     talks: list[list[Json]] = [
         [*under_system(n, turns[0]), *said(*turns[1 : n + 1])] for n in range(30)
     ]
-    assert len({row.member.cluster_id for row in judge(talks)[12:] if row.member}) == 1
+    assert len({row.cluster for row in judge(talks)[12:]}) == 1
 
 
 def test_held_out_requests_under_a_template_are_not_trained_on():
@@ -170,7 +204,7 @@ def test_held_out_requests_under_a_template_are_not_trained_on():
         for n, question in enumerate(asked)
     ]
     judged = judge([said(f"{TEMPLATE} {question}") for question in [*asked, *again]])
-    side = {row.interaction_id: row.placement.side for row in judged if row.placement}
+    side = {row.interaction_id: row.side for row in judged}
     parted = [
         (first, second)
         for first, second in zip(judged[:120], judged[120:], strict=True)
