@@ -1,20 +1,32 @@
 """Start the settling of a canary as soon as the gateway says that it is decided.
 
-The gateway never talks to Prefect: it writes files, and the supervisor reads them. What is missed
-here, ``flows.maintenance`` settles within a quarter of an hour.
+The gateway never talks to Prefect: it writes files, or objects if gateways share a store, and the
+supervisor reads them. What is missed here, ``flows.maintenance`` settles within a quarter of an
+hour.
 """
 
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import NoReturn
 
 import httpx
 
 from components.schema import Json
+from components.serve import shared_rollouts
+from components.store import object_store
+from components.store.object_store import ObjectStore
 from flows import gateway_status
 from flows.gateway_status import DECIDING
 from flows.settings import Settings
 
 EVERY = 2.0  # seconds between two looks
+SHARED_EVERY = 10.0  # seconds between two looks into the store, in a thread of their own
 
 DEPLOYMENT = "settle_rollouts/settle_rollouts"
 
@@ -28,6 +40,11 @@ class RolloutSignals:
         self._folder = gateway_status.rollout_file(settings, "any").parent
         self._seen: dict[Path, int] = {}
         self._next_look = 0.0
+        self._shared: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        self._unstarted: dict[str, str] = {}  # workloads by what settles their canary
+        if settings.store is not None:
+            watch = partial(watch_store, settings.store, self._shared.put)
+            Thread(target=watch, daemon=True).start()
 
     def look_round(self, now: float) -> None:
         """Start what the files that changed ask for; ``now`` is monotonic.
@@ -46,6 +63,12 @@ class RolloutSignals:
             if self._seen.get(path) != changed:
                 self._answer(path)
                 self._seen[path] = changed
+        while not self._shared.empty():
+            workload, key = self._shared.get()
+            self._unstarted[key] = workload
+        for key, workload in [*self._unstarted.items()]:
+            self._start(workload, key)
+            del self._unstarted[key]
 
     def _answer(self, path: Path) -> None:
         match _read(path):
@@ -65,6 +88,40 @@ class RolloutSignals:
         }
         url = f"{self._api}/deployments/{found.json()['id']}/create_flow_run"
         self._http.post(url, json=request).raise_for_status()
+
+
+def watch_store(store: ObjectStore, signal: Callable[[tuple[str, str]], None]) -> NoReturn:
+    """Signal each state of a canary in a store after which something has to be done, for ever."""
+    known: dict[str, str] = {}
+    while True:
+        with suppress(*object_store.network_errors()):
+            for found in decided(store, known):
+                signal(found)
+        time.sleep(SHARED_EVERY)
+
+
+def decided(store: ObjectStore, known: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield workload and key of each canary in a store whose state is new and wants something done.
+
+    ``known`` has the states of before, by canary; one that has ended is not read again.
+    """
+    for rollout in store.names(shared_rollouts.PLACE):
+        if known.get(rollout) in DECIDING - {"undecided"}:
+            continue
+        match _parse(shared_rollouts.read_standing(store, rollout)):
+            case {"id": str(name), "workload": str(workload), "state": str(state)}:
+                if name == rollout and state in DECIDING and known.get(rollout) != state:
+                    known[rollout] = state
+                    yield workload, f"{rollout[:64]} {state}"
+            case _:
+                continue
+
+
+def _parse(text: str | None) -> Json:
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _read(path: Path) -> Json:

@@ -1,14 +1,19 @@
 """A canary that is decided is settled at once, by one run for each of its states."""
 
 import json
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from components.schema import Json
+from components.serve import shared_rollouts
+from components.store.object_store import ObjectStore
 from flows import gateway_status
 from flows.settings import Settings
-from flows.stack.rollout_signals import EVERY, RolloutSignals
+from flows.stack.rollout_signals import EVERY, RolloutSignals, decided
+from tests.support import buckets
 
 
 class FakeDeployments:
@@ -71,3 +76,30 @@ def test_what_is_no_report_starts_nothing(tmp_path: Path) -> None:
     write(home, "third", state="hold").write_text("[" * 100_000)
     signals.look_round(0.0)
     assert prefect.requests == 0
+
+
+def test_what_gateways_on_other_machines_decide_starts_a_run_too(tmp_path: Path) -> None:
+    with buckets.serving():
+        store = ObjectStore("s3://flywheel/team")
+        home, prefect = Settings(tmp_path, 4200, 5000, store=store), FakeDeployments()
+        standing: dict[str, Json] = {"id": "abc", "workload": "support", "state": "running"}
+        shared_rollouts.write_standing(store, "abc", standing)
+        shared_rollouts.end_once(store, "def", {"id": "other", "state": "hold", "workload": "x"})
+        store.write("rollouts/broken/end.json", "{")
+        known: dict[str, str] = {}
+        assert [*decided(store, known)] == []
+        shared_rollouts.write_standing(store, "abc", {**standing, "state": "undecided"})
+        assert [*decided(store, known)] == [("support", "abc undecided")]
+        assert [*decided(store, known)] == []
+        shared_rollouts.end_once(store, "abc", {**standing, "state": "roll back"})
+        assert [*decided(store, known)] == [("support", "abc roll back")]
+        assert [*decided(store, known)] == []
+        signals, now = RolloutSignals(prefect.http, home), 0.0
+        prefect.is_away = True
+        with pytest.raises(httpx.HTTPError):
+            while True:  # until the thread has read it
+                signals.look_round(now := now + EVERY)
+                time.sleep(0.05)
+        prefect.is_away = False
+        signals.look_round(now + EVERY)
+    assert prefect.started == {"settle abc roll back": "support"}
