@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from components.curate import decontamination, split
-from components.curate.decontamination import UserTexts
 from components.curate.placed_rows import NEAR, PlacedRows, near_objection
 from components.curate.settings import Overlap, SplitBy
 from components.curate.split import NEVER, SIDES, SettledSides, Side
@@ -225,10 +224,12 @@ def _overlapped(
     """Return the tested rows that overlap with a displaced text."""
     if not displaced:
         return set()
-    texts = {str(row): UserTexts(placed.asked[row].own, "") for row in tested}
     without_guards = overlap.model_copy(update={"guards": ()})
-    own = {str(row): placed.asked[row].own for row in displaced}
-    return {int(row) for row in decontamination.decontaminate(texts, own, without_guards)}
+    return {
+        *decontamination.decontaminate(
+            placed.asked, np.array(tested), np.array(displaced), without_guards
+        )
+    }
 
 
 def _holders(

@@ -23,7 +23,7 @@ from components.curate import (
     training_side,
 )
 from components.curate.client_limits import ClientRows, Clients
-from components.curate.decontamination import UserTexts
+from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedRows
 from components.curate.near import near_requests
 from components.curate.placed_rows import PlacedRows, near_objection
@@ -207,10 +207,10 @@ def place(judged: JudgedRows, settled: SettledSides, rules: Rules, scratch: Path
         judged.numbers_of([getattr(near, name) for near in places])
         for name in ("cluster_id", "twin_id", "equal_id")
     )
-    own = judged.ordered(compared.user_texts.to_pylist())
-    whole = judged.user_texts() if rules.overlap.guards else own
-    asked = [UserTexts(*texts) for texts in zip(own, whole, strict=True)]
-    del requests, compared, ids, places, own, whole
+    own = judged.ordered_texts(compared.user_texts, scratch)
+    whole = judged.user_texts(scratch) if rules.overlap.guards else own
+    asked = AskedTexts(judged.ids, own, whole, scratch)
+    del requests, compared, ids, places
     origins = judged.origins
     tied = ties.tie(origins, clusters, rules.split_by, settled)
     label_texts, labels = judged.labels
@@ -258,27 +258,20 @@ def clean_by_client(
 
 def clean(placed: PlacedRows, rules: Rules) -> PlacedRows:
     """Object to rows that overlap with holdout, validation or guard texts."""
-    rows: dict[str, UserTexts] = {}
-    held_out: dict[str, str] = {}
-    validated: set[str] = set()
-    ids = placed.judged.ids.to_pylist()
-    sides = placed.placements.sides.tolist()
-    for interaction_id, side, objection, asked in zip(
-        ids, sides, placed.objections, placed.asked, strict=True
-    ):
-        if objection:
-            continue
-        if SIDES[side] == "holdout":
-            held_out[interaction_id] = asked.own
-            continue
-        rows[interaction_id] = asked
-        if SIDES[side] == "validation":
-            validated.add(interaction_id)
-    overlaps = decontamination.decontaminate(rows, held_out, rules.overlap, validated)
+    accepted = np.array([not objection for objection in placed.objections], np.bool_)
+    sides = placed.placements.sides
+    held_out = sides == SIDES.index("holdout")
+    validated = sides == SIDES.index("validation")
+    overlaps = decontamination.decontaminate(
+        placed.asked,
+        np.flatnonzero(accepted & ~held_out),
+        np.flatnonzero(accepted & held_out),
+        rules.overlap,
+        np.flatnonzero(accepted & validated),
+    )
     objections, marks = [*placed.objections], dict(placed.marks)
-    for number, interaction_id in enumerate(ids):
-        if overlap := overlaps.get(interaction_id):
-            objections[number], marks[number] = overlap.objection, overlap.mark
+    for row, overlap in overlaps.items():
+        objections[row], marks[row] = overlap.objection, overlap.mark
     return replace(placed, objections=objections, marks=marks)
 
 

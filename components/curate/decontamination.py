@@ -1,12 +1,13 @@
 """Leave out training rows that overlap the holdout or guard tasks: shared n-grams, paraphrases."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import fsspec
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from components.curate.near import shared_text, shingles
+from components.curate.near import shared_text, shingles, spilled_texts
 from components.curate.near.shingles import HASH_BITS, Hashes, Positions, TextColumn, Texts
 from components.curate.settings import Overlap
 from components.schema import Json
@@ -54,7 +55,7 @@ def nearest_by_ngrams(
     An n-gram has ``words`` words.
     """
     find = partial(_nearest_in_index, index=_index(references, words, pool), words=words)
-    return _joined(pool.map(find, Texts.of(texts).chunks()))
+    return _joined(shingles.in_order(pool, find, Texts.of(texts).chunks()))
 
 
 def _joined(chunks: Iterable[Nearest]) -> Nearest:
@@ -126,7 +127,7 @@ def nearest_by_cosine(texts: TextColumn, references: TextColumn, pool: Executor)
     weights = _weights(counted, len(references))
     theirs = sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
     find = partial(_nearest_by_weights, weights=weights, theirs=theirs)
-    return _joined(pool.map(find, Texts.of(texts).chunks()))
+    return _joined(shingles.in_order(pool, find, Texts.of(texts).chunks()))
 
 
 def _nearest_by_weights(texts: Texts, weights: _Weights, theirs: sparse.csr_array) -> Nearest:
@@ -228,20 +229,25 @@ class Seen:
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
-class UserTexts:
-    """The users' text of a row: ``own`` without templates, ``whole`` with them."""
+class AskedTexts(NamedTuple):
+    """The ids of rows and their users' texts: ``own`` without templates, ``whole`` with them.
 
-    own: str
-    whole: str
+    Copies of texts are kept in files of the folder ``scratch``, or in memory if it is ``None``.
+    """
+
+    ids: TextColumn
+    own: TextColumn
+    whole: TextColumn
+    scratch: Path | None = None
 
 
 def decontaminate(
-    rows: Mapping[str, UserTexts],
-    held_out: Mapping[str, str],
+    asked: AskedTexts,
+    rows: Positions,
+    held_out: Positions,
     settings: Overlap,
-    validated: Collection[str] = (),
-) -> dict[str, Seen]:
+    validated: Positions | None = None,
+) -> dict[int, Seen]:
     """Find the rows that overlap with the holdout, guard documents or the validation side.
 
     A template shared by the workload's requests is not an overlap with its holdout, but a guard
@@ -249,64 +255,79 @@ def decontaminate(
     over guard documents, and these over the validation side.
 
     Args:
-        rows: The users' texts of each row that is not held out, by id.
-        held_out: The users' texts of the holdout rows, without templates.
+        asked: The texts, of which rows are places.
+        rows: The rows that are not held out.
+        held_out: The rows of the holdout.
         settings: The thresholds and the guard documents.
-        validated: The ids of the validation rows.
+        validated: Those of ``rows`` that are of the validation side.
     """
+    validated = np.zeros(0, np.int64) if validated is None else validated
+    guards = _guards(settings)
+    with ThreadPoolExecutor(THREADS) as pool:
+        find = partial(_overlaps, settings=settings, pool=pool, scratch=asked.scratch)
+        tested = find(asked.whole, rows, guards, "overlaps_guard")
+        tested |= find(asked.own, rows, _references(asked, held_out), "overlaps_holdout")
+        left = np.setdiff1d(rows, [*tested])
+        of_validation = _references(asked, np.intersect1d(left, validated))
+        learned = np.setdiff1d(left, validated)
+        return find(asked.own, learned, of_validation, "overlaps_validation") | tested
+
+
+class _References(NamedTuple):
+    """Different texts, with the name of the first of each."""
+
+    texts: TextColumn
+    names: Sequence[str]
+
+
+def _guards(settings: Overlap) -> _References:
     documents = [*chain.from_iterable(map(read_documents, settings.guards))]
     own_words = shared_text.own_words(text for _, text in documents)
-    guards = [(name, own_words[text]) for name, text in documents]
-    whole = {row: asked.whole for row, asked in rows.items()}
-    own = {row: asked.own for row, asked in rows.items()}
-    with ThreadPoolExecutor(THREADS) as pool:
-        of_guards = _overlaps(whole, guards, "overlaps_guard", settings, pool)
-        of_holdout = _overlaps(own, [*held_out.items()], "overlaps_holdout", settings, pool)
-        tested = of_guards | of_holdout
-        left = {row: text for row, text in own.items() if row not in tested}
-        validation = [(row, text) for row, text in left.items() if row in validated]
-        learned = {row: text for row, text in left.items() if row not in validated}
-        of_validation = _overlaps(learned, validation, "overlaps_validation", settings, pool)
-    return of_validation | tested
+    names: dict[str, str] = {}
+    for name, text in documents:
+        names.setdefault(own_words[text], name)
+    return _References(pa.array([*names], pa.large_string()), [*names.values()])
+
+
+def _references(asked: AskedTexts, rows: Positions) -> _References:
+    texts = spilled_texts.at(asked.own, rows, asked.scratch)
+    firsts = spilled_texts.numbered_texts(texts)[1]
+    names = asked.ids.take(rows[firsts]).to_pylist()
+    return _References(spilled_texts.at(texts, firsts, asked.scratch), names)
 
 
 def _overlaps(
-    rows: Mapping[str, str],
-    references: list[tuple[str, str]],
+    texts: TextColumn,
+    rows: Positions,
+    references: _References,
     objection: str,
+    *,
     settings: Overlap,
     pool: Executor,
-) -> dict[str, Seen]:
-    if not rows or not references:
+    scratch: Path | None,
+) -> dict[int, Seen]:
+    if not len(rows) or not len(references.texts):
         return {}
-    texts = [*dict.fromkeys(rows.values())]
-    first: dict[str, str] = {}
-    for name, text in references:
-        first.setdefault(text, name)
-    ours = pa.array(texts, pa.large_string())
-    theirs = pa.array([*first], pa.large_string())
-    names = [*first.values()]
-    overlaps: dict[str, Seen] = {}
+    ours = spilled_texts.at(texts, rows, scratch)
+    numbers, firsts = spilled_texts.numbered_texts(ours)
+    ours = spilled_texts.at(ours, firsts, scratch)
+    overlaps: dict[int, Seen] = {}
     if settings.paraphrases is not None:
-        near = nearest_by_cosine(ours, theirs, pool)
-        overlaps |= _above(texts, near, settings.paraphrases, names, objection, "a cosine of")
-    near = nearest_by_ngrams(ours, theirs, settings.words, pool)
-    overlaps |= _above(texts, near, settings.share, names, objection, "a share of")
-    return {row: overlaps[text] for row, text in rows.items() if text in overlaps}
+        near = nearest_by_cosine(ours, references.texts, pool)
+        overlaps |= _above(near, settings.paraphrases, references.names, objection, "a cosine of")
+    near = nearest_by_ngrams(ours, references.texts, settings.words, pool)
+    overlaps |= _above(near, settings.share, references.names, objection, "a share of")
+    named = zip(rows.tolist(), numbers.tolist(), strict=True)
+    return {row: overlaps[number] for row, number in named if number in overlaps}
 
 
 def _above(
-    texts: Sequence[str],
-    near: Nearest,
-    least: float,
-    names: list[str],
-    objection: str,
-    measure: str,
-) -> dict[str, Seen]:
+    near: Nearest, least: float, names: Sequence[str], objection: str, measure: str
+) -> dict[int, Seen]:
     """Return the overlap of each text whose share is at least ``least``."""
-    matches = zip(texts, near.references.tolist(), near.shares.tolist(), strict=True)
+    places = np.flatnonzero(near.shares >= least).tolist()
+    references, shares = near.references.tolist(), near.shares.tolist()
     return {
-        text: Seen(objection, f"{names[reference]}, {measure} {share:.2f}")
-        for text, reference, share in matches
-        if share >= least
+        place: Seen(objection, f"{names[references[place]]}, {measure} {shares[place]:.2f}")
+        for place in places
     }

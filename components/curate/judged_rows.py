@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from components.curate import judgement_columns, text_codes
 from components.curate.near import spilled_texts
 from components.curate.near.near_requests import RequestColumns
+from components.curate.near.shingles import TextColumn
 from components.curate.redaction import surrogate_writer
 from components.curate.redaction.surrogate_writer import Conversations, RedactedTurn
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks
@@ -156,16 +157,23 @@ class JudgedRows:
             *others,
         )
 
-    def user_texts(self) -> list[str]:
-        """Return the users' texts of the accepted rows."""
+    def user_texts(self, scratch: Path) -> TextColumn:
+        """Return the users' texts of the accepted rows, kept in a file of ``scratch``."""
         tables = self._accepted(*judgement_columns.REQUEST)
-        requests = chain.from_iterable(map(judgement_columns.requests_of, tables))
-        return self.ordered([request.user_text for request in requests])
+        texts = (
+            pa.array([request.user_text for request in requests], pa.large_string())
+            for requests in map(judgement_columns.requests_of, tables)
+        )
+        return self.ordered_texts(spilled_texts.spilled(texts, scratch), scratch)
 
     def tool_names(self) -> list[tuple[str, ...]]:
         """Return the names of the tools that the accepted rows offer."""
         columns = map(judgement_columns.values_of, self._column("tool_names"))
         return self.ordered([*chain.from_iterable(columns)])
+
+    def ordered_texts(self, texts: TextColumn, scratch: Path) -> TextColumn:
+        """Return texts of the accepted rows, in the order of the files, by number."""
+        return spilled_texts.at(texts, self._order, scratch)
 
     def ordered(self, values: Sequence[Value]) -> list[Value]:
         """Return values of the accepted rows, in the order of the files, by number."""

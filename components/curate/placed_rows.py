@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.curate import judgement_columns
-from components.curate.decontamination import UserTexts
+from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.judgement_columns import FLAGS
 from components.curate.rules.screen import Flag
@@ -46,7 +46,7 @@ class PlacedRows:
     equals: Ints
     objections: Sequence[str | None]
     marks: Mapping[int, str]
-    asked: Sequence[UserTexts]
+    asked: AskedTexts
 
     def with_objections(self, rows: AbstractSet[int], objection: str) -> "PlacedRows":
         """Return the rows with an objection to some of them."""

@@ -2,19 +2,20 @@
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.chat import prompt
 from components.curate import decontamination, interaction, row_budget
-from components.curate.decontamination import UserTexts
+from components.curate.decontamination import AskedTexts
 from components.curate.interaction import CandidateRow
 from components.curate.near import duplicates, near_requests
 from components.curate.near.near_requests import NearRequest
@@ -191,19 +192,17 @@ def replayable_rows(
     ]
     requests = {row.example_id: row.request for row in allowed}
     tested = _tested(con, workload_id)
-    compared = near_requests.compare(
-        near_requests.columns_of([*tested.values(), *requests.values()])
-    )
-    words = compared.words.to_pylist()
-    held_out = dict(zip(tested, words[: len(tested)], strict=True))
-    ours = dict(zip(requests, words[len(tested) :], strict=True))
-    near = _near(ours, held_out, rules.near.jaccard)
-    rows = {
-        example_id: UserTexts(ours[example_id], "\n".join(request.turns))
-        for example_id, request in requests.items()
-    }
-    overlaps = decontamination.decontaminate(rows, held_out, rules.overlap)
-    return [row for row in allowed if row.example_id not in near | overlaps.keys()]
+    compared_rows = [*tested.values(), *requests.values()]
+    words = near_requests.compare(near_requests.columns_of(compared_rows)).words
+    whole = pa.array(["\n".join(request.turns) for request in compared_rows], pa.large_string())
+    ids = [*tested, *requests]
+    asked = AskedTexts(pa.array(ids, pa.large_string()), words, whole)
+    held_out, ours = np.split(np.arange(len(compared_rows)), [len(tested)])
+    firsts = duplicates.find_clusters(ids, words, rules.near.jaccard).firsts
+    near = ours[np.isin(firsts[ours], firsts[held_out])]
+    overlaps = decontamination.decontaminate(asked, ours, held_out, rules.overlap)
+    left_out = {ids[place] for place in {*near.tolist(), *overlaps}}
+    return [row for row in allowed if row.example_id not in left_out]
 
 
 def stored(row: Incoming, keyring: Keyring) -> Incoming:
@@ -277,16 +276,6 @@ def _judged(workload_id: str, replayed: Replayed, judge: Judge) -> Incoming | No
         judged.language,
         marked=judged.rewritten.marked,
     )
-
-
-def _near(incoming: Mapping[str, str], tested: Mapping[str, str], jaccard: float) -> set[str]:
-    """Return the rows near to a tested row, directly or through others."""
-    ids, words = [*tested, *incoming], [*tested.values(), *incoming.values()]
-    column = pa.array(words, pa.large_string())
-    firsts = duplicates.find_clusters(ids, column, jaccard).firsts.tolist()
-    forbidden = {*firsts[: len(tested)]}
-    ours = zip(incoming, firsts[len(tested) :], strict=True)
-    return {example_id for example_id, first in ours if first in forbidden}
 
 
 def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:

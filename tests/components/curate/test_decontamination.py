@@ -2,15 +2,16 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from components.curate import decontamination
 from components.curate.decontamination import (
+    AskedTexts,
     Seen,
     UnreadableDocumentsError,
-    UserTexts,
     decontaminate,
 )
 from components.curate.settings import Overlap
@@ -26,8 +27,19 @@ REPHRASED = (
 OTHER = "Tell me which river flows through the town where my grandmother was born a long time ago"
 
 
-def asked(**texts: str) -> dict[str, UserTexts]:
-    return {name: UserTexts(text, text) for name, text in texts.items()}
+def overlaps_of(
+    texts: dict[str, str], settings: Overlap, held_out: tuple[str, ...] = ()
+) -> dict[str, Seen]:
+    """Return the overlaps of the rows that are not held out, by name."""
+    ids = [*texts]
+    column = pa.array([*texts.values()], pa.large_string())
+    places = {name: place for place, name in enumerate(ids)}
+    rows = np.array([places[name] for name in ids if name not in held_out], np.int64)
+    tested = np.array([places[name] for name in held_out], np.int64)
+    overlaps = decontaminate(
+        AskedTexts(pa.array(ids, pa.large_string()), column, column), rows, tested, settings
+    )
+    return {ids[place]: seen for place, seen in overlaps.items()}
 
 
 def guard(folder: Path) -> str:
@@ -40,22 +52,24 @@ def guard(folder: Path) -> str:
 
 def test_an_overlap_with_a_guard_names_file_and_line(tmp_path: Path):
     settings = Overlap(guards=(guard(tmp_path),))
-    rows = asked(a=f"My teacher asks: {QUESTION} Help me!", b=OTHER)
-    assert decontaminate(rows, {}, settings) == {
+    rows = {"a": f"My teacher asks: {QUESTION} Help me!", "b": OTHER}
+    assert overlaps_of(rows, settings) == {
         "a": Seen("overlaps_guard", "math.jsonl.gz:1, a share of 1.00")
     }
 
 
 def test_an_overlap_with_the_holdout_names_its_row(tmp_path: Path):
     settings = Overlap(guards=(guard(tmp_path),))
-    overlaps = decontaminate(asked(a=QUESTION, b=OTHER), {"held": f"{QUESTION} Quick!"}, settings)
-    assert overlaps == {"a": Seen("overlaps_holdout", "held, a share of 1.00")}
+    rows = {"a": QUESTION, "b": OTHER, "held": f"{QUESTION} Quick!"}
+    assert overlaps_of(rows, settings, ("held",)) == {
+        "a": Seen("overlaps_holdout", "held, a share of 1.00")
+    }
 
 
 def test_paraphrases_are_found_if_configured(tmp_path: Path):
-    rows = asked(a=REPHRASED, b=OTHER)
-    assert decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),))) == {}
-    overlaps = decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),), paraphrases=0.45))
+    rows = {"a": REPHRASED, "b": OTHER}
+    assert overlaps_of(rows, Overlap(guards=(guard(tmp_path),))) == {}
+    overlaps = overlaps_of(rows, Overlap(guards=(guard(tmp_path),), paraphrases=0.45))
     assert {row: seen.objection for row, seen in overlaps.items()} == {"a": "overlaps_guard"}
     assert "math.jsonl.gz:1, a cosine of 0." in overlaps["a"].mark
 
