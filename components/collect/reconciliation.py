@@ -75,19 +75,22 @@ def last_row(con: Connection, kind: Kind) -> int:
     return -1 if rows[0][0] is None else int(rows[0][0])
 
 
-def reconcile(con: Connection, last_row: int) -> Reconciled:
+def reconcile(con: Connection, last_row: int, digest: str) -> Reconciled:
     """Compare the rows after ``last_row`` with each other and with earlier ones; merge and delete.
 
-    To be called in the transaction of the load, after its rows were stored.
+    To be called in the transaction of the load, after its rows were stored with its ``digest``. A
+    lake finds those by their file's digest without reading all row ids.
     """
+    loaded = {"last_row": last_row, "digest": digest}
     ((earliest, latest),) = con.execute(
-        "select min(timestamp), max(timestamp) from raw.interactions where rowid > $last_row",
-        {"last_row": last_row},
+        "select min(timestamp), max(timestamp) from raw.interactions"
+        " where rowid > $last_row and file_digest = $digest",
+        loaded,
     ).fetchall()
     if earliest is None:
         return Reconciled()
-    erased = _drop_erased(con, last_row)
-    warehouse.build(con, "temp/alike", last_row=last_row, earliest=earliest, latest=latest)
+    erased = _drop_erased(con, last_row, digest)
+    warehouse.build(con, "temp/alike", **loaded, earliest=earliest, latest=latest)
     count = int(con.execute("select count(*) from temp.alike").fetchall()[0][0])
     known = merged = 0
     for first in range(1, count + 1, GROUPS):
@@ -246,7 +249,7 @@ def _erased_digest(key: str, row: Mapping[str, warehouse.Value]) -> str:
     return record_identity.erased_deep_digest(key, str(row["record"] or row["payload"]))
 
 
-def _drop_erased(con: Connection, last_row: int) -> int:
+def _drop_erased(con: Connection, last_row: int, digest: str) -> int:
     sql = "select digest, key from raw.erased, raw.erasure_key where kind = 'contents'"
     erased = con.execute(sql).fetchall()
     if not erased:
@@ -254,7 +257,7 @@ def _drop_erased(con: Connection, last_row: int) -> int:
     digests, key = {digest for digest, _ in erased}, str(erased[0][1])
     dropped = [
         int(row["row_id"])  # pyright: ignore[reportArgumentType] - a number
-        for row in warehouse.select(con, "temp/erased_times", last_row=last_row)
+        for row in warehouse.select(con, "temp/erased_times", last_row=last_row, digest=digest)
         if _erased_digest(key, row) in digests
     ]
     _delete(con, dropped)

@@ -176,7 +176,7 @@ def store_batches(
         stored += _store(con, origin, kind, (batch for _, batch in members))
     reconciled, repeated = Reconciled(), 0
     if "interactions" in last_rows:
-        reconciled = reconciliation.reconcile(con, last_rows["interactions"])
+        reconciled = reconciliation.reconcile(con, last_rows["interactions"], origin.digest)
     if "feedback" in last_rows:
         repeated = reconciliation.reconcile_feedback(con, last_rows["feedback"])
     known = reconciled.known + reconciled.erased + repeated

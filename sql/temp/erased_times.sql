@@ -1,5 +1,5 @@
 -- One row per row of this load at whose time something was erased. Rows of this load have row ids
--- above $last_row. Reads raw.interactions, raw.erased and raw.erasure_key.
+-- above $last_row and the $digest. Reads raw.interactions, raw.erased and raw.erasure_key.
 
 with
 
@@ -18,4 +18,4 @@ semi join erased
     on
         sha256((select key from raw.erasure_key) || epoch_us(interactions.timestamp)::varchar)
         = erased.digest
-where interactions.rowid > $last_row
+where interactions.rowid > $last_row and interactions.file_digest = $digest
