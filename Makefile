@@ -45,10 +45,9 @@ test-clients: .venv-clients/installed  ## LiteLLM, LangChain and a fuzzer ask th
 test-lake: .venv-lake/installed  ## several machines: an object store, a lake and Ray
 	OMP_NUM_THREADS=1 .venv-lake/bin/python -m pytest -m lake --timeout 1500
 	FLYWHEEL_TEST_WAREHOUSE=lake OMP_NUM_THREADS=1 .venv-lake/bin/python -m pytest --timeout 1500 \
-		tests/components/decide/test_chain.py tests/components/decide/test_record_answer.py \
-		tests/components/register/test_rollback.py tests/components/collect/test_load_file.py \
-		tests/components/collect/test_load_feedback.py tests/components/collect/test_growth.py \
-		tests/components/store/test_working_copy.py
+		tests/components/register/test_rollback.py tests/components/store/test_working_copy.py \
+		$$(grep -rlE "Connection|warehouses" --include="test_*.py" tests/sql tests/components/collect \
+		tests/components/curate tests/components/dataset tests/components/decide)
 
 # uv resolves: pip can't choose the lowest version of what is declared. Plain PyPI, so torch 2.9 is a
 # CUDA build of 3 GB there, which runs on a CPU, too.
@@ -122,10 +121,12 @@ clean:                      ## remove the virtual environment
 		> $$(echo .venv-clients/lib/python*/site-packages)/below.pth
 	@touch $@
 
-# As .venv-clients: what is pinned here wins over the environment below.
+# As .venv-clients: what is pinned here wins over the environment below. The package once more, as
+# its command runs with the Python that it was installed by.
 .venv-lake/installed: infra/lake.txt .venv/installed-dev
 	$(PYTHON) -m venv .venv-lake
 	.venv-lake/bin/pip install --quiet --no-compile --requirement infra/lake.txt
+	.venv-lake/bin/pip install --quiet --no-compile --no-deps --editable .
 	$(BIN)/python -c "import site, sysconfig; \
 		print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
 		> $$(echo .venv-lake/lib/python*/site-packages)/below.pth

@@ -12,12 +12,19 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from components.store import lake, warehouse
 from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
 from tests.support import lakes
 
 ON_LAKE = os.environ.get("FLYWHEEL_TEST_WAREHOUSE") == "lake"
+
+
+def only_a_file(reason: str) -> pytest.MarkDecorator:
+    """Mark a test of what a lake does not have, and say what."""
+    return pytest.mark.skipif(ON_LAKE, reason=reason)
 
 
 def location(path: Path) -> Location:
@@ -31,13 +38,25 @@ def connect(path: Location) -> Generator[Connection]:
     place = path if isinstance(path, Lake) else location(path)
     if isinstance(place, Lake):
         with warehouse.connect(place, writes=lake.GROUPS) as con:
-            yield con
+            _lakes[id(con)] = place
+            try:
+                yield con
+            finally:
+                del _lakes[id(con)]
         return
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_empty(), place)
     with warehouse.connect(place) as con:
         yield con
+
+
+_lakes: dict[int, Lake] = {}
+
+
+def lake_of(con: Connection) -> Lake:
+    """Return the lake that a connection of ``connect`` is to."""
+    return _lakes[id(con)]
 
 
 @cache

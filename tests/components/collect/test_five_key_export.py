@@ -7,7 +7,6 @@ import pytest
 from components.collect.source import Defaults, Input, Kind, Source
 from components.collect.sources.fivekey import export
 from components.schema import Json
-from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.support import logs, warehouses
 from tests.support.samples import SAMPLES, SOURCES, of_its_own_span
@@ -34,7 +33,7 @@ def copied(con: Connection, folder: Path) -> tuple[list[tuple[str, ...]], list[t
     kinds: tuple[Kind, ...] = ("interactions", "feedback")
     for kind in kinds:
         export(con, folder / f"{kind}.jsonl", kind)
-    with warehouse.connect(folder / "copy.duckdb") as copy:
+    with warehouses.connect(folder / "copy.duckdb") as copy:
         for kind in kinds:
             item = Input(str(folder / f"{kind}.jsonl"), kind=kind)
             assert logs.load_input(copy, item, now=logs.NOW).quarantined == 0

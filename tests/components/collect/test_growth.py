@@ -17,7 +17,7 @@ from components.collect.source import Defaults, Input
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection, Row
-from tests.support import logs, telemetry
+from tests.support import logs, telemetry, warehouses
 from tests.support.cases import cases
 
 NOT_JSON = "the line is not JSON"
@@ -181,7 +181,7 @@ def held(con: Connection) -> list[list[Row]]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory):
-    with warehouse.connect(tmp_path_factory.mktemp("shared") / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path_factory.mktemp("shared") / "warehouse.duckdb") as con:
         yield con
 
 

@@ -14,7 +14,7 @@ import pytest
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import logs, warehouses
 
 
 def test_a_line_is_stored_verbatim_with_its_further_keys(con: Connection, tmp_path: Path):
@@ -81,6 +81,7 @@ def test_an_id_is_the_digest_of_an_interactions_content(con: Connection, tmp_pat
 
 
 @pytest.mark.slow
+@warehouses.only_a_file("its write-ahead log")
 def test_a_large_load_bypasses_the_write_ahead_log(tmp_path: Path):
     count, store = 12_000, tmp_path / "warehouse.duckdb"
     path = logs.write(
@@ -187,10 +188,11 @@ def test_a_load_that_is_killed_leaves_nothing_and_the_next_one_loads_every_row_o
     count = 30_000
     logs.write(path, (logs.interaction("x" * 1500, response_id=f"r{n}") for n in range(count)))
     store = tmp_path / "warehouse.duckdb"
+    warehouses.location(store)
     code = (
         "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from components.store import warehouse; from tests.support import logs\n"
-        "with warehouse.connect(Path(sys.argv[1])) as con:\n"
+        "from tests.support import logs, warehouses\n"
+        "with warehouses.connect(Path(sys.argv[1])) as con:\n"
         "    print('begins', flush=True)\n"
         "    logs.load(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"
     )
@@ -203,7 +205,7 @@ def test_a_load_that_is_killed_leaves_nothing_and_the_next_one_loads_every_row_o
     assert loader.poll() is None
     os.kill(loader.pid, signal.SIGKILL)
     loader.wait()
-    with warehouse.connect(store) as con:
+    with warehouses.connect(store) as con:
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(0,)]
         assert con.execute("select count(*) from raw.files").fetchall() == [(0,)]
         assert logs.load(con, path, now=logs.NOW).new == count

@@ -6,13 +6,11 @@ from components.collect import retention
 from components.collect.retention import SnapshotGoneError
 from components.collect.source import Kind
 from components.collect.sources.fivekey import export
-from components.curate.curate_workload import curate
 from components.curate.settings import Rules
-from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import ledger, warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 RULES = Rules(holdout_share=0.5, split_by="conversation")
 DAY = 86_400
@@ -71,27 +69,23 @@ def test_old_rows_go_to_parquet_by_month_whole_and_stay_known(con: Connection, t
 def test_rows_named_by_an_example_or_a_snapshot_are_kept(con: Connection, tmp_path: Path):
     rows = [line(days) for days in range(100, 130)] + [line(130, response={"error": "timeout"})]
     logs.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
-    curate(con, "weather", RULES, now=logs.NOW)
-    frozen = freeze_snapshot.freeze(
-        con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW
-    )
+    curations.curate(con, "weather", RULES, now=logs.NOW)
+    frozen = curations.freeze(con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW)
     ledger.record_output(con, "weather", frozen.path, now=logs.NOW)
     con.execute("delete from curated.examples")
     assert archive(con, tmp_path) == 1
     assert ids(con, "raw.interactions") == {f"r{days}" for days in range(100, 130)}
-    curate(con, "weather", RULES, now=logs.NOW)
-    again = freeze_snapshot.freeze(
-        con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW
-    )
+    curations.curate(con, "weather", RULES, now=logs.NOW)
+    again = curations.freeze(con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW)
     assert again.holdout_version == frozen.holdout_version
 
 
 def test_rows_named_by_a_snapshot_of_another_machine_are_kept(con: Connection, tmp_path: Path):
     rows = [line(days) for days in range(100, 130)]
     logs.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
-    curate(con, "weather", RULES, now=logs.NOW)
+    curations.curate(con, "weather", RULES, now=logs.NOW)
     there = tmp_path / "there" / "snapshots"
-    frozen = freeze_snapshot.freeze(con, there, "weather", rules=RULES, now=logs.NOW)
+    frozen = curations.freeze(con, there, "weather", rules=RULES, now=logs.NOW)
     ledger.record_output(con, "weather", frozen.path, now=logs.NOW)
     con.execute("delete from curated.examples")
     there.rename(tmp_path / "snapshots")  # as it is pulled into this machine's home
@@ -101,10 +95,8 @@ def test_rows_named_by_a_snapshot_of_another_machine_are_kept(con: Connection, t
 def test_nothing_is_dropped_while_a_snapshot_can_not_be_read(con: Connection, tmp_path: Path):
     rows = [line(days) for days in range(100, 130)]
     logs.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
-    curate(con, "weather", RULES, now=logs.NOW)
-    frozen = freeze_snapshot.freeze(
-        con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW
-    )
+    curations.curate(con, "weather", RULES, now=logs.NOW)
+    frozen = curations.freeze(con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW)
     ledger.record_output(con, "weather", frozen.path, now=logs.NOW)
     (frozen.path / "holdout.parquet").unlink()
     with pytest.raises(SnapshotGoneError, match=r"holdout\.parquet is gone"):

@@ -15,9 +15,9 @@ import pytest
 
 from components.collect import segments
 from components.schema import Json
-from components.store import spool, warehouse
+from components.store import spool
 from components.store.warehouse import Connection
-from tests.support import logs, telemetry
+from tests.support import logs, telemetry, warehouses
 
 
 @pytest.fixture
@@ -476,10 +476,11 @@ def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
     lines = [json.dumps(logs.interaction("x" * 1500, response_id=f"r{n}")) for n in range(count)]
     segment = put(folder, ("interactions", "app", f"[{','.join(lines)}]"))
     store = tmp_path / "warehouse.duckdb"
+    warehouses.location(store)
     code = (
         "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from components.store import warehouse; from tests.support import logs\n"
-        "with warehouse.connect(Path(sys.argv[1])) as con:\n"
+        "from tests.support import logs, warehouses\n"
+        "with warehouses.connect(Path(sys.argv[1])) as con:\n"
         "    print('begins', flush=True)\n"
         "    logs.load_spool(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"
     )
@@ -494,7 +495,7 @@ def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
     loader.wait()
     loader.stdout.close()
     assert segment.exists()
-    with warehouse.connect(store) as con:
+    with warehouses.connect(store) as con:
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(0,)]
         (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
         assert loaded.new == count

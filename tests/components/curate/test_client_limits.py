@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload, split
+from components.curate import split
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.schema import ALWAYS, ClientShares, Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 LATER = logs.NOW + timedelta(days=1)
 TRAINED = Rules(split_by="conversation", holdout_share=0.001, validation_share=0)
@@ -52,7 +52,7 @@ def load(con: Connection, tmp_path: Path) -> Loader:
 
 
 def curate(con: Connection, rules: Rules = TRAINED, *, now: datetime = LATER) -> CurationTally:
-    return curate_workload.curate(con, "weather", rules, now=now)
+    return curations.curate(con, "weather", rules, now=now)
 
 
 def question(city: str) -> str:

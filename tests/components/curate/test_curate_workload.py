@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import NearDuplicates, Overlap, Rules
 from components.curate.split import SplitChangedError
-from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 HALF = Rules(holdout_share=0.5, validation_share=0)
 
@@ -34,7 +32,7 @@ def load(
 
 
 def curate(con: Connection, rules: Rules | None = None) -> CurationTally:
-    return curate_workload.curate(con, "weather", rules or Rules(), now=logs.NOW)
+    return curations.curate(con, "weather", rules or Rules(), now=logs.NOW)
 
 
 def examples(con: Connection) -> list[warehouse.Row]:
@@ -177,7 +175,7 @@ def test_a_held_out_request_stays_when_a_better_twin_arrives(con: Connection, tm
         [logs.interaction(question, response_id=question, message=answer) for question in asked],
     )
     curate(con, HALF)
-    freeze_snapshot.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
+    curations.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
     held = requests_held_out(con)
     twins = [
         logs.interaction(f"Hi! {question}", response_id=f"new {question}") for question in asked
@@ -324,7 +322,7 @@ def test_curating_twice_changes_nothing(con: Connection, tmp_path: Path):
 def test_workloads_do_not_touch_each_other(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction(), logs.interaction(workload_id="other")])
     curate(con)
-    curate_workload.curate(con, "other", Rules(), now=logs.NOW)
+    curations.curate(con, "other", Rules(), now=logs.NOW)
     workloads = con.execute("select workload_id from curated.examples order by all").fetchall()
     assert workloads == [("other",), ("weather",)]
 
@@ -332,7 +330,7 @@ def test_workloads_do_not_touch_each_other(con: Connection, tmp_path: Path):
 def test_a_frozen_split_can_not_use_another_criterion(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction(f"ask {n}") for n in range(20)])
     curate(con, HALF)
-    freeze_snapshot.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
+    curations.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
     with pytest.raises(SplitChangedError, match="split by tools, but split_by is conversation"):
         curate(con, Rules(split_by="conversation"))
     assert len(examples(con)) == 20

@@ -9,13 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
 ROWS = 30
@@ -74,13 +72,11 @@ def test_a_frozen_row_never_changes_side(tmp_path: Path, grown: list[Turn], spli
             rules = Rules.model_validate(
                 {"holdout_share": turn.share, "validation_share": 0.1, "split_by": split_by}
             )
-            tally = curate_workload.curate(con, "weather", rules, now=logs.NOW)
+            tally = curations.curate(con, "weather", rules, now=logs.NOW)
             now = standing(con)
             assert all(side == first.get(row, side) for row, side in now.items())
             if tally.train and tally.holdout:
-                freeze_snapshot.freeze(
-                    con, tmp_path / "snapshots", "weather", rules=rules, now=logs.NOW
-                )
+                curations.freeze(con, tmp_path / "snapshots", "weather", rules=rules, now=logs.NOW)
                 first |= now
 
 
@@ -92,7 +88,7 @@ def test_sides_of_a_file_from_before_rows_were_settled_one_by_one_stay(tmp_path:
     turn, rules = Turn(frozenset(range(ROWS)), frozenset(), 0.5), Rules(holdout_share=0.5)
     with warehouses.connect(tmp_path / "new.duckdb") as con:
         load(con, tmp_path, turn)
-        curate_workload.curate(con, "weather", rules, now=logs.NOW)
+        curations.curate(con, "weather", rules, now=logs.NOW)
         groups = con.execute(
             "select distinct ties[2], side from curated.standings order by all"
         ).fetchall()
@@ -105,6 +101,6 @@ def test_sides_of_a_file_from_before_rows_were_settled_one_by_one_stay(tmp_path:
         )
     with warehouse.connect(tmp_path / "old.duckdb") as con:
         load(con, tmp_path, turn)
-        curate_workload.curate(con, "weather", rules, now=logs.NOW)
+        curations.curate(con, "weather", rules, now=logs.NOW)
         sides = con.execute("select distinct ties[2], side from curated.standings").fetchall()
         assert dict(sides) == others

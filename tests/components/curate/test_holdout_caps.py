@@ -9,13 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate import curate_workload, held_rows
+from components.curate import held_rows
 from components.curate.curate_workload import CurationTally
 from components.curate.preferences import outcomes
 from components.curate.preferences.outcomes import PlacedInteraction
 from components.curate.settings import Rules
 from components.curate.split import Side
-from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
 from components.scorecard import CLUSTER_CAP
@@ -24,7 +23,7 @@ from components.store.ledger import Holdout, HoldoutLog
 from components.store.warehouse import Connection
 from flows import preregistration
 from tests.components.store.test_holdout_uses import look, seal
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 SIZES = {f"c{n}": 1 + n % 5 for n in range(40)}
 """Number of turns of each conversation."""
@@ -65,8 +64,8 @@ class Frozen:
 
 def freeze(con: Connection, folder: Path, lines: Sequence[dict[str, Json]], under: Rules) -> Frozen:
     logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
-    tally = curate_workload.curate(con, "weather", under, now=logs.NOW)
-    frozen = freeze_snapshot.freeze(con, folder / "snapshots", "weather", rules=under, now=logs.NOW)
+    tally = curations.curate(con, "weather", under, now=logs.NOW)
+    frozen = curations.freeze(con, folder / "snapshots", "weather", rules=under, now=logs.NOW)
     tested = _asked(frozen.path / "holdout.parquet")
     others = [*_asked(frozen.path / "train.parquet"), *_asked(frozen.path / "validation.parquet")]
     marks = con.execute(

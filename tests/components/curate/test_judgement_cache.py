@@ -14,16 +14,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate import curate_workload, judgement_cache, judgement_columns, row_judgement
+from components.curate import judgement_cache, judgement_columns, row_judgement
 from components.curate.curate_workload import CurationTally
 from components.curate.interaction import CandidateRow
 from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction, Rules
-from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import attacks, logs, tiny, warehouses
+from tests.support import attacks, curations, logs, tiny, warehouses
 from tests.support.curated_rows import row
 
 RULES = Rules(holdout_share=0.4, validation_share=0.1, split_by="conversation")
@@ -63,11 +62,11 @@ def load(con: Connection, folder: Path, numbers: Sequence[int]) -> None:
 
 
 def curate(con: Connection, folder: Path | None, rules: Rules = RULES) -> CurationTally:
-    return curate_workload.curate(con, "weather", rules, now=logs.NOW, judgements_folder=folder)
+    return curations.curate(con, "weather", rules, now=logs.NOW, judgements_folder=folder)
 
 
 def frozen(con: Connection, to: Path, base: Path | None = None) -> dict[str, bytes]:
-    snapshot = freeze_snapshot.freeze(con, to, "weather", rules=RULES, now=logs.NOW, base=base)
+    snapshot = curations.freeze(con, to, "weather", rules=RULES, now=logs.NOW, base=base)
     files = {path.name: path.read_bytes() for path in snapshot.path.iterdir()}
     return {"key": snapshot.key.encode(), **files}
 
@@ -245,14 +244,12 @@ def test_a_row_that_could_not_be_judged_is_tried_again(con: Connection, tmp_path
 KILLED = """
 import sys
 from pathlib import Path
-from components.curate import curate_workload
 from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction, Rules
-from components.store import warehouse
-from tests.support import logs
+from tests.support import curations, logs, warehouses
 home, rules = Path(sys.argv[1]), Rules.model_validate_json(sys.argv[2])
-with warehouse.connect(home / "warehouse.duckdb") as con:
-    curate_workload.curate(
+with warehouses.connect(home / "warehouse.duckdb") as con:
+    curations.curate(
         con, "weather", rules, now=logs.NOW, judgements_folder=home / "kept"
     )
 """
@@ -280,7 +277,7 @@ def test_a_killed_curation_keeps_what_it_judged(tmp_path: Path):
     process.kill()
     process.wait()
     os.close(writer)
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(0,)]
         assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload, held_rows
+from components.curate import held_rows
 from components.curate.held_rows import Loss
 from components.curate.settings import Rules
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def curate(con: Connection, folder: Path, cut: int, whole: int, rules: Rules | N
         for n in range(cut + whole)
     ]
     logs.load(con, logs.write(folder / f"{cut}-{whole}.jsonl", lines), now=logs.NOW)
-    curate_workload.curate(con, "weather", rules or Rules(), now=logs.NOW)
+    curations.curate(con, "weather", rules or Rules(), now=logs.NOW)
 
 
 def test_a_released_loss_passes_until_it_grows(con: Connection, tmp_path: Path):

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.curate.training_side import NoTokenizerError
 from components.schema import Json, Message
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def load(con: Connection, folder: Path, numbers: range) -> None:
 
 def curate(con: Connection, counter: "Words | None" = None, /, **balance: Json) -> CurationTally:
     rules = Rules.model_validate({"holdout_share": 0.3, "validation_share": 0, "balance": balance})
-    return curate_workload.curate(con, "weather", rules, now=logs.NOW, counter=counter)
+    return curations.curate(con, "weather", rules, now=logs.NOW, counter=counter)
 
 
 def examples(con: Connection, side: str) -> list[warehouse.Row]:
@@ -159,12 +158,12 @@ def test_rows_near_to_a_tested_request_are_not_replayed(con: Connection, tmp_pat
     logs.load(con, logs.write(tmp_path / "log.jsonl", [tested]), now=logs.NOW)
     load(con, tmp_path, range(20))
     rules = Rules.model_validate({"holdout_share": 0.9, "validation_share": 0})
-    curate_workload.curate(con, "weather", rules, now=logs.NOW)
+    curations.curate(con, "weather", rules, now=logs.NOW)
     assert any(story in str(row["messages"]) for row in examples(con, "holdout"))
     path = write(tmp_path / "near.jsonl", [f"Once {story}", story[:100], "Elsewhere, all is well"])
     balance = {"replay": {"sources": [path], "share": 0.9}}
     rules = Rules.model_validate({"holdout_share": 0.9, "validation_share": 0, "balance": balance})
-    curate_workload.curate(con, "weather", rules, now=logs.NOW)
+    curations.curate(con, "weather", rules, now=logs.NOW)
     replayed = [row for row in examples(con, "train") if row["client_id"] == "replay"]
     assert ["Elsewhere" in str(row["messages"]) for row in replayed] == [True]
 
@@ -182,7 +181,7 @@ def test_guard_task_questions_are_not_replayed(con: Connection, tmp_path: Path):
                 "balance": {"replay": {"sources": [path], "share": 0.5}},
             }
         )
-        assert curate_workload.curate(con, "weather", rules, now=logs.NOW).replayed == replayed
+        assert curations.curate(con, "weather", rules, now=logs.NOW).replayed == replayed
 
 
 def test_replayed_rows_are_judged_like_any_other(con: Connection, tmp_path: Path):

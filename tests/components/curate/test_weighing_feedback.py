@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload
 from components.curate.settings import Preferences, Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 RULES = Rules(holdout_share=0.001, validation_share=0)
 
@@ -31,7 +30,7 @@ def curate(
 ) -> None:
     logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
     logs.load_feedback(con, logs.write(folder / "feedback.jsonl", feedback), now=logs.NOW)
-    curate_workload.curate(con, "weather", rules, now=logs.NOW)
+    curations.curate(con, "weather", rules, now=logs.NOW)
 
 
 def fates(con: Connection) -> dict[str, str]:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
-from components.store import manifest, warehouse
-from tests.support import logs, tiny
+from components.store import manifest
+from components.store.warehouse import Location
+from tests.support import curations, logs, tiny, warehouses
 
 RULES = Rules(holdout_share=0.3, validation_share=0.2, split_by="conversation")
 NAMES = {"README.md", "manifest.json", "verdicts.png", "labels.png", "times.png", "lengths.png"}
@@ -39,10 +38,10 @@ def line(n: int) -> dict[str, Json]:
     )
 
 
-def fill(folder: Path, parts: list[range]) -> Path:
+def fill(folder: Path, parts: list[range]) -> Location:
     """Load the lines, one file for each part, and a vote; return the warehouse."""
-    path = folder / "w.duckdb"
-    with warehouse.connect(path) as con:
+    path = warehouses.location(folder / "w.duckdb")
+    with warehouses.connect(path) as con:
         for number, part in enumerate(parts):
             log = logs.write(folder / f"{number}.jsonl", map(line, part))
             logs.load(con, log, now=logs.NOW)
@@ -51,10 +50,10 @@ def fill(folder: Path, parts: list[range]) -> Path:
     return path
 
 
-def freeze(path: Path, root: Path, base: Path | None) -> Snapshot:
-    with warehouse.connect(path) as con:
-        curate_workload.curate(con, "weather", RULES, now=logs.NOW)
-        return freeze_snapshot.freeze(con, root, "weather", rules=RULES, now=logs.NOW, base=base)
+def freeze(path: Location, root: Path, base: Path | None) -> Snapshot:
+    with warehouses.connect(path) as con:
+        curations.curate(con, "weather", RULES, now=logs.NOW)
+        return curations.freeze(con, root, "weather", rules=RULES, now=logs.NOW, base=base)
 
 
 def test_the_card_counts_by_side_verdict_client_source_label_and_feedback(

@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.chat import prompt
-from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
 from components.dataset.freeze_snapshot import EmptySideError
@@ -15,7 +14,7 @@ from components.dataset.snapshot_figures import Snapshot
 from components.schema import Answer, Call, Json
 from components.store import manifest
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 RULES = Rules(holdout_share=0.5, validation_share=0)
 ACCEPTABLE: Json = [{"name": "weather_3", "arguments": {"city": ["Rome", "Roma"], "unit": [""]}}]
@@ -40,8 +39,8 @@ def con(tmp_path: Path):
 
 def freeze(con: Connection, root: Path, rules: Rules = RULES, **later: int) -> Snapshot:
     now = logs.NOW + timedelta(**later)
-    curate_workload.curate(con, "weather", rules, now=now)
-    return freeze_snapshot.freeze(con, root, "weather", rules=rules, now=now, commit="abc123")
+    curations.curate(con, "weather", rules, now=now)
+    return curations.freeze(con, root, "weather", rules=rules, now=now, commit="abc123")
 
 
 def rows(frozen: Snapshot) -> list[dict[str, object]]:
@@ -181,7 +180,7 @@ def test_a_workload_without_held_out_examples_is_rejected_with_a_remedy(
     con: Connection, tmp_path: Path
 ):
     with pytest.raises(EmptySideError, match="nothing: 0 examples to train on and 0 held out"):
-        freeze_snapshot.freeze(con, tmp_path, "nothing", rules=RULES, now=logs.NOW)
+        curations.freeze(con, tmp_path, "nothing", rules=RULES, now=logs.NOW)
     assert not (tmp_path / "nothing").exists()
 
 

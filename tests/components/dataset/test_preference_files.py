@@ -8,14 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
 from components.store import manifest
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 RULES = Rules(holdout_share=0.5, validation_share=0)
 ROWS = 40
@@ -40,8 +38,8 @@ def con(tmp_path: Path):
 def freeze(con: Connection, folder: Path, feedback: Sequence[dict[str, Json]] = ()) -> Snapshot:
     folder.mkdir(exist_ok=True)
     logs.load_feedback(con, logs.write(folder / "feedback.jsonl", feedback), now=logs.NOW)
-    curate_workload.curate(con, "weather", RULES, now=logs.NOW)
-    return freeze_snapshot.freeze(con, folder, "weather", rules=RULES, now=logs.NOW)
+    curations.curate(con, "weather", RULES, now=logs.NOW)
+    return curations.freeze(con, folder, "weather", rules=RULES, now=logs.NOW)
 
 
 def on_all(kind: str, value: Json) -> list[dict[str, Json]]:

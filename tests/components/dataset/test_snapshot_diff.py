@@ -5,15 +5,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.dataset import freeze_snapshot, snapshot_figures
+from components.dataset import snapshot_figures
 from components.dataset.snapshot_figures import Change
 from components.schema import Json
-from components.store import warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 RULES = Rules(holdout_share=0.4, split_by="conversation")
 
@@ -37,8 +35,8 @@ def say(con: Connection, folder: Path, *votes: dict[str, Json]) -> None:
 
 
 def freeze(con: Connection, root: Path, rules: Rules = RULES) -> Path:
-    curate_workload.curate(con, "weather", rules, now=logs.NOW)
-    return freeze_snapshot.freeze(con, root, "weather", rules=rules, now=logs.NOW).path
+    curations.curate(con, "weather", rules, now=logs.NOW)
+    return curations.freeze(con, root, "weather", rules=rules, now=logs.NOW).path
 
 
 def asked(path: Path) -> dict[str, str]:
@@ -86,7 +84,7 @@ def test_a_row_that_would_return_has_its_current_verdict(con: Connection, tmp_pa
     later = freeze(con, tmp_path)
     (one,) = snapshot_figures.compare(con, later, before).changes
     assert (one.kind, one.why) == ("out", "kept now")
-    with warehouse.connect(tmp_path / "empty.duckdb") as empty:
+    with warehouses.connect(tmp_path / "empty.duckdb") as empty:
         (one,) = snapshot_figures.compare(empty, later, before).changes
     assert (one.kind, one.why) == ("out", "no longer in the warehouse")
 

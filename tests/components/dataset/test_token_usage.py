@@ -63,7 +63,11 @@ def logged(con: Connection, folder: Path, used: Json) -> list[str]:
 
 def production(folder: Path, snapshot: Path, base: Path, ratio: float = 1.0) -> Usage | None:
     return snapshot_figures.production_usage(
-        folder / "warehouse.duckdb", folder / "scratch", snapshot, base, ratio
+        warehouses.location(folder / "warehouse.duckdb"),
+        folder / "scratch",
+        snapshot,
+        base,
+        ratio,
     )
 
 

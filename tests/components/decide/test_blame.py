@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload, held_rows
+from components.curate import held_rows
 from components.curate.settings import Rules
 from components.decide import blame
 from components.decide.blame import Blamed
@@ -14,7 +14,7 @@ from components.review import pick
 from components.scorecard import HOLDOUT
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import cards, logs
+from tests.support import cards, curations, logs
 
 RULES = Rules(holdout_share=0.5, split_by="conversation")
 CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bonn", "Cork")
@@ -38,7 +38,7 @@ def curated(con: Connection, tmp_path: Path) -> Connection:
 
 
 def curate(con: Connection) -> None:
-    curate_workload.curate(con, "weather", RULES, now=logs.NOW)
+    curations.curate(con, "weather", RULES, now=logs.NOW)
 
 
 def of_side(con: Connection, side: str) -> list[str]:

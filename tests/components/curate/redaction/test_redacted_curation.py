@@ -3,13 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def curate(
 ) -> CurationTally:
     logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
     rules = Rules.model_validate({"redaction": redaction or {}})
-    return curate_workload.curate(con, "weather", rules, now=logs.NOW)
+    return curations.curate(con, "weather", rules, now=logs.NOW)
 
 
 def test_examples_are_redacted_and_raw_rows_are_not(con: Connection, tmp_path: Path):

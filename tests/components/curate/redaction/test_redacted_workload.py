@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from components.curate import curate_workload
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import curations, logs, warehouses
 
 COLUMNS = "example_id, side, messages, tools, answer, acceptable, logged_answer"
 CARD = "4111 1111 1111 1111"
@@ -30,7 +29,7 @@ def load(con: Connection, folder: Path, lines: list[dict[str, Json]]) -> None:
 def curate(con: Connection, redaction: Json = None, **rules: Json) -> CurationTally:
     common: dict[str, Json] = {"holdout_share": 0.4, "split_by": "conversation"}
     settings = Rules.model_validate({"redaction": redaction or {}, **common, **rules})
-    return curate_workload.curate(con, "weather", settings, now=logs.NOW)
+    return curations.curate(con, "weather", settings, now=logs.NOW)
 
 
 def examples(con: Connection) -> list[warehouse.Row]:
