@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from fsspec.asyn import sync
 from mlflow import MlflowClient
 from s3fs import S3FileSystem
+from typer.testing import CliRunner
 
 from components.collect.source import Input
 from components.erase.certificate import Certificate
@@ -27,7 +29,9 @@ from components.store import lake, lake_purge, warehouse
 from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
 from flows import erase, settings, snapshots, sources
+from flows.cli.main import app
 from flows.settings import Settings
+from flows.stack import erased_copies
 from flows.workload_file import Workload
 from tests.components.erase.conftest import Eraser
 from tests.flows.test_lake import workload_of
@@ -93,7 +97,7 @@ def in_dump(place: Lake, words: tuple[str, ...]) -> list[str]:
 
 def in_cluster(place: Lake, words: tuple[str, ...]) -> list[str]:
     """The tables of the database in whose pages a word stands, in rows that are dead, too."""
-    name = place.url.rpartition("/")[2]
+    name = database_of(place)
     lakes.execute("checkpoint")
     ((folder, oid),) = lakes.execute(
         "select current_setting('data_directory'), oid::text from pg_database"
@@ -200,13 +204,39 @@ def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(
     house = erased_home.build(tmp_path / "home", place)
     _leave_of_killed_load(f"shared/lake/raw/interactions/ducklake-{'0' * 8}.parquet", versioned)
     assert {*everywhere(house)} == {"home", "bucket", "dump", "pages"}
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "other"))
+    other = settings.load()
+    other.home.mkdir()
+    erased_copies.enter(other)
+    snapshots.freeze_workload(weather(other), other, now=logs.NOW, ask=False)
+    assert in_folder(other.judgements, WORDS)
+
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
     written = eraser(settings.load(), Subject(ANN))
     assert written.searched.left == ()
     assert everywhere(house) == {}
     assert everywhere(house, (BOB,))["bucket"]
+    name = erased_copies.machine_name(other)
+    waiting = f"copies of the machine {name}, whose worker has not answered yet"
+    assert waiting in written.searched.passed_over
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "other"))
+    erased_copies.forget(other)
+    assert in_folder(other.home, WORDS) == []
+    assert in_folder(other.judgements, (BOB.split("-")[0],))
+    assert erased_copies.unconfirmed(other, [written.certificate_id]) == []
+
+    verified = CliRunner().invoke(app, ["erase", "--verify", "--subject", ANN])
+    assert verified.exit_code == 0, verified.output
+    assert "not searched: PostgreSQL's write-ahead log" in verified.stdout
+    assert verified.stdout.splitlines()[-1] == "nothing is left"
     with warehouse.connect(place, writes=()) as con:
         sql = "select count(*) from raw.interactions where payload like '%bob%'"
         assert con.execute(sql).fetchall() == [(EACH,)]
+
+
+def weather(home: Settings) -> Workload:
+    """The workload of the house, as a turn curates it."""
+    return workload_of(home, WORKLOAD).model_copy(update={"curate": erased_home.RULES})
 
 
 def _leave_of_killed_load(key: str, bucket: str) -> None:
@@ -333,6 +363,56 @@ def test_an_erasure_that_is_killed_anywhere_is_finished_by_the_next_one(house: H
     assert (loaded.new, loaded.known) == (0, 3 * EACH)
 
 
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param("components.erase.delete.row_ids", id="between-both-transactions"),
+        pytest.param("components.erase.delete._delete_matched", id="amid-the-second-one"),
+    ],
+)
+def test_rows_that_are_loaded_since_a_lock_was_cut_are_erased_with_the_others(
+    house: House, at: str
+):
+    place = house.settings.lake
+    assert place is not None
+    more = logs.write(house.log.with_name("more.jsonl"), [erased_home.line(ANN, 70)])
+    other = Thread(target=load_again, args=(house.settings, [more]))
+    is_in_book = "select 1 from raw.erasures"
+    module, _, name = at.rpartition(".")
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        here = (event, frame.f_code.co_name, frame.f_globals.get("__name__"))
+        if here == ("call", name, module) and lakes.execute(is_in_book, database_of(place)):
+            sys.setprofile(None)
+            cut_locks(place)
+            other.start()
+            other.join()
+
+    sys.setprofile(profile)
+    try:
+        written = run_erasure(house.settings)
+    finally:
+        sys.setprofile(None)
+    assert written.erased["raw.interactions"] == EACH + 1
+    assert written.searched.left == ()
+    assert everywhere(house) == {}
+    load_again(house.settings, [more, house.log])
+    assert ANN not in str(house.raw())
+
+
+def database_of(place: Lake) -> str:
+    return place.url.rpartition("/")[2]
+
+
+def cut_locks(place: Lake) -> None:
+    ((cut,),) = lakes.execute(
+        "select count(pg_terminate_backend(pid)) from pg_locks"
+        " where locktype = 'advisory' and granted and objsubid = 1 and database ="
+        f" (select oid from pg_database where datname = '{database_of(place)}')"
+    )
+    assert cut
+
+
 def load_again(home: Settings, files: list[Path]) -> None:
     for path in files:
         list(sources.load_inputs(home.tables, [Input(str(path))], now=logs.NOW))
@@ -349,8 +429,7 @@ def test_loads_and_curations_beside_an_erasure_bring_nothing_back(house: House, 
     files = [house.log.with_name(f"{n}.jsonl") for n in range(12)]
     for number, path in enumerate(files):
         path.write_text(text + json.dumps(erased_home.line(BOB, 100 + number)) + "\n")
-    ended, workload = tmp_path / "ended", workload_of(house.settings, WORKLOAD)
-    workload = workload.model_copy(update={"curate": erased_home.RULES})
+    ended, workload = tmp_path / "ended", weather(house.settings)
     others = [
         forking.process(load_again, house.settings, files),
         forking.process(load_again, house.settings, files[::-1]),
