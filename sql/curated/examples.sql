@@ -1,7 +1,8 @@
 -- One row per example of the workload: a distinct request that no rule objected to, with the
 -- answer to learn, what production answered, the weight that people's regard gives it and the ids
 -- it came from. Reads curated.verdicts, staging.*, and what curate hands over, one row per
--- interaction: judgements, and surrogates, the texts in which these stand for placeholders.
+-- interaction: judgements, and surrogates, the texts in which these stand for placeholders. Texts
+-- that nothing changed are joined last: what they pass through would hold all of them.
 
 with
 
@@ -12,33 +13,54 @@ sources as (
     from curated.verdicts
     where workload_id = $workload_id and representative_id is not null
     group by representative_id
+),
+
+chosen as materialized (
+    select
+        verdicts.interaction_id,
+        redacted.example_id,
+        judgements.side,
+        judgements.label,
+        judgements.language,
+        judgements.tool_names,
+        judgements.component_id as cluster_id,
+        sources.interaction_ids,
+        answers.feedback_ids,
+        judgements.ties[2] as group_id,
+        coalesce(surrogates.messages, redacted.messages) as messages,
+        coalesce(surrogates.tools, redacted.tools) as tools,
+        coalesce(surrogates.answer, redacted.answer) as answer,
+        coalesce(surrogates.acceptable, redacted.acceptable) as acceptable,
+        coalesce(surrogates.logged_answer, judgements.logged_answer) as logged_answer,
+        verdicts.weight * pow($lift, answers.regard) as weight
+    from curated.verdicts as verdicts
+    inner join judgements using (interaction_id)
+    inner join staging.redacted as redacted using (interaction_id)
+    inner join staging.answers as answers using (interaction_id)
+    left join surrogates using (interaction_id)
+    inner join sources on verdicts.interaction_id = sources.representative_id
+    where verdicts.workload_id = $workload_id and verdicts.objection is null
 )
 
 select
-    redacted.example_id,
+    chosen.example_id,
     interactions.workload_id,
     interactions.client_id,
     interactions.logged_at,
-    judgements.side,
-    judgements.label,
-    judgements.language,
-    judgements.tool_names,
-    judgements.component_id as cluster_id,
-    sources.interaction_ids,
-    answers.feedback_ids,
+    chosen.side,
+    chosen.label,
+    chosen.language,
+    chosen.tool_names,
+    chosen.cluster_id,
+    chosen.interaction_ids,
+    chosen.feedback_ids,
+    chosen.group_id,
+    chosen.answer,
+    chosen.logged_answer,
+    chosen.weight,
     $split as split_by,
-    judgements.ties[2] as group_id,
-    coalesce(surrogates.messages, redacted.messages, interactions.messages) as messages,
-    coalesce(surrogates.tools, redacted.tools, interactions.tools) as tools,
-    coalesce(surrogates.answer, redacted.answer) as answer,
-    coalesce(surrogates.acceptable, redacted.acceptable, interactions.acceptable) as acceptable,
-    coalesce(surrogates.logged_answer, judgements.logged_answer) as logged_answer,
-    verdicts.weight * pow($lift, answers.regard) as weight
-from curated.verdicts as verdicts
-inner join judgements using (interaction_id)
+    coalesce(chosen.messages, interactions.messages) as messages,
+    coalesce(chosen.tools, interactions.tools) as tools,
+    coalesce(chosen.acceptable, interactions.acceptable) as acceptable
+from chosen
 inner join staging.interactions as interactions using (interaction_id)
-inner join staging.redacted as redacted using (interaction_id)
-inner join staging.answers as answers using (interaction_id)
-left join surrogates using (interaction_id)
-inner join sources on verdicts.interaction_id = sources.representative_id
-where verdicts.workload_id = $workload_id and verdicts.objection is null

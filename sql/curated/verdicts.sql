@@ -24,8 +24,6 @@ judged as (
         judgements.interaction_id,
         judgements.side,
         redacted.example_id,
-        redacted.request_key,
-        redacted.answer,
         answers.is_corrected,
         answers.regard,
         answers.answered_at,
@@ -62,6 +60,15 @@ answered as (
     group by equal_id, answer_name
 ),
 
+-- Windows are only over what competes: most answers and most requests are alone, and a window
+-- costs several times as much as counting does.
+contested as (
+    select equal_id
+    from answered
+    group by equal_id
+    having count(*) > 1
+),
+
 ranked as (
     select
         *,
@@ -71,6 +78,7 @@ ranked as (
         lead(regard) over equals as next_regard,
         lead(answers) over equals as next_answers
     from answered
+    semi join contested using (equal_id)
     window equals as (
         partition by equal_id
         order by
@@ -96,6 +104,24 @@ won as (
         end as won_by
     from ranked
     where place = 1
+    union all
+    select
+        equal_id,
+        answer_name as right_name,
+        null as won_by
+    from answered
+    anti join contested using (equal_id)
+),
+
+held_twins as (
+    select
+        judged.twin_id,
+        won.right_name,
+        min(judged.held_id) as held_id
+    from judged
+    inner join won using (equal_id)
+    where judged.held_id is not null
+    group by judged.twin_id, won.right_name
 ),
 
 chosen as (
@@ -105,30 +131,30 @@ chosen as (
         judged.answer_name != won.right_name as conflicts,
         coalesce(
             judged.held_id,
-            min(judged.held_id) over (partition by judged.twin_id, won.right_name),
+            held_twins.held_id,
             judged.twin_id || chr(10) || won.right_name
         ) as choice_id
     from judged
     inner join won using (equal_id)
+    left join held_twins
+        on judged.twin_id = held_twins.twin_id and won.right_name = held_twins.right_name
 ),
 
-accepted as (
+crowded as (
+    select choice_id
+    from chosen
+    group by choice_id
+    having count(*) > 1
+),
+
+represented as (
     select
         interaction_id,
-        side,
-        tool_names,
-        dislike,
-        example_id,
-        request_id,
-        request_key,
-        answer,
-        held_id,
-        conflicts,
-        won_by,
         first_value(interaction_id) over twins as representative_id,
         first_value(example_id) over twins as representative_example_id,
         first_value(request_id) over twins as representative_request_id
     from chosen
+    semi join crowded using (choice_id)
     window twins as (
         partition by choice_id
         order by
@@ -140,6 +166,26 @@ accepted as (
             answered_at desc,
             interaction_id asc
     )
+),
+
+accepted as (
+    select
+        chosen.interaction_id,
+        chosen.side,
+        chosen.tool_names,
+        chosen.dislike,
+        chosen.example_id,
+        chosen.request_id,
+        chosen.held_id,
+        chosen.conflicts,
+        chosen.won_by,
+        coalesce(represented.representative_id, chosen.interaction_id) as representative_id,
+        coalesce(represented.representative_example_id, chosen.example_id)
+            as representative_example_id,
+        coalesce(represented.representative_request_id, chosen.request_id)
+            as representative_request_id
+    from chosen
+    left join represented using (interaction_id)
 ),
 
 holdout_tools as (
@@ -191,25 +237,33 @@ seen as (
     from offering_validation
 ),
 
+shared_requests as (
+    select distinct request_key
+    from staging.redacted
+    where example_id != request_key
+),
+
 standing_for_others as (
     select
         accepted.interaction_id,
         first_value(accepted.interaction_id) over (
-            partition by accepted.request_key, accepted.answer, accepted.side
+            partition by redacted.request_key, redacted.answer, accepted.side
             order by
-                accepted.example_id = accepted.request_key desc,
+                accepted.example_id = redacted.request_key desc,
                 accepted.example_id asc
         ) as shared_id,
-        accepted.example_id != accepted.request_key as is_shared
+        accepted.example_id != redacted.request_key as is_shared
     from accepted
+    inner join staging.redacted as redacted using (interaction_id)
     left join staging.blamed as blamed using (interaction_id)
-    anti join seen using (interaction_id)
+    semi join shared_requests on redacted.request_key = shared_requests.request_key
+    anti join seen on accepted.interaction_id = seen.interaction_id
     where
         accepted.representative_id = accepted.interaction_id
         and not accepted.conflicts
         and accepted.dislike is null
         and not coalesce(blamed.is_held and accepted.side != 'holdout', false)
-        and (accepted.held_id is null or accepted.example_id = accepted.request_key)
+        and (accepted.held_id is null or accepted.example_id = redacted.request_key)
 ),
 
 shared as (
