@@ -55,6 +55,9 @@ Result = TypeVar("Result")
 COLLECTING = "1GB"
 """DuckDB's memory while it loads: Python and Arrow need the rest of a process of 2 GB."""
 
+CURATING = "1GB"
+"""DuckDB's memory of a copy in memory; the rest of its rows is in its scratch folder."""
+
 TURN_SECONDS = 0.5  # work in pieces releases the warehouse after this long, before the next piece
 
 MOST_CONFLICTS = 20
@@ -249,6 +252,7 @@ def in_memory(scratch: Path) -> Generator[Connection]:
         duckdb.connect() as con,
     ):
         con.execute(f"set temp_directory = '{escaped(Path(folder))}'")
+        con.execute("set memory_limit = $memory", {"memory": CURATING})
         _prepare(con)
         yield con
 

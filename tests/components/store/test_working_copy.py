@@ -126,3 +126,11 @@ def test_sides_that_another_process_settled_end_the_merge(tmp_path: Path) -> Non
             con.execute(VERSION)
         with pytest.raises(StaleCopyError, match="another process"):
             copy.merge_settled()
+
+
+def test_a_copy_leaves_the_memory_of_the_machine_to_others(tmp_path: Path):
+    with working_copy.open_copy(tmp_path / "warehouse.duckdb", "w", tmp_path / "tmp") as copy:
+        settings = "select current_setting('memory_limit'), current_setting('temp_directory')"
+        ((memory, folder),) = copy.con.execute(settings).fetchall()
+    assert memory == "953.6 MiB"
+    assert Path(folder).is_relative_to(tmp_path / "tmp")
