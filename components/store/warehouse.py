@@ -55,8 +55,12 @@ Result = TypeVar("Result")
 COLLECTING = "1GB"
 """DuckDB's memory while it loads: Python and Arrow need the rest of a process of 2 GB."""
 
-CURATING = "1GB"
+CURATING_BYTES = 10**9
 """DuckDB's memory of a copy in memory; the rest of its rows is in its scratch folder."""
+
+CURATING_ROW_BYTES = 2_000
+"""DuckDB's memory for each row of a copy, where that is more: joins and windows can't move all that
+they hold to the scratch folder. The verdicts of 500,000 rows fail with 0.5 GB, not with 1 GB."""
 
 TURN_SECONDS = 0.5  # work in pieces releases the warehouse after this long, before the next piece
 
@@ -252,9 +256,16 @@ def in_memory(scratch: Path) -> Generator[Connection]:
         duckdb.connect() as con,
     ):
         con.execute(f"set temp_directory = '{escaped(Path(folder))}'")
-        con.execute("set memory_limit = $memory", {"memory": CURATING})
+        con.execute("set memory_limit = $memory", {"memory": f"{CURATING_BYTES}B"})
         _prepare(con)
         yield con
+
+
+def allow_rows(con: Connection, rows: int) -> None:
+    """Raise the memory limit of a copy in memory to what curating so many rows needs."""
+    if rows * CURATING_ROW_BYTES > CURATING_BYTES:
+        memory = f"{rows * CURATING_ROW_BYTES // 10**6}MB"
+        con.execute("set memory_limit = $memory", {"memory": memory})
 
 
 @contextmanager

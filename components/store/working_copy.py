@@ -125,6 +125,8 @@ class WorkingCopy:
                 raise
         else:
             self._read_file(self.path)
+        ((rows,),) = self.con.execute("select count(*) from raw.interactions").fetchall()
+        warehouse.allow_rows(self.con, rows)
         self._settled = self._list_rows(self.con, self._settling())
         ((last,),) = self.con.execute(f"select max(rowid) from {COUNTED}").fetchall()
         self._counted = -1 if last is None else int(last)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.store import working_copy
+from components.store import warehouse, working_copy
 from components.store.warehouse import Connection
 from components.store.working_copy import StaleCopyError
 from tests.support import logs, warehouses
@@ -131,6 +131,13 @@ def test_sides_that_another_process_settled_end_the_merge(tmp_path: Path) -> Non
 def test_a_copy_leaves_the_memory_of_the_machine_to_others(tmp_path: Path):
     with working_copy.open_copy(tmp_path / "warehouse.duckdb", "w", tmp_path / "tmp") as copy:
         settings = "select current_setting('memory_limit'), current_setting('temp_directory')"
+        warehouse.allow_rows(copy.con, 400_000)
         ((memory, folder),) = copy.con.execute(settings).fetchall()
     assert memory == "953.6 MiB"
     assert Path(folder).is_relative_to(tmp_path / "tmp")
+
+
+def test_a_large_copy_may_use_what_cannot_leave_the_memory(tmp_path: Path):
+    with warehouse.in_memory(tmp_path) as con:
+        warehouse.allow_rows(con, 1_000_000)
+        assert con.execute("select current_setting('memory_limit')").fetchall() == [("1.8 GiB",)]
