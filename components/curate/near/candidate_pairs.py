@@ -94,10 +94,11 @@ def in_small_groups(groups: Groups) -> Iterator[CandidatePairs]:
     """
     small = groups.sizes <= CROWD
     sizes = groups.sizes[small]
-    at = _members(groups.starts[small], sizes)
-    after = np.repeat(_before(sizes) + sizes - 1, sizes) - np.arange(len(at))
-    firsts = np.repeat(groups.texts[groups.starts[small]], sizes)
-    for places in _parts(groups.texts[at], after, firsts):
+    # Of half the width, as they are the largest arrays of a curation.
+    at = _members(groups.starts[small], sizes).astype(np.uint32)
+    after = _after(sizes)
+    texts = groups.texts[at].astype(np.uint32)
+    for places in _parts(texts, after, sizes):
         codes = _sorted_codes(groups.texts, at[places], after[places])
         starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)])
         pairs = _decoded(codes[starts])
@@ -105,6 +106,14 @@ def in_small_groups(groups: Groups) -> Iterator[CandidatePairs]:
         hidden = np.minimum(groups.crowds[pairs.left], groups.crowds[pairs.right])
         enough = np.diff(starts, append=len(codes)) >= np.maximum(least - hidden, 1)
         yield pairs.where(enough & (pairs.left != pairs.right))
+
+
+def _after(sizes: Positions) -> npt.NDArray[np.uint8]:
+    """Return for each member of small groups how many of its group come after it."""
+    places = np.arange(int(sizes.sum()), dtype=np.uint32)
+    return (np.repeat((_before(sizes) + sizes - 1).astype(np.uint32), sizes) - places).astype(
+        np.uint8
+    )
 
 
 def in_crowds(groups: Groups) -> Iterator[CandidatePairs]:
@@ -129,28 +138,30 @@ def in_crowds(groups: Groups) -> Iterator[CandidatePairs]:
         yield _decoded(np.unique(_codes(members[chosen], leaders[chosen])))
 
 
-def _parts(texts: Positions, after: Positions, firsts: Positions) -> Iterator[Positions]:
-    """Split indices by text into parts of about ``KEYS_AT_ONCE`` pairs.
+def _parts(
+    texts: npt.NDArray[np.uint32], after: npt.NDArray[np.uint8], sizes: Positions
+) -> Iterator[Positions]:
+    """Split members of groups by text into parts of about ``KEYS_AT_ONCE`` pairs.
 
-    ``firsts`` are the first texts of the groups: texts of one group are mostly in one part, so that
-    a part's pairs are of few texts.
+    Texts of one group are mostly in one part, so that a part's pairs are of few texts.
     """
-    total = int(after.sum())
-    if total <= KEYS_AT_ONCE:
+    if int(after.sum(dtype=np.int64)) <= KEYS_AT_ONCE:
         yield np.arange(len(texts))
         return
     pairs = np.bincount(texts, weights=after)
-    leaders = np.full(len(pairs), len(pairs))
-    np.minimum.at(leaders, texts, firsts)
+    leaders = np.full(len(pairs), len(pairs), np.uint32)
+    np.minimum.at(leaders, texts, np.repeat(texts[_before(sizes)], sizes))
     order = np.argsort(leaders, kind="stable")
-    part_of = np.empty(len(pairs), np.int64)
+    part_of = np.empty(len(pairs), np.uint16)
     part_of[order] = np.cumsum(pairs[order]) // KEYS_AT_ONCE
     part = part_of[texts]
-    by_part = np.argsort(part, kind="stable")
-    yield from np.split(by_part, np.flatnonzero(np.diff(part[by_part])) + 1)
+    for number in range(int(part_of.max()) + 1):
+        yield np.flatnonzero(part == number)
 
 
-def _sorted_codes(texts: Positions, at: Positions, after: Positions) -> Hashes:
+def _sorted_codes(
+    texts: Positions, at: npt.NDArray[np.uint32], after: npt.NDArray[np.uint8]
+) -> Hashes:
     """Pair each text with those after it in its group; return the pairs' sorted codes."""
     blocks = [np.zeros(0, np.uint64)]
     for distance in range(1, CROWD):
