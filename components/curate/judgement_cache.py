@@ -59,17 +59,20 @@ def judge_rows(
     staged: Any = warehouse.table(con, "staging/contents")
     contents = _Contents(*(staged.column(name).combine_chunks() for name in _Contents._fields))
     cache = _Cache(folder, rules, contents)
-    unjudged = {"interaction_id": contents.interaction_id.filter(pa.array(cache.are_missing))}
+    are_missing = pa.array(cache.are_missing)
+    unjudged = {
+        "interaction_id": contents.interaction_id.filter(are_missing),
+        "place": pa.array(cache.places).filter(are_missing),
+    }
     with (
         warehouse.present(con, "unjudged", unjudged),
         # Closed even after an error: DuckDB can't roll back while a result is open.
         closing(warehouse.read(con, "staging/unjudged", CandidateRow)) as rows,
     ):
-        pairs = ((row, cache.outdated.get(row.interaction_id)) for row in rows)
+        pairs = ((row, cache.outdated.take(row.interaction_id)) for row in rows)
         cache.keep(row_judgement.judge_all(pairs, rules, ray_address))
-    screened = len(cache.outdated)
-    new = int(cache.are_missing.sum()) - screened
-    return JudgedRows(workload_id, cache.merged_parts(), new, screened)
+    new = int(cache.are_missing.sum()) - cache.outdated.count
+    return JudgedRows(workload_id, cache.merged_parts(), new, cache.outdated.count)
 
 
 def forget_missing(con: Connection, folder: Path) -> int:
@@ -105,11 +108,31 @@ _GONE = """
 """
 
 
+class _Outdated:
+    """Judgements by other quality rules, of which one file's are in memory."""
+
+    def __init__(self, parts: Sequence[tuple[Path, Marks]] = ()) -> None:
+        self.count = sum(int(marks.sum()) for _, marks in parts)
+        self._parts = iter(parts)
+        self._judgements: dict[str, RowJudgement] = {}
+
+    def take(self, interaction_id: str) -> RowJudgement | None:
+        """Return a row's judgement; called for the rows in the order of the files."""
+        while interaction_id not in self._judgements:
+            path, marks = next(self._parts, (None, None))
+            if path is None or marks is None:
+                return None
+            table = pq.read_table(path, use_threads=False).filter(pa.array(marks))
+            judgements = judgement_columns.judgements_of(table)
+            self._judgements = {judged.interaction_id: judged for judged in judgements}
+        return self._judgements[interaction_id]
+
+
 class _Cache:
     """The judgements of a workload's rows with some contents.
 
-    ``are_missing`` marks the contents whose rows must be judged, ``outdated`` are the judgements of
-    those that were judged by other quality rules, by interaction.
+    ``are_missing`` marks the contents whose rows must be judged, and ``places`` order them: those
+    with an ``outdated`` judgement in the order of the files, then the others.
     """
 
     def __init__(self, folder: Path, rules: Rules, contents: _Contents) -> None:
@@ -120,7 +143,8 @@ class _Cache:
         self._contents = contents
         self._live: dict[Path, Marks] = {}
         self.are_missing = np.ones(len(contents.interaction_id), np.bool_)
-        self.outdated: dict[str, RowJudgement] = {}
+        self.places = np.full(len(contents.interaction_id), len(contents.interaction_id))
+        self.outdated = _Outdated()
         self._load()
 
     def _load(self) -> None:
@@ -147,13 +171,10 @@ class _Cache:
         self.are_missing[of_contents[live]] = False
         others = has_content & ~has_rules
         others[others] = self.are_missing[of_contents[others]]
-        outdated = np.split(_firsts(of_contents, others), ends)
-        for path, is_live, is_outdated in zip(paths, np.split(live, ends), outdated, strict=True):
-            self._live[path] = is_live
-            if is_outdated.any():
-                kept = pq.read_table(path, use_threads=False).filter(pa.array(is_outdated))
-                for judged in judgement_columns.judgements_of(kept):
-                    self.outdated[judged.interaction_id] = judged
+        are_outdated = _firsts(of_contents, others)
+        self.places[of_contents[are_outdated]] = np.arange(int(are_outdated.sum()))
+        self._live = dict(zip(paths, np.split(live, ends), strict=True))
+        self.outdated = _Outdated([*zip(paths, np.split(are_outdated, ends), strict=True)])
 
     def keep(self, judgements: Iterable[RowJudgement]) -> None:
         """Write judgements, of which the next curation reads those that it would make again."""

@@ -1,5 +1,6 @@
--- One row per interaction to judge, in the order of their ids. Reads candidates, a view of
--- staging/candidates, and unjudged, which curate hands over, one row per interaction.
+-- One row per interaction to judge, in the order of their places, then of their ids. Reads
+-- candidates, a view of staging/candidates, and unjudged, which curate hands over, one row per
+-- interaction.
 
 select
     candidates.interaction_id,
@@ -17,5 +18,5 @@ select
     candidates.logged_message,
     candidates.released
 from candidates
-semi join unjudged using (interaction_id)
-order by candidates.interaction_id
+inner join unjudged using (interaction_id)
+order by unjudged.place asc, candidates.interaction_id asc
