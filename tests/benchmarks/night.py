@@ -2,7 +2,8 @@
 
 A home with N rows is curated and frozen, then one row in a hundred is collected and all is curated
 and frozen twice: with what judging the others gave, and, in a copy of the home, without. Each
-runs in a process of its own on one core; CPU seconds and memory are the system's figures of it.
+runs in a process of its own on one core; CPU seconds and memory are the system's figures of it, the
+memory without pages of files, which the system drops when others need it.
 Both snapshots must be equal byte by byte; redaction has a seed, since surrogates of new
 conversations are random without one. ``--folder`` holds ``telemetry*.jsonl.gz`` whose rows
 are written again in other words; without it rows are made, one in ``--clones`` of them from the
@@ -18,8 +19,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 
 from components.curate import curate_workload
 from components.curate.settings import Redaction, Rules
@@ -47,9 +51,12 @@ def collect(home: Path, log: Path) -> None:
 def curate(home: Path, to: Path, rules: Rules) -> dict[str, Json]:
     """Curate and freeze as a flow does; be the process that is measured."""
     scratch = home / "tmp"
-    with working_copy.open_copy(
-        home / "warehouse.duckdb", WORKLOAD, scratch, at_most=rules.at_most
-    ) as copy:
+    with (
+        _largest_memory() as memory,
+        working_copy.open_copy(
+            home / "warehouse.duckdb", WORKLOAD, scratch, at_most=rules.at_most
+        ) as copy,
+    ):
         copied = _cpu_seconds()
         tally = curate_workload.curate(
             copy.con, WORKLOAD, rules, now=NOW, judgements_folder=home / "judgements"
@@ -69,10 +76,29 @@ def curate(home: Path, to: Path, rules: Rules) -> dict[str, Json]:
         "merge": merged - curated,
         "freeze": _cpu_seconds() - merged,
         "cpu": _cpu_seconds(),
-        "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory_gb": max(memory) / 2**20,
         "key": frozen.key,
         "snapshot": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
     }
+
+
+@contextmanager
+def _largest_memory() -> Generator[list[int]]:
+    """Yield the KiB of anonymous memory at all times of the block."""
+    values, ended = [0], Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            status = Path("/proc/self/status").read_text().split("RssAnon:")
+            values.append(int(status[1].split()[0]))
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        yield values
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _cpu_seconds() -> float:
