@@ -15,7 +15,13 @@ from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import read_chat
-from components.serve.rollouts import MOST_POINTS, ArmDraw, Rollouts, RolloutStatus
+from components.serve.rollouts import (
+    MOST_POINTS,
+    UNPROVED_SECONDS,
+    ArmDraw,
+    Rollouts,
+    RolloutStatus,
+)
 from components.serve.routes import CanaryRoute, Current, Route, Routes, Served
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import SwapSettings
@@ -34,7 +40,12 @@ REQUEST = read_chat(b'{"model": "support", "messages": [{"role": "user", "conten
 Scenario = Callable[[Rollouts, Current], Coroutine[None, None, None]]
 
 
-def run(serve: Path, scenario: Scenario, route: Route | None = RUNNING, **options: float) -> None:
+def run(
+    serve: Path,
+    scenario: Scenario,
+    route: Route | None = RUNNING,
+    unproved_seconds: float = UNPROVED_SECONDS,
+) -> None:
     """Run a scenario with the canaries of a folder; ``None`` leaves its routes as they are."""
 
     async def inside() -> None:
@@ -42,7 +53,7 @@ def run(serve: Path, scenario: Scenario, route: Route | None = RUNNING, **option
             Routes({"support": route}).write(serve / "routes.json")
         current = Current(routes.read(serve / "routes.json"))
         swap = AdapterSwap(serve, {}, current, SwapSettings())
-        rollouts = Rollouts(swap, serve / "keys", **options)
+        rollouts = Rollouts(swap, serve / "keys", unproved_seconds=unproved_seconds)
         rollouts.restore()
         try:
             await scenario(rollouts, current)
