@@ -124,7 +124,7 @@ def signed_answer(
     no key here, or signing failed.
     """
     evidence = evidence_folder.read(home.evidence / pending.workload / pending.evidence)
-    frozen = workload_file.of_evidence(home.turns, evidence)
+    frozen = workload_file.of_evidence(home, evidence)
     if frozen is None:
         frozen = workload_file.read_workload(home_workloads.require(home, pending.workload))
     rules = workload_file.in_force(home, frozen).approve.rules()

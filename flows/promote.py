@@ -25,7 +25,7 @@ from components.register import (
 )
 from components.register.registry import Version
 from components.register.rollout_log import Rollout
-from components.store import warehouse
+from components.store import manifest, warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest
 from flows import (
@@ -241,13 +241,14 @@ def promote(
 
 
 def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
-    """Read evidence of this home; ``folder`` is how older versions name it."""
+    """Read evidence of this home or its store; ``folder`` is how older versions name it."""
     root = home.evidence.resolve()
     path = (Path(folder) if folder else root / workload / digest).resolve()
     if len(path.parts) != len(root.parts) + 2 or path.parent.parent != root:
         raise ForeignEvidenceError(
             f"promoting by {path}: it is not evidence of this home, expected {root}/WORKLOAD/DIGEST"
         )
+    manifest.is_finished(home.evidence / path.relative_to(root))  # pulls another machine's
     if not (path / evidence_folder.VERDICT).is_file():
         raise ForeignEvidenceError(f"promoting by {path}: there is no evidence")
     evidence = evidence_folder.read(path)
@@ -262,7 +263,7 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
 
 def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:
     """Return the workload that the evidence's turn froze, with the current rules of its file."""
-    frozen = workload_file.of_evidence(home.turns, evidence)
+    frozen = workload_file.of_evidence(home, evidence)
     if config or frozen is None:
         file = rules_file(home, evidence, config)
         if frozen is None:

@@ -112,6 +112,7 @@ def require_bytes(home: Settings, evidence: Evidence) -> None:
     if not expected:  # evidence of an older version; its manifest is held against the files
         return
     folder = home.adapters / evidence.subject.workload / evidence.subject.adapter
+    manifest.is_finished(folder)  # pulls another machine's
     if (actual := folder_digest(folder)) != expected:
         raise ChangedAdapterError(
             f"using the adapter {folder}: its bytes have the digest {actual}, evidence "

@@ -1,5 +1,6 @@
 """The workload file: its record and its reader."""
 
+import hashlib
 import json
 import re
 from collections.abc import Generator
@@ -448,8 +449,8 @@ def share(home: Settings, folder: Path, workload: Workload) -> None:
 
 def withhold(home: Settings, folder: Path) -> None:
     """End what ``share`` began: other machines start nothing with this turn's workload."""
-    if home.store:
-        home.store.remove(home.portable(folder))
+    if home.store:  # its record stays: whichever machine promotes holds it to the evidence
+        home.store.remove_file(home.portable(folder / BASES))
 
 
 def _read_shared(home: Settings, folder: Path) -> Workload | None:
@@ -513,21 +514,27 @@ def under_way(turns: Path, run_id: str) -> Path | None:
     return None
 
 
-def of_evidence(turns: Path, about: Evidence) -> Workload | None:
-    """Read the workload that evidence was made with; ``None`` if no turn here froze it.
+def of_evidence(home: Settings, about: Evidence) -> Workload | None:
+    """Read the workload that evidence was made with; ``None`` if no turn known here froze it.
 
-    ``RecordChangedError``: the record differs from the one that the evidence refers to.
+    Raises:
+        RecordChangedError: The record differs from the one that the evidence refers to.
+        WorkloadFileError: Another machine took the turn, and this one has no file of the workload.
     """
-    made_by = evidence_folder.turn(about.folder)
-    folder = turns / about.subject.workload / made_by.run_id if made_by else _older(turns, about)
-    if folder is None or not (folder / NAME).exists():
+    name, made_by = about.subject.workload, evidence_folder.turn(about.folder)
+    folder = home.turns / name / made_by.run_id if made_by else _older(home.turns, about)
+    text = home.read(folder / NAME) if folder else None
+    if folder is None or text is None:
         return None
-    if made_by and reference(folder) != made_by:
+    if not (folder / NAME).exists():
+        home_workloads.require(home, name)  # else rules that were tightened since would not hold
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if made_by and made_by.workload_digest != digest:
         raise RecordChangedError(
             f"reading {folder / NAME}: evidence {about.digest} was made with another workload, so "
             "the record was changed since; start a new turn"
         )
-    return read(folder)
+    return Workload.model_validate_json(text)
 
 
 def adopt(turns: Path, about: Evidence, workload: Workload) -> None:

@@ -10,15 +10,22 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
+from components.gate import evidence_folder
+from components.gate.evidence_folder import EvidenceSubject
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
 from components.models.base import content_hash
 from components.store import manifest
 from components.store.object_store import ObjectStore
-from flows import evaluate, settings, train, workload_file
+from flows import evaluate, home_workloads, promote, releases, settings, train, workload_file
+from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
-from flows.workload_file import ForeignPathError, Workload
+from flows.workload_file import ForeignPathError, RecordChangedError, Workload
 from tests.support import buckets, workload_text
 
 STORE = ObjectStore("s3://flywheel/team")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PASSED = Judgement("pass", ("better",), "correct_name")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,41 @@ def test_a_turn_that_has_ended_starts_nothing_on_another_machine(
         workload_file.workload_of_run(config)
 
 
+def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_own_file(
+    home: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen, _ = begin(home, folder)
+    turn, adapter = home.turns / "support" / "t1", home.adapters / "support" / "a1"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_text("weights")
+    manifest.write(adapter, kind="adapter", now=NOW, body={})
+    subject = EvidenceSubject(
+        *("support", "s1", "v1", "b1", "a1", "base", "c1", "o1"),
+        adapter_bytes=manifest.folder_digest(adapter),
+    )
+    to = home.evidence / "support" / evidence_folder.digest(subject, PASSED, Policy())
+    to.mkdir(parents=True)
+    evidence_folder.finish(
+        to, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=workload_file.reference(turn)
+    )
+    workload_file.withhold(home, turn)
+
+    there = at_another_machine(folder, monkeypatch)
+    evidence = promote.read_own_evidence(there, "support", to.name, "")
+    releases.require_bytes(there, evidence)
+    with pytest.raises(WorkloadFileError, match="knows none"):
+        promote.in_force(there, evidence)
+    own = workload_text.write(folder, base="not-other", gate={"floor": 0.9})
+    home_workloads.adopt(there, "support", own)
+    rules = promote.in_force(there, evidence)
+    assert (rules.base, rules.gate.floor) == (frozen.base, 0.9)
+    changed = json.loads((turn / workload_file.NAME).read_text()) | {"note": "another"}
+    (turn / workload_file.NAME).write_text(json.dumps(changed))
+    home.publish(turn / workload_file.NAME)
+    with pytest.raises(RecordChangedError, match="the record was changed since"):
+        promote.in_force(there, evidence)
+
+
 @pytest.mark.parametrize(
     "path",
     ["turns/support/t2/workload.json", "turns/../keys/signing.key", "turns/support/workload.json"],
@@ -146,7 +188,7 @@ def test_a_snapshot_that_a_run_is_started_with_is_pulled(
     snapshot = home.snapshots / "support" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot / "train.parquet").write_text("rows")
-    manifest.write(snapshot, kind="snapshot", now=datetime(2026, 1, 1, tzinfo=UTC), body={})
+    manifest.write(snapshot, kind="snapshot", now=NOW, body={})
     parameter = home.portable(snapshot)
     assert parameter == "snapshots/support/0123"
     there = at_another_machine(folder, monkeypatch)
@@ -163,7 +205,7 @@ def test_scorecards_are_found_where_another_machine_has_written_them(
     card = there.scorecards / "support" / "c1"
     card.mkdir(parents=True)
     (card / "samples.parquet").write_text("samples")
-    manifest.write(card, kind="scorecard", now=datetime(2026, 1, 1, tzinfo=UTC), body={})
+    manifest.write(card, kind="scorecard", now=NOW, body={})
     file = Path("jobs") / "evaluate-0123" / "cards-4567.json"
     (there.home / file).parent.mkdir(parents=True)
     places = {"base": {"holdout": there.portable(card)}}
