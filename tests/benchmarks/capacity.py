@@ -28,7 +28,7 @@ DAY = 86_400
 PEAK = 5.0  # the busiest second, in means of the day
 VOLUMES = (1e6, 1e7, 1e8)
 RECEIVED_ROWS = 120_000  # more than can be sent in the time
-TENTH = 10  # the smaller curation, for what a row adds
+HALF = 2  # of the rows in the smaller curation, for what a row adds
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def measure(folder: Path | None, count: int) -> Rates:
     with tempfile.TemporaryDirectory() as root:
         received = measure_receiver(Path(root), rows)
         load = measure_load(Path(root), rows, count)
-        small = measure_curation(Path(root), rows, count // TENTH)
+        small = measure_curation(Path(root), rows, count // HALF)
         large = measure_curation(Path(root), rows, count)
-    more = count - count // TENTH
+    more = count - count // HALF
     row_gb = (large["memory_gb"] - small["memory_gb"]) / more
     return Rates(
         received=received,
@@ -112,6 +112,12 @@ def measure(folder: Path | None, count: int) -> Rates:
         fixed_gb=large["memory_gb"] - row_gb * count,
         row_gb=row_gb,
     )
+
+
+def memory_gb(rates: Rates, rows: float) -> float:
+    """Return the memory of a curation; DuckDB's, 1 GB in those measured, grows with many rows."""
+    duckdb = max(0.0, rows * warehouse.CURATING_ROW_BYTES - warehouse.CURATING_BYTES) / 1e9
+    return rates.fixed_gb + rates.row_gb * rows + duckdb
 
 
 def table(rates: Rates, terms: Terms) -> list[tuple[str, list[str], str]]:
@@ -167,16 +173,17 @@ def table(rates: Rates, terms: Terms) -> list[tuple[str, list[str], str]]:
         ),
         line(
             f"memory of all {days} days, GB",
-            f"{rates.fixed_gb:.1f} GB and {1e6 * rates.row_gb:.1f} KB a row",
+            f"{rates.fixed_gb:.1f} GB and {1e6 * rates.row_gb:.1f} KB a row, and of DuckDB "
+            f"{warehouse.CURATING_ROW_BYTES / 1e3:.0f} KB a row where that is over 1 GB",
             "{:,.0f}",
-            *(rates.fixed_gb + rates.row_gb * v * days for v in VOLUMES),
+            *(memory_gb(rates, v * days) for v in VOLUMES),
         ),
         line(f"rows with `at_most: {most}`", "a sample of them", "{:,.0f}", *kept),
         line(
             "memory of the sample, GB",
             "as above",
             "{:,.0f}",
-            *(rates.fixed_gb + rates.row_gb * rows for rows in kept),
+            *(memory_gb(rates, rows) for rows in kept),
         ),
         line(
             "a night with the sample, core hours",
@@ -212,7 +219,7 @@ def _cpu_seconds() -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="folder of telemetry*.jsonl.gz to vary")
-    parser.add_argument("--rows", type=int, default=100_000, help="of the larger curation")
+    parser.add_argument("--rows", type=int, default=200_000, help="of the larger curation")
     parser.add_argument(
         "--rates", type=Path, help="a JSON file: read the rates, or keep them there"
     )
