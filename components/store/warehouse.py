@@ -62,6 +62,9 @@ CURATING_ROW_BYTES = 2_000
 """DuckDB's memory for each row of a copy, where that is more: joins and windows can't move all that
 they hold to the scratch folder. The verdicts of 500,000 rows fail with 0.5 GB, not with 1 GB."""
 
+BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+"""Of DuckDB's units."""
+
 TURN_SECONDS = 0.5  # work in pieces releases the warehouse after this long, before the next piece
 
 MOST_CONFLICTS = 20
@@ -221,6 +224,12 @@ def one_state(con: Connection) -> Generator[None]:
     if not lake.is_lake(con):
         yield
         return
+    with _committed(con):
+        yield
+
+
+@contextmanager
+def _committed(con: Connection) -> Generator[None]:
     con.execute("begin transaction")
     try:
         yield
@@ -262,10 +271,18 @@ def in_memory(scratch: Path) -> Generator[Connection]:
 
 
 def allow_rows(con: Connection, rows: int) -> None:
-    """Raise the memory limit of a copy in memory to what curating so many rows needs."""
-    if rows * CURATING_ROW_BYTES > CURATING_BYTES:
-        memory = f"{rows * CURATING_ROW_BYTES // 10**6}MB"
-        con.execute("set memory_limit = $memory", {"memory": memory})
+    """Raise the memory limit of a copy in memory to what curating so many rows needs.
+
+    It is never more than DuckDB takes by itself, most of what this machine or container has.
+    """
+    needed = rows * CURATING_ROW_BYTES
+    if needed <= CURATING_BYTES:
+        return
+    con.execute("reset memory_limit")
+    ((limit,),) = con.execute("select current_setting('memory_limit')").fetchall()
+    amount, unit = limit.split()
+    if needed < float(amount) * BYTES[unit]:
+        con.execute("set memory_limit = $memory", {"memory": f"{needed // 10**6}MB"})
 
 
 @contextmanager
@@ -280,15 +297,9 @@ def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
         WarehouseConflictError: Another process wrote the same tables meanwhile.
     """
     try:
-        con.execute("begin transaction")
-        try:
+        with _committed(con):
             lake.fence(con, writes or ("book",))
             yield
-        except BaseException:
-            with suppress(duckdb.TransactionException):  # ended by the error
-                con.execute("rollback")
-            raise
-        con.execute("commit")
     except duckdb.Error as error:
         if not (lake.is_conflict(error) and lake.is_lake(con)):
             raise

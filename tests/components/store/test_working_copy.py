@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,3 +142,12 @@ def test_a_large_copy_may_use_what_cannot_leave_the_memory(tmp_path: Path):
     with warehouse.in_memory(tmp_path) as con:
         warehouse.allow_rows(con, 1_000_000)
         assert con.execute("select current_setting('memory_limit')").fetchall() == [("1.8 GiB",)]
+
+
+def test_a_copy_larger_than_the_memory_gets_what_the_machine_has(tmp_path: Path):
+    limit = "select current_setting('memory_limit')"
+    with duckdb.connect() as con:
+        most = con.execute(limit).fetchall()
+    with warehouse.in_memory(tmp_path) as con:
+        warehouse.allow_rows(con, 10**12)
+        assert con.execute(limit).fetchall() == most
