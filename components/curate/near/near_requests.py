@@ -142,17 +142,10 @@ def read(
     )
 
 
-def columns_of(requests: Sequence[NearRequest], scratch: Path | None = None) -> RequestColumns:
-    """Return requests as columns; the turns' texts are kept as by ``compare``."""
-    sizes = [len(request.turns) for request in requests]
-    bounds = pa.array(np.cumsum([0, *sizes]), pa.int64())
-    turns = spilled_texts.spilled(
-        (
-            pa.array([turn for request in block for turn in request.turns], pa.large_string())
-            for block in _blocks(requests)
-        ),
-        scratch,
-    )
+def columns_of(requests: Sequence[NearRequest]) -> RequestColumns:
+    """Return requests as columns."""
+    bounds = pa.array(np.cumsum([0, *(len(request.turns) for request in requests)]), pa.int64())
+    turns = pa.array([turn for request in requests for turn in request.turns], pa.large_string())
     roles = _dictionary(role for request in requests for role in request.roles)
     return RequestColumns(
         pa.LargeListArray.from_arrays(bounds, turns),
@@ -161,12 +154,6 @@ def columns_of(requests: Sequence[NearRequest], scratch: Path | None = None) -> 
             _dictionary(getattr(request, name) for request in requests)
             for name in RequestColumns._fields[2:]
         ),
-    )
-
-
-def _blocks(requests: Sequence[NearRequest]) -> Iterator[Sequence[NearRequest]]:
-    yield from (
-        requests[start : start + ROWS_AT_ONCE] for start in range(0, len(requests), ROWS_AT_ONCE)
     )
 
 
@@ -259,7 +246,12 @@ def _beginnings(turns: _Turns) -> Positions:
         by_users = turns.are_users[here[firsts]]
         many = np.bincount(following[by_users], minlength=int(nodes.max(initial=0)) + 1) >= MANY
         beginnings[requests[many[nodes]]] = depth
-        requests, nodes = requests[longer], steps
+        # Fewer requests than that can't be followed by so many, however long they go on.
+        crowded = np.bincount(steps)[steps] >= MANY
+        requests = requests[longer][crowded]
+        nodes = duplicates.numbered(steps[crowded])
+        if not len(requests):
+            break
     return beginnings
 
 

@@ -121,9 +121,9 @@ def test_texts_compared_in_files_give_the_same_and_leave_nothing(tmp_path: Path)
     ]
     asked += [request(user(shared)), request(user("")), request(user("Größe? 北京"))]
     ids = [f"{number:03d}" for number in range(len(asked))]
-    columns = near_requests.columns_of(asked, tmp_path)
+    columns = near_requests.columns_of(asked)
     compared = near_requests.compare(columns, tmp_path)
-    in_memory = near_requests.compare(near_requests.columns_of(asked))
+    in_memory = near_requests.compare(columns)
     for in_file, other in zip(compared[:3], in_memory[:3], strict=True):
         assert in_file.to_pylist() == other.to_pylist()
     assert near_requests.place(ids, columns, compared, 0.8, tmp_path) == place(ids, asked)

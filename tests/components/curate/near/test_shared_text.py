@@ -232,7 +232,8 @@ def test_what_is_cut_matches_a_count_by_hand(chance: random.Random):
     opening, middle, end = (" ".join(chance.choices("abcdefghijkl", k=10)) for _ in range(3))
     parts = (f"{opening} {middle}", f"{middle} {end}", end, "x", "y1")
     often = chance.choices([1, 2, 8], k=len(parts))
-    written = [chance.choices(parts, often, k=2) for _ in range(80)]
+    several = chance.choice([1, 2])
+    written = [chance.choices(parts, often, k=several) for _ in range(80)]
     for some in written[:20]:
         some += chance.choices("mnopqrst", k=chance.randrange(150))
     for some in written[20:]:
