@@ -15,6 +15,7 @@ from s3fs import S3FileSystem
 from components.store import manifest
 
 NAME = "flywheel"
+VERSIONED = "versioned"
 
 FORGETFUL = """
 from moto.s3.responses import S3Response
@@ -66,6 +67,19 @@ def serving(*, forgetful: bool = False) -> Generator[Mapping[str, str]]:
         os.environ.clear()
         os.environ.update(before)
         S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def serving_versions() -> Generator[str]:
+    """Run a server that has a bucket with versions of its objects, too; yield its name."""
+    with serving():
+        system = S3FileSystem()
+        system.mkdir(VERSIONED)
+        versioning = {"Status": "Enabled"}
+        system.call_s3(
+            "put_bucket_versioning", Bucket=VERSIONED, VersioningConfiguration=versioning
+        )
+        yield VERSIONED
 
 
 def finish_output(home: Path, content: str = "one", key: str = "0123") -> Path:

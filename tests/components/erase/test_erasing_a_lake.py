@@ -181,14 +181,8 @@ def test_rows_in_files_of_their_own_leave_no_statistics(house: House, eraser: Er
 @pytest.fixture(scope="module")
 def versioned() -> Generator[str]:
     """A bucket that keeps the versions of objects."""
-    with buckets.serving():
-        system = S3FileSystem()
-        system.mkdir("versioned")
-        versioning = {"Status": "Enabled"}
-        system.call_s3(
-            "put_bucket_versioning", Bucket="versioned", VersioningConfiguration=versioning
-        )
-        yield "versioned"
+    with buckets.serving_versions() as bucket:
+        yield bucket
 
 
 def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(

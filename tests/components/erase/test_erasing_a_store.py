@@ -26,17 +26,11 @@ from tests.support.erased_home import ANN, WORKLOAD, House
 
 @pytest.fixture(scope="module")
 def server() -> Generator[None]:
-    with buckets.serving():
-        system = S3FileSystem()
-        system.mkdir("versioned")
-        versioning = {"Status": "Enabled"}
-        system.call_s3(
-            "put_bucket_versioning", Bucket="versioned", VersioningConfiguration=versioning
-        )
+    with buckets.serving_versions():
         yield
 
 
-@pytest.fixture(params=[pytest.param(buckets.NAME, marks=pytest.mark.slow), "versioned"])
+@pytest.fixture(params=[pytest.param(buckets.NAME, marks=pytest.mark.slow), buckets.VERSIONED])
 def store(
     server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> ObjectStore:
