@@ -173,7 +173,7 @@ def call_keys(value: Obj) -> Iterator[Key]:
             for scope in _dicts(group.get(scopes)):
                 for body in _dicts(scope.get(bodies)):
                     match body:
-                        case {"traceId": str(trace), "spanId": str(span)} if span:
+                        case {"traceId": str(trace), "spanId": str(span)} if _is_id(span):
                             yield trace, span
                         case _:
                             continue
@@ -341,7 +341,13 @@ def _events(piece: Piece) -> Iterator[GenAiEvent]:
 
 def _key(piece: Piece) -> Key:
     trace_id = fields.optional_text(piece.body, "traceId", piece.at) or ""
-    return trace_id, fields.optional_text(piece.body, "spanId", piece.at) or ""
+    span_id = fields.optional_text(piece.body, "spanId", piece.at) or ""
+    return trace_id, span_id if _is_id(span_id) else ""
+
+
+def _is_id(span_id: str) -> bool:
+    """Return whether an id names a span: one of zeros does not, by W3C's Trace Context."""
+    return bool(span_id.strip("0"))
 
 
 def _digest(piece: Piece) -> bytes:

@@ -420,6 +420,22 @@ def test_a_span_that_comes_after_its_log_records_were_loaded_is_quarantined_with
     assert "its call was loaded before" in reason
 
 
+@pytest.mark.parametrize("loads", [1, 2], ids=["one-load", "two-loads"])
+def test_calls_of_a_client_that_leaves_its_ids_at_zero_are_all_loaded(
+    con: Connection, folder: Path, loads: int
+):
+    nobody = {"traceId": "0" * 32, "spanId": "0" * 16}
+    for number in range(2):
+        span = json.loads(in_json(call(number=str(number))))
+        (body,) = span["resourceSpans"][0]["scopeSpans"][0]["spans"]
+        body |= nobody
+        put(folder, ("traces", "app", json.dumps(span)))
+        if loads == 2:
+            logs.load_spool(con, folder, now=later())
+    logs.load_spool(con, folder, now=later())
+    assert model_and_quarantined(con) == ([None, None], 0)
+
+
 def test_parts_are_forgotten_after_a_week(con: Connection, folder: Path):
     put(folder, ("traces", "app", in_json(call())))
     logs.load_spool(con, folder, now=datetime.now(UTC))
