@@ -106,6 +106,11 @@ def _print_tally(tally: "CurationTally") -> None:
     for verdict, count in by_count(tally.counts):
         table.add_row(f"{count:,}", verdict)
     console.print(table)
+    if left_out := tally.counts.get("not_sampled"):
+        print_line(
+            f"{left_out:,} not sampled: `curate: {{at_most: ...}}` limits a curation to so many "
+            f"interactions; those with feedback are always among them"
+        )
     for name, count in by_count(tally.unjudgeable):
         print_line(f"{count:,} could not be judged: {name}")
     for name, count in sorted(tally.flagged.items()):

@@ -7,7 +7,8 @@ memory without pages of files, which the system drops when others need it.
 Both snapshots must be equal byte by byte; redaction has a seed, since surrogates of new
 conversations are random without one. ``--folder`` holds ``telemetry*.jsonl.gz`` whose rows
 are written again in other words; without it rows are made, one in ``--clones`` of them from the
-same text with some words changed. ``--at-most`` curates a sample.
+same text with some words changed. More than ``--at-most`` are
+curated as a sample.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from components.curate import curate_workload
-from components.curate.settings import Redaction, Rules
+from components.curate.settings import MOST_ROWS, Redaction, Rules
 from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse, working_copy
@@ -153,7 +154,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--clones", type=int, default=20, help="rows made from one text")
-    parser.add_argument("--at-most", type=int)
+    parser.add_argument("--at-most", type=int, default=MOST_ROWS)
     parser.add_argument("--curate", type=Path, help="curate this home, and print the figures")
     parser.add_argument("--rules", default="{}")
     arguments = parser.parse_args()

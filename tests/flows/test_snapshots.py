@@ -272,3 +272,10 @@ def test_a_sample_is_the_same_every_night_and_changes_only_by_what_is_new(
     assert 0 < len(later - ids) == grown.tally.judged < 10
     _, whole = sampled(home, 1_000)
     assert len(whole) == 70
+
+
+def test_the_limit_of_a_sample_is_in_the_config_only_where_somebody_chose_it():
+    # The keys of snapshots that were frozen without a limit stay as they are.
+    assert "at_most" not in Rules().model_dump()
+    for chosen in (None, 5):
+        assert Rules.model_validate(Rules(at_most=chosen).model_dump()).at_most == chosen

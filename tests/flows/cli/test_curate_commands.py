@@ -75,6 +75,14 @@ def test_what_can_not_be_curated_or_compared_is_said_in_one_message(config: Path
     assert "looking up snapshot abc: expected one, found none" in done.stderr
 
 
+def test_a_sample_is_named_with_the_setting_that_limits_it(config: Path):
+    config.write_text(YAML.replace("{split_by", "{at_most: 12, split_by"))
+    run("collect", config)
+    done = run("curate", config)
+    assert done.exit_code == 0
+    assert "8 not sampled: `curate: {at_most: ...}` limits" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_rule_that_left_out_very_much_is_shown_and_nothing_is_frozen_until_it_passes(
     config: Path, tmp_path: Path
