@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from components import collector
 from components.curate import (
     client_limits,
-    collector,
     decontamination,
     held_rows,
     judgement_cache,

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components import collector
 from components.chat import prompt
 from components.chat.token_counts import Counter
 from components.schema import Answer, Message
@@ -81,7 +82,11 @@ def write(
 ) -> Lengths:
     """Write the rows of ``marts/snapshot`` in their order, and return their lengths."""
     lengths = Lengths()
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with (
+        collector.released(),
+        collector.paused(),
+        pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer,
+    ):
         for group in _row_groups(batches):
             writer.write_table(_rendered(group, counter, staying, lengths))
     return lengths

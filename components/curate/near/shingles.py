@@ -184,8 +184,7 @@ def runs(text_words: Words, width: int, *, whole: bool = False) -> Shingles:
 def have_digits(texts: Texts, words: Words) -> npt.NDArray[np.bool_]:
     """Mark the words of a chunk with a digit: numbers, times, ids."""
     content = texts.content[int(texts.offsets[0]) : int(texts.offsets[-1])]
-    digits = np.concatenate([[0], np.cumsum(_DIGITS[content])])
-    return np.diff(digits[np.append(words.starts, len(content))]) > 0
+    return np.maximum.reduceat(_DIGITS[content], words.starts)
 
 
 def count_marks(marks: npt.NDArray[np.bool_], bounds: Positions) -> Positions:
@@ -234,10 +233,9 @@ def words_of(texts: Texts) -> Words:
     edges = offsets[:-1][np.diff(offsets) > 0]
     begins[edges] = is_word[edges]
     starts = np.flatnonzero(begins)
-    sums = np.zeros(len(content) + 1, np.uint64)
-    np.cumsum(np.multiply(content, weights[: len(content)]), out=sums[1:])
-    at_starts = sums[starts]
-    hashes = np.diff(at_starts, append=sums[-1:]) * inverses[starts]
+    # What follows a word up to the next one is 0.
+    hashes = np.add.reduceat(np.multiply(content, weights[: len(content)]), starts)
+    hashes *= inverses[starts]
     return Words(mixed(hashes), np.searchsorted(starts, offsets), starts)
 
 

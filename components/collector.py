@@ -1,4 +1,4 @@
-"""Keep Python's garbage collector from looking through millions of records that all stay."""
+"""Keep Python's garbage collector from looking through millions of records without cycles."""
 
 import gc
 from collections.abc import Generator
