@@ -1,0 +1,73 @@
+"""What else a shipper does while segments wait: revoked tokens stop in time."""
+
+import time
+from collections.abc import Generator
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from components.receive import client_tokens, shared_tokens
+from components.store import spool
+from components.store.object_store import ObjectStore, StoreError
+from flows import settings
+from flows.settings import Settings
+from flows.stack import spool_shipper
+from tests.support import buckets
+
+STORE = ObjectStore("s3://flywheel/team")
+ENDED = Event()
+
+
+class SlowStore(ObjectStore):
+    """A store to which an upload takes for ever."""
+
+    def put(self, place: str, path: Path) -> None:
+        ENDED.wait(60)
+
+
+class FullStore(ObjectStore):
+    """A store that takes no upload."""
+
+    def put(self, place: str, path: Path) -> None:
+        raise OSError("there is no room")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Generator[Settings]:
+    with buckets.serving():
+        home = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_STORE": STORE.url})
+        writer = spool.Writer(home.spool)
+        writer.commit([spool.line("interactions", "shop", b"{}")])
+        writer.seal()
+        client_tokens.add_token(home.tokens, "shop", now=datetime.now(UTC))
+        shared_tokens.synchronize(STORE, home.tokens)
+        (token,) = client_tokens.read_tokens(home.tokens)
+        shared_tokens.remove(STORE, token.id)  # on another machine
+        yield home
+
+
+def test_a_revoked_token_does_not_wait_for_a_large_segment(home: Settings) -> None:
+    is_over, reports = Event(), list[str]()
+    ENDED.clear()
+    store = SlowStore(STORE.url)
+    shipper = Thread(target=spool_shipper.ship_until, args=(home, store, is_over, reports.append))
+    shipper.start()
+    try:
+        deadline = time.monotonic() + 30
+        while client_tokens.read_tokens(home.tokens) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert client_tokens.read_tokens(home.tokens) == []
+    finally:
+        is_over.set()
+        ENDED.set()
+        shipper.join()
+    assert reports == []
+
+
+def test_a_revoked_token_does_not_wait_for_a_segment_that_is_refused(home: Settings) -> None:
+    with pytest.raises(StoreError, match="there is no room"):
+        spool_shipper.ship_once(home, FullStore(STORE.url))
+    assert client_tokens.read_tokens(home.tokens) == []
+    assert len(spool.sealed(home.spool)) == 1
