@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from components.receive import client_tokens
 from components.receive.client_tokens import Token, TokenError
-from components.store.object_store import ObjectStore
+from components.store.object_store import DamagedObjectError, ObjectStore
 
 PLACE = "tokens"
 
@@ -55,9 +55,9 @@ def remove(store: ObjectStore, token_id: str) -> None:
 
 
 def _read_token(store: ObjectStore, token_id: str) -> Token | None:
-    text = store.read(f"{PLACE}/{token_id}{_ADDED}")
     try:
+        text = store.read(f"{PLACE}/{token_id}{_ADDED}")
         token = Token.model_validate_json(text or "")
-    except ValidationError:
+    except (ValidationError, DamagedObjectError):
         return None
     return token if token.id == token_id else None

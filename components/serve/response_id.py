@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote
 
 from components.store import manifest, object_store
-from components.store.object_store import ObjectStore, StoreError
+from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 
 KEY_FILE = "response.key"  # in the home's folder `keys`
 
@@ -73,6 +73,8 @@ def share_key(folder: Path, store: ObjectStore) -> None:
     own, marker = read_key(folder), folder / f"{KEY_FILE}.shared"
     try:
         text = store.create(SHARED_KEY, own.hex())
+    except DamagedObjectError:
+        text = ""
     except (*object_store.network_errors(), StoreError) as error:
         if marker.exists() and marker.read_text() == store.url:
             return

@@ -70,7 +70,10 @@ def push(store: ObjectStore, home: Path, place: str) -> MovedOutput:
 def pull(store: ObjectStore, home: Path, place: str) -> MovedOutput:
     """Pull an output of a store, unless the home has one under its key."""
     folder = home / place
-    record = store.read(f"{place}/{manifest.NAME}")
+    try:
+        record = store.read(f"{place}/{manifest.NAME}")
+    except DamagedObjectError as error:
+        return MovedOutput("damaged", reason=str(error))
     if record is None:
         return MovedOutput("there", reason="its push has not ended")
     outcome: Outcome = "copied"

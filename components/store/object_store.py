@@ -111,11 +111,19 @@ class ObjectStore:
         self._system().put_file(str(path), self._path(place))
 
     def read(self, place: str) -> str | None:
-        """Return a file's text; ``None`` if there is none."""
+        """Return a file's text; ``None`` if there is none.
+
+        Raises:
+            DamagedObjectError: It is not text.
+        """
         try:
             return self._system().cat_file(self._path(place)).decode()
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError as error:
+            raise DamagedObjectError(
+                f"reading {self.url}/{place}: it is not text: {error}"
+            ) from error
 
     def get(self, place: str, path: Path) -> bool:
         """Copy a file to a path; return ``False`` if there is none."""

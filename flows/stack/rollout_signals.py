@@ -108,7 +108,7 @@ def decided(store: ObjectStore, known: dict[str, str]) -> Iterator[tuple[str, st
     for rollout in store.names(shared_rollouts.PLACE):
         if known.get(rollout) in DECIDING - {"undecided"}:
             continue
-        match _parse(shared_rollouts.read_standing(store, rollout)):
+        match _read_standing(store, rollout):
             case {"id": str(name), "workload": str(workload), "state": str(state)}:
                 if name == rollout and state in DECIDING and known.get(rollout) != state:
                     known[rollout] = state
@@ -117,8 +117,9 @@ def decided(store: ObjectStore, known: dict[str, str]) -> Iterator[tuple[str, st
                 continue
 
 
-def _parse(text: str | None) -> Json:
+def _read_standing(store: ObjectStore, rollout: str) -> Json:
     try:
+        text = shared_rollouts.read_standing(store, rollout)
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return None

@@ -9,7 +9,7 @@ from components.serve import response_id
 from components.serve.daemon_call import in_daemon
 from components.serve.settings import ServeSettings
 from components.store import manifest, object_store
-from components.store.object_store import ObjectStore, StoreError
+from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 from flows import gateway_status
 from flows.gateway_status import ServeFileError
 from flows.settings import Settings
@@ -47,8 +47,8 @@ def refresh(home: Settings, store: ObjectStore) -> bool:
     with object_store.reaching(f"reading {store.url}/{SETTINGS}"):
         try:
             text = store.read(SETTINGS)
-        except UnicodeDecodeError as error:
-            raise ServeFileError(f"{store.url}/{SETTINGS}: is not YAML: {error}") from error
+        except DamagedObjectError as error:
+            raise ServeFileError(str(error)) from error
     kept = home.serve / gateway_status.SHARED_SETTINGS
     if text is None or (kept.exists() and kept.read_text() == text):
         return False

@@ -77,16 +77,17 @@ def test_a_bucket_that_was_emptied_takes_nobodys_access_away(files: tuple[Path, 
     assert clients(first) == clients(second) == {"shop"}
 
 
-@pytest.mark.parametrize("content", ["", "no JSON", '{"id": "other"}', None])
+@pytest.mark.parametrize("content", [b"", b"no JSON", b'{"id": "other"}', b"\xff\xfe", None])
 def test_an_object_that_is_no_token_costs_only_itself(
-    files: tuple[Path, Path], content: str | None
+    files: tuple[Path, Path], content: bytes | None
 ) -> None:
     first, second = files
     client_tokens.add_token(first, "shop", now=NOW)
     synchronize(first)
     (token,) = client_tokens.read_tokens(first)
     record = token.model_dump(mode="json", exclude_defaults=True)
-    STORE.write("tokens/0000.json", json.dumps(record) if content is None else content)
+    text = json.dumps(record).encode() if content is None else content
+    S3FileSystem(use_listings_cache=False).pipe_file("flywheel/team/tokens/0000.json", text)
     with pytest.raises(TokenError, match="0000 can't be read"):
         synchronize(second)
     assert clients(second) == {"shop"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from s3fs import S3FileSystem
 
 from components.schema import Json
 from components.serve import shared_rollouts
@@ -86,6 +87,8 @@ def test_what_gateways_on_other_machines_decide_starts_a_run_too(tmp_path: Path)
         shared_rollouts.write_standing(store, "abc", standing)
         shared_rollouts.end_once(store, "def", {"id": "other", "state": "hold", "workload": "x"})
         store.write("rollouts/broken/end.json", "{")
+        system = S3FileSystem(use_listings_cache=False)
+        system.pipe_file("flywheel/team/rollouts/a broken one/status.json", b"\xff")
         known: dict[str, str] = {}
         assert [*decided(store, known)] == []
         shared_rollouts.write_standing(store, "abc", {**standing, "state": "undecided"})
