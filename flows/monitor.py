@@ -243,9 +243,9 @@ def answering_speed(speeds: Mapping[str, Speed], champion: Version | None) -> st
 
 def waiting_approvals(workload: str) -> list[Waiting]:
     """List a workload's pending approvals."""
-    url = settings.load().prefect_url
+    run_page = settings.load().run_page
     return [
-        Waiting(pending.name, f"{url}/runs/flow-run/{pending.flow_run_id}", pending.since)
+        Waiting(pending.name, run_page(pending.flow_run_id), pending.since)
         for pending in approvals.pending_approvals(approvals.workload_tag(workload))
     ]
 

@@ -232,8 +232,8 @@ def promote(
         approval_loop.expire(approval_loop.question_of_run(own_evidence, 0), None, str(error))
         file = home_workloads.require(home, rules.workload)
         started = approval_loop.start_fresh_turn(str(file), rules.workload, str(error))
-        url = f"{home.prefect_url}/runs/flow-run/{started}"
-        raise StaleEvidenceError(f"{error}; a turn evaluates again: {url}") from error
+        page = home.run_page(started)
+        raise StaleEvidenceError(f"{error}; a turn evaluates again: {page}") from error
     return Completed(
         message=f"approved by {decision.approver}: version {promoted.version.number} "
         f"{promoted.became}"

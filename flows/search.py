@@ -216,8 +216,7 @@ def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOut
 
 def failed_outcome(order: TrialOrder, ended: FlowRun) -> TrialOutcome:
     """Return the outcome of a run that ended without recording one; a later search retries it."""
-    link = f"{settings.load().prefect_url}/runs/flow-run/{ended.id}"
-    trouble = f"its flow run ended {ended.state_name}: {link}"
+    trouble = f"its flow run ended {ended.state_name}: {settings.load().run_page(ended.id)}"
     return TrialOutcome(key=order.entry.key, rung=order.rung, trouble=trouble)
 
 

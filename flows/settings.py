@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from uuid import UUID
 
 if TYPE_CHECKING:
     from components.store.lake import Lake
@@ -169,6 +170,13 @@ class Settings:
         if self.elsewhere:
             return self.elsewhere.prefect_api.removesuffix("/api")
         return f"http://{HOST}:{self.prefect_port}"
+
+    def run_page(self, run_id: UUID | str) -> str:
+        """Return the page of a flow run, for a browser.
+
+        Of Prefect's second UI: the first has nowhere to log in on a link to a run.
+        """
+        return f"{self.prefect_url}/v2/runs/flow-run/{run_id}"
 
     @property
     def prefect_api_url(self) -> str:

@@ -230,7 +230,7 @@ def ensure_output(
     if (output := find()) is None:
         raise StageError(
             f"{deployment} ended {run.state_name} without finishing its output; its flow run is "
-            f"{settings.load().prefect_url}/runs/flow-run/{run.id}"
+            f"{settings.load().run_page(run.id)}"
         )
     return output, False
 

@@ -217,7 +217,7 @@ def pending() -> None:
     for approval in waiting:
         print_line(
             f"{approval.workload}  evidence {approval.evidence}  "
-            f"{settings.load().prefect_url}/runs/flow-run/{approval.flow_run_id}"
+            f"{settings.load().run_page(approval.flow_run_id)}"
         )
         for link in _recorded_answers(str(approval.flow_run_id)):
             print_line(f"  {link_text(link)}")

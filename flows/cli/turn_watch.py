@@ -131,7 +131,7 @@ def failure_text(what: str, run: Run) -> str:
     state = f"{run.state.name}: {run.state.message or 'no message'}" if run.state else "no state"
     return (
         f"the {what} ended {state}\n"
-        f"Its logs: {settings.load().prefect_url}/runs/flow-run/{run.id}\n"
+        f"Its logs: {settings.load().run_page(run.id)}\n"
         "What it finished is kept; run the same command again to resume it."
     )
 
@@ -157,10 +157,11 @@ def await_decision(promotion: UUID, workload: str, decide: Decide | None) -> App
     started = time.monotonic()
     run = wait_for_run(promotion, until=is_over_or_paused)
     if run.state and run.state.is_paused():
-        link = f"{settings.load().prefect_url}/runs/flow-run/{promotion}"
+        link = settings.load().run_page(promotion)
         command = f"{shell_command()} {{}} {workload} --as NAME"
         print_line(
-            f"\nThe gate passed; a person decides. Read and answer the form (Resume):\n  {link}\n"
+            "\nThe gate passed; a person decides. Read and answer the form (Resume, in the menu at "
+            f"the top right):\n  {link}\n"
             f"or from another terminal:\n  {command.format('approve')}\n"
             f'  {command.format("reject")} --comment "why"'
         )

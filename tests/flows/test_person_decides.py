@@ -135,6 +135,7 @@ def test_people_decide_in_both_uis_and_every_answer_is_on_record(
 ) -> None:
     config = small_workload.write(tmp_path / "small")
     run = waiting_approval(shell, config)
+    log_in_on_the_link(page, shell)
     look_the_form_over(page, shell, run)
     no = Said("reject", "bob", HOSTILE, "cost", "client=app")
     decide(page, shell, V1(), run, no, "1-reject-v1")
@@ -232,6 +233,19 @@ def waiting_approval(shell: Terminal, config: Path) -> str:
     turn.terminate()
     turn.communicate()
     return address.strip().rpartition("/")[2]
+
+
+def log_in_on_the_link(page: "Page", shell: Terminal) -> None:
+    """Open the link that the command prints as somebody who has not logged in yet."""
+    link = shell.run("pending").stdout.split()[-1]
+    assert page.context.browser is not None
+    stranger = page.context.browser.new_page()
+    stranger.set_default_timeout(PATIENCE)
+    stranger.goto(link)
+    stranger.locator("input[type=password]").fill(logins.of(shell.settings).prefect.pair)
+    stranger.get_by_role("button", name="Login").click()
+    assert V2().open(stranger).get_by_text("may adapter").first.text_content()
+    stranger.close()
 
 
 def look_the_form_over(page: "Page", shell: Terminal, run: str) -> None:

@@ -146,7 +146,7 @@ def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
 
     waiting = person.run("pending")
     assert waiting.stdout.startswith(f"{small_workload.WORKLOAD}  evidence "), waiting.stdout
-    assert f"{production.public('prefect')}/runs/flow-run/" in waiting.stdout.replace("\n", "")
+    assert f"{production.public('prefect')}/v2/runs/flow-run/" in waiting.stdout.replace("\n", "")
     approved = person.run("approve", small_workload.WORKLOAD, "--as", "a person")
     assert approved.returncode == 0, approved.stdout + approved.stderr
     production.require(lambda: "champion" in aliases(production, web), "the champion", 240)
