@@ -65,6 +65,9 @@ class SharedEvidence:
         descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             self._progress = self._restored(os.fstat(descriptor).st_size)
+            if own is not None:
+                size = own.stat().st_size if own.exists() else 0
+                self._progress.sent = min(self._progress.sent, size)
             os.truncate(descriptor, self._progress.size)  # a kill left more, which is read again
         finally:
             os.close(descriptor)
@@ -114,7 +117,7 @@ class SharedEvidence:
                 file.write(body)
             progress.chunks += 1
             progress.size += len(body)
-            if gateway == self._gateway:
+            if gateway == self._gateway and self._has_written(body, end):
                 progress.sent = end
             else:
                 read = map(rollout_evidence.read_line, body.splitlines(keepends=True))
@@ -122,6 +125,20 @@ class SharedEvidence:
         if progress.chunks != before:
             self._keep()
         return lines
+
+    def _has_written(self, body: bytes, end: int) -> bool:
+        """Return whether a chunk is of this gateway's own file, up to this byte.
+
+        One of a home that was copied has this one's id, and other lines; and after a power failure
+        this one's last lines may miss.
+        """
+        begin = end - len(body)
+        if self._own is None or begin < 0:
+            return False
+        with suppress(FileNotFoundError), self._own.open("rb") as file:
+            file.seek(begin)
+            return file.read(len(body)) == body
+        return False
 
     def _unsent(self) -> bytes:
         """Return whole lines of this gateway that the log does not have."""
@@ -202,9 +219,8 @@ def served_workloads(store: ObjectStore, now: float, longest_seconds: float) -> 
     """Return what the gateways serve that wrote so lately; ``None`` if none did."""
     served: set[str] | None = None
     for name in store.sizes(RUNNING):
-        text = store.read(f"{RUNNING}/{name}")
         with suppress(DamagedObjectError):
-            match _read_object(name, text or ""):
+            match _read_object(name, store.read(f"{RUNNING}/{name}") or ""):
                 case {"at": float(at), "serves": list(serves)} if now - at <= longest_seconds:
                     served = (served or set()) | {str(each) for each in serves}
                 case _:
@@ -241,7 +257,7 @@ def _read_chunk(name: str, text: str) -> tuple[str, int, bytes]:
 def _read_object(name: str, text: str) -> dict[str, Json]:
     try:
         content: Json = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedObjectError(f"reading {name}: it is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DamagedObjectError(f"reading {name}: expected an object")

@@ -119,6 +119,11 @@ def run(
     asyncio.run(inside())
 
 
+def overwrite(place: str, content: bytes) -> None:
+    """Damage an object."""
+    S3FileSystem(use_listings_cache=False).pipe_file(f"flywheel/team/{place}", content)
+
+
 def canary_of(gateway: Gateway) -> CanaryRoute | None:
     route = gateway.current.routes.get("support")
     return None if route is None else route.canary
@@ -254,8 +259,42 @@ def test_every_copy_has_every_line_once_in_one_order_whoever_is_killed_when(
     reader.exchange(is_sending=False)
     copies = {(tmp_path / f"{name}.jsonl").read_bytes() for name in ("a", "b", "reader")}
     assert len(copies) == 1
-    times = [line.elapsed for line in rollout_evidence.read_lines(tmp_path / "a.jsonl")]
-    assert sorted(times) == [float(number) for number in range(12)]
+    assert sorted(times(tmp_path / "a.jsonl")) == [float(number) for number in range(12)]
+
+
+def times(copy: Path) -> list[float]:
+    return [line.elapsed for line in rollout_evidence.read_lines(copy)]
+
+
+def test_gateways_of_a_home_and_its_copy_lose_no_line(tmp_path: Path, store: ObjectStore):
+    homes = [tmp_path / name for name in ("home", "copy")]
+    for home in homes:
+        home.mkdir()
+    both = [evidence(home, "a", store) for home in homes]
+    for number in range(6):
+        own, shared = both[number % 2]
+        own.append(ClockLine(float(number)))
+        shared.exchange(is_sending=True)
+    for own, shared in both:
+        shared.exchange(is_sending=True)
+        assert times(own.path.with_suffix(".jsonl")) == [float(number) for number in range(6)]
+
+
+def test_a_gateway_whose_last_lines_a_power_failure_took_sends_the_next_ones(
+    tmp_path: Path, store: ObjectStore
+):
+    own, shared = evidence(tmp_path, "a", store)
+    for number in (1, 2):
+        own.append(ClockLine(float(number)))
+    shared.exchange(is_sending=True)
+    own.close()
+    os.truncate(own.path, own.path.stat().st_size // 2)
+    (own.path.with_suffix(".progress")).unlink()
+    own, shared = evidence(tmp_path, "a", store)
+    for number in (3, 4, 5):
+        own.append(ClockLine(float(number)))
+    shared.exchange(is_sending=True)
+    assert {*times(tmp_path / "a.jsonl")} == {1.0, 2.0, 3.0, 4.0, 5.0}
 
 
 def test_a_gateway_that_ends_during_an_exchange_copies_nothing_twice(
@@ -272,15 +311,17 @@ def test_a_gateway_that_ends_during_an_exchange_copies_nothing_twice(
     assert copy.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("damage", ["", "no JSON", "[]", "{}\n{}", None])
+@pytest.mark.parametrize(
+    "damage", [b"", b"no JSON", b"[]", b"{}\n{}", b"\xff", b"[" * 100_000, None]
+)
 def test_a_damaged_object_is_refused_and_ends_nothing(
-    tmp_path: Path, store: ObjectStore, damage: str | None
+    tmp_path: Path, store: ObjectStore, damage: bytes | None
 ):
     own, shared = evidence(tmp_path, "a", store)
     own.append(ClockLine(1.0))
     shared.exchange(is_sending=True)
     text = store.read("rollouts/one/00000000") or ""
-    store.write("rollouts/one/00000000", text.replace("1.0", "2.0") if damage is None else damage)
+    overwrite("rollouts/one/00000000", damage or text.replace("1.0", "2.0").encode())
     with pytest.raises(DamagedObjectError, match="rollouts/one/00000000"):
         evidence(tmp_path, "b", store)[1].exchange(is_sending=True)
     assert (tmp_path / "b.jsonl").read_bytes() == b""
@@ -295,6 +336,21 @@ def test_evidence_is_deleted_only_when_the_canary_has_ended(tmp_path: Path, stor
     shared_rollouts.end_once(store, "one", {"state": "hold"})
     shared_rollouts.remove_evidence(store, "one")
     assert store.names("rollouts/one") == ["end.json"]
+
+
+@pytest.mark.parametrize("place", ["00000000", "end.json"])
+def test_a_damaged_object_keeps_no_canary_from_being_ended(
+    tmp_path: Path, store: ObjectStore, place: str
+):
+    async def scenario(first: Gateway, second: Gateway) -> None:
+        overwrite(f"rollouts/{ORDER.id}/{place}", b"\xff")
+        await first.rollouts.work()
+        assert first.arm("x") is not None
+        first.rollouts.end("support", "roll back", "no replica proves it")
+        await first.rollouts.work()
+        assert (first.status["state"], canary_of(first)) == ("roll back", None)
+
+    run(tmp_path, scenario, store)
 
 
 @pytest.mark.slow
