@@ -24,11 +24,12 @@ def synchronize(store: ObjectStore, file: Path) -> None:
         TokenError: The home's file, or an object in the store, is not of tokens; what could be read
             was taken over.
     """
-    names = store.sizes(PLACE).keys()
-    added = {name.removesuffix(_ADDED) for name in names if name.endswith(_ADDED)}
-    removed = {name.removesuffix(_REMOVED) for name in names if name.endswith(_REMOVED)}
     broken: list[str] = []
     with client_tokens.locked(file):
+        # Listed under the lock: one that is removed after that would be added again.
+        names = store.sizes(PLACE).keys()
+        added = {name.removesuffix(_ADDED) for name in names if name.endswith(_ADDED)}
+        removed = {name.removesuffix(_REMOVED) for name in names if name.endswith(_REMOVED)}
         here = {token.id: token for token in client_tokens.read_tokens(file)}
         for token_id in here.keys() - added - removed:
             record = here[token_id].model_dump_json(exclude_defaults=True)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from s3fs import S3FileSystem
@@ -66,6 +67,32 @@ def test_a_token_that_was_removed_is_removed_everywhere_and_stays_so(
     shared_tokens.remove(STORE, token.id)
     synchronize(first, second, first)
     assert clients(first) == clients(second) == set()
+
+
+def test_a_token_that_is_removed_during_a_look_does_not_come_back(
+    files: tuple[Path, Path],
+) -> None:
+    first, _ = files
+    client_tokens.add_token(first, "shop", now=NOW)
+    synchronize(first)
+    (token,) = client_tokens.read_tokens(first)
+
+    def remove() -> None:
+        shared_tokens.remove(STORE, token.id)
+        client_tokens.remove_token(first, token.id)
+
+    removal = Thread(target=remove)
+
+    class SlowStore(ObjectStore):
+        def sizes(self, place: str) -> dict[str, int]:
+            sizes = super().sizes(place)
+            removal.start()
+            removal.join(2)  # where the lock is held it goes on later
+            return sizes
+
+    shared_tokens.synchronize(SlowStore(STORE.url), first)
+    removal.join()
+    assert clients(first) == set()
 
 
 def test_a_bucket_that_was_emptied_takes_nobodys_access_away(files: tuple[Path, Path]) -> None:
