@@ -14,6 +14,8 @@ from components.register.journal import (
     ChampionChange,
     ChampionJournal,
     JournalEntry,
+    SettledError,
+    list_changes,
     unfinished_changes,
 )
 from components.register.registry import Version
@@ -185,17 +187,38 @@ def carry_out(journal: ChampionJournal, entry: JournalEntry, why: str = "") -> J
         SettledError: Another process recorded its end.
     """
     change = entry.change
+    if change.kind == "promotion" and change.rollout_id is None:  # a canary's has its tags
+        assert change.version is not None  # it is registered
+        tag_decision(change.workload_id, change.version, "approve", change.asked_by, change.reason)
+    _move(change)
+    try:
+        return journal.end(entry, change, "done", why)
+    except SettledError:  # a rollback that others made since must not be taken back
+        _restore(journal, change)
+        raise
+
+
+def _move(change: ChampionChange) -> None:
     name, version = change.workload_id, change.version
     assert version is not None  # it is registered
-    if change.kind == "promotion" and change.rollout_id is None:  # a canary's has its tags
-        tag_decision(name, version, "approve", change.asked_by, change.reason)
     registry.put_alias(name, CHAMPION, version)
     registry.remove_alias(name, CHALLENGER, version)
     registry.tag_version(name, version, {ROLLED_BACK_TAG: None})
     if change.kind == "rollback" and change.champion_before is not None:
         left = f"to version {version} by {change.asked_by}: {change.reason}"
         registry.tag_version(name, change.champion_before, {ROLLED_BACK_TAG: left})
-    return journal.end(entry, change, "done", why)
+
+
+def _restore(journal: ChampionJournal, change: ChampionChange) -> None:
+    """Move the alias back to where the journal has it."""
+    with journal.open() as con:
+        counting = [
+            entry for entry in list_changes(con, change.workload_id) if entry.step != "undone"
+        ]
+    if counting:
+        _move(counting[-1].change)
+    else:
+        registry.put_alias(change.workload_id, CHAMPION, change.champion_before)
 
 
 def recover(

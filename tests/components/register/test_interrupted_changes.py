@@ -230,6 +230,23 @@ def test_a_change_ended_by_another_process_is_not_ended_twice(tmp_path: Path) ->
         books(tmp_path).end(entry, entry.change, "done", "")
 
 
+def test_a_promotion_that_was_held_up_takes_no_rollback_back(tmp_path: Path) -> None:
+    # As on a lake, whose lock is lost with its connection.
+    name = "held-up"
+    history(name)
+    entry = books(tmp_path).intend(promotion(name))
+    recover(tmp_path)
+    known = Succession(frozenset({("2", "e2"), ("3", "e3")}), {"3": "2"}, frozenset())
+    change = champion_change.plan_rollback(
+        name, registry.list_versions(name), "3", known, None, by="bob", reason="rude"
+    )
+    champion_change.carry_out(books(tmp_path), books(tmp_path).intend(change))
+    with pytest.raises(journal.SettledError, match="change 1 has an end already"):
+        champion_change.carry_out(books(tmp_path), entry)
+    assert registry.read_aliases(name).champion == "2"
+    assert registry.version_numbered(name, "3").rolled_back == "to version 2 by bob: rude"
+
+
 def test_one_process_at_a_time_changes_a_champion(tmp_path: Path) -> None:
     with (
         journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "locked") as first,
