@@ -76,7 +76,8 @@ def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list
         loaded, fetched = load(), list[SharedSegment]()
         with object_store.reaching(f"collecting from {store.url}/{shared_spool.PLACE}"):
             for batch in shared_spool.batches(shared_spool.listed(store)):
-                fetched += [each for each in batch if shared_spool.fetch(store, each, home.spool)]
+                fetch = partial(shared_spool.fetch, store, folder=home.spool, now=now)
+                fetched += [each for each in batch if fetch(segment=each)]
                 loaded += load()
             # Before the others are deleted: a kill between the two leaves a part twice.
             kept = shared_spool.ship(store, home.spool) if fetched else []

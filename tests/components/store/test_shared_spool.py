@@ -18,6 +18,7 @@ from flows.stack import spool_shipper
 from tests.support import buckets, logs, telemetry, warehouses
 
 STORE = ObjectStore("s3://flywheel/team")
+NOW = datetime.now(UTC)
 MESSAGES: list[telemetry.Event] = [
     ("gen_ai.user.message", {"content": "Is it raining?"}),
     ("gen_ai.choice", {"index": 0, "finish_reason": "stop", "message": {"content": "No."}}),
@@ -115,6 +116,43 @@ def test_a_part_waits_as_long_as_it_would_where_it_came(root: Path) -> None:
     assert shared_spool.listed(STORE) == []
 
 
+def test_a_receiver_whose_clock_is_a_day_ahead_delays_nothing_by_a_day(root: Path) -> None:
+    collecting, home = machine(root, "collecting"), machine(root, "receiver")
+    span, _ = telemetry.logs_of_a_span(*MESSAGES)
+    segment = receive(home, ("traces", json.dumps(telemetry.json_form(span))))
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    os.utime(segment, (ahead.timestamp(), ahead.timestamp()))
+    spool_shipper.ship_once(home, STORE)
+    collect(collecting)
+    assert rows(collecting) == ([], 0)
+    later = datetime.now(UTC) + timedelta(seconds=HOLD_BACK_SECONDS + 1)
+    sources.load_spool(collecting, now=later)
+    assert rows(collecting) == ([], 1)
+    assert shared_spool.listed(STORE) == []
+
+
+class CuttingStore(ObjectStore):
+    """A store whose first answer is cut, without the client noticing."""
+
+    answers = 0
+
+    def get(self, place: str, path: Path) -> bool:
+        is_there = super().get(place, path)
+        CuttingStore.answers += 1
+        if CuttingStore.answers == 1:
+            os.truncate(path, path.stat().st_size // 2)
+        return is_there
+
+
+def test_a_segment_that_came_cut_is_fetched_again_before_it_is_deleted(root: Path) -> None:
+    home = machine(root, "receiver")
+    content = receive(home, question(1), question(2)).read_bytes()
+    spool_shipper.ship_once(home, STORE)
+    (shared,) = shared_spool.listed(STORE)
+    path = shared_spool.fetch(CuttingStore(STORE.url), shared, home.spool, now=NOW)
+    assert path is not None and path.read_bytes() == content
+
+
 def test_shipping_and_loading_a_segment_twice_changes_nothing(root: Path) -> None:
     collecting, home = machine(root, "collecting"), machine(root, "receiver")
     segment = receive(home, question(1), ("interactions", "[1]"))
@@ -125,7 +163,7 @@ def test_shipping_and_loading_a_segment_twice_changes_nothing(root: Path) -> Non
         os.utime(segment, ns=(times.st_mtime_ns, times.st_mtime_ns))
     assert len(shared_spool.listed(STORE)) == 1
     (shared,) = shared_spool.listed(STORE)
-    shared_spool.fetch(STORE, shared, collecting.spool)  # as if a collect was killed there
+    shared_spool.fetch(STORE, shared, collecting.spool, now=NOW)  # as if a collect was killed there
     collect(collecting)
     spool_shipper.ship_once(home, STORE)
     collect(collecting)
