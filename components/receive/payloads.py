@@ -41,6 +41,9 @@ KEYS: dict[Kind, tuple[str, ...]] = {
 }
 """Required keys of a record; ``client_id`` is the token's."""
 
+GATEWAYS = "served"
+"""What only the gateway writes into a record of its own: canaries' limits are measured by it."""
+
 TARGETS = ("response_id", "conversation_id", "target_id")
 """What feedback is about; ``target_id`` is for senders that don't know which of the two it is."""
 
@@ -239,6 +242,12 @@ def _check(kind: Kind, place: str, value: Json) -> None:
         missing.append(" or ".join(TARGETS))
     if missing:
         raise RefusedError(422, f"{place}: missing keys: {', '.join(missing)}")
+    if kind == "interactions" and GATEWAYS in value:
+        raise RefusedError(
+            422,
+            f"{place} has the key {GATEWAYS}, by which the gateway says which version answered; "
+            "send it under another name",
+        )
 
 
 def _parse(content: bytes) -> Json:

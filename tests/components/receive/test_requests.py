@@ -120,6 +120,16 @@ def test_a_right_id_with_a_wrong_secret_is_refused(shared: Receiver):
         ),
         pytest.param(
             "interactions",
+            json.dumps([logs.interaction(), {**logs.interaction(), "served": {"arm": "champion"}}])
+            .replace("served", "\\u0073erved")
+            .encode(),
+            422,
+            "record 2 has the key served, by which the gateway says which version answered; send "
+            "it under another name",
+            id="an-answer-of-the-gateways",
+        ),
+        pytest.param(
+            "interactions",
             json.dumps([logs.interaction(), 7]).encode(),
             422,
             "record 2 is a number, expected an object",
