@@ -614,7 +614,7 @@ class Gateway:
         if request.endpoint == "completion":
             return _Prompt(request.prompt, served.form)
         try:
-            template = _template(served.base)
+            template = _template(served.base, served.template_hash)
             rendered = chat_templates.render(template, request.messages, request.tools)
             return _Prompt(rendered.to_text(template), rendered.form)
         except TemplateFilesError as error:
@@ -776,8 +776,18 @@ def _to_client(error: UpstreamError) -> OpenAiError:
 
 
 @lru_cache(maxsize=64)
-def _template(base: str) -> Any:  # noqa: ANN401 - stands in for a tokenizer
-    return plain_template.as_tokenizer(plain_template.read(Path(base)))
+def _template(base: str, template_hash: str) -> Any:  # noqa: ANN401 - stands in for a tokenizer
+    """Return the template of a base's folder, unless it was changed since a version was staged.
+
+    A proof can't find that: it sends texts that are rendered already.
+    """
+    template = plain_template.read(Path(base))
+    if (actual := chat_templates.template_hash(Path(base))) != template_hash:
+        raise TemplateFilesError(
+            f"reading {base}: prompts would be rendered with the template {actual}, expected "
+            f"{template_hash}; restore the base's files, or use the Flywheel of its training"
+        )
+    return plain_template.as_tokenizer(template)
 
 
 def _busy_from(settings: ServeSettings) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
+from components.chat import chat_templates
 from components.receive import client_tokens
 from components.receive.settings import Limits
 from components.serve.canary.rollout_order import RolloutOrder
@@ -36,7 +37,7 @@ def served(base: Path, **changes: Any) -> Served:
         sha256="ab" * 32,
         model="support.v7-abababababab",
         base=str(base),
-        template_hash="1234",
+        template_hash=chat_templates.template_hash(base),
         form="written",
         max_new_tokens=64,
         precision="fp32",

@@ -75,6 +75,18 @@ def test_the_previous_version_answers_under_its_own_name(tmp_path: Path):
     assert records[0]["response"]["model"] == "support@6"
 
 
+def test_nobody_is_asked_with_a_prompt_that_training_did_not_know(tmp_path: Path):
+    with gateways.running(tmp_path) as gateway:
+        assert gateway.ask().status_code == 200
+        gateway.kill()
+        template = tmp_path / "base" / "chat_template.jinja"
+        template.write_text(template.read_text() + "\n")  # while it was down
+        with gateways.resumed(gateway) as again:
+            assert again.ask().status_code == 503
+            again.stop()
+            assert len(again.records()) == 1
+
+
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
 def test_another_server_answers_under_its_own_name(tmp_path: Path, is_streamed: bool):
     with gateways.scripted_engine("teacher") as teacher:
