@@ -32,6 +32,7 @@ from flows.settings import Settings
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
 
 SHARED_SETTINGS = "shared.yaml"  # in `serve`: the newest valid ones of the object store
+EVIDENCE = "evidence"  # in `serve`: copies of the evidence in the object store
 OWN_PARTS = ("engine", "swap", "only")  # of the settings, which each gateway may have itself
 
 SHARED_STALE_SECONDS = 90.0  # clocks of machines may differ by a minute
@@ -210,7 +211,7 @@ def rollout_file(home: Settings, workload: str) -> Path:
 def evidence_file(home: Settings, rollout_id: str) -> Path:
     """Return the file of a canary's evidence, which the gateway appends to.
 
-    With an object store it is a copy of what all gateways have sent.
+    With an object store it is a copy of what all gateways have sent, until ``forget_evidence``.
 
     Raises:
         StoreError: The store can't be reached.
@@ -218,7 +219,7 @@ def evidence_file(home: Settings, rollout_id: str) -> Path:
     """
     if home.store is None:
         return home.serve / ROLLOUTS / f"{rollout_id}.jsonl"
-    copy = home.serve / "evidence" / f"{rollout_id}.jsonl"
+    copy = home.serve / EVIDENCE / f"{rollout_id}.jsonl"
     evidence = SharedEvidence(home.store, rollout_id, copy)
     with object_store.reaching(f"reading the evidence of the canary {rollout_id}"):
         while True:
@@ -226,6 +227,12 @@ def evidence_file(home: Settings, rollout_id: str) -> Path:
             evidence.exchange(is_sending=False)
             if evidence.size == before:
                 return copy
+
+
+def forget_evidence(home: Settings, rollout_id: str) -> None:
+    """Delete the copy of evidence that ``evidence_file`` made, if it did; the store has it."""
+    for path in (home.serve / EVIDENCE).glob(f"{rollout_id}.*"):
+        path.unlink(missing_ok=True)
 
 
 def served_workloads(home: Settings) -> set[str]:

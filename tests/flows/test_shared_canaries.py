@@ -80,6 +80,7 @@ def test_what_two_gateways_saw_makes_a_version_champion(running: CanaryHome, tmp
     done = settle_rollouts.settle(running.home, running.workload)
     assert done is not None and done.outcome == "hold"
     assert running.aliases() == Aliases(champion="2", previous="1")
+    assert [*(running.home.serve / gateway_status.EVIDENCE).iterdir()] == []
 
 
 def test_what_they_say_without_its_evidence_does_not(running: CanaryHome, tmp_path: Path):
