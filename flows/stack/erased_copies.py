@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import logging
 import socket
 import threading
 from collections.abc import Iterable, Set
@@ -19,7 +20,10 @@ from components.erase import delete
 from components.erase.affected_outputs import Output, Outputs
 from components.store import manifest, moved_tables, object_store, warehouse, working_copy
 from components.store.lock import WarehouseBusyError
+from components.store.object_store import ObjectStore
 from flows.settings import Settings
+
+LOG = logging.getLogger(__name__)
 
 EACH_SECONDS = 60.0  # between two looks for erasures
 
@@ -79,9 +83,12 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
         return looked
     outputs = Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
     for name in {*home.store.names("erased")} - known:
-        text = home.store.read(f"erased/{name}") if name.endswith(".json") else None
-        if text is not None:
-            tainted = OUTPUTS.validate_json(text)
+        try:
+            tainted = _read_erased(home.store, name)
+        except ValueError as error:  # its certificate names this machine until somebody mends it
+            LOG.warning("reading %s/erased/%s: %s", home.store.url, name, error)
+            continue
+        if tainted is not None:
             left = [output for output in tainted if not _is_stored(home, outputs, output)]
             delete.forget_copies(outputs, left)
             answers = f"erased/{name.removesuffix('.json')}"
@@ -92,6 +99,11 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
             home.store.write(f"{answers}/{machine_name(home)}", "")
         looked.add(name)
     return looked
+
+
+def _read_erased(store: ObjectStore, name: str) -> list[Output] | None:
+    text = store.read(f"erased/{name}") if name.endswith(".json") else None
+    return None if text is None else OUTPUTS.validate_json(text)
 
 
 def old_warehouses(home: Settings) -> list[Path]:

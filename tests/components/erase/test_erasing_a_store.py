@@ -101,7 +101,11 @@ def test_emptied_evidence_replaces_the_one_in_the_store(
 
 
 def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
-    shared: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shared: House,
+    store: ObjectStore,
+    eraser: Eraser,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
     other = settings.load()
@@ -118,6 +122,8 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     home = settings.load()
     written = erase_ann(eraser)
     name = erased_copies.machine_name(other)
+    S3FileSystem(use_listings_cache=False).pipe_file(f"{store.url}/erased/0.json", b"\xff")
+    store.write("erased/1.json", "not a list")
     waiting = f"copies of the machine {name}, whose worker has not answered yet"
     assert waiting in written.searched.passed_over
     asked = erased_home.question(ANN, 3)
