@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 import aiohttp
@@ -18,6 +19,8 @@ from components.register.version_tags import (
     CANARY,
     CHALLENGER,
     CHAMPION,
+    PREVIOUS,
+    ROLLED_BACK_TAG,
     TAINTED_TAG,
     decision_of,
 )
@@ -185,6 +188,10 @@ class ChampionActions(Protocol):
         """Stop serving versions at once, and unload them."""
         ...
 
+    def forget_previous(self, workload: str, version: str) -> Coroutine[None, None, None]:
+        """Ask the version before the champion no more, which people rolled back."""
+        ...
+
     def refuse(self, workload: str, version: str, why: str) -> None:
         """Note that a champion may not serve."""
         ...
@@ -290,6 +297,8 @@ class ChampionWatch:
         ]
         if gone:
             self._withdraw(workload, gone, versions)
+        elif previous not in (None, champion_alias) and _is_rolled_back(versions[previous]):
+            self._forget_previous(workload, previous)
         version = versions[champion_alias] if champion_alias is not None else None
         why = "it does not exist" if version is None else version.objection
         followed = workload, CHAMPION
@@ -331,14 +340,24 @@ class ChampionWatch:
         self, workload: str, gone: list[str], versions: Mapping[str, RegisteredVersion | None]
     ) -> None:
         """Start a withdrawal, which may take minutes, unless it is under way."""
-        key = workload, *gone
+        reasons = [f"version {n}: {v.objection}" for n in gone if (v := versions[n]) is not None]
+        action = partial(self._actions.withdraw, workload, gone, "; ".join(reasons))
+        self._withdraw_once((workload, *gone), action)
+
+    def _forget_previous(self, workload: str, version: str) -> None:
+        """Let a version that people rolled back answer for no champion that fails."""
+        action = partial(self._actions.forget_previous, workload, version)
+        self._withdraw_once((workload, PREVIOUS, version), action)
+
+    def _withdraw_once(
+        self, key: tuple[str, ...], action: Callable[[], Coroutine[None, None, None]]
+    ) -> None:
         if key in self._withdrawing:
             return
-        reasons = [f"version {n}: {v.objection}" for n in gone if (v := versions[n]) is not None]
-        task = asyncio.create_task(self._actions.withdraw(workload, gone, "; ".join(reasons)))
+        task = asyncio.create_task(action())
         self._withdrawing[key] = task
         task.add_done_callback(lambda _: self._withdrawing.pop(key))
-        task.add_done_callback(lambda _: _report(workload, task))
+        task.add_done_callback(lambda _: _report(key[0], task))
 
     def _stop_following_others(self, followed: tuple[str, str], name: str | None) -> None:
         """Give up a version whose alias moved on, so that a rollback need not wait for it."""
@@ -389,6 +408,10 @@ def _report(workload: str, task: "asyncio.Task[None]") -> None:
 def _is_tainted(version: RegisteredVersion | None) -> bool:
     """Return whether a version must stop at once; one that is missing may be another server's."""
     return version is not None and bool(version.tags.get(TAINTED_TAG))
+
+
+def _is_rolled_back(version: RegisteredVersion | None) -> bool:
+    return version is not None and bool(version.tags.get(ROLLED_BACK_TAG))
 
 
 def _objects(container: Mapping[str, Json], key: str) -> list[dict[str, Json]]:

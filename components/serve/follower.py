@@ -312,6 +312,11 @@ class Follower:
         await self.swap.withdraw(workload, versions, why)
         await self._stop_unused()
 
+    async def forget_previous(self, workload: str, version: str) -> None:
+        """Ask the version before the champion no more, which people rolled back."""
+        await self.swap.forget_previous(workload, version)
+        await self._stop_unused()
+
     def refuse(self, workload: str, version: str, why: str) -> None:
         """Note that a champion may not serve."""
         self.swap.refuse(workload, version, why)

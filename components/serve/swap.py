@@ -334,6 +334,27 @@ class AdapterSwap:
         if canary is not None:
             self._retire(workload, canary.served.model, epoch)
 
+    async def forget_previous(self, workload: str, version: str) -> None:
+        """Ask the version before the champion no more, and unload it, if it is this one."""
+        previous: Served | None = None
+        epoch = -1
+
+        def without(table: Routes) -> Routes:
+            nonlocal previous, epoch
+            route = table.get(workload)
+            if route is None or route.previous is None or route.previous.version != version:
+                return table
+            previous, epoch = route.previous, route.epoch
+            return table.with_route(workload, replace(route, epoch=route.epoch + 1, previous=None))
+
+        # Not to be cancelled between the file and the reference.
+        await asyncio.shield(self._flip(without))
+        if previous is None:
+            return
+        LOG.warning("%s: version %s was rolled back, and answers no more", workload, version)
+        async with self._locks[workload]:  # a swap under way may be to this version
+            self._retire(workload, previous.model, epoch)
+
     async def withdraw(self, workload: str, versions: Sequence[str], why: str) -> list[str]:
         """Stop serving versions at once, unload them, and prove that their names are gone.
 

@@ -85,6 +85,7 @@ class Recorded:
     )
     refused: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     withdrawn: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    forgotten: list[str] = field(default_factory=list[str])
     prepared: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     failing: set[str] = field(default_factory=set[str])
     attempts: list[str] = field(default_factory=list[str])
@@ -133,6 +134,10 @@ class Recorded:
         left = [v for v in self.champions.pop(workload) if v is not None and v not in versions]
         if left:
             self.champions[workload] = left[0], None
+
+    async def forget_previous(self, workload: str, version: str) -> None:
+        self.forgotten.append(version)
+        self.champions[workload] = self.serving(workload)[0], None
 
     def refuse(self, workload: str, version: str, why: str) -> None:
         self.refused[workload] = version, why
@@ -227,6 +232,23 @@ def test_previous_version_that_was_erased_is_withdrawn():
         async with watching(mlflow, actions):
             mlflow.tags["support", "1"]["flywheel.tainted"] = "c8"
             await until(lambda: actions.serving("support") == ("2", None))
+
+    asyncio.run(scenario())
+
+
+def test_version_that_people_rolled_back_is_no_longer_the_one_before():
+    async def scenario() -> None:
+        mlflow, actions = approved("1", "2"), Recorded()
+        actions.champions["support"] = "2", "1"
+        async with watching(mlflow, actions):
+            await until(lambda: actions.serving("support") == ("1", "2"))
+            mlflow.tags["support", "2"]["flywheel.rolled_back"] = "to version 1 by ann: rude"
+            await until(lambda: actions.serving("support") == ("1", None))
+            assert actions.forgotten == ["2"]
+            # People bring it back: its tag goes after the alias came.
+            mlflow.aliases["support"]["champion"] = "2"
+            await until(lambda: actions.serving("support") == ("2", "1"))
+            assert actions.forgotten == ["2"]
 
     asyncio.run(scenario())
 

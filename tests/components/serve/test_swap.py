@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from components.serve import routes
+from components.serve import replica_choice, routes
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
+from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import word_model
@@ -208,6 +209,31 @@ def test_rollback_to_the_version_before_needs_no_load(tmp_path: Path, replica: F
             await swap.follow(first)
             assert await ask(swap) == "support-v1"
             assert swap.current.routes["support"].epoch == 3
+
+    asyncio.run(scenario())
+
+
+def test_version_that_was_rolled_back_stands_in_for_nobody(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
+        async with swapping(tmp_path, replica) as swap:
+            first, second = stage(tmp_path, "support", 1), stage(tmp_path, "support", 2)
+            for version in (first, second, first):
+                await swap.follow(version)
+            await swap.forget_previous("support", "1")  # it is champion
+            assert swap.current.routes["support"].epoch == 3
+            await swap.forget_previous("support", "2")
+            route = swap.current.routes["support"]
+            assert [
+                *replica_choice.attempts(
+                    route, ["previous"], swap.engines, ReplicaLoads(), is_chat=True
+                )
+            ] == [Attempt("champion", "vllm-1", route.champion, swap.engines["vllm-1"])]
+            assert routes.read(tmp_path / "routes.json") == swap.current.routes
+            await until(lambda: not second.folder.exists())
+            listed = [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+            assert listed == ["the-base", first.model]
+            await swap.follow(stage(tmp_path, "support", 2))
+            assert await ask(swap) == "support-v2"
 
     asyncio.run(scenario())
 
