@@ -79,6 +79,11 @@ class ServePlaces:
         return self.folder / staged_version.ADAPTERS
 
     @property
+    def references(self) -> Path:
+        """The references that were made here, by adapter."""
+        return self.folder / staged_version.CACHE
+
+    @property
     def status(self) -> Path:
         """The newest status."""
         return self.folder / "status.json"
@@ -176,6 +181,7 @@ class Follower:
                 await self._ensure_process(staged)
         self.rollouts.restore()
         await self.swap.start()
+        self.swap.delete_unused()
 
     def work(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """Return what has to run meanwhile."""
@@ -231,7 +237,7 @@ class Follower:
     @asynccontextmanager
     async def _prepared(self, workload: str, version: str) -> AsyncGenerator[StagedVersion]:
         """Stage a version unless it is loaded, with an engine for its base."""
-        key = workload, version
+        key, staged = (workload, version), None
         self._preparing[key] = "verifying"
         try:
             staged = self._resident(workload, version) or await self._stage(workload, version)
@@ -243,6 +249,8 @@ class Follower:
         finally:
             self._preparing.pop(key, None)
             self._bases.pop(key, None)
+            if staged is not None:
+                self.swap.delete_unused(staged.model)
 
     def _resident(self, workload: str, version: str) -> StagedVersion | None:
         """Return a routed version, staged; ``None`` if it has to be staged."""
@@ -303,6 +311,8 @@ class Follower:
 
     async def withdraw(self, workload: str, versions: list[str], why: str) -> None:
         """Stop serving versions at once."""
+        route = self.swap.current.routes.get(workload)
+        gone = [each for each in route.all_served() if each.version in versions] if route else []
         canary = self.rollouts.version_of(workload)
         if canary in versions:
             self.rollouts.end(workload, "void", why)
@@ -310,6 +320,9 @@ class Follower:
             if version != canary:
                 self.swap.refuse(workload, version, why)
         await self.swap.withdraw(workload, versions, why)
+        for served in gone:
+            for path in self._places.references.glob(f"{served.adapter}-*"):
+                path.unlink(missing_ok=True)
         await self._stop_unused()
 
     async def forget_previous(self, workload: str, version: str) -> None:

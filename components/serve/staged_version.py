@@ -12,6 +12,7 @@ from components.serve.proof import References, Resident, read_references
 from components.store import manifest
 
 ADAPTERS = "adapters"  # the folder of staged adapters in the home's folder `serve`
+CACHE = "references"  # the folder of references that were made here, in the home's folder `serve`
 SCRATCH = "staging-"  # and its process's id: a folder beside it, while a version is staged
 
 NAME = re.compile(r"(?P<workload>.+)\.v(?P<version>\d+)-[0-9a-f]{12}")

@@ -37,7 +37,6 @@ from components.serve.proof import References
 from components.serve.staged_version import StagedVersion
 from components.store import manifest
 
-CACHE = "references"  # folder of references that were made here
 BASES = "bases.json"  # the content hashes of bases, by the size and time of their files
 
 
@@ -269,8 +268,9 @@ def _references(request: StagingRequest, staged: StagedVersion, adapter: Path) -
     They are made from the verified files. A base fills the memory, so one champion's and one
     challenger's are made at a time.
     """
-    cache = request.serve / CACHE
-    cached = cache / f"{staged.adapter}-{staged.precision}.json"
+    cache = request.serve / staged_version.CACHE
+    # By its bytes, too: an adapter that is trained again has the same key.
+    cached = cache / f"{staged.adapter}-{staged.sha256[:12]}-{staged.precision}.json"
     with suppress(FileNotFoundError, ValueError):
         read = proof.read_references(cached)
         about = (read.adapter, read.base, read.precision)

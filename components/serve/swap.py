@@ -417,8 +417,7 @@ class AdapterSwap:
         known = {
             served.model for served in self.current.routes.all_served()
         } | self._retiring.keys()
-        if self.adapters.is_dir():
-            known |= {path.name.removesuffix(".json") for path in self.adapters.iterdir()}
+        known |= self._staged_names()
         parts = [match for name in known if (match := staged_version.NAME.fullmatch(name))]
         return {
             match[0]
@@ -743,6 +742,22 @@ class AdapterSwap:
                     await self._unload(replica, listed.name)
         except UpstreamError as error:
             LOG.warning("%s does not list its adapters: %s", replica.engine.name, error.reason)
+
+    def delete_unused(self, model: str | None = None) -> None:
+        """Delete what is staged and serves nobody: this version, or all of them.
+
+        What a refused version, or a gateway that was killed, left would outlast an erasure.
+        """
+        used = {served.model for served in self.current.routes.all_served()}
+        used |= self._retiring.keys() | self._arriving
+        for name in [model] if model is not None else self._staged_names():
+            if name not in used:
+                self._delete_staged(name)
+
+    def _staged_names(self) -> set[str]:
+        paths = [*self.adapters.iterdir()] if self.adapters.is_dir() else []
+        names = {path.name.removesuffix(".json").removesuffix(".references") for path in paths}
+        return {name for name in names if staged_version.NAME.fullmatch(name)}
 
     def _delete_staged(self, model: str) -> None:
         """Delete a staged folder that no replica lists any more."""

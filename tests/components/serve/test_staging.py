@@ -1,9 +1,10 @@
 """Only what was signed, approved and left as it was reaches the engines' folder."""
 
+import json
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def request_for(made: ApprovedVersions, tmp_path: Path) -> StagingRequest:
     serve.mkdir()
     kept = made.base.parent / "references"
     kept.mkdir(exist_ok=True)
-    (serve / staging.CACHE).symlink_to(kept)
+    (serve / staged_version.CACHE).symlink_to(kept)
     return StagingRequest(serve, "support", "1", made.home.keys / model_signature.PUBLIC)
 
 
@@ -52,6 +53,25 @@ def test_approved_version_is_staged_read_only_under_a_name_of_its_bytes(
     assert staged.references().is_measurable
     assert (staged.constrained, staged.labels) == (True, LABELS)
     assert staging.stage(request_for) == name
+
+
+def test_references_of_an_adapter_that_was_trained_again_are_made_again(
+    made: ApprovedVersions, request_for: StagingRequest
+):
+    # Both have the same key, which says what an adapter was trained from, and other weights.
+    staging.stage(replace(request_for, version="2", only_references=True))
+    staging.stage(request_for)
+    cache = request_for.serve / staged_version.CACHE
+    (first,), (second,) = cache.glob("ada0000000000001-*"), cache.glob("ada0000000000002-*")
+    right, others = json.loads(first.read_text()), json.loads(second.read_text())
+    wrong = json.dumps({**others, "adapter": right["adapter"]})
+    first.unlink()
+    sha256 = second.name.split("-")[1]
+    (cache / f"ada0000000000001-{sha256}-fp32.json").write_text(wrong)
+    (cache / "ada0000000000001-fp32.json").write_text(wrong)
+    name = staging.stage(request_for)
+    references = staged_version.read_staged(request_for.serve / "adapters", name).references()
+    assert json.loads(json.dumps(asdict(references)))["of_adapter"] == right["of_adapter"]
 
 
 def test_staged_files_that_somebody_changed_are_staged_again(request_for: StagingRequest):

@@ -317,6 +317,22 @@ def test_restarted_gateway_serves_only_what_it_proved_again(tmp_path: Path, repl
     asyncio.run(scenario())
 
 
+def test_what_a_killed_gateway_staged_for_nobody_is_deleted(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
+        async with swapping(tmp_path, replica) as swap:
+            await swap.follow(stage(tmp_path, "support", 1))
+            left, refused = stage(tmp_path, "support", 2), stage(tmp_path, "support", 3)
+            refused.record_path.unlink()  # killed before it was written
+            swap.delete_unused()
+            assert not left.folder.exists()
+            assert not refused.folder.exists()
+            names = {path.name for path in (tmp_path / "adapters").iterdir()}
+            model = swap.current.routes["support"].champion.model
+            assert names == {model, f"{model}.json", f"{model}.references.json"}
+
+    asyncio.run(scenario())
+
+
 def test_busy_replica_keeps_serving_what_it_has_proved(tmp_path: Path, replica: FakeReplica):
     async def scenario() -> None:
         settings = SETTINGS.model_copy(update={"proof_seconds": 0.1})
