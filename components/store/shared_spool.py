@@ -96,17 +96,23 @@ def fetch(
     partial = folder / f"{uuid.uuid4().hex}{_FETCHED}"
     sealed_at_ns = min(segment.sealed_at_ns, int(now.timestamp() * 1e9))
     try:
-        for _ in range(2):
-            if not store.get(f"{PLACE}/{segment.name}", partial):
-                return None
-            with partial.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest == segment.digest:
-                break
+        digest = _get(store, segment, partial)
+        if digest not in (None, segment.digest):  # perhaps only on its way
+            digest = _get(store, segment, partial)
+        if digest is None:
+            return None
         os.utime(partial, ns=(sealed_at_ns, sealed_at_ns))
         return partial.rename(folder / f"{digest}{SEALED}")
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _get(store: ObjectStore, segment: SharedSegment, path: Path) -> str | None:
+    """Copy a segment to a path and return the digest of what came; ``None`` if there is none."""
+    if not store.get(f"{PLACE}/{segment.name}", path):
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(store: ObjectStore, segment: SharedSegment) -> None:
