@@ -6,7 +6,7 @@ from threading import Event, Thread
 
 from components.receive import shared_tokens
 from components.receive.client_tokens import TokenError
-from components.store import object_store, shared_spool
+from components.store import file_locks, object_store, shared_spool
 from components.store.object_store import ObjectStore, StoreError
 from flows.settings import Settings
 
@@ -62,7 +62,11 @@ def _take_over_tokens(home: Settings, store: ObjectStore) -> None:
 
 
 def _ship(home: Settings, store: ObjectStore) -> int:
-    with object_store.reaching(f"shipping {home.spool} to {store.url}/{shared_spool.PLACE}"):
+    with (
+        # A collect of this home would delete in the store what it fetched and no longer found here.
+        file_locks.held(home.locks / shared_spool.PLACE),
+        object_store.reaching(f"shipping {home.spool} to {store.url}/{shared_spool.PLACE}"),
+    ):
         return len(shared_spool.ship(store, home.spool))
 
 

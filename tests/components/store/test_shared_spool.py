@@ -3,8 +3,10 @@
 import json
 import os
 from collections.abc import Generator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from s3fs import S3FileSystem
@@ -151,6 +153,32 @@ def test_a_segment_that_came_cut_is_fetched_again_before_it_is_deleted(root: Pat
     (shared,) = shared_spool.listed(STORE)
     path = shared_spool.fetch(CuttingStore(STORE.url), shared, home.spool, now=NOW)
     assert path is not None and path.read_bytes() == content
+
+
+def test_a_shipper_beside_a_collect_takes_nothing_away_that_was_not_loaded(
+    root: Path,
+) -> None:
+    collecting, home = machine(root, "collecting"), machine(root, "receiver")
+    for number in (1, 2):
+        receive(home, question(number))
+    spool_shipper.ship_once(home, STORE)
+    shipping = Thread(target=spool_shipper.ship_once, args=(collecting, STORE))
+    fetched = list[str]()
+
+    class StoreOfBoth(ObjectStore):
+        def get(self, place: str, path: Path) -> bool:
+            is_there = super().get(place, path)
+            fetched.append(place)
+            if len(fetched) == 2:  # the first one is in the spool
+                shipping.start()
+                shipping.join(3)  # where it waits for the collect it goes on later
+            return is_there
+
+    collect(replace(collecting, store=StoreOfBoth(STORE.url)))
+    shipping.join()
+    collect(collecting)
+    assert rows(collecting) == (["r1", "r2"], 0)
+    assert shared_spool.listed(STORE) == []
 
 
 def test_shipping_and_loading_a_segment_twice_changes_nothing(root: Path) -> None:
