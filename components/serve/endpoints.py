@@ -243,8 +243,7 @@ class GatewayApp:
         await _send_json(send, self.gateway.model(_headers(scope), name))
 
     async def _routes(self, scope: Scope, receive: Receive, send: Send) -> None:
-        routes = self.gateway.routes(_headers(scope))
-        await _send_json(send, {**routes, "status": dict(self._status())})
+        await _send_json(send, self.gateway.routes(_headers(scope), self._status()))
 
     async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

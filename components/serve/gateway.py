@@ -59,6 +59,7 @@ from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import ServeSettings
 from components.serve.shadow_requests import ShadowRequests
 from components.serve.streamed_answer import StreamedAnswer
+from components.serve.visible_status import visible_status
 from components.store import spool
 
 LOG = logging.getLogger(__name__)
@@ -389,12 +390,13 @@ class Gateway:
             raise self._unknown(name, token)
         return self._model(name)
 
-    def routes(self, headers: Headers) -> Obj:
-        """Return who serves the workloads that a client may use."""
+    def routes(self, headers: Headers, status: Mapping[str, Json]) -> Obj:
+        """Return who serves the workloads that a client may use, and what a status has of them."""
         token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
         routes = cast("dict[str, Json]", self.current.routes.to_json()["routes"])
         served = {name: routes[name] for name in self._names(token) if name in routes}
-        return {"object": "routes", "routes": served}
+        about: Json = visible_status(status, token)
+        return {"object": "routes", "routes": served, "status": about}
 
     def unready(self) -> str | None:
         """Return why requests would fail; ``None`` if the gateway is ready."""

@@ -20,10 +20,22 @@ from components.serve.swap import AdapterSwap
 from components.store.object_store import ObjectStore
 from tests.support.forking import Ready
 
+ADDRESS = "GET http://10.0.0.7:8000/v1/models"  # of no engine
 
-def loaded_modules() -> dict[str, Json]:
-    """List the process's modules, for a test of what it loads."""
-    return {"modules": [*sorted(name for name in sys.modules if "." not in name)]}
+
+def status() -> dict[str, Json]:
+    """Say what a gateway says, of two workloads, and list the modules that the process loads."""
+    proof: Json = {"one": {"from_base": 0.5, "objection": ADDRESS}}
+    version: Json = {"version": "8", "proofs": proof}
+    refusal: Json = {"version": "9", "reason": ADDRESS}
+    names = ("support", "payroll")
+    return {
+        "modules": [*sorted(name for name in sys.modules if "." not in name)],
+        "routes": {name: {"epoch": 3} for name in names},
+        "workloads": {name: {"champion": version, "refused": refusal} for name in names},
+        "refused": [{"workload": name, "version": "9", "reason": ADDRESS} for name in names],
+        "replicas": [{"name": "one", "condition": "out", "reason": ADDRESS}],
+    }
 
 
 def launch(
@@ -77,7 +89,7 @@ async def _serve(
         limits=limits,
         receiver=receiver,
         environment=os.environ,
-        status=loaded_modules,
+        status=status,
         rollouts=rollouts,
     )
     await gateway_process.run(

@@ -2,14 +2,17 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from components.chat import chat_templates
+from components.receive import client_tokens
 from components.serve import plain_template
 from tests.support import gateways, logs
 from tests.support.gateways import RunningGateway, script
@@ -219,6 +222,18 @@ def test_the_routes_say_who_serves(gateway: RunningGateway):
     routes = gateway.get("/v1/routes").json()["routes"]
     assert routes["support"]["champion"]["version"] == "7"
     assert routes["support"]["champion"]["proved_at"] == "2026-11-27T08:00:00+00:00"
+
+
+def test_the_status_has_a_clients_own_workloads_and_no_engines_address(gateway: RunningGateway):
+    tokens = gateway.home / "tokens.json"
+    token = client_tokens.add_token(tokens, "desk", now=datetime.now(UTC), workloads=["support"])
+    answer = httpx.get(f"{gateway.url}/v1/routes", headers={"authorization": f"Bearer {token}"})
+    status = answer.json()["status"]
+    assert status["replicas"] == [{"name": "one", "condition": "out"}]
+    assert status["refused"] == [{"workload": "support", "version": "9"}]
+    assert status["workloads"]["support"]["champion"]["proofs"] == {"one": {"from_base": 0.5}}
+    assert "payroll" not in answer.text
+    assert "10.0.0.7" not in answer.text + gateway.get("/v1/routes").text
 
 
 def test_the_process_loads_no_heavy_library(gateway: RunningGateway):
