@@ -62,6 +62,7 @@ class SharedEvidence:
         self._progress_path = copy.with_suffix(".progress")
         copy.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self._lines = list[EvidenceLine]()  # of others, that were read before the store failed
         descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             self._progress = self._restored(os.fstat(descriptor).st_size)
@@ -82,10 +83,12 @@ class SharedEvidence:
             OSError: The copy can't be written, or the store can't be reached.
         """
         with self._lock:
-            return self._exchange(is_sending=is_sending)
+            self._exchange(is_sending=is_sending)
+            lines, self._lines = self._lines, []
+            return lines
 
-    def _exchange(self, *, is_sending: bool) -> list[EvidenceLine]:
-        lines = self._pull()
+    def _exchange(self, *, is_sending: bool) -> None:
+        self._pull()
         while is_sending and (content := self._unsent()):
             body = content.decode("ascii", "replace")  # it is ASCII, unless the disk is damaged
             header = {
@@ -95,16 +98,15 @@ class SharedEvidence:
             }
             name = f"{self._place}/{self._progress.chunks:08d}"
             self._store.create(name, f"{json.dumps(header)}\n{body}")
-            lines += self._pull()  # this one, or another gateway's that was first
-        return lines
+            self._pull()  # this one, or another gateway's that was first
 
     @property
     def size(self) -> int:
         """The bytes of the copy."""
         return self._progress.size
 
-    def _pull(self) -> list[EvidenceLine]:
-        lines, progress = list[EvidenceLine](), self._progress
+    def _pull(self) -> None:
+        progress = self._progress
         before = progress.chunks
         for _ in range(MOST_CHUNKS):
             name = f"{self._place}/{progress.chunks:08d}"
@@ -121,10 +123,9 @@ class SharedEvidence:
                 progress.sent = end
             else:
                 read = map(rollout_evidence.read_line, body.splitlines(keepends=True))
-                lines += [line for line in read if line is not None]
+                self._lines += [line for line in read if line is not None]
         if progress.chunks != before:
             self._keep()
-        return lines
 
     def _has_written(self, body: bytes, end: int) -> bool:
         """Return whether a chunk is of this gateway's own file, up to this byte.

@@ -311,6 +311,29 @@ def test_a_gateway_that_ends_during_an_exchange_copies_nothing_twice(
     assert copy.stat().st_mode & 0o777 == 0o600
 
 
+class FailingStore(ObjectStore):
+    """A store that fails at the second object of a log, once."""
+
+    failures = 1
+
+    def read(self, place: str) -> str | None:
+        if place.endswith("/00000001") and FailingStore.failures:
+            FailingStore.failures -= 1
+            raise OSError("the store is away")
+        return super().read(place)
+
+
+def test_what_was_read_before_the_store_failed_is_not_forgotten(tmp_path: Path, store: ObjectStore):
+    own, shared = evidence(tmp_path, "a", store)
+    for number in (1, 2):
+        own.append(ClockLine(float(number)))
+        shared.exchange(is_sending=True)
+    other = evidence(tmp_path, "b", FailingStore(store.url))[1]
+    with pytest.raises(OSError, match="away"):
+        other.exchange(is_sending=False)
+    assert other.exchange(is_sending=False) == [ClockLine(1.0), ClockLine(2.0)]
+
+
 @pytest.mark.parametrize(
     "damage", [b"", b"no JSON", b"[]", b"{}\n{}", b"\xff", b"[" * 100_000, None]
 )
