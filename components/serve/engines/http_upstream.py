@@ -58,7 +58,7 @@ class HttpUpstream:
     async def get_text(self, path: str, *, patience_seconds: float | None = None) -> str:
         """Return the text answer to a GET request."""
         async with self._request("GET", path, None, patience_seconds) as response:
-            return await response.text()
+            return (await response.read()).decode(errors="replace")
 
     async def post(
         self,

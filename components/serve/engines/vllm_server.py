@@ -306,11 +306,12 @@ async def read_pieces(
                 pass
             case _:
                 continue
-        text, logprobs = str(choice.get("text") or ""), _token_logprobs(choice.get("logprobs"))
+        text = str(choice.get("text") or "")
+        logprobs = _token_logprobs(replica, choice.get("logprobs"))
         reason = choice.get("finish_reason")
         if reason is None:
             yield AnswerPiece(text, logprobs)
-        elif reason in FINISHES:
+        elif isinstance(reason, str) and reason in FINISHES:
             last = AnswerPiece(text, logprobs, FINISHES[reason])
         else:
             raise UpstreamError(502, f"{replica}: the answer ended by {reason}", is_retryable=True)
@@ -319,13 +320,19 @@ async def read_pieces(
     yield AnswerPiece(last.text, last.logprobs, last.finish, *counts, model=adapter)
 
 
-def _token_logprobs(logprobs: Json) -> tuple[TokenLogprob, ...]:
+def _token_logprobs(replica: str, logprobs: Json) -> tuple[TokenLogprob, ...]:
     match logprobs:
         case {"tokens": list(tokens), "token_logprobs": list(values), **others}:
             tops = others.get("top_logprobs")
         case _:
             return ()
     tops = tops if isinstance(tops, list) else [None] * len(tokens)
+    if not len(tokens) == len(values) == len(tops):
+        raise UpstreamError(
+            502,
+            f"{replica}: {len(values)} log-probabilities came for {len(tokens)} tokens",
+            is_retryable=True,
+        )
     return tuple(
         TokenLogprob(str(token), _number(value), _top(top))
         for token, value, top in zip(tokens, values, tops, strict=True)

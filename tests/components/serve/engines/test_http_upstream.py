@@ -1,6 +1,7 @@
 """Events of an engine's stream, however its bytes are cut, and what becomes of the connection."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,8 @@ import pytest
 
 from components.schema import Json
 from components.serve.engines.http_upstream import HttpUpstream
+from components.serve.engines.serving_engine import Generation, UpstreamError
+from components.serve.engines.vllm_server import VllmServer
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -94,3 +97,53 @@ def test_an_event_is_passed_on_before_the_next_one_begins():
             return float(str(first["a"]))
 
     assert asyncio.run(run()) == 1
+
+
+@asynccontextmanager
+async def answering(body: bytes) -> AsyncGenerator[VllmServer]:
+    """Run a server that answers every request with this body."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    server = VllmServer("one", HttpUpstream(f"http://127.0.0.1:{port}"), base="base")
+    try:
+        yield server
+    finally:
+        await server.close()
+        listener.close()
+
+
+def test_a_replica_whose_health_is_no_text_ends_no_watch_of_the_others():
+    async def run() -> str:
+        async with answering(b"\xff\xfe") as server:
+            return await server.process_identity()
+
+    assert asyncio.run(run()) == ""
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param({"finish_reason": ["stop"]}, id="reason"),
+        pytest.param(
+            {"finish_reason": "stop", "logprobs": {"tokens": ["a"], "token_logprobs": []}},
+            id="logprobs",
+        ),
+    ],
+)
+def test_an_answer_of_another_form_is_the_replicas_failure(choice: dict[str, Json]):
+    async def run() -> None:
+        event = {"model": "m", "choices": [{"text": "x", **choice}]}
+        body = b"data: " + json.dumps(event).encode() + b"\n\ndata: [DONE]\n\n"
+        async with answering(body) as server:
+            with pytest.raises(UpstreamError, match="one: "):
+                _ = [piece async for piece in server.complete("m", Generation("a", 1))]
+
+    asyncio.run(run())
