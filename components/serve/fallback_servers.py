@@ -4,8 +4,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import cast
 
+from components.serve.answer_log import Interaction
 from components.serve.chat_answer import AnswerDraft, VisiblePart
-from components.serve.chat_request import ChatRequest, Obj
+from components.serve.chat_request import Obj
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.openai_url import OpenAiUpstream
 from components.serve.engines.serving_engine import UpstreamError
@@ -35,36 +36,41 @@ class FallbackServers:
     async def ask(
         self,
         fallback: OpenAiFallback,
-        request: ChatRequest,
+        interaction: Interaction,
         draft: AnswerDraft,
-        traceparent: str | None,
     ) -> AsyncGenerator[VisiblePart]:
         """Yield a server's answer, whose own template renders the request; note in the draft who.
+
+        It keeps the name in the settings if it calls itself a version of the workload: another
+        gateway numbers its versions for itself, and nobody here has proved one.
 
         Raises:
             UpstreamError: It failed, or its answer is none of OpenAI's form.
         """
-        server = self._servers[fallback]
+        server, request = self._servers[fallback], interaction.request
+        traceparent, ours = interaction.traceparent, f"{interaction.workload}@"
         body = {name: value for name, value in request.body.items() if name != "stream_options"}
         for name in ("max_tokens", "max_completion_tokens"):
             if isinstance(length := body.get(name), int):
                 body[name] = min(length, self._most_tokens)
         if not request.is_streamed:
             answer = await server.chat(body, traceparent=traceparent)
-            yield _read_whole(fallback, draft, answer)
+            yield _read_whole(fallback, draft, answer, ours)
             return
         body["stream_options"] = {"include_usage": True}
         calls: dict[int, Obj] = {}
         async with aclosing(server.stream_chat(body, traceparent=traceparent)) as events:
             async for event in events:
-                yield VisiblePart(_read_chunk(draft, event, calls))
+                yield VisiblePart(_read_chunk(draft, event, calls, ours))
         if draft.finish is None:
             raise UpstreamError(502, f"{fallback.url}: the answer was cut", is_retryable=True)
         if calls:
             yield VisiblePart(calls=[calls[number] for number in sorted(calls)])
 
 
-def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> VisiblePart:
+def _read_whole(
+    fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj, ours: str
+) -> VisiblePart:
     match answer:
         case {"choices": [{"message": {**message}, "finish_reason": str(finish)}, *_]}:
             pass
@@ -73,16 +79,16 @@ def _read_whole(fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj) -> Vi
                 502, f"{fallback.url}: expected a completion, found none", is_retryable=True
             )
     draft.finish = finish
-    _read_head(draft, answer)
+    _read_head(draft, answer, ours)
     content, calls = message.get("content"), message.get("tool_calls")
     return VisiblePart(
         content if isinstance(content, str) else "", calls if isinstance(calls, list) else ()
     )
 
 
-def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj]) -> str:
+def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj], ours: str) -> str:
     """Read a chunk of another server; return its text, and gather its calls."""
-    _read_head(draft, event)
+    _read_head(draft, event, ours)
     match event.get("choices"):
         case [{"delta": {**delta}, **choice}, *_]:
             pass
@@ -109,8 +115,9 @@ def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj]) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _read_head(draft: AnswerDraft, answer: Obj) -> None:
-    if isinstance(model := answer.get("model"), str) and model:
+def _read_head(draft: AnswerDraft, answer: Obj, ours: str) -> None:
+    model = answer.get("model")
+    if isinstance(model, str) and model and not model.startswith(ours):
         draft.model = model
     match answer.get("usage"):
         case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:

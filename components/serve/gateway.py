@@ -550,10 +550,7 @@ class Gateway:
 
     def _answer(self, exchange: Exchange, attempt: Attempt) -> AsyncGenerator[VisiblePart]:
         if attempt.fallback is not None:
-            interaction, draft = exchange.interaction, exchange.draft
-            return self._fallbacks.ask(
-                attempt.fallback, interaction.request, draft, interaction.traceparent
-            )
+            return self._fallbacks.ask(attempt.fallback, exchange.interaction, exchange.draft)
         assert attempt.served is not None
         assert attempt.engine is not None
         return self._ask_engine(exchange, attempt.served, attempt.engine)

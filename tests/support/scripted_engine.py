@@ -143,7 +143,7 @@ class Engine(asyncio.Protocol):
     def chat(self, body: dict[str, Any]) -> None:
         """Answer as another OpenAI-compatible server, with its own name of the model."""
         self.requests.append({"path": self.path, "headers": self.headers, "body": body})
-        model = f"{body['model']}-2026"
+        model = self.name if "@" in self.name else f"{body['model']}-2026"
         call = {"name": "weather", "arguments": '{"city": "Rome"}'}
         message: dict[str, Any] = {"role": "assistant", "content": "The teacher says: dry."}
         usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}

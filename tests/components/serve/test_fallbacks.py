@@ -122,6 +122,18 @@ def test_another_server_answers_under_its_own_name(tmp_path: Path, is_streamed: 
     assert "metadata" not in asked[0]["body"]
 
 
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+def test_another_gateways_version_does_not_pass_for_our_own(tmp_path: Path, is_streamed: bool):
+    with gateways.scripted_engine("support@7") as other:
+        settings = {"fallbacks": [{"url": f"{other}/v1", "model": "support"}]}
+        with gateways.running(tmp_path, settings) as gateway:
+            assert gateway.ask(FAILS, stream=is_streamed).status_code == 200
+            gateway.stop()
+            (record,) = gateway.records()
+    assert record["response"]["model"] == "support"
+    assert (record["served"]["arm"], record["served"]["version"]) == ("fallback", None)
+
+
 def test_another_server_answers_a_workload_that_has_no_champion_yet(tmp_path: Path):
     with gateways.scripted_engine("teacher") as teacher:
         fresh = {"fallbacks": ["replica", {"url": f"{teacher}/v1", "model": "gpt-x"}]}
