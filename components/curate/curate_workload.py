@@ -185,7 +185,7 @@ def _compared(
     # In the folder, where the next curation, or an erasure, deletes what a killed one left.
     with TemporaryDirectory(dir=folder) as shown:
         table = Path(shown) / "judgements.parquet"
-        with collector.paused():
+        with collector.paused(), warehouse.spilled(con):
             placed = clean_by_client(place(judged, settled, rules, folder), clients, settled, rules)
             placed.write(table, clients.ahead)
             del placed

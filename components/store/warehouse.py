@@ -62,6 +62,9 @@ CURATING_ROW_BYTES = 2_000
 """DuckDB's memory for each row of a copy, where that is more: joins and windows can't move all that
 they hold to the scratch folder. The verdicts of 500,000 rows fail with 0.5 GB, not with 1 GB."""
 
+RESTING_BYTES = 1 << 28
+"""DuckDB's memory of a copy while others need the memory."""
+
 BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 """Of DuckDB's units."""
 
@@ -279,10 +282,30 @@ def allow_rows(con: Connection, rows: int) -> None:
     if needed <= CURATING_BYTES:
         return
     con.execute("reset memory_limit")
+    amount, unit = _memory_limit(con)
+    if needed < amount * BYTES[unit]:
+        con.execute("set memory_limit = $memory", {"memory": f"{needed // 10**6}MB"})
+
+
+def _memory_limit(con: Connection) -> tuple[float, str]:
     ((limit,),) = con.execute("select current_setting('memory_limit')").fetchall()
     amount, unit = limit.split()
-    if needed < float(amount) * BYTES[unit]:
-        con.execute("set memory_limit = $memory", {"memory": f"{needed // 10**6}MB"})
+    return float(amount), unit
+
+
+@contextmanager
+def spilled(con: Connection, keep: int = RESTING_BYTES) -> Generator[None]:
+    """Let DuckDB keep ``keep`` bytes of its tables in memory in the block, the rest on disk."""
+    # By a connection of its own: an error would end the transaction of this one.
+    with second_connection(con, reads=False) as second:
+        amount, unit = _memory_limit(second)
+        with suppress(duckdb.OutOfMemoryException):  # what it can't move stays
+            second.execute("set memory_limit = $memory", {"memory": f"{keep}B"})
+        try:
+            yield
+        finally:
+            # It has one digit, the others are cut off: half of one more keeps it as it was.
+            second.execute("set memory_limit = $memory", {"memory": f"{amount + 0.05}{unit}"})
 
 
 @contextmanager

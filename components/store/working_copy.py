@@ -195,13 +195,20 @@ class WorkingCopy:
         self._merge(self._settling(), also)
 
     def _merge(self, tables: Sequence[str], also: Callable[[Connection], None]) -> None:
-        ours = self._list_rows(self.con, tables)
+        # The warehouse needs as much memory as the copy.
+        with warehouse.spilled(self.con, warehouse.CURATING_BYTES):
+            ours = self._list_rows(self.con, tables)
+            self._write(ours, also)
+        self._settled = {table: ours[table] for table in self._settling()}
+
+    def _write(self, ours: Mapping[str, Fingerprint], also: Callable[[Connection], None]) -> None:
+        """Write the listed tables of which the warehouse has other rows."""
         is_lake = isinstance(self.path, Lake)
         with warehouse.connect(self.path, self.wait_seconds, writes=("curated", "book")) as con:
             with warehouse.transaction(con, "curated"):
-                theirs = self._list_rows(con, tables)
+                theirs = self._list_rows(con, list(ours))
                 self._require_fresh(con, theirs)
-                for table in tables:
+                for table in ours:
                     if ours[table] != theirs[table]:
                         self._replace(con, table, is_new=theirs[table] == NO_ROWS)
                     for side in (con, self.con):
@@ -213,7 +220,6 @@ class WorkingCopy:
                 with warehouse.transaction(con, "book"):
                     self._require_no_erasure(con)
                     also(con)
-        self._settled = {table: ours[table] for table in self._settling()}
 
     def _sample(self, con: Connection) -> str:
         """Return the condition on the interactions that are copied."""

@@ -141,6 +141,9 @@ def test_a_copy_leaves_the_memory_of_the_machine_to_others(tmp_path: Path):
 def test_a_large_copy_may_use_what_cannot_leave_the_memory(tmp_path: Path):
     with warehouse.in_memory(tmp_path) as con:
         warehouse.allow_rows(con, 1_000_000)
+        for _ in range(3):
+            with warehouse.spilled(con):
+                pass
         assert con.execute("select current_setting('memory_limit')").fetchall() == [("1.8 GiB",)]
 
 
@@ -151,3 +154,32 @@ def test_a_copy_larger_than_the_memory_gets_what_the_machine_has(tmp_path: Path)
     with warehouse.in_memory(tmp_path) as con:
         warehouse.allow_rows(con, 10**12)
         assert con.execute(limit).fetchall() == most
+
+
+def memory(con: Connection) -> tuple[int, str]:
+    """Return the bytes that DuckDB holds, and its limit."""
+    held, limit = con.execute(
+        "select sum(memory_usage_bytes), current_setting('memory_limit') from duckdb_memory()"
+    ).fetchall()[0]
+    return int(held), limit
+
+
+def test_a_copy_makes_room_while_others_compute_and_loses_no_row(tmp_path: Path):
+    with warehouse.in_memory(tmp_path) as con, warehouse.transaction(con):
+        con.execute("create table kept as select n, md5(n::text) as text from range(2000000) r(n)")
+        before, limit = memory(con)
+        with warehouse.spilled(con):
+            assert memory(con)[0] < warehouse.RESTING_BYTES / 2 + before / 2
+            con.execute("insert into kept values (-1, '')")
+        assert memory(con)[1] == limit
+        ((rows, texts),) = con.execute("select count(*), count(distinct text) from kept").fetchall()
+    assert (rows, texts) == (2_000_001, 2_000_001)
+
+
+def test_what_can_not_be_moved_ends_no_transaction(tmp_path: Path):
+    with warehouse.in_memory(tmp_path) as con, warehouse.transaction(con):
+        con.execute("create table kept as select n from range(1000000) r(n)")
+        for _ in range(2):
+            with warehouse.spilled(con, 1):
+                pass
+        assert con.execute("select count(*) from kept").fetchall() == [(1_000_000,)]
