@@ -1,6 +1,7 @@
 """Roll a champion back, and recover interrupted changes of champion; without Prefect."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from components.decide import decision_log, validity
@@ -179,6 +180,7 @@ def champion_journal(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> 
 
 def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntry:
     workload = order.workload
+    left = registry.read_aliases(workload).champion
     for ended in recover(home, workload, wait_seconds):
         meant = ended.change.kind == "rollback" and order.to in (None, ended.change.version)
         if meant and ended.step == "done":
@@ -188,7 +190,7 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
         rules = rollback_rules.in_force(home, con, workload)
         with warehouse.transaction(con):  # they stay in force if the order is refused
             decision_log.in_force(con, workload, rules, now=_now())
-    change = _plan(order, known)
+    change = _plan(_aimed(order, left, known), known)
     signing = rollback_rules.signing(home, change, rules)
     about, now = _left_evidence(change), _now()
 
@@ -208,6 +210,25 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
     _anchor(home, change)
     write_approved_versions(home, workload)
     return entry
+
+
+def _aimed(order: Order, left: str | None, known: Succession) -> Order:
+    """Return an order to the version before the one that was champion when it came.
+
+    A promotion that was interrupted then, and is finished now, would lead back to that one.
+    """
+    workload = order.workload
+    now = registry.read_aliases(workload).champion
+    if order.to is not None or now == left:
+        return order
+    to = champion_change.previous(left, known, registry.list_versions(workload))
+    if to is None:
+        raise RollbackError(
+            f"rolling back {workload}: an interrupted change was settled just now, by which version "
+            f"{now} is champion, and nothing that may serve is before version {left}; name a "
+            "version with --to"
+        )
+    return replace(order, to=to)
 
 
 def _plan(order: Order, known: Succession) -> ChampionChange:

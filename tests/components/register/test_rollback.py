@@ -20,7 +20,16 @@ from flows import rollback as rolling
 from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support import warehouses
-from tests.support.versions import NOW, approve, ask, ask_with_files, crowned, decide, workload
+from tests.support.versions import (
+    NOW,
+    approve,
+    ask,
+    ask_with_files,
+    crowned,
+    decide,
+    say_yes,
+    workload,
+)
 
 
 def test_a_version_is_challenger_from_the_question_to_the_answer(
@@ -156,6 +165,27 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     champions.champion_journal(home).intend(change)
     champions.roll_back(home, Order("again", None, "bob", "rude"))
     assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_rollback_after_an_interrupted_promotion_leads_not_to_the_version_that_it_leaves(
+    home: Settings, before: int
+) -> None:
+    name, number = f"leaves-{before}", before + 1
+    crowned(name, before, home)
+    say_yes(home, name, number)
+    ask(name, number)
+    keys = (name, str(number), f"e{number}", f"a{number}")
+    change = champion_change.promotion(*keys, by="ann", reason="good")
+    champions.champion_journal(home).intend(change)
+    order = Order(name, None, "bob", "rude")  # of the version that is champion
+    if before == 1:
+        with pytest.raises(RollbackError, match="version 2 is champion, and nothing that may"):
+            champions.roll_back(home, order)
+        assert registry.read_aliases(name).champion == "2"
+    else:
+        champions.roll_back(home, order)
+        assert registry.read_aliases(name).champion == "1"
 
 
 @pytest.mark.slow
