@@ -224,9 +224,9 @@ def _aimed(order: Order, left: str | None, known: Succession) -> Order:
     to = champion_change.previous(left, known, registry.list_versions(workload))
     if to is None:
         raise RollbackError(
-            f"rolling back {workload}: an interrupted change was settled just now, by which version "
-            f"{now} is champion, and nothing that may serve is before version {left}; name a "
-            "version with --to"
+            f"rolling back {workload}: an interrupted change was settled just now, by which "
+            f"version {now} is champion, and nothing that may serve is before version {left}; "
+            "name a version with --to"
         )
     return replace(order, to=to)
 
