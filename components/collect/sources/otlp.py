@@ -48,9 +48,7 @@ NOTHING = (
     "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
     "`resourceSpans` or `resourceLogs`"
 )
-LOADED = (
-    "its call was loaded before from other parts than came now: it was sent again, or came too late"
-)
+LOADED = "its call was loaded before without it: it came too late"
 KNOWN = "its span was read before it came, and held the whole call; expected one or the other"
 
 
@@ -122,12 +120,13 @@ class LoadedCalls:
     earlier: Mapping[Key, frozenset[bytes]]
     now: dict[Key, frozenset[bytes]] = field(default_factory=dict[Key, frozenset[bytes]])
 
-    def objection(self, key: Key, parts: frozenset[bytes]) -> str | None:
-        """Return why a call that is read now is not another one; note it if it may be."""
-        if self.earlier.get(key, parts) != parts:
-            return LOADED
-        self.now[key] = parts
-        return None
+    def late_parts(self, key: Key, parts: frozenset[bytes]) -> frozenset[bytes] | None:
+        """Return those of a call's parts that it was loaded without; ``None`` if it may be read.
+
+        A call that was not loaded before may be, and the whole of one that was: it is known.
+        """
+        earlier = self.earlier.get(key, parts)
+        return None if earlier == parts else parts - earlier
 
 
 @dataclass(slots=True)
@@ -199,7 +198,7 @@ class _Reader:
         for row in rows:
             yield from self._row(row)
             while self.characters > MOST_CHARACTERS or len(self.waiting) > MOST_WAITING:
-                yield self._finish(next(iter(self.waiting)))
+                yield from self._finished(next(iter(self.waiting)))
         while self.waiting:
             key, waiting = next(iter(self.waiting.items()))
             if self.held and waiting.is_recent(self.held.since):
@@ -207,7 +206,7 @@ class _Reader:
                 self.held.calls += 1
                 self._forget(key)
             else:
-                yield self._finish(key)
+                yield from self._finished(key)
         if self.held:
             self.held.rows.sort(key=lambda row: row.place)
 
@@ -307,13 +306,27 @@ class _Reader:
         self.characters -= sum(piece.characters for piece in waiting.pieces)
         return waiting
 
-    def _finish(self, key: Key) -> SourceRecord:
-        """Return a call as far as it is known, or the reason why it is incomplete."""
+    def _finished(self, key: Key) -> Iterator[SourceRecord]:
+        record = self._finish(key)
+        if record is not None:
+            yield record
+
+    def _finish(self, key: Key) -> SourceRecord | None:
+        """Return a call as far as it is known, or the reason why it is incomplete.
+
+        ``None`` if it was loaded before and only some of its parts were sent again: those that are
+        erased meanwhile would come back in quarantine.
+        """
         waiting = self._forget(key)
         if key[1]:
             self.done[key] = dict(islice(waiting.places.items(), MOST_REMEMBERED))
         if len(self.done) > MOST_WAITING:
             self.done.popitem(last=False)
+        parts = frozenset(waiting.places)
+        late = self.loaded.late_parts(key, parts) if self.loaded and key[1] else None
+        if late is not None:
+            pieces = [piece for piece in waiting.pieces if _digest(piece) in late]
+            return RejectedRecord(join_pieces(pieces), LOADED) if pieces else None
         row = join_pieces(waiting.pieces)
         if waiting.objection is not None:
             return RejectedRecord(row, waiting.objection)
@@ -324,9 +337,7 @@ class _Reader:
         except WrongShapeError as error:
             return RejectedRecord(row, str(error))
         if self.loaded and key[1]:
-            objection = self.loaded.objection(key, frozenset(waiting.places))
-            if objection is not None:
-                return RejectedRecord(row, objection)
+            self.loaded.now[key] = parts
         return ParsedRecord(row, "interactions", record)
 
 

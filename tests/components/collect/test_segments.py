@@ -394,7 +394,7 @@ def test_a_part_that_is_sent_again_after_its_call_was_loaded_is_not_another_call
     put(folder, (again, "app", parts[again]))
     logs.load_spool(con, folder, now=later())
     models, quarantined = model_and_quarantined(con)
-    assert (models, quarantined) == (["gpt-4o-mini"], 1)
+    assert (models, quarantined) == (["gpt-4o-mini"], 0)
     put(folder, *whole)
     (loaded,) = logs.load_spool(con, folder, now=later())
     assert (loaded.new, loaded.known, loaded.quarantined) == (0, 1, 0)
@@ -416,8 +416,9 @@ def test_a_span_that_comes_after_its_log_records_were_loaded_is_quarantined_with
     put(folder, ("traces", "app", in_json(span)), ("logs", "app", in_json(records)))
     logs.load_spool(con, folder, now=later())
     assert model_and_quarantined(con) == ([None], 1)
-    ((reason,),) = con.execute("select reason from raw.quarantine").fetchall()
+    ((reason, late),) = con.execute("select reason, content from raw.quarantine").fetchall()
     assert "its call was loaded before" in reason
+    assert json.loads(late).keys() == {"resourceSpans"}, "the log records are known"
 
 
 @pytest.mark.parametrize("loads", [1, 2], ids=["one-load", "two-loads"])

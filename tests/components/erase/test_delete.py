@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,36 @@ def test_a_span_that_waits_for_its_messages_in_the_spool_goes_too(
     eraser(home.settings, Subject(ANN))
     assert list(home.settings.spool.iterdir()) == []
     assert erased_home.holds(home.settings.home, ANN) == []
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["sent-again", "beside-a-late-span"])
+def test_a_part_of_an_erased_call_that_is_sent_again_restores_nothing(
+    home: House, eraser: Eraser, late: bool
+) -> None:
+    question = f"What does {ANN} think?"
+    span, records = telemetry.logs_of_a_span(
+        ("gen_ai.user.message", {"content": question}),
+        ("gen_ai.choice", {"index": 0, "message": {"content": "Rain.", "role": "assistant"}}),
+    )
+    body = json.dumps(telemetry.json_form(records)).encode()
+    bare = json.dumps(telemetry.json_form(span)).encode()
+
+    def send(*parts: bytes) -> None:
+        writer = spool.Writer(home.settings.spool)
+        kinds: dict[bytes, spool.Kind] = {body: "logs", bare: "traces"}
+        writer.commit([spool.line(kinds[part], "app", part) for part in parts])
+        writer.seal()
+        sources.load_spool(home.settings, now=datetime.now(UTC) + timedelta(minutes=5))
+
+    send(*([body] if late else [bare, body]))
+    written = eraser(home.settings, Subject(ANN, mentions=True))
+    assert written.erased["raw.interactions"] == EACH + 1
+    send(*([bare, body] if late else [body]))
+    assert len(home.raw("quarantine")) == (2 if late else 1), "what it lacked came too late"
+    assert erased_home.holds(home.settings.home, question) == []
+    if not late:
+        searched = erase.verify_erasure(home.settings, subject=Subject(ANN), certificate_path=None)
+        assert searched.left == ()
 
 
 def test_a_receiver_that_holds_its_segment_stops_an_erasure_before_it_begins(
