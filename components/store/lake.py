@@ -114,6 +114,8 @@ SERVER_KEEPALIVES = (
 """Without these a machine that is gone would hold its locks for two hours."""
 
 
+SCHEMA_SECONDS = 60.0  # how long a lake's first opening waits for another machine's
+
 ENGINE_ERRORS = (duckdb.Error,)
 
 
@@ -122,7 +124,10 @@ class LakeError(RuntimeError):
 
 
 class WarehouseConflictError(RuntimeError):
-    """Another process wrote the same tables meanwhile; nothing of the transaction is kept."""
+    """Another process wrote the same tables meanwhile; nothing of the transaction is kept.
+
+    Or the connection was cut: nothing is kept unless that was amid the commit. Do the same again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,8 +397,7 @@ def _attached(lake: Lake) -> Generator[Connection]:
         with _attaching:
             instance.users -= 1
             if instance.users == 0:
-                instance.con.execute("detach lake")
-                instance.con.execute("detach book")
+                _detach(instance.con)
 
 
 def show(con: Connection, writes: Sequence[Group] = ()) -> None:
@@ -471,6 +475,18 @@ def is_conflict(error: duckdb.Error) -> bool:
     return "onflict" in text or "could not serialize" in text or "deadlock detected" in text
 
 
+CUT = re.compile(
+    r"server closed the connection|terminating connection|no connection to the server"
+    r"|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed"
+    r'|Failed to execute query "(ROLLBACK|COMMIT)"'
+)
+
+
+def is_cut(error: duckdb.Error) -> bool:
+    """Return whether an error means that a connection to PostgreSQL was lost."""
+    return bool(CUT.search(str(error)))
+
+
 @functools.cache
 def _extension(name: str) -> str:
     spec = importlib.util.find_spec(f"duckdb_extension_{name}")
@@ -489,6 +505,7 @@ def _instance(lake: Lake) -> Connection:
             con.execute(f"load {_extension(name)}")
     except duckdb.Error as error:
         raise LakeError(f"loading DuckDB's extensions for {lake}: {error}; {REMEDY}") from error
+    con.execute("set enable_progress_bar = false")  # it writes between our lines
     con.execute("set temp_file_encryption = true")  # rows that a killed process spills stay unread
     con.execute(f"create secret book (type postgres, {lake.secret()})")
     for name in ("raw", "curated", "staging", "marts"):
@@ -501,16 +518,33 @@ def _attach(con: Connection, lake: Lake) -> None:
         con.execute(f"create or replace secret data (type s3, {_s3_options()})")
     else:
         Path(lake.data).mkdir(parents=True, exist_ok=True)
-    options = quoted(lake.options())
     try:
-        con.execute(f"attach {options} as book (type postgres, secret book)")
+        _attach_databases(con, lake, "create_if_not_exists false")
+    except duckdb.Error:
+        # Most likely there is none yet; machines that create it at once would fail, all but one.
+        with _locked(lake, ["schema"], SCHEMA_SECONDS):
+            try:
+                _attach_databases(con, lake, "create_if_not_exists true")
+            except duckdb.Error as error:
+                raise LakeError(f"opening {lake} with its files in {lake.data}: {error}") from error
+
+
+def _attach_databases(con: Connection, lake: Lake, option: str) -> None:
+    try:
+        con.execute(f"attach {quoted(lake.options())} as book (type postgres, secret book)")
         con.execute(
             f"attach {quoted('ducklake:postgres:' + lake.options())} as lake"
             f" (meta_secret 'book', metadata_schema '{CATALOG}', data_inlining_row_limit 0,"
-            f" data_path {quoted(lake.data)})"
+            f" data_path {quoted(lake.data)}, {option})"
         )
-    except duckdb.Error as error:
-        raise LakeError(f"opening {lake} with its files in {lake.data}: {error}") from error
+    except duckdb.Error:
+        _detach(con)  # else no later attempt of this process would succeed
+        raise
+
+
+def _detach(con: Connection) -> None:
+    for name in ("lake", BOOK):
+        con.execute(f"detach database if exists {name}")
 
 
 @functools.cache
@@ -546,7 +580,7 @@ def migrate(con: Connection, lake: Lake, schema: Schema) -> None:
     """
     if _applied(con) == schema.migrations.keys():
         return
-    with _locked(lake, ["schema"], 60.0):
+    with _locked(lake, ["schema"], SCHEMA_SECONDS):
         applied = _applied(con)
         if unknown := applied - schema.migrations.keys():
             raise LakeError(

@@ -237,7 +237,7 @@ def _committed(con: Connection) -> Generator[None]:
     try:
         yield
     except BaseException:
-        with suppress(duckdb.TransactionException):  # ended by the error
+        with suppress(duckdb.Error):  # ended by the error, or the connection was cut
             con.execute("rollback")
         raise
     con.execute("commit")
@@ -317,14 +317,21 @@ def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
         writes: What is written of a lake: the book, or ``raw`` and ``curated``; the book if none.
 
     Raises:
-        WarehouseConflictError: Another process wrote the same tables meanwhile.
+        WarehouseConflictError: Another process wrote the same tables meanwhile, or the connection
+            to a lake was cut.
     """
+    is_lake = lake.is_lake(con)
     try:
         with _committed(con):
             lake.fence(con, writes or ("book",))
             yield
     except duckdb.Error as error:
-        if not (lake.is_conflict(error) and lake.is_lake(con)):
+        if is_lake and lake.is_cut(error):
+            raise lake.WarehouseConflictError(
+                "writing the lake: its connection to PostgreSQL was cut, so nothing of this is "
+                f"kept unless it was cut amid the commit; do the same again ({error})"
+            ) from error
+        if not (is_lake and lake.is_conflict(error)):
             raise
         raise lake.WarehouseConflictError(
             f"writing the lake: another process wrote the same tables meanwhile, so nothing of "

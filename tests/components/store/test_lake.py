@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -132,6 +133,69 @@ def test_a_writer_whose_lock_was_cut_stores_nothing_twice(
 
     list(warehouse.in_turns(place, [piece], writes=["raw"]))
     assert (len(begun), count(place)) == (attempts, [rows, 100])
+
+
+def cut_all(place: Lake) -> None:
+    """End all sessions of a lake's database, as a restart of PostgreSQL does."""
+    sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = "
+    assert lakes.execute(f"{sql}'{name_of(place)}'") >= [(2,)]
+
+
+@on_postgres
+@pytest.mark.parametrize("where", ["amid-the-transaction", "at-its-commit"])
+def test_a_load_whose_connections_were_all_cut_is_done_again(where: str, place: Lake):
+    attempts = list[int]()
+
+    def piece(con: Connection) -> None:
+        with warehouse.transaction(con, "raw"):
+            store_ids(con, ["i1", "i2"])
+            attempts.append(len(attempts))
+            if len(attempts) == 1:
+                cut_all(place)
+                if where == "amid-the-transaction":
+                    store_ids(con, ["i3"])
+
+    list(warehouse.in_turns(place, [piece], writes=["raw"]))
+    assert (len(attempts), count(place)) == (2, [2, 2])
+    with warehouse.connect(place) as con:
+        refused = pytest.raises(WarehouseConflictError, match=r"cut, so nothing .* do the same")
+        with refused, warehouse.transaction(con):
+            con.execute("delete from raw.starters")
+            cut_all(place)
+
+
+@on_postgres
+def test_a_lake_that_could_not_be_opened_once_can_be_later(place: Lake):
+    """PostgreSQL refuses the second of the connections that opening needs, and then no more."""
+    lakes.execute("create role opener login superuser")
+    opener = replace(place, url=place.url.replace("postgres@", "opener@"))
+    with warehouse.connect(opener, writes=()):
+        pass  # so that the first attempt does not take longer than the other ones
+    lakes.execute("alter role opener nosuperuser connection limit 1")
+    with pytest.raises(LakeError, match="too many connections"), warehouse.connect(opener):
+        pass
+    lakes.execute("alter role opener superuser")
+    with warehouse.connect(opener, writes=()) as con:
+        assert con.execute("select count(*) from raw.interactions").fetchall() == [(0,)]
+
+
+def open_when_told(place: Lake, ready: Barrier) -> None:
+    ready.wait()
+    with warehouse.connect(place, writes=()) as con:
+        con.execute("from raw.interactions").fetchall()
+
+
+@on_postgres
+def test_machines_that_open_a_new_lake_at_once_find_one(tmp_path: Path):
+    place = Lake(lakes.database("opened_at_once"), str(tmp_path / "data"))
+    ready = forking.PROCESSES.Barrier(4)
+    machines = [forking.process(open_when_told, place, ready) for _ in range(4)]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join()
+    assert [machine.exitcode for machine in machines] == [0] * 4
+    assert lakes.execute("select n from raw.gate", name_of(place)) == [(0,)]
 
 
 @on_postgres
