@@ -5,18 +5,17 @@ is anywhere else, so that a start that was ended never begins again, whatever is
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import cast
 
 from components.register.version_tags import ROLLOUT_TAG
 from components.schema import Json
@@ -38,12 +37,13 @@ from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import ChatRequest, Obj
 from components.serve.daemon_call import in_daemon
 from components.serve.look_process import LookError, LookProcess
+from components.serve.rollout_status import RolloutStatus, State, StatusFiles, ended_state
 from components.serve.routes import CanaryRoute, Route
 from components.serve.shared_rollouts import SharedEvidence
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap
 from components.serve.swap_journal import SwapJournal
-from components.store import manifest, object_store
+from components.store import object_store
 from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 
 LOG = logging.getLogger(__name__)
@@ -55,13 +55,7 @@ UNPROVED_SECONDS = 120.0  # longer than a replica's restart
 UNSEEN_SECONDS = 900.0  # a canary whose evidence can't be looked at for this long ends
 LONGEST_SHARING_SECONDS = 60.0  # between two objects of a gateway's evidence in the store
 CLOSE_SECONDS = 5.0  # that the end of the gateway waits for the store
-MOST_POINTS = 200
 KEPT_SECONDS = 7 * 86_400.0  # how long the evidence of an ended canary is kept
-
-State: TypeAlias = Literal[
-    "waiting", "running", "hold", "undecided", "roll back", "void", "stopped"
-]
-"""``void``: nothing can be shown any more, such as after a change of the champion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +78,6 @@ class ArmDraw:
             "share": self.share,
             "conversation": self.conversation,
         }
-
-
-@dataclass(slots=True)
-class RolloutStatus:
-    """What ``rollouts/<workload>.json`` says, for control, the pages and people."""
-
-    id: str
-    workload: str
-    version: str
-    champion: str
-    state: State
-    reason: str
-    began_at: str | None = None
-    ended_at: str | None = None
-    verdict: Json = None
-    history: list[Json] = field(default_factory=list[Json])
-    shadow: Json = None
-    evidence_bytes: Json = None
-    """The length of the evidence that the verdict is of."""
-
-    def add_point(self, at: str, verdict: Mapping[str, Json]) -> None:
-        """Append what a look showed; older looks are thinned."""
-        shown = ("canary", "champion", "worse", "within", "ratio_low", "ratio_high")
-        listed = cast("list[dict[str, Json]]", verdict["kinds"])
-        kinds: Json = {str(each["kind"]): {name: each[name] for name in shown} for each in listed}
-        self.history.append({"at": at, "share": verdict["share"], "kinds": kinds})
-        if len(self.history) > MOST_POINTS:
-            self.history = [*self.history[:-1:2], self.history[-1]]
 
 
 @dataclass(slots=True)
@@ -176,7 +142,8 @@ class Rollouts:
         self._ended: dict[str, tuple[str, str]] = {}  # outcome and reason, by id
         self._began: set[str] = set()  # ids that the journal has
         self._beginning: set[str] = set()  # workloads
-        self._statuses: dict[str, dict[str, Json]] = {}  # what their files say, by workload
+        self.statuses = StatusFiles(self._folder)
+        """What the files say that control, the pages and people read."""
         self._looks = LookProcess()
         self._wake = asyncio.Event()
         self._swept = 0.0
@@ -216,7 +183,9 @@ class Rollouts:
             self._endings[workload] = _Ending(status, served.model, is_journaled=True)
             return
         outcome, reason = self._ended.get(order.id, (None, ""))
-        status = self._read_status(order) or self._status(order, "running", "")
+        status = self.statuses.read(order) or RolloutStatus.of(order, "running", "")
+        if status.shed:
+            self.shed[workload] = status.shed
         if outcome is not None and outcome != "hold":
             status.state, status.reason = cast("State", outcome), reason
             status.ended_at = status.ended_at or swap_journal.now()
@@ -316,10 +285,10 @@ class Rollouts:
             return None
         if order.id in self._ended and active is None:
             outcome, reason = self._ended[order.id]
-            status = self._status(order, cast("State", outcome), reason)
+            status = RolloutStatus.of(order, cast("State", outcome), reason)
             status.ended_at = swap_journal.now()
-            if self._known(workload).get("id") != order.id:  # its file is gone, or damaged
-                self._say(status)
+            if self.statuses.known(workload).get("id") != order.id:  # its file is gone, or damaged
+                self.statuses.say(status)
             if self._store is not None and order.id not in self._shared_ends:
                 self._unshared.setdefault(order.id, status)
             return None
@@ -328,7 +297,7 @@ class Rollouts:
             if active is not None:
                 self.end(workload, "void", objection)
             else:
-                self._refuse(workload, self._status(order, "void", ""), objection)
+                self._refuse(workload, RolloutStatus.of(order, "void", ""), objection)
             return None
         if active is not None:
             return None
@@ -350,7 +319,7 @@ class Rollouts:
             self.end(workload, "stopped", f"another canary was ordered: version {status.version}")
             return
         status.reason = objection or status.reason
-        self._say(status)
+        self.statuses.say(status)
         if self._store is not None and status.id and status.id not in self._shared_ends:
             self._unshared.setdefault(status.id, status)
 
@@ -359,22 +328,22 @@ class Rollouts:
         if workload in self._active:
             self.end(workload, "stopped", "its alias was removed")
             return
-        match self._known(workload):
+        match self.statuses.known(workload):
             case {"state": "waiting", "id": str(rollout), "version": str(version), **others}:
                 reason, champion = "its alias was removed", str(others.get("champion"))
                 status = RolloutStatus(rollout, workload, version, champion, "stopped", reason)
                 status.ended_at = swap_journal.now()
-                self._say(status)
+                self.statuses.say(status)
             case _:
                 return
 
     def wait(self, order: RolloutOrder, reason: str) -> None:
         """Note what a canary that may begin waits for."""
-        self._say(self._status(order, "waiting", reason))
+        self.statuses.say(RolloutStatus.of(order, "waiting", reason))
 
     def reject(self, order: RolloutOrder, reason: str) -> None:
         """End a canary before it began: by rule, since its version can't serve or is wrong."""
-        status = self._status(order, "roll back", reason)
+        status = RolloutStatus.of(order, "roll back", reason)
         status.ended_at = swap_journal.now()
         self._endings[order.plan.workload] = _Ending(status, "")
         self._wake.set()
@@ -393,8 +362,8 @@ class Rollouts:
             except _store_errors() as error:
                 raise OSError(f"reading whether this canary has ended: {error}") from error
             if end is not None and end.get("state") != "hold":
-                status = self._status(order, "stopped", "")
-                _take_over(status, end)
+                status = RolloutStatus.of(order, "stopped", "")
+                status.take_over(end)
                 self._endings[workload] = _Ending(status, "", is_shared=True)
                 self._wake.set()
                 return
@@ -408,7 +377,7 @@ class Rollouts:
         self._beginning.add(workload)
         try:
             await self._swap.begin_canary(staged, order.plan.champion, text)
-            status = self._status(order, "running", "")
+            status = RolloutStatus.of(order, "running", "")
             self._activate(workload, order, text, staged.model, status)
         finally:
             self._beginning.discard(workload)
@@ -589,7 +558,7 @@ class Rollouts:
             active.is_changed, active.looked_share = False, share
             await self._look(active, elapsed)
         if self._active.get(workload) is active:
-            await self._write(active.status)
+            await self.statuses.write(active.status)
             await self._share_standing(active.status)
 
     async def _meet(self, active: _Rollout) -> bool:
@@ -613,10 +582,10 @@ class Rollouts:
             return True
         if end.get("state") != "hold":
             reason = f"{end.get('reason')} (by another gateway)"
-            self.end(workload, _ended_state(end), reason, is_shared=True)
+            self.end(workload, ended_state(end), reason, is_shared=True)
             return False
         if active.status.state != "hold":
-            _take_over(active.status, end)
+            active.status.take_over(end)
             self._journal_end(active.status, self._model(workload), "hold", active.status.reason)
         return True
 
@@ -640,7 +609,7 @@ class Rollouts:
         assert store is not None
         try:
             end = await in_daemon(
-                lambda: shared_rollouts.end_once(store, status.id, _content(status))
+                lambda: shared_rollouts.end_once(store, status.id, status.content())
             )
         except _store_errors() as error:
             self._warn(f"sharing the end of the canary of {status.workload}: {error}")
@@ -649,7 +618,7 @@ class Rollouts:
         return end
 
     async def _share_standing(self, status: RolloutStatus) -> None:
-        store, content = self._store, _content(status)
+        store, content = self._store, status.content()
         if store is None or status.verdict is None or self._standings.get(status.id) == content:
             return
         try:
@@ -701,7 +670,7 @@ class Rollouts:
             active.is_changed = True  # the next look tries again
             return False
         if end.get("state") != "hold":
-            self.end(status.workload, _ended_state(end), str(end.get("reason")), is_shared=True)
+            self.end(status.workload, ended_state(end), str(end.get("reason")), is_shared=True)
             return False
         active.status.verdict = end.get("verdict")
         active.status.evidence_bytes = end.get("evidence_bytes")
@@ -745,11 +714,11 @@ class Rollouts:
                 if end is None:
                     self._unshared[status.id] = status
                 elif not ending.is_journaled:
-                    _take_over(status, end)
+                    status.take_over(end)
             if not ending.is_journaled:
                 self._journal_end(status, ending.model, status.state, status.reason)
                 ending.is_journaled = True
-            await self._write(status)
+            await self.statuses.write(status)
             await self._swap.end_canary(workload)
             del self._endings[workload]
 
@@ -769,13 +738,6 @@ class Rollouts:
         route = self._swap.current.routes.get(workload)
         return route.canary.served.model if route is not None and route.canary is not None else ""
 
-    def _status(self, order: RolloutOrder, state: State, reason: str) -> RolloutStatus:
-        plan = order.plan
-        return RolloutStatus(order.id, plan.workload, plan.version, plan.champion, state, reason)
-
-    def _status_path(self, workload: str) -> Path:
-        return self._folder / f"{workload}.json"
-
     def _evidence_path(self, rollout: str) -> Path:
         return self._folder / f"{rollout}.jsonl"
 
@@ -783,58 +745,6 @@ class Rollouts:
         """Return the file of this gateway's own evidence."""
         path = self._evidence_path(rollout)
         return path if self._store is None else path.with_suffix(".own")
-
-    def _say(self, status: RolloutStatus) -> None:
-        """Write a status that no request waits for, unless the file says so already."""
-        before = self._known(status.workload)
-        named = ("id", "version", "state", "reason")
-        if all(before.get(name) == getattr(status, name) for name in named):
-            return
-        LOG.info("the canary of %s: %s: %s", status.workload, status.state, status.reason)
-        self._statuses[status.workload] = _content(status)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_atomically(
-            self._status_path(status.workload), json.dumps(_content(status)) + "\n"
-        )
-
-    async def _write(self, status: RolloutStatus) -> None:
-        content = _content(status)
-        if content == self._statuses.get(status.workload):
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path, text = self._status_path(status.workload), json.dumps(content) + "\n"
-        await asyncio.to_thread(manifest.write_atomically, path, text)
-        self._statuses[status.workload] = content
-
-    def _known(self, workload: str) -> dict[str, Json]:
-        """Return what a workload's file says; empty if there is none, or it is damaged."""
-        if workload not in self._statuses:
-            self._statuses[workload] = _read_json(self._status_path(workload))
-        return self._statuses[workload]
-
-    def _read_status(self, order: RolloutOrder) -> RolloutStatus | None:
-        """Return what the file says of this start; ``None`` if it says nothing, or is damaged."""
-        content = self._known(order.plan.workload)
-        if content.get("id") != order.id:
-            return None
-        status = self._status(order, "running", str(content.get("reason") or ""))
-        match content:
-            case {"state": ("running" | "hold" | "undecided") as state}:
-                status.state = state
-            case _:
-                pass
-        history, began = content.get("history"), content.get("began_at")
-        if isinstance(history, list) and all(isinstance(point, dict) for point in history):
-            status.history = history[-MOST_POINTS:]
-        status.began_at = began if isinstance(began, str) else None
-        status.verdict, status.shadow = content.get("verdict"), content.get("shadow")
-        status.evidence_bytes = content.get("evidence_bytes")
-        match content:
-            case {"shadow": {"shed": int(shed)}}:
-                self.shed[order.plan.workload] = shed
-            case _:
-                pass
-        return status
 
     async def _sweep(self) -> None:
         """Delete evidence some days after its canary ended."""
@@ -855,8 +765,8 @@ class Rollouts:
 
     def states(self) -> list[tuple[str, str, str]]:
         """Return workload, version and state of each workload's newest canary."""
-        known = {name: _content(each.status) for name, each in self._active.items()}
-        known = {**self._statuses, **known}
+        known = {name: each.status.content() for name, each in self._active.items()}
+        known = {**self.statuses.all_known(), **known}
         return [
             (workload, str(content["version"]), str(content["state"]))
             for workload, content in sorted(known.items())
@@ -886,31 +796,6 @@ class Rollouts:
 
 def _store_errors() -> tuple[type[Exception], ...]:
     return *object_store.network_errors(), StoreError, DamagedObjectError
-
-
-def _ended_state(end: Mapping[str, Json]) -> State:
-    state = end.get("state")
-    return cast("State", state) if state in get_args(State) else "void"
-
-
-def _take_over(status: RolloutStatus, end: Mapping[str, Json]) -> None:
-    """Make a status say how the canary ended, as the first gateway to end it wrote."""
-    status.state, status.reason = _ended_state(end), str(end.get("reason"))
-    ended_at = end.get("ended_at")
-    status.ended_at = ended_at if isinstance(ended_at, str) else status.ended_at
-    status.verdict, status.evidence_bytes = end.get("verdict"), end.get("evidence_bytes")
-
-
-def _content(status: RolloutStatus) -> dict[str, Json]:
-    return cast("dict[str, Json]", asdict(status))
-
-
-def _read_json(path: Path) -> dict[str, Json]:
-    try:
-        content = cast("Json", json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _short(answer_id: str) -> str:

@@ -15,13 +15,8 @@ from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import read_chat
-from components.serve.rollouts import (
-    MOST_POINTS,
-    UNPROVED_SECONDS,
-    ArmDraw,
-    Rollouts,
-    RolloutStatus,
-)
+from components.serve.rollout_status import MOST_POINTS, RolloutStatus
+from components.serve.rollouts import UNPROVED_SECONDS, ArmDraw, Rollouts
 from components.serve.routes import CanaryRoute, Current, Route, Routes, Served
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import SwapSettings

@@ -93,7 +93,7 @@ class Gateway:
 
     @property
     def status(self) -> dict[str, Any]:
-        return self.rollouts._known("support")  # pyright: ignore[reportPrivateUsage]
+        return self.rollouts.statuses.known("support")
 
     @property
     def evidence(self) -> Path:
