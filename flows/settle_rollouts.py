@@ -227,15 +227,14 @@ def _require_shown(home: Settings, rollout: Rollout, report: RolloutReport) -> N
     # Those that the look read: what came later may not show it any more. The verdict is valid at
     # every look, so that whoever forges the length can only choose among honest ones.
     lines = [*rollout_evidence.read_lines(path, report.evidence_bytes)]
-    gateway_status.forget_evidence(
-        home, rollout.id
-    )  # nobody else would, and it has the ids of answers
+    # Nobody else would, and it has the ids of answers.
+    gateway_status.forget_evidence(home, rollout.id)
     for line in lines:
         tally.add(line)
     if rollout_look.decide(order, tally, elapsed).outcome != "hold":
         raise RolloutError(
             f"settling the canary of {order.plan.workload}: the gateway's file says `hold` for "
-            f"version {order.plan.version}, and the {len(lines):,} lines of {path} don't show it"
+            f"version {order.plan.version}, and the {len(lines):,} lines of evidence don't show it"
         )
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, cast
 
 from components.schema import Json
 from components.serve.canary.rollout_order import RolloutOrder
@@ -20,6 +20,8 @@ State: TypeAlias = Literal[
     "waiting", "running", "hold", "undecided", "roll back", "void", "stopped"
 ]
 """``void``: nothing can be shown any more, such as after a change of the champion."""
+
+ENDS: tuple[State, ...] = ("hold", "roll back", "void", "stopped")
 
 
 @dataclass(slots=True)
@@ -139,9 +141,11 @@ class StatusFiles:
 
 
 def ended_state(end: Mapping[str, Json]) -> State:
-    """Return the state of an end that a gateway wrote."""
-    state = end.get("state")
-    return cast("State", state) if state in get_args(State) else "void"
+    """Return the state of an end that a gateway wrote; ``void`` if it is not one of an end."""
+    for state in ENDS:
+        if end.get("state") == state:
+            return state
+    return "void"
 
 
 def _read_json(path: Path) -> dict[str, Json]:

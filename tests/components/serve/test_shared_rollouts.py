@@ -174,6 +174,18 @@ def test_of_two_different_ends_the_first_one_counts(tmp_path: Path, store: Objec
     run(tmp_path, scenario, store)
 
 
+@pytest.mark.parametrize("state", ["running", "waiting", None, ["hold"]])
+def test_an_end_that_is_none_ends_the_canary_as_void(
+    tmp_path: Path, store: ObjectStore, state: Any
+):
+    async def scenario(first: Gateway, _: Gateway) -> None:
+        shared_rollouts.end_once(store, ORDER.id, {"state": state})
+        await first.rollouts.work()
+        assert (first.status["state"], canary_of(first)) == ("void", None)
+
+    run(tmp_path, scenario, store)
+
+
 def test_conversations_are_drawn_alike_and_keep_the_share_of_their_first_gateway(
     tmp_path: Path, store: ObjectStore
 ):
