@@ -295,10 +295,11 @@ class ChampionWatch:
             for number in (champion, previous, canary)
             if number is not None and _is_tainted(versions[number])
         ]
+        # Before a withdrawal, by which the version before would become champion.
+        if previous not in (None, champion_alias) and _is_rolled_back(versions[previous]):
+            self._forget_previous(workload, previous)
         if gone:
             self._withdraw(workload, gone, versions)
-        elif previous not in (None, champion_alias) and _is_rolled_back(versions[previous]):
-            self._forget_previous(workload, previous)
         version = versions[champion_alias] if champion_alias is not None else None
         why = "it does not exist" if version is None else version.objection
         followed = workload, CHAMPION

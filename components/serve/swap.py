@@ -347,8 +347,7 @@ class AdapterSwap:
             previous, epoch = route.previous, route.epoch
             return table.with_route(workload, replace(route, epoch=route.epoch + 1, previous=None))
 
-        # Not to be cancelled between the file and the reference.
-        await asyncio.shield(self._flip(without))
+        await self._flip(without)  # at once: a withdrawal that begins now finds it done
         if previous is None:
             return
         LOG.warning("%s: version %s was rolled back, and answers no more", workload, version)

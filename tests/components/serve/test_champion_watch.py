@@ -253,6 +253,19 @@ def test_version_that_people_rolled_back_is_no_longer_the_one_before():
     asyncio.run(scenario())
 
 
+def test_version_that_people_rolled_back_takes_over_from_no_erased_one():
+    async def scenario() -> None:
+        mlflow, actions = approved("1", "2"), Recorded()
+        mlflow.tags["support", "1"]["flywheel.tainted"] = "c7"
+        mlflow.tags["support", "2"]["flywheel.rolled_back"] = "to version 1 by ann: rude"
+        actions.champions["support"] = "1", "2"
+        async with watching(mlflow, actions):
+            await until(lambda: actions.withdrawn != [])
+            assert actions.serving("support") == (None, None)
+
+    asyncio.run(scenario())
+
+
 def test_mlflow_away_changes_nothing_and_its_age_grows():
     async def scenario() -> None:
         mlflow, actions = approved("1"), Recorded()

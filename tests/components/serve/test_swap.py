@@ -238,6 +238,20 @@ def test_version_that_was_rolled_back_stands_in_for_nobody(tmp_path: Path, repli
     asyncio.run(scenario())
 
 
+def test_version_that_was_rolled_back_follows_no_erased_one(tmp_path: Path, replica: FakeReplica):
+    async def scenario() -> None:
+        async with swapping(tmp_path, replica) as swap:
+            first, second = stage(tmp_path, "support", 1), stage(tmp_path, "support", 2)
+            for version in (first, second, first):
+                await swap.follow(version)
+            await asyncio.gather(
+                swap.forget_previous("support", "2"), swap.withdraw("support", ["1"], "erased")
+            )
+            assert "support" not in swap.current.routes
+
+    asyncio.run(scenario())
+
+
 def test_withdrawn_champion_gives_way_to_the_version_before_and_its_name_is_gone(
     tmp_path: Path, replica: FakeReplica
 ):
