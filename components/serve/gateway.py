@@ -14,18 +14,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
-from datetime import datetime
-from fnmatch import fnmatchcase
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import orjson
-from jinja2 import TemplateError
 from starlette.requests import Request
 
-from components.chat import chat_templates
-from components.chat.dialects import Dialect
 from components.receive.client_tokens import Token
 from components.receive.intake import Desk
 from components.receive.settings import RefusedError
@@ -35,9 +28,10 @@ from components.serve import (
     answer_log,
     chat_answer,
     chat_request,
-    plain_template,
+    engine_errors,
     replica_choice,
     response_id,
+    served_prompt,
 )
 from components.serve.answer_log import Answerer, AnswerLog, Interaction
 from components.serve.canary import answer_faults
@@ -50,12 +44,13 @@ from components.serve.engines.serving_engine import (
     UpstreamError,
 )
 from components.serve.fallback_servers import FallbackServers
-from components.serve.plain_template import TemplateFilesError
 from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.request_grammars import RequestGrammars
 from components.serve.rollouts import ArmDraw, Rollouts
 from components.serve.routes import Current, Route, Served
 from components.serve.serve_metrics import ServeMetrics
+from components.serve.served_prompt import ServedPrompt
+from components.serve.served_workloads import ServedWorkloads
 from components.serve.settings import ServeSettings
 from components.serve.shadow_requests import ShadowRequests
 from components.serve.streamed_answer import StreamedAnswer
@@ -66,12 +61,9 @@ LOG = logging.getLogger(__name__)
 
 Headers = Mapping[bytes, bytes]
 
-RETRY_SECONDS = 1
 FEEDBACK_BYTES = 2**20
 SHADOWED_LOAD = 0.05  # of the open requests that are allowed; with more there is no shadow
 
-_REQUEST_LINE = re.compile(r"^(?:GET|POST) \S+: (?:\d{3} )?")  # engines' addresses stay inside
-_CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -126,12 +118,6 @@ class Exchange:
         return headers
 
 
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    text: str
-    form: Dialect
-
-
 class Gateway:
     """Answers requests; belongs to one event loop.
 
@@ -166,7 +152,7 @@ class Gateway:
         self._open = Counter[str]()  # requests by client
         self._grammars = RequestGrammars()
         self._fallbacks = FallbackServers(settings, environment)
-        self._answered_elsewhere = settings.answered_elsewhere()
+        self._workloads = ServedWorkloads(settings, current)
         self._shadows = ShadowRequests(_busy_from(settings))
         self.metrics.watch("open_requests", "Requests being answered.", self._open.total)
         self.metrics.watch("workloads", "Workloads with a route.", lambda: len(current.routes))
@@ -181,7 +167,7 @@ class Gateway:
         kept = {name: getattr(self.settings, name) for name in ("engine", "swap", "only")}
         self.settings = settings = settings.model_copy(update=kept)
         self._fallbacks.use(settings)
-        self._answered_elsewhere = settings.answered_elsewhere()
+        self._workloads.use(settings)
         self._shadows.busy_from = _busy_from(settings)
 
     async def close(self) -> None:
@@ -218,9 +204,9 @@ class Gateway:
             self._require_turn(token.client_id)
             route = self.current.enter(interaction.workload)
             if route is None and (
-                endpoint != "chat" or interaction.workload not in self._answered_elsewhere
+                endpoint != "chat" or interaction.workload not in self._workloads.elsewhere
             ):
-                raise self._unknown(interaction.workload, token)
+                raise self._workloads.unknown(interaction.workload, token)
             held = stack.pop_all()
         self._open[token.client_id] += 1
         if self._shadows:
@@ -254,7 +240,7 @@ class Gateway:
         """Return a checked request, and whether its answer has to be logged."""
         reader = chat_request.read_chat if endpoint == "chat" else chat_request.read_completion
         chat = reader(content)
-        workload = self._choose_workload(chat, headers, token)
+        workload = self._workloads.choose(chat, lambda name: _text(headers, name), token)
         chat_request.require_scope(token, workload, "model")
         must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
         if must_log:
@@ -381,26 +367,29 @@ class Gateway:
     def models(self, headers: Headers) -> Obj:
         """Return the workloads that a client may use, as OpenAI's list of models."""
         token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
-        return {"object": "list", "data": [self._model(name) for name in self._names(token)]}
+        return {
+            "object": "list",
+            "data": [self._workloads.describe(name) for name in self._workloads.names(token)],
+        }
 
     def model(self, headers: Headers, name: str) -> Obj:
         """Return one workload; raise ``OpenAiError`` (404) if it is unknown."""
         token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
-        if name not in self._names(token):
-            raise self._unknown(name, token)
-        return self._model(name)
+        if name not in self._workloads.names(token):
+            raise self._workloads.unknown(name, token)
+        return self._workloads.describe(name)
 
     def routes(self, headers: Headers, status: Mapping[str, Json]) -> Obj:
         """Return who serves the workloads that a client may use, and what a status has of them."""
         token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
         routes = cast("dict[str, Json]", self.current.routes.to_json()["routes"])
-        served = {name: routes[name] for name in self._names(token) if name in routes}
+        served = {name: routes[name] for name in self._workloads.names(token) if name in routes}
         about: Json = visible_status(status, token)
         return {"object": "routes", "routes": served, "status": about}
 
     def unready(self) -> str | None:
         """Return why requests would fail; ``None`` if the gateway is ready."""
-        if self._answered_elsewhere:
+        if self._workloads.elsewhere:
             return None
         if not len(self.current.routes):
             return "no workload has a champion that is proved; see `flywheel serve status`"
@@ -415,68 +404,19 @@ class Gateway:
             return f"no replica is ready for {', '.join(out)}"
         return None
 
-    # Choosing.
-
-    def _choose_workload(self, chat: ChatRequest, headers: Headers, token: Token) -> str:
-        for rule in self.settings.routing:
-            if rule.model is not None and not fnmatchcase(chat.model or "", rule.model):
-                continue
-            if rule.client is not None:
-                is_match = fnmatchcase(token.client_id, rule.client)
-            else:
-                value = (
-                    _text(headers, rule.header.lower().encode())
-                    if rule.header is not None
-                    else chat.metadata.get(rule.metadata or "")
-                )
-                is_match = value is not None and fnmatchcase(value, rule.equals or "")
-            if is_match:
-                return rule.workload
-        if not chat.model:
-            raise OpenAiError(
-                400,
-                "`model` is missing, expected the name of a workload; no routing rule matched; "
-                f"known: {', '.join(self._names(token)) or 'none'}",
-                param="model",
-            )
-        return chat.model
-
-    def _names(self, token: Token) -> list[str]:
-        names = sorted({*self.current.routes, *self._answered_elsewhere})
-        return [name for name in names if token.may_send_for(name)]
-
-    def _model(self, name: str) -> Obj:
-        route = self.current.routes.get(name)
-        return {
-            "id": name,
-            "object": "model",
-            "created": _unix_seconds(route.champion.since) if route else 0,
-            "owned_by": "flywheel",
-            "version": route.champion.version if route else None,
-        }
-
-    def _unknown(self, workload: str, token: Token) -> OpenAiError:
-        known = ", ".join(self._names(token)) or "none"
-        return OpenAiError(
-            404,
-            f"The model {workload[:80]!r} does not exist: no workload of this name is served; "
-            f"served: {known}",
-            param="model",
-        )
-
     def _require_turn(self, client_id: str) -> None:
         limits, clients = self.settings.limits, self._open
         if clients[client_id] >= max(1, int(limits.open_requests * limits.client_share)):
             raise OpenAiError(
                 429,
                 f"{clients[client_id]} requests of {client_id} are under way; send fewer at once",
-                retry_after=RETRY_SECONDS,
+                retry_after=engine_errors.RETRY_SECONDS,
             )
         if clients.total() >= limits.open_requests:
             raise OpenAiError(
                 503,
                 f"{limits.open_requests} requests are being answered; send it again",
-                retry_after=RETRY_SECONDS,
+                retry_after=engine_errors.RETRY_SECONDS,
             )
 
     # Answering.
@@ -515,7 +455,7 @@ class Gateway:
                 elif error.is_retryable:
                     self._report(attempt.replica, error)
                 if exchange.is_sending or not error.is_retryable:
-                    raise _to_client(error) from error
+                    raise engine_errors.to_client(error) from error
                 if error.status >= 500:
                     self._loads.failed_at[attempt.replica] = time.monotonic()
                 failed.append(attempt.replica)
@@ -524,12 +464,12 @@ class Gateway:
             finally:
                 self._loads.open[attempt.replica] -= 1
         if last is not None:
-            raise _to_client(last) from last
+            raise engine_errors.to_client(last) from last
         champion = exchange.route.champion.name if exchange.route else exchange.interaction.workload
         raise OpenAiError(
             503,
             f"no replica of {champion} is ready; send it again",
-            retry_after=RETRY_SECONDS,
+            retry_after=engine_errors.RETRY_SECONDS,
         )
 
     def _begin(self, exchange: Exchange, attempt: Attempt, failed: Sequence[str]) -> None:
@@ -559,7 +499,7 @@ class Gateway:
         self, exchange: Exchange, served: Served, engine: ServingEngine
     ) -> AsyncGenerator[VisiblePart]:
         request, draft = exchange.request, exchange.draft
-        prompt = self._render(request, served)
+        prompt = served_prompt.render(request, served)
         generation = await self._generation(exchange.interaction, served, prompt)
         answer = exchange.reader = StreamedAnswer(prompt.form, reads_calls=request.may_call)
         is_raw = request.endpoint == "completion"
@@ -584,7 +524,7 @@ class Gateway:
                 )
 
     async def _generation(
-        self, interaction: Interaction, served: Served, prompt: _Prompt
+        self, interaction: Interaction, served: Served, prompt: ServedPrompt
     ) -> Generation:
         request, own = interaction.request, self.settings.workload(interaction.workload)
         return Generation(
@@ -608,22 +548,6 @@ class Gateway:
             exchange.who.ttft_ms = round(milliseconds, 3)
             workload = exchange.interaction.workload
             self.metrics.first_token_seconds(workload).observe(milliseconds / 1000)
-
-    def _render(self, request: ChatRequest, served: Served) -> _Prompt:
-        if request.endpoint == "completion":
-            return _Prompt(request.prompt, served.form)
-        try:
-            template = _template(served.base, served.template_hash)
-            rendered = chat_templates.render(template, request.messages, request.tools)
-            return _Prompt(rendered.to_text(template), rendered.form)
-        except TemplateFilesError as error:
-            raise UpstreamError(503, str(error), is_retryable=True) from error
-        except (TemplateError, TypeError, ValueError, RecursionError) as error:
-            raise OpenAiError(
-                400,
-                f"the chat template of {served.name} refuses these messages: {error}",
-                param="messages",
-            ) from error
 
     async def _commit(self, exchange: Exchange, content: bytes) -> None:
         """Wait until the record of a whole answer is on disk."""
@@ -721,7 +645,7 @@ class Gateway:
         self._loads.open[names[0]] += 1
         try:
             async with asyncio.timeout(self.settings.limits.answer_seconds):
-                prompt = self._render(interaction.request, served)
+                prompt = served_prompt.render(interaction.request, served)
                 generation = await self._generation(interaction, served, prompt)
                 engine = self.engines[names[0]]
                 async with aclosing(engine.complete(served.model, generation)) as pieces:
@@ -754,41 +678,6 @@ def _chunk(chunks: Chunks, draft: AnswerDraft, part: VisiblePart) -> bytes:
     return chunks.delta(part.text, part.calls, first_call=first, logprobs=logprobs)
 
 
-def _to_client(error: UpstreamError) -> OpenAiError:
-    """Return what a client is told of an engine's failure: no addresses, they are in the log."""
-    if error.status in (404, 429, 503):
-        return OpenAiError(503, "the engine is not ready; send it again", retry_after=RETRY_SECONDS)
-    if error.status == 504:
-        return OpenAiError(504, "the engine did not answer in time; send it again")
-    if error.status in (401, 403):  # the gateway's own key, of which the reason may have a part
-        return OpenAiError(502, "the engine refuses the gateway; its log says why")
-    if 400 <= error.status < 500:
-        reason = _REQUEST_LINE.sub("", error.reason)
-        is_long = _CONTEXT.search(reason) is not None
-        return OpenAiError(
-            400,
-            f"the engine refuses the request: {reason}",
-            param="messages" if is_long else None,
-            code="context_length_exceeded" if is_long else None,
-        )
-    return OpenAiError(502, "the engine failed; send it again")
-
-
-@lru_cache(maxsize=64)
-def _template(base: str, template_hash: str) -> Any:  # noqa: ANN401 - stands in for a tokenizer
-    """Return the template of a base's folder, unless it was changed since a version was staged.
-
-    A proof can't find that: it sends texts that are rendered already.
-    """
-    template = plain_template.read(Path(base))
-    if (actual := chat_templates.template_hash(Path(base))) != template_hash:
-        raise TemplateFilesError(
-            f"reading {base}: prompts would be rendered with the template {actual}, expected "
-            f"{template_hash}; restore the base's files, or use the Flywheel of its training"
-        )
-    return plain_template.as_tokenizer(template)
-
-
 def _busy_from(settings: ServeSettings) -> int:
     """Return the open requests from which on users are not to wait for shadows."""
     most = int(settings.limits.open_requests * SHADOWED_LOAD)
@@ -803,7 +692,3 @@ def _text(headers: Headers, name: bytes) -> str | None:
 
 def _milliseconds_since(began: float) -> float:
     return (time.perf_counter() - began) * 1000
-
-
-def _unix_seconds(since: str) -> int:
-    return int(datetime.fromisoformat(since).timestamp())

@@ -1,0 +1,31 @@
+"""What a client is told of an engine's failure: no addresses, they are in the log."""
+
+import re
+
+from components.serve.chat_request import OpenAiError
+from components.serve.engines.serving_engine import UpstreamError
+
+RETRY_SECONDS = 1
+
+_REQUEST_LINE = re.compile(r"^(?:GET|POST) \S+: (?:\d{3} )?")  # engines' addresses stay inside
+_CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
+
+
+def to_client(error: UpstreamError) -> OpenAiError:
+    """Return the error that answers a request."""
+    if error.status in (404, 429, 503):
+        return OpenAiError(503, "the engine is not ready; send it again", retry_after=RETRY_SECONDS)
+    if error.status == 504:
+        return OpenAiError(504, "the engine did not answer in time; send it again")
+    if error.status in (401, 403):  # the gateway's own key, of which the reason may have a part
+        return OpenAiError(502, "the engine refuses the gateway; its log says why")
+    if 400 <= error.status < 500:
+        reason = _REQUEST_LINE.sub("", error.reason)
+        is_long = _CONTEXT.search(reason) is not None
+        return OpenAiError(
+            400,
+            f"the engine refuses the request: {reason}",
+            param="messages" if is_long else None,
+            code="context_length_exceeded" if is_long else None,
+        )
+    return OpenAiError(502, "the engine failed; send it again")
