@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from itertools import groupby, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from components.curate import curate_workload, judgement_columns, row_judgement
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.near import shared_text
 from components.curate.near.shared_text import LEAST, MANY, RUN, STEADY, RightAnswers
+from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.split import SIDES, Side
 from components.schema import Json
@@ -86,6 +88,9 @@ def questions(count: int, words: int = 8) -> list[str]:
     return [" ".join(chance.sample(WORDS, words)) for _ in range(count)]
 
 
+RULES = Rules(split_by="conversation", max_prompt_chars=100_000)
+
+
 class Compared(NamedTuple):
     """What curation made of an accepted row; ``cluster`` and ``twin`` are numbers of groups."""
 
@@ -101,8 +106,15 @@ def judge(
     requests: Sequence[list[Json]], answers: Sequence[str] = TOPICS, rules: Rules | None = None
 ) -> list[Compared]:
     """Judge requests like curation, up to SQL's choice among twins."""
-    rules = rules or Rules(split_by="conversation", max_prompt_chars=100_000)
-    judged = [
+    rules = rules or RULES
+    return compare(judge_alone(requests, answers, rules), rules)
+
+
+def judge_alone(
+    requests: Sequence[list[Json]], answers: Sequence[str] = TOPICS, rules: Rules = RULES
+) -> list[RowJudgement]:
+    """Judge each request by itself."""
+    return [
         row_judgement.judge(
             replace(
                 curated_rows.row(
@@ -116,6 +128,10 @@ def judge(
         )
         for n, messages in enumerate(requests)
     ]
+
+
+def compare(judged: Sequence[RowJudgement], rules: Rules = RULES) -> list[Compared]:
+    """Compare judged requests with each other."""
     answer_names = {row.interaction_id: row.request.answer_name for row in judged if row.request}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "judged.parquet"
@@ -144,13 +160,17 @@ def kept(judged: Sequence[Compared]) -> int:
     return len({(row.twin, row.answer_name) for row in free})
 
 
+@cache
+def kept_under_system(count: int) -> int:
+    asked = questions(count)
+    return kept(judge([under_system(n, question) for n, question in enumerate(asked)]))
+
+
 @pytest.mark.parametrize("count", [40, 150])
 @pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
 def test_under_a_template_as_much_is_kept_as_under_a_system_prompt(write: Write, count: int):
-    asked = questions(count)
-    judged = judge([write(n, question) for n, question in enumerate(asked)])
-    as_system = judge([under_system(n, question) for n, question in enumerate(asked)])
-    assert kept(judged) >= 0.95 * kept(as_system)
+    judged = judge([write(n, question) for n, question in enumerate(questions(count))])
+    assert kept(judged) >= 0.95 * kept_under_system(count)
     assert max(Counter(row.cluster for row in judged).values()) <= 3
 
 
@@ -220,7 +240,8 @@ def test_held_out_requests_under_a_template_are_not_trained_on():
 @pytest.mark.parametrize("sizes", [range(40, 61, 2), range(400, 421, 10)], ids=["40", "400"])
 def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
     asked = [write(n, question) for n, question in enumerate(questions(430))]
-    counts = [Counter(row.objection for row in judge(asked[:size])) for size in sizes]
+    judged = judge_alone(asked[: sizes[-1]])
+    counts = [Counter(row.objection for row in compare(judged[:size])) for size in sizes]
     for earlier, later in pairwise(counts):
         assert (later - earlier).total() + (earlier - later).total() <= sizes.step + 4
     assert all(verdicts[None] >= 0.95 * verdicts.total() for verdicts in counts)
