@@ -16,9 +16,11 @@ from components.evaluate.judge import win_rate
 from components.evaluate.judge.comparisons import JudgeError
 from components.evaluate.judge.settings import JudgeSettings
 from components.register import registry, tracking
+from components.register.registry import Version
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from components.store import manifest
+from components.store.manifest import ScorecardManifest
 from flows import settings, validation, workload_file
 from flows.flow_runs import run_name
 from flows.jobs import runner
@@ -57,10 +59,11 @@ def score(
     workload: Workload, snapshot: Path, adapter: Path, cards: Path | None
 ) -> dict[str, dict[str, str]]:
     """Score the models that were not scored before, and write where the scorecards are."""
-    folders = scorecard_folders(workload, snapshot, adapter)
-    if not all(manifest.is_finished(card) for card in all_folders(folders)):
-        run_evaluation(workload, snapshot, adapter)
-    home = settings.load()
+    home, folders = settings.load(), ScorecardFolders()
+    # A person may approve another champion while models are scored.
+    while folders != (folders := scorecard_folders(workload, snapshot, adapter)):
+        if not all(manifest.is_finished(card) for card in all_folders(folders)):
+            run_evaluation(workload, snapshot, adapter)
     places = {
         model: {name: home.portable(card) for name, card in of.items()}
         for model, of in folders.items()
@@ -91,6 +94,17 @@ def cards_in(file: Path) -> ScorecardFolders | None:
         model: {name: home.local(card) for name, card in of.items()} for model, of in places.items()
     }
     return cards if all(manifest.is_finished(card) for card in all_folders(cards)) else None
+
+
+def is_champion_measured(cards: ScorecardFolders, champion: Version | None, adapter: Path) -> bool:
+    """Return whether the scorecards are of today's champion, where the challenger is another."""
+    if champion is None or champion.adapter == adapter.name:
+        return True
+    measured = cards.get(CHAMPION)
+    return (
+        measured is not None
+        and ScorecardManifest.read(measured[HOLDOUT]).adapter == champion.adapter
+    )
 
 
 def check_tasks(workload: Workload) -> None:

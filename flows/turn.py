@@ -112,6 +112,10 @@ class StageError(RuntimeError):
     """A stage that runs as a deployment did not finish its output."""
 
 
+class OpponentChangedError(RuntimeError):
+    """The champion is not the one that was measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnResult:
     """The result of a turn."""
@@ -211,7 +215,13 @@ def evaluate_models(
     """Evaluate all models; return their scorecard folders and whether they existed before."""
     home, file = settings.load(), evaluate.cards_file(workload, snapshot, adapter)
     evaluation = parameters | {"adapter": home.portable(adapter), "cards": home.portable(file)}
-    return ensure_output("evaluate/evaluate", evaluation, lambda: evaluate.cards_in(file))
+
+    def find() -> ScorecardFolders | None:
+        cards, champion = evaluate.cards_in(file), registry.champion_version(workload.workload)
+        is_current = cards and evaluate.is_champion_measured(cards, champion, adapter)
+        return cards if is_current else None
+
+    return ensure_output("evaluate/evaluate", evaluation, find)
 
 
 def ensure_output(
@@ -289,8 +299,16 @@ def assemble_evidence(
     champion: registry.Version | None,
     reference: TurnReference,
 ) -> Evidence:
-    """Judge challenger against opponent and write the evidence folder, unless it exists."""
+    """Judge challenger against opponent and write the evidence folder, unless it exists.
+
+    ``OpponentChangedError``: the cards are of an earlier champion, so nothing is looked at.
+    """
     home = settings.load()
+    if not evaluate.is_champion_measured(cards, champion, adapter):
+        raise OpponentChangedError(
+            f"judging {adapter.name} of {workload.workload}: another version became champion after "
+            "the models were measured; run the turn again, which measures that one"
+        )
     ours, base = (_read_scorecards(cards[role]) for role in (evaluate.CHALLENGER, evaluate.BASE))
     theirs = _read_scorecards(cards[evaluate.CHAMPION]) if champion else base
     anchor = Anchor(evaluate.BASE, base) if champion else None

@@ -1,7 +1,7 @@
 """A turn's gate, from scorecards on disk to the evidence: anchored, sealed, and counted."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -88,7 +88,7 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     manifest.write(adapter, kind="adapter", now=NOW, body=body)
     cards: ScorecardFolders = {
         evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
-        evaluate.CHAMPION: written(home / "cards" / "o", measured(300, 340)),
+        evaluate.CHAMPION: written(home / "cards" / "a0", measured(300, 340)),
         evaluate.BASE: written(home / "cards" / "b", measured(100, 380)),
     }
 
@@ -128,3 +128,53 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     assert assemble(wide).digest == older.name  # so what was decided on it stays decided
     assert [seal.alpha for seal in book.seals] == [0.05]
     assert [(use.number, use.outcome) for use in book.looks] == [(1, "fail"), (2, "pass")]
+
+
+def test_a_challenger_is_not_judged_by_the_scores_of_an_earlier_champion(home: Path) -> None:
+    """An approval took hold while models were measured: its evidence would name version 4."""
+    frozen, adapter = snapshot(home), home / "adapters" / "a1"
+    adapter.mkdir(parents=True)
+    manifest.write(adapter, kind="adapter", now=NOW, body={"snapshot": frozen.key})
+    cards: ScorecardFolders = {
+        evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
+        evaluate.BASE: written(home / "cards" / "b", measured(100, 380)),
+    }
+    with_champion = cards | {
+        evaluate.CHAMPION: written(home / "cards" / "a0", measured(300, 340)),
+    }
+    approved = replace(CHAMPION, number="4", adapter="a2")
+    for at_hand in (cards, with_champion):
+        with pytest.raises(turn.OpponentChangedError, match="another version became champion"):
+            turn.assemble_evidence.fn(
+                workload(home, POLICY), frozen, adapter, at_hand, approved, TURN
+            )
+    with warehouse.connect(settings.load().warehouse) as con:
+        assert ledger.read_holdout_log(con).looks == []
+
+
+def test_models_are_scored_again_if_another_version_became_champion_meanwhile(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of scorecards has those of the champion at its end."""
+    champion, scored = ["a0"], list[str]()
+
+    def scorecards(*_: object) -> ScorecardFolders:
+        return {evaluate.CHAMPION: {HOLDOUT: home / "cards" / champion[0]}}
+
+    def score(*_: object) -> None:
+        scored.append(champion[0])
+        written(home / "cards" / champion[0], measured(300, 340))
+        champion[0] = "a2"
+
+    monkeypatch.setattr(evaluate, "scorecard_folders", scorecards)
+    monkeypatch.setattr(evaluate, "run_evaluation", score)
+    asked, file = workload(home, POLICY), home / "jobs" / "cards.json"
+    assert evaluate.score(asked, home / "s1", home / "a1", file) == {
+        evaluate.CHAMPION: {HOLDOUT: str(home / "cards" / "a2")}
+    }
+    assert scored == ["a0", "a2"]
+    cards, approved = evaluate.cards_in(file), replace(CHAMPION, number="4", adapter="a2")
+    assert cards is not None
+    assert evaluate.is_champion_measured(cards, approved, Path("a1"))
+    assert not evaluate.is_champion_measured(cards, CHAMPION, Path("a1"))
+    assert evaluate.is_champion_measured(cards, None, Path("a1"))
