@@ -98,7 +98,7 @@ def _read_text(path: Path) -> str:
 def _parse_yaml(text: str, source: Path | str) -> object:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the date 2027-13-01
         raise ServeFileError(f"{source}: is not YAML: {error}") from error
 
 

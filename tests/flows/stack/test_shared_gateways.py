@@ -14,7 +14,8 @@ from s3fs import S3FileSystem
 from components.serve import response_id
 from components.serve.response_id import ResponseKeyError
 from components.store.object_store import ObjectStore, StoreError
-from flows import gateway_status
+from flows import gateway_status, settings
+from flows.gateway_status import ServeFileError
 from flows.stack import shared_gateways
 from tests.support import buckets, gateways, terminal
 from tests.support.terminal import Terminal
@@ -118,6 +119,17 @@ def test_a_gateway_keeps_the_engine_of_its_own_file(shells: tuple[Terminal, Term
     options = gateway_status.read_serve_settings(home, None)
     assert (options.engine.threads, options.limits.max_tokens) == (3, 7)
     assert options.logging == "required"
+
+
+@pytest.mark.parametrize("text", ["logging: [", "only: 2027-13-01", "[" * 10_000, "only: &a [*a]"])
+def test_settings_that_are_no_yaml_change_nothing_and_end_no_look(
+    tmp_path: Path, shells: object, text: str
+):
+    home = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_STORE": STORE.url})
+    STORE.write(shared_gateways.SETTINGS, text)
+    with pytest.raises(ServeFileError, match=shared_gateways.SETTINGS):
+        shared_gateways.refresh(home, STORE)
+    assert not (home.serve / gateway_status.SHARED_SETTINGS).exists()
 
 
 def test_the_key_of_the_first_gateway_is_everybodys(tmp_path: Path, shells: object):
