@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.dataset.example_rows import Lengths
 from components.dataset.snapshot_figures import SIDES, Figures, SideCount
-from components.pages import templates
+from components.pages import charts, templates
 from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
 from components.schema import ALWAYS, ClientShares, Json
 
@@ -53,8 +53,8 @@ def _picture(
         figure.legend(
             loc="upper right", ncols=len(handles), frameon=False, labelcolor=INK, fontsize=8
         )
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / height if handles else 1))
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    charts.fit(figure, top=1 - 0.25 / height if handles else 1)
+    charts.save(figure, folder / f"{name}.png")
     return f"{name}.png", title
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
@@ -48,11 +49,19 @@ def shortened(name: str, length: int = 27) -> str:
     return clean if len(clean) <= length else clean[: length - 1] + "…"
 
 
+def fit(figure: Figure, top: float = 1) -> None:
+    """Let the figure's one plot, its labels included, fill the figure up to ``top``, a share."""
+    figure.tight_layout()  # its rect would measure each label twice
+    figure.subplots_adjust(top=top - (1 - figure.subplotpars.top))
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, or an SVG by the path's suffix; equal pictures are equal files."""
-    undated = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with rc_context({"svg.hashsalt": "flywheel"}):
-        figure.savefig(path, metadata=undated)
+    if path.suffix == ".svg":
+        with rc_context({"svg.hashsalt": "flywheel"}):
+            figure.savefig(path, metadata={"Date": None})
+    else:  # savefig draws twice, the first time for a layout engine, which no chart has
+        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
 
 
 def size(n: int, clusters: int | None) -> str:

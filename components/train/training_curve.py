@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from components.pages import charts
 from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
 from components.schema import Progress
 
@@ -46,7 +47,7 @@ def draw_curve(reports: Iterable[Progress], path: Path) -> None:
     figure.legend(loc="upper right", ncols=2, frameon=False, labelcolor=INK)
     figure.align_ylabels([upper, lower])
     figure.tight_layout(rect=(0, 0, 1, 0.93))
-    figure.savefig(path, metadata={"Software": None})
+    charts.save(figure, path)
 
 
 def smooth_series(values: Sequence[float]) -> list[float]:

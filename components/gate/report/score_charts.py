@@ -140,7 +140,7 @@ def draw_scores(scorecards: Mapping[str, Scorecard], path: Path) -> None:
         _dots(axes, card, shift, label=name, colour=colours[name])
     _score_frame(axes, next(iter(scorecards.values())))
     figure.legend(loc="upper right", ncols=len(scorecards), frameon=False, labelcolor=charts.INK)
-    figure.tight_layout(rect=(0, 0, 1, 0.92))
+    charts.fit(figure, top=0.92)
     charts.save(figure, path)
 
 
