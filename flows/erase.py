@@ -6,7 +6,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from components import home_archive
 from components.curate import split
@@ -18,7 +17,7 @@ from components.erase.delete import SubjectMatch
 from components.erase.leftovers import EarlierFile, Left, Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
-from components.store import lake_purge, manifest, spool, warehouse
+from components.store import file_locks, lake_purge, manifest, spool, warehouse
 from components.store.lake import GROUPS, Lake
 from components.store.object_store import ObjectStore
 from components.store.warehouse import CheckFailedError, Connection
@@ -265,9 +264,7 @@ def search_terms(
 
 def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | None) -> Searched:
     """Search the whole home except downloaded models."""
-    home.scratch.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="search-", dir=home.scratch) as name:
-        folder = Path(name)
+    with file_locks.temporary_folder(home.scratch, "search-") as folder:
         if home.store:
             home.store.copy_files("jobs", folder / "store")
             for place in _stored_places(home.store):

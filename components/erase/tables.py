@@ -1,6 +1,7 @@
 """Walk all tables of the warehouse, and rewrite it so that deleted bytes are gone."""
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
 
 BATCH_ROWS = 4096
+
+SPILLED = ".tmp"  # DuckDB's suffix of the folder beside a file for what does not fit into memory
 
 _WITHOUT_TEXT = re.compile(
     r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|BOOLEAN|DATE|TIME.*|INTERVAL|UUID"
@@ -186,6 +189,8 @@ def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Non
     new one. Raise ``WarehouseBusyError`` if the file is still held after ``wait_seconds``.
     """
     with warehouse.connect(path, wait_seconds) as con:
+        # What killed processes had no memory for; no other one has the file open now.
+        shutil.rmtree(path.with_name(path.name + SPILLED), ignore_errors=True)
         con.execute("checkpoint")
     copy = path.with_name(path.name + ".rewritten")
     for stale in (copy, copy.with_name(copy.name + ".wal")):

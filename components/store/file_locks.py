@@ -2,9 +2,14 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+HOLDER = ".holder"
+"""The lock file in a temporary folder."""
 
 
 @contextmanager
@@ -32,3 +37,19 @@ def lock(descriptor: int, *, wait: bool = True, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def temporary_folder(within: Path, prefix: str) -> Generator[Path]:
+    """Provide a temporary folder that ``delete_abandoned`` spares while this process lives."""
+    within.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=prefix, dir=within) as name, held(Path(name) / HOLDER):
+        yield Path(name)
+
+
+def delete_abandoned(within: Path) -> None:
+    """Delete the folders of ``temporary_folder`` whose process was killed."""
+    for path in sorted(within.glob(f"*/{HOLDER}")):
+        with held(path, wait=False) as is_abandoned:
+            if is_abandoned:
+                shutil.rmtree(path.parent)

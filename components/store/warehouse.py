@@ -11,13 +11,12 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeAlias, TypeVar, cast
 
 import duckdb
 
 from components.schema import Json
-from components.store import lake, lock
+from components.store import file_locks, lake, lock
 from components.store.arrow import CHUNK_ROWS, ArrowBatch, ArrowTable, ShownTable, rows_of
 
 
@@ -261,13 +260,12 @@ def attached(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Generat
 @contextmanager
 def in_memory(scratch: Path) -> Generator[Connection]:
     """Open an empty in-memory warehouse that spills to ``scratch``."""
-    scratch.mkdir(parents=True, exist_ok=True)
     with (
-        TemporaryDirectory(prefix="duckdb-", dir=scratch) as folder,
+        file_locks.temporary_folder(scratch, "duckdb-") as folder,
         _room(scratch),
         duckdb.connect() as con,
     ):
-        con.execute(f"set temp_directory = '{escaped(Path(folder))}'")
+        con.execute(f"set temp_directory = '{escaped(folder)}'")
         con.execute("set memory_limit = $memory", {"memory": f"{CURATING_BYTES}B"})
         _prepare(con)
         yield con

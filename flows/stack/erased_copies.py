@@ -18,7 +18,14 @@ from pydantic import TypeAdapter
 
 from components.erase import delete
 from components.erase.affected_outputs import Output, Outputs
-from components.store import manifest, moved_tables, object_store, warehouse, working_copy
+from components.store import (
+    file_locks,
+    manifest,
+    moved_tables,
+    object_store,
+    warehouse,
+    working_copy,
+)
 from components.store.lock import WarehouseBusyError
 from components.store.object_store import ObjectStore
 from flows.settings import Settings
@@ -114,7 +121,7 @@ def old_warehouses(home: Settings) -> list[Path]:
 
 
 def forget_judgements(home: Settings) -> None:
-    """Delete the kept judgements of rows that the warehouse no longer has.
+    """Delete the kept judgements of rows that the warehouse no longer has, and killed copies.
 
     A curation that began with the erased rows may still keep theirs: it is waited for.
     """
@@ -126,6 +133,7 @@ def forget_judgements(home: Settings) -> None:
             warehouse.connect(home.tables, writes=()) as con,
         ):
             judgement_cache.forget_missing(con, folder)
+    file_locks.delete_abandoned(home.scratch)
 
 
 def _is_stored(home: Settings, outputs: Outputs, output: Output) -> bool:

@@ -1,4 +1,8 @@
-"""Nothing of an erased row stays among the judgements that curation keeps."""
+"""Nothing of an erased row stays in what curation keeps, or left when it was killed."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -47,3 +51,37 @@ def test_a_search_finds_a_judgement_that_was_kept(judged: House, eraser: Eraser)
     path.write_bytes(before)
     left = erase.verify_erasure(judged.settings, subject=Subject(BOB), certificate_path=None).left
     assert {item.where.split("/")[0] for item in left} == {"judgements"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from components.store import warehouse
+
+def fill(con, kind):
+    con.execute("set memory_limit = '40MB'")
+    con.execute(f"create {kind} table copied as select 'ann asks ' || range"
+        " || repeat(md5(range::varchar), 40) as messages from range(60000)")
+
+with warehouse.in_memory(Path(sys.argv[2])) as con, warehouse.connect(Path(sys.argv[1])) as file:
+    fill(con, "")
+    fill(file, "temporary")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_is_left_of_rows_for_which_killed_processes_had_no_memory(
+    home: House, eraser: Eraser
+):
+    """DuckDB leaves them in files, of a curation in the scratch folder, else beside its own."""
+    settings = home.settings
+    command = [sys.executable, "-c", KILLED, str(settings.warehouse), str(settings.scratch)]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert len(spilled(settings)) >= 2
+    assert eraser(settings, Subject(ANN)).is_clean
+    assert spilled(settings) == []
+
+
+def spilled(settings: Settings) -> list[Path]:
+    paths = settings.home.rglob("*.tmp")
+    return [path for path in paths if path.is_file() and b"ann asks" in path.read_bytes()]

@@ -42,3 +42,28 @@ def test_shared_holders_keep_only_others_out(tmp_path: Path) -> None:
         assert file_locks.lock(first.fileno(), shared=True)
         assert file_locks.lock(second.fileno(), shared=True)
         assert not file_locks.lock(third.fileno(), wait=False)
+
+
+SPILL = """
+import sys, time
+from pathlib import Path
+from components.store import file_locks
+
+with file_locks.temporary_folder(Path(sys.argv[1]), "duckdb-") as folder:
+    (folder / "rows.tmp").write_text("what Ann asked")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_only_the_folder_of_a_killed_process_is_abandoned(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SPILL, str(tmp_path)]
+    (tmp_path / "of-others").mkdir()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        file_locks.delete_abandoned(tmp_path)
+        assert [*tmp_path.glob("duckdb-*/rows.tmp")]
+        holder.kill()
+    file_locks.delete_abandoned(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["of-others"]
