@@ -1,6 +1,6 @@
-"""Serve versions that are staged already: ``launch_staged.py HOME SETTINGS MLFLOW`` prints the URL.
+"""Serve versions that no MLflow has: ``launch_staged.py HOME SETTINGS MLFLOW`` prints the URL.
 
-All is as in ``flows.stack.gateway_service`` but for fetching a version's files from MLflow.
+All is as in ``flows.stack.gateway_service``, but a version's files are made and not fetched.
 """
 
 import asyncio
@@ -11,10 +11,11 @@ import uvloop
 
 from components.serve import gateway_process, staged_version
 from components.serve.champion_watch import RegistryAddress
-from components.serve.follower import Follower, ServePlaces, StagingError
+from components.serve.follower import Follower, ServePlaces
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 from components.serve.staged_version import StagedVersion
+from tests.support.fake_replicas import stage
 
 
 def say(url: str) -> None:
@@ -24,14 +25,14 @@ def say(url: str) -> None:
 
 
 class StagedFollower(Follower):
-    """Finds versions in the folder of staged ones."""
+    """Stages adapters that answer with their own version's word."""
 
     async def _stage(self, workload: str, version: str) -> StagedVersion:
         adapters = self._places.adapters
         for record in adapters.glob(f"{workload}.v{version}-*.json"):
             if not record.name.endswith(".references.json"):
                 return staged_version.read_staged(adapters, record.stem)
-        raise StagingError(f"version {version} is not staged")
+        return stage(self._places.folder, workload, int(version))
 
 
 async def main() -> None:

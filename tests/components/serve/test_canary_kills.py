@@ -22,7 +22,7 @@ from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from tests.components.serve.test_champion_watch import FakeMlflow, approved
 from tests.support import launch_staged
-from tests.support.fake_replicas import fake_replica, stage
+from tests.support.fake_replicas import fake_replica
 
 PLAN = RolloutPlan("support", "2", "1", (ShareStep(0.5, HOUR),), deadline_seconds=HOUR)
 WORSE = RolloutOrder("0123456789ab", PLAN, None, "2026-11-27T16:00:00+00:00")
@@ -123,8 +123,6 @@ def disliked(home: Path) -> tuple[int, int]:
 
 def scenario(home: Path, mlflow: FakeMlflow, engine: str, url: str) -> None:
     token = client_tokens.add_token(home / "tokens.json", "app", now=datetime.now(UTC))
-    for number in (1, 2, 3):
-        stage(home / "serve", "support", number)
     gateway_of = home, engine, url, token
     mlflow.tags["support", "2"][ROLLOUT_TAG] = WORSE.to_text()
     mlflow.tags["support", "3"][ROLLOUT_TAG] = SOUND.to_text()
