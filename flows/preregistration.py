@@ -1,7 +1,7 @@
 """Preregister a workload's gate policy before a holdout is first used; record each use."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,9 +55,18 @@ def seal_rules(workload: str, rules: ApprovalRules) -> None:
 
 
 def record_use(
-    policy: Policy, held: Holdout, challenger: Scorecard, opponent: Scorecard, adapter: str
+    policy: Policy,
+    held: Holdout,
+    challenger: Scorecard,
+    opponent: Scorecard,
+    adapter: str,
+    guards: Sequence[str] = (),
 ) -> HoldoutUseTerms:
-    """Record a holdout use and its alpha before it is made; idempotent."""
+    """Record a holdout use and its alpha before it is made; idempotent.
+
+    ``guards`` are the keys of the challenger's other scorecards that the policy judges by: with
+    others it is another use, else a guard could be measured until it passes.
+    """
     home, now = settings.load(), datetime.now(UTC)
     body = policy.model_dump(mode="json")
     look = HoldoutUse(
@@ -66,7 +75,7 @@ def record_use(
         opponent_scorecard=opponent.key,
         task=policy.task,
         metric=policy.metric,
-        policy_digest=manifest.digest(body),
+        policy_digest=manifest.digest([body, *sorted(guards)] if guards else body),
         policy=ledger.canonical_json(body),
         adapter=adapter,
         holdout_version=held.version,
@@ -163,7 +172,7 @@ def _use_terms(
     used = [
         use.looked_at
         for use in (*before, look)
-        if use.policy_digest == look.policy_digest and (use.decision or 0) > 0
+        if use.policy == look.policy and (use.decision or 0) > 0
     ]
     left = look.alpha_left or 0.0
     terms = Terms(
@@ -178,11 +187,11 @@ def _use_terms(
         changes=changes,
         changed_at=_timestamp(min(used)) if changes and used else "",
     )
-    same = (look.workload_id, look.adapter, look.task, look.policy_digest)
+    same = (look.workload_id, look.adapter, look.task, look.policy)
     earlier = tuple(
         use
         for use in before
-        if (use.workload_id, use.adapter, use.task, use.policy_digest) == same
+        if (use.workload_id, use.adapter, use.task, use.policy) == same
         and (use.decision or 0) > 0
         and use.alpha is not None
     )

@@ -374,8 +374,14 @@ def judge_challenger(
     """Judge, and count it as a use of the holdout; a refused comparison is not a use."""
     if refused := judge.refuse(ours, theirs, policy, anchor):
         return refused
+    tasks = {guard.task for guard in policy.guarding()} - {policy.task}
     taken = preregistration.record_use(
-        policy, held, ours[policy.task], theirs[policy.task], adapter
+        policy,
+        held,
+        ours[policy.task],
+        theirs[policy.task],
+        adapter,
+        [ours[task].key for task in tasks],
     )
     judgement = judge.judge(
         ours,

@@ -98,6 +98,18 @@ def test_a_look_at_another_task_is_judged_by_that_tasks_scorecard() -> None:
     assert judged("c2", policy=policy, beside=more).look == 2
 
 
+def test_a_guard_that_is_measured_on_other_documents_is_another_look() -> None:
+    """It was the same look, so its documents could be changed until it passed."""
+    policy = Policy(guards=(Guard(task="arc_easy", metric="acc", margin=0.03),))
+    few, more = guard_card([1.0] * 60), replace(guard_card([1.0] * 80), key="more")
+    first = judged("c1", policy=policy, beside=few)
+    again = judged("c1", policy=policy, beside=more)
+    assert (first.look, again.look) == (1, 2)
+    assert (first.alpha, again.alpha) == (pytest.approx(0.05 / 2), pytest.approx(0.05 / 6))
+    assert judged("c1", policy=policy, beside=few) == first
+    assert broken() is None
+
+
 def test_what_can_not_be_compared_spends_nothing() -> None:
     ours, theirs = pair(40, 2, 40, 10)
     refused = judged("c1", (under(ours, holdout_version="v0"), theirs))
