@@ -102,67 +102,60 @@ def test_white_space_does_not_make_another_interaction(con: Connection, tmp_path
     assert logs.load(con, path, now=logs.NOW).new == 1
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        pytest.param(b"{oops", "the line is not JSON", id="not-json"),
-        pytest.param(b"[1, 2]", "the line is a JSON ARRAY, expected an object", id="array"),
-        pytest.param(b'"text"', "the line is a JSON VARCHAR, expected an object", id="text"),
-        pytest.param(
-            {"x": 1}, "missing keys: timestamp, workload_id, client_id, request, response"
-        ),
-        pytest.param(logs.without(logs.interaction(), "client_id"), "missing keys: client_id"),
-        pytest.param(
-            logs.interaction(timestamp=True),
-            "`timestamp` is BOOLEAN, expected unix seconds or ISO 8601 text",
-            id="boolean-time",
-        ),
-        pytest.param(
-            logs.interaction(timestamp="yesterday"),
-            '`timestamp` "yesterday" is not a time, expected unix seconds or ISO 8601 text',
-            id="no-time",
-        ),
-        pytest.param(
-            logs.interaction(timestamp=1_760_000_000_000),
-            "`timestamp` 1760000000000 lies more than a day in the future; expected unix seconds, "
-            "not milliseconds",
-            id="milliseconds",
-        ),
-        pytest.param(
-            logs.interaction(timestamp="2026-01-02T00:00:01Z"),
-            '`timestamp` "2026-01-02T00:00:01Z" lies more than a day in the future; expected unix '
-            "seconds, not milliseconds",
-            id="future",
-        ),
-        pytest.param(logs.interaction(timestamp=-1), "`timestamp` -1 lies before 1970"),
-        pytest.param(logs.interaction(workload_id=7), "`workload_id` is UBIGINT, expected text"),
-        pytest.param(logs.interaction(workload_id=" "), "`workload_id` is empty"),
-        pytest.param(logs.interaction(client_id=None), "`client_id` is NULL, expected text"),
-        pytest.param(logs.interaction(request=[]), "`request` is ARRAY, expected an object"),
-        pytest.param(
-            logs.interaction(request={}), "`request.messages` is missing, expected an array"
-        ),
-        pytest.param(
-            logs.interaction(request={"messages": "hi"}),
-            "`request.messages` is VARCHAR, expected an array",
-        ),
-        pytest.param(logs.interaction(response="hi"), "`response` is VARCHAR, expected an object"),
-        pytest.param(b'{"a": "\xff"}', "the line is not UTF-8: byte 0xff at 7", id="not-utf8"),
-    ],
-)
+BAD: list[tuple[bytes | dict[str, Json], str]] = [
+    (b"{oops", "the line is not JSON"),
+    (b"[1, 2]", "the line is a JSON ARRAY, expected an object"),
+    (b'"text"', "the line is a JSON VARCHAR, expected an object"),
+    ({"x": 1}, "missing keys: timestamp, workload_id, client_id, request, response"),
+    (logs.without(logs.interaction(), "client_id"), "missing keys: client_id"),
+    (
+        logs.interaction(timestamp=True),
+        "`timestamp` is BOOLEAN, expected unix seconds or ISO 8601 text",
+    ),
+    (
+        logs.interaction(timestamp="yesterday"),
+        '`timestamp` "yesterday" is not a time, expected unix seconds or ISO 8601 text',
+    ),
+    (
+        logs.interaction(timestamp=1_760_000_000_000),
+        "`timestamp` 1760000000000 lies more than a day in the future; expected unix seconds, "
+        "not milliseconds",
+    ),
+    (
+        logs.interaction(timestamp="2026-01-02T00:00:01Z"),
+        '`timestamp` "2026-01-02T00:00:01Z" lies more than a day in the future; expected unix '
+        "seconds, not milliseconds",
+    ),
+    (logs.interaction(timestamp=-1), "`timestamp` -1 lies before 1970"),
+    (logs.interaction(workload_id=7), "`workload_id` is UBIGINT, expected text"),
+    (logs.interaction(workload_id=" "), "`workload_id` is empty"),
+    (logs.interaction(client_id=None), "`client_id` is NULL, expected text"),
+    (logs.interaction(request=[]), "`request` is ARRAY, expected an object"),
+    (logs.interaction(request={}), "`request.messages` is missing, expected an array"),
+    (
+        logs.interaction(request={"messages": "hi"}),
+        "`request.messages` is VARCHAR, expected an array",
+    ),
+    (logs.interaction(response="hi"), "`response` is VARCHAR, expected an object"),
+    (b'{"a": "\xff"}', "the line is not UTF-8: byte 0xff at 7"),
+]
+"""Bad lines with the reason of each."""
+
+
 def test_a_bad_line_goes_to_quarantine_with_its_bytes_place_and_reason(
-    con: Connection, tmp_path: Path, line: bytes | dict[str, Json], reason: str
+    con: Connection, tmp_path: Path
 ):
-    content = line if isinstance(line, bytes) else json.dumps(line).encode()
+    contents = [line if isinstance(line, bytes) else json.dumps(line).encode() for line, _ in BAD]
     path = tmp_path / "a.jsonl"
-    path.write_bytes(json.dumps(logs.interaction()).encode() + b"\n" + content + b"\n")
+    path.write_bytes(b"\n".join([json.dumps(logs.interaction()).encode(), *contents, b""]))
     loaded = logs.load(con, path, now=logs.NOW)
-    assert (loaded.new, loaded.quarantined) == (1, 1)
-    (row,) = warehouse.rows(con, "select * from raw.quarantine")
-    assert row["reason"] == reason
-    assert isinstance(row["content"], bytes)
-    assert row["content"].rstrip(b"\n") == content
-    assert (row["path"], row["line"]) == (str(path), 2)
+    rows = warehouse.rows(con, "select * from raw.quarantine order by line")
+    for place, (row, content, (_, reason)) in enumerate(zip(rows, contents, BAD, strict=True), 2):
+        assert row["reason"] == reason
+        assert isinstance(row["content"], bytes)
+        assert row["content"].rstrip(b"\n") == content
+        assert (row["path"], row["line"]) == (str(path), place)
+    assert (loaded.new, loaded.quarantined) == (1, len(BAD))
 
 
 def test_half_broken_files_lose_no_good_line(con: Connection, tmp_path: Path):
