@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -90,6 +91,42 @@ def judged_as_whole(con: Connection, folder: Path, rules: Rules = RULES) -> tupl
     return tally.judged, tally.screened
 
 
+Curated = Callable[[int], Connection]
+"""Opens a warehouse of that many rows that was curated, with the judgements kept in ``kept``."""
+
+
+@pytest.fixture(scope="module")
+def curated_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Load and curate that many rows; return the folder, which tests only copy."""
+
+    @cache
+    def build(rows: int) -> Path:
+        folder = tmp_path_factory.mktemp("curated")
+        with warehouses.connect(folder / "warehouse.duckdb") as con:
+            load(con, folder, range(rows))
+            curate(con, folder / "kept")
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def curated_rows(curated_once: Callable[[int], Path], tmp_path: Path) -> Iterator[Curated]:
+    """Give each test a copy of its own; a lake is filled anew."""
+    with ExitStack() as stack:
+
+        def copy(rows: int) -> Connection:
+            if not warehouses.ON_LAKE:
+                shutil.copytree(curated_once(rows), tmp_path, dirs_exist_ok=True)
+            con = stack.enter_context(warehouses.connect(tmp_path / "warehouse.duckdb"))
+            if warehouses.ON_LAKE:
+                load(con, tmp_path, range(rows))
+                curate(con, tmp_path / "kept")
+            return con
+
+        yield copy
+
+
 def test_a_night_judges_only_what_is_new_and_freezes_the_same_bytes(
     con: Connection, tmp_path: Path
 ):
@@ -118,17 +155,15 @@ def test_a_night_judges_only_what_is_new_and_freezes_the_same_bytes(
     ],
 )
 def test_a_changed_setting_judges_anew_what_it_concerns(
-    con: Connection, tmp_path: Path, change: dict[str, Json], judged: int, screened: int
+    curated_rows: Curated, tmp_path: Path, change: dict[str, Json], judged: int, screened: int
 ):
-    load(con, tmp_path, range(21))
-    curate(con, tmp_path / "kept")
+    con = curated_rows(21)
     rules = Rules.model_validate(RULES.model_dump(mode="json") | change)
     assert judged_as_whole(con, tmp_path / "kept", rules) == (judged, screened)
 
 
-def test_another_tokenizer_judges_nothing_anew(con: Connection, tmp_path: Path):
-    load(con, tmp_path, range(14))
-    curate(con, tmp_path / "kept")
+def test_another_tokenizer_judges_nothing_anew(curated_rows: Curated, tmp_path: Path):
+    con = curated_rows(14)
     for unused in ([], ["Question"]):
         base = tmp_path / f"base-{len(unused)}"
         tiny.tokenizer(unused).save_pretrained(base)
@@ -139,10 +174,9 @@ def test_another_tokenizer_judges_nothing_anew(con: Connection, tmp_path: Path):
 
 
 def test_another_version_of_a_library_judges_all_rows_anew(
-    con: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    curated_rows: Curated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    load(con, tmp_path, range(14))
-    curate(con, tmp_path / "kept")
+    con = curated_rows(14)
     installed = tmp_path / "site" / "google_re2-9999.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: google-re2\nVersion: 9999\n")
@@ -151,10 +185,9 @@ def test_another_version_of_a_library_judges_all_rows_anew(
 
 
 def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
-    con: Connection, tmp_path: Path
+    curated_rows: Curated, tmp_path: Path
 ):
-    load(con, tmp_path, range(14))
-    curate(con, tmp_path / "kept")
+    con = curated_rows(14)
     votes = [logs.feedback(response_id="r0"), logs.feedback("thumb", "up", response_id="r7")]
     logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
     assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
@@ -163,9 +196,8 @@ def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
     assert judged_as_whole(con, tmp_path / "kept") == (1, 0)
 
 
-def test_a_rewritten_record_is_judged_anew(con: Connection, tmp_path: Path):
-    load(con, tmp_path, range(14))
-    curate(con, tmp_path / "kept")
+def test_a_rewritten_record_is_judged_anew(curated_rows: Curated, tmp_path: Path):
+    con = curated_rows(14)
     changed = json.dumps(line(0) | {"response": line(9)["response"]})
     sql = "update raw.interactions set record = $record where payload::varchar like '%\"r0\"%'"
     con.execute(sql, {"record": changed})
@@ -208,9 +240,8 @@ def parts(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "emptied", "unfinished"])
-def test_a_damaged_file_is_never_believed(con: Connection, tmp_path: Path, damage: str):
-    load(con, tmp_path, range(14))
-    curate(con, tmp_path / "kept")
+def test_a_damaged_file_is_never_believed(curated_rows: Curated, tmp_path: Path, damage: str):
+    con = curated_rows(14)
     (part,) = parts(tmp_path / "kept")
     content = part.read_bytes()
     middle = len(content) // 2
