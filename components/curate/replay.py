@@ -20,6 +20,7 @@ from components.curate.interaction import CandidateRow
 from components.curate.near import duplicates, near_requests
 from components.curate.near.near_requests import NearRequest
 from components.curate.preferences import preference_rows
+from components.curate.redaction import conversations
 from components.curate.redaction.surrogate_writer import Keyring, Marked
 from components.curate.row_budget import Budget, CountsTokens, ExampleText
 from components.curate.row_judgement import RowJudgement
@@ -110,8 +111,9 @@ def _replayed(messages: str, tools: str, message: str) -> Replayed:
 class SpokenFor:
     """What no replayed row may share with the workload's own rows.
 
-    ``requests`` are the keys of all its requests; ``ties`` are those of holdout and validation
-    rows; ``tools`` are the names that such rows offer, if the workload is split by tools.
+    ``requests`` are the keys of its examples and of all rows on the tested sides; ``ties`` are
+    those of holdout and validation rows, also of earlier ones; ``tools`` are the names that such
+    rows offer, if the workload is split by tools.
     """
 
     requests: frozenset[str]
@@ -255,7 +257,7 @@ def _judged(workload_id: str, replayed: Replayed, judge: Judge) -> Incoming | No
     row = CandidateRow(
         interaction_id=replayed.replay_id,
         workload_id=workload_id,
-        example_id=replayed.replay_id,
+        example_id=_example_id(workload_id, replayed),
         logged_at=NEVER,
         messages=replayed.messages,
         tools=replayed.tools,
@@ -278,16 +280,31 @@ def _judged(workload_id: str, replayed: Replayed, judge: Judge) -> Incoming | No
     )
 
 
+def _example_id(workload_id: str, replayed: Replayed) -> str:
+    # As that of a logged row, so that its tie to a request that was held out before is found.
+    try:
+        texts = [
+            json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+            for text in (replayed.messages, replayed.tools)
+        ]
+        return conversations.example_id(workload_id, *texts)
+    except (ValueError, RecursionError):  # the rules object to it
+        return replayed.replay_id
+
+
 def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
-    """Return the holdout and validation requests for the near-duplicate comparison."""
+    """Return the holdout and validation requests for the near-duplicate comparison.
+
+    Also those that are left out: a cap, or a dislike, may be gone tomorrow.
+    """
     rows = con.execute(
         "select redacted.example_id,"
         " any_value(coalesce(redacted.messages, interactions.messages)),"
         " any_value(coalesce(redacted.tools, interactions.tools))"
-        " from curated.examples as examples"
-        " inner join staging.redacted as redacted using (example_id)"
+        " from curated.standings as standings"
+        " inner join staging.redacted as redacted using (interaction_id)"
         " inner join staging.interactions as interactions using (interaction_id)"
-        " where examples.workload_id = $workload_id and examples.side != 'train'"
+        " where standings.workload_id = $workload_id and standings.side != 'train'"
         " group by redacted.example_id order by redacted.example_id",
         {"workload_id": workload_id},
     ).fetchall()
@@ -303,10 +320,12 @@ def _spoken_for(con: Connection, workload_id: str, split_by: SplitBy) -> SpokenF
     requests = con.execute(
         "select distinct coalesce(redacted.messages, interactions.messages),"
         " coalesce(redacted.tools, interactions.tools)"
-        " from curated.examples as examples"
-        " inner join staging.redacted as redacted using (example_id)"
+        " from staging.redacted as redacted"
         " inner join staging.interactions as interactions using (interaction_id)"
-        " where examples.workload_id = $workload_id",
+        " where redacted.example_id in ("
+        "select example_id from curated.examples where workload_id = $workload_id)"
+        " or interaction_id in (select interaction_id from curated.standings"
+        " where workload_id = $workload_id and side != 'train')",
         {"workload_id": workload_id},
     ).fetchall()
     ties = warehouse.texts(

@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.curate.training_side import NoTokenizerError
-from components.schema import Json, Message
+from components.schema import Answer, Json, Message
 from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.support import curations, logs, warehouses
@@ -166,6 +168,64 @@ def test_rows_near_to_a_tested_request_are_not_replayed(con: Connection, tmp_pat
     curations.curate(con, "weather", rules, now=logs.NOW)
     replayed = [row for row in examples(con, "train") if row["client_id"] == "replay"]
     assert ["Elsewhere" in str(row["messages"]) for row in replayed] == [True]
+
+
+def test_what_a_cap_leaves_out_of_the_holdout_is_not_replayed(con: Connection, tmp_path: Path):
+    """A higher cap brings it back, and it was trained on."""
+    asked = [f"Conversation {n} asks question {turn}?" for n in range(30) for turn in range(3)]
+    lines = [
+        logs.interaction(text, response_id=text, conversation_id=f"c{number // 3}")
+        for number, text in enumerate(asked)
+    ]
+    logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+    replay = {"sources": [write(tmp_path / "general.jsonl", asked)], "share": 0.9}
+    capped = {"split_by": "conversation", "holdout_share": 0.4, "holdout_per_cluster": 1}
+    rules = Rules.model_validate({**capped, "balance": {"replay": replay}})
+    tally = curations.curate(con, "weather", rules, now=logs.NOW)
+    assert tally.counts["over_cluster_cap"] > 5
+    assert tally.replayed == 0
+
+
+def test_what_was_held_out_and_left_the_log_is_not_replayed(con: Connection, tmp_path: Path):
+    """Retention, or a growing log of which a sample is curated, takes rows of the holdout away."""
+    asked = [f"Question {n}?" for n in range(60)]
+    lines = [
+        logs.interaction(text, response_id=text, conversation_id=text, message=logs.say(text))
+        for text in asked
+    ]
+    logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+    curate(con)
+    rules = Rules(holdout_share=0.3, validation_share=0)
+    curations.freeze(con, tmp_path / "snapshots", "weather", rules=rules, now=logs.NOW)
+    held_out = {str(row["messages"]) for row in examples(con, "holdout")}
+    assert held_out
+    con.execute(
+        "delete from raw.interactions where interaction_id in"
+        " (select unnest(interaction_ids) from curated.examples where side = 'holdout')"
+    )
+    load(con, tmp_path, range(60, 90))
+    path = write(tmp_path / "general.jsonl", [*asked, *(f"And {n}?" for n in range(40))])
+    curate(con, replay={"sources": [path], "share": 0.9})
+    replayed = {str(row["messages"]) for row in examples(con, "train") if row["tools"] == "[]"}
+    assert any("And " in text for text in replayed)
+    assert {json.dumps(json.loads(text)) for text in replayed}.isdisjoint(
+        json.dumps(json.loads(text)) for text in held_out
+    )
+
+
+def test_rows_of_other_sets_that_are_no_json_cost_only_themselves(con: Connection, tmp_path: Path):
+    load(con, tmp_path, range(60))
+    nested = "[" * 100_000
+    odd = [r'[{"role": "user", "content": "\ud800"}]', "{oops", nested]
+    asked = [*odd, json.dumps([{"role": "user", "content": "A fine one?"}])]
+    columns = {
+        "messages": asked,
+        "tools": ["[]"] * len(asked),
+        "answer": [Answer("Yes, certainly.").to_json()] * len(asked),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "set.parquet")
+    replay = {"sources": [str(tmp_path / "set.parquet")], "share": 0.9}
+    assert curate(con, replay=replay).replayed == 1
 
 
 def test_guard_task_questions_are_not_replayed(con: Connection, tmp_path: Path):
