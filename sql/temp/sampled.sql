@@ -1,7 +1,9 @@
 -- One row per interaction of the workload that is curated: those with feedback, and of the others
 -- the ones with the lowest hashes of their ids, $at_most in all unless more have feedback. So
 -- growth replaces as few rows as it must. Whoever's feedback it is: a row too many does no harm.
--- Reads raw.interactions and raw.feedback.
+-- But an id on more than a third of the rows (and on more than 20) is an application's, not that of
+-- a conversation: one signal on it would be feedback on all of them. Reads raw.interactions and
+-- raw.feedback.
 
 with
 
@@ -28,10 +30,30 @@ logged as (
     where workload_id = $workload_id
 ),
 
-vouched as (
-    select distinct logged.interaction_id
+named as (
+    select distinct
+        logged.interaction_id,
+        logged.target_id
     from logged
     semi join targets using (target_id)
+),
+
+own_ids as (
+    select target_id
+    from named
+    group by target_id
+    having
+        count(*) <= 20
+        or 3 * count(*) <= (
+            select count(*) from raw.interactions
+            where workload_id = $workload_id
+        )
+),
+
+vouched as (
+    select distinct named.interaction_id
+    from named
+    semi join own_ids using (target_id)
 )
 
 select interactions.interaction_id
