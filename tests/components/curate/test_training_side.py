@@ -224,8 +224,8 @@ def test_rows_of_other_sets_that_are_no_json_cost_only_themselves(con: Connectio
         "answer": [Answer("Yes, certainly.").to_json()] * len(asked),
     }
     pq.write_table(pa.table(columns), tmp_path / "set.parquet")
-    replay = {"sources": [str(tmp_path / "set.parquet")], "share": 0.9}
-    assert curate(con, replay=replay).replayed == 1
+    path = str(tmp_path / "set.parquet")
+    assert curate(con, replay={"sources": [path], "share": 0.9}).replayed == 1
 
 
 def test_guard_task_questions_are_not_replayed(con: Connection, tmp_path: Path):
