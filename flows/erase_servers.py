@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRunInput, StateType
 from prefect.states import Cancelled
 
 from components.erase import affected_outputs, tombstones
@@ -55,10 +55,17 @@ def _texts(client: SyncPrefectClient, run: Run) -> Iterator[str]:
     """Yield what people wrote: in forms, answers and rollback parameters, and the final message."""
     yield (run.state.message if run.state else None) or ""
     yield from map(str, run.parameters.values())
-    answers = client.filter_flow_run_input(
-        run.id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set()
-    )
-    yield from (str(answer.value) for answer in answers)
+    yield from (str(answer.value) for answer in _inputs(client, run.id))
+
+
+def _inputs(client: SyncPrefectClient, run_id: UUID) -> Iterator[FlowRunInput]:
+    """Yield a run's forms and answers; each refused answer leaves some more."""
+    known: set[str] = set()
+    while page := client.filter_flow_run_input(
+        run_id, key_prefix="", limit=PAGE_SIZE, exclude_keys=known
+    ):
+        yield from page
+        known |= {each.key for each in page}
 
 
 def _cancel(client: SyncPrefectClient, run: Run, message: str) -> bool:
@@ -69,9 +76,7 @@ def _cancel(client: SyncPrefectClient, run: Run, message: str) -> bool:
 
 
 def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
-    inputs = client.filter_flow_run_input(
-        run_id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set()
-    )
+    inputs = [*_inputs(client, run_id)]
     for form_input in inputs:  # the form's description is the page
         client.delete_flow_run_input(run_id, form_input.key)
     return len(inputs)

@@ -10,9 +10,17 @@ ZOE = "zoe-4711"
 
 
 def run(
-    flow: str, state: str, message: str = "", answer: str | None = None, **parameters: str
+    flow: str,
+    state: str,
+    message: str = "",
+    answer: str | None = None,
+    refused: int = 0,
+    **parameters: str,
 ) -> UUID:
-    """Make a flow run as Prefect keeps it; ``answer`` is what a person gave to its form."""
+    """Make a flow run as Prefect keeps it; ``answer`` is what a person gave to its form.
+
+    It is the last one of ``refused`` others.
+    """
     from prefect import Flow, states
     from prefect.client.orchestration import get_client
 
@@ -22,6 +30,8 @@ def run(
     tags = ["workload:support"] if flow == "promote" else []
     with get_client(sync_client=True) as client:
         made = client.create_flow_run(Flow(nothing, name=flow), parameters=parameters, tags=tags)
+        for number in range(refused):
+            client.create_flow_run_input(made.id, f"gate-{number}", '{"code": "000000"}')
         if answer is not None:
             client.create_flow_run_input(made.id, "suspended-promotion-gate-response", answer)
         client.set_flow_run_state(made.id, getattr(states, state)(message=message), force=True)
@@ -43,6 +53,7 @@ def test_ended_runs_go_where_somebody_is_written_about_and_others_stay() -> None
 
     runs = {
         "answered": run("promote", "Completed", answer=f'{{"comment": "rude to {ZOE}"}}'),
+        "answered late": run("promote", "Completed", answer=f'{{"by": "{ZOE}"}}', refused=230),
         "told": run("promote", "Completed", f"rejected by ada: rude to {ZOE}"),
         "rolled back": run("rollback", "Completed", workload="routing", reason=f"for {ZOE}"),
         "about another": run("promote", "Completed", answer='{"comment": "rude to bob"}'),
@@ -55,6 +66,6 @@ def test_ended_runs_go_where_somebody_is_written_about_and_others_stay() -> None
 
     assert erase_servers.delete_written_runs(is_about, "routing") == 1
     assert there(runs) == runs.keys() - {"rolled back"}
-    assert erase_servers.delete_written_runs(is_about) == 2
+    assert erase_servers.delete_written_runs(is_about) == 3
     assert there(runs) == {"about another", "waiting", "another flow"}
     assert erase_servers.delete_written_runs(is_about) == 0
