@@ -1,8 +1,10 @@
 """The records that cross from one stage to the next, and settings that several stages share."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from difflib import get_close_matches
+from typing import TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
@@ -37,16 +39,36 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def describe_mistake(error: ErrorDetails) -> str:
-    """Return one of pydantic's errors as ``train.r: what is wrong (found ...)``."""
+def describe_mistake(error: ErrorDetails, model: type[BaseModel] | None = None) -> str:
+    """Return one of pydantic's errors as ``train.r: what is wrong (found ...)``.
+
+    ``model`` is what was validated; its settings are those that an unknown one may stand for.
+    """
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{place}: no such setting"
+        known = () if model is None else _settings_beside(model, error["loc"])
+        similar = get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.75)
+        return f"{place}: no such setting{''.join(f'; did you mean {name}?' for name in similar)}"
     if error["type"] == "missing":
         return f"{place}: is missing"
     if error["type"] == "value_error":
         return f"{place}: {error.get('ctx', {})['error']}"
     return f"{place}: {error['msg']} (found {error['input']!r})"
+
+
+def _settings_beside(model: type[BaseModel], place: Sequence[int | str]) -> Iterable[str]:
+    """Return the names of the settings in the section that a place of an error is in."""
+    models = [model]
+    for part in place[:-1]:
+        fields = [each.model_fields[str(part)] for each in models if part in each.model_fields]
+        models = [inner for field in fields for inner in _models_in(field.annotation)] or models
+    return [name for each in models for name in each.model_fields]
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
 from components.store import object_store
 from components.store.manifest import write_atomically
+from flows import home_workloads
 from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
@@ -81,7 +82,7 @@ def parse_settings(text: str, source: Path | str, own: object = None) -> ServeSe
     try:
         return ServeSettings.model_validate(raw)
     except ValidationError as error:
-        mistakes = [describe_mistake(mistake) for mistake in error.errors()]
+        mistakes = [describe_mistake(mistake, ServeSettings) for mistake in error.errors()]
         head = f"{source}: {len(mistakes)} mistake(s)"
         raise ServeFileError("\n".join([head, *mistakes])) from error
 
@@ -97,7 +98,7 @@ def _read_text(path: Path) -> str:
 
 def _parse_yaml(text: str, source: Path | str) -> object:
     try:
-        return yaml.safe_load(text)
+        return home_workloads.parse_yaml(text, source)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the date 2027-13-01
         raise ServeFileError(f"{source}: is not YAML: {error}") from error
 

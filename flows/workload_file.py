@@ -25,7 +25,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.models import shared_bases
 from components.monitor.settings import Trigger
-from components.schema import Config, describe_mistake
+from components.schema import Config, describe_mistake, kind_of
 from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
 from components.train.plan.bases import Worker
@@ -335,18 +335,19 @@ class WorkloadError(ValueError):
 def read_workload(path: Path) -> Workload:
     """Read a workload file, or raise ``WorkloadError`` with every mistake, not only the first."""
     try:
-        raw: object = yaml.safe_load(home_workloads.read_text(path))
+        raw = home_workloads.parse_yaml(home_workloads.read_text(path), path)
     except OSError as error:
         raise WorkloadError(path, [f"can't be read: {error.strerror}"]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WorkloadError(path, [f"is not YAML: {error}"]) from error
     if not isinstance(raw, dict):
-        raise WorkloadError(path, [f"holds {type(raw).__name__}, expected a mapping of settings"])
+        kind = "is empty" if raw is None else f"holds {kind_of(raw)}"
+        raise WorkloadError(path, [f"{kind}, expected a mapping of settings"])
     try:
         return Workload.model_validate(raw, context=path.resolve().parent)
     except ValidationError as error:
         raise WorkloadError(
-            path, [describe_mistake(mistake) for mistake in error.errors()]
+            path, [describe_mistake(mistake, Workload) for mistake in error.errors()]
         ) from error
 
 

@@ -21,7 +21,7 @@ from flows.cli import (
     stack_commands,
     train_commands,
 )
-from flows.cli.console import class_names, console, exit_on, fail, print_error
+from flows.cli.console import class_names, console, exit_on, fail, print_error, print_line
 from flows.cli.parameters import ConfigFile
 from flows.stack import processes, stack_services
 
@@ -52,6 +52,8 @@ LOST_SERVER = {
     "requests.exceptions.ConnectionError",
     "requests.exceptions.Timeout",
 }
+
+OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"
 
 
 @app.command()
@@ -101,7 +103,7 @@ def check(config: ConfigFile) -> None:
         logs, feedback = workload.log_files(), workload.feedback_files()
     except (OSError, ImportError) as error:
         fail(f"{config}: sources: {error}")
-    console.print(
+    print_line(
         f"{config}: workload {workload.workload}, {len(logs)} log and {len(feedback)} feedback "
         f"files, base {workload.base}"
     )
@@ -163,7 +165,7 @@ def main() -> None:
     try:
         home = settings.load()
         prepare_home(home)
-    except (settings.SettingsError, PermissionError) as error:
+    except (settings.SettingsError, OSError) as error:
         print_error(str(error))
         sys.exit(2)
     try:
@@ -183,7 +185,10 @@ def prepare_home(home: settings.Settings) -> None:
 
     Raises:
         PermissionError: This user may not use it.
+        OSError: It can't be made, or isn't a folder.
     """
+    if home.home.exists() and not home.home.is_dir():
+        raise NotADirectoryError(f"the home {home.home} is not a folder; {OTHER_HOME}")
     try:
         if not home.home.exists():
             access.secure_home(home)
@@ -198,6 +203,8 @@ def prepare_home(home: settings.Settings) -> None:
             f"this user may not use the home {home.home} ({error}); set FLYWHEEL_HOME to one's "
             f"own, or ask its owner to share it with a group: {settings.GROUP}, infra/README.md"
         ) from error
+    except OSError as error:
+        raise OSError(f"making the home {home.home}: {error}; {OTHER_HOME}") from error
 
 
 def _is_lost_server(error: BaseException | None) -> bool:

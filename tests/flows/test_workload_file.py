@@ -82,15 +82,15 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         "workload: String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$' (found 'Two Words')",
         f"base: {folder}/elsewhere has no config.json, expected a model folder",
         f"sources.logs: nothing matches {folder}/logs/*.gz, {folder}/more/*",
-        "sources.feedbak: no such setting",
+        "sources.feedbak: no such setting; did you mean feedback?",
         "note: Input should be a valid string (found None)",
         "turn_schedule: is not a cron line: 'every night'",
         "train.r: Input should be greater than or equal to 1 (found 0)",
-        "train.lerning_rate: no such setting",
+        "train.lerning_rate: no such setting; did you mean learning_rate?",
         "gate: metric: holdout has no metric nice, only valid_json, schema_valid, name, "
         "name_and_arguments, abstention, over_triggering, correct_name, correct, label, choice, "
         "exact, f1, rouge_l",
-        "evaluation: no such setting",
+        "evaluation: no such setting; did you mean evaluate?",
     ]
 
 
@@ -106,9 +106,14 @@ def test_an_empty_mapping_misses_what_has_no_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "mistake"),
     [
-        pytest.param(b"- a\n- b\n", "holds list, expected a mapping of settings", id="a-list"),
-        pytest.param(b"", "holds NoneType, expected a mapping of settings", id="nothing"),
+        pytest.param(b"- a\n- b\n", "holds an array, expected a mapping of settings", id="a-list"),
+        pytest.param(b"", "is empty, expected a mapping of settings", id="nothing"),
         pytest.param(b"base: [\n", "is not YAML: while parsing a flow node", id="open-bracket"),
+        pytest.param(
+            b"train: {r: 8, r: 16}\n",
+            "is not YAML: `r` is there twice, and only one of them could count",
+            id="a-key-twice",
+        ),
         pytest.param(b"base: \xff\xfe\n", "is not YAML: 'utf-8' codec can't decode", id="latin"),
     ],
 )
@@ -116,6 +121,12 @@ def test_what_is_no_yaml_mapping_is_named(tmp_path: Path, content: bytes, mistak
     (tmp_path / "w.yaml").write_bytes(content)
     (message,) = mistakes(tmp_path / "w.yaml")
     assert message.startswith(mistake)
+
+
+def test_settings_that_a_merge_brings_may_be_set_otherwise(folder: Path) -> None:
+    text = write(folder).read_text() + "train: {<<: {r: 8, lora_alpha: 8}, r: 4}\n"
+    (folder / "support.yaml").write_text(text)
+    assert read_workload(folder / "support.yaml").train.r == 4
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -21,6 +21,27 @@ def test_without_a_stack_a_command_says_how_to_start_one(
     ]
 
 
+@pytest.mark.parametrize(
+    ("home", "message"),
+    [
+        pytest.param("file", "the home {} is not a folder; ", id="a-file"),
+        pytest.param("file/home", "making the home {}: ", id="below-a-file"),
+    ],
+)
+def test_a_home_that_cannot_be_is_named_without_a_traceback(
+    tmp_path: Path, home: str, message: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").chmod(0o644)
+    shell = terminal.in_home(tmp_path / home)
+    ended = shell.run("status")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(message.format(tmp_path / home))
+    assert "set FLYWHEEL_HOME to a folder" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.slow
 def test_a_server_that_goes_away_is_named_without_a_traceback(folder: Path) -> None:
     shell = terminal.in_home(folder / "home")
