@@ -18,7 +18,7 @@ MOST_REASONS = 20  # maximum reasons of one file; a randomly damaged file has th
 
 MOST_BYTES = 2_000  # maximum bytes of an example
 
-_VALUES = re.compile(r'"[^"]*"?|[0-9][0-9.]*')
+_VALUES = re.compile(r'"[^"]*"?|0x[0-9a-f]+|[0-9][0-9.]*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,16 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "expected `gen_ai.` attributes",
         "other spans teach nothing and may stay in quarantine; calls of a model need "
         "OpenTelemetry's GenAI attributes, with the content of the messages",
+    ),
+    (
+        "(gzip|zstd) stream is damaged",
+        "the file was cut or damaged on its way: copy it again; what could be read is loaded, and "
+        "no row is stored twice",
+    ),
+    (
+        "not UTF-8",
+        "the file is binary, packed in a form that is not detected, or of another encoding: unpack "
+        "it, or `iconv -t utf-8` it",
     ),
     ("", "the application must log this field as the reason says, or --source NAME names the form"),
 )

@@ -175,6 +175,11 @@ def _load_files(inputs: "Sequence[Input]", *, with_spool: bool) -> None:
         loaded += sources.load_spool(home, now=now)
     show_reasons(loaded)
     print_line(sources.loading_summary(loaded))
+    if not loaded and with_spool:
+        print_line(
+            f"no workload is scheduled in {home.home}, and nothing was received: `flywheel collect "
+            "FILE` loads logs, or the sources of a workload file"
+        )
 
 
 def _rehearse(inputs: "Sequence[Input]") -> None:

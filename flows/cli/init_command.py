@@ -68,7 +68,10 @@ def init(
             for file in sources.load_survey(path, chosen, unnamed, now=datetime.now(UTC)):
                 surveyed[file.input.place] = file
                 advance(file.input)
-        show_reasons([file.loaded for file in surveyed.values()])
+        loaded = [file.loaded for file in surveyed.values()]
+        if not any(file.new or file.known or file.quarantined for file in loaded):
+            raise LookupError(f"looking at {', '.join(logs)}: there is not a single line in it")
+        show_reasons(loaded)
         files = {
             place: [surveyed[file.place] for file in members if file.place in surveyed]
             for place, members in inputs.items()

@@ -10,7 +10,7 @@ refused as (
         line,
         reason,
         array_slice(content, 1, $most_bytes) as beginning,
-        regexp_replace(reason, '"[^"]*"?|[0-9][0-9.]*', '_', 'g') as shape
+        regexp_replace(reason, '"[^"]*"?|0x[0-9a-f]+|[0-9][0-9.]*', '_', 'g') as shape
     from raw.quarantine
     where file_digest = $digest and source = $source_name and quarantined_at = $now
 )

@@ -1,5 +1,6 @@
 """``flywheel collect``, ``quarantine`` and ``drift`` as a person types them."""
 
+import gzip
 import json
 import re
 from itertools import combinations
@@ -54,6 +55,29 @@ def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(
     retried = shell.run("quarantine", "retry").stdout
     assert retried == "1 lines tried: 0 new rows, 0 known, 1 lines stay in quarantine\n"
     assert "no source shows a field" in shell.run("drift").stdout
+
+
+def test_damaged_and_binary_files_are_told_from_lines_that_lack_a_field(
+    shell: Terminal, tmp_path: Path
+):
+    log = logs.write(tmp_path / "log.jsonl", [logs.interaction(f"{n}?") for n in range(50)])
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(log.read_bytes())[:-100])
+    binary = tmp_path / "binary.jsonl"
+    binary.write_bytes(b"\xfe\n{\xb5\n\x92\n")
+    output = shell.run("collect", cut, binary).stdout.splitlines()
+    assert "  3 lines: the line is not UTF-8: byte 0xfe at 0" in output
+    fixes = [line.strip() for line in output if "fix:" in line]
+    assert [fix.partition(",")[0].partition(" on its")[0] for fix in fixes] == [
+        "fix: the file is binary",
+        "fix: the file was cut or damaged",
+    ]
+
+
+def test_nothing_to_collect_is_said_with_what_could_be(shell: Terminal):
+    output = shell.run("collect").stdout.splitlines()
+    assert output[0].startswith("0 new rows from 0 new of 0 files")
+    assert output[1].startswith(f"no workload is scheduled in {shell.settings.home}, and nothing")
 
 
 @pytest.mark.slow

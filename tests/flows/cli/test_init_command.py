@@ -196,7 +196,7 @@ def test_an_existing_file_is_kept_unless_force_is_given():
     ("content", "message"),
     [
         pytest.param('{"x": 1}\n', "no interaction can be loaded", id="unknown-form"),
-        pytest.param("", "no interaction can be loaded", id="empty"),
+        pytest.param("", "looking at logs: there is not a single line in it", id="empty"),
     ],
 )
 def test_logs_that_can_not_be_loaded_end_with_2_and_write_nothing(content: str, message: str):
