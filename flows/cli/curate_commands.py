@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 held_app = typer.Typer(
-    help="See what rules hold back for a person, such as prompt injection, or left out very much "
-    "of, and let it in.",
+    help="See what rules hold back for a person, such as prompt injection, or left out in bulk; "
+    "let it in.",
     no_args_is_help=True,
 )
 app.add_typer(held_app, name="held")

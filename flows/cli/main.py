@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -25,13 +26,33 @@ from flows.cli.console import class_names, console, exit_on, fail, print_error, 
 from flows.cli.parameters import ConfigFile
 from flows.stack import processes, stack_services
 
+# What `flywheel --help` groups the commands by.
+PANELS = {
+    "Start here": ("demo", "spin", "init", "check", "turn", "schedule"),
+    "The servers and the home": (
+        *("up", "down", "status", "open", "doctor", "metrics", "account"),
+        *("backup", "restore", "migrate"),
+    ),
+    "Logs and data": (
+        *("collect", "receive", "ship", "token", "quarantine", "drift"),
+        *("curate", "diff", "held", "review", "feedback", "erase"),
+    ),
+    "Train and measure": ("train", "evaluate", "report", "compare"),
+    "Decide": (
+        *("pending", "approve", "reject", "approver", "audit", "rollback"),
+        *("starts", "lineage", "verify"),
+    ),
+    "Serve, take along": ("serve", "export"),
+}
+
+
 app = typer.Typer(
     help="Turn what an LLM application logs into a better adapter: measured, approved, registered. "
     "`flywheel demo` shows all of it; `flywheel init LOGS` starts with your own logs.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-for module in (
+MODULES = (
     stack_commands,
     init_command,
     collect_commands,
@@ -43,7 +64,8 @@ for module in (
     champion_commands,
     serve_commands,
     erase_commands,
-):
+)
+for module in MODULES:
     app.add_typer(module.app)
 
 # Where a client of Prefect or MLflow can't reach its server.
@@ -52,6 +74,28 @@ LOST_SERVER = {
     "requests.exceptions.ConnectionError",
     "requests.exceptions.Timeout",
 }
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print_line(f"flywheel {version('lora-flywheel')}, code {settings.code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def flywheel(
+    is_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version of the package and of the code, and exit.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
 
 OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"
 
@@ -120,6 +164,7 @@ def turn(
             help="Your name; where the file has refuse_starter, you can't approve what comes of "
             "it.",
             default_factory=getpass.getuser,
+            show_default="your login",
         ),
     ],
 ) -> None:
@@ -158,6 +203,20 @@ def schedule(config: ConfigFile) -> None:
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "
         f"turn at `{workload.turn_schedule or 'no time'}`{looks} (cron, UTC)"
     )
+
+
+def _put_under_headings() -> None:
+    panels = {name: panel for panel, names in PANELS.items() for name in names}
+    for each in (app, *(module.app for module in MODULES)):
+        for command in each.registered_commands:
+            name = command.name or getattr(command.callback, "__name__", "")
+            command.rich_help_panel = panels[name]
+        for group in each.registered_groups:
+            if group.name in panels:  # the modules' own have no name
+                group.rich_help_panel = panels[group.name]
+
+
+_put_under_headings()
 
 
 def main() -> None:

@@ -21,7 +21,10 @@ SourceOption = Annotated[
 PersonOption = Annotated[
     str,
     typer.Option(
-        "--as", help="Your name; stored with what you do.", default_factory=getpass.getuser
+        "--as",
+        help="Your name; stored with what you do.",
+        default_factory=getpass.getuser,
+        show_default="your login",
     ),
 ]
 

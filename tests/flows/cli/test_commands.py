@@ -1,9 +1,12 @@
 """What commands say when the stack that they need is not there."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.main import get_group
 
+from flows.cli.main import PANELS, app
 from tests.support import terminal, warehouses
 from tests.support.terminal import Terminal
 
@@ -40,6 +43,17 @@ def test_a_home_that_cannot_be_is_named_without_a_traceback(
     assert "set FLYWHEEL_HOME to a folder" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_help_has_each_command_under_one_heading_and_the_version_is_printed(tmp_path: Path) -> None:
+    assert sorted(name for names in PANELS.values() for name in names) == sorted(
+        get_group(app).commands
+    )
+    shell = terminal.in_home(tmp_path / "home")
+    assert "Start here" in shell.run("--help").stdout
+    ended = shell.run("--version")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith(f"flywheel {version('lora-flywheel')}, code ")
 
 
 @pytest.mark.slow
