@@ -20,7 +20,7 @@ from flows.doctor import checks, cuda_builds, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import RAY, Settings
-from flows.stack import health
+from flows.stack import control, health
 from flows.workload_file import Workload
 
 WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
@@ -81,9 +81,10 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
         user, password = (env.get(f"MLFLOW_TRACKING_{x}", "") for x in ("USERNAME", "PASSWORD"))
         account = (user, password) if user and password else None
         mlflow = probes.probe_mlflow(http, home, account)
-    yield from server_checks.check_server(prefect, remedy, "PREFECT_API_AUTH_STRING")
-    variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    yield from server_checks.check_server(mlflow, remedy, variables)
+    is_down = control.stack_status(home).phase == "down"
+    check = partial(server_checks.check_server, remedy=remedy, is_down=is_down)
+    yield from check(prefect, variables="PREFECT_API_AUTH_STRING")
+    yield from check(mlflow, variables="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
     if prefect.trouble is None and prefect.takes_ours:
         specs = deployments.specs(home.workloads)
         pools = sorted({spec.pool for spec in specs})

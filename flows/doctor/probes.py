@@ -1,6 +1,7 @@
 """Probe servers, files, packages and the machine; return plain records."""
 
 import importlib.util
+import logging
 import re
 import shutil
 import sys
@@ -272,6 +273,7 @@ def _four_bit_trouble(device: str) -> str | None:
         import torch
 
         # It compiles functions not called here, and PyTorch's compiler takes 2 s to import.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends packages
         with _not_compiling(torch):
             from bitsandbytes import functional
 

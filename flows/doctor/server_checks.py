@@ -43,17 +43,28 @@ class ServerStatus:
     seconds_behind: float | None = None
 
 
-def check_server(server: ServerStatus, remedy: str, variables: str) -> Iterator[CheckResult]:
+def check_server(
+    server: ServerStatus, remedy: str, variables: str, *, is_down: bool = False
+) -> Iterator[CheckResult]:
     """Check access, login, encryption, CSRF, CORS and clock of a server.
 
     Args:
         server: Its status.
         remedy: What starts it.
         variables: The variables of its clients' credentials.
+        is_down: The home's own server is not running.
     """
     name, url = server.name, server.url
     if server.trouble is not None:
         yield wrong(name, f"{url} does not answer: {server.trouble}", remedy)
+        return
+    if is_down and not server.takes_ours:
+        yield wrong(
+            name,
+            f"this home's is down, and what answers at {url} does not take its login: it is of "
+            "another home, or another program",
+            f"stop that, or set FLYWHEEL_{name.upper()}_PORT to a free port; then {remedy}",
+        )
         return
     if not server.is_open:
         yield fine(name, f"{url} asks for credentials")

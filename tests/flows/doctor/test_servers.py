@@ -51,6 +51,13 @@ def test_what_is_wrong_with_a_server_is_said_once_with_its_fix(
     assert message in status
 
 
+def test_what_answers_in_place_of_a_stack_that_is_down_is_not_taken_for_its_server() -> None:
+    other = replace(GOOD, url="http://127.0.0.1:4200", takes_ours=False)
+    (status,) = server_checks.check_server(other, "`flywheel up`", "", is_down=True)
+    assert "this home's is down" in status.state
+    assert "set FLYWHEEL_PREFECT_PORT to a free port; then `flywheel up`" in status.fix
+
+
 def test_an_open_mlflow_is_told_how_to_ask_for_accounts() -> None:
     (status,) = wrongs(replace(GOOD, name="MLflow", is_open=True, guards_forms=None))
     assert "--app-name basic-auth" in status
