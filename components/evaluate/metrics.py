@@ -76,7 +76,7 @@ CALL_METRICS = {
     "name_and_arguments": Metric("of those: the right function and every argument right"),
     "abstention": Metric("of the requests that no tool fits: the answer is text and calls nothing"),
     "over_triggering": Metric(
-        "of those: a tool is called, or a call begun, nevertheless; lower is better",
+        "of the requests that no tool fits: a tool is called, or a call begun; lower is better",
         higher_is_better=False,
     ),
     "correct_name": Metric("of all requests: right by name, or rightly no call"),
