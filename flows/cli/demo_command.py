@@ -99,7 +99,8 @@ def running_stack(settings: Settings) -> Generator[None]:
             console.print("stopping the stack")
             control.down(settings)
             if is_done:
-                console.print(f"{command} up starts it again: {pages}")
+                again = turn_watch.shell_command(starts=True)
+                console.print(f"{again} up starts it again: {pages}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

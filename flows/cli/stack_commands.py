@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from flows import access, settings
 from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
@@ -134,16 +134,17 @@ def status(as_json: AsJson = False) -> None:
 
 
 def _show_status(status: "Status") -> None:
-    table = Table("service", "state", "pid", "url", Column("log", overflow="fold"), box=None)
+    table = Table("service", "state", "pid", "url", box=None)
     for service in status.services:
         colour = SERVICE_COLOURS.get(service.condition, "red")
         pid = str(service.process.pid) if service.process else ""
         times = f" ({service.restarts} restarts)" if service.restarts else ""
         state = f"[{colour}]{service.condition}{times}[/{colour}]"
-        table.add_row(service.name, state, pid, service.url or "", service.log)
+        table.add_row(service.name, state, pid, service.url or "")
     print_line(f"stack: {status.phase} ({status.step})")
     if status.services:
-        console.print(table, soft_wrap=True)
+        console.print(table)
+        print_line(f"logs: {Path(status.services[0].log).parent}/SERVICE.log")
 
 
 def _read_contents(home: Settings, *, servers: bool) -> "dict[str, Json]":

@@ -1,6 +1,7 @@
 """Start or join a turn from the terminal, follow it to its end and print a summary."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -174,21 +175,24 @@ def await_decision(promotion: UUID, workload: str, decide: Decide | None) -> App
     return ApprovalWait(time.monotonic() - started, run.state.message or "")
 
 
-def shell_command() -> str:
-    """Return the command as it can be typed here, environment variables included."""
+def shell_command(*, starts: bool = False) -> str:
+    """Return the command as it can be typed here, environment variables included.
+
+    ``starts``: for `up`, which needs the gateway's port, too.
+    """
     home = settings.load()
     default = settings.load({})
     variables = [
-        f"{name}={value}"
+        f"{name}={shlex.quote(str(value))}"
         for name, value, usual in (
             ("FLYWHEEL_HOME", home.home, default.home),
             ("FLYWHEEL_PREFECT_PORT", home.prefect_port, default.prefect_port),
             ("FLYWHEEL_MLFLOW_PORT", home.mlflow_port, default.mlflow_port),
-            (settings.SERVE_PORT, home.serve_port, default.serve_port),
+            (settings.SERVE_PORT, home.serve_port if starts else None, None),
         )
         if value != usual
     ]
-    return " ".join([*variables, sys.argv[0]])
+    return " ".join([*variables, shlex.quote(sys.argv[0])])
 
 
 def print_summary(workload: str, ended: TurnEnding, approval: ApprovalWait | None) -> None:
