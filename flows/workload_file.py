@@ -338,7 +338,7 @@ def read_workload(path: Path) -> Workload:
         raw = home_workloads.parse_yaml(home_workloads.read_text(path), path)
     except OSError as error:
         raise WorkloadError(path, [f"can't be read: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the date 2027-13-01
         raise WorkloadError(path, [f"is not YAML: {error}"]) from error
     if not isinstance(raw, dict):
         kind = "is empty" if raw is None else f"holds {kind_of(raw)}"

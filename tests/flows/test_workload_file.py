@@ -115,6 +115,7 @@ def test_an_empty_mapping_misses_what_has_no_default(tmp_path: Path) -> None:
             id="a-key-twice",
         ),
         pytest.param(b"base: \xff\xfe\n", "is not YAML: 'utf-8' codec can't decode", id="latin"),
+        pytest.param(b"note: 2027-13-01\n", "is not YAML: month must be in 1..12", id="a-date"),
     ],
 )
 def test_what_is_no_yaml_mapping_is_named(tmp_path: Path, content: bytes, mistake: str) -> None:
