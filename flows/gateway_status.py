@@ -27,7 +27,6 @@ from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
 from components.store import object_store
 from components.store.manifest import write_atomically
-from flows import home_workloads
 from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
@@ -98,7 +97,7 @@ def _read_text(path: Path) -> str:
 
 def _parse_yaml(text: str, source: Path | str) -> object:
     try:
-        return home_workloads.parse_yaml(text, source)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the date 2027-13-01
         raise ServeFileError(f"{source}: is not YAML: {error}") from error
 

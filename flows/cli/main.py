@@ -106,7 +106,8 @@ def demo() -> None:
     """Run one whole turn on real traffic and a real model, in a stack of its own.
 
     Run it again after an interruption and it resumes; run it again after a success and it finds
-    everything done. On a terminal it waits for you to approve; without one it approves as `demo`
+    everything done, unless something was asked of the gateway since: that is new data, and it
+    turns once more. On a terminal it waits for you to approve; without one it approves as `demo`
     and says so.
     """
     from flows.cli import demo_command
