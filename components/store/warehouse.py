@@ -113,7 +113,7 @@ def connect(
         LakeError: The lake can't be reached or opened.
     """
     if isinstance(path, lake.Lake):
-        with lake.opened(path, schema(), writes, wait_seconds) as con:
+        with _room(path), lake.opened(path, schema(), writes, wait_seconds) as con:
             con.execute("reset memory_limit")  # that the process's last connection has set
             _configure(con, memory)
             yield con
@@ -141,16 +141,20 @@ def schema() -> lake.Schema:
 
 
 @contextmanager
-def _room(path: Path) -> Generator[None]:
+def _room(place: Location) -> Generator[None]:
     """Raise ``DiskFullError`` where DuckDB's error means that the disk is full."""
     try:
         yield
     except duckdb.Error as error:
         if NO_ROOM not in str(error):
             raise
+        full = "a disk is full, its files', PostgreSQL's or this machine's"
+        if isinstance(place, Path):
+            free = shutil.disk_usage(place.parent).free
+            full = f"its disk is full, {free:,} bytes are left"
         raise DiskFullError(
-            f"writing {path}: its disk is full, {shutil.disk_usage(path.parent).free:,} bytes are "
-            f"left; nothing of this is kept, so free some space and do the same again ({error})"
+            f"writing {place}: {full}; nothing of this is kept, so free some space and do the same "
+            f"again ({error})"
         ) from error
 
 

@@ -24,9 +24,9 @@ from components.schema import Json
 from components.store import lake, lake_upkeep, warehouse
 from components.store.lake import Lake, LakeError, WarehouseConflictError
 from components.store.lock import WarehouseBusyError
-from components.store.warehouse import Connection
+from components.store.warehouse import Connection, DiskFullError
 from flows import sources
-from tests.support import forking, lakes, logs
+from tests.support import forking, lakes, logs, small_disk
 
 KILLS, CUTS = 10, 10
 FILES, ROWS = 40, 60
@@ -162,6 +162,30 @@ def test_a_load_whose_connections_were_all_cut_is_done_again(where: str, place: 
         with refused, warehouse.transaction(con):
             con.execute("delete from raw.starters")
             cut_all(place)
+
+
+@on_postgres
+def test_a_full_disk_is_named_and_nothing_half_done_is_kept(tmp_path: Path):
+    asked = [
+        f"{n} " + " ".join(random.Random(n).randbytes(9).hex() for _ in range(99))
+        for n in range(99)
+    ]
+    lines = [logs.interaction(text, response_id=f"r{n}") for n, text in enumerate(asked)]
+    log = logs.write(tmp_path / "log.jsonl", lines)
+    with small_disk.mounted(tmp_path / "disk", "2m") as disk:
+        place = Lake(lakes.database("on_a_full_disk"), str(disk / "lake"))
+        with warehouse.connect(place):
+            pass
+        ballast = small_disk.fill(disk)
+        full = pytest.raises(
+            DiskFullError, match=r"postgres://.*: a disk is full.* \(.*No space left"
+        )
+        with full, warehouse.connect(place, writes=["raw"]) as con:
+            logs.load(con, log, now=logs.NOW)
+        ballast.unlink()
+        assert not [file for file in disk.rglob("*.parquet") if "/gate/" not in str(file)]
+        with warehouse.connect(place, writes=["raw"]) as con:
+            assert logs.load(con, log, now=logs.NOW).new == len(lines)
 
 
 @on_postgres
