@@ -157,6 +157,14 @@ class CompletionTrainer(SFTTrainer):
         plain = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.accelerator.prepare_model = plain
 
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Write none: TRL's goes with each checkpoint, and the adapter's card is written later."""
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of whole batches for every process; ``collate`` selects its part.
 
