@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from collections.abc import Generator
 from pathlib import Path
 
 import fsspec
@@ -17,7 +18,7 @@ from components.collect.source import Input
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, telemetry
+from tests.support import logs, telemetry, warehouses
 
 LINES = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(5)]
 JSONL = "".join(json.dumps(line) + "\n" for line in LINES).encode()
@@ -48,6 +49,16 @@ PAGE = {"object": "list", "data": LINES}
 EXPORT = {"meta": {"page": 1}, "data": LINES}
 
 
+@pytest.fixture(scope="module")
+def lines_loaded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]:
+    """A warehouse with the rows of plain lines, to which a test adds none."""
+    folder = tmp_path_factory.mktemp("plain")
+    with warehouses.connect(folder / "warehouse.duckdb") as con:
+        plain = logs.write(folder / "plain.jsonl", LINES)
+        assert logs.load_input(con, Input(str(plain)), now=logs.NOW).new == 5
+        yield con
+
+
 @pytest.mark.parametrize(
     ("content", "form"),
     [
@@ -67,14 +78,12 @@ EXPORT = {"meta": {"page": 1}, "data": LINES}
     ],
 )
 def test_every_container_gives_the_same_rows(
-    con: Connection, tmp_path: Path, content: bytes, form: str
+    lines_loaded: Connection, tmp_path: Path, content: bytes, form: str
 ):
-    plain = logs.write(tmp_path / "plain.jsonl", LINES)
-    assert logs.load_input(con, Input(str(plain)), now=logs.NOW).new == 5
     path = tmp_path / "file"
     path.write_bytes(content)
     assert files.detect_form(path) == form
-    loaded = logs.load_input(con, Input(str(path)), now=logs.NOW)
+    loaded = logs.load_input(lines_loaded, Input(str(path)), now=logs.NOW)
     assert (loaded.source, loaded.new, loaded.quarantined) == ("fivekey", 0, 0)
     assert loaded.known == 5
 
