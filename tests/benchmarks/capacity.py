@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.curate.settings import Rules
+from components.curate.settings import MOST_ROWS, Rules
 from components.schema import Json
 from components.store import warehouse
 from tests.benchmarks import night, receive, traffic
@@ -178,7 +178,7 @@ def table(rates: Rates, terms: Terms) -> list[tuple[str, list[str], str]]:
             "{:,.0f}",
             *(memory_gb(rates, v * days) for v in VOLUMES),
         ),
-        line(f"rows with `at_most: {most}`", "a sample of them", "{:,.0f}", *kept),
+        line("rows that are curated", f"a sample of {most:,.0f}", "{:,.0f}", *kept),
         line(
             "memory of the sample, GB",
             "as above",
@@ -224,7 +224,7 @@ if __name__ == "__main__":
         "--rates", type=Path, help="a JSON file: read the rates, or keep them there"
     )
     parser.add_argument("--keep-days", type=int, default=30)
-    parser.add_argument("--at-most", type=int, default=2_000_000)
+    parser.add_argument("--at-most", type=int, default=MOST_ROWS)
     parser.add_argument("--core-hour", type=float, default=0.05, help="price of a core for an hour")
     parser.add_argument("--gb-month", type=float, default=0.10, help="price of a GB for a month")
     arguments = parser.parse_args()
