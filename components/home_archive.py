@@ -29,14 +29,16 @@ BESIDE = ("-wal", "-shm", "-journal", lock.QUEUE)
 """Suffixes of files next to an open database; a copy includes their contents."""
 
 
-def copy_warehouse(path: Location, to: Path) -> None:
-    """Copy the DuckDB file while no other process can open it; of a lake make such a file.
+def copy_warehouse(path: Location, to: Path, home: Path) -> None:
+    """Copy a home's DuckDB file while no other process can open it; of a lake make such a file.
+
+    Beside that one are the files of retention that the lake's object store has.
 
     Raises:
         WarehouseBusyError: Another process held it for too long.
     """
     if isinstance(path, Lake):
-        moved_tables.save_to_file(path, to, lock.PATIENCE_SECONDS)
+        moved_tables.save_to_file(path, to, home, lock.PATIENCE_SECONDS)
         return
     with warehouse.connect(path) as con:
         con.execute("checkpoint")

@@ -51,7 +51,7 @@ def archive_old_rows(workload: str, days: int) -> int:
     with warehouse.connect(home.tables, writes=["raw"]) as con:
         return retention.archive(
             con,
-            home.archive,
+            home.archive_root,
             workload,
             snapshots=home.snapshots,
             days=days,

@@ -1,7 +1,7 @@
 """Erase a subject from the home, in an order in which a kill loses nothing."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,10 +14,17 @@ from components.erase import affected_outputs, certificate, delete, leftovers, t
 from components.erase.affected_outputs import Output, Outputs
 from components.erase.certificate import Certificate, Consequences, Rebuilt
 from components.erase.delete import SubjectMatch
-from components.erase.leftovers import EarlierFile, Left, Searched
+from components.erase.leftovers import Left, NamedFile, Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
-from components.store import file_locks, lake_purge, manifest, spool, warehouse
+from components.store import (
+    archived_files,
+    file_locks,
+    lake_purge,
+    manifest,
+    spool,
+    warehouse,
+)
 from components.store.lake import GROUPS, Lake
 from components.store.object_store import ObjectStore
 from components.store.warehouse import CheckFailedError, Connection
@@ -30,7 +37,7 @@ Report = Callable[[str], None]
 
 BEYOND_LAKE = (
     "PostgreSQL's write-ahead log and its archive, standbys, base backups, dumps and server logs",
-    "spools and archives of other machines",
+    "spools of other machines",
 )
 """What an erasure on a lake can't reach, as the certificate says."""
 
@@ -97,7 +104,7 @@ def erase(
     def delete_all(con: Connection) -> tuple[Erasure, list[Output]]:
         erasure = delete.erase(con, request.subject, outputs(home), names=names, now=begun)
         report("rows deleted, their ids kept as digests")
-        delete.clear_files(con, erasure, outputs(home), home.archive)
+        delete.clear_files(con, erasure, outputs(home), {str(home.archive), home.archive_root})
         return erasure, affected_outputs.recorded(con, erasure.certificate_id)
 
     ((erasure, tainted),) = warehouse.in_turns(home.tables, [delete_all], writes=GROUPS)
@@ -277,6 +284,7 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
                 terms,
                 skip=[home.models],
                 lake_files=home.lake and _lake_files(home.lake, folder),
+                archived=_archived_files(home, folder / "archived"),
             )
     searched = search_store(home, erasures, searched)
     if home.elsewhere:
@@ -295,13 +303,22 @@ def _to_be_searched(home: Settings, folder: Path) -> Generator[Connection]:
             yield con
         return
     copy = folder / home.warehouse.name
-    home_archive.copy_warehouse(home.warehouse, copy)
+    home_archive.copy_warehouse(home.warehouse, copy, home.home)
     with warehouse.connect(copy) as con:
         yield con
 
 
-def _lake_files(place: Lake, folder: Path) -> tuple[Path, Iterable[EarlierFile]]:
+def _lake_files(place: Lake, folder: Path) -> tuple[Path, Iterable[NamedFile]]:
     return Path(place.data), lake_purge.earlier_files(place, folder)
+
+
+def _archived_files(home: Settings, copy: Path) -> Iterator[NamedFile]:
+    """Yield copies, one after another, of the files of retention that are in no home."""
+    if archived_files.is_remote(home.archive_root):
+        for file in archived_files.listed(home.archive_root):
+            if archived_files.fetch(file, copy):
+                yield file, copy
+                copy.unlink()  # else it is searched once more, as a file of the home
 
 
 def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched) -> Searched:

@@ -146,7 +146,11 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
         if home.has_warehouse:
             name = home.warehouse.name
             copies[name] = scratch / name
-            home_archive.copy_warehouse(home.tables, copies[name])
+            home_archive.copy_warehouse(home.tables, copies[name], home.home)
+            folder = home.archive.name  # a lake's object store has had what is here then
+            copies |= {
+                f"{folder}/{file}": scratch / folder / file for file in _names(scratch / folder)
+            }
     return copies
 
 

@@ -160,6 +160,11 @@ class Settings:
         return self.lake or self.warehouse
 
     @property
+    def archive_root(self) -> str:
+        """Where retention puts old rows: in the home, or beside a lake in the object store."""
+        return (self.lake.archive if self.lake else None) or str(self.archive)
+
+    @property
     def has_warehouse(self) -> bool:
         """Whether there is a warehouse already; opening it creates it."""
         return self.lake is not None or self.warehouse.exists()

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from components.collect.source import Kind
-from components.store import manifest, warehouse
+from components.store import archived_files, manifest, warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 
@@ -25,9 +25,13 @@ class SnapshotGoneError(FileNotFoundError):
     """Raised when a recorded snapshot can't be read, so the rows it needs are unknown."""
 
 
+class IncompleteArchiveError(RuntimeError):
+    """Raised when a file in an object store lacks rows that were written to it."""
+
+
 def archive(
     con: Connection,
-    folder: Path,
+    root: str,
     workload_id: str,
     *,
     snapshots: Path,
@@ -36,10 +40,11 @@ def archive(
 ) -> int:
     """Archive the workload's rows older than ``days``; return their number.
 
-    A month's rows of a kind become ``<kind>/<workload>/<month>/<digest>.parquet`` in ``folder``,
-    which is on disk before the rows are deleted. Recorded snapshots are looked for in this home's
-    folder of them, ``snapshots``, as another machine may have frozen them, and then where they were
-    frozen. Raise ``SnapshotGoneError``, and delete nothing, if one is in neither.
+    A month's rows of a kind become ``<kind>/<workload>/<month>/<digest>.parquet`` in ``root``, a
+    folder or (for a lake) an address, and are there before they are deleted. Recorded snapshots are
+    looked for in this home's folder of them, ``snapshots``, as another machine may have frozen
+    them, and then where they were frozen. Raise ``SnapshotGoneError``, and delete nothing, if one
+    is in neither.
     """
     before = now - timedelta(days=days)
     with warehouse.transaction(con, "raw"):
@@ -48,14 +53,21 @@ def archive(
             values = {"workload_id": workload_id, "before": before}
             warehouse.build(con, "temp/old_interactions", **values)
             warehouse.build(con, "temp/old_feedback", **values)
-        return sum(_archive(con, folder, kind, workload_id) for kind in IDS)
+        return sum(_archive(con, root, kind, workload_id) for kind in IDS)
 
 
-def _archive(con: Connection, folder: Path, kind: Kind, workload_id: str) -> int:
+def _archive(con: Connection, root: str, kind: Kind, workload_id: str) -> int:
     moved = 0
+    is_remote = archived_files.is_remote(root)
     for (month,) in con.table(f"temp.old_{kind}").unique("month").order("month").fetchall():
-        path = _export(con, folder / kind / quote(workload_id, safe="") / month, kind, month)
-        moved += warehouse.append(con, "raw/archived", kind=kind, month=month, place=str(path))
+        folder = f"{root}/{kind}/{quote(workload_id, safe='')}/{month}"
+        path = (_export_to_store if is_remote else _export)(con, folder, kind, month)
+        rows = warehouse.append(con, "raw/archived", kind=kind, month=month, place=path)
+        if is_remote and (written := warehouse.count_parquet_rows(con, path)) < rows:
+            raise IncompleteArchiveError(
+                f"archiving: {path} has {written:,} rows, expected {rows:,}; nothing was deleted"
+            )
+        moved += rows
     con.execute(
         f"delete from raw.{kind} using temp.old_{kind} as old"  # noqa: S608 - names of ours
         f" where {kind}.{IDS[kind]} = old.id and {kind}.timestamp = old.timestamp"
@@ -63,8 +75,15 @@ def _archive(con: Connection, folder: Path, kind: Kind, workload_id: str) -> int
     return moved
 
 
-def _export(con: Connection, folder: Path, kind: Kind, month: str) -> Path:
+def _export_to_store(con: Connection, folder: str, kind: Kind, month: str) -> str:
+    path = archived_files.new_name(folder)
+    warehouse.export(con, f"marts/old_{kind}", path, month=month)
+    return path
+
+
+def _export(con: Connection, place: str, kind: Kind, month: str) -> str:
     """Write a month's rows to a file named by their digest, in one rename."""
+    folder = Path(place)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".partial"
     warehouse.export(con, f"marts/old_{kind}", partial, month=month)
@@ -72,7 +91,7 @@ def _export(con: Connection, folder: Path, kind: Kind, month: str) -> Path:
     path = folder / f"{manifest.file_digest(partial)[:16]}.parquet"
     partial.replace(path)
     _sync(folder)
-    return path
+    return str(path)
 
 
 def _sync(path: Path) -> None:

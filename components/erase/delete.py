@@ -1,7 +1,7 @@
 """Delete a subject's rows and files: tombstones and deletions in one transaction."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -275,9 +275,11 @@ def _delete_matched(con: Connection, subject: Subject, added: _Added) -> Erasure
     return added.erasure
 
 
-def clear_files(con: Connection, erasure: Erasure, outputs: Outputs, archived: Path) -> None:
-    """Delete the files that hold erased data; idempotent."""
-    subject_rows.drop_unnamed(con, archived)
+def clear_files(
+    con: Connection, erasure: Erasure, outputs: Outputs, archives: Collection[str]
+) -> None:
+    """Delete the files that hold erased data, also below the roots of archives; idempotent."""
+    subject_rows.drop_unnamed(con, archives)
     tainted = affected_outputs.recorded(con, erasure.certificate_id)
     delete_outputs(outputs, tainted, erasure.certificate_id)
 

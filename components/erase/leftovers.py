@@ -27,7 +27,7 @@ WITH_ID: frozenset[Kind] = frozenset({"id", "mention"})
 IN_WAREHOUSE = "warehouse "  # prefix of tables among the places
 WITHOUT_TEXT = frozenset({".safetensors"})  # their adapters are listed instead
 
-EarlierFile: TypeAlias = tuple[str, Path]
+NamedFile: TypeAlias = tuple[str, Path]
 """A Parquet file, and how it is named to people."""
 
 PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file that are searched at once
@@ -73,12 +73,14 @@ def search(
     home: Path,
     terms: SearchTerms,
     skip: Iterable[Path] = (),
-    lake_files: tuple[Path, Iterable[EarlierFile]] | None = None,
+    lake_files: tuple[Path, Iterable[NamedFile]] | None = None,
+    archived: Iterable[NamedFile] = (),
 ) -> Searched:
     """Search the warehouse and every file under ``home``, which holds its file.
 
     Skip the folders of downloads (``skip``), which are never made from rows. ``lake_files`` are the
-    folder of a lake's files, which is not searched else, and those that hold more than its rows.
+    folder of a lake's files, which is not searched else, and those that hold more than its rows;
+    ``archived`` the files of retention that are elsewhere.
     """
     notes = _Notes(Counter(), Counter(), set())
     left = terms.without_texts(_held_by_others(con, terms))
@@ -88,6 +90,8 @@ def search(
     if lake_files is not None:
         lake_folder, earlier = lake_files[0].resolve(), lake_files[1]
         _search_earlier(con, earlier, left, notes)
+    for name, path in archived:
+        _search_parquet(path, name, left, notes)
     passed = [path.resolve() for path in skip]
     for path in sorted(home.rglob("*")):
         if path.is_symlink() or not path.is_file() or path.suffix in WAREHOUSE:
@@ -107,7 +111,7 @@ def search(
 
 
 def _search_earlier(
-    con: Connection, files: Iterable[EarlierFile], terms: SearchTerms, notes: _Notes
+    con: Connection, files: Iterable[NamedFile], terms: SearchTerms, notes: _Notes
 ) -> None:
     """Search what a lake keeps besides its rows: values in its catalog, and earlier states.
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.erase.subject import Subject, content_texts, keyed_digest
-from components.store import manifest, warehouse
+from components.store import archived_files, manifest, warehouse
 from components.store.warehouse import Connection
 
 IDS = {"interactions": "interaction_id", "feedback": "feedback_id"}
@@ -31,7 +31,7 @@ def rewrite_archive(con: Connection) -> dict[str, int]:
     gone: Counter[str] = Counter()
     for kind, column in IDS.items():
         for file in list(warehouse.read(con, "marts/erased_archived", _ArchiveFile, kind=kind)):
-            kept = _without(Path(file.path), column, file.ids)
+            kept = _without(con, file.path, column, file.ids)
             con.execute(
                 "delete from raw.archived"
                 " where kind = $kind and path = $path and list_contains($ids, id)",
@@ -39,21 +39,23 @@ def rewrite_archive(con: Connection) -> dict[str, int]:
             )
             con.execute(
                 "update raw.archived set path = $kept where kind = $kind and path = $path",
-                {"kind": kind, "path": file.path, "kept": str(kept)},
+                {"kind": kind, "path": file.path, "kept": kept},
             )
             gone[f"archive of {kind}"] += len(file.ids)
     return gone
 
 
-def drop_unnamed(con: Connection, folder: Path) -> None:
-    """Delete the archive files that ``raw.archived`` does not name."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+def drop_unnamed(con: Connection, roots: Collection[str]) -> None:
+    """Delete the archive files below some roots that ``raw.archived`` does not name."""
+    files = [file for root in roots for file in archived_files.listed(root)]
     with warehouse.transaction(con, "raw"):
         pass  # whoever archived one of them into a lake has committed by now, or will conflict
     named = {row[0] for row in con.execute("select distinct path from raw.archived").fetchall()}
-    for path in paths:
-        if str(path) not in named:
-            path.unlink()
+    for file in files:
+        if file not in named:
+            archived_files.remove(file)
+    for root in roots:
+        archived_files.forget_uploads(root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,18 @@ class _ArchiveFile:
     ids: list[str]
 
 
-def _without(path: Path, column: str, ids: list[str]) -> Path:
-    """Write the remaining rows of a file next to it, named by their digest."""
+def _without(con: Connection, file: str, column: str, ids: list[str]) -> str:
+    """Write the remaining rows of a file next to it, named by their digest or anew."""
+    if archived_files.is_remote(file):
+        remote = archived_files.new_name(file.rpartition("/")[0])
+        con.execute(
+            f"copy (from read_parquet('{warehouse.escaped(file)}')"
+            f" where not list_contains($ids, {column}))"
+            f" to '{warehouse.escaped(remote)}' (format parquet, compression zstd)",
+            {"ids": ids},
+        )
+        return remote
+    path = Path(file)
     partial = path.with_name(".erasing")
     is_kept = ~pc.field(column).isin(ids)
     source = pq.ParquetFile(path)
@@ -72,7 +84,7 @@ def _without(path: Path, column: str, ids: list[str]) -> Path:
             writer.write_table(pa.Table.from_batches([batch]).filter(is_kept))
     kept = path.with_name(f"{manifest.file_digest(partial)[:16]}.parquet")
     partial.replace(kept)
-    return kept
+    return str(kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +138,12 @@ def show_archive(con: Connection) -> None:
     """Create the views ``archived_interactions`` and ``archived_feedback`` over the archive."""
     for kind in ("interactions", "feedback"):
         sql = "select distinct path from raw.archived where kind = $kind order by path"
-        paths = [Path(str(row["path"])) for row in warehouse.rows(con, sql, kind=kind)]
-        for path in paths:
-            if not path.exists():
-                raise ArchiveGoneError(
-                    f"erasing: {path}, where retention put old rows, is gone, so nobody knows "
-                    "whether it holds the subject; put it back"
-                )
+        paths = warehouse.texts(con, sql, kind=kind)
+        for path in archived_files.missing(paths):
+            raise ArchiveGoneError(
+                f"erasing: {path}, where retention put old rows, is gone, so nobody knows "
+                "whether it holds the subject; put it back"
+            )
         warehouse.show_files(con, f"archived_{kind}", paths, like=f"raw.{kind}")
 
 

@@ -2,7 +2,8 @@
 
 Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file, lake opens
 one that several machines share, working_copy copies one workload into memory, arrow passes Arrow
-tables to it. manifest finishes output folders, object_store shares them between machines, ledger
-records outputs, erasures and uses of holdouts, spool keeps received requests, counters count across
-processes, record_identity compares records.
+tables to it, archived_files finds the rows that retention took out. manifest finishes output
+folders, object_store shares them between machines, ledger records outputs, erasures and uses of
+holdouts, spool keeps received requests, counters count across processes, record_identity compares
+records.
 """

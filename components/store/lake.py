@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias, cast
 import duckdb
 
 from components.schema import Json
+from components.store import archived_files
 from components.store.lock import NOTICE_SECONDS, WarehouseBusyError
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
@@ -149,6 +150,11 @@ class Lake:
     def is_remote(self) -> bool:
         """Whether the Parquet files are in an object store."""
         return self.data.startswith("s3://")
+
+    @property
+    def archive(self) -> str | None:
+        """Where retention puts old rows, for all machines; ``None``: in their homes."""
+        return f"{self.data.rpartition('/')[0]}/{archived_files.ROOT}" if self.is_remote else None
 
     def secret(self) -> str:
         """Return the options of a DuckDB secret for PostgreSQL."""
@@ -548,13 +554,14 @@ def _detach(con: Connection) -> None:
 
 
 @functools.cache
-def _botocore() -> tuple[Any, Any]:
+def aws() -> tuple[Any, Any]:
+    """Return botocore's session and client for S3; a process has the settings of one bucket."""
     session = cast("Any", importlib.import_module("botocore.session")).Session()
     return session, session.create_client("s3", session.get_config_variable("region") or REGION)
 
 
 def _s3_options() -> str:
-    session, client = _botocore()
+    session, client = aws()
     scheme, _, host = client.meta.endpoint_url.rpartition("://")
     named = {
         "region": client.meta.region_name,

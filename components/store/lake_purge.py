@@ -6,10 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.store import lake, lake_upkeep, lock, warehouse
+from components.store import archived_files, lake, lake_upkeep, lock, object_store, warehouse
 from components.store.lake import CATALOG, Lake
 from components.store.lock import WarehouseBusyError
-from components.store.object_store import ObjectStore
 from components.store.warehouse import Connection
 
 REWRITES = (
@@ -126,7 +125,7 @@ def _delete_strays(con: Connection, place: Lake) -> None:
         for file in strays:
             (Path(place.data) / file).unlink(missing_ok=True)
         return
-    store, folder = _bucket(place)
+    store, folder = object_store.located(place.data)
     for file in strays:
         store.remove_file(f"{folder}/{file}")
     with suppress(OSError):  # not allowed: what is left is named where it is searched for
@@ -137,7 +136,7 @@ def _delete_strays(con: Connection, place: Lake) -> None:
 def stored_files(place: Lake) -> list[str]:
     """List the files of a lake, relative to its folder."""
     if place.data.startswith("s3://"):
-        store, folder = _bucket(place)
+        store, folder = object_store.located(place.data)
         return store.files(folder)
     folder = Path(place.data)
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
@@ -146,7 +145,8 @@ def stored_files(place: Lake) -> list[str]:
 def earlier_files(place: Lake, scratch: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files that hold more than rows of the present state, with their address.
 
-    Those of a bucket are copied to ``scratch``, in all versions, one after another.
+    Those of a bucket are copied to ``scratch``, in all versions, one after another, and after them
+    the earlier versions of what retention put beside the lake.
 
     Raises:
         OSError: The versions of objects can't be listed; all files were yielded.
@@ -158,21 +158,19 @@ def earlier_files(place: Lake, scratch: Path) -> Iterator[tuple[str, Path]]:
     if not place.data.startswith("s3://"):
         yield from ((f"{place.data}/{file}", Path(place.data) / file) for file in earlier)
         return
-    store, folder = _bucket(place)
     copy = scratch / "earlier"
     for file in earlier:
-        if store.get(f"{folder}/{file}", copy):
+        if archived_files.fetch(f"{place.data}/{file}", copy):
             yield f"{place.data}/{file}", copy
-    for key, version in store.old_versions(f"{folder}/"):
-        if GATE in key:
-            continue
-        store.get_version(key, version, copy)
-        yield f"{store.url}/{key} in its version {version}", copy
-
-
-def _bucket(place: Lake) -> tuple[ObjectStore, str]:
-    url, _, folder = place.data.rstrip("/").rpartition("/")
-    return ObjectStore(url), folder
+            copy.unlink()  # else it is searched once more, as a file of the home
+    for address in filter(None, (place.data, place.archive)):
+        store, folder = object_store.located(address)
+        for key, version in store.old_versions(f"{folder}/"):
+            if GATE in key:
+                continue
+            store.get_version(key, version, copy)
+            yield f"{store.url}/{key} in its version {version}", copy
+            copy.unlink()
 
 
 def _name(file: str) -> str:

@@ -409,6 +409,13 @@ def _replace(folder: Path, partial: Path) -> None:
 
 Place: TypeAlias = tuple[ObjectStore, str]  # a store, and a path in it
 
+
+def located(address: str) -> Place:
+    """Return the bucket of an ``s3://`` address as a store, and the path in it."""
+    bucket, _, place = address.removeprefix("s3://").partition("/")
+    return ObjectStore(f"s3://{bucket}"), place
+
+
 _find_place: Callable[[Path], Place | None] | None = None
 
 

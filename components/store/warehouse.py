@@ -400,14 +400,14 @@ def append(con: Connection, model: str, **values: Value) -> int:
     return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
 
 
-def export(con: Connection, model: str, path: Path, **values: Value) -> None:
-    """Write the rows of ``model``'s select to a Parquet file."""
+def export(con: Connection, model: str, path: Path | str, **values: Value) -> None:
+    """Write the rows of ``model``'s select to a Parquet file; a lake's may be an address."""
     sql = f"copy ({model_select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
     con.execute(sql, _named(con, sql, values))
 
 
-def show_files(con: Connection, name: str, paths: Sequence[Path], like: str) -> None:
-    """Create a temporary view over Parquet files.
+def show_files(con: Connection, name: str, paths: Sequence[str], like: str) -> None:
+    """Create a temporary view over Parquet files, of a lake also by address.
 
     Without files it is empty and has the columns of the table ``like``.
     """
@@ -481,7 +481,7 @@ def texts(con: Connection, sql: str, **values: Value) -> list[str]:
     return [text for (text,) in con.execute(sql, values).fetchall()]
 
 
-def count_parquet_rows(con: Connection, path: Path) -> int:
+def count_parquet_rows(con: Connection, path: Path | str) -> int:
     """Return the number of rows of a Parquet file, read from its footer."""
     (row,) = rows(con, "select count(*) as row_count from read_parquet($path)", path=str(path))
     return cast("int", row["row_count"])
@@ -560,7 +560,7 @@ def present_file(con: Connection, name: str, path: Path) -> Generator[None]:
     con.execute(f"drop view {name}")  # not after an error, which rolls it back
 
 
-def escaped(path: Path) -> str:
+def escaped(path: Path | str) -> str:
     """Escape a path for use between a statement's quotes."""
     return str(path).replace("'", "''")
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from pydantic import TypeAdapter
 
-from components.erase import delete
+from components.erase import delete, subject_rows
 from components.erase.affected_outputs import Output, Outputs
 from components.store import (
     file_locks,
@@ -101,6 +101,7 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
             answers = f"erased/{name.removesuffix('.json')}"
             if home.lake and machine_name(home) not in home.store.names(answers):
                 forget_judgements(home)
+                forget_archived(home)
             if old_warehouses(home):
                 continue  # until somebody has deleted them
             home.store.write(f"{answers}/{machine_name(home)}", "")
@@ -134,6 +135,13 @@ def forget_judgements(home: Settings) -> None:
         ):
             judgement_cache.forget_missing(con, folder)
     file_locks.delete_abandoned(home.scratch)
+
+
+def forget_archived(home: Settings) -> None:
+    """Delete this home's files of retention that no row names, such as those now beside a lake."""
+    if home.archive.exists():
+        with warehouse.connect(home.tables, writes=("raw",)) as con:
+            subject_rows.drop_unnamed(con, [str(home.archive)])
 
 
 def _is_stored(home: Settings, outputs: Outputs, output: Output) -> bool:

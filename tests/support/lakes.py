@@ -102,6 +102,7 @@ def bucket(name: str) -> Generator[dict[str, str]]:
                 httpx.put(f"http://{HOST}:{port}/{name}", trust_env=False).raise_for_status()
                 break
             time.sleep(0.1)
+        _forget_endpoint()
         yield {
             "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
             "AWS_ACCESS_KEY_ID": "key",
@@ -111,6 +112,14 @@ def bucket(name: str) -> Generator[dict[str, str]]:
     finally:
         running.kill()
         running.wait()
+        _forget_endpoint()
+
+
+def _forget_endpoint() -> None:
+    from s3fs import S3FileSystem  # takes half a second, and few tests have a bucket
+
+    S3FileSystem.clear_instance_cache()
+    lake.aws.cache_clear()
 
 
 def database(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import IO
 
 from components.collect.source import Defaults, Kind, ParsedRecord, SourceRecord, SourceRow
 from components.schema import Json
-from components.store import warehouse
+from components.store import archived_files, warehouse
 from components.store.warehouse import Connection
 
 NAME = "fivekey"
@@ -55,12 +55,11 @@ def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None =
 def _register_archived(con: Connection, kind: Kind) -> None:
     """Make the rows that retention archived readable in SQL as ``archived``."""
     sql = "select distinct path from raw.archived where kind = $kind order by path"
-    paths = [Path(str(row["path"])) for row in warehouse.rows(con, sql, kind=kind)]
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(
-                f"exporting: {path}, where retention put old rows, is gone; put it back"
-            )
+    paths = warehouse.texts(con, sql, kind=kind)
+    for path in archived_files.missing(paths):
+        raise FileNotFoundError(
+            f"exporting: {path}, where retention put old rows, is gone; put it back"
+        )
     warehouse.show_files(con, "archived", paths, like=f"raw.{kind}")
 
 

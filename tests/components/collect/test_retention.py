@@ -39,7 +39,7 @@ def ids(con: Connection, table: str) -> set[str]:
 def archive(con: Connection, folder: Path, days: int = 90) -> int:
     return retention.archive(
         con,
-        folder / "archive",
+        str(folder / "archive"),
         "weather",
         snapshots=folder / "snapshots",
         days=days,

@@ -226,7 +226,7 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
         logs.load(con, path, now=logs.NOW)
         archived = retention.archive(
             con,
-            home.settings.archive,
+            home.settings.archive_root,
             "weather",
             snapshots=home.settings.snapshots,
             days=90,

@@ -16,15 +16,20 @@ from types import FrameType
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.asyn import sync
 from mlflow import MlflowClient
 from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
+from components.collect import retention
 from components.collect.source import Input
+from components.collect.sources.fivekey import export
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
+from components.schema import Json
 from components.store import lake, lake_purge, warehouse
 from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
@@ -226,6 +231,77 @@ def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(
     with warehouse.connect(place, writes=()) as con:
         sql = "select count(*) from raw.interactions where payload like '%bob%'"
         assert con.execute(sql).fetchall() == [(EACH,)]
+
+
+def test_rows_that_another_machine_archived_go_from_the_bucket(
+    versioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eraser: Eraser
+):
+    store = f"s3://{versioned}/archived"
+    place = Lake(lakes.database("erased_from_archive"), f"{store}/lake")
+    monkeypatch.setenv("FLYWHEEL_STORE", store)
+    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    MlflowClient().create_registered_model(WORKLOAD)
+    house = erased_home.build(tmp_path / "home", place)
+    old: list[dict[str, Json]] = [
+        erased_home.line(person, n) | {"timestamp": 1_700_000_000 + n, "response": {"id": f"o{n}"}}
+        for n, person in enumerate(erased_home.PEOPLE, start=60)
+    ]
+    log = logs.write(tmp_path / "old.jsonl", old)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "other"))
+    other = settings.load()
+    with warehouses.connect(place) as con:
+        logs.load(con, log, now=logs.NOW)
+        moved = retention.archive(
+            con, other.archive_root, WORKLOAD, snapshots=other.snapshots, days=90, now=logs.NOW
+        )
+        assert moved == 3
+        assert export(con, tmp_path / "before.jsonl", "interactions") == 3 * EACH + 3
+    killed = f"{other.archive_root}/interactions/{WORKLOAD}/2023-11/{'0' * 32}.parquet"
+    _leave_of_killed_load(killed.removeprefix(f"s3://{versioned}/"), versioned)
+    left = other.archive / "interactions/weather/2023-11/from-before.parquet"
+    left.parent.mkdir(parents=True)
+    left.write_text(erased_home.question(ANN, 60))
+    erased_copies.enter(other)
+    assert any("/archive/" in hit for hit in in_bucket(place, (ANN,)))
+
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    written = eraser(settings.load(), Subject(ANN))
+    assert written.erased["archive of interactions"] == 1
+    assert written.searched.left == ()
+    assert any(name.startswith(f"{store}/archive/") for name in written.searched.places)
+    assert everywhere(house) == {}
+    with warehouses.connect(place) as con:
+        assert export(con, tmp_path / "after.jsonl", "interactions") == 2 * EACH + 2
+        con.execute("delete from raw.files")
+        assert logs.load(con, log, now=logs.NOW).new == 0
+    erased_copies.forget(other)
+    assert not left.exists()
+
+
+def test_rows_that_are_left_in_the_archive_of_a_bucket_are_found(
+    versioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eraser: Eraser
+):
+    store = f"s3://{versioned}/found"
+    place = Lake(lakes.database("left_in_archive"), f"{store}/lake")
+    monkeypatch.setenv("FLYWHEEL_STORE", store)
+    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    MlflowClient().create_registered_model(WORKLOAD)
+    erased_home.build(tmp_path / "home", place)
+    home = settings.load()
+    eraser(home, Subject(ANN))
+    rows = pa.table({"payload": [json.dumps(erased_home.line(ANN, 3))]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    system: Any = S3FileSystem(use_listings_cache=False)  # untyped
+    file = f"{home.archive_root}/interactions/{WORKLOAD}/2023-11/{'1' * 32}.parquet"
+    system.put_file(str(tmp_path / "rows.parquet"), file)
+    searched = erase.verify_erasure(home, subject=Subject(ANN), certificate_path=None)
+    assert {left.where for left in searched.left} == {f"{file}.payload"}
+    system.rm_file(file)
+    searched = erase.verify_erasure(home, subject=Subject(ANN), certificate_path=None)
+    assert [left.where for left in searched.left if f"{file.partition('//')[2]}" in left.where]
 
 
 def weather(home: Settings) -> Workload:

@@ -7,13 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
+from components import home_archive
+from components.collect import retention
+from components.collect.sources.fivekey import export
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
 from components.store import moved_tables, warehouse
+from components.store.lake import Lake
 from components.store.lock import WarehouseBusyError
 from components.store.moved_tables import MovedTable, MovedTablesError
-from tests.support import erased_home, lakes, logs
+from components.store.warehouse import Connection, Location
+from tests.support import erased_home, lakes, logs, warehouses
 
 pytestmark = pytest.mark.lake
 
@@ -121,6 +127,76 @@ moved_tables.copy_to_lake(Path({str(file)!r}), Lake({place.url!r}, {place.data!r
     back = tmp_path / "back" / "warehouse.duckdb"
     moved(moved_tables.copy_to_file, place, back)
     assert contents(back) == before
+
+
+@pytest.fixture
+def archived(file: Path) -> Path:
+    """The same warehouse with old rows of a workload with an odd name, which were archived."""
+    old = logs.interaction("Old?", response_id="old", timestamp=1_700_000_000, workload_id="a b/ü")
+    log = logs.write(file.parent.parent / "old.jsonl", [old])
+    with warehouse.connect(file) as con:
+        logs.load(con, log, now=NOW)
+        assert archive(con, str(file.parent / "archive")) == 1
+    return file
+
+
+def archive(con: Connection, root: str) -> int:
+    snapshots = Path(root).with_name("snapshots")
+    return retention.archive(con, root, "a b/ü", snapshots=snapshots, days=90, now=NOW)
+
+
+def exported(place: Location, to: Path) -> list[str]:
+    with warehouse.connect(place, writes=()) as con:
+        export(con, to, "interactions")
+    return to.read_text().splitlines()
+
+
+def archived_paths(place: Location) -> list[str]:
+    with warehouse.connect(place, writes=()) as con:
+        return warehouse.texts(con, "select path from raw.archived")
+
+
+def test_archived_rows_go_to_the_lakes_bucket_and_come_back(
+    archived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = exported(archived, tmp_path / "before.jsonl")
+    assert sum("Old?" in line for line in before) == 1
+    with lakes.bucket("moved") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        place = Lake(lakes.database("moved_archive"), "s3://moved/team/lake")
+        moved(moved_tables.copy_to_lake, archived, place)
+        (there,) = archived_paths(place)
+        assert there.startswith("s3://moved/team/archive/interactions/a%20b%2F%C3%BC/2023-11/")
+        assert exported(place, tmp_path / "there.jsonl") == before
+        archived.with_name("warehouse.duckdb.migrated").rename(archived)
+        again = moved(moved_tables.copy_to_lake, archived, place)
+        assert all(table.was_there for table in again.values())
+
+        newer = logs.interaction(
+            "Newer?", response_id="newer", timestamp=1_710_000_000, workload_id="a b/ü"
+        )
+        with warehouses.connect(place) as con:
+            logs.load(con, logs.write(tmp_path / "newer.jsonl", [newer]), now=NOW)
+            assert place.archive is not None
+            assert archive(con, place.archive) == 1
+        after = exported(place, tmp_path / "after.jsonl")
+        assert len(after) == len(before) + 1
+        back = tmp_path / "back" / "warehouse.duckdb"
+        moved(moved_tables.copy_to_file, place, back)
+        tables = moved(moved_tables.copy_to_file, place, back)
+        assert all(table.was_there for table in tables.values())
+        copy, home = tmp_path / "scratch" / "warehouse.duckdb", tmp_path / "home"
+        home_archive.copy_warehouse(place, copy, home)
+        copy.parent.joinpath("archive").rename(tmp_path / "kept")
+        with pytest.raises(MovedTablesError, match="where retention put old rows: it is gone"):
+            system = S3FileSystem(use_listings_cache=False)
+            system.rm(f"{place.archive}/interactions", recursive=True)
+            home_archive.copy_warehouse(place, tmp_path / "new" / "warehouse.duckdb", home)
+    assert exported(back, tmp_path / "back.jsonl") == after
+    for path in archived_paths(copy):
+        assert (tmp_path / "kept" / Path(path).relative_to(home / "archive")).exists()
+    assert len(archived_paths(copy)) == 2
 
 
 def test_a_copy_back_that_fails_leaves_the_file_as_it_was(file: Path, tmp_path: Path) -> None:

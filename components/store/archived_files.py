@@ -1,0 +1,93 @@
+"""The files of rows that retention took out: in a home, or beside a lake in its object store.
+
+A root is a folder or an ``s3://`` address; ``raw.archived`` names each file by its own one,
+``<root>/<kind>/<workload>/<month>/<name>.parquet``.
+"""
+
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from components.store import object_store
+
+ROOT = "archive"  # the folder's name in a home and in a store
+
+PARTIAL = ".partial"
+
+
+def is_remote(address: str) -> bool:
+    """Return whether a file or root is in an object store."""
+    return address.startswith("s3://")
+
+
+def new_name(folder: str) -> str:
+    """Return the address of a file that a store does not have yet.
+
+    No two attempts have the same: one that was killed left a file that nothing names, and an
+    erasure that lost its lock may delete that one at any time.
+    """
+    return f"{folder}/{uuid.uuid4().hex}.parquet"
+
+
+def listed(root: str) -> list[str]:
+    """List all files below a root, sorted, what killed processes left among them."""
+    if is_remote(root):
+        store, place = object_store.located(root)
+        return [f"{root}/{name}" for name in store.files(place)]
+    return [str(path) for path in sorted(Path(root).rglob("*")) if path.is_file()]
+
+
+def missing(files: Iterable[str]) -> Iterator[str]:
+    """Yield those of the files that are gone."""
+    known: dict[str, set[str]] = {}
+    for file in files:
+        if not is_remote(file):
+            if not Path(file).exists():
+                yield file
+            continue
+        folder = file.rpartition("/")[0]
+        if folder not in known:
+            known[folder] = {*listed(folder)}
+        if file not in known[folder]:
+            yield file
+
+
+def remove(file: str) -> None:
+    """Delete a file, if it is there."""
+    if is_remote(file):
+        store, place = object_store.located(file)
+        store.remove_file(place)
+    else:
+        Path(file).unlink(missing_ok=True)
+
+
+def forget_uploads(root: str) -> None:
+    """Delete what killed processes have sent to a store, as far as that is allowed."""
+    if is_remote(root):
+        store, place = object_store.located(root)
+        with suppress(OSError):
+            store.forget_uploads(f"{place}/")
+
+
+def fetch(file: str, copy: Path) -> bool:
+    """Copy a file of a store to a path; return ``False`` if it is gone."""
+    store, place = object_store.located(file)
+    return store.get(place, copy)
+
+
+def move(file: str, target: str) -> bool:
+    """Copy a file between a home and a store; return ``False`` if it is gone."""
+    if is_remote(target):
+        if not Path(file).exists():
+            return False
+        store, place = object_store.located(target)
+        store.put(place, Path(file))
+        return True
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(PARTIAL)
+    if not fetch(file, partial):
+        return False
+    partial.replace(path)
+    return True
