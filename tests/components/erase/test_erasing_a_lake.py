@@ -244,7 +244,11 @@ def test_rows_that_another_machine_archived_go_from_the_bucket(
     MlflowClient().create_registered_model(WORKLOAD)
     house = erased_home.build(tmp_path / "home", place)
     old: list[dict[str, Json]] = [
-        erased_home.line(person, n) | {"timestamp": 1_700_000_000 + n, "response": {"id": f"o{n}"}}
+        {
+            **erased_home.line(person, n),
+            "timestamp": 1_700_000_000 + n,
+            "response": {"id": f"o{n}"},
+        }
         for n, person in enumerate(erased_home.PEOPLE, start=60)
     ]
     log = logs.write(tmp_path / "old.jsonl", old)
