@@ -190,16 +190,23 @@ def versioned() -> Generator[str]:
         yield bucket
 
 
+def _lake_in_bucket(
+    store: str, database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Lake:
+    """Set up a home of a lake in a bucket, whose environment the test has."""
+    place = Lake(lakes.database(database), f"{store}/lake")
+    monkeypatch.setenv("FLYWHEEL_STORE", store)
+    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(folder / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    MlflowClient().create_registered_model(WORKLOAD)
+    return place
+
+
 def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(
     versioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eraser: Eraser
 ):
-    store = f"s3://{versioned}/shared"
-    place = Lake(lakes.database("erased_in_bucket"), f"{store}/lake")
-    monkeypatch.setenv("FLYWHEEL_STORE", store)
-    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url)
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    MlflowClient().create_registered_model(WORKLOAD)
+    place = _lake_in_bucket(f"s3://{versioned}/shared", "erased_in_bucket", tmp_path, monkeypatch)
     house = erased_home.build(tmp_path / "home", place)
     _leave_of_killed_load(f"shared/lake/raw/interactions/ducklake-{'0' * 8}.parquet", versioned)
     assert {*everywhere(house)} == {"home", "bucket", "dump", "pages"}
@@ -236,12 +243,9 @@ def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(
 def test_rows_that_another_machine_archived_go_from_the_bucket(
     versioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eraser: Eraser
 ):
-    store = f"s3://{versioned}/archived"
-    place = Lake(lakes.database("erased_from_archive"), f"{store}/lake")
-    monkeypatch.setenv("FLYWHEEL_STORE", store)
-    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    MlflowClient().create_registered_model(WORKLOAD)
+    place = _lake_in_bucket(
+        f"s3://{versioned}/archived", "erased_from_archive", tmp_path, monkeypatch
+    )
     house = erased_home.build(tmp_path / "home", place)
     old: list[dict[str, Json]] = [
         {
@@ -273,7 +277,7 @@ def test_rows_that_another_machine_archived_go_from_the_bucket(
     written = eraser(settings.load(), Subject(ANN))
     assert written.erased["archive of interactions"] == 1
     assert written.searched.left == ()
-    assert any(name.startswith(f"{store}/archive/") for name in written.searched.places)
+    assert any(name.startswith(f"{place.archive}/") for name in written.searched.places)
     assert everywhere(house) == {}
     with warehouses.connect(place) as con:
         assert export(con, tmp_path / "after.jsonl", "interactions") == 2 * EACH + 2
@@ -286,13 +290,7 @@ def test_rows_that_another_machine_archived_go_from_the_bucket(
 def test_rows_that_are_left_in_the_archive_of_a_bucket_are_found(
     versioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eraser: Eraser
 ):
-    store = f"s3://{versioned}/found"
-    place = Lake(lakes.database("left_in_archive"), f"{store}/lake")
-    monkeypatch.setenv("FLYWHEEL_STORE", store)
-    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url)
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    MlflowClient().create_registered_model(WORKLOAD)
+    place = _lake_in_bucket(f"s3://{versioned}/found", "left_in_archive", tmp_path, monkeypatch)
     erased_home.build(tmp_path / "home", place)
     home = settings.load()
     eraser(home, Subject(ANN))
