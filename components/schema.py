@@ -47,13 +47,18 @@ def describe_mistake(error: ErrorDetails, model: type[BaseModel] | None = None) 
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = () if model is None else _settings_beside(model, error["loc"])
-        similar = get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.75)
-        return f"{place}: no such setting{''.join(f'; did you mean {name}?' for name in similar)}"
+        return f"{place}: no such setting{_meant(str(error['loc'][-1]), [*known])}"
     if error["type"] == "missing":
         return f"{place}: is missing"
     if error["type"] == "value_error":
         return f"{place}: {error.get('ctx', {})['error']}"
     return f"{place}: {error['msg']} (found {error['input']!r})"
+
+
+def _meant(unknown: str, known: Sequence[str]) -> str:
+    if similar := get_close_matches(unknown, known, n=1, cutoff=0.75):
+        return f"; did you mean {similar[0]}?"
+    return f"; known here: {', '.join(sorted(known))}" if known else ""
 
 
 def _settings_beside(model: type[BaseModel], place: Sequence[int | str]) -> Iterable[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prefect.utilities.collections import visit_collection
 
+from components.train.recipe import Recipe
 from flows.workload_file import Workload, read_workload
 from tests.support import ssh, terminal
 from tests.support.workload_text import VALIDATED, mistakes, places, write
@@ -91,6 +92,13 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         "name_and_arguments, abstention, over_triggering, correct_name, correct, label, choice, "
         "exact, f1, rouge_l",
         "evaluation: no such setting; did you mean evaluate?",
+    ]
+
+
+def test_a_setting_like_no_other_is_answered_with_those_that_are_known(folder: Path) -> None:
+    assert mistakes(write(folder, train={"max_steps": 9}, curate={"near": {"words": 3}})) == [
+        "curate.near.words: no such setting; known here: jaccard",
+        f"train.max_steps: no such setting; known here: {', '.join(sorted(Recipe.model_fields))}",
     ]
 
 
