@@ -209,7 +209,7 @@ def _show_contents(contents: "dict[str, Json]") -> None:
 def add(name: AccountName) -> None:
     """Make an account that may look and answer, and print its password; it can't be shown again.
 
-    It opens MLflow, to read, and Prefect through the proxy (infra/README.md).
+    It opens MLflow, to read, and Prefect through the proxy (infra/team.md).
     """
     password = secrets.token_urlsafe(18)
     _change_account("POST", "create", {"username": name, "password": password})

@@ -27,7 +27,7 @@ WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
 
 LAKE_LATE = timedelta(days=3)  # that a lake's upkeep, once a day, may be late
 
-LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/README.md, *A lake*)"
+LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/machines.md, *A lake*)"
 
 RECEIVER = 4318  # the default port of ``flywheel receive``
 
@@ -37,7 +37,7 @@ REFUSED = "the reason says what is wrong; `flywheel rollback` restores the versi
 
 REMEDIES = {
     False: "`flywheel up` starts it",
-    True: "start it, or correct PREFECT_API_URL and MLFLOW_TRACKING_URI (infra/README.md)",
+    True: "start it, or correct PREFECT_API_URL and MLFLOW_TRACKING_URI (infra/team.md)",
 }
 
 
@@ -223,7 +223,7 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
     try:
         protocol.require_installed(workload.evaluate.engine)
     except protocol.EngineError as error:
-        yield wrong(path.name, str(error), "install it beside this package: infra/README.md")
+        yield wrong(path.name, str(error), "install it beside this package: infra/gpus.md")
     try:
         _ = [*workload.log_files(), *workload.feedback_files()]
     except (OSError, ImportError) as error:

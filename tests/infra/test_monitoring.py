@@ -18,9 +18,9 @@ from components.store.counters import GAVE_UP, WAITED, Count
 from flows.settings import Settings
 from flows.stack import prometheus
 from flows.workload_file import Workload
-from tests.infra.readme import README
+from tests.infra.pages import INFRA
 
-MONITORING = README.parent / "monitoring"
+MONITORING = INFRA / "monitoring"
 
 
 def exported(home: Path) -> set[str]:

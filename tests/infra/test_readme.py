@@ -1,4 +1,4 @@
-"""What the READMEs name is there, and the commands of ``infra/README.md`` can be typed."""
+"""What the READMEs name is there, and the commands of the pages of ``infra/`` can be typed."""
 
 import re
 import shlex
@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from flows.cli.main import app
-from tests.infra import readme
+from tests.infra import pages
+from tests.infra.pages import INFRA
 
-INFRA = readme.README.parent
 ROOT = INFRA.parent
 ELSEWHERE = {"convert_lora_to_gguf.py"}  # llama.cpp's
 FOLDERS = ("components", "flows", "infra", "sql", "tests")
@@ -20,26 +20,38 @@ FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 PAGES = [ROOT / "README.md", *sorted(path for path in FILES if path.suffix == ".md")]
 PATHS = [f"/{path.relative_to(ROOT)}" for path in FILES]
 
-OURS = sorted({line for line in readme.commands() if line.startswith("flywheel ")})
+OURS = sorted({line for line in pages.commands() if line.startswith("flywheel ")})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_readme_names_exists(page: Path) -> None:
     text = page.read_text()
-    links = re.findall(r"\]\((?!\w+:)([^)#\s]+)", text)
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    links = re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", text)
+    assert [link for link, _ in links if not (page.parent / link).exists()] == []
+    targets = [(page.parent / link if link else page, chapter) for link, chapter in links]
+    assert [
+        (target.name, chapter)
+        for target, chapter in targets
+        if chapter and chapter not in _chapters(target)
+    ] == []
     named = set(re.findall(r"[\w/-]+\.(?:py|sql|j2)\b", text)) - ELSEWHERE
     missing = [name for name in named if not any(path.endswith(f"/{name}") for path in PATHS)]
     assert sorted(missing) == []
 
 
-def test_the_readme_shows_commands() -> None:
+def _chapters(page: Path) -> set[str]:
+    """Give the names by which links reach a page's headings, as GitHub makes them of titles."""
+    titles = re.findall(r"(?m)^#+ (.*)$", page.read_text())
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_the_pages_show_commands() -> None:
     assert len(OURS) >= 5
-    assert len(readme.commands("Operate")) >= 5
+    assert len(pages.commands("team.md", "Operate")) >= 5
 
 
 @pytest.mark.parametrize("line", OURS)
-def test_the_command_line_takes_what_the_readme_shows(line: str) -> None:
+def test_the_command_line_takes_what_a_page_shows(line: str) -> None:
     words = shlex.split(line)[1:]
     group = typer.main.get_command(app)
     context = group.make_context("flywheel", list(words), resilient_parsing=True)

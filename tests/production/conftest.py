@@ -47,7 +47,7 @@ def account(terminal: Terminal) -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def person(production: Topology, terminal: Terminal, account: tuple[str, str]) -> Terminal:
-    """A person's shell as ``infra/README.md`` sets it up, with their account and nothing else."""
+    """A person's shell as ``infra/team.md`` sets it up, with their account and nothing else."""
     authority = str(production.authority)
     user, password = account
     own = {

@@ -189,5 +189,5 @@ def require_installed(engine: "EngineName") -> dict[str, str]:
     except PackageNotFoundError as error:
         raise EngineError(
             "evaluating with engine: vllm: the package vllm is not installed where this runs; "
-            "infra/README.md says how, or evaluate with engine: transformers"
+            "infra/gpus.md says how, or evaluate with engine: transformers"
         ) from error

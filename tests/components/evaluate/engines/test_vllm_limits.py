@@ -52,5 +52,5 @@ def test_the_rank_of_a_single_module_counts():
 def test_without_vllm_an_evaluation_names_the_missing_package(tiny_base: Path, tmp_path: Path):
     settings = EvaluationSettings(engine="vllm", precision="fp32")
     snapshot = holdouts.build(tmp_path)
-    with pytest.raises(EngineError, match=r"package vllm is not installed .* infra/README\.md"):
+    with pytest.raises(EngineError, match=r"package vllm is not installed .* infra/gpus\.md"):
         harness.folders(snapshot, tiny_base, {"base": None}, tmp_path, settings)

@@ -1,11 +1,11 @@
-"""The commands of ``infra/README.md`` for who runs the servers, run on the servers."""
+"""The commands of ``infra/team.md`` for who runs the servers, run on the servers."""
 
 import shlex
 import subprocess
 
 import pytest
 
-from tests.infra import readme
+from tests.infra import pages
 from tests.production.composed import ROOT
 from tests.production.topology import Topology
 from tests.support.terminal import Terminal
@@ -18,7 +18,7 @@ def test_each_command_does_what_it_says(
     chapter: str, production: Topology, terminal: Terminal
 ) -> None:
     production.home.chmod(0o700)
-    for command in readme.commands(chapter):
+    for command in pages.commands("team.md", chapter):
         done = subprocess.run(
             shlex.split(command),
             env=terminal.env,
