@@ -125,6 +125,18 @@ def connect(
         yield con
 
 
+def opening_problem(path: Location, wait_seconds: float = lock.PATIENCE_SECONDS) -> str | None:
+    """Return why the warehouse can't be opened, in a line; ``None`` if it can.
+
+    ``WarehouseBusyError``: others held it for longer.
+    """
+    try:
+        with connect(path, wait_seconds):
+            return None
+    except (duckdb.Error, lake.LakeError, PermissionError, WarehouseNewerError) as error:
+        return " ".join(str(error).split())
+
+
 def _configure(con: Connection, memory: str | None) -> None:
     con.execute("set timezone = 'UTC'")
     con.execute("set enable_progress_bar = false")  # it writes to the terminal between our lines

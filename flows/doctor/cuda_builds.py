@@ -108,8 +108,8 @@ def _four_bit_failed(trouble: str) -> CheckResult:
     return wrong(
         "bitsandbytes",
         f"4-bit weights don't work: {trouble}",
-        "pip install --force-reinstall --no-deps bitsandbytes, or set `precision: bf16` under "
-        "train",
+        "pip install --force-reinstall --no-deps bitsandbytes, or set `bnb_4bit_quant_type: null` "
+        "under train",
     )
 
 

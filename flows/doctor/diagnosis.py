@@ -11,7 +11,7 @@ from components.curate.ray_pool import RayPool, RayPoolError
 from components.curate.row_judgement import environment
 from components.curate.settings import Rules
 from components.evaluate.engines import protocol
-from components.store import lake_upkeep, shared_spool
+from components.store import lake_upkeep, object_store, shared_spool, warehouse
 from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.object_store import StoreError
@@ -28,6 +28,10 @@ WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
 LAKE_LATE = timedelta(days=3)  # that a lake's upkeep, once a day, may be late
 
 LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/machines.md, *A lake*)"
+
+FILE_REMEDY = (
+    "upgrade this package if a newer release wrote it; `flywheel restore` a backup if it is damaged"
+)
 
 RECEIVER = 4318  # the default port of ``flywheel receive``
 
@@ -49,9 +53,11 @@ def diagnose(
     yield from checks.check_credentials(env)
     yield from check_home(home)
     yield from check_store(home)
-    yield from check_lake(home)
+    tables = [*check_lake(home), *check_warehouse(home)]
+    yield from tables
     yield from check_gateway(home)
-    yield from check_canaries(home)
+    if all(result.level == "fine" for result in tables):
+        yield from check_canaries(home)
     if home.ray is not None:
         yield from check_ray(home.ray)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
@@ -65,9 +71,7 @@ def diagnose(
     installed = probes.installed_versions(required)
     tested = checks.read_pins(probes.CONSTRAINTS.read_text())
     yield from checks.check_versions(required, installed, tested)
-    compute = probes.probe_compute()
-    yield cuda_builds.check_gpus(compute)
-    yield cuda_builds.check_four_bit(compute)
+    yield from check_compute()
     for path in workloads:
         yield from check_workload(home, env, path)
 
@@ -121,18 +125,49 @@ def check_lake(home: Settings) -> Iterator[CheckResult]:
         yield fine("lake", str(home.lake))
 
 
+def check_warehouse(home: Settings) -> Iterator[CheckResult]:
+    """Check that the home's file of DuckDB can be opened, if it has one."""
+    if home.lake is not None or not home.has_warehouse:
+        return
+    try:
+        problem = warehouse.opening_problem(home.warehouse, WAREHOUSE_SECONDS)
+    except WarehouseBusyError:
+        yield note("warehouse", "not checked: others hold it", "run the doctor again")
+        return
+    if problem is None:
+        yield fine("warehouse", str(home.warehouse))
+    else:
+        yield wrong("warehouse", f"{home.warehouse} can't be opened: {problem}", FILE_REMEDY)
+
+
+def check_compute() -> Iterator[CheckResult]:
+    """Check that torch loads, uses the GPUs and holds weights in 4 bits."""
+    try:
+        compute = probes.probe_compute()
+    except (ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        yield wrong(
+            "gpu", f"torch can't be loaded: {reason}", "pip install --force-reinstall torch"
+        )
+        return
+    yield cuda_builds.check_gpus(compute)
+    yield cuda_builds.check_four_bit(compute)
+
+
 def check_store(home: Settings) -> Iterator[CheckResult]:
     """Check that machines can share outputs in the home's object store, if it has one."""
     if home.store is None:
         return
     try:
         home.store.check()
+        with object_store.reaching(f"listing the object store {home.store.url}"):
+            shipped = shared_spool.listed(home.store)
     except StoreError as error:
         state, _, remedy = str(error).partition("; ")
-        yield wrong("store", state, remedy)
+        yield wrong("store", state, remedy or "let the AWS_* variables list the bucket, too")
     else:
         yield fine("store", f"{home.store.url} keeps what was written first")
-        yield from checks.check_shipped(shared_spool.listed(home.store), time.time())
+        yield from checks.check_shipped(shipped, time.time())
 
 
 def check_gateway(home: Settings) -> Iterator[CheckResult]:

@@ -46,6 +46,8 @@ def probe_prefect(
         page = http.get(f"{api}/health", headers=FOREIGN)
     except httpx.HTTPError as error:
         return ServerStatus("Prefect", url, trouble=_cause_of(error))
+    if failure := _failure(stranger, ours):
+        return ServerStatus("Prefect", url, trouble=failure)
     return ServerStatus(
         "Prefect",
         url,
@@ -69,6 +71,8 @@ def probe_mlflow(
         page = http.get(search, headers=FOREIGN, auth=auth)
     except httpx.HTTPError as error:
         return ServerStatus("MLflow", url, trouble=_cause_of(error))
+    if failure := _failure(stranger, ours):
+        return ServerStatus("MLflow", url, trouble=failure)
     return ServerStatus(
         "MLflow",
         url,
@@ -260,6 +264,11 @@ def _lets_read(answer: httpx.Response) -> bool:
 def _server_behind(answer: httpx.Response) -> float | None:
     date = answer.headers.get("date")
     return parsedate_to_datetime(date).timestamp() - time.time() if date else None
+
+
+def _failure(*statuses: int) -> str | None:
+    """Return what a server says that breaks: then whom it lets in can't be seen."""
+    return next((f"it says {status}" for status in statuses if status >= 500), None)
 
 
 def _cause_of(error: httpx.HTTPError) -> str:

@@ -105,17 +105,17 @@ def check_server(
             f"{url} lets pages of any origin read what it says (CORS)",
             f"set {ORIGIN_VARIABLES[name]} to its own origin where the server runs",
         )
-    yield check_clock(server)
+    if server.seconds_behind is not None:
+        yield check_clock(server.name, server.seconds_behind)
 
 
-def check_clock(server: ServerStatus) -> CheckResult:
-    """Compare the server's clock with this machine's."""
-    behind = server.seconds_behind or 0.0
+def check_clock(name: str, behind: float) -> CheckResult:
+    """Check by how many seconds this machine's clock is behind a server's."""
     if abs(behind) <= LATE_SECONDS:
-        return fine("clock", f"as {server.name}'s")
+        return fine("clock", f"as {name}'s")
     distance = f"{abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'}"
     level = wrong if abs(behind) > TOO_LATE_SECONDS else note
-    state = f"this machine is {distance} {server.name}'s server"
+    state = f"this machine is {distance} {name}'s server"
     return level("clock", state, "let chrony or ntpd set both clocks")
 
 

@@ -1,6 +1,8 @@
 """``flywheel doctor`` as a person runs it, on a home whose stack is down."""
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -94,6 +96,42 @@ def test_an_engine_that_is_not_installed_is_among_them(home: Path) -> None:
     assert "wrong  support.yaml: evaluating with engine: vllm: the package vllm is not" in (
         done.output
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        pytest.param("", "wrong  warehouse: {home}/warehouse.duckdb can't be opened: ", id="file"),
+        pytest.param("postgres://ann@127.0.0.1:9/gone", "wrong  lake: ", id="lake"),
+    ],
+)
+def test_a_warehouse_that_cannot_be_opened_hides_no_other_result(
+    home: Path, monkeypatch: pytest.MonkeyPatch, place: str, line: str
+) -> None:
+    (home / "warehouse.duckdb").write_bytes(b"damaged" * 1000)
+    if place:
+        monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place)
+        monkeypatch.setenv("FLYWHEEL_STORE", "s3://flywheel/team")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "nobody")
+    done = CliRunner().invoke(app, ["doctor"])
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert line.format(home=home) in done.output
+    assert f"wrong  base base: {home.parent}/base has no safetensors" in done.output
+
+
+def test_a_torch_that_does_not_load_hides_no_other_result(home: Path) -> None:
+    broken = home.parent / "packages" / "torch"
+    broken.mkdir(parents=True)
+    text = 'raise OSError("libcudnn.so.9: cannot open shared object file")'
+    (broken / "__init__.py").write_text(text)
+    code = f"import sys; sys.path.insert(0, {str(broken.parent)!r}); from flows.cli.main import app"
+    command = [sys.executable, "-c", f"{code}; app()", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "wrong  gpu: torch can't be loaded: libcudnn.so.9: cannot open" in done.stdout
+    assert f"wrong  base base: {home.parent}/base has no safetensors" in done.stdout
 
 
 def test_an_object_store_is_checked_and_what_is_wrong_with_it_has_a_fix(

@@ -164,14 +164,16 @@ MISMATCH = "RuntimeError: no compatible binary"
         pytest.param(
             replace(WORKS, four_bit_trouble="RuntimeError: out of memory"),
             "4-bit weights don't work: RuntimeError: out of memory",
-            "pip install --force-reinstall --no-deps bitsandbytes, or set `precision: bf16` under "
+            "pip install --force-reinstall --no-deps bitsandbytes, or set "
+            "`bnb_4bit_quant_type: null` under "
             "train",
             id="another-trouble-is-passed-on",
         ),
         pytest.param(
             replace(NO_GPU, four_bit_trouble="OSError: no library"),
             "OSError: no library",
-            "pip install --force-reinstall --no-deps bitsandbytes, or set `precision: bf16` under "
+            "pip install --force-reinstall --no-deps bitsandbytes, or set "
+            "`bnb_4bit_quant_type: null` under "
             "train",
             id="trouble-on-a-processor",
         ),

@@ -116,6 +116,21 @@ def test_a_server_that_breaks_is_seen_not_to_work(tmp_path: Path) -> None:
     assert prefect(tmp_path, lambda _: 503).trouble == "it says 503"
 
 
+def test_a_server_whose_database_is_gone_is_not_said_to_refuse_our_credentials(
+    tmp_path: Path,
+) -> None:
+    def answer(request: httpx.Request) -> int:
+        return 200 if request.url.path.endswith("/health") else 500
+
+    assert prefect(tmp_path, answer).trouble == "it says 500"
+
+
+def test_the_clock_of_a_server_that_does_not_tell_its_time_is_not_said_to_be_right() -> None:
+    silent = replace(GOOD, seconds_behind=None)
+    results = server_checks.check_server(silent, "start it", "PREFECT_API_AUTH_STRING")
+    assert "clock" not in {result.about for result in results}
+
+
 class Recording(BaseHTTPRequestHandler):
     """Answer every request, and keep the logins that were sent."""
 
