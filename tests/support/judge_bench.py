@@ -52,7 +52,9 @@ class Judge:
                 for name in ("first", "second")
                 if (found := re.search(PART.format(name), text, re.DOTALL))
             )
-            return Response(self.bare or reply(self.decide(first, second)))
+            if self.bare is not None:
+                return Response(self.bare, headers={"Retry-After": "0"})
+            return Response(reply(self.decide(first, second)))
 
         return app
 

@@ -68,10 +68,12 @@ class JudgeEndpoint:
             except httpx.TransportError as error:
                 failure, wait = type(error).__name__, FIRST_WAIT * 2**number
             else:
-                if response.is_success:
-                    return _completion_text(response)
+                if response.is_success and (text := _completion_text(response)) is not None:
+                    return text
                 failure = f"status {response.status_code}"
-                if response.status_code not in PASSING_STATUS:
+                if response.is_success:  # as a proxy says when what it asks fails
+                    failure = f"something else under {failure}"
+                elif response.status_code not in PASSING_STATUS:
                     break
                 wait = _retry_after(response, FIRST_WAIT * 2**number)
             if number < MOST_TRIES - 1:
@@ -90,16 +92,19 @@ def _retry_after(response: httpx.Response, default: float) -> float:
         return default
 
 
-def _completion_text(response: httpx.Response) -> str:
+def _completion_text(response: httpx.Response) -> str | None:
+    """Return a chat completion's text, empty if it has none; ``None`` for anything else."""
     try:
         body = cast("Json", response.json())
     except (json.JSONDecodeError, UnicodeDecodeError):
-        return ""
+        return None
     match body:
         case {"choices": [{"message": {"content": str(text)}}, *_]}:
             return text
-        case _:
+        case {"choices": [{"message": {}}, *_]}:
             return ""
+        case _:
+            return None
 
 
 Verdict: TypeAlias = Literal["first", "second", "tie"]

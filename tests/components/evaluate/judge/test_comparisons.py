@@ -55,9 +55,18 @@ def test_only_the_word_alone_is_a_verdict(tmp_path: Path, reply: str):
         assert scores == [None, None, None, 0.5]
 
 
-@pytest.mark.parametrize("bare", [b"<html>", b"{}", b'{"choices": [{"message": {}}]}'])
-def test_a_reply_that_is_not_a_completion_is_not_a_verdict(tmp_path: Path, bare: bytes):
-    assert compare(Judge(longer, bare=bare), tmp_path / "kept") == [None, None, None, 0.5]
+def test_a_completion_without_text_is_not_a_verdict(tmp_path: Path):
+    judge = Judge(longer, bare=b'{"choices": [{"message": {"content": null}}]}')
+    assert compare(judge, tmp_path / "kept") == [None, None, None, 0.5]
+
+
+@pytest.mark.parametrize("bare", [b"<html>", b"{}", b'{"error": {"code": 502}}'])
+def test_what_a_proxy_says_in_place_of_a_judge_is_no_verdict_that_is_kept(
+    tmp_path: Path, bare: bytes
+):
+    with pytest.raises(JudgeError, match=r"found something else under status 200, expected a chat"):
+        compare(Judge(longer, bare=bare), tmp_path / "kept")
+    assert compare(Judge(longer), tmp_path / "kept") == [1, 0, 0.5, 0.5]
 
 
 def test_an_answer_can_not_close_its_mark_or_write_the_verdict(tmp_path: Path):
