@@ -37,6 +37,9 @@ from flows.workload_file import Workload
 
 PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
 
+NOT_ON_VALIDATION = {"tasks", "built_in", "judge", "num_fewshot"}
+"""Settings of ``evaluate`` by which candidates, measured on the validation side, are not scored."""
+
 PACE_STEPS = 4  # steps on which a base's pace is measured, where the budget is in minutes
 
 
@@ -73,7 +76,10 @@ def best_adapter(config: str, workload: Workload, snapshot: Path) -> tuple[Path,
 
 
 def search_folder(workload: Workload, snapshot: Path) -> Path:
-    """Return a search's folder, keyed by its candidates as each would be trained alone."""
+    """Return a search's folder, keyed by its candidates and by what compares them.
+
+    A candidate's part is the key that its adapter would have if it were trained alone.
+    """
     assert workload.search is not None
     alone = [
         workload.model_copy(update={"base": candidate.base, "train": candidate.recipe})
@@ -82,6 +88,8 @@ def search_folder(workload: Workload, snapshot: Path) -> Path:
     inputs = {
         "candidates": [train.key_of_adapter(candidate, snapshot) for candidate in alone],
         "search": workload.search.model_dump(mode="json", exclude={"over"}),
+        "target": [workload.gate.task, workload.gate.metric],
+        "evaluate": workload.evaluate.model_dump(mode="json", exclude=NOT_ON_VALIDATION),
     }
     return settings.load().jobs / f"search-{manifest.digest(inputs)}"
 

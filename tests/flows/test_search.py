@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from components.models import base
 from components.scorecard import HOLDOUT
 from components.store import manifest
-from flows import evaluate
+from flows import evaluate, search
 from flows.settings import Settings
 from flows.stack import control
 from flows.workload_file import Workload
@@ -113,6 +113,30 @@ def assert_compared_by_target(home: Settings) -> None:
     assert winner in held_out
     losers = {str(record["key"]) for record in outcomes} - {winner}
     assert not any(name.startswith(tuple(losers)) for name in held_out)
+
+
+def test_candidates_that_would_be_compared_otherwise_are_another_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    tiny.build(tmp_path / "base")
+
+    def place(**changes: object) -> Path:
+        body = {
+            "workload": "support",
+            "base": "base",
+            "curate": {"validation_share": 0.1},
+            "search": {"over": {"r": [2, 4]}, "budget": {"tokens": 9}},
+            "gate": {"metric": "correct_name"},
+            **changes,
+        }
+        workload = Workload.model_validate(body, context=tmp_path)
+        return search.search_folder(workload, tmp_path / "home" / "snapshots" / "support" / "s1")
+
+    assert place(note="tell them why") == place()
+    assert place(evaluate={"num_fewshot": 3}) == place()
+    others = [place(gate={"metric": "correct"}), place(evaluate={"max_new_tokens": 8})]
+    assert len({place(), *others}) == 3
 
 
 def finish(adapter: Path, base_hash: str) -> None:
