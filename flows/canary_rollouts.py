@@ -89,7 +89,7 @@ def outlook(
     home: Settings, settings: CanarySettings, workload: str, version: str, champion: str
 ) -> RolloutOutlook:
     """Return what a canary could show; its plan has the kinds that this traffic can decide."""
-    from components.serve.canary import rollout_forecast  # noqa: PLC0415 - loads scipy
+    from components.serve.canary import rollout_forecast  # noqa: PLC0415 - loads numpy
 
     with warehouse.connect(home.tables) as con:
         traffic = measure_traffic(con, workload, champion, _now())

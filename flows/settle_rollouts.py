@@ -218,7 +218,7 @@ def _objection(rollout: Rollout) -> str | None:
 
 def _require_shown(home: Settings, rollout: Rollout, report: RolloutReport) -> None:
     """Refuse a `hold` that the order of the warehouse and the file of evidence do not give."""
-    from components.serve.canary import rollout_look  # noqa: PLC0415 - loads scipy
+    from components.serve.canary import rollout_look  # noqa: PLC0415 - loads numpy
 
     order = canary_rollouts.order_of(rollout)
     elapsed = _number((report.verdict or {}).get("elapsed"))

@@ -19,11 +19,9 @@ The evidence depends on the counts by share alone, not on the events' order.
 
 import math
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from components.serve.canary.bad_events import ShareCounts
 
@@ -39,6 +37,7 @@ UNEVEN = (0.1, 0.5, 1 / 1.2, 1 / 1.1, 1 / 1.05, 1.05, 1.1, 1.2, 2.0, 10.0)
 """By how much the odds of the canary's draws may be wrong, with equal capital on each."""
 
 WIDEST = 1e4  # ratios beyond it, and below its inverse, are not told apart
+EXACT = 1e-6  # the relative error of an end of an interval
 
 
 def log_evidence_above(
@@ -116,7 +115,15 @@ def ratio_interval(
 
 
 def _crossing(function: Callable[[float], float], least: float, most: float) -> float:
-    return cast("float", optimize.brentq(function, least, most, xtol=1e-6))
+    # Bisected: importing a solver of scipy's takes a look's process longer than its looks.
+    is_positive_first = function(least) >= 0
+    while most - least > EXACT:
+        middle = (least + most) / 2
+        if (function(middle) >= 0) == is_positive_first:
+            least = middle
+        else:
+            most = middle
+    return (least + most) / 2
 
 
 def _log_evidence(
