@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TypeAlias, get_args
+from pathlib import Path
+from typing import Any, TypeAlias, cast, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
@@ -37,6 +39,32 @@ class Config(BaseModel):
     """A closed, frozen set of options: an unknown key is an error, not a silent no-op."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a mapping has each key once; PyYAML keeps the last and drops the others."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in names:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"`{key.value}` is there twice, and only one of them could count",
+                        problem_mark=key.start_mark,
+                    )
+                names.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str, source: Path | str) -> Json:
+    """Return what a YAML text holds; ``source`` names it in the messages of ``yaml.YAMLError``."""
+    loader = _UniqueKeys(text)
+    loader.name = str(source)
+    try:
+        return cast("Json", loader.get_single_data())
+    finally:
+        loader.dispose()
 
 
 def describe_mistake(error: ErrorDetails, model: type[BaseModel] | None = None) -> str:

@@ -19,7 +19,7 @@ from components.monitor.serving_status import (
     ServingVersion,
     SwapStep,
 )
-from components.schema import Json, describe_mistake
+from components.schema import Json, describe_mistake, parse_yaml
 from components.serve import routes, shared_rollouts, staged_version
 from components.serve.routes import RoutesFileError
 from components.serve.settings import ServeSettings
@@ -97,7 +97,7 @@ def _read_text(path: Path) -> str:
 
 def _parse_yaml(text: str, source: Path | str) -> object:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text, source)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the date 2027-13-01
         raise ServeFileError(f"{source}: is not YAML: {error}") from error
 

@@ -2,11 +2,10 @@
 
 import errno
 from pathlib import Path
-from typing import Any, cast
 
 import yaml
 
-from components.schema import Json
+from components.schema import parse_yaml
 from components.store import manifest
 from flows.settings import Settings
 
@@ -26,32 +25,6 @@ def read_text(file: Path) -> str:
     if len(content) > MOST_BYTES:
         raise OSError(errno.EFBIG, "it is larger than 1 MiB")
     return content.decode()
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a mapping has each key once; PyYAML keeps the last and drops the others."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in names:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f"`{key.value}` is there twice, and only one of them could count",
-                        problem_mark=key.start_mark,
-                    )
-                names.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def parse_yaml(text: str, source: Path | str) -> Json:
-    """Return what a YAML text holds; ``source`` names it in the messages of ``yaml.YAMLError``."""
-    loader = _UniqueKeys(text)
-    loader.name = str(source)
-    try:
-        return cast("Json", loader.get_single_data())
-    finally:
-        loader.dispose()
 
 
 def find(home: Settings, workload: str) -> Path | None:

@@ -25,7 +25,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.models import shared_bases
 from components.monitor.settings import Trigger
-from components.schema import Config, describe_mistake, kind_of
+from components.schema import Config, describe_mistake, kind_of, parse_yaml
 from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
 from components.train.plan.bases import Worker
@@ -335,7 +335,7 @@ class WorkloadError(ValueError):
 def read_workload(path: Path) -> Workload:
     """Read a workload file, or raise ``WorkloadError`` with every mistake, not only the first."""
     try:
-        raw = home_workloads.parse_yaml(home_workloads.read_text(path), path)
+        raw = parse_yaml(home_workloads.read_text(path), path)
     except OSError as error:
         raise WorkloadError(path, [f"can't be read: {error.strerror}"]) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the date 2027-13-01

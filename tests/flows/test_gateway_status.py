@@ -55,6 +55,15 @@ def test_every_mistake_of_the_file_is_listed(home: Settings):
         assert mistake in text
 
 
+def test_a_key_that_is_there_twice_is_no_setting(home: Settings):
+    home.serve_settings.write_text(
+        "workloads:\n  support: {fallbacks: [replica]}\n  support: {fallbacks: []}\n"
+    )
+    with pytest.raises(ServeFileError, match="is not YAML: `support` is there twice") as raised:
+        gateway_status.read_serve_settings(home, None)
+    assert 'serve.yaml", line 3' in str(raised.value)
+
+
 def test_the_file_in_the_readme_is_right_and_serves_every_workload(home: Settings):
     text = (Path(__file__).parents[2] / "infra" / "README.md").read_text()
     (example,) = re.findall(r"## Serving\n.*?```yaml\n(.*?)```", text, re.DOTALL)
