@@ -1,5 +1,6 @@
 """The installation: its home, ports, servers and code version, from environment variables."""
 
+import difflib
 import math
 import os
 import re
@@ -27,6 +28,20 @@ GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares t
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
 SERVE_PORT = "FLYWHEEL_SERVE_PORT"
 RAY = "FLYWHEEL_RAY"
+
+VARIABLES = (
+    *("FLYWHEEL_HOME", GROUP, "FLYWHEEL_STORE", "FLYWHEEL_WAREHOUSE", RAY),
+    *("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT", METRICS_PORT, SERVE_PORT),
+    *("FLYWHEEL_PROCESSES", "FLYWHEEL_MACHINES", "FLYWHEEL_MACHINE", "FLYWHEEL_RENDEZVOUS"),
+    *("FLYWHEEL_FLOW_HOURS", "FLYWHEEL_LOG_FORMAT", "FLYWHEEL_FLOWS", "FLYWHEEL_STACK"),
+    *("FLYWHEEL_CODE", "FLYWHEEL_KEY", "FLYWHEEL_VERSION_KEY"),
+    *("FLYWHEEL_URL", "FLYWHEEL_TOKEN", "FLYWHEEL_WORKLOAD"),  # of infra/litellm_bridge.py
+    *("FLYWHEEL_HOST", "FLYWHEEL_TLS", "FLYWHEEL_IMAGE", "FLYWHEEL_CUDA_IMAGE"),  # of compose.yaml
+)
+"""Every variable of ours that something reads."""
+
+ALIKE = 0.9
+"""How similar (``difflib``) a misspelt name is to the one it may mean: some two letters differ."""
 
 WAREHOUSE = "FLYWHEEL_WAREHOUSE"  # the variable that names the PostgreSQL database of a lake
 STORE = "FLYWHEEL_STORE"  # the variable that names the object store
@@ -238,6 +253,36 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
     return replace(settings, elsewhere=_elsewhere(env, settings), lake=lake)
 
 
+def unknown_variables(env: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables named like ours that nothing reads, each with the one it may mean."""
+    unknown: dict[str, str | None] = {}
+    for name, value in sorted(env.items()):
+        if name in VARIABLES or not name.startswith("FLY") or _is_of_kubernetes(name, value):
+            continue
+        meant = difflib.get_close_matches(name, VARIABLES, 1, ALIKE)
+        if meant or name.startswith("FLYWHEEL"):
+            unknown[name] = meant[0] if meant else None
+    return unknown
+
+
+def misspelt_variables(env: Mapping[str, str]) -> list[str]:
+    """Return a warning for each variable that is probably meant to be one of ours."""
+    return [
+        f"{name} is no setting, so it changes nothing; did you mean {meant}?"
+        for name, meant in unknown_variables(env).items()
+        if meant is not None
+    ]
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Return whether Kubernetes set a variable, as it does for each service of a pod's namespace.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    is_address = value.startswith(("tcp://", "udp://", "sctp://"))
+    return is_address or bool(re.search(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP|SCTP)", name))
+
+
 def _lake(env: Mapping[str, str], settings: Settings) -> "Lake | None":
     url, store = env.get(WAREHOUSE) or "", settings.store
     if not url:
@@ -303,6 +348,8 @@ def _is_web(url: str) -> bool:
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name) or str(default)
+    if _is_of_kubernetes(name, text):  # of a service that is called flywheel-mlflow, as the chart's
+        text = str(default)
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise SettingsError(f"{name} is {text!r}; expected a port from 1 to 65535")
     return int(text)

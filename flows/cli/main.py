@@ -95,6 +95,8 @@ def flywheel(
     ] = False,
 ) -> None:
     """Take the options that stand before a command."""
+    for warning in settings.misspelt_variables(os.environ):
+        print_error(f"warning: {warning}")
 
 
 OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"

@@ -107,6 +107,15 @@ def check_credentials(env: Mapping[str, str]) -> list[CheckResult]:
     ]
 
 
+def check_variables(unknown: Mapping[str, str | None]) -> Iterator[CheckResult]:
+    """Check the variables that are named like ours and that nothing reads."""
+    for name, meant in unknown.items():
+        if meant is None:
+            yield note(name, "nothing reads this variable", f"unset {name}, or correct its name")
+        else:
+            yield wrong(name, f"nothing reads this variable; is it {meant}?", f"set {meant}")
+
+
 def weakness(password: str) -> str | None:
     """Return what is wrong with a password; ``None`` if nothing is."""
     if password.lower() in WELL_KNOWN:

@@ -15,7 +15,7 @@ from components.store import lake_upkeep, object_store, shared_spool, warehouse
 from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.object_store import StoreError
-from flows import canary_rollouts, deployments, gateway_status, workload_file
+from flows import canary_rollouts, deployments, gateway_status, settings, workload_file
 from flows.doctor import checks, cuda_builds, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
@@ -51,6 +51,7 @@ def diagnose(
     """Run all checks; skip those that depend on something missing."""
     yield from check_servers(home, env)
     yield from checks.check_credentials(env)
+    yield from checks.check_variables(settings.unknown_variables(env))
     yield from check_home(home)
     yield from check_store(home)
     tables = [*check_lake(home), *check_warehouse(home)]

@@ -18,7 +18,7 @@ from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows import access
-from flows.settings import load
+from flows.settings import load, misspelt_variables
 from flows.stack import erased_copies
 from flows.stack.stack_services import engine_command
 
@@ -107,6 +107,8 @@ def main(pool: str, limit: str | None = None) -> None:
     ``StoreError``: the home's object store can't be shared with other machines.
     """
     settings = load()
+    for warning in misspelt_variables(os.environ):
+        sys.stderr.write(f"warning: {warning}\n")
     access.set_umask(settings.home)
     if settings.store:
         settings.store.check()

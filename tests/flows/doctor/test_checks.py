@@ -40,6 +40,14 @@ def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
     assert not checks.check_credentials({"MLFLOW_TRACKING_PASSWORD": ""})
 
 
+def test_a_variable_that_nothing_reads_is_named() -> None:
+    results = checks.check_variables({"FLYWHEEL_STOER": "FLYWHEEL_STORE", "FLYWHEEL_A": None})
+    assert [(each.level, each.about, each.fix) for each in results] == [
+        ("wrong", "FLYWHEEL_STOER", "set FLYWHEEL_STORE"),
+        ("note", "FLYWHEEL_A", "unset FLYWHEEL_A, or correct its name"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("pool", "expected", "message"),
     [

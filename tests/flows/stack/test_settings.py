@@ -1,8 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from flows import settings
+from flows.cli.main import app
 from flows.settings import SettingsError
 from flows.stack import control, stack_services
 
@@ -29,6 +32,57 @@ def test_a_port_that_is_none_is_refused_by_the_variables_name(port: str) -> None
 def test_one_port_for_both_servers_is_refused() -> None:
     with pytest.raises(SettingsError, match="both use port 4200"):
         settings.load({"FLYWHEEL_MLFLOW_PORT": "4200"})
+
+
+KUBERNETES = {
+    "FLYWHEEL_MLFLOW_PORT": "tcp://10.0.0.7:5000",
+    "FLYWHEEL_MLFLOW_SERVICE_HOST": "10.0.0.7",
+    "FLYWHEEL_MLFLOW_SERVICE_PORT": "5000",
+    "FLYWHEEL_MLFLOW_PORT_5000_TCP": "tcp://10.0.0.7:5000",
+    "FLYWHEEL_MLFLOW_PORT_5000_TCP_PORT": "5000",
+}
+"""What every pod beside a service `flywheel-mlflow` has, as with `helm install flywheel`."""
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting() -> None:
+    assert settings.load(KUBERNETES).mlflow_port == 5000
+    assert settings.unknown_variables(KUBERNETES) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FLYWHEEL_STOER", "FLYWHEEL_STORE"),
+        ("FLYWHEEL_STOR", "FLYWHEEL_STORE"),
+        ("FLYWEEL_HOME", "FLYWHEEL_HOME"),
+        ("FLYWHEEL_WEARHOUSE", "FLYWHEEL_WAREHOUSE"),
+        ("FLYWHEEL_SERVER_PORT", "FLYWHEEL_SERVE_PORT"),
+        ("FLYWHEEL_DATABASE", None),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_known(name: str, meant: str | None) -> None:
+    ours = dict.fromkeys(settings.VARIABLES, "x")
+    others = {"FLY_REGION": "ams", "PATH": "/bin"}
+    assert settings.unknown_variables({**ours, **others, name: "x"}) == {name: meant}
+    assert len(settings.misspelt_variables({name: "x"})) == (meant is not None)
+
+
+def test_a_misspelt_variable_is_named_by_every_command(tmp_path: Path) -> None:
+    env = {"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_STOER": "s3://bucket"}
+    done = CliRunner().invoke(app, ["migrate", "--to", "store"], env=env)
+    assert "did you mean FLYWHEEL_STORE?" in done.stderr
+
+
+def test_every_variable_that_something_reads_is_known() -> None:
+    root = Path(settings.__file__).parents[1]
+    texts = [
+        path.read_text()
+        for folder in ("flows", "components", "infra")
+        for path in (root / folder).rglob("*")
+        if path.suffix in {".py", ".yaml", ".json", ".sh"}
+    ]
+    read = {name for text in texts for name in re.findall(r"\bFLYWHEEL_[A-Z_]*[A-Z]\b", text)}
+    assert read == {*settings.VARIABLES}
 
 
 ELSEWHERE = {
