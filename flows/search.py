@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from pydantic import TypeAdapter
 
 from components.evaluate import holdout_task as holdouts
@@ -39,6 +39,8 @@ PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
 
 NOT_ON_VALIDATION = {"tasks", "built_in", "judge", "num_fewshot"}
 """Settings of ``evaluate`` by which candidates, measured on the validation side, are not scored."""
+
+ATTEMPTS = 2  # of an order whose run ends without an outcome
 
 PACE_STEPS = 4  # steps on which a base's pace is measured, where the budget is in minutes
 
@@ -197,7 +199,11 @@ def measure_paces(
 
 
 def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
-    """Run the orders without an outcome on the ``gpu`` pool; return all outcomes."""
+    """Run the orders without an outcome on the ``gpu`` pool; return all outcomes.
+
+    A run that ended without recording one, since it was interrupted, is followed by a second one,
+    unless somebody cancelled it.
+    """
     files = [
         run.write_order(search.folder, order.model_copy(update={"parent": search.run_id}))
         for order in orders
@@ -206,24 +212,36 @@ def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOut
     for file in files:
         home.publish(file)
         shared_job.fetch(run.outcome_file(file))
-    left = [file for file in files if run.read_outcome(file) is None]
-    parameters = {"config": search.config, "snapshot": home.portable(search.snapshot)}
-    ended = flow_runs.run_children(
-        "train/train",
-        [parameters | {"order": home.portable(file)} for file in left],
-        lambda: write_progress(search, orders),
-    )
-    for file in left:
-        shared_job.fetch(run.outcome_file(file))
-    runs = dict(zip(left, ended, strict=True))
+    ended: dict[Path, FlowRun] = {}
+    for _ in range(ATTEMPTS):
+        cancelled = {file for file, each in ended.items() if each.state_type == StateType.CANCELLED}
+        unknown = [file for file in files if run.read_outcome(file) is None]
+        if left := [file for file in unknown if file not in cancelled]:
+            ended |= zip(left, train_orders(search, orders, left), strict=True)
     return [
-        run.read_outcome(file) or failed_outcome(order, runs[file])
+        run.read_outcome(file) or failed_outcome(order, ended[file])
         for file, order in zip(files, orders, strict=True)
     ]
 
 
+def train_orders(
+    search: SearchRun, orders: Sequence[TrialOrder], files: Sequence[Path]
+) -> list[FlowRun]:
+    """Run the files of some of a rung's orders; return their flow runs, which have ended."""
+    home = settings.load()
+    parameters = {"config": search.config, "snapshot": home.portable(search.snapshot)}
+    ended = flow_runs.run_children(
+        "train/train",
+        [parameters | {"order": home.portable(file)} for file in files],
+        lambda: write_progress(search, orders),
+    )
+    for file in files:
+        shared_job.fetch(run.outcome_file(file))
+    return ended
+
+
 def failed_outcome(order: TrialOrder, ended: FlowRun) -> TrialOutcome:
-    """Return the outcome of a run that ended without recording one; a later search retries it."""
+    """Return the outcome of an order whose last run, too, ended without recording one."""
     trouble = f"its flow run ended {ended.state_name}: {settings.load().run_page(ended.id)}"
     return TrialOutcome(key=order.entry.key, rung=order.rung, trouble=trouble)
 

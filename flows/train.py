@@ -1,6 +1,7 @@
 """Flow `train`: train one adapter on a snapshot, in a process on the `gpu` pool."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable
@@ -176,7 +177,8 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     """Train a candidate up to its rung, unless that was done; write its outcome.
 
     If candidates are compared by the target metric, it is then measured on the validation side. A
-    failed training is an outcome, too: the search continues without it.
+    failed training is an outcome, too: the search continues without it. One that was interrupted is
+    none; it is run again.
     """
     fetch_outcomes(path.parent.parent)
     order = TrialOrder.model_validate_json(path.read_text())
@@ -191,6 +193,9 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     started = time.monotonic()
     came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
     measuring = path.with_name(f"{path.stem}.measuring")
+    jobs = (training_job_folder(adapter), measuring)
+    for job in jobs:
+        runner.forget_waiting(job)
     try:
         begins = TrainingStart(None, "a candidate starts from its base")
         reached = fit_adapter(candidate_workload, snapshot, adapter, begins, path)
@@ -200,11 +205,14 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
                 candidate_workload, snapshot, adapter, order.metric, path, measuring
             )
     except runner.JobError as error:
+        if error.is_interrupted:  # run again, it resumes
+            raise
         came |= {"trouble": str(error).splitlines()[-1]}
     took = runner.read_work(training_job_folder(adapter))
     if measuring.exists():
         took = costs.total([took, runner.read_work(measuring)])
-    came |= {"seconds": time.monotonic() - started, "work": asdict(took) if took else None}
+    seconds = time.monotonic() - started - math.fsum(map(runner.read_waiting, jobs))
+    came |= {"seconds": seconds, "work": asdict(took) if took else None}
     run.write_outcome(path, TrialOutcome.model_validate(came))
     settings.load().publish(run.outcome_file(path))
     shutil.rmtree(candidate_folder(path), ignore_errors=True)
@@ -334,10 +342,11 @@ def fit_adapter(
         earlier = sum(outcome.seconds for outcome in outcomes)
         works = [outcome.work for outcome in outcomes]
         total = costs.total([*works, runner.read_work(training_job_folder(adapter))])
+        waited = runner.read_waiting(training_job_folder(adapter))
         body = made_from(workload, snapshot, begins) | {
             "mlflow_run": run_id,
             "commit": code_version(),
-            "training_seconds": round(earlier + time.monotonic() - started, 1),
+            "training_seconds": round(earlier + time.monotonic() - started - waited, 1),
             costs.TRAINING: asdict(total) if total else None,
             snapshot_figures.RECORD: learned_rows(adapter),
         }

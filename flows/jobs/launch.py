@@ -8,14 +8,15 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from components.models import device
 from components.schema import Progress
-from components.store import file_locks
+from components.store import file_locks, manifest
 from flows import settings as environment
-from flows.jobs import entrypoint, job_specs
+from flows.jobs import entrypoint, job_specs, runner
 from flows.jobs import machines as several_machines
 from flows.jobs.job_specs import JobSpec, PlanSpec, TrainSpec
 from flows.settings import Machines, SettingsError
@@ -124,7 +125,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 def main(kind: str, spec_path: Path) -> None:
     """Wait for GPUs and become the job, or several processes of it under ``accelerate launch``."""
     settings, gpus = environment.load(), device.cuda_devices()
-    spec = job_specs.read(kind, spec_path)
+    spec, started = job_specs.read(kind, spec_path), time.monotonic()
     machines = several_machines.for_job(spec, settings)
     count = process_count(spec, settings.processes, len(gpus), machines.count if machines else 1)
     arguments = ["-m", "flows.jobs.entrypoint", kind, str(spec_path)]
@@ -147,6 +148,7 @@ def main(kind: str, spec_path: Path) -> None:
             variables |= {VISIBLE: visible_devices(places, os.environ)}
         elif count > 1 or machines:
             variables |= cpu_environment(count, os.environ)
+        note_waiting(spec, spec_path, time.monotonic() - started)
         if machines and announce:
             attempt, path = uuid.uuid4().hex, str(spec_path.absolute())
             announce(several_machines.Announcement(attempt, kind, path, count))
@@ -154,6 +156,15 @@ def main(kind: str, spec_path: Path) -> None:
         if variables:
             exec_command(command, variables)
     entrypoint.main(kind, spec_path)
+
+
+def note_waiting(spec: JobSpec, spec_path: Path, seconds: float) -> None:
+    """Record how long a job waited before it began, and move a training's deadline by as much."""
+    manifest.write_atomically(spec_path.with_name(runner.WAITED), json.dumps(seconds))
+    stop = spec.stop if isinstance(spec, TrainSpec) else None
+    if stop is not None and stop.deadline is not None:
+        later = spec.model_copy(update={"stop": replace(stop, deadline=stop.deadline + seconds)})
+        manifest.write_atomically(spec_path, later.model_dump_json(indent=2))
 
 
 def process_count(spec: JobSpec, requested: int | None, gpus: int, machines: int = 1) -> int:

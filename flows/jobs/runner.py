@@ -25,13 +25,27 @@ Listener: TypeAlias = Callable[[Progress], None]  # called for each progress lin
 
 WORK = "work.json"  # in a job's folder, once it has ended: the work that it took
 
+WAITED = "waited.json"  # beside it: the seconds that it waited for GPUs and machines
+
 PROGRESS, WORK_DONE = TypeAdapter(Progress), TypeAdapter(Work)
 
 GRACE_SECONDS = 25.0  # for a job to save its checkpoint; Prefect allows 30
 
 
+STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a job that somebody stopped
+
+LOST_MACHINE = "MachineLostError"  # in the log: a launcher of several processes exits with 1
+
+
 class JobError(RuntimeError):
-    """A job ended without finishing its work."""
+    """A job ended without finishing its work.
+
+    ``is_interrupted``: it was stopped or lost a machine, so that nothing is wrong with its work.
+    """
+
+    def __init__(self, message: str, *, is_interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.is_interrupted = is_interrupted
 
 
 def run_job(
@@ -44,7 +58,7 @@ def run_job(
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(folder / "spec.json", spec.model_dump_json(indent=2))
-    for stale in ("progress.json", WORK):  # of a run before this one
+    for stale in ("progress.json", WORK, WAITED):  # of a run before this one
         (folder / stale).unlink(missing_ok=True)
     log = folder / "log.txt"
     command = [sys.executable, "-m", module, spec.kind, str(folder / "spec.json")]
@@ -60,7 +74,10 @@ def run_job(
         code = process.wait()
     if code != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise JobError(f"{spec.kind} job ended with code {code}; the end of {log}:\n{tail}")
+        raise JobError(
+            f"{spec.kind} job ended with code {code}; the end of {log}:\n{tail}",
+            is_interrupted=code in STOPPED or LOST_MACHINE in tail,
+        )
 
 
 def progress_line(progress: Progress) -> str:
@@ -81,6 +98,17 @@ def read_work(folder: Path) -> Work | None:
     """Read the work that the job in ``folder`` took; ``None`` if it was killed."""
     path = folder / WORK
     return WORK_DONE.validate_json(path.read_text()) if path.exists() else None
+
+
+def read_waiting(folder: Path) -> float:
+    """Read the seconds that the last job in ``folder`` waited before it began."""
+    path = folder / WAITED
+    return float(path.read_text()) if path.exists() else 0.0
+
+
+def forget_waiting(folder: Path) -> None:
+    """Delete what ``read_waiting`` reads, before a job that may not be run again."""
+    (folder / WAITED).unlink(missing_ok=True)
 
 
 def _progress_lines(lines: Iterable[bytes]) -> Iterator[Progress]:

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from components.evaluate.settings import EvaluationSettings
+from components.train.checkpoints import StopCondition
 from components.train.recipe import Recipe
-from flows.jobs import launch
+from flows.jobs import job_specs, launch, runner
 from flows.jobs.job_specs import EvaluateSpec, JobSpec, TrainSpec
 from flows.settings import SettingsError
 from tests.flows.jobs.test_runner import MODULES, eventually, waiting
@@ -57,6 +58,19 @@ def test_a_job_sees_the_gpus_that_it_holds_and_no_other(
     environment: dict[str, str], expected: str
 ) -> None:
     assert launch.visible_devices([0, 2], environment) == expected
+
+
+def test_waiting_for_a_gpu_is_not_taken_from_a_trainings_time(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    for deadline, later in ((100.0, 130.0), (None, None)):
+        spec = TRAINING.model_copy(update={"stop": StopCondition(at_step=7, deadline=deadline)})
+        path.write_text(spec.model_dump_json())
+        launch.note_waiting(spec, path, 30.0)
+        moved = job_specs.read("train", path)
+        assert moved == spec.model_copy(update={"stop": StopCondition(at_step=7, deadline=later)})
+        assert runner.read_waiting(tmp_path) == 30.0
+    runner.forget_waiting(tmp_path)
+    assert runner.read_waiting(tmp_path) == 0.0
 
 
 def test_processes_on_a_cpu_share_the_cores_unless_configured_otherwise() -> None:

@@ -70,6 +70,18 @@ def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_job_that_was_stopped_is_told_from_one_that_failed(tmp_path: Path) -> None:
+    def stop(_: Progress) -> None:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+
+    with pytest.raises(runner.JobError, match="ended with code 143") as stopped:
+        runner.run_job(waiting(tmp_path), tmp_path / "job", stop, module=JOB)
+    assert stopped.value.is_interrupted
+    with pytest.raises(runner.JobError) as failed:
+        runner.run_job(Fail(), tmp_path / "job", stop, module=JOB)
+    assert not failed.value.is_interrupted
+
+
 def test_a_failed_job_explains_itself_and_records_its_work(tmp_path: Path) -> None:
     spec = LengthsSpec(snapshot=tmp_path / "gone", candidates=(), counted=tmp_path / "no/counted")
     with pytest.raises(runner.JobError, match=r"FileNotFoundError.*no/counted"):
