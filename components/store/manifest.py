@@ -84,7 +84,8 @@ def remove(folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Delete this machine's copy of an output, and nothing in the store."""
+    """Delete this machine's copies of an output, and nothing in the store."""
+    object_store.forget_pulls(folder)
     if folder.exists():
         (folder / NAME).unlink(missing_ok=True)  # half a folder must not look finished
         shutil.rmtree(folder)

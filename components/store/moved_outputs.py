@@ -1,13 +1,12 @@
 """Copy finished outputs between a home and an object store, each held against its manifest."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from components.store import manifest
-from components.store.object_store import DamagedObjectError, ObjectStore
+from components.store import manifest, object_store
+from components.store.object_store import ObjectStore
 
 Outcome: TypeAlias = Literal["copied", "there", "other", "damaged"]
 """``there``: it was there with the same manifest. ``other``: there is another output under its key.
@@ -46,25 +45,26 @@ def places_there(store: ObjectStore, roots: Sequence[str], bases: str) -> list[s
 
 
 def push(store: ObjectStore, home: Path, place: str) -> MovedOutput:
-    """Push an output of a home, unless the store has one under its key."""
+    """Push an output of a home, unless the store has one under its key.
+
+    Of an output that the store has, what is missing there is pushed again.
+    """
     folder = home / place
-    record = (folder / manifest.NAME).read_text()
     try:
-        files = _files(record)
-        size = sum((folder / name).stat().st_size for name in files)
+        record = _record(folder)
+        files, size = _unchanged(folder, record)
         there = store.read(f"{place}/{manifest.NAME}")
-        changed = [
-            name
-            for name, expected in files.items()
-            if there is None and manifest.file_digest(folder / name) != expected
-        ]
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         return MovedOutput("damaged", reason=str(error))
-    if changed:
-        return MovedOutput("damaged", reason=f"{changed[0]} was changed after it was finished")
     if there is None and store.push(place, folder, record) == record:
-        return MovedOutput("copied", len(files), size)
-    return MovedOutput("there" if there == record else "other", len(files), size)
+        return MovedOutput("copied", files, size)
+    if there != record:
+        return MovedOutput("other", files, size)
+    if not store.complete(place, folder, record):
+        return MovedOutput("there", files, size)
+    if store.read(f"{place}/{manifest.NAME}") != record:  # erased meanwhile
+        store.tidy(place)
+    return MovedOutput("copied", files, size)
 
 
 def pull(store: ObjectStore, home: Path, place: str) -> MovedOutput:
@@ -72,25 +72,36 @@ def pull(store: ObjectStore, home: Path, place: str) -> MovedOutput:
     folder = home / place
     try:
         record = store.read(f"{place}/{manifest.NAME}")
-    except DamagedObjectError as error:
-        return MovedOutput("damaged", reason=str(error))
-    if record is None:
-        return MovedOutput("there", reason="its push has not ended")
-    outcome: Outcome = "copied"
-    if (folder / manifest.NAME).exists():
-        outcome = "there" if (folder / manifest.NAME).read_text() == record else "other"
-    try:
-        if outcome == "copied":
+        if record is None:
+            return MovedOutput("there", reason="its push has not ended")
+        is_here = (folder / manifest.NAME).exists()
+        if is_here and _record(folder) != record:
+            return MovedOutput("other")
+        if not is_here:
             store.pull(place, folder)
-        files = _files(record)
-    except DamagedObjectError as error:
+        return MovedOutput("there" if is_here else "copied", *_unchanged(folder, record))
+    except ValueError as error:
         return MovedOutput("damaged", reason=str(error))
-    return MovedOutput(outcome, len(files), sum((folder / name).stat().st_size for name in files))
 
 
-def _files(record: str) -> Mapping[str, str]:
+def _record(folder: Path) -> str:
     try:
-        files: dict[str, str] = json.loads(record)["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"its manifest can't be read: {error!r}") from error
-    return files
+        return (folder / manifest.NAME).read_text()
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"its manifest can't be read: {error}") from error
+
+
+def _unchanged(folder: Path, record: str) -> tuple[int, int]:
+    """Return the number of an output's files and their bytes.
+
+    Raises:
+        ValueError: One is not as it was when it was finished, or the manifest can't be read.
+    """
+    files = object_store.files_of(folder.name, record)
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{name} is gone")
+        if manifest.file_digest(path) != expected:
+            raise ValueError(f"{name} was changed after it was finished")
+    return len(files), sum((folder / name).stat().st_size for name in files)

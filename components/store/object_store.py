@@ -56,11 +56,23 @@ class ObjectStore:
 
         Return the manifest that is there now: another machine's if that was first.
         """
-        self._complete(place, folder, record)
+        self.complete(place, folder, record)
         winner = self.create(f"{place}/{NAME}", record)
         if winner == record:
-            self._complete(place, folder, record)
+            self.complete(place, folder, record)
         return winner
+
+    def complete(self, place: str, folder: Path, record: str) -> int:
+        """Push those of a manifest's files that the store does not have; return how many."""
+        system, at, sizes = self._system(), self._path(place), self._sizes(place)
+        lacking = {
+            digest: folder / name
+            for name, digest in files_of(place, record).items()
+            if sizes.get(f"{at}/{digest}") != (folder / name).stat().st_size
+        }
+        for digest, path in lacking.items():
+            system.put_file(str(path), f"{at}/{digest}")
+        return len(lacking)
 
     def create(self, place: str, text: str) -> str:
         """Write a text as a file unless there is one; return the text that is there now."""
@@ -88,12 +100,12 @@ class ObjectStore:
         record = self.read(f"{place}/{NAME}")
         if record is None:
             return False
-        files = _files(place, record)
+        files = files_of(place, record)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _sole_puller(folder.parent):
-            if (folder / NAME).exists() and (folder / NAME).read_text() == record:
+            if (folder / NAME).exists() and (folder / NAME).read_bytes() == record.encode():
                 return True  # another process of this machine pulled it meanwhile
-            partial = folder.with_name(f".{folder.name}{PARTIAL}")
+            partial = _partial(folder)
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             try:
                 self._download(place, files, partial)
@@ -241,17 +253,10 @@ class ObjectStore:
         if record is None:
             self.remove(place)
             return
-        kept = {*_files(place, record).values(), NAME}
+        kept = {*files_of(place, record).values(), NAME}
         for name in self.names(place):
             if name not in kept:
                 self.remove(f"{place}/{name}")
-
-    def _complete(self, place: str, folder: Path, record: str) -> None:
-        """Push those of a manifest's files that the store does not have."""
-        system, at, sizes = self._system(), self._path(place), self._sizes(place)
-        for name, digest in _files(place, record).items():
-            if sizes.get(f"{at}/{digest}") != (folder / name).stat().st_size:
-                system.put_file(str(folder / name), f"{at}/{digest}")
 
     def _sizes(self, place: str) -> dict[str, int]:
         """Return the bytes of each file below a place, by its path in the bucket."""
@@ -368,16 +373,20 @@ def require_s3fs() -> None:
         )
 
 
-def _files(place: str, record: str) -> dict[str, str]:
-    """Return the digests of a manifest's files; whoever writes manifests writes nowhere else."""
+def files_of(place: str, record: str) -> dict[str, str]:
+    """Return the digests of a manifest's files by their paths in the folder.
+
+    Raises:
+        DamagedObjectError: It is no manifest, or names a file outside of its folder.
+    """
     try:
-        files: dict[str, str] = json.loads(record)["files"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DamagedObjectError(f"reading the manifest of {place}: {error!r}") from error
+        files = dict[Any, Any](json.loads(record)["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedObjectError(f"the manifest of {place} can't be read: {error!r}") from error
     for name, digest in files.items():
         parts = PurePosixPath(name).parts
-        is_inside = bool(parts) and not {"/", "..", NAME} & {*parts}
-        if not is_inside or not re.fullmatch("[0-9a-f]{64}", digest):
+        is_inside = bool(parts) and "\0" not in name and not {"/", "..", NAME} & {*parts}
+        if not is_inside or not re.fullmatch("[0-9a-f]{64}", str(digest)):
             raise DamagedObjectError(
                 f"reading the manifest of {place}: it names the file {name!r} with the digest "
                 f"{digest!r}, expected a path inside the folder and a SHA-256"
@@ -396,9 +405,25 @@ def _sole_puller(root: Path) -> Generator[None]:
         os.close(descriptor)
 
 
+def forget_pulls(folder: Path) -> None:
+    """Delete what killed pulls of an output have left beside its folder; wait for one under way."""
+    if folder.parent.exists():
+        with _sole_puller(folder.parent):
+            for path in (_partial(folder), _aside(folder)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{PARTIAL}")
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced{PARTIAL}")
+
+
 def _replace(folder: Path, partial: Path) -> None:
     if folder.exists():  # what this machine began, or finished after another one
-        aside = folder.with_name(f".{folder.name}.replaced{PARTIAL}")
+        aside = _aside(folder)
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         partial.rename(folder)

@@ -18,6 +18,7 @@ from components.store import manifest
 from components.store.object_store import ObjectStore
 from flows import erase, settings
 from flows.cli.main import app
+from flows.settings import Settings
 from flows.stack import erased_copies
 from tests.components.erase.conftest import Eraser
 from tests.support import buckets, erased_home
@@ -100,6 +101,14 @@ def test_emptied_evidence_replaces_the_one_in_the_store(
     manifest.read_untouched(folder)
 
 
+def killed_pull(home: Settings, shared: House) -> None:
+    """What a process leaves that is killed while it pulls a snapshot, or replaces one by it."""
+    for name in (f".{shared.frozen.key}.partial", f".{shared.frozen.key}.replaced.partial"):
+        left = home.snapshots / WORKLOAD / name
+        left.mkdir(parents=True)
+        (left / "train.jsonl").write_text(erased_home.question(ANN, 3))
+
+
 def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     shared: House,
     store: ObjectStore,
@@ -117,15 +126,18 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     spec = {"snapshot": str(other.snapshots / WORKLOAD / shared.frozen.key)}
     (job / "spec.json").write_text(json.dumps(spec))
     (job / "log.txt").write_text(erased_home.question(ANN, 3))
+    killed_pull(other, shared)
 
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
     home = settings.load()
+    killed_pull(home, shared)
     written = erase_ann(eraser)
     name = erased_copies.machine_name(other)
     S3FileSystem(use_listings_cache=False).pipe_file(f"{store.url}/erased/0.json", b"\xff")
     store.write("erased/1.json", "not a list")
     waiting = f"copies of the machine {name}, whose worker has not answered yet"
     assert waiting in written.searched.passed_over
+    assert written.is_clean, written.searched.left
     asked = erased_home.question(ANN, 3)
     assert erased_home.holds(other.home, asked)
 

@@ -94,7 +94,7 @@ def test_what_was_changed_or_differs_is_named_and_stays_as_it_is(
     assert not system.exists("flywheel/team/adapters/shop%20a/4567/manifest.json")
     (home / "adapters/shop%20a/0124").mkdir()
     (home / "adapters/shop%20a/0124/manifest.json").write_text("{}")
-    assert "0124: its manifest can't be read" in migrate("store", home).output
+    assert "the manifest of 0124 can't be read: KeyError('files')" in migrate("store", home).output
     other = home.with_name("b")
     finish_output(other, "another machine's")
     before = contents(other)
@@ -102,6 +102,69 @@ def test_what_was_changed_or_differs_is_named_and_stays_as_it_is(
     assert done.exit_code == 1
     assert "adapters/shop%20a/0123: another output was finished under this key" in done.output
     assert contents(other) == before
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(b"\xff\xfe", id="no-text"),
+        pytest.param(b"[]", id="no-object"),
+        pytest.param(b'{"files": ["weights"]}', id="no-digests"),
+        pytest.param(b'{"files": {"weights": 7}}', id="a-number-for-a-digest"),
+        pytest.param(b'{"files": {"a\\u0000b": "' + b"0" * 64 + b'"}}', id="no-name-of-a-file"),
+    ],
+)
+def test_a_manifest_that_is_none_stops_no_other_output(
+    home: Path, system: S3FileSystem, record: bytes
+) -> None:
+    (home / "adapters/shop%20a/0123/manifest.json").write_bytes(record)
+    done = migrate("store", home)
+    assert done.exit_code == 1
+    assert "1 copied to the store, 0 were there, 0 differ, 1 are damaged" in done.output
+    system.pipe_file("flywheel/team/adapters/shop%20a/0123/manifest.json", record)
+    assert "1 were there, 0 differ, 1 are damaged" in migrate("store", home).output
+    done = migrate("home", home.with_name("b"))
+    assert "1 copied to the home, 0 were there, 0 differ, 1 are damaged" in done.output
+    assert not (home.with_name("b") / "adapters/shop%20a/0123/manifest.json").exists()
+
+
+def test_a_manifest_that_is_no_text_at_home_alone_is_named(
+    home: Path, system: S3FileSystem
+) -> None:
+    migrate("store", home)
+    (home / "adapters/shop%20a/0123/manifest.json").write_bytes(b"\xff")
+    done = migrate("home", home)
+    assert done.exit_code == 1
+    assert "adapters/shop%20a/0123: its manifest can't be read" in done.output
+
+
+def test_what_both_have_is_held_against_its_manifest_too(home: Path, system: S3FileSystem) -> None:
+    migrate("store", home)
+    files = manifest.read(home / "adapters/shop%20a/0123")["files"]
+    assert isinstance(files, dict)
+    gone = f"flywheel/team/adapters/shop%20a/0123/{files['weights']}"
+    system.rm_file(gone)
+    assert "1 copied to the store, 1 were there" in migrate("store", home).output
+    assert system.cat_file(gone) == b"0123 weights"
+    (home / "adapters/shop%20a/0123/deep/config").unlink()
+    (home / "adapters/shop%20a/4567/weights").write_text("changed")
+    for to in ("store", "home"):
+        done = migrate(to, home)
+        assert done.exit_code == 1
+        assert "adapters/shop%20a/0123: deep/config is gone" in done.output
+        assert "adapters/shop%20a/4567: weights was changed after it was finished" in done.output
+
+
+def test_another_output_with_other_files_under_a_key_stops_nothing(
+    home: Path, system: S3FileSystem
+) -> None:
+    migrate("store", home)
+    other = home.with_name("b")
+    folder = other / "adapters/shop%20a/0123"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"files": {}}')
+    done = migrate("home", other)
+    assert "1 copied to the home, 0 were there, 1 differ, 0 are damaged" in done.output
 
 
 def test_an_object_that_was_damaged_leaves_no_folder(home: Path, system: S3FileSystem) -> None:
