@@ -1,11 +1,12 @@
 """Find the outputs made from rows: snapshots, adapters, scorecards and evidence."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import pyarrow.parquet as pq
 from pydantic import JsonValue
@@ -17,7 +18,13 @@ from components.store.warehouse import Connection
 
 Kind: TypeAlias = Literal["snapshot", "adapter", "scorecard", "evidence"]
 
+Result = TypeVar("Result")
+
 TESTED_ON = "holdout"  # prefix of a snapshot's files that are measured on and never trained on
+
+
+class DamagedOutputError(ValueError):
+    """A finished output can't be read, so it is unknown whether rows are in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +65,61 @@ class Lineage:
 
 
 def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
-    """Return the outputs made from interactions and feedback with these ids."""
+    """Return the outputs made from interactions and feedback with these ids.
+
+    What a killed process has half written may hold any row, so it counts as made from them.
+
+    Raises:
+        DamagedOutputError: A finished output can't be read.
+    """
+    if not ids:
+        return Lineage(frozenset())
     snapshots: set[Output] = set()
     trained_on: set[str] = set()
     requests: set[str] = set()
     only_erased: set[str] = set()
     for output, folder in _folders("snapshot", outputs):
         for path in sorted(folder.glob("*.parquet")):
-            affected = _affected_requests(path, ids)
+            affected = _readable(folder, partial(_affected_requests, path, ids), {"": False})
             requests |= affected.keys() - {""}
             only_erased |= {request for request, is_only in affected.items() if is_only} - {""}
             if affected:
                 snapshots.add(output)
             if affected and not path.name.startswith(TESTED_ON):
                 trained_on.add(output.key)
+
+    def is_scored(folder: Path) -> bool:
+        scored = _requests(folder / "samples.parquet")
+        return not requests.isdisjoint(scored) or not trained_on.isdisjoint(
+            _few_shot_snapshots(folder)
+        )
+
     scorecards = {
         output
         for output, folder in _folders("scorecard", outputs)
-        if requests.intersection(_requests(folder / "samples.parquet"))
-        or trained_on.intersection(_few_shot_snapshots(folder))
+        if _readable(folder, partial(is_scored, folder), True)
     }
     keys = {output.key for output in snapshots | scorecards}
     evidence = {
         output
         for output, folder in _folders("evidence", outputs)
-        if keys.intersection(_subject(folder / "verdict.json"))
+        if not keys.isdisjoint(_readable(folder, partial(_subject, folder / "verdict.json"), keys))
     }
     tainted = snapshots | scorecards | evidence | _trained_on(outputs, trained_on)
     return Lineage(frozenset(tainted), frozenset(only_erased))
+
+
+def _readable(folder: Path, read: Callable[[], Result], unfinished: Result) -> Result:
+    """Return what is read of an output, or ``unfinished`` if that is why it can't be."""
+    try:
+        return read()
+    except (ValueError, KeyError, OSError) as error:  # as pyarrow and json raise
+        if (folder / manifest.NAME).exists():
+            raise DamagedOutputError(
+                f"looking for the rows in {folder}: a file of it is damaged ({error}), so nobody "
+                "knows whether they are there; put it back as it was, or delete the folder"
+            ) from error
+        return unfinished
 
 
 def untraceable(outputs: Outputs, tainted: Iterable[Output]) -> list[Output]:

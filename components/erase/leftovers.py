@@ -2,6 +2,7 @@
 
 import gzip
 import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -33,6 +34,9 @@ NamedFile: TypeAlias = tuple[str, Path]
 PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file that are searched at once
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+DAMAGED = (pa.ArrowInvalid, sqlite3.Error, zstandard.ZstdError, EOFError, zlib.error, OSError)
+"""What is raised for a file that is not whole."""
+
 _SQLITE = b"SQLite format 3\x00"
 
 
@@ -102,7 +106,7 @@ def search(
             notes.passed_over.add(str(path.relative_to(home).parts[0]) + f"/**{path.suffix}")
             continue
         with suppress(FileNotFoundError):  # a receiver or a server has just deleted it
-            _search_file(path, str(path.relative_to(home)), left, notes)
+            _search_readable(path, str(path.relative_to(home)), left, notes)
     return Searched(
         dict(sorted(notes.places.items())),
         tuple(Left(where, kind, count) for (where, kind), count in sorted(notes.left.items())),
@@ -203,6 +207,18 @@ def _search_row(row: dict[str, object], place: str, terms: SearchTerms, notes: _
         notes.add(f"{place}.{name}", kinds)
 
 
+def _search_readable(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
+    """Search a file; of a damaged one, such as killed processes leave, its bytes."""
+    try:
+        _search_file(path, name, terms, notes)
+    except FileNotFoundError:
+        raise
+    except DAMAGED:
+        notes.passed_over.add(f"{name}, which can't be read, but for its bytes")
+        with path.open("rb") as file:
+            _search_lines(file, name, terms, notes)
+
+
 def _search_file(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
     with path.open("rb") as file:
         head = file.read(len(_SQLITE))
@@ -211,7 +227,8 @@ def _search_file(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> No
     elif head == _SQLITE:
         _search_sqlite(path, name, terms, notes)
     else:
-        _search_lines(path, name, terms, notes)
+        with _unpacked(path) as file:
+            _search_lines(file, name, terms, notes)
 
 
 def _search_parquet(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
@@ -244,9 +261,8 @@ def _unpacked(path: Path) -> IO[bytes]:
     return zstandard.open(path) if head == ZSTD else path.open("rb")
 
 
-def _search_lines(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
-    with _unpacked(path) as file:
-        for line in file:
-            notes.places[name] += 1
-            notes.add(name, find_terms(terms, None, line.rstrip(b"\r\n")))
+def _search_lines(file: IO[bytes], name: str, terms: SearchTerms, notes: _Notes) -> None:
+    for line in file:
+        notes.places[name] += 1
+        notes.add(name, find_terms(terms, None, line.rstrip(b"\r\n")))
     notes.places[name] += 0

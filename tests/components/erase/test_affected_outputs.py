@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.erase import affected_outputs
-from components.erase.affected_outputs import Outputs
+from components.erase.affected_outputs import DamagedOutputError, Output, Outputs
 from components.store import manifest
 from tests.support.logs import NOW
 
@@ -90,3 +90,34 @@ def test_a_scorecard_with_an_erased_row_among_its_examples_is_tainted(outputs: O
     lineage = affected_outputs.trace(outputs, {"i1"})
     keys = {output.key for output in lineage.tainted if output.kind == "scorecard"}
     assert keys == {"shown-of-ann"}
+
+
+def half_written(
+    folder: Path, name: str, content: bytes = b"PAR1 and the first of many rows"
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(content)
+
+
+def test_what_a_killed_process_has_half_written_counts_as_made_from_the_rows(outputs: Outputs):
+    half_written(outputs.snapshots / "w" / "killed", "train.parquet")
+    half_written(outputs.scorecards / "w" / "killed", "samples.parquet")
+    half_written(outputs.scorecards / "w" / "empty", "samples.parquet", b"")
+    half_written(outputs.evidence / "w" / "killed", "verdict.json", b'{"subject": {"snap')
+    tainted = affected_outputs.trace(outputs, {"i2"}).tainted
+    assert {
+        Output("snapshot", "w", "killed"),
+        Output("scorecard", "w", "killed"),
+        Output("scorecard", "w", "empty"),
+        Output("evidence", "w", "killed"),
+    } <= tainted
+    assert Output("snapshot", "w", "of-ann") not in tainted
+    assert affected_outputs.trace(outputs, set()).tainted == set()
+
+
+def test_a_finished_output_that_is_damaged_is_named(outputs: Outputs):
+    folder = outputs.snapshots / "w" / "damaged"
+    half_written(folder, "train.parquet")
+    manifest.write(folder, kind="snapshot", now=NOW, body={})
+    with pytest.raises(DamagedOutputError, match="w/damaged: a file of it is damaged"):
+        affected_outputs.trace(outputs, {"i1"})

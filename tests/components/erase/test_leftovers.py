@@ -109,6 +109,11 @@ def in_a_packed_file(home: Path, row_id: str) -> None:
     (home / "turns/old.json.gz").write_bytes(gzip.compress(OWNED.encode()))
 
 
+def in_damaged_files(home: Path, row_id: str) -> None:
+    (home / "turns/half.parquet").write_bytes(b"PAR1\n" + OWNED.encode() + b"\n and no more")
+    (home / "turns/cut.json.gz").write_bytes(gzip.compress(OWNED.encode())[:-12])
+
+
 PLANTS = (
     in_a_new_column,
     in_a_new_table,
@@ -118,6 +123,7 @@ PLANTS = (
     in_a_log,
     in_a_page,
     in_a_packed_file,
+    in_damaged_files,
     in_sqlite,
     in_freed_bytes,
 )
@@ -145,6 +151,7 @@ def found(erased: Erased, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         pytest.param("jobs/evaluate-x/log.txt", "erased text", id="log"),
         pytest.param("evidence/page.md", "mention", id="page"),
         pytest.param("turns/old.json.gz", "id", id="packed"),
+        pytest.param("turns/half.parquet", "id", id="half-written"),
         pytest.param("mlflow/mlflow.db.tags.value", "id", id="sqlite"),
         pytest.param("warehouse.duckdb", "freed bytes", id="freed-bytes"),
     ],
@@ -158,6 +165,14 @@ def test_a_leftover_is_found_where_it_was_planted(
     if kind not in ("mention", "freed bytes"):  # a certificate does not say who it is about
         left = [(leftover.where, leftover.kind) for leftover in found["certificate"].left]
         assert any(place.startswith(where) and what == kind for place, what in left), left
+
+
+def test_a_file_that_cant_be_read_is_named(found: dict[str, Searched]) -> None:
+    noted = [place for place in found["id"].passed_over if "can't be read" in place]
+    assert [place.partition(",")[0] for place in noted] == [
+        "turns/cut.json.gz",
+        "turns/half.parquet",
+    ]
 
 
 def test_equal_texts_of_other_people_are_not_leftovers(home: House, eraser: Eraser) -> None:
