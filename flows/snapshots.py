@@ -158,6 +158,7 @@ def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> 
             commit=code_version(),
             staying=redactor.unredacted_finder(workload.curate.redaction),
             not_sampled=copy.not_sampled,
+            settle=copy.merge_settled,
         )
         _record_snapshot(copy, frozen, now)
     return FrozenWorkload(tally, frozen, [])

@@ -1,5 +1,6 @@
 """Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet, a card, a manifest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +69,7 @@ def freeze(
     commit: str | None = None,
     staying: Staying | None = None,
     not_sampled: int = 0,
+    settle: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """Write the snapshot of a curated workload unless an equal one is finished.
 
@@ -85,6 +87,8 @@ def freeze(
         commit: The commit of the code, for the manifest.
         staying: Finds the values in answers that redaction is configured to keep, if any.
         not_sampled: Interactions that were not curated, for the counts.
+        settle: Called before a new snapshot is written, so that whoever finds it finished finds its
+            sides settled; of a copy it writes them to the warehouse.
 
     Raises:
         EmptySideError: One of the sides has no example.
@@ -123,6 +127,7 @@ def freeze(
         largest_cluster=totals.largest_cluster,
     )
     if not manifest.is_finished(snapshot.path):
+        settle()
         lineage = {
             "prompt_format": prompt.FORMAT,
             chat_templates.TEMPLATE: template,

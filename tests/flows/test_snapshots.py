@@ -101,6 +101,46 @@ def requests(home: Settings, curated: FrozenWorkload) -> set[str]:
     }
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from flows import snapshots, workload_file
+from flows.settings import Settings
+from tests.support import logs
+
+def kill(event, arguments, finished=[]):
+    if finished:  # the first thing after the rename
+        finished.clear()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if event == "os.rename" and str(arguments[1]).endswith("manifest.json"):
+        finished.append(True)
+
+home = Settings(Path(sys.argv[1]), 4200, 5000)
+workload = workload_file.read_workload(Path(sys.argv[2]))
+sys.addaudithook(kill)
+snapshots.freeze_workload(workload, home, now=logs.NOW)
+"""
+
+
+def test_a_kill_after_a_snapshot_is_finished_leaves_its_sides_settled(
+    home: Settings, tmp_path: Path
+):
+    """Else `flywheel train` could learn from rows that the next snapshot holds out."""
+    collect(home, tmp_path, range(8))
+    workload(home)  # makes its base
+    rules = {"holdout_share": 0.5, "validation_share": 0}
+    file = workload_text.write(
+        home.home, workload="weather", sources={"logs": ["any.jsonl"]}, curate=rules
+    )
+    command = [sys.executable, "-c", KILLED, str(home.home), str(file)]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert snapshots.newest_snapshot(home.snapshots, "weather")
+    with warehouses.connect(home.warehouse) as con:
+        settled = con.execute("select distinct side from curated.sides order by side").fetchall()
+        assert settled == [("holdout",), ("train",)]
+        assert con.execute("from raw.manifests").fetchall() == []
+
+
 @pytest.mark.slow
 def test_others_have_the_warehouse_while_curation_computes(
     home: Settings, pipe: Path, tmp_path: Path
