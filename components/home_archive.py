@@ -46,8 +46,11 @@ def copy_warehouse(path: Location, to: Path, home: Path) -> None:
 
 
 def copy_sqlite(path: Path, to: Path) -> None:
-    """Copy a database by SQLite's online backup, which allows concurrent writes."""
-    source = f"file:{path}?mode=ro"
+    """Copy a database by SQLite's online backup, which allows concurrent writes.
+
+    What a killed process had half written is undone before, as whoever opens it next would do.
+    """
+    source = f"{path.absolute().as_uri()}?mode=rw"
     with (
         closing(sqlite3.connect(source, uri=True)) as original,
         closing(sqlite3.connect(to)) as copy,
@@ -105,11 +108,11 @@ class ArchiveWriter:
         self._tar = tar
         self.files: dict[str, str] = {}
 
-    def add(self, path: Path, name: str) -> None:
+    def add(self, path: Path, name: str, *, may_be_gone: bool = True) -> None:
         """Add a file or a symbolic link under its path in the home.
 
         A file that grows meanwhile is cut at its initial size. A file deleted meanwhile is left
-        out: finished outputs are never deleted during a turn.
+        out, if it may be gone: finished outputs are never deleted during a turn.
         """
         try:
             member = self._tar.gettarinfo(path, name)
@@ -121,7 +124,9 @@ class ArchiveWriter:
                 hashing = _Hashing(file)
                 self._tar.addfile(member, hashing)
         except FileNotFoundError:
-            return
+            if may_be_gone:
+                return
+            raise
         self.files[name] = hashing.digest.hexdigest()
 
     def close(self, record: Record) -> None:

@@ -1,17 +1,17 @@
 """Back up a home while it works, and restore it elsewhere."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from components import home_archive
 from components.home_archive import BackupError, Record
 from components.register import journal
-from components.store import lake, lock, moved_tables
+from components.store import counters, file_locks, lake, lock, moved_tables, spool
 from flows.settings import Settings
 
 LOGINS = "credentials.json"
@@ -32,7 +32,11 @@ LEFT_OUT = {
 the files of a lake, whose tables are archived as a DuckDB file. Every home draws logins of its own,
 and a gateway stages what it serves from the registry."""
 
+SQLITES = {".db", Path(counters.NAME).suffix}  # of the servers' databases, and of the counters'
+
 RESERVE = 1 << 28  # bytes of a disk that no archive may fill
+
+RESTORING = ".restoring"  # the name, or its end, of a folder into which an archive is unpacked
 
 MODELS = "models"  # base models and downloads, which can be had again, are large
 
@@ -51,11 +55,15 @@ def back_up(
     if to.absolute().is_relative_to(home.home):
         raise BackupError(f"backing up {home.home}: {to} lies in it; name a place elsewhere")
     left_out = LEFT_OUT if with_models else {*LEFT_OUT, MODELS}
-    with TemporaryDirectory(prefix="flywheel-") as scratch, home_archive.open_writer(to) as writer:
-        copies = _copies(home, Path(scratch), left_out)
+    with (
+        # Where an erasure, or the next `up`, deletes what a killed backup leaves in clear.
+        file_locks.temporary_folder(home.scratch, "backup-") as scratch,
+        home_archive.open_writer(to) as writer,
+    ):
+        copies = _copies(home, scratch, left_out)
         for name, copy in copies.items():
             advance(name)
-            writer.add(copy, name)
+            writer.add(copy, name, may_be_gone=False)
         for name in _names(home.home, left_out):
             if name not in copies and not name.endswith(home_archive.BESIDE):
                 advance(name)
@@ -77,6 +85,9 @@ def restore(
 ) -> Record:
     """Put an archive where its home was; it appears whole or not at all.
 
+    A home that is a volume, such as a container mounts, can't be replaced: all is unpacked and
+    verified in it, and then put in place one after another, which a kill may interrupt.
+
     ``sha256`` is the digest that ``flywheel backup`` printed; ``None`` accepts any. ``most_bytes``
     limits the unpacked size; ``None``: the free disk space.
 
@@ -92,14 +103,16 @@ def restore(
         raise BackupError(
             f"restoring to {home.lake}: it has tables already; name a database without any"
         )
-    if any(_names(home.home, {LOGINS})):
+    if any(_names(home.home, {LOGINS, RESTORING})):
         raise BackupError(
             f"restoring to {home.home}: it is not empty; move what is there away first"
         )
-    unpacked = home.home.with_name(f".{home.home.name}.restoring")
+    place = home.home.resolve()  # it may be a link
+    is_volume = _is_volume(place)
+    unpacked = place / RESTORING if is_volume else place.with_name(f".{place.name}{RESTORING}")
     shutil.rmtree(unpacked, ignore_errors=True)
-    home.home.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(home.home.parent).free
+    unpacked.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(unpacked.parent).free
     bounds = home_archive.Bounds(bytes=most_bytes or max(1, free - RESERVE))
     try:
         record = home_archive.unpack(source, unpacked, advance, sha256=sha256, bounds=bounds)
@@ -108,8 +121,12 @@ def restore(
                 f"restoring to {home.home}: the backup is of {record.home}, and its records name "
                 f"files there; set FLYWHEEL_HOME={record.home}"
             )
-        shutil.rmtree(home.home, ignore_errors=True)  # at most empty folders and new logins
-        unpacked.replace(home.home)
+        # At most empty folders and new logins are there.
+        if is_volume:
+            _fill(place, unpacked)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            unpacked.replace(place)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     if home.lake and home.warehouse.exists():
@@ -117,6 +134,19 @@ def restore(
             home.warehouse, home.lake, lambda table: advance(table.name), lock.PATIENCE_SECONDS
         ).unlink()
     return record
+
+
+def _is_volume(place: Path) -> bool:
+    """Return whether a folder can't be replaced by another one."""
+    return place.is_mount() or (place.exists() and not os.access(place.parent, os.W_OK))
+
+
+def _fill(place: Path, unpacked: Path) -> None:
+    """Put the files of a folder in a volume that has none but new logins."""
+    (place / LOGINS).unlink(missing_ok=True)
+    for path in sorted(unpacked.iterdir()):
+        shutil.rmtree(place / path.name, ignore_errors=True)
+        path.replace(place / path.name)
 
 
 def outside_files(home: Settings) -> list[Path]:
@@ -132,16 +162,16 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
     """
     copies: dict[str, Path] = {}
     if home.spool.is_dir():
-        shutil.copytree(home.spool, scratch / "spool", ignore_dangling_symlinks=True)
+        spool.copy_segments(home.spool, scratch / "spool")
         copies |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
     with ExitStack() as stack:
         for held in sorted(home.locks.glob("*.lock")):
             stack.enter_context(journal.lock_champion(home.tables, home.locks, held.stem))
         for number, name in enumerate([*_names(home.home, left_out)]):
             path = home.home / name
-            if name in copies or path.suffix != ".db" or not home_archive.is_sqlite(path):
+            if name in copies or path.suffix not in SQLITES or not home_archive.is_sqlite(path):
                 continue
-            copies[name] = scratch / f"{number}.db"
+            copies[name] = scratch / f"{number}{path.suffix}"
             home_archive.copy_sqlite(path, copies[name])
         if home.has_warehouse:
             name = home.warehouse.name

@@ -1,7 +1,6 @@
 """The inputs of a workload: the `sources:` section; load its files and experiments."""
 
 import json
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -24,6 +23,7 @@ from components.store import file_locks, object_store, shared_spool, warehouse
 from components.store.shared_spool import SharedSegment
 from components.store.warehouse import Connection, Location
 from flows.settings import Settings
+from flows.settings import load as load_settings
 
 Result = TypeVar("Result", Loaded, DryRun, SurveyedFile)
 
@@ -133,19 +133,22 @@ def _piece_tasks(
 
 @contextmanager
 def _fetched_file(path: Location, item: Input) -> Generator[tuple[Input, Path]]:
+    # Where an erasure, or the next `up`, deletes what killed processes leave.
+    scratch = load_settings().scratch
     if not item.place.startswith(MLFLOW):
-        with files.local_copy(item.place) as copy:
+        with files.local_copy(item.place, scratch) as copy:
             yield item, copy
         return
     named = replace(item, source=mlflow_traces.NAME)
     with warehouse.connect(path, writes=()) as con:
         last = load_file.last_load(con, named)
     since = BEGINNING if last is None else last - LATE
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        for trace in tracking.pull_traces(item.place.removeprefix(MLFLOW), since=since):
-            file.write(json.dumps(trace, default=str) + "\n")
-        file.flush()
-        yield named, Path(file.name)
+    with file_locks.temporary_folder(scratch, "fetched-") as folder:
+        copy = folder / "traces.jsonl"
+        with copy.open("w") as file:
+            for trace in tracking.pull_traces(item.place.removeprefix(MLFLOW), since=since):
+                file.write(json.dumps(trace, default=str) + "\n")
+        yield named, copy
 
 
 def loading_summary(loaded: Sequence[Loaded]) -> str:

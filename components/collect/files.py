@@ -2,7 +2,6 @@
 
 import glob
 import json
-import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -26,6 +25,7 @@ from components.collect.sources import (
     tensorzero,
 )
 from components.schema import Json
+from components.store import file_locks
 
 REMOTE = "://"
 
@@ -95,13 +95,16 @@ def matching_files(pattern: str) -> list[str]:
 
 
 @contextmanager
-def local_copy(place: str) -> Generator[Path]:
-    """Yield a local path of the file; a remote file is copied for the duration of the block."""
+def local_copy(place: str, scratch: Path) -> Generator[Path]:
+    """Yield a local path of the file; a remote file is copied for the duration of the block.
+
+    The copy is in a temporary folder in ``scratch``.
+    """
     if REMOTE not in place:
         yield Path(place)
         return
-    with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
-        copy = Path(folder) / place.rpartition("/")[2]
+    with file_locks.temporary_folder(scratch, "fetched-") as folder:
+        copy = folder / place.rpartition("/")[2]
         with _connect(place):
             from fsspec.core import url_to_fs  # noqa: PLC0415 - few have remote files
 

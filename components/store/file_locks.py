@@ -4,12 +4,15 @@ import fcntl
 import os
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 HOLDER = ".holder"
 """The lock file in a temporary folder."""
+
+WITHOUT_HOLDER = ("duckdb-*", "search-*")
+"""The temporary folders of releases that put no lock file into them."""
 
 
 @contextmanager
@@ -41,15 +44,42 @@ def lock(descriptor: int, *, wait: bool = True, shared: bool = False) -> bool:
 
 @contextmanager
 def temporary_folder(within: Path, prefix: str) -> Generator[Path]:
-    """Provide a temporary folder that ``delete_abandoned`` spares while this process lives."""
+    """Provide a temporary folder that ``delete_abandoned`` and ``clear`` spare while it is used."""
     within.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=prefix, dir=within) as name, held(Path(name) / HOLDER):
-        yield Path(name)
+    with ExitStack() as stack:
+        while (folder := _held_folder(stack, within, prefix)) is None:
+            pass
+        yield folder
+
+
+def _held_folder(stack: ExitStack, within: Path, prefix: str) -> Path | None:
+    """Create a folder and lock it; ``None`` if it was taken for abandoned before."""
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix=prefix, dir=within)))
+    stack.enter_context(held(folder / HOLDER))
+    return folder if (folder / HOLDER).exists() else None
 
 
 def delete_abandoned(within: Path) -> None:
     """Delete the folders of ``temporary_folder`` whose process was killed."""
-    for path in sorted(within.glob(f"*/{HOLDER}")):
-        with held(path, wait=False) as is_abandoned:
-            if is_abandoned:
-                shutil.rmtree(path.parent)
+    older = [path for kind in WITHOUT_HOLDER for path in within.glob(kind)]
+    for path in {*older, *(path.parent for path in within.glob(f"*/{HOLDER}"))}:
+        _delete_unless_held(path)
+
+
+def clear(within: Path) -> None:
+    """Delete all that is in a folder but the folders of ``temporary_folder`` that are in use."""
+    for path in within.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            _delete_unless_held(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _delete_unless_held(folder: Path) -> None:
+    with ExitStack() as stack:
+        with suppress(FileNotFoundError):  # it has none, or its process ends just now
+            descriptor = os.open(folder / HOLDER, os.O_RDWR)
+            stack.callback(os.close, descriptor)
+            if not lock(descriptor, wait=False):
+                return
+        shutil.rmtree(folder, ignore_errors=True)

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -178,6 +180,16 @@ def stored_bytes(folder: Path) -> int:
     return total
 
 
+def copy_segments(folder: Path, to: Path) -> None:
+    """Copy a spool's files into a new folder while receivers write and collects delete them.
+
+    Every line that is neither copied nor deleted is newer than this call.
+    """
+    to.mkdir()
+    while _copy_listed(folder, to):  # again: what was sealed meanwhile has another name
+        pass
+
+
 def read(segment: Path) -> Iterator[Entry | Damaged]:
     """Yield the entries of a sealed segment."""
     with segment.open("rb") as file:
@@ -188,6 +200,20 @@ def read(segment: Path) -> Iterator[Entry | Damaged]:
 def remove(segment: Path) -> None:
     """Delete a segment whose rows are committed to the warehouse."""
     segment.unlink(missing_ok=True)
+
+
+def _copy_listed(folder: Path, to: Path) -> bool:
+    """Copy what is listed and not copied yet; return whether there was anything."""
+    is_changed, listed = False, sorted(folder.iterdir())
+    for copy in to.glob(f"*{PARTIAL}"):
+        if folder / copy.name not in listed:  # sealed meanwhile, so it would be there twice
+            copy.unlink()
+    for path in listed:
+        if not (to / path.name).exists():
+            is_changed = True
+            with suppress(FileNotFoundError):  # sealed or deleted since it was listed
+                shutil.copy2(path, to)
+    return is_changed
 
 
 @dataclass(slots=True)

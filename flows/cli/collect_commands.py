@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -223,12 +222,14 @@ def _loading_sentence(loaded: "Loaded") -> str:
 @contextmanager
 def _existing_warehouse() -> "Generator[Location]":
     """Yield the place of the warehouse, or, where there is none yet, of a temporary one."""
+    from components.store import file_locks
+
     home = settings.load()
     if home.has_warehouse:
         yield home.tables
         return
-    with TemporaryDirectory(prefix="flywheel-") as folder:
-        yield Path(folder) / "empty"
+    with file_locks.temporary_folder(home.scratch, "rehearsed-") as folder:
+        yield folder / "empty"
 
 
 class TokenKind(StrEnum):  # Typer takes no list of literals

@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,14 +54,14 @@ def init(
     """
     from components.collect import survey
     from components.collect.source import Defaults
-    from components.store import warehouse
-    from flows import sources
+    from components.store import file_locks, warehouse
+    from flows import settings, sources
 
     inputs = _inputs(logs, source)
     chosen, sampling = _spread([file for members in inputs.values() for file in members])
     unnamed = Defaults(workload or _workload_name(logs[0]), "")
-    with TemporaryDirectory(prefix="flywheel-") as folder:
-        path = Path(folder) / "warehouse.duckdb"
+    with file_locks.temporary_folder(settings.load().scratch, "init-") as folder:
+        path = folder / "warehouse.duckdb"
         surveyed: dict[str, SurveyedFile] = {}
         with _progress(chosen) as advance:
             for file in sources.load_survey(path, chosen, unnamed, now=datetime.now(UTC)):

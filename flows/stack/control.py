@@ -1,7 +1,6 @@
 """Start and stop the stack, and report its status."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -102,7 +101,7 @@ def down(settings: Settings) -> bool:
             processes.end_processes([psutil.Process(state.supervisor.pid)], STOP_LIMIT)
     leftovers = processes.marked_processes(MARK, stack_mark(settings))
     processes.end_processes(leftovers, grace=1.0)
-    shutil.rmtree(settings.scratch, ignore_errors=True)
+    file_locks.clear(settings.scratch)
     if state is not None and state.phase != "failed":
         processes.state_path(settings).unlink(missing_ok=True)
     return supervised or bool(leftovers)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -258,8 +257,8 @@ def main(deployer: str) -> int:
         log_to(ServiceLog(settings.logs / "stack.log", settings.log_format))
         processes.adopt_orphans()
         processes.end_processes(processes.marked_processes(MARK, stack_mark(settings)), grace=5.0)
-        shutil.rmtree(settings.scratch, ignore_errors=True)  # files of killed processes
-        settings.scratch.mkdir()
+        settings.scratch.mkdir(exist_ok=True)
+        file_locks.clear(settings.scratch)  # files of killed processes
         return _run(Supervisor(settings, http, signals), deployer)
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +96,7 @@ def write(path: Path, lines: Iterable[dict[str, Json]]) -> Path:
 
 def load_input(con: Connection, item: Input, *, now: datetime) -> Loaded:
     """Load a file, local or remote, as ``flywheel collect`` does."""
-    with files.local_copy(item.place) as path:
+    with files.local_copy(item.place, Path(tempfile.gettempdir())) as path:
         return load_file.load(con, item, path, now=now)
 
 

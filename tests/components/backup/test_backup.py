@@ -1,9 +1,13 @@
 """A home that is backed up while it works, and put back."""
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +18,7 @@ import pytest
 from components.collect.source import Input
 from components.home_archive import BackupError
 from components.register import journal
-from components.store import warehouse
+from components.store import file_locks, spool, warehouse
 from components.store.lake import Lake
 from flows import home_backup, sources
 from flows.settings import Settings
@@ -96,6 +100,94 @@ def test_a_database_is_whole_though_somebody_is_writing_to_it(
         assert restored.execute("select n from runs").fetchall() == [(1,)]
 
 
+KILLED = """
+import os, signal, sqlite3, sys
+con = sqlite3.connect(sys.argv[1], isolation_level=None)
+con.execute("pragma cache_size = 1")
+con.execute("create table runs (n int, text text)")
+con.execute("begin")
+for _ in range(100):
+    con.execute("insert into runs values (1, hex(randomblob(2000)))")
+con.execute("commit")
+con.execute("begin")
+con.execute("update runs set n = 2")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["mlflow/mlflow.db", "metrics.sqlite"])
+def test_what_a_killed_process_had_half_written_to_a_database_is_not_in_it(
+    home: Settings, tmp_path: Path, name: str
+) -> None:
+    path = home.home / name
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -9
+    assert path.with_name(path.name + "-journal").stat().st_size, "it had begun to write"
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    shutil.rmtree(home.home)
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    with closing(sqlite3.connect(path)) as restored:
+        assert restored.execute("select n, count(*) from runs group by n").fetchall() == [(1, 100)]
+
+
+def test_a_segment_that_is_sealed_while_the_spool_is_copied_is_in_it_once(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile, writer = shutil.copyfile, spool.Writer(home.spool)
+    writer.commit([spool.line("interactions", "shop", b"{}")])
+
+    def sealed_first(*arguments: Any, **options: Any) -> object:
+        writer.seal()
+        return copyfile(*arguments, **options)
+
+    with monkeypatch.context() as during:
+        during.setattr(shutil, "copyfile", sealed_first)
+        archive = back_up(home, tmp_path / "b.tar.zst")
+    shutil.rmtree(home.home)
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    (segment,) = spool.sealed(home.spool)
+    assert [entry.number for entry in spool.read(segment)] == [1]
+    assert not list(home.spool.glob(f"*{spool.PARTIAL}"))
+
+
+KILLED_BACKUP = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from flows import home_backup
+from flows.settings import Settings
+home_backup.back_up(
+    Settings(Path(sys.argv[1]), 4200, 5000), Path(sys.argv[2]), with_models=False,
+    now=datetime.now(UTC), advance=lambda name: os.kill(os.getpid(), signal.SIGKILL),
+)
+"""
+
+
+def test_the_copies_of_a_killed_backup_are_where_an_erasure_deletes_them(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "system").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "system"))
+    to = str(tmp_path / "b.tar.zst")
+    command = [sys.executable, "-c", KILLED_BACKUP, str(home.home), to]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert not list((tmp_path / "system").iterdir())
+    assert list(home.scratch.rglob("warehouse.duckdb"))
+    file_locks.delete_abandoned(home.scratch)
+    assert not list(home.scratch.iterdir())
+
+
+def test_a_backup_whose_copies_vanish_is_none(home: Settings, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="tmp/backup-"):
+        home_backup.back_up(
+            home,
+            tmp_path / "b.tar.zst",
+            with_models=False,
+            now=NOW,
+            advance=lambda _: shutil.rmtree(home.scratch, ignore_errors=True),
+        )
+    assert not (tmp_path / "b.tar.zst").exists()
+
+
 def test_nothing_is_put_over_a_home_that_is_there(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst")
     with pytest.raises(BackupError, match="is not empty"):
@@ -108,6 +200,46 @@ def test_a_backup_goes_to_the_place_that_it_is_of(home: Settings, tmp_path: Path
     with pytest.raises(BackupError, match=f"set FLYWHEEL_HOME={home.home}"):
         home_backup.restore(other, archive, sha256=None, advance=lambda _: None)
     assert not other.home.exists()
+
+
+def test_a_home_that_is_a_link_is_restored_where_it_leads(home: Settings, tmp_path: Path) -> None:
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    shutil.rmtree(home.home)
+    (tmp_path / "disk").mkdir()
+    home.home.symlink_to(tmp_path / "disk")
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert home.home.is_symlink()
+    assert (tmp_path / "disk" / "warehouse.duckdb").exists()
+
+
+RESTORE = """
+import sys
+from pathlib import Path
+from flows import home_backup
+from flows.settings import Settings
+home = Settings(Path(sys.argv[1]), 4200, 5000)
+home.prefect_home.mkdir()
+home_backup.restore(home, Path(sys.argv[2]), sha256=None, advance=lambda _: None)
+print(sorted(path.name for path in home.home.iterdir()))
+"""
+MOUNT = """
+cd "$1" && mount -t tmpfs none . && cd "$1" && mkdir .restoring || exit 1
+touch credentials.json .restoring/x && shift && exec "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting wants root")
+def test_a_home_that_is_a_volume_is_filled(home: Settings, tmp_path: Path) -> None:
+    """A folder that is mounted can't be replaced by another one."""
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    shutil.rmtree(home.home)
+    home.home.mkdir()
+    command = ["unshare", "-m", "sh", "-c", MOUNT, "sh", str(home.home)]
+    python = [sys.executable, "-c", RESTORE, str(home.home), str(archive)]
+    done = subprocess.run([*command, *python], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = ["keys", "prefect", "snapshots", "spool", "warehouse.duckdb", "workloads"]
+    assert done.stdout.strip() == str(names)
 
 
 def cut_off(content: bytes) -> bytes:

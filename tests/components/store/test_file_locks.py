@@ -1,8 +1,11 @@
 """A file lock holds against other processes until its holder ends in any way."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from components.store import file_locks
 
@@ -59,6 +62,7 @@ with file_locks.temporary_folder(Path(sys.argv[1]), "duckdb-") as folder:
 def test_only_the_folder_of_a_killed_process_is_abandoned(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SPILL, str(tmp_path)]
     (tmp_path / "of-others").mkdir()
+    (tmp_path / "duckdb-of-an-old-release").mkdir()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -67,3 +71,30 @@ def test_only_the_folder_of_a_killed_process_is_abandoned(tmp_path: Path) -> Non
         holder.kill()
     file_locks.delete_abandoned(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["of-others"]
+
+
+def test_a_folder_in_use_is_spared_when_all_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "x").touch()
+    (tmp_path / "y").touch()
+    with file_locks.temporary_folder(tmp_path, "init-") as folder:
+        file_locks.clear(tmp_path)
+        assert [*tmp_path.iterdir()] == [folder]
+    assert [*tmp_path.iterdir()] == []
+    file_locks.clear(tmp_path / "none")
+
+
+def test_a_folder_that_is_deleted_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def cleared_first(descriptor: int, kind: int) -> None:
+        monkeypatch.undo()
+        file_locks.clear(tmp_path)
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", cleared_first)
+    with file_locks.temporary_folder(tmp_path, "init-") as folder:
+        file_locks.clear(tmp_path)
+        assert [*tmp_path.iterdir()] == [folder]

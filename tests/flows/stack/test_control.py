@@ -186,7 +186,7 @@ def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Sett
         assert left.wait() == -15
         assert other.poll() is None
         other.kill()
-    assert not settings.scratch.exists()
+    assert not [*settings.scratch.iterdir()]
 
 
 def test_services_get_this_stacks_settings_and_no_way_to_a_persons_other_servers(
