@@ -36,6 +36,7 @@ def model_table(model: str) -> str:
     return model.replace("/", ".")
 
 
+@functools.cache
 def model_select(model: str) -> str:
     """Return the text of the select at a path under ``sql/`` without its suffix."""
     return (importlib.resources.files("sql") / f"{model}.sql").read_text()
@@ -584,8 +585,14 @@ def _relation(con: Connection, sql: str, values: Mapping[str, Value]) -> duckdb.
 
 def _named(con: Connection, sql: str, values: Mapping[str, Value]) -> dict[str, Value]:
     # DuckDB refuses values that the statement does not name.
-    (statement,) = con.extract_statements(sql)
-    return {name: values[name] for name in statement.named_parameters}
+    if sql not in _PARAMETERS:
+        (statement,) = con.extract_statements(sql)
+        _PARAMETERS[sql] = tuple(statement.named_parameters)
+    return {name: values[name] for name in _PARAMETERS[sql]}
+
+
+_PARAMETERS: dict[str, tuple[str, ...]] = {}
+"""The parameters of each statement that was run: parsing it takes as long as some take to run."""
 
 
 def _has_key(con: Connection, table: str) -> bool:
