@@ -319,10 +319,11 @@ class Follower:
         for version in versions:
             if version != canary:
                 self.swap.refuse(workload, version, why)
-        await self.swap.withdraw(workload, versions, why)
+        # First: once no route has them, whoever was killed or failed would not know of them.
         for served in gone:
             for path in self._places.references.glob(f"{served.adapter}-*"):
                 path.unlink(missing_ok=True)
+        await self.swap.withdraw(workload, versions, why)
         await self._stop_unused()
 
     async def forget_previous(self, workload: str, version: str) -> None:
