@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,8 +20,9 @@ from components.monitor.serving_status import (
     SwapStep,
 )
 from components.schema import Json, describe_mistake, parse_yaml
-from components.serve import routes, shared_rollouts, staged_version
+from components.serve import routes, seen_gateways, shared_rollouts, staged_version
 from components.serve.routes import RoutesFileError
+from components.serve.seen_gateways import SeenGateway
 from components.serve.settings import ServeSettings
 from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
@@ -36,6 +37,7 @@ EVIDENCE = "evidence"  # in `serve`: copies of the evidence in the object store
 OWN_PARTS = ("engine", "swap", "only")  # of the settings, which each gateway may have itself
 
 SHARED_STALE_SECONDS = 90.0  # clocks of machines may differ by a minute
+FORGOTTEN_SECONDS = 86_400.0  # after which nobody is told of a gateway that was killed
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
 
 TOLD_STEPS = frozenset(
@@ -248,14 +250,56 @@ def served_workloads(home: Settings) -> set[str]:
         if home.store is None:
             raise
         own = None
-    shared = None
-    if home.store is not None:
-        with object_store.reaching("reading which gateways run"):
-            now = time.time()
-            shared = shared_rollouts.served_workloads(home.store, now, SHARED_STALE_SECONDS)
-    if own is None and shared is None:
+    running = [gateway for gateway in read_gateways(home) if is_running(gateway)]
+    if own is None and not running:
         raise NotServingError(f"no gateway has written to {home.store} of late; start one")
-    return (own or set()) | (shared or set())
+    return (own or set()).union(*(gateway.champions for gateway in running))
+
+
+def read_gateways(home: Settings) -> list[SeenGateway]:
+    """Return what the gateways that share the home's object store wrote there within a day.
+
+    Raises:
+        StoreError: The store can't be reached.
+    """
+    if home.store is None:
+        return []
+    with object_store.reaching("reading which gateways run"):
+        gateways = seen_gateways.read(home.store)
+    return [gateway for gateway in gateways if time.time() - gateway.at <= FORGOTTEN_SECONDS]
+
+
+def is_running(gateway: SeenGateway) -> bool:
+    """Return whether a gateway wrote of late."""
+    return time.time() - gateway.at <= SHARED_STALE_SECONDS
+
+
+def is_all_served(own: Report | None, running: Iterable[SeenGateway]) -> bool:
+    """Return whether every champion is proved on a replica, and nothing was refused.
+
+    ``own`` is the status of the home's gateway, if it runs, ``running`` what all others wrote.
+    """
+    routes: Iterable[Report] = own["routes"].values() if own else ()
+    replicas = [route["champion"]["replicas"] for route in routes]
+    others = [champion for gateway in running for champion in gateway.champions.values()]
+    replicas += [champion.replicas for champion in others if champion is not None]
+    refused = [own["refused"] if own else [], *(gateway.refused for gateway in running)]
+    return all(replicas) and not any(refused)
+
+
+def disagreements(gateways: Iterable[SeenGateway]) -> list[str]:
+    """Return a sentence for each workload of which gateways serve different versions."""
+    at: dict[str, dict[str, list[str]]] = {}
+    for gateway in gateways:
+        for workload, champion in gateway.champions.items():
+            version = champion.version if champion else "unknown"
+            at.setdefault(workload, {}).setdefault(version, []).append(gateway.machine)
+    return [
+        f"{workload}: gateways serve different versions: "
+        + ", ".join(f"{version} at {' '.join(by[version])}" for version in sorted(by))
+        for workload, by in sorted(at.items())
+        if len(by) > 1
+    ]
 
 
 def read_rollout(

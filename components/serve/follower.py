@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import defaultdict
@@ -21,7 +22,7 @@ from typing import cast
 
 from components.models import model_signature
 from components.schema import Json
-from components.serve import routes, shared_rollouts, staged_version
+from components.serve import routes, seen_gateways, staged_version
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.champion_watch import (
     ChampionWatch,
@@ -40,6 +41,7 @@ from components.serve.engines.vllm_server import VllmServer
 from components.serve.proof import Proof
 from components.serve.rollouts import Rollouts
 from components.serve.routes import Current, Served
+from components.serve.seen_gateways import SeenChampion, SeenGateway
 from components.serve.settings import EngineSettings, ReplicaSettings, ServeSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
@@ -50,6 +52,7 @@ LOG = logging.getLogger(__name__)
 
 STATUS_SECONDS = 1.0  # how often a change of the status is looked for
 LONGEST_STATUS_SECONDS = 10.0  # how old the file may be without a change
+LEAVE_SECONDS = 2.0  # that the end of a gateway waits for the object store
 PROVE_SECONDS = 0.5
 DAMAGE_SECONDS = 5.0  # how often damaged files are looked for
 LONGEST_DAMAGE_SECONDS = 60.0  # and after they could not be staged again
@@ -208,6 +211,7 @@ class Follower:
         for name, engine in self.engines.items():
             if name not in own:
                 await engine.close()
+        await self._leave_others()
 
     # -- what the watch has done
 
@@ -518,12 +522,21 @@ class Follower:
         """Write into the store what this gateway serves, so that others know that it runs."""
         store, is_away = self._store, False
         assert store is not None
-        gateway = shared_rollouts.read_gateway_id(self._places.folder)
+        gateway = seen_gateways.ensure_id(self._places.folder)
         while True:
-            serves = [*self.swap.current.routes]
-            write = partial(shared_rollouts.show_gateway, store, gateway, serves, time.time())
+            served = self.swap.current.routes
+            shown = SeenGateway(
+                gateway,
+                socket.gethostname(),
+                time.time(),
+                {workload: SeenChampion.of(served[workload].champion) for workload in served},
+                {
+                    f"{workload}@{refusal.version}": refusal.reason
+                    for workload, refusal in self.swap.refusals.items()
+                },
+            )
             try:
-                await in_daemon(write)
+                await in_daemon(partial(seen_gateways.write, store, shown))
             except (*object_store.network_errors(), StoreError) as error:
                 if not is_away:
                     LOG.warning("other machines can't see this gateway: %s", error)
@@ -531,6 +544,15 @@ class Follower:
             else:
                 is_away = False
             await asyncio.sleep(LONGEST_STATUS_SECONDS)
+
+    async def _leave_others(self) -> None:
+        """Let others know that this gateway has ended, if the store is there to tell them."""
+        store, gateway = self._store, seen_gateways.read_id(self._places.folder)
+        if store is None or gateway is None:
+            return
+        forget = in_daemon(partial(seen_gateways.forget, store, gateway))
+        with suppress(*object_store.network_errors(), StoreError, TimeoutError):
+            await asyncio.wait_for(forget, LEAVE_SECONDS)
 
     async def _answer_proofs(self) -> None:
         """Prove everything when somebody writes a new request into the file."""

@@ -19,7 +19,7 @@ from typing import cast
 
 from components.register.version_tags import ROLLOUT_TAG
 from components.schema import Json
-from components.serve import response_id, routes, shared_rollouts, swap_journal
+from components.serve import response_id, routes, seen_gateways, shared_rollouts, swap_journal
 from components.serve.canary import conversation_arms, rollout_evidence, rollout_order
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.conversation_arms import Arm, RunningConversations
@@ -209,7 +209,7 @@ class Rollouts:
         path, own = self._evidence_path(order.id), self._own_path(order.id)
         shared = None
         if self._store is not None:
-            gateway = shared_rollouts.read_gateway_id(self._swap.folder)
+            gateway = seen_gateways.ensure_id(self._swap.folder)
             shared = SharedEvidence(self._store, order.id, path, own, gateway)
         ran, shares = 0.0, dict[str, float]()
         paths = [path] if own == path else [path, own]

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from components.store import manifest
 from components.store.object_store import DamagedObjectError, ObjectStore
 
 PLACE = "rollouts"  # in the store, ``<order id>`` below it
-RUNNING = "gateways/running"  # in the store, ``<gateway id>.json`` below it
 
 LARGEST_CHUNK = 2**20  # bytes of one object
 MOST_CHUNKS = 100  # that are pulled at once: a gateway that begins late catches up in turns
@@ -209,35 +207,6 @@ def remove_evidence(store: ObjectStore, rollout: str) -> None:
     for name in store.names(f"{PLACE}/{rollout}"):
         if name.isdecimal():
             store.remove_file(f"{PLACE}/{rollout}/{name}")
-
-
-def show_gateway(store: ObjectStore, gateway: str, serves: Sequence[str], now: float) -> None:
-    """Write which workloads a running gateway serves, and when that was (Unix seconds)."""
-    store.write(f"{RUNNING}/{gateway}.json", json.dumps({"at": now, "serves": [*serves]}))
-
-
-def served_workloads(store: ObjectStore, now: float, longest_seconds: float) -> set[str] | None:
-    """Return what the gateways serve that wrote so lately; ``None`` if none did."""
-    served: set[str] | None = None
-    for name in store.sizes(RUNNING):
-        with suppress(DamagedObjectError):
-            match _read_object(name, store.read(f"{RUNNING}/{name}") or ""):
-                case {"at": float(at), "serves": list(serves)} if now - at <= longest_seconds:
-                    served = (served or set()) | {str(each) for each in serves}
-                case _:
-                    continue
-    return served
-
-
-def read_gateway_id(folder: Path) -> str:
-    """Return the id of the gateway of a home, drawn at its first start."""
-    path = folder / "gateway.id"
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_atomically(path, os.urandom(8).hex())
-        return path.read_text()
 
 
 def _read_chunk(name: str, text: str) -> tuple[str, int, bytes]:

@@ -1,6 +1,9 @@
 """`flywheel serve`, `serve status`, `prove`, `canary`: champions that answer applications."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +16,7 @@ from flows.cli.canary_commands import canary_app
 from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
 
 if TYPE_CHECKING:
+    from components.serve.seen_gateways import SeenGateway
     from flows.gateway_status import Report
 
 app = typer.Typer(add_completion=False)
@@ -109,18 +113,80 @@ def share(
 def status(as_json: AsJson = False) -> None:
     """Show who serves each workload, since when, and when its behaviour was last proved.
 
-    The exit code is 0 if every champion serves, 1 if one was refused or has no proved replica, or
-    if no gateway runs.
+    With FLYWHEEL_STORE also at the other gateways that share it, as each wrote in the last minute.
+    The exit code is 0 if every champion serves, and all gateways have the same one; 1 if one was
+    refused or has no proved replica, if no gateway runs, or if the store can't be reached.
     """
     from flows import gateway_status
+    from flows.gateway_status import NotServingError
 
-    report = gateway_status.read_status(settings.load())
+    home = settings.load()
+    gateways, away = _read_gateways(home)
+    running = [gateway for gateway in gateways if gateway_status.is_running(gateway)]
+    report: Report | None = None
+    try:
+        report = gateway_status.read_status(home)
+    except NotServingError as error:
+        if not running:
+            fail(away or str(error), 1)
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        shown = [] if home.store is None else [("gateways", [asdict(each) for each in gateways])]
+        typer.echo(json.dumps({**(report or {}), **dict(shown)}, indent=2))
     else:
-        _show(report)
-    are_served = all(route["champion"]["replicas"] for route in report["routes"].values())
-    raise typer.Exit(0 if are_served and not report["refused"] else 1)
+        if report is not None:
+            _show(report)
+        if home.store is not None:
+            _show_gateways(home, gateways)
+    problems = [*gateway_status.disagreements(running), *([away] if away else [])]
+    for problem in problems:
+        print_error(problem)
+    is_well = gateway_status.is_all_served(report, running)
+    raise typer.Exit(0 if is_well and not problems else 1)
+
+
+def _read_gateways(home: settings.Settings) -> "tuple[list[SeenGateway], str]":
+    """Return what the gateways of the home's store wrote, and why that can't be read."""
+    from components.store.object_store import StoreError
+    from flows import gateway_status
+
+    try:
+        return gateway_status.read_gateways(home), ""
+    except StoreError as error:
+        return [], str(error)
+
+
+def _show_gateways(home: settings.Settings, gateways: "Sequence[SeenGateway]") -> None:
+    from components.monitor import serving_status
+    from components.serve import seen_gateways
+    from flows import gateway_status
+
+    own = seen_gateways.read_id(home.serve)
+    table = Table("gateway", "workload", "version", "since", "proved", "replicas", box=None)
+    for gateway in filter(gateway_status.is_running, gateways):
+        name = f"{gateway.machine} {gateway.id[:6]}" + (" (this)" if gateway.id == own else "")
+        for workload, served in sorted(gateway.champions.items()) or [("none", None)]:
+            if served is None:
+                table.add_row(escape(name), escape(workload))
+                continue
+            proved = serving_status.minute(served.proved_at)
+            table.add_row(
+                escape(name),
+                escape(workload),
+                escape(served.version),
+                serving_status.minute(served.since),
+                "without effect" if served.unproved else proved,
+                escape(" ".join(served.replicas)) or "none",
+            )
+    console.print(table)
+    for gateway in gateways:
+        name = f"{gateway.machine} {gateway.id[:6]}"
+        if not gateway_status.is_running(gateway):
+            at = datetime.fromtimestamp(gateway.at, UTC)
+            since = f"has not written since {at:%Y-%m-%d %H:%M}"
+            print_line(f"{name} {since}: it was killed, or can't reach the store")
+        elif gateway.id != own:
+            for version, reason in sorted(gateway.refused.items()):
+                print_error(f"refused at {name}: {version}: {reason}")
 
 
 def _show(report: "Report") -> None:

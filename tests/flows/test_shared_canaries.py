@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from components.register.registry import Aliases
-from components.serve import shared_rollouts
+from components.serve import seen_gateways, shared_rollouts
+from components.serve.seen_gateways import SeenGateway
 from components.serve.shared_rollouts import SharedEvidence
 from components.store.object_store import ObjectStore
 from flows import canary_rollouts, gateway_status, settle_rollouts
@@ -41,7 +42,7 @@ def running(home: Settings) -> CanaryHome:
     """A canary of version 2 that a gateway on another machine could answer."""
     made = CanaryHome(home, f"canary-{next(NUMBERS)}")
     made.describe()
-    shared_rollouts.show_gateway(STORE, "there", [made.workload], time.time())
+    seen_gateways.write(STORE, SeenGateway("there", "box", time.time(), {made.workload: None}, {}))
     made.approve(1)
     made.approve(2)
     made.make_decisive()
@@ -100,7 +101,8 @@ def test_what_is_worse_at_both_is_rolled_back(running: CanaryHome, tmp_path: Pat
 def test_without_a_gateway_that_runs_no_canary_starts(home: Settings):
     made = CanaryHome(home, f"canary-{next(NUMBERS)}")
     made.describe()
-    shared_rollouts.show_gateway(STORE, "there", [made.workload], time.time() - 3600)
+    at = time.time() - 3600
+    seen_gateways.write(STORE, SeenGateway("there", "box", at, {made.workload: None}, {}))
     made.approve(1)
     _, promoted = made.approve(2)
     assert "canary" not in promoted.became
