@@ -67,20 +67,18 @@ class Lineage:
 def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
     """Return the outputs made from interactions and feedback with these ids.
 
-    What a killed process has half written may hold any row, so it counts as made from them.
+    What a killed process has left half written is none: it is deleted whatever it holds.
 
     Raises:
         DamagedOutputError: A finished output can't be read.
     """
-    if not ids:
-        return Lineage(frozenset())
     snapshots: set[Output] = set()
     trained_on: set[str] = set()
     requests: set[str] = set()
     only_erased: set[str] = set()
     for output, folder in _folders("snapshot", outputs):
         for path in sorted(folder.glob("*.parquet")):
-            affected = _readable(folder, partial(_affected_requests, path, ids), {"": False})
+            affected = _readable(folder, partial(_affected_requests, path, ids)) or {}
             requests |= affected.keys() - {""}
             only_erased |= {request for request, is_only in affected.items() if is_only} - {""}
             if affected:
@@ -97,20 +95,36 @@ def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
     scorecards = {
         output
         for output, folder in _folders("scorecard", outputs)
-        if _readable(folder, partial(is_scored, folder), True)
+        if _readable(folder, partial(is_scored, folder))
     }
     keys = {output.key for output in snapshots | scorecards}
     evidence = {
         output
         for output, folder in _folders("evidence", outputs)
-        if not keys.isdisjoint(_readable(folder, partial(_subject, folder / "verdict.json"), keys))
+        if not keys.isdisjoint(_readable(folder, partial(_subject, folder / "verdict.json")) or ())
     }
     tainted = snapshots | scorecards | evidence | _trained_on(outputs, trained_on)
     return Lineage(frozenset(tainted), frozenset(only_erased))
 
 
-def _readable(folder: Path, read: Callable[[], Result], unfinished: Result) -> Result:
-    """Return what is read of an output, or ``unfinished`` if that is why it can't be."""
+def half_written(outputs: Outputs) -> list[Output]:
+    """List the unfinished outputs with a file that can't be read, so that it may hold any row."""
+    reads: dict[Kind, Callable[[Path], object]] = {
+        "snapshot": lambda folder: [_columns(path) for path in folder.glob("*.parquet")],
+        "scorecard": lambda folder: _requests(folder / "samples.parquet"),
+        "evidence": lambda folder: _subject(folder / "verdict.json"),
+    }
+    return [
+        output
+        for kind, read in reads.items()
+        for output, folder in _folders(kind, outputs)
+        if not (folder / manifest.NAME).exists()
+        and _readable(folder, partial(read, folder)) is None
+    ]
+
+
+def _readable(folder: Path, read: Callable[[], Result]) -> Result | None:
+    """Return what is read of an output; ``None`` if it can't be, since it is unfinished."""
     try:
         return read()
     except (ValueError, KeyError, OSError) as error:  # as pyarrow and json raise
@@ -119,7 +133,7 @@ def _readable(folder: Path, read: Callable[[], Result], unfinished: Result) -> R
                 f"looking for the rows in {folder}: a file of it is damaged ({error}), so nobody "
                 "knows whether they are there; put it back as it was, or delete the folder"
             ) from error
-        return unfinished
+        return None
 
 
 def untraceable(outputs: Outputs, tainted: Iterable[Output]) -> list[Output]:
@@ -171,7 +185,7 @@ def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
 
 def _affected_requests(path: Path, ids: AbstractSet[str]) -> dict[str, bool]:
     """Return the requests of a snapshot's file that name an id; true if they name no other."""
-    names = [name for name in pq.read_schema(path).names if name.endswith(("_id", "_ids"))]
+    names = [name for name in _columns(path) if name.endswith(("_id", "_ids"))]
     requests: dict[str, bool] = {}
     for row in _rows(path, names) if names else ():
         named = {row_id for name in names for row_id in _list(row[name])}
@@ -180,6 +194,10 @@ def _affected_requests(path: Path, ids: AbstractSet[str]) -> dict[str, bool]:
             is_only_erased = set(_list(row.get("interaction_ids"))) <= ids
             requests[request] = requests.get(request, False) or is_only_erased
     return requests
+
+
+def _columns(path: Path) -> list[str]:
+    return pq.read_schema(path).names
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, object]]:

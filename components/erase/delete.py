@@ -282,6 +282,8 @@ def clear_files(
     subject_rows.drop_unnamed(con, archives)
     tainted = affected_outputs.recorded(con, erasure.certificate_id)
     delete_outputs(outputs, tainted, erasure.certificate_id)
+    for output in affected_outputs.half_written(outputs):
+        manifest.remove(outputs.root(output.kind) / output.workload / output.key)
 
 
 def _add_tombstones(con: Connection, erasure: Erasure, matched: Matched) -> None:

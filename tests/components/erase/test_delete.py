@@ -43,6 +43,14 @@ def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(
     assert not written.searched.left
 
 
+def test_what_a_killed_freeze_has_half_written_goes_too(home: House, eraser: Eraser) -> None:
+    killed = home.settings.snapshots / WORKLOAD / "killed"
+    killed.mkdir()
+    (killed / "train.parquet").write_bytes(b"PAR1" + erased_home.question(ANN, 3).encode())
+    assert eraser(home.settings, Subject(ANN)).is_clean
+    assert not killed.exists()
+
+
 def test_no_text_of_the_subject_is_left_in_any_byte_of_the_home(
     home: House, eraser: Eraser
 ) -> None:
