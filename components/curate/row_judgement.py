@@ -4,7 +4,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 
 from components.chat import prompt
@@ -97,9 +97,13 @@ def _model_digest(rules: Rules) -> str | None:
     return chosen and presidio.model_digest(chosen)
 
 
+read_version = cache(metadata.version)
+"""Returns the version of an installed package: read once, as it is imported once."""
+
+
 def _version(package: str) -> str | None:
     try:
-        return metadata.version(package)
+        return read_version(package)
     except metadata.PackageNotFoundError:
         return None
 

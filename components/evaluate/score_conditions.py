@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -187,13 +187,14 @@ def _place_conditions(settings: EvaluationSettings) -> dict[str, Json]:
         **compute_name(_graphics(), settings.precision),
         "answering_version": ENGINE_VERSIONS[settings.engine],
         "libraries": {
-            **{name: version(name) for name in LIBRARIES},
+            **{name: _library_version(name) for name in LIBRARIES},
             **protocol.require_installed(settings.engine),
         },
     }
 
 
 _graphics = lru_cache(maxsize=1)(device.graphics)
+_library_version = cache(version)  # a metadata file is parsed each time
 
 
 def compute_name(gpus: Sequence[Graphics], precision: Precision) -> dict[str, Json]:

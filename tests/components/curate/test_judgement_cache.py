@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -181,6 +182,7 @@ def test_another_version_of_a_library_judges_all_rows_anew(
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: google-re2\nVersion: 9999\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(row_judgement, "read_version", metadata.version)  # as a new process reads
     assert judged_as_whole(con, tmp_path / "kept") == (14, 0)
 
 
