@@ -39,6 +39,11 @@ LOSS_METRIC = "validation_loss"
 
 LossHistory = Mapping[int, float]  # validation loss by step
 
+MEASURED = "validation.json"  # metrics by step, beside the checkpoints and in each of them
+
+BEST, WEIGHTS = "best.safetensors", "adapter_model.safetensors"
+"""The best weights so far, in a checkpoint and as PEFT names them."""
+
 
 def best_step(history: LossHistory) -> int:
     """Return the first step with the lowest loss."""
@@ -54,7 +59,8 @@ class EarlyStopping:
     """Measures the validation loss every ``eval_steps`` and decides when to stop.
 
     Measurements are saved next to the checkpoints, so that a resumed run decides as an
-    uninterrupted one. Best weights are saved only with ``early_stopping_patience``.
+    uninterrupted one, and in each checkpoint, for a run on a machine that has nothing else. Best
+    weights are saved only with ``early_stopping_patience``.
     """
 
     def __init__(
@@ -67,8 +73,9 @@ class EarlyStopping:
         save_weights: Callable[[Path], None],
         report: Callable[[Progress], None],
         writes: bool = True,
+        checkpoint: Path | None = None,
     ) -> None:
-        """Read earlier measurements from ``folder``, which has the checkpoints.
+        """Read earlier measurements from ``folder``, and from the checkpoint that is resumed.
 
         ``measure`` returns the current model's metrics and leaves it in training mode. ``writes``
         is true in one of the processes that train together.
@@ -76,11 +83,12 @@ class EarlyStopping:
         self._recipe, self._stop, self._folder = recipe, stop, folder
         self._measure, self._save_weights, self._report = measure, save_weights, report
         self._writes = writes
-        self._file = folder / "validation.json"
-        saved = json.loads(self._file.read_text()) if self._file.exists() else {}
-        self._measurements: dict[int, dict[str, float]] = {
-            int(step): figures for step, figures in saved.items()
-        }
+        self._file = folder / MEASURED
+        self._measurements = _read_measurements(self._file)
+        if checkpoint is not None:
+            self._measurements = _read_measurements(checkpoint / MEASURED) | self._measurements
+            if writes:
+                self._restore_best(checkpoint / BEST)
 
     def is_due(self, step: int, steps: int) -> bool:
         """Measure the loss if this step is due, and return whether to stop after it.
@@ -115,6 +123,13 @@ class EarlyStopping:
         """Return whether a training that stopped after a step is finished, not interrupted."""
         return step == steps or self._stop.at_step is None or self.is_over(step)
 
+    def keep_in(self, checkpoint: Path) -> None:
+        """Add to a checkpoint what a run that resumes from it has to know."""
+        if self._measurements:
+            manifest.write_atomically(checkpoint / MEASURED, json.dumps(self._measurements))
+        if (best := self.best_weights) is not None:
+            shutil.copyfile(best / WEIGHTS, checkpoint / BEST)
+
     @property
     def best_weights(self) -> Path | None:
         """The folder of the best weights; ``None`` if the last ones are to be used."""
@@ -129,6 +144,14 @@ class EarlyStopping:
     def _weights_folder(self, step: int) -> Path:
         return self._folder / f"best-{step}"
 
+    def _restore_best(self, kept: Path) -> None:
+        best = self.best_weights
+        if best is not None and not best.exists() and kept.exists():
+            partial = best.with_name(f"{best.name}.partial")
+            partial.mkdir(exist_ok=True)
+            shutil.copyfile(kept, partial / WEIGHTS)
+            partial.replace(best)
+
     def _save(self, step: int) -> None:
         # Weights first, then their measurement: after a kill, none is without its weights.
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +161,11 @@ class EarlyStopping:
                 if old != self._weights_folder(step):
                     shutil.rmtree(old)
         manifest.write_atomically(self._file, json.dumps(self._measurements))
+
+
+def _read_measurements(file: Path) -> dict[int, dict[str, float]]:
+    saved = json.loads(file.read_text()) if file.exists() else {}
+    return {int(step): figures for step, figures in saved.items()}
 
 
 def _require_finite(name: str, *losses: float) -> None:
@@ -247,6 +275,7 @@ class TrainingWatch(TrainerCallback):
         self.count_tokens: Callable[[], int] = lambda: 0
         self.row_ids: Callable[[], Sequence[str]] = tuple
         self.is_due: Callable[[int, int], bool] = lambda _step, _steps: False  # whether to stop
+        self.keep_in: Callable[[Path], None] = lambda _: None  # adds files to a checkpoint
         self.guessing_loss = 0.0
         self.interrupted = False
         self.started = time.monotonic()
@@ -317,7 +346,9 @@ class TrainingWatch(TrainerCallback):
         assert args.output_dir is not None
         process_group.barrier()
         if process_group.process_number() == 0:
-            checkpoints.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self.keep_in(checkpoint)
+            checkpoints.seal_checkpoint(checkpoint)
 
     def _require_convergence(self, loss: float, state: TrainerState) -> None:
         # log_history comes with the checkpoint: the first steps are the training's, not this run's

@@ -132,12 +132,23 @@ def seal_checkpoint(checkpoint: Path) -> None:
     manifest.write_atomically(checkpoint / SEAL_FILE, json.dumps(_file_digests(checkpoint)))
 
 
-def newest_checkpoint(checkpoints: Path) -> Path | None:
-    """Return the last checkpoint whose files match its seal; skip and log torn ones."""
-    for checkpoint in reversed(_saved_checkpoints(checkpoints)):
-        if _matches_seal(checkpoint):
+def newest_checkpoint(checkpoints: Path, recipe: Recipe) -> Path | None:
+    """Return the last checkpoint from which a run ends as an uninterrupted one; log why others not.
+
+    Its files match its seal, and those before it are there that would be averaged at its end.
+    """
+    saved = _saved_checkpoints(checkpoints)
+    steps = {_step_of(checkpoint) for checkpoint in saved}
+    for checkpoint in reversed(saved):
+        averaged = range(recipe.save_steps, _step_of(checkpoint), recipe.save_steps)
+        earlier = averaged[len(averaged) - min(len(averaged), recipe.average_checkpoints - 1) :]
+        if not steps.issuperset(earlier):
+            reason = "lacks one before it that is to be averaged"
+        elif not _matches_seal(checkpoint):
+            reason = "is incomplete or damaged"
+        else:
             return checkpoint
-        logger.warning("%s is incomplete or damaged, so the one before it is used", checkpoint)
+        logger.warning("%s %s, so it is not resumed from", checkpoint, reason)
     return None
 
 

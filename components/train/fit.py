@@ -140,7 +140,7 @@ def fit(
     examples = selection.examples
     held_out = read_held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
     saved = folder / checkpoints.CHECKPOINTS
-    checkpoint = checkpoints.newest_checkpoint(saved)
+    checkpoint = checkpoints.newest_checkpoint(saved, recipe)
     if device.best_computing().fuses:
         apply_liger_kernel(model, KERNELS)
     rows = [row for example in examples for row in example.rows]
@@ -164,8 +164,9 @@ def fit(
         save_weights=partial(peft_model.keep_weights, adapted),
         report=report,
         writes=process_group.process_number() == 0,
+        checkpoint=checkpoint,
     )
-    watch.is_due = early_stopping.is_due
+    watch.is_due, watch.keep_in = early_stopping.is_due, early_stopping.keep_in
     progress = _run_steps(trainer, watch, early_stopping, saved, checkpoint)
     if progress.finished:
         if early_stopping.best_weights:

@@ -1,6 +1,8 @@
 """A training stops at its stop condition and resumes, or stops when its loss no longer improves."""
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.schema import Answer, Progress
-from components.train import callbacks, fit
+from components.train import callbacks, checkpoints, fit
 from components.train.callbacks import TrainingInterrupted
 from components.train.checkpoints import StopCondition, TrainingProgress
 from components.train.recipe import Recipe
@@ -167,6 +169,47 @@ def test_patience_survives_kills(training: Callable[[str], Trained], kill_at: in
         killed.run(PATIENT)
     killed.run(PATIENT)
     assert killed.weights == undisturbed.weights
+
+
+@pytest.mark.parametrize("known", ["nothing", "an earlier measurement"])
+def test_patience_survives_a_move_to_a_machine_that_gets_the_checkpoint_alone(
+    training: Callable[[str], Trained], known: str
+):
+    undisturbed, killed, moved = (training(name) for name in ("whole", "killed", "moved"))
+    undisturbed.run(PATIENT)
+    best = min(undisturbed.validated, key=lambda step: undisturbed.validated[step])
+    killed.kill_at = best + 1
+    with pytest.raises(TrainingInterrupted):
+        killed.run(PATIENT)
+    (last,) = (killed.folder / "checkpoints").glob(f"checkpoint-{best + 1}")
+    shutil.copytree(last, moved.folder / "checkpoints" / last.name)
+    if known != "nothing":
+        earlier = {1: {"validation_loss": undisturbed.validated[1]}}
+        (moved.folder / "checkpoints" / callbacks.MEASURED).write_text(json.dumps(earlier))
+    moved.run(PATIENT)
+    assert moved.weights == undisturbed.weights
+
+
+@pytest.mark.parametrize(
+    ("steps", "newest"),
+    [
+        pytest.param((2, 4, 6), 6, id="all"),
+        pytest.param((4, 6, 7), 7, id="the-averaged-ones-and-that-of-a-cancellation"),
+        pytest.param((2, 4, 8), 4, id="one-was-damaged-on-its-way"),
+        pytest.param((6,), None, id="only-the-last-was-pushed"),
+        pytest.param((2,), 2, id="the-first"),
+    ],
+)
+def test_a_training_resumes_only_from_where_all_that_it_averages_is_there(
+    tmp_path: Path, steps: tuple[int, ...], newest: int | None
+):
+    for step in steps:
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        checkpoints.seal_checkpoint(checkpoint)
+    averaging = RECIPE.model_copy(update={"average_checkpoints": 3})
+    found = checkpoints.newest_checkpoint(tmp_path, averaging)
+    assert found == (tmp_path / f"checkpoint-{newest}" if newest else None)
 
 
 def test_eval_steps_require_validation_rows(model: Path, tmp_path: Path):

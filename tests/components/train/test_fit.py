@@ -220,7 +220,7 @@ def test_a_killed_run_resumes_from_its_last_complete_checkpoint(
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"global_st')
 
-    last = whole.newest_checkpoint(checkpoints)
+    last = whole.newest_checkpoint(checkpoints, RECIPE)
     assert last
     done = int(last.name.removeprefix("checkpoint-"))
     assert done >= 4

@@ -202,7 +202,7 @@ def test_sigterm_stops_all_processes_at_one_checkpoint_that_one_process_resumes(
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - asked < 20
     assert process.returncode != 0
-    last = checkpoints.newest_checkpoint(saved)
+    last = checkpoints.newest_checkpoint(saved, long)
     assert last
     assert last.name == f"checkpoint-{max(losses_of(output))}", "the step at which both stopped"
     losses: dict[int, float] = {}

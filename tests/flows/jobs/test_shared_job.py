@@ -92,7 +92,7 @@ def test_a_training_goes_on_elsewhere_from_its_last_whole_checkpoint_and_is_seen
     spec = STORE.read("jobs/train-0123/spec.json")
     assert spec is not None
     assert json.loads(spec)["folder"].startswith(str(second))
-    sealed = checkpoints.newest_checkpoint(second / "adapters/shop/0123/checkpoints")
+    sealed = checkpoints.newest_checkpoint(second / "adapters/shop/0123/checkpoints", Recipe())
     assert sealed is not None
     assert sealed.name == "checkpoint-4"
 
@@ -118,6 +118,6 @@ def test_a_damaged_checkpoint_in_the_store_is_passed_over(
             system.pipe_file(path, b"something else")
     adapter = home / "adapters" / "shop" / "0123"
     shared_job.pull_checkpoints(settings.load(), adapter)
-    newest = checkpoints.newest_checkpoint(adapter / "checkpoints")
+    newest = checkpoints.newest_checkpoint(adapter / "checkpoints", Recipe())
     assert newest is not None
     assert newest.name == "checkpoint-1"

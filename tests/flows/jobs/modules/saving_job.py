@@ -13,7 +13,7 @@ from flows.jobs.job_specs import TrainSpec
 spec = job_specs.read(sys.argv[1], Path(sys.argv[2]))
 assert isinstance(spec, TrainSpec)
 saved = spec.folder / checkpoints.CHECKPOINTS
-newest = checkpoints.newest_checkpoint(saved)
+newest = checkpoints.newest_checkpoint(saved, spec.recipe)
 begin = checkpoints.step_of(newest.name) if newest else 0
 for step in range(begin + 1, begin + 4):
     folder = saved / f"checkpoint-{step}"
