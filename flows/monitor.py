@@ -1,10 +1,13 @@
 """Flows `consider` (start a turn when there is a reason) and `monitor` (publish status)."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -145,10 +148,19 @@ REGRESSED = "flywheel.champion.regressed"  # the event that proposes a rollback
 REGRESSION_POLICY = "on_regression of the workload's file"  # who ordered its rollback
 
 
+class MonitorError(RuntimeError):
+    """Some workloads could not be looked at."""
+
+
 @flow
 def monitor(span_days: int = 30) -> str:
-    """Publish the status of every workload of the home; skip files with mistakes."""
+    """Publish the status of every workload of the home; skip files with mistakes.
+
+    Raises:
+        MonitorError: A workload could not be looked at; the others were.
+    """
     home, statuses, broken = settings.load(), list[WorkloadStatus](), list[str]()
+    failed: list[str] = []
     disk = measure_disk(home)
     home.monitor.mkdir(parents=True, exist_ok=True)
     for file in sorted(home.workloads.glob("*.yaml")):
@@ -157,17 +169,33 @@ def monitor(span_days: int = 30) -> str:
         except WorkloadError as error:
             broken.append(str(error))
             continue
-        champion = registry.champion_version(workload.workload)
-        statuses.append(measure_status(workload, champion, span_days, disk))
-        publish_status(statuses[-1])
-        publish_serving(statuses[-1])
-        answer_regression(workload, statuses[-1], champion)
+        state = watch_workload(workload, span_days, disk, return_state=True)
+        if state.is_completed():
+            statuses.append(cast("WorkloadStatus", state.result()))
+        else:
+            failed.append(workload.workload)
     manifest.write_atomically(
         home.monitor / "metrics.prom", status_page.prometheus_text(statuses).decode()
     )
     for mistakes in broken:
         get_run_logger().error(mistakes)
+    if failed:
+        raise MonitorError(
+            f"monitoring {', '.join(failed)}: failed, as the task of each says; "
+            f"{len(statuses)} other workloads were looked at"
+        )
     return f"{len(statuses)} workloads, {len(broken)} files with mistakes; pages in {home.monitor}"
+
+
+@task
+def watch_workload(workload: Workload, span_days: int, disk: Disk) -> WorkloadStatus:
+    """Measure a workload's status, answer a regression, and publish the pages."""
+    champion = registry.champion_version(workload.workload)
+    status = measure_status(workload, champion, span_days, disk)
+    answer_regression(workload, status, champion)
+    publish_status(status)
+    publish_serving(status)
+    return status
 
 
 @task
@@ -318,6 +346,10 @@ def _roll_back(workload: Workload, reason: str) -> None:
 
 @task
 def measure_disk(home: Settings) -> Disk:
-    """Measure the home's size and the free space of its disk."""
-    used = sum(path.stat().st_size for path in home.home.rglob("*") if path.is_file())
+    """Measure the home's size and the free space of its disk, while others write and delete."""
+    used = 0
+    for folder, _, names in os.walk(home.home):
+        for name in names:
+            with suppress(FileNotFoundError):
+                used += Path(folder, name).stat().st_size
     return Disk(used, shutil.disk_usage(home.home).free)
