@@ -1,7 +1,6 @@
 """The engine on transformers and PEFT, for any device and precision, through lm-eval's HFLM."""
 
 import json
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -225,11 +224,23 @@ class TransformersEngine:
 
     def __init__(self, base: Path, settings: EvaluationSettings) -> None:
         self.model, self.tokenizer = load(base, settings.precision, for_training=False)
-        self.length = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
         self.batch_size = settings.batch_size
+        self.length = self._window()
         self.prefixes = prefix_engine.for_device(self.model.device)
         self._vocabulary: Vocabulary | None = None
         self._base_logits = adapter_checks.probe_logits(self.model, self.tokenizer)
+
+    def _window(self) -> int:
+        # What lm-eval cuts prompts to: not every configuration has the length at the same place.
+        answerer = CachedHFLM(  # pyright: ignore[reportAbstractUsage] - HFLM is not
+            self.model,
+            self.tokenizer,
+            self.batch_size,
+            reader=None,
+            stage="",
+            report=lambda _: None,
+        )
+        return int(answerer.max_length)
 
     @property
     def vocabulary(self) -> Vocabulary:

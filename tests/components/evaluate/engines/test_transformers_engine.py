@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 from lm_eval.api.instance import Instance
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    MistralConfig,
+    MistralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from components.evaluate.engines.transformers_engine import TransformersEngine
+from components.evaluate.settings import EvaluationSettings
 from components.models import base
 from tests.support import model_answers, tiny
 from tests.support.model_answers import Both
@@ -189,3 +197,14 @@ def test_sampling_is_refused(plain: Both, prompt: str, settings: dict[str, objec
 def test_an_empty_continuation_is_refused(plain: Both):
     with pytest.raises(ValueError, match="a continuation of 0 tokens"):
         plain.ours.loglikelihood(model_answers.scored([("hello", "")]))
+
+
+def test_prompts_are_cut_at_the_length_by_which_the_cut_ones_are_counted(tmp_path: Path):
+    made = tiny.tokenizer()
+    made.model_max_length = 512
+    made.save_pretrained(tmp_path)
+    config = MptConfig(vocab_size=len(made), d_model=16, n_layers=1, n_heads=2)
+    MptForCausalLM(config).save_pretrained(tmp_path)  # it has no position embeddings
+    engine = TransformersEngine(tmp_path, EvaluationSettings(precision="fp32"))
+    with engine.use_adapter(None) as model, model.answering("base", lambda _: None) as lm:
+        assert lm.max_length == engine.length == 512  # pyright: ignore[reportAttributeAccessIssue] - HFLM's
