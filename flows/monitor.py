@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -171,7 +170,7 @@ def monitor(span_days: int = 30) -> str:
             continue
         state = watch_workload(workload, span_days, disk, return_state=True)
         if state.is_completed():
-            statuses.append(cast("WorkloadStatus", state.result()))
+            statuses.append(state.result())
         else:
             failed.append(workload.workload)
     manifest.write_atomically(
