@@ -303,15 +303,16 @@ def fit_adapter(
     if workload.train.warm_start:
         origin = begins.adapter.name if begins.adapter else "the base alone"
         get_run_logger().info("starts from %s: %s", origin, begins.reason)
+    lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     spec = TrainSpec(
         snapshot=snapshot,
         base=workload.base,
         folder=adapter,
         recipe=workload.train,
+        base_content=lineage["base"],
         warm_start=begins.adapter,
         rows=training_job_folder(adapter) / ROWS,
     )
-    lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     frozen = SnapshotManifest.read(snapshot)
     chat_templates.require_same(frozen.prompt_format, prompt.FORMAT, f"training on {snapshot}")
     trial = TrialOrder.model_validate_json(order.read_text()) if order else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.chat import chat_templates
 from components.costs import Work
-from components.models import device
+from components.models import base, device
 from components.schema import Progress
 from components.store import manifest
 from flows.jobs import job_specs, runner
@@ -96,12 +96,32 @@ def measured_work(wall: float) -> Work:
     )
 
 
+def require_named_inputs(spec: TrainSpec) -> None:
+    """Check that a training reads what its adapter's key names.
+
+    Raises:
+        FileNotFoundError: The snapshot is unfinished, or a file of it is gone.
+        ValueError: The snapshot or the base was changed.
+    """
+    manifest.read_untouched(spec.snapshot)
+    content = base.content_hash(spec.base) if spec.base_content is not None else None
+    if content != spec.base_content:
+        raise ValueError(
+            f"training {spec.folder.name}: {spec.base} has the content {content}, and had "
+            f"{spec.base_content} when the training was ordered; put that back, or run the turn "
+            "again, which trains another adapter"
+        )
+
+
 def train_adapter(spec: TrainSpec) -> None:
     """Train one adapter, or a candidate of a search until its stop condition."""
     import torch
 
     from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
 
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first:
+        require_named_inputs(spec)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
@@ -122,9 +142,10 @@ def train_adapter(spec: TrainSpec) -> None:
                 "training resumes from its last checkpoint"
             ) from error
         raise
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first:
         return
     if reached.finished:
+        require_named_inputs(spec)
         write_example_prompt(spec.base, spec.folder)
         if spec.rows is not None:
             manifest.write_atomically(spec.rows, json.dumps(reached.rows))
@@ -149,12 +170,12 @@ def is_on_several_machines() -> bool:
     return os.environ.get("WORLD_SIZE") != os.environ.get("LOCAL_WORLD_SIZE")
 
 
-def write_example_prompt(base: Path, adapter: Path) -> None:
+def write_example_prompt(model: Path, adapter: Path) -> None:
     """Write an example of the prompts into the adapter's folder."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    example = json.dumps(chat_templates.example(tokenizer, base), indent=2, ensure_ascii=False)
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    example = json.dumps(chat_templates.example(tokenizer, model), indent=2, ensure_ascii=False)
     manifest.write_atomically(adapter / chat_templates.EXAMPLE, example + "\n")
 
 

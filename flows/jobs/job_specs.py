@@ -27,6 +27,8 @@ class TrainSpec(JobSpec):
     folder: Path
     recipe: Recipe
 
+    base_content: str | None = None  # the hash of the base that the adapter's key names, if checked
+
     warm_start: Path | None = None  # the adapter to start from; unset: the base alone
 
     rows: Path | None = None  # where to write the outcome of the snapshot's rows

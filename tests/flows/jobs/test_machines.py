@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.evaluate.settings import EvaluationSettings
+from components.store import manifest
 from components.store.object_store import ObjectStore
 from components.train.checkpoints import StopCondition
 from components.train.recipe import Recipe
@@ -260,6 +261,8 @@ def trainings(tmp_path: Path, cable: tuple[str, str]) -> Generator[Trainings]:
     answers = ["Yes." if number % 2 else "No, not at all." for number in range(30)]
     requests = [f"Number {number * 'x'}?" for number in range(30)]
     training_rows.snapshot(tmp_path, list(zip(requests, answers, strict=True)))
+    record = json.dumps({"files": manifest.file_digests(tmp_path)})
+    (tmp_path / manifest.NAME).write_text(record)
     made = Trainings(tmp_path, tiny.build(tmp_path / "base"), cable)
     with ending(made.running):
         yield made

@@ -6,16 +6,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from components.costs import Work
+from components.models import base
 from components.schema import Progress
+from components.store import manifest
 from components.train.checkpoints import StopCondition
 from components.train.recipe import Recipe
-from flows.jobs import job_specs, runner
+from flows.jobs import entrypoint, job_specs, runner
 from flows.jobs.job_specs import LengthsSpec, TrainSpec
 from flows.stack import processes
 from tests.flows.jobs.modules.tiny_job import Bake, Count, Fail, Wait
@@ -69,7 +72,6 @@ def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
     assert lines[1:] == [f"line {number}" for number in range(15, 30)]
 
 
-@pytest.mark.slow
 def test_a_job_that_was_stopped_is_told_from_one_that_failed(tmp_path: Path) -> None:
     def stop(_: Progress) -> None:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
@@ -82,6 +84,7 @@ def test_a_job_that_was_stopped_is_told_from_one_that_failed(tmp_path: Path) -> 
     assert not failed.value.is_interrupted
 
 
+@pytest.mark.slow
 def test_a_failed_job_explains_itself_and_records_its_work(tmp_path: Path) -> None:
     spec = LengthsSpec(snapshot=tmp_path / "gone", candidates=(), counted=tmp_path / "no/counted")
     with pytest.raises(runner.JobError, match=r"FileNotFoundError.*no/counted"):
@@ -89,6 +92,34 @@ def test_a_failed_job_explains_itself_and_records_its_work(tmp_path: Path) -> No
     work = runner.read_work(tmp_path / "job")
     assert work is not None
     assert work.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        pytest.param("snapshot/train.parquet", "train.parquet hashes to", id="snapshot"),
+        pytest.param("base/config.json", "has the content .* run the turn again", id="base"),
+    ],
+)
+def test_a_training_does_not_take_other_data_than_its_adapter_names(
+    tmp_path: Path, changed: str, message: str
+) -> None:
+    for name in ("snapshot/train.parquet", "base/config.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("as it was")
+    snapshot, model = tmp_path / "snapshot", tmp_path / "base"
+    manifest.write(snapshot, kind="snapshot", now=datetime.now(UTC), body={})
+    spec = TrainSpec(
+        snapshot=snapshot,
+        base=model,
+        base_content=base.content_hash(model),
+        folder=tmp_path / "adapter",
+        recipe=Recipe(),
+    )
+    entrypoint.require_named_inputs(spec)
+    (tmp_path / changed).write_text("as somebody left it")
+    with pytest.raises(ValueError, match=message):
+        entrypoint.require_named_inputs(spec)
 
 
 def test_a_specification_of_an_unknown_kind_or_with_an_unknown_field_is_refused(
