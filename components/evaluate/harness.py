@@ -5,7 +5,7 @@ measurements are skipped, and nothing is loaded if all are finished.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -105,7 +105,9 @@ def evaluate(
         GuardError: A guard task or its documents are invalid; raised before a model is loaded.
         AdapterNotAppliedError: An adapter is for another base or has no effect; nothing is scored.
         TemplateChangedError: An adapter was trained with another prompt template.
+        SourceGoneError: The snapshot was deleted meanwhile, as by an erasure.
     """
+    copies = manifest.copies(snapshot)
     planned = measurements(snapshot, base, models, root, settings, side)
     missing = [m for m in planned if not manifest.is_finished(m.folder)]
     adapters = list(dict.fromkeys(m.adapter for m in missing if m.adapter is not None))
@@ -130,7 +132,14 @@ def evaluate(
         for adapter, group in groupby(missing, key=lambda m: m.adapter):
             with engine.use_adapter(adapter) as model:
                 _measure_model(
-                    group, ready, model, engine.tokenizer, settings, report=report, now=now
+                    group,
+                    ready,
+                    model,
+                    engine.tokenizer,
+                    settings,
+                    finishing=partial(manifest.while_kept, snapshot, copies),
+                    report=report,
+                    now=now,
                 )
     return _by_model(planned)
 
@@ -142,6 +151,7 @@ def _measure_model(
     tokenizer: "PreTrainedTokenizerBase",
     settings: EvaluationSettings,
     *,
+    finishing: Callable[[Path], AbstractContextManager[None]],
     report: Callable[[Progress], None],
     now: datetime,
 ) -> None:
@@ -160,7 +170,8 @@ def _measure_model(
         if m.is_rescored:
             again = _answer_again(task, model, settings.batch_size, f"{stage}, again", report)
             samples = [replace(each, rescored=again[each.doc_id].scores) for each in samples]
-        scorecard.write(m.folder, samples, task.metrics, body=body, now=now)
+        with finishing(m.folder):
+            scorecard.write(m.folder, samples, task.metrics, body=body, now=now)
 
 
 def _answer_again(

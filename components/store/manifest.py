@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -75,6 +76,48 @@ def finished_folders(root: Path, begins: str = "") -> list[Path]:
     """
     folders = [root / name for name in listed(root) if name.startswith(begins)]
     return [folder for folder in folders if is_finished(folder)]
+
+
+class SourceGoneError(RuntimeError):
+    """What an output is made from was deleted meanwhile, as an erasure does."""
+
+
+def copies(folder: Path) -> int:
+    """Count where an output is finished: here, and in the store."""
+    place = object_store.place_of(folder)
+    is_shared = place is not None and place[0].read(f"{place[1]}/{NAME}") is not None
+    return (folder / NAME).exists() + is_shared
+
+
+@contextmanager
+def while_kept(source: Path, count: int, output: Path) -> Generator[None]:
+    """Finish an output in the block; delete it if a copy of its source was deleted meanwhile.
+
+    Else an erasure, which deletes what it finds, would not know of it.
+
+    Args:
+        source: What the output is made from, such as a snapshot.
+        count: The ``copies`` of it before it was read.
+        output: The folder of the output.
+
+    Raises:
+        SourceGoneError: There are fewer; the output is not kept.
+    """
+    _require_copies(source, count, output)
+    yield
+    try:
+        _require_copies(source, count, output)
+    except SourceGoneError:
+        remove(output)
+        raise
+
+
+def _require_copies(source: Path, count: int, output: Path) -> None:
+    if copies(source) < count:
+        raise SourceGoneError(
+            f"finishing {output}: {source}, which it is made from, was deleted meanwhile, as an "
+            "erasure does, so it is not kept; run the turn again"
+        )
 
 
 def remove(folder: Path) -> None:

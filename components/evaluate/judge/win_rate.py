@@ -140,7 +140,9 @@ def judge_answers(
 
     Raises:
         JudgeError: The judge can't be queried; no partial scorecard is written.
+        SourceGoneError: The snapshot was deleted meanwhile, as by an erasure.
     """
+    copies = manifest.copies(snapshot)
     missing = {
         model: tasks
         for model, tasks in cards.items()
@@ -176,7 +178,9 @@ def judge_answers(
                 "unjudged": scores.count(None),
             }
             metric = _judge_metric(agreement, scores.count(None), settings)
-            scorecard.write(tasks[JUDGE_TASK], samples, {JUDGE_METRIC: metric}, body=body, now=now)
+            folder = tasks[JUDGE_TASK]
+            with manifest.while_kept(snapshot, copies, folder):
+                scorecard.write(folder, samples, {JUDGE_METRIC: metric}, body=body, now=now)
 
 
 def _judge_conditions(

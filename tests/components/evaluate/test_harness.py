@@ -19,6 +19,7 @@ from components.models import base
 from components.schema import Progress
 from components.scorecard import HOLDOUT, VALIDATION, Scorecard, Window
 from components.store import manifest
+from components.store.manifest import SourceGoneError
 from components.train import peft_model
 from components.train.recipe import Recipe
 from tests.components.evaluate.conftest import finish
@@ -125,6 +126,23 @@ def test_conditions_have_everything_that_makes_scores_comparable(bench: Bench):
     }
     assert conditions["prompt_template"] == chat_templates.template_hash(bench.base)
     assert {"task_version", "prompt_format", "machine", "libraries"} <= conditions.keys()
+
+
+def test_requests_of_a_snapshot_that_is_erased_meanwhile_are_in_no_scorecard(bench: Bench):
+    def erased(progress: Progress) -> None:
+        manifest.remove(bench.snapshot)
+
+    with pytest.raises(SourceGoneError, match="was deleted meanwhile, as an erasure does"):
+        harness.evaluate(
+            bench.snapshot,
+            bench.base,
+            {"base": None},
+            bench.root,
+            SETTINGS,
+            report=erased,
+            now=NOW,
+        )
+    assert list(bench.root.rglob("samples.parquet")) == []
 
 
 def test_finished_measurements_are_skipped(bench: Bench, adapters: dict[str, Path]):

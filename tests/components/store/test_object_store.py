@@ -12,6 +12,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from components.store import manifest, object_store
+from components.store.manifest import SourceGoneError
 from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 from flows import settings
 from tests.support import buckets
@@ -233,6 +234,27 @@ def test_removing_an_output_leaves_nothing_of_it_here_or_in_the_store(
     system = S3FileSystem(use_listings_cache=False)
     assert not system.find(f"{STORE.url}/{folder.relative_to(home)}")
     assert manifest.is_finished(elsewhere(kept, home, monkeypatch))
+
+
+@pytest.mark.parametrize("where", ["here", "in the store"])
+def test_what_was_made_from_an_output_that_is_deleted_meanwhile_is_not_kept(
+    home: Path, where: str
+) -> None:
+    source, count = finish_output(home), 2
+    assert manifest.copies(source) == count
+    output = home / "adapters" / "shop%20a" / "4567"
+    with (
+        pytest.raises(SourceGoneError, match=r"4567: .*0123, which it is made from, was deleted"),
+        manifest.while_kept(source, count, output),
+    ):
+        finish_output(home, key="4567")
+        (manifest.forget if where == "here" else manifest.withdraw)(source)
+    assert manifest.listed(output.parent) == ["0123"]
+    with (
+        pytest.raises(SourceGoneError),
+        manifest.while_kept(source, count, output),
+    ):
+        pytest.fail("it was known before")
 
 
 def test_a_store_that_keeps_what_was_first_passes_and_nothing_of_the_check_is_left(
