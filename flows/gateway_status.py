@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from components.monitor import serving_status
 from components.monitor.serving_status import (
+    ElsewhereVersion,
     ReplicaProof,
     ServingStatus,
     ServingVersion,
@@ -28,6 +29,7 @@ from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
 from components.store import object_store
 from components.store.manifest import write_atomically
+from components.store.object_store import StoreError
 from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
@@ -142,11 +144,12 @@ def describe(home: Settings, workload: str) -> str:
 def read_serving(home: Settings, workload: str) -> ServingStatus:
     """Return who serves a workload; without a gateway, who would if it were started."""
     steps = [line for line in SwapJournal(home.serve).lines() if line["workload"] == workload]
-    history = _history(steps)
+    history, elsewhere = _history(steps), _elsewhere(home, workload)
     try:
         status = read_status(home)
     except NotServingError:
-        return ServingStatus(False, champion=_last_champion(home, workload), history=history)
+        champion = _last_champion(home, workload)
+        return ServingStatus(False, champion=champion, elsewhere=elsewhere, history=history)
     route, details = status["routes"].get(workload), status.get("workloads", {}).get(workload, {})
     versions = {
         role: _version(route[role], (details.get(role) or {}).get("proofs", {}))
@@ -173,8 +176,23 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
             for replica in status.get("replicas", ())
             if replica["condition"] != "in"
         ],
+        elsewhere=elsewhere,
         history=history,
     )
+
+
+def _elsewhere(home: Settings, workload: str) -> list[ElsewhereVersion] | None:
+    try:
+        gateways = read_gateways(home)
+    except StoreError:
+        return None
+    own = seen_gateways.read_id(home.serve)
+    return [
+        ElsewhereVersion(gateway.machine, champion.version, champion.since)
+        for gateway in gateways
+        if gateway.id != own and is_running(gateway)
+        if (champion := gateway.champions.get(workload)) is not None
+    ]
 
 
 ROLLOUTS = "rollouts"  # the folder of canaries in `serve`

@@ -92,7 +92,7 @@ def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
     serving, champion = status.serving, status.serving.champion
     if not serving.is_running:
         last = f"version {champion.version} since {minute(champion.since)}" if champion else "none"
-        return [("Serves", serving_status.sentence(serving)), ("Served last", last)]
+        return [("Serves", serving_status.sentence(serving)), ("Served last here", last)]
     if champion is None:
         who = [("Serves", "nobody: no version was promoted, or none may serve")]
     else:
@@ -106,6 +106,7 @@ def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
         ]
     return [
         *who,
+        *(("Elsewhere", text) for text in serving_status.elsewhere(serving)),
         *((f"Preparing {number}", step) for number, step in serving.preparing),
         *(
             ("Refused", f"version {refusal.version} since {minute(refusal.at)}: {refusal.reason}")

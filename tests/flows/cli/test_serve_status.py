@@ -17,6 +17,7 @@ from components.serve.routes import Current, Route, Routes
 from components.serve.seen_gateways import SeenChampion, SeenGateway
 from components.serve.settings import ServeSettings
 from components.store.object_store import ObjectStore
+from flows import gateway_status, settings
 from flows.cli import main
 from tests.support import buckets, gateways
 
@@ -155,6 +156,25 @@ def test_where_the_store_is_away_the_gateway_of_the_home_is_shown_and_why_not_al
     assert ended.exit_code == 1
     assert "support" in ended.output
     assert "reading which gateways run" in ended.output
+
+
+def test_a_workloads_page_says_what_other_machines_serve(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (home / "serve").mkdir()
+    (home / "serve" / seen_gateways.ID_FILE).write_text("own-id")
+    show("own", {"support": SEVEN})
+    show("box", {"support": SEVEN, "billing": EIGHT})
+    show("van", {"support": SEVEN})
+    show("old", {"support": EIGHT}, seconds_ago=600)
+    where = settings.load()
+    told = gateway_status.describe(where, "support")
+    assert told == "no gateway of this home runs; version 7 at box, van since 2026-11-28 09:00"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    S3FileSystem.clear_instance_cache()
+    told = gateway_status.describe(where, "support")
+    S3FileSystem.clear_instance_cache()
+    assert told.endswith("not known: the object store can't be reached")
 
 
 def test_a_gateway_shows_whom_it_serves_and_leaves_when_it_ends(home: Path):
