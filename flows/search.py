@@ -33,6 +33,7 @@ from components.train.search.schedule import (
 from flows import approvals, flow_runs, settings, train
 from flows.jobs import runner, shared_job
 from flows.jobs.job_specs import CountedCandidate, LengthsSpec
+from flows.settings import Settings
 from flows.workload_file import Workload
 
 PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
@@ -66,15 +67,47 @@ def best_adapter(config: str, workload: Workload, snapshot: Path) -> tuple[Path,
 
     ``SearchError``: all candidates failed. ``BudgetError``: not enough for a step of each.
     """
-    here = search_folder(workload, snapshot)
-    reused = manifest.is_finished(here)
-    if not reused:
-        run_id = open_search_run(workload, snapshot, here)
-        search = SearchRun(config, workload, snapshot, here, run_id)
-        planned = plan_or_read(search)
-        conclude_search(search, planned, run.run_search(planned, partial(run_orders, search)))
-    adapters = settings.load().adapters / workload.workload
-    return adapters / SearchManifest.read(here).winner, reused
+    here, home = search_folder(workload, snapshot), settings.load()
+    adapters = home.adapters / workload.workload
+    if (winner := known_winner(home, here, adapters)) is not None:
+        return winner, True
+    run_id = open_search_run(workload, snapshot, here)
+    search = SearchRun(config, workload, snapshot, here, run_id)
+    planned = plan_or_read(search)
+    if (winner := surviving_winner(planned, here, adapters)) is not None:
+        finish_search(search, winner.name, 0.0)
+        return winner, True
+    conclude_search(search, planned, run.run_search(planned, partial(run_orders, search)))
+    return adapters / SearchManifest.read(here).winner, False
+
+
+def known_winner(home: Settings, here: Path, adapters: Path) -> Path | None:
+    """Return the best adapter of a finished search; ``None`` if there is none.
+
+    A search whose best adapter was deleted is forgotten: by its outcomes nothing would be trained.
+    """
+    if not manifest.is_finished(here):
+        return None
+    winner = adapters / SearchManifest.read(here).winner
+    if manifest.is_finished(winner):
+        return winner
+    manifest.forget(here)
+    if home.store is not None:
+        home.store.remove(home.portable(here))
+    return None
+
+
+def surviving_winner(planned: SearchPlan, here: Path, adapters: Path) -> Path | None:
+    """Return the best adapter of a search of which ``jobs`` has nothing any more, if there is one.
+
+    Of its candidates a search keeps only that, and training it again would overwrite it, perhaps
+    while it is the champion.
+    """
+    train.fetch_outcomes(here)
+    if run.read_outcomes(here):
+        return None
+    kept = (adapters / entry.key for entry in planned.entries)
+    return next(filter(manifest.is_finished, kept), None)
 
 
 def search_folder(workload: Workload, snapshot: Path) -> Path:
@@ -266,7 +299,11 @@ def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult
         tracking.prune_candidate(search.workload.workload, adapter.name, reason, status)
         manifest.remove(adapter)
         shared_job.forget_checkpoints(adapter)
-    winner, snapshot = result.places[0].entry.key, search.snapshot.name
-    body = {"snapshot": snapshot, "winner": winner, "spent": result.spent}
+    finish_search(search, result.places[0].entry.key, result.spent)
+
+
+def finish_search(search: SearchRun, winner: str, spent: float) -> None:
+    """Write the search's manifest, and close its MLflow run."""
+    body = {"snapshot": search.snapshot.name, "winner": winner, "spent": spent}
     manifest.write(search.folder, kind="search", now=datetime.now(UTC), body=body)
     tracking.close_run(search.run_id, "FINISHED")

@@ -342,7 +342,7 @@ def check_versions(
 def check_disk(home: str, free: int) -> CheckResult:
     """Check the free space."""
     state = f"{free / GIB:.1f} GiB free under {home}"
-    remedy = "make room: old snapshots, adapters and jobs/ of the home can be made again"
+    remedy = "make room: jobs/ of the home, and adapters that are no version, can be made again"
     if free < FULL:
         return wrong("disk", state, remedy)
     return note("disk", state, remedy) if free < NARROW else fine("disk", state)

@@ -16,11 +16,13 @@ from mlflow.entities import Run
 from components.models import base
 from components.scorecard import HOLDOUT
 from components.store import manifest
+from components.train.search import schedule
+from components.train.search.run import TrialOrder, write_order, write_outcome
 from flows import evaluate, search
 from flows.settings import Settings
 from flows.stack import control
 from flows.workload_file import Workload
-from tests.support import logins, small_workload, terminal, tiny
+from tests.support import logins, search_courses, small_workload, terminal, tiny
 from tests.support.logs import NOW
 from tests.support.terminal import Terminal
 
@@ -137,6 +139,43 @@ def test_candidates_that_would_be_compared_otherwise_are_another_search(
     assert place(evaluate={"num_fewshot": 3}) == place()
     others = [place(gate={"metric": "correct"}), place(evaluate={"max_new_tokens": 8})]
     assert len({place(), *others}) == 3
+
+
+def test_a_search_whose_best_adapter_was_deleted_is_done_again(tmp_path: Path) -> None:
+    home = Settings(tmp_path, 4200, 5000)
+    here, adapters = home.jobs / "search-1", home.adapters / "support"
+    (here / "rung-0").mkdir(parents=True)
+    (here / "rung-0" / "a1.json").write_text("its outcome")
+    assert search.known_winner(home, here, adapters) is None
+    assert (here / "rung-0").exists(), "it is under way"
+    body = {"snapshot": "s1", "winner": "a1", "spent": 9.0}
+    manifest.write(here, kind="search", now=NOW, body=body)
+    (adapters / "a1").mkdir(parents=True)
+    finish(adapters / "a1", "b1")
+    assert search.known_winner(home, here, adapters) == adapters / "a1"
+    manifest.remove(adapters / "a1")
+    assert search.known_winner(home, here, adapters) is None
+    assert not here.exists()
+
+
+def test_a_search_whose_jobs_were_deleted_does_not_train_over_the_adapter_that_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    planned = schedule.make_search_plan(
+        search_courses.courses([[10] * 30] * 4),
+        search_courses.search(tokens=10_000),
+        search_courses.key_of,
+    )
+    here, adapters = tmp_path / "jobs" / "search-1", tmp_path / "adapters" / "support"
+    assert search.surviving_winner(planned, here, adapters) is None
+    best = planned.entries[1]
+    (adapters / best.key).mkdir(parents=True)
+    finish(adapters / best.key, "b1")
+    assert search.surviving_winner(planned, here, adapters) == adapters / best.key
+    order = write_order(here, TrialOrder(entry=best, rung=0))
+    write_outcome(order, search_courses.outcome(TrialOrder(entry=best, rung=0), 1.5))
+    assert search.surviving_winner(planned, here, adapters) is None, "it goes on"
 
 
 def finish(adapter: Path, base_hash: str) -> None:
