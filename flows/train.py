@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,8 +169,16 @@ def learn(
             f"now makes {adapter.name} ({begins.reason}); run the turn again"
         )
     if not manifest.is_finished(adapter):
-        fit_adapter(workload, snapshot, adapter, begins)
+        with sole_training(adapter):
+            if not manifest.is_finished(adapter):  # the run that this one waited for has made it
+                fit_adapter(workload, snapshot, adapter, begins)
     return str(adapter)
+
+
+def sole_training(adapter: Path) -> AbstractContextManager[None]:
+    """Wait until no other run on this machine trains an adapter, and let none begin meanwhile."""
+    message = f"waiting for another run, which trains adapter {adapter.name}, too"
+    return runner.sole(training_job_folder(adapter), lambda: get_run_logger().info(message))
 
 
 def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
@@ -183,8 +191,16 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     fetch_outcomes(path.parent.parent)
     order = TrialOrder.model_validate_json(path.read_text())
     adapter = settings.load().adapters / workload.workload / order.entry.key
-    if run.read_outcome(path) is not None:
-        return adapter
+    with sole_training(adapter):
+        if run.read_outcome(path) is None:
+            carry_out(workload, snapshot, adapter, path, order)
+    return adapter
+
+
+def carry_out(
+    workload: Workload, snapshot: Path, adapter: Path, path: Path, order: TrialOrder
+) -> None:
+    """Carry out an order, whose file is ``path``, and write its outcome."""
     model = local_base(workload, order.entry.base)
     candidate: dict[str, object] = {"base": model, "train": order.entry.recipe}
     if model != workload.base:  # whose name is not this one's
@@ -216,7 +232,6 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     run.write_outcome(path, TrialOutcome.model_validate(came))
     settings.load().publish(run.outcome_file(path))
     shutil.rmtree(candidate_folder(path), ignore_errors=True)
-    return adapter
 
 
 def local_base(workload: Workload, named: Path) -> Path:

@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 
 from components.costs import Work
 from components.schema import Progress
-from components.store import manifest
+from components.store import file_locks, manifest
 from flows import settings
 from flows.jobs import shared_job
 from flows.jobs.job_specs import JobSpec
@@ -32,6 +33,8 @@ PROGRESS, WORK_DONE = TypeAdapter(Progress), TypeAdapter(Work)
 GRACE_SECONDS = 25.0  # for a job to save its checkpoint; Prefect allows 30
 
 
+LOCK, POLL_SECONDS = "lock", 0.5  # the file of ``sole`` in a job's folder, and how often it looks
+
 STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a job that somebody stopped
 
 LOST_MACHINE = "MachineLostError"  # in the log: a launcher of several processes exits with 1
@@ -46,6 +49,31 @@ class JobError(RuntimeError):
     def __init__(self, message: str, *, is_interrupted: bool = False) -> None:
         super().__init__(message)
         self.is_interrupted = is_interrupted
+
+
+_held: dict[Path, int] = {}  # open lock files of ``sole``, by their folder
+
+
+@contextmanager
+def sole(folder: Path, waiting: Callable[[], None]) -> Generator[None]:
+    """Hold a job's folder while the block, and any job that it has run there, goes on.
+
+    Another process that holds it, such as a run of a turn that was killed, makes the same output;
+    ``waiting`` is called once before waiting for it. A job outlives its killed flow for as long as
+    it saves, and holds the folder until then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not file_locks.lock(descriptor, wait=False):
+            waiting()
+            while not file_locks.lock(descriptor, wait=False):
+                time.sleep(POLL_SECONDS)
+        _held[folder] = descriptor
+        yield
+    finally:
+        _held.pop(folder, None)
+        os.close(descriptor)
 
 
 def run_job(
@@ -65,7 +93,7 @@ def run_job(
     with (
         shared_job.shared(spec, folder),
         log.open("ab") as errors,
-        _job_process(command, errors) as process,
+        _job_process(command, errors, [_held[folder]] if folder in _held else []) as process,
     ):
         assert process.stdout is not None
         for progress in _progress_lines(process.stdout):
@@ -118,7 +146,9 @@ def _progress_lines(lines: Iterable[bytes]) -> Iterator[Progress]:
 
 
 @contextmanager
-def _job_process(command: list[str], errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
+def _job_process(
+    command: list[str], errors: BinaryIO, locks: Sequence[int]
+) -> Generator[subprocess.Popen[bytes]]:
     """Start a process that gets SIGTERM when this one dies, and that ends with the block."""
     wrapper = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     process = subprocess.Popen(
@@ -127,6 +157,7 @@ def _job_process(command: list[str], errors: BinaryIO) -> Generator[subprocess.P
         stdout=subprocess.PIPE,
         stderr=errors,
         start_new_session=True,
+        pass_fds=locks,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     try:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from components.costs import Work
 from components.models import base
 from components.schema import Progress
-from components.store import manifest
+from components.store import file_locks, manifest
 from components.train.checkpoints import StopCondition
 from components.train.recipe import Recipe
 from flows.jobs import entrypoint, job_specs, runner
@@ -92,6 +92,40 @@ def test_a_failed_job_explains_itself_and_records_its_work(tmp_path: Path) -> No
     work = runner.read_work(tmp_path / "job")
     assert work is not None
     assert work.seconds > 0
+
+
+def test_a_second_run_waits_for_a_job_that_still_saves_after_its_flow_was_killed(
+    tmp_path: Path,
+) -> None:
+    lock, pid = tmp_path / "job" / runner.LOCK, tmp_path / "pid"
+    code = (
+        "import sys; from pathlib import Path; from flows.jobs import runner; import tiny_job\n"
+        "spec = tiny_job.Wait.model_validate_json(sys.argv[1])\n"
+        "with runner.sole(Path(sys.argv[2]), lambda: None):\n"
+        "    runner.run_job(spec, Path(sys.argv[2]), print, module='tiny_job')"
+    )
+    arguments = [waiting(tmp_path).model_dump_json(), str(tmp_path / "job")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(MODULES), *sys.path])}
+    flow = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
+    try:
+        assert eventually(lambda: pid.exists() and bool(pid.read_text()), seconds=60)
+        job = int(pid.read_text())
+        os.kill(job, signal.SIGSTOP)
+    finally:
+        flow.kill()
+        flow.wait()
+    assert is_held(lock)
+    os.kill(job, signal.SIGCONT)
+    waits: list[str] = []
+    with runner.sole(tmp_path / "job", lambda: waits.append("waits")):
+        assert (tmp_path / "saved").read_text() == "saved"
+        assert is_held(lock)
+    assert not is_held(lock)
+
+
+def is_held(lock: Path) -> bool:
+    with file_locks.held(lock, wait=False) as is_free:
+        return not is_free
 
 
 @pytest.mark.parametrize(
