@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -145,6 +146,8 @@ def stranger() -> None:
 
 
 if __name__ == "__main__":
+    # A suite that a shell runs in the background hands down that it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     say(begins=os.getpid())
     # Not of __main__, which the nodes don't have.
     getattr(importlib.import_module("tests.support.ray_driver"), sys.argv[1])(*sys.argv[2:])
