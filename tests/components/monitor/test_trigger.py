@@ -166,9 +166,9 @@ def test_starts_and_non_starts_are_logged(con: Connection) -> None:
     }
 
 
-def end_turn(con: Connection, folder: Path, now: datetime) -> None:
+def end_turn(con: Connection, folder: Path, now: datetime, ending: str = "asked") -> None:
     folder.mkdir()
-    manifest.write(folder, kind="turn", now=now, body={})
+    manifest.write(folder, kind="turn", now=now, body={"ending": ending})
     ledger.record_output(con, "weather", folder, now=now)
 
 
@@ -183,6 +183,14 @@ def test_traffic_is_new_until_a_turn_that_saw_it_has_completed(
     turn_starts.record_start(con, replace(start("s2", started=True, run="run-2"), looked_at=later))
     assert turn_starts.learned_until(con, "weather", LATER) == NOW
     assert turn_starts.learned_until(con, "other", LATER) is None
+
+
+def test_a_turn_whose_data_set_was_held_has_learned_nothing(
+    con: Connection, tmp_path: Path
+) -> None:
+    end_turn(con, tmp_path / "run-1", NOW)
+    end_turn(con, tmp_path / "run-2", NOW + timedelta(hours=3), ending="held")
+    assert turn_starts.learned_until(con, "weather", LATER) == NOW
 
 
 def test_a_turn_before_the_log_of_starts_counts_from_its_end(
