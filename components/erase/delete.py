@@ -55,6 +55,11 @@ def forget_copies(outputs: Outputs, tainted: Sequence[Output]) -> None:
         for job in outputs.jobs.glob(f"*-{output.key}"):
             manifest.forget(job)
     remove_jobs_on(outputs, tainted)
+    # Of what was killed amid a measurement, or could not be pushed, no other machine knows.
+    for workload in {output.workload for output in tainted}:
+        for folder in (outputs.scorecards / workload).glob("[!.]*"):
+            if not (folder / manifest.NAME).exists():
+                manifest.forget(folder)
 
 
 def remove_jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> None:

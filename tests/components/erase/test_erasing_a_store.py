@@ -127,6 +127,9 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     (job / "spec.json").write_text(json.dumps(spec))
     (job / "log.txt").write_text(erased_home.question(ANN, 3))
     killed_pull(other, shared)
+    unfinished = other.scorecards / WORKLOAD / "unfinished" / "samples.parquet"
+    unfinished.parent.mkdir()
+    unfinished.write_text(erased_home.question(ANN, 3))
 
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
     home = settings.load()
