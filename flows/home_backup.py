@@ -11,7 +11,16 @@ from pathlib import Path
 from components import home_archive
 from components.home_archive import BackupError, Record
 from components.register import journal
-from components.store import counters, file_locks, lake, lock, moved_tables, spool
+from components.store import (
+    counters,
+    file_locks,
+    lake,
+    lock,
+    moved_tables,
+    spool,
+    warehouse,
+    working_copy,
+)
 from flows.settings import Settings
 
 LOGINS = "credentials.json"
@@ -47,8 +56,10 @@ def back_up(
     """Write all that the home holds into one archive.
 
     The spool comes before the warehouse, which empties it, and the databases before the folders
-    that they name, so that the archive holds all that it refers to. ``BackupError``: there is no
-    home, or the archive would lie in it.
+    that they name, so that the archive holds all that it refers to.
+
+    Raises:
+        BackupError: There is no home, the archive would lie in it, or an erasure ran meanwhile.
     """
     if not home.home.is_dir():
         raise BackupError(f"backing up {home.home}: there is no such folder")
@@ -60,6 +71,7 @@ def back_up(
         file_locks.temporary_folder(home.scratch, "backup-") as scratch,
         home_archive.open_writer(to) as writer,
     ):
+        erasures = _erasures(home) if home.has_warehouse else None
         copies = _copies(home, scratch, left_out)
         for name, copy in copies.items():
             advance(name)
@@ -68,6 +80,11 @@ def back_up(
             if name not in copies and not name.endswith(home_archive.BESIDE):
                 advance(name)
                 writer.add(home.home / name, name)
+        if home.has_warehouse and _erasures(home) != erasures:
+            raise BackupError(
+                f"backing up {home.home}: an erasure began or ended meanwhile, so the archive "
+                "would lack files that its warehouse names; do the same again"
+            )
         record = Record(
             str(home.home), version("lora-flywheel"), now.isoformat(), dict(writer.files)
         )
@@ -182,6 +199,13 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
                 f"{folder}/{file}": scratch / folder / file for file in _names(scratch / folder)
             }
     return copies
+
+
+def _erasures(home: Settings) -> tuple[int, int]:
+    """Return how many erasures were begun, and how many of them are finished."""
+    with warehouse.connect(home.tables, writes=()) as con:
+        ((begun, finished),) = con.execute(working_copy.ERASURES).fetchall()
+    return begun, finished
 
 
 def _names(folder: Path, left_out: Set[str] = frozenset()) -> Iterator[str]:

@@ -188,6 +188,21 @@ def test_a_backup_whose_copies_vanish_is_none(home: Settings, tmp_path: Path) ->
     assert not (tmp_path / "b.tar.zst").exists()
 
 
+def test_an_erasure_during_a_backup_ends_it(home: Settings, tmp_path: Path) -> None:
+    """The warehouse in the archive would name what the erasure had deleted by then."""
+
+    def erase(name: str) -> None:
+        if name.startswith("snapshots"):
+            with warehouses.connect(home.warehouse) as con:
+                con.execute("insert into raw.erasures values ('c1', 'w', '{}', ?, null)", [NOW])
+
+    to = tmp_path / "b.tar.zst"
+    with pytest.raises(BackupError, match="an erasure began or ended meanwhile"):
+        home_backup.back_up(home, to, with_models=False, now=NOW, advance=erase)
+    assert not to.exists()
+    back_up(home, to)
+
+
 def test_nothing_is_put_over_a_home_that_is_there(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst")
     with pytest.raises(BackupError, match="is not empty"):
