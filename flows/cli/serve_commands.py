@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows import settings
 from flows.cli.canary_commands import canary_app
@@ -161,7 +161,7 @@ def _show_gateways(home: settings.Settings, gateways: "Sequence[SeenGateway]") -
     from flows import gateway_status
 
     own = seen_gateways.read_id(home.serve)
-    table = Table("gateway", "workload", "version", "since", "proved", "replicas", box=None)
+    table = _new_table("gateway", "workload")
     for gateway in filter(gateway_status.is_running, gateways):
         name = f"{gateway.machine} {gateway.id[:6]}" + (" (this)" if gateway.id == own else "")
         for workload, served in sorted(gateway.champions.items()) or [("none", None)]:
@@ -189,10 +189,22 @@ def _show_gateways(home: settings.Settings, gateways: "Sequence[SeenGateway]") -
                 print_error(f"refused at {name}: {version}: {reason}")
 
 
+def _new_table(*names: str) -> Table:
+    """Return a table of what serves, in which only names take several lines."""
+    whole = ("version", "since", "proved")
+    return Table(
+        *(Column(name, overflow="fold") for name in names),
+        *(Column(name, no_wrap=True) for name in whole),
+        Column("replicas", overflow="fold"),
+        box=None,
+        pad_edge=False,
+    )
+
+
 def _show(report: "Report") -> None:
     from components.monitor import serving_status
 
-    table = Table("workload", "version", "since", "proved", "replicas", "engine's name", box=None)
+    table = _new_table("workload")
     for workload, route in sorted(report["routes"].items()):
         served = route["champion"]
         table.add_row(
@@ -201,7 +213,6 @@ def _show(report: "Report") -> None:
             serving_status.minute(served["since"]),
             "without effect" if served["unproved"] else serving_status.minute(served["proved_at"]),
             " ".join(served["replicas"]) or "none",
-            escape(served["model"]),
         )
     console.print(table)
     for coming in report.get("preparing", ()):
