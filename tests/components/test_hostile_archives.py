@@ -147,7 +147,7 @@ def test_links_of_a_verified_archive_may_lead_outside(home: Settings, tmp_path: 
 
 
 def test_the_command_needs_the_digest_or_an_explicit_flag(tmp_path: Path):
-    shell = terminal.in_home(tmp_path / "home")
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
     archive = write(tmp_path / "b.tar.zst", shell.settings.home, [member("decisions")])
     refused = shell.run("restore", archive)
     assert refused.returncode == 1

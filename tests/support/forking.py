@@ -5,10 +5,14 @@ All are forked from one process that has imported what they need.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Generator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 Parameters = ParamSpec("Parameters")
@@ -21,6 +25,8 @@ PROCESSES.set_forkserver_preload(
         "tests.components.register.test_interrupted_changes",
         "tests.support.launch_gateway",
         "tests.support.launch_receiver",
+        "rich.table",
+        "typer",
     ]
 )
 
@@ -71,6 +77,37 @@ def server(
     finally:
         urls.close()
         end(process)
+
+
+def run(
+    command: Callable[[], None], arguments: Sequence[str], environment: Mapping[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """Call ``command`` in a process of its own, with these ``sys.argv``; return what it wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder) / name for name in ("stdout", "stderr")]
+        asked = dict(environment), Path.cwd(), [*arguments], outputs, command
+        process = PROCESSES.Process(target=_call, args=asked)
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        texts = [output.read_text() for output in outputs]
+        return subprocess.CompletedProcess([*arguments], process.exitcode, *texts)
+
+
+def _call(
+    environment: dict[str, str],
+    current: Path,
+    arguments: list[str],
+    outputs: list[Path],
+    command: Callable[[], None],
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(current)
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = arguments
+    command()
 
 
 def end(process: BaseProcess) -> int | None:

@@ -11,6 +11,7 @@ import psutil
 
 from flows import settings
 from flows.stack import processes, stack_services
+from tests.support import forking
 
 COMMAND = str(Path(sys.executable).with_name("flywheel"))
 QUESTION = "The gate passed; a person decides"
@@ -23,6 +24,8 @@ class Terminal:
 
     env: dict[str, str]
     command: str = COMMAND
+    is_forked: bool = False
+    """Whether the processes of ``run`` are forked from one that has imported what they need."""
 
     @property
     def settings(self) -> settings.Settings:
@@ -31,6 +34,8 @@ class Terminal:
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
         command = [self.command, *map(str, arguments)]
+        if self.is_forked:
+            return forking.run(_call_main, command, self.env)
         return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
@@ -50,7 +55,13 @@ class Terminal:
         )
 
 
-def in_home(home: Path, command: str = COMMAND) -> Terminal:
+def _call_main() -> None:
+    from flows.cli.main import main  # what it imports finds out where it prints to
+
+    main()
+
+
+def in_home(home: Path, command: str = COMMAND, *, is_forked: bool = False) -> Terminal:
     """Choose free ports for ``home``."""
     with socket.socket() as one, socket.socket() as other:
         one.bind((settings.HOST, 0))
@@ -59,7 +70,8 @@ def in_home(home: Path, command: str = COMMAND) -> Terminal:
     names = ("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT")
     chosen = dict(zip(names, map(str, ports), strict=True))
     one_thread = {"OMP_NUM_THREADS": "1"}  # a tiny model loses by a second one
-    return Terminal(os.environ | chosen | one_thread | {"FLYWHEEL_HOME": str(home)}, command)
+    env = os.environ | chosen | one_thread | {"FLYWHEEL_HOME": str(home)}
+    return Terminal(env, command, is_forked)
 
 
 def said_until_asked(turn: "subprocess.Popen[str]") -> str:

@@ -14,7 +14,7 @@ from tests.support.terminal import Terminal
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Terminal:
-    return terminal.in_home(tmp_path / "home")
+    return terminal.in_home(tmp_path / "home", is_forked=True)
 
 
 def test_a_token_lets_a_client_in_until_it_is_removed(shell: Terminal):

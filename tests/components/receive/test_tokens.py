@@ -208,7 +208,7 @@ def test_an_unreadable_token_file_refuses_all_requests(tmp_path: Path, content: 
 
 
 def test_the_commands_add_and_show_a_tokens_rights(tmp_path: Path):
-    shell = terminal.in_home(tmp_path / "home")
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
     shell.env["COLUMNS"] = "200"
     limits = ("--workload", "support*", "--workload", "faq", "--kind", "interactions")
     quota = ("--requests", "10000", "--bytes", "5000000", "--per", "hour")
@@ -240,5 +240,7 @@ def test_the_commands_add_and_show_a_tokens_rights(tmp_path: Path):
 def test_a_wrong_expiry_is_an_error_with_the_reason(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ):
-    ended = terminal.in_home(tmp_path / "home").run("token", "add", "shop", *arguments)
+    ended = terminal.in_home(tmp_path / "home", is_forked=True).run(
+        "token", "add", "shop", *arguments
+    )
     assert (ended.returncode, ended.stderr) == (2, message)

@@ -14,7 +14,7 @@ from tests.support.terminal import Terminal
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Terminal:
-    return terminal.in_home(tmp_path / "home")
+    return terminal.in_home(tmp_path / "home", is_forked=True)
 
 
 def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_path: Path):

@@ -24,7 +24,7 @@ HOSTILE = "\x1b[2J[red]fine[/red] $(touch owned) <b>"
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Terminal:
-    return terminal.in_home(tmp_path / "home")
+    return terminal.in_home(tmp_path / "home", is_forked=True)
 
 
 def decide(shell: Terminal, *runs: str) -> None:

@@ -19,7 +19,7 @@ NOW = "2026-11-27T09:00:00+00:00"
 @pytest.fixture
 def shell(tmp_path: Path) -> Terminal:
     """A home whose MLflow does not answer."""
-    return terminal.in_home(tmp_path / "home")
+    return terminal.in_home(tmp_path / "home", is_forked=True)
 
 
 @contextmanager
