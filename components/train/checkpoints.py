@@ -135,14 +135,13 @@ def seal_checkpoint(checkpoint: Path) -> None:
 def newest_checkpoint(checkpoints: Path, recipe: Recipe) -> Path | None:
     """Return the last checkpoint from which a run ends as an uninterrupted one; log why others not.
 
-    Its files match its seal, and those before it are there that would be averaged at its end.
+    Its files match its seal, as do those of the ones before it that are averaged at its end.
     """
-    saved = _saved_checkpoints(checkpoints)
-    steps = {_step_of(checkpoint) for checkpoint in saved}
-    for checkpoint in reversed(saved):
-        averaged = range(recipe.save_steps, _step_of(checkpoint), recipe.save_steps)
+    saved = {_step_of(checkpoint): checkpoint for checkpoint in _saved_checkpoints(checkpoints)}
+    for step, checkpoint in reversed(saved.items()):
+        averaged = range(recipe.save_steps, step, recipe.save_steps)
         earlier = averaged[len(averaged) - min(len(averaged), recipe.average_checkpoints - 1) :]
-        if not steps.issuperset(earlier):
+        if not all(other in saved and _matches_seal(saved[other]) for other in earlier):
             reason = "lacks one before it that is to be averaged"
         elif not _matches_seal(checkpoint):
             reason = "is incomplete or damaged"

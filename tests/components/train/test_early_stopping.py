@@ -198,15 +198,17 @@ def test_patience_survives_a_move_to_a_machine_that_gets_the_checkpoint_alone(
         pytest.param((2, 4, 8), 4, id="one-was-damaged-on-its-way"),
         pytest.param((6,), None, id="only-the-last-was-pushed"),
         pytest.param((2,), 2, id="the-first"),
+        pytest.param((2, -4, 6), 2, id="one-was-half-deleted"),
     ],
 )
 def test_a_training_resumes_only_from_where_all_that_it_averages_is_there(
     tmp_path: Path, steps: tuple[int, ...], newest: int | None
 ):
     for step in steps:
-        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint = tmp_path / f"checkpoint-{abs(step)}"
         checkpoint.mkdir()
-        checkpoints.seal_checkpoint(checkpoint)
+        if step > 0:
+            checkpoints.seal_checkpoint(checkpoint)
     averaging = RECIPE.model_copy(update={"average_checkpoints": 3})
     found = checkpoints.newest_checkpoint(tmp_path, averaging)
     assert found == (tmp_path / f"checkpoint-{newest}" if newest else None)
