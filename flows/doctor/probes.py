@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from components.decide.approvers import Approving
-from components.models import device
+from components.models import device, model_signature
 from components.models.device import Graphics
 from flows import access, approver_keys, prefect_api
 from flows.doctor.checks import BaseFolder, PathPermissions, PoolStatus
@@ -114,8 +114,9 @@ def home_permissions(settings: Settings) -> list[PathPermissions]:
     """Read the permissions of the most important files of a home."""
     logins = access.logins_path(settings.home)
     secret = [logins, settings.tokens, *sorted(settings.approvers.glob("*"))]
+    secret.append(settings.keys / model_signature.PRIVATE)  # who has it signs versions and exports
     plain = [settings.warehouse, settings.spool, settings.workloads, settings.adapters]
-    plain += [settings.models, settings.prefect_home, settings.mlflow_home]
+    plain += [settings.models, settings.prefect_home, settings.mlflow_home, settings.keys]
     return [
         path_permissions(path, is_secret=path in secret) for path in secret + plain if path.exists()
     ]

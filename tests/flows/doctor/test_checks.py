@@ -5,10 +5,12 @@ from packaging.requirements import Requirement
 
 from components.decide.approvers import Approving
 from components.decide.ssh_signatures import SK_ED25519
+from components.models import model_signature
 from components.store.shared_spool import SharedSegment
-from flows.doctor import checks, server_checks
+from flows.doctor import checks, probes, server_checks
 from flows.doctor.checks import GIB, BaseFolder, PathPermissions, PoolStatus
 from flows.doctor.finding import CheckResult
+from flows.settings import Settings
 from tests.support.ssh import SecurityKey
 
 
@@ -108,6 +110,15 @@ def test_others_neither_change_nor_read_what_matters(
     entries: tuple[PathPermissions, ...], levels: list[str]
 ) -> None:
     assert [level(one) for one in checks.check_files(entries[0], entries[1:])] == levels
+
+
+def test_a_signing_key_that_others_may_read_is_found(tmp_path: Path) -> None:
+    home = Settings(tmp_path, 4200, 5000)
+    tmp_path.chmod(0o755)
+    key = model_signature.make_key(home.keys)
+    key.chmod(0o644)  # as a copy of the home leaves it
+    results = checks.check_files(probes.path_permissions(tmp_path), probes.home_permissions(home))
+    assert f"others may read {key}" in {result.state for result in results}
 
 
 @pytest.mark.parametrize(
