@@ -115,13 +115,12 @@ def require_named_inputs(spec: TrainSpec) -> None:
 
 def train_adapter(spec: TrainSpec) -> None:
     """Train one adapter, or a candidate of a search until its stop condition."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # each machine has a base of its own
+        require_named_inputs(spec)
     import torch
 
     from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
 
-    is_first = os.environ.get("RANK", "0") == "0"
-    if is_first:
-        require_named_inputs(spec)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
@@ -142,7 +141,7 @@ def train_adapter(spec: TrainSpec) -> None:
                 "training resumes from its last checkpoint"
             ) from error
         raise
-    if not is_first:
+    if os.environ.get("RANK", "0") != "0":
         return
     if reached.finished:
         require_named_inputs(spec)

@@ -138,22 +138,45 @@ def is_held(lock: Path) -> bool:
 def test_a_training_does_not_take_other_data_than_its_adapter_names(
     tmp_path: Path, changed: str, message: str
 ) -> None:
-    for name in ("snapshot/train.parquet", "base/config.json"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("as it was")
-    snapshot, model = tmp_path / "snapshot", tmp_path / "base"
-    manifest.write(snapshot, kind="snapshot", now=datetime.now(UTC), body={})
-    spec = TrainSpec(
-        snapshot=snapshot,
-        base=model,
-        base_content=base.content_hash(model),
-        folder=tmp_path / "adapter",
-        recipe=Recipe(),
-    )
+    spec = named_inputs(tmp_path)
     entrypoint.require_named_inputs(spec)
     (tmp_path / changed).write_text("as somebody left it")
     with pytest.raises(ValueError, match=message):
         entrypoint.require_named_inputs(spec)
+
+
+def named_inputs(folder: Path) -> TrainSpec:
+    """Write a snapshot and a base, and order a training on them."""
+    for name in ("snapshot/train.parquet", "base/config.json"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text("as it was")
+    snapshot, model = folder / "snapshot", folder / "base"
+    manifest.write(snapshot, kind="snapshot", now=datetime.now(UTC), body={})
+    return TrainSpec(
+        snapshot=snapshot,
+        base=model,
+        base_content=base.content_hash(model),
+        folder=folder / "adapter",
+        recipe=Recipe(),
+    )
+
+
+def test_another_machine_joins_no_training_with_another_base_at_the_same_path(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(named_inputs(tmp_path).model_dump_json())
+    (tmp_path / "base" / "config.json").write_text("that of the second machine")
+    together = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.jobs.entrypoint", "train", str(path)],
+        env=os.environ | together,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path}/base has the content" in done.stderr
 
 
 def test_a_specification_of_an_unknown_kind_or_with_an_unknown_field_is_refused(
