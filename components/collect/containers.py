@@ -4,15 +4,18 @@ import base64
 import codecs
 import json
 import math
+import re
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.collect.lines import LONGEST, MOST_KEPT, Line, UnpackedFile, Unreadable
+from components.collect.sources import fields
 from components.schema import Json
 
 PIECE = 2**20
@@ -20,27 +23,42 @@ BLANK = " \t\r\n"
 ROWS = 1024
 OPENINGS = ("{", "[")
 
+CELL_ERRORS = (ValueError, OverflowError, LookupError, NotImplementedError)
+"""What Arrow raises for a cell that Python has no value for: a time beyond the year 9999, an
+unknown time zone, text that is not UTF-8."""
+
 _DECODER = json.JSONDecoder()
+
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{}\]]|,(?=[ \t\r\n]*\{)', re.DOTALL)
+"""Matches texts, brackets, and the commas before an object."""
 
 
 def read_array(path: Path) -> Iterator[Line | Unreadable]:
     """Yield the elements of a file that is one array, numbered from 1.
 
-    The rest after a damaged place is unreadable: the next element's start is unknown.
+    An element that can't be read is unreadable by itself where its brackets show its end; otherwise
+    the rest is: the next element's start is unknown.
     """
     with path.open("rb") as file:
         yield from _elements(_Text(UnpackedFile(file)))
 
 
 def read_entries(text: str, key: str) -> Iterator[Line | Unreadable]:
-    """Yield the elements of the array under ``key`` of the JSON object ``text``."""
-    at = 0
+    """Yield the elements of the first array under ``key`` of the JSON object ``text``."""
+    at = text.index("{") + 1
     while True:
-        at = text.index(f'"{key}"', at) + len(key) + 2
-        begin = at + len(text[at:]) - len(text[at:].lstrip(BLANK + ":"))
-        if text[begin] == "[":
-            yield from _elements(_Text(None, text[begin:]), stands_alone=False)
+        name, at = _DECODER.raw_decode(text, _after_blank(text, at, ","))
+        at = _after_blank(text, at, ":")
+        if name == key and text[at] == "[":
+            yield from _elements(_Text(None, text[at:]), stands_alone=False)
             return
+        _, at = _DECODER.raw_decode(text, at)
+
+
+def _after_blank(text: str, at: int, mark: str) -> int:
+    while text[at] in BLANK or text[at] == mark:
+        at += 1
+    return at
 
 
 class _Text:
@@ -50,7 +68,7 @@ class _Text:
         self.at = 0
         self._stream = stream
         self._text = text
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
 
     def skip_blank(self) -> str:
         """Move to the next character that is not blank and return it; "" at the end."""
@@ -76,11 +94,34 @@ class _Text:
                 self.at = end
                 return element
 
+    def damaged_value(self) -> str | None:
+        """Return the text of a value that isn't JSON and move behind it; ``None`` if it is endless.
+
+        Its brackets show its end: a comma and an object, or the end of the array, follow it.
+        """
+        while (end := self._end_of_value()) is None:
+            if len(self._text) - self.at > MOST_KEPT or not self._more():
+                return None
+        value = self._text[self.at : end]
+        self.at = end
+        return value
+
+    def _end_of_value(self) -> int | None:
+        depth = 0
+        for match in _STRUCTURE.finditer(self._text, self.at):
+            mark = match.group()
+            if depth == 0 and mark in (",", "]"):
+                return match.start()
+            depth += (mark in OPENINGS) - (mark in ("]", "}"))
+            if depth < 0:
+                return None
+        return None
+
     def rest(self) -> bytes:
         """Return the remaining text, up to ``MOST_KEPT`` bytes."""
         while len(self._text) - self.at < MOST_KEPT and self._more():
             pass
-        return self._text[self.at :].encode()[:MOST_KEPT]
+        return _bytes(self._text[self.at :])[:MOST_KEPT]
 
     def _more(self) -> bool:
         if self._stream is None:
@@ -97,22 +138,42 @@ def _elements(text: _Text, *, stands_alone: bool = True) -> Iterator[Line | Unre
     text.skip_blank()
     text.at += 1
     number = 0
+    while (character := text.skip_blank()) not in ("]", ""):
+        if character == "," and number:
+            text.at += 1
+            text.skip_blank()
+        number += 1
+        try:
+            yield _element(number, text.value())
+        except ValueError as error:
+            damaged = text.damaged_value()
+            if damaged is None:
+                reason = f"the array is damaged from here on: {error}"
+                yield Unreadable(number, text.rest(), reason)
+                return
+            yield Unreadable(number, _bytes(damaged), f"the element is not JSON: {error}")
+    if character == "":
+        yield Unreadable(number + 1, b"", "the array ends without its ]")
+        return
+    text.at += 1
+    if stands_alone and text.skip_blank():
+        yield Unreadable(number + 1, text.rest(), "text follows the array; expected its end")
+
+
+def _element(number: int, text: str) -> Line | Unreadable:
     try:
-        while (character := text.skip_blank()) not in ("]", ""):
-            if character == "," and number:
-                text.at += 1
-                text.skip_blank()
-            number += 1
-            yield Line(number, text.value())
-        if character == "":
-            yield Unreadable(number + 1, b"", "the array ends without its ]")
-            return
-        text.at += 1
-        if stands_alone and text.skip_blank():
-            yield Unreadable(number + 1, text.rest(), "text follows the array; expected its end")
-    except ValueError as error:
-        rest = b"" if isinstance(error, UnicodeDecodeError) else text.rest()
-        yield Unreadable(number, rest, f"the array is damaged from here on: {error}")
+        text.encode()
+    except UnicodeEncodeError as error:
+        content = _bytes(text)
+        return Unreadable(
+            number, content, f"the element is not UTF-8: byte 0x{ord(text[error.start]) & 0xFF:02x}"
+        )
+    return Line(number, text)
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes that were decoded, those that are not UTF-8 too."""
+    return text.encode(errors="surrogateescape")
 
 
 def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
@@ -123,15 +184,42 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
     number = 0
     try:
         for batch in pq.ParquetFile(path).iter_batches(ROWS):
-            for row in batch.to_pylist(maps_as_pydicts="lossy"):
+            for row in _batch_rows(batch, number):
                 number += 1
-                cells = {name: _nested(_plain(cell)) for name, cell in row.items()}
-                row_value = {name: cell for name, cell in cells.items() if cell is not None}
-                yield Line(number, json.dumps(row_value, ensure_ascii=False))
-    except (pa.ArrowInvalid, OSError) as error:
+                yield row if isinstance(row, Unreadable) else _row_line(number, row)
+    except (pa.ArrowException, OSError) as error:
         with path.open("rb") as file:
             content = file.read(MOST_KEPT) if number == 0 else b""
         yield Unreadable(number + 1, content, f"the Parquet file is damaged from here on: {error}")
+
+
+def _batch_rows(batch: Any, before: int) -> Iterator[dict[str, object] | Unreadable]:  # noqa: ANN401 - pyarrow has no types
+    """Yield the rows of a batch; one with a cell that Python can't hold as Arrow's IPC stream."""
+    try:
+        rows = batch.to_pylist(maps_as_pydicts="lossy")
+    except CELL_ERRORS as error:
+        if batch.num_rows > 1:
+            for index in range(batch.num_rows):
+                yield from _batch_rows(batch.slice(index, 1), before + index)
+            return
+        content = pa.BufferOutputStream()
+        with pa.ipc.new_stream(content, batch.schema) as stream:
+            stream.write_batch(batch)
+        reason = f"the row has a cell that can't be read: {error}"
+        yield Unreadable(before + 1, content.getvalue().to_pybytes(), reason)
+        return
+    yield from rows
+
+
+def _row_line(number: int, row: dict[str, object]) -> Line:
+    cells = {name: _nested(_plain(cell)) for name, cell in row.items()}
+    value = {name: cell for name, cell in cells.items() if cell is not None}
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON in a cell may spell
+        text = json.dumps(value)
+    return Line(number, text)
 
 
 def _plain(cell: object) -> Json:
@@ -164,6 +252,7 @@ def _nested(cell: Json) -> Json:
     if not isinstance(cell, str) or not cell.startswith(OPENINGS):
         return cell
     try:
-        return json.loads(cell)
+        value: Json = json.loads(cell)
     except (ValueError, RecursionError):
         return cell
+    return cell if fields.is_deep(value) else value

@@ -90,6 +90,8 @@ def matching_files(pattern: str) -> list[str]:
         # Editors and uploads write unfinished files under hidden names.
         paths = (path for path in Path(pattern).rglob("*") if not path.name.startswith("."))
         return sorted(str(path) for path in paths if path.is_file())
+    if Path(pattern).is_file():  # its name may have brackets
+        return [pattern]
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
     return sorted(name for name in names if Path(name).is_file())
 
@@ -147,7 +149,7 @@ def detect_form(path: Path) -> Form:
     if any(byte < TEXT_BEGINS_AT for byte in head) and _begins_with_request(path):
         return "protobuf"
     if text.startswith(b"["):
-        return "array"
+        return "lines" if _begins_with_other_line(text) else "array"
     is_document = text.startswith(b"{") and _may_be_document(text) and _document(path) is not None
     return "document" if is_document else "lines"
 
@@ -196,7 +198,13 @@ def read_rows(
 
 def first_rows(path: Path, form: Form) -> list[SourceRow]:
     """Return the records at the beginning of a file, by which its source is detected."""
-    return list(islice(read_rows(read_pieces(path, form), []), SAMPLED_ROWS))
+    rows: list[SourceRow] = []
+    for piece in read_pieces(path, form):
+        # Piece by piece: what is unreadable is not collected, a file may consist of nothing else.
+        rows += islice(read_rows(iter([piece]), []), SAMPLED_ROWS - len(rows))
+        if len(rows) == SAMPLED_ROWS:
+            break
+    return rows
 
 
 def _is_page(value: dict[str, Json]) -> bool:
@@ -212,9 +220,29 @@ def _may_be_document(text: bytes) -> bool:
     except json.JSONDecodeError as error:
         is_whole_line = len(line) < len(text)
         return error.pos >= len(error.doc) - 1 if is_whole_line else _MAY_BE_PAGE in line
-    except (UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # not UTF-8, too many digits, nested too deeply
         return False
     return isinstance(value, dict) and _is_page(value)
+
+
+def _begins_with_other_line(text: bytes) -> bool:
+    """Return whether lines of objects follow a first line that only begins like an array."""
+    first, _, rest = text.partition(b"\n")
+    try:
+        json.loads(first)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc.rstrip()) - 1:  # an array that continues on the next line
+            return False
+    except (ValueError, RecursionError):
+        return False
+    return any(map(_is_object, rest.split(b"\n")))
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _document(path: Path) -> str | None:
@@ -228,7 +256,8 @@ def _document(path: Path) -> str | None:
 
 def _begins_with_request(path: Path) -> bool:
     try:
-        return next(otlp_encoding.decode_file(_whole(path)), None) is not None
+        # An empty request is none: zeros, too, which a truncated log may begin with, would be one.
+        return bool(next(otlp_encoding.decode_file(_whole(path)), None))
     except ValueError:
         return False
 

@@ -1,0 +1,113 @@
+"""Bad content of a container costs only itself: the rest loads, and its bytes are in quarantine."""
+
+import json
+from collections.abc import Sized
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.collect import files
+from components.collect.source import Input
+from components.store.warehouse import Connection
+from tests.support import logs
+
+LINES = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(5)]
+TEXTS = [json.dumps(line) for line in LINES]
+JSONL = "".join(text + "\n" for text in TEXTS).encode()
+DIGITS = b'{"timestamp": ' + b"1" * 5_000 + b"}"
+DEEP = b'{"request": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+LATIN = b'{"name": "caf\xe9, \\", [{"}'
+BROKEN = b'{"text": "a\nb", "other": [1, 2}, 3]}'
+SMILE = '{"messages": [{"role": "user", "content": "\\ud83d"}]}'
+YEAR_33658 = 10**12
+
+
+def array(*elements: bytes) -> bytes:
+    return b"[" + b", ".join(elements) + b"]"
+
+
+def quarantined(con: Connection) -> list[tuple[int, bytes]]:
+    return con.execute("select line, content from raw.quarantine order by line").fetchall()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(DIGITS, id="too many digits"),
+        pytest.param(DEEP, id="nested too deeply"),
+        pytest.param(LATIN, id="not UTF-8"),
+        pytest.param(b'{"text": "a\nb"}', id="a raw line break"),
+        pytest.param(b'{"a": 1,}', id="a trailing comma"),
+    ],
+)
+def test_a_bad_element_costs_an_array_only_itself(bad: bytes, con: Connection, tmp_path: Path):
+    first, *rest = (text.encode() for text in TEXTS)
+    (tmp_path / "a.json").write_bytes(array(first, bad, *rest, bad))
+    loaded = logs.load_input(con, Input(str(tmp_path / "a.json")), now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (5, 2)
+    assert quarantined(con) == [(2, bad), (7, bad)]
+
+
+def test_an_array_is_lost_from_an_element_without_an_end_on(con: Connection, tmp_path: Path):
+    content = array(TEXTS[0].encode(), BROKEN, TEXTS[1].encode())
+    (tmp_path / "a.json").write_bytes(content)
+    loaded = logs.load_input(con, Input(str(tmp_path / "a.json")), now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (1, 1)
+    assert quarantined(con) == [(2, content[content.index(BROKEN) :])]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(b"[INFO] server started", id="a log's text"),
+        pytest.param(b"[]", id="an empty array"),
+        pytest.param(b"[2026-01-01 10:00:00] started", id="a time"),
+        pytest.param(DIGITS, id="too many digits"),
+        pytest.param(b"\0" * 4096, id="zeros of a truncated log"),
+        pytest.param(b'{"object": "list", "d\\u0061ta": [1]}', id="a page of no object"),
+    ],
+)
+def test_a_bad_first_line_costs_only_itself(first: bytes, con: Connection, tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(first + b"\n" + JSONL)
+    loaded = logs.load_input(con, Input(str(tmp_path / "a.jsonl")), now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (5, 1)
+
+
+def test_an_array_of_an_element_per_line_stays_an_array(con: Connection, tmp_path: Path):
+    (tmp_path / "a.json").write_text("[" + "\n,".join(TEXTS) + "\n]\n")
+    assert logs.load_input(con, Input(str(tmp_path / "a.json")), now=logs.NOW).new == 5
+
+
+def test_a_page_yields_its_own_entries_not_those_of_a_nested_one(con: Connection, tmp_path: Path):
+    page = {"object": "list", "meta": {"data": [1]}, "first": '"data": [', "data": LINES}
+    (tmp_path / "a.json").write_text(json.dumps(page))
+    loaded = logs.load_input(con, Input(str(tmp_path / "a.json")), now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (5, 0)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pytest.param(pa.array([0, YEAR_33658, 0], pa.timestamp("s")), id="a time after 9999"),
+        pytest.param(
+            pa.array([b"a", b"caf\xe9", b"b"], pa.binary()).view(pa.string()), id="not UTF-8"
+        ),
+        pytest.param(pa.array(["", SMILE, ""]), id="half a surrogate pair"),
+    ],
+)
+def test_a_bad_cell_costs_a_table_only_its_row(cells: Sized, con: Connection, tmp_path: Path):
+    table = pa.Table.from_pylist(LINES[:3]).append_column("extra", cells)
+    pq.write_table(table, tmp_path / "a.parquet")
+    item = Input(str(tmp_path / "a.parquet"))
+    loaded = logs.load_input(con, item, now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (2, 1)
+    ((line, content),) = quarantined(con)
+    assert line == 2
+    assert b"Question 1?" in content
+
+
+def test_a_file_is_found_by_its_name_with_brackets(tmp_path: Path):
+    path = logs.write(tmp_path / "log [1].jsonl", LINES)
+    assert files.matching_files(str(path)) == [str(path)]
