@@ -6,7 +6,6 @@ a time (0, as in fine-tuning files). The ids of moved rows are kept: loading the
 changes nothing.
 """
 
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -87,19 +86,7 @@ def _export(con: Connection, place: str, kind: Kind, month: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".partial"
     warehouse.export(con, f"marts/old_{kind}", partial, month=month)
-    _sync(partial)
-    path = folder / f"{manifest.file_digest(partial)[:16]}.parquet"
-    partial.replace(path)
-    _sync(folder)
-    return str(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return str(archived_files.put_in_place(partial))
 
 
 def _needed(con: Connection, workload_id: str, snapshots: Path) -> list[str]:

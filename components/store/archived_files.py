@@ -4,6 +4,8 @@ A root is a folder or an ``s3://`` address; ``raw.archived`` names each file by 
 ``<root>/<kind>/<workload>/<month>/<name>.parquet``.
 """
 
+import hashlib
+import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -36,6 +38,28 @@ def listed(root: str) -> list[str]:
         store, place = object_store.located(root)
         return [f"{root}/{name}" for name in store.files(place)]
     return [str(path) for path in sorted(Path(root).rglob("*")) if path.is_file()]
+
+
+def put_in_place(partial: Path) -> Path:
+    """Give a new file of a home its name, the digest of its content; return its path.
+
+    Both are on the disk by then: what it replaces is deleted next.
+    """
+    _sync(partial)
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    path = partial.with_name(f"{digest[:16]}.parquet")
+    partial.replace(path)
+    _sync(path.parent)
+    return path
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def missing(files: Iterable[str]) -> Iterator[str]:
