@@ -68,6 +68,15 @@ def erasures_of(con: Connection, subject_digest: str) -> list[Erasure]:
     return list(warehouse.read(con, "marts/erasures", Erasure, **values))
 
 
+def unfinished_erasures(con: Connection) -> list[Erasure]:
+    """List the erasures of anybody whose certificate is not clean yet, the oldest first."""
+    rows = con.execute(
+        "select certificate_id, subject_digest, scope, begun_at, finished_at from raw.erasures"
+        " where finished_at is null order by begun_at, certificate_id"
+    ).fetchall()
+    return [Erasure(*row) for row in rows]
+
+
 def erasure_named(con: Connection, certificate_id: str) -> Erasure:
     """Return an erasure by its certificate; raise ``LookupError`` if there is none."""
     values = {"subject_digest": None, "certificate_id": certificate_id}

@@ -10,6 +10,7 @@ from components.curate import ray_pool
 from components.curate.ray_pool import RayPool, RayPoolError
 from components.curate.row_judgement import environment
 from components.curate.settings import Rules
+from components.erase import tombstones
 from components.evaluate.engines import protocol
 from components.store import lake_upkeep, object_store, shared_spool, warehouse
 from components.store.lake import LakeError
@@ -59,6 +60,7 @@ def diagnose(
     yield from check_gateway(home)
     if all(result.level == "fine" for result in tables):
         yield from check_canaries(home)
+        yield from check_erasures(home)
     if home.ray is not None:
         yield from check_ray(home.ray)
     yield checks.check_disk(str(home.home), probes.free_bytes(home.home))
@@ -223,6 +225,24 @@ def check_canaries(home: Settings) -> Iterator[CheckResult]:
         if report is None or report.id not in ids:
             said = f"canary {report.id}" if report else "no canary in the gateway's form"
             yield wrong("canaries", f"{file} is of {said}, which nobody started here", f"rm {file}")
+
+
+def check_erasures(home: Settings) -> Iterator[CheckResult]:
+    """Name the erasures that were not finished: files may still hold what they are about."""
+    if not home.has_warehouse:
+        return
+    try:
+        with warehouse.connect(home.tables, WAREHOUSE_SECONDS, writes=()) as con:
+            left = tombstones.unfinished_erasures(con)
+    except WarehouseBusyError:
+        yield note("erasures", "not checked: others hold the warehouse", "run the doctor again")
+        return
+    for erasure in left:
+        state = (
+            f"the erasure {erasure.certificate_id} of {erasure.begun_at:%Y-%m-%d %H:%M} is not "
+            "finished, or left something"
+        )
+        yield wrong("erasures", state, "unless it runs now, type the same `flywheel erase` again")
 
 
 def check_ray(address: str) -> Iterator[CheckResult]:

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from components.store import warehouse
+from flows import settings
 from flows.cli.main import app
-from tests.support import buckets, workload_text
+from flows.doctor import diagnosis
+from tests.support import buckets, logs, workload_text
 
 
 @pytest.fixture
@@ -41,6 +44,18 @@ def test_what_must_be_fixed_is_named_with_its_fix_and_fails_the_command(home: Pa
     assert f"wrong  base base: {home.parent}/base has no safetensors" in done.output
     assert "fine   bitsandbytes: 4-bit weights work" in done.output
     assert "  support: collect 1 log and 0 feedback file(s)" in done.output
+
+
+def test_an_erasure_that_was_not_finished_is_named(home: Path) -> None:
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        for certificate, finished in (("c1", None), ("c2", logs.NOW)):
+            con.execute(
+                "insert into raw.erasures values (?, 'who', '{}', ?, ?)",
+                [certificate, logs.NOW, finished],
+            )
+    (named,) = diagnosis.check_erasures(settings.load())
+    assert named.level == "wrong"
+    assert named.state.startswith("the erasure c1 of 2026-01-01 00:00 is not finished")
 
 
 def test_mistakes_of_a_workload_file_are_among_them_for_programs_too(home: Path) -> None:
