@@ -94,7 +94,8 @@ def relax(con: Connection, tables: Iterable[str]) -> None:
         ).fetchall()
         for (column,) in needed:
             sql = f'alter table {table} alter column "{column}" drop not null'
-            if lake.is_lake(con) and not lake.is_in_lake(table):
+            is_scratch = table.startswith("staging.")
+            if lake.is_lake(con) and not is_scratch and not lake.is_in_lake(table):
                 with warehouses.lake_of(con).session() as session:
                     session.execute(sql)
                 con.execute("call pg_clear_cache()")

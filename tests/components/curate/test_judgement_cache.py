@@ -215,6 +215,7 @@ OTHERS = {
 """Another value of a column, by its type."""
 
 
+@warehouses.only_a_file("the view of candidates, which is in the curation's copy")
 def test_whatever_a_judgement_reads_is_in_the_digest_of_its_row(con: Connection, tmp_path: Path):
     load(con, tmp_path, [5])
     curate(con, None)
