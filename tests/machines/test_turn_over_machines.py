@@ -134,7 +134,7 @@ def take_turn(team: Machines, base: Path) -> Path:
     assert checkpoints() == [], "those of a finished adapter are deleted"
 
     approved = team.run(CPU, "approve", small_workload.WORKLOAD, "--as", "ann")
-    output, _ = again.communicate(timeout=600)
+    output, _ = again.communicate()
     assert again.returncode == 0, output + approved
     champion = f"models:/{small_workload.WORKLOAD}@champion"
     assert champion in output

@@ -54,15 +54,12 @@ def serve(shell: Terminal, stack: ExitStack) -> str:
 
 def ask(url: str, token: str) -> httpx.Response:
     body = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
-    return httpx.post(
-        f"{url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {token}"}
-    )
+    headers = {"authorization": f"Bearer {token}"}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=None)
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
+def until(condition: Callable[[], bool]) -> None:
     while not condition():
-        assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
@@ -90,7 +87,7 @@ def test_settings_shared_by_one_reach_every_gateway_and_feedback_may_go_to_any(
         answer = ask(urls[0], token).json()
         vote = {"response_id": answer["id"], "kind": "thumb", "value": "up"}
         headers = {"authorization": f"Bearer {token}"}
-        there = httpx.post(f"{urls[1]}/v1/feedback", json=vote, headers=headers)
+        there = httpx.post(f"{urls[1]}/v1/feedback", json=vote, headers=headers, timeout=None)
         assert there.status_code == 200, there.text
         # What is not valid, or gone, changes nothing, for a gateway that starts now, too.
         file.write_text("loging: never\n")
