@@ -171,6 +171,8 @@ def read_untouched(folder: Path) -> dict[str, Json]:
 def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object]) -> None:
     """Finish ``folder``: hash its files and put the manifest in place in one rename.
 
+    All of them are on the disk by then: a lost power leaves no finished output with empty files.
+
     If another machine has finished it in the object store, that machine's files replace these.
 
     Args:
@@ -179,12 +181,15 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
         now: When it was finished (UTC).
         body: Its inputs and its contents.
     """
+    files = file_digests(folder)
+    for name in files:
+        _sync(folder / name)
     manifest = {
         "kind": kind,
         "key": folder.name,
         "created_at": now.isoformat(timespec="seconds"),
         **body,
-        "files": file_digests(folder),
+        "files": files,
     }
     record = json.dumps(manifest, indent=2, default=str) + "\n"
     if place := object_store.place_of(folder):
@@ -193,6 +198,11 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
             store.pull(path, folder)
             return
     write_atomically(folder / NAME, record)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def file_digests(folder: Path) -> dict[str, str]:
