@@ -29,6 +29,13 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def passes_over_what_earlier_files_keep() -> None:
+    """Let the garbage collector look once through what a file's tests leave, not ever again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
 def begins_where_pytest_does(pytestconfig: pytest.Config) -> None:
     """Fail a file whose tests would run in the folder of another file's fixture."""
     assert Path.cwd() == pytestconfig.rootpath, "a fixture of an earlier file is still in force"
