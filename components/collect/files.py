@@ -248,7 +248,15 @@ def _is_object(line: bytes) -> bool:
 def _document(path: Path) -> str | None:
     """Return the text of a file that is one JSON object; ``None`` if it isn't."""
     try:
-        text = _whole(path).decode("utf-8-sig")
+        return object_text(_whole(path))
+    except ValueError:
+        return None
+
+
+def object_text(content: bytes) -> str | None:
+    """Return the text of bytes that are one JSON object; ``None`` if they aren't."""
+    try:
+        text = content.decode("utf-8-sig")
         return text if isinstance(json.loads(text), dict) else None
     except (ValueError, RecursionError):
         return None

@@ -148,7 +148,7 @@ class _Opened:
     @property
     def origin(self) -> RecordOrigin:
         """Wait for the hash; return the origin of the file's records."""
-        place, defaults = self.input_file.place, self.input_file.defaults
+        place, defaults = self.input_file.stored_place, self.input_file.defaults
         return RecordOrigin(place, self.growth.digest, self.source.NAME, defaults, self.now)
 
     def records(self) -> Iterator[SourceRecord | Unreadable]:
@@ -178,11 +178,12 @@ def _opened(con: Connection, input_file: Input, path: Path, now: datetime) -> Ge
     size = path.stat().st_size
     form = files.detect_form(path)
     source = source_of(input_file, path, form)
-    can_grow, before = growth.can_grow(path, form, source.NAME), None
+    place, can_grow = input_file.stored_place, growth.can_grow(path, form, source.NAME)
+    before = None
     with warehouse.one_state(con):
         if can_grow:
-            before = growth.previous_load(con, input_file.place, source.NAME, input_file.defaults)
-        probably_new = growth.probably_new(con, input_file.place, size)
+            before = growth.previous_load(con, place, source.NAME, input_file.defaults)
+        probably_new = growth.probably_new(con, place, size)
     new = size - before.size if before else size
     with ThreadPoolExecutor(max_workers=1) as thread, writer.bulk_load(con, new):
         hashed = thread.submit(growth.measure_progress, path, size, before, can_grow=can_grow)

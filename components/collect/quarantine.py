@@ -223,4 +223,6 @@ def _piece(line: Quarantined) -> Line | Unreadable:
     pieces = list(lines.split_block(lines.make_block(line.line, line.content)))
     if len(pieces) == 1 and isinstance(pieces[0], Line):
         return pieces[0]
+    if (text := files.object_text(line.content)) is not None:  # an object over several lines
+        return Line(line.line, text)
     return Unreadable(line.line, line.content, line.reason)

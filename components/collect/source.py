@@ -38,6 +38,11 @@ class Input:
     kind: Kind = "interactions"  # what records are that no source claims
     defaults: Defaults = NO_DEFAULTS
 
+    @property
+    def stored_place(self) -> str:
+        """Return the place as a table accepts it: a file's name may have bytes not in UTF-8."""
+        return self.place.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedRecord:

@@ -1,6 +1,5 @@
 """Summarize collected logs: their workloads, which feedback joins, and a sample."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,7 +9,7 @@ from components.collect import files, load_file
 from components.collect.load_file import Loaded
 from components.collect.source import Defaults, Input, ParsedRecord
 from components.schema import Json
-from components.store import warehouse
+from components.store import record_identity, warehouse
 from components.store.warehouse import Connection
 
 MOST_SAMPLED = 2_000  # maximum interactions in a workload's sample
@@ -74,7 +73,7 @@ def sample(con: Connection, workload_id: str) -> Iterator[dict[str, Json]]:
     """Yield a random sample of a workload's interactions, as canonical records."""
     values = {"workload_id": workload_id, "most": MOST_SAMPLED, "most_bytes": MOST_BYTES}
     for row in warehouse.read(con, "marts/logged_sample", dict[str, str], **values):
-        yield json.loads(row["record"])
+        yield dict(record_identity.read(row["record"]))
 
 
 def _names_no_workload(input_file: Input, path: Path) -> bool:

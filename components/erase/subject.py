@@ -138,7 +138,7 @@ def content_texts(record: str) -> Iterator[str]:
 def _of_record(record: str) -> list[StoredText]:
     try:
         return list(split_texts(None, json.loads(record)))
-    except RecursionError:  # nested too deeply to be parsed
+    except (ValueError, RecursionError):  # nested too deeply to be parsed, or has too many digits
         strings = [json.loads(string) for string in _STRING.findall(record)]
         return [text for string in strings for text in _of_text(None, string)]
 

@@ -25,6 +25,9 @@ TRACE = (("trace_id",),)
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null')
 """Matches the keys and plain values of a JSON text."""
 
+MOST_DIGITS = 4300
+"""Python's default limit for the conversion of text to a whole number."""
+
 EARLIER = "earlier"  # the key under which a record keeps values that a later record has replaced
 
 
@@ -150,10 +153,18 @@ def erased_deep_digest(key: str, text: str) -> str:
 
     Unlike ``erased_digest``, it includes the metadata.
     """
-    values = [json.dumps(canonical(json.loads(value))) for value in _VALUE.findall(text)]
+    values = [
+        json.dumps(canonical(json.loads(value, parse_int=_whole_number)))
+        for value in _VALUE.findall(text)
+    ]
     return hashlib.sha256((key + manifest.digest(["deep", *sorted(values)])).encode()).hexdigest()
 
 
 def read(text: str) -> Record:
     """Parse a stored record."""
-    return json.loads(text)
+    return json.loads(text, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> Json:
+    """Return a whole number, or its digits if they are more than Python converts."""
+    return int(digits) if len(digits) <= MOST_DIGITS else digits

@@ -249,7 +249,7 @@ def _entries(
     """List the sources that cover ``paths``: the places as they were named, or less."""
     entries: list[dict[str, str]] = []
     for place, members in files.items():
-        chosen = [file for file in members if file.input.place in paths]
+        chosen = [file for file in members if file.input.stored_place in paths]
         for settings in dict.fromkeys(_settings(file) for file in chosen):
             alike = [f.input.place for f in chosen if _settings(f) == settings]
             covering = [place] if len(alike) == len(members) else _covering(alike)

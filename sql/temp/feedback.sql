@@ -18,7 +18,12 @@ kinds as (
         try(json_extract(coalesce(record, content), [
             '$.timestamp', '$.workload_id', '$.client_id', '$.response_id', '$.conversation_id',
             '$.target_id', '$.actor_id', '$.kind', '$.value', '$.value.role', '$.scale', '$.comment'
-        ])) as field
+        ])) as field,
+        -- DuckDB reads such a comma, but JSON doesn't have it.
+        regexp_matches(
+            regexp_replace(coalesce(record, content), '"(?:[^"\\]|\\.)*"', '""', 'g'),
+            ',[ \t\r\n]*[}\]]'
+        ) as has_comma
     from lines
 ),
 
@@ -26,6 +31,7 @@ fields as (
     select
         ordinal,
         line,
+        has_comma,
         kind_of[1] as line_kind,
         kind_of[2] as timestamp_kind,
         kind_of[10] as value_kind,
@@ -106,6 +112,7 @@ judged as (
         *,
         case
             when line_kind is null then 'the line is not JSON'
+            when has_comma then 'the line is not JSON: a comma stands before a closing bracket'
             when line_kind != 'OBJECT'
                 then 'the line is a JSON ' || line_kind || ', expected an object'
             when missing != '' then 'missing keys: ' || missing

@@ -11,6 +11,8 @@ found as (
     select
         ordinal,
         line,
+        record,
+        content,
         try(json_extract(coalesce(record, content), [
             '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
             '$.request.messages[0].role', '$.request.messages[#-1].content',
@@ -67,7 +69,9 @@ select
         and starts_with(field[2], '"') and trim(workload_id) != ''
         and starts_with(field[3], '"')
         and starts_with(field[4], '{') and starts_with(field[5], '{')
-        and field[6] is not null, -- so there is an array of messages
+        and field[6] is not null -- so there is an array of messages
+        -- A comma before a closing bracket, which DuckDB reads but JSON doesn't have; or in a text.
+        and not regexp_matches(coalesce(record, content), ',[ \t\r\n]*[}\]]'),
         false
     ) as is_plain
 from timed

@@ -29,6 +29,9 @@ fields as (
         ordinal,
         workload_id,
         seconds,
+        regexp_matches(
+            regexp_replace(written, '"(?:[^"\\]|\\.)*"', '""', 'g'), ',[ \t\r\n]*[}\]]'
+        ) as has_comma,
         kind[1] as line_kind,
         kind[2] as timestamp_kind,
         kind[3] as workload_kind,
@@ -45,6 +48,7 @@ judged as (
         ordinal,
         case
             when line_kind is null then 'the line is not JSON'
+            when has_comma then 'the line is not JSON: a comma stands before a closing bracket'
             when line_kind != 'OBJECT'
                 then 'the line is a JSON ' || line_kind || ', expected an object'
             when

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, TypeAlias, cast
 
@@ -100,10 +101,12 @@ def require_array(holder: Obj, key: str, at: str = "") -> list[Json]:
 
 
 def require_number(holder: Obj, key: str, at: str = "") -> int | float:
-    """Return a number (not a boolean), or raise ``WrongShapeError``."""
+    """Return a finite number (not a boolean) a float can hold, or raise ``WrongShapeError``."""
     value = holder.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
+        if abs(value) <= sys.float_info.max:
+            return value
+        raise unknown_value(at + key, as_json(value), "a finite number")
     return _fail(holder, key, at, "a number")
 
 

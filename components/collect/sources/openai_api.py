@@ -1,5 +1,7 @@
 """Convert OpenAI's Responses API and streamed chunks to chat completions."""
 
+import re
+
 from components.collect.sources import canonical, fields
 from components.collect.sources.fields import Obj
 from components.schema import Json
@@ -141,7 +143,8 @@ def _tool(tool: Obj, at: str) -> Obj:
 
 def events(text: str, at: str) -> list[Json]:
     """Return the chunks of server-sent events (``data: {...}`` lines)."""
-    lines = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
+    # Not ``splitlines``: JSON texts may have its other line breaks, such as U+2028, as they are.
+    lines = [line[5:].strip() for line in re.split("[\r\n]", text) if line.startswith("data:")]
     chunks = [fields.parsed(line, at) for line in lines if line != "[DONE]"]
     if not chunks:
         raise fields.unknown_value(at, text, "a response, or the `data:` lines of a stream")
@@ -202,13 +205,23 @@ def _join(whole: Obj, piece: Obj, at: str) -> None:
 
 
 def _join_calls(message: Obj, pieces: list[Json], at: str) -> None:
-    """Merge pieces of calls, by index until the choice is complete."""
+    """Merge pieces of calls, by their number until the choice is complete.
+
+    Some servers send every call whole under the same index or none: another id with a name begins
+    another call.
+    """
     calls = _setdefault_object(message, "tool_calls")
     for path, piece in fields.objects(pieces, at):
         index = fields.require_whole_number(piece, "index", path, 0)
-        call = _setdefault_object(calls, str(index))
-        call |= {key: piece[key] for key in ("id", "type") if piece.get(key) is not None}
         function = fields.optional_object(piece, "function", path)
+        call = _setdefault_object(calls, str(index))
+        if function.get("name") and call.get("id") not in (
+            None,
+            "",
+            piece.get("id") or call.get("id"),
+        ):
+            call = _setdefault_object(calls, str(max(map(int, calls)) + 1))
+        call |= {key: piece[key] for key in ("id", "type") if piece.get(key) is not None}
         _join(_setdefault_object(call, "function"), function, f"{path}function.")
 
 

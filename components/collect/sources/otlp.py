@@ -331,7 +331,7 @@ class _Reader:
         if waiting.objection is not None:
             return RejectedRecord(row, waiting.objection)
         if not waiting.call.is_whole:
-            return RejectedRecord(row, waiting.call.lack())
+            return RejectedRecord(row, str(waiting.call.lack()))
         try:
             record = waiting.call.record(self.defaults)
         except WrongShapeError as error:

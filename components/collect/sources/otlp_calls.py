@@ -77,10 +77,10 @@ class SpanCall:
         """Return whether the call has both a request and an answer."""
         return bool(self.messages and self.choices)
 
-    def lack(self) -> str:
-        """Return the reason why an incomplete call can't be an interaction."""
+    def lack(self) -> fields.WrongShapeError:
+        """Return the error of an incomplete call, which can't be an interaction."""
         lacking = "`gen_ai.output.messages`" if self.messages else "`gen_ai.input.messages`"
-        return (
+        return fields.WrongShapeError(
             f"the call of span {self.span_id or '(none)'} has no {lacking} and no events with the "
             "messages, expected both request and answer: is the capture of content turned on?"
         )

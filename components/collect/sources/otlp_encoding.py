@@ -32,7 +32,7 @@ def value(wrapped: Json, at: str, depth: int = 0) -> Json:
     match wrapped:
         case None | {"stringValue": None}:
             return None
-        case {"intValue": str(text)} if text.lstrip("-").isdecimal() and len(text) < 21:
+        case {"intValue": str(text)} if text.removeprefix("-").isdecimal() and len(text) < 21:
             return int(text)
         case {"arrayValue": dict(array)}:
             values = fields.optional_array(array, "values", f"{at}.arrayValue.")
@@ -64,7 +64,7 @@ def seconds(holder: Obj, keys: tuple[str, ...], at: str) -> float:
                 continue
             case str() if nanoseconds.isdecimal() and len(nanoseconds) < 21:
                 return int(nanoseconds) // 1000 / 1e6
-            case int() if not isinstance(nanoseconds, bool):
+            case int() if not isinstance(nanoseconds, bool) and abs(nanoseconds) < 10**20:
                 return nanoseconds // 1000 / 1e6
             case _:
                 raise fields.wrong_type(at + key, nanoseconds, "nanoseconds as digits")

@@ -1,6 +1,8 @@
 """Bad content of a container costs only itself: the rest loads, and its bytes are in quarantine."""
 
 import json
+import os
+import tracemalloc
 from collections.abc import Sized
 from pathlib import Path
 
@@ -111,3 +113,22 @@ def test_a_bad_cell_costs_a_table_only_its_row(cells: Sized, con: Connection, tm
 def test_a_file_is_found_by_its_name_with_brackets(tmp_path: Path):
     path = logs.write(tmp_path / "log [1].jsonl", LINES)
     assert files.matching_files(str(path)) == [str(path)]
+
+
+def test_a_file_whose_name_is_not_utf_8_is_loaded_and_then_known(con: Connection, tmp_path: Path):
+    logs.write(tmp_path / os.fsdecode(b"caf\xe9.jsonl"), LINES)
+    (place,) = files.matching_files(str(tmp_path / "*.jsonl"))
+    assert logs.load_input(con, Input(place), now=logs.NOW).new == 5
+    assert logs.load_input(con, Input(place), now=logs.NOW).skipped
+
+
+def test_a_file_without_a_record_is_not_held_in_memory(tmp_path: Path):
+    path = tmp_path / "plain.log"
+    path.write_text("a line of text\n" * 300_000)
+    tracemalloc.start()
+    try:
+        assert files.first_rows(path, "lines") == []
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 30 * 2**20  # a block's lines; an object for each line would be 60 MiB

@@ -89,3 +89,9 @@ def test_a_field_that_comes_in_the_middle_of_a_long_log_is_reported(
     later = [logs.interaction(response_id=f"s{n}", session="s") for n in range(800)]
     path = logs.write(tmp_path / "b.jsonl", [*plain, *later])
     assert logs.load(con, path, now=logs.NOW).new_fields == ("session",)
+
+
+def test_an_object_over_several_lines_is_retried(con: Connection, tmp_path: Path):
+    (tmp_path / "log.json").write_text(json.dumps([NEXT_YEAR], indent=2))
+    assert logs.load_input(con, Input(str(tmp_path / "log.json")), now=EARLIER).quarantined == 1
+    assert quarantine.retry(con, source=None, now=logs.NOW).new == 1

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import (
     ChatCompletion,
@@ -91,3 +92,29 @@ def test_several_choices_of_a_stream_are_kept_apart():
             {"index": 1, "message": logs.say("Bb"), "finish_reason": "stop"},
         ],
     }
+
+
+def test_a_stream_logged_as_text_may_contain_unicode_line_breaks():
+    chunk = json.dumps(_chunk({"content": "a\u2028b\x85c"}), ensure_ascii=False)
+    text = f"data: {chunk}\r\n\r\ndata: [DONE]\r\n"
+    response = record(openai_logs, {"request": REQUEST, "response": text})["response"]
+    completion = ChatCompletion.model_validate(response)
+    assert completion.choices[0].message.content == "a\u2028b\x85c"
+
+
+@pytest.mark.parametrize("index", [{"index": 0}, {}], ids=["one-index", "no-index"])
+def test_calls_that_are_sent_whole_under_one_index_are_kept_apart(index: dict[str, Json]):
+    calls = [("1", "weather", '{"city": "Rome"}'), ("2", "time", '{"city": "Oslo"}')]
+    chunks: list[Json] = []
+    for call_id, name, arguments in calls:
+        function: Json = {"name": name, "arguments": arguments}
+        call: Json = {**index, "id": call_id, "type": "function", "function": function}
+        chunks.append(_chunk({"tool_calls": [call]}))
+    response = record(openai_logs, {"request": REQUEST, "response": chunks})["response"]
+    message = ChatCompletion.model_validate(response).choices[0].message
+    assert [_call(call) for call in message.tool_calls or []] == calls
+
+
+def _chunk(delta: Json) -> Json:
+    choice: Json = {"index": 0, "delta": delta, "finish_reason": "stop"}
+    return {"id": "c", "created": 1_760_000_000, "model": "m", "choices": [choice]}

@@ -135,3 +135,9 @@ def test_a_row_that_has_another_shape_is_refused_with_the_field_and_both_types(
     row: dict[str, Json], expected: str
 ):
     assert reason(openpipe, row) == expected
+
+
+@pytest.mark.parametrize("created", [10**400, float("nan"), float("inf")])
+def test_a_time_that_is_not_finite_is_refused(created: Json):
+    row: dict[str, Json] = {"input": REQUEST, "output": COMPLETION | {"created": created}}
+    assert reason(openpipe, row).endswith("expected a finite number")

@@ -89,3 +89,19 @@ def test_a_call_with_one_bad_message_is_refused_whole():
     assert refused.reason.startswith("`gen_ai.system.message.content` is a number")
     kept = json.loads(refused.row.text)["resourceLogs"]
     assert kept == [cast("list[Json]", row["resourceLogs"])[0] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"startTimeUnixNano": 10**400}, id="a time beyond all floats"),
+        pytest.param({"endTimeUnixNano": 10**400}, id="an end beyond all floats"),
+        pytest.param(
+            {"attributes": [{"key": "gen_ai.system", "value": {"intValue": "--5"}}]},
+            id="an integer of two signs",
+        ),
+        pytest.param({"spanId": "\ud800"}, id="an id of half a surrogate pair"),
+    ],
+)
+def test_an_odd_value_is_a_reason_that_can_be_stored(values: dict[str, Json]):
+    assert reason(otlp, span(**values)).encode()
