@@ -40,7 +40,11 @@ def load_new(inputs: Sequence[Input]) -> list[Loaded]:
     """Load file by file, each whole or not at all, then the spool, segment by segment."""
     now = datetime.now(UTC)
     home = settings.load()
-    loaded = [*sources.load_inputs(home.tables, inputs, now=now)]
+    try:
+        loaded = [*sources.load_inputs(home.tables, inputs, now=now)]
+    except sources.UnreadFilesError:  # they don't keep received traffic in the spool
+        sources.load_spool(home, now=now)
+        raise
     return loaded + sources.load_spool(home, now=now)
 
 

@@ -37,11 +37,19 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 LATE = timedelta(days=30)
 
 
+class UnreadFilesError(OSError):
+    """Raised when the files of a load that could be read were loaded, and others couldn't be."""
+
+
 def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
     """Load files, each whole or not at all, and the new traces of experiments.
 
     What is elsewhere is fetched before the warehouse is opened for it, and between two files others
     may have the warehouse.
+
+    Raises:
+        UnreadFilesError: Local files are gone, such as a log that was rotated meanwhile, or may not
+            be read; all others were loaded.
     """
     return _for_each_piece(path, inputs, partial(load_file.load, now=now))
 
@@ -111,12 +119,32 @@ def _load_segments(home: Settings, *, now: datetime, hold_back: bool) -> list[Lo
 def _for_each_piece(
     path: Location, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Result]:
+    unread: list[OSError] = []
     for is_here, members in groupby(inputs, _is_here):
-        pieces = _piece_tasks(path, members, do)
+        pieces = _piece_tasks(path, members, partial(_unless_unread, do))
         seconds = warehouse.TURN_SECONDS if is_here else 0
-        yield from warehouse.in_turns(
+        for result in warehouse.in_turns(
             path, pieces, memory=warehouse.COLLECTING, seconds=seconds, writes=RAW
+        ):
+            if isinstance(result, OSError):
+                unread.append(result)
+            else:
+                yield result
+    if unread:
+        raise UnreadFilesError(
+            f"{len(unread)} files can't be read, all others were: {'; '.join(map(str, unread))}"
         )
+
+
+def _unless_unread(
+    do: Callable[[Connection, Input, Path], Result], con: Connection, item: Input, copy: Path
+) -> Result | OSError:
+    try:
+        return do(con, item, copy)
+    except (FileNotFoundError, PermissionError) as error:
+        if str(error.filename) != str(copy):  # of the warehouse
+            raise
+        return error
 
 
 def _is_here(item: Input) -> bool:
@@ -124,8 +152,10 @@ def _is_here(item: Input) -> bool:
 
 
 def _piece_tasks(
-    path: Location, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
-) -> Iterator[Callable[[Connection], Result]]:
+    path: Location,
+    inputs: Iterable[Input],
+    do: Callable[[Connection, Input, Path], Result | OSError],
+) -> Iterator[Callable[[Connection], Result | OSError]]:
     for item in inputs:  # one at a time, each kept until its piece is loaded
         with _fetched_file(path, item) as (named, copy):
             yield lambda con, named=named, copy=copy: do(con, named, copy)

@@ -167,9 +167,14 @@ def _load_files(inputs: "Sequence[Input]", *, with_spool: bool) -> None:
 
     now, home = datetime.now(UTC), settings.load()
     loaded: list[Loaded] = []
-    for file in sources.load_inputs(home.tables, inputs, now=now):
-        loaded.append(file)
-        print_line(_loading_sentence(file))
+    try:
+        for file in sources.load_inputs(home.tables, inputs, now=now):
+            loaded.append(file)
+            print_line(_loading_sentence(file))
+    except sources.UnreadFilesError:  # they don't keep received traffic in the spool
+        if with_spool:
+            sources.load_spool(home, now=now)
+        raise
     if with_spool:
         loaded += sources.load_spool(home, now=now)
     show_reasons(loaded)

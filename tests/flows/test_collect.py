@@ -149,3 +149,15 @@ def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: set
     assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
     assert json.loads(rehearsed.samples[0])["response"]["id"] == "r1"
     assert rows(home, "from raw.interactions") == []
+
+
+def test_a_file_that_is_gone_keeps_no_other_file_from_being_loaded(
+    home: settings.Settings, tmp_path: Path
+):
+    good = logs.write(tmp_path / "b.jsonl", [logs.interaction()])
+    inputs = [Input(str(tmp_path / "a.jsonl")), Input(str(good)), Input(str(tmp_path / "c.jsonl"))]
+    with pytest.raises(
+        sources.UnreadFilesError, match=r"2 files can't be read.*a\.jsonl.*c\.jsonl"
+    ):
+        list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
+    assert rows(home, "select path, rows from raw.files") == [{"path": str(good), "rows": 1}]
