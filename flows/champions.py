@@ -154,6 +154,21 @@ def rolled_back(workload: str, adapter: str) -> str | None:
     )
 
 
+def used_up(workload: str, evidence: str) -> str | None:
+    """Explain that an approval has made its version champion before; ``None`` if it has not."""
+    with warehouse.connect(settings.load().tables) as con:
+        changes = journal.list_changes(con, workload)
+    for entry in changes:
+        change = entry.change
+        if (change.kind, entry.step, change.evidence_digest) == ("promotion", "done", evidence):
+            return (
+                f"version {change.version} became champion on it at {entry.noted_at:%Y-%m-%d %H:%M}"
+                " UTC and is not any more, and an approval makes a champion once; `flywheel "
+                f"rollback {workload} --to {change.version}` brings it back"
+            )
+    return None
+
+
 def describe_change(entry: JournalEntry) -> str:
     """Describe in a line how an interrupted change ended."""
     change = entry.change

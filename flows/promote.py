@@ -46,7 +46,7 @@ from flows.workload_file import Workload
 
 
 class RolledBackError(RuntimeError):
-    """The approved version has been champion and was rolled back: its approval is used up."""
+    """The approved version has been champion before: its approval is used up."""
 
 
 def register_version(workload: Workload, evidence: Evidence) -> Version:
@@ -95,6 +95,7 @@ def make_champion(
     with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         still()
+        _require_unused(evidence, registry.champion_version(name))
         _anchor(evidence, decision)
         return crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
 
@@ -168,8 +169,9 @@ def promote_version(
     with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         still()
-        _anchor(evidence, decision)
         champion, running = registry.champion_version(name), canary_rollouts.running(home, name)
+        _require_unused(evidence, champion)
+        _anchor(evidence, decision)
         if champion is not None and champion.evidence == evidence.digest:
             return PromotedVersion(champion, "is champion")
         rules = workload_file.in_force(home, workload).serve
@@ -192,6 +194,18 @@ def promote_version(
         )
 
 
+def _require_unused(evidence: Evidence, champion: Version | None) -> None:
+    """Refuse to make a champion twice by one approval: a run is started by whoever likes."""
+    name = evidence.subject.workload
+    is_champion = champion is not None and champion.evidence == evidence.digest
+    if is_champion:
+        return
+    adapter = evidence.subject.adapter
+    objection = champions.rolled_back(name, adapter) or champions.used_up(name, evidence.digest)
+    if objection:
+        raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
+
+
 def _anchor(evidence: Evidence, decision: Decision) -> None:
     name = evidence.subject.workload
     version = registry.version_of_evidence(name, evidence.digest)
@@ -200,7 +214,7 @@ def _anchor(evidence: Evidence, decision: Decision) -> None:
 
 
 class ForeignEvidenceError(ValueError):
-    """A promotion was started with evidence that is not this home's, or not the workload's."""
+    """A promotion was started with evidence that is foreign, or did not pass the gate."""
 
 
 @flow(flow_run_name=run_name)
@@ -257,6 +271,11 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
         raise ForeignEvidenceError(
             f"promoting by {path}: it is evidence on {evidence.subject.workload}, expected "
             f"{' '.join(named)}"
+        )
+    if evidence.judgement.outcome != "pass":  # no turn asks about it, but anybody starts a run
+        raise ForeignEvidenceError(
+            f"promoting by {path}: the gate's verdict on it is {evidence.judgement.outcome}, "
+            "expected pass"
         )
     return evidence
 

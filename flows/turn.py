@@ -272,7 +272,8 @@ def conclude_turn(
         note_starter(evidence, starter)
     now = workload_file.in_force(settings.load(), workload)
     decision = recorded_outcome(evidence.digest, now.approve.rules())
-    if decision and decision.decision == "reject":
+    is_used_up = decision and champions.used_up(workload.workload, evidence.digest)
+    if decision and (decision.decision == "reject" or is_used_up):
         return TurnResult("decided", str(evidence.folder))
     return TurnResult("asked", str(evidence.folder), start_or_find_promotion(evidence))
 

@@ -3,6 +3,7 @@
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -27,11 +28,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings(tmp_path / "home", 4200, 5000)
 
 
-def asked(home: Settings, workload: str) -> Evidence:
+def asked(home: Settings, workload: str, judged: Judgement = PASSED) -> Evidence:
     subject = EvidenceSubject(workload, "s1", "v1", "b1", "a1", "base", "c1", "o1")
-    folder = home.evidence / workload / evidence_folder.digest(subject, PASSED, Policy())
+    folder = home.evidence / workload / evidence_folder.digest(subject, judged, Policy())
     folder.mkdir(parents=True)
-    return evidence_folder.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
+    return evidence_folder.finish(folder, subject, judged, Policy(), {}, brief="", now=NOW)
 
 
 def test_a_scheduled_file_is_the_workloads_and_no_turn_changes_that(
@@ -115,6 +116,17 @@ def test_evidence_is_of_this_home_and_of_the_workload_that_is_named(
     elsewhere.rename(home.evidence / "beta" / evidence.digest)
     with pytest.raises(ForeignEvidenceError, match="it is evidence on support"):
         promote.read_own_evidence(home, "beta", evidence.digest, "")
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+def test_nobody_is_asked_about_evidence_that_the_gate_did_not_pass(
+    home: Settings, verdict: Literal["fail", "inconclusive"]
+) -> None:
+    """Attack: with Prefect's login a promotion is started by hand, on what no turn asks about."""
+    judged = Judgement(verdict, ("worse",), "correct_name")
+    evidence = asked(home, "support", judged)
+    with pytest.raises(ForeignEvidenceError, match=f"verdict on it is {verdict}, expected pass"):
+        promote.read_own_evidence(home, "support", evidence.digest, "")
 
 
 def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(

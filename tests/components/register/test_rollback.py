@@ -11,7 +11,7 @@ from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent as Decided
 from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
 from components.gate.judgement import Judgement
-from components.register import champion_change, journal, registry, taint
+from components.register import champion_change, journal, registry, taint, version_tags
 from components.register.champion_change import RollbackError
 from components.register.registry import Aliases
 from components.store import warehouse
@@ -208,6 +208,26 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
 
     approve("once", 3, base_model)  # new data made another adapter
     assert registry.read_aliases("once") == Aliases(champion="3", previous="1")
+
+
+@pytest.mark.slow
+def test_an_approval_makes_a_champion_once_whoever_moves_the_alias_and_starts_it_again(
+    home: Settings, base_model: Path
+) -> None:
+    """Attack: with both servers' logins the alias is moved to the opponent of old evidence."""
+    made = workload("used", base_model)
+    for number in (1, 2, 3):
+        approve("used", number, base_model)
+    registry.put_alias("used", version_tags.CHAMPION, "1")
+    subject = EvidenceSubject("used", "s1", "v1", "b1", "a2", "1", "c1", "o1")
+    evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
+    for carry_out in (promote.make_champion, promote.promote_version):
+        with pytest.raises(promote.RolledBackError, match="an approval makes a champion once"):
+            carry_out(made, evidence, decide("used", 2), lambda: None)
+        assert registry.read_aliases("used").champion == "1"
+    champions.roll_back(home, Order("used", "2", "bob", "that one was good"))
+    again = promote.promote_version(made, evidence, decide("used", 2), lambda: None)
+    assert (again.version.number, again.became) == ("2", "is champion")
 
 
 def test_a_promotion_waits_for_whoever_changes_the_champion(
