@@ -14,6 +14,9 @@ from pydantic_core import ErrorDetails
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """Any JSON value, as ``json.loads`` returns it."""
 
+WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+"""The names that a workload can have."""
+
 Message: TypeAlias = dict[str, str]
 """One chat message whose content is plain text: ``{"role": ..., "content": ...}``."""
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 
 from components.decide.record_answer import TypedAnswer
-from components.schema import Json
+from components.schema import WORKLOAD_ID, Json
 from flows import prefect_api
 from flows.prefect_api import Run
 
@@ -119,9 +119,13 @@ def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
 
 
 def tag_value(run: Run, name: str) -> str:
-    """Return the value of a promotion's ``workload`` or ``evidence`` tag; empty if missing."""
+    """Return the value of a promotion's ``workload`` or ``evidence`` tag; empty if missing.
+
+    With Prefect's login a tag can say anything, and this is shown, filtered by and recorded: empty,
+    too, if it can be neither.
+    """
     values = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))
-    return next(values, "")
+    return next((value for value in values if re.fullmatch(WORKLOAD_ID, value)), "")
 
 
 def _pending_of_run(run: Run) -> PendingApproval:

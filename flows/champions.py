@@ -316,9 +316,11 @@ def _append_pending(home: Settings, workload: str) -> bool:
     is_written = any((at.kind, at.decided_at) == ("rollback", pending.ordered_at) for at in links)
 
     def write_link(con: Connection) -> None:
-        under = decision_log.in_force(con, workload, rules, now=_now())
+        # It was ordered while anybody might: under rules that came since it would break them.
+        under = decision_log.in_force(con, workload, OPEN, now=_now())
         proved = Proved(rollback_rules.body(change, "name", under.digest))
         _record(con, pending, about, proved)
+        decision_log.in_force(con, workload, rules, now=_now())
 
     if not is_written:  # else a kill was between that and the file's end
         champion_journal(home).intend(change, write_link)

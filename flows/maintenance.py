@@ -139,6 +139,7 @@ def superseded() -> list[Expiry]:
     waiting: dict[str, list[Run]] = defaultdict(list)
     for run in prefect_api.find("promote", states=[StateType.PAUSED]):
         waiting[approvals.tag_value(run, "workload")].append(run)
+    waiting.pop("", None)
     expiries = [expiry for runs in waiting.values() for expiry in older(runs)]
     with get_client(sync_client=True) as client:
         for expiry in expiries:
@@ -151,7 +152,8 @@ def superseded() -> list[Expiry]:
 def ended() -> list[Expiry]:
     """Find the promotions that were cancelled, or that waited for longer than they may."""
     runs = prefect_api.find("promote", states=[StateType.CANCELLED, StateType.FAILED])
-    return [expiry for run in runs if (expiry := _of_ended(run)) is not None]
+    expiries = (_of_ended(run) for run in runs)
+    return [expiry for expiry in expiries if expiry and expiry.workload and expiry.evidence]
 
 
 @task
@@ -226,13 +228,13 @@ def crashed(since: datetime) -> list[Run]:
     asked = {approvals.tag_value(run, "evidence") for run in going}
     fresh = [run for run in crashed_runs if run.state and run.state.timestamp >= since]
     latest = {approvals.tag_value(run, "evidence"): run for run in reversed(fresh)}
-    return [run for evidence, run in latest.items() if evidence not in asked]
+    return [run for evidence, run in latest.items() if evidence and evidence not in asked]
 
 
 def is_decided(run: Run) -> bool:
     """Return whether a promotion's evidence is decided on, and its version has no decision yet."""
     workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
-    version = registry.version_of_evidence(workload, evidence)
+    version = registry.version_of_evidence(workload, evidence) if workload else None
     if version is None or version.decision:
         return False
     with warehouse.connect(settings.load().tables) as con:
@@ -256,7 +258,10 @@ def has_beaten(client: SyncPrefectClient, run: Run, since: datetime) -> bool:
 def _record(con: Connection, expiry: Expiry, *, now: datetime) -> bool:
     run = str(expiry.flow_run_id)
     decided = decision_log.decision_on(con, expiry.evidence, _rules(expiry.workload))
-    if decided and decided.flow_run_id == run:
+    about = decision_log.links(con, evidence=expiry.evidence)
+    heard = {link.flow_run_id for link in about if link.kind in ("approve", "reject")}
+    # Of two approvals that decide together, each may have been given to another run.
+    if decided and run in heard:
         return False
     event = LogEvent(
         kind="lapsed",

@@ -358,7 +358,7 @@ def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -
     return isinstance(error, BaseException) and mlflow_api.is_away(error)
 
 
-# A person has approved: a server that is away for an hour must not cost the approval.
+# A person has decided: a server that is away for an hour must not cost the decision.
 @task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
 def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> PromotedVersion:
     """Make the challenger champion or a canary, if the decision holds under the current rules."""
@@ -372,7 +372,7 @@ def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> 
     )
 
 
-@task
+@task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
 def reject_task(evidence: Evidence, decision: Decision) -> None:
     """Tag the version as rejected, and clear the challenger alias."""
     champion_change.reject(

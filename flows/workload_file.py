@@ -25,7 +25,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.models import shared_bases
 from components.monitor.settings import Trigger
-from components.schema import Config, describe_mistake, kind_of, parse_yaml
+from components.schema import WORKLOAD_ID, Config, describe_mistake, kind_of, parse_yaml
 from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
 from components.train.plan.bases import Worker
@@ -40,7 +40,6 @@ from flows.sources import Sources, in_the_file
 
 CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))  # of each field of a cron line
 
-WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 WorkloadId = Annotated[str, StringConstraints(pattern=WORKLOAD_ID)]
 
 

@@ -180,8 +180,12 @@ class Broken:
 
 
 def encodable(text: str) -> str:
-    """Replace lone surrogates, which can't be stored or digested."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """Replace lone surrogates and character 0, which can't be stored, or not everywhere.
+
+    A text is signed as it is stored, so this comes before both.
+    """
+    clean = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return clean.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def seal(salt: str, text: str) -> str:

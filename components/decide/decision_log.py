@@ -231,5 +231,7 @@ def first_differing_line(path: Path, links: Iterable[Link]) -> int | None:
     A completely rewritten chain is consistent in itself, but differs from an earlier export.
     """
     now = {link.sequence: link.digest for link in links}
-    lines = enumerate(map(json.loads, path.read_text().splitlines()), 1)
+    # Not ``splitlines``, which also parts a text at the line breaks that Unicode has besides.
+    texts = path.read_text().removesuffix("\n").split("\n")
+    lines = enumerate(map(json.loads, filter(None, texts)), 1)
     return next((n for n, line in lines if now.get(line["sequence"]) != line["digest"]), None)

@@ -289,8 +289,13 @@ def objection_to_order(
         return signed
     if statement.read(signed.line).signed_at < now - LATE:
         return "signature_late"
-    used = {link.document for link in decision_log.links(con, workload_id=expected.workload)}
-    return "signature_used" if signed.document in used else None
+    return "signature_used" if signed.line in _signed_lines(con, expected.workload) else None
+
+
+def _signed_lines(con: Connection, workload: str) -> set[str]:
+    """Return the statements that were used: one signature can be written down in many ways."""
+    documents = (link.document for link in decision_log.links(con, workload_id=workload))
+    return {signed.line for text in documents if text and (signed := statement.split(text))}
 
 
 def check_code(

@@ -9,6 +9,7 @@ from components.decide import approvers, ssh_signatures, statement
 from components.decide.approvers import STRENGTH, ApprovalRules, Proof
 from components.decide.chain import Broken, Head, Link
 from components.decide.ssh_signatures import Signer
+from components.decide.statement import Statement
 from components.store.ledger import Decision, HoldoutLog, HoldoutUse, SealedPolicy
 
 UNEXPLAINED = "no reason given"
@@ -83,7 +84,7 @@ def signature_objection(link: Link, signers: Sequence[Signer]) -> str | None:
         "decision": link.kind,
         "approver": link.approver,
         "reason": link.reason,
-        "comment": None if link.comment is None else statement.digest(typed_comment(link)),
+        "comment": None if link.comment is None else _comment_digest(link, signed_statement),
         "blame": None if link.blame is None else statement.digest(link.blame),
         "question": body_value(link, "question") or link.flow_run_id,
     }
@@ -100,8 +101,18 @@ def signature_objection(link: Link, signers: Sequence[Signer]) -> str | None:
 
 def typed_comment(link: Link) -> str:
     """Return the person's text, without the prefix with the target in a rollback's link."""
-    words = (link.comment or "").removeprefix(body_value(link, "prefix"))
+    words = _words(link)
     return "" if words == UNEXPLAINED else words
+
+
+def _words(link: Link) -> str:
+    return (link.comment or "").removeprefix(body_value(link, "prefix"))
+
+
+def _comment_digest(link: Link, signed: Statement) -> str:
+    """Return the digest that a signed comment must have; who types ``UNEXPLAINED`` signs that."""
+    typed, literal = statement.digest(typed_comment(link)), statement.digest(UNEXPLAINED)
+    return literal if signed.comment == literal and _words(link) == UNEXPLAINED else typed
 
 
 def is_key_valid(key: str, signers: Iterable[Signer], times: Iterable[datetime]) -> bool:

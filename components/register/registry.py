@@ -17,6 +17,7 @@ from components.register.version_tags import (
     TAINTED_TAG,
     decision_of,
 )
+from components.schema import WORKLOAD_ID
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -207,8 +208,12 @@ def list_versions(name: str) -> list[Version]:
 
 
 def model_names() -> list[str]:
-    """List the workloads that have a registered model."""
-    return [model.name for model in mlflow_api.client().search_registered_models()]
+    """List the workloads that have a registered model.
+
+    Anybody may register one under a name that no workload can have, and no filter can quote.
+    """
+    names = (model.name for model in mlflow_api.client().search_registered_models())
+    return [name for name in names if re.fullmatch(WORKLOAD_ID, name)]
 
 
 def version_tags(name: str) -> dict[str, dict[str, str]]:

@@ -72,7 +72,8 @@ def audit(
         links = [link for link in links if workload in (None, link.workload_id)]
         for link in links:
             subject = _subject_text(link)
-            print_line(f"{link.sequence:>4}  {link.workload_id}  {subject}{link_text(link)}")
+            name = _safe_text(link.workload_id)
+            print_line(f"{link.sequence:>4}  {name}  {subject}{link_text(link)}")
         if not links:
             print_line("nothing was decided yet")
 
@@ -144,7 +145,7 @@ def _subject_text(link: "Link") -> str:
     if link.kind == "rules":
         return ""
     kind = "policy" if link.kind in ("sealed", "looked") else "evidence"
-    return f"{kind} {link.evidence_digest}  "
+    return f"{kind} {_safe_text(link.evidence_digest)}  "
 
 
 def link_text(link: "Link") -> str:

@@ -156,7 +156,7 @@ def _spread(inputs: "list[Input]") -> "tuple[list[Input], str]":
 def _choose_workloads(
     logged: "list[LoggedWorkload]", workload: str | None, to: Path | None
 ) -> "list[LoggedWorkload]":
-    from flows.workload_file import WORKLOAD_ID
+    from components.schema import WORKLOAD_ID
 
     if not logged:
         raise LookupError(

@@ -1,5 +1,6 @@
 """An approval that can no longer be answered is recorded once, if nothing was decided."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -8,6 +9,7 @@ import pytest
 
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
+from components.schema import WORKLOAD_ID
 from components.store import warehouse
 from tests.support import warehouses, workload_text
 
@@ -88,6 +90,28 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
         verify=False
     )  # it was decided before it was cancelled
     assert len(lapsed(home)) == 4
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("workload", "evidence"),
+    [
+        ("support\n   7  support  evidence e1  approve by ada", "e1"),
+        ("support", "\x1b[2J"),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("ending", ["Cancelled", "Crashed"])
+def test_a_tag_that_was_typed_into_prefect_forges_no_line_of_the_audit_and_stops_nothing(
+    home: Path, workload: str, evidence: str, ending: str
+) -> None:
+    from flows.maintenance import maintenance
+
+    end(promotion(Path(f"{workload}.yaml"), evidence), ending)
+    maintenance(verify=False)
+    with warehouses.connect(home / "warehouse.duckdb") as con:
+        shown = [(link.workload_id, link.evidence_digest) for link in decision_log.links(con)]
+    assert all(re.fullmatch(WORKLOAD_ID, text) for names in shown for text in names)
 
 
 def decided(home: Path, run: UUID) -> None:

@@ -4,16 +4,17 @@ A rollback goes by the chain of decisions and the journal, so no tag crowns anyt
 one proves the name as for an approval.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from components.decide import decision_log, validity
+from components.decide import decision_log, ssh_signatures, validity
 from components.decide.approvers import Approving
 from components.gate import evidence_folder
-from components.register import champion_change, registry, version_tags
+from components.register import champion_change, registry, taint, version_tags
 from components.register.champion_change import RollbackError
 from components.register.journal import ChampionChange
 from components.store import warehouse
@@ -61,6 +62,17 @@ def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Setti
     )  # a rollback reads the journal, not this
     assert champions.roll_back(home, Order("forged", None, "bob", "rude")).step == "done"
     assert registry.read_aliases("forged").champion == "1"
+
+
+def test_a_model_whose_name_no_filter_can_quote_blinds_neither_audit_nor_erasure(
+    home: Settings,
+) -> None:
+    crowned("seen", 1, home)
+    MlflowClient().create_registered_model("it's '%\n")
+    registry.tag_version("seen", "1", {version_tags.LINK_TAG: "7 " + "0" * 64})
+    assert champions.chain_anchors()["version 1 of seen in MLflow"] == "7 " + "0" * 64
+    assert "it's '%\n" not in registry.model_names()
+    assert taint.blank_tags("good".__eq__) == 1
 
 
 @pytest.mark.parametrize("number", [3, 4])
@@ -140,3 +152,16 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
         links = decision_log.links(con)
     assert (links[-1].kind, validity.proof_of(links[-1])) == ("rollback", "signature")
     assert registry.version_numbered("signs", "2").rolled_back
+
+    shutil.copytree(folder, folder.with_name("e2"))
+    shutil.copytree(adapter, adapter.with_name("a2"))
+    other_form, _ = champions.rollback_form(home, Order("signs", "2", "ada", "kind"))
+    kind = approver_keys.sign_statement(other_form, rules, key)
+    champions.roll_back(home, Order("signs", "2", "ada", "kind", signature=kind))
+    body = made.partition(ssh_signatures.BEGIN)[2].partition(ssh_signatures.END)[0]
+    line = made.partition("\n")[0]
+    anew = f"{line}\n{ssh_signatures.BEGIN}\n{''.join(body.split())}\n{ssh_signatures.END}\n"
+    for used in (made, anew):  # a signature can be written down in many ways
+        with pytest.raises(RollbackError, match="this signature was used before"):
+            champions.roll_back(home, Order("signs", "1", "ada", "rude", signature=used))
+    assert registry.read_aliases("signs").champion == "2"

@@ -60,6 +60,16 @@ def test_a_signed_answer_is_taken_and_the_record_says_how_the_name_was_proved(
     assert decided(con, desk) == "reject"
 
 
+@pytest.mark.parametrize("comment", ["no reason given", "zero\0", " blanks ", ""])
+def test_a_comment_is_what_was_signed_whatever_it_says(
+    con: Connection, desk: Desk, comment: str
+) -> None:
+    no = TypedAnswer("reject", NO.approver, comment, reason="safety")
+    assert desk.hear(con, desk.sign(con, no)) == ("reject", "safety")
+    assert decided(con, desk) == "reject"
+    assert validity.first_unproved(decision_log.links(con)) is None
+
+
 def test_a_rejection_that_was_flipped_to_an_approval_is_refused(
     con: Connection, desk: Desk
 ) -> None:

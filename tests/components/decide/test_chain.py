@@ -247,6 +247,15 @@ def test_a_completely_rewritten_chain_differs_from_an_earlier_export(
     assert decision_log.first_differing_line(path, decision_log.links(three)) == 1
 
 
+def test_the_line_breaks_of_unicode_in_a_comment_part_no_line_of_an_export(
+    con: Connection, tmp_path: Path
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+    chains.append(con, event(comment="pasted\u2028from\u2029a\x85page"), event(run="r2"))
+    decision_log.export_links(path, decision_log.links(con))
+    assert decision_log.first_differing_line(path, decision_log.links(con)) is None
+
+
 def test_decisions_of_an_older_warehouse_are_chained_in_their_order(tmp_path: Path) -> None:
     import duckdb
 

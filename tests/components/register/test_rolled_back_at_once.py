@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from components.decide import decision_log
+from components.decide import decision_log, validity
+from components.decide.approvers import Approving
 from components.register import champion_change, journal, registry, taint, version_tags
 from components.register.champion_change import RollbackError
 from components.register.journal import Pending
@@ -141,6 +142,22 @@ def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record
     assert "erased meanwhile" in entry.note
     assert registry.read_aliases("tainted-since").champion == "2"
     assert written(home, "tainted-since") == [("rollback", "e2", "bob")]
+
+
+@pytest.mark.slow
+def test_a_pending_rollback_breaks_no_rules_that_came_after_it(home: Settings) -> None:
+    crowned("ruled-since", 2, home)
+    pending(home, "ruled-since")
+    listed = [{"name": "ann"}, {"name": "cy"}]
+    rules = Approving.model_validate({"proof": "code", "approvers": listed}).rules()
+    with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
+        decision_log.in_force(con, "ruled-since", rules, now=NOW)
+    champions.reconcile(home)
+    assert written(home, "ruled-since") == [("rollback", "e2", "bob")]
+    with warehouses.connect(home.warehouse) as con:
+        links = decision_log.links(con)
+        assert rollback_rules.in_force(home, con, "ruled-since") == rules
+    assert validity.first_unproved(links) is None
 
 
 @pytest.mark.slow
