@@ -11,7 +11,9 @@ def request(value: Json, at: str) -> Obj:
     """Return the input of a call as a request, or raise ``WrongShapeError``."""
     match value:
         case {"messages": list(messages), **parameters}:
-            return canonical.request(_checked(messages, f"{at}.messages"), {**parameters})
+            system = _system(parameters.pop("system", None), f"{at}.system")
+            checked = _checked(messages, f"{at}.messages")
+            return canonical.request(system + checked, {**parameters})
         case {"input": list() | str(), "model": _}:
             return openai_api.to_request(value, f"{at}.")
         case [dict(), *_]:
@@ -60,6 +62,23 @@ def _is_message(value: Obj) -> bool:
     return ("role" in value or "type" in value or "tool_calls" in value or len(value) == 1) and (
         "content" in value or "tool_calls" in value
     )
+
+
+def _system(value: Json, at: str) -> list[Json]:
+    """Return Anthropic's system prompt, which is not among its messages, as at most one message."""
+    match value:
+        case None | "" | []:
+            return []
+        case str():
+            return [canonical.text_message("system", value)]
+        case list():
+            parts: list[Obj] = [
+                {"type": "text", "text": fields.require_text(block, "text", path)}
+                for path, block in fields.objects(value, at)
+            ]
+            return [canonical.message("system", parts, [], [])]
+        case _:
+            raise fields.wrong_type(at, value, "text or an array of text blocks")
 
 
 def _checked(messages: list[Json], at: str) -> list[Json]:

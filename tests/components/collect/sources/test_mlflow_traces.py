@@ -190,3 +190,29 @@ def test_a_trace_that_has_another_shape_is_refused_with_the_field_and_both_types
 def test_a_call_has_the_duration_of_its_span(ended: Json, expected: float | None):
     converted = record(mlflow_traces, trace(span() | {"end_time_unix_nano": ended}))
     assert converted.get("duration_ms") == expected
+
+
+@pytest.mark.parametrize(
+    ("system", "content"),
+    [
+        pytest.param("Be brief.", "Be brief.", id="text"),
+        pytest.param(
+            [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+            "Be brief.",
+            id="block",
+        ),
+        pytest.param(
+            [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}],
+            [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}],
+            id="blocks",
+        ),
+    ],
+)
+def test_a_system_prompt_beside_the_messages_is_their_first(system: Json, content: Json):
+    question: Json = {"role": "user", "content": "Hello?"}
+    inputs: Json = {"model": "claude", "system": system, "messages": [question]}
+    call = record(mlflow_traces, trace(span(1, spanInputs=inputs)))
+    assert call["request"] == {
+        "model": "claude",
+        "messages": [{"role": "system", "content": content}, question],
+    }
