@@ -83,6 +83,14 @@ def curate(home: Path, to: Path, rules: Rules) -> dict[str, Json]:
     }
 
 
+def verdicts(home: Path) -> dict[str, str | None]:
+    """Return the verdict on each row."""
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        return dict(
+            con.execute("select interaction_id, objection from curated.verdicts").fetchall()
+        )
+
+
 @contextmanager
 def _largest_memory() -> Generator[list[int]]:
     """Yield the KiB of anonymous memory at all times of the block."""
@@ -135,16 +143,21 @@ def report(folder: Path | None, rows: int, clones: int, rules: Rules) -> None:
         traffic.write(log, seeds, rows - rows // NEW)
         collect(home, log)
         measure("first night", home, rules)
+        before = verdicts(home)
         traffic.write(log, seeds, rows // NEW, seed=1)
         collect(home, log)
         log.unlink()
         shutil.copytree(home, whole, ignore=shutil.ignore_patterns("judgements"))
-        kept, anew = measure("new rows", home, rules), measure("whole", whole, rules)
+        kept = measure("new rows", home, rules)
+        after = verdicts(home)
+        changed = sum(after.get(row, "") != verdict for row, verdict in before.items())
+        anew = measure("whole", whole, rules)
         disk = sum(path.stat().st_size for path in (home / "judgements").rglob("*.parquet"))
     share, of_curate = kept["cpu"] / anew["cpu"], kept["curate"] / anew["curate"]
     sys.stdout.write(
         f"a night costs {share:.1%} of the whole (its curation alone {of_curate:.1%}; at most 5 %)"
         f"; snapshots {'equal' if kept['snapshot'] == anew['snapshot'] else 'DIFFERENT'}; "
+        f"{changed:,} of {len(before):,} earlier verdicts changed; "
         f"judgements take {disk / kept['interactions']:,.0f} bytes a row\n"
     )
 
