@@ -115,10 +115,20 @@ def turns_under_way(config: Path) -> list[Run]:
 
 
 def answer_held(run_id: UUID, pause_key: str) -> dict[str, Any] | None:
-    """Read Prefect's stored answer to a suspended run, unparsed, or ``None``."""
-    query = {"prefix": f"suspended-{pause_key}-response", "limit": 1, "exclude_keys": []}
-    inputs = server().post(f"/flow_runs/{run_id}/input/filter", query)
-    return inputs[0] if inputs else None
+    """Read Prefect's stored answer to a suspended run, unparsed, or ``None``.
+
+    With Prefect's login one may store inputs whose keys begin with that of the answer, and that are
+    older: they would date it.
+    """
+    key, others = f"suspended-{pause_key}-response", list[str]()
+    while True:
+        query = {"prefix": key, "limit": PAGE, "exclude_keys": others}
+        inputs = server().post(f"/flow_runs/{run_id}/input/filter", query)
+        if (held := next((each for each in inputs if each["key"] == key), None)) is not None:
+            return held
+        if len(inputs) < PAGE:
+            return None
+        others += [each["key"] for each in inputs]
 
 
 def pages(path: str, query: Mapping[str, Json]) -> Iterator[Answer]:

@@ -42,3 +42,17 @@ def test_of_more_runs_than_prefect_gives_at_once_none_is_missed(tmp_path: Path) 
     running = prefect_api.find("many", states=[StateType.RUNNING])
     assert len(running) == len(begun)
     assert {run.id for run in running} == begun
+
+
+def test_an_answer_is_dated_by_itself_and_by_nothing_stored_beside_it(tmp_path: Path) -> None:
+    from flows import approvals, prefect_api
+
+    run, key = begin("promote", tmp_path / "support.yaml"), approvals.gate_key(1)
+    answer = f"suspended-{key}-response"
+    for name in (*(f"{answer}-{number:03d}" for number in range(201)), answer):
+        # Older than the answer, such as an approver's code that was read over a shoulder.
+        stored = {"key": name, "value": '{"decision": "approve"}'}
+        prefect_api.server().post(f"/flow_runs/{run}/input", stored)
+    held = prefect_api.answer_held(run, key)
+    assert held is not None
+    assert held["key"] == answer
