@@ -69,10 +69,11 @@ def test_a_model_whose_name_no_filter_can_quote_blinds_neither_audit_nor_erasure
 ) -> None:
     crowned("seen", 1, home)
     MlflowClient().create_registered_model("it's '%\n")
-    registry.tag_version("seen", "1", {version_tags.LINK_TAG: "7 " + "0" * 64})
+    tags = {version_tags.LINK_TAG: "7 " + "0" * 64, taint.TEXT_TAGS[0]: "of a person"}
+    registry.tag_version("seen", "1", tags)
     assert champions.chain_anchors()["version 1 of seen in MLflow"] == "7 " + "0" * 64
     assert "it's '%\n" not in registry.model_names()
-    assert taint.blank_tags("good".__eq__) == 1
+    assert taint.blank_tags("of a person".__eq__) == 1
 
 
 @pytest.mark.parametrize("number", [3, 4])
