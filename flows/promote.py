@@ -197,8 +197,7 @@ def promote_version(
 def _require_unused(evidence: Evidence, champion: Version | None) -> None:
     """Refuse to make a champion twice by one approval: a run is started by whoever likes."""
     name = evidence.subject.workload
-    is_champion = champion is not None and champion.evidence == evidence.digest
-    if is_champion:
+    if champion is not None and champion.evidence == evidence.digest:
         return
     adapter = evidence.subject.adapter
     objection = champions.rolled_back(name, adapter) or champions.used_up(name, evidence.digest)

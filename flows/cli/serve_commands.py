@@ -113,7 +113,7 @@ def share(
 def status(as_json: AsJson = False) -> None:
     """Show who serves each workload, since when, and when its behaviour was last proved.
 
-    With FLYWHEEL_STORE also at the other gateways that share it, as each wrote in the last minute.
+    With FLYWHEEL_STORE also at the other gateways that share it, as each wrote within 90 s.
     The exit code is 0 if every champion serves, and all gateways have the same one; 1 if one was
     refused or has no proved replica, if no gateway runs, or if the store can't be reached.
     """
@@ -130,8 +130,10 @@ def status(as_json: AsJson = False) -> None:
         if not running:
             fail(away or str(error), 1)
     if as_json:
-        shown = [] if home.store is None else [("gateways", [asdict(each) for each in gateways])]
-        typer.echo(json.dumps({**(report or {}), **dict(shown)}, indent=2))
+        shown = dict(report or {"routes": {}, "refused": []})
+        if home.store is not None:
+            shown["gateways"] = [asdict(each) for each in gateways]
+        typer.echo(json.dumps(shown, indent=2))
     else:
         if report is not None:
             _show(report)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from s3fs import S3FileSystem
 
 from components.gate import evidence_folder
 from components.gate.evidence_folder import EvidenceSubject
@@ -37,9 +36,7 @@ def server() -> Generator[None]:
 @pytest.fixture
 def home(folder: Path, server: None, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The machine that takes turns, whose base no other machine has."""
-    system = S3FileSystem(use_listings_cache=False)
-    if system.exists("flywheel/team"):
-        system.rm("flywheel/team", recursive=True)
+    buckets.emptied()
     monkeypatch.setenv("FLYWHEEL_STORE", STORE.url)
     monkeypatch.setenv("FLYWHEEL_HOME", str(folder / "a"))
     for name in ("base", "other"):

@@ -69,6 +69,14 @@ def serving(*, forgetful: bool = False) -> Generator[Mapping[str, str]]:
         S3FileSystem.clear_instance_cache()
 
 
+def emptied(place: str = "flywheel/team") -> S3FileSystem:
+    """Delete what an earlier test left below a place; give the file system."""
+    system = S3FileSystem(use_listings_cache=False)
+    if system.exists(place):
+        system.rm(place, recursive=True)
+    return system
+
+
 @contextmanager
 def serving_versions() -> Generator[str]:
     """Run a server that has a bucket with versions of its objects, too; yield its name."""

@@ -28,9 +28,7 @@ def server() -> Generator[None]:
 
 @pytest.fixture
 def files(tmp_path: Path, server: None) -> tuple[Path, Path]:
-    system = S3FileSystem(use_listings_cache=False)
-    if system.exists("flywheel/team"):
-        system.rm("flywheel/team", recursive=True)
+    buckets.emptied()
     first, second = tmp_path / "a" / "tokens.json", tmp_path / "b" / "tokens.json"
     first.parent.mkdir()
     second.parent.mkdir()

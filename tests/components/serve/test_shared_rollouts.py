@@ -48,9 +48,7 @@ def server() -> Generator[None]:
 
 @pytest.fixture
 def store(server: None) -> ObjectStore:
-    system = S3FileSystem(use_listings_cache=False)
-    if system.exists("flywheel/team"):
-        system.rm("flywheel/team", recursive=True)
+    buckets.emptied()
     return STORE
 
 

@@ -29,9 +29,7 @@ def server() -> Generator[None]:
 
 @pytest.fixture
 def home(tmp_path: Path, server: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    system = S3FileSystem(use_listings_cache=False)
-    if system.exists("flywheel/team"):
-        system.rm("flywheel/team", recursive=True)
+    buckets.emptied()
     monkeypatch.setenv("FLYWHEEL_STORE", STORE.url + "/")
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
     return tmp_path / "a"

@@ -35,9 +35,7 @@ def server() -> Generator[None]:
 
 @pytest.fixture
 def root(tmp_path: Path, server: None) -> Path:
-    system = S3FileSystem(use_listings_cache=False)
-    if system.exists("flywheel/team"):
-        system.rm("flywheel/team", recursive=True)
+    buckets.emptied()
     return tmp_path
 
 

@@ -21,10 +21,7 @@ def server() -> Generator[None]:
 
 @pytest.fixture
 def system(server: None) -> S3FileSystem:
-    system = S3FileSystem(use_listings_cache=False)
-    if system.exists("flywheel/team"):
-        system.rm("flywheel/team", recursive=True)
-    return system
+    return buckets.emptied()
 
 
 @pytest.fixture

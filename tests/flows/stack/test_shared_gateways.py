@@ -33,9 +33,7 @@ def server() -> Generator[None]:
 @pytest.fixture
 def shells(tmp_path: Path, server: None) -> tuple[Terminal, Terminal]:
     """Two homes with nothing in common but an empty store."""
-    system = S3FileSystem(use_listings_cache=False)
-    if system.exists("flywheel/team"):
-        system.rm("flywheel/team", recursive=True)
+    buckets.emptied()
     first, second = (terminal.in_home(tmp_path / name) for name in "ab")
     for shell in (first, second):
         shell.env["FLYWHEEL_STORE"] = STORE.url
