@@ -82,8 +82,8 @@ def forget_missing(con: Connection, folder: Path) -> int:
     """
     forgotten = 0
     for rules_folder in sorted(folder.glob("*")):
-        for path, content in _parts(rules_folder):
-            table = _table(content)
+        for path in _parts(rules_folder):
+            table = _table(path)
             keys = {name: table.column(name) for name in ("interaction_id", "correction_id")}
             with warehouse.present(con, "kept", {**keys, "place": np.arange(len(table))}):
                 gone = [place for (place,) in con.execute(_GONE).fetchall()]
@@ -122,7 +122,7 @@ class _Outdated:
             path, marks = next(self._parts, (None, None))
             if path is None or marks is None:
                 return None
-            table = pq.read_table(path, use_threads=False).filter(pa.array(marks))
+            table = _table(path).filter(pa.array(marks))
             judgements = judgement_columns.judgements_of(table)
             self._judgements = {judged.interaction_id: judged for judged in judgements}
         return self._judgements[interaction_id]
@@ -148,13 +148,10 @@ class _Cache:
         self._load()
 
     def _load(self) -> None:
-        paths: list[Path] = []
-        keys: list[Any] = []
-        for path, content in _parts(self._folder):
-            paths.append(path)
-            keys.append(_table(content, ["interaction_id", *KEYS[:2]]))
+        paths = [*_parts(self._folder)]
         if not paths:
             return
+        keys = [_table(path, ["interaction_id", *KEYS[:2]]) for path in paths]
         ends = np.cumsum([len(table) for table in keys])[:-1]
         table = pa.concat_tables(keys)
         rows = compute.index_in(
@@ -205,9 +202,7 @@ class _Cache:
         """
         thin = [path for path, live in self._live.items() if int(live.sum()) < PART_ROWS // 2]
         if len(thin) > 1 or not all(self._live[path].any() for path in thin):
-            tables = [
-                _table(path.read_bytes()).filter(pa.array(self._live.pop(path))) for path in thin
-            ]
+            tables = [_table(path).filter(pa.array(self._live.pop(path))) for path in thin]
             merged = pa.concat_tables(tables)
             starts = range(0, len(merged), PART_ROWS)  # none, if all of their rows are gone
             for start in starts:
@@ -230,18 +225,20 @@ def _firsts(rows: Ints, marks: Marks) -> Marks:
     return firsts
 
 
-def _parts(folder: Path) -> Iterator[tuple[Path, bytes]]:
+def _parts(folder: Path) -> Iterator[Path]:
     """Yield the whole files of a folder; delete those that are damaged or unfinished."""
     for path in sorted(folder.glob("*")):
-        content = path.read_bytes()
-        if path.name == _name(content):
-            yield path, content
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")  # passes through a small buffer
+        if path.name == digest.hexdigest() + SUFFIX:
+            yield path
         else:
             path.unlink()
 
 
-def _table(content: bytes, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401
-    return pq.read_table(pa.BufferReader(content), columns=columns, use_threads=False)
+def _table(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=columns, use_threads=False)
 
 
 def _write(folder: Path, table: Any) -> Path:  # noqa: ANN401 - pyarrow has no types
@@ -249,13 +246,9 @@ def _write(folder: Path, table: Any) -> Path:  # noqa: ANN401 - pyarrow has no t
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="lz4")
     content = buffer.getvalue()
-    path = folder / _name(content)
+    path = folder / (hashlib.sha256(content).hexdigest() + SUFFIX)
     partial = path.with_suffix(PARTIAL)
     folder.mkdir(parents=True, exist_ok=True)
     partial.write_bytes(content)
     partial.replace(path)
     return path
-
-
-def _name(content: Any) -> str:  # noqa: ANN401 - bytes, or pyarrow's
-    return hashlib.sha256(content).hexdigest() + SUFFIX
