@@ -33,51 +33,57 @@ named_feedback as (
     from examples
 ),
 
-facts as (
+-- An example has one client, label and day, so its id need not be kept to count it once.
+counts as (
     select
         'client' as section,
         client_id as fact,
-        example_id,
-        side
+        side,
+        count(*) as examples
     from examples
+    group by client_id, side
     union all
     select
         'label' as section,
         label as fact,
-        example_id,
-        side
+        side,
+        count(*) as examples
     from examples
+    group by label, side
     union all
     select
         'day' as section,
         day as fact,
-        example_id,
-        side
+        side,
+        count(*) as examples
     from examples
+    group by day, side
     union all
     select
         'source' as section,
         interactions.source as fact,
-        named.example_id,
-        named.side
+        named.side,
+        count(distinct named.example_id) as examples
     from named_interactions as named
     inner join raw.interactions as interactions using (interaction_id)
+    group by interactions.source, named.side
     union all
     select
         'feedback' as section,
         feedback.kind as fact,
-        named.example_id,
-        named.side
+        named.side,
+        count(distinct named.example_id) as examples
     from named_feedback as named
     inner join raw.feedback as feedback using (feedback_id)
+    group by feedback.kind, named.side
 )
 
 select
     section,
     fact,
-    count(distinct example_id) filter (where side = 'train') as train,
-    count(distinct example_id) filter (where side = 'validation') as validation,
-    count(distinct example_id) filter (where side = 'holdout') as holdout
-from facts
+    coalesce(sum(examples) filter (where side = 'train'), 0)::bigint as train,
+    coalesce(sum(examples) filter (where side = 'validation'), 0)::bigint as validation,
+    coalesce(sum(examples) filter (where side = 'holdout'), 0)::bigint as holdout
+from counts
 group by section, fact
-order by section asc, count(distinct example_id) desc, fact asc
+order by section asc, sum(examples) desc, fact asc

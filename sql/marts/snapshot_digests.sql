@@ -5,7 +5,32 @@
 
 with
 
--- Texts are hashed first, since what follows would carry them through its windows.
+named as (
+    select
+        side,
+        coalesce(cluster_id, group_id) as unit_id,
+        min(example_id) as cluster_name
+    from curated.examples
+    where workload_id = $workload_id
+    group by side, coalesce(cluster_id, group_id)
+),
+
+clusters as (
+    select
+        count(*) filter (where side = 'train') as train_clusters,
+        count(*) filter (where side = 'validation') as validation_clusters,
+        count(*) filter (where side = 'holdout') as holdout_clusters
+    from named
+),
+
+sized as (
+    select count(*) as cluster_rows
+    from curated.examples
+    where workload_id = $workload_id and cluster_id is not null
+    group by cluster_id
+),
+
+-- Texts are hashed first, since what follows would carry them through its join.
 measured as (
     select
         * exclude (messages, tools, answer, acceptable, logged_answer),
@@ -22,29 +47,10 @@ measured as (
     where workload_id = $workload_id
 ),
 
-named as (
-    select
-        side,
-        unit_id,
-        min(example_id) as cluster_name
-    from measured
-    group by side, unit_id
-),
-
-sized as (
-    select
-        cluster_id,
-        count(*) as cluster_rows
-    from measured
-    where cluster_id is not null
-    group by cluster_id
-),
-
 hashed as (
     select
         measured.example_id,
         measured.side,
-        measured.unit_id,
         measured.measured,
         md5(to_json({
             'client_id': measured.client_id,
@@ -61,18 +67,29 @@ hashed as (
         })::varchar) as origin
     from measured
     inner join named using (side, unit_id)
+),
+
+digests as (
+    select
+        md5(coalesce(string_agg(measured || origin, '' order by example_id), '')) as rows_digest,
+        md5(coalesce(
+            string_agg(measured, '' order by example_id) filter (where side = 'holdout'), ''
+        )) as holdout_digest,
+        count(*) filter (where side = 'train') as train_rows,
+        count(*) filter (where side = 'validation') as validation_rows,
+        count(*) filter (where side = 'holdout') as holdout_rows
+    from hashed
 )
 
 select
-    md5(coalesce(string_agg(measured || origin, '' order by example_id), '')) as rows_digest,
-    md5(coalesce(
-        string_agg(measured, '' order by example_id) filter (where side = 'holdout'), ''
-    )) as holdout_digest,
-    count(*) filter (where side = 'train') as train_rows,
-    count(*) filter (where side = 'validation') as validation_rows,
-    count(*) filter (where side = 'holdout') as holdout_rows,
-    count(distinct unit_id) filter (where side = 'train') as train_clusters,
-    count(distinct unit_id) filter (where side = 'validation') as validation_clusters,
-    count(distinct unit_id) filter (where side = 'holdout') as holdout_clusters,
+    digests.rows_digest,
+    digests.holdout_digest,
+    digests.train_rows,
+    digests.validation_rows,
+    digests.holdout_rows,
+    clusters.train_clusters,
+    clusters.validation_clusters,
+    clusters.holdout_clusters,
     coalesce((select max(sized.cluster_rows) from sized), 1) as largest_cluster
-from hashed
+from digests
+cross join clusters
