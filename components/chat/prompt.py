@@ -38,11 +38,24 @@ def render_prompt(
         messages: OpenAI chat messages; text parts are joined, other parts are not supported.
         tools: OpenAI tools, ``{"type": "function", "function": {...}}``; may be empty.
     """
-    system = [text_of(message) for message in messages if is_system(message)]
+    return _render(messages, _tools_text(tools))
+
+
+def _render(messages: Sequence[Mapping[str, Json]], tools: str) -> list[Message]:
+    system: list[str] = []
+    turns: list[Message] = []
+    for message in messages:
+        if is_system(message):
+            system.append(text_of(message))
+        else:
+            turns.append(_turn(message))
     if tools:
-        system += ["\n".join(["Tools:", *(_tool(tool) for tool in tools), INSTRUCTION])]
-    head: list[Message] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
-    return head + [_turn(message) for message in messages if not is_system(message)]
+        system.append(tools)
+    return [{"role": "system", "content": "\n\n".join(system)}, *turns] if system else turns
+
+
+def _tools_text(tools: Sequence[Mapping[str, Json]]) -> str:
+    return "\n".join(["Tools:", *map(_tool, tools), INSTRUCTION]) if tools else ""
 
 
 def render_answer(answer: Answer) -> str:
@@ -229,10 +242,9 @@ def render_prompt_with_tools(messages: Sequence[Mapping[str, Json]], tools: str)
         messages: OpenAI chat messages.
         tools: OpenAI tools, as JSON text.
     """
-    return render_prompt([*messages, *_tool_messages(tools)], [])
+    return _render(messages, _cached_tools_text(tools))
 
 
 @lru_cache(maxsize=512)
-def _tool_messages(tools: str) -> list[Mapping[str, Json]]:
-    # A prompt has its tools after the system messages.
-    return [{**message} for message in render_prompt([], json.loads(tools))]
+def _cached_tools_text(tools: str) -> str:
+    return _tools_text(json.loads(tools))

@@ -1,6 +1,5 @@
 """Write examples as Parquet rows for training and evaluation: equal input, equal bytes."""
 
-import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,15 @@ import pyarrow.parquet as pq
 from components import collector
 from components.chat import prompt
 from components.chat.token_counts import Counter
-from components.schema import Answer, Message
+from components.schema import Answer, Message, parse_json
 from components.store.arrow import ArrowBatch
 
 ROW_GROUP = 2048
 
 Staying: TypeAlias = Callable[[str], list[str]]
 """Returns the values in an answer that redaction recognises but is configured to keep."""
+
+TEXTS = pa.list_(pa.string())
 
 CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -43,9 +44,9 @@ SCHEMA = pa.schema(
         ("client_id", pa.string()),
         ("language", pa.string()),
         ("logged_at", pa.timestamp("us", tz="UTC")),
-        ("interaction_ids", pa.list_(pa.string())),
-        ("feedback_ids", pa.list_(pa.string())),
-        ("secrets", pa.list_(pa.string())),
+        ("interaction_ids", TEXTS),
+        ("feedback_ids", TEXTS),
+        ("secrets", TEXTS),
     ]
 )
 """``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
@@ -88,7 +89,11 @@ def write(
         pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer,
     ):
         for group in _row_groups(batches):
-            writer.write_table(_rendered(group, counter, staying, lengths))
+            rows = _rendered(group, counter, staying)
+            writer.write_table(rows)
+            if counter is not None:
+                lengths.prompts.extend(rows["prompt_tokens"].to_pylist())
+                lengths.answers.extend(rows["answer_tokens"].to_pylist())
     return lengths
 
 
@@ -113,31 +118,32 @@ def _rendered(
     group: Any,  # noqa: ANN401 - pyarrow has no types
     counter: Counter | None,
     staying: Staying | None,
-    lengths: Lengths,
 ) -> Any:  # noqa: ANN401
-    """Return the rows with their texts as a model reads them, and the texts' lengths."""
+    """Return the rows with their texts as a model reads them."""
     whole = group.combine_chunks()  # equal pages, whatever the batches' sizes
-    messages, tools, logged = (
-        whole[name].to_numpy().tolist() for name in ("messages", "tools", "answer")
-    )
-    answers = [Answer.from_json(answer) for answer in logged]
-    texts = [prompt.render_answer(answer) for answer in answers]
+    requests, tools = (whole[name].to_numpy().tolist() for name in ("messages", "tools"))
     prompts = [
-        prompt.render_prompt_with_tools(json.loads(request), offered)
-        for request, offered in zip(messages, tools, strict=True)
+        prompt.render_prompt_with_tools(parse_json(request), offered)
+        for request, offered in zip(requests, tools, strict=True)
     ]
+    logged = whole["answer"].combine_chunks().dictionary_encode()  # many answers are equal
+    answers = [Answer.from_json(answer) for answer in logged.dictionary.to_pylist()]
+    texts = [prompt.render_answer(answer) for answer in answers]
     completions: list[list[Message]] = [[{"role": "assistant", "content": text}] for text in texts]
+    of_answers = {
+        "completion": _chats(completions),
+        "answer": pa.array([answer.to_json() for answer in answers], pa.string()),
+        "answer_tokens": _count(completions, counter),
+        "secrets": pa.array([staying(text) if staying else [] for text in texts], TEXTS),
+    }
     columns = {
         "prompt": _chats(prompts),
-        "completion": _chats(completions),
-        "answer": [answer.to_json() for answer in answers],
-        "prompt_tokens": _count(prompts, counter, lengths.prompts),
-        "answer_tokens": _count(completions, counter, lengths.answers),
-        "secrets": [staying(text) if staying else [] for text in texts],
+        "prompt_tokens": _count(prompts, counter),
+        **{name: column.take(logged.indices) for name, column in of_answers.items()},
     }
     return pa.table(
         [
-            whole[COPIED[name]].cast(kind) if name in COPIED else pa.array(columns[name], kind)
+            whole[COPIED[name]].cast(kind) if name in COPIED else columns[name]
             for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
         ],
         schema=SCHEMA,
@@ -154,12 +160,8 @@ def _chats(conversations: Sequence[Sequence[Message]]) -> Any:  # noqa: ANN401
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), turns, type=CHAT)
 
 
-def _count(
-    conversations: Sequence[Sequence[Message]], counter: Counter | None, counted: "array[int]"
-) -> list[int] | list[None]:
-    """Return the tokens of each conversation, and append them to ``counted``."""
-    if counter is None:
-        return [None for _ in conversations]
-    tokens = counter.count(conversations)
-    counted.extend(tokens)
-    return tokens
+def _count(conversations: Sequence[Sequence[Message]], counter: Counter | None) -> Any:  # noqa: ANN401
+    """Return the tokens of each conversation, null without a counter."""
+    return pa.array(
+        counter.count(conversations) if counter else [None] * len(conversations), pa.int32()
+    )
