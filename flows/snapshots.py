@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from components.chat import token_counts
-from components.curate import curate_workload, held_rows
+from components.curate import curate_workload, held_rows, parsed_rows
 from components.curate.curate_workload import CurationTally
 from components.curate.held_rows import Loss, LostExample
 from components.curate.redaction import redactor
@@ -124,8 +124,13 @@ def curated_copy(
     with working_copy.reserve(home.tables, home.locks, workload.workload):
         # Before the rows are copied: an erasure waits for the curations whose folders it finds.
         judgements.mkdir(parents=True, exist_ok=True)
+        parsed = parsed_rows.read(judgements)
         with working_copy.open_copy(
-            home.tables, workload.workload, home.scratch, at_most=rules.at_most
+            home.tables,
+            workload.workload,
+            home.scratch,
+            at_most=rules.at_most,
+            parsed=parsed.keys,
         ) as copy:
             tally = curate_workload.curate(
                 copy.con,
@@ -134,6 +139,7 @@ def curated_copy(
                 now=now,
                 counter=token_counts.counter(copy.con, workload.base),
                 judgements_folder=judgements,
+                parsed=parsed,
                 ray_address=home.ray,
             )
             if copy.not_sampled:

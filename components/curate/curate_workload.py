@@ -17,6 +17,7 @@ from components.curate import (
     decontamination,
     held_rows,
     judgement_cache,
+    parsed_rows,
     row_judgement,
     split,
     ties,
@@ -26,6 +27,7 @@ from components.curate.client_limits import ClientRows, Clients
 from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedRows
 from components.curate.near import near_requests
+from components.curate.parsed_rows import ParsedRows
 from components.curate.placed_rows import PlacedRows, near_objection
 from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_writer
@@ -76,6 +78,7 @@ def curate(
     now: datetime,
     counter: CountsTokens | None = None,
     judgements_folder: Path | None = None,
+    parsed: ParsedRows | None = None,
     ray_address: str | None = None,
 ) -> CurationTally:
     """Judge every interaction of a workload and rebuild its verdicts and examples.
@@ -88,6 +91,7 @@ def curate(
         counter: Counts tokens with the base's tokenizer; a token budget requires it.
         judgements_folder: Where the workload's judgements are kept, so that the next curation
             judges only what is new; no other process may use it meanwhile. ``None`` keeps none.
+        parsed: What the folder has of parsed rows, if it was read before their copy.
         ray_address: A Ray cluster that judges the rows, ``ray://host:port``; this machine's cores
             if ``None``.
 
@@ -104,6 +108,9 @@ def curate(
         collector.released(),
     ):
         together: list[Json] = [*rules.clients.together]
+        if parsed is None and judgements_folder is not None:
+            parsed = parsed_rows.read(judgements_folder)
+        parsed_rows.stage(con, workload_id, parsed)
         warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
         for model in ("staging/given", "staging/feedback"):
             warehouse.build(con, model, workload_id=workload_id)

@@ -1,8 +1,7 @@
 """Judgements of earlier curations, kept by the row's content and the rules, in Parquet files."""
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from components.curate import judgement_columns, row_judgement
+from components.curate import judgement_columns, kept_files, parsed_rows, row_judgement
 from components.curate.interaction import CandidateRow
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.row_judgement import RowJudgement
@@ -23,13 +21,9 @@ from components.store import manifest, warehouse
 from components.store.arrow import compute
 from components.store.warehouse import Connection
 
-PART_ROWS = 8192
-"""Rows of a file: a killed curation judges at most this many again."""
-
-KEYS = ("content_digest", "screening_digest", "correction_id")
+CORRECTION = "correction_id"
+KEYS = ("content_digest", "screening_digest", CORRECTION)
 """Columns beside those of the judgement."""
-
-SUFFIX, PARTIAL = ".parquet", ".partial"
 
 
 class _Contents(NamedTuple):
@@ -76,15 +70,17 @@ def judge_rows(
 
 
 def forget_missing(con: Connection, folder: Path) -> int:
-    """Delete the judgements of rows that raw no longer has, or with such a correction.
+    """Delete what is kept of rows that raw no longer has, and judgements by such a correction.
 
-    Return their number. Nobody may use ``folder``, that of a workload, meanwhile.
+    Return the number of rows in files. Nobody may use ``folder``, that of a workload, meanwhile.
     """
     forgotten = 0
     for rules_folder in sorted(folder.glob("*")):
-        for path in _parts(rules_folder):
-            table = _table(path)
-            keys = {name: table.column(name) for name in ("interaction_id", "correction_id")}
+        for path in kept_files.whole(rules_folder):
+            table = kept_files.read(path)
+            names = [name for name in ("interaction_id", CORRECTION) if name in table.schema.names]
+            keys = {name: table.column(name) for name in names}
+            keys.setdefault(CORRECTION, pa.nulls(len(table), pa.string()))  # of parsed rows
             with warehouse.present(con, "kept", {**keys, "place": np.arange(len(table))}):
                 gone = [place for (place,) in con.execute(_GONE).fetchall()]
             if gone:
@@ -92,7 +88,7 @@ def forget_missing(con: Connection, folder: Path) -> int:
                 stays = np.ones(len(table), np.bool_)
                 stays[gone] = False
                 if stays.any():
-                    _write(rules_folder, table.filter(pa.array(stays)))
+                    kept_files.write(rules_folder, table.filter(pa.array(stays)))
                 path.unlink()
     return forgotten
 
@@ -122,7 +118,7 @@ class _Outdated:
             path, marks = next(self._parts, (None, None))
             if path is None or marks is None:
                 return None
-            table = _table(path).filter(pa.array(marks))
+            table = kept_files.read(path).filter(pa.array(marks))
             judgements = judgement_columns.judgements_of(table)
             self._judgements = {judged.interaction_id: judged for judged in judgements}
         return self._judgements[interaction_id]
@@ -148,10 +144,10 @@ class _Cache:
         self._load()
 
     def _load(self) -> None:
-        paths = [*_parts(self._folder)]
+        paths = [*kept_files.whole(self._folder)]
         if not paths:
             return
-        keys = [_table(path, ["interaction_id", *KEYS[:2]]) for path in paths]
+        keys = [kept_files.read(path, ["interaction_id", *KEYS[:2]]) for path in paths]
         ends = np.cumsum([len(table) for table in keys])[:-1]
         table = pa.concat_tables(keys)
         rows = compute.index_in(
@@ -176,7 +172,7 @@ class _Cache:
     def keep(self, judgements: Iterable[RowJudgement]) -> None:
         """Write judgements, of which the next curation reads those that it would make again."""
         remaining = iter(judgements)
-        while batch := [*islice(remaining, PART_ROWS)]:
+        while batch := [*islice(remaining, kept_files.PART_ROWS)]:
             table = judgement_columns.table_of(batch)
             rows = compute.index_in(
                 table.column("interaction_id"), value_set=self._contents.interaction_id
@@ -193,25 +189,24 @@ class _Cache:
             )
             for name, column in zip(KEYS, values, strict=True):
                 table = table.append_column(name, column)
-            self._live[_write(self._folder, table)] = np.ones(len(batch), np.bool_)
+            self._live[kept_files.write(self._folder, table)] = np.ones(len(batch), np.bool_)
 
     def merged_parts(self) -> list[JudgedPart]:
         """Write the rows of small files into fewer, and delete judgements that nothing needs.
 
         Return the files that are left.
         """
-        thin = [path for path, live in self._live.items() if int(live.sum()) < PART_ROWS // 2]
+        thin = [
+            path for path, live in self._live.items() if int(live.sum()) < kept_files.PART_ROWS // 2
+        ]
         if len(thin) > 1 or not all(self._live[path].any() for path in thin):
-            tables = [_table(path).filter(pa.array(self._live.pop(path))) for path in thin]
-            merged = pa.concat_tables(tables)
-            starts = range(0, len(merged), PART_ROWS)  # none, if all of their rows are gone
-            for start in starts:
-                rows = merged.slice(start, PART_ROWS)
-                self._live[_write(self._folder, rows)] = np.ones(len(rows), np.bool_)
+            tables = [kept_files.read(path).filter(pa.array(self._live.pop(path))) for path in thin]
+            for path, rows in kept_files.write_parts(self._folder, pa.concat_tables(tables)):
+                self._live[path] = np.ones(rows, np.bool_)
             for path in {*thin} - self._live.keys():
                 path.unlink()
         for other in self._folder.parent.glob("*"):
-            if other != self._folder:
+            if other != self._folder and not other.name.startswith(parsed_rows.PREFIX):
                 shutil.rmtree(other)
         return [JudgedPart(path, is_live) for path, is_live in self._live.items()]
 
@@ -223,32 +218,3 @@ def _firsts(rows: Ints, marks: Marks) -> Marks:
     firsts = np.zeros(len(marks), np.bool_)
     firsts[places[first]] = True
     return firsts
-
-
-def _parts(folder: Path) -> Iterator[Path]:
-    """Yield the whole files of a folder; delete those that are damaged or unfinished."""
-    for path in sorted(folder.glob("*")):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")  # passes through a small buffer
-        if path.name == digest.hexdigest() + SUFFIX:
-            yield path
-        else:
-            path.unlink()
-
-
-def _table(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401
-    with pq.ParquetFile(path) as file:
-        return file.read(columns=columns, use_threads=False)
-
-
-def _write(folder: Path, table: Any) -> Path:  # noqa: ANN401 - pyarrow has no types
-    """Write a file of judgements; its name is the digest of its bytes."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="lz4")
-    content = buffer.getvalue()
-    path = folder / (hashlib.sha256(content).hexdigest() + SUFFIX)
-    partial = path.with_suffix(PARTIAL)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial.write_bytes(content)
-    partial.replace(path)
-    return path

@@ -77,6 +77,7 @@ class PlacedRows:
             "objection": compute.coalesce(own["objection"], _by_row(numbers, self.objections)),
             "logged_answer": own["logged"],
             "answer_name": own["answer_name"],
+            "request_key": own["redacted_request"],
             "twin_id": _taken(ids, _of(self.twins, numbers)),
             "equal_id": _taken(ids, _of(self.equals, numbers)),
             "cluster_id": _taken(ids, _of(self.clusters, numbers)),
@@ -153,7 +154,13 @@ REWRITTEN = ("messages", "tools", "acceptable")
 
 READ = (
     *("interaction_id", "objection", "mark", "screened", "label", "tool_names", "answer"),
-    *("logged", "answer_name", "language", *(f"rewritten.{name}" for name in REWRITTEN)),
+    *(
+        "logged",
+        "answer_name",
+        "language",
+        "redacted_request",
+        *(f"rewritten.{name}" for name in REWRITTEN),
+    ),
 )
 """The columns of a judgement that SQL reads."""
 
@@ -162,7 +169,16 @@ REPEATED: Any = ["workload_id", "objection", "language", "label", "side", "strat
 
 _TEXTS = (
     *("interaction_id", "workload_id", "objection", "mark", "answer", "language"),
-    *("logged_answer", "twin_id", "equal_id", "answer_name", "label", "cluster_id", "side"),
+    *(
+        "logged_answer",
+        "twin_id",
+        "equal_id",
+        "answer_name",
+        "request_key",
+        "label",
+        "cluster_id",
+        "side",
+    ),
     *("component_id", "stratum", "draw_id", *REWRITTEN),
 )
 SCHEMA = pa.schema(

@@ -299,11 +299,11 @@ def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
     """
     rows = con.execute(
         "select redacted.example_id,"
-        " any_value(coalesce(redacted.messages, interactions.messages)),"
-        " any_value(coalesce(redacted.tools, interactions.tools))"
+        " any_value(coalesce(redacted.messages, texts.messages)),"
+        " any_value(coalesce(redacted.tools, texts.tools))"
         " from curated.standings as standings"
         " inner join staging.redacted as redacted using (interaction_id)"
-        " inner join staging.interactions as interactions using (interaction_id)"
+        " inner join staging.texts as texts using (interaction_id)"
         " where standings.workload_id = $workload_id and standings.side != 'train'"
         " group by redacted.example_id order by redacted.example_id",
         {"workload_id": workload_id},
@@ -318,10 +318,10 @@ def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
 
 def _spoken_for(con: Connection, workload_id: str, split_by: SplitBy) -> SpokenFor:
     requests = con.execute(
-        "select distinct coalesce(redacted.messages, interactions.messages),"
-        " coalesce(redacted.tools, interactions.tools)"
+        "select distinct coalesce(redacted.messages, texts.messages),"
+        " coalesce(redacted.tools, texts.tools)"
         " from staging.redacted as redacted"
-        " inner join staging.interactions as interactions using (interaction_id)"
+        " inner join staging.texts as texts using (interaction_id)"
         " where redacted.example_id in ("
         "select example_id from curated.examples where workload_id = $workload_id)"
         " or interaction_id in (select interaction_id from curated.standings"

@@ -1,11 +1,12 @@
 """An in-memory copy of one workload's rows, so that curation does not block the warehouse."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.store import file_locks, lake, lock, warehouse
+from components.store.arrow import ArrowTable
 from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
 
@@ -45,6 +46,18 @@ OF_FILES = (
     f" union select file_digest from raw.feedback where {OF_TABLE['raw.feedback']})"
 )
 
+_PARSED = """
+    select interactions.rowid as place
+    from raw.interactions as interactions
+    semi join parsed
+        on
+            interactions.interaction_id = parsed.interaction_id
+            and interactions.file_digest = parsed.file_digest
+            and interactions.line = parsed.line
+            and interactions.content_hash is not distinct from parsed.content_hash
+            and md5(interactions.record) is not distinct from parsed.record_digest
+"""
+
 Fingerprint = tuple[int, int | None]  # the row count of a table, and the sum of the rows' hashes
 NO_ROWS: Fingerprint = (0, None)
 
@@ -77,6 +90,7 @@ def open_copy(
     scratch: Path,
     wait_seconds: float = lock.PATIENCE_SECONDS,
     at_most: int | None = None,
+    parsed: ArrowTable | None = None,
 ) -> Generator["WorkingCopy"]:
     """Copy the rows that the curation of a workload reads; the file is released within the block.
 
@@ -87,6 +101,9 @@ def open_copy(
         wait_seconds: How long to wait for the file, each time that it is opened.
         at_most: Copy at most this many interactions: those with feedback, however many, and of the
             others the ones with the lowest hashes of their ids; ``None`` copies all.
+        parsed: Interactions that are copied without their texts, by the columns ``interaction_id``,
+            ``file_digest``, ``line``, ``content_hash`` and ``record_digest`` (the MD5 hash of
+            ``record``).
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
@@ -94,7 +111,7 @@ def open_copy(
         StaleCopyError: An erasure deleted files of a lake that were being read.
     """
     with warehouse.in_memory(scratch) as con:
-        copy = WorkingCopy(con, path, workload_id, wait_seconds, at_most)
+        copy = WorkingCopy(con, path, workload_id, wait_seconds, at_most, parsed)
         copy.read()
         yield copy
 
@@ -103,7 +120,8 @@ def open_copy(
 class WorkingCopy:
     """The copy; ``con`` reads and writes it like the warehouse.
 
-    ``not_sampled`` counts the workload's interactions that ``at_most`` left out.
+    ``not_sampled`` counts the workload's interactions that ``at_most`` left out. The payload of
+    those that are ``parsed`` is empty.
     """
 
     con: Connection
@@ -111,6 +129,7 @@ class WorkingCopy:
     workload_id: str
     wait_seconds: float
     at_most: int | None = None
+    parsed: ArrowTable | None = None
     not_sampled: int = 0
     _settled: dict[str, Fingerprint] | None = None
     _counted: int = -1
@@ -142,12 +161,11 @@ class WorkingCopy:
         try:
             self.con.execute("use original")
             try:
-                conditions = self._conditions(self.con)
+                for table, select in self._selects(self.con):
+                    sql = f"insert into memory.{table} by name {select}"
+                    self.con.execute(sql, self._named(select))
             finally:
                 self.con.execute("use memory")
-            for table, condition in conditions.items():
-                sql = f"insert into {table} by name select * from original.{table}"
-                self.con.execute(f"{sql} where {condition}", self._named(condition))
         finally:
             self.con.execute("detach original")
 
@@ -159,21 +177,46 @@ class WorkingCopy:
         ):
             (self._erasures,) = con.execute(ERASURES).fetchall()
             empty = lake.empty_tables(con)
-            for table, condition in self._conditions(con).items():
+            for table, select in self._selects(con):
                 if table in empty:
                     continue
-                sql = f"select * from {table} where {condition}"
-                rows = con.sql(sql, params=self._named(condition)).to_arrow_reader()
+                rows = con.sql(select, params=self._named(select)).to_arrow_reader()
                 self.con.register("copied", rows)
                 self.con.execute(f"insert into {table} by name select * from copied")
                 self.con.unregister("copied")
 
-    def _conditions(self, con: Connection) -> dict[str, str]:
-        """Return the tables to copy, and which rows of each."""
-        special = {**OF_TABLE, "raw.interactions": self._sample(con)}
-        tables = [*RAW, *self._tables(but=REBUILT)]
-        conditions = {table: special.get(table, OF_WORKLOAD) for table in tables}
-        return conditions | {FILES: OF_FILES, COUNTED: "true"}
+    def _selects(self, con: Connection) -> Iterator[tuple[str, str]]:
+        """Yield the tables to copy, with a select of the rows of each."""
+        yield from (("raw.interactions", select) for select in self._select_interactions(con))
+        conditions = dict.fromkeys(self._tables(but=REBUILT), OF_WORKLOAD)
+        conditions |= {**OF_TABLE, FILES: OF_FILES, COUNTED: "true"}
+        for table, condition in conditions.items():
+            yield table, f"select * from {table} where {condition}"
+
+    def _select_interactions(self, con: Connection) -> Iterator[str]:
+        condition = self._sample(con)
+        if self.parsed is None:
+            yield f"select * from raw.interactions where {condition}"
+            return
+        with warehouse.present(con, "parsed", self.parsed):
+            con.execute(
+                f"create or replace temporary table parsed_places as {_PARSED} where {condition}",
+                self._named(condition),
+            )
+        con.execute(
+            "create or replace temporary table other_places as select rowid as place"
+            f" from raw.interactions where {condition}"
+            " and rowid not in (select place from parsed_places)",
+            self._named(condition),
+        )
+        # By place: texts that no row needs are not even decompressed.
+        yield (
+            "select * replace ('' as payload, null as record) from raw.interactions"
+            " where rowid in (select place from parsed_places)"
+        )
+        yield "select * from raw.interactions where rowid in (select place from other_places)"
+        for table in ("parsed_places", "other_places"):
+            con.execute(f"drop table {table}")
 
     def _named(self, condition: str) -> dict[str, str]:
         return {"workload_id": self.workload_id} if "$" in condition else {}

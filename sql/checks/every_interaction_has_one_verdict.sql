@@ -3,7 +3,8 @@
 select
     interactions.interaction_id,
     count(verdicts.interaction_id) as verdicts
-from staging.interactions as interactions
+from raw.interactions as interactions
 left join curated.verdicts as verdicts using (interaction_id, workload_id)
+where interactions.workload_id = $workload_id
 group by interactions.interaction_id
 having count(verdicts.interaction_id) != 1

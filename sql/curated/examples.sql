@@ -59,8 +59,9 @@ select
     chosen.logged_answer,
     chosen.weight,
     $split as split_by,
-    coalesce(chosen.messages, interactions.messages) as messages,
-    coalesce(chosen.tools, interactions.tools) as tools,
-    coalesce(chosen.acceptable, interactions.acceptable) as acceptable
+    coalesce(chosen.messages, texts.messages) as messages,
+    coalesce(chosen.tools, texts.tools) as tools,
+    coalesce(chosen.acceptable, texts.acceptable) as acceptable
 from chosen
 inner join staging.interactions as interactions using (interaction_id)
+inner join staging.texts as texts using (interaction_id)

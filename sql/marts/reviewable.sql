@@ -97,11 +97,12 @@ select
     asked.people_for,
     asked.people_against,
     asked.blamed,
-    coalesce(redacted.messages, interactions.messages) as messages,
-    coalesce(redacted.tools, interactions.tools) as tools,
+    coalesce(redacted.messages, texts.messages) as messages,
+    coalesce(redacted.tools, texts.tools) as tools,
     list_sort(list_distinct(coalesce(asked.flags, []))) as flags
 from asked
 inner join staging.interactions as interactions using (interaction_id)
+inner join staging.texts as texts using (interaction_id)
 inner join staging.redacted as redacted using (interaction_id)
 inner join placed using (interaction_id)
 inner join clusters using (cluster_id)

@@ -1,5 +1,5 @@
--- One row per interaction of the workload under curation, with the answer to learn from: the
--- newest correction that counts, else the logged one, and what people made of it. Feedback counts
+-- One row per interaction of the workload under curation, with the newest correction of its answer
+-- that counts, which is then learned from, and what people made of it. Feedback counts
 -- only for the client that logged the response, so that nobody corrects another's traffic. Reads
 -- staging.interactions, staging.feedback, staging.regards and staging.unused (feedback that is held
 -- back or can't be read).
@@ -26,7 +26,7 @@ select
     interactions.interaction_id,
     regards.dislike,
     corrections.feedback_id as correction_id,
-    coalesce(corrections.message, interactions.message) as message,
+    corrections.message as correction,
     corrections.message is not null as is_corrected,
     coalesce(corrections.given_at, interactions.logged_at) as answered_at,
     case when corrections.message is null then interactions.finish_reason end as finish_reason,

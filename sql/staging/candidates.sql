@@ -2,7 +2,7 @@
 -- what production answered, where somebody corrected it; null if that was cut off before its end by
 -- client or engine, as nobody knows the rest. An id of a conversation or a user is its
 -- owner's; where another client logs the same, it names another one, so that nobody is tied to rows
--- of others by ids that he can write. Reads staging.interactions, staging.answers,
+-- of others by ids that he can write. Reads staging.interactions, staging.texts, staging.answers,
 -- staging.shared_names and curated.releases.
 
 with
@@ -27,12 +27,17 @@ select
     interactions.workload_id,
     interactions.example_id,
     interactions.logged_at,
-    interactions.messages,
-    interactions.tools,
-    answers.message,
+    texts.messages,
+    texts.messages_digest,
+    texts.tools,
+    texts.tools_digest,
+    texts.acceptable,
+    texts.acceptable_digest,
     answers.finish_reason,
     answers.is_corrected,
-    interactions.acceptable,
+    coalesce(answers.correction, texts.message) as message,
+    case when answers.is_corrected then md5(answers.correction) else texts.message_digest end
+        as message_digest,
     case
         when conversations.first_client_id != interactions.owner_id
             then interactions.owner_id || chr(10) || interactions.conversation_id
@@ -47,11 +52,18 @@ select
         when
             answers.is_corrected
             and coalesce(interactions.finish_reason, '') not in ('client_gone', 'upstream_cut')
-            then interactions.message
+            then texts.message
     end as logged_message,
+    case
+        when
+            answers.is_corrected
+            and coalesce(interactions.finish_reason, '') not in ('client_gone', 'upstream_cut')
+            then texts.message_digest
+    end as logged_message_digest,
     coalesce(released.rules, []) as released
 from owned as interactions
 inner join staging.answers as answers using (interaction_id)
+inner join staging.texts as texts using (interaction_id)
 left join released using (interaction_id)
 left join staging.shared_names as conversations
     on

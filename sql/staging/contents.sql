@@ -10,15 +10,15 @@ select
         candidates.workload_id,
         candidates.example_id,
         epoch_us(candidates.logged_at),
-        md5(candidates.messages),
-        md5(candidates.tools),
-        coalesce(md5(candidates.message), '-'),
+        candidates.messages_digest,
+        candidates.tools_digest,
+        coalesce(candidates.message_digest, '-'),
         coalesce(md5(candidates.finish_reason), '-'),
         candidates.is_corrected,
-        coalesce(md5(candidates.acceptable), '-'),
+        coalesce(candidates.acceptable_digest, '-'),
         coalesce(md5(candidates.conversation_id), '-'),
         coalesce(md5(candidates.user_id), '-'),
-        coalesce(md5(candidates.logged_message), '-'),
+        coalesce(candidates.logged_message_digest, '-'),
         md5(candidates.released::varchar)
     )) as content_digest
 from candidates

@@ -1,6 +1,6 @@
 -- One row per interaction of the workload under curation that a signal names: the prompt that it
 -- shares with others of its client, and the logged answer. Reads staging.signals,
--- staging.interactions and staging.shared_names.
+-- staging.interactions, staging.texts and staging.shared_names.
 
 with
 
@@ -18,14 +18,15 @@ owned as (
 
 select
     interactions.interaction_id,
-    interactions.message,
+    texts.message,
     case
         when requests.first_client_id != interactions.owner_id
             then md5(interactions.example_id || chr(10) || interactions.owner_id)
         else interactions.example_id
     end as example_id
 from owned as interactions
-semi join named using (interaction_id)
+inner join staging.texts as texts using (interaction_id)
+semi join named on interactions.interaction_id = named.interaction_id
 left join staging.shared_names as requests
     on requests.name_kind = 'request' and interactions.example_id = requests.shared_name
 order by interactions.interaction_id

@@ -1,6 +1,6 @@
 -- One row per interaction that no rule objected to, as all that follows may see it: personal data
 -- and secrets are placeholders. Texts are null where redaction did not change what
--- staging.interactions has, so that most are stored once. `request_key` names the redacted request,
+-- staging.texts has, so that most are stored once. `request_key` names the redacted request,
 -- so that requests which differ in nothing else are equal. So does `example_id`, but within a
 -- client: of a request that several clients logged it is the key for the one that it was loaded
 -- from first, and another for each of the others. Reads staging.interactions, and judgements, which
@@ -8,30 +8,14 @@
 
 with
 
-rewritten as (
-    select
-        judgements.interaction_id,
-        md5(
-            interactions.workload_id
-            || chr(10) || coalesce(judgements.messages, interactions.messages)
-            || chr(10) || coalesce(judgements.tools, interactions.tools)
-        ) as request_key
-    from judgements
-    inner join staging.interactions as interactions using (interaction_id)
-    where
-        judgements.objection is null
-        and (judgements.messages is not null or judgements.tools is not null)
-),
-
 keyed as (
     select
         interactions.interaction_id,
         interactions.loaded_at,
         coalesce(interactions.party_id, interactions.client_id) as client_id,
-        coalesce(rewritten.request_key, interactions.example_id) as request_key
+        coalesce(judgements.request_key, interactions.example_id) as request_key
     from judgements
     inner join staging.interactions as interactions using (interaction_id)
-    left join rewritten using (interaction_id)
     where judgements.objection is null
 ),
 
@@ -69,4 +53,4 @@ select
     end as example_id
 from keyed
 inner join judgements using (interaction_id)
-left join requested_often using (request_key)
+left join requested_often on keyed.request_key = requested_often.request_key

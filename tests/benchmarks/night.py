@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 
-from components.curate import curate_workload
+from components.curate import curate_workload, parsed_rows
 from components.curate.settings import MOST_ROWS, Redaction, Rules
 from components.dataset import freeze_snapshot
 from components.schema import Json
@@ -51,16 +51,21 @@ def collect(home: Path, log: Path) -> None:
 
 def curate(home: Path, to: Path, rules: Rules) -> dict[str, Json]:
     """Curate and freeze as a flow does; be the process that is measured."""
-    scratch = home / "tmp"
+    judgements = home / "judgements"
+    parsed = parsed_rows.read(judgements)
     with (
         _largest_memory() as memory,
         working_copy.open_copy(
-            home / "warehouse.duckdb", WORKLOAD, scratch, at_most=rules.at_most
+            home / "warehouse.duckdb",
+            WORKLOAD,
+            home / "tmp",
+            at_most=rules.at_most,
+            parsed=parsed.keys,
         ) as copy,
     ):
         copied = _cpu_seconds()
         tally = curate_workload.curate(
-            copy.con, WORKLOAD, rules, now=NOW, judgements_folder=home / "judgements"
+            copy.con, WORKLOAD, rules, now=NOW, judgements_folder=judgements, parsed=parsed
         )
         curated = _cpu_seconds()
         copy.merge()

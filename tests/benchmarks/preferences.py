@@ -133,8 +133,8 @@ STAGED = """
             coalesce((value ->> '$.tie') = 'true', false) as is_tie,
             chosen.message = rejected.message as is_identical
         from staging.signals as signals
-        inner join staging.interactions as chosen on chosen_id = chosen.interaction_id
-        inner join staging.interactions as rejected on rejected_id = rejected.interaction_id
+        inner join staging.texts as chosen on chosen_id = chosen.interaction_id
+        inner join staging.texts as rejected on rejected_id = rejected.interaction_id
     ),
 
     pairs as (

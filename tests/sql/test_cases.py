@@ -18,7 +18,8 @@ HANDED_OVER = {
     " cluster_id text, component_id text, label text, side text, stratum text, draw_id text,"
     " tool_names text[], answer text, twin_id text, equal_id text, answer_name text, mark text,"
     " is_held boolean default false, flags struct(rule text, factor double, mark text)[],"
-    " weight double, messages text, tools text, acceptable text",
+    " weight double, messages text, tools text, acceptable text, request_key text",
+    "matched": "interaction_id text, place bigint, is_kept boolean",
     "surrogates": "interaction_id text, messages text, tools text, answer text, acceptable text,"
     " logged_answer text",
     "redacted": "kind text, distinct_values bigint, replacements bigint",
@@ -68,6 +69,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stage(con: Connection) -> None:
     """Make the tables of ``staging`` that curation makes on the way, empty."""
+    warehouse.build(con, "staging/parsed", workload_id="")
+    con.execute("create or replace table staging.texts as from staging.parsed")
     for model in ("interactions", "given", "feedback", "answers"):
         warehouse.build(con, f"staging/{model}", workload_id="", together=[])
     for model in ("shared_names", "signals", "judged"):

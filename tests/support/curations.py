@@ -53,7 +53,8 @@ def _writable(con: Connection, workload_id: str) -> Generator[Connection]:
         yield copy.con
         copy.merge()
         staged = warehouse.texts(
-            copy.con, "select table_name from duckdb_tables() where schema_name = 'staging'"
+            copy.con,
+            "select table_name from information_schema.tables where table_schema = 'staging'",
         )
         for name in staged:
             rows = copy.con.sql(f"from staging.{name}").to_arrow_table()

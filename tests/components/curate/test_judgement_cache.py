@@ -16,9 +16,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate import judgement_cache, judgement_columns, row_judgement
+from components.curate import judgement_cache, judgement_columns, kept_files, row_judgement
 from components.curate.curate_workload import CurationTally
 from components.curate.interaction import CandidateRow
+from components.curate.parsed_rows import PREFIX
 from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction, Rules
 from components.schema import Json
@@ -209,20 +210,29 @@ def test_a_rewritten_record_is_judged_anew(curated_rows: Curated, tmp_path: Path
 OTHERS = {
     "VARCHAR": "'other'",
     "VARCHAR[]": "['a', 'b']",
-    "BOOLEAN": "true",
+    "BOOLEAN": "not is_corrected",
     "TIMESTAMP WITH TIME ZONE": "logged_at + interval 1 microsecond",
 }
 """Another value of a column, by its type."""
+
+DIGEST = "_digest"
 
 
 @warehouses.only_a_file("the view of candidates, which is in the curation's copy")
 def test_whatever_a_judgement_reads_is_in_the_digest_of_its_row(con: Connection, tmp_path: Path):
     load(con, tmp_path, [5])
+    correction = logs.feedback("correction", logs.say("Rather 49, said Zoë."), response_id="r5")
+    logs.load_feedback(con, logs.write(tmp_path / "given.jsonl", [correction]), now=logs.NOW)
     curate(con, None)
     con.execute("create temporary table changed as from candidates")
     con.execute("create or replace temporary view candidates as from changed")
     columns = con.execute("select column_name, column_type from (describe changed)").fetchall()
+    digests_of = {name.removesuffix(DIGEST) for name, _ in columns if name.endswith(DIGEST)}
+    columns = [(name, kind) for name, kind in columns if not name.endswith(DIGEST)]
     assert {name for name, _ in columns} == {field.name for field in fields(CandidateRow)}
+    for name in digests_of:
+        differ = f"select count(*) from changed where {name}{DIGEST} is distinct from md5({name})"
+        assert con.execute(differ).fetchall() == [(0,)]
 
     def digest() -> str:
         ((_, _, content),) = con.execute(warehouse.model_select("staging/contents")).fetchall()
@@ -233,19 +243,26 @@ def test_whatever_a_judgement_reads_is_in_the_digest_of_its_row(con: Connection,
     for name, value in [*others, ("user_id", "null"), ("conversation_id", "user_id")]:
         con.execute("begin")
         con.execute(f"update changed set {name} = {value}")
+        if name in digests_of:
+            con.execute(f"update changed set {name}{DIGEST} = md5({name})")
         assert digest() not in digests, name
         digests.add(digest())
         con.execute("rollback")
 
 
-def parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/*"))
+def parts(folder: Path, *, are_parsed: bool = False) -> list[Path]:
+    """Return the files of judgements, or of parsed rows."""
+    paths = sorted(folder.glob("*/*"))
+    return [path for path in paths if path.parent.name.startswith(PREFIX) == are_parsed]
 
 
+@pytest.mark.parametrize("are_parsed", [False, True], ids=["judgements", "parsed"])
 @pytest.mark.parametrize("damage", ["changed", "cut", "emptied", "unfinished"])
-def test_a_damaged_file_is_never_believed(curated_rows: Curated, tmp_path: Path, damage: str):
+def test_a_damaged_file_is_never_believed(
+    curated_rows: Curated, tmp_path: Path, damage: str, are_parsed: bool
+):
     con = curated_rows(14)
-    (part,) = parts(tmp_path / "kept")
+    (part,) = parts(tmp_path / "kept", are_parsed=are_parsed)
     content = part.read_bytes()
     middle = len(content) // 2
     changed = {
@@ -256,9 +273,10 @@ def test_a_damaged_file_is_never_believed(curated_rows: Curated, tmp_path: Path,
     }
     part.write_bytes(changed[damage])
     if damage == "unfinished":
-        part.rename(part.with_suffix(judgement_cache.PARTIAL))
-    assert judged_as_whole(con, tmp_path / "kept") == (14, 0)
-    assert [path.name for path in parts(tmp_path / "kept")] == [part.name]
+        part.rename(part.with_suffix(kept_files.PARTIAL))
+    assert judged_as_whole(con, tmp_path / "kept") == (0 if are_parsed else 14, 0)
+    names = [path.name for path in parts(tmp_path / "kept", are_parsed=are_parsed)]
+    assert names == [part.name]
 
 
 def test_a_row_that_could_not_be_judged_is_tried_again(con: Connection, tmp_path: Path):
@@ -325,9 +343,9 @@ def test_judgements_of_missing_rows_and_by_missing_corrections_are_forgotten(
     curate(con, tmp_path / "kept")
     con.execute("delete from raw.interactions where payload::varchar like '%\"r1\"%'")
     con.execute("delete from raw.feedback")
-    assert judgement_cache.forget_missing(con, tmp_path / "kept") == 2
-    (part,) = parts(tmp_path / "kept")
-    text = str(pq.read_table(part).to_pylist())
+    assert judgement_cache.forget_missing(con, tmp_path / "kept") == 3
+    kept = [*parts(tmp_path / "kept"), *parts(tmp_path / "kept", are_parsed=True)]
+    text = str([pq.read_table(part).to_pylist() for part in kept])
     assert "Rather not." not in text
     assert "zoe.1@example.org" not in text
     assert "zoe.8@example.org" in text
@@ -354,6 +372,7 @@ def test_small_files_of_many_nights_become_one(con: Connection, tmp_path: Path):
         load(con, tmp_path, range(7 * night, 7 * night + 7))
         assert curate(con, tmp_path / "kept").judged == 7
     assert len(parts(tmp_path / "kept")) == 1
+    assert len(parts(tmp_path / "kept", are_parsed=True)) == 1
     assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 
 
@@ -362,7 +381,8 @@ def test_judgements_by_other_rules_are_deleted(con: Connection, tmp_path: Path):
     curate(con, tmp_path / "kept")
     rules = RULES.model_copy(update={"redaction": Redaction(off=(Kind.CARD,))})
     assert curate(con, tmp_path / "kept", rules).judged == 7
-    assert len(list((tmp_path / "kept").iterdir())) == 1
+    folders = [path.name for path in (tmp_path / "kept").iterdir()]
+    assert len([name for name in folders if not name.startswith(PREFIX)]) == 1
 
 
 def test_rules_that_change_back_and_forth_leave_one_file(con: Connection, tmp_path: Path):

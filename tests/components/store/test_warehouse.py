@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from components.curate import parsed_rows
 from components.erase import tables
 from components.store import lock, warehouse
 from components.store.warehouse import Connection
@@ -185,10 +186,12 @@ def test_rows_with_an_existing_key_are_skipped(path: Path):
 
 def test_a_failed_check_names_the_rows(path: Path):
     with warehouse.connect(path) as con:
+        parsed_rows.stage(con, "w", None)
         for model in ("staging/interactions", "staging/given"):
             warehouse.build(con, model, workload_id="w", together=[])
         con.execute(
-            "insert into staging.interactions (interaction_id, workload_id) values ('i', 'w')"
+            "insert into raw.interactions by name select 'i' as interaction_id, 'w' as workload_id,"
+            " now() as timestamp, 'c' as client_id, '{}' as payload, 'd' as file_digest, 1 as line"
         )
         with pytest.raises(
             warehouse.CheckFailedError, match=r"one_verdict\.sql found 1 rows: \('i'"

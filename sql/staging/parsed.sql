@@ -1,0 +1,72 @@
+-- One row per interaction of the workload under curation that no earlier curation has parsed: what
+-- was asked, what was answered, what an evaluation may accept, the ids in it, and digests of the
+-- texts. It depends on nothing but the row of raw, which its first five columns identify. Reads
+-- raw.interactions, and matched, which curate hands over, one row per interaction.
+
+with
+
+unparsed as (
+    select interaction_id
+    from matched
+    where not is_kept
+),
+
+fields as (
+    select
+        interaction_id,
+        file_digest,
+        line,
+        content_hash,
+        workload_id,
+        md5(record) as record_digest,
+        json_extract(coalesce(record, payload), [
+            '$.request.messages', '$.request.tools', '$.response.id',
+            '$.response.choices[0].message', '$.response.choices[0].finish_reason',
+            '$.metadata.acceptable', '$.conversation_id', '$.trace_id', '$.user_id'
+        ]) as field
+    from raw.interactions
+    semi join unparsed using (interaction_id)
+    where workload_id = $workload_id
+),
+
+named as (
+    select
+        interaction_id,
+        file_digest,
+        line,
+        content_hash,
+        workload_id,
+        record_digest,
+        field[1]::varchar as messages,
+        case when (field[2] ->> '$') is null then '[]' else field[2]::varchar end as tools,
+        field[3] ->> '$' as response_id,
+        case when (field[4] ->> '$') is not null then field[4]::varchar end as message,
+        field[5] ->> '$' as finish_reason,
+        case when (field[6] ->> '$') is not null then field[6]::varchar end as acceptable,
+        field[7] ->> '$' as conversation_id,
+        field[8] ->> '$' as trace_id,
+        field[9] ->> '$' as user_id
+    from fields
+)
+
+select
+    interaction_id,
+    file_digest,
+    line,
+    content_hash,
+    record_digest,
+    messages,
+    tools,
+    message,
+    acceptable,
+    response_id,
+    finish_reason,
+    conversation_id,
+    trace_id,
+    user_id,
+    md5(messages) as messages_digest,
+    md5(tools) as tools_digest,
+    md5(message) as message_digest,
+    md5(acceptable) as acceptable_digest,
+    md5(workload_id || chr(10) || messages || chr(10) || tools) as example_id
+from named
