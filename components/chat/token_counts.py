@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from components.schema import Message
@@ -13,6 +14,11 @@ from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
 FILE = "tokenizer.json"
+
+MOST_COUNTED = 50_000
+"""Texts counted since the cache was read; after more it is read again, to take less memory."""
+
+KEY = np.dtype("S32")  # the hex digits of a text's MD5
 
 
 def counter(con: Connection, base: Path | None) -> "Counter | None":
@@ -29,6 +35,7 @@ class Counter:
         self._con, self._path = con, path
         self.tokenizer = manifest.file_digest(path)[:16]
         """The digest of the tokenizer, part of the cache's key."""
+        self._counted: dict[str, int] = {}  # since the cache was read
 
     @cached_property
     def _encoder(self) -> Tokenizer:
@@ -62,10 +69,27 @@ class Counter:
             known |= counted
         return {text: known[key] for key, text in keys.items()}
 
-    def _known(self, keys: Sequence[str]) -> dict[str, int]:
-        with warehouse.present(self._con, "requested", {"content": pa.array(keys, pa.string())}):
-            rows = self._con.execute(_KNOWN, {"tokenizer": self.tokenizer}).fetchall()
-        return dict(rows)
+    @cached_property
+    def _cached(self) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
+        # Read once: a query for each batch would look through all of it again. Not a dictionary,
+        # which takes 150 MB a million texts.
+        rows = self._con.sql(_CACHED, params={"tokenizer": self.tokenizer})
+        contents, tokens = [np.empty(0, KEY)], [np.empty(0, np.int32)]
+        for batch in rows.to_arrow_reader(warehouse.BATCH_ROWS):
+            contents.append(batch["content"].to_numpy(zero_copy_only=False).astype(KEY))
+            tokens.append(batch["tokens"].to_numpy())
+        return np.concatenate(contents), np.concatenate(tokens)
+
+    def _known(self, keys: list[str]) -> dict[str, int]:
+        cached, tokens = self._cached
+        sought = np.array(keys, KEY)
+        places = np.searchsorted(cached, sought)
+        matches = np.flatnonzero(places < len(cached))
+        matches = matches[cached[places[matches]] == sought[matches]]
+        texts = [keys[number] for number in matches.tolist()]
+        known = dict(zip(texts, tokens[places[matches]].tolist(), strict=True))
+        known |= {key: self._counted[key] for key in keys if key in self._counted}
+        return known
 
     def _store(self, counted: dict[str, int]) -> None:
         columns = {
@@ -75,11 +99,15 @@ class Counter:
         }
         with warehouse.present(self._con, "counted", columns):
             self._con.execute("insert into curated.token_counts by name select * from counted")
+        self._counted |= counted
+        if len(self._counted) > MOST_COUNTED:
+            del self._cached
+            self._counted.clear()
 
 
-_KNOWN = """
+_CACHED = """
     select content, tokens
     from curated.token_counts
-    semi join requested using (content)
     where tokenizer = $tokenizer
+    order by content
 """

@@ -1,6 +1,5 @@
 """Choose the training rows to leave out so that caps and budgets hold."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Protocol
 from components.chat import prompt
 from components.curate import split
 from components.curate.settings import Balance
-from components.schema import Answer, Message
+from components.schema import Answer, Message, parse_json
 from components.store import warehouse
 from components.store.warehouse import Connection
 
@@ -43,7 +42,7 @@ def count_texts(
     """
     for batch in texts:
         prompts = [
-            prompt.render_prompt_with_tools(json.loads(text.messages), text.tools) for text in batch
+            prompt.render_prompt_with_tools(parse_json(text.messages), text.tools) for text in batch
         ]
         answers: list[list[Message]] = [
             [{"role": "assistant", "content": prompt.render_answer(Answer.from_json(text.answer))}]

@@ -1,6 +1,5 @@
 """Write pairs and labels as Parquet in TRL's forms: equal input, equal bytes."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 
 from components.chat import prompt
 from components.dataset.example_rows import CHAT, ROW_GROUP
-from components.schema import Answer, Message
+from components.schema import Answer, Message, parse_json
 from components.store import warehouse
 from components.store.warehouse import Connection
 
@@ -158,7 +157,7 @@ def _with_request(record: PairRecord | LabelRecord) -> dict[str, object]:
     messages, tools = record.messages, record.tools
     return {
         **asdict(record),
-        "prompt": prompt.render_prompt_with_tools(json.loads(messages), tools),
+        "prompt": prompt.render_prompt_with_tools(parse_json(messages), tools),
         "request": f'{{"messages":{messages},"tools":{tools}}}',
     }
 

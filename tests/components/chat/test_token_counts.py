@@ -44,8 +44,20 @@ def test_counts_are_cached_for_later_counters(con: Connection, base: Path):
         counter = token_counts.counter(con, base)
         assert counter
         assert counter.count([conversation("a", "bc"), conversation("bc")]) == [3, 2]
+        assert counter.count([conversation("bc"), conversation("def", "a")]) == [2, 4]
     rows = con.execute("select tokens from curated.token_counts order by tokens").fetchall()
-    assert rows == [(1,), (2,)]
+    assert rows == [(1,), (2,), (3,)]
+
+
+def test_many_new_texts_are_found_again(con: Connection, base: Path):
+    counter = token_counts.counter(con, base)
+    assert counter
+    conversations = [conversation(str(n)) for n in range(token_counts.MOST_COUNTED + 2)]
+    for part in (conversations[:-1], conversations[-2:], conversations[:1]):
+        assert counter.count(part) == [len(messages[0]["content"]) for messages in part]
+    assert con.execute("select count(*) from curated.token_counts").fetchall() == [
+        (len(conversations),)
+    ]
 
 
 def test_a_lone_surrogate_is_counted(con: Connection, base: Path):
