@@ -1,6 +1,6 @@
 """The accepted rows of a curation with their sides and objections, and all rows' table for SQL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from components.curate import judgement_columns
 from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.judgement_columns import FLAGS
-from components.curate.rules.screen import Flag
+from components.curate.rules.screen import NOTHING_FOUND, Flag
 from components.curate.split import SIDES, Members, Placements
 from components.curate.text_codes import MISSING, Ints
 from components.store.arrow import compute
@@ -61,12 +61,21 @@ class PlacedRows:
         ``ahead`` are the interactions logged later than loaded.
         """
         with pq.ParquetWriter(path, SCHEMA, compression="lz4", use_dictionary=REPEATED) as writer:
+            raised = pa.array(self.objections, pa.string()), self._marks()
             for part, numbers in zip(self.judged.parts, self.judged.numbers, strict=True):
-                columns = self._columns(part, numbers, ahead)
+                objections, marks = (_taken(texts, numbers) for texts in raised)
+                columns = self._columns(part, numbers, objections, marks, ahead)
                 arrays = [columns[field.name].cast(field.type) for field in SCHEMA]
                 writer.write_table(pa.table(arrays, schema=SCHEMA))
 
-    def _columns(self, part: JudgedPart, numbers: Ints, ahead: AbstractSet[str]) -> dict[str, Any]:
+    def _columns(
+        self,
+        part: JudgedPart,
+        numbers: Ints,
+        objections: Any,  # noqa: ANN401 - pyarrow has no types
+        marks: Any,  # noqa: ANN401 - pyarrow has no types
+        ahead: AbstractSet[str],
+    ) -> dict[str, Any]:
         table = part.read(*READ)
         own = {name: table.column(name).combine_chunks() for name in table.schema.names}
         names, ids, placements = self.members.names, self.judged.ids, self.placements
@@ -74,7 +83,7 @@ class PlacedRows:
         return {
             **{name: own[name] for name in ("interaction_id", "answer", "language", "label")},
             "workload_id": pa.repeat(self.judged.workload_id, len(table)),
-            "objection": compute.coalesce(own["objection"], _by_row(numbers, self.objections)),
+            "objection": compute.coalesce(own["objection"], objections),
             "logged_answer": own["logged"],
             "answer_name": own["answer_name"],
             "request_key": own["redacted_request"],
@@ -93,7 +102,7 @@ class PlacedRows:
                 own["tool_names"].offsets, own["tool_names"].values
             ),
             **{name: compute.struct_field(rewritten, name) for name in REWRITTEN},
-            **_screened(own, self._marks(numbers), ahead),
+            **_screened(own, marks, ahead),
         }
 
     def _ties(self, numbers: Ints) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -105,8 +114,10 @@ class PlacedRows:
         texts = self.members.names.take(lists.codes).cast(pa.string())
         return pa.ListArray.from_arrays(bounds, texts, mask=pa.array(~is_accepted))
 
-    def _marks(self, numbers: Ints) -> Any:  # noqa: ANN401 - pyarrow has no types
-        return pa.array([self.marks.get(number) for number in numbers.tolist()], pa.string())
+    def _marks(self) -> Any:  # noqa: ANN401 - pyarrow has no types
+        places = np.full(len(self.judged.ids), MISSING)
+        places[[*self.marks]] = np.arange(len(self.marks))
+        return _taken(pa.array([*self.marks.values()], pa.string()), places)
 
 
 def _of(values: Ints, numbers: Ints) -> Ints:
@@ -120,31 +131,35 @@ def _taken(texts: Any, places: Ints) -> Any:  # noqa: ANN401 - pyarrow has no ty
     return texts.take(pa.array(places, pa.int64(), mask=places == MISSING))
 
 
-def _by_row(numbers: Ints, values: Sequence[str | None]) -> Any:  # noqa: ANN401
-    every = [None if number == MISSING else values[number] for number in numbers.tolist()]
-    return pa.array(every, pa.string())
-
-
 def _screened(
     own: Mapping[str, Any],
     marks: Any,  # noqa: ANN401 - pyarrow has no types
     ahead: AbstractSet[str],
 ) -> dict[str, Any]:
     """Return the columns of what the rules found, and ``marks`` besides."""
-    screened = judgement_columns.screened_of(own["screened"])
     is_ahead = compute.is_in(own["interaction_id"], value_set=pa.array([*ahead], pa.string()))
-    for place in np.flatnonzero(is_ahead.to_numpy(zero_copy_only=False)).tolist():
+    has_findings = compute.or_(own["screened"].is_valid(), is_ahead)
+    screened = judgement_columns.screened_of(own["screened"].filter(has_findings))
+    for place in np.flatnonzero(is_ahead.filter(has_findings)).tolist():
         flags = (*screened[place].flags, Flag(AHEAD, 1.0, _AHEAD_MARK))
         screened[place] = replace(screened[place], flags=flags)
-    of_rules = pa.array([findings.mark for findings in screened], pa.string())
+    # Most rows have none: Python sees only the others.
+    places = np.full(len(has_findings), len(screened))
+    places[has_findings.to_numpy(zero_copy_only=False)] = np.arange(len(screened))
+    screened.append(NOTHING_FOUND)
+
+    def column(values: Iterable[object], kind: object) -> Any:  # noqa: ANN401
+        return pa.array([*values], kind).take(pa.array(places))
+
+    of_rules = column((findings.mark for findings in screened), pa.string())
     is_marked = compute.fill_null(compute.not_equal(own["mark"], ""), False)
     return {
         "mark": compute.coalesce(marks, compute.if_else(is_marked, own["mark"], of_rules)),
-        "is_held": pa.array([findings.is_held for findings in screened], pa.bool_()),
-        "flags": pa.array(
-            [[asdict(flag) for flag in findings.flags] for findings in screened], FLAGS
+        "is_held": column((findings.is_held for findings in screened), pa.bool_()),
+        "flags": column(
+            ([asdict(flag) for flag in findings.flags] for findings in screened), FLAGS
         ),
-        "weight": pa.array([findings.weight for findings in screened], pa.float64()),
+        "weight": column((findings.weight for findings in screened), pa.float64()),
     }
 
 
