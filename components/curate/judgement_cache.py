@@ -109,7 +109,8 @@ class _Outdated:
 
     def __init__(self, parts: Sequence[tuple[Path, Marks]] = ()) -> None:
         self.count = sum(int(marks.sum()) for _, marks in parts)
-        self._parts = iter(parts)
+        # A row that has none passes over all of them: others' files are not read.
+        self._parts = iter([(path, marks) for path, marks in parts if marks.any()])
         self._judgements: dict[str, RowJudgement] = {}
 
     def take(self, interaction_id: str) -> RowJudgement | None:

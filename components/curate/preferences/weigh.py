@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, cast
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from components.curate.preferences import (
     caps,
@@ -243,4 +243,5 @@ def _records(rows: Iterable["DataclassInstance"]) -> list[dict[str, Value]]:
 
 
 def _record(row: "DataclassInstance") -> dict[str, Value]:
-    return cast("dict[str, Value]", asdict(row))
+    # Not `asdict`, which copies every value.
+    return {field.name: getattr(row, field.name) for field in fields(row)}

@@ -24,6 +24,7 @@ SURE = 0.75  # minimum score of the detector: names, code and numbers confuse it
 LONGEST = 400  # maximum characters passed to the detector
 
 _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|https?://\S+", re.DOTALL)
+_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())  # of ASCII
 _SYMBOLS = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff\u200d\ufe0f]+")
 
 
@@ -50,10 +51,10 @@ def request_language(user_texts: Sequence[str]) -> str | None:
 def language(text: str) -> str | None:
     """Return the language of a text (ISO 639), ``None`` if the detector is not sure."""
     prose = _SYMBOLS.sub(" ", _NOT_PROSE.sub(" ", text[: 3 * LONGEST]))
-    prose = " ".join(prose.split())[:LONGEST].encode("utf-8", "ignore").decode()
-    if sum(letter.isalpha() or not letter.isascii() for letter in prose) < LETTERS:
+    encoded = " ".join(prose.split())[:LONGEST].encode("utf-8", "ignore")
+    if len(encoded.translate(None, _NO_LETTERS).decode()) < LETTERS:
         return None
-    (best, *_) = _detector().detect(prose, model="lite")
+    (best, *_) = _detector().detect(encoded.decode(), model="lite")
     return best["lang"] if best["score"] >= SURE else None
 
 
