@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from components.chat import chat_templates, prompt, token_counts
 from components.chat.token_counts import Counter
-from components.dataset import dataset_card, example_rows, preference_files, snapshot_figures
+from components.dataset import example_rows, preference_files, snapshot_figures
 from components.dataset.example_rows import Lengths, Staying
 from components.dataset.snapshot_figures import SIDES, Snapshot
 from components.schema import Config, Json
@@ -149,6 +149,8 @@ def _write(
     staying: Staying | None,
 ) -> dict[str, object]:
     """Write rows, preferences and the card; return the manifest's body."""
+    from components.dataset import dataset_card  # noqa: PLC0415 - loads matplotlib
+
     snapshot.path.mkdir(parents=True, exist_ok=True)
     lengths: dict[str, Lengths] = {}
     for side in SIDES:

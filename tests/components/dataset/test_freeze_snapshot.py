@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -126,6 +128,12 @@ def test_equal_input_gives_equal_bytes_at_any_place_and_time(con: Connection, tm
     assert two.key == one.key
     for name in ("train.parquet", "holdout.parquet"):
         assert (one.path / name).read_bytes() == (two.path / name).read_bytes()
+
+
+def test_who_only_looks_a_snapshot_up_does_not_wait_for_matplotlib():
+    code = "import sys, components.dataset.freeze_snapshot; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_freezing_is_idempotent(con: Connection, tmp_path: Path):
