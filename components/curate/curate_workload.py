@@ -26,7 +26,8 @@ from components.curate import (
 from components.curate.client_limits import ClientRows, Clients
 from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedRows
-from components.curate.near import near_requests
+from components.curate.near import comparison_cache, near_requests
+from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.parsed_rows import ParsedRows
 from components.curate.placed_rows import PlacedRows, near_objection
 from components.curate.preferences import weigh
@@ -193,30 +194,35 @@ def _compared(
     with TemporaryDirectory(dir=folder) as shown:
         table = Path(shown) / "judgements.parquet"
         with collector.paused(), warehouse.spilled(con):
-            placed = clean_by_client(place(judged, settled, rules, folder), clients, settled, rules)
+            kept = ComparisonCache(folder / comparison_cache.FOLDER)
+            placed = place(judged, settled, rules, folder, kept)
+            placed = clean_by_client(placed, clients, settled, rules)
+            kept.save()
             placed.write(table, clients.ahead)
-            del placed
+            del placed, kept
         with warehouse.present_file(con, "judgements", table):
             yield
 
 
-def place(judged: JudgedRows, settled: SettledSides, rules: Rules, scratch: Path) -> PlacedRows:
+def place(
+    judged: JudgedRows, settled: SettledSides, rules: Rules, scratch: Path, kept: ComparisonCache
+) -> PlacedRows:
     """Compare, tie and place the accepted rows.
 
     Rows tied to a stricter side get an objection. Texts are compared in files of the folder
-    ``scratch``.
+    ``scratch``; ``kept`` has what earlier comparisons left.
     """
     requests = judged.requests(scratch)
-    compared = near_requests.compare(requests, scratch)
+    has_guards = bool(rules.overlap.guards)
+    compared = near_requests.compare(requests, kept, scratch, with_whole=has_guards)
     ids = judged.in_file_order.to_pylist()
-    places = near_requests.place(ids, requests, compared, rules.near.jaccard, scratch)
+    places = near_requests.place(ids, requests, compared, rules.near.jaccard, kept)
     clusters, twins, equals = (
         judged.numbers_of([getattr(near, name) for near in places])
         for name in ("cluster_id", "twin_id", "equal_id")
     )
-    own = judged.ordered_texts(compared.user_texts, scratch)
-    whole = judged.user_texts(scratch) if rules.overlap.guards else own
-    asked = AskedTexts(judged.ids, own, whole, scratch)
+    own, whole = (column.at(judged.order) for column in (compared.asked, compared.whole))
+    asked = AskedTexts(judged.ids, own, whole, kept.arrays)
     del requests, compared, ids, places
     origins = judged.origins
     tied = ties.tie(origins, clusters, rules.split_by, settled)

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from components.curate import judgement_columns, text_codes
 from components.curate.near import spilled_texts
 from components.curate.near.near_requests import RequestColumns
-from components.curate.near.shingles import TextColumn
 from components.curate.redaction import surrogate_writer
 from components.curate.redaction.surrogate_writer import Conversations, RedactedTurn
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks
@@ -53,13 +52,13 @@ class JudgedRows:
     @cached_property
     def ids(self) -> Any:  # noqa: ANN401 - pyarrow has no types
         """The ids of the accepted rows, as an Arrow column."""
-        return self.in_file_order.take(pa.array(self._order))
+        return self.in_file_order.take(pa.array(self.order))
 
     @cached_property
     def numbers(self) -> Sequence[Ints]:
         """The number of each row of each part, ``MISSING`` if a rule objected to it."""
-        ranks = np.empty(len(self._order), np.int64)
-        ranks[self._order] = np.arange(len(self._order))
+        ranks = np.empty(len(self.order), np.int64)
+        ranks[self.order] = np.arange(len(self.order))
         every = np.full(sum(map(len, self._are_accepted)), MISSING)
         every[np.concatenate([np.zeros(0, np.bool_), *self._are_accepted])] = ranks
         ends = np.cumsum([len(part) for part in self._are_accepted])
@@ -69,7 +68,7 @@ class JudgedRows:
         """Return numbers by id, one for each accepted row in the order of the files."""
         named = pa.array(ids, pa.large_string())
         numbers = compute.index_in(named, value_set=self.ids).to_numpy().astype(np.int64)
-        return numbers[self._order]
+        return numbers[self.order]
 
     @cached_property
     def _are_accepted(self) -> Sequence[Marks]:
@@ -86,7 +85,8 @@ class JudgedRows:
         )
 
     @cached_property
-    def _order(self) -> Ints:
+    def order(self) -> Ints:
+        """Return the places in the files of the accepted rows, by number."""
         return compute.sort_indices(self.in_file_order).to_numpy().astype(np.int64)
 
     def _accepted(self, *names: str) -> Iterator[Any]:
@@ -100,13 +100,13 @@ class JudgedRows:
     def logged_us(self) -> Ints:
         """When the accepted rows were logged, in microseconds."""
         columns = self._column("logged_us")
-        return np.concatenate([np.zeros(0, np.int64), *columns])[self._order]
+        return np.concatenate([np.zeros(0, np.int64), *columns])[self.order]
 
     @property
     def labels(self) -> tuple[Sequence[str], Ints]:
         """The distinct labels, and the code of each accepted row's label."""
         texts, (codes,) = text_codes.encode([pa.chunked_array(self._column("label"), pa.string())])
-        return texts.texts.to_pylist(), codes[self._order]
+        return texts.texts.to_pylist(), codes[self.order]
 
     @property
     def origins(self) -> Origins:
@@ -119,7 +119,7 @@ class JudgedRows:
         flat = [name for name in judgement_columns.ORIGIN if name != "path"]
         columns = [table.column(name) for name in flat]
         names, codes = text_codes.encode([*columns, pa.chunked_array(paths, pa.string())])
-        fields = {name: of_rows[self._order] for name, of_rows in zip(flat, codes, strict=False)}
+        fields = {name: of_rows[self.order] for name, of_rows in zip(flat, codes, strict=False)}
         return Origins(
             names=names,
             request=fields["request_id"],
@@ -127,7 +127,7 @@ class JudgedRows:
             tools=fields["origin_tools"],
             conversation=fields["origin_conversation"],
             user=fields["origin_user"],
-            path=CodeLists(bounds, codes[-1]).take(self._order),
+            path=CodeLists(bounds, codes[-1]).take(self.order),
             context=fields["context"],
             answered_before=fields["answered_before"],
             answered=fields["answered"],
@@ -157,27 +157,14 @@ class JudgedRows:
             *others,
         )
 
-    def user_texts(self, scratch: Path) -> TextColumn:
-        """Return the users' texts of the accepted rows, kept in a file of ``scratch``."""
-        tables = self._accepted(*judgement_columns.REQUEST)
-        texts = (
-            pa.array([request.user_text for request in requests], pa.large_string())
-            for requests in map(judgement_columns.requests_of, tables)
-        )
-        return self.ordered_texts(spilled_texts.spilled(texts, scratch), scratch)
-
     def tool_names(self) -> list[tuple[str, ...]]:
         """Return the names of the tools that the accepted rows offer."""
         columns = map(judgement_columns.values_of, self._column("tool_names"))
         return self.ordered([*chain.from_iterable(columns)])
 
-    def ordered_texts(self, texts: TextColumn, scratch: Path) -> TextColumn:
-        """Return texts of the accepted rows, in the order of the files, by number."""
-        return spilled_texts.at(texts, self._order, scratch)
-
     def ordered(self, values: Sequence[Value]) -> list[Value]:
         """Return values of the accepted rows, in the order of the files, by number."""
-        return [values[place] for place in self._order.tolist()]
+        return [values[place] for place in self.order.tolist()]
 
     def conversations(self, seed: int | None) -> Conversations:
         """Return the conversation of each row, whether accepted or not."""

@@ -187,12 +187,6 @@ def judgements_of(table: ArrowTable) -> Iterator[RowJudgement]:
         )
 
 
-def requests_of(table: ArrowTable) -> Iterator[NearRequest]:
-    """Yield the requests of a table with the columns ``REQUEST``."""
-    for values in zip(*(_column(table, name) for name in REQUEST), strict=True):
-        yield NearRequest(*values)
-
-
 TURN = ("logged_us", "interaction_id", "language", "conversation", "rewritten")
 """The columns of a turn that redaction changed."""
 

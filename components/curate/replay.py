@@ -17,7 +17,9 @@ from components.chat import prompt
 from components.curate import decontamination, interaction, row_budget
 from components.curate.decontamination import AskedTexts
 from components.curate.interaction import CandidateRow
-from components.curate.near import duplicates, near_requests
+from components.curate.near import duplicates, hashed_words, near_requests
+from components.curate.near.comparison_cache import ComparisonCache
+from components.curate.near.hashed_words import DigestedWords
 from components.curate.near.near_requests import NearRequest
 from components.curate.preferences import preference_rows
 from components.curate.redaction import conversations
@@ -195,8 +197,10 @@ def replayable_rows(
     requests = {row.example_id: row.request for row in allowed}
     tested = _tested(con, workload_id)
     compared_rows = [*tested.values(), *requests.values()]
-    words = near_requests.compare(near_requests.columns_of(compared_rows)).words
-    whole = pa.array(["\n".join(request.turns) for request in compared_rows], pa.large_string())
+    columns = near_requests.columns_of(compared_rows)
+    words = near_requests.compare(columns, ComparisonCache(None)).words
+    turns = pa.array(["\n".join(request.turns) for request in compared_rows], pa.large_string())
+    whole = DigestedWords.of(hashed_words.column_of(turns))
     ids = [*tested, *requests]
     asked = AskedTexts(pa.array(ids, pa.large_string()), words, whole)
     held_out, ours = np.split(np.arange(len(compared_rows)), [len(tested)])

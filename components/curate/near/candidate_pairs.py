@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from components.curate.near.shingles import Hashes, Positions
+from components.curate.near.hashed_words import Hashes, Positions
 
 CROWD = 50
 """Up to this many texts with a common key are all paired with each other. In a larger crowd, say

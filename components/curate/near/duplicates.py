@@ -1,33 +1,35 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidate_pairs, shingles, spilled_texts
+from components.curate.near import candidate_pairs, shingles
 from components.curate.near.candidate_pairs import CandidatePairs, Groups
-from components.curate.near.shingles import (
-    HASH_BITS,
-    TEXT_BITS,
+from components.curate.near.hashed_words import (
+    HAS_DIGIT,
+    DigestedWords,
     Hashes,
     Positions,
-    TextColumn,
-    Texts,
+    WordColumn,
+    Words,
+    in_order,
 )
+from components.curate.near.kept_pairs import KeptPairs
+from components.curate.near.shingles import HASH_BITS, TEXT_BITS
 from components.curate.settings import THRESHOLD
 
 JACCARDS_AT_ONCE = 4096
-PAIRED_BYTES = 1 << 26  # of the texts of the pairs that are compared at once
-LEAST_BYTES = 1 << 10  # of a text, so that fewer than 2^16 clusters are compared at once
+PAIRED_WORDS = 1 << 23  # of the texts of the pairs that are compared at once
+LEAST_WORDS = 1 << 7  # of a text, so that fewer than 2^16 clusters are compared at once
 
 DENSE = 16
 """Where a cluster has a pair for so many of all its pairs of texts, twice, all its texts are
@@ -36,18 +38,18 @@ multiplied with each other: a pair by itself costs a pass over both texts."""
 THREADS = 2
 
 
-def jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
+def jaccards(texts: WordColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
     """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles."""
     # Pairs of one cluster together, so that each text is hashed once, though few are at a time.
     clusters = _components(pairs, len(texts))
     order = np.argsort(clusters[pairs.left], kind="stable")
     ordered = pairs.where(order)
-    sizes = np.maximum(np.diff(Texts.of(texts).offsets), LEAST_BYTES)
+    sizes = np.maximum(texts.sizes, LEAST_WORDS)
     of_pairs = sizes[ordered.left] + sizes[ordered.right]
     of_cluster = np.bincount(clusters, sizes)
     in_pairs = np.bincount(clusters[ordered.left], of_pairs, minlength=len(of_cluster))
-    scale = np.minimum(1, of_cluster / np.maximum(in_pairs, LEAST_BYTES))
-    parts = np.cumsum(of_pairs * scale[clusters[ordered.left]]) // PAIRED_BYTES
+    scale = np.minimum(1, of_cluster / np.maximum(in_pairs, LEAST_WORDS))
+    parts = np.cumsum(of_pairs * scale[clusters[ordered.left]]) // PAIRED_WORDS
     starts = np.flatnonzero(np.diff(parts, prepend=-1)).tolist()
     values = np.empty(len(pairs))
     for start, stop in pairwise([*starts, len(pairs)]):
@@ -56,10 +58,10 @@ def jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.ND
     return values
 
 
-def _jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
+def _jaccards(texts: WordColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
     places, ends = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     left, right = ends[: len(pairs)], ends[len(pairs) :]
-    rows = _rows(shingles.chunks_at(texts, places), len(places), pool)
+    rows = _rows(texts.at(places), pool)
     clusters = _components(CandidatePairs(left, right), len(places))
     texts_in, pairs_in = np.bincount(clusters), np.bincount(clusters[left])
     dense = texts_in**2 <= DENSE * pairs_in
@@ -70,9 +72,7 @@ def _jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.N
     )
     alone = partial(_shared, rows, left[~together], right[~together])
     blocks = range(0, int((~together).sum()), JACCARDS_AT_ONCE)
-    shared[~together] = np.concatenate(
-        [np.zeros(0, np.int64), *shingles.in_order(pool, alone, blocks)]
-    )
+    shared[~together] = np.concatenate([np.zeros(0, np.int64), *in_order(pool, alone, blocks)])
     sizes = np.diff(rows.indptr)
     return shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
 
@@ -110,14 +110,18 @@ def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: i
     return rows[left[block]].multiply(rows[right[block]]).getnnz(axis=1)
 
 
-def _rows(chunks: Iterable[Texts], count: int, pool: Executor) -> sparse.csr_matrix:
+def _rows(texts: WordColumn, pool: Executor) -> sparse.csr_matrix:
     """Return a matrix with a row per text, a column per shingle hash."""
-    distinct = [*shingles.in_order(pool, shingles.distinct, chunks)]
+    distinct = [*in_order(pool, _distinct, texts.chunks())]
     hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in distinct)])
     hashes = hashes.view(np.int64)
     sizes = np.concatenate([np.zeros(1, np.int64), *(sizes for _, sizes in distinct)])
-    shape = (count, 1 << HASH_BITS)
+    shape = (len(texts), 1 << HASH_BITS)
     return sparse.csr_matrix((np.ones(len(hashes), np.bool_), hashes, np.cumsum(sizes)), shape)
+
+
+def _distinct(texts: WordColumn) -> tuple[Hashes, Positions]:
+    return shingles.distinct(texts.words())
 
 
 INSIDE = 8
@@ -130,33 +134,31 @@ PAIRS_AT_ONCE = 1024
 _NO_KEY = np.uint64((1 << 64) - 1)
 
 
-def replaced(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.bool_]:
+def replaced(texts: WordColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.bool_]:
     """Mark the pairs in which each text has a passage that the other lacks."""
     blocks = range(0, len(pairs), PAIRS_AT_ONCE)
-    marks = shingles.in_order(pool, partial(_replaced, texts, pairs), blocks)
+    marks = in_order(pool, partial(_replaced, texts, pairs), blocks)
     return np.concatenate([np.zeros(0, np.bool_), *marks])
 
 
-def _replaced(texts: TextColumn, pairs: CandidatePairs, start: int) -> npt.NDArray[np.bool_]:
+def _replaced(texts: WordColumn, pairs: CandidatePairs, start: int) -> npt.NDArray[np.bool_]:
     block = slice(start, start + PAIRS_AT_ONCE)
-    left, left_owners = _triples(texts.take(pairs.left[block]))
-    right, right_owners = _triples(texts.take(pairs.right[block]))
+    left, left_owners = _triples(texts.at(pairs.left[block]))
+    right, right_owners = _triples(texts.at(pairs.right[block]))
     count = len(pairs.left[block])
     return _passages(left, right, left_owners, count) & _passages(right, left, right_owners, count)
 
 
-def _triples(texts: TextColumn) -> tuple[Hashes, Positions]:
-    """Return the triples of all texts in order, tagged with their text, and the texts' indices."""
-    keys, owners, before = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0
-    for chunk in Texts.of(texts).chunks():
-        words = shingles.words_of(chunk)
-        words.hashes[shingles.have_digits(chunk, words)] = 0
-        triples = shingles.runs(words, shingles.WIDTH, whole=True)
-        places = np.repeat(np.arange(len(chunk)) + before, np.diff(triples.bounds))
-        keys.append((places.astype(np.uint64) << np.uint64(HASH_BITS)) | triples.hashes)
-        owners.append(places)
-        before += len(chunk)
-    return np.concatenate(keys), np.concatenate(owners)
+def _triples(texts: WordColumn) -> tuple[Hashes, Positions]:
+    """Return the triples of all texts in order, tagged with their text, and the texts' indices.
+
+    All words with a digit are equal.
+    """
+    words = texts.words()
+    hashes = np.where((words.hashes & HAS_DIGIT) > 0, np.uint64(0), words.hashes)
+    triples = shingles.shingle(Words(hashes, words.bounds))
+    owners = np.repeat(np.arange(len(texts)), np.diff(triples.bounds))
+    return (owners.astype(np.uint64) << np.uint64(HASH_BITS)) | triples.hashes, owners
 
 
 def _passages(keys: Hashes, others: Hashes, owners: Positions, count: int) -> npt.NDArray[np.bool_]:
@@ -184,57 +186,64 @@ class Clusters:
     """Near-duplicate clusters of texts with ids.
 
     ``firsts`` has for each text the index of the one with the smallest id of those that a chain of
-    pairs joins it to (its own without pairs). ``pairs`` are the verified pairs, ``jaccard`` their
-    similarities. Equal texts are paired only with the one with the smallest id, the texts of a
-    crowd (``candidate_pairs.CROWD``) only with its typical texts.
+    pairs joins it to (its own without pairs). ``equal`` are the pairs of texts of equal words,
+    ``near`` the other verified pairs, ``jaccard`` their similarities. Texts of equal words are
+    paired only with the one with the smallest id, the texts of a crowd (``candidate_pairs.CROWD``)
+    only with its typical texts. ``numbers`` are equal for texts of equal words.
     """
 
     firsts: Positions
-    pairs: CandidatePairs
+    equal: CandidatePairs
+    near: CandidatePairs
     jaccard: npt.NDArray[np.float64]
+    numbers: Positions
 
 
 def find_clusters(
     ids: Sequence[str],
-    texts: TextColumn,
+    texts: DigestedWords,
     threshold: float = THRESHOLD,
-    scratch: Path | None = None,
+    kept: KeptPairs | None = None,
 ) -> Clusters:
     """Cluster texts that share most of their word shingles.
 
-    Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if they
-    are equal. Every pair is verified by its exact Jaccard and none is missed, except in crowds,
-    where not all pairs are compared (see ``candidate_pairs``). A text without words is near to
-    equal texts only. Input order does not matter; the ids must be distinct. Copies of texts are
-    kept in files of the folder ``scratch``, or in memory if it is ``None``.
+    Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if their
+    words are equal. Every pair is verified by its exact Jaccard and none is missed, except in
+    crowds, where not all pairs are compared (see ``candidate_pairs``). Input order does not matter;
+    the ids must be distinct. ``kept`` has Jaccards that are known.
     """
     order = _by_id(ids)
-    numbers = spilled_texts.numbered_texts(texts)[0]
-    _, firsts, places = np.unique(numbers[order], return_index=True, return_inverse=True)
-    ranks = np.argsort(np.argsort(firsts))
-    places, firsts = ranks[places], np.sort(firsts)
-    different = spilled_texts.at(texts, order[firsts], scratch)
-    repeats = np.flatnonzero(firsts[places] != np.arange(len(places)))
-    equal = CandidatePairs(firsts[places[repeats]], repeats)
+    numbers_by_id, firsts = texts.at(order).numbered()
+    repeats = np.flatnonzero(firsts[numbers_by_id] != np.arange(len(ids)))
+    equal = CandidatePairs(firsts[numbers_by_id[repeats]], repeats)
     with ThreadPoolExecutor(THREADS) as pool:
-        near, values = _near(different, threshold, pool)
-    pairs = equal.joined(CandidatePairs(firsts[near.left], firsts[near.right]))
-    labels = _components(pairs, len(ids))
+        near, values = _near(texts.at(order[firsts]), threshold, kept, pool)
+    near = CandidatePairs(firsts[near.left], firsts[near.right])
+    labels = _components(equal.joined(near), len(ids))
     smallest_places = np.unique(labels, return_index=True)[1][labels]
-    clusters = np.empty(len(ids), np.int64)
+    clusters, numbers = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     clusters[order] = order[smallest_places]
-    named = CandidatePairs(order[pairs.left], order[pairs.right])
-    return Clusters(clusters, named, np.concatenate([np.ones(len(equal)), values]))
+    numbers[order] = numbers_by_id
+    equal, near = (CandidatePairs(order[pairs.left], order[pairs.right]) for pairs in (equal, near))
+    return Clusters(clusters, equal, near, values, numbers)
 
 
-def without_replaced(ids: Sequence[str], texts: TextColumn, clusters: Clusters) -> Positions:
+def without_replaced(
+    ids: Sequence[str], texts: DigestedWords, clusters: Clusters, kept: KeptPairs | None = None
+) -> Positions:
     """Cluster texts by the pairs of ``find_clusters`` without those that differ by a whole passage.
 
-    Returns for each text the index of the one with the smallest id of its cluster.
+    Returns for each text the index of the one with the smallest id of its cluster. ``kept`` has
+    marks of pairs that are known.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        marks = replaced(texts, clusters.pairs, pool)
-    return smallest(ids, _components(clusters.pairs.where(~marks), len(ids)))
+
+        def mark(pairs: CandidatePairs) -> npt.NDArray[np.float64]:
+            return replaced(texts.words, pairs, pool).astype(np.float64)
+
+        marks = kept.values(texts.digests, clusters.near, mark) if kept else mark(clusters.near)
+    pairs = clusters.equal.joined(clusters.near.where(marks == 0))
+    return smallest(ids, _components(pairs, len(ids)))
 
 
 def smallest(ids: Sequence[str], *keys: Positions) -> Positions:
@@ -262,17 +271,18 @@ def _by_id(ids: Sequence[str]) -> Positions:
 
 
 def _near(
-    texts: TextColumn, threshold: float, pool: Executor
+    texts: DigestedWords, threshold: float, kept: KeptPairs | None, pool: Executor
 ) -> tuple[CandidatePairs, npt.NDArray[np.float64]]:
     """Return the pairs of different texts whose Jaccard reaches the threshold, and the Jaccards."""
-    groups = _grouped(texts, threshold, pool)
+    groups = _grouped(texts.words, threshold, pool)
     near = CandidatePairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
     values = [np.zeros(0)]
+    measure = partial(jaccards, texts.words, pool=pool)
 
     def verify(pairs: CandidatePairs) -> CandidatePairs:
-        pair_jaccards = jaccards(texts, pairs, pool)
-        values.append(pair_jaccards[pair_jaccards >= threshold])
-        return near.joined(pairs.where(pair_jaccards >= threshold))
+        measured = kept.values(texts.digests, pairs, measure) if kept else measure(pairs)
+        values.append(measured[measured >= threshold])
+        return near.joined(pairs.where(measured >= threshold))
 
     for pairs in candidate_pairs.in_small_groups(groups):
         near = verify(pairs)
@@ -282,13 +292,13 @@ def _near(
     return near, np.concatenate(values)
 
 
-def _grouped(texts: TextColumn, threshold: float, pool: Executor) -> Groups:
+def _grouped(texts: WordColumn, threshold: float, pool: Executor) -> Groups:
     order = shingles.shingle_order(texts, threshold, pool)
     text_bits = max(TEXT_BITS, len(texts).bit_length())
     before, shared = 0, [np.zeros(0, np.int64)]
     entries: deque[Hashes] = deque()
     choose = partial(shingles.choose_prefixes, order=order)
-    for part in shingles.in_order(pool, choose, Texts.of(texts).chunks()):
+    for part in in_order(pool, choose, texts.chunks()):
         owners = (part.owners + before).astype(np.uint64)
         entries.append((part.keys << np.uint64(text_bits)) | owners)
         shared.append(part.shared)

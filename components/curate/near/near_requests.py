@@ -11,21 +11,40 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.curate import split
 from components.curate.interaction import read_tools
-from components.curate.near import duplicates, shared_text, shingles, spilled_texts
-from components.curate.near.shared_text import MANY, RightAnswers
-from components.curate.near.shingles import Positions, TextColumn
-from components.curate.near.spilled_texts import SpilledTexts
+from components.curate.near import duplicates, hashed_words, shared_text, shingles
+from components.curate.near.comparison_cache import ComparisonCache
+from components.curate.near.hashed_words import (
+    IS_SYMBOL,
+    DigestedWords,
+    Marks,
+    Positions,
+    SpilledWords,
+    Texts,
+    WordColumn,
+    Words,
+)
+from components.curate.near.kept_words import KeptWords
+from components.curate.near.shared_text import (
+    MANY,
+    NOTHING,
+    OWN,
+    SHARED,
+    WHOLE,
+    RightAnswers,
+    SharedWords,
+    Uses,
+)
 from components.curate.split import LABEL_CHARACTERS
 from components.schema import Answer, Json, Message
 from components.store import manifest
 
-ROWS_AT_ONCE = 8192  # rows whose texts are held as Python's at once
+ROWS_AT_ONCE = 8192  # requests whose words are held at once
+JOINED_AT_ONCE = 1024  # instructions, which may have long texts of many
 
 FREE = ""  # the name of longer texts, which never conflict
 
@@ -83,12 +102,6 @@ class NearRequest:
     tool_names: str
     form: str
 
-    @property
-    def user_text(self) -> str:
-        """The users' text, templates included."""
-        users = zip(self.turns, self.roles, strict=True)
-        return "\n".join(turn for turn, role in users if role == "user")
-
 
 class RequestColumns(NamedTuple):
     """Requests as Arrow columns; ``turns`` and ``roles`` are lists."""
@@ -103,16 +116,19 @@ class RequestColumns(NamedTuple):
 
 
 class ComparedRequests(NamedTuple):
-    """Requests without shared text, as Arrow columns: their ``words``, and the users' part of them.
+    """Requests as hashed words: ``words`` without shared text, and ``asked``, the users' of them.
 
-    Request i has the instruction ``instructions[instructed[i]]``, its shared text: system prompt
-    and templates.
+    ``whole`` are the users' words, shared text included. Request i has the instruction
+    ``instructions[instructed[i]]``, its shared text: system prompt and templates. ``parts`` are
+    what the words are of.
     """
 
-    words: TextColumn
-    user_texts: TextColumn
-    instructions: TextColumn
+    words: DigestedWords
+    asked: DigestedWords
+    whole: DigestedWords
+    instructions: DigestedWords
     instructed: Positions
+    parts: "_Parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,60 +180,113 @@ def _dictionary(texts: Iterable[str]) -> Any:  # noqa: ANN401 - pyarrow has no t
     return pa.DictionaryArray.from_arrays(indices, pa.array([*numbers], pa.large_string()))
 
 
-def compare(requests: RequestColumns, scratch: Path | None = None) -> ComparedRequests:
+def compare(
+    requests: RequestColumns,
+    kept: ComparisonCache,
+    scratch: Path | None = None,
+    *,
+    with_whole: bool = False,
+) -> ComparedRequests:
     """Return the requests without text shared by many; order does not matter.
 
-    Their texts are kept in files of the folder ``scratch``, or in memory if it is ``None``.
+    Their words are in files of the folder ``scratch``, or in memory if it is ``None``. ``kept`` has
+    what earlier comparisons left. Without ``with_whole``, ``whole`` is ``asked``.
     """
-    turns = _Turns.of(requests, scratch)
+    systems, prompts = _codes(requests.system)
+    of_prompts = kept.words.add(prompts)
+    turns = _Turns.of(requests, kept.words)
     answers = RightAnswers(turns.texts[turns.bounds[1:] - 1], _codes(requests.answer_name)[0])
-    parted = shared_text.split_texts(turns.different, answers, scratch)
+    shared = shared_text.find_shared(kept.words, turns.kept, answers, kept.arrays, scratch)
     are_own = turns.places >= np.repeat(_beginnings(turns), np.diff(turns.bounds))
-    words, user_texts = SpilledTexts(scratch), SpilledTexts(scratch)
-    are_whole = np.zeros(len(are_own), np.bool_)
-    for start in range(0, len(turns.bounds) - 1, ROWS_AT_ONCE):
-        bounds = turns.bounds[start : start + ROWS_AT_ONCE + 1]
-        block = slice(int(bounds[0]), int(bounds[-1]))
-        numbers, mine, by_users = turns.texts[block], are_own[block], turns.are_users[block]
-        own = _joined(parted.own, numbers, bounds, mine)
-        asked = _joined(parted.own, numbers, bounds, mine & by_users)
-        wordless = ~_have_words(own)
-        if wordless.any():  # all of their text is shared: then none of it is
-            whole = are_whole[block] = np.repeat(wordless, np.diff(bounds))
-            texts = _joined(turns.different, numbers, bounds, whole)
-            users = _joined(turns.different, numbers, bounds, whole & by_users)
-            own = pc.call_function("if_else", [pa.array(wordless), texts, own])
-            asked = pc.call_function("if_else", [pa.array(wordless), users, asked])
-        words.add(own)
-        user_texts.add(asked)
-    instructions = _instructions(requests.system, turns, parted.shared, are_own, are_whole, scratch)
-    return ComparedRequests(words.column(), user_texts.column(), *instructions)
+    uses = np.where(are_own, OWN, NOTHING).astype(np.uint8)
+    parts = _Parts(turns, kept.words.column.at(turns.kept), shared, uses)
+    written = SpilledWords(scratch)
+    rows = np.arange(len(turns.bounds) - 1)
+    for block in _blocks(rows):
+        written.add(parts.words_or_whole(block))
+    by_users = np.where(turns.are_users, uses, NOTHING).astype(np.uint8)
+    mixed = np.flatnonzero(np.bincount(turns.rows[by_users != uses], minlength=len(rows)))
+    for block in _blocks(mixed):
+        written.add(parts.words_of(block, by_users))
+    if with_whole:
+        all_of_users = np.where(turns.are_users, WHOLE, NOTHING).astype(np.uint8)
+        for block in _blocks(rows):
+            written.add(parts.words_of(block, all_of_users))
+    instructions = _instructions(systems, kept.words.column.at(of_prompts), parts, scratch)
+    column = DigestedWords.of(written.column())
+    places = rows.copy()
+    places[mixed] = len(rows) + np.arange(len(mixed))
+    asked = column.at(places)
+    whole = column.at(slice(len(rows) + len(mixed), None)) if with_whole else asked
+    return ComparedRequests(column.at(rows), asked, whole, *instructions, parts)
+
+
+def _blocks(rows: Positions) -> Iterator[Positions]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
 
 
 class _Turns(NamedTuple):
     """The turns of all requests; request i has the turns ``bounds[i]:bounds[i + 1]``.
 
-    Turn k has the text ``different[texts[k]]``, the role ``roles[k]`` by number, and is number
-    ``places[k]`` of its request.
+    Turn k is of request ``rows[k]``, its number ``places[k]``; it has the role ``roles[k]`` by
+    number, and a text of the kept number ``kept[texts[k]]``.
     """
 
-    different: TextColumn
+    kept: Positions
     texts: Positions
     bounds: Positions
+    rows: Positions
     roles: Positions
-    are_users: npt.NDArray[np.bool_]
+    are_users: Marks
     places: Positions
 
     @classmethod
-    def of(cls, requests: RequestColumns, scratch: Path | None) -> "_Turns":
-        texts, firsts = spilled_texts.numbered_texts(requests.turns.flatten())
-        different = spilled_texts.at(requests.turns.flatten(), firsts, scratch)
+    def of(cls, requests: RequestColumns, words: KeptWords) -> "_Turns":
+        kept, texts = np.unique(words.add(requests.turns.flatten()), return_inverse=True)
         roles, names = _codes(requests.roles.flatten())
         is_user = np.array([name == "user" for name in names.to_pylist()], np.bool_)
         sizes = pc.call_function("list_value_length", [requests.turns]).to_numpy()
         bounds = np.concatenate([[0], np.cumsum(sizes)])
-        places = np.arange(len(texts)) - np.repeat(bounds[:-1], sizes)
-        return cls(different, texts, bounds, roles, is_user[roles], places)
+        rows = np.repeat(np.arange(len(sizes)), sizes)
+        places = np.arange(len(texts)) - bounds[rows]
+        return cls(kept, texts, bounds, rows, roles, is_user[roles], places)
+
+
+class _Parts(NamedTuple):
+    """What the requests' words are of: turn k's text, of which ``uses[k]`` says which words.
+
+    The text of turn k is ``texts[turns.texts[k]]``.
+    """
+
+    turns: _Turns
+    texts: WordColumn
+    shared: SharedWords
+    uses: Uses
+
+    def words_or_whole(self, rows: Positions) -> Words:
+        """Return the used words of some requests: all, if all of a request's text is shared."""
+        words = self.words_of(rows, self.uses)
+        wordless = ~_have_words(words)
+        if not wordless.any():
+            return words
+        begins, ends = self.turns.bounds[rows[wordless]], self.turns.bounds[rows[wordless] + 1]
+        self.uses[hashed_words.members(begins, ends - begins)] = WHOLE
+        return self.words_of(rows, self.uses)
+
+    def words_of(self, rows: Positions, uses: Uses) -> Words:
+        """Return those words of some requests of which ``uses`` are, for each turn."""
+        bounds = self.turns.bounds
+        sizes = bounds[rows + 1] - bounds[rows]
+        at = hashed_words.members(bounds[rows], sizes)
+        used = uses[at] != NOTHING
+        at, ends = at[used], np.concatenate([[0], np.cumsum(used)])[hashed_words.bounds_of(sizes)]
+        words = self.cut(self.turns.texts[at], uses[at])
+        return Words(words.hashes, words.bounds[ends])
+
+    def cut(self, texts: Positions, uses: Uses) -> Words:
+        """Return the words of some texts of which ``uses`` are, for each text."""
+        return shared_text.used_words(self.texts, self.shared, texts, uses)
 
 
 def _codes(column: Any) -> tuple[Positions, Any]:  # noqa: ANN401 - pyarrow has no types
@@ -255,58 +324,53 @@ def _beginnings(turns: _Turns) -> Positions:
     return beginnings
 
 
-def _joined(
-    texts: TextColumn, numbers: Positions, bounds: Positions, marks: npt.NDArray[np.bool_]
-) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Join the marked ones of each request's texts; the first request's begin at ``bounds[0]``."""
-    ends = np.concatenate([[0], np.cumsum(marks)])[bounds - bounds[0]]
-    lists = pa.LargeListArray.from_arrays(pa.array(ends), texts.take(numbers[marks]))
-    return pc.call_function("binary_join", [lists, pa.scalar("\n", pa.large_string())])
-
-
 def _instructions(
-    systems: Any,  # noqa: ANN401 - pyarrow has no types
-    turns: _Turns,
-    shared: TextColumn,
-    are_own: npt.NDArray[np.bool_],
-    are_whole: npt.NDArray[np.bool_],
-    scratch: Path | None,
-) -> tuple[TextColumn, Positions]:
-    """Return the different instructions, and the number of each request's."""
-    asked, prompts = _codes(systems)
-    templates, firsts = spilled_texts.numbered_texts(shared)
-    begin = ~(are_own | are_whole)
-    beginnings, of_beginning = np.unique(turns.texts[begin], return_inverse=True)
-    parts = [
-        [prompts],
-        shingles.taken(shared, firsts),
-        shingles.taken(turns.different, beginnings),
-    ]
-    pieces = spilled_texts.spilled(chain.from_iterable(parts), scratch)
-    have_words = _have_words(pieces)
-    of_turn = len(prompts) + templates[turns.texts]
-    of_turn[begin] = len(prompts) + len(firsts) + of_beginning
-    of_turn[are_whole | ~have_words[of_turn]] = -1
+    systems: Positions, prompts: WordColumn, parts: _Parts, scratch: Path | None
+) -> tuple[DigestedWords, Positions]:
+    """Return the different instructions, in the order of their digests, and each request's number.
+
+    Request i has the system prompt ``prompts[systems[i]]``.
+    """
+    turns, is_nothing = parts.turns, parts.uses == NOTHING
+    has_template = (parts.uses == OWN) & parts.shared.have_shared[turns.texts]
+    texts = [np.unique(turns.texts[marks]) for marks in (has_template, is_nothing)]
+    pieces = SpilledWords(scratch)
+    for block in _blocks(np.arange(len(prompts))):
+        pieces.add(prompts.at(block).words())
+    of_turn = np.full(len(turns.texts), -1)
+    before = len(prompts)
+    for marks, used, use in zip((has_template, is_nothing), texts, (SHARED, WHOLE), strict=True):
+        for block in _blocks(used):
+            pieces.add(parts.cut(block, np.full(len(block), use, np.uint8)))
+        of_turn[marks] = before + np.searchsorted(used, turns.texts[marks])
+        before += len(used)
+    column = DigestedWords.of(pieces.column())
+    same, firsts = column.numbered()
+    of_piece = np.where(_column_has_words(column.words), firsts[same], -1)
+    of_turn = np.where(of_turn < 0, -1, of_piece[of_turn])
     numbers: dict[tuple[int, ...], int] = {}
-    listed, first = of_turn.tolist(), np.where(have_words[asked], asked, -1).tolist()
+    listed, first = of_turn.tolist(), of_piece[systems].tolist()
     instructed = [
         numbers.setdefault((first[n], *listed[start:stop]), len(numbers))
         for n, (start, stop) in enumerate(pairwise(turns.bounds.tolist()))
     ]
     named = [[piece for piece in number if piece >= 0] for number in numbers]
-    joined = spilled_texts.spilled(_joined_pieces(pieces, named), scratch)
-    different, firsts = spilled_texts.numbered_texts(joined)
-    return spilled_texts.at(joined, firsts, scratch), different[np.array(instructed, np.int64)]
+    joined = DigestedWords.of(_joined(column.words, named, scratch))
+    of_number, firsts = joined.numbered()
+    order = np.lexsort((joined.digests[firsts, 1], joined.digests[firsts, 0]))
+    of_number = np.argsort(order)[of_number]
+    return joined.at(firsts[order]), of_number[np.array(instructed, np.int64)]
 
 
-def _joined_pieces(pieces: TextColumn, named: Sequence[list[int]]) -> Iterator[TextColumn]:
-    separator = pa.scalar("\n\n", pa.large_string())
-    for start in range(0, len(named), ROWS_AT_ONCE):
-        block = named[start : start + ROWS_AT_ONCE]
-        texts = pieces.take(np.array([*chain.from_iterable(block)], np.int64))
-        ends = pa.array(np.cumsum([0, *map(len, block)]), pa.int64())
-        lists = pa.LargeListArray.from_arrays(ends, texts)
-        yield pc.call_function("binary_join", [lists, separator])
+def _joined(pieces: WordColumn, named: Sequence[list[int]], scratch: Path | None) -> WordColumn:
+    """Return texts of the named pieces each."""
+    joined = SpilledWords(scratch)
+    for start in range(0, len(named), JOINED_AT_ONCE):
+        block = named[start : start + JOINED_AT_ONCE]
+        words = pieces.at(np.array([*chain.from_iterable(block)], np.int64)).words()
+        ends = np.cumsum([0, *map(len, block)])
+        joined.add(Words(words.hashes, words.bounds[ends]))
+    return joined.column()
 
 
 def place(
@@ -314,38 +378,83 @@ def place(
     requests: RequestColumns,
     compared: ComparedRequests,
     jaccard: float,
-    scratch: Path | None = None,
+    kept: ComparisonCache,
 ) -> list[Place]:
     """Return each request's cluster, twins and equals; order does not matter."""
-    clusters = duplicates.find_clusters(ids, compared.words, jaccard, scratch)
+    clusters = duplicates.find_clusters(ids, compared.words, jaccard, kept.jaccards)
     alike = duplicates.find_clusters(
         # No two are equal, and which of a cluster is first does not matter.
         [f"{number:012d}" for number in range(len(compared.instructions))],
         compared.instructions,
         jaccard,
-        scratch,
+        kept.jaccards,
     ).firsts[compared.instructed]
     tool_names = _codes(requests.tool_names)[0]
     near = duplicates.smallest(ids, clusters.firsts, tool_names)
-    alike_words = duplicates.without_replaced(ids, compared.words, clusters)
+    alike_words = duplicates.without_replaced(ids, compared.words, clusters, kept.passages)
     tools, forms = _codes(requests.tools)[0], _codes(requests.form)[0]
     twins = duplicates.smallest(ids, alike_words, tools, alike, forms)
-    equals = duplicates.smallest(ids, twins, _same_words(twins, compared.words))
+    are_ascii = kept.words.are_ascii[compared.parts.turns.kept]
+    same = _same_words(twins, clusters.numbers, are_ascii, requests, compared.parts)
+    equals = duplicates.smallest(ids, twins, same)
     return [
         Place(ids[cluster], ids[twin], ids[equal])
         for cluster, twin, equal in zip(near.tolist(), twins.tolist(), equals.tolist(), strict=True)
     ]
 
 
-def _same_words(twins: Positions, words: Any) -> Positions:  # noqa: ANN401 - pyarrow has no types
-    """Return a number per request, equal for twins with equal words."""
-    several = np.flatnonzero(np.bincount(twins)[twins] > 1)
-    numbers: dict[str, int] = {}
-    same = np.zeros(len(twins), np.int64)
-    for block in np.array_split(several, len(several) // ROWS_AT_ONCE + 1):
-        texts = words.take(block).to_pylist()
-        same[block] = [numbers.setdefault(_spaced(text) or text, len(numbers)) for text in texts]
+def _same_words(
+    twins: Positions,
+    numbers: Positions,
+    are_ascii: Marks,
+    requests: RequestColumns,
+    parts: _Parts,
+) -> Positions:
+    """Return a number per request, equal for twins with equal words.
+
+    Hashed words differ by the case and the signs of other languages, so that twins of which one
+    has such are read; ``are_ascii`` are the others' texts.
+    """
+    turns = parts.turns
+    others = np.bincount(twins[turns.rows[~are_ascii[turns.texts]]], minlength=len(twins)) > 0
+    read = np.flatnonzero(others[twins] & (np.bincount(twins)[twins] > 1))
+    texts: dict[str, int] = {}
+    same = numbers.copy()
+    for row in read.tolist():
+        text = _own_text(row, requests, parts)
+        same[row] = len(numbers) + texts.setdefault(_spaced(text) or text, len(texts))
     return same
+
+
+def _own_text(row: int, requests: RequestColumns, parts: _Parts) -> str:
+    """Return a request's text without what is shared."""
+    own: list[str] = []
+    texts = requests.turns[row].values
+    first = int(parts.turns.bounds[row])
+    for place, text in enumerate(texts.to_pylist()):
+        use, number = parts.uses[first + place], parts.turns.texts[first + place]
+        if use == OWN and parts.shared.have_shared[number]:
+            bounds = parts.shared.bounds
+            marks = parts.shared.are_shared[bounds[number] : bounds[number + 1]]
+            located = hashed_words.hash_words(Texts.of(texts.slice(place, 1)))
+            own.append(_without(text, located.starts.tolist(), marks.tolist()))
+        elif use != NOTHING:
+            own.append(text)
+    return "\n".join(own)
+
+
+def _without(text: str, starts: list[int], marks: list[bool]) -> str:
+    """Return a text without the marked words, which begin at ``starts``, in bytes."""
+    content = text.encode()
+    ends = [*starts[1:], len(content)]
+    pieces = [
+        (content[start:end].decode(), is_after)
+        for start, end, mark, is_after in zip(
+            starts, ends, marks, [False, *marks[:-1]], strict=True
+        )
+        if not mark
+    ]
+    return "".join(f" {piece}" if is_after else piece for piece, is_after in pieces)
 
 
 def _spaced(text: str) -> str:
@@ -360,13 +469,14 @@ _BREAKS = {code: " " for code in range(128) if not chr(code).isalnum()}
 """ASCII characters outside ``_WORD``; ``translate`` is faster than the regex on ASCII."""
 
 
-def _have_words(texts: Any) -> npt.NDArray[np.bool_]:  # noqa: ANN401 - pyarrow has no types
-    common = pc.MatchSubstringOptions("[0-9A-Za-z]")
-    marks = pc.call_function("match_substring_regex", [texts], common)
-    marks = marks.to_numpy(zero_copy_only=False).copy()
-    others = np.flatnonzero(~marks)
-    marks[others] = [_WORD.search(text) is not None for text in texts.take(others).to_pylist()]
-    return marks
+def _have_words(words: Words) -> Marks:
+    """Mark the texts with a word that has a letter or digit."""
+    return shingles.count_marks((words.hashes & IS_SYMBOL) == 0, words.bounds) > 0
+
+
+def _column_has_words(column: WordColumn) -> Marks:
+    marks = [_have_words(chunk.words()) for chunk in column.chunks()]
+    return np.concatenate([np.zeros(0, np.bool_), *marks])
 
 
 @lru_cache(maxsize=4096)

@@ -1,28 +1,27 @@
 """Separate a text's own words from text shared by many: templates, documents."""
 
-from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from components.curate.near import shingles
-from components.curate.near.shingles import (
-    HASH_BITS,
-    Bytes,
+from components.curate.near import hashed_words, shingles
+from components.curate.near.hashed_words import (
     Hashes,
+    Marks,
     Positions,
+    SpilledWords,
     TextColumn,
-    Texts,
+    WordColumn,
     Words,
-    count_marks,
+    in_order,
 )
-from components.curate.near.spilled_texts import SpilledTexts
+from components.curate.near.kept_arrays import KeptArrays
+from components.curate.near.kept_words import KeptWords
+from components.curate.near.shingles import HASH_BITS, HashTable, count_marks
 
 RUN = 8
 """Words of a run: shorter templates don't make different requests near-duplicates (one word after
@@ -45,13 +44,13 @@ than it saves."""
 
 THREADS = 2
 
-_WORD_BYTES = 4
+MOST_CHANGED = 0.125
+"""Share of the counted texts; if more of them come or go, all runs are counted anew."""
+
 CHUNKS_AT_ONCE = 64
+TEXTS_AT_ONCE = 1 << 14
 _RUNS_SORTED = 1 << 22
 _MOST = 255  # a table's counts stop here
-_SPACE = ord(" ")
-
-Marks = npt.NDArray[np.bool_]
 
 
 class RightAnswers(NamedTuple):
@@ -61,11 +60,51 @@ class RightAnswers(NamedTuple):
     numbers: Positions
 
 
-class PartedTexts(NamedTuple):
-    """The ``own`` words of each text, and those of a template (``shared``, may be empty)."""
+class SharedWords(NamedTuple):
+    """Which words of each text belong to a template.
 
-    own: TextColumn
-    shared: TextColumn
+    Of the words of text i, side by side, ``are_shared[bounds[i]:bounds[i + 1]]`` do;
+    ``have_shared[i]`` if any does.
+    """
+
+    are_shared: Marks
+    bounds: Positions
+    have_shared: Marks
+
+
+Uses: TypeAlias = npt.NDArray[np.uint8]
+NOTHING, OWN, SHARED, WHOLE = range(4)
+"""Which words of a text are used."""
+
+
+def used_words(column: WordColumn, shared: SharedWords, texts: Positions, uses: Uses) -> Words:
+    """Return those words of some texts of which ``uses`` are, for each text, not ``NOTHING``."""
+    chosen = column.at(texts)
+    words = chosen.words()
+    are_cut = (uses != WHOLE) & shared.have_shared[texts]
+    if not are_cut.any() and not (uses == SHARED).any():
+        return words
+    # Of a text without shared words all are its own.
+    are_used = np.repeat(uses != SHARED, chosen.sizes)
+    sizes = chosen.sizes[are_cut]
+    marks = shared.are_shared[hashed_words.members(shared.bounds[texts[are_cut]], sizes)]
+    are_used[np.repeat(are_cut, chosen.sizes)] = marks == np.repeat(uses[are_cut] == SHARED, sizes)
+    bounds = np.concatenate([[0], np.cumsum(are_used)])[words.bounds]
+    return Words(words.hashes[are_used], bounds)
+
+
+def own_words(texts: TextColumn) -> WordColumn:
+    """Return each text's own words; equal texts count once."""
+    kept = KeptArrays(None, "")
+    words = KeptWords(kept)
+    numbers, places = np.unique(words.add(texts), return_inverse=True)
+    nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    shared = find_shared(words, numbers, nobody, kept)
+    own = SpilledWords(None)
+    own.add(
+        used_words(words.column.at(numbers), shared, places, np.full(len(places), OWN, np.uint8))
+    )
+    return own.column()
 
 
 class _Counts:
@@ -121,7 +160,7 @@ def _counted(values: Hashes) -> tuple[Hashes, Positions]:
     return ordered[starts], np.diff(starts, append=len(ordered))
 
 
-def _starts(ordered: Hashes) -> Positions:
+def _starts(ordered: Hashes | Positions) -> Positions:
     return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
 
 
@@ -129,143 +168,238 @@ class _Common:
     """The runs shared by many different texts, sorted, with the number of texts per run."""
 
     def __init__(self, runs: Hashes, counts: Positions) -> None:
-        bits = len(runs).bit_length() + 1
-        self._shift = np.uint64(HASH_BITS - bits)
-        firsts = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        self._places = np.searchsorted(runs, firsts).astype(np.int32)
-        self._runs = np.append(runs, ~np.uint64(0))
-        self._counts = np.append(counts, 0)
+        self.runs, self.counts = runs, counts
+        self._table = HashTable(runs)
 
-    def __len__(self) -> int:
-        return len(self._runs) - 1
-
-    def count(self, hashes: Hashes) -> Positions:
+    def count(self, runs: Hashes) -> Positions:
         """Return the number of texts per run; 0 if fewer than ``MANY``."""
-        at = self._places[hashes >> self._shift]  # a binary search misses the cache at each step
-        before = np.flatnonzero(self._runs[at] < hashes)
-        while len(before):
-            at[before] += 1
-            before = before[self._runs[at[before]] < hashes[before]]
-        return np.where(self._runs[at] == hashes, self._counts[at], 0)
+        if not len(self.runs):
+            return np.zeros(len(runs), np.int64)
+        places = self._table.places(runs)
+        return np.where(places >= 0, self.counts[places], 0)
 
 
-def own_words(texts: Iterable[str]) -> dict[str, str]:
-    """Return each different text's own words."""
-    different = [*dict.fromkeys(texts)]
-    nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    parted = split_texts(pa.array(different, pa.large_string()), nobody)
-    return dict(zip(different, parted.own.to_pylist(), strict=True))
+class _Earlier(NamedTuple):
+    """What the last call left: its texts, those of which it counted the runs, and common runs.
 
-
-def split_texts(
-    texts: TextColumn, answers: RightAnswers, scratch: Path | None = None
-) -> PartedTexts:
-    """Split each of different texts into own and shared words; their order does not matter.
-
-    The words are kept in files of the folder ``scratch``, or in memory if it is ``None``.
+    Text i had ``lengths[i]`` of the ``marks`` if some of its words were shared, else none.
     """
+
+    digests: Hashes
+    lengths: Positions
+    marks: Marks
+    counted: Hashes
+    common: _Common
+
+    @classmethod
+    def read(cls, kept: KeptArrays) -> Self:
+        return cls(
+            kept.read("shared-texts", np.uint64).reshape(-1, 2),
+            kept.read("shared-lengths", np.int64),
+            kept.read("shared-marks", np.bool_),
+            kept.read("shared-counted", np.uint64).reshape(-1, 2),
+            _Common(kept.read("shared-runs", np.uint64), kept.read("shared-counts", np.int64)),
+        )
+
+
+def find_shared(
+    words: KeptWords,
+    numbers: Positions,
+    answers: RightAnswers,
+    kept: KeptArrays,
+    scratch: Path | None = None,
+) -> SharedWords:
+    """Find the shared words of the kept texts with such numbers; their order does not matter.
+
+    The marks are in a file of the folder ``scratch``, or in memory if it is ``None``. ``kept`` has
+    what the last call left, so that only texts with runs which more or fewer texts have by now are
+    looked at again.
+    """
+    texts, digests = words.column.at(numbers), words.digests[numbers]
+    bounds = hashed_words.bounds_of(texts.sizes)
+    are_shared = hashed_words.spilled_zeros(int(bounds[-1]), np.bool_, scratch)
+    counted = _different(words.names[numbers], digests, answers)
+    have_shared = np.zeros(len(texts), np.bool_)
+    earlier = _Earlier.read(kept)
     with ThreadPoolExecutor(THREADS) as pool:
-        counts, suspects, names = _suspects(texts, pool)
-        common = _common(texts, _different(texts, suspects, names, answers), counts, pool)
-        if not len(common):
-            empty = pa.array([""], pa.large_string()).take(np.zeros(len(texts), np.int64))
-            return PartedTexts(texts, empty)
-        own, shared = SpilledTexts(scratch), SpilledTexts(scratch)
-        cut = partial(_cut, common=common)
-        for own_words, shared_words in shingles.in_order(pool, cut, Texts.of(texts).chunks()):
-            own.add(own_words)
-            shared.add(shared_words)
-    return PartedTexts(own.column(), shared.column())
+        changes = _Changes.find(words, texts, digests, counted, earlier, pool)
+        if changes is None:
+            common = _common(texts.at(counted), pool)
+            stale = np.arange(len(texts))
+        else:
+            common = changes.applied_to(earlier.common)
+            are_known = _take_over(earlier, digests, bounds, are_shared, have_shared)
+            stale = np.flatnonzero(~are_known | changes.met_by(texts, pool))
+        start = 0
+        for part in in_order(pool, partial(_mark, common=common), texts.at(stale).chunks()):
+            places = stale[start : start + len(part.sizes)]
+            are_shared[hashed_words.members(bounds[places], part.sizes)] = part.marks
+            have_shared[places] = count_marks(part.marks, hashed_words.bounds_of(part.sizes)) > 0
+            start += len(places)
+    shared = SharedWords(are_shared, bounds, have_shared)
+    _leave(kept, digests, shared, digests[counted], common)
+    return shared
 
 
-def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions, Hashes]:
-    """Count runs by their first bits; return the texts with a frequent run, and their names."""
-    offsets = Texts.of(texts).offsets
-    words = int(offsets[-1] - offsets[0]) // _WORD_BYTES + 1
-    counts = _Counts(min(TABLE_BITS, words.bit_length() + SPARE_BITS))
-    names = [np.zeros(0, np.uint64)]
-    marks = [np.zeros(0, np.bool_)]
-    waiting: list[shingles.Shingles] = []
-
-    def count() -> None:
-        counts.add(np.concatenate([np.zeros(0, np.uint64), *(runs.hashes for runs in waiting)]))
-        marks.extend(count_marks(counts.many(runs.hashes), runs.bounds) > 0 for runs in waiting)
-        waiting.clear()
-
-    for runs, part in shingles.in_order(pool, _named_runs, Texts.of(texts).chunks()):
-        names.append(part)
-        waiting.append(runs)
-        if len(waiting) == CHUNKS_AT_ONCE:
-            count()
-    count()
-    marked = np.concatenate(marks)
-    # Those counted before their runs were frequent.
-    missed = np.flatnonzero(~marked)
-    cut = partial(shingles.shingle, width=RUN, whole=False)
-    again = [
-        count_marks(counts.many(runs.hashes), runs.bounds) > 0
-        for runs in shingles.in_order(pool, cut, shingles.chunks_at(texts, missed))
-    ]
-    marked[missed] = np.concatenate([np.zeros(0, np.bool_), *again])
-    suspects = np.flatnonzero(marked)
-    return counts, suspects, np.concatenate(names)[suspects]
-
-
-def _named_runs(texts: Texts) -> tuple[shingles.Shingles, Hashes]:
-    """Return a chunk's runs, and its texts' names: equal for texts of the same words.
-
-    A name is the sum of the word hashes, without words with digits.
-    """
-    words = shingles.words_of(texts)
-    sums = np.zeros(len(words.hashes) + 1, np.uint64)
-    numbers = shingles.have_digits(texts, words)
-    np.cumsum(np.where(numbers, np.uint64(0), words.hashes), out=sums[1:])
-    return shingles.runs(words, RUN), np.diff(sums[words.bounds])
-
-
-def _different(
-    texts: TextColumn, suspects: Positions, names: Hashes, answers: RightAnswers
-) -> Positions:
+def _different(names: Hashes, digests: Hashes, answers: RightAnswers) -> Positions:
     """Return the smallest text of each name, or all of them where their answers differ."""
-    named, of_name, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    at = np.searchsorted(suspects, answers.texts)
-    among = suspects[np.minimum(at, len(suspects) - 1)] == answers.texts if len(suspects) else at
-    among = np.flatnonzero(among)
-    known = np.unique(np.stack([of_name[at[among]], answers.numbers[among]]), axis=1)[0]
-    several = np.bincount(known, minlength=len(named)) > 1
+    _, of_name, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    answered = of_name[answers.texts] * (int(answers.numbers.max(initial=0)) + 1) + answers.numbers
+    known = of_name[answers.texts[np.unique(answered, return_index=True)[1]]]
+    several = np.bincount(known, minlength=len(sizes)) > 1
     kept = (several | (sizes == 1))[of_name]
     others = np.flatnonzero(~kept)
-    smallest: dict[int, tuple[str, int]] = {}
-    parts = shingles.taken(texts, suspects[others])
-    written = chain.from_iterable(part.to_pylist() for part in parts)
-    for text, place, name in zip(written, others.tolist(), of_name[others].tolist(), strict=True):
-        smallest[name] = min(smallest.get(name, (text, place)), (text, place))
-    kept[[place for _, place in smallest.values()]] = True
-    return suspects[kept]
+    order = others[np.lexsort((digests[others, 1], digests[others, 0], of_name[others]))]
+    kept[order[_starts(of_name[order])]] = True
+    return np.flatnonzero(kept)
 
 
-def _common(texts: TextColumn, different: Positions, counts: _Counts, pool: Executor) -> _Common:
+class _Changes(NamedTuple):
+    """The runs of texts that came or went since the last call, sorted, with their counts now.
+
+    ``touched`` are the texts with one of them.
+    """
+
+    runs: Hashes
+    counts: Positions
+    are_changed: Marks
+    touched: Positions
+
+    @classmethod
+    def find(
+        cls,
+        words: KeptWords,
+        texts: WordColumn,
+        digests: Hashes,
+        counted: Positions,
+        earlier: _Earlier,
+        pool: Executor,
+    ) -> "_Changes | None":
+        """Count the runs of which the number of texts may have changed; ``None`` if many have."""
+        came = counted[~hashed_words.are_among(digests[counted], earlier.counted)]
+        gone = earlier.counted[~hashed_words.are_among(earlier.counted, digests[counted])]
+        places = words.numbers_of(gone)
+        if len(came) + len(gone) > MOST_CHANGED * len(counted) or (places < 0).any():
+            return None
+        moved = [*texts.at(came).chunks(), *words.column.at(places).chunks()]
+        runs = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(_all_runs, moved)]))
+        are_counted = np.zeros(len(texts), np.bool_)
+        are_counted[counted] = True
+        counts, touched = np.zeros(len(runs), np.int64), [np.zeros(0, np.int64)]
+        meet = partial(_meet, among=HashTable(runs))
+        start = 0
+        for length, owners, met in in_order(pool, meet, texts.chunks()):
+            np.add.at(counts, met[are_counted[start + owners]], 1)
+            touched.append(start + np.unique(owners))
+            start += length
+        counts = np.where(counts >= MANY, counts, 0)
+        return cls(runs, counts, counts != earlier.common.count(runs), np.concatenate(touched))
+
+    def applied_to(self, common: _Common) -> _Common:
+        """Return the common runs by now."""
+        left = common.runs[HashTable(self.runs).places(common.runs) < 0]
+        runs = np.concatenate([left, self.runs[self.counts > 0]])
+        counts = np.concatenate([common.count(left), self.counts[self.counts > 0]])
+        order = np.argsort(runs)
+        return _Common(runs[order], counts[order])
+
+    def met_by(self, texts: WordColumn, pool: Executor) -> Marks:
+        """Mark the texts with a run that more or fewer texts have by now."""
+        marks = np.zeros(len(texts), np.bool_)
+        changed = self.runs[self.are_changed]
+        meet = partial(_meet, among=HashTable(changed))
+        start = 0
+        for length, owners, _ in in_order(pool, meet, texts.at(self.touched).chunks()):
+            marks[self.touched[start + owners]] = True
+            start += length
+        return marks
+
+
+def _all_runs(texts: WordColumn) -> Hashes:
+    return shingles.shingle(texts.words(), RUN, whole=False).hashes
+
+
+def _meet(texts: WordColumn, among: HashTable) -> tuple[int, Positions, Positions]:
+    """Return the length of a chunk, and the different runs, by place, that each text has."""
+    runs = shingles.shingle(texts.words(), RUN, whole=False)
+    places = among.places(runs.hashes)
+    met = np.flatnonzero(places >= 0)
+    owners = np.searchsorted(runs.bounds, met, "right") - 1
+    ordered = np.unique((owners << np.int64(32)) | places[met])
+    return len(texts), ordered >> np.int64(32), ordered & np.int64(0xFFFFFFFF)
+
+
+def _take_over(
+    earlier: _Earlier, digests: Hashes, bounds: Positions, are_shared: Marks, have_shared: Marks
+) -> Marks:
+    """Fill in the marks of the last call; return which texts it had."""
+    places = hashed_words.places_among(digests, earlier.digests)
+    begins = hashed_words.bounds_of(earlier.lengths)
+    have_shared[places >= 0] = earlier.lengths[places[places >= 0]] > 0
+    texts = np.flatnonzero(have_shared)
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        block = texts[start : start + TEXTS_AT_ONCE]
+        lengths = earlier.lengths[places[block]]
+        theirs = earlier.marks[hashed_words.members(begins[places[block]], lengths)]
+        are_shared[hashed_words.members(bounds[block], lengths)] = theirs
+    return places >= 0
+
+
+def _leave(
+    kept: KeptArrays, digests: Hashes, shared: SharedWords, counted: Hashes, common: _Common
+) -> None:
+    """Leave what the next call starts from."""
+    sizes = np.diff(shared.bounds)
+    kept.write("shared-texts", digests.ravel())
+    kept.write("shared-lengths", np.where(shared.have_shared, sizes, 0))
+    kept.write("shared-counted", counted.ravel())
+    kept.write("shared-runs", common.runs)
+    kept.write("shared-counts", common.counts)
+    kept.write("shared-marks", np.zeros(0, np.bool_))
+    texts = np.flatnonzero(shared.have_shared)
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        block = texts[start : start + TEXTS_AT_ONCE]
+        places = hashed_words.members(shared.bounds[block], sizes[block])
+        kept.append("shared-marks", shared.are_shared[places])
+
+
+def _common(texts: WordColumn, pool: Executor) -> _Common:
     """Count the runs exactly, over different texts."""
+    counts = _Counts(min(TABLE_BITS, int(texts.sizes.sum()).bit_length() + SPARE_BITS))
+    waiting: list[Hashes] = []
+    for number, runs in enumerate(in_order(pool, _all_runs, texts.chunks()), 1):
+        waiting.append(runs)
+        if number % CHUNKS_AT_ONCE == 0:
+            counts.add(np.concatenate(waiting))
+            waiting.clear()
+    counts.add(np.concatenate([np.zeros(0, np.uint64), *waiting]))
     tally = _Tally()
     distinct = partial(_distinct, counts=counts)
-    for hashes in shingles.in_order(pool, distinct, shingles.chunks_at(texts, different)):
+    for hashes in in_order(pool, distinct, texts.chunks()):
         tally.add(hashes)
     return _Common(*tally.many())
 
 
-def _distinct(texts: Texts, counts: _Counts) -> Hashes:
+def _distinct(texts: WordColumn, counts: _Counts) -> Hashes:
     """Return the distinct, possibly shared runs of each text of a chunk."""
-    runs = shingles.shingle(texts, RUN, whole=False)
+    runs = shingles.shingle(texts.words(), RUN, whole=False)
     owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(runs.bounds))
     many = counts.many(runs.hashes)
     ordered = np.sort((owners[many] << np.uint64(HASH_BITS)) | runs.hashes[many])
     return ordered[_starts(ordered)] & np.uint64((1 << HASH_BITS) - 1)
 
 
-def _cut(texts: Texts, common: _Common) -> tuple[TextColumn, TextColumn]:
-    """Return the own and the shared words of each text of a chunk, as Arrow arrays."""
-    words = shingles.words_of(texts)
-    runs = shingles.runs(words, RUN)
+class _Marked(NamedTuple):
+    """The sizes of a chunk's texts, and the marks of their shared words."""
+
+    sizes: Positions
+    marks: Marks
+
+
+def _mark(texts: WordColumn, common: _Common) -> _Marked:
+    """Mark the shared words of each text of a chunk."""
+    words = texts.words()
+    runs = shingles.shingle(words, RUN, whole=False)
     counts = common.count(runs.hashes)
     owners = np.repeat(np.arange(len(texts)), np.diff(runs.bounds))
     some = np.flatnonzero((count_marks(counts > 0, runs.bounds) > 0)[owners])
@@ -278,7 +412,7 @@ def _cut(texts: Texts, common: _Common) -> tuple[TextColumn, TextColumn]:
     covered = np.cumsum(steps)[:-1] > 0
     shared = count_marks(covered, words.bounds)
     is_cut = (shared > 0) & (shared >= LEAST * np.diff(words.bounds))
-    return _parted(texts, words, covered & np.repeat(is_cut, np.diff(words.bounds)))
+    return _Marked(texts.sizes, covered & np.repeat(is_cut, np.diff(words.bounds)))
 
 
 def _highest(counts: Positions, owners: Positions) -> Positions:
@@ -290,38 +424,3 @@ def _highest(counts: Positions, owners: Positions) -> Positions:
         np.maximum(after, counts[distance:], out=after, where=same)
         np.maximum(before, counts[:-distance], out=before, where=same)
     return highest
-
-
-def _parted(texts: Texts, words: Words, is_shared: Marks) -> tuple[TextColumn, TextColumn]:
-    """Cut the texts of a chunk before each word with another mark than the word before it."""
-    begin, end = int(texts.offsets[0]), int(texts.offsets[-1])
-    content, offsets = texts.content[begin:end], texts.offsets - begin
-    # A text's beginning belongs to its first word, as what follows a word does to that word.
-    counts = np.diff(words.bounds)
-    starts, owners = words.starts.copy(), np.repeat(np.arange(len(texts)), counts)
-    starts[words.bounds[:-1][counts > 0]] = offsets[:-1][counts > 0]
-    wordless = np.flatnonzero((counts == 0) & (np.diff(offsets) > 0))
-    order = np.argsort(np.append(starts, offsets[wordless]), kind="stable")
-    starts = np.append(starts, offsets[wordless])[order]
-    owners = np.append(owners, wordless)[order]
-    marks = np.append(is_shared, np.zeros(len(wordless), np.bool_))[order]
-    changes = np.ones(len(marks), np.bool_)
-    changes[1:] = (marks[1:] != marks[:-1]) | (owners[1:] != owners[:-1])
-    starts, owners, marks = starts[changes], owners[changes], marks[changes]
-    sizes = np.diff(np.append(starts, len(content)))
-    by_byte = np.repeat(marks, sizes)
-    return (
-        _joined(content[~by_byte], sizes[~marks], owners[~marks], len(texts)),
-        _joined(content[by_byte], sizes[marks], owners[marks], len(texts)),
-    )
-
-
-def _joined(content: Bytes, sizes: Positions, owners: Positions, count: int) -> TextColumn:
-    """Return ``count`` texts as an Arrow array, joined by spaces of pieces with so many bytes."""
-    later = np.zeros(len(sizes), np.bool_)
-    later[1:] = owners[1:] == owners[:-1]
-    spaced = np.insert(content, (np.cumsum(sizes) - sizes)[later], _SPACE)
-    lengths = np.bincount(owners, sizes + later, minlength=count).astype(np.int64)
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    buffers = pa.py_buffer(ends), pa.py_buffer(spaced)
-    return cast("TextColumn", pa.LargeStringArray.from_buffers(count, *buffers))

@@ -1,6 +1,5 @@
 """Texts in a file that is mapped into memory: the system reads and drops them as it needs room."""
 
-import hashlib
 import mmap
 import tempfile
 from collections.abc import Iterable
@@ -10,10 +9,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from components.curate.near import shingles
-from components.curate.near.shingles import Positions, TextColumn, Texts
-
-DIGEST_BYTES = 16
+from components.curate.near.hashed_words import TextColumn, Texts
 
 
 class SpilledTexts:
@@ -55,26 +51,3 @@ def spilled(parts: Iterable[TextColumn], scratch: Path | None) -> TextColumn:
     for part in parts:
         texts.add(part)
     return texts.column()
-
-
-def at(texts: TextColumn, places: Positions, scratch: Path | None) -> TextColumn:
-    """Return the texts at some places; the same column if these are all places in order."""
-    if len(places) == len(texts) and (places == np.arange(len(texts))).all():
-        return texts
-    return spilled(shingles.taken(texts, places), scratch)
-
-
-def numbered_texts(texts: TextColumn) -> tuple[Positions, Positions]:
-    """Number different texts by first place; return the texts' numbers, and the first places."""
-    view = Texts.of(texts)
-    content, offsets = view.content.data, view.offsets.tolist()
-    numbers: dict[bytes, int] = {}
-    numbered = np.empty(len(texts), np.int64)
-    firsts: list[int] = []
-    for place in range(len(texts)):
-        text = content[offsets[place] : offsets[place + 1]]
-        digest = hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
-        numbered[place] = number = numbers.setdefault(digest, len(numbers))
-        if number == len(firsts):
-            firsts.append(place)
-    return numbered, np.array(firsts, np.int64)

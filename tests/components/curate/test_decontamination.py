@@ -14,6 +14,8 @@ from components.curate.decontamination import (
     UnreadableDocumentsError,
     decontaminate,
 )
+from components.curate.near import hashed_words
+from components.curate.near.hashed_words import DigestedWords
 from components.curate.settings import Overlap
 
 QUESTION = (
@@ -32,12 +34,13 @@ def overlaps_of(
 ) -> dict[str, Seen]:
     """Return the overlaps of the rows that are not held out, by name."""
     ids = [*texts]
-    column = pa.array([*texts.values()], pa.large_string())
+    written = pa.array([*texts.values()], pa.large_string())
+    words = DigestedWords.of(hashed_words.column_of(written))
     places = {name: place for place, name in enumerate(ids)}
     rows = np.array([places[name] for name in ids if name not in held_out], np.int64)
     tested = np.array([places[name] for name in held_out], np.int64)
     overlaps = decontaminate(
-        AskedTexts(pa.array(ids, pa.large_string()), column, column), rows, tested, settings
+        AskedTexts(pa.array(ids, pa.large_string()), words, words), rows, tested, settings
     )
     return {ids[place]: seen for place, seen in overlaps.items()}
 

@@ -19,6 +19,7 @@ import pytest
 from components.curate import judgement_cache, judgement_columns, kept_files, row_judgement
 from components.curate.curate_workload import CurationTally
 from components.curate.interaction import CandidateRow
+from components.curate.near import comparison_cache
 from components.curate.parsed_rows import PREFIX
 from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction, Rules
@@ -252,7 +253,9 @@ def test_whatever_a_judgement_reads_is_in_the_digest_of_its_row(con: Connection,
 
 def parts(folder: Path, *, are_parsed: bool = False) -> list[Path]:
     """Return the files of judgements, or of parsed rows."""
-    paths = sorted(folder.glob("*/*"))
+    paths = sorted(
+        path for path in folder.glob("*/*") if path.parent.name != comparison_cache.FOLDER
+    )
     return [path for path in paths if path.parent.name.startswith(PREFIX) == are_parsed]
 
 
@@ -277,6 +280,20 @@ def test_a_damaged_file_is_never_believed(
     assert judged_as_whole(con, tmp_path / "kept") == (0 if are_parsed else 14, 0)
     names = [path.name for path in parts(tmp_path / "kept", are_parsed=are_parsed)]
     assert names == [part.name]
+
+
+def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path):
+    con = curated_rows(14)
+    kept = tmp_path / "kept" / comparison_cache.FOLDER
+    names = [path.name for path in kept.iterdir() if path.stat().st_size]
+    assert "kept.json" in names
+    for name in names:
+        content = (kept / name).read_bytes()
+        (kept / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        (kept / "unfinished").write_bytes(content)
+        assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+        assert (kept / name).read_bytes() == content
+        assert not (kept / "unfinished").exists()
 
 
 def test_a_row_that_could_not_be_judged_is_tried_again(con: Connection, tmp_path: Path):
@@ -343,7 +360,9 @@ def test_judgements_of_missing_rows_and_by_missing_corrections_are_forgotten(
     curate(con, tmp_path / "kept")
     con.execute("delete from raw.interactions where payload::varchar like '%\"r1\"%'")
     con.execute("delete from raw.feedback")
+    assert (tmp_path / "kept" / comparison_cache.FOLDER).exists()
     assert judgement_cache.forget_missing(con, tmp_path / "kept") == 3
+    assert not (tmp_path / "kept" / comparison_cache.FOLDER).exists()
     kept = [*parts(tmp_path / "kept"), *parts(tmp_path / "kept", are_parsed=True)]
     text = str([pq.read_table(part).to_pylist() for part in kept])
     assert "Rather not." not in text
@@ -381,8 +400,7 @@ def test_judgements_by_other_rules_are_deleted(con: Connection, tmp_path: Path):
     curate(con, tmp_path / "kept")
     rules = RULES.model_copy(update={"redaction": Redaction(off=(Kind.CARD,))})
     assert curate(con, tmp_path / "kept", rules).judged == 7
-    folders = [path.name for path in (tmp_path / "kept").iterdir()]
-    assert len([name for name in folders if not name.startswith(PREFIX)]) == 1
+    assert len({part.parent for part in parts(tmp_path / "kept")}) == 1
 
 
 def test_rules_that_change_back_and_forth_leave_one_file(con: Connection, tmp_path: Path):

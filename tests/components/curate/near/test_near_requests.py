@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.curate.near import near_requests
+from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.near_requests import NearRequest, Place
 from components.schema import Answer, Json, Message
 from tests.support import logs
@@ -29,8 +30,9 @@ def request(
 
 
 def place(ids: Sequence[str], asked: Sequence[NearRequest]) -> list[Place]:
-    columns = near_requests.columns_of(asked)
-    return near_requests.place([*ids], columns, near_requests.compare(columns), 0.8)
+    columns, kept = near_requests.columns_of(asked), ComparisonCache(None)
+    compared = near_requests.compare(columns, kept)
+    return near_requests.place([*ids], columns, compared, 0.8, kept)
 
 
 def ties(request: NearRequest, other: NearRequest) -> tuple[bool, bool]:
@@ -122,9 +124,12 @@ def test_texts_compared_in_files_give_the_same_and_leave_nothing(tmp_path: Path)
     asked += [request(user(shared)), request(user("")), request(user("Größe? 北京"))]
     ids = [f"{number:03d}" for number in range(len(asked))]
     columns = near_requests.columns_of(asked)
-    compared = near_requests.compare(columns, tmp_path)
-    in_memory = near_requests.compare(columns)
+    kept = ComparisonCache(tmp_path / "kept")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    compared = near_requests.compare(columns, kept, scratch)
+    in_memory = near_requests.compare(columns, ComparisonCache(None))
     for in_file, other in zip(compared[:3], in_memory[:3], strict=True):
-        assert in_file.to_pylist() == other.to_pylist()
-    assert near_requests.place(ids, columns, compared, 0.8, tmp_path) == place(ids, asked)
-    assert not [*tmp_path.iterdir()]
+        assert in_file.digests.tolist() == other.digests.tolist()
+    assert near_requests.place(ids, columns, compared, 0.8, kept) == place(ids, asked)
+    assert not [*scratch.iterdir()]

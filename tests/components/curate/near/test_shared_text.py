@@ -1,12 +1,12 @@
 """Text shared by many requests is ignored at any position."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -20,7 +20,10 @@ from hypothesis import strategies as st
 
 from components.curate import curate_workload, judgement_columns, row_judgement
 from components.curate.judged_rows import JudgedPart, JudgedRows
-from components.curate.near import shared_text
+from components.curate.near import hashed_words, shared_text
+from components.curate.near.comparison_cache import ComparisonCache
+from components.curate.near.kept_arrays import KeptArrays
+from components.curate.near.kept_words import KeptWords
 from components.curate.near.shared_text import LEAST, MANY, RUN, STEADY, RightAnswers
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
@@ -130,7 +133,9 @@ def judge_alone(
     ]
 
 
-def compare(judged: Sequence[RowJudgement], rules: Rules = RULES) -> list[Compared]:
+def compare(
+    judged: Sequence[RowJudgement], rules: Rules = RULES, comparisons: ComparisonCache | None = None
+) -> list[Compared]:
     """Compare judged requests with each other."""
     answer_names = {row.interaction_id: row.request.answer_name for row in judged if row.request}
     with TemporaryDirectory() as folder:
@@ -138,7 +143,8 @@ def compare(judged: Sequence[RowJudgement], rules: Rules = RULES) -> list[Compar
         pq.write_table(judgement_columns.table_of(judged), path)
         part = JudgedPart(path, np.ones(len(judged), np.bool_))
         rows = JudgedRows("w", [part], len(judged), 0)
-        placed = curate_workload.place(rows, placing.settled(), rules, Path(folder))
+        comparisons = comparisons or ComparisonCache(None)
+        placed = curate_workload.place(rows, placing.settled(), rules, Path(folder), comparisons)
         cleaned = curate_workload.clean(placed, rules)
     ids = rows.ids.to_pylist()
     return [
@@ -247,6 +253,20 @@ def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
     assert all(verdicts[None] >= 0.95 * verdicts.total() for verdicts in counts)
 
 
+@pytest.mark.parametrize("name", ["with-variables", "examples-as-turns", "several", "no-spaces"])
+def test_a_night_compares_as_a_whole_curation_does(name: str, tmp_path: Path):
+    asked = questions(150)
+    asked += [f"{question} {WORDS[n]}" for n, question in enumerate(asked[:40])]
+    random.Random(0).shuffle(asked)
+    judged = judge_alone([WRITTEN[name](n, question) for n, question in enumerate(asked)])
+    # Rows come, go and come back; most nights change few of them, one many, one none.
+    nights = [judged[:150], judged[:158], judged[5:165], judged[5:165], judged[:60], judged[:64]]
+    for night in nights:
+        comparisons = ComparisonCache(tmp_path)
+        assert compare(night, comparisons=comparisons) == compare(night)
+        comparisons.save()
+
+
 @given(st.randoms(use_true_random=False))
 @cases(50)
 def test_what_is_cut_matches_a_count_by_hand(chance: random.Random):
@@ -261,18 +281,28 @@ def test_what_is_cut_matches_a_count_by_hand(chance: random.Random):
         some.append(str(chance.randrange(9)))
     texts = sorted({" ".join(some) for some in written})
     answers = [chance.randrange(2) for _ in texts]
-    parted = shared_text.split_texts(
-        pa.array(texts, pa.large_string()),
-        RightAnswers(np.arange(len(texts)), np.array(answers, np.int64)),
-    )
-    assert [*zip(parted.own.to_pylist(), parted.shared.to_pylist(), strict=True)] == by_hand(
-        texts, answers
-    )
+    kept = KeptArrays(None, "")
+    for night in (texts[:-4], texts, texts[3:], texts[1::2], texts):
+        its = [answers[texts.index(text)] for text in night]
+        assert marked(night, its, kept) == by_hand(night, its)
 
 
-def by_hand(texts: Sequence[str], answers: Sequence[int]) -> list[tuple[str, str]]:
+def marked(texts: Sequence[str], answers: Sequence[int], kept: KeptArrays) -> list[list[bool]]:
+    words = KeptWords(kept)
+    order = words.add(pa.array(texts, pa.large_string()))
+    numbers = np.sort(order)
+    places = np.searchsorted(numbers, order)
+    right = RightAnswers(places, np.array(answers, np.int64))
+    shared = shared_text.find_shared(words, numbers, right, kept)
+    return [
+        shared.are_shared[shared.bounds[place] : shared.bounds[place + 1]].tolist()
+        for place in places.tolist()
+    ]
+
+
+def by_hand(texts: Sequence[str], answers: Sequence[int]) -> list[list[bool]]:
     worded = [text.split() for text in texts]
-    counts = Counter(run for words in counted(worded, answers) for run in {*runs(words)})
+    counts = Counter(run for words in counted(texts, answers) for run in {*runs(words)})
     return [cut(words, {run: n for run, n in counts.items() if n >= MANY}) for words in worded]
 
 
@@ -280,26 +310,27 @@ def runs(words: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(words[at : at + RUN]) for at in range(len(words) - RUN + 1)]
 
 
-def counted(worded: Sequence[list[str]], answers: Sequence[int]) -> list[list[str]]:
+def counted(texts: Sequence[str], answers: Sequence[int]) -> list[list[str]]:
     """Return one text of those of the same words but for numbers, all of them if answers differ."""
-    often = Counter(run for words in worded for run in runs(words))
-    suspects = [
-        (tuple(sorted(word for word in words if word.isalpha())), words, answer)
-        for words, answer in zip(worded, answers, strict=True)
-        if any(often[run] >= MANY for run in runs(words))
-    ]
-    known = {
-        name: {answer for other, _, answer in suspects if other == name} for name, *_ in suspects
-    }
-    names = [name for name, *_ in suspects]
+    named: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
+    for text, answer in zip(texts, answers, strict=True):
+        name = tuple(sorted(word for word in text.split() if word.isalpha()))
+        named[name].append((text, answer))
     return [
-        words
-        for place, (name, words, _) in enumerate(suspects)
-        if names.index(name) == place or len(known[name]) > 1
+        text.split()
+        for of_name in named.values()
+        for text, _ in (
+            of_name if len({answer for _, answer in of_name}) > 1 else [min(of_name, key=place)]
+        )
     ]
 
 
-def cut(words: list[str], common: Mapping[tuple[str, ...], int]) -> tuple[str, str]:
+def place(answered: tuple[str, int]) -> tuple[int, int]:
+    digest = hashed_words.digest(answered[0].encode())
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def cut(words: list[str], common: Mapping[tuple[str, ...], int]) -> list[bool]:
     counts = [common.get(run, 0) for run in runs(words)]
     covered = {
         at + step
@@ -307,14 +338,5 @@ def cut(words: list[str], common: Mapping[tuple[str, ...], int]) -> tuple[str, s
         if count and count >= STEADY * max(counts[max(0, at - RUN + 1) : at + RUN])
         for step in range(RUN)
     }
-    if len(covered) < LEAST * len(words) or not covered:
-        return " ".join(words), ""
-    pieces = [
-        (is_shared, "".join(f"{words[at]} " for at in places))
-        for is_shared, places in groupby(range(len(words)), key=covered.__contains__)
-    ]
-    own, shared = (
-        " ".join(text for is_shared, text in pieces if is_shared == kind) for kind in (False, True)
-    )
-    last = pieces[-1][0]
-    return (own, shared[:-1]) if last else (own[:-1], shared)
+    is_cut = len(covered) >= LEAST * len(words)
+    return [is_cut and at in covered for at in range(len(words))]

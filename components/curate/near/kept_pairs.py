@@ -1,0 +1,64 @@
+"""What comparing two texts gave, kept by their words: a later curation compares only new pairs."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from components.curate.near.candidate_pairs import CandidatePairs
+from components.curate.near.hashed_words import Hashes, mixed
+from components.curate.near.kept_arrays import KeptArrays
+
+Values: TypeAlias = npt.NDArray[np.float64]
+
+
+class KeptPairs:
+    """Values of pairs of texts, as one function of both texts' words returns them."""
+
+    def __init__(self, kept: KeptArrays, name: str) -> None:
+        self._kept = kept
+        self._name = name
+        self._pairs: Hashes = kept.read(f"{name}-pairs", np.uint64)  # sorted
+        self._checks: Hashes = kept.read(f"{name}-checks", np.uint64)
+        self._values: Values = kept.read(f"{name}-values", np.float64)
+        self._used: list[tuple[Hashes, Hashes, Values]] = []
+
+    def values(
+        self,
+        digests: Hashes,
+        pairs: CandidatePairs,
+        compare: Callable[[CandidatePairs], Values],
+    ) -> Values:
+        """Return each pair's value, from ``compare`` if it isn't known.
+
+        ``digests`` has two values of each text.
+        """
+        names, checks = (
+            _combined(digests[pairs.left, part], digests[pairs.right, part]) for part in (0, 1)
+        )
+        values = np.empty(len(pairs))
+        new = np.arange(len(pairs))
+        if len(self._pairs):
+            at = np.minimum(np.searchsorted(self._pairs, names), len(self._pairs) - 1)
+            are_known = (self._pairs[at] == names) & (self._checks[at] == checks)
+            values[are_known] = self._values[at[are_known]]
+            new = np.flatnonzero(~are_known)
+        values[new] = compare(pairs.where(new))
+        self._used.append((names, checks, values))
+        return values
+
+    def keep(self) -> None:
+        """Keep the pairs that were asked for."""
+        if not self._used:
+            return
+        names, checks, values = (np.concatenate(part) for part in zip(*self._used, strict=True))
+        names, firsts = np.unique(names, return_index=True)
+        self._kept.write(f"{self._name}-pairs", names)
+        self._kept.write(f"{self._name}-checks", checks[firsts])
+        self._kept.write(f"{self._name}-values", values[firsts])
+
+
+def _combined(left: Hashes, right: Hashes) -> Hashes:
+    """Return a value of each pair of values, whatever their order."""
+    return mixed(left) + mixed(right)

@@ -1,0 +1,267 @@
+"""Find each text's nearest reference: by common n-grams, or by the words that both have."""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from components.curate.near import hashed_words, shingles
+from components.curate.near.hashed_words import (
+    DigestedWords,
+    Hashes,
+    Positions,
+    WordColumn,
+    in_order,
+)
+from components.curate.near.kept_arrays import KeptArrays
+from components.curate.near.shingles import HASH_BITS, HashTable
+
+MOST_CHANGED = 0.125
+"""Share of the references; if more are new, each text is compared with all of them."""
+
+_TABLE_BITS = 26
+
+SPARE_BITS = 6
+"""Of a table of runs' first bits, so that few others' are in it."""
+
+Shares = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """For each text the reference with the largest overlap (-1 if none), and its share."""
+
+    references: Positions
+    shares: Shares
+
+
+class KeptNearest(NamedTuple):
+    """Where a comparison leaves each text's nearest reference to the next one, by ``name``."""
+
+    arrays: KeptArrays
+    name: str
+
+
+class _Earlier(NamedTuple):
+    """The texts and references of the last comparison; a text's nearest reference, and its share.
+
+    All are digests of two values. The share is 0 if the text has no nearest reference.
+    """
+
+    texts: Hashes
+    references: Hashes
+    nearest: Hashes
+    shares: Shares
+
+    @classmethod
+    def read(cls, kept: KeptNearest | None) -> Self:
+        if kept is None:
+            nothing = np.zeros((0, 2), np.uint64)
+            return cls(nothing, nothing, nothing, np.zeros(0))
+        texts, references, nearest = (
+            kept.arrays.read(f"{kept.name}-{digests}", np.uint64).reshape(-1, 2)
+            for digests in ("texts", "references", "nearest")
+        )
+        shares = kept.arrays.read(f"{kept.name}-shares", np.float64)
+        return cls(texts, references, nearest, shares)
+
+    def write(self, kept: KeptNearest) -> None:
+        for name, values in self._asdict().items():
+            kept.arrays.write(f"{kept.name}-{name}", values.ravel())
+
+
+class _Overlaps(NamedTuple):
+    """Pairs of a text and a reference with common n-grams, and the share of each."""
+
+    texts: Positions
+    references: Positions
+    shares: Shares
+
+
+def nearest_by_ngrams(
+    texts: DigestedWords,
+    references: DigestedWords,
+    words: int,
+    pool: Executor,
+    kept: KeptNearest | None = None,
+) -> Nearest:
+    """Return each text's nearest reference by the share of common n-grams of the shorter text.
+
+    An n-gram has ``words`` words. Of equally near references it is the one with the smallest
+    digest; references have different words. ``kept`` has what an earlier comparison left.
+    """
+    earlier = _Earlier.read(kept)
+    came = np.flatnonzero(~hashed_words.are_among(references.digests, earlier.references))
+    if len(came) > MOST_CHANGED * len(references):
+        earlier, came = _Earlier.read(None), np.arange(len(references))
+    places = hashed_words.places_among(texts.digests, earlier.texts)
+    known = np.flatnonzero(places >= 0)
+    shares = earlier.shares[places[known]]
+    of_known = hashed_words.places_among(earlier.nearest[places[known]], references.digests)
+    left = (shares > 0) & (of_known >= 0)  # the others' nearest reference is gone
+    stays = left | (shares == 0)
+    overlaps = [_Overlaps(known[left], of_known[left], shares[left])]
+    known = known[stays]
+    new = np.setdiff1d(np.arange(len(texts)), known)
+    for some, among in ((new, np.arange(len(references))), (known, came)):
+        common = _overlaps(texts.words.at(some), references.words.at(among), words, pool)
+        overlaps.append(_Overlaps(some[common.texts], among[common.references], common.shares))
+    every = _Overlaps(*(np.concatenate(part) for part in zip(*overlaps, strict=True)))
+    ranks = np.empty(len(references), np.int64)
+    ranks[np.lexsort((references.digests[:, 1], references.digests[:, 0]))] = np.arange(len(ranks))
+    nearest = _keep_best(*every, len(texts), ranks)
+    if kept is not None:
+        digests = references.digests[nearest.references] if len(references) else texts.digests
+        _Earlier(texts.digests, references.digests, digests, nearest.shares).write(kept)
+    return nearest
+
+
+def _overlaps(texts: WordColumn, references: WordColumn, words: int, pool: Executor) -> _Overlaps:
+    """Return all pairs; the side of fewer words is indexed, the other one's n-grams looked up."""
+    if not len(texts) or not len(references):
+        return _Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    if texts.sizes.sum() < references.sizes.sum():
+        swapped = _overlaps(references, texts, words, pool)
+        return _Overlaps(swapped.references, swapped.texts, swapped.shares)
+    find = partial(_met, index=_index(references, words, pool), words=words)
+    parts, before = [_Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))], 0
+    for length, part in in_order(pool, find, texts.chunks()):
+        parts.append(part._replace(texts=part.texts + before))
+        before += length
+    return _Overlaps(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The references' runs; run i is in the references ``owners[bounds[i]:bounds[i + 1]]``.
+
+    ``seen`` marks the first bits of the runs; ``counts`` is the number of runs per reference.
+    """
+
+    runs: HashTable
+    bounds: Positions
+    owners: Positions
+    counts: Positions
+    seen: npt.NDArray[np.bool_]
+    shift: np.uint64
+
+
+def _index(references: WordColumn, words: int, pool: Executor) -> _Index:
+    cut = partial(_distinct, width=words)
+    chunks = list(pool.map(cut, references.chunks()))
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in chunks)])
+    sizes = np.concatenate([np.zeros(0, np.int64), *(sizes for _, sizes in chunks)])
+    owners = np.repeat(np.arange(len(references)), sizes)
+    order = np.argsort(hashes, kind="stable")
+    runs, starts = np.unique(hashes[order], return_index=True)
+    shift = np.uint64(HASH_BITS - min(_TABLE_BITS, SPARE_BITS + len(runs).bit_length()))
+    seen = np.zeros(1 << (HASH_BITS - int(shift)), np.bool_)
+    seen[(runs >> shift).astype(np.int64)] = True
+    return _Index(HashTable(runs), np.append(starts, len(order)), owners[order], sizes, seen, shift)
+
+
+def _distinct(texts: WordColumn, width: int) -> tuple[Hashes, Positions]:
+    return shingles.distinct(texts.words(), width, whole=False)
+
+
+def _met(texts: WordColumn, index: _Index, words: int) -> tuple[int, _Overlaps]:
+    """Return the length of a chunk, and its pairs."""
+    runs = shingles.shingle(texts.words(), words, whole=False)
+    maybe = np.flatnonzero(index.seen[runs.hashes >> index.shift])
+    at = index.runs.places(runs.hashes[maybe])
+    owners = np.searchsorted(runs.bounds, maybe[at >= 0], "right") - 1
+    ours, at = np.divmod(np.unique(owners * len(index.bounds) + at[at >= 0]), len(index.bounds))
+    many = index.bounds[at + 1] - index.bounds[at]
+    theirs = index.owners[hashed_words.members(index.bounds[at], many)]
+    pairs, shared = np.unique(
+        np.repeat(ours, many) * len(index.counts) + theirs, return_counts=True
+    )
+    ours, theirs = np.divmod(pairs, len(index.counts))
+    some, places = np.unique(ours, return_inverse=True)
+    sizes = _distinct(texts.at(some), words)[1]
+    shares = shared / np.minimum(sizes[places], index.counts[theirs])
+    return len(texts), _Overlaps(ours, theirs, shares)
+
+
+def _keep_best(
+    texts: Positions, references: Positions, shares: Shares, count: int, ranks: Positions
+) -> Nearest:
+    """Keep the highest share of each text; ties go to the reference of the first rank."""
+    order = np.lexsort((ranks[references], -shares, texts))
+    named, first = np.unique(texts[order], return_index=True)
+    nearest = Nearest(np.full(count, -1), np.zeros(count))
+    nearest.references[named] = references[order][first]
+    nearest.shares[named] = shares[order][first]
+    return nearest
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """The weight of each word of the references; other words weigh ``unknown``."""
+
+    words: Hashes
+    weights: npt.NDArray[np.float64]
+    unknown: float
+
+
+def nearest_by_cosine(texts: WordColumn, references: WordColumn, pool: Executor) -> Nearest:
+    """Return each text's nearest reference by TF-IDF cosine."""
+    counted = [_counted(chunk) for chunk in references.chunks()]
+    weights = _weights(counted, len(references))
+    theirs = sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
+    find = partial(
+        _nearest_by_weights, weights=weights, theirs=theirs, ranks=np.arange(len(references))
+    )
+    parts = [Nearest(np.zeros(0, np.int64), np.zeros(0)), *in_order(pool, find, texts.chunks())]
+    return Nearest(
+        np.concatenate([part.references for part in parts]),
+        np.concatenate([part.shares for part in parts]),
+    )
+
+
+def _nearest_by_weights(
+    texts: WordColumn, weights: _Weights, theirs: sparse.csr_array, ranks: Positions
+) -> Nearest:
+    cosines = sparse.coo_array(_weighted_rows(_counted(texts), weights).dot(theirs))
+    ours, references = cosines.row.astype(np.int64), cosines.col.astype(np.int64)
+    return _keep_best(ours, references, np.array(cosines.data, np.float64), len(texts), ranks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Word counts per text; text i has the next ``sizes[i]`` entries."""
+
+    words: Hashes
+    times: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+
+def _counted(texts: WordColumn) -> _Counted:
+    words = shingles.shingle(texts.words(), 1)
+    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(words.bounds))
+    keys, times = np.unique((owners << np.uint64(HASH_BITS)) | words.hashes, return_counts=True)
+    mask = np.uint64((1 << HASH_BITS) - 1)
+    sizes = np.bincount((keys >> np.uint64(HASH_BITS)).astype(np.int64), minlength=len(texts))
+    return _Counted(keys & mask, times, sizes)
+
+
+def _weights(counted: list[_Counted], count: int) -> _Weights:
+    every = np.concatenate([np.zeros(0, np.uint64), *(chunk.words for chunk in counted)])
+    words, having = np.unique(every, return_counts=True)
+    return _Weights(words, 1 + np.log((1 + count) / (1 + having)), 1 + np.log(1 + count))
+
+
+def _weighted_rows(counted: _Counted, weights: _Weights) -> sparse.csr_array:
+    """Return each text as a row of norm 1, then without the words of no reference."""
+    at = np.minimum(np.searchsorted(weights.words, counted.words), max(len(weights.words) - 1, 0))
+    known = weights.words[at] == counted.words
+    values = (1 + np.log(counted.times)) * np.where(known, weights.weights[at], weights.unknown)
+    owners = np.repeat(np.arange(len(counted.sizes)), counted.sizes)
+    lengths = np.sqrt(np.bincount(owners, values**2, minlength=len(counted.sizes)))
+    shape = (len(counted.sizes), len(weights.words))
+    values = (values / lengths[owners])[known]
+    return sparse.csr_array((values, (owners[known], at[known])), shape)
