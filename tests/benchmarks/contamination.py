@@ -24,8 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import typer
 
-from components.curate import decontamination
-from components.curate.near.shingles import TextColumn
+from components.curate.near import hashed_words, nearest_texts
+from components.curate.near.hashed_words import DigestedWords
 from components.schema import Json
 
 LOGGED = 2_000
@@ -38,13 +38,14 @@ Measure = Callable[[Sequence[str], Sequence[str]], Shares]
 def of_runs(texts: Sequence[str], references: Sequence[str]) -> Shares:
     """Give each text's largest share of runs of eight words."""
     with ThreadPoolExecutor(2) as pool:
-        return decontamination.nearest_by_ngrams(column(texts), column(references), 8, pool).shares
+        return nearest_texts.nearest_by_ngrams(column(texts), column(references), 8, pool).shares
 
 
 def of_words(texts: Sequence[str], references: Sequence[str]) -> Shares:
     """Give each text's largest cosine of TF-IDF weights."""
     with ThreadPoolExecutor(2) as pool:
-        return decontamination.nearest_by_cosine(column(texts), column(references), pool).shares
+        ours, theirs = column(texts).words, column(references).words
+        return nearest_texts.nearest_by_cosine(ours, theirs, pool).shares
 
 
 def of_embeddings(texts: Sequence[str], references: Sequence[str]) -> Shares:
@@ -52,9 +53,9 @@ def of_embeddings(texts: Sequence[str], references: Sequence[str]) -> Shares:
     return np.max(embed(tuple(texts)) @ embed(tuple(references)).T, axis=1)
 
 
-def column(texts: Sequence[str]) -> TextColumn:
+def column(texts: Sequence[str]) -> DigestedWords:
     """Give texts as the components take them."""
-    return pa.array(texts, pa.large_string())
+    return DigestedWords.of(hashed_words.column_of(pa.array(texts, pa.large_string())))
 
 
 @cache

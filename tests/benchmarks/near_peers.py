@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from components.curate.near import duplicates, shared_text, shingles
+from components.curate.near import duplicates, hashed_words, shared_text, shingles
 from components.curate.near.candidate_pairs import CandidatePairs
-from components.curate.near.shingles import TextColumn, Texts
+from components.curate.near.hashed_words import DigestedWords, WordColumn
 
 Found = set[tuple[int, int]]
 Sets = Sequence[set[str]] | dict[int, set[str]]
@@ -26,9 +26,15 @@ BANDS, ROWS = 16, 8
 def flywheel(texts: Sequence[str], threshold: float) -> Found:
     """Ours, as curation calls it: what many texts share is found first, and not compared."""
     ids = [f"{place:09d}" for place in range(len(texts))]
-    words = shared_text.own_words(texts)
-    own = pa.array([words[text] or text for text in texts], pa.large_string())
-    found = duplicates.find_clusters(ids, own, threshold).pairs
+    column = pa.array(texts, pa.large_string())
+    own, whole = shared_text.own_words(column), hashed_words.column_of(column)
+    words = WordColumn(
+        np.concatenate([own.hashes, whole.hashes]),
+        np.where(own.sizes > 0, own.begins, len(own.hashes) + whole.begins),
+        np.where(own.sizes > 0, own.sizes, whole.sizes),
+    )
+    clusters = duplicates.find_clusters(ids, DigestedWords.of(words), threshold)
+    found = clusters.equal.joined(clusters.near)
     return set(zip(found.left.tolist(), found.right.tolist(), strict=True))
 
 
@@ -83,8 +89,8 @@ _SQL = f"""
 def rensa(texts: Sequence[str], threshold: float) -> Found:
     """R-MinHash of rensa; our hashing before it, our verification after it."""
     peer = import_module("rensa").RMinHash
-    column = pa.array(texts, pa.large_string())
-    found = [shingles.shingle(chunk) for chunk in Texts.of(column).chunks()]
+    column = hashed_words.column_of(pa.array(texts, pa.large_string()))
+    found = [shingles.shingle(chunk.words()) for chunk in column.chunks()]
     sizes = np.concatenate([np.diff(one.bounds) for one in found])
     matrix = peer.digest_matrix_from_flat_token_hashes(
         np.concatenate([one.hashes for one in found]),
@@ -155,7 +161,7 @@ def _in_bands(signatures: npt.NDArray[np.uint32]) -> CandidatePairs:
     return CandidatePairs(every >> 32, every & 0xFFFFFFFF)
 
 
-def _verified(column: TextColumn, pairs: CandidatePairs, threshold: float) -> Found:
+def _verified(column: WordColumn, pairs: CandidatePairs, threshold: float) -> Found:
     with ThreadPoolExecutor(duplicates.THREADS) as pool:
         near = pairs.where(duplicates.jaccards(column, pairs, pool) >= threshold)
     return set(zip(near.left.tolist(), near.right.tolist(), strict=True))
