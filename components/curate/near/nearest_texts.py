@@ -23,11 +23,6 @@ from components.curate.near.shingles import HASH_BITS, HashTable
 MOST_CHANGED = 0.125
 """Share of the references; if more are new, each text is compared with all of them."""
 
-_TABLE_BITS = 26
-
-SPARE_BITS = 6
-"""Of a table of runs' first bits, so that few others' are in it."""
-
 Shares = npt.NDArray[np.float64]
 
 
@@ -139,15 +134,13 @@ def _overlaps(texts: WordColumn, references: WordColumn, words: int, pool: Execu
 class _Index:
     """The references' runs; run i is in the references ``owners[bounds[i]:bounds[i + 1]]``.
 
-    ``seen`` marks the first bits of the runs; ``counts`` is the number of runs per reference.
+    ``counts`` is the number of runs per reference.
     """
 
     runs: HashTable
     bounds: Positions
     owners: Positions
     counts: Positions
-    seen: npt.NDArray[np.bool_]
-    shift: np.uint64
 
 
 def _index(references: WordColumn, words: int, pool: Executor) -> _Index:
@@ -158,10 +151,7 @@ def _index(references: WordColumn, words: int, pool: Executor) -> _Index:
     owners = np.repeat(np.arange(len(references)), sizes)
     order = np.argsort(hashes, kind="stable")
     runs, starts = np.unique(hashes[order], return_index=True)
-    shift = np.uint64(HASH_BITS - min(_TABLE_BITS, SPARE_BITS + len(runs).bit_length()))
-    seen = np.zeros(1 << (HASH_BITS - int(shift)), np.bool_)
-    seen[(runs >> shift).astype(np.int64)] = True
-    return _Index(HashTable(runs), np.append(starts, len(order)), owners[order], sizes, seen, shift)
+    return _Index(HashTable(runs), np.append(starts, len(order)), owners[order], sizes)
 
 
 def _distinct(texts: WordColumn, width: int) -> tuple[Hashes, Positions]:
@@ -171,10 +161,9 @@ def _distinct(texts: WordColumn, width: int) -> tuple[Hashes, Positions]:
 def _met(texts: WordColumn, index: _Index, words: int) -> tuple[int, _Overlaps]:
     """Return the length of a chunk, and its pairs."""
     runs = shingles.shingle(texts.words(), words, whole=False)
-    maybe = np.flatnonzero(index.seen[runs.hashes >> index.shift])
-    at = index.runs.places(runs.hashes[maybe])
-    owners = np.searchsorted(runs.bounds, maybe[at >= 0], "right") - 1
-    ours, at = np.divmod(np.unique(owners * len(index.bounds) + at[at >= 0]), len(index.bounds))
+    met, at = index.runs.find(runs.hashes)
+    owners = np.searchsorted(runs.bounds, met, "right") - 1
+    ours, at = np.divmod(np.unique(owners * len(index.bounds) + at), len(index.bounds))
     many = index.bounds[at + 1] - index.bounds[at]
     theirs = index.owners[hashed_words.members(index.bounds[at], many)]
     pairs, shared = np.unique(

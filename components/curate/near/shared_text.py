@@ -173,10 +173,10 @@ class _Common:
 
     def count(self, runs: Hashes) -> Positions:
         """Return the number of texts per run; 0 if fewer than ``MANY``."""
-        if not len(self.runs):
-            return np.zeros(len(runs), np.int64)
-        places = self._table.places(runs)
-        return np.where(places >= 0, self.counts[places], 0)
+        counts = np.zeros(len(runs), np.int64)
+        common, places = self._table.find(runs)
+        counts[common] = self.counts[places]
+        return counts
 
 
 class _Earlier(NamedTuple):
@@ -297,7 +297,7 @@ class _Changes(NamedTuple):
 
     def applied_to(self, common: _Common) -> _Common:
         """Return the common runs by now."""
-        left = common.runs[HashTable(self.runs).places(common.runs) < 0]
+        left = np.delete(common.runs, HashTable(self.runs).find(common.runs)[0])
         runs = np.concatenate([left, self.runs[self.counts > 0]])
         counts = np.concatenate([common.count(left), self.counts[self.counts > 0]])
         order = np.argsort(runs)
@@ -322,10 +322,9 @@ def _all_runs(texts: WordColumn) -> Hashes:
 def _meet(texts: WordColumn, among: HashTable) -> tuple[int, Positions, Positions]:
     """Return the length of a chunk, and the different runs, by place, that each text has."""
     runs = shingles.shingle(texts.words(), RUN, whole=False)
-    places = among.places(runs.hashes)
-    met = np.flatnonzero(places >= 0)
+    met, places = among.find(runs.hashes)
     owners = np.searchsorted(runs.bounds, met, "right") - 1
-    ordered = np.unique((owners << np.int64(32)) | places[met])
+    ordered = np.unique((owners << np.int64(32)) | places)
     return len(texts), ordered >> np.int64(32), ordered & np.int64(0xFFFFFFFF)
 
 

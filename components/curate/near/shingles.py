@@ -20,6 +20,9 @@ from components.curate.near.hashed_words import (
 WIDTH = 3  # words of a shingle; a shorter text has one shingle of all its words
 HASH_BITS = 48  # two different shingles collide once in 2^48: 1e-10 per pair of long texts
 
+SEEN_BITS, SPARE_BITS = 26, 6
+"""Of a table of hashes' first bits, in which most others are not."""
+
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 
 
@@ -78,20 +81,27 @@ class HashTable:
     """The places of sorted, different hashes."""
 
     def __init__(self, hashes: Hashes) -> None:
-        bits = len(hashes).bit_length() + 1
-        self._shift = np.uint64(HASH_BITS - bits)
-        firsts = np.arange(1 << bits, dtype=np.uint64) << self._shift
+        bits = len(hashes).bit_length()
+        self._shift = np.uint64(HASH_BITS - bits - 1)
+        firsts = np.arange(2 << bits, dtype=np.uint64) << self._shift
         self._places = np.searchsorted(hashes, firsts).astype(np.int32)
         self._hashes = np.append(hashes, ~np.uint64(0))
+        seen_bits = min(SEEN_BITS, bits + SPARE_BITS)
+        self._seen_shift = np.uint64(HASH_BITS - seen_bits)
+        self._seen = np.zeros(1 << seen_bits, np.bool_)
+        self._seen[hashes >> self._seen_shift] = True
 
-    def places(self, hashes: Hashes) -> Positions:
-        """Return each hash's place, -1 if it has none."""
-        at = self._places[hashes >> self._shift]  # a binary search misses the cache at each step
-        before = np.flatnonzero(self._hashes[at] < hashes)
+    def find(self, hashes: Hashes) -> tuple[Positions, Positions]:
+        """Return the indices of the hashes that it has, and their places in it."""
+        maybe = np.flatnonzero(self._seen[hashes >> self._seen_shift])
+        few = hashes[maybe]
+        at = self._places[few >> self._shift]  # a binary search misses the cache at each step
+        before = np.flatnonzero(self._hashes[at] < few)
         while len(before):
             at[before] += 1
-            before = before[self._hashes[at[before]] < hashes[before]]
-        return np.where(self._hashes[at] == hashes, at, -1).astype(np.int64)
+            before = before[self._hashes[at[before]] < few[before]]
+        found = self._hashes[at] == few
+        return maybe[found], at[found].astype(np.int64)
 
 
 def _rolled(padded: Hashes, width: int) -> Hashes:
