@@ -274,12 +274,14 @@ class RedactedTurn:
 class Keyring:
     """The keys and surrogates of a workload during curation.
 
-    All but ``conversations`` is by conversation; ``turns`` are in order.
+    All but ``conversations`` is by conversation; ``turns`` are in order. ``name_of`` returns the
+    name of an interaction's conversation.
     """
 
     workload_id: str
     settings: Redaction
     conversations: Conversations
+    name_of: Callable[[str], bytes]
     turns: dict[bytes, list[RedactedTurn]]
     taken: frozenset[str]
     keys: dict[bytes, bytes]
@@ -308,7 +310,7 @@ class Keyring:
 
     def write(self, interaction_id: str, marked: Marked) -> dict[str, str]:
         """Return marked texts with surrogates, those of the interaction's conversation if known."""
-        conversation = _conversation_of(interaction_id, self.conversations, self.settings)
+        conversation = self.name_of(interaction_id)
         drawn = self._conversation(interaction_id, conversation, None)
         drawn.draw([marked])
         written = {name: drawn.write(marked, name) for name in marked.texts}
@@ -367,20 +369,20 @@ def open_keyring(
         for occurrence in turn.marked.occurrences
         for text in (occurrence.key, occurrence.written)
     )
+    name_of = _name_of(conversations, turns, settings)
     return Keyring(
         workload_id,
         settings,
         conversations,
+        name_of,
         by_conversation,
         taken,
-        _keys(con, workload_id, conversations, settings),
+        _keys(con, workload_id, name_of),
         Allowed.by(settings),
     )
 
 
-def _keys(
-    con: Connection, workload_id: str, conversations: Conversations, settings: Redaction
-) -> dict[bytes, bytes]:
+def _keys(con: Connection, workload_id: str, name_of: Callable[[str], bytes]) -> dict[bytes, bytes]:
     rows = con.execute(
         "select key, interaction_ids from curated.surrogate_keys"
         " where workload_id = $workload_id order by key",
@@ -389,14 +391,19 @@ def _keys(
     keys: dict[bytes, bytes] = {}
     for key, interaction_ids in rows:
         for interaction_id in interaction_ids:
-            conversation = _conversation_of(str(interaction_id), conversations, settings)
-            keys.setdefault(conversation, bytes.fromhex(key))
+            keys.setdefault(name_of(str(interaction_id)), bytes.fromhex(key))
     return keys
 
 
-def _conversation_of(
-    interaction_id: str, conversations: Conversations, settings: Redaction
-) -> bytes:
-    """Return the name of an interaction's conversation, its own if it is not logged."""
-    known = conversations.get(interaction_id)
-    return conversation_name(interaction_id, settings.seed) if known is None else known
+def _name_of(
+    conversations: Conversations, turns: Sequence[RedactedTurn], settings: Redaction
+) -> Callable[[str], bytes]:
+    """Return a function of an interaction: its conversation's name, its own if it is not logged."""
+    changed = {turn.interaction_id: turn.conversation for turn in turns}
+
+    def name(interaction_id: str) -> bytes:
+        # Most that are asked for are of such turns, and reading the others' names reads all rows.
+        known = changed.get(interaction_id) or conversations.get(interaction_id)
+        return conversation_name(interaction_id, settings.seed) if known is None else known
+
+    return name
