@@ -32,6 +32,7 @@ from components.curate.parsed_rows import ParsedRows
 from components.curate.placed_rows import PlacedRows, near_objection
 from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_writer
+from components.curate.redaction.clean_exchanges import CleanExchanges
 from components.curate.row_budget import CountsTokens
 from components.curate.settings import Rules
 from components.curate.split import SIDES, Members, SettledSides, Shares
@@ -156,7 +157,9 @@ def curate(
             keyring=keyring,
         )
         redact = partial(conversations.redact_exchange, settings=rules.redaction, keyring=keyring)
-        weigh.write_results(con, workload_id, weighed, rules.preferences, redact)
+        exchanges = CleanExchanges(folder, row_judgement.redaction_digest(rules), redact)
+        weigh.write_results(con, workload_id, weighed, rules.preferences, exchanges.redact)
+        exchanges.save()
         keyring.save(con)
         with warehouse.present(con, "redacted", judged.replacements()):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)

@@ -14,6 +14,7 @@ from components.curate import judgement_columns, kept_files, parsed_rows, row_ju
 from components.curate.interaction import CandidateRow
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.near import comparison_cache
+from components.curate.redaction import clean_exchanges
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.text_codes import MISSING, Ints, Marks
@@ -25,6 +26,10 @@ from components.store.warehouse import Connection
 CORRECTION = "correction_id"
 KEYS = ("content_digest", "screening_digest", CORRECTION)
 """Columns beside those of the judgement."""
+
+OF_TEXTS = (comparison_cache.FOLDER, clean_exchanges.PREFIX)
+BESIDE = (parsed_rows.PREFIX, *OF_TEXTS)
+"""What the names of the folders beside those of judgements begin with."""
 
 
 class _Contents(NamedTuple):
@@ -73,11 +78,12 @@ def judge_rows(
 def forget_missing(con: Connection, folder: Path) -> int:
     """Delete what is kept of rows that raw no longer has, and judgements by such a correction.
 
-    Return the number of rows in files. What comparisons kept is of the texts of all rows, so that
-    all of it goes. Nobody may use ``folder``, that of a workload, meanwhile.
+    Return the number of rows in files. What comparisons and redacted exchanges kept is of the texts
+    of all rows, so that all of it goes. Nobody may use ``folder``, that of a workload, meanwhile.
     """
-    if (folder / comparison_cache.FOLDER).exists():
-        shutil.rmtree(folder / comparison_cache.FOLDER)
+    for of_texts in folder.glob("*"):
+        if of_texts.name.startswith(OF_TEXTS):
+            shutil.rmtree(of_texts)
     forgotten = 0
     for rules_folder in sorted(folder.glob("*")):
         for path in kept_files.whole(rules_folder):
@@ -211,9 +217,7 @@ class _Cache:
             for path in {*thin} - self._live.keys():
                 path.unlink()
         for other in self._folder.parent.glob("*"):
-            is_of_texts = other.name == comparison_cache.FOLDER
-            is_of_rows = other.name.startswith(parsed_rows.PREFIX)
-            if other != self._folder and not (is_of_texts or is_of_rows):
+            if other != self._folder and not other.name.startswith(BESIDE):
                 shutil.rmtree(other)
         return [JudgedPart(path, is_live) for path, is_live in self._live.items()]
 
