@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK_BYTES = 1 << 16  # bytes hashed at once: intermediate arrays fit the processor's cache
-CHUNK_WORDS = 1 << 13  # words compared at once, about as many as ``CHUNK_BYTES`` have
+CHUNK_WORDS = 1 << 16  # words compared at once
 TAKEN_BYTES = 1 << 24  # bytes of texts that are copied at once
 CHUNK_TEXTS = 1 << 12  # maximum texts of a chunk
 CHUNKS_AHEAD = 8  # chunks of which there may be results that nobody has taken
