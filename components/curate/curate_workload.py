@@ -215,7 +215,7 @@ def place(
     Rows tied to a stricter side get an objection. Texts are compared in files of the folder
     ``scratch``; ``kept`` has what earlier comparisons left.
     """
-    requests = judged.requests(scratch)
+    requests = judged.requests(kept.arrays)
     has_guards = bool(rules.overlap.guards)
     compared = near_requests.compare(requests, kept, scratch, with_whole=has_guards)
     ids = judged.in_file_order.to_pylist()

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.curate import judgement_columns, text_codes
-from components.curate.near import spilled_texts
+from components.curate.near import hashed_words, kept_words
+from components.curate.near.hashed_words import Hashes, TextColumn
+from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.near_requests import RequestColumns
 from components.curate.redaction import surrogate_writer
 from components.curate.redaction.surrogate_writer import Conversations, RedactedTurn
@@ -35,6 +37,58 @@ class JudgedPart:
         with pq.ParquetFile(self.path) as file:
             table = file.read(columns=[*names], use_threads=False)
         return table if self.is_live.all() else table.filter(pa.array(self.is_live))
+
+
+@dataclass(frozen=True, slots=True)
+class _FiledTurns:
+    """The texts of the accepted rows' turns, which stay in the files; part i has ``counts[i]``."""
+
+    parts: Sequence[JudgedPart]
+    counts: Ints
+    sizes: Ints
+    digests: Hashes
+
+    @classmethod
+    def of(cls, parts: Sequence[JudgedPart], kept: KeptArrays) -> Self:
+        """Digest the turns of files of which ``kept`` has no digests."""
+        counts: list[int] = []
+        sizes, digests = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.uint64)]
+        for part in parts:
+            name = f"turns-{part.path.stem}"
+            in_file = kept.read(f"{name}-sizes", np.int64)  # one per row, MISSING if left out
+            of_file = kept.read(f"{name}-digests", np.uint64).reshape(-1, 2)
+            if not len(in_file):
+                in_file, of_file = _digested(part)
+                kept.write(f"{name}-sizes", in_file)
+                kept.write(f"{name}-digests", of_file.ravel())
+            is_used = part.is_live & (in_file != MISSING)
+            of_rows = np.maximum(in_file, 0)
+            sizes.append(in_file[is_used])
+            digests.append(of_file[np.repeat(is_used, of_rows)])
+            counts.append(len(digests[-1]))
+        return cls(parts, np.array(counts), np.concatenate(sizes), np.concatenate(digests))
+
+    def at(self, places: Ints) -> Iterator[TextColumn]:
+        """Yield the texts of some turns, in ascending order, in parts."""
+        begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts, dtype=np.int64)])
+        of_parts = np.split(places, np.searchsorted(places, begins[1:-1]))
+        for part, begin, wanted in zip(self.parts, begins.tolist(), of_parts, strict=False):
+            if len(wanted):
+                table = part.read("objection", "turns")
+                lists = table.filter(table.column("objection").is_null()).column("turns")
+                texts = lists.combine_chunks().flatten().cast(pa.large_string())
+                yield from hashed_words.taken(texts, wanted - begin)
+
+
+def _digested(part: JudgedPart) -> tuple[Ints, Hashes]:
+    """Return how many turns each row of a file has, and the digests of their texts."""
+    with pq.ParquetFile(part.path) as file:
+        table = file.read(columns=["objection", "turns"], use_threads=False)
+    is_accepted = table.column("objection").is_null().to_numpy()
+    lists = table.column("turns").combine_chunks().filter(pa.array(is_accepted))
+    sizes = np.full(len(table), MISSING)
+    sizes[is_accepted] = compute.list_value_length(lists).to_numpy()
+    return sizes, kept_words.digests_of(lists.flatten().cast(pa.large_string()))
 
 
 @dataclass(frozen=True)
@@ -134,28 +188,14 @@ class JudgedRows:
             former_group=fields["former_group"],
         )
 
-    def requests(self, scratch: Path) -> RequestColumns:
+    def requests(self, kept: KeptArrays) -> RequestColumns:
         """Return the accepted rows' requests in the order of the files.
 
-        The turns' texts are kept in a file of the folder ``scratch``.
+        ``kept`` has the digests of their turns' texts, by file.
         """
-        sizes = [np.zeros(1, np.int64)]
-
-        def turns() -> Iterator[Any]:
-            for table in self._accepted("turns"):
-                lists = table.column(0).combine_chunks()
-                sizes.append(compute.list_value_length(lists).to_numpy())
-                yield lists.flatten().cast(pa.large_string())
-
-        texts = spilled_texts.spilled(turns(), scratch)
-        bounds = pa.array(np.cumsum(np.concatenate(sizes)), pa.int64())
         roles = _dictionary([column.flatten() for column in self._column("roles")])
         others = (_dictionary(self._column(name)) for name in judgement_columns.REQUEST[2:])
-        return RequestColumns(
-            pa.LargeListArray.from_arrays(bounds, texts),
-            pa.LargeListArray.from_arrays(bounds, roles),
-            *others,
-        )
+        return RequestColumns(_FiledTurns.of(self.parts, kept), roles, *others)
 
     def tool_names(self) -> list[tuple[str, ...]]:
         """Return the names of the tools that the accepted rows offer."""

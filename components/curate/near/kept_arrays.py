@@ -24,7 +24,8 @@ class KeptArrays:
 
     A file is mapped into memory: the system reads and drops its pages as it needs room. What is
     written is found again after ``save`` only: if a process is killed before, or a file is
-    damaged, or ``version`` is another one, all start empty. Only one process may use a folder.
+    damaged, or ``version`` is another one, all start empty. What was neither read nor written is
+    dropped then. Only one process may use a folder.
     """
 
     def __init__(self, folder: Path | None, version: str) -> None:
@@ -32,6 +33,7 @@ class KeptArrays:
         self._version = version
         self._held: dict[str, Array] = {}
         self._parts: dict[str, list[tuple[int, str]]] = {}
+        self._used: set[str] = set()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._parts = self._whole_parts(folder)
@@ -54,6 +56,7 @@ class KeptArrays:
 
     def read(self, name: str, dtype: npt.DTypeLike) -> Array:
         """Return an array of one dimension, empty if there is none."""
+        self._used.add(name)
         if self._folder is None:
             return self._held.get(name, np.zeros(0, dtype))
         size = sum(size for size, _ in self._parts.get(name, []))
@@ -64,6 +67,7 @@ class KeptArrays:
 
     def append(self, name: str, values: Array) -> None:
         """Append values to an array."""
+        self._used.add(name)
         if self._folder is None:
             self._held[name] = np.concatenate([self.read(name, values.dtype), values])
         elif len(values):
@@ -83,8 +87,11 @@ class KeptArrays:
         self.append(name, np.ascontiguousarray(values))
 
     def save(self) -> None:
-        """Keep what was written."""
+        """Keep what was read or written."""
         if self._folder is not None:
+            for name in self._parts.keys() - self._used:
+                self._parts.pop(name)
+                (self._folder / name).unlink()
             kept = {"version": self._version, "files": self._parts}
             manifest.write_atomically(self._folder / MANIFEST, json.dumps(kept))
 

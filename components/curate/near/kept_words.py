@@ -1,5 +1,7 @@
 """The hashed words of texts, kept by the texts' digests: a later curation hashes only new texts."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -47,28 +49,27 @@ class KeptWords:
         hashes = self._kept.read(WORDS, np.uint64)
         self.column = WordColumn(hashes, np.cumsum(sizes) - sizes, sizes)
 
-    def add(self, texts: TextColumn) -> Positions:
-        """Return each text's number; hash those that are new."""
-        content = Texts.of(texts)
-        bytes_of, offsets = content.content.data, content.offsets.tolist()
-        digests = np.frombuffer(
-            b"".join(
-                hashed_words.digest(bytes_of[start:stop]) for start, stop in pairwise(offsets)
-            ),
-            np.uint64,
-        ).reshape(-1, 2)
+    def add(self, digests: Hashes, texts: Callable[[Positions], Iterable[TextColumn]]) -> Positions:
+        """Return the number of each text, of which there are digests by ``digests_of``.
+
+        ``texts`` returns those at some places, in parts, to hash the new ones.
+        """
         numbers = self.numbers_of(digests)
         new = np.flatnonzero(numbers < 0)
         if len(new):
             _, firsts = np.unique(digests[new], axis=0, return_index=True)
             new = new[np.sort(firsts)]
-            for part in hashed_words.taken(texts, new):
+            for part in texts(new):
                 self._hash(part, digests[new[: len(part)]])
                 new = new[len(part) :]
             self._read()
             numbers = self.numbers_of(digests)
         self._used.append(numbers)
         return numbers
+
+    def add_column(self, texts: TextColumn) -> Positions:
+        """Return the number of each text of a column."""
+        return self.add(digests_of(texts), partial(hashed_words.taken, texts))
 
     def numbers_of(self, digests: Hashes) -> Positions:
         """Return the numbers of the texts with such digests, -1 where there is none."""
@@ -105,3 +106,11 @@ class KeptWords:
             block = live.at(slice(start, start + TEXTS_AT_ONCE))
             self._kept.append(WORDS, block.words().hashes)
         self._kept.write(TEXTS, records)
+
+
+def digests_of(texts: TextColumn) -> Hashes:
+    """Return the digest of each text, of two values."""
+    content = Texts.of(texts)
+    bytes_of, offsets = content.content.data, content.offsets.tolist()
+    digests = (hashed_words.digest(bytes_of[start:stop]) for start, stop in pairwise(offsets))
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)

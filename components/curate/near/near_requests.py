@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from components.curate import split
 from components.curate.interaction import read_tools
-from components.curate.near import duplicates, hashed_words, shared_text, shingles
+from components.curate.near import duplicates, hashed_words, kept_words, shared_text, shingles
 from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.hashed_words import (
     IS_SYMBOL,
     DigestedWords,
+    Hashes,
     Marks,
     Positions,
     SpilledWords,
+    TextColumn,
     Texts,
     WordColumn,
     Words,
@@ -103,10 +104,28 @@ class NearRequest:
     form: str
 
 
-class RequestColumns(NamedTuple):
-    """Requests as Arrow columns; ``turns`` and ``roles`` are lists."""
+class RequestTurns(Protocol):
+    """The texts of requests' turns; request i has the next ``sizes[i]``."""
 
-    turns: Any
+    @property
+    def sizes(self) -> Positions:
+        """The number of turns of each request."""
+        ...
+
+    @property
+    def digests(self) -> Hashes:
+        """The digest of each turn's text, of two values."""
+        ...
+
+    def at(self, places: Positions) -> Iterator[TextColumn]:
+        """Yield the texts of some turns, in their order, in parts."""
+        ...
+
+
+class RequestColumns(NamedTuple):
+    """Requests as Arrow columns; ``roles`` are those of all turns."""
+
+    turns: RequestTurns
     roles: Any
     answer_name: Any
     system: Any
@@ -160,17 +179,31 @@ def read(
 
 def columns_of(requests: Sequence[NearRequest]) -> RequestColumns:
     """Return requests as columns."""
-    bounds = pa.array(np.cumsum([0, *(len(request.turns) for request in requests)]), pa.int64())
-    turns = pa.array([turn for request in requests for turn in request.turns], pa.large_string())
-    roles = _dictionary(role for request in requests for role in request.roles)
     return RequestColumns(
-        pa.LargeListArray.from_arrays(bounds, turns),
-        pa.LargeListArray.from_arrays(bounds, roles),
+        _ListedTurns(
+            np.array([len(request.turns) for request in requests], np.int64),
+            pa.array([turn for request in requests for turn in request.turns], pa.large_string()),
+        ),
+        _dictionary(role for request in requests for role in request.roles),
         *(
             _dictionary(getattr(request, name) for request in requests)
             for name in RequestColumns._fields[2:]
         ),
     )
+
+
+class _ListedTurns(NamedTuple):
+    """Turns whose ``texts`` are in memory."""
+
+    sizes: Positions
+    texts: TextColumn
+
+    @property
+    def digests(self) -> Hashes:
+        return kept_words.digests_of(self.texts)
+
+    def at(self, places: Positions) -> Iterator[TextColumn]:
+        yield from hashed_words.taken(self.texts, places)
 
 
 def _dictionary(texts: Iterable[str]) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -193,7 +226,7 @@ def compare(
     what earlier comparisons left. Without ``with_whole``, ``whole`` is ``asked``.
     """
     systems, prompts = _codes(requests.system)
-    of_prompts = kept.words.add(prompts)
+    of_prompts = kept.words.add_column(prompts)
     turns = _Turns.of(requests, kept.words)
     answers = RightAnswers(turns.texts[turns.bounds[1:] - 1], _codes(requests.answer_name)[0])
     shared = shared_text.find_shared(kept.words, turns.kept, answers, kept.arrays, scratch)
@@ -243,11 +276,12 @@ class _Turns(NamedTuple):
 
     @classmethod
     def of(cls, requests: RequestColumns, words: KeptWords) -> "_Turns":
-        kept, texts = np.unique(words.add(requests.turns.flatten()), return_inverse=True)
-        roles, names = _codes(requests.roles.flatten())
+        numbers = words.add(requests.turns.digests, requests.turns.at)
+        kept, texts = np.unique(numbers, return_inverse=True)
+        roles, names = _codes(requests.roles)
         is_user = np.array([name == "user" for name in names.to_pylist()], np.bool_)
-        sizes = pc.call_function("list_value_length", [requests.turns]).to_numpy()
-        bounds = np.concatenate([[0], np.cumsum(sizes)])
+        sizes = requests.turns.sizes
+        bounds = hashed_words.bounds_of(sizes)
         rows = np.repeat(np.arange(len(sizes)), sizes)
         places = np.arange(len(texts)) - bounds[rows]
         return cls(kept, texts, bounds, rows, roles, is_user[roles], places)
@@ -420,27 +454,38 @@ def _same_words(
     read = np.flatnonzero(others[twins] & (np.bincount(twins)[twins] > 1))
     texts: dict[str, int] = {}
     same = numbers.copy()
-    for row in read.tolist():
-        text = _own_text(row, requests, parts)
+    for row, text in zip(read.tolist(), _own_texts(read, requests.turns, parts), strict=True):
         same[row] = len(numbers) + texts.setdefault(_spaced(text) or text, len(texts))
     return same
 
 
-def _own_text(row: int, requests: RequestColumns, parts: _Parts) -> str:
-    """Return a request's text without what is shared."""
+def _own_texts(rows: Positions, texts: RequestTurns, parts: _Parts) -> Iterator[str]:
+    """Yield the texts of some requests without what is shared."""
+    bounds, shared = parts.turns.bounds, parts.shared
+    turns = hashed_words.members(bounds[rows], bounds[rows + 1] - bounds[rows])
     own: list[str] = []
-    texts = requests.turns[row].values
-    first = int(parts.turns.bounds[row])
-    for place, text in enumerate(texts.to_pylist()):
-        use, number = parts.uses[first + place], parts.turns.texts[first + place]
-        if use == OWN and parts.shared.have_shared[number]:
-            bounds = parts.shared.bounds
-            marks = parts.shared.are_shared[bounds[number] : bounds[number + 1]]
-            located = hashed_words.hash_words(Texts.of(texts.slice(place, 1)))
-            own.append(_without(text, located.starts.tolist(), marks.tolist()))
-        elif use != NOTHING:
-            own.append(text)
-    return "\n".join(own)
+    for column, places in _with_places(texts.at(turns), turns):
+        for place, turn in enumerate(places.tolist()):
+            number, row = parts.turns.texts[turn], parts.turns.rows[turn]
+            text = column.slice(place, 1)
+            if parts.uses[turn] == OWN and shared.have_shared[number]:
+                marks = shared.are_shared[shared.bounds[number] : shared.bounds[number + 1]]
+                located = hashed_words.hash_words(Texts.of(text))
+                own.append(_without(text[0].as_py(), located.starts.tolist(), marks.tolist()))
+            elif parts.uses[turn] != NOTHING:
+                own.append(text[0].as_py())
+            if turn + 1 == bounds[row + 1]:
+                yield "\n".join(own)
+                own.clear()
+
+
+def _with_places(
+    columns: Iterable[TextColumn], places: Positions
+) -> Iterator[tuple[Any, Positions]]:
+    """Yield parts of texts with the places of each part's."""
+    for column in columns:
+        yield column, places[: len(column)]
+        places = places[len(column) :]
 
 
 def _without(text: str, starts: list[int], marks: list[bool]) -> str:

@@ -97,7 +97,7 @@ def own_words(texts: TextColumn) -> WordColumn:
     """Return each text's own words; equal texts count once."""
     kept = KeptArrays(None, "")
     words = KeptWords(kept)
-    numbers, places = np.unique(words.add(texts), return_inverse=True)
+    numbers, places = np.unique(words.add_column(texts), return_inverse=True)
     nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
     shared = find_shared(words, numbers, nobody, kept)
     own = SpilledWords(None)

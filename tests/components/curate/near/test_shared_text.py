@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate import curate_workload, judgement_columns, row_judgement
+from components.curate import curate_workload, judgement_columns, kept_files, row_judgement
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.near import hashed_words, shared_text
 from components.curate.near.comparison_cache import ComparisonCache
@@ -139,8 +138,7 @@ def compare(
     """Compare judged requests with each other."""
     answer_names = {row.interaction_id: row.request.answer_name for row in judged if row.request}
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "judged.parquet"
-        pq.write_table(judgement_columns.table_of(judged), path)
+        path = kept_files.write(Path(folder), judgement_columns.table_of(judged))
         part = JudgedPart(path, np.ones(len(judged), np.bool_))
         rows = JudgedRows("w", [part], len(judged), 0)
         comparisons = comparisons or ComparisonCache(None)
@@ -289,7 +287,7 @@ def test_what_is_cut_matches_a_count_by_hand(chance: random.Random):
 
 def marked(texts: Sequence[str], answers: Sequence[int], kept: KeptArrays) -> list[list[bool]]:
     words = KeptWords(kept)
-    order = words.add(pa.array(texts, pa.large_string()))
+    order = words.add_column(pa.array(texts, pa.large_string()))
     numbers = np.sort(order)
     places = np.searchsorted(numbers, order)
     right = RightAnswers(places, np.array(answers, np.int64))
