@@ -14,8 +14,8 @@ standing as (
 
 select
     tie,
-    count(distinct side) as sides
+    list_sort([min(side), max(side)]) as sides
 from standing
 where tie is not null
 group by tie
-having count(distinct side) > 1
+having min(side) != max(side)

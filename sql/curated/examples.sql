@@ -6,12 +6,20 @@
 
 with
 
+-- Most rows stand for themselves alone, which costs less to see than to list.
+crowded as (
+    select distinct representative_id
+    from curated.verdicts
+    where workload_id = $workload_id and representative_id != interaction_id
+),
+
 sources as (
     select
         representative_id,
         list(interaction_id order by interaction_id) as interaction_ids
     from curated.verdicts
-    where workload_id = $workload_id and representative_id is not null
+    semi join crowded using (representative_id)
+    where workload_id = $workload_id
     group by representative_id
 ),
 
@@ -24,9 +32,9 @@ chosen as materialized (
         judgements.language,
         judgements.tool_names,
         judgements.component_id as cluster_id,
-        sources.interaction_ids,
         answers.feedback_ids,
         judgements.ties[2] as group_id,
+        coalesce(sources.interaction_ids, [verdicts.interaction_id]) as interaction_ids,
         coalesce(surrogates.messages, redacted.messages) as messages,
         coalesce(surrogates.tools, redacted.tools) as tools,
         coalesce(surrogates.answer, redacted.answer) as answer,
@@ -38,7 +46,7 @@ chosen as materialized (
     inner join staging.redacted as redacted using (interaction_id)
     inner join staging.answers as answers using (interaction_id)
     left join surrogates using (interaction_id)
-    inner join sources on verdicts.interaction_id = sources.representative_id
+    left join sources on verdicts.interaction_id = sources.representative_id
     where verdicts.workload_id = $workload_id and verdicts.objection is null
 )
 

@@ -243,6 +243,16 @@ shared_requests as (
     where example_id != request_key
 ),
 
+-- None where one client logs: nothing is joined then.
+sharing as (
+    select
+        interaction_id,
+        request_key,
+        answer
+    from staging.redacted
+    semi join shared_requests using (request_key)
+),
+
 standing_for_others as (
     select
         accepted.interaction_id,
@@ -254,9 +264,8 @@ standing_for_others as (
         ) as shared_id,
         accepted.example_id != redacted.request_key as is_shared
     from accepted
-    inner join staging.redacted as redacted using (interaction_id)
+    inner join sharing as redacted using (interaction_id)
     left join staging.blamed as blamed using (interaction_id)
-    semi join shared_requests on redacted.request_key = shared_requests.request_key
     anti join seen on accepted.interaction_id = seen.interaction_id
     where
         accepted.representative_id = accepted.interaction_id
