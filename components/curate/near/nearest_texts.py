@@ -1,5 +1,6 @@
 """Find each text's nearest reference: by common n-grams, or by the words that both have."""
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from components.curate.near.shingles import HASH_BITS, HashTable
 
 MOST_CHANGED = 0.125
 """Share of the references; if more are new, each text is compared with all of them."""
+
+WAITING_PAIRS = 1 << 20
 
 Shares = npt.NDArray[np.float64]
 
@@ -77,6 +80,9 @@ class _Overlaps(NamedTuple):
     shares: Shares
 
 
+_NO_OVERLAPS = _Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
 def nearest_by_ngrams(
     texts: DigestedWords,
     references: DigestedWords,
@@ -102,89 +108,118 @@ def nearest_by_ngrams(
     overlaps = [_Overlaps(known[left], of_known[left], shares[left])]
     known = known[stays]
     new = np.setdiff1d(np.arange(len(texts)), known)
-    for some, among in ((new, np.arange(len(references))), (known, came)):
-        common = _overlaps(texts.words.at(some), references.words.at(among), words, pool)
-        overlaps.append(_Overlaps(some[common.texts], among[common.references], common.shares))
-    every = _Overlaps(*(np.concatenate(part) for part in zip(*overlaps, strict=True)))
     ranks = np.empty(len(references), np.int64)
     ranks[np.lexsort((references.digests[:, 1], references.digests[:, 0]))] = np.arange(len(ranks))
-    nearest = _keep_best(*every, len(texts), ranks)
+    for some, among in ((new, np.arange(len(references))), (known, came)):
+        ours, theirs = texts.words.at(some), references.words.at(among)
+        best = _overlaps(ours, theirs, words, ranks[among], pool)
+        overlaps.append(_Overlaps(some[best.texts], among[best.references], best.shares))
+    nearest = _nearest(_joined(overlaps), len(texts), ranks)
     if kept is not None:
         digests = references.digests[nearest.references] if len(references) else texts.digests
         _Earlier(texts.digests, references.digests, digests, nearest.shares).write(kept)
     return nearest
 
 
-def _overlaps(texts: WordColumn, references: WordColumn, words: int, pool: Executor) -> _Overlaps:
-    """Return all pairs; the side of fewer words is indexed, the other one's n-grams looked up."""
+def _overlaps(
+    texts: WordColumn, references: WordColumn, words: int, ranks: Positions, pool: Executor
+) -> _Overlaps:
+    """Return each text's best pair; the side of fewer words is indexed, the other one looked up."""
     if not len(texts) or not len(references):
-        return _Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    if texts.sizes.sum() < references.sizes.sum():
-        swapped = _overlaps(references, texts, words, pool)
-        return _Overlaps(swapped.references, swapped.texts, swapped.shares)
-    find = partial(_met, index=_index(references, words, pool), words=words)
-    parts, before = [_Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))], 0
-    for length, part in in_order(pool, find, texts.chunks()):
-        parts.append(part._replace(texts=part.texts + before))
-        before += length
+        return _NO_OVERLAPS
+    is_swapped = bool(texts.sizes.sum() < references.sizes.sum())
+    indexed, others = (texts, references) if is_swapped else (references, texts)
+    index = _index(indexed, words, pool)
+    find = partial(_best_met, index=index, words=words, ranks=ranks, is_swapped=is_swapped)
+    parts, waiting = [_NO_OVERLAPS], 0
+    for part in in_order(pool, find, _placed(others)):
+        parts.append(part)
+        waiting += len(part.texts)
+        if waiting > max(WAITING_PAIRS, 2 * len(parts[0].texts)):
+            parts, waiting = [_best(_joined(parts), ranks)], 0
+    return _best(_joined(parts), ranks)
+
+
+def _placed(texts: WordColumn) -> Iterator[tuple[int, WordColumn]]:
+    """Yield chunks, and the place of the first text of each."""
+    before = 0
+    for chunk in texts.chunks():
+        yield before, chunk
+        before += len(chunk)
+
+
+def _joined(parts: Sequence[_Overlaps]) -> _Overlaps:
     return _Overlaps(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _best(pairs: _Overlaps, ranks: Positions) -> _Overlaps:
+    """Keep the highest share of each text; ties go to the reference of the first rank."""
+    order = np.lexsort((ranks[pairs.references], -pairs.shares, pairs.texts))
+    best = order[np.unique(pairs.texts[order], return_index=True)[1]]
+    return _Overlaps(pairs.texts[best], pairs.references[best], pairs.shares[best])
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The references' runs; run i is in the references ``owners[bounds[i]:bounds[i + 1]]``.
+    """The runs of some texts, of which there are ``size``.
 
-    ``counts`` is the number of runs per reference.
+    ``texts`` has a row per run, a column per text, and 1 where the text has the run; ``counts`` is
+    the number of runs per text.
     """
 
+    size: int
     runs: HashTable
-    bounds: Positions
-    owners: Positions
+    texts: sparse.csr_array
     counts: Positions
 
 
-def _index(references: WordColumn, words: int, pool: Executor) -> _Index:
+def _index(texts: WordColumn, words: int, pool: Executor) -> _Index:
     cut = partial(_distinct, width=words)
-    chunks = list(pool.map(cut, references.chunks()))
+    chunks = list(pool.map(cut, texts.chunks()))
     hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in chunks)])
     sizes = np.concatenate([np.zeros(0, np.int64), *(sizes for _, sizes in chunks)])
-    owners = np.repeat(np.arange(len(references)), sizes)
+    owners = np.repeat(np.arange(len(texts)), sizes)
     order = np.argsort(hashes, kind="stable")
     runs, starts = np.unique(hashes[order], return_index=True)
-    return _Index(HashTable(runs), np.append(starts, len(order)), owners[order], sizes)
+    rows = (np.ones(len(order), np.int32), owners[order], np.append(starts, len(order)))
+    having = sparse.csr_array(rows, (len(runs), len(texts)))
+    return _Index(len(runs), HashTable(runs), having, sizes)
 
 
 def _distinct(texts: WordColumn, width: int) -> tuple[Hashes, Positions]:
     return shingles.distinct(texts.words(), width, whole=False)
 
 
-def _met(texts: WordColumn, index: _Index, words: int) -> tuple[int, _Overlaps]:
-    """Return the length of a chunk, and its pairs."""
-    runs = shingles.shingle(texts.words(), words, whole=False)
+def _best_met(
+    placed: tuple[int, WordColumn], index: _Index, words: int, ranks: Positions, *, is_swapped: bool
+) -> _Overlaps:
+    """Return the best pairs of a chunk of which the other texts are indexed.
+
+    With ``is_swapped``, the chunk is of references.
+    """
+    before, chunk = placed
+    runs = shingles.shingle(chunk.words(), words, whole=False)
     met, at = index.runs.find(runs.hashes)
     owners = np.searchsorted(runs.bounds, met, "right") - 1
-    ours, at = np.divmod(np.unique(owners * len(index.bounds) + at), len(index.bounds))
-    many = index.bounds[at + 1] - index.bounds[at]
-    theirs = index.owners[hashed_words.members(index.bounds[at], many)]
-    pairs, shared = np.unique(
-        np.repeat(ours, many) * len(index.counts) + theirs, return_counts=True
-    )
-    ours, theirs = np.divmod(pairs, len(index.counts))
+    ours, at = np.divmod(np.unique(owners * (index.size + 1) + at), index.size + 1)
+    having = sparse.csr_array((np.ones(len(at), np.int32), (ours, at)), (len(chunk), index.size))
+    # A product counts without listing each common run of each pair, of which there are many more.
+    common = sparse.coo_array(having @ index.texts)
+    ours, theirs = common.row.astype(np.int64), common.col.astype(np.int64)
     some, places = np.unique(ours, return_inverse=True)
-    sizes = _distinct(texts.at(some), words)[1]
+    sizes = _distinct(chunk.at(some), words)[1]
+    shared = np.asarray(common.data, np.float64)
     shares = shared / np.minimum(sizes[places], index.counts[theirs])
-    return len(texts), _Overlaps(ours, theirs, shares)
+    ours += before
+    pairs = _Overlaps(theirs, ours, shares) if is_swapped else _Overlaps(ours, theirs, shares)
+    return _best(pairs, ranks)
 
 
-def _keep_best(
-    texts: Positions, references: Positions, shares: Shares, count: int, ranks: Positions
-) -> Nearest:
-    """Keep the highest share of each text; ties go to the reference of the first rank."""
-    order = np.lexsort((ranks[references], -shares, texts))
-    named, first = np.unique(texts[order], return_index=True)
+def _nearest(pairs: _Overlaps, count: int, ranks: Positions) -> Nearest:
+    best = _best(pairs, ranks)
     nearest = Nearest(np.full(count, -1), np.zeros(count))
-    nearest.references[named] = references[order][first]
-    nearest.shares[named] = shares[order][first]
+    nearest.references[best.texts] = best.references
+    nearest.shares[best.texts] = best.shares
     return nearest
 
 
@@ -217,7 +252,8 @@ def _nearest_by_weights(
 ) -> Nearest:
     cosines = sparse.coo_array(_weighted_rows(_counted(texts), weights).dot(theirs))
     ours, references = cosines.row.astype(np.int64), cosines.col.astype(np.int64)
-    return _keep_best(ours, references, np.array(cosines.data, np.float64), len(texts), ranks)
+    pairs = _Overlaps(ours, references, np.array(cosines.data, np.float64))
+    return _nearest(pairs, len(texts), ranks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
+import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate.near import hashed_words, nearest_texts
-from components.curate.near.hashed_words import DigestedWords
+from components.curate.near.hashed_words import DigestedWords, WordColumn
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.nearest_texts import KeptNearest, Nearest
 from tests.support.cases import cases
@@ -71,6 +73,25 @@ def test_what_an_earlier_comparison_left_changes_nothing(
         )
         assert again.references.tolist() == anew.references.tolist()
         assert again.shares.tolist() == anew.shares.tolist()
+
+
+@pytest.mark.parametrize(("texts", "references"), [(2400, 1200), (1200, 2400)])
+def test_a_phrase_of_many_texts_costs_memory_for_the_nearest_pairs_only(
+    texts: int, references: int
+):
+    words = np.random.default_rng(0).integers(0, 1 << 60, (3600, 40), np.uint64)
+    words[:, 20:30] = words[0, 20:30]
+    column = WordColumn(words.ravel(), np.arange(3600) * 40, np.full(3600, 40))
+    digested = DigestedWords.of(column)
+    tracemalloc.start()
+    with ThreadPoolExecutor(2) as pool:
+        phrase = nearest_texts.nearest_by_ngrams(
+            digested.at(slice(texts)), digested.at(slice(texts, None)), 8, pool
+        )
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len({*phrase.references.tolist()}) == 1
+    assert most < 24 * texts * references  # bytes of all pairs
 
 
 @pytest.mark.parametrize(
