@@ -58,6 +58,10 @@ _PARSED = """
             and md5(interactions.record) is not distinct from parsed.record_digest
 """
 
+_COMPARED = {"curated.verdicts": "* exclude (judged_at)"}
+"""The columns by which rows differ: a verdict that did not change keeps its time, or every night
+would write all of them."""
+
 Fingerprint = tuple[int, int | None]  # the row count of a table, and the sum of the rows' hashes
 NO_ROWS: Fingerprint = (0, None)
 
@@ -380,8 +384,8 @@ class WorkingCopy:
                 continue
             con.execute(
                 f"create or replace temporary table {_listing(table)} as"
-                " select rowid as place, hash(rows_of) as digest"
-                f" from {table} as rows_of where {OF_WORKLOAD}",
+                f" select rowid as place, hash(*columns({_COMPARED.get(table, '*')})) as digest"
+                f" from {table} where {OF_WORKLOAD}",
                 {"workload_id": self.workload_id},
             )
             (fingerprints[table],) = con.execute(

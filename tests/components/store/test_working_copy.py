@@ -73,6 +73,26 @@ def test_rows_that_did_not_change_are_not_written_again(tmp_path: Path) -> None:
         assert read(con, "weather") == Counter([*kept, ("a", "unused")])
 
 
+VERDICT = """
+    insert into curated.verdicts by name
+    select $id as interaction_id, 'weather' as workload_id, $objection as objection,
+        $time::timestamptz as judged_at
+"""
+
+
+def test_a_verdict_that_did_not_change_is_not_written_again_for_its_time(tmp_path: Path) -> None:
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
+    first, second = logs.NOW, logs.NOW + timedelta(days=1)
+    for time, objection in ((first, None), (second, "refusal")):
+        with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+            for name, raised in (("a", None), ("b", objection)):
+                copy.con.execute(VERDICT, {"id": name, "objection": raised, "time": time})
+            copy.merge()
+    with warehouses.connect(path) as con:
+        verdicts = con.execute("select interaction_id, judged_at from curated.verdicts").fetchall()
+    assert sorted(verdicts) == [("a", first), ("b", second)]
+
+
 def test_a_copy_has_the_files_of_its_rows_so_that_the_future_outranks_nothing(
     tmp_path: Path,
 ) -> None:
