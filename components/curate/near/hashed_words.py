@@ -2,6 +2,7 @@
 
 import hashlib
 import mmap
+import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -350,6 +351,8 @@ def spilled_zeros(length: int, dtype: npt.DTypeLike, scratch: Path | None) -> np
     if scratch is None or not length:
         return np.zeros(length, dtype)
     with tempfile.TemporaryFile(dir=scratch) as file:
+        # Writing to a mapped file for which the disk has no room kills the process.
+        os.posix_fallocate(file.fileno(), 0, length * np.dtype(dtype).itemsize)
         return np.asarray(np.memmap(file, dtype, "w+", shape=(length,)))
 
 

@@ -28,7 +28,7 @@ from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.split import SIDES, Side
 from components.schema import Json
-from tests.support import curated_rows, logs, placing
+from tests.support import curated_rows, logs, placing, small_disk
 from tests.support.cases import cases
 
 TEMPLATE = (
@@ -263,6 +263,14 @@ def test_a_night_compares_as_a_whole_curation_does(name: str, tmp_path: Path):
         comparisons = ComparisonCache(tmp_path)
         assert compare(night, comparisons=comparisons) == compare(night)
         comparisons.save()
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path):
+    with (
+        small_disk.mounted(tmp_path / "disk", "256k") as scratch,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        hashed_words.spilled_zeros(1 << 20, np.bool_, scratch)
 
 
 @given(st.randoms(use_true_random=False))
