@@ -1,16 +1,18 @@
 """What comparing a workload's texts leaves to its next curation, in a folder."""
 
+import sys
+import unicodedata
 from pathlib import Path
+
+import numpy as np
 
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.kept_pairs import KeptPairs
 from components.curate.near.kept_words import KeptWords
+from components.store import manifest
 
 FOLDER = "comparisons"
 """Of the folder in that of a workload's judgements."""
-
-VERSION = "1"
-"""Of how texts are hashed and compared; raise it when that changes."""
 
 
 class ComparisonCache:
@@ -21,7 +23,7 @@ class ComparisonCache:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.arrays = KeptArrays(folder, VERSION)
+        self.arrays = KeptArrays(folder, code_digest(Path(__file__).parents[1]))
         self.words = KeptWords(self.arrays)
         self.jaccards = KeptPairs(self.arrays, "jaccards")
         self.passages = KeptPairs(self.arrays, "passages")
@@ -32,3 +34,14 @@ class ComparisonCache:
         self.jaccards.keep()
         self.passages.keep()
         self.arrays.save()
+
+
+def code_digest(package: Path) -> str:
+    """Return the digest of a package's modules, and of what else decides how they hash words."""
+    modules = {
+        str(path.relative_to(package)): manifest.file_digest(path)
+        for path in sorted(package.rglob("*.py"))
+    }
+    # Python decides what a letter is; numpy may draw other numbers from a seed.
+    languages = [*sys.version_info[:2], unicodedata.unidata_version, np.__version__]
+    return manifest.digest([modules, languages])

@@ -296,6 +296,16 @@ def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path
         assert not (kept / "unfinished").exists()
 
 
+def test_comparisons_by_other_code_are_made_anew(tmp_path: Path):
+    package = tmp_path / "curate"
+    shutil.copytree(Path(comparison_cache.__file__).parents[1], package)
+    before = comparison_cache.code_digest(package)
+    assert before == comparison_cache.code_digest(package)
+    module = package / "near" / "shared_text.py"
+    module.write_text(module.read_text().replace("RUN = 8", "RUN = 9"))
+    assert comparison_cache.code_digest(package) != before
+
+
 def test_a_row_that_could_not_be_judged_is_tried_again(con: Connection, tmp_path: Path):
     earlier = logs.call("weather", '{"city": "\\ud800"}')
     messages: Json = [{"role": "user", "content": "How is Rome?"}, earlier]
