@@ -14,41 +14,6 @@ loads as (
     group by digest
 ),
 
-ids as (
-    select distinct
-        client_id,
-        response_id,
-        conversation_id,
-        trace_id
-    from staging.interactions
-),
-
-aims as (
-    select
-        client_id,
-        unnest(['response', 'either']) as aim,
-        response_id as target_id,
-        response_id,
-        null::varchar as about
-    from ids
-    union
-    select
-        client_id,
-        unnest(['conversation', 'either']) as aim,
-        conversation_id as target_id,
-        null as response_id,
-        conversation_id as about
-    from ids
-    union
-    select
-        client_id,
-        'either' as aim,
-        trace_id as target_id,
-        null as response_id,
-        coalesce(conversation_id, trace_id) as about
-    from ids
-),
-
 aimed as (
     select
         feedback_id,
@@ -60,6 +25,52 @@ aimed as (
             else 'either'
         end as aim
     from raw.feedback
+),
+
+-- Most interactions have no feedback: they are left out before anything is made of their ids.
+targets as (
+    select distinct
+        client_id,
+        target_id
+    from aimed
+),
+
+aims as (
+    select
+        interactions.client_id,
+        unnest(['response', 'either']) as aim,
+        interactions.response_id as target_id,
+        interactions.response_id,
+        null::varchar as about
+    from staging.interactions as interactions
+    semi join targets
+        on
+            interactions.client_id = targets.client_id
+            and interactions.response_id = targets.target_id
+    union
+    select
+        interactions.client_id,
+        unnest(['conversation', 'either']) as aim,
+        interactions.conversation_id as target_id,
+        null as response_id,
+        interactions.conversation_id as about
+    from staging.interactions as interactions
+    semi join targets
+        on
+            interactions.client_id = targets.client_id
+            and interactions.conversation_id = targets.target_id
+    union
+    select
+        interactions.client_id,
+        'either' as aim,
+        interactions.trace_id as target_id,
+        null as response_id,
+        coalesce(interactions.conversation_id, interactions.trace_id) as about
+    from staging.interactions as interactions
+    semi join targets
+        on
+            interactions.client_id = targets.client_id
+            and interactions.trace_id = targets.target_id
 ),
 
 arrived as (

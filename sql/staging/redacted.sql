@@ -28,14 +28,22 @@ firsts as (
     group by request_key, client_id
 ),
 
+-- Not a window over all requests, most of which one client logs.
+shared as (
+    select request_key
+    from firsts
+    group by request_key
+    having count(*) > 1
+),
+
 requested_often as (
     select
         request_key,
         client_id as first_client_id
     from firsts
+    semi join shared using (request_key)
     qualify
-        count(*) over (partition by request_key) > 1
-        and row_number() over (partition by request_key order by loaded_at asc, client_id asc) = 1
+        row_number() over (partition by request_key order by loaded_at asc, client_id asc) = 1
 )
 
 select

@@ -36,6 +36,16 @@ firsts as (
         min(loaded_at) as loaded_at
     from named
     group by name_kind, shared_name, client_id
+),
+
+-- Not a window over all names, most of which one client logs.
+shared as (
+    select
+        name_kind,
+        shared_name
+    from firsts
+    group by name_kind, shared_name
+    having count(*) > 1
 )
 
 select
@@ -43,9 +53,8 @@ select
     shared_name,
     client_id as first_client_id
 from firsts
-qualify
-    count(*) over (partition by name_kind, shared_name) > 1
-    and row_number() over (
-        partition by name_kind, shared_name
-        order by loaded_at asc, client_id asc
-    ) = 1
+semi join shared using (name_kind, shared_name)
+qualify row_number() over (
+    partition by name_kind, shared_name
+    order by loaded_at asc, client_id asc
+) = 1
