@@ -265,6 +265,52 @@ def test_a_night_compares_as_a_whole_curation_does(name: str, tmp_path: Path):
         comparisons.save()
 
 
+ODD = [
+    *("", " ", "?!", "…—…", "😀😀", "\0x\0", "\u00a0", "a\u0301 b", "İi ß SS", "\uff26\uff35", "7"),
+    *("好的请问明天天气怎么样", "1 2 3 4 5 6 7 8 9", "é è ü", "É È Ü", "w " * 200, "<EMAIL_1> is"),
+]
+
+
+def odd_text(chance: random.Random) -> str:
+    own = chance.choices([*WORDS[:5], "12", "ä"], k=chance.choice([0, 1, 2, 6, 7, 8, 9, 30]))
+    opening = chance.choice(["", "", TEMPLATE, OTHERS[0]])
+    return chance.choice([" ".join([opening, *own]), chance.choice(ODD), chance.choice(ODD[:2])])
+
+
+def odd_rules(chance: random.Random, guards: Sequence[str]) -> Rules:
+    overlap: Json = {
+        "words": chance.choice([3, 8]),
+        "share": chance.choice([0.2, 0.5]),
+        "paraphrases": chance.choice([None, None, 0.6]),
+        "guards": [*guards] if chance.random() < 0.3 else [],
+    }
+    near: Json = {"jaccard": chance.choice([0.3, 0.8, 0.8])}
+    shares: dict[str, Json] = {"holdout_share": 0.4, "validation_share": chance.choice([0.0, 0.3])}
+    rules = RULES.model_dump(mode="json") | shares
+    return Rules.model_validate(rules | {"near": near, "overlap": overlap})
+
+
+@given(st.randoms(use_true_random=False))
+@cases(8)
+def test_nights_of_odd_texts_under_other_settings_compare_as_whole_ones(chance: random.Random):
+    texts = [odd_text(chance) for _ in range(30)]
+    roles = (["user"], ["system", "user"], ["user", "assistant", "user"], ["tool", "user"])
+    requests: list[list[Json]] = [
+        [{"role": role, "content": chance.choice(texts)} for role in chance.choice(roles)]
+        for _ in range(90)
+    ]
+    judged = judge_alone(requests)
+    with TemporaryDirectory() as folder:
+        guard = logs.write(Path(folder) / "guard.jsonl", [{"asked": text} for text in texts[::9]])
+        for _ in range(4):
+            night = chance.sample(judged, k=chance.choice([50, 85, 88, 90]))
+            rules = odd_rules(chance, [str(guard)])
+            comparisons = ComparisonCache(Path(folder) / "kept")
+            whole = compare(sorted(night, key=lambda row: row.interaction_id), rules)
+            assert compare(night, rules, comparisons) == whole
+            comparisons.save()
+
+
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path):
     with (
         small_disk.mounted(tmp_path / "disk", "256k") as scratch,
