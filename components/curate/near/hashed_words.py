@@ -296,14 +296,20 @@ class SpilledWords:
 
     def column(self) -> WordColumn:
         """Return all texts; called once, at the end."""
+        column = self.so_far()
+        if self._file is not None:
+            self._file.close()
+        return column
+
+    def so_far(self) -> WordColumn:
+        """Return the texts that it has by now."""
         sizes = np.concatenate(self._sizes)
         hashes = np.concatenate(self._parts)
         if self._file is not None:
-            with self._file as file:
-                file.flush()
-                if file.tell():
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    hashes = np.frombuffer(mapped, np.uint64)
+            self._file.flush()
+            if self._file.tell():
+                mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+                hashes = np.frombuffer(mapped, np.uint64)
         return WordColumn(hashes, np.cumsum(sizes) - sizes, sizes)
 
 

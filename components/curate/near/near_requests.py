@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -378,7 +378,7 @@ def _instructions(
             pieces.add(parts.cut(block, np.full(len(block), use, np.uint8)))
         of_turn[marks] = before + np.searchsorted(used, turns.texts[marks])
         before += len(used)
-    column = DigestedWords.of(pieces.column())
+    column = DigestedWords.of(pieces.so_far())
     same, firsts = column.numbered()
     of_piece = np.where(_column_has_words(column.words), firsts[same], -1)
     of_turn = np.where(of_turn < 0, -1, of_piece[of_turn])
@@ -389,22 +389,28 @@ def _instructions(
         for n, (start, stop) in enumerate(pairwise(turns.bounds.tolist()))
     ]
     named = [[piece for piece in number if piece >= 0] for number in numbers]
-    joined = DigestedWords.of(_joined(column.words, named, scratch))
+    joined = _joined(column, named, pieces)
     of_number, firsts = joined.numbered()
     order = np.lexsort((joined.digests[firsts, 1], joined.digests[firsts, 0]))
     of_number = np.argsort(order)[of_number]
     return joined.at(firsts[order]), of_number[np.array(instructed, np.int64)]
 
 
-def _joined(pieces: WordColumn, named: Sequence[list[int]], scratch: Path | None) -> WordColumn:
-    """Return texts of the named pieces each."""
-    joined = SpilledWords(scratch)
-    for start in range(0, len(named), JOINED_AT_ONCE):
-        block = named[start : start + JOINED_AT_ONCE]
-        words = pieces.at(np.array([*chain.from_iterable(block)], np.int64)).words()
-        ends = np.cumsum([0, *map(len, block)])
-        joined.add(Words(words.hashes, words.bounds[ends]))
-    return joined.column()
+def _joined(
+    column: DigestedWords, named: Sequence[list[int]], pieces: SpilledWords
+) -> DigestedWords:
+    """Return texts of the named ones of a column, which are those that ``pieces`` has by now."""
+    several = [numbers for numbers in named if len(numbers) != 1]
+    for start in range(0, len(several), JOINED_AT_ONCE):
+        block = several[start : start + JOINED_AT_ONCE]
+        words = column.words.at(np.array([*chain.from_iterable(block)], np.int64)).words()
+        pieces.add(Words(words.hashes, words.bounds[np.cumsum([0, *map(len, block)])]))
+    every = pieces.column()
+    new = DigestedWords.of(every.at(slice(len(column), None)))
+    after = count(len(column))
+    places = [numbers[0] if len(numbers) == 1 else next(after) for numbers in named]
+    digests = np.concatenate([column.digests, new.digests])
+    return DigestedWords(every, digests).at(np.array(places, np.int64))
 
 
 def place(

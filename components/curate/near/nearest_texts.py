@@ -26,6 +26,9 @@ MOST_CHANGED = 0.125
 
 WAITING_PAIRS = 1 << 20
 
+MET_AT_ONCE = 1 << 20
+"""Texts that some texts have a run in common with, counted by run."""
+
 Shares = npt.NDArray[np.float64]
 
 
@@ -203,16 +206,23 @@ def _best_met(
     owners = np.searchsorted(runs.bounds, met, "right") - 1
     ours, at = np.divmod(np.unique(owners * (index.size + 1) + at), index.size + 1)
     having = sparse.csr_array((np.ones(len(at), np.int32), (ours, at)), (len(chunk), index.size))
-    # A product counts without listing each common run of each pair, of which there are many more.
-    common = sparse.coo_array(having @ index.texts)
-    ours, theirs = common.row.astype(np.int64), common.col.astype(np.int64)
-    some, places = np.unique(ours, return_inverse=True)
-    sizes = _distinct(chunk.at(some), words)[1]
-    shared = np.asarray(common.data, np.float64)
-    shares = shared / np.minimum(sizes[places], index.counts[theirs])
-    ours += before
-    pairs = _Overlaps(theirs, ours, shares) if is_swapped else _Overlaps(ours, theirs, shares)
-    return _best(pairs, ranks)
+    some = np.unique(ours)
+    sizes = np.zeros(len(chunk), np.int64)
+    sizes[some] = _distinct(chunk.at(some), words)[1]
+    met_texts = np.bincount(ours, np.diff(index.texts.indptr)[at], minlength=len(chunk))
+    best = [_NO_OVERLAPS]
+    for block in np.split(
+        some, np.flatnonzero(np.diff(np.cumsum(met_texts[some]) // MET_AT_ONCE)) + 1
+    ):
+        # A product counts without a list of the common runs of each pair, of which there are more.
+        common = sparse.coo_array(having[block] @ index.texts)
+        mine, theirs = block[common.row], common.col.astype(np.int64)
+        shared = np.asarray(common.data, np.float64)
+        shares = shared / np.minimum(sizes[mine], index.counts[theirs])
+        placed_texts = mine + before
+        pairs = (theirs, placed_texts) if is_swapped else (placed_texts, theirs)
+        best.append(_best(_Overlaps(*pairs, shares), ranks))
+    return _best(_joined(best), ranks)
 
 
 def _nearest(pairs: _Overlaps, count: int, ranks: Positions) -> Nearest:

@@ -20,8 +20,8 @@ from components.curate.near.hashed_words import (
 WIDTH = 3  # words of a shingle; a shorter text has one shingle of all its words
 HASH_BITS = 48  # two different shingles collide once in 2^48: 1e-10 per pair of long texts
 
-SEEN_BITS, SPARE_BITS = 26, 6
-"""Of a table of hashes' first bits, in which most others are not."""
+SEEN_BITS, SPARE_BITS = 24, 4
+"""Of a table of hashes' first bits, in which most others are not; a larger one misses the cache."""
 
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 
