@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from components.curate.near.hashed_words import Hashes, Positions
+from components.curate.near.hashed_words import Hashes, Positions, sorted_set
 
 CROWD = 50
 """Up to this many texts with a common key are all paired with each other. In a larger crowd, say
@@ -135,7 +135,7 @@ def in_crowds(groups: Groups) -> Iterator[CandidatePairs]:
         by_member = smallest_first[(hidden & (leaders != members))[smallest_first]]
         _, once = np.unique(members[by_member], return_index=True)
         chosen = by_member[once]
-        yield _decoded(np.unique(_codes(members[chosen], leaders[chosen])))
+        yield _decoded(sorted_set(_codes(members[chosen], leaders[chosen])))
 
 
 def _parts(

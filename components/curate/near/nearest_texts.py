@@ -17,6 +17,7 @@ from components.curate.near.hashed_words import (
     Positions,
     WordColumn,
     in_order,
+    sorted_set,
 )
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.shingles import HASH_BITS, HashTable
@@ -204,9 +205,9 @@ def _best_met(
     runs = shingles.shingle(chunk.words(), words, whole=False)
     met, at = index.runs.find(runs.hashes)
     owners = np.searchsorted(runs.bounds, met, "right") - 1
-    ours, at = np.divmod(np.unique(owners * (index.size + 1) + at), index.size + 1)
+    ours, at = np.divmod(sorted_set(owners * (index.size + 1) + at), index.size + 1)
     having = sparse.csr_array((np.ones(len(at), np.int32), (ours, at)), (len(chunk), index.size))
-    some = np.unique(ours)
+    some = sorted_set(ours)
     sizes = np.zeros(len(chunk), np.int64)
     sizes[some] = _distinct(chunk.at(some), words)[1]
     met_texts = np.bincount(ours, np.diff(index.texts.indptr)[at], minlength=len(chunk))

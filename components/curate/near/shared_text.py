@@ -18,6 +18,7 @@ from components.curate.near.hashed_words import (
     WordColumn,
     Words,
     in_order,
+    sorted_set,
 )
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.kept_words import KeptWords
@@ -45,7 +46,10 @@ than it saves."""
 THREADS = 2
 
 MOST_CHANGED = 0.125
-"""Share of the counted texts; if more of them come or go, all runs are counted anew."""
+"""Share of the counted texts' words; if more of them come or go, all runs are counted anew."""
+
+MOST_RUNS = 1 << 24
+"""Of texts that come or go, which are held in memory."""
 
 CHUNKS_AT_ONCE = 64
 TEXTS_AT_ONCE = 1 << 14
@@ -279,10 +283,12 @@ class _Changes(NamedTuple):
         came = counted[~hashed_words.are_among(digests[counted], earlier.counted)]
         gone = earlier.counted[~hashed_words.are_among(earlier.counted, digests[counted])]
         places = words.numbers_of(gone)
-        if len(came) + len(gone) > MOST_CHANGED * len(counted) or (places < 0).any():
+        size = texts.sizes[came].sum() + words.column.sizes[places].sum()
+        most = min(MOST_RUNS, MOST_CHANGED * texts.sizes[counted].sum())
+        if size > most or (places < 0).any():
             return None
         moved = [*texts.at(came).chunks(), *words.column.at(places).chunks()]
-        runs = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(_all_runs, moved)]))
+        runs = sorted_set(np.concatenate([np.zeros(0, np.uint64), *map(_all_runs, moved)]))
         are_counted = np.zeros(len(texts), np.bool_)
         are_counted[counted] = True
         counts, touched = np.zeros(len(runs), np.int64), [np.zeros(0, np.int64)]
@@ -290,7 +296,7 @@ class _Changes(NamedTuple):
         start = 0
         for length, owners, met in in_order(pool, meet, texts.chunks()):
             np.add.at(counts, met[are_counted[start + owners]], 1)
-            touched.append(start + np.unique(owners))
+            touched.append(start + sorted_set(owners))
             start += length
         counts = np.where(counts >= MANY, counts, 0)
         return cls(runs, counts, counts != earlier.common.count(runs), np.concatenate(touched))
@@ -324,7 +330,7 @@ def _meet(texts: WordColumn, among: HashTable) -> tuple[int, Positions, Position
     runs = shingles.shingle(texts.words(), RUN, whole=False)
     met, places = among.find(runs.hashes)
     owners = np.searchsorted(runs.bounds, met, "right") - 1
-    ordered = np.unique((owners << np.int64(32)) | places)
+    ordered = sorted_set((owners << np.int64(32)) | places)
     return len(texts), ordered >> np.int64(32), ordered & np.int64(0xFFFFFFFF)
 
 

@@ -23,6 +23,8 @@ HASH_BITS = 48  # two different shingles collide once in 2^48: 1e-10 per pair of
 SEEN_BITS, SPARE_BITS = 24, 4
 """Of a table of hashes' first bits, in which most others are not; a larger one misses the cache."""
 
+PLACES_AT_ONCE = 1 << 20
+
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 
 
@@ -83,8 +85,11 @@ class HashTable:
     def __init__(self, hashes: Hashes) -> None:
         bits = len(hashes).bit_length()
         self._shift = np.uint64(HASH_BITS - bits - 1)
-        firsts = np.arange(2 << bits, dtype=np.uint64) << self._shift
-        self._places = np.searchsorted(hashes, firsts).astype(np.int32)
+        self._places = np.empty(2 << bits, np.int32)
+        for start in range(0, len(self._places), PLACES_AT_ONCE):  # a quarter of the memory
+            part = self._places[start : start + PLACES_AT_ONCE]
+            firsts = np.arange(start, start + len(part), dtype=np.uint64) << self._shift
+            part[:] = np.searchsorted(hashes, firsts)
         self._hashes = np.append(hashes, ~np.uint64(0))
         seen_bits = min(SEEN_BITS, bits + SPARE_BITS)
         self._seen_shift = np.uint64(HASH_BITS - seen_bits)

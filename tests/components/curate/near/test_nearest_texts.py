@@ -75,13 +75,13 @@ def test_what_an_earlier_comparison_left_changes_nothing(
         assert again.shares.tolist() == anew.shares.tolist()
 
 
-@pytest.mark.parametrize(("texts", "references"), [(2400, 1200), (1200, 2400)])
+@pytest.mark.parametrize(("texts", "references"), [(3000, 1500), (1500, 3000)])
 def test_a_phrase_of_many_texts_costs_memory_for_the_nearest_pairs_only(
     texts: int, references: int
 ):
-    words = np.random.default_rng(0).integers(0, 1 << 60, (3600, 40), np.uint64)
+    words = np.random.default_rng(0).integers(0, 1 << 60, (4500, 40), np.uint64)
     words[:, 20:30] = words[0, 20:30]
-    column = WordColumn(words.ravel(), np.arange(3600) * 40, np.full(3600, 40))
+    column = WordColumn(words.ravel(), np.arange(4500) * 40, np.full(4500, 40))
     digested = DigestedWords.of(column)
     tracemalloc.start()
     with ThreadPoolExecutor(2) as pool:

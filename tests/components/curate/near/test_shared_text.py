@@ -1,6 +1,7 @@
 """Text shared by many requests is ignored at any position."""
 
 import random
+import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -309,6 +310,28 @@ def test_nights_of_odd_texts_under_other_settings_compare_as_whole_ones(chance: 
             whole = compare(sorted(night, key=lambda row: row.interaction_id), rules)
             assert compare(night, rules, comparisons) == whole
             comparisons.save()
+
+
+def test_few_long_texts_among_many_short_ones_cost_no_more_than_a_whole_count(tmp_path: Path):
+    chance = random.Random(0)
+    words = ["".join(chance.choices("abcdefgh", k=5)) for _ in range(9000)]
+    short = [" ".join(chance.choices(words, k=10)) for _ in range(5000)]
+    every = short + [" ".join(chance.choices(words, k=2000)) for _ in range(400)]
+    night, whole = KeptArrays(tmp_path / "night", ""), KeptArrays(tmp_path / "whole", "")
+    bytes_held(short, night)
+    assert bytes_held(every, night) < 1.2 * bytes_held(every, whole)
+
+
+def bytes_held(texts: Sequence[str], kept: KeptArrays) -> int:
+    """Return how many bytes were held at most to find shared text."""
+    words = KeptWords(kept)
+    numbers = np.sort(words.add_column(pa.array(texts, pa.large_string())))
+    nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    tracemalloc.start()
+    shared_text.find_shared(words, numbers, nobody, kept)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
 
 
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path):
