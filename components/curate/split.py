@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from components.curate.near.hashed_words import sorted_set
 from components.curate.settings import SplitBy
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks, TextCodes, Texts
 from components.schema import Answer
@@ -334,7 +335,7 @@ def _groups(members: Members, components: Ints) -> dict[int, str]:
     rows = np.flatnonzero(members.by_tools)
     count = len(members.names)
     of_component, codes = np.divmod(
-        np.unique(components[rows] * count + members.ties.at(1)[rows]), count
+        sorted_set(components[rows] * count + members.ties.at(1)[rows]), count
     )
     names = members.names.take(codes).to_pylist()
     groups: dict[int, str] = {}

@@ -8,6 +8,7 @@ import numpy as np
 
 from components.curate import split
 from components.curate.interaction import Candidate, CandidateRow
+from components.curate.near.hashed_words import sorted_set
 from components.curate.settings import SplitBy
 from components.curate.split import UNPLACED, SettledSides
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks, TextCodes
@@ -213,7 +214,7 @@ def _without_common(origins: Origins, ids: Ints, is_settled: Marks) -> Ints:
 def _distinct(codes: Ints, values: Ints, count: int) -> Ints:
     """Return for each code below ``count`` the number of distinct values that it occurs with."""
     most = int(values.max()) + 1 if len(values) else 1
-    return np.bincount(np.unique(codes * most + values) // most, minlength=count)
+    return np.bincount(sorted_set(codes * most + values) // most, minlength=count)
 
 
 def _are_common(origins: Origins, clusters: Ints, conversation: Ints, user: Ints | None) -> Marks:
@@ -295,7 +296,7 @@ class _Paths:
         )
         before = np.where(self._is_cut & self._is_rare[self._before], self._before, MISSING)
         names = self._origins.names
-        distinct = np.unique(np.concatenate([answered, before]))
+        distinct = sorted_set(np.concatenate([answered, before]))
         distinct = distinct[distinct != MISSING]
         texts = names.take(distinct).to_pylist()
         named = names.extended(f"answered {text}" for text in texts)

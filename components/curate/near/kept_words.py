@@ -96,7 +96,7 @@ class KeptWords:
 
     def drop_others(self) -> None:
         """Drop the words of texts that weren't asked for if there are many."""
-        numbers = np.unique(np.concatenate(self._used))
+        numbers = hashed_words.sorted_set(np.concatenate(self._used))
         live = self.column.at(numbers)
         if live.sizes.sum() >= LEAST_LIVE * len(self.column.hashes):
             return

@@ -367,7 +367,7 @@ def _instructions(
     """
     turns, is_nothing = parts.turns, parts.uses == NOTHING
     has_template = (parts.uses == OWN) & parts.shared.have_shared[turns.texts]
-    texts = [np.unique(turns.texts[marks]) for marks in (has_template, is_nothing)]
+    texts = [hashed_words.sorted_set(turns.texts[marks]) for marks in (has_template, is_nothing)]
     pieces = SpilledWords(scratch)
     for block in _blocks(np.arange(len(prompts))):
         pieces.add(prompts.at(block).words())
