@@ -52,11 +52,11 @@ class KeptPairs:
         """Keep the pairs that were asked for."""
         if not self._used:
             return
-        names, checks, values = (np.concatenate(part) for part in zip(*self._used, strict=True))
-        names, firsts = np.unique(names, return_index=True)
-        self._kept.write(f"{self._name}-pairs", names)
-        self._kept.write(f"{self._name}-checks", checks[firsts])
-        self._kept.write(f"{self._name}-values", values[firsts])
+        names, checks, values = zip(*self._used, strict=True)
+        firsts = np.unique(np.concatenate(names), return_index=True)[1]
+        for part, arrays in (("pairs", names), ("checks", checks), ("values", values)):
+            self._kept.write(f"{self._name}-{part}", np.concatenate(arrays)[firsts])
+        self._used.clear()
 
 
 def _combined(left: Hashes, right: Hashes) -> Hashes:
