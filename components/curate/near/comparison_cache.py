@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.kept_pairs import KeptPairs
+from components.curate.near.kept_pairs import KeptNear, KeptPairs
 from components.curate.near.kept_words import KeptWords
 from components.store import manifest
 
@@ -25,13 +25,15 @@ class ComparisonCache:
     def __init__(self, folder: Path | None) -> None:
         self.arrays = KeptArrays(folder, code_digest(Path(__file__).parents[1]))
         self.words = KeptWords(self.arrays)
-        self.jaccards = KeptPairs(self.arrays, "jaccards")
+        self.near_requests = KeptNear(self.arrays, "requests")
+        self.near_instructions = KeptNear(self.arrays, "instructions")
         self.passages = KeptPairs(self.arrays, "passages")
 
     def save(self) -> None:
         """Keep what this curation used."""
         self.words.drop_others()
-        self.jaccards.keep()
+        self.near_requests.jaccards.keep()
+        self.near_instructions.jaccards.keep()
         self.passages.keep()
         self.arrays.save()
 

@@ -1,7 +1,7 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidate_pairs, shingles
+from components.curate.near import candidate_pairs, hashed_words, shingles
 from components.curate.near.candidate_pairs import CandidatePairs, Groups
 from components.curate.near.hashed_words import (
     HAS_DIGIT,
@@ -23,7 +23,7 @@ from components.curate.near.hashed_words import (
     Words,
     in_order,
 )
-from components.curate.near.kept_pairs import KeptPairs
+from components.curate.near.kept_pairs import NO_PAIRS, KeptNear, KeptPairs, NearPairs
 from components.curate.near.shingles import HASH_BITS, TEXT_BITS
 from components.curate.settings import THRESHOLD
 
@@ -203,14 +203,14 @@ def find_clusters(
     ids: Sequence[str],
     texts: DigestedWords,
     threshold: float = THRESHOLD,
-    kept: KeptPairs | None = None,
+    kept: KeptNear | None = None,
 ) -> Clusters:
     """Cluster texts that share most of their word shingles.
 
     Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if their
     words are equal. Every pair is verified by its exact Jaccard and none is missed, except in
     crowds, where not all pairs are compared (see ``candidate_pairs``). Input order does not matter;
-    the ids must be distinct. ``kept`` has Jaccards that are known.
+    the ids must be distinct. ``kept`` has what an earlier call left.
     """
     order = _by_id(ids)
     numbers_by_id, firsts = texts.at(order).numbered()
@@ -271,13 +271,35 @@ def _by_id(ids: Sequence[str]) -> Positions:
 
 
 def _near(
-    texts: DigestedWords, threshold: float, kept: KeptPairs | None, pool: Executor
+    texts: DigestedWords, threshold: float, kept: KeptNear | None, pool: Executor
 ) -> tuple[CandidatePairs, npt.NDArray[np.float64]]:
     """Return the pairs of different texts whose Jaccard reaches the threshold, and the Jaccards."""
     groups = _grouped(texts.words, threshold, pool)
-    near = CandidatePairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    values = [np.zeros(0)]
     measure = partial(jaccards, texts.words, pool=pool)
+    if kept is None or groups.have_crowds:
+        near = _near_in_groups(texts, groups, threshold, measure, kept and kept.jaccards)
+        return near.pairs, near.jaccards
+    # Without crowds all pairs are found, in whatever order shingles are.
+    near = kept.read(threshold).among(texts.digests)
+    are_new = ~hashed_words.are_among(texts.digests, kept.read(threshold).digests)
+    pairs, values = near.pairs, [near.jaccards]
+    for candidates in candidate_pairs.in_small_groups(groups, are_new):
+        measured = measure(candidates)
+        pairs = pairs.joined(candidates.where(measured >= threshold))
+        values.append(measured[measured >= threshold])
+    near = NearPairs(texts.digests, pairs, np.concatenate(values))
+    kept.write(threshold, near)
+    return near.pairs, near.jaccards
+
+
+def _near_in_groups(
+    texts: DigestedWords,
+    groups: Groups,
+    threshold: float,
+    measure: Callable[[CandidatePairs], npt.NDArray[np.float64]],
+    kept: KeptPairs | None,
+) -> NearPairs:
+    near, values = NO_PAIRS.pairs, [np.zeros(0)]
 
     def verify(pairs: CandidatePairs) -> CandidatePairs:
         measured = kept.values(texts.digests, pairs, measure) if kept else measure(pairs)
@@ -289,7 +311,7 @@ def _near(
     for pairs in candidate_pairs.in_crowds(groups):
         labels = _components(near, len(texts))
         near = verify(pairs.where(labels[pairs.left] != labels[pairs.right]))
-    return near, np.concatenate(values)
+    return NearPairs(texts.digests, near, np.concatenate(values))
 
 
 def _grouped(texts: WordColumn, threshold: float, pool: Executor) -> Groups:

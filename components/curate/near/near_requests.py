@@ -421,13 +421,13 @@ def place(
     kept: ComparisonCache,
 ) -> list[Place]:
     """Return each request's cluster, twins and equals; order does not matter."""
-    clusters = duplicates.find_clusters(ids, compared.words, jaccard, kept.jaccards)
+    clusters = duplicates.find_clusters(ids, compared.words, jaccard, kept.near_requests)
     alike = duplicates.find_clusters(
         # No two are equal, and which of a cluster is first does not matter.
         [f"{number:012d}" for number in range(len(compared.instructions))],
         compared.instructions,
         jaccard,
-        kept.jaccards,
+        kept.near_instructions,
     ).firsts[compared.instructed]
     tool_names = _codes(requests.tool_names)[0]
     near = duplicates.smallest(ids, clusters.firsts, tool_names)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from components.curate.near import candidate_pairs, duplicates, hashed_words
 from components.curate.near.hashed_words import DigestedWords
+from components.curate.near.kept_arrays import KeptArrays
+from components.curate.near.kept_pairs import KeptNear
 from components.curate.settings import THRESHOLD
 from tests.support.cases import cases
 
@@ -41,11 +43,14 @@ class Clustered(NamedTuple):
 
 
 def cluster(
-    names: str | list[str], texts: Sequence[str], threshold: float = THRESHOLD
+    names: str | list[str],
+    texts: Sequence[str],
+    threshold: float = THRESHOLD,
+    kept: KeptNear | None = None,
 ) -> Clustered:
     ids = [*names]
     words = DigestedWords.of(hashed_words.column_of(pa.array(texts, pa.large_string())))
-    clusters = duplicates.find_clusters(ids, words, threshold)
+    clusters = duplicates.find_clusters(ids, words, threshold, kept)
     pairs = clusters.equal.joined(clusters.near)
     left, right = pairs.left.tolist(), pairs.right.tolist()
     paired = [(ids[first], ids[second]) for first, second in zip(left, right, strict=True)]
@@ -89,6 +94,22 @@ def test_the_order_of_the_texts_changes_nothing(texts: list[str], chance: random
     assert dict(zip(named, clusters.smallest, strict=True)) == dict(
         zip(shuffled, again.smallest, strict=True)
     )
+
+
+@given(st.lists(TEXTS, min_size=2, max_size=4), st.booleans(), st.randoms(use_true_random=False))
+@cases(40)
+def test_what_an_earlier_call_left_changes_nothing(
+    nights: list[list[str]], is_crowded: bool, chance: random.Random
+):
+    kept = KeptNear(KeptArrays(None, ""), "nights")
+    crowd = variants(2 * candidate_pairs.CROWD, 40, 2) if is_crowded else []
+    before: list[str] = []
+    for texts in nights:
+        texts = [*texts, *chance.sample(before, len(before) // 2)]  # others are gone
+        texts += chance.choice([[], crowd, crowd[::2]])
+        ids = chance.sample([f"{place:04d}" for place in range(len(texts))], len(texts))
+        assert cluster(ids, texts, 0.5, kept) == cluster(ids, texts, 0.5)
+        before = texts
 
 
 def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():
