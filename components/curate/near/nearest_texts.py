@@ -247,6 +247,8 @@ def nearest_by_cosine(texts: WordColumn, references: WordColumn, pool: Executor)
     """Return each text's nearest reference by TF-IDF cosine."""
     counted = [_counted(chunk) for chunk in references.chunks()]
     weights = _weights(counted, len(references))
+    if not len(weights.words):
+        return Nearest(np.full(len(texts), -1), np.zeros(len(texts)))
     theirs = sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
     find = partial(
         _nearest_by_weights, weights=weights, theirs=theirs, ranks=np.arange(len(references))
