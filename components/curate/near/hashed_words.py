@@ -102,7 +102,7 @@ class Texts:
 
     def chunks(self) -> Iterator["Texts"]:
         """Yield chunks of whole texts of about ``CHUNK_BYTES``."""
-        for part in _parts(self.offsets, CHUNK_BYTES):
+        for part in slices(self.offsets, CHUNK_BYTES):
             yield Texts(self.content, self.offsets[part.start : part.stop + 1])
 
 
@@ -120,8 +120,8 @@ def are_ascii(texts: Texts) -> Marks:
     return np.diff(others[texts.offsets - begin]) == 0
 
 
-def _parts(bounds: Positions, most: int) -> Iterator[slice]:
-    """Split texts, text i between ``bounds[i:i + 2]``, into parts of about ``most``."""
+def slices(bounds: Positions, most: int) -> Iterator[slice]:
+    """Yield slices of texts, text i between ``bounds[i:i + 2]``, of about ``most`` together."""
     start = 0
     while start < len(bounds) - 1:
         stop = max(start + 1, int(np.searchsorted(bounds, bounds[start] + most, "right")) - 1)
@@ -173,7 +173,7 @@ class WordColumn:
 
     def chunks(self) -> Iterator["WordColumn"]:
         """Yield chunks of whole texts of about ``CHUNK_WORDS``."""
-        for part in _parts(bounds_of(self.sizes), CHUNK_WORDS):
+        for part in slices(bounds_of(self.sizes), CHUNK_WORDS):
             yield self.at(part)
 
     def words(self) -> Words:

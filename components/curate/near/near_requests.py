@@ -44,7 +44,7 @@ from components.curate.split import LABEL_CHARACTERS
 from components.schema import Answer, Json, Message
 from components.store import manifest
 
-ROWS_AT_ONCE = 8192  # requests whose words are held at once
+WORDS_AT_ONCE = 1 << 20  # words of requests that are held at once
 JOINED_AT_ONCE = 1024  # instructions, which may have long texts of many
 
 FREE = ""  # the name of longer texts, which never conflict
@@ -235,15 +235,16 @@ def compare(
     parts = _Parts(turns, kept.words.column.at(turns.kept), shared, uses)
     written = SpilledWords(scratch)
     rows = np.arange(len(turns.bounds) - 1)
-    for block in _blocks(rows):
+    sizes = np.bincount(turns.rows, parts.texts.sizes[turns.texts], len(rows)).astype(np.int64)
+    for block in _blocks(rows, sizes):
         written.add(parts.words_or_whole(block))
     by_users = np.where(turns.are_users, uses, NOTHING).astype(np.uint8)
     mixed = np.flatnonzero(np.bincount(turns.rows[by_users != uses], minlength=len(rows)))
-    for block in _blocks(mixed):
+    for block in _blocks(mixed, sizes):
         written.add(parts.words_of(block, by_users))
     if with_whole:
         all_of_users = np.where(turns.are_users, WHOLE, NOTHING).astype(np.uint8)
-        for block in _blocks(rows):
+        for block in _blocks(rows, sizes):
             written.add(parts.words_of(block, all_of_users))
     instructions = _instructions(systems, kept.words.column.at(of_prompts), parts, scratch)
     column = DigestedWords.of(written.column())
@@ -254,9 +255,10 @@ def compare(
     return ComparedRequests(column.at(rows), asked, whole, *instructions, parts)
 
 
-def _blocks(rows: Positions) -> Iterator[Positions]:
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
+def _blocks(places: Positions, sizes: Positions) -> Iterator[Positions]:
+    """Split places of about as many words together; those at place i are ``sizes[i]``."""
+    for part in hashed_words.slices(hashed_words.bounds_of(sizes[places]), WORDS_AT_ONCE):
+        yield places[part]
 
 
 class _Turns(NamedTuple):
@@ -369,12 +371,12 @@ def _instructions(
     has_template = (parts.uses == OWN) & parts.shared.have_shared[turns.texts]
     texts = [hashed_words.sorted_set(turns.texts[marks]) for marks in (has_template, is_nothing)]
     pieces = SpilledWords(scratch)
-    for block in _blocks(np.arange(len(prompts))):
+    for block in _blocks(np.arange(len(prompts)), prompts.sizes):
         pieces.add(prompts.at(block).words())
     of_turn = np.full(len(turns.texts), -1)
     before = len(prompts)
     for marks, used, use in zip((has_template, is_nothing), texts, (SHARED, WHOLE), strict=True):
-        for block in _blocks(used):
+        for block in _blocks(used, parts.texts.sizes):
             pieces.add(parts.cut(block, np.full(len(block), use, np.uint8)))
         of_turn[marks] = before + np.searchsorted(used, turns.texts[marks])
         before += len(used)
