@@ -157,13 +157,14 @@ def report(folder: Path | None, rows: int, clones: int, rules: Rules) -> None:
         after = verdicts(home)
         changed = sum(after.get(row, "") != verdict for row, verdict in before.items())
         anew = measure("whole", whole, rules)
-        disk = sum(path.stat().st_size for path in (home / "judgements").rglob("*.parquet"))
+        kept_files = (path for path in (home / "judgements").rglob("*") if path.is_file())
+        disk = sum(path.stat().st_size for path in kept_files)
     share, of_curate = kept["cpu"] / anew["cpu"], kept["curate"] / anew["curate"]
     sys.stdout.write(
         f"a night costs {share:.1%} of the whole (its curation alone {of_curate:.1%}; at most 5 %)"
         f"; snapshots {'equal' if kept['snapshot'] == anew['snapshot'] else 'DIFFERENT'}; "
         f"{changed:,} of {len(before):,} earlier verdicts changed; "
-        f"judgements take {disk / kept['interactions']:,.0f} bytes a row\n"
+        f"what is kept takes {disk / kept['interactions']:,.0f} bytes a row\n"
     )
 
 
