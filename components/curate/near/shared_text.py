@@ -246,7 +246,7 @@ def find_shared(
 
 
 def _different(names: Hashes, digests: Hashes, answers: RightAnswers) -> Positions:
-    """Return the smallest text of each name, or all of them where their answers differ."""
+    """Return the text with the smallest digest of each name, or all where their answers differ."""
     _, of_name, sizes = np.unique(names, return_inverse=True, return_counts=True)
     answered = of_name[answers.texts] * (int(answers.numbers.max(initial=0)) + 1) + answers.numbers
     known = of_name[answers.texts[np.unique(answered, return_index=True)[1]]]
