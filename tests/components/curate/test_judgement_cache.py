@@ -282,6 +282,12 @@ def test_a_damaged_file_is_never_believed(
     assert names == [part.name]
 
 
+def test_a_row_that_left_the_log_is_compared_no_more(curated_rows: Curated, tmp_path: Path):
+    con = curated_rows(14)
+    con.execute("delete from raw.interactions where payload::varchar like '%\"r1\"%'")
+    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+
+
 def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path):
     con = curated_rows(14)
     kept = tmp_path / "kept" / comparison_cache.FOLDER

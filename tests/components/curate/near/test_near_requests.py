@@ -133,3 +133,41 @@ def test_texts_compared_in_files_give_the_same_and_leave_nothing(tmp_path: Path)
         assert in_file.digests.tolist() == other.digests.tolist()
     assert near_requests.place(ids, columns, compared, 0.8, kept) == place(ids, asked)
     assert not [*scratch.iterdir()]
+
+
+def numbered(word: str, count: int = 30) -> str:
+    return " ".join(f"{word}{chr(number)}" for number in range(ord("a"), ord("a") + count))
+
+
+def under(template: str, *asked: str) -> list[NearRequest]:
+    """Return requests under a template, which enough others have, too."""
+    others = [numbered(f"other{letter}", 12) for letter in "abcdefghij"]
+    return [request(user(f"{template} {text}")) for text in [*asked, *others]]
+
+
+def test_requests_equal_but_for_the_case_of_any_language_are_equal():
+    rest = numbered("mot", 20)
+    upper, lower, other = place(
+        "abc",
+        [request(user(f"{word} {rest}")) for word in ("ÉTÉ", "été", "äté")],
+    )
+    assert lower.twin_id == upper.twin_id == other.twin_id
+    assert lower.equal_id == upper.equal_id
+    assert other.equal_id != upper.equal_id
+
+
+def test_requests_equal_but_for_their_templates_are_equal_in_any_language():
+    template = numbered("vorlage", 26)
+    asked = [
+        *under(f"{template} eins", f"Größe {numbered('frage', 12)}"),
+        *under(f"{template} zwei", f"größe {numbered('frage', 12)}"),
+    ]
+    places = place([f"{number:02d}" for number in range(len(asked))], asked)
+    first, second = places[0], places[len(asked) // 2]
+    assert first.equal_id == second.equal_id == "00"
+
+
+def test_requests_with_only_a_sign_beside_their_templates_are_compared_whole():
+    asked = [*under(numbered("vorlage", 26), "…"), *under(numbered("muster", 26), "…")]
+    places = place([f"{number:02d}" for number in range(len(asked))], asked)
+    assert places[0].cluster_id != places[len(asked) // 2].cluster_id
