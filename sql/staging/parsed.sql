@@ -31,12 +31,7 @@ fields as (
 
 named as (
     select
-        interaction_id,
-        file_digest,
-        line,
-        content_hash,
-        workload_id,
-        record_digest,
+        * exclude (field),
         field[1]::varchar as messages,
         case when (field[2] ->> '$') is null then '[]' else field[2]::varchar end as tools,
         field[3] ->> '$' as response_id,
