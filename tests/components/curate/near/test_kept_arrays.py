@@ -6,11 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.curate.near import hashed_words
 from components.curate.near.kept_arrays import KeptArrays
+from components.curate.near.kept_words import KeptWords
 from tests.support import small_disk
 from tests.support.cases import cases
 
@@ -81,3 +84,29 @@ def test_a_full_disk_leaves_what_was_saved_or_nothing(append: bool, tmp_path: Pa
         with pytest.raises(OSError, match="No space left"):
             (kept.append if append else kept.write)("a", np.zeros(1 << 20, np.int64))
         assert left(disk / "kept", tmp_path / "left") in ({"a": [*range(100)]}, {})
+
+
+def test_what_nothing_asked_for_is_dropped(tmp_path: Path):
+    for asked in (["a", "b"], ["b"]):
+        kept = KeptArrays(tmp_path, "1")
+        for name in asked:
+            if not len(kept.read(name, np.int64)):
+                kept.write(name, np.arange(3))
+        kept.save()
+    kept = KeptArrays(tmp_path, "1")
+    assert kept.read("b", np.int64).tolist() == [0, 1, 2]
+    assert not (tmp_path / "a").exists()
+
+
+def test_words_of_texts_that_left_the_log_are_dropped_once_they_are_most(tmp_path: Path):
+    texts = [f"text number {number} of many" for number in range(10)]
+    nights = [(0, texts), (10, texts[4:]), (10, texts[7:]), (3, texts[7:])]
+    for before, asked in nights:
+        kept = KeptArrays(tmp_path, "1")
+        words = KeptWords(kept)
+        assert len(words.column) == before
+        numbers = words.add_column(pa.array(asked, pa.large_string()))
+        expected = hashed_words.column_of(pa.array(asked, pa.large_string())).words()
+        assert words.column.at(numbers).words().hashes.tolist() == expected.hashes.tolist()
+        words.drop_others()
+        kept.save()
