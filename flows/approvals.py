@@ -5,6 +5,7 @@ import re
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal, TypeAlias
 from uuid import UUID
 
@@ -128,8 +129,14 @@ def tag_value(run: Run, name: str) -> str:
     return next((value for value in values if re.fullmatch(WORKLOAD_ID, value)), "")
 
 
+def asked_evidence(run: Run) -> str:
+    """Return the digest that a promotion asks about: its parameters decide, whatever its tags."""
+    named = run.parameters.get("evidence") or run.parameters.get("evidence_folder")
+    return Path(str(named)).name if named else tag_value(run, "evidence")
+
+
 def _pending_of_run(run: Run) -> PendingApproval:
-    workload, evidence = tag_value(run, "workload"), tag_value(run, "evidence")
+    workload, evidence = tag_value(run, "workload"), asked_evidence(run)
     since = run.state.timestamp if run.state else datetime.now(UTC)
     return PendingApproval(run.id, run.name, workload, evidence, since, pause_key(run) or "")
 

@@ -1,5 +1,6 @@
 """What commands print with, their exit codes for known errors, and how they open the warehouse."""
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
@@ -101,6 +102,11 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print an error and exit."""
     print_error(message)
     raise typer.Exit(code)
+
+
+def has_person() -> bool:
+    """Return whether there is a person to ask: both ends of the terminal are one."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def shorten(text: str, most: int) -> str:

@@ -9,13 +9,22 @@ import typer
 from components.decide import chain
 from components.decide.chain import Reason
 from flows import settings
-from flows.cli.console import console, exit_on, fail, open_warehouse, print_error, print_line
+from flows.cli.console import (
+    console,
+    exit_on,
+    fail,
+    has_person,
+    open_warehouse,
+    print_error,
+    print_line,
+)
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadOption
 
 if TYPE_CHECKING:
     from components.decide.chain import Head, Link
     from components.decide.record_answer import TypedAnswer
     from components.store.ledger import HoldoutLog
+    from flows.approvals import PendingApproval
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 approver_app = typer.Typer(
@@ -25,6 +34,13 @@ app.add_typer(approver_app, name="approver")
 
 WorkloadName = Annotated[
     str | None, typer.Argument(help="Whose approval; may be left out while only one waits.")
+]
+EvidenceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The digest of the evidence that you read: nothing else is decided. Left out at a "
+        "terminal, what waits is shown first and you are asked to confirm it.",
+    ),
 ]
 
 
@@ -218,7 +234,8 @@ def pending() -> None:
     for approval in waiting:
         print_line(
             f"{approval.workload}  evidence {approval.evidence}  "
-            f"{settings.load().run_page(approval.flow_run_id)}"
+            f"{settings.load().run_page(approval.flow_run_id)}\n"
+            f"  {turn_watch.answer_command('approve', approval.workload, approval.evidence)}"
         )
         for link in _recorded_answers(str(approval.flow_run_id)):
             print_line(f"  {link_text(link)}")
@@ -231,6 +248,7 @@ def pending() -> None:
 def approve(
     approver: PersonOption,
     workload: WorkloadName = None,
+    evidence: EvidenceOption = None,
     comment: Annotated[str, typer.Option(help="Why; stored with the decision.")] = "",
     code: CodeOption = "",
     key: KeyOption = None,
@@ -241,7 +259,7 @@ def approve(
     """
     from components.decide.record_answer import TypedAnswer
 
-    _send_answer(workload, TypedAnswer("approve", approver, comment, code), key)
+    _send_answer(workload, evidence, TypedAnswer("approve", approver, comment, code), key)
 
 
 @app.command()
@@ -250,6 +268,7 @@ def reject(
     approver: PersonOption,
     comment: Annotated[str, typer.Option(help="Why; stored with the decision.")],
     workload: WorkloadName = None,
+    evidence: EvidenceOption = None,
     reason: Annotated[Reason, typer.Option(help="What speaks against it.")] = "other",
     blame: Annotated[
         list[str] | None,
@@ -266,19 +285,20 @@ def reject(
     from components.decide.record_answer import TypedAnswer
 
     answer = TypedAnswer("reject", approver, comment, code, reason, "\n".join(blame or []))
-    _send_answer(workload, answer, key)
+    _send_answer(workload, evidence, answer, key)
 
 
-def _send_answer(workload: str | None, answer: "TypedAnswer", key: Path | None) -> None:
+def _send_answer(
+    workload: str | None, evidence: str | None, answer: "TypedAnswer", key: Path | None
+) -> None:
     from flows import approvals, approver_keys
     from flows.cli import turn_watch
 
-    tags = [approvals.workload_tag(workload)] if workload else []
-    waiting = turn_watch.with_patience(lambda: approvals.pending_approvals(*tags))
-    if len(waiting) != 1:
-        names = ", ".join(approval.workload for approval in waiting) or "none"
-        fail(f"{answer.decision}: expected exactly one waiting approval, found: {names}", 1)
-    (approval,) = waiting
+    approval = _find_approval(workload, evidence, answer.decision)
+    if evidence is None and has_person():
+        # Another turn may have replaced what the person has read.
+        shown = f"evidence {approval.evidence} of {approval.workload}"
+        typer.confirm(f"{answer.decision} {shown}?", default=True, abort=True)
     run_id, pause_key = approval.flow_run_id, approval.pause_key
     proved = approver_keys.signed_answer(settings.load(), approval, answer, key)
     turn_watch.with_patience(lambda: approvals.answer_approval(run_id, pause_key, proved))
@@ -299,6 +319,20 @@ def _send_answer(workload: str | None, answer: "TypedAnswer", key: Path | None) 
         )
     else:
         print_line(f"{done}; another has to, too")
+
+
+def _find_approval(workload: str | None, evidence: str | None, decision: str) -> "PendingApproval":
+    from flows import approvals
+    from flows.cli import turn_watch
+
+    tags = [approvals.workload_tag(workload)] if workload else []
+    waiting = turn_watch.with_patience(lambda: approvals.pending_approvals(*tags))
+    matching = [each for each in waiting if evidence in (None, each.evidence)]
+    if len(matching) != 1:
+        found = ", ".join(f"evidence {each.evidence} of {each.workload}" for each in waiting)
+        wanted = f" on evidence {evidence}" if evidence else ""
+        fail(f"{decision}: expected one waiting approval{wanted}, found: {found or 'none'}", 1)
+    return matching[0]
 
 
 def _recorded_answers(flow_run_id: str) -> "list[Link]":

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from components.decide.record_answer import TypedAnswer
 from components.store import manifest
 from flows import approvals
 from flows.cli import demo_answer, stack_commands, turn_watch
-from flows.cli.console import console
+from flows.cli.console import console, has_person
 from flows.demo import traffic, wheels
 from flows.demo.traffic import WORKLOAD
 from flows.settings import Settings
@@ -56,11 +55,6 @@ def download_folder() -> Path:
     """Return the folder of downloads, ``$XDG_CACHE_HOME/lora-flywheel``; it outlives the home."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(root).expanduser() / "lora-flywheel"
-
-
-def has_person() -> bool:
-    """Return whether there is a person to ask: both ends of the terminal are one."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def approve_promotion(promotion: UUID) -> None:

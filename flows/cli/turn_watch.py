@@ -159,12 +159,15 @@ def await_decision(promotion: UUID, workload: str, decide: Decide | None) -> App
     run = wait_for_run(promotion, until=is_over_or_paused)
     if run.state and run.state.is_paused():
         link = settings.load().run_page(promotion)
-        command = f"{shell_command()} {{}} {workload} --as NAME"
+        evidence = approvals.asked_evidence(run)
+        approve, reject = (
+            answer_command(decision, workload, evidence) for decision in ("approve", "reject")
+        )
         print_line(
             "\nThe gate passed; a person decides. Read and answer the form (Resume, in the menu at "
             f"the top right):\n  {link}\n"
-            f"or from another terminal:\n  {command.format('approve')}\n"
-            f'  {command.format("reject")} --comment "why"'
+            f"or from another terminal:\n  {approve} --as NAME\n"
+            f'  {reject} --as NAME --comment "why"'
         )
         if decide:
             decide(promotion)
@@ -173,6 +176,11 @@ def await_decision(promotion: UUID, workload: str, decide: Decide | None) -> App
     if not run.state or not run.state.is_completed():
         raise TurnError(failure_text("promotion", run))
     return ApprovalWait(time.monotonic() - started, run.state.message or "")
+
+
+def answer_command(decision: str, workload: str, evidence: str) -> str:
+    """Return the command that decides on this evidence and no other, as it can be typed here."""
+    return f"{shell_command()} {decision} {workload} --evidence {evidence}"
 
 
 def shell_command(*, starts: bool = False) -> str:

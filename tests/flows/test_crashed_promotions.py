@@ -1,6 +1,7 @@
-"""A promotion that crashed after the answer is finished; of two answers at once one is taken."""
+"""A promotion that crashed is finished, one of two answers is taken, and for what was read only."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from components.decide.record_answer import TypedAnswer
 from components.register import registry, version_tags
 from components.store import warehouse
 from tests.support import warehouses, workload_text
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "promotions")]
 
@@ -48,7 +50,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "home"
 
 
-def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) -> UUID:
+def promotion(
+    config: Path, evidence: str, state: str, *, asks: bool = False, tagged: str = ""
+) -> UUID:
     """Let a promotion of an evidence be in a state, with the form of an approval if it ``asks``."""
     from prefect import states
     from prefect.client.orchestration import get_client
@@ -57,7 +61,7 @@ def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) ->
     from flows import approval_loop, approvals, prefect_api
 
     parameters = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
-    tags = [approvals.workload_tag("support"), approvals.evidence_tag(evidence)]
+    tags = [approvals.workload_tag("support"), approvals.evidence_tag(tagged or evidence)]
     run = prefect_api.start("promote/promote", parameters, tags)
     with get_client(sync_client=True) as client:
         made = getattr(states, state)(**({"timeout_seconds": 3600} if asks else {}))
@@ -133,3 +137,25 @@ def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(
         inputs = client.filter_flow_run_input(run, key_prefix="", limit=50, exclude_keys=set())
         (kept,) = (json.loads(form.value) for form in inputs if form.key.endswith("response"))
         assert outcomes[kept["approver"]] == "taken"
+
+
+@pytest.mark.parametrize("tagged", ["newer", pytest.param("older", id="with-a-tag-that-lies")])
+def test_what_replaced_the_evidence_that_was_read_is_not_decided(
+    home: Path, folder: Path, tagged: str
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled
+
+    from flows import approvals, prefect_api
+
+    shell = Terminal({**os.environ}, is_forked=True)
+    run = promotion(workload_text.write(folder), "newer", "Suspended", asks=True, tagged=tagged)
+    assert "approve support --evidence newer\n" in shell.run("pending").stdout
+    for answer in (["approve"], ["reject", "--comment", "worse"]):
+        refused = shell.run(*answer, "support", "--evidence", "older", "--as", "ann")
+        assert refused.returncode == 1, refused.stdout
+        assert "on evidence older" in refused.stderr
+        assert "found: evidence newer of support" in refused.stderr
+    assert prefect_api.answer_held(run, approvals.GATE_KEY) is None
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelled(), force=True)
