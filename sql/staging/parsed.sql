@@ -22,7 +22,8 @@ fields as (
         json_extract(coalesce(record, payload), [
             '$.request.messages', '$.request.tools', '$.response.id',
             '$.response.choices[0].message', '$.response.choices[0].finish_reason',
-            '$.metadata.acceptable', '$.conversation_id', '$.trace_id', '$.user_id'
+            '$.metadata.acceptable', '$.conversation_id', '$.trace_id', '$.user_id', '$.finish',
+            '$.response.object'
         ]) as field
     from raw.interactions
     semi join unparsed using (interaction_id)
@@ -36,7 +37,27 @@ named as (
         case when (field[2] ->> '$') is null then '[]' else field[2]::varchar end as tools,
         field[3] ->> '$' as response_id,
         case when (field[4] ->> '$') is not null then field[4]::varchar end as message,
-        field[5] ->> '$' as finish_reason,
+        case
+            when (field[10] ->> '$') in ('client_gone', 'upstream_cut') then field[10] ->> '$'
+            -- OpenAI's completions have a reason, only the chunks before the last of a stream null.
+            when json_type(field[5]) = 'NULL' and (field[11] ->> '$') = 'chat.completion'
+                then 'upstream_cut'
+            -- Other providers' names: OpenTelemetry, vLLM, Anthropic, Bedrock, Gemini, Mistral.
+            when lower(field[5] ->> '$') in ('error', 'abort', 'cancelled', 'pause_turn')
+                then 'upstream_cut'
+            when
+                lower(field[5] ->> '$') in (
+                    'max_tokens', 'model_context_window_exceeded', 'model_length'
+                )
+                then 'length'
+            when
+                lower(field[5] ->> '$') in (
+                    'refusal', 'content_filtered', 'guardrail_intervened', 'safety', 'recitation',
+                    'blocklist', 'prohibited_content', 'spii'
+                )
+                then 'content_filter'
+            else field[5] ->> '$'
+        end as finish_reason,
         case when (field[6] ->> '$') is not null then field[6]::varchar end as acceptable,
         field[7] ->> '$' as conversation_id,
         field[8] ->> '$' as trace_id,

@@ -12,6 +12,7 @@ TargetKey: TypeAlias = Literal["response_id", "conversation_id", "target_id"]
 
 Target: TypeAlias = tuple[TargetKey, str]
 
+CUT = "upstream_cut"  # the ``finish`` of an answer that broke off, as our gateway records it
 NO_TIME = 0  # the timestamp of rows without one: fixed, so that the same row always has the same id
 
 
@@ -21,7 +22,9 @@ def interaction(
     """Return an interaction without the nulls in ``more``.
 
     It may contain ``workload_id`` (default: that of ``defaults``), ``conversation_id``,
-    ``user_id``, ``trace_id``, ``metadata`` and ``duration_ms`` of the answer.
+    ``user_id``, ``trace_id``, ``metadata``, ``duration_ms`` of the answer, and ``finish``: ``CUT``
+    for an answer that is not whole. It is beside the response, so that a log that is loaded again
+    marks the rows it has, instead of adding others.
     """
     optional = fields.without_nulls({**more, "metadata": more.get("metadata") or None})
     five: Obj = {

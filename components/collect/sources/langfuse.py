@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import canonical, feedback, fields, observations
+from components.collect.sources import canonical, feedback, fields, observations, openai_api
 from components.collect.sources.canonical import Target, TargetKey
 from components.collect.sources.fields import Obj
 from components.schema import Json
@@ -136,7 +136,9 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
     parameters: Obj = {"model": model or None, **fields.unpacked_object(value, "model_parameters")}
     parameters["tools"] = _tools(value) or None
     metadata = _metadata(value)
-    choices = observations.choices(_io(value, "output"), "output")
+    output = _io(value, "output")
+    choices = observations.choices(output, "output")
+    is_cut = value.get("level") == "ERROR" or openai_api.is_cut(output)
     return canonical.interaction(
         defaults,
         timestamp=value.get("start_time"),
@@ -152,6 +154,7 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         user_id=fields.optional_text(value, "user_id"),
         trace_id=fields.require_text(value, "trace_id"),
         duration_ms=_duration_ms(value),
+        finish=canonical.CUT if is_cut else None,
         metadata=metadata | {key: value[key] for key in ("name", "environment") if value.get(key)},
     )
 

@@ -15,7 +15,14 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import canonical, feedback, fields, observations, otlp_encoding
+from components.collect.sources import (
+    canonical,
+    feedback,
+    fields,
+    observations,
+    openai_api,
+    otlp_encoding,
+)
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.schema import Json
 
@@ -99,6 +106,7 @@ def _interaction(info: Obj, span: Obj, attributes: Obj, at: str, defaults: Defau
     tools = attributes.get("mlflow.chat.tools")
     if "tools" not in request and isinstance(tools, list):
         request["tools"] = tools
+    is_cut = otlp_encoding.has_failed(span) or openai_api.is_cut(outputs)
     return canonical.interaction(
         defaults,
         timestamp=otlp_encoding.seconds(span, TIMES[:1], at),
@@ -115,6 +123,7 @@ def _interaction(info: Obj, span: Obj, attributes: Obj, at: str, defaults: Defau
         trace_id=fields.optional_text(info, "trace_id", "info.")
         or fields.require_text(info, "request_id", "info."),
         duration_ms=otlp_encoding.duration_ms(span, *TIMES, at),
+        finish=canonical.CUT if is_cut else None,
         metadata={key: value for key, value in tags.items() if not key.startswith("mlflow.")},
     )
 

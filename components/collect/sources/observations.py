@@ -36,6 +36,12 @@ def choices(value: Json, at: str) -> list[Json]:
         case {"output": list(), "id": str(), **rest}:
             response: Obj = {"output": value["output"], "id": value["id"], **rest}
             return fields.require_array(openai_api.to_response(response, f"{at}."), "choices")
+        case [{"object": "chat.completion.chunk"}, *_]:
+            joined = fields.require_array(openai_api.assemble(value, at), "choices")
+            return [
+                {**choice, "finish_reason": choice.get("finish_reason") or canonical.CUT}
+                for _, choice in fields.objects(joined, at)
+            ]
         case _:
             return [canonical.answer(answer(value, at))]
 

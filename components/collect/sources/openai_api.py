@@ -9,6 +9,7 @@ from components.schema import Json
 TEXTS = ("input_text", "output_text", "text")  # types of plain text, all "text" in chat form
 TRANSLATED = ("input", "instructions", "tools")
 FINAL = ("response.completed", "response.incomplete")
+UNFINISHED = ("queued", "in_progress", "failed", "cancelled")  # states of a response
 
 HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
 """Keys of the whole response that each chunk of a stream repeats."""
@@ -35,6 +36,17 @@ def to_request(request: Obj, at: str) -> Obj:
     return canonical.request(messages, {"tools": [*written] or None, **rest})
 
 
+def is_cut(response: Json) -> bool:
+    """Return whether a completion or a response of the Responses API broke off before its end."""
+    match response:
+        case {"object": "chat.completion", "choices": [{"finish_reason": None}, *_]}:
+            return True
+        case {"output": list(), "status": status}:
+            return status in UNFINISHED
+        case _:
+            return False
+
+
 def to_response(response: Obj, at: str) -> Obj:
     """Return the response in chat form: all its items become one assistant message."""
     output = _messages(fields.require_array(response, "output", at), f"{at}output")
@@ -49,12 +61,22 @@ def to_response(response: Obj, at: str) -> Obj:
     )
 
 
-def final(events: list[Json], at: str) -> Obj | None:
-    """Return the whole response from the final event of a stream; ``None`` if there is none."""
-    for index, event in enumerate(events):
-        if isinstance(event, dict) and event.get("type") in FINAL:
-            return fields.require_object(event, "response", f"{at}[{index}].")
-    return None
+def whole(chunks: list[Json], at: str) -> Obj:
+    """Return the response that was streamed as ``chunks``, of either API.
+
+    Raise ``WrongShapeError`` if the events of the Responses API have no final one.
+    """
+    has_events = False
+    for index, chunk in enumerate(chunks):
+        kind = chunk.get("type") if isinstance(chunk, dict) else None
+        if isinstance(chunk, dict) and kind in FINAL:
+            return fields.require_object(chunk, "response", f"{at}[{index}].")
+        has_events = has_events or (isinstance(kind, str) and kind.startswith("response."))
+    if has_events:
+        raise fields.WrongShapeError(
+            f"`{at}` is a stream that breaks off, expected its {' or '.join(FINAL)}"
+        )
+    return assemble(chunks, at)
 
 
 def _messages(items: list[Json], at: str) -> list[Obj]:
@@ -154,7 +176,8 @@ def events(text: str, at: str) -> list[Json]:
 def assemble(chunks: list[Json], at: str) -> Obj:
     """Return the response streamed as ``chunks`` (OpenAI ``chat.completion.chunk`` objects).
 
-    Texts and call arguments are concatenated; for all other keys the last value counts.
+    Texts and call arguments are concatenated; for all other keys the last value counts. The
+    ``finish_reason`` of a choice whose last chunk is missing is ``None``.
     """
     whole: Obj = {"object": "chat.completion"}
     choices: dict[int, Obj] = {}

@@ -70,6 +70,7 @@ def _is_stored(value: Obj) -> bool:
 def _logged(value: Obj, defaults: Defaults) -> Obj:
     request, at = _body(value, "request")
     response = _response(value)
+    finish = canonical.CUT if openai_api.is_cut(response) else None
     if openai_api.is_request(request):
         request = openai_api.to_request(request, at)
         response = openai_api.to_response(response, "response.")
@@ -85,6 +86,7 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
         conversation_id=fields.optional_text(value, "conversation_id"),
         user_id=fields.optional_text(value, "user_id") or fields.optional_text(request, "user", at),
         metadata=value.get("metadata") or request.get("metadata"),
+        finish=finish,
     )
 
 
@@ -132,8 +134,7 @@ def _response(value: Obj) -> Obj:
     if isinstance(response, str):
         response = openai_api.events(response, "response")
     if isinstance(response, list):
-        final = openai_api.final(response, "response")
-        return final or openai_api.assemble(response, "response")
+        return openai_api.whole(response, "response")
     return _body(value, "response")[0]
 
 

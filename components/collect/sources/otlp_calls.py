@@ -40,6 +40,7 @@ class SpanCall:
     span_id: str
     seconds: float
     duration_ms: float | None = None
+    has_failed: bool = False
     attributes: Obj = field(default_factory=dict[str, Json])
     resource: Obj = field(default_factory=dict[str, Json])
     messages: list[Json] = field(default_factory=list[Json])
@@ -110,6 +111,7 @@ class SpanCall:
             user_id=_first(attributes, "user.id", "enduser.id"),
             trace_id=self.trace_id or None,
             duration_ms=self.duration_ms,
+            finish=canonical.CUT if self.has_failed or attributes.get("error.type") else None,
             metadata=fields.without_nulls({key: everything.get(key) for key in KEPT}),
         )
 

@@ -80,6 +80,15 @@ def duration_ms(holder: Obj, began: str, ended: str, at: str) -> float | None:
     return round(1000 * elapsed, 3) if elapsed >= 0 else None
 
 
+def has_failed(span: Obj) -> bool:
+    """Return whether a span ended in an error."""
+    match span.get("status"):
+        case {"code": 2 | "STATUS_CODE_ERROR" | "ERROR"}:
+            return True
+        case _:
+            return False
+
+
 def _entries(entries: list[Json], at: str, depth: int) -> Obj:
     values: Obj = {}
     for path, entry in fields.objects(entries, at):
