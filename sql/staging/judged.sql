@@ -1,6 +1,7 @@
 -- One row per interaction of the workload under curation that a signal names: the prompt that it
--- shares with others of its client, and the logged answer. Reads staging.signals,
--- staging.interactions, staging.texts and staging.shared_names.
+-- shares with others of its client, and the logged answer; null if that was cut off before its end,
+-- as no pair and no label may teach half an answer. Reads staging.signals, staging.interactions,
+-- staging.texts and staging.shared_names.
 
 with
 
@@ -18,7 +19,10 @@ owned as (
 
 select
     interactions.interaction_id,
-    texts.message,
+    case
+        when coalesce(interactions.finish_reason, '') not in ('client_gone', 'upstream_cut')
+            then texts.message
+    end as message,
     case
         when requests.first_client_id != interactions.owner_id
             then md5(interactions.example_id || chr(10) || interactions.owner_id)
