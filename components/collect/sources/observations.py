@@ -1,6 +1,6 @@
 """Convert the input and output of a model call as tracing tools log them."""
 
-from components.collect.sources import canonical, fields, openai_api
+from components.collect.sources import anthropic_messages, canonical, fields, openai_api
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
@@ -11,9 +11,10 @@ def request(value: Json, at: str) -> Obj:
     """Return the input of a call as a request, or raise ``WrongShapeError``."""
     match value:
         case {"messages": list(messages), **parameters}:
-            system = _system(parameters.pop("system", None), f"{at}.system")
-            checked = _checked(messages, f"{at}.messages")
-            return canonical.request(system + checked, {**parameters})
+            known: Obj = {**parameters, "messages": [_with_role(message) for message in messages]}
+            converted = anthropic_messages.to_request(known, f"{at}.")
+            asked = fields.require_array(converted, "messages", f"{at}.")
+            return canonical.request(canonical.messages(asked, f"{at}.messages"), converted)
         case {"input": list() | str(), "model": _}:
             return openai_api.to_request(value, f"{at}.")
         case [dict(), *_]:
@@ -31,6 +32,11 @@ def request(value: Json, at: str) -> Obj:
 def choices(value: Json, at: str) -> list[Json]:
     """Return the output of a call as the choices of a response, or raise ``WrongShapeError``."""
     match value:
+        # Plain ones stay as they are: another form would load them a second time.
+        case dict() if anthropic_messages.is_response(value) and not anthropic_messages.is_plain(
+            value
+        ):
+            return [anthropic_messages.to_choice(value, f"{at}.")]
         case {"choices": [_, *_]}:
             return canonical.choices(value, f"{at}.")
         case {"output": list(), "id": str(), **rest}:
@@ -52,8 +58,11 @@ def answer(value: Json, at: str) -> Obj:
         case dict() if _is_message(value):
             message: Obj = {**value, "role": "assistant", "content": value.get("content")}
             message.pop("type", None)
+            message = anthropic_messages.answer(message, f"{at}.")
             canonical.messages([message], at)
             return message
+        case list() if anthropic_messages.is_content(value):
+            return answer({"role": "assistant", "content": value}, at)
         case [*_, dict(last)] if _is_message(last):
             return answer(last, f"{at}[-1]")
         case str() if value.strip():
@@ -70,25 +79,9 @@ def _is_message(value: Obj) -> bool:
     )
 
 
-def _system(value: Json, at: str) -> list[Json]:
-    """Return Anthropic's system prompt, which is not among its messages, as at most one message."""
-    match value:
-        case None | "" | []:
-            return []
-        case str():
-            return [canonical.text_message("system", value)]
-        case list():
-            parts: list[Obj] = [
-                {"type": "text", "text": fields.require_text(block, "text", path)}
-                for path, block in fields.objects(value, at)
-            ]
-            return [canonical.message("system", parts, [], [])]
-        case _:
-            raise fields.wrong_type(at, value, "text or an array of text blocks")
-
-
 def _checked(messages: list[Json], at: str) -> list[Json]:
-    return canonical.messages([_with_role(message) for message in messages], at)
+    converted = anthropic_messages.to_messages([_with_role(message) for message in messages], at)
+    return canonical.messages(converted, at)
 
 
 def _with_role(message: Json) -> Json:

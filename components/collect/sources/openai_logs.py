@@ -1,14 +1,15 @@
 """OpenAI's own form: logged requests with their responses, and exports of stored completions.
 
 A log row has ``request`` and ``response``, each in the API's form or under ``body`` (as in HTTP
-logs and the Batch API); the response may be a list of chunks or the text of a stream. An export row
+logs and the Batch API); the response may be a list of chunks or the text of a stream. Both may also
+be of Anthropic's Messages API. An export row
 is a ``chat.completion`` with its ``messages``, or a page (``object: list``) of them.
 """
 
 from collections.abc import Iterator
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import canonical, fields, openai_api
+from components.collect.sources import anthropic_messages, canonical, fields, openai_api
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
@@ -74,6 +75,10 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
     if openai_api.is_request(request):
         request = openai_api.to_request(request, at)
         response = openai_api.to_response(response, "response.")
+    else:
+        request = anthropic_messages.to_request(request, at)
+    if anthropic_messages.is_response(response):
+        response = anthropic_messages.to_response(response, "response.")
     canonical.messages(fields.require_array(request, "messages", at), f"{at}messages")
     _check(response, "response.")
     times = (value.get("timestamp"), value.get("created_at"), response.get("created"))

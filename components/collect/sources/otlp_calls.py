@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from components.collect.source import Defaults
-from components.collect.sources import canonical, fields, otlp_messages
+from components.collect.sources import anthropic_messages, canonical, fields, otlp_messages
 from components.collect.sources.fields import Obj
 from components.collect.sources.otlp_messages import CHOICE, COMPLETION, PROMPT, GenAiEvent
 from components.schema import Json
@@ -69,7 +69,7 @@ class SpanCall:
         if event.name == CHOICE:
             self.choices.append(otlp_messages.choice_from_event(event.content(), at))
         elif event.is_message:
-            self.messages.append(otlp_messages.from_event(event.name, event.content(), at))
+            self.messages += otlp_messages.from_event(event.name, event.content(), at)
         else:
             self.take_attributes({**event.attributes, **event.content()})
 
@@ -142,7 +142,8 @@ def _older_choices(attributes: Obj) -> list[Json]:
 
 def _unpacked_messages(attributes: Obj, key: str) -> list[Json]:
     value = fields.unpacked(attributes, key)
-    return canonical.messages(value if isinstance(value, list) else [value], key)
+    messages: list[Json] = value if isinstance(value, list) else [value]
+    return canonical.messages(anthropic_messages.to_messages(messages, key), key)
 
 
 def _with_reason(choice: Json, reasons: Json) -> Json:

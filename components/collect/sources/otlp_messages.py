@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from components.collect.source import Defaults
-from components.collect.sources import canonical, feedback, fields
+from components.collect.sources import anthropic_messages, canonical, feedback, fields
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
@@ -142,9 +142,14 @@ def tools(attributes: Obj) -> list[Json] | None:
     return [_tool(tool, path) for path, tool in fields.objects(definitions, at)]
 
 
-def from_event(name: str, body: Obj, at: str) -> Obj:
-    """Return the message of a request event."""
-    role = fields.optional_text(body, "role", at) or MESSAGE_ROLES[name]
+def from_event(name: str, body: Obj, at: str) -> list[Json]:
+    """Return the messages of a request event: one, or several if it has results of calls."""
+    message = _event_message(MESSAGE_ROLES[name], body, at)
+    return anthropic_messages.to_messages([message], at.rstrip("."))
+
+
+def _event_message(role: str, body: Obj, at: str) -> Obj:
+    role = fields.optional_text(body, "role", at) or role
     content = body.get("content")
     if not isinstance(content, str | list | dict | None):
         raise fields.wrong_type(f"{at}content", content, "text, an array of parts or null")
@@ -165,7 +170,7 @@ def choice_from_event(body: Obj, at: str) -> Obj:
     if not isinstance(inner, dict):
         inner = {"content": inner}
     calls = {"tool_calls": body["tool_calls"]} if body.get("tool_calls") else {}
-    message = from_event("gen_ai.assistant.message", {**inner, **calls}, at)
+    message = anthropic_messages.answer(_event_message("assistant", {**inner, **calls}, at), at)
     index = fields.require_whole_number(body, "index", at, 0)
     return canonical.choice(message, finish_reason(body.get("finish_reason")), index)
 
@@ -221,14 +226,16 @@ def _tool(tool: Obj, at: str) -> Obj:
 def indexed_messages(attributes: Obj) -> list[Json]:
     """Return the request messages; empty if the span has none in this form."""
     numbered = _numbered(attributes, PROMPT)
-    return canonical.messages([_indexed_message(entry, "user") for entry in numbered], PROMPT)
+    messages: list[Json] = [_indexed_message(entry, "user") for entry in numbered]
+    return canonical.messages(anthropic_messages.to_messages(messages, PROMPT), PROMPT)
 
 
 def indexed_choices(attributes: Obj) -> list[Json]:
     """Return the choices; empty if the span has none in this form."""
     choices: list[Json] = []
     for index, entry in enumerate(_numbered(attributes, COMPLETION)):
-        message = _indexed_message(entry, "assistant")
+        at = f"{COMPLETION}.{index}."
+        message = anthropic_messages.answer(_indexed_message(entry, "assistant"), at)
         canonical.messages([message], f"{COMPLETION}.{index}")
         choices.append(canonical.choice(message, entry.get("finish_reason"), index))
     return choices

@@ -1,0 +1,355 @@
+"""Content blocks of Anthropic's Messages API become OpenAI's tool calls and tool messages."""
+
+import json
+from typing import cast
+
+import pytest
+
+from components.collect.sources import langfuse, mlflow_traces, openai_logs, otlp
+from components.schema import Json
+from tests.components.collect.sources.test_mlflow_traces import span as mlflow_span
+from tests.components.collect.sources.test_mlflow_traces import trace
+from tests.support import logs
+from tests.support.langfuse_rows import observation
+from tests.support.otlp_requests import log, span, text
+from tests.support.source_reading import reason, record, records
+
+FUNCTION = cast("dict[str, Json]", logs.WEATHER["function"])
+TOOL: Json = {
+    "name": FUNCTION["name"],
+    "description": FUNCTION["description"],
+    "input_schema": FUNCTION["parameters"],
+    "cache_control": {"type": "ephemeral"},
+}
+
+
+def use(city: Json, call_id: str | None = "toolu_1") -> dict[str, Json]:
+    block: dict[str, Json] = {"type": "tool_use", "name": "weather", "input": city}
+    return block if call_id is None else {**block, "id": call_id}
+
+
+def result(content: Json, call_id: str | None = "toolu_1", **more: Json) -> dict[str, Json]:
+    block: dict[str, Json] = {"type": "tool_result", "content": content, **more}
+    return block if call_id is None else {**block, "tool_use_id": call_id}
+
+
+def called(arguments: Json, call_id: str | None = "toolu_1") -> Json:
+    call: dict[str, Json] = {
+        "type": "function",
+        "function": {"name": "weather", "arguments": arguments},
+    }
+    return call if call_id is None else {"id": call_id, **call}
+
+
+def words(content: str) -> Json:
+    return {"type": "text", "text": content}
+
+
+ROME: Json = {"city": "Rome"}
+ASKED: list[Json] = [
+    {"role": "user", "content": [{**cast("dict[str, Json]", words("Rome?")), "cache_control": {}}]},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "thinking", "thinking": "Look it up.", "signature": "EqQB"},
+            {"type": "redacted_thinking", "data": "EmwK"},
+            words("I look."),
+            use(ROME),
+            words("And there."),
+            use({}, "toolu_2"),
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            result([words("clear"), words("cold")]),
+            result("no city", "toolu_2", is_error=True),
+            words("Well?"),
+        ],
+    },
+]
+AS_CHAT: list[Json] = [
+    {"role": "user", "content": [{**cast("dict[str, Json]", words("Rome?")), "cache_control": {}}]},
+    {
+        "role": "assistant",
+        "content": [words("I look."), words("And there.")],
+        "tool_calls": [called(ROME), called({}, "toolu_2")],
+        "reasoning_content": "Look it up.",
+    },
+    {"role": "tool", "tool_call_id": "toolu_1", "content": [words("clear"), words("cold")]},
+    {"role": "tool", "tool_call_id": "toolu_2", "content": "no city"},
+    {"role": "user", "content": "Well?"},
+]
+REQUEST: dict[str, Json] = {
+    "model": "claude-sonnet-4-5",
+    "system": [words("Be brief.")],
+    "messages": ASKED,
+    "tools": [TOOL],
+    "max_tokens": 200,
+}
+SYSTEM: Json = {"role": "system", "content": "Be brief."}
+ANSWER: dict[str, Json] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5-20250929",
+    "content": [words("Again."), use({"city": "Oslo"}, "toolu_3")],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 20, "output_tokens": 9},
+}
+CHOICE: Json = {
+    "index": 0,
+    "message": {
+        "role": "assistant",
+        "content": "Again.",
+        "tool_calls": [called({"city": "Oslo"}, "toolu_3")],
+    },
+    "finish_reason": "tool_calls",
+}
+
+
+def logged(**changes: Json) -> dict[str, Json]:
+    return {
+        "timestamp": 1_760_000_000,
+        "request": {**REQUEST},
+        "response": {**ANSWER, **changes},
+    }
+
+
+def messages_of(converted: dict[str, Json]) -> Json:
+    request = converted["request"]
+    assert isinstance(request, dict)
+    return request["messages"]
+
+
+def choice_of(converted: dict[str, Json]) -> dict[str, Json]:
+    response = converted["response"]
+    assert isinstance(response, dict)
+    match response["choices"]:
+        case [dict(choice)]:
+            return choice
+        case other:
+            pytest.fail(f"{other}")
+
+
+def test_a_logged_request_with_its_response_is_an_interaction_in_chat_form():
+    assert record(openai_logs, logged()) == {
+        "timestamp": 1_760_000_000,
+        "workload_id": "support",
+        "client_id": "shop",
+        "request": {
+            "messages": [SYSTEM, *AS_CHAT],
+            "model": "claude-sonnet-4-5",
+            "max_tokens": 200,
+            "tools": [logs.WEATHER],
+        },
+        "response": {
+            "id": "msg_1",
+            "model": "claude-sonnet-4-5-20250929",
+            "choices": [CHOICE],
+            "usage": {"prompt_tokens": 20, "completion_tokens": 9},
+        },
+    }
+
+
+def test_tracing_tools_log_the_same_call():
+    for converted in (
+        record(langfuse, observation(input=json.dumps(REQUEST), output=json.dumps(ANSWER))),
+        record(mlflow_traces, trace(mlflow_span(spanInputs=REQUEST, spanOutputs=ANSWER))),
+    ):
+        request = converted["request"]
+        assert isinstance(request, dict)
+        assert request["messages"] == [SYSTEM, *AS_CHAT]
+        assert request["tools"] == [logs.WEATHER]
+        assert choice_of(converted) == CHOICE
+
+
+def test_the_blocks_of_an_answer_alone_are_its_message():
+    for output in (
+        ANSWER["content"],
+        {"role": "assistant", "content": ANSWER["content"]},
+        [{"role": "assistant", "content": ANSWER["content"]}],
+    ):
+        assert choice_of(record(langfuse, observation(output=json.dumps(output)))) == CHOICE
+
+
+def test_blocks_in_events_and_numbered_attributes_of_spans_are_read():
+    events: list[dict[str, Json]] = [
+        log(f"gen_ai.{cast('dict[str, Json]', message)['role']}.message", message)
+        for message in ASKED
+    ]
+    answered: Json = {"message": {"content": ANSWER["content"]}, "finish_reason": "tool_calls"}
+    (converted,) = records(otlp, *events, log("gen_ai.choice", answered), span())
+    assert messages_of(converted) == AS_CHAT
+    assert choice_of(converted) == CHOICE
+    numbered: list[Json] = []
+    for index, message in enumerate(cast("list[dict[str, Json]]", ASKED)):
+        numbered += [
+            text(f"gen_ai.prompt.{index}.role", str(message["role"])),
+            text(f"gen_ai.prompt.{index}.content", json.dumps(message["content"])),
+        ]
+    numbered += [text("gen_ai.completion.0.content", json.dumps(ANSWER["content"]))]
+    converted = record(otlp, span(*numbered))
+    assert messages_of(converted) == AS_CHAT
+    assert choice_of(converted)["message"] == cast("dict[str, Json]", CHOICE)["message"]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "finish"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("refusal", "content_filter"),
+        ("pause_turn", "pause_turn"),
+        (None, "upstream_cut"),
+    ],
+)
+def test_the_stop_reason_is_the_finish_reason(stopped: str | None, finish: str):
+    row = logged(stop_reason=stopped)
+    assert choice_of(record(openai_logs, row))["finish_reason"] == finish
+    traced = observation(output=json.dumps(row["response"]))
+    assert choice_of(record(langfuse, traced))["finish_reason"] == finish
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        pytest.param(
+            [use(ROME, None)], {"content": None, "tool_calls": [called(ROME, None)]}, id="no-id"
+        ),
+        pytest.param(
+            [{**use(ROME), "id": ["a"]}],
+            {
+                "content": None,
+                "tool_calls": [{**cast("dict[str, Json]", called(ROME)), "id": ["a"]}],
+            },
+            id="id-is-an-array",
+        ),
+        pytest.param(
+            [use('{"city": "Ro')],
+            {"content": None, "tool_calls": [called('{"city": "Ro')]},
+            id="input-is-text",
+        ),
+        pytest.param([use(None)], {"content": None, "tool_calls": [called({})]}, id="input-null"),
+        pytest.param(
+            [{"type": "thinking", "thinking": "Hm."}, words("Clear.")],
+            {"content": "Clear.", "reasoning_content": "Hm."},
+            id="thinking",
+        ),
+        pytest.param(
+            [words("See."), {"type": "server_tool_use", "name": "web_search", "input": {}}],
+            {
+                "content": [
+                    words("See."),
+                    {"type": "server_tool_use", "name": "web_search", "input": {}},
+                ]
+            },
+            id="tool-of-the-server",
+        ),
+        pytest.param(
+            [result("clear")], {"content": [result("clear")]}, id="result-of-an-assistant"
+        ),
+    ],
+)
+def test_any_blocks_of_an_answer_are_read(blocks: list[Json], message: dict[str, Json]):
+    converted = choice_of(record(openai_logs, logged(content=blocks)))
+    assert converted["message"] == {"role": "assistant", **message}
+
+
+@pytest.mark.parametrize(
+    ("content", "messages"),
+    [
+        pytest.param(
+            [words("First."), result(None)],
+            [
+                {"role": "tool", "tool_call_id": "toolu_1", "content": ""},
+                {"role": "user", "content": "First."},
+            ],
+            id="no-content",
+        ),
+        pytest.param([result("clear", None)], [{"role": "tool", "content": "clear"}], id="no-id"),
+        pytest.param(
+            [result({"sky": "clear"})],
+            [{"role": "tool", "tool_call_id": "toolu_1", "content": '{"sky": "clear"}'}],
+            id="content-is-an-object",
+        ),
+        pytest.param(
+            [
+                result(
+                    [
+                        {
+                            "type": "image",
+                            "source": {
+                                "type": "base64",
+                                "media_type": "image/png",
+                                "data": "AAAA",
+                            },
+                        }
+                    ]
+                ),
+                {"type": "image", "source": {"type": "url", "url": "https://x.test/a.png"}},
+            ],
+            [
+                {
+                    "role": "tool",
+                    "tool_call_id": "toolu_1",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
+                    ],
+                },
+            ],
+            id="images",
+        ),
+        pytest.param([use(ROME)], [{"role": "user", "content": [use(ROME)]}], id="use-of-a-user"),
+    ],
+)
+def test_any_blocks_of_a_user_are_read(content: Json, messages: Json):
+    row = logged()
+    row["request"] = {"messages": [{"role": "user", "content": content}]}
+    assert messages_of(record(openai_logs, row)) == messages
+
+
+def test_a_plain_response_that_was_traced_keeps_the_form_that_loaded_homes_have():
+    output = {**ANSWER, "content": [words("Again.")], "stop_reason": "end_turn"}
+    choice = choice_of(record(langfuse, observation(output=json.dumps(output))))
+    message = {key: value for key, value in output.items() if key != "type"}
+    assert choice == {"index": 0, "message": message, "finish_reason": "stop"}
+
+
+def test_calls_that_are_logged_in_both_forms_are_not_doubled():
+    both: Json = {
+        "role": "assistant",
+        "content": [words("Again."), use({"city": "Oslo"}, "toolu_3")],
+        "tool_calls": [called('{"city": "Oslo"}', "toolu_3")],
+    }
+    message = choice_of(record(langfuse, observation(output=json.dumps(both))))["message"]
+    assert message == {
+        "role": "assistant",
+        "content": "Again.",
+        "tool_calls": [called('{"city": "Oslo"}', "toolu_3")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        pytest.param(
+            use([1]), "`response.content[0].input` is an array, expected an object", id="input"
+        ),
+        pytest.param(
+            {"type": "tool_use", "id": "t", "input": {}},
+            "`response.content[0].name` is missing, expected text",
+            id="name",
+        ),
+        pytest.param("text", "`response.content[0]` is text, expected an object", id="text"),
+    ],
+)
+def test_a_block_that_is_none_is_refused_with_its_place(block: Json, expected: str):
+    assert reason(openai_logs, logged(content=[block])) == expected
