@@ -5,7 +5,6 @@ import hmac
 import io
 import json
 import os
-import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -18,7 +17,7 @@ import zstandard
 from pydantic import Field, TypeAdapter
 
 from components.schema import Config
-from components.store import lock, manifest, moved_tables, warehouse
+from components.store import lock, manifest, moved_tables
 from components.store.lake import Lake
 from components.store.warehouse import Location
 
@@ -40,9 +39,7 @@ def copy_warehouse(path: Location, to: Path, home: Path) -> None:
     if isinstance(path, Lake):
         moved_tables.save_to_file(path, to, home, lock.PATIENCE_SECONDS)
         return
-    with warehouse.connect(path) as con:
-        con.execute("checkpoint")
-        shutil.copyfile(path, to)
+    moved_tables.copy_file(path, to, lock.PATIENCE_SECONDS)
 
 
 def copy_sqlite(path: Path, to: Path) -> None:

@@ -26,6 +26,7 @@ from components.store import (
     warehouse,
 )
 from components.store.lake import GROUPS, Lake
+from components.store.moved_tables import Copies
 from components.store.object_store import ObjectStore
 from components.store.warehouse import CheckFailedError, Connection
 from flows import erase_servers, snapshots, sources
@@ -292,6 +293,9 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
     if home.lake:
         return replace(searched, passed_over=(*searched.passed_over, *BEYOND_LAKE))
+    if copies := Copies.of(home.warehouse):
+        beyond = f"the rows of {copies.at:%Y-%m-%d %H:%M} that were copied to {copies.lake}"
+        searched = replace(searched, passed_over=(*searched.passed_over, beyond))
     return leftovers.with_bytes(searched, home.warehouse, terms)
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -88,6 +89,10 @@ SEARCH_PATH = ",".join(
         "memory.staging,memory.raw,memory.curated,memory.marts,memory.main",
     )
 )
+
+MOVED = 0
+"""Number of the row of ``raw.migrations`` that says whose a lake's rows are, while they are copied
+from a file or since they were copied into one. Flywheels from before this refuse it, too."""
 
 WRITES = "flywheel_writes"
 """SQL variable of a connection to a lake: the groups that it may write; null for a file."""
@@ -353,12 +358,19 @@ def _read_tables(con: Connection) -> list[Table]:
 
 @contextmanager
 def opened(
-    lake: Lake, schema: Schema, writes: Sequence[Group], wait_seconds: float
+    lake: Lake,
+    schema: Schema,
+    writes: Sequence[Group],
+    wait_seconds: float,
+    *,
+    moving: bool = False,
 ) -> Generator[Connection]:
     """Hold the locks of the groups to write, and open a connection to the lake.
 
+    ``moving``: even if its rows are those of a file, since they are copied from or to it.
+
     Raises:
-        LakeError: The lake can't be reached, or an extension is missing.
+        LakeError: The lake can't be reached, an extension is missing, or its rows are a file's.
         WarehouseBusyError: Another process still held a lock after ``wait_seconds``.
     """
     with (
@@ -366,7 +378,7 @@ def opened(
         _attached(lake) as base,
         closing(base.cursor()) as con,
     ):
-        migrate(con, lake, schema)
+        migrate(con, lake, schema, moving=moving)
         show(con, writes)
         for text in (*schema.scratch, *schema.views):
             con.execute(text)
@@ -578,23 +590,29 @@ def _s3_options() -> str:
     return ", ".join(f"{name} {quoted(text)}" for name, text in named.items())
 
 
-def migrate(con: Connection, lake: Lake, schema: Schema) -> None:
+def migrate(con: Connection, lake: Lake, schema: Schema, *, moving: bool) -> None:
     """Create what the lake lacks of the schema: tables and columns.
 
     Raises:
         LakeError: A newer Flywheel wrote the lake, or an older one and a migration since then does
-            more than that; nothing is changed.
+            more than that; nothing is changed. Or its rows are a file's, unless ``moving``.
     """
-    if _applied(con) == schema.migrations.keys():
+    applied = _applied(con)
+    if (moved := applied.pop(MOVED, None)) is not None and not moving:
+        raise LakeError(
+            f"{lake} is {moved}: finish with `flywheel migrate --to lake` there, or unset "
+            "FLYWHEEL_WAREHOUSE to go on with that file"
+        )
+    if applied.keys() == schema.migrations.keys():
         return
     with _locked(lake, ["schema"], SCHEMA_SECONDS):
-        applied = _applied(con)
+        applied = _applied(con).keys() - {MOVED}
         if unknown := applied - schema.migrations.keys():
             raise LakeError(
                 f"{lake} has migrations {unknown} that this Flywheel does not know; upgrade it"
             )
-        if applied and (moving := sorted(schema.moving - applied)):
-            names = ", ".join(schema.migrations[number] for number in moving)
+        if applied and (missing := sorted(schema.moving - applied)):
+            names = ", ".join(schema.migrations[number] for number in missing)
             raise LakeError(
                 f"{lake} was written by an older Flywheel, since when {names} changed rows, which "
                 "is done to a file only: run `flywheel migrate --to file` with that Flywheel, and "
@@ -611,14 +629,28 @@ def is_new(lake: Lake) -> bool:
         return session.execute("select to_regclass('raw.migrations')").fetchall() == [(None,)]
 
 
-def _applied(con: Connection) -> set[int]:
+def moved(lake: Lake) -> str | None:
+    """Return whose the rows of a lake that was opened before are; ``None``: its own."""
+    with lake.session() as session:
+        rows = session.execute(f"select name from raw.migrations where number = {MOVED}").fetchall()
+    return rows[0][0] if rows else None
+
+
+def set_moved(lake: Lake, text: str | None) -> None:
+    """Say whose the rows of a lake are, which others can't open then; ``None``: its own."""
+    with lake.session() as session, session.transaction():
+        session.execute(f"delete from raw.migrations where number = {MOVED}")
+        if text is not None:
+            session.execute("insert into raw.migrations values (%s, %s)", (MOVED, text))
+
+
+def _applied(con: Connection) -> dict[int, str]:
     known = con.execute(
         "select * from postgres_query('book', 'select to_regclass(''raw.migrations'')::text')"
     ).fetchall()
     if known == [(None,)]:
-        return set()
-    rows = con.execute("select number from book.raw.migrations").fetchall()
-    return {int(number) for (number,) in rows}
+        return {}
+    return dict(con.execute("select number, name from book.raw.migrations").fetchall())
 
 
 def _create_in_lake(con: Connection, tables: Sequence[Table]) -> None:
@@ -649,7 +681,7 @@ def _lake_column(column: Column) -> str:
     return f'"{column.name}" {column.type}{null}'
 
 
-def _create_book(lake: Lake, schema: Schema, applied: set[int]) -> None:
+def _create_book(lake: Lake, schema: Schema, applied: AbstractSet[int]) -> None:
     with lake.session() as session, session.transaction(), session.cursor() as cursor:
         cursor.execute("create schema if not exists raw")
         cursor.execute("create schema if not exists curated")

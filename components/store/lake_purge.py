@@ -88,11 +88,13 @@ STATISTICS = "pg_catalog.pg_statistic"
 """Values that are frequent in a column, and its histogram."""
 
 
-def purge(place: Lake, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
+def purge(
+    place: Lake, wait_seconds: float = lock.PATIENCE_SECONDS, *, moving: bool = False
+) -> None:
     """Write files with deleted rows anew, forget all earlier states, and vacuum the catalog.
 
     Nobody loads or merges a curation meanwhile; who reads an earlier state loses its files. A kill
-    leaves what the next call deletes.
+    leaves what the next call deletes. ``moving``: even if its rows are those of a file.
 
     Raises:
         LakeError: PostgreSQL does not let this user vacuum a table.
@@ -100,11 +102,12 @@ def purge(place: Lake, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
             longer than ``wait_seconds``.
         WarehouseConflictError: The session of a lock was cut.
     """
-    with warehouse.connect(place, wait_seconds, writes=lake_upkeep.GROUPS) as con:
+    groups = lake_upkeep.GROUPS
+    with warehouse.connect(place, wait_seconds, writes=groups, moving=moving) as con:
         for call in REWRITES:
             lake_upkeep.compact(con, place, call)
         for call in FORGETTING:
-            lake.require_locks(place, lake_upkeep.GROUPS)
+            lake.require_locks(place, groups)
             con.execute(call)
         _delete_strays(con, place)
     _vacuum(place, wait_seconds)

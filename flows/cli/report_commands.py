@@ -389,9 +389,11 @@ def migrate(
     machines, migrate to the home and unset the variable. Nothing is deleted on either side; each
     file is held against its manifest.
 
-    FLYWHEEL_WAREHOUSE names the lake: `flywheel down`, migrate, set the variable everywhere,
-    `flywheel up`; receivers and gateways go on. Rows and digests of every table are compared. The
-    DuckDB file is kept under another name; a lake that was left stays as it is.
+    FLYWHEEL_WAREHOUSE names the lake. While the stack works, all rows are copied ahead; after
+    `flywheel down` the same command copies what came meanwhile and finishes: set the variable
+    everywhere (or unset it), `flywheel up`. Receivers and gateways go on. Rows and digests of every
+    table are compared. The DuckDB file is kept under another name; a lake that was left stays as it
+    is, and can't be opened meanwhile.
     """
     home = settings.load()
     if to in ("store", "home"):
@@ -403,29 +405,43 @@ def migrate(
 def _migrate_warehouse(home: settings.Settings, to: str) -> None:
     from components.store import lock, moved_tables
     from components.store.moved_tables import MovedTable
+    from flows.stack import processes
 
-    file = home.warehouse
-    if home.lake is None:
+    file, place = home.warehouse, home.lake
+    if place is None:
         fail(f"migrating: {settings.WAREHOUSE} is not set, expected postgres://USER@HOST/DATABASE")
+    if to == "lake" and moved_tables.complete(file, place):
+        print_line(f"{place} has all tables of {file}, which is gone or set aside: it can be used")
+        return
     if to == "lake" and not file.exists():
-        fail(f"migrating to {home.lake}: {file} does not exist, so there is nothing to copy")
+        fail(f"migrating to {place}: {file} does not exist, so there is nothing to copy")
+    is_working, wait = processes.is_locked(home), lock.PATIENCE_SECONDS
     tables: list[MovedTable] = []
-    with errors.status("migrating") as spinner:
+    with errors.status("copying ahead" if is_working else "migrating") as spinner:
 
         def report(table: MovedTable) -> None:
             tables.append(table)
             spinner.update(f"{table.name}: {table.rows:,} rows")
 
-        if to == "lake":
-            kept = moved_tables.copy_to_lake(file, home.lake, report, lock.PATIENCE_SECONDS)
+        if to == "lake" and is_working:
+            moved_tables.copy_ahead_to_lake(file, place, home.scratch, report, wait)
+        elif to == "lake":
+            kept = moved_tables.copy_to_lake(file, place, report, wait)
             print_line(f"the file is kept as {kept}")
+        elif is_working:
+            moved_tables.copy_ahead_to_file(place, file, report, wait)
         else:
-            moved_tables.copy_to_file(home.lake, file, report, lock.PATIENCE_SECONDS)
+            moved_tables.copy_to_file(place, file, report, wait)
     rows, there = sum(table.rows for table in tables), sum(table.was_there for table in tables)
     print_line(
         f"{len(tables)} tables, {rows:,} rows are in the {to} as they were; {there} tables were "
         "there before"
     )
+    if is_working:
+        print_line(
+            "this home's stack works, and goes on as before: `flywheel down`, and the same command "
+            "once more copies what came meanwhile, and finishes"
+        )
 
 
 def _migrate_outputs(home: settings.Settings, to: str) -> None:

@@ -117,7 +117,8 @@ def _read_erased(store: ObjectStore, name: str) -> list[Output] | None:
 def old_warehouses(home: Settings) -> list[Path]:
     """List the DuckDB files that are left in a home whose warehouse is a lake."""
     file = home.warehouse
-    paths = [file, file.with_name(file.name + moved_tables.ASIDE)]
+    endings = ("", warehouse.ASIDE, moved_tables.FILLING)
+    paths = [file.with_name(file.name + ending) for ending in endings]
     return [path for path in paths if home.lake and path.exists()]
 
 

@@ -30,7 +30,7 @@ from components.collect.sources.fivekey import export
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
 from components.schema import Json
-from components.store import lake, lake_purge, warehouse
+from components.store import lake, lake_purge, moved_tables, warehouse
 from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
 from flows import erase, settings, snapshots, sources
@@ -181,6 +181,25 @@ def test_rows_in_files_of_their_own_leave_no_statistics(house: House, eraser: Er
     written = eraser(house.settings, Subject("zz-last"))
     assert written.searched.left == ()
     assert everywhere(house, ("zz-last", "zz likes answer")) == {}
+
+
+def test_nothing_of_what_was_erased_after_a_copy_ahead_is_left_in_the_lake(
+    tmp_path: Path, eraser: Eraser
+):
+    house, place = erased_home.build(tmp_path / "home"), lakes.new(tmp_path / "lake")
+    file = house.settings.warehouse
+
+    def found(words: tuple[str, ...]) -> list[str]:
+        folder = in_folder(Path(place.data), words)
+        return [*folder, *in_dump(place, words), *in_cluster(place, words)]
+
+    moved_tables.copy_ahead_to_lake(file, place, house.settings.scratch, lambda _: None, 10.0)
+    assert found(WORDS)
+    written = eraser(house.settings, Subject(ANN))
+    assert any(str(place) in beyond for beyond in written.searched.passed_over)
+    moved_tables.copy_to_lake(file, place, lambda _: None, 10.0)
+    assert found(WORDS) == []
+    assert found((BOB,))
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from components.collect import retention
 from components.collect.sources.fivekey import export
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
-from components.store import moved_tables, warehouse
-from components.store.lake import Lake
+from components.store import archived_files, moved_tables, warehouse
+from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.moved_tables import MovedTable, MovedTablesError
 from components.store.warehouse import Connection, Location
@@ -113,7 +113,7 @@ def test_a_killed_copy_is_completed(file: Path, tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 from components.store import moved_tables
-from components.store.lake import Lake
+from components.store.lake import Lake, LakeError
 seen = []
 def report(table):
     seen.append(table)
@@ -127,6 +127,107 @@ moved_tables.copy_to_lake(Path({str(file)!r}), Lake({place.url!r}, {place.data!r
     back = tmp_path / "back" / "warehouse.duckdb"
     moved(moved_tables.copy_to_file, place, back)
     assert contents(back) == before
+
+
+def load(place: Location, folder: Path, name: str) -> None:
+    log = logs.write(folder / f"{name}.jsonl", [logs.interaction(f"{name}?", response_id=name)])
+    with warehouse.connect(place, writes=("raw",)) as con:
+        logs.load(con, log, now=NOW)
+
+
+def test_a_file_is_copied_ahead_while_others_write_it_and_then_what_differs(
+    file: Path, tmp_path: Path
+) -> None:
+    place = lakes.new(tmp_path / "lake")
+    moved(moved_tables.copy_ahead_to_lake, file, place, tmp_path / "tmp")
+    assert list((tmp_path / "tmp").iterdir()) == []
+    load(file, tmp_path, "new")
+    with warehouse.connect(file) as con:
+        gone = "delete from raw.interactions where interaction_id in (select min(interaction_id)"
+        con.execute(f"{gone} from raw.interactions)")
+        con.execute("update curated.verdicts set weight = 0.5")
+        event = LogEvent("reject", "weather", "e1", "run-new", NOW, comment="meanwhile")
+        with warehouse.transaction(con):
+            decision_log.append_event(con, event)
+    before = contents(file)
+    again = moved(moved_tables.copy_to_lake, file, place)
+    assert again["raw.interactions"] == MovedTable(
+        "raw.interactions", 3 * erased_home.EACH, was_there=False
+    )
+    assert again["raw.feedback"].was_there
+    assert not file.exists()
+    back = tmp_path / "back" / "warehouse.duckdb"
+    moved(moved_tables.copy_ahead_to_file, place, back)
+    assert not back.exists(), "it is not whole"
+    load(place, tmp_path, "newer")
+    moved(moved_tables.copy_to_file, place, back)
+    after = contents(back)
+    assert len(after["raw.interactions"]) == 3 * erased_home.EACH + 1
+    differ = {name for name in after if after[name] != before[name]}
+    assert differ <= {"raw.interactions", "raw.files", "raw.loaded_parts", "raw.fields"}
+    load(back, tmp_path, "newest")
+    third = contents(back)
+    moved(moved_tables.copy_to_lake, back, place)
+    moved(moved_tables.copy_to_file, place, tmp_path / "last" / "warehouse.duckdb")
+    assert contents(tmp_path / "last" / "warehouse.duckdb") == third
+
+
+def test_nobody_opens_a_lake_whose_rows_are_a_files(file: Path, tmp_path: Path) -> None:
+    place = lakes.new(tmp_path / "lake")
+    moved(moved_tables.copy_ahead_to_lake, file, place, tmp_path / "tmp")
+    for writes in ((), ("raw",)):
+        refused = pytest.raises(LakeError, match=f"being filled from .*{file}")
+        with refused, warehouse.connect(place, writes=writes):
+            pass
+    moved(moved_tables.copy_to_lake, file, place)
+    load(place, tmp_path, "new")
+    with pytest.raises(LakeError, match="its tables are in a lake"):
+        load(file, tmp_path, "lost")
+    assert not file.exists()
+    back = tmp_path / "back" / "warehouse.duckdb"
+    moved(moved_tables.copy_to_file, place, back)
+    with pytest.raises(LakeError, match=f"is the copy of .*{back}"):
+        load(place, tmp_path, "lost")
+    other = erased_home.build(tmp_path / "other").settings.warehouse
+    with pytest.raises(MovedTablesError, match="expected a new database"):
+        moved(moved_tables.copy_to_lake, other, place)
+    back.unlink()
+    assert moved_tables.complete(back, place)
+    load(place, tmp_path, "newer")
+
+
+def test_a_killed_copy_ahead_and_a_kill_before_the_end_are_completed(
+    file: Path, tmp_path: Path
+) -> None:
+    before = contents(file)
+    place = lakes.new(tmp_path / "lake")
+    killed = f"""
+import os, signal
+from pathlib import Path
+from components.store import moved_tables
+from components.store.lake import Lake, LakeError
+seen = []
+def report(table):
+    seen.append(table)
+    if len(seen) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+file, place = Path({str(file)!r}), Lake({place.url!r}, {place.data!r})
+moved_tables.copy_ahead_to_lake(file, place, Path({str(tmp_path / "tmp")!r}), report, 10.0)
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    assert not moved_tables.complete(file, place)
+    moved(moved_tables.copy_to_lake, file, place)
+    assert not moved_tables.complete(file, place), "nothing is left to do"
+    back = tmp_path / "back" / "warehouse.duckdb"
+    moved(moved_tables.copy_to_file, place, back)
+    assert contents(back) == before
+    # As a kill between the last two steps leaves it.
+    kept = back.rename(back.with_name("warehouse.duckdb.migrated"))
+    assert moved_tables.complete(back, place)
+    with warehouse.connect(place, writes=()) as con:
+        ((rows,),) = con.execute("select count(*) from raw.interactions").fetchall()
+    assert rows == len(before["raw.interactions"])
+    assert kept.exists()
 
 
 @pytest.fixture
@@ -197,6 +298,28 @@ def test_archived_rows_go_to_the_lakes_bucket_and_come_back(
     for path in archived_paths(copy):
         assert (tmp_path / "kept" / Path(path).relative_to(home / "archive")).exists()
     assert len(archived_paths(copy)) == 2
+
+
+def test_archived_rows_erased_after_a_copy_ahead_are_not_in_the_bucket(
+    archived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lakes.bucket("ahead") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        place = Lake(lakes.database("archived_ahead"), "s3://ahead/team/lake")
+        moved(moved_tables.copy_ahead_to_lake, archived, place, tmp_path / "tmp")
+        assert place.archive is not None
+        (before,) = archived_files.listed(place.archive)
+        with warehouse.connect(archived) as con:  # as an erasure writes the rows that stay anew
+            ((path,),) = con.execute("select path from raw.archived").fetchall()
+            kept = Path(path).rename(Path(path).with_name("kept.parquet"))
+            con.execute("update raw.archived set path = $kept", {"kept": str(kept)})
+            values = "'c1', 's1', 'all', now(), now()"
+            con.execute(f"insert into raw.erasures values ({values})")
+        moved(moved_tables.copy_to_lake, archived, place)
+        (after,) = archived_files.listed(place.archive)
+        assert after == before.replace(Path(path).name, "kept.parquet")
+        assert archived_paths(place) == [after]
 
 
 def test_a_copy_back_that_fails_leaves_the_file_as_it_was(file: Path, tmp_path: Path) -> None:

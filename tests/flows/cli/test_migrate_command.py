@@ -1,15 +1,18 @@
-"""`flywheel migrate`: a home's outputs to an object store, and back."""
+"""`flywheel migrate`: a home's outputs to an object store, its warehouse to a lake, and back."""
 
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
 from typer.testing import CliRunner, Result
 
-from components.store import manifest, warehouse
+from components.store import file_locks, manifest, warehouse
+from flows import settings
 from flows.cli.main import app
-from tests.support import buckets
+from flows.stack import processes
+from tests.support import buckets, lakes, logs
 from tests.support.buckets import finish_output
 
 
@@ -215,3 +218,40 @@ def test_without_a_lake_it_says_what_to_set(home: Path) -> None:
     done = CliRunner().invoke(app, ["migrate", "--to", "lake"])
     assert done.exit_code == 2
     assert "FLYWHEEL_WAREHOUSE is not set, expected postgres://USER@HOST/DATABASE" in done.output
+
+
+@pytest.mark.lake
+def test_a_working_home_goes_to_a_lake_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLYWHEEL_STORE", raising=False)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", lakes.database("migrated_by_command"))
+    home = settings.load()
+    assert home.lake is not None
+
+    def run(to: str, *, is_working: bool) -> str:
+        with ExitStack() as stack:
+            if is_working:
+                stack.enter_context(file_locks.held(processes.lock_path(home)))
+            done = CliRunner().invoke(app, ["migrate", "--to", to])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    log = logs.write(tmp_path / "log.jsonl", [logs.interaction("Rain?", response_id="first")])
+    with warehouse.connect(home.warehouse) as con:
+        logs.load(con, log, now=logs.NOW)
+    assert "`flywheel down`, and the same command once more" in run("lake", is_working=True)
+    assert home.warehouse.exists()
+    log = logs.write(tmp_path / "log2.jsonl", [logs.interaction("Snow?", response_id="second")])
+    with warehouse.connect(home.warehouse) as con:
+        logs.load(con, log, now=logs.NOW)
+    assert "the file is kept as" in run("lake", is_working=False)
+    assert not home.warehouse.exists()
+    with warehouse.connect(home.lake, writes=()) as con:
+        assert con.execute("select count(*) from raw.interactions").fetchall() == [(2,)]
+    assert "once more" in run("file", is_working=True)
+    assert not home.warehouse.exists()
+    assert "once more" not in run("file", is_working=False)
+    with warehouse.connect(home.warehouse) as con:
+        assert con.execute("select count(*) from raw.interactions").fetchall() == [(2,)]
