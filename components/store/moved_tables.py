@@ -248,7 +248,10 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
     """
     archives = _Archives(source.archive, _folder(file)) if source.archive else None
     filling = _beside(file, FILLING)
-    with warehouse.connect(source, wait_seconds, writes=GROUPS) as con:
+    with warehouse.connect(source, wait_seconds, writes=GROUPS, moving=True) as con:
+        copies, moved = Copies.of(file), lake.moved(source)
+        if moved is not None and not (copies and moved == copies.text(file, is_whole=True)):
+            raise MovedTablesError(f"copying {source} to {file}: it is {moved}")
         if archives:
             archives.move(con, f"lake.{ARCHIVED}")
         if file.exists():
@@ -257,8 +260,8 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
             _drop_before_erasures(con, filling, wait_seconds)
             _copy_all(con, filling, report, wait_seconds, archives=archives, may_change=True)
             filling.rename(file)
-        copies = Copies.begin(file, source)
-        lake.set_moved(source, copies.text(file, is_whole=True))
+        if moved is None:
+            lake.set_moved(source, Copies.begin(file, source).text(file, is_whole=True))
 
 
 def copy_ahead_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) -> None:
