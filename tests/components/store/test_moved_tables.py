@@ -175,7 +175,8 @@ def test_a_file_is_copied_ahead_while_others_write_it_and_then_what_differs(
 def test_nobody_opens_a_lake_whose_rows_are_a_files(file: Path, tmp_path: Path) -> None:
     place = lakes.new(tmp_path / "lake")
     moved(moved_tables.copy_ahead_to_lake, file, place, tmp_path / "tmp")
-    for writes in ((), ("raw",)):
+    groups: tuple[tuple[lake.Group, ...], ...] = ((), ("raw",))
+    for writes in groups:
         refused = pytest.raises(LakeError, match=f"being filled from .*{file}")
         with refused, warehouse.connect(place, writes=writes):
             pass
