@@ -26,7 +26,7 @@ def collect(config: str) -> str:
 def load_sources(workload: Workload) -> str:
     """Load a workload's traffic and archive what is too old; return what came of it."""
     loaded = load_new([*workload.log_files(), *workload.feedback_files()])
-    summary = sources.loading_summary(loaded)
+    summary = sources.loading_summary(loaded, workload.unread_folders())
     if workload.retention_days is not None:
         summary += (
             f"; {archive_old_rows(workload.workload, workload.retention_days)} old rows archived"

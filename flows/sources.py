@@ -181,8 +181,8 @@ def _fetched_file(path: Location, item: Input) -> Generator[tuple[Input, Path]]:
         yield named, copy
 
 
-def loading_summary(loaded: Sequence[Loaded]) -> str:
-    """Return a one-line summary of loaded files."""
+def loading_summary(loaded: Sequence[Loaded], folders: Sequence[str] = ()) -> str:
+    """Return a one-line summary of loaded files, and of the ``folders`` that were not read."""
     fresh = [file for file in loaded if not file.skipped]
     rows = sum(file.new for file in fresh)
     quarantined = sum(file.quarantined for file in fresh)
@@ -196,7 +196,16 @@ def loading_summary(loaded: Sequence[Loaded]) -> str:
             "or log records"
         )
     new_fields = sorted({f"{file.source}.{name}" for file in fresh for name in file.new_fields})
-    return summary + (f"; new fields: {', '.join(new_fields)}" if new_fields else "")
+    summary += f"; new fields: {', '.join(new_fields)}" if new_fields else ""
+    return summary + (f"; {unread_sentence(folders)}" if folders else "")
+
+
+def unread_sentence(folders: Sequence[str]) -> str:
+    """Return how many folders globs match, and what reads their files."""
+    return (
+        f"{len(folders)} folders that a glob matches are not read: {', '.join(folders)} (name "
+        "them, or end the glob in /**)"
+    )
 
 
 MLFLOW = "mlflow:"  # before the name of an experiment whose traces are pulled
@@ -287,6 +296,16 @@ def files_of_entries(entries: list[SourceEntry], kind: Kind) -> list[Input]:
         for path in paths:
             inputs.setdefault(path, Input(path, entry.source, kind, defaults))
     return [inputs[path] for path in sorted(inputs)]
+
+
+def unread_folders(entries: Iterable[SourceEntry]) -> list[str]:
+    """Return the folders that globs match, with files that are no entry's."""
+    places = [entry.path for entry in entries if not entry.path.startswith(MLFLOW)]
+    read = {Path(name) for place in places for name in files.matching_files(place)}
+    folders = {folder for place in places for folder in files.matching_folders(place)}
+    return sorted(
+        folder for folder in folders if not read.issuperset(map(Path, files.matching_files(folder)))
+    )
 
 
 def workload_folder(info: ValidationInfo) -> Path:

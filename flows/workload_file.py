@@ -268,6 +268,10 @@ class Workload(Config):
         """Every feedback file that exists now, sorted."""
         return sources.files_of_entries(self.sources.feedback, "feedback")
 
+    def unread_folders(self) -> list[str]:
+        """Every folder that a glob of the sources matches, and whose files are not read."""
+        return sources.unread_folders([*self.sources.logs, *self.sources.feedback])
+
 
 def _cron(text: str) -> str:
     if _is_plain_cron(text):

@@ -85,15 +85,30 @@ def matching_files(pattern: str) -> list[str]:
     Raise ``ImportError`` if fsspec's package for a remote path is missing (``s3fs`` for ``s3://``).
     """
     if REMOTE in pattern:
-        return _remote(pattern)
+        return _remote(pattern)[0]
     if Path(pattern).is_dir():
         # Editors and uploads write unfinished files under hidden names.
         paths = (path for path in Path(pattern).rglob("*") if not path.name.startswith("."))
         return sorted(str(path) for path in paths if path.is_file())
     if Path(pattern).is_file():  # its name may have brackets
         return [pattern]
-    names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
-    return sorted(name for name in names if Path(name).is_file())
+    return sorted(name for name in _glob(pattern) if Path(name).is_file())
+
+
+def matching_folders(pattern: str) -> list[str]:
+    """Return the sorted folders that a glob matches; their files are not the glob's.
+
+    A path, of a folder too, is no glob.
+    """
+    if REMOTE in pattern:
+        return _remote(pattern)[1]
+    if Path(pattern).exists():
+        return []
+    return sorted(name for name in _glob(pattern) if Path(name).is_dir())
+
+
+def _glob(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
 
 
 @contextmanager
@@ -126,17 +141,22 @@ def _connect(place: str) -> Generator[None]:
         raise UnreachableError(f"reaching {place}: {reason}") from error
 
 
-def _remote(pattern: str) -> list[str]:
+def _remote(pattern: str) -> tuple[list[str], list[str]]:
+    """Return the files of a path, a folder or a glob, and the folders that a glob matches."""
     with _connect(pattern):
         from fsspec.core import url_to_fs  # noqa: PLC0415 - as above
 
         system, path = url_to_fs(pattern)
         system.invalidate_cache()  # otherwise listings are cached for the life of the process
+        names, folders = [path], list[str]()
         if system.isdir(path):
             names = system.find(path)
-        else:
-            names = system.glob(path) if glob.has_magic(path) else [path]
-    return sorted(system.unstrip_protocol(name) for name in names)
+        elif glob.has_magic(path):
+            matches = system.glob(path, detail=True)
+            names = [name for name, entry in matches.items() if entry["type"] != "directory"]
+            folders = [*matches.keys() - names]
+    unstrip = system.unstrip_protocol
+    return sorted(map(unstrip, names)), sorted(map(unstrip, folders))
 
 
 def detect_form(path: Path) -> Form:

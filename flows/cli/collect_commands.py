@@ -67,12 +67,15 @@ def collect(
     Files are recognized by content, so nothing is stored twice.
     """
     from components.collect.source import Defaults
+    from flows.sources import unread_sentence
 
-    inputs = _named_inputs(places, source, Defaults(workload, client))
+    inputs, folders = _named_inputs(places, source, Defaults(workload, client))
     if dry_run:
         _rehearse(inputs)
+        if folders:
+            print_line(unread_sentence(folders))
     else:
-        _load_files(inputs, with_spool=not places)
+        _load_files(inputs, folders, with_spool=not places)
 
 
 @quarantine_app.command("list")
@@ -142,27 +145,31 @@ def drift() -> None:
 
 def _named_inputs(
     places: list[str] | None, source: str | None, defaults: "Defaults"
-) -> "list[Input]":
+) -> "tuple[list[Input], list[str]]":
+    """Return the files of places, and the folders that globs match, whose files are not read."""
     from components.collect import files
     from components.collect.source import Input
     from flows import workload_file
-    from flows.sources import MLFLOW
+    from flows.sources import MLFLOW, SourceEntry, unread_folders
 
     inputs: list[Input] = []
+    entries: list[SourceEntry] = []
     for place in places or map(str, sorted(settings.load().workloads.glob("*.yaml"))):
         if place.endswith((".yaml", ".yml")):
             workload = workload_file.read_workload(Path(place))
             inputs += [*workload.log_files(), *workload.feedback_files()]
+            entries += [*workload.sources.logs, *workload.sources.feedback]
         elif place.startswith(MLFLOW):
             inputs.append(Input(place, source, defaults=defaults))
         elif names := files.matching_files(place):
             inputs += [Input(name, source, defaults=defaults) for name in names]
+            entries.append(SourceEntry(path=place))
         else:
             raise FileNotFoundError(f"collecting {place}: no file matches it")
-    return inputs
+    return inputs, unread_folders(entries)
 
 
-def _load_files(inputs: "Sequence[Input]", *, with_spool: bool) -> None:
+def _load_files(inputs: "Sequence[Input]", folders: "Sequence[str]", *, with_spool: bool) -> None:
     from flows import sources
 
     now, home = datetime.now(UTC), settings.load()
@@ -178,7 +185,7 @@ def _load_files(inputs: "Sequence[Input]", *, with_spool: bool) -> None:
     if with_spool:
         loaded += sources.load_spool(home, now=now)
     show_reasons(loaded)
-    print_line(sources.loading_summary(loaded))
+    print_line(sources.loading_summary(loaded, folders))
     if not loaded and with_spool:
         print_line(
             f"no workload is scheduled in {home.home}, and nothing was received: `flywheel collect "

@@ -46,6 +46,20 @@ def test_a_folder_is_all_files_in_it(folder: Path) -> None:
     ]
 
 
+def test_a_folder_that_only_a_glob_matches_is_reported_as_unread(folder: Path) -> None:
+    for name in ("old.jsonl", "empty.jsonl"):
+        (folder / "logs" / name).mkdir()
+    (folder / "logs/old.jsonl/part.jsonl").write_text("{}")
+    for entries, unread in (
+        (["logs/*.jsonl"], [folder / "logs/old.jsonl"]),
+        (["logs/**"], []),
+        (["logs"], []),
+        (["logs/*.jsonl", "logs/old.jsonl"], []),
+    ):
+        workload = read_workload(write(folder, sources={"logs": entries}))
+        assert workload.unread_folders() == [str(path) for path in unread]
+
+
 def test_a_source_that_does_not_exist_is_named_with_those_that_do(folder: Path) -> None:
     entry = {"path": "logs/a.jsonl", "source": "splunk"}
     (mistake,) = mistakes(write(folder, sources={"logs": [entry]}))

@@ -133,6 +133,20 @@ def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
     assert (first.new, second.new, second.known) == (5, 0, 5)
 
 
+def test_a_remote_glob_matches_files_and_the_folders_are_named_apart():
+    system = fsspec.filesystem("memory")
+    for name in ("/shelf/a.jsonl", "/shelf/2025/b.jsonl"):
+        with system.open(name, "wb") as file:
+            file.write(JSONL)
+    assert files.matching_files("memory://shelf/*") == ["memory:///shelf/a.jsonl"]
+    assert files.matching_folders("memory://shelf/*") == ["memory:///shelf/2025"]
+    assert files.matching_files("memory://shelf/**") == [
+        "memory:///shelf/2025/b.jsonl",
+        "memory:///shelf/a.jsonl",
+    ]
+    assert files.matching_folders("memory://shelf") == []
+
+
 def test_a_file_that_no_source_claims_is_read_as_the_kind_of_its_list(
     con: Connection, tmp_path: Path
 ):

@@ -74,6 +74,20 @@ def test_damaged_and_binary_files_are_told_from_lines_that_lack_a_field(
     ]
 
 
+def test_folders_that_a_glob_matches_are_counted_since_their_files_are_not_read(
+    shell: Terminal, tmp_path: Path
+):
+    (tmp_path / "in/2025").mkdir(parents=True)
+    logs.write(tmp_path / "in/log.jsonl", [logs.interaction()])
+    logs.write(tmp_path / "in/2025/log.jsonl", [logs.interaction("Elsewhere?")])
+    for options in ([], ["--dry-run"]):
+        output = shell.run("collect", *options, str(tmp_path / "in/*")).stdout.splitlines()
+        assert output[-1].endswith(
+            f"1 folders that a glob matches are not read: {tmp_path}/in/2025 (name them, or end "
+            "the glob in /**)"
+        )
+
+
 def test_nothing_to_collect_is_said_with_what_could_be(shell: Terminal):
     output = shell.run("collect").stdout.splitlines()
     assert output[0].startswith("0 new rows from 0 new of 0 files")
