@@ -206,7 +206,9 @@ def _move(change: ChampionChange) -> None:
     registry.tag_version(name, version, {ROLLED_BACK_TAG: None})
     if change.kind == "rollback" and change.champion_before is not None:
         left = f"to version {version} by {change.asked_by}: {change.reason}"
-        registry.tag_version(name, change.champion_before, {ROLLED_BACK_TAG: left})
+        registry.tag_version(
+            name, change.champion_before, {ROLLED_BACK_TAG: registry.fit_tag(left)}
+        )
 
 
 def _restore(journal: ChampionJournal, change: ChampionChange) -> None:
@@ -294,5 +296,5 @@ def clear_challenger(name: str, evidence: str) -> None:
 
 def tag_decision(name: str, number: str, decision: str, by: str, comment: str) -> None:
     """Tag a version with what people decided about it; idempotent."""
-    tags = {DECISION_TAG: decision, APPROVER_TAG: by, COMMENT_TAG: comment}
-    registry.tag_version(name, number, tags)
+    words = {APPROVER_TAG: registry.fit_tag(by), COMMENT_TAG: registry.fit_tag(comment)}
+    registry.tag_version(name, number, {DECISION_TAG: decision, **words})

@@ -222,6 +222,15 @@ def version_tags(name: str) -> dict[str, dict[str, str]]:
     return {str(version.version): dict(version.tags) for version in versions}
 
 
+def fit_tag(text: str) -> str:
+    """Return a person's text as a tag can have it, cut where it is too long: MLflow refuses those.
+
+    The chain of decisions has it whole.
+    """
+    note = "... (cut here; `flywheel audit` has all of it)"
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - len(note)] + note
+
+
 def tag_version(name: str, number: str, tags: Mapping[str, str | None]) -> None:
     """Set a version's tags, and delete those that are ``None``; idempotent."""
     if not tags:

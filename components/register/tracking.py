@@ -1,6 +1,7 @@
 """MLflow runs of adapters: parameters, metrics, datasets, evidence; and traces of experiments."""
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -21,6 +22,8 @@ LOOKED_TAG = "flywheel.looked"
 """The head of the chain of decisions when the adapter was judged, including that look."""
 
 MOST_METRICS = 1000  # MLflow's maximum per request
+
+MOST_NAME_CHARACTERS = 250  # MLflow's maximum of a metric's name
 
 PARENT_TAG = "mlflow.parentRunId"  # the tag by which MLflow nests runs
 
@@ -99,12 +102,23 @@ class MetricWriter:
 
 
 def log_scores(run_id: str, scores: Mapping[str, float], folders: Iterable[Path]) -> None:
-    """Add an evaluation's scores, and its folders with every sample, to the adapter's run."""
+    """Add an evaluation's scores, and its folders with every sample, to the adapter's run.
+
+    Characters of a name that MLflow refuses are logged as ``_``: a workload's own guard task is
+    called as its author likes, and the evaluation is over by now.
+    """
     client = mlflow_api.full_client()
     for name, value in scores.items():
-        client.log_metric(run_id, name, value)
+        client.log_metric(run_id, _metric_name(name), value)
     for folder in folders:
         client.log_artifacts(run_id, str(folder), f"scorecards/{folder.name}")
+
+
+def _metric_name(name: str) -> str:
+    parts = re.sub(r"[^/\w.\- :]", "_", name).split("/")
+    # MLflow takes them for a path, which must be in its shortest form.
+    named = (part if part.strip(".") else "_" * len(part) for part in parts)
+    return "/".join(filter(None, named))[:MOST_NAME_CHARACTERS]
 
 
 def log_evidence(run_id: str, folder: Path) -> str:

@@ -272,6 +272,29 @@ def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
     assert message == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
 
 
+def test_a_reason_of_any_length_rolls_back_and_is_stored_whole(home: Settings) -> None:
+    crowned("long", 2, home)
+    reason = "rude " * 30_000  # MLflow refuses a tag of more than 100,000 characters
+    champions.roll_back(home, Order("long", None, "bob" * 50_000, reason))
+    assert registry.read_aliases("long").champion == "1"
+    with warehouses.connect(home.tables) as con:
+        last = journal.list_changes(con, "long")[-1]
+    assert (last.step, last.change.reason) == ("done", reason)
+    tagged = registry.version_numbered("long", "2").rolled_back
+    assert tagged.startswith("to version 1 by bobbob")
+    assert tagged.endswith("... (cut here; `flywheel audit` has all of it)")
+
+
+def test_a_version_that_many_erasures_taint_names_the_newest_of_them() -> None:
+    ask("often", 1)
+    certificates = [f"{number:064}" for number in (1, 2)]
+    old = " ".join("0" * 64 for _ in range(1537))
+    registry.tag_version("often", "1", {version_tags.TAINTED_TAG: old})
+    for certificate in certificates:
+        taint.flag_tainted("often", {"a1"}, certificate)
+    assert registry.version_numbered("often", "1").tainted.split()[-2:] == certificates
+
+
 @pytest.mark.slow
 def test_a_lone_surrogate_in_an_order_is_replaced(home: Settings) -> None:
     crowned("halved", 2, home)

@@ -50,6 +50,16 @@ def test_runs_of_all_experiments_have_the_head_of_the_chain_at_their_judgement()
     assert never not in heads
 
 
+def test_scores_of_a_task_with_a_name_that_mlflow_refuses_are_logged() -> None:
+    run_id = open_run("a11")
+    scores = {"challenger/quiz, v2/exact@1": 0.5, "challenger/../b": 0.6, f"base/{'x' * 300}": 0.7}
+    tracking.log_scores(run_id, {**scores, "challenger/correct": 0.75}, [])
+    metrics = MlflowClient().get_run(run_id).data.metrics
+    assert sorted(metrics.values()) == [0.5, 0.6, 0.7, 0.75]
+    assert metrics["challenger/quiz_ v2/exact_1"] == 0.5
+    assert metrics["challenger/correct"] == 0.75
+
+
 @pytest.mark.parametrize("experiment", ["support", "nobody's"])
 def test_an_adapter_without_a_run_is_named(experiment: str) -> None:
     open_run("a7")
