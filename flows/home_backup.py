@@ -2,21 +2,25 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Set
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Set
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from components import home_archive
 from components.home_archive import BackupError, Record
 from components.register import journal
 from components.store import (
+    archived_files,
     counters,
     file_locks,
     lake,
     lock,
+    manifest,
     moved_tables,
+    object_store,
     spool,
     warehouse,
     working_copy,
@@ -61,10 +65,16 @@ def back_up(
     Raises:
         BackupError: There is no home, the archive would lie in it, or an erasure ran meanwhile.
     """
-    if not home.home.is_dir():
-        raise BackupError(f"backing up {home.home}: there is no such folder")
     if to.absolute().is_relative_to(home.home):
         raise BackupError(f"backing up {home.home}: {to} lies in it; name a place elsewhere")
+    return _write(home, to, with_models=with_models, now=now, advance=advance)
+
+
+def _write(
+    home: Settings, to: Path, *, with_models: bool, now: datetime, advance: Callable[[str], None]
+) -> Record:
+    if not home.home.is_dir():
+        raise BackupError(f"backing up {home.home}: there is no such folder")
     left_out = LEFT_OUT if with_models else {*LEFT_OUT, MODELS}
     with (
         # Where an erasure, or the next `up`, deletes what a killed backup leaves in clear.
@@ -90,6 +100,68 @@ def back_up(
         )
         writer.close(record)
     return record
+
+
+def back_up_to(
+    home: Settings, to: str, *, with_models: bool, now: datetime, advance: Callable[[str], None]
+) -> tuple[Record, int, str]:
+    """Write the archive to a path or as an object; return its record, bytes and SHA-256.
+
+    An object, ``s3://bucket/path``, is written on this machine before: the home's disk needs the
+    room.
+
+    Raises:
+        BackupError: As ``back_up``; or there is such an object, or machines that share outputs in
+            this bucket could read the secrets of approvers.
+        StoreError: The bucket can't be reached or written.
+    """
+    if not archived_files.is_remote(to):
+        record = back_up(home, Path(to), with_models=with_models, now=now, advance=advance)
+        return record, Path(to).stat().st_size, manifest.file_digest(Path(to))
+    store, name = object_store.located(to)
+    if home.store and object_store.located(home.store.url)[0] == store:
+        raise BackupError(
+            f"backing up to {to}: every machine of {home.store.url} may read that bucket, and the "
+            "archive has the secrets of approvers; name a bucket of its own"
+        )
+    folder, _, file = name.rpartition("/")
+    if not file:
+        raise BackupError(f"backing up to {to}: expected s3://BUCKET/PATH/flywheel.tar.zst")
+    with object_store.reaching(f"backing up to {to}"):
+        if file in store.sizes(folder):
+            raise BackupError(f"backing up to {to}: it exists; name another path")
+    with file_locks.temporary_folder(home.scratch, "backup-") as scratch:
+        archive = scratch / file
+        record = _write(home, archive, with_models=with_models, now=now, advance=advance)
+        size, digest = archive.stat().st_size, manifest.file_digest(archive)
+        advance(f"as {to}")
+        with object_store.reaching(f"backing up to {to}"):
+            store.put(name, archive)
+            sent = store.sizes(folder).get(file)
+        if sent != size:
+            raise BackupError(f"backing up to {to}: {sent} bytes are there, expected {size}")
+    return record, size, digest
+
+
+@contextmanager
+def fetched(home: Settings, source: str) -> Generator[Path]:
+    """Yield the path of an archive, of one in a bucket that of a copy for its owner's eyes only.
+
+    Raises:
+        BackupError: There is none.
+        StoreError: The bucket can't be reached.
+    """
+    if not archived_files.is_remote(source):
+        yield Path(source)
+        return
+    beside = home.home.resolve().parent
+    within = beside if os.access(beside, os.W_OK) else None
+    with TemporaryDirectory(prefix=".flywheel-archive-", dir=within) as folder:
+        copy = Path(folder) / "archive"
+        with object_store.reaching(f"restoring {source}"):
+            if not archived_files.fetch(source, copy):
+                raise BackupError(f"restoring {source}: there is no such object")
+        yield copy
 
 
 def restore(

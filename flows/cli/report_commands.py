@@ -42,7 +42,9 @@ ModelName = Annotated[
         "adapter's or a scorecard's key."
     ),
 ]
-ArchivePath = Annotated[Path, typer.Argument(help="The archive, such as flywheel.tar.zst.")]
+Archive = Annotated[
+    str, typer.Argument(help="The archive: flywheel.tar.zst, or s3://BUCKET/flywheel.tar.zst.")
+]
 
 SHOWN_CHARACTERS = 300
 
@@ -283,7 +285,7 @@ def _decision_text(folder: Path) -> str:
 @app.command()
 @exit_on(OSError, code=1)
 def backup(
-    archive: ArchivePath,
+    archive: Archive,
     with_models: Annotated[
         bool, typer.Option("--with-models", help="Base models and downloads, too.")
     ] = False,
@@ -299,23 +301,22 @@ def backup(
 
     It holds what people wrote, and the secrets of approvers' codes and of Prefect's blocks: who can
     read it can approve. So only you may read the file; encrypt it before it goes elsewhere
-    (`age --passphrase`, `gpg --symmetric`), and keep it from those who may not approve.
+    (`age --passphrase`, `gpg --symmetric`), and keep it from those who may not approve. In a bucket
+    it is as the AWS_* variables reach it: one of its own, not that of FLYWHEEL_STORE.
     """
-    from components.store import manifest
     from flows import home_backup
 
     home = settings.load()
     with errors.status("backing up") as spinner:
-        record = home_backup.back_up(
+        record, size, digest = home_backup.back_up_to(
             home,
             archive,
             with_models=with_models,
             now=datetime.now(UTC),
             advance=lambda name: spinner.update(f"backing up {name}"),
         )
-    size = archive.stat().st_size / 2**20
-    console.print(f"{archive}: {len(record.files)} files of {home.home}, {size:,.1f} MiB")
-    print_line(f"sha256 {manifest.file_digest(archive)}")
+    console.print(f"{archive}: {len(record.files)} files of {home.home}, {size / 2**20:,.1f} MiB")
+    print_line(f"sha256 {digest}")
     for path in home_backup.outside_files(home):
         print_line(f"not in it, as it lies outside: {path}")
     if home.store:
@@ -325,7 +326,7 @@ def backup(
 @app.command()
 @exit_on(OSError, code=1)
 def restore(
-    archive: ArchivePath,
+    archive: Archive,
     sha256: Annotated[
         str | None, typer.Option(help="The digest that `flywheel backup` printed.")
     ] = None,
@@ -357,10 +358,13 @@ def restore(
             "backup` printed, or --unverified to take the archive whoever wrote it",
             1,
         )
-    with errors.status("restoring") as spinner:
+    with (
+        errors.status("restoring") as spinner,
+        home_backup.fetched(home, archive) as file,
+    ):
         record = home_backup.restore(
             home,
-            archive,
+            file,
             sha256=sha256,
             most_bytes=None if most_gib is None else most_gib << 30,
             advance=lambda name: spinner.update(f"restoring {name}"),

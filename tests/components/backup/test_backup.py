@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from components.collect.source import Input
 from components.home_archive import BackupError
 from components.register import journal
 from components.store import file_locks, spool, warehouse
 from components.store.lake import Lake
+from components.store.object_store import ObjectStore
 from flows import home_backup, sources
+from flows.cli.main import app
 from flows.settings import Settings
-from tests.support import forking, lakes, logs, warehouses
+from tests.support import buckets, forking, lakes, logs, warehouses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -325,6 +328,37 @@ def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: 
     shutil.rmtree(home.home)
     home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
     assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_an_archive_goes_to_a_bucket_of_its_own_and_comes_back(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
+    to = f"s3://{buckets.NAME}/backups/home.tar.zst"
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments])
+
+    with buckets.serving():
+        done = run("backup", to)
+        assert done.exit_code == 0, done.output
+        digest = done.output.split("sha256 ")[1].split()[0]
+        assert "it exists; name another path" in run("backup", to).output
+        assert list(home.scratch.iterdir()) == [], "nothing is left in clear"
+        shared = replace(home, store=ObjectStore(f"s3://{buckets.NAME}/team"))
+        with pytest.raises(BackupError, match="name a bucket of its own"):
+            home_backup.back_up_to(shared, to, with_models=False, now=NOW, advance=lambda _: None)
+        before = files(home.home)
+        shutil.rmtree(home.home)
+        assert "there is no such object" in run("restore", f"{to}x", "--unverified").output
+        refused = run("restore", to, "--sha256", "0" * 64)
+        assert refused.exit_code != 0
+        assert not home.home.exists()
+        done = run("restore", to, "--sha256", digest)
+        assert done.exit_code == 0, done.output
+    kept = {name for name in before if name.split("/")[0] not in home_backup.LEFT_OUT | {"models"}}
+    assert {name: before[name] for name in kept} == files(home.home)
+    assert not [*tmp_path.glob(".flywheel-archive-*")]
 
 
 def contents(place: Lake) -> dict[str, Any]:
