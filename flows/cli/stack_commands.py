@@ -118,6 +118,7 @@ def down() -> None:
 
 
 @app.command()
+@exit_on()
 def status(as_json: AsJson = False) -> None:
     """Show each service and what the home holds; exit code 0 when the whole stack is up, else 1."""
     from flows.stack import control

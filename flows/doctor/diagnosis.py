@@ -31,7 +31,8 @@ LAKE_LATE = timedelta(days=3)  # that a lake's upkeep, once a day, may be late
 LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/machines.md, *A lake*)"
 
 FILE_REMEDY = (
-    "upgrade this package if a newer release wrote it; `flywheel restore` a backup if it is damaged"
+    "what the message says; upgrade this package if a newer release wrote it; `flywheel restore` a "
+    "backup if it is damaged"
 )
 
 RECEIVER = 4318  # the default port of ``flywheel receive``

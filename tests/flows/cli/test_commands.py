@@ -45,6 +45,17 @@ def test_a_home_that_cannot_be_is_named_without_a_traceback(
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
+def test_a_home_whose_warehouse_went_to_a_lake_says_so(tmp_path: Path) -> None:
+    shell = terminal.in_home(tmp_path / "home")
+    shell.settings.home.mkdir()
+    (shell.settings.home / "warehouse.duckdb.migrated").touch()
+    ended = shell.run("status")
+    assert ended.returncode == 2
+    assert "its tables are in a lake" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not shell.settings.warehouse.exists()
+
+
 def test_help_has_each_command_under_one_heading_and_the_version_is_printed(tmp_path: Path) -> None:
     assert sorted(name for names in PANELS.values() for name in names) == sorted(
         get_group(app).commands
