@@ -17,7 +17,8 @@ kinds as (
         ])) as kind_of,
         try(json_extract(coalesce(record, content), [
             '$.timestamp', '$.workload_id', '$.client_id', '$.response_id', '$.conversation_id',
-            '$.target_id', '$.actor_id', '$.kind', '$.value', '$.value.role', '$.scale', '$.comment'
+            '$.target_id', '$.actor_id', '$.kind', '$.value', '$.value.role', '$.scale',
+            '$.comment', '$.value.value'
         ])) as field,
         -- DuckDB reads such a comma, but JSON doesn't have it.
         regexp_matches(
@@ -32,6 +33,10 @@ fields as (
         ordinal,
         line,
         has_comma,
+        -- Which DuckDB reads as well, outside of texts.
+        regexp_matches(
+            regexp_replace(field[9]::varchar, '"(?:[^"\\]|\\.)*"', '', 'g'), '(?i)nan|inf'
+        ) as has_constant,
         kind_of[1] as line_kind,
         kind_of[2] as timestamp_kind,
         kind_of[10] as value_kind,
@@ -100,6 +105,7 @@ fields as (
         and kind_of[21] is null as is_scale,
         try_cast((field[11] ->> '$[0]') as double) as lowest,
         try_cast((field[11] ->> '$[1]') as double) as highest,
+        field[13] as outcome,
         case
             when kind_of[2] in ('BIGINT', 'UBIGINT', 'DOUBLE') then try_cast(field[1] as double)
             when kind_of[2] = 'VARCHAR' then try(epoch(try_cast(field[1] ->> '$' as timestamptz)))
@@ -154,6 +160,10 @@ judged as (
                 then '`value` of a rating is ' || value_kind || ', expected a number'
             when kind = 'rating' and scale is null
                 then '`scale` of a rating is missing, expected [lowest, highest]'
+            when kind = 'rating' and is_scale and not isfinite(highest - lowest)
+                then
+                    '`scale` of a rating is ' || left(scale::varchar, 80)
+                    || ', expected two finite numbers'
             when kind = 'rating' and (not coalesce(is_scale, false) or lowest >= highest)
                 then
                     '`scale` of a rating is ' || left(scale::varchar, 80)
@@ -192,6 +202,12 @@ judged as (
                     '`value.value` of an outcome is ' || coalesce(outcome_kind, 'missing')
                     || ', expected true or false, a number or text'
             when
+                kind = 'outcome' and outcome_kind in ('BIGINT', 'UBIGINT', 'DOUBLE')
+                and not coalesce(isfinite(try_cast(outcome as double)), false)
+                then
+                    '`value.value` of an outcome is ' || left(outcome::varchar, 80)
+                    || ', expected a finite number'
+            when
                 kind = 'regenerate'
                 and value_kind != 'VARCHAR' and coalesce(value::varchar, '') != 'true'
                 then
@@ -211,6 +227,8 @@ judged as (
                 and coalesce(content_kind, 'NULL') not in ('VARCHAR', 'ARRAY')
                 and coalesce(calls_kind, 'NULL') != 'ARRAY'
                 then '`value` of a correction has neither content nor tool_calls'
+            when has_constant
+                then '`value` of a ' || kind || ' has NaN or Infinity, which is not JSON'
         end as objection
     from fields
 )

@@ -1,6 +1,7 @@
 """A feedback signal, the meaning of its kind, and the answers it is about."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,7 +130,7 @@ def opinion_position(
         case "thumb", "up" | "down", _:
             return 1.0 if value == "up" else -1.0
         case "rating", int() | float() as rating, [int() | float() as low, int() | float() as high]:
-            return 2 * (rating - low) / (high - low) - 1 if low <= rating <= high != low else None
+            return _rating_position(rating, low, high)
         case "regenerate", _, _:
             return -1.0
         case "outcome", {"name": str(name), "value": outcome}, _:
@@ -143,6 +144,15 @@ def opinion_position(
 def is_opinionated(position: float) -> bool:
     """Return whether an opinion is good or bad rather than neutral."""
     return abs(position) >= NEUTRAL
+
+
+def _rating_position(rating: float, low: float, high: float) -> float | None:
+    try:
+        length = float(high) - float(low)
+    except OverflowError:  # a whole number that no float can hold
+        return None
+    is_rating = 0 < length < math.inf and low <= rating <= high
+    return 2 * (rating - low) / length - 1 if is_rating else None
 
 
 def _outcome_position(outcome: Json) -> float | None:

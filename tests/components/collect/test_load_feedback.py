@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -106,6 +108,60 @@ def test_bad_feedback_goes_to_quarantine(con: Connection, tmp_path: Path):
         name: reason for name, (_, reason) in BAD.items()
     }
     assert (loaded.new, loaded.quarantined) == (2, len(BAD))
+
+
+NO_NUMBERS: dict[str, tuple[str, Json, str]] = {
+    "outcome": (
+        "outcome",
+        {"name": "quality", "value": "@"},
+        "`value.value` of an outcome is @, expected a finite number",
+    ),
+    "scale": ("rating", 4, "`scale` of a rating is [1,@], expected two finite numbers"),
+    "in-a-message": (
+        "correction",
+        logs.call("weather", {"city": ["@"]}),
+        "`value` of a correction has NaN or Infinity, which is not JSON",
+    ),
+}
+"""Kind, value and reason, with a place for what is not a number."""
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "-nan", "inf"])
+@pytest.mark.parametrize("place", NO_NUMBERS)
+def test_what_is_not_a_number_is_refused_alone_with_its_place_and_bytes(
+    con: Connection, tmp_path: Path, number: str, place: str
+):
+    kind, value, reason = NO_NUMBERS[place]
+    scale: Json = {"scale": [1, "@"]} if place == "scale" else {}
+    bad = json.dumps(logs.feedback(kind, value, **scale)).replace('"@"', number)
+    path = tmp_path / "f.jsonl"
+    path.write_text(f"{json.dumps(logs.feedback())}\n{bad}\n")
+    loaded = logs.load_feedback(con, path, now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (1, 1)
+    (row,) = warehouse.rows(con, "select line, reason, content from raw.quarantine")
+    assert row == {"line": 2, "reason": reason.replace("@", number), "content": bad.encode()}
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+def test_a_number_beyond_every_float_is_no_score(con: Connection, tmp_path: Path, number: str):
+    outcome = json.dumps(logs.feedback("outcome", {"name": "quality", "value": "@"}))
+    rating = json.dumps(logs.feedback("rating", 4, scale=[1, "@"]))
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n".join(line.replace('"@"', number) for line in (outcome, rating)))
+    assert logs.load_feedback(con, path, now=logs.NOW).new == 0
+    assert reasons(con) == [
+        f"`value.value` of an outcome is {number}, expected a finite number",
+        f"`scale` of a rating is [1,{number}], expected two finite numbers",
+    ]
+
+
+def test_the_ends_of_a_scale_may_not_be_further_apart_than_a_float_can_be(
+    con: Connection, tmp_path: Path
+):
+    line = logs.feedback("rating", 0, scale=[-1e308, 1e308])
+    assert logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [line]), now=logs.NOW).new == 0
+    line = logs.feedback("outcome", {"name": "inf or nan", "value": "NaN"}, comment="Infinity")
+    assert logs.load_feedback(con, logs.write(tmp_path / "g.jsonl", [line]), now=logs.NOW).new == 1
 
 
 KINDS = [

@@ -157,6 +157,18 @@ def test_feedback_raises_or_lowers_an_answer_or_leaves_it_out(
             id="rejected-has-not-arrived",
         ),
         pytest.param(signal("comment", "why"), "says_nothing", id="comment"),
+        pytest.param(
+            signal("rating", 4, scale=[1, float("inf")]), "says_nothing", id="endless-scale"
+        ),
+        pytest.param(
+            signal("rating", 4.5, scale=[1, 10**400]), "says_nothing", id="scale-beyond-floats"
+        ),
+        pytest.param(
+            signal("rating", 0, scale=[-1e308, 1e308]), "says_nothing", id="ends-too-far-apart"
+        ),
+        pytest.param(
+            signal("outcome", {"name": "solved", "value": float("nan")}), "says_nothing", id="nan"
+        ),
         pytest.param(rate(3), "says_nothing", id="in-the-middle"),
         pytest.param(choose("a", "b", tie=True), "tie", id="tie"),
         pytest.param(
