@@ -344,20 +344,29 @@ def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> lis
 
 @task(cache_policy=NO_CACHE)
 def expire(question: Question, answer: TypedAnswer | None, message: str) -> None:
-    """Record once that evidence is stale and ``answer`` too late; earlier approvals don't count."""
+    """Record once that evidence is stale and ``answer`` too late; earlier approvals don't count.
+
+    Nor do those that another promotion heard, such as one that crashed: evidence that is compared
+    with the champion of today again, after a rollback, is asked about again.
+    """
+    late = f"{answer.decision} came too late: {message}" if answer else message
     with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
-        links = decision_log.links(con, flow_run_id=question.flow_run_id)
-        if any(link.kind == "lapsed" for link in links):
-            return
-        event = LogEvent(
-            kind="lapsed",
-            workload=question.workload,
-            evidence=question.evidence,
-            flow_run_id=question.flow_run_id,
-            attempt=question.attempt,
-            reason="stale",
-            decided_at=datetime.now(UTC),
-            approver=answer.approver if answer else "",
-            comment=f"{answer.decision} came too late: {message}" if answer else message,
-        )
-        decision_log.append_event(con, event)
+        links = decision_log.links(con, evidence=question.evidence)
+        heard = {link.flow_run_id for link in links if link.kind == "approve"}
+        lapsed = {link.flow_run_id for link in links if link.kind == "lapsed"}
+        for run in [question.flow_run_id, *sorted(heard - {question.flow_run_id})]:
+            if run in lapsed:
+                continue
+            is_own = run == question.flow_run_id
+            event = LogEvent(
+                kind="lapsed",
+                workload=question.workload,
+                evidence=question.evidence,
+                flow_run_id=run,
+                attempt=question.attempt if is_own else 0,
+                reason="stale",
+                decided_at=datetime.now(UTC),
+                approver=answer.approver if answer and is_own else "",
+                comment=late if is_own else message,
+            )
+            decision_log.append_event(con, event)

@@ -34,6 +34,7 @@ def gate_key(attempt: int) -> str:
 
 
 UNDER_WAY = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED"]  # of a promotion
+OVER = ["CANCELLING", *sorted(prefect_api.FINAL)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,45 @@ def tag_value(run: Run, name: str) -> str:
 def asked_evidence(run: Run) -> str:
     """Return the digest that a promotion asks about: its parameters decide, whatever its tags."""
     named = run.parameters.get("evidence") or run.parameters.get("evidence_folder")
-    return Path(str(named)).name if named else tag_value(run, "evidence")
+    if not named:
+        return tag_value(run, "evidence")
+    digest = Path(str(named)).name
+    return digest if re.fullmatch(WORKLOAD_ID, digest) else ""
+
+
+def start_or_find(workload: str, evidence: str) -> Run:
+    """Start the promotion that asks about an evidence, or return the one that is under way.
+
+    Of several turns that come to the same evidence at once, one starts it.
+    """
+    tags = [workload_tag(workload), evidence_tag(evidence)]
+    parameters = {"workload": workload, "evidence": evidence}
+    while True:
+        runs = prefect_api.find("promote", *tags, states=[*UNDER_WAY, *OVER])
+        if waiting := [run for run in runs if run.state_type in UNDER_WAY]:
+            return waiting[-1]
+        # Prefect makes one run for a key: whoever has seen as many ends starts the same one.
+        key = f"{workload} {evidence} {len(runs)}"
+        run = prefect_api.start("promote/promote", parameters, tags, key)
+        if not (run.state and run.state.is_final()):
+            return run
+
+
+def asked_by(evidence: str, run_id: UUID) -> Run | None:
+    """Return the older promotion that asks about the same evidence as this one, if any.
+
+    Anybody with Prefect's login may start a second one, and of two that ask people only one is
+    answered.
+    """
+    own = prefect_api.read(run_id)
+    runs = prefect_api.find("promote", states=UNDER_WAY)
+    older = [
+        run
+        for run in runs
+        if asked_evidence(run) == evidence
+        and (run.created, str(run.id)) < (own.created, str(own.id))
+    ]
+    return older[-1] if older else None
 
 
 def _pending_of_run(run: Run) -> PendingApproval:

@@ -17,7 +17,7 @@ from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Cancelling, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed, Scheduled
 
 from components.decide import decision_log
 from components.decide.approvers import OPEN, ApprovalRules
@@ -140,12 +140,30 @@ def superseded() -> list[Expiry]:
     for run in prefect_api.find("promote", states=[StateType.PAUSED]):
         waiting[approvals.tag_value(run, "workload")].append(run)
     waiting.pop("", None)
-    expiries = [expiry for runs in waiting.values() for expiry in older(runs)]
+    return [
+        _expiry(run, "superseded", message)
+        for runs in waiting.values()
+        for run, message in older(runs)
+        if withdraw(run, message)
+    ]
+
+
+def withdraw(waiting: Run, message: str) -> bool:
+    """Cancel a promotion that waited when it was read; one that was answered since goes on.
+
+    Return whether it was cancelled.
+    """
+    key = approvals.pause_key(waiting)
+    assert key is not None  # it waited
     with get_client(sync_client=True) as client:
-        for expiry in expiries:
-            state = Cancelled(message=expiry.message)
-            client.set_flow_run_state(expiry.flow_run_id, state, force=True)
-    return expiries
+        if prefect_api.answer_held(waiting.id, key) is None:
+            client.set_flow_run_state(waiting.id, Cancelled(message=message), force=True)
+            # Prefect takes an answer and ends the wait in one transaction, so an answer that is
+            # here now came before the end, which would have swallowed it.
+            if prefect_api.answer_held(waiting.id, key) is None:
+                return True
+            client.set_flow_run_state(waiting.id, Scheduled(name="Resuming"), force=True)
+    return False
 
 
 @task
@@ -213,27 +231,28 @@ def verify_champions() -> list[str]:
     return objections
 
 
-def older(runs: Sequence[Run]) -> Iterator[Expiry]:
-    """Yield an expiry for each of a workload's waiting promotions but the newest."""
-    ordered = sorted(runs, key=lambda run: (str(run.created), str(run.id)))
-    newest = approvals.tag_value(ordered[-1], "evidence")
+def older(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
+    """Yield each of a workload's waiting promotions but that of the newest evidence, and why."""
+    ordered = sorted(runs, key=lambda run: (run.created, str(run.id)))
+    newest = approvals.asked_evidence(ordered[-1])
     for run in ordered[:-1]:
-        yield _expiry(run, "superseded", f"{NEWER} {newest} waits for an answer")
+        if approvals.asked_evidence(run) != newest:
+            yield run, f"{NEWER} {newest} waits for an answer"
 
 
 def crashed(since: datetime) -> list[Run]:
     """List the promotions that crashed after a time, unless another asks on the same evidence."""
     crashed_runs = prefect_api.find("promote", states=[StateType.CRASHED])
     going = prefect_api.find("promote", states=approvals.UNDER_WAY)
-    asked = {approvals.tag_value(run, "evidence") for run in going}
+    asked = {approvals.asked_evidence(run) for run in going}
     fresh = [run for run in crashed_runs if run.state and run.state.timestamp >= since]
-    latest = {approvals.tag_value(run, "evidence"): run for run in reversed(fresh)}
+    latest = {approvals.asked_evidence(run): run for run in reversed(fresh)}
     return [run for evidence, run in latest.items() if evidence and evidence not in asked]
 
 
 def is_decided(run: Run) -> bool:
     """Return whether a promotion's evidence is decided on, and its version has no decision yet."""
-    workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
+    workload, evidence = approvals.tag_value(run, "workload"), approvals.asked_evidence(run)
     version = registry.version_of_evidence(workload, evidence) if workload else None
     if version is None or version.decision:
         return False
@@ -288,7 +307,7 @@ def _of_ended(run: Run) -> Expiry | None:
 
 
 def _expiry(run: Run, reason: ExpiryReason, message: str) -> Expiry:
-    workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
+    workload, evidence = approvals.tag_value(run, "workload"), approvals.asked_evidence(run)
     return Expiry(run.id, workload, evidence, reason, message)
 
 

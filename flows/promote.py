@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import UUID
 
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from components.decide import decision_log
@@ -234,6 +236,8 @@ def promote(
     home = settings.load()
     own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)
     rules = in_force(home, own_evidence, config)
+    if asked := approvals.asked_by(own_evidence.digest, UUID(str(flow_run.id))):
+        return Completed(message=f"{home.run_page(asked.id)} asks about this evidence already")
     try:
         decision = decide_or_reread(own_evidence, rules)
         if decision.decision == "reject":

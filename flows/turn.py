@@ -37,7 +37,6 @@ from flows import (
     evaluate,
     evidence_reports,
     flow_runs,
-    prefect_api,
     preregistration,
     search,
     settings,
@@ -275,7 +274,8 @@ def conclude_turn(
     is_used_up = decision and champions.used_up(workload.workload, evidence.digest)
     if decision and (decision.decision == "reject" or is_used_up):
         return TurnResult("decided", str(evidence.folder))
-    return TurnResult("asked", str(evidence.folder), start_or_find_promotion(evidence))
+    promotion = approvals.start_or_find(workload.workload, evidence.digest)
+    return TurnResult("asked", str(evidence.folder), str(promotion.id))
 
 
 @task
@@ -410,18 +410,6 @@ def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUs
         if (theirs.base, theirs.adapter) == (opponent.base, opponent.adapter):
             uses.append(EarlierUse(look.number, look.alpha or 0.0, ours, theirs))
     return uses
-
-
-def start_or_find_promotion(evidence: Evidence) -> str:
-    """Start the promotion that asks a person, or find the one that is under way."""
-    tags = [
-        approvals.workload_tag(evidence.subject.workload),
-        approvals.evidence_tag(evidence.digest),
-    ]
-    if waiting := prefect_api.find("promote", *tags, states=approvals.UNDER_WAY):
-        return str(waiting[0].id)
-    parameters = {"workload": evidence.subject.workload, "evidence": evidence.digest}
-    return str(prefect_api.start("promote/promote", parameters, tags).id)
 
 
 @task

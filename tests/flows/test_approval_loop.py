@@ -33,3 +33,21 @@ def test_what_was_approved_and_then_went_stale_lapses_once_and_counts_no_more(
         ("approve", "", "good"),
         ("lapsed", "stale", "the champion is another"),
     ]
+
+
+def test_stale_evidence_lapses_for_every_promotion_that_was_answered_not_only_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a rollback makes it fresh again, and the next turn promotes without asking."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+        for kind, evidence, run in (("approve", "e1", "crashed"), ("approve", "e2", "other")):
+            event = LogEvent(kind, "support", evidence, run, NOW, "ada", "good")  # pyright: ignore
+            decision_log.append_event(con, event)
+    for _ in range(2):
+        approval_loop.expire.fn(Question("support", "e1", "resumed", 0), None, "another champion")
+    with warehouse.connect(settings.load().warehouse) as con:
+        assert decision_log.decision_on(con, "e1") is None
+        assert decision_log.decision_on(con, "e2") is not None
+        lapsed = [link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"]
+    assert lapsed == ["resumed", "crashed"]

@@ -1,6 +1,7 @@
 """An approval that can no longer be answered is recorded once, if nothing was decided."""
 
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -9,6 +10,7 @@ import pytest
 
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
+from components.decide.record_answer import TypedAnswer
 from components.schema import WORKLOAD_ID
 from components.store import warehouse
 from tests.support import warehouses, workload_text
@@ -23,25 +25,41 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def promotion(config: Path, evidence: str) -> UUID:
-    """Let a promotion wait that asks about an evidence."""
+def nothing(config: str) -> None:
+    """Stand for the promotion, of which only the record in Prefect matters."""
+
+
+def deployment() -> UUID:
+    """Make the deployment of ``promote``."""
     from prefect import Flow
     from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(Flow(nothing, name="promote"))
+        return client.create_deployment(flow_id, "promote")
+
+
+def promotion(config: Path, evidence: str, *, asks: bool = False) -> UUID:
+    """Let a promotion wait that asks about an evidence; it has its form if it ``asks``."""
+    from prefect.client.orchestration import get_client
+    from prefect.input.run_input import keyset_from_paused_state
     from prefect.states import Suspended
 
     from flows import approvals
-
-    def nothing(config: str) -> None:
-        """Stand for the promotion, of which only the record in Prefect matters."""
+    from flows.approval_loop import GateInput
 
     workload = config.stem
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run(
-            Flow(nothing, name="promote"),
+        run = client.create_flow_run_from_deployment(
+            deployment(),
             parameters={"config": str(config)},
             tags=[approvals.workload_tag(workload), approvals.evidence_tag(evidence)],
         )
         waiting = Suspended(timeout_seconds=3600, pause_key="promotion-gate")
+        if asks:
+            keyset = keyset_from_paused_state(waiting)
+            GateInput.save(keyset, run.id)
+            waiting.state_details.run_input_keyset = {**keyset}
         client.set_flow_run_state(run.id, waiting, force=True)
     return run.id
 
@@ -90,6 +108,62 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
         verify=False
     )  # it was decided before it was cancelled
     assert len(lapsed(home)) == 4
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_an_approval_that_was_answered_while_newer_evidence_withdrew_it_goes_on(
+    home: Path, folder: Path
+) -> None:
+    from flows import approvals, maintenance, prefect_api
+
+    config = workload_text.write(folder)
+    run = promotion(config, "e4", asks=True)
+    waiting, unanswered = prefect_api.read(run), promotion(config, "e5", asks=True)
+    approvals.answer_approval(run, approvals.GATE_KEY, TypedAnswer("approve", "ada"))
+    assert not maintenance.withdraw(waiting, "newer evidence e5 waits for an answer")
+    assert maintenance.withdraw(prefect_api.read(unanswered), "newer evidence e6")
+    states = [state.name for each in (run, unanswered) if (state := prefect_api.read(each).state)]
+    assert states == ["Resuming", "Cancelled"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_two_turns_that_come_to_one_evidence_at_once_start_one_promotion(home: Path) -> None:
+    from flows import approvals, prefect_api
+
+    deployment()
+    together, started = threading.Barrier(2), list[prefect_api.Run]()
+
+    def start() -> None:
+        together.wait()
+        started.append(approvals.start_or_find("support", "e7"))
+
+    for _ in range(2):
+        turns = [threading.Thread(target=start) for _ in range(2)]
+        for turn in turns:
+            turn.start()
+        for turn in turns:
+            turn.join()
+        first, second = started[-2:]
+        assert first.id == second.id
+        end(first.id, "Crashed", "worker died")  # and is asked about again
+    assert started[0].id != started[2].id
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_of_two_promotions_of_one_evidence_the_older_asks(home: Path, folder: Path) -> None:
+    from flows import approvals, prefect_api
+
+    config = workload_text.write(folder)
+    first, by_hand = promotion(config, "e8"), promotion(config, "e8")
+    other = promotion(config, "e9")
+    asks = [
+        approvals.asked_by(evidence, run)
+        for run, evidence in ((first, "e8"), (by_hand, "e8"), (other, "e9"))
+    ]
+    assert [each and each.id for each in asks] == [None, first, None]
+    end(first, "Crashed", "worker died")
+    assert approvals.asked_by("e8", by_hand) is None
+    assert prefect_api.read(by_hand).state_type == "PAUSED"
 
 
 @pytest.mark.usefixtures("prefect_server")
