@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from components.curate.near import hashed_words
+from components.curate.near import hashed_words, word_runs
 from components.curate.near.hashed_words import (
     HAS_DIGIT,
     Hashes,
@@ -17,8 +17,9 @@ from components.curate.near.hashed_words import (
     WordColumn,
 )
 from components.curate.near.kept_arrays import KeptArrays
+from components.curate.near.word_runs import RunBits
 
-WORDS, TEXTS = "words", "texts"
+WORDS, RUNS, TEXTS = "words", "runs", "texts"
 
 RECORD = np.dtype([("digest", "<u8", 2), ("name", "<u8"), ("size", "<u4"), ("is_ascii", "<u4")])
 
@@ -29,7 +30,7 @@ LEAST_LIVE = 0.5
 
 
 class KeptWords:
-    """Different texts' words, by number.
+    """Different texts' words and the first bits of their runs, by number.
 
     Text i has ``digests[i]``, and ``names[i]``, equal for texts of the same words: the sum of the
     words' hashes, without words with digits.
@@ -48,6 +49,7 @@ class KeptWords:
         sizes = records["size"].astype(np.int64)
         hashes = self._kept.read(WORDS, np.uint64)
         self.column = WordColumn(hashes, np.cumsum(sizes) - sizes, sizes)
+        self.runs = RunBits.of(self._kept.read(RUNS, np.uint32), sizes)
 
     def add(self, digests: Hashes, texts: Callable[[Positions], Iterable[TextColumn]]) -> Positions:
         """Return the number of each text, of which there are digests by ``digests_of``.
@@ -78,7 +80,7 @@ class KeptWords:
     def _hash(self, texts: TextColumn, digests: Hashes) -> None:
         records = np.zeros(len(texts), RECORD)
         records["digest"] = digests
-        hashes = [np.zeros(0, np.uint64)]
+        hashes, runs = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
         before = 0
         for chunk in Texts.of(texts).chunks():
             words = hashed_words.hash_words(chunk).words
@@ -91,7 +93,9 @@ class KeptWords:
             part["is_ascii"] = hashed_words.are_ascii(chunk)
             before += len(chunk)
             hashes.append(words.hashes)
+            runs.append(word_runs.first_bits(word_runs.runs_of(words).hashes))
         self._kept.append(WORDS, np.concatenate(hashes))
+        self._kept.append(RUNS, np.concatenate(runs))
         self._kept.append(TEXTS, records)
 
     def drop_others(self) -> None:
@@ -102,9 +106,12 @@ class KeptWords:
             return
         records = self._kept.read(TEXTS, RECORD)[numbers]
         self._kept.write(WORDS, np.zeros(0, np.uint64))
+        self._kept.write(RUNS, np.zeros(0, np.uint32))
         for start in range(0, len(live), TEXTS_AT_ONCE):
             block = live.at(slice(start, start + TEXTS_AT_ONCE))
             self._kept.append(WORDS, block.words().hashes)
+            bits = self.runs.chunks(numbers[start : start + TEXTS_AT_ONCE])
+            self._kept.append(RUNS, np.concatenate([np.zeros(0, np.uint32), *bits]))
         self._kept.write(TEXTS, records)
 
 

@@ -31,7 +31,6 @@ from components.curate.near.hashed_words import (
 )
 from components.curate.near.kept_words import KeptWords
 from components.curate.near.shared_text import (
-    MANY,
     NOTHING,
     OWN,
     SHARED,
@@ -40,6 +39,7 @@ from components.curate.near.shared_text import (
     SharedWords,
     Uses,
 )
+from components.curate.near.word_runs import MANY
 from components.curate.split import LABEL_CHARACTERS
 from components.schema import Answer, Json, Message
 from components.store import manifest

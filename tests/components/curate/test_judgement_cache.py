@@ -307,7 +307,7 @@ def test_comparisons_by_other_code_are_made_anew(tmp_path: Path):
     shutil.copytree(Path(comparison_cache.__file__).parents[1], package)
     before = comparison_cache.code_digest(package)
     assert before == comparison_cache.code_digest(package)
-    module = package / "near" / "shared_text.py"
+    module = package / "near" / "word_runs.py"
     module.write_text(module.read_text().replace("RUN = 8", "RUN = 9"))
     assert comparison_cache.code_digest(package) != before
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.curate.near import hashed_words
+from components.curate.near import hashed_words, word_runs
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.kept_words import KeptWords
 from tests.support import small_disk
@@ -99,7 +99,7 @@ def test_what_nothing_asked_for_is_dropped(tmp_path: Path):
 
 
 def test_words_of_texts_that_left_the_log_are_dropped_once_they_are_most(tmp_path: Path):
-    texts = [f"text number {number} of many" for number in range(10)]
+    texts = [f"text number {number} of many that have more than a run" for number in range(10)]
     nights = [(0, texts), (10, texts[4:]), (10, texts[7:]), (3, texts[7:])]
     for before, asked in nights:
         kept = KeptArrays(tmp_path, "1")
@@ -108,5 +108,8 @@ def test_words_of_texts_that_left_the_log_are_dropped_once_they_are_most(tmp_pat
         numbers = words.add_column(pa.array(asked, pa.large_string()))
         expected = hashed_words.column_of(pa.array(asked, pa.large_string())).words()
         assert words.column.at(numbers).words().hashes.tolist() == expected.hashes.tolist()
+        bits = np.concatenate([*words.runs.chunks(numbers)])
+        runs = word_runs.runs_of(expected).hashes
+        assert bits.tolist() == word_runs.first_bits(runs).tolist()
         words.drop_others()
         kept.save()

@@ -24,7 +24,8 @@ from components.curate.near import hashed_words, shared_text
 from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.kept_words import KeptWords
-from components.curate.near.shared_text import LEAST, MANY, RUN, STEADY, RightAnswers
+from components.curate.near.shared_text import LEAST, STEADY, RightAnswers
+from components.curate.near.word_runs import MANY, RUN
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
 from components.curate.split import SIDES, Side
@@ -360,6 +361,20 @@ def test_what_is_cut_matches_a_count_by_hand(chance: random.Random):
     for night in (texts[:-4], texts, texts[3:], texts[1::2], texts):
         its = [answers[texts.index(text)] for text in night]
         assert marked(night, its, kept) == by_hand(night, its)
+
+
+@pytest.mark.parametrize("apart", [7, 8, 9], ids=["none", "one", "two"])
+def test_a_template_is_cut_in_all_its_texts_from_the_night_of_the_eighth(apart: int):
+    others = questions(200, 20)
+    under = [f"{' '.join(WORDS[:20])} {question}" for question in questions(9, 9)]
+    under.append(f"{under[0]} 7")  # a text but for a number, which does not count
+    kept = KeptArrays(None, "")
+    for count in (7, apart, 8, 7, 9):
+        night = [*others, *under[:count], under[-1]]
+        answers = [0] * len(night)
+        are_cut = marked(night, answers, kept)
+        assert are_cut == by_hand(night, answers)
+        assert [any(marks) for marks in are_cut[200:]] == [count >= MANY] * (count + 1)
 
 
 def marked(texts: Sequence[str], answers: Sequence[int], kept: KeptArrays) -> list[list[bool]]:
