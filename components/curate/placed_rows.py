@@ -87,8 +87,8 @@ class PlacedRows:
             "logged_answer": own["logged"],
             "answer_name": own["answer_name"],
             "request_key": own["redacted_request"],
-            "twin_id": _taken(ids, _of(self.twins, numbers)),
-            "equal_id": _taken(ids, _of(self.equals, numbers)),
+            "twin_id": _codes(_of(self.twins, numbers)),
+            "equal_id": _codes(_of(self.equals, numbers)),
             "cluster_id": _taken(ids, _of(self.clusters, numbers)),
             "side": _taken(pa.array(SIDES), _of(placements.sides, numbers)),
             "component_id": names.take(_of(placements.components, numbers)),
@@ -128,7 +128,11 @@ def _of(values: Ints, numbers: Ints) -> Ints:
 
 
 def _taken(texts: Any, places: Ints) -> Any:  # noqa: ANN401 - pyarrow has no types
-    return texts.take(pa.array(places, pa.int64(), mask=places == MISSING))
+    return texts.take(_codes(places))
+
+
+def _codes(places: Ints) -> Any:  # noqa: ANN401 - pyarrow has no types
+    return pa.array(places, pa.int64(), mask=places == MISSING)
 
 
 def _screened(
@@ -186,8 +190,6 @@ _TEXTS = (
     *("interaction_id", "workload_id", "objection", "mark", "answer", "language"),
     *(
         "logged_answer",
-        "twin_id",
-        "equal_id",
         "answer_name",
         "request_key",
         "label",
@@ -199,6 +201,8 @@ _TEXTS = (
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in _TEXTS),
+        # Numbers of groups, which SQL compares several times: an id takes twice as long.
+        *((name, pa.int64()) for name in ("twin_id", "equal_id")),
         ("ties", pa.list_(pa.string())),
         ("tool_names", pa.list_(pa.string())),
         ("is_held", pa.bool_()),

@@ -26,25 +26,28 @@ sources as (
 chosen as materialized (
     select
         verdicts.interaction_id,
+        verdicts.workload_id,
         redacted.example_id,
+        redacted.client_id,
+        redacted.logged_at,
         judgements.side,
         judgements.label,
         judgements.language,
         judgements.tool_names,
         judgements.component_id as cluster_id,
-        answers.feedback_ids,
         judgements.ties[2] as group_id,
+        coalesce(answers.feedback_ids, []) as feedback_ids,
         coalesce(sources.interaction_ids, [verdicts.interaction_id]) as interaction_ids,
         coalesce(surrogates.messages, redacted.messages) as messages,
         coalesce(surrogates.tools, redacted.tools) as tools,
         coalesce(surrogates.answer, redacted.answer) as answer,
         coalesce(surrogates.acceptable, redacted.acceptable) as acceptable,
         coalesce(surrogates.logged_answer, judgements.logged_answer) as logged_answer,
-        verdicts.weight * pow($lift, answers.regard) as weight
+        verdicts.weight * pow($lift, coalesce(answers.regard, 0)) as weight
     from curated.verdicts as verdicts
     inner join judgements using (interaction_id)
     inner join staging.redacted as redacted using (interaction_id)
-    inner join staging.answers as answers using (interaction_id)
+    left join staging.answers as answers using (interaction_id)
     left join surrogates using (interaction_id)
     left join sources on verdicts.interaction_id = sources.representative_id
     where verdicts.workload_id = $workload_id and verdicts.objection is null
@@ -52,9 +55,9 @@ chosen as materialized (
 
 select
     chosen.example_id,
-    interactions.workload_id,
-    interactions.client_id,
-    interactions.logged_at,
+    chosen.workload_id,
+    chosen.client_id,
+    chosen.logged_at,
     chosen.side,
     chosen.label,
     chosen.language,
@@ -71,5 +74,4 @@ select
     coalesce(chosen.tools, texts.tools) as tools,
     coalesce(chosen.acceptable, texts.acceptable) as acceptable
 from chosen
-inner join staging.interactions as interactions using (interaction_id)
 inner join staging.texts as texts using (interaction_id)

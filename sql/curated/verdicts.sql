@@ -24,24 +24,24 @@ judged as (
         judgements.interaction_id,
         judgements.side,
         redacted.example_id,
-        answers.is_corrected,
-        answers.regard,
-        answers.answered_at,
         judgements.tool_names::varchar[] as tool_names,
         judgements.ties[1] as request_id,
-        concat_ws(chr(10), redacted.client_id, judgements.twin_id) as twin_id,
+        concat_ws(chr(10), redacted.owner_id, judgements.twin_id) as twin_id,
         concat_ws(
             chr(10),
-            redacted.client_id,
-            coalesce(held.example_id, judgements.equal_id, redacted.example_id)
+            redacted.owner_id,
+            coalesce(held.example_id, judgements.equal_id::varchar, redacted.example_id)
         ) as equal_id,
+        coalesce(answers.is_corrected, false) as is_corrected,
+        coalesce(answers.regard, 0) as regard,
+        coalesce(answers.answered_at, redacted.logged_at) as answered_at,
         coalesce(judgements.answer_name, '') as answer_name,
         case when not answers.is_corrected then answers.dislike end as dislike,
         case when answers.is_corrected or answers.dislike is null then held.example_id end
             as held_id
     from judgements
     inner join staging.redacted as redacted using (interaction_id)
-    inner join staging.answers as answers using (interaction_id)
+    left join staging.answers as answers using (interaction_id)
     left join curated.holdout_rows as held
         on judgements.workload_id = held.workload_id and redacted.example_id = held.example_id
     where judgements.objection is null

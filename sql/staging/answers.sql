@@ -1,8 +1,8 @@
--- One row per interaction of the workload under curation, with the newest correction of its answer
--- that counts, which is then learned from, and what people made of it. Feedback counts
--- only for the client that logged the response, so that nobody corrects another's traffic. Reads
--- staging.interactions, staging.feedback, staging.regards and staging.unused (feedback that is held
--- back or can't be read).
+-- One row per interaction of the workload under curation whose answer somebody corrected, liked or
+-- disliked, which are few: the newest correction that counts, which is then learned from, and
+-- what people made of the answer. Feedback counts only for the client that logged the response, so
+-- that nobody corrects another's traffic. Reads staging.interactions, staging.feedback,
+-- staging.regards and staging.unused (feedback that is held back or can't be read).
 
 with
 
@@ -29,7 +29,6 @@ select
     corrections.message as correction,
     corrections.message is not null as is_corrected,
     coalesce(corrections.given_at, interactions.logged_at) as answered_at,
-    case when corrections.message is null then interactions.finish_reason end as finish_reason,
     if(corrections.message is null, coalesce(regards.regard, 0), 1) as regard,
     list_sort(
         coalesce(regards.feedback_ids, [])
@@ -38,3 +37,4 @@ select
 from staging.interactions as interactions
 left join corrections using (client_id, response_id)
 left join staging.regards as regards using (interaction_id)
+where corrections.feedback_id is not null or regards.interaction_id is not null

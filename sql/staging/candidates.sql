@@ -33,8 +33,8 @@ select
     texts.tools_digest,
     texts.acceptable,
     texts.acceptable_digest,
-    answers.finish_reason,
-    answers.is_corrected,
+    case when answers.correction is null then interactions.finish_reason end as finish_reason,
+    coalesce(answers.is_corrected, false) as is_corrected,
     coalesce(answers.correction, texts.message) as message,
     case when answers.is_corrected then md5(answers.correction) else texts.message_digest end
         as message_digest,
@@ -62,8 +62,8 @@ select
     end as logged_message_digest,
     coalesce(released.rules, []) as released
 from owned as interactions
-inner join staging.answers as answers using (interaction_id)
 inner join staging.texts as texts using (interaction_id)
+left join staging.answers as answers using (interaction_id)
 left join released using (interaction_id)
 left join staging.shared_names as conversations
     on

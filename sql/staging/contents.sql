@@ -19,7 +19,10 @@ select
         coalesce(md5(candidates.conversation_id), '-'),
         coalesce(md5(candidates.user_id), '-'),
         coalesce(candidates.logged_message_digest, '-'),
-        md5(candidates.released::varchar)
+        case
+            when candidates.released = [] then md5('[]')
+            else md5(candidates.released::varchar)
+        end
     )) as content_digest
 from candidates
-inner join staging.answers as answers using (interaction_id)
+left join staging.answers as answers using (interaction_id)

@@ -3,29 +3,43 @@
 -- staging.texts has, so that most are stored once. `request_key` names the redacted request,
 -- so that requests which differ in nothing else are equal. So does `example_id`, but within a
 -- client: of a request that several clients logged it is the key for the one that it was loaded
--- from first, and another for each of the others. Reads staging.interactions, and judgements, which
--- curate hands over, with null for what redaction did not change.
+-- from first, and another for each of the others. `owner_id` is the client's party, or the client.
+-- Reads staging.interactions, staging.answers, and judgements, which curate hands over, with null
+-- for what redaction did not change.
 
 with
 
-keyed as (
+owned as (
     select
-        interactions.interaction_id,
-        interactions.loaded_at,
-        coalesce(interactions.party_id, interactions.client_id) as client_id,
-        coalesce(judgements.request_key, interactions.example_id) as request_key
-    from judgements
-    inner join staging.interactions as interactions using (interaction_id)
-    where judgements.objection is null
+        *,
+        coalesce(party_id, client_id) as owner_id
+    from staging.interactions
+),
+
+owners as (
+    select distinct owner_id from owned
+),
+
+-- None where one client logs, which is known before anything is joined.
+shareable as materialized (
+    select
+        interaction_id,
+        owner_id,
+        loaded_at,
+        example_id
+    from owned
+    where (select count(*) from owners) > 1
 ),
 
 firsts as (
     select
-        request_key,
-        client_id,
-        min(loaded_at) as loaded_at
-    from keyed
-    group by request_key, client_id
+        shareable.owner_id,
+        coalesce(judgements.request_key, shareable.example_id) as request_key,
+        min(shareable.loaded_at) as loaded_at
+    from shareable
+    inner join judgements using (interaction_id)
+    where judgements.objection is null
+    group by all
 ),
 
 -- Not a window over all requests, most of which one client logs.
@@ -39,26 +53,35 @@ shared as (
 requested_often as (
     select
         request_key,
-        client_id as first_client_id
+        owner_id as first_owner_id
     from firsts
     semi join shared using (request_key)
     qualify
-        row_number() over (partition by request_key order by loaded_at asc, client_id asc) = 1
+        row_number() over (partition by request_key order by loaded_at asc, owner_id asc) = 1
+),
+
+keyed as (
+    select
+        owned.interaction_id,
+        owned.owner_id,
+        owned.client_id,
+        owned.logged_at,
+        judgements.messages,
+        judgements.tools,
+        judgements.answer,
+        judgements.acceptable,
+        coalesce(judgements.request_key, owned.example_id) as request_key
+    from judgements
+    inner join owned using (interaction_id)
+    where judgements.objection is null
 )
 
 select
-    keyed.interaction_id,
-    keyed.client_id,
-    judgements.messages,
-    judgements.tools,
-    judgements.answer,
-    judgements.acceptable,
-    keyed.request_key,
+    keyed.*,
     case
-        when requested_often.first_client_id != keyed.client_id
-            then md5(keyed.request_key || chr(10) || keyed.client_id)
+        when requested_often.first_owner_id != keyed.owner_id
+            then md5(keyed.request_key || chr(10) || keyed.owner_id)
         else keyed.request_key
     end as example_id
 from keyed
-inner join judgements using (interaction_id)
-left join requested_often on keyed.request_key = requested_often.request_key
+left join requested_often using (request_key)

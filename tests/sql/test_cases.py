@@ -16,7 +16,7 @@ CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 HANDED_OVER = {
     "judgements": "interaction_id text, workload_id text, objection text, ties text[],"
     " cluster_id text, component_id text, label text, side text, stratum text, draw_id text,"
-    " tool_names text[], answer text, twin_id text, equal_id text, answer_name text, mark text,"
+    " tool_names text[], answer text, twin_id bigint, equal_id bigint, answer_name text, mark text,"
     " is_held boolean default false, flags struct(rule text, factor double, mark text)[],"
     " weight double, messages text, tools text, acceptable text, request_key text",
     "matched": "interaction_id text, place bigint, is_kept boolean",
