@@ -246,6 +246,7 @@ def batch_layout(recipe: Recipe, *, threads: int) -> BatchLayout:
         first_token_weight=recipe.first_token_weight,
         call_margin=recipe.call_margin,
         kl_pairs=recipe.objective.kind == "kto",
+        max_length=recipe.max_length,
         process=process_group.process_number(),
         processes=process_group.process_count(),
     )

@@ -1,5 +1,6 @@
 """Collate training examples into micro-batches of packed sequences."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -43,6 +44,9 @@ class BatchLayout:
     kl_pairs: bool = False
     """Also pair each example's answer with another example's request, for KTO's KL estimate."""
 
+    max_length: int = sys.maxsize
+    """Tokens beyond which such a pair is not made: the base may have no positions for more."""
+
     process: int = 0
     """Index of this process among those that train on the batch together."""
 
@@ -81,7 +85,7 @@ def collate(examples: Sequence[dict[str, Any]], layout: BatchLayout = PLAIN_LAYO
     batch = {"micro_batches": _micro_batches(_own_part(parsed, layout), layout)}
     if layout.kl_pairs:
         plain = replace(layout, first_token_weight=1.0, call_margin=0.0)
-        batch["kl_pairs"] = _micro_batches(_kl_pairs(parsed), plain)
+        batch["kl_pairs"] = _micro_batches(_kl_pairs(parsed, layout.max_length), plain)
     return batch
 
 
@@ -114,8 +118,8 @@ def _read_example(fields: dict[str, Any]) -> TrainingExample:
     return TrainingExample(rows, fields["row_id"], fields["is_good"])
 
 
-def _kl_pairs(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
-    """Pair each answer with the next request that differs from its own, cyclically.
+def _kl_pairs(examples: Sequence[TrainingExample], max_length: int) -> list[TrainingExample]:
+    """Pair each answer with the next request that differs from its own and fits, cyclically.
 
     TRL's KTO trainer takes the next example whatever its request; where people judged several
     answers to one request, that is often the answer's own. Empty if all requests are equal.
@@ -126,7 +130,7 @@ def _kl_pairs(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
         own_request, answer = row.input_ids[: row.prompt_length], row.input_ids[row.prompt_length :]
         for other in (*examples[number + 1 :], *examples[:number]):
             request = other.rows[0].input_ids[: other.rows[0].prompt_length]
-            if request != own_request:
+            if request != own_request and len(request) + len(answer) <= max_length:
                 tokens = Tokens([*request, *answer], len(answer), 1.0)
                 pairs.append(TrainingExample([tokens], other.row_id, example.is_good))
                 break

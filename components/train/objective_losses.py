@@ -48,9 +48,12 @@ def orpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torc
     Hong et al., arXiv:2403.07691, equations 6 and 7, where ``beta`` is lambda; the chosen answer's
     own loss is not included.
     """
+    # The odds of an answer that the model is certain of are infinite, and their gradient no number.
+    most = -torch.finfo(chosen.dtype).eps
 
     def log_odds(likelihoods: torch.Tensor) -> torch.Tensor:
-        return likelihoods - torch.log1p(-likelihoods.exp())
+        uncertain = likelihoods.clamp(max=most)
+        return uncertain - torch.log1p(-uncertain.exp())
 
     return -beta * logsigmoid(log_odds(chosen) - log_odds(rejected))
 

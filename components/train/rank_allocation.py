@@ -106,7 +106,8 @@ class RankAllocation(TrainerCallback):
         self.model.update_and_allocate(state.global_step + 1)
         self.kept, self.config.rank_pattern = self.config.rank_pattern, None
         for name, weight in self._weights():
-            self._note(optimizer.state[weight], name)
+            if weight in optimizer.state:  # fp16 may have skipped its first step
+                self._note(optimizer.state[weight], name)
 
     def add_penalty(self, scale: float) -> None:
         """Add the gradient of the penalty on singular vectors that are not orthogonal.

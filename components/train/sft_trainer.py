@@ -264,12 +264,16 @@ class CompletionTrainer(SFTTrainer):
         model = self.model.eval()
         device = next(model.parameters()).device
         metrics = objective_losses.ValidationMetrics(self.objective)
+        own = self.layout
+        layout = BatchLayout(
+            kl_pairs=own.kl_pairs, max_length=own.max_length, max_tokens=own.max_tokens
+        )
         for start in range(0, len(examples), batch_size):
             rows = [asdict(example) for example in examples[start : start + batch_size]]
-            batch = collate(rows, BatchLayout(kl_pairs=self.layout.kl_pairs))
+            batch = collate(rows, layout)
             with torch.no_grad():
                 for micro_batch in self._with_references(model, _to_device(device, batch)):
-                    metrics.add(self._outputs(model, micro_batch), micro_batch)
+                    metrics.add(self._outputs(model, micro_batch), self._with_teacher(micro_batch))
         return metrics.figures()
 
     def _loss_of(
@@ -280,8 +284,9 @@ class CompletionTrainer(SFTTrainer):
         normalizer = self._normalizer(micro_batches).clamp_min(torch.finfo(torch.float32).tiny)
 
         def loss_of(micro_batch: MicroBatch) -> torch.Tensor:
+            compared = self._with_teacher(micro_batch)  # before the student's activations
             outputs = self._outputs(model, micro_batch)
-            loss = objective_losses.batch_loss(self.objective, outputs, micro_batch)
+            loss = objective_losses.batch_loss(self.objective, outputs, compared)
             return micro_batch["loss_scale"] * loss / normalizer
 
         return loss_of, micro_batches
@@ -298,24 +303,33 @@ class CompletionTrainer(SFTTrainer):
         """Return the micro-batches with the tensors that the objective compares with.
 
         DPO and KTO: ``reference`` ``[rows]``, log-likelihoods under the reference; KTO also ``kl``,
-        a scalar; distillation: ``teacher``, logits ``[learned tokens, vocab]``.
+        a scalar.
         """
         micro_batches = batch["micro_batches"]
         added: dict[str, torch.Tensor] = {}
         if self.objective.kind == "kto":
             added["kl"] = self._kl_estimate(model, batch["kl_pairs"])
         match self.objective.kind:
-            case "sft" | "orpo":
+            case "sft" | "orpo" | "distillation":
                 return micro_batches
-            case "distillation":
-                assert self.teacher is not None
-                name, tensors = "teacher", self._map(answer_logits, self.teacher, micro_batches)
             case "dpo" | "kto":
-                name, tensors = "reference", self._reference_logprobs(model, micro_batches)
+                references = self._reference_logprobs(model, micro_batches)
         return [
-            {**micro_batch, name: tensor, **added}
-            for micro_batch, tensor in zip(micro_batches, tensors, strict=True)
+            {**micro_batch, "reference": reference, **added}
+            for micro_batch, reference in zip(micro_batches, references, strict=True)
         ]
+
+    def _with_teacher(self, micro_batch: MicroBatch) -> MicroBatch:
+        """Return the micro-batch with a distillation's ``teacher``, ``[learned tokens, vocab]``.
+
+        One at a time: the logits of a whole step would take the memory that its split saves.
+        """
+        if self.objective.kind != "distillation":
+            return micro_batch
+        assert self.teacher is not None
+        place = micro_batch["input_ids"].device.type
+        with torch.no_grad(), torch.autocast(place, enabled=False):
+            return {**micro_batch, "teacher": answer_logits(self.teacher, micro_batch)}
 
     def _kl_estimate(self, model: torch.nn.Module, kl_pairs: Sequence[MicroBatch]) -> torch.Tensor:
         if not kl_pairs:

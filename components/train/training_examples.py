@@ -81,7 +81,7 @@ def tokenize_answer(
         weight: The answer's weight.
         tools: The tools that the chat template renders.
         may_call: Whether the request offers tools.
-        every_answer: Also learn the request's assistant turns.
+        every_answer: Also learn the request's assistant turns, but not one that begins it.
 
     Raises:
         ValueError: The chat template renders the prompt differently if an answer follows.
@@ -89,7 +89,8 @@ def tokenize_answer(
     turns = [*messages, *completion]
     answers = [len(messages)]
     if every_answer:
-        answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+        # No chat template renders what comes before the first turn: nothing.
+        answers = [n for n, turn in enumerate(turns) if n and turn["role"] == "assistant"]
     ids: list[int] = []
     spans: list[Sequence[int]] = []
     done = ""

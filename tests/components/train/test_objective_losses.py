@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from components.models import base
+from components.train import objective_losses
 from components.train.micro_batches import BatchLayout, collate
 from components.train.recipe import Distillation, Dpo, Kto, Objective, Orpo
 from components.train.sft_trainer import CompletionTrainer
@@ -74,6 +75,23 @@ def test_orpo_is_its_papers_equation(adapted: torch.nn.Module):
     examples = [taught(CHOSEN, REJECTED), taught(OTHER, WORSE)]
     expected = torch.stack(losses).mean().item()
     assert loss_of(adapted, Orpo(beta=0.3), examples) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        pytest.param(0.0, 0.0, id="both-are-certain"),
+        pytest.param(-1e-9, -1.0, id="the-chosen-one-is"),
+        pytest.param(-1.0, -1e-9, id="the-rejected-one-is"),
+    ],
+)
+def test_orpo_is_finite_for_answers_that_the_model_is_certain_of(chosen: float, rejected: float):
+    means = torch.tensor([chosen, rejected], requires_grad=True)
+    loss = objective_losses.orpo_loss(means[:1], means[1:], 0.3).sum()
+    loss.backward()  # pyright: ignore[reportUnknownMemberType]
+    assert means.grad is not None
+    assert torch.isfinite(loss)
+    assert torch.isfinite(means.grad).all()
 
 
 def test_kto_is_its_papers_equation(adapted: torch.nn.Module):

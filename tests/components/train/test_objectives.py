@@ -154,6 +154,13 @@ def test_no_answer_is_paired_with_its_own_request_for_the_kl_estimate(
         assert not {*strangers} & kinds
 
 
+def test_no_pair_of_the_kl_estimate_is_longer_than_the_longest_example():
+    long, short = Tokens([*range(10, 18), 30], 1, 1.0), Tokens([20, *range(31, 36)], 5, 1.0)
+    examples = [taught(long, row_id="long"), taught(short, row_id="short")]
+    batch = collate(examples, BatchLayout(kl_pairs=True, max_length=9))
+    assert [pair for share in batch["kl_pairs"] for pair in asked_and_said(share)] == [(20, 30)]
+
+
 def asked_and_said(share: Any) -> list[tuple[int, int]]:
     """Return the first token of each row's request and of its answer."""
     rows = torch.split(share["input_ids"][share["row_indices"]], share["row_sizes"][:, 0].tolist())

@@ -23,6 +23,31 @@ def test_the_answer_ends_with_the_token_that_stops_the_model(
     assert before == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_a_greeting_that_nobody_asked_for_is_no_answer_to_learn(
+    tokenizer: PreTrainedTokenizerBase,
+):
+    talk = [
+        {"role": "assistant", "content": "Welcome!"},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yo"},
+        {"role": "user", "content": "Bye"},
+    ]
+    template = tokenizer.chat_template
+    # As Qwen's: the first message may be the system's.
+    first = (
+        "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nHelp.<|im_end|>\n{% endif %}"
+    )
+    tokenizer.chat_template = f"{first}{template}"
+    try:
+        tokens = training_examples.tokenize_answer(
+            tokenizer, talk, [{"role": "assistant", "content": "Ciao"}], 1.0, every_answer=True
+        )
+    finally:
+        tokenizer.chat_template = template
+    learned = [tokenizer.decode(tokens.input_ids[a:b]) for a, b in tokens.learned]
+    assert learned == ["Yo<|im_end|>", "Ciao<|im_end|>"]
+
+
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: PreTrainedTokenizerBase):
     asked, answered = [{"role": "user", "content": "Hi"}], [{"role": "assistant", "content": "Yo"}]
     template = tokenizer.chat_template

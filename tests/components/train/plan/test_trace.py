@@ -50,3 +50,23 @@ def test_a_traced_step_takes_the_memory_of_a_computed_one(
     assert without.activations == pytest.approx(computed.activations, rel=0.01)
     assert without.logits == pytest.approx(computed.logits, rel=0.01)
     assert computed.activations > 100_000
+
+
+def test_the_batches_of_a_distillations_step_take_the_memory_of_one(
+    model: Path, tmp_path: Path, threads: Callable[[int], None]
+):
+    threads(1)  # one share at a time
+    snapshot = training_rows.snapshot(tmp_path, [(f"Number {n}?", "Yes, " * 9) for n in range(8)])
+    knobs = {"objective": {"kind": "distillation", "teacher_model_name_or_path": model}}
+    most: list[int] = []
+    for accumulation in (1, 8):
+        recipe = Recipe.model_validate(
+            knobs | {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation}
+        )
+        loaded, tokenizer = base.load(model, recipe.precision, for_training=True)
+        live = trace.LiveTensors([], len(tokenizer))
+        with live:
+            folder = tmp_path / str(accumulation)
+            fit.fit(snapshot, (loaded, tokenizer), folder, recipe, report=lambda _: None)
+        most.append(live.most["logits"])
+    assert most[1] < 1.5 * most[0]
