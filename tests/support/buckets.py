@@ -1,37 +1,53 @@
 """An S3 server with one bucket, in a process of its own, configured as users do."""
 
+import logging
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 from s3fs import S3FileSystem
 
 from components.store import manifest
+from tests.support import forking
+from tests.support.forking import Ready
 
 NAME = "flywheel"
 VERSIONED = "versioned"
 
-FORGETFUL = """
-from moto.s3.responses import S3Response
-put = S3Response.put_object
-def put_anyway(self):
-    self.headers = {k: v for k, v in self.headers.items() if k.lower() != "if-none-match"}
-    return put(self)
-S3Response.put_object = put_anyway
-"""
-"""A store that overwrites what is there, whatever the condition."""
+
+def serve(ready: Ready, *, forgetful: bool) -> None:
+    """Listen on a free port, say the URL, and serve until it is killed.
+
+    A forgetful store overwrites what is there, whatever the condition.
+    """
+    from moto.s3.responses import S3Response
+    from moto.server import ThreadedMotoServer
+
+    if forgetful:
+        put = S3Response.put_object
+
+        def put_anyway(self: S3Response) -> Any:
+            headers = self.headers.items()
+            self.headers = {k: v for k, v in headers if k.lower() != "if-none-match"}
+            return put(self)
+
+        S3Response.put_object = put_anyway
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it says each request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    ready(f"http://{host}:{port}")
+    Event().wait()
 
 
-def variables(port: int) -> dict[str, str]:
+def variables(url: str) -> dict[str, str]:
     """The variables with which a process reaches the server."""
     return {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -41,32 +57,17 @@ def variables(port: int) -> dict[str, str]:
 @contextmanager
 def serving(*, forgetful: bool = False) -> Generator[Mapping[str, str]]:
     """Run a server with a bucket; yield the variables, which this process has meanwhile, too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    code = FORGETFUL + serve if forgetful else serve
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     before = os.environ.copy()
-    try:
-        while process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        assert process.poll() is None, "the S3 server ended"
-        os.environ.update(variables(port))
-        S3FileSystem.clear_instance_cache()  # one of another test has its server
-        S3FileSystem().mkdir(NAME)
-        yield variables(port)
-    finally:
-        process.terminate()
-        process.wait()
-        os.environ.clear()
-        os.environ.update(before)
-        S3FileSystem.clear_instance_cache()
+    with forking.server(True, serve, forgetful=forgetful) as (_, url):
+        try:
+            os.environ.update(variables(url))
+            S3FileSystem.clear_instance_cache()  # one of another test has its server
+            S3FileSystem().mkdir(NAME)
+            yield variables(url)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            S3FileSystem.clear_instance_cache()
 
 
 def emptied(place: str = "flywheel/team") -> S3FileSystem:

@@ -1,15 +1,15 @@
 """An engine as a process of its own, with vLLM's or NIM's HTTP API, that can misbehave.
 
-`python -m tests.support.fake_engine --port 8000 --fault stale_kv`. What it answers is computed by
-``word_model``; each fault is one that real engines have had, behind a 200.
+Its options are those of a command line: `--port 8000 --fault stale_kv`. What it answers is computed
+by ``word_model``; each fault is one that real engines have had, behind a 200.
 """
 
 import argparse
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -382,7 +382,7 @@ async def watch(state: State, folder: Path) -> None:
         await asyncio.sleep(state.refresh)
 
 
-async def serve(arguments: argparse.Namespace) -> None:
+async def _serve(ready: Callable[[int], None], arguments: argparse.Namespace) -> None:
     state = State(
         set(arguments.fault), arguments.delay, arguments.nim, arguments.refresh, arguments.dialect
     )
@@ -390,15 +390,14 @@ async def serve(arguments: argparse.Namespace) -> None:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", arguments.port)
     await site.start()
-    port = runner.addresses[0][1]
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
+    ready(runner.addresses[0][1])
     if arguments.nim is not None:
         await watch(state, arguments.nim)
     await asyncio.Event().wait()
 
 
-def main() -> None:
+def serve(ready: Callable[[int], None], options: Sequence[str]) -> None:
+    """Listen on a free port or the named one, say which, and serve until it is killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--fault", action="append", default=[], choices=FAULTS)
@@ -406,8 +405,4 @@ def main() -> None:
     parser.add_argument("--nim", type=Path)
     parser.add_argument("--dialect", default="vllm", choices=["vllm", "sglang", "lorax"])
     parser.add_argument("--refresh", type=float, default=0.2)
-    asyncio.run(serve(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.run(_serve(ready, parser.parse_args(options)))

@@ -1,7 +1,5 @@
 """Start fake engines as processes, kill them, and write staged adapters for them."""
 
-import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.vllm_server import VllmServer
 from components.serve.staged_version import StagedVersion
 from components.store.manifest import folder_digest
-from tests.support import word_model
+from tests.support import fake_engine, forking, word_model
 
 
 class FakeReplica:
@@ -24,18 +22,17 @@ class FakeReplica:
         self.start()
 
     def start(self) -> None:
-        arguments = [sys.executable, "-m", "tests.support.fake_engine", "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [*arguments, *self._options], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+        ports, to_parent = forking.PROCESSES.Pipe(duplex=False)
+        options = ["--port", str(self.port), *self._options]
+        self.process = forking.process(fake_engine.serve, to_parent.send, options)
+        self.process.start()
+        to_parent.close()
+        with ports:
+            self.port = ports.recv()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.process.join()
 
     def misbehave(self, *faults: str) -> None:
         """Have these faults from now on, and no others."""
@@ -43,7 +40,7 @@ class FakeReplica:
 
     def reset(self) -> None:
         """Forget all adapters and faults; start it if it was killed."""
-        if self.process.poll() is not None:
+        if not self.process.is_alive():
             self.start()
         httpx.post(f"{self.url}/reset").raise_for_status()
 

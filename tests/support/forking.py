@@ -23,8 +23,12 @@ PROCESSES.set_forkserver_preload(
     [
         "tests.components.collect.test_exactly_once",
         "tests.components.register.test_interrupted_changes",
+        "tests.support.fake_engine",
         "tests.support.launch_gateway",
         "tests.support.launch_receiver",
+        "tests.support.scripted_engine",
+        "moto.s3.urls",
+        "moto.server",
         "rich.table",
         "typer",
     ]

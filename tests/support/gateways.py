@@ -1,8 +1,6 @@
 """Gateways as tests run them: a process of its own in front of scripted engines."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,8 +21,8 @@ from components.serve.settings import ServeSettings
 from components.store import spool
 from components.store.object_store import ObjectStore
 from tests.support import forking, launch_gateway, tiny
+from tests.support import scripted_engine as scripted_engines
 
-ENGINE = Path(__file__).with_name("scripted_engine.py")
 CANARY = {"version": "8", "model": "support.v8-efefefefefef"}
 
 
@@ -120,14 +118,8 @@ def script(**parts: Any) -> str:
 @contextmanager
 def scripted_engine(name: str) -> Generator[str]:
     """Run a scripted engine; yield its URL."""
-    process = subprocess.Popen([sys.executable, ENGINE, name], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with forking.server(True, scripted_engines.serve, name) as (_, url):
+        yield url
 
 
 @contextmanager

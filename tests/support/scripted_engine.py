@@ -1,23 +1,23 @@
 """A fast fake of an engine's HTTP API, whose answers are scripted by the prompt.
 
-``scripted_engine.py NAME`` listens on a free port and prints the URL. A prompt may hold a script,
-``<<{"say": "text"}>>``: ``say`` (the answer; the prompt itself if left out), ``delay`` (seconds
-between two pieces), ``wait`` (seconds before the first), ``status`` and ``message`` (an error),
-``only`` (the replicas that follow the script), ``cut`` (closes after so many pieces), ``finish``,
-``logprobs``, ``models`` (what differs by the model's name). Without a script the answer is
-``ANSWER``.
+A prompt may hold a script, ``<<{"say": "text"}>>``: ``say`` (the answer; the prompt itself if left
+out), ``delay`` (seconds between two pieces), ``wait`` (seconds before the first), ``status`` and
+``message`` (an error), ``only`` (the replicas that follow the script), ``cut`` (closes after so
+many pieces), ``finish``, ``logprobs``, ``models`` (what differs by the model's name). Without a
+script the answer is ``ANSWER``.
 """
 
 import asyncio
 import json
 import re
-import sys
 from contextlib import suppress
 from typing import Any, ClassVar, cast
 
 import httptools
 import orjson
 import uvloop
+
+from tests.support.forking import Ready
 
 ANSWER = "It is dry in Oslo, and will stay so."
 SCRIPT = re.compile(r"<<(\{.*?\})>>", re.DOTALL)
@@ -186,13 +186,13 @@ class Engine(asyncio.Protocol):
         self.transport.write(b"%x\r\n" % len(content) + content + b"\r\n")
 
 
-async def main(name: str) -> None:
-    """Serve until it is killed."""
+def serve(ready: Ready, name: str) -> None:
+    """Listen on a free port, say the URL, and serve until it is killed."""
+    uvloop.run(_serve(ready, name))
+
+
+async def _serve(ready: Ready, name: str) -> None:
     Engine.name = name
     server = await asyncio.get_running_loop().create_server(Engine, "127.0.0.1", 0)
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
+    ready(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     await server.serve_forever()
-
-
-if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))

@@ -11,7 +11,7 @@ from tests.support.gateways import RunningGateway
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningGateway]:
-    with gateways.running(tmp_path_factory.mktemp("gateway"), is_forked=False) as running:
+    with gateways.running(tmp_path_factory.mktemp("gateway")) as running:
         yield running
 
 

@@ -236,9 +236,10 @@ def test_the_status_has_a_clients_own_workloads_and_no_engines_address(gateway: 
     assert "10.0.0.7" not in answer.text + gateway.get("/v1/routes").text
 
 
-def test_the_process_loads_no_heavy_library(gateway: RunningGateway):
-    gateway.ask()
-    loaded = gateway.get("/v1/routes").json()["status"]["modules"]
+def test_the_process_loads_no_heavy_library(tmp_path: Path):
+    with gateways.running(tmp_path, is_forked=False) as gateway:
+        gateway.ask()
+        loaded = gateway.get("/v1/routes").json()["status"]["modules"]
     assert {"torch", "transformers", "mlflow", "duckdb", "pyarrow"}.isdisjoint(loaded)
 
 

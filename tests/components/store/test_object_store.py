@@ -271,7 +271,7 @@ def test_a_store_that_ignores_conditions_is_named() -> None:
 
 
 def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in buckets.variables(9).items():
+    for name, value in buckets.variables("http://127.0.0.1:9").items():
         monkeypatch.setenv(name, value)
     S3FileSystem.clear_instance_cache()
     with pytest.raises(StoreError, match=r"^writing to the object store s3://flywheel/team/a: ."):
