@@ -5,7 +5,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ from components.schema import Json
 PIECE = 2**20
 BLANK = " \t\r\n"
 ROWS = 1024
+BATCH_BYTES = 16 * PIECE
 OPENINGS = ("{", "[")
 
 CELL_ERRORS = (ValueError, OverflowError, LookupError, NotImplementedError)
@@ -183,7 +184,8 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
     """
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(ROWS):
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(_rows_at_once(file.metadata)):
             for row in _batch_rows(batch, number):
                 number += 1
                 yield row if isinstance(row, Unreadable) else _row_line(number, row)
@@ -193,22 +195,59 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
         yield Unreadable(number + 1, content, f"the Parquet file is damaged from here on: {error}")
 
 
-def _batch_rows(batch: Any, before: int) -> Iterator[dict[str, object] | Unreadable]:  # noqa: ANN401 - pyarrow has no types
+def _rows_at_once(metadata: Any) -> int:  # noqa: ANN401 - pyarrow has no types
+    """Return the rows of a batch: fewer where they are large."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    return max(1, min(ROWS, BATCH_BYTES // max(1, largest)))
+
+
+def _batch_rows(batch: Any, before: int) -> Iterator[dict[str, object] | Unreadable]:  # noqa: ANN401 - as above
     """Yield the rows of a batch; one with a cell that Python can't hold as Arrow's IPC stream."""
+    names: list[str] = batch.schema.names
+    is_ambiguous = len({*names}) < len(names)
+    # Of columns with one name, a row has the last one's cell alone.
+    unique = batch.rename_columns([*map(str, range(len(names)))]) if is_ambiguous else batch
     try:
-        rows = batch.to_pylist(maps_as_pydicts="lossy")
+        rows = unique.to_pylist(maps_as_pydicts="lossy")
     except CELL_ERRORS as error:
         if batch.num_rows > 1:
             for index in range(batch.num_rows):
                 yield from _batch_rows(batch.slice(index, 1), before + index)
             return
-        content = pa.BufferOutputStream()
-        with pa.ipc.new_stream(content, batch.schema) as stream:
-            stream.write_batch(batch)
-        reason = f"the row has a cell that can't be read: {error}"
-        yield Unreadable(before + 1, content.getvalue().to_pybytes(), reason)
+        yield _unreadable(batch, before + 1, f"the row has a cell that can't be read: {error}")
         return
-    yield from rows
+    if not is_ambiguous:
+        yield from rows
+        return
+    for index, row in enumerate(rows):
+        cells, differing = _merge_columns(names, row.values())
+        if differing is None:
+            yield cells
+        else:
+            reason = f"the column {differing} is there twice, with different cells"
+            yield _unreadable(batch.slice(index, 1), before + index + 1, reason)
+
+
+def _merge_columns(
+    names: Iterable[str], values: Iterable[object]
+) -> tuple[dict[str, object], str | None]:
+    """Return the cells by name, and the name of a column with two different ones."""
+    cells: dict[str, object] = {}
+    for name, value in zip(names, values, strict=True):
+        known = cells.setdefault(name, value)
+        if known is None:
+            cells[name] = value
+        elif value is not None and value != known:
+            return cells, name
+    return cells, None
+
+
+def _unreadable(row: Any, number: int, reason: str) -> Unreadable:  # noqa: ANN401 - as above
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, row.schema) as stream:
+        stream.write_batch(row)
+    return Unreadable(number, content.getvalue().to_pybytes(), reason)
 
 
 def _row_line(number: int, row: dict[str, object]) -> Line:
@@ -238,7 +277,8 @@ def _plain(cell: object) -> Json:
         case datetime() | date() | time():
             return cell.isoformat()
         case Decimal():
-            return float(cell)
+            # One without places may be an id, whose digits a float would round.
+            return int(cell) if cell.as_tuple().exponent == 0 else float(cell)
         case bytes():
             try:
                 return cell.decode()

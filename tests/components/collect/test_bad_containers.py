@@ -4,6 +4,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import Sized
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.collect import files
+from components.collect.lines import Unreadable
 from components.collect.source import Input
+from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import logs
 
@@ -108,6 +111,51 @@ def test_a_bad_cell_costs_a_table_only_its_row(cells: Sized, con: Connection, tm
     ((line, content),) = quarantined(con)
     assert line == 2
     assert b"Question 1?" in content
+
+
+def cells(path: Path) -> list[dict[str, Json] | str]:
+    """Return the rows of a Parquet file, the reason instead of one that can't be read."""
+    return [
+        piece.reason if isinstance(piece, Unreadable) else json.loads(piece.text)
+        for piece in files.read_pieces(path, "parquet")
+    ]
+
+
+def test_columns_of_one_name_must_agree_in_a_row(tmp_path: Path):
+    columns = [pa.array([1, 2, None, 4]), pa.array(["a"] * 4), pa.array([1, None, 3, 5])]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_arrays(columns, names=["n", "text", "n"]), path)
+    assert cells(path) == [
+        {"n": 1, "text": "a"},
+        {"n": 2, "text": "a"},
+        {"n": 3, "text": "a"},
+        "the column n is there twice, with different cells",
+    ]
+
+
+def test_whole_decimals_keep_all_their_digits(tmp_path: Path):
+    ids = [Decimal(2**53 + 1), Decimal("12345678901234567890")]
+    table = {
+        "id": pa.array(ids, pa.decimal128(38, 0)),
+        "seconds": pa.array([Decimal("1760000000.25")] * 2, pa.decimal128(18, 2)),
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    assert cells(tmp_path / "a.parquet") == [
+        {"id": int(decimal), "seconds": 1_760_000_000.25} for decimal in ids
+    ]
+
+
+def test_rows_with_huge_cells_are_not_all_in_memory(tmp_path: Path):
+    size, rows = 2**20, 64
+    table = pa.table({"text": [f"{number} " + "x" * size for number in range(rows)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    tracemalloc.start()
+    for piece in files.read_pieces(tmp_path / "a.parquet", "parquet"):
+        assert not isinstance(piece, Unreadable)
+        assert len(piece.text) > size
+    _, objects = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert objects < rows * size
 
 
 def test_a_file_is_found_by_its_name_with_brackets(tmp_path: Path):
