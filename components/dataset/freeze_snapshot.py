@@ -93,6 +93,7 @@ def freeze(
     Raises:
         EmptySideError: One of the sides has no example.
     """
+    warehouse.build(con, "temp/measured", workload_id=workload_id)
     (totals,) = warehouse.read(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
     counts = _counts(con, workload_id)
     if not_sampled:
@@ -109,6 +110,8 @@ def freeze(
     key = manifest.digest([*digests, config, prompt.FORMAT, names, tokenizer, template])
     with warehouse.transaction(con):
         warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
+        warehouse.refresh(con, "curated/example_digests", workload_id=workload_id)
+        con.execute("drop table temp.measured")
         measured = manifest.digest(totals.holdout_digest)
         holdout_version = assign_holdout_version(con, workload_id, measured, now=now)
     snapshot = Snapshot(

@@ -129,7 +129,8 @@ def delete_rows(
             f" where {column} = erased.id and erased.reason is not null",
         )
     # Unkeyed digests of texts, against which a guess could be checked; rebuilt when needed.
-    gone["curated.token_counts"] = _count(con, "delete from curated.token_counts")
+    for table in ("curated.example_digests", "curated.token_counts"):
+        gone[table] = _count(con, f"delete from {table}")  # noqa: S608 - of ours
     gone["raw.quarantine"] = _count(
         con,
         "delete from raw.quarantine where list_contains($ids, quarantine_id)",

@@ -61,6 +61,7 @@ WITHOUT_KEY = frozenset(
     {
         "curated.bursts",
         "curated.conflicts",
+        "curated.example_digests",
         "curated.examples",
         "curated.fates",
         "curated.holdout_rows",

@@ -58,9 +58,17 @@ _PARSED = """
             and md5(interactions.record) is not distinct from parsed.record_digest
 """
 
-_COMPARED = {"curated.verdicts": "* exclude (judged_at)"}
-"""The columns by which rows differ: a verdict that did not change keeps its time, or every night
-would write all of them."""
+_COMPARED = {
+    "curated.standings": [("true", "* exclude (stratum, draw_id)")],
+    "curated.verdicts": [("true", "* exclude (judged_at)")],
+    "curated.examples": [
+        ("content_digest is not null", "* exclude (messages, tools, answer, acceptable)"),
+        ("content_digest is null", "*"),
+    ],
+}
+"""Conditions on rows, and the columns by which such rows differ. Or every night would write all
+verdicts for their time and, for what they were drawn with, all standings that have been settled
+since; and it would read all texts."""
 
 Fingerprint = tuple[int, int | None]  # the row count of a table, and the sum of the rows' hashes
 NO_ROWS: Fingerprint = (0, None)
@@ -382,10 +390,13 @@ class WorkingCopy:
         for table in tables:
             if table in fingerprints:
                 continue
+            selects = " union all ".join(
+                f"select rowid as place, hash(*columns({columns})) as digest"
+                f" from {table} where {OF_WORKLOAD} and {condition}"
+                for condition, columns in _COMPARED.get(table, [("true", "*")])
+            )
             con.execute(
-                f"create or replace temporary table {_listing(table)} as"
-                f" select rowid as place, hash(*columns({_COMPARED.get(table, '*')})) as digest"
-                f" from {table} where {OF_WORKLOAD}",
+                f"create or replace temporary table {_listing(table)} as {selects}",
                 {"workload_id": self.workload_id},
             )
             (fingerprints[table],) = con.execute(

@@ -70,6 +70,14 @@ select
     chosen.logged_answer,
     chosen.weight,
     $split as split_by,
+    -- Of digests, since most texts have one already.
+    md5(
+        chosen.example_id
+        || coalesce(md5(chosen.messages), texts.messages_digest)
+        || coalesce(md5(chosen.tools), texts.tools_digest)
+        || md5(chosen.answer)
+        || coalesce(md5(chosen.acceptable), texts.acceptable_digest, '')
+    ) as content_digest,
     coalesce(chosen.messages, texts.messages) as messages,
     coalesce(chosen.tools, texts.tools) as tools,
     coalesce(chosen.acceptable, texts.acceptable) as acceptable

@@ -1,7 +1,8 @@
 -- One row: what a snapshot of the workload would hold, as digests. `rows_digest` changes with
 -- anything in it, `holdout_digest` only with what is measured: the requests held out and their
 -- references. Of the clusters of rows that are not independent of each other it has the number on
--- each side, and the most rows that one has on all sides together. Reads curated.examples.
+-- each side, and the most rows that one has on all sides together. Reads curated.examples and
+-- temp.measured.
 
 with
 
@@ -30,43 +31,31 @@ sized as (
     group by cluster_id
 ),
 
--- Texts are hashed first, since what follows would carry them through its join.
-measured as (
-    select
-        * exclude (messages, tools, answer, acceptable, logged_answer),
-        coalesce(cluster_id, group_id) as unit_id,
-        case when side = 'holdout' then logged_answer end as tested_answer,
-        md5(to_json({
-            'example_id': example_id,
-            'messages': messages,
-            'tools': tools,
-            'answer': answer,
-            'acceptable': acceptable
-        })::varchar) as measured
-    from curated.examples
-    where workload_id = $workload_id
-),
-
 hashed as (
     select
-        measured.example_id,
-        measured.side,
-        measured.measured,
+        examples.example_id,
+        examples.side,
+        measured.measured_digest as measured,
         md5(to_json({
-            'client_id': measured.client_id,
-            'logged_at': epoch_us(measured.logged_at),
-            'group_id': measured.group_id,
+            'client_id': examples.client_id,
+            'logged_at': epoch_us(examples.logged_at),
+            'group_id': examples.group_id,
             'cluster': named.cluster_name,
-            'side': measured.side,
-            'label': measured.label,
-            'language': measured.language,
-            'logged': measured.tested_answer,
-            'weight': measured.weight,
-            'interaction_ids': measured.interaction_ids,
-            'feedback_ids': measured.feedback_ids
+            'side': examples.side,
+            'label': examples.label,
+            'language': examples.language,
+            'logged': case when examples.side = 'holdout' then examples.logged_answer end,
+            'weight': examples.weight,
+            'interaction_ids': examples.interaction_ids,
+            'feedback_ids': examples.feedback_ids
         })::varchar) as origin
-    from measured
-    inner join named using (side, unit_id)
+    from curated.examples as examples
+    inner join temp.measured as measured using (example_id)
+    inner join named
+        on
+            examples.side = named.side
+            and coalesce(examples.cluster_id, examples.group_id) = named.unit_id
+    where examples.workload_id = $workload_id
 ),
 
 digests as (

@@ -130,6 +130,29 @@ def test_equal_input_gives_equal_bytes_at_any_place_and_time(con: Connection, tm
         assert (one.path / name).read_bytes() == (two.path / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "forget",
+    [
+        pytest.param("delete from curated.example_digests", id="not-kept"),
+        pytest.param("update curated.examples set content_digest = null", id="older-home"),
+    ],
+)
+def test_a_night_freezes_what_a_home_without_digests_does(
+    con: Connection, tmp_path: Path, forget: str
+):
+    first = freeze(con, tmp_path / "night")
+    fixes = [
+        logs.feedback("correction", logs.say("No tool fits."), response_id=f"r{n}")
+        for n in range(0, 30, 3)
+    ]
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", fixes), now=logs.NOW)
+    night = freeze(con, tmp_path / "night")
+    con.execute(forget)
+    anew = curations.freeze(con, tmp_path / "anew", "weather", rules=RULES, now=logs.NOW)
+    assert (night.key, night.holdout_version) == (anew.key, anew.holdout_version)
+    assert (night.key, night.holdout_version) != (first.key, first.holdout_version)
+
+
 def test_who_only_looks_a_snapshot_up_does_not_wait_for_matplotlib():
     code = "import sys, components.dataset.freeze_snapshot; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

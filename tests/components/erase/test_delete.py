@@ -338,10 +338,12 @@ def test_an_actor_goes_from_what_is_kept_of_floods_and_digests_of_texts_go(
             {"a": f"app {ANN}", "b": f"app {BOB}"},
         )
         con.execute("insert into curated.token_counts values ('t', 'digest of a text', 9)")
+        con.execute("insert into curated.example_digests values ('weather', 'digest', 'another')")
         assert con.execute("from curated.shares").fetchall()
     written = eraser(home.settings, Subject(ANN, client_id="app"))
     assert written.erased["curated.bursts"] == 1
     assert written.erased["curated.token_counts"] == 1
+    assert written.erased["curated.example_digests"] >= 1
     assert written.searched.left == ()
 
 

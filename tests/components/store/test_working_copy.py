@@ -93,6 +93,58 @@ def test_a_verdict_that_did_not_change_is_not_written_again_for_its_time(tmp_pat
     assert sorted(verdicts) == [("a", first), ("b", second)]
 
 
+STANDING = """
+    insert into curated.standings by name
+    select $id as interaction_id, 'weather' as workload_id, 'conversation' as split_by,
+        [$id] as ties, '' as label, $side as side, $stratum as stratum, $stratum as draw_id
+"""
+
+
+def test_a_standing_that_was_settled_since_is_not_written_again(tmp_path: Path) -> None:
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
+    for side, stratum in (("holdout", "s"), ("train", None)):
+        with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+            for name, on in (("a", "train"), ("b", side)):
+                copy.con.execute(STANDING, {"id": name, "side": on, "stratum": stratum})
+            copy.merge()
+    with warehouses.connect(path) as con:
+        standings = con.execute("select ties[1], side, stratum from curated.standings").fetchall()
+    assert sorted(standings) == [("a", "train", "s"), ("b", "train", None)]
+
+
+EXAMPLE = """
+    insert into curated.examples by name
+    select $id as example_id, 'weather' as workload_id, 'app' as client_id,
+        '2026-01-01'::timestamptz as logged_at, 'conversation' as split_by, $id as group_id,
+        'train' as side, [] as tool_names, $text as messages, '[]' as tools, '' as answer,
+        1 as weight, [] as interaction_ids, [] as feedback_ids, $digest as content_digest
+"""
+
+
+def test_an_example_is_written_again_for_another_text_and_left_for_the_same(tmp_path: Path) -> None:
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
+    earlier = [
+        ("same", "a", "1"),
+        ("changed", "a", "1"),
+        ("replayed", "a", None),
+        ("old", "a", None),
+    ]
+    later = [("same", "a", "1"), ("changed", "b", "2"), ("replayed", "b", None), ("old", "a", "1")]
+    places = []
+    for examples in (earlier, later):
+        with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+            for name, text, digest in examples:
+                copy.con.execute(EXAMPLE, {"id": name, "text": text, "digest": digest})
+            copy.merge()
+        with warehouses.connect(path) as con:
+            columns = "example_id, messages, content_digest"
+            rows = con.execute(f"select {columns} from curated.examples").fetchall()
+            place = "select rowid from curated.examples where example_id = 'same'"
+            places += con.execute(place).fetchall()
+        assert sorted(rows) == sorted(examples)
+    assert places[0] == places[1]
+
+
 def test_a_copy_has_the_files_of_its_rows_so_that_the_future_outranks_nothing(
     tmp_path: Path,
 ) -> None:

@@ -1,0 +1,8 @@
+-- One row per example of the workload whose content has a digest. Reads temp.measured.
+
+select
+    workload_id,
+    content_digest,
+    measured_digest
+from temp.measured
+where content_digest is not null
