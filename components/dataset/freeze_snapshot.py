@@ -1,10 +1,14 @@
 """Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet, a card, a manifest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+import numpy as np
 
 from components.chat import chat_templates, prompt, token_counts
 from components.chat.token_counts import Counter
@@ -13,7 +17,8 @@ from components.dataset.example_rows import Lengths, Staying
 from components.dataset.snapshot_figures import SIDES, Snapshot
 from components.schema import Config, Json
 from components.store import manifest, warehouse
-from components.store.warehouse import Connection
+from components.store.arrow import ArrowBatch
+from components.store.warehouse import Connection, Value
 
 
 def assign_holdout_version(con: Connection, workload_id: str, digest: str, *, now: datetime) -> str:
@@ -36,6 +41,9 @@ _KNOWN = """
     where workload_id = $workload_id and digest = $digest
 """
 
+
+PART_BYTES = 1 << 26
+"""Texts of examples that are sorted at a time."""
 
 NOT_SAMPLED = "not_sampled"
 """The verdict, in counts only, on interactions that a sample left out."""
@@ -158,8 +166,7 @@ def _write(
     lengths: dict[str, Lengths] = {}
     for side in SIDES:
         with warehouse.second_connection(con) as reading:
-            values = {"workload_id": workload_id, "side": side}
-            examples = warehouse.batches(reading, "marts/snapshot", **values)
+            examples = _in_order(reading, {"workload_id": workload_id, "side": side})
             path = snapshot.path / f"{side}.parquet"
             lengths[side] = example_rows.write(path, examples, counter, staying)
     preference_files.write(con, snapshot.path, workload_id)
@@ -185,6 +192,21 @@ def _write(
         "config": config,
         "counts": snapshot.counts,
     }
+
+
+def _in_order(con: Connection, values: Mapping[str, Value]) -> Iterator[ArrowBatch]:
+    """Yield a side's examples by id, in parts: DuckDB would sort all texts at once, on disk."""
+    order: Any = warehouse.table(con, "marts/snapshot_order", **values)
+    ids, clusters = (order[name].combine_chunks() for name in ("example_id", "cluster_id"))
+    parts = np.cumsum(order["bytes"].to_numpy()) // PART_BYTES
+    begins = np.unique(parts, return_index=True)[1].tolist()
+    for begin, end in pairwise([*begins, len(order)]):
+        bounds = {"first": ids[begin].as_py(), "last": ids[end - 1].as_py()}
+        done = begin
+        for batch in warehouse.batches(con, "marts/snapshot", **values, **bounds):
+            named: Any = batch
+            yield named.append_column("cluster_id", clusters.slice(done, len(batch)))
+            done += len(batch)
 
 
 def folder_name(workload_id: str) -> str:

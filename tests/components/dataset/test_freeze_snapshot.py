@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import subprocess
@@ -226,6 +227,36 @@ def test_rows_are_in_the_order_of_their_ids(con: Connection, tmp_path: Path):
     frozen = freeze(con, tmp_path)
     ids = pq.read_table(frozen.path / "train.parquet").column("example_id").to_pylist()
     assert ids == sorted(ids)
+
+
+LARGE = """
+    insert into curated.examples by name
+    select md5(n::varchar) as example_id, 'weather' as workload_id, 'app' as client_id,
+        now() as logged_at, 'conversation' as split_by, (n // 2)::varchar as group_id,
+        'train' as side, '' as label, [] as tool_names, '[]' as messages, '[]' as tools,
+        '{"text": "Yes.", "calls": []}' as answer, n || repeat(' or so', 300_000) as acceptable,
+        1 as weight, [] as interaction_ids, [] as feedback_ids
+    from range(40) as numbers(n)
+"""
+
+
+def test_large_rows_are_in_the_order_of_their_ids_with_their_clusters(
+    con: Connection, tmp_path: Path
+):
+    curations.curate(con, "weather", RULES, now=logs.NOW)
+    con.execute(LARGE)
+    frozen = curations.freeze(con, tmp_path, "weather", rules=RULES, now=logs.NOW)
+    columns = ["example_id", "acceptable", "cluster"]
+    written = pq.read_table(frozen.path / "train.parquet", columns=columns).to_pylist()
+    assert [row["example_id"] for row in written] == sorted(row["example_id"] for row in written)
+    large = {
+        int(row["acceptable"].split()[0]): row
+        for row in written
+        if (row["acceptable"] or "").endswith(" or so")
+    }
+    ids = [hashlib.md5(str(n).encode()).hexdigest() for n in range(40)]
+    assert [large[n]["example_id"] for n in range(40)] == ids
+    assert [large[n]["cluster"] for n in range(40)] == [min(ids[n], ids[n ^ 1]) for n in range(40)]
 
 
 def test_the_holdout_keeps_the_logged_answer_and_the_reference(con: Connection, tmp_path: Path):
