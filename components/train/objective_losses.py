@@ -1,7 +1,7 @@
 """Losses and validation metrics of each objective."""
 
+from bisect import bisect_left
 from functools import cached_property
-from itertools import product
 
 import torch  # noqa: TID253 - this module is itself imported late
 from torch.nn.functional import cross_entropy, logsigmoid  # noqa: TID253 - as above
@@ -197,11 +197,16 @@ class ValidationMetrics:
     def figures(self) -> dict[str, float]:
         """Return the metrics by name."""
         figures = {"validation_loss": self.loss / self.count}
-        is_paired = self.objective.kind in ("dpo", "orpo")
-        combine = zip if is_paired else product
-        if right := [good > bad for good, bad in combine(self.good, self.bad)]:
-            figures["validation_accuracy"] = sum(right) / len(right)
-        return figures
+        if not self.good or not self.bad:
+            return figures
+        if self.objective.kind in ("dpo", "orpo"):
+            right = sum(good > bad for good, bad in zip(self.good, self.bad, strict=True))
+            combinations = len(self.good)
+        else:
+            ranked = sorted(self.bad)
+            right = sum(bisect_left(ranked, good) for good in self.good)
+            combinations = len(self.good) * len(self.bad)
+        return figures | {"validation_accuracy": right / combinations}
 
 
 def _is_chosen(micro_batch: MicroBatch) -> torch.Tensor:

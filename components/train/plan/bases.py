@@ -64,6 +64,8 @@ LIBRARIES = 1_500_000_000  # bytes of torch and its kernels
 
 LARGEST_ON_CPU = 1_000_000_000  # parameters of a model that a CPU trains in hours, not in days
 
+LONGEST_HEADER = 100_000_000  # bytes of a file's header, as in safetensors' own reader
+
 EMBEDDINGS = ("embed", "lm_head", "wte")
 
 
@@ -95,15 +97,20 @@ SUGGESTED = (
 
 
 def read(folder: Path) -> TrainableBase | None:
-    """Read a model's folder; ``None`` unless it has a safetensors model with a tokenizer."""
+    """Read a model's folder; ``None`` unless it has a whole safetensors model with a tokenizer."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
         return None
     if not (folder / "tokenizer_config.json").is_file():
         return None
-    sizes = {name: size for file in weights for name, size in _sizes(file).items()}
-    config: Json = json.loads((folder / "config.json").read_text())
+    try:
+        sizes = {name: size for file in weights for name, size in _sizes(file).items()}
+        config: Json = json.loads((folder / "config.json").read_text())
+    except ValueError:  # a download broke off
+        return None
     total = sum(sizes.values())
+    if not total:
+        return None
     embeddings = sum(size for name, size in sizes.items() if any(e in name for e in EMBEDDINGS))
     activations = BATCH_TOKENS * LAYER_BYTES * _width(config)
     return _estimated(folder, total, embeddings, activations)
@@ -149,7 +156,7 @@ def _estimated(folder: Path, total: int, embeddings: int, activations: int) -> T
 def _sizes(file: Path) -> dict[str, int]:
     # the header alone: safetensors' own reader needs torch or numpy to return shapes
     with file.open("rb") as content:
-        length = int.from_bytes(content.read(8), "little")
+        length = min(int.from_bytes(content.read(8), "little"), LONGEST_HEADER)
         header = cast("Mapping[str, Mapping[str, list[int]]]", json.loads(content.read(length)))
     tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
     return {name: prod(tensor["shape"]) for name, tensor in tensors.items()}

@@ -175,10 +175,11 @@ def quantization_constants(numbers: int, *, double: bool) -> int:
 def optimizer_state(trained: int, *, allocates: bool = False) -> int:
     """Return the bytes of AdamW's state: two moments of each weight in the weight's own type.
 
-    Kingma and Ba, arXiv:1412.6980, algorithm 1. AdaLoRA ``allocates`` ranks by two more means, of
-    each weight's sensitivity and its uncertainty (arXiv:2303.10512, section 3.2).
+    Kingma and Ba, arXiv:1412.6980, algorithm 1. AdaLoRA ``allocates`` ranks by each weight's
+    sensitivity, of which it keeps the last one, the mean and the mean uncertainty
+    (arXiv:2303.10512, section 3.2).
     """
-    return (4 if allocates else 2) * trained
+    return (5 if allocates else 2) * trained
 
 
 def training_memory(
@@ -193,12 +194,15 @@ def training_memory(
     else:
         weights, constants = 2 * parameters.quantized, 0  # dequantized to bf16, once
         rest += CPU_BASELINE
+    adapters = parameters.trained_bytes
+    if recipe.warm_start and recipe.objective.kind in ("dpo", "kto"):
+        adapters *= 2  # the first weights are the reference
     return TrainingMemory(
         weights=weights,
         constants=constants,
         unquantized=parameters.unquantized_bytes,
         teacher=parameters.teacher_bytes,
-        adapters=parameters.trained_bytes,
+        adapters=adapters,
         optimizer=optimizer_state(parameters.trained_bytes, allocates=recipe.method == "adalora"),
         gradients=parameters.trained_bytes * step.gradient_sets,
         activations=step.activations,

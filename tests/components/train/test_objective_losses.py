@@ -1,10 +1,13 @@
 """Each objective's loss is its paper's, and TRL's if TRL has it."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.models import base
 from components.train import objective_losses
@@ -195,3 +198,22 @@ def test_a_distillation_mixes_the_logged_answer_with_the_teachers_probabilities(
             logged = -torch.log_softmax(student[place - 1], -1)[row.input_ids[place]]
             expected.append(0.75 * logged + 0.25 * divergence)
     assert loss == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
+
+
+@given(st.lists(st.integers(-3, 3), max_size=9), st.lists(st.integers(-3, 3), max_size=9))
+def test_the_accuracy_of_labels_counts_all_combinations(good: list[int], bad: list[int]):
+    metrics = objective_losses.ValidationMetrics(Kto())
+    metrics.good, metrics.bad, metrics.count = [*map(float, good)], [*map(float, bad)], 1.0
+    right = [better > worse for better in good for worse in bad]
+    expected = sum(right) / len(right) if right else None
+    assert metrics.figures().get("validation_accuracy") == expected
+
+
+def test_the_accuracy_of_many_labels_takes_no_memory_for_each_combination():
+    metrics = objective_losses.ValidationMetrics(Kto())
+    metrics.good, metrics.bad, metrics.count = [1.0] * 3_000, [0.0] * 3_000, 1.0
+    tracemalloc.start()
+    assert metrics.figures()["validation_accuracy"] == 1
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10**6

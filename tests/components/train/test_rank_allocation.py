@@ -8,11 +8,14 @@ import torch
 
 from components.models import base
 from components.train import peft_model
+from components.train.plan import estimate
 from components.train.rank_allocation import RankAllocation
 from tests.support.training_methods import RECIPES
 
 
-def test_a_first_step_that_fp16_skips_leaves_an_optimizer_that_can_step(model: Path):
+def test_after_a_first_step_that_fp16_skips_the_optimizer_steps_with_the_planned_memory(
+    model: Path,
+):
     bare, _ = base.load(model, "bf16", for_training=True)
     recipe = RECIPES["adalora"]
     adapted = peft_model.attach_trainable(bare, recipe)
@@ -33,3 +36,10 @@ def test_a_first_step_that_fp16_skips_leaves_an_optimizer_that_can_step(model: P
     allocation.on_optimizer_step(unused, state, unused, optimizer=optimizer)
     assert not torch.equal(trained[0], before)
     assert "sensitivity" in optimizer.state[trained[0]]
+    allocator = allocation.allocator
+    scores = (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc)
+    held = sum(tensor.nbytes for by_name in scores for tensor in by_name.values())
+    moments = ("exp_avg", "exp_avg_sq")
+    held += sum(optimizer.state[weight][name].nbytes for weight in trained for name in moments)
+    weights = sum(weight.nbytes for weight in trained)
+    assert estimate.optimizer_state(weights, allocates=True) == held

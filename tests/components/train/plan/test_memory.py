@@ -5,7 +5,8 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 
 from components.train.plan import estimate
-from components.train.plan.estimate import TrainingMemory
+from components.train.plan.estimate import ParameterCounts, StepMemory, TrainingMemory
+from components.train.recipe import Recipe
 
 
 @pytest.mark.parametrize("double", [True, False], ids=["double quantization", "single"])
@@ -34,6 +35,23 @@ def test_adamw_holds_two_moments_of_each_weight():
     optimizer.step()
     moments = [state for state in optimizer.state[weight].values() if state.numel() > 1]
     assert estimate.optimizer_state(weight.nbytes) == sum(state.nbytes for state in moments)
+
+
+def test_a_warm_start_of_preferences_keeps_the_first_weights_as_its_reference():
+    counts = ParameterCounts(
+        total=100, trainable=10, low_rank=(), quantized=0, largest=0, unquantized_bytes=180,
+        trained_bytes=40,
+    )  # fmt: skip
+    adapters: list[int] = []
+    for knobs in (
+        {"objective": "dpo"},
+        {"objective": "dpo", "warm_start": True},
+        {"warm_start": True},
+    ):
+        recipe = Recipe.model_validate(knobs)
+        step = StepMemory(activations=0, logits=0)
+        adapters.append(estimate.training_memory(counts, step, recipe, "gpu", rest=0).adapters)
+    assert adapters == [40, 80, 40]
 
 
 @pytest.mark.parametrize(

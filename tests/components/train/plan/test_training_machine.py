@@ -1,9 +1,13 @@
 """The largest batch that fits, and the cost of its time."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from components.train.plan import bases
 from components.train.plan.bases import Worker
+from tests.support import tiny
 
 
 def test_batch_sizes_divide_the_step():
@@ -32,6 +36,26 @@ def test_few_batch_sizes_are_tried():
 
     assert bases.largest_batch(64, need, 3) == 2
     assert len(tried) <= 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param((2**40).to_bytes(8, "little") + b"{}", id="endless-header"),
+        pytest.param((4).to_bytes(8, "little") + b"{}  ", id="no-tensors"),
+        pytest.param((12).to_bytes(8, "little") + b'{"w": {"a":1', id="cut"),
+    ],
+)
+def test_a_model_whose_download_broke_off_is_none(tmp_path: Path, content: bytes):
+    whole = tiny.build(tmp_path / "whole")
+    broken = tmp_path / "broken"
+    shutil.copytree(whole, broken)
+    (broken / "model.safetensors").write_bytes(content)
+    assert bases.read(broken) is None
+    chosen = bases.choose([broken, whole], free=10**12, is_gpu=False)
+    assert chosen is not None
+    assert chosen.path == whole
 
 
 def test_the_cost_is_the_workers_price_times_the_time():
