@@ -1,6 +1,5 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidate_pairs, hashed_words, shingles
+from components.curate.near import candidate_pairs, hashed_words, kept_prefixes, shingles
 from components.curate.near.candidate_pairs import CandidatePairs, Groups
 from components.curate.near.hashed_words import (
     HAS_DIGIT,
@@ -24,7 +23,7 @@ from components.curate.near.hashed_words import (
     in_order,
 )
 from components.curate.near.kept_pairs import NO_PAIRS, KeptNear, KeptPairs, NearPairs
-from components.curate.near.shingles import HASH_BITS, TEXT_BITS
+from components.curate.near.shingles import HASH_BITS
 from components.curate.settings import THRESHOLD
 
 JACCARDS_AT_ONCE = 4096
@@ -274,7 +273,7 @@ def _near(
     texts: DigestedWords, threshold: float, kept: KeptNear | None, pool: Executor
 ) -> tuple[CandidatePairs, npt.NDArray[np.float64]]:
     """Return the pairs of different texts whose Jaccard reaches the threshold, and the Jaccards."""
-    groups = _grouped(texts.words, threshold, pool)
+    groups = kept_prefixes.group_texts(texts, threshold, kept and kept.prefixes, pool)
     measure = partial(jaccards, texts.words, pool=pool)
     if kept is None or groups.have_crowds:
         near = _near_in_groups(texts, groups, threshold, measure, kept and kept.jaccards)
@@ -312,27 +311,6 @@ def _near_in_groups(
         labels = _components(near, len(texts))
         near = verify(pairs.where(labels[pairs.left] != labels[pairs.right]))
     return NearPairs(texts.digests, near, np.concatenate(values))
-
-
-def _grouped(texts: WordColumn, threshold: float, pool: Executor) -> Groups:
-    order = shingles.shingle_order(texts, threshold, pool)
-    text_bits = max(TEXT_BITS, len(texts).bit_length())
-    before, shared = 0, [np.zeros(0, np.int64)]
-    entries: deque[Hashes] = deque()
-    choose = partial(shingles.choose_prefixes, order=order)
-    for part in in_order(pool, choose, texts.chunks()):
-        owners = (part.owners + before).astype(np.uint64)
-        entries.append((part.keys << np.uint64(text_bits)) | owners)
-        shared.append(part.shared)
-        before += len(part.shared)
-    # Not concatenated, which would hold each entry twice.
-    joined = np.empty(sum(map(len, entries)), np.uint64)
-    start = 0
-    while entries:
-        some = entries.popleft()
-        joined[start : start + len(some)] = some
-        start += len(some)
-    return candidate_pairs.group_by_key(joined, text_bits, np.concatenate(shared))
 
 
 def _components(pairs: CandidatePairs, count: int) -> Positions:

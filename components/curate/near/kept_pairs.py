@@ -9,6 +9,7 @@ import numpy.typing as npt
 from components.curate.near.candidate_pairs import CandidatePairs
 from components.curate.near.hashed_words import Hashes, mixed, places_among
 from components.curate.near.kept_arrays import KeptArrays
+from components.curate.near.kept_prefixes import KeptPrefixes
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
@@ -66,6 +67,7 @@ class KeptNear:
         self._kept = kept
         self._name = f"{name}-near"
         self.jaccards = KeptPairs(kept, f"{name}-jaccards")
+        self.prefixes = KeptPrefixes(kept, name)
 
     def read(self, threshold: float) -> "NearPairs":
         """Return all pairs of the last texts; no texts if not all pairs were compared."""

@@ -112,6 +112,35 @@ def test_what_an_earlier_call_left_changes_nothing(
         before = texts
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_many_nights_in_a_row_cluster_as_whole_ones(threshold: float):
+    chance = random.Random(0)
+    kept = KeptNear(KeptArrays(None, ""), "nights")
+    words = [f"{first}{second}" for first in "abcdefghij" for second in "klmnop"]
+    bases = [chance.choices(words, k=chance.choice([4, 20, 40])) for _ in range(150)]
+    texts = near_copies(bases, 1500, chance)
+    crowd = variants(candidate_pairs.CROWD + 4, 40, 2)
+    # Crowds that come, grow by a text at a time and go; nights that change nothing; a double.
+    nights = [(9, 0), (9, 0), (0, 0), (9, 46), (3, 50), (3, 52), (3, 54), (0, 54), (3, 51), (3, 50)]
+    for changed, in_crowd in [*nights, (9, 40), (3, 0), (1700, 0), (9, 0), (9, 51)]:
+        chance.shuffle(texts)
+        texts = texts[changed % 100 :] + near_copies(bases, changed, chance)
+        night = [*texts, *crowd[:in_crowd]]
+        ids = chance.sample([f"{place:04d}" for place in range(len(night))], len(night))
+        assert cluster(ids, night, threshold, kept) == cluster(ids, night, threshold)
+
+
+def near_copies(bases: Sequence[list[str]], count: int, chance: random.Random) -> list[str]:
+    """Return texts with other words in some places of one of the bases."""
+    texts: list[str] = []
+    for _ in range(count):
+        copy = [*chance.choice(bases)]
+        for place in chance.choices(range(len(copy)), k=len(copy) // 10):
+            copy[place] = chance.choice(bases)[0]
+        texts.append(" ".join(copy))
+    return texts
+
+
 def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():
     texts = ["a b c d e f g", "A, b c d e f g!", "a b c d e f h", "x y z"]
     assert cluster("0123", texts, 0.6).pairs == {
