@@ -177,8 +177,8 @@ class WordColumn:
             yield self.at(part)
 
     def words(self) -> Words:
-        """Return the words, side by side."""
-        return Words(self.hashes[members(self.begins, self.sizes)], bounds_of(self.sizes))
+        """Return the words, side by side; they may be a view."""
+        return Words(self.hashes[span(self.begins, self.sizes)], bounds_of(self.sizes))
 
 
 def bounds_of(sizes: Positions) -> Positions:
@@ -191,6 +191,13 @@ def bounds_of(sizes: Positions) -> Positions:
 def members(begins: Positions, sizes: Positions) -> Positions:
     """Return the places ``begins[i]`` to ``begins[i] + sizes[i]``, one after the other."""
     return np.arange(int(sizes.sum())) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
+
+
+def span(begins: Positions, sizes: Positions) -> slice | Positions:
+    """Return the places as ``members`` does, as a slice if they are side by side."""
+    if not len(begins) or (begins[1:] != begins[:-1] + sizes[:-1]).any():
+        return members(begins, sizes)
+    return slice(int(begins[0]), int(begins[-1] + sizes[-1]))
 
 
 def sorted_set(values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
@@ -355,8 +362,15 @@ class DigestedWords(NamedTuple):
 
     def numbered(self) -> tuple[Positions, Positions]:
         """Number texts of different words by first place; return numbers, and first places."""
-        numbers = _binary(self.digests).dictionary_encode().indices.to_numpy().astype(np.int64)
-        return numbers, np.unique(numbers, return_index=True)[1]
+        return numbered(self.digests)
+
+
+def numbered(digests: Hashes) -> tuple[Positions, Positions]:
+    """Number different digests, of two values each, by first place; return also first places."""
+    numbers = _binary(digests).dictionary_encode().indices.to_numpy().astype(np.int64)
+    firsts = np.full(int(numbers.max(initial=-1)) + 1, len(numbers))
+    np.minimum.at(firsts, numbers, np.arange(len(numbers)))
+    return numbers, firsts
 
 
 def spilled_zeros(length: int, dtype: npt.DTypeLike, scratch: Path | None) -> npt.NDArray[Any]:

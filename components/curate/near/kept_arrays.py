@@ -1,7 +1,7 @@
-"""Arrays that a comparison leaves to the next one, in files whose digests are checked."""
+"""Arrays that a comparison leaves to the next one, in files with checksums."""
 
-import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +32,7 @@ class KeptArrays:
         self._folder = folder
         self._version = version
         self._held: dict[str, Array] = {}
-        self._parts: dict[str, list[tuple[int, str]]] = {}
+        self._parts: dict[str, list[tuple[int, int]]] = {}
         self._used: set[str] = set()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +41,8 @@ class KeptArrays:
                 if path.name not in self._parts:
                     path.unlink()
 
-    def _whole_parts(self, folder: Path) -> dict[str, list[tuple[int, str]]]:
-        """Return each file's parts, bytes and digests, if no file is damaged."""
+    def _whole_parts(self, folder: Path) -> dict[str, list[tuple[int, int]]]:
+        """Return each file's parts, bytes and checksums, if no file is damaged."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             kept = json.loads((folder / MANIFEST).read_text())
             parts = {
@@ -75,7 +75,7 @@ class KeptArrays:
             with (self._folder / name).open("ab") as file:
                 file.truncate(sum(size for size, _ in parts))
                 file.write(values.data)
-            parts.append((values.nbytes, hashlib.sha256(values.data).hexdigest()))
+            parts.append((values.nbytes, zlib.crc32(values.data)))
 
     def write(self, name: str, values: Array) -> None:
         """Replace an array, whose earlier values may be in use."""
@@ -96,14 +96,13 @@ class KeptArrays:
             manifest.write_atomically(self._folder / MANIFEST, json.dumps(kept))
 
 
-def _is_whole(path: Path, parts: Sequence[tuple[int, str]]) -> bool:
+def _is_whole(path: Path, parts: Sequence[tuple[int, int]]) -> bool:
     with path.open("rb") as file:
         for size, expected in parts:
-            digest = hashlib.sha256()
-            left = size
+            checksum, left = 0, size
             while content := file.read(min(READ_BYTES, left)):
-                digest.update(content)
+                checksum = zlib.crc32(content, checksum)
                 left -= len(content)
-            if left or digest.hexdigest() != expected:
+            if left or checksum != expected:
                 return False
     return True

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -384,35 +383,51 @@ def _instructions(
     same, firsts = column.numbered()
     of_piece = np.where(_column_has_words(column.words), firsts[same], -1)
     of_turn = np.where(of_turn < 0, -1, of_piece[of_turn])
-    numbers: dict[tuple[int, ...], int] = {}
-    listed, first = of_turn.tolist(), of_piece[systems].tolist()
-    instructed = [
-        numbers.setdefault((first[n], *listed[start:stop]), len(numbers))
-        for n, (start, stop) in enumerate(pairwise(turns.bounds.tolist()))
-    ]
-    named = [[piece for piece in number if piece >= 0] for number in numbers]
-    joined = _joined(column, named, pieces)
-    of_number, firsts = joined.numbered()
-    order = np.lexsort((joined.digests[firsts, 1], joined.digests[firsts, 0]))
-    of_number = np.argsort(order)[of_number]
-    return joined.at(firsts[order]), of_number[np.array(instructed, np.int64)]
+    every = np.insert(of_turn, turns.bounds[:-1], of_piece[systems])
+    bounds = turns.bounds + np.arange(len(turns.bounds))
+    sizes = shingles.count_marks(every >= 0, bounds)
+    joined = _Joined(column, every[every >= 0], sizes)
+    digests = joined.digests()
+    numbers, firsts = hashed_words.numbered(digests)
+    order = np.lexsort((digests[firsts, 1], digests[firsts, 0]))
+    words = joined.words(firsts[order], pieces)
+    return DigestedWords(words, digests[firsts[order]]), np.argsort(order)[numbers]
 
 
-def _joined(
-    column: DigestedWords, named: Sequence[list[int]], pieces: SpilledWords
-) -> DigestedWords:
-    """Return texts of the named ones of a column, which are those that ``pieces`` has by now."""
-    several = [numbers for numbers in named if len(numbers) != 1]
-    for start in range(0, len(several), JOINED_AT_ONCE):
-        block = several[start : start + JOINED_AT_ONCE]
-        words = column.words.at(np.array([*chain.from_iterable(block)], np.int64)).words()
-        pieces.add(Words(words.hashes, words.bounds[np.cumsum([0, *map(len, block)])]))
-    every = pieces.column()
-    new = DigestedWords.of(every.at(slice(len(column), None)))
-    after = count(len(column))
-    places = [numbers[0] if len(numbers) == 1 else next(after) for numbers in named]
-    digests = np.concatenate([column.digests, new.digests])
-    return DigestedWords(every, digests).at(np.array(places, np.int64))
+class _Joined(NamedTuple):
+    """Texts of the next ``sizes[i]`` of the ``places`` in a column each."""
+
+    column: DigestedWords
+    places: Positions
+    sizes: Positions
+
+    def digests(self) -> Hashes:
+        """Return a digest of each text: of its piece, or of the digests of several."""
+        bounds = hashed_words.bounds_of(self.sizes)
+        steps = (np.arange(len(self.places)) - np.repeat(bounds[:-1], self.sizes)).astype(np.uint64)
+        of_pieces = self.column.digests[self.places]
+        of_pieces = hashed_words.mixed(of_pieces + (steps * hashed_words.STEP)[:, None])
+        sums = np.zeros((len(of_pieces) + 1, 2), np.uint64)
+        np.cumsum(of_pieces, axis=0, out=sums[1:])
+        digests = np.diff(sums[bounds], axis=0)
+        alone = self.sizes == 1
+        digests[alone] = self.column.digests[self.places[bounds[:-1][alone]]]
+        return digests
+
+    def words(self, texts: Positions, pieces: SpilledWords) -> WordColumn:
+        """Return the words of some texts; ``pieces`` has those of the column by now."""
+        begins, alone = hashed_words.bounds_of(self.sizes)[texts], self.sizes[texts] == 1
+        places = np.zeros(len(texts), np.int64)
+        places[alone] = self.places[begins[alone]]
+        several = np.flatnonzero(~alone)
+        for start in range(0, len(several), JOINED_AT_ONCE):
+            block = several[start : start + JOINED_AT_ONCE]
+            sizes = self.sizes[texts[block]]
+            words = self.column.words.at(self.places[hashed_words.members(begins[block], sizes)])
+            joined = words.words()
+            pieces.add(Words(joined.hashes, joined.bounds[hashed_words.bounds_of(sizes)]))
+        places[several] = len(self.column) + np.arange(len(several))
+        return pieces.column().at(places)
 
 
 def place(
@@ -425,7 +440,7 @@ def place(
     """Return each request's cluster, twins and equals; order does not matter."""
     clusters = duplicates.find_clusters(ids, compared.words, jaccard, kept.near_requests)
     alike = duplicates.find_clusters(
-        # No two are equal, and which of a cluster is first does not matter.
+        # Which of a cluster is first does not matter.
         [f"{number:012d}" for number in range(len(compared.instructions))],
         compared.instructions,
         jaccard,

@@ -176,11 +176,10 @@ def _take_over(
     begins = hashed_words.bounds_of(earlier.lengths)
     have_shared[places >= 0] = earlier.lengths[places[places >= 0]] > 0
     texts = np.flatnonzero(have_shared)
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        block = texts[start : start + TEXTS_AT_ONCE]
-        lengths = earlier.lengths[places[block]]
-        theirs = earlier.marks[hashed_words.members(begins[places[block]], lengths)]
-        are_shared[hashed_words.members(bounds[block], lengths)] = theirs
+    sizes = earlier.lengths[places[texts]]
+    for part in hashed_words.slices(hashed_words.bounds_of(sizes), hashed_words.CHUNK_WORDS):
+        theirs = earlier.marks[hashed_words.span(begins[places[texts[part]]], sizes[part])]
+        are_shared[hashed_words.span(bounds[texts[part]], sizes[part])] = theirs
     return places >= 0
 
 
@@ -198,7 +197,7 @@ def _leave(
     texts = np.flatnonzero(shared.have_shared)
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         block = texts[start : start + TEXTS_AT_ONCE]
-        places = hashed_words.members(shared.bounds[block], sizes[block])
+        places = hashed_words.span(shared.bounds[block], sizes[block])
         kept.append("shared-marks", shared.are_shared[places])
 
 
