@@ -1,6 +1,6 @@
 """Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet, a card, a manifest."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -18,7 +18,7 @@ from components.dataset.snapshot_figures import SIDES, Snapshot
 from components.schema import Config, Json
 from components.store import manifest, warehouse
 from components.store.arrow import ArrowBatch
-from components.store.warehouse import Connection, Value
+from components.store.warehouse import Connection
 
 
 def assign_holdout_version(con: Connection, workload_id: str, digest: str, *, now: datetime) -> str:
@@ -101,7 +101,7 @@ def freeze(
     Raises:
         EmptySideError: One of the sides has no example.
     """
-    warehouse.build(con, "temp/measured", workload_id=workload_id)
+    warehouse.build(con, "temp/frozen", workload_id=workload_id)
     (totals,) = warehouse.read(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
     counts = _counts(con, workload_id)
     if not_sampled:
@@ -119,7 +119,6 @@ def freeze(
     with warehouse.transaction(con):
         warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
         warehouse.refresh(con, "curated/example_digests", workload_id=workload_id)
-        con.execute("drop table temp.measured")
         measured = manifest.digest(totals.holdout_digest)
         holdout_version = assign_holdout_version(con, workload_id, measured, now=now)
     snapshot = Snapshot(
@@ -146,6 +145,7 @@ def freeze(
         }
         body = _write(con, snapshot, workload_id, preferences, counter, config, lineage, staying)
         manifest.write(snapshot.path, kind="snapshot", now=now, body={**body, "commit": commit})
+    con.execute("drop table temp.frozen")
     return snapshot
 
 
@@ -166,7 +166,8 @@ def _write(
     lengths: dict[str, Lengths] = {}
     for side in SIDES:
         with warehouse.second_connection(con) as reading:
-            examples = _in_order(reading, {"workload_id": workload_id, "side": side})
+            order = warehouse.table(con, "marts/snapshot_order", side=side)
+            examples = _in_order(reading, order, workload_id=workload_id, side=side)
             path = snapshot.path / f"{side}.parquet"
             lengths[side] = example_rows.write(path, examples, counter, staying)
     preference_files.write(con, snapshot.path, workload_id)
@@ -194,9 +195,12 @@ def _write(
     }
 
 
-def _in_order(con: Connection, values: Mapping[str, Value]) -> Iterator[ArrowBatch]:
+def _in_order(
+    con: Connection,
+    order: Any,  # noqa: ANN401 - pyarrow has no types
+    **values: str,
+) -> Iterator[ArrowBatch]:
     """Yield a side's examples by id, in parts: DuckDB would sort all texts at once, on disk."""
-    order: Any = warehouse.table(con, "marts/snapshot_order", **values)
     ids, clusters = (order[name].combine_chunks() for name in ("example_id", "cluster_id"))
     parts = np.cumsum(order["bytes"].to_numpy()) // PART_BYTES
     begins = np.unique(parts, return_index=True)[1].tolist()
