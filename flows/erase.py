@@ -103,9 +103,10 @@ def erase(
     begun = now()
 
     def delete_all(con: Connection) -> tuple[Erasure, list[Output]]:
-        erasure = delete.erase(con, request.subject, outputs(home), names=names, now=begun)
-        report("rows deleted, their ids kept as digests")
-        delete.clear_files(con, erasure, outputs(home), {str(home.archive), home.archive_root})
+        with manifest.while_none_finishes(home.scorecards, home.evidence):
+            erasure = delete.erase(con, request.subject, outputs(home), names=names, now=begun)
+            report("rows deleted, their ids kept as digests")
+            delete.clear_files(con, erasure, outputs(home), {str(home.archive), home.archive_root})
         return erasure, affected_outputs.recorded(con, erasure.certificate_id)
 
     ((erasure, tainted),) = warehouse.in_turns(home.tables, [delete_all], writes=GROUPS)

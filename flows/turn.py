@@ -303,8 +303,10 @@ def assemble_evidence(
     """Judge challenger against opponent and write the evidence folder, unless it exists.
 
     ``OpponentChangedError``: the cards are of an earlier champion, so nothing is looked at.
+    ``SourceGoneError``: an erasure has deleted some of what it is made from meanwhile.
     """
     home = settings.load()
+    sources = manifest.count_copies([snapshot.path, *evaluate.all_folders(cards)])
     if not evaluate.is_champion_measured(cards, champion, adapter):
         raise OpponentChangedError(
             f"judging {adapter.name} of {workload.workload}: another version became champion after "
@@ -355,9 +357,10 @@ def assemble_evidence(
         turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )
-    return evidence_reports.write_evidence(
-        case, root / digest, workload.gate, reference, now=datetime.now(UTC)
-    )
+    with manifest.while_kept(sources, root / digest):
+        return evidence_reports.write_evidence(
+            case, root / digest, workload.gate, reference, now=datetime.now(UTC)
+        )
 
 
 def _read_scorecards(cards: Mapping[str, Path]) -> Measured:

@@ -48,18 +48,19 @@ def forget_copies(outputs: Outputs, tainted: Sequence[Output]) -> None:
 
     Finished adapters stay; emptied evidence is pulled again when it is asked for.
     """
-    for output in tainted:
-        folder = outputs.root(output.kind) / output.workload / output.key
-        if output.kind != "adapter" or not (folder / manifest.NAME).exists():
-            manifest.forget(folder)
-        for job in outputs.jobs.glob(f"*-{output.key}"):
-            manifest.forget(job)
-    remove_jobs_on(outputs, tainted)
-    # Of what was killed amid a measurement, or could not be pushed, no other machine knows.
-    for workload in {output.workload for output in tainted}:
-        for folder in (outputs.scorecards / workload).glob("[!.]*"):
-            if not (folder / manifest.NAME).exists():
+    with manifest.while_none_finishes(outputs.scorecards, outputs.evidence):
+        for output in tainted:
+            folder = outputs.root(output.kind) / output.workload / output.key
+            if output.kind != "adapter" or not (folder / manifest.NAME).exists():
                 manifest.forget(folder)
+            for job in outputs.jobs.glob(f"*-{output.key}"):
+                manifest.forget(job)
+        # Of what was killed amid a measurement, or could not be pushed, no other machine knows.
+        for workload in {output.workload for output in tainted}:
+            for folder in (outputs.scorecards / workload).glob("[!.]*/"):
+                if not (folder / manifest.NAME).exists():
+                    manifest.forget(folder)
+    remove_jobs_on(outputs, tainted)
 
 
 def remove_jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> None:

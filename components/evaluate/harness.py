@@ -107,7 +107,7 @@ def evaluate(
         TemplateChangedError: An adapter was trained with another prompt template.
         SourceGoneError: The snapshot was deleted meanwhile, as by an erasure.
     """
-    copies = manifest.copies(snapshot)
+    sources = manifest.count_copies([snapshot])
     planned = measurements(snapshot, base, models, root, settings, side)
     missing = [m for m in planned if not manifest.is_finished(m.folder)]
     adapters = list(dict.fromkeys(m.adapter for m in missing if m.adapter is not None))
@@ -137,7 +137,7 @@ def evaluate(
                     model,
                     engine.tokenizer,
                     settings,
-                    finishing=partial(manifest.while_kept, snapshot, copies),
+                    finishing=partial(manifest.while_kept, sources),
                     report=report,
                     now=now,
                 )

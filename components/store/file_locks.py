@@ -16,18 +16,21 @@ WITHOUT_HOLDER = ("duckdb-*", "search-*")
 
 
 @contextmanager
-def held(path: Path, *, wait: bool = True, mode: int = 0o666) -> Generator[bool]:
+def held(
+    path: Path, *, wait: bool = True, shared: bool = False, mode: int = 0o666
+) -> Generator[bool]:
     """Hold a lock file, created if missing; yield whether it could be locked.
 
     Args:
         path: The file. It is never deleted, so that all processes lock the same one.
         wait: Whether to wait while another process holds it; else yield ``False`` at once.
+        shared: Whether others may hold it at the same time, if they share it, too.
         mode: The permissions of a new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
     try:
-        yield lock(descriptor, wait=wait)
+        yield lock(descriptor, wait=wait, shared=shared)
     finally:
         os.close(descriptor)
 

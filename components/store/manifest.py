@@ -9,9 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from components.costs import Speed, Work
 from components.schema import Json
-from components.store import object_store
+from components.store import file_locks, object_store
 from components.store.object_store import NAME
 
 
@@ -82,42 +82,64 @@ class SourceGoneError(RuntimeError):
     """What an output is made from was deleted meanwhile, as an erasure does."""
 
 
-def copies(folder: Path) -> int:
-    """Count where an output is finished: here, and in the store."""
+def count_copies(folders: Iterable[Path]) -> dict[Path, int]:
+    """Count where each output is finished: here, and in the store."""
+    return {folder: _copies(folder) for folder in folders}
+
+
+def _copies(folder: Path) -> int:
     place = object_store.place_of(folder)
     is_shared = place is not None and place[0].read(f"{place[1]}/{NAME}") is not None
     return (folder / NAME).exists() + is_shared
 
 
+FINISHING = ".finishing"
+"""The lock file in a root of outputs: shared by who finishes one, held alone by an erasure."""
+
+
 @contextmanager
-def while_kept(source: Path, count: int, output: Path) -> Generator[None]:
-    """Finish an output in the block; delete it if a copy of its source was deleted meanwhile.
+def while_kept(sources: Mapping[Path, int], output: Path) -> Generator[None]:
+    """Finish an output in the block; delete it if a copy of a source was deleted meanwhile.
 
     Else an erasure, which deletes what it finds, would not know of it.
 
     Args:
-        source: What the output is made from, such as a snapshot.
-        count: The ``copies`` of it before it was read.
-        output: The folder of the output.
+        sources: What the output is made from, such as a snapshot, with the ``count_copies`` of
+            each before it was read.
+        output: The folder of the output, ``<root>/<workload>/<key>``.
 
     Raises:
         SourceGoneError: There are fewer; the output is not kept.
     """
-    _require_copies(source, count, output)
-    yield
-    try:
-        _require_copies(source, count, output)
-    except SourceGoneError:
-        remove(output)
-        raise
+    with file_locks.held(output.parent.parent / FINISHING, shared=True):
+        _require_copies(sources, output)
+        yield
+        try:
+            _require_copies(sources, output)
+        except SourceGoneError:
+            remove(output)
+            raise
 
 
-def _require_copies(source: Path, count: int, output: Path) -> None:
-    if copies(source) < count:
-        raise SourceGoneError(
-            f"finishing {output}: {source}, which it is made from, was deleted meanwhile, as an "
-            "erasure does, so it is not kept; run the turn again"
-        )
+@contextmanager
+def while_none_finishes(*roots: Path) -> Generator[None]:
+    """Let no process of this machine finish an output by ``while_kept`` in the block.
+
+    What an erasure finds there before it deletes anything is all that there will be.
+    """
+    with ExitStack() as stack:
+        for root in roots:
+            stack.enter_context(file_locks.held(root / FINISHING))
+        yield
+
+
+def _require_copies(sources: Mapping[Path, int], output: Path) -> None:
+    for source, count in sources.items():
+        if _copies(source) < count:
+            raise SourceGoneError(
+                f"finishing {output}: {source}, which it is made from, was deleted meanwhile, as "
+                "an erasure does, so it is not kept; run the turn again"
+            )
 
 
 def remove(folder: Path) -> None:

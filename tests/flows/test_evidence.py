@@ -1,6 +1,8 @@
 """A turn's gate, from scorecards on disk to the evidence: anchored, sealed, and counted."""
 
 import json
+import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from components.register.registry import Version
 from components.schema import Answer
 from components.scorecard import HOLDOUT, Scorecard
 from components.store import ledger, manifest, warehouse
-from components.store.manifest import folder_digest
+from components.store.manifest import SourceGoneError, folder_digest
 from flows import evaluate, settings, turn
 from flows.workload_file import Workload
 from tests.support import gate_cases, tiny
@@ -77,6 +79,34 @@ def workload(home: Path, policy: Policy) -> Workload:
     return Workload.model_construct(
         workload="support", base=home / "base", cost=gate_cases.PRICES, gate=policy, note=""
     )
+
+
+def test_evidence_is_not_kept_when_an_erasure_deletes_its_scorecards_while_it_is_written(
+    home: Path,
+) -> None:
+    frozen, adapter = snapshot(home), home / "adapters" / "a1"
+    adapter.mkdir(parents=True)
+    body = {"snapshot": frozen.key, costs.TRAINING: asdict(Work(7200.0, "core", 2))}
+    manifest.write(adapter, kind="adapter", now=NOW, body=body)
+    cards: ScorecardFolders = {
+        evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
+        evaluate.BASE: written(home / "cards" / "b", measured(100, 344)),
+    }
+    asked = workload(home, Policy(abstention_margin=None))
+    turn.preregister.fn(asked, frozen)
+    evidence = home / "evidence" / "support"
+
+    def erases() -> None:
+        while not [*evidence.glob("*/*")]:
+            time.sleep(0.01)
+        manifest.remove(cards[evaluate.CHALLENGER][HOLDOUT])
+
+    erasing = threading.Thread(target=erases)
+    erasing.start()
+    with pytest.raises(SourceGoneError, match="was deleted meanwhile, as an erasure does"):
+        turn.assemble_evidence.fn(asked, frozen, adapter, cards, None, TURN)
+    erasing.join()
+    assert not [*evidence.iterdir()]
 
 
 def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_new_look(

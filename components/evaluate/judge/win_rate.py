@@ -142,7 +142,7 @@ def judge_answers(
         JudgeError: The judge can't be queried; no partial scorecard is written.
         SourceGoneError: The snapshot was deleted meanwhile, as by an erasure.
     """
-    copies = manifest.copies(snapshot)
+    sources = manifest.count_copies([snapshot])
     missing = {
         model: tasks
         for model, tasks in cards.items()
@@ -179,7 +179,7 @@ def judge_answers(
             }
             metric = _judge_metric(agreement, scores.count(None), settings)
             folder = tasks[JUDGE_TASK]
-            with manifest.while_kept(snapshot, copies, folder):
+            with manifest.while_kept(sources, folder):
                 scorecard.write(folder, samples, {JUDGE_METRIC: metric}, body=body, now=now)
 
 

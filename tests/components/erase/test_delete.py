@@ -1,6 +1,7 @@
 """One person is erased; all other people keep every byte."""
 
 import json
+import threading
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +14,14 @@ from components.collect import retention
 from components.curate import curate_workload
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
+from components.erase import delete
+from components.erase.affected_outputs import Output, Outputs
 from components.erase.subject import Subject
 from components.gate import evidence_folder
 from components.register import journal
 from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
-from components.store import spool, warehouse
+from components.store import manifest, spool, warehouse
 from flows import erase, sources
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, telemetry, warehouses
@@ -49,6 +52,29 @@ def test_what_a_killed_freeze_has_half_written_goes_too(home: House, eraser: Era
     (killed / "train.parquet").write_bytes(b"PAR1" + erased_home.question(ANN, 3).encode())
     assert eraser(home.settings, Subject(ANN)).is_clean
     assert not killed.exists()
+
+
+def test_a_measurement_that_is_being_written_is_waited_for_and_a_judges_verdicts_stay(
+    tmp_path: Path,
+) -> None:
+    names = ("snapshots", "adapters", "scorecards", "evidence", "jobs")
+    outputs = Outputs(*(tmp_path / name for name in names))
+    snapshot, root = outputs.snapshots / WORKLOAD / "s1", outputs.scorecards / WORKLOAD
+    for folder in (snapshot, root / "killed"):
+        folder.mkdir(parents=True)
+        (folder / "samples.parquet").write_bytes(b"PAR1")
+    manifest.write(snapshot, kind="snapshot", now=logs.NOW, body={})
+    (root / "verdicts.jsonl").write_text('["of a question", "first"]\n')
+    other = Output("scorecard", WORKLOAD, "erased")
+    forgets = threading.Thread(target=delete.forget_copies, args=(outputs, [other]))
+    with manifest.while_kept(manifest.count_copies([snapshot]), root / "measured"):
+        (root / "measured").mkdir()
+        (root / "measured" / "samples.parquet").write_bytes(b"PAR1")
+        forgets.start()
+        forgets.join(0.3)
+        manifest.write(root / "measured", kind="scorecard", now=logs.NOW, body={})
+    forgets.join()
+    assert sorted(path.name for path in root.iterdir()) == ["measured", "verdicts.jsonl"]
 
 
 def test_no_text_of_the_subject_is_left_in_any_byte_of_the_home(

@@ -238,19 +238,20 @@ def test_removing_an_output_leaves_nothing_of_it_here_or_in_the_store(
 def test_what_was_made_from_an_output_that_is_deleted_meanwhile_is_not_kept(
     home: Path, where: str
 ) -> None:
-    source, count = finish_output(home), 2
-    assert manifest.copies(source) == count
+    source = finish_output(home)
+    sources = manifest.count_copies([source])
+    assert sources == {source: 2}
     output = home / "adapters" / "shop%20a" / "4567"
     with (
         pytest.raises(SourceGoneError, match=r"4567: .*0123, which it is made from, was deleted"),
-        manifest.while_kept(source, count, output),
+        manifest.while_kept(sources, output),
     ):
         finish_output(home, key="4567")
         (manifest.forget if where == "here" else manifest.withdraw)(source)
     assert manifest.listed(output.parent) == ["0123"]
     with (
         pytest.raises(SourceGoneError),
-        manifest.while_kept(source, count, output),
+        manifest.while_kept(sources, output),
     ):
         pytest.fail("it was known before")
 
