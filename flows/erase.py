@@ -114,6 +114,8 @@ def erase(
     delete.remove_jobs_on(outputs(home), tainted)
     clear_store(home, tainted)
     erased_copies.announce(home, erasure.certificate_id, tainted)
+    if home.store:  # what another machine's migration pushed since; it sees later ones itself
+        delete.delete_outputs(outputs(home), tainted, erasure.certificate_id)
     report("snapshots, scorecards, pages and logs deleted")
     tables.rewrite(home.tables)
     report("warehouse rewritten")

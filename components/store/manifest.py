@@ -143,7 +143,12 @@ def _require_copies(sources: Mapping[Path, int], output: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete an output here and in the store; its manifest goes first."""
+    """Delete an output here and in the store; its manifest goes first.
+
+    Before that in the store, by which ``moved_outputs.push`` knows that it pushed too late.
+    """
+    if folder.is_dir():
+        (folder / NAME).unlink(missing_ok=True)
     withdraw(folder)
     forget(folder)
 
@@ -205,7 +210,7 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
     """
     files = file_digests(folder)
     for name in files:
-        _sync(folder / name)
+        object_store.sync_file(folder / name)
     manifest = {
         "kind": kind,
         "key": folder.name,
@@ -220,11 +225,6 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
             store.pull(path, folder)
             return
     write_atomically(folder / NAME, record)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -57,6 +57,9 @@ def push(store: ObjectStore, home: Path, place: str) -> MovedOutput:
     except ValueError as error:
         return MovedOutput("damaged", reason=str(error))
     if there is None and store.push(place, folder, record) == record:
+        if not (folder / manifest.NAME).exists():  # erased meanwhile, in the store before that
+            store.remove(place)
+            return MovedOutput("damaged", reason="it was deleted meanwhile, as an erasure does")
         return MovedOutput("copied", files, size)
     if there != record:
         return MovedOutput("other", files, size)

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -115,6 +116,7 @@ class ObjectStore:
             # Last, as in any output: a kill before it leaves a folder that counts as unfinished.
             manifest = folder / f"{NAME}{PARTIAL}"
             manifest.write_text(record)
+            sync_file(manifest)
             manifest.replace(folder / NAME)
         return True
 
@@ -157,6 +159,27 @@ class ObjectStore:
             return {}
         files = [entry for entry in entries if entry["type"] == "file"]
         return {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
+
+    def written(self, place: str) -> tuple[dict[str, float], float]:
+        """Return when each file right below a place was written, by name, and what time it is now.
+
+        In Unix seconds by the store's clock alone: those of the machines that write and read may
+        be wrong.
+        """
+        try:
+            entries = self._system().ls(self._path(place), detail=True)
+        except FileNotFoundError:
+            entries = []
+        bucket, _, prefix = self._path(place).partition("/")
+        answer = self._system().call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/", MaxKeys=1
+        )
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        files = [entry for entry in entries if entry["type"] == "file"]
+        times = {
+            entry["name"].rpartition("/")[2]: entry["LastModified"].timestamp() for entry in files
+        }
+        return times, now.timestamp()
 
     def remove_file(self, place: str) -> None:
         """Delete a file; none there is none to delete."""
@@ -331,6 +354,7 @@ class ObjectStore:
                     f"bytes have the digest {actual}, so it is damaged or gone, and nothing was "
                     "kept; delete this output in the bucket, and start what made it again"
                 )
+            sync_file(path)
 
     def _path(self, place: str) -> str:
         return f"{self.url.removeprefix('s3://')}/{place}"
@@ -340,6 +364,12 @@ class ObjectStore:
         from s3fs import S3FileSystem  # noqa: PLC0415 - of the extra `store`
 
         return S3FileSystem(use_listings_cache=False, config_kwargs=TIMEOUTS)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file is on the disk: a lost power must not leave it empty."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -455,8 +455,8 @@ def _migrate_outputs(home: settings.Settings, to: str) -> None:
     if home.store is None:
         fail(f"migrating: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
     home.store.check()
-    erased_copies.forget(home)  # what was erased elsewhere meanwhile is not pushed again
-    counts, files, size = Counter[str](), 0, 0
+    known = erased_copies.forget(home)  # what was erased elsewhere meanwhile is not pushed again
+    counts, files, size, pushed = Counter[str](), 0, 0, list[str]()
     with errors.status("migrating") as spinner, object_store.reaching("migrating"):
         if to == "store":
             places = moved_outputs.places_here(home.home, settings.OUTPUTS)
@@ -468,10 +468,14 @@ def _migrate_outputs(home: settings.Settings, to: str) -> None:
             spinner.update(f"{number} of {len(places)}: {place}")
             output = move(home.store, home.home, place)
             counts[output.outcome] += 1
+            if to == "store" and output.outcome == "copied":
+                pushed.append(place)
             files, size = files + output.files, size + output.size
             if output.outcome in ("other", "damaged"):
                 reason = output.reason or "another output was finished under this key"
                 print_error(f"not copied: {place}: {reason}")
+        for place in erased_copies.take_back(home, known, pushed):
+            print_error(f"deleted again: {place}: rows that it is made from were erased meanwhile")
     print_line(
         f"{counts.total()} outputs, {files} files, {size / 2**20:,.1f} MiB: {counts['copied']} "
         f"copied to the {to}, {counts['there']} were there, {counts['other']} differ, "

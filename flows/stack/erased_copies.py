@@ -109,6 +109,27 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
     return looked
 
 
+def take_back(home: Settings, known: Set[str], places: Iterable[str]) -> list[str]:
+    """Delete what was pushed while an erasure deleted it; return its places.
+
+    ``known`` are the erasures that were announced before the first push, ``places`` what was
+    pushed. An erasure deletes its outputs once more after it is announced, so one that is announced
+    after this call finds them itself.
+    """
+    if home.store is None:
+        return []
+    outputs = Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
+    erased: set[Path] = set()
+    for name in {*home.store.names("erased")} - known:
+        for output in _read_erased(home.store, name) or []:
+            if output.kind != "adapter":
+                erased.add(outputs.root(output.kind) / output.workload / output.key)
+    taken = sorted(place for place in places if home.home / place in erased)
+    for place in taken:
+        manifest.remove(home.home / place)
+    return taken
+
+
 def _read_erased(store: ObjectStore, name: str) -> list[Output] | None:
     text = store.read(f"erased/{name}") if name.endswith(".json") else None
     return None if text is None else OUTPUTS.validate_json(text)

@@ -78,6 +78,16 @@ def test_a_restored_home_is_the_one_that_was_backed_up(home: Settings, tmp_path:
     assert home_backup.outside_files(home) == [tmp_path / "shop.yaml"]
 
 
+def test_a_restored_home_is_on_the_disk_before_it_is_in_place(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, synced = back_up(home, tmp_path / "backup.tar.zst"), list[bool]()
+    shutil.rmtree(home.home)
+    monkeypatch.setattr(os, "sync", lambda: synced.append(home.home.exists()))
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert synced == [False]
+
+
 def test_models_are_in_it_when_asked_for(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst", with_models=True)
     shutil.rmtree(home.home)

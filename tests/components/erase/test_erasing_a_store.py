@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
-from components.store import manifest
+from components.store import manifest, moved_outputs
 from components.store.object_store import ObjectStore
 from flows import erase, settings
 from flows.cli.main import app
@@ -169,6 +169,27 @@ def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_ag
     assert done.exit_code == 0, done.output
     assert not shared.frozen.path.exists()
     assert manifest.listed(home.snapshots / WORKLOAD) == []
+
+
+def test_what_a_migration_pushes_while_another_machine_erases_it_is_deleted_again(
+    shared: House,
+    store: ObjectStore,
+    eraser: Eraser,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    place = shared.frozen.path.relative_to(shared.settings.home).as_posix()
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
+    other = settings.load()
+    assert manifest.is_finished(other.home / place)
+    before = erased_copies.forget(other)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
+    erase_ann(eraser)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
+    assert moved_outputs.push(store, other.home, place).outcome == "copied"
+    assert erased_copies.take_back(other, before, [place]) == [place]
+    assert store.files(place) == []
+    assert not (other.home / place).exists()
 
 
 def test_what_is_left_in_the_store_makes_a_certificate_unclean(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from components.store import manifest, object_store
+from components.store import manifest, moved_outputs, object_store
 from components.store.manifest import SourceGoneError
 from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 from flows import settings
@@ -219,6 +219,41 @@ def test_a_manifest_in_the_bucket_names_no_path_outside_of_its_folder(
     with pytest.raises(DamagedObjectError, match="expected a path inside the folder"):
         manifest.is_finished(home / "adapters" / "a" / "b")
     assert not home.exists()
+
+
+def test_what_is_pulled_is_on_the_disk_before_it_counts_as_finished(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = elsewhere(finish_output(home), home, monkeypatch)
+    synced = dict[str, bool]()
+
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced[path.name] = (there / manifest.NAME).exists()
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert manifest.is_finished(there)
+    names = {path.name for path in there.rglob("*") if path.is_file()} - {manifest.NAME}
+    assert synced == dict.fromkeys([*names, f"{manifest.NAME}.partial"], False)
+
+
+class WhileErased(ObjectStore):
+    """A store that an erasure of the same home reaches before the manifest of a push."""
+
+    def create(self, place: str, text: str) -> str:
+        manifest.remove((settings.load().home / place).parent)
+        return super().create(place, text)
+
+
+def test_an_output_that_is_erased_while_a_migration_pushes_it_is_not_in_the_store(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLYWHEEL_STORE")
+    folder = finish_output(home)
+    monkeypatch.setenv("FLYWHEEL_STORE", STORE.url)
+    place = folder.relative_to(home).as_posix()
+    moved = moved_outputs.push(WhileErased(STORE.url), home, place)
+    assert (moved.outcome, STORE.files(place)) == ("damaged", [])
 
 
 def test_removing_an_output_leaves_nothing_of_it_here_or_in_the_store(
