@@ -38,7 +38,8 @@ SHARED_SETTINGS = "shared.yaml"  # in `serve`: the newest valid ones of the obje
 EVIDENCE = "evidence"  # in `serve`: copies of the evidence in the object store
 OWN_PARTS = ("engine", "swap", "only")  # of the settings, which each gateway may have itself
 
-SHARED_STALE_SECONDS = 90.0  # clocks of machines may differ by a minute
+SHARED_STALE_SECONDS = 90.0  # a gateway writes into the store every 10 s
+WRONG_CLOCK_SECONDS = 60.0  # by which a machine's clock may differ from the store's
 FORGOTTEN_SECONDS = 86_400.0  # after which nobody is told of a gateway that was killed
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
 
@@ -290,6 +291,16 @@ def read_gateways(home: Settings) -> list[SeenGateway]:
 def is_running(gateway: SeenGateway) -> bool:
     """Return whether a gateway wrote of late."""
     return time.time() - gateway.at <= SHARED_STALE_SECONDS
+
+
+def wrong_clocks(gateways: Iterable[SeenGateway]) -> list[str]:
+    """Return a sentence for each gateway whose machine's clock is wrong by the store's."""
+    return [
+        f"the clock of {gateway.machine} {gateway.id[:6]} is {abs(gateway.clock_ahead):,.0f} s "
+        f"{'ahead of' if gateway.clock_ahead > 0 else 'behind'} the store's"
+        for gateway in gateways
+        if abs(gateway.clock_ahead) > WRONG_CLOCK_SECONDS
+    ]
 
 
 def is_all_served(own: Report | None, running: Iterable[SeenGateway]) -> bool:

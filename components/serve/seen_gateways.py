@@ -2,9 +2,10 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from components.schema import Json
@@ -37,10 +38,13 @@ class SeenChampion:
 
 @dataclass(frozen=True, slots=True)
 class SeenGateway:
-    """A gateway, by its id, and when it wrote this (Unix seconds, by its machine's clock).
+    """A gateway, by its id, and when it wrote this (Unix seconds).
 
-    ``champions`` are by workload, ``None`` where an older release does not say which version
-    serves; ``refused`` are the reasons by ``workload@version``.
+    That is by its machine's clock in the store. ``read`` replaces it by the reader's, whatever the
+    gateway's shows: what has to be recent is compared by the store's clock. ``clock_ahead`` is by
+    how many seconds the gateway's is ahead of that. ``champions`` are by workload, ``None`` where
+    an older release does not say which version serves; ``refused`` are the reasons by
+    ``workload@version``.
     """
 
     id: str
@@ -48,10 +52,13 @@ class SeenGateway:
     at: float
     champions: Mapping[str, SeenChampion | None]
     refused: Mapping[str, str]
+    clock_ahead: float = 0.0
 
     def to_json(self) -> dict[str, Json]:
         """Return the object in the store; ``serves`` is what older releases read."""
-        return {**asdict(self), "serves": [*self.champions]}
+        fields = asdict(self)
+        del fields["clock_ahead"]
+        return {**fields, "serves": [*self.champions]}
 
 
 def write(store: ObjectStore, gateway: SeenGateway) -> None:
@@ -70,10 +77,13 @@ def read(store: ObjectStore) -> list[SeenGateway]:
         OSError: The store can't be reached.
     """
     seen: list[SeenGateway] = []
-    for name in store.sizes(PLACE):
+    written, now = store.written(PLACE)
+    ahead = time.time() - now
+    for name, at in written.items():
         with suppress(DamagedObjectError, ValueError, RecursionError):
             content: Json = json.loads(store.read(f"{PLACE}/{name}") or "")
-            seen.append(_gateway(name.removesuffix(".json"), content))
+            gateway = _gateway(name.removesuffix(".json"), content)
+            seen.append(replace(gateway, at=at + ahead, clock_ahead=gateway.at - at))
     return sorted(seen, key=lambda gateway: (gateway.machine, gateway.id))
 
 

@@ -113,7 +113,8 @@ def share(
 def status(as_json: AsJson = False) -> None:
     """Show who serves each workload, since when, and when its behaviour was last proved.
 
-    With FLYWHEEL_STORE also at the other gateways that share it, as each wrote within 90 s.
+    With FLYWHEEL_STORE also at the other gateways that share it, as each wrote within 90 s by the
+    store's clock.
     The exit code is 0 if every champion serves, and all gateways have the same one; 1 if one was
     refused or has no proved replica, if no gateway runs, or if the store can't be reached.
     """
@@ -140,7 +141,7 @@ def status(as_json: AsJson = False) -> None:
         if home.store is not None:
             _show_gateways(home, gateways)
     problems = [*gateway_status.disagreements(running), *([away] if away else [])]
-    for problem in problems:
+    for problem in [*problems, *gateway_status.wrong_clocks(running)]:
         print_error(problem)
     is_well = gateway_status.is_all_served(report, running)
     raise typer.Exit(0 if is_well and not problems else 1)

@@ -101,8 +101,8 @@ def test_what_is_worse_at_both_is_rolled_back(running: CanaryHome, tmp_path: Pat
 def test_without_a_gateway_that_runs_no_canary_starts(home: Settings):
     made = CanaryHome(home, f"canary-{next(NUMBERS)}")
     made.describe()
-    at = time.time() - 3600
-    seen_gateways.write(STORE, SeenGateway("there", "box", at, {made.workload: None}, {}))
+    seen_gateways.write(STORE, SeenGateway("there", "box", time.time(), {made.workload: None}, {}))
+    buckets.aged(f"{STORE.url}/{seen_gateways.PLACE}/there.json", 3600)
     made.approve(1)
     _, promoted = made.approve(2)
     assert "canary" not in promoted.became

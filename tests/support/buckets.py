@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,8 +22,10 @@ VERSIONED = "versioned"
 def serve(ready: Ready, *, forgetful: bool) -> None:
     """Listen on a free port, say the URL, and serve until it is killed.
 
-    A forgetful store overwrites what is there, whatever the condition.
+    A forgetful store overwrites what is there, whatever the condition. Objects are as old as
+    ``aged`` makes them.
     """
+    from moto.s3.models import FakeKey
     from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
@@ -36,6 +38,14 @@ def serve(ready: Ready, *, forgetful: bool) -> None:
             return put(self)
 
         S3Response.put_object = put_anyway
+    set_metadata = FakeKey.set_metadata
+
+    def set_age(self: FakeKey, metadata: dict[str, Any], replace: bool = False) -> None:
+        set_metadata(self, metadata, replace)
+        if (age := metadata.get("x-amz-meta-age")) is not None:
+            self.last_modified -= timedelta(seconds=float(age))
+
+    FakeKey.set_metadata = set_age
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it says each request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -68,6 +78,12 @@ def serving(*, forgetful: bool = False) -> Generator[Mapping[str, str]]:
             os.environ.clear()
             os.environ.update(before)
             S3FileSystem.clear_instance_cache()
+
+
+def aged(path: str, seconds: float) -> None:
+    """Let an object have been written that long ago, by the server's clock."""
+    system = S3FileSystem(use_listings_cache=False)
+    system.pipe_file(path, system.cat_file(path), Metadata={"age": str(seconds)})
 
 
 def emptied(place: str = "flywheel/team") -> S3FileSystem:

@@ -53,9 +53,12 @@ def show(
     champions: Mapping[str, SeenChampion | None],
     refused: Mapping[str, str] | None = None,
     seconds_ago: float = 0,
+    clock_ahead: float = 0,
 ) -> None:
-    at = time.time() - seconds_ago
+    at = time.time() - seconds_ago + clock_ahead
     seen_gateways.write(STORE, SeenGateway(f"{machine}-id", machine, at, champions, refused or {}))
+    if seconds_ago:
+        buckets.aged(f"flywheel/team/{seen_gateways.PLACE}/{machine}-id.json", seconds_ago)
 
 
 def status(*options: str) -> Result:
@@ -118,6 +121,18 @@ def test_a_gateway_that_was_killed_is_named_for_a_day_and_fails_nothing(home: Pa
     assert ended.exit_code == 0, ended.output
     assert "van van-id has not written since" in ended.output
     assert "old" not in ended.output
+
+
+@pytest.mark.parametrize("wrong", [86_400 * 365, -7_200])
+def test_a_gateway_runs_as_long_as_it_writes_whatever_its_clock_shows(home: Path, wrong: float):
+    show("van", {"support": SEVEN}, clock_ahead=wrong)
+    show("box", {"support": EIGHT}, seconds_ago=600, clock_ahead=wrong)
+    ended = status()
+    assert ended.exit_code == 0, ended.output
+    assert ended.output.splitlines()[1].startswith("van van-id")
+    assert "box box-id has not written since" in ended.output
+    side = "ahead of" if wrong > 0 else "behind"
+    assert f"the clock of van van-id is {abs(wrong):,} s {side} the store's" in ended.output
 
 
 def test_only_gateways_that_are_gone_are_none(home: Path):
