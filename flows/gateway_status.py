@@ -3,8 +3,9 @@
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
@@ -296,7 +297,7 @@ def is_running(gateway: SeenGateway) -> bool:
 def wrong_clocks(gateways: Iterable[SeenGateway]) -> list[str]:
     """Return a sentence for each gateway whose machine's clock is wrong by the store's."""
     return [
-        f"the clock of {gateway.machine} {gateway.id[:6]} is {abs(gateway.clock_ahead):,.0f} s "
+        f"the clock of {gateway_name(gateway)} is {abs(gateway.clock_ahead):,.0f} s "
         f"{'ahead of' if gateway.clock_ahead > 0 else 'behind'} the store's"
         for gateway in gateways
         if abs(gateway.clock_ahead) > WRONG_CLOCK_SECONDS
@@ -418,29 +419,66 @@ def _history(lines: list[Report]) -> list[SwapStep]:
     return history[::-1][:MOST_STEPS]
 
 
-def request_proof(home: Settings, wait_seconds: float) -> Report:
-    """Let the running gateway prove all versions on all replicas now; return its results.
+def gateway_name(gateway: SeenGateway) -> str:
+    """Return how people are told of a gateway: its machine, and the beginning of its id."""
+    return f"{gateway.machine} {gateway.id[:6]}"
+
+
+def request_proofs(home: Settings, others: Sequence[SeenGateway], wait_seconds: float) -> Report:
+    """Let gateways prove all versions on all replicas now; return their results.
+
+    Those are the home's own, if it runs, and ``others``, through the object store. ``silent`` are
+    the names of those that did not answer in time, such as gateways of older releases.
 
     Raises:
-        NotServingError: None runs, or it did not answer in time.
+        NotServingError: None runs, or none answered in time.
+        StoreError: The store can't be reached.
     """
-    read_status(home)
-    request = secrets.token_hex(8)
-    write_atomically(home.serve / "prove.request", request)
-    deadline = time.monotonic() + wait_seconds
-    while time.monotonic() < deadline:
-        proved = _read_json(home.serve / "proved.json")
-        if proved.get("request") == request:
-            return proved
-        time.sleep(0.2)
-    raise NotServingError(
-        f"waiting for the gateway's proofs: it wrote none in {wait_seconds:,.0f} s; "
-        "see its log, or wait longer with --wait"
-    )
+    request, replies = secrets.token_hex(8), dict[str, Callable[[], Json]]()
+    try:
+        read_status(home)
+    except NotServingError:
+        if not others:
+            raise
+    else:
+        write_atomically(home.serve / "prove.request", request)
+        replies["this home's gateway"] = partial(_read_json, home.serve / "proved.json")
+    results, asked = list[Report](), len(replies) + len(others)
+    with object_store.reaching("proving at other gateways"):
+        if others and home.store is not None:
+            seen_gateways.request_proofs(home.store, request, [other.id for other in others])
+            for other in others:
+                reads = partial(seen_gateways.read_proofs, home.store, other.id)
+                replies[gateway_name(other)] = reads
+        deadline = time.monotonic() + wait_seconds
+        while replies and time.monotonic() < deadline:
+            for name in [*replies]:
+                proved = replies[name]()
+                if isinstance(proved, dict) and proved.get("request") == request:
+                    del replies[name]
+                    results += [{"gateway": name, **each} for each in _results(proved)]
+            time.sleep(0.2 if not others else 1.0)
+    if len(replies) == asked:
+        raise NotServingError(
+            f"waiting for proofs of {', '.join(replies)}: none came in {wait_seconds:,.0f} s; "
+            "see its log, or wait longer with --wait"
+        )
+    return {"request": request, "results": results, "silent": [*replies]}
 
 
-def _read_json(path: Path) -> Report:
+def _results(proved: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    """Return the results that a gateway wrote, each with what is read of it."""
+    results = proved.get("results")
+    read = {"version": str, "replica": str, "result": str, "is_proved": bool}
+    return [
+        result
+        for result in (results if isinstance(results, list) else [])
+        if isinstance(result, dict) and all(isinstance(result.get(k), v) for k, v in read.items())
+    ]
+
+
+def _read_json(path: Path) -> Json:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
-        return {}
+        return None

@@ -54,6 +54,7 @@ STATUS_SECONDS = 1.0  # how often a change of the status is looked for
 LONGEST_STATUS_SECONDS = 10.0  # how old the file may be without a change
 LEAVE_SECONDS = 2.0  # that the end of a gateway waits for the object store
 PROVE_SECONDS = 0.5
+SHARED_PROVE_SECONDS = 3.0  # how often a request is looked for in the object store
 DAMAGE_SECONDS = 5.0  # how often damaged files are looked for
 LONGEST_DAMAGE_SECONDS = 60.0  # and after they could not be staged again
 
@@ -193,7 +194,7 @@ class Follower:
             self.swap.run,
             self.rollouts.run,
             *watch,
-            *([self._show_others] if self._store is not None else []),
+            *([self._show_others, self._prove_to_others] if self._store is not None else []),
             self._stage_damaged,
             self._write_status,
             self._answer_proofs,
@@ -565,10 +566,27 @@ class Follower:
                 request = places.prove_request.read_text().strip()
                 if request == answered:
                     continue
-                results = [_result(served, made) for served, made in await self.swap.prove_all()]
-                text = json.dumps({"request": request, "results": results}, indent=2) + "\n"
+                text = await self._proofs(request)
                 await asyncio.to_thread(manifest.write_atomically, places.proved, text)
                 answered = request
+
+    async def _prove_to_others(self) -> None:
+        """Prove everything when somebody at another machine asks for it in the store."""
+        store, answered = self._store, None
+        assert store is not None
+        gateway = seen_gateways.ensure_id(self._places.folder)
+        while True:
+            with suppress(*object_store.network_errors(), StoreError):
+                request = await in_daemon(partial(seen_gateways.read_request, store, gateway))
+                if answered is not None and request not in ("", answered):
+                    text = await self._proofs(request)
+                    await in_daemon(partial(seen_gateways.write_proofs, store, gateway, text))
+                answered = request  # what was asked before this gateway began is over
+            await asyncio.sleep(SHARED_PROVE_SECONDS)
+
+    async def _proofs(self, request: str) -> str:
+        results = [_result(served, made) for served, made in await self.swap.prove_all()]
+        return json.dumps({"request": request, "results": results}, indent=2) + "\n"
 
 
 class StagingError(Exception):

@@ -166,7 +166,7 @@ def _show_gateways(home: settings.Settings, gateways: "Sequence[SeenGateway]") -
     own = seen_gateways.read_id(home.serve)
     table = _new_table("gateway", "workload")
     for gateway in filter(gateway_status.is_running, gateways):
-        name = f"{gateway.machine} {gateway.id[:6]}" + (" (this)" if gateway.id == own else "")
+        name = gateway_status.gateway_name(gateway) + (" (this)" if gateway.id == own else "")
         for workload, served in sorted(gateway.champions.items()) or [("none", None)]:
             if served is None:
                 table.add_row(escape(name), escape(workload))
@@ -182,14 +182,21 @@ def _show_gateways(home: settings.Settings, gateways: "Sequence[SeenGateway]") -
             )
     console.print(table)
     for gateway in gateways:
-        name = f"{gateway.machine} {gateway.id[:6]}"
+        name = gateway_status.gateway_name(gateway)
         if not gateway_status.is_running(gateway):
-            at = datetime.fromtimestamp(gateway.at, UTC)
-            since = f"has not written since {at:%Y-%m-%d %H:%M}"
-            print_line(f"{name} {since}: it was killed, or can't reach the store")
+            print_line(_gone_text(gateway))
         elif gateway.id != own:
             for version, reason in sorted(gateway.refused.items()):
                 print_error(f"refused at {name}: {version}: {reason}")
+
+
+def _gone_text(gateway: "SeenGateway") -> str:
+    from flows import gateway_status
+
+    at = datetime.fromtimestamp(gateway.at, UTC)
+    since = f"has not written since {at:%Y-%m-%d %H:%M}"
+    name = gateway_status.gateway_name(gateway)
+    return f"{name} {since}: it was killed, or can't reach the store"
 
 
 def _new_table(*names: str) -> Table:
@@ -240,20 +247,37 @@ def prove(
     """Prove on each replica, now, that each version behaves as its signed files should.
 
     Its log-probabilities of known answers are compared with those that PEFT computes, with the
-    base's and with other versions'. The exit code is 0 if all are proved, else 1.
+    base's and with other versions'. With FLYWHEEL_STORE all gateways that share it prove theirs,
+    and those that were not asked or did not answer are named. The exit code is 0 if all are proved
+    and every running gateway has answered, else 1.
     """
+    from components.serve import seen_gateways
     from flows import gateway_status
 
+    home = settings.load()
+    gateways, away = _read_gateways(home)
+    own = seen_gateways.read_id(home.serve)
+    elsewhere = [gateway for gateway in gateways if gateway.id != own]
+    others = [gateway for gateway in elsewhere if gateway_status.is_running(gateway)]
     with errors.status("proving"):
-        report = gateway_status.request_proof(settings.load(), wait)
+        report = gateway_status.request_proofs(home, others, wait)
     results = report["results"]
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        table = Table("version", "replica", "result", box=None)
+        table = Table("version", "gateway", "replica", "result", box=None)
         for result in results:
-            table.add_row(escape(result["version"]), result["replica"], escape(result["result"]))
+            names = ("version", "gateway", "replica", "result")
+            table.add_row(*(escape(result[name]) for name in names))
         console.print(table)
+        for gateway in elsewhere:
+            if gateway not in others:
+                print_line(f"not proved: {_gone_text(gateway)}")
     failed = [result for result in results if not result["is_proved"]]
-    print_line(f"{len(results) - len(failed)} of {len(results)} are proved")
-    raise typer.Exit(1 if failed else 0)
+    if not as_json:
+        print_line(f"{len(results) - len(failed)} of {len(results)} are proved")
+    problems = [f"not proved: {name} has not answered" for name in report["silent"]]
+    problems += [f"not proved: other gateways: {away}"] if away else []
+    for problem in problems:
+        print_error(problem)
+    raise typer.Exit(1 if failed or problems else 0)

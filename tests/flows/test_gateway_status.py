@@ -182,6 +182,9 @@ def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):
     assert gateway_status.describe(home, "support") == "no gateway of this home runs"
 
 
+RESULT = {"version": "support@7", "replica": "one", "result": "proved", "is_proved": True}
+
+
 def test_a_proof_is_that_of_this_request(home: Settings):
     write_status(home)
     proved = home.serve / "proved.json"
@@ -191,13 +194,16 @@ def test_a_proof_is_that_of_this_request(home: Settings):
         request = home.serve / "prove.request"
         while not request.exists():
             time.sleep(0.01)
-        proved.write_text(json.dumps({"request": request.read_text(), "results": [1]}))
+        results = [RESULT, {"version": "unread"}]
+        proved.write_text(json.dumps({"request": request.read_text(), "results": results}))
 
     threading.Thread(target=answer).start()
-    assert gateway_status.request_proof(home, 10)["results"] == [1]
+    report = gateway_status.request_proofs(home, [], 10)
+    assert report["results"] == [{"gateway": "this home's gateway", **RESULT}]
+    assert report["silent"] == []
 
 
 def test_a_gateway_that_proves_nothing_is_not_waited_for_longer(home: Settings):
     write_status(home)
-    with pytest.raises(NotServingError, match="it wrote none in 1 s"):
-        gateway_status.request_proof(home, 1)
+    with pytest.raises(NotServingError, match="none came in 1 s"):
+        gateway_status.request_proofs(home, [], 1)
