@@ -145,7 +145,7 @@ def _require_copies(sources: Mapping[Path, int], output: Path) -> None:
 def remove(folder: Path) -> None:
     """Delete an output here and in the store; its manifest goes first.
 
-    Before that in the store, by which ``moved_outputs.push`` knows that it pushed too late.
+    The one here before the store's: by that ``moved_outputs.push`` knows that it pushed too late.
     """
     if folder.is_dir():
         (folder / NAME).unlink(missing_ok=True)

@@ -54,13 +54,18 @@ def push(store: ObjectStore, home: Path, place: str) -> MovedOutput:
         record = _record(folder)
         files, size = _unchanged(folder, record)
         there = store.read(f"{place}/{manifest.NAME}")
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         return MovedOutput("damaged", reason=str(error))
-    if there is None and store.push(place, folder, record) == record:
-        if not (folder / manifest.NAME).exists():  # erased meanwhile, in the store before that
-            store.remove(place)
+    if there is None:
+        try:
+            there = store.push(place, folder, record)
+        except FileNotFoundError:
+            if (folder / manifest.NAME).exists():
+                raise
+        if not (folder / manifest.NAME).exists():  # erased meanwhile, in the store after that
+            _withdraw(store, place, record)
             return MovedOutput("damaged", reason="it was deleted meanwhile, as an erasure does")
-        return MovedOutput("copied", files, size)
+        return MovedOutput("copied" if there == record else "other", files, size)
     if there != record:
         return MovedOutput("other", files, size)
     if not store.complete(place, folder, record):
@@ -68,6 +73,13 @@ def push(store: ObjectStore, home: Path, place: str) -> MovedOutput:
     if store.read(f"{place}/{manifest.NAME}") != record:  # erased meanwhile
         store.tidy(place)
     return MovedOutput("copied", files, size)
+
+
+def _withdraw(store: ObjectStore, place: str, record: str) -> None:
+    if store.read(f"{place}/{manifest.NAME}") == record:
+        store.remove(place)
+    else:
+        store.tidy(place)
 
 
 def pull(store: ObjectStore, home: Path, place: str) -> MovedOutput:
