@@ -52,6 +52,8 @@ def set_init_weights(adapted: "PeftModel", recipe: Recipe) -> None:
     base = Path(str(adapted.peft_config[ADAPTER].base_model_name_or_path))
     for name, layer in adapter_layers(adapted):
         weight = dequantize_module_weight(layer.get_base_layer()).detach().float()
+        if getattr(layer, "fan_in_fan_out", False):  # GPT-2's layers hold their weight transposed
+            weight = weight.T
         if recipe.r > min(weight.shape) and recipe.init_lora_weights != "orthogonal":
             raise ValueError(
                 f"init_lora_weights {recipe.init_lora_weights} takes {recipe.r} directions from "

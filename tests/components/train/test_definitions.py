@@ -8,7 +8,14 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import LoraLayer
-from transformers import LlamaConfig, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from components.models import base
 from components.models.device import Computing
@@ -258,3 +265,19 @@ def test_a_base_that_stays_in_16_bits_learns_the_same_up_to_rounding(model: Path
         gradients.append([*torch.autograd.grad(loss, learned)])
     wide, narrow = (torch.cat([each.flatten() for each in some]) for some in gradients)
     assert torch.nn.functional.cosine_similarity(wide, narrow, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("modules", [["c_attn"], ["attn.c_proj"]], ids=["wide", "square"])
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
+def test_pissa_takes_the_directions_of_weights_that_are_stored_transposed(modules: list[str]):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    recipe = Recipe(
+        r=2, init_lora_weights="pissa", target_modules=modules, bnb_4bit_quant_type=None
+    )
+    adapted = peft_model.attach_trainable(GPT2LMHeadModel(config), recipe)
+    (layer,) = layers(adapted)
+    weight, a, b = factors(layer)
+    left, values, right = torch.linalg.svd(weight.T)
+    best = left[:, :2] @ values[:2].diag() @ right[:2]
+    torch.testing.assert_close(layer.scaling["default"] * b[:, :2] @ a[:2], best)
