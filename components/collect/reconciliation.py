@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from components.collect.source import Kind
 from components.store import lake, record_identity, warehouse
-from components.store.record_identity import Names, Record
+from components.store.record_identity import MergedRecord, Names, Record
 from components.store.warehouse import Connection
 
 GROUPS = 5_000  # groups of rows to compare at a time, to bound memory
@@ -35,8 +35,20 @@ class _Row:
     row_id: int
     interaction_id: str
     record: Record
-    is_merged: bool = False
     is_renamed: bool = False
+    merged: MergedRecord | None = None
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether another record has added metadata."""
+        return self.merged is not None and self.merged.has_news
+
+    def merge(self, later: Record) -> bool:
+        """Add a later record's metadata; return whether it had any news."""
+        if self.merged is None:
+            self.merged = MergedRecord(self.record)
+            self.record = self.merged.record
+        return self.merged.add(later)
 
 
 @dataclass(slots=True)
@@ -167,8 +179,7 @@ def _match_rows(rows: Sequence[_Row], deep: set[str], last_row: int, changes: _C
             kept.append(row)
             continue
         changes.dropped.append(row.row_id)
-        if (merged := record_identity.merge(target.record, row.record)) is not None:
-            target.record, target.is_merged = merged, True
+        if target.merge(row.record):
             same.add(target)
     changes.changed += [row for row in kept if row.is_merged or row.is_renamed]
 

@@ -85,48 +85,77 @@ def duplicate_group_id(interaction_id: str, names: Names) -> str:
     return manifest.digest([interaction_id, *names])[:32]
 
 
-def merge(stored: Record, later: Record) -> dict[str, Json] | None:
-    """Add the metadata of a later record to a stored one.
+class MergedRecord:
+    """A stored record to which later ones of the same interaction add their metadata.
 
-    Returns:
-        The merged record: the later value counts, the replaced one is kept under ``EARLIER``.
-        ``None`` if the later record adds nothing.
+    The later value counts, the replaced one is kept under ``EARLIER``. A value that the record had
+    before adds nothing. Each value is compared once, however many came before: a client may send
+    one interaction with ever other metadata.
     """
-    merged: dict[str, Any] = dict(stored)
-    earlier = [version for version in _list(merged.pop(EARLIER, None)) if isinstance(version, dict)]
-    replaced: dict[str, Any] = {}
-    is_new = False
-    for key in [key for key in later if key not in (*FIVE_KEYS, EARLIER)]:
-        value, before = later[key], merged.get(key)
-        if isinstance(value, dict) and isinstance(before, dict):
-            past = [version[key] for version in earlier if isinstance(version.get(key), dict)]
-            news = _news(before, value, past)
-            merged[key] = {**before, **news}
-            gone = {name: before[name] for name in news if name in before}
-            replaced |= {key: gone} if gone else {}
+
+    def __init__(self, stored: Record) -> None:
+        self.record: dict[str, Any] = dict(stored)
+        self._earlier = [each for each in _list(stored.get(EARLIER)) if isinstance(each, dict)]
+        self.has_news = False  # whether a later record had any
+        self._own: set[str] = set()  # keys of dictionaries that no other record shares
+        self._known: set[tuple[str, ...]] = set()  # values as JSON, by key, or by key and name
+        for key, value in _metadata(self.record):
+            self._learn(key, value)
+        for version in self._earlier:
+            for key, value in version.items():
+                self._learn(key, value)
+                self._known.add((key, _text(value)))
+
+    def add(self, later: Record) -> bool:
+        """Add a later record's metadata; return whether it had any news."""
+        replaced: dict[str, Any] = {}
+        is_new = False
+        for key, value in _metadata(later):
+            before = self.record.get(key)
+            if isinstance(value, dict) and isinstance(before, dict):
+                news: dict[str, Json] = {
+                    name: each
+                    for name, each in value.items()
+                    if each is not None and (key, name, _text(each)) not in self._known
+                }
+                gone = {name: before[name] for name in news if name in before}
+                if news:
+                    self.record[key] = before if key in self._own else dict(before)
+                    self.record[key].update(news)
+                    self._own.add(key)
+                    self._learn(key, news)
+                replaced |= {key: gone} if gone else {}
+            elif value is not None and (key, _text(value)) not in self._known:
+                news = {key: value}
+                self.record |= news
+                self._own.discard(key)
+                self._learn(key, value)
+                replaced |= {key: before} if before is not None else {}
+            else:
+                continue
+            is_new = is_new or bool(news)
+        for key, value in replaced.items():
+            self._known.add((key, _text(value)))
+        if is_new:
+            self.has_news = True
+            self._earlier += [replaced] if replaced else []
+            self.record.pop(EARLIER, None)
+            self.record |= {EARLIER: self._earlier} if self._earlier else {}
+        return is_new
+
+    def _learn(self, key: str, value: Json) -> None:
+        if isinstance(value, dict):  # as a whole once it is replaced
+            self._known.update((key, name, _text(each)) for name, each in value.items())
         else:
-            news = _news(merged, {key: value}, earlier)
-            merged |= news
-            replaced |= {key: before} if news and before is not None else {}
-        is_new = is_new or bool(news)
-    if not is_new:
-        return None
-    earlier += [replaced] if replaced else []
-    if earlier:
-        merged[EARLIER] = earlier
-    return merged
+            self._known.add((key, _text(value)))
 
 
-def _news(before: Record, later: Record, past: Sequence[Any]) -> dict[str, Json]:
-    return {
-        name: value
-        for name, value in later.items()
-        if value is not None
-        and not any(
-            name in version and canonical(version[name]) == canonical(value)
-            for version in (before, *past)
-        )
-    }
+def _metadata(record: Record) -> list[tuple[str, Json]]:
+    return [(key, value) for key, value in record.items() if key not in (*FIVE_KEYS, EARLIER)]
+
+
+def _text(value: Json) -> str:
+    return json.dumps(canonical(value))
 
 
 def _list(value: Json) -> list[Json]:
@@ -135,9 +164,9 @@ def _list(value: Json) -> list[Json]:
 
 def _first(record: Record, paths: Sequence[Sequence[str]]) -> Json:
     for path in paths:
-        value: Json = dict(record)
+        value: Any = record
         for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
+            value = value.get(key) if isinstance(value, Mapping) else None
         if value is not None:
             return value
     return None
