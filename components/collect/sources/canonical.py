@@ -21,16 +21,16 @@ def interaction(
 ) -> Obj:
     """Return an interaction without the nulls in ``more``.
 
-    It may contain ``workload_id`` (default: that of ``defaults``), ``conversation_id``,
-    ``user_id``, ``trace_id``, ``metadata``, ``duration_ms`` of the answer, and ``finish``: ``CUT``
-    for an answer that is not whole. It is beside the response, so that a log that is loaded again
-    marks the rows it has, instead of adding others.
+    It may contain ``workload_id`` and ``client_id`` (default: those of ``defaults``),
+    ``conversation_id``, ``user_id``, ``trace_id``, ``metadata``, ``duration_ms`` of the answer, and
+    ``finish``: ``CUT`` for an answer that is not whole. It is beside the response, so that a log
+    that is loaded again marks the rows it has, instead of adding others.
     """
     optional = fields.without_nulls({**more, "metadata": more.get("metadata") or None})
     five: Obj = {
         "timestamp": timestamp,
         "workload_id": optional.pop("workload_id", defaults.workload_id),
-        "client_id": defaults.client_id,
+        "client_id": optional.pop("client_id", defaults.client_id),
         "request": request,
         "response": response,
     }

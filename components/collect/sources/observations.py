@@ -58,7 +58,7 @@ def answer(value: Json, at: str) -> Obj:
         case dict() if _is_message(value):
             message: Obj = {**value, "role": "assistant", "content": value.get("content")}
             message.pop("type", None)
-            message = anthropic_messages.answer(message, f"{at}.")
+            message = anthropic_messages.answer(_with_calls(message), f"{at}.")
             canonical.messages([message], at)
             return message
         case list() if anthropic_messages.is_content(value):
@@ -87,9 +87,28 @@ def _checked(messages: list[Json], at: str) -> list[Json]:
 def _with_role(message: Json) -> Json:
     match message:
         case {"type": str(kind), "content": content, **rest} if "role" not in rest:
-            return {"role": ROLES.get(kind, kind), "content": content, **rest}
+            return _with_calls({"role": ROLES.get(kind, kind), "content": content, **rest})
+        case dict():
+            return _with_calls(message)
         case _:
             return message
+
+
+def _with_calls(message: Obj) -> Obj:
+    """Return a message with LangChain's calls in OpenAI's form."""
+    match message.get("tool_calls"):
+        case [{"name": str(), "args": _}, *_] as calls:
+            return {**message, "tool_calls": [_call(call) for call in calls]}
+        case _:
+            return message
+
+
+def _call(call: Json) -> Json:
+    match call:
+        case {"name": str(name), "args": arguments, **rest}:
+            return canonical.tool_call(name, arguments, rest.get("id"))
+        case _:
+            return call
 
 
 def _unusable(value: Json, at: str) -> fields.WrongShapeError:

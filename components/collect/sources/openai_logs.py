@@ -88,6 +88,7 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
         request=request,
         response=response,
         workload_id=fields.optional_text(value, "workload_id"),
+        client_id=None if defaults.client_id else fields.optional_text(value, "client_id"),
         conversation_id=fields.optional_text(value, "conversation_id"),
         user_id=fields.optional_text(value, "user_id") or fields.optional_text(request, "user", at),
         metadata=value.get("metadata") or request.get("metadata"),

@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from components.collect.source import Defaults, ParsedRecord, SourceRow
 from components.collect.sources import langfuse, mlflow_traces, openai_logs, otlp
 from components.schema import Json
 from tests.components.collect.sources.test_mlflow_traces import span as mlflow_span
@@ -97,7 +98,7 @@ ANSWER: dict[str, Json] = {
     "stop_reason": "tool_use",
     "usage": {"input_tokens": 20, "output_tokens": 9},
 }
-CHOICE: Json = {
+CHOICE: dict[str, Json] = {
     "index": 0,
     "message": {
         "role": "assistant",
@@ -152,6 +153,36 @@ def test_a_logged_request_with_its_response_is_an_interaction_in_chat_form():
     }
 
 
+def test_a_five_key_line_keeps_its_workload_and_client():
+    line = SourceRow(1, "", logged() | {"workload_id": "shop", "client_id": "app"})
+    (converted,) = openai_logs.read([line], Defaults("", ""))
+    assert isinstance(converted, ParsedRecord)
+    assert (converted.record["workload_id"], converted.record["client_id"]) == ("shop", "app")
+    (converted,) = openai_logs.read([line], Defaults("", "known"))
+    assert isinstance(converted, ParsedRecord)
+    assert converted.record["client_id"] == "known"
+
+
+def test_calls_in_langchains_form_are_calls():
+    call: Json = {"name": "weather", "args": {"city": "Oslo"}, "id": "toolu_3", "type": "tool_call"}
+    contents: list[Json] = ["Again.", [words("Again."), use({"city": "Oslo"}, "toolu_3")]]
+    for content in contents:
+        message: dict[str, Json] = {"role": "assistant", "content": content, "tool_calls": [call]}
+        asked: Json = [
+            {"type": "human", "content": "Oslo?"},
+            {**message, "type": "ai"},
+            {"type": "tool", "content": "rain", "tool_call_id": "toolu_3"},
+        ]
+        row = observation(input=json.dumps(asked), output=json.dumps(message))
+        converted = record(langfuse, row)
+        assert choice_of(converted) == CHOICE | {"finish_reason": "tool_calls"}
+        match messages_of(converted):
+            case [_, {"tool_calls": calls}, _]:
+                assert calls == [called({"city": "Oslo"}, "toolu_3")]
+            case other:
+                pytest.fail(f"{other}")
+
+
 def test_tracing_tools_log_the_same_call():
     for converted in (
         record(langfuse, observation(input=json.dumps(REQUEST), output=json.dumps(ANSWER))),
@@ -191,7 +222,7 @@ def test_blocks_in_events_and_numbered_attributes_of_spans_are_read():
     numbered += [text("gen_ai.completion.0.content", json.dumps(ANSWER["content"]))]
     converted = record(otlp, span(*numbered))
     assert messages_of(converted) == AS_CHAT
-    assert choice_of(converted)["message"] == cast("dict[str, Json]", CHOICE)["message"]
+    assert choice_of(converted)["message"] == CHOICE["message"]
 
 
 @pytest.mark.parametrize(
