@@ -8,7 +8,8 @@
 
 with
 
-placed as (
+-- Not materialized: a million rows would be written to the disk.
+placed as not materialized (
     select
         examples.* exclude (messages, tools, answer, acceptable, logged_answer),
         examples.rowid as place,
