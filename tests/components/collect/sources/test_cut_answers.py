@@ -1,15 +1,20 @@
 """Answers that a server or a client broke off: each source says of them that they are not whole."""
 
 import json
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from components.collect.source import Defaults, Input
 from components.collect.sources import langfuse, mlflow_traces, openai_logs, otlp
+from components.curate.settings import Rules
 from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
 from tests.components.collect.sources.test_mlflow_traces import span as mlflow_span
 from tests.components.collect.sources.test_mlflow_traces import trace
-from tests.support import logs
+from tests.support import curations, logs
 from tests.support.langfuse_rows import observation
 from tests.support.openai_completions import CALLING, REQUEST, RESPONSE
 from tests.support.otlp_requests import OLDER, answer, log, question, span, text
@@ -129,3 +134,32 @@ def test_a_stream_of_the_responses_api_without_its_end_is_refused_by_that_reason
         "`response` is a stream that breaks off, expected its response.completed or "
         "response.incomplete"
     )
+
+
+def test_cut_answers_are_no_examples_also_where_an_old_home_took_them_for_whole(
+    con: Connection, tmp_path: Path
+):
+    defaults = Defaults("support", "shop")
+    stream: dict[str, Json] = {"request": REQUEST, "response": CHUNKS}
+    failed = {"level": "ERROR", "input": json.dumps([{"role": "user", "content": "Hello?"}])}
+    for number, row in enumerate(
+        [
+            stream,
+            observation(**{**failed, "level": "DEFAULT"}),  # as homes have it that knew no errors
+            observation(**failed),
+            observation(id="obs-2"),
+        ]
+    ):
+        path = logs.write(tmp_path / f"{number}.jsonl", [row])
+        logs.load_input(con, Input(str(path), defaults=defaults), now=logs.NOW)
+    curations.curate(con, "support", Rules(), now=logs.NOW)
+    verdicts = warehouse.rows(
+        con,
+        "select response_id, verdicts.objection from curated.verdicts as verdicts"
+        " inner join staging.interactions using (interaction_id) order by response_id",
+    )
+    assert [(row["response_id"], row["objection"]) for row in verdicts] == [
+        ("chatcmpl-3", "partial_answer"),
+        ("obs-1", "partial_answer"),
+        ("obs-2", None),
+    ]
