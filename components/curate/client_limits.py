@@ -61,7 +61,8 @@ class ClientRows:
         self.ranks: list[int] = ranks.to_pylist()
         self.requests: list[int] = members.requests.tolist()
         loaded_us = compute.fill_null(origins.column("loaded_us"), NEVER).to_numpy()
-        since = settled.since_of(members.names)[members.requests]
+        _, since_of_names = settled.of(members.names)
+        since = since_of_names[members.requests]
         self.was_settled: list[bool] = (
             (since != NEVER) & (loaded_us != NEVER) & (loaded_us <= since)
         ).tolist()

@@ -66,6 +66,7 @@ def judge_rows(
     }
     with (
         warehouse.present(con, "unjudged", unjudged),
+        parsed_rows.texts_of(con, "unjudged"),
         # Closed even after an error: DuckDB can't roll back while a result is open.
         closing(warehouse.read(con, "staging/unjudged", CandidateRow)) as rows,
     ):

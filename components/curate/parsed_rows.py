@@ -4,7 +4,8 @@ What is in a row depends on its text alone, so that each is parsed once and not 
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -92,10 +93,34 @@ def stage(con: Connection, workload_id: str, parsed: ParsedRows | None) -> None:
         paths = _merged(parsed, states, new)
     if not paths:
         warehouse.build(con, MODEL, **values)
-    listed = ", ".join(f"'{warehouse.escaped(path)}'" for path in paths)
-    source = f"read_parquet([{listed}])" if paths else warehouse.model_table(MODEL)
-    con.execute(f"create or replace view staging.texts as from {source}")
+    show_texts(con, paths)
     con.execute("drop table matched")
+
+
+def show_texts(con: Connection, paths: Iterable[Path | str]) -> None:
+    """Show the rows of files as ``staging.texts``, without files those of ``staging.parsed``."""
+    listed = ", ".join(f"'{warehouse.escaped(path)}'" for path in paths)
+    rows_of = f"from read_parquet([{listed}], filename = true)"
+    if not listed:
+        rows_of = f"from {warehouse.model_table(MODEL)} select *, '' as filename"
+    con.execute(f"create or replace view staging.texts as {rows_of}")
+
+
+@contextmanager
+def texts_of(con: Connection, named: str) -> Generator[None]:
+    """Show in ``staging.texts``, in the block, only the files with rows of the table ``named``.
+
+    New rows are in few files, and looking for them in all files reads all texts.
+    """
+    select_files = "select distinct filename from staging.texts"
+    few = warehouse.texts(con, f"{select_files} semi join {named} using (interaction_id)")
+    if few in ([], [""]):  # not in files
+        yield
+        return
+    every = warehouse.texts(con, f"{select_files} order by filename")
+    show_texts(con, few)
+    yield
+    show_texts(con, every)  # not after an error, which rolls it back
 
 
 _MATCHED = """

@@ -160,15 +160,10 @@ class SettledSides:
     since: Ints
     drawn: int
 
-    def sides_of(self, names: TextCodes) -> Ints:
-        """Return the settled side of each name, ``UNPLACED`` for none."""
-        places = names.find(self.ids)
-        return np.where(places == MISSING, UNPLACED, np.append(self.sides, UNPLACED)[places])
-
-    def since_of(self, names: TextCodes) -> Ints:
-        """Return since when each name is settled, ``NEVER`` for none."""
-        places = names.find(self.ids)
-        return np.where(places == MISSING, NEVER, np.append(self.since, NEVER)[places])
+    def of(self, names: TextCodes) -> tuple[Ints, Ints]:
+        """Return each name's settled side and since when, ``UNPLACED`` and ``NEVER`` for none."""
+        places = names.find(self.ids)  # MISSING is the place of the last value
+        return np.append(self.sides, UNPLACED)[places], np.append(self.since, NEVER)[places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +264,7 @@ def _settled_sides(members: Members, request_of: Ints, count: int, settled: Sett
     sides = np.full(count, UNPLACED)
     if not len(settled.ids):
         return sides
-    of_name, since = settled.sides_of(members.names), settled.since_of(members.names)
+    of_name, since = settled.of(members.names)
     np.maximum.at(sides, request_of[members.ties.rows], of_name[members.ties.codes])
     former = members.former_groups
     was_former = (former != MISSING) & (since[former] != NEVER)

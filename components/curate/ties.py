@@ -151,7 +151,7 @@ def tie(
     """
     is_settled = np.zeros(0, np.bool_)
     if settled is not None and len(settled.ids):
-        is_settled = settled.sides_of(origins.names) != UNPLACED
+        is_settled = settled.of(origins.names)[0] != UNPLACED
     conversation = _without_common(origins, origins.conversation, is_settled)
     user = _without_common(
         origins, origins.user, is_settled if split_by == "user" else is_settled[:0]

@@ -70,7 +70,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stage(con: Connection) -> None:
     """Make the tables of ``staging`` that curation makes on the way, empty."""
     warehouse.build(con, "staging/parsed", workload_id="")
-    con.execute("create or replace table staging.texts as from staging.parsed")
+    con.execute(
+        "create or replace table staging.texts as select *, '' as filename from staging.parsed"
+    )
     for model in ("interactions", "given", "feedback", "answers"):
         warehouse.build(con, f"staging/{model}", workload_id="", together=[])
     for model in ("shared_names", "signals", "judged"):

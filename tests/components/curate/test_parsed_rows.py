@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -119,6 +120,26 @@ def test_a_text_that_is_gone_ends_the_curation(tmp_path: Path):
         pytest.raises(duckdb.InvalidInputException, match="Malformed JSON"),
     ):
         curate_workload.curate(copy.con, "weather", RULES, now=logs.NOW)
+
+
+def test_texts_of_few_rows_are_those_of_their_files(tmp_path: Path):
+    files = [
+        kept_files.write(tmp_path, pa.table({"interaction_id": ids})) for ids in (["a", "b"], ["c"])
+    ]
+    with duckdb.connect() as con:
+        con.execute("create schema staging")
+        parsed_rows.show_texts(con, files)
+        for named, expected in ((["b"], ["a", "b"]), (["b", "c"], ["a", "b", "c"]), (["x"], "abc")):
+            with (
+                warehouse.present(con, "named", {"interaction_id": named}),
+                parsed_rows.texts_of(con, "named"),
+            ):
+                assert ids_of_texts(con) == [*expected]
+            assert ids_of_texts(con) == ["a", "b", "c"]
+
+
+def ids_of_texts(con: Connection) -> list[str]:
+    return warehouse.texts(con, "select interaction_id from staging.texts order by all")
 
 
 def contents(kept: Path) -> list[dict[str, object]]:
