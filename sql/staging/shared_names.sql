@@ -3,28 +3,49 @@
 
 with
 
+owned as (
+    select
+        loaded_at,
+        example_id,
+        conversation_id,
+        user_id,
+        coalesce(party_id, client_id) as client_id
+    from staging.interactions
+),
+
+owners as (
+    select distinct client_id from owned
+),
+
+-- None where one client logs, which is known before any name is grouped.
+shareable as materialized (
+    select *
+    from owned
+    where (select count(*) from owners) > 1
+),
+
 named as (
     select
-        coalesce(party_id, client_id) as client_id,
+        client_id,
         loaded_at,
         'request' as name_kind,
         example_id as shared_name
-    from staging.interactions
+    from shareable
     union all
     select
-        coalesce(party_id, client_id) as client_id,
+        client_id,
         loaded_at,
         'conversation' as name_kind,
         conversation_id as shared_name
-    from staging.interactions
+    from shareable
     where conversation_id is not null
     union all
     select
-        coalesce(party_id, client_id) as client_id,
+        client_id,
         loaded_at,
         'user' as name_kind,
         user_id as shared_name
-    from staging.interactions
+    from shareable
     where user_id is not null
 ),
 

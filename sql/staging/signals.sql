@@ -5,16 +5,6 @@
 
 with
 
-logged as (
-    select
-        client_id,
-        response_id,
-        min(interaction_id) as interaction_id
-    from staging.interactions
-    where response_id is not null
-    group by client_id, response_id
-),
-
 about as (
     select
         feedback.feedback_id,
@@ -54,6 +44,24 @@ named as (
         case when kind = 'regenerate' and json_type(value) = 'VARCHAR' then value ->> '$' end
             as renewed
     from staging.feedback
+),
+
+-- Few responses are named: the others are left out before they are grouped.
+mentioned as (
+    select distinct
+        client_id,
+        unnest([chosen, rejected, renewed]) as response_id
+    from named
+),
+
+logged as (
+    select
+        client_id,
+        response_id,
+        min(interaction_id) as interaction_id
+    from staging.interactions
+    semi join mentioned using (client_id, response_id)
+    group by client_id, response_id
 )
 
 select
