@@ -60,7 +60,8 @@ def ask_questions(
             if answer == "quit":
                 break
             if isinstance(answer, dict):
-                body = json.dumps(answer, ensure_ascii=False).encode()
+                # A terminal can type bytes that are no text.
+                body = json.dumps(answer, ensure_ascii=False).encode(errors="replace")
                 writer.commit([spool.line("feedback", question.about.client_id, body)])
                 answered += 1
     finally:

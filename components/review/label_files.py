@@ -152,6 +152,8 @@ def _feedback(
     """Return a line's feedback record; ``None`` if it is unanswered or skipped."""
     if not isinstance(value, dict):
         raise ValueError("the line is not a JSON object")  # noqa: TRY004 - an objection to a line
+    if not _is_storable(value):
+        raise ValueError("it has half a character (a lone surrogate), or is nested too deeply")
     verdict, corrected = value.get("verdict"), value.get("correction")
     if verdict is None and corrected is None:
         return None
@@ -160,11 +162,15 @@ def _feedback(
             f"`verdict` is {json.dumps(verdict)[:80]}, expected good, bad, skip or null"
         )
     target = targets.get(_named(value))
-    aimed = None if target is None else (target.client_id, target.response_id)
-    if aimed != (value.get("client_id"), value.get("response_id")):
+    named = (value.get("client_id"), value.get("response_id"))
+    if target is None or named != (target.client_id, target.response_id):
         raise ValueError(f"the line's ids match no interaction of {workload_id}")
     comment, at = str(value.get("comment") or ""), _time(value.get("asked_at"))
-    about: dict[str, Json] = {**value, "workload_id": workload_id}
+    about: dict[str, Json] = {
+        "workload_id": workload_id,
+        "client_id": target.client_id,
+        "response_id": target.response_id,
+    }
     if corrected is not None:
         message = read_message(corrected)
         return correction_feedback(about, message, reviewer=reviewer, at=at, comment=comment)
@@ -190,7 +196,17 @@ def _targets(con: Connection, workload_id: str, ids: list[str]) -> dict[str, Tar
 
 
 def _named(value: Json) -> str:
-    return str(value.get("interaction_id", "")) if isinstance(value, dict) else ""
+    name = str(value.get("interaction_id", "")) if isinstance(value, dict) else ""
+    return name if _is_storable(name) else ""
+
+
+def _is_storable(value: Json) -> bool:
+    """Return whether a value can be written as UTF-8: an escape can name half a character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _json(content: bytes) -> Json:

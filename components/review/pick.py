@@ -44,14 +44,18 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
     }
     if not cards:
         return {}
-    newest = max(cards, key=lambda folder: records[folder].age)
-    version = cards[newest].conditions.get("holdout_version")
-    same = [card for card in cards.values() if card.conditions.get("holdout_version") == version]
+    oldest_first = sorted(cards, key=lambda folder: records[folder].age)
+    version = cards[oldest_first[-1]].conditions.get("holdout_version")
+    same = [
+        cards[folder]
+        for folder in oldest_first
+        if cards[folder].conditions.get("holdout_version") == version
+    ]
     return _count(same, metric)
 
 
 def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
-    # Each model counts once, by its last scorecard.
+    # Each model counts once, by its last scorecard; the oldest come first.
     latest = {
         (card.base, card.adapter, str(card.conditions.get("num_fewshot"))): card for card in cards
     }

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from typer.testing import CliRunner
@@ -17,9 +18,12 @@ from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.evaluate.metrics import CALL_METRICS
 from components.review import pick
+from components.review.pick import Reviewable, ReviewQuestion
 from components.schema import Json
 from components.scorecard import CONSTANT, HOLDOUT
 from components.store.warehouse import Connection
+from flows import review as reviewing
+from flows import settings
 from flows.cli import review_commands
 from tests.support import cards, logs, warehouses
 
@@ -97,6 +101,74 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
     assert where == 1  # after the one that people disagree about
     # A baseline is no model that could have learned what is right.
     assert "models disagree: 1 of 2" in again[where].reasons[0].text
+
+
+def test_a_model_counts_by_its_newest_scorecard_whatever_its_key(tmp_path: Path) -> None:
+    sample = replace(cards.sample(0, 1.0), example_id="e1")
+    for key, right, day in (("f0", 0.0, 1), ("0f", 1.0, 2)):
+        body = {"base": "b", "task": HOLDOUT, "conditions": {"holdout_version": "v1"}}
+        body |= {"adapter": None}
+        answer, at = replace(sample, scores={"correct_name": right}), logs.NOW.replace(day=day)
+        scorecard.write(tmp_path / key, [answer], CALL_METRICS, body=body, now=at)
+    assert pick.read_measured(tmp_path, "correct_name") == {"e1": pick.MeasuredAnswers(1, 1)}
+
+
+HALF = "half a character: \ud83d"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"interaction_id": HALF}, "it has half a character", id="id"),
+        pytest.param({"comment": HALF}, "it has half a character", id="comment"),
+        pytest.param({"correction": HALF}, "it has half a character", id="correction"),
+        pytest.param({"verdict": ["good"]}, "`verdict` is [", id="list"),
+        pytest.param({"asked_at": "9999-12-31T23:59:59-23:59"}, "`timestamp`", id="time"),
+        pytest.param({"interaction_id": "bare"}, "missing keys: response_id", id="no-response-id"),
+    ],
+)
+def test_a_line_that_no_labelling_tool_writes_is_quarantined_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Json], reason: str
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    bare = logs.interaction("Is it dry in Cork?")
+    bare["response"] = {"choices": cast("dict[str, Json]", bare["response"])["choices"]}
+    with warehouses.connect(home / "warehouse.duckdb") as con:
+        logs.load(con, logs.write(home / "bare.jsonl", [bare]), now=logs.NOW)
+        sql = "select interaction_id from raw.interactions where payload "
+        ((known,),) = con.execute(sql + "like '%r-Rome%'").fetchall()
+        ((without_id,),) = con.execute(sql + "like '%dry in Cork%'").fetchall()
+    good = {"interaction_id": known, "client_id": "app", "response_id": "r-Rome"}
+    good |= {"verdict": "good", "asked_at": logs.NOW.isoformat()}
+    hostile = good | changes
+    if changes == {"interaction_id": "bare"}:
+        hostile = {**good, "interaction_id": without_id}
+        del hostile["response_id"]
+    file = logs.write(home / "labels.jsonl", [hostile, good])
+    loaded, _ = reviewing.import_answers(
+        settings.load(), file, "weather", reviewer="rev", now=logs.NOW
+    )
+    assert (loaded.new, loaded.quarantined) == (1, 1)
+    with warehouses.connect(home / "warehouse.duckdb") as con:
+        ((recorded,),) = con.execute("select reason from raw.quarantine").fetchall()
+    assert reason in recorded
+
+
+def test_an_answer_of_bytes_that_are_no_text_is_loaded(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    about = Reviewable("i1", "weather", "app", "r-Bonn", "", "", "", "", "", 1, 0, 1, 0, 0, [])
+
+    def answer(_: int, question: ReviewQuestion) -> reviewing.Answered:
+        return reviewing.correction(
+            question.about, "Bonn \udcfc", reviewer="J\udcfcrg", at=logs.NOW
+        )
+
+    session = reviewing.ask_questions(
+        settings.load(), [ReviewQuestion(about, ())], answer, now=lambda: logs.NOW
+    )
+    assert (session.answered, session.loaded) == (1, 1)
 
 
 @pytest.mark.slow
