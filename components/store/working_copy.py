@@ -31,6 +31,9 @@ REBUILT = frozenset(
 )
 """Tables of ``curated`` that a curation builds from scratch: merged back, not copied."""
 
+FROZEN = frozenset({"example_digests"})
+"""Tables of ``curated`` that freezing builds, from which an erasure deletes all workloads' rows."""
+
 SIDES = "curated.sides"
 COUNTED = "curated.token_counts"  # a cache that all workloads share: new rows are added
 
@@ -243,14 +246,14 @@ class WorkingCopy:
             StaleCopyError: Rows of the copy are gone; nothing is written.
             WarehouseBusyError: The file was still held after ``wait_seconds``.
         """
-        self._merge(self._tables(but=SIGNED), also)
+        self._merge(self._tables(but=SIGNED | FROZEN), also)
 
     def merge_settled(self, also: Callable[[Connection], None] = lambda _: None) -> None:
         """Do as ``merge``, but pass over ``REBUILT``, which freezing a merged copy doesn't change.
 
         Comparing their rows again would cost as much as the first time.
         """
-        self._merge(self._settling(), also)
+        self._merge(self._tables(but=SIGNED | REBUILT), also)
 
     def _merge(self, tables: Sequence[str], also: Callable[[Connection], None]) -> None:
         # The warehouse needs as much memory as the copy.
@@ -371,7 +374,7 @@ class WorkingCopy:
 
     def _settling(self) -> list[str]:
         """List the tables that one curation leaves to the next."""
-        return self._tables(but=SIGNED | REBUILT)
+        return self._tables(but=SIGNED | REBUILT | FROZEN)
 
     def _tables(self, but: frozenset[str]) -> list[str]:
         """List the tables of ``curated`` that have a workload's rows."""

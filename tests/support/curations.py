@@ -52,6 +52,7 @@ def _writable(con: Connection, workload_id: str) -> Generator[Connection]:
             _show(copy.con, f"insert into {table} by name from shown", rows)
         yield copy.con
         copy.merge()
+        copy.merge_settled()  # which also keeps the digests of what was frozen
         staged = warehouse.texts(
             copy.con,
             "select table_name from information_schema.tables where table_schema = 'staging'",

@@ -189,6 +189,26 @@ def test_a_frozen_copy_compares_only_what_freezing_changes(tmp_path: Path) -> No
         assert versions == (1,)
 
 
+DIGESTS = "insert into curated.example_digests values ('weather', 'content', 'measured')"
+
+
+def test_an_erasure_elsewhere_does_not_end_the_merge_and_only_a_freeze_keeps_digests(
+    tmp_path: Path,
+):
+    path = warehouses.location(tmp_path / "warehouse.duckdb")
+    kept: list[int] = []
+    with warehouses.connect(path) as con:
+        con.execute(DIGESTS)
+    with working_copy.open_copy(path, "weather", tmp_path / "tmp") as copy:
+        with warehouses.connect(path) as con:
+            con.execute("delete from curated.example_digests")  # as an erasure does
+        for merge in (copy.merge, copy.merge_settled):
+            merge()
+            with warehouses.connect(path) as con:
+                kept.append(len(con.execute("from curated.example_digests").fetchall()))
+    assert kept == [0, 1]
+
+
 def test_sides_that_another_process_settled_end_the_merge(tmp_path: Path) -> None:
     path = warehouses.location(tmp_path / "warehouse.duckdb")
     with warehouses.connect(path):
