@@ -218,15 +218,11 @@ def place(
     requests = judged.requests(kept.arrays)
     has_guards = bool(rules.overlap.guards)
     compared = near_requests.compare(requests, kept, scratch, with_whole=has_guards)
-    ids = judged.in_file_order.to_pylist()
-    places = near_requests.place(ids, requests, compared, rules.near.jaccard, kept)
-    clusters, twins, equals = (
-        judged.numbers_of([getattr(near, name) for near in places])
-        for name in ("cluster_id", "twin_id", "equal_id")
-    )
+    places = near_requests.place(judged.order, requests, compared, rules.near.jaccard, kept)
+    clusters, twins, equals = map(judged.numbers_at, places)
     own, whole = (column.at(judged.order) for column in (compared.asked, compared.whole))
     asked = AskedTexts(judged.ids, own, whole, kept.arrays)
-    del requests, compared, ids, places
+    del requests, compared, places
     origins = judged.origins
     tied = ties.tie(origins, clusters, rules.split_by, settled)
     label_texts, labels = judged.labels

@@ -111,18 +111,21 @@ class JudgedRows:
     @cached_property
     def numbers(self) -> Sequence[Ints]:
         """The number of each row of each part, ``MISSING`` if a rule objected to it."""
-        ranks = np.empty(len(self.order), np.int64)
-        ranks[self.order] = np.arange(len(self.order))
         every = np.full(sum(map(len, self._are_accepted)), MISSING)
-        every[np.concatenate([np.zeros(0, np.bool_), *self._are_accepted])] = ranks
+        every[np.concatenate([np.zeros(0, np.bool_), *self._are_accepted])] = self._ranks
         ends = np.cumsum([len(part) for part in self._are_accepted])
         return np.split(every, ends[:-1]) if self.parts else []
 
-    def numbers_of(self, ids: Sequence[str]) -> Ints:
-        """Return numbers by id, one for each accepted row in the order of the files."""
-        named = pa.array(ids, pa.large_string())
-        numbers = compute.index_in(named, value_set=self.ids).to_numpy().astype(np.int64)
-        return numbers[self.order]
+    def numbers_at(self, places: Ints) -> Ints:
+        """Return numbers by place, one for each accepted row, both in the order of the files."""
+        return self._ranks[places[self.order]]
+
+    @cached_property
+    def _ranks(self) -> Ints:
+        """The number of each accepted row, in the order of the files."""
+        ranks = np.empty(len(self.order), np.int64)
+        ranks[self.order] = np.arange(len(self.order))
+        return ranks
 
     @cached_property
     def _are_accepted(self) -> Sequence[Marks]:

@@ -204,7 +204,7 @@ def replayable_rows(
     ids = [*tested, *requests]
     asked = AskedTexts(pa.array(ids, pa.large_string()), words, whole)
     held_out, ours = np.split(np.arange(len(compared_rows)), [len(tested)])
-    firsts = duplicates.find_clusters(ids, words, rules.near.jaccard).firsts
+    firsts = duplicates.find_clusters(duplicates.by_id(ids), words, rules.near.jaccard).firsts
     near = ours[np.isin(firsts[ours], firsts[held_out])]
     overlaps = decontamination.decontaminate(asked, ours, held_out, rules.overlap)
     left_out = {ids[place] for place in {*near.tolist(), *overlaps}}

@@ -25,7 +25,6 @@ BANDS, ROWS = 16, 8
 
 def flywheel(texts: Sequence[str], threshold: float) -> Found:
     """Ours, as curation calls it: what many texts share is found first, and not compared."""
-    ids = [f"{place:09d}" for place in range(len(texts))]
     column = pa.array(texts, pa.large_string())
     own, whole = shared_text.own_words(column), hashed_words.column_of(column)
     words = WordColumn(
@@ -33,7 +32,7 @@ def flywheel(texts: Sequence[str], threshold: float) -> Found:
         np.where(own.sizes > 0, own.begins, len(own.hashes) + whole.begins),
         np.where(own.sizes > 0, own.sizes, whole.sizes),
     )
-    clusters = duplicates.find_clusters(ids, DigestedWords.of(words), threshold)
+    clusters = duplicates.find_clusters(np.arange(len(texts)), DigestedWords.of(words), threshold)
     found = clusters.equal.joined(clusters.near)
     return set(zip(found.left.tolist(), found.right.tolist(), strict=True))
 

@@ -199,7 +199,7 @@ class Clusters:
 
 
 def find_clusters(
-    ids: Sequence[str],
+    order: Positions,
     texts: DigestedWords,
     threshold: float = THRESHOLD,
     kept: KeptNear | None = None,
@@ -208,19 +208,19 @@ def find_clusters(
 
     Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if their
     words are equal. Every pair is verified by its exact Jaccard and none is missed, except in
-    crowds, where not all pairs are compared (see ``candidate_pairs``). Input order does not matter;
-    the ids must be distinct. ``kept`` has what an earlier call left.
+    crowds, where not all pairs are compared (see ``candidate_pairs``). ``order`` is that of the
+    texts' ids, by ``by_id``; else their order does not matter. ``kept`` has what an earlier call
+    left.
     """
-    order = _by_id(ids)
     numbers_by_id, firsts = texts.at(order).numbered()
-    repeats = np.flatnonzero(firsts[numbers_by_id] != np.arange(len(ids)))
+    repeats = np.flatnonzero(firsts[numbers_by_id] != np.arange(len(order)))
     equal = CandidatePairs(firsts[numbers_by_id[repeats]], repeats)
     with ThreadPoolExecutor(THREADS) as pool:
         near, values = _near(texts.at(order[firsts]), threshold, kept, pool)
     near = CandidatePairs(firsts[near.left], firsts[near.right])
-    labels = _components(equal.joined(near), len(ids))
+    labels = _components(equal.joined(near), len(order))
     smallest_places = np.unique(labels, return_index=True)[1][labels]
-    clusters, numbers = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    clusters, numbers = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
     clusters[order] = order[smallest_places]
     numbers[order] = numbers_by_id
     equal, near = (CandidatePairs(order[pairs.left], order[pairs.right]) for pairs in (equal, near))
@@ -228,11 +228,11 @@ def find_clusters(
 
 
 def without_replaced(
-    ids: Sequence[str], texts: DigestedWords, clusters: Clusters, kept: KeptPairs | None = None
+    order: Positions, texts: DigestedWords, clusters: Clusters, kept: KeptPairs | None = None
 ) -> Positions:
     """Cluster texts by the pairs of ``find_clusters`` without those that differ by a whole passage.
 
-    Returns for each text the index of the one with the smallest id of its cluster. ``kept`` has
+    Returns for each text the index of the first one, in ``order``, of its cluster. ``kept`` has
     marks of pairs that are known.
     """
     with ThreadPoolExecutor(THREADS) as pool:
@@ -242,12 +242,11 @@ def without_replaced(
 
         marks = kept.values(texts.digests, clusters.near, mark) if kept else mark(clusters.near)
     pairs = clusters.equal.joined(clusters.near.where(marks == 0))
-    return smallest(ids, _components(pairs, len(ids)))
+    return smallest(order, _components(pairs, len(order)))
 
 
-def smallest(ids: Sequence[str], *keys: Positions) -> Positions:
-    """Return for each id the index of the smallest one that has equal keys."""
-    order = _by_id(ids)
+def smallest(order: Positions, *keys: Positions) -> Positions:
+    """Return for each text the index of the first one, in ``order``, that has equal keys."""
     numbers = numbered(*keys)
     firsts = np.unique(numbers[order], return_index=True)[1]
     return order[firsts[numbers]]
@@ -263,7 +262,8 @@ def numbered(*keys: Positions) -> Positions:
     return numbers
 
 
-def _by_id(ids: Sequence[str]) -> Positions:
+def by_id(ids: Sequence[str]) -> Positions:
+    """Return the places of distinct ids, the smallest first."""
     if all(first < second for first, second in pairwise(ids)):
         return np.arange(len(ids))
     return np.argsort(np.array([*ids], dtype=object), kind="stable")

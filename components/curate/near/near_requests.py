@@ -149,13 +149,12 @@ class ComparedRequests(NamedTuple):
     parts: "_Parts"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A request's near-duplicates: each id is the smallest interaction id of its group."""
+class Places(NamedTuple):
+    """Each request's near-duplicates: the place of the request with the group's smallest id."""
 
-    cluster_id: str
-    twin_id: str
-    equal_id: str
+    clusters: Positions
+    twins: Positions
+    equals: Positions
 
 
 def read(
@@ -431,33 +430,29 @@ class _Joined(NamedTuple):
 
 
 def place(
-    ids: list[str],
+    order: Positions,
     requests: RequestColumns,
     compared: ComparedRequests,
     jaccard: float,
     kept: ComparisonCache,
-) -> list[Place]:
-    """Return each request's cluster, twins and equals; order does not matter."""
-    clusters = duplicates.find_clusters(ids, compared.words, jaccard, kept.near_requests)
+) -> Places:
+    """Return each request's cluster, twins and equals; ``order`` is that of their ids."""
+    clusters = duplicates.find_clusters(order, compared.words, jaccard, kept.near_requests)
     alike = duplicates.find_clusters(
         # Which of a cluster is first does not matter.
-        [f"{number:012d}" for number in range(len(compared.instructions))],
+        np.arange(len(compared.instructions)),
         compared.instructions,
         jaccard,
         kept.near_instructions,
     ).firsts[compared.instructed]
     tool_names = _codes(requests.tool_names)[0]
-    near = duplicates.smallest(ids, clusters.firsts, tool_names)
-    alike_words = duplicates.without_replaced(ids, compared.words, clusters, kept.passages)
+    near = duplicates.smallest(order, clusters.firsts, tool_names)
+    alike_words = duplicates.without_replaced(order, compared.words, clusters, kept.passages)
     tools, forms = _codes(requests.tools)[0], _codes(requests.form)[0]
-    twins = duplicates.smallest(ids, alike_words, tools, alike, forms)
+    twins = duplicates.smallest(order, alike_words, tools, alike, forms)
     are_ascii = kept.words.are_ascii[compared.parts.turns.kept]
     same = _same_words(twins, clusters.numbers, are_ascii, requests, compared.parts)
-    equals = duplicates.smallest(ids, twins, same)
-    return [
-        Place(ids[cluster], ids[twin], ids[equal])
-        for cluster, twin, equal in zip(near.tolist(), twins.tolist(), equals.tolist(), strict=True)
-    ]
+    return Places(near, twins, duplicates.smallest(order, twins, same))
 
 
 def _same_words(

@@ -50,7 +50,7 @@ def cluster(
 ) -> Clustered:
     ids = [*names]
     words = DigestedWords.of(hashed_words.column_of(pa.array(texts, pa.large_string())))
-    clusters = duplicates.find_clusters(ids, words, threshold, kept)
+    clusters = duplicates.find_clusters(duplicates.by_id(ids), words, threshold, kept)
     pairs = clusters.equal.joined(clusters.near)
     left, right = pairs.left.tolist(), pairs.right.tolist()
     paired = [(ids[first], ids[second]) for first, second in zip(left, right, strict=True)]

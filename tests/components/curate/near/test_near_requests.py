@@ -1,12 +1,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from components.curate.near import near_requests
+from components.curate.near import duplicates, near_requests
 from components.curate.near.comparison_cache import ComparisonCache
-from components.curate.near.near_requests import NearRequest, Place
+from components.curate.near.near_requests import NearRequest
 from components.schema import Answer, Json, Message
 from tests.support import logs
 
@@ -29,10 +30,25 @@ def request(
     return near_requests.read(rendered, [system], json.dumps(tools), Answer(answer))
 
 
-def place(ids: Sequence[str], asked: Sequence[NearRequest]) -> list[Place]:
-    columns, kept = near_requests.columns_of(asked), ComparisonCache(None)
-    compared = near_requests.compare(columns, kept)
-    return near_requests.place([*ids], columns, compared, 0.8, kept)
+class Place(NamedTuple):
+    """The smallest ids of a request's groups."""
+
+    cluster_id: str
+    twin_id: str
+    equal_id: str
+
+
+def place(
+    ids: Sequence[str],
+    asked: Sequence[NearRequest],
+    kept: ComparisonCache | None = None,
+    scratch: Path | None = None,
+) -> list[Place]:
+    columns, kept = near_requests.columns_of(asked), kept or ComparisonCache(None)
+    compared = near_requests.compare(columns, kept, scratch)
+    groups = near_requests.place(duplicates.by_id(ids), columns, compared, 0.8, kept)
+    firsts = ([ids[first] for first in of_group.tolist()] for of_group in groups)
+    return [Place(*named) for named in zip(*firsts, strict=True)]
 
 
 def ties(request: NearRequest, other: NearRequest) -> tuple[bool, bool]:
@@ -131,7 +147,7 @@ def test_texts_compared_in_files_give_the_same_and_leave_nothing(tmp_path: Path)
     in_memory = near_requests.compare(columns, ComparisonCache(None))
     for in_file, other in zip(compared[:3], in_memory[:3], strict=True):
         assert in_file.digests.tolist() == other.digests.tolist()
-    assert near_requests.place(ids, columns, compared, 0.8, kept) == place(ids, asked)
+    assert place(ids, asked, kept, scratch) == place(ids, asked)
     assert not [*scratch.iterdir()]
 
 
