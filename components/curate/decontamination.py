@@ -116,9 +116,11 @@ def decontaminate(
         find = partial(_overlaps, settings=settings, pool=pool, kept=asked.kept)
         tested = find(asked.whole, rows, guards, "overlaps_guard")
         tested |= find(asked.own, rows, _references(asked, held_out), "overlaps_holdout")
-        left = np.setdiff1d(rows, [*tested])
-        of_validation = _references(asked, np.intersect1d(left, validated))
-        learned = np.setdiff1d(left, validated)
+        is_left, is_validated = (np.zeros(len(asked.ids), np.bool_) for _ in range(2))
+        is_left[rows], is_validated[validated] = True, True
+        is_left[[*tested]] = False
+        of_validation = _references(asked, np.flatnonzero(is_left & is_validated))
+        learned = np.flatnonzero(is_left & ~is_validated)
         return find(asked.own, learned, of_validation, "overlaps_validation") | tested
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -344,13 +343,8 @@ class DigestedWords(NamedTuple):
     @classmethod
     def of(cls, words: WordColumn) -> "DigestedWords":
         """Digest texts' words."""
-        digests: list[bytes] = []
-        for chunk in words.chunks():
-            of_chunk = chunk.words()
-            content = of_chunk.hashes.data.cast("B")
-            bounds = (of_chunk.bounds * of_chunk.hashes.itemsize).tolist()
-            digests += [digest(content[start:stop]) for start, stop in pairwise(bounds)]
-        return cls(words, np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2))
+        digests = [digested(chunk.words()) for chunk in words.chunks()]
+        return cls(words, np.concatenate([np.zeros((0, 2), np.uint64), *digests]))
 
     def __len__(self) -> int:
         """Return the number of texts."""
@@ -363,6 +357,21 @@ class DigestedWords(NamedTuple):
     def numbered(self) -> tuple[Positions, Positions]:
         """Number texts of different words by first place; return numbers, and first places."""
         return numbered(self.digests)
+
+
+def digested(items: Words) -> Hashes:
+    """Return two values of each list of hashes, which differ by their places, too."""
+    sizes = np.diff(items.bounds)
+    steps = np.arange(len(items.hashes), dtype=np.uint64)
+    steps -= np.repeat(items.bounds[:-1].astype(np.uint64), sizes)
+    steps *= STEP
+    steps += items.hashes
+    placed = mixed(steps)
+    sums = np.zeros((len(sizes), 2), np.uint64)
+    begins = items.bounds[:-1][sizes > 0]
+    sums[sizes > 0, 0] = np.add.reduceat(placed, begins)
+    sums[sizes > 0, 1] = np.add.reduceat(mixed(placed * STEP), begins)
+    return mixed(sums + sizes.astype(np.uint64)[:, None])
 
 
 def numbered(digests: Hashes) -> tuple[Positions, Positions]:

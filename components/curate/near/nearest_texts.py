@@ -111,7 +111,9 @@ def nearest_by_ngrams(
     stays = left | (shares == 0)
     overlaps = [_Overlaps(known[left], of_known[left], shares[left])]
     known = known[stays]
-    new = np.setdiff1d(np.arange(len(texts)), known)
+    is_new = np.ones(len(texts), np.bool_)
+    is_new[known] = False
+    new = np.flatnonzero(is_new)
     ranks = np.empty(len(references), np.int64)
     ranks[np.lexsort((references.digests[:, 1], references.digests[:, 0]))] = np.arange(len(ranks))
     for some, among in ((new, np.arange(len(references))), (known, came)):

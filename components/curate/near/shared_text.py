@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from components.curate.near import changed_runs, hashed_words, word_runs
 from components.curate.near.hashed_words import (
+    Bytes,
     Hashes,
     Marks,
     Positions,
@@ -32,7 +33,7 @@ overlap, and common phrases are in many texts."""
 
 THREADS = 2
 
-TEXTS_AT_ONCE = 1 << 14
+_FIRST_BIT = np.uint8(1 << 7)
 
 
 class RightAnswers(NamedTuple):
@@ -63,14 +64,13 @@ def used_words(column: WordColumn, shared: SharedWords, texts: Positions, uses: 
     """Return those words of some texts of which ``uses`` are, for each text, not ``NOTHING``."""
     chosen = column.at(texts)
     words = chosen.words()
-    are_cut = (uses != WHOLE) & shared.have_shared[texts]
-    if not are_cut.any() and not (uses == SHARED).any():
+    are_whole = (uses == WHOLE) | (~shared.have_shared[texts] & (uses == OWN))
+    if are_whole.all():
         return words
-    # Of a text without shared words all are its own.
-    are_used = np.repeat(uses != SHARED, chosen.sizes)
-    sizes = chosen.sizes[are_cut]
-    marks = shared.are_shared[hashed_words.members(shared.bounds[texts[are_cut]], sizes)]
-    are_used[np.repeat(are_cut, chosen.sizes)] = marks == np.repeat(uses[are_cut] == SHARED, sizes)
+    marks = shared.are_shared[hashed_words.span(shared.bounds[texts], chosen.sizes)]
+    are_used = marks == np.repeat(uses == SHARED, chosen.sizes)
+    if are_whole.any():
+        are_used |= np.repeat(are_whole, chosen.sizes)
     bounds = np.concatenate([[0], np.cumsum(are_used)])[words.bounds]
     return Words(words.hashes[are_used], bounds)
 
@@ -92,12 +92,14 @@ def own_words(texts: TextColumn) -> WordColumn:
 class _Earlier(NamedTuple):
     """What the last call left: its texts, those of which it counted the runs, and common runs.
 
-    Text i had ``lengths[i]`` of the ``marks`` if some of its words were shared, else none.
+    Text i had the next ``sizes[i]`` words, of which ``have_shared[i]`` if any was shared; ``marks``
+    has a bit for each word.
     """
 
     digests: Hashes
-    lengths: Positions
-    marks: Marks
+    sizes: Positions
+    have_shared: Marks
+    marks: Bytes
     counted: Hashes
     common: CommonRuns
 
@@ -105,8 +107,9 @@ class _Earlier(NamedTuple):
     def read(cls, kept: KeptArrays) -> Self:
         return cls(
             kept.read("shared-texts", np.uint64).reshape(-1, 2),
-            kept.read("shared-lengths", np.int64),
-            kept.read("shared-marks", np.bool_),
+            kept.read("shared-sizes", np.int64),
+            kept.read("shared-have", np.bool_),
+            kept.read("shared-marks", np.uint8),
             kept.read("shared-counted", np.uint64).reshape(-1, 2),
             CommonRuns(kept.read("shared-runs", np.uint64), kept.read("shared-counts", np.int64)),
         )
@@ -173,32 +176,37 @@ def _take_over(
 ) -> Marks:
     """Fill in the marks of the last call; return which texts it had."""
     places = hashed_words.places_among(digests, earlier.digests)
-    begins = hashed_words.bounds_of(earlier.lengths)
-    have_shared[places >= 0] = earlier.lengths[places[places >= 0]] > 0
+    have_shared[places >= 0] = earlier.have_shared[places[places >= 0]]
     texts = np.flatnonzero(have_shared)
-    sizes = earlier.lengths[places[texts]]
+    begins, sizes = hashed_words.bounds_of(earlier.sizes), earlier.sizes[places[texts]]
     for part in hashed_words.slices(hashed_words.bounds_of(sizes), hashed_words.CHUNK_WORDS):
-        theirs = earlier.marks[hashed_words.span(begins[places[texts[part]]], sizes[part])]
-        are_shared[hashed_words.span(bounds[texts[part]], sizes[part])] = theirs
+        theirs = hashed_words.span(begins[places[texts[part]]], sizes[part])
+        are_shared[hashed_words.span(bounds[texts[part]], sizes[part])] = _bits(
+            earlier.marks, theirs
+        )
     return places >= 0
+
+
+def _bits(packed: Bytes, places: slice | Positions) -> Marks:
+    """Return the bits at some places, as ``packbits`` packs them."""
+    if isinstance(places, slice):
+        first = places.start // 8
+        bits = np.unpackbits(packed[first : places.stop // 8 + 1])
+        return bits[places.start - 8 * first : places.stop - 8 * first].astype(np.bool_)
+    return (packed[places // 8] << (places % 8).astype(np.uint8)) >= _FIRST_BIT
 
 
 def _leave(
     kept: KeptArrays, digests: Hashes, shared: SharedWords, counted: Hashes, common: CommonRuns
 ) -> None:
     """Leave what the next call starts from."""
-    sizes = np.diff(shared.bounds)
     kept.write("shared-texts", digests.ravel())
-    kept.write("shared-lengths", np.where(shared.have_shared, sizes, 0))
+    kept.write("shared-sizes", np.diff(shared.bounds))
+    kept.write("shared-have", shared.have_shared)
+    kept.write("shared-marks", np.packbits(shared.are_shared))
     kept.write("shared-counted", counted.ravel())
     kept.write("shared-runs", common.runs)
     kept.write("shared-counts", common.counts)
-    kept.write("shared-marks", np.zeros(0, np.bool_))
-    texts = np.flatnonzero(shared.have_shared)
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        block = texts[start : start + TEXTS_AT_ONCE]
-        places = hashed_words.span(shared.bounds[block], sizes[block])
-        kept.append("shared-marks", shared.are_shared[places])
 
 
 class _Marked(NamedTuple):
@@ -212,14 +220,10 @@ def _mark(texts: WordColumn, common: CommonRuns, table: HashTable) -> _Marked:
     """Mark the shared words of each text of a chunk; ``table`` has the common runs."""
     words = texts.words()
     runs = word_runs.runs_of(words)
-    counts = np.zeros(len(runs.hashes), np.int64)
     met, at = table.find(runs.hashes)
-    counts[met] = common.counts[at]
-    owners = np.repeat(np.arange(len(texts)), np.diff(runs.bounds))
-    some = np.flatnonzero((count_marks(counts > 0, runs.bounds) > 0)[owners])
-    counts, owners = counts[some], owners[some]
-    places = some - runs.bounds[owners] + words.bounds[owners]
-    kept = places[(counts > 0) & (counts >= STEADY * _highest(counts, owners))]
+    counts = np.zeros(len(words.hashes) + RUN, np.int64)  # by the run's first word
+    counts[hashed_words.members(words.bounds[:-1], np.diff(runs.bounds))[met]] = common.counts[at]
+    kept = np.flatnonzero((counts > 0) & (counts >= STEADY * _highest(counts)))
     steps = np.zeros(len(words.hashes) + 1, np.int64)
     steps[kept] += 1
     steps[kept + RUN] -= 1
@@ -229,12 +233,15 @@ def _mark(texts: WordColumn, common: CommonRuns, table: HashTable) -> _Marked:
     return _Marked(texts.sizes, covered & np.repeat(is_cut, np.diff(words.bounds)))
 
 
-def _highest(counts: Positions, owners: Positions) -> Positions:
-    """Return the highest count among the runs of the same text that each overlaps."""
+def _highest(counts: Positions) -> Positions:
+    """Return the highest count among the runs that each overlaps, all of the same text.
+
+    A text's last words begin no run, so that runs of two texts are farther apart.
+    """
     highest = counts.copy()
-    for distance in range(1, RUN):
-        same = owners[distance:] == owners[:-distance]
-        after, before = highest[:-distance], highest[distance:]
-        np.maximum(after, counts[distance:], out=after, where=same)
-        np.maximum(before, counts[:-distance], out=before, where=same)
+    width = 1
+    while width < RUN:  # which is a power of two: of this and those after it
+        highest[:-width] = np.maximum(highest[:-width], highest[width:])
+        width *= 2
+    highest[RUN - 1 :] = np.maximum(highest[RUN - 1 :], highest[: 1 - RUN])
     return highest
