@@ -161,8 +161,11 @@ def _measured(con: Connection, subject: SubjectRecord, root: Path) -> Iterator[S
 
 
 def _learned(con: Connection, adapter: str, roots: OutputRoots) -> Iterator[TrainingRecord]:
-    key: str | None = adapter
-    while key:
+    # From a tag in MLflow, and from files: neither may lead out of the home, or in a circle.
+    key: str | None = Path(adapter).name
+    passed = set[str]()
+    while key and key not in passed:
+        passed.add(key)
         made_from = _finished(AdapterManifest, roots.adapters / key)
         snapshot = Path(made_from.snapshot).name if made_from else ""
         folder = roots.snapshots / snapshot

@@ -55,6 +55,21 @@ def shown(ancestry: Ancestry) -> str:
     return written.getvalue()
 
 
+def test_an_adapter_that_is_said_to_start_from_itself_is_listed_once(home: House) -> None:
+    path = home.settings.adapters / WORKLOAD / "a1" / manifest.NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), "warm_start": "adapters/a1"}))
+    assert [learned.adapter for learned in follow(home).learned] == ["a1"]
+
+
+def test_a_tag_leads_to_no_folder_outside_of_the_homes_adapters(home: House) -> None:
+    outside = home.settings.home / "elsewhere" / "forged"
+    outside.mkdir(parents=True)
+    body = {"snapshot": "s1", "base": "forged"}
+    manifest.write(outside, kind="adapter", now=logs.NOW, body=body)
+    (learned,) = follow(home, "../../elsewhere/forged").learned
+    assert learned.made_from is None
+
+
 def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> None:
     (learned,) = follow(home).learned
     assert learned.snapshot == home.frozen.key
