@@ -25,8 +25,9 @@ def collect(config: str) -> str:
 @prometheus.count_stage("collect")
 def load_sources(workload: Workload) -> str:
     """Load a workload's traffic and archive what is too old; return what came of it."""
+    folders = workload.unread_folders()
     loaded = load_new([*workload.log_files(), *workload.feedback_files()])
-    summary = sources.loading_summary(loaded, workload.unread_folders())
+    summary = sources.loading_summary(loaded, folders)
     if workload.retention_days is not None:
         summary += (
             f"; {archive_old_rows(workload.workload, workload.retention_days)} old rows archived"

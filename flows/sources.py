@@ -202,11 +202,14 @@ def loading_summary(loaded: Sequence[Loaded], folders: Sequence[str] = ()) -> st
 
 def unread_sentence(folders: Sequence[str]) -> str:
     """Return how many folders globs match, and what reads their files."""
+    names = ", ".join(folders[:MOST_FOLDERS]) + (", ..." if len(folders) > MOST_FOLDERS else "")
     return (
-        f"{len(folders)} folders that a glob matches are not read: {', '.join(folders)} (name "
-        "them, or end the glob in /**)"
+        f"{len(folders)} folders that a glob matches are not read: {names} (name them, or end the "
+        "glob in /**)"
     )
 
+
+MOST_FOLDERS = 3  # maximum folders that a summary names
 
 MLFLOW = "mlflow:"  # before the name of an experiment whose traces are pulled
 
@@ -299,13 +302,14 @@ def files_of_entries(entries: list[SourceEntry], kind: Kind) -> list[Input]:
 
 
 def unread_folders(entries: Iterable[SourceEntry]) -> list[str]:
-    """Return the folders that globs match, with files that are no entry's."""
+    """Return the folders that globs match, and in which no entry has a file."""
     places = [entry.path for entry in entries if not entry.path.startswith(MLFLOW)]
-    read = {Path(name) for place in places for name in files.matching_files(place)}
     folders = {folder for place in places for folder in files.matching_folders(place)}
-    return sorted(
-        folder for folder in folders if not read.issuperset(map(Path, files.matching_files(folder)))
-    )
+    if not folders:
+        return []
+    read = (Path(name) for place in places for name in files.matching_files(place))
+    parents = {parent for path in read for parent in path.parents}
+    return sorted(folder for folder in folders if Path(folder) not in parents)
 
 
 def workload_folder(info: ValidationInfo) -> Path:

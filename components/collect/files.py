@@ -87,16 +87,14 @@ def matching_files(pattern: str) -> list[str]:
     if REMOTE in pattern:
         return _remote(pattern)[0]
     if Path(pattern).is_dir():
-        # Editors and uploads write unfinished files under hidden names.
-        paths = (path for path in Path(pattern).rglob("*") if not path.name.startswith("."))
-        return sorted(str(path) for path in paths if path.is_file())
+        return sorted(map(str, _files_in(Path(pattern))))
     if Path(pattern).is_file():  # its name may have brackets
         return [pattern]
     return sorted(name for name in _glob(pattern) if Path(name).is_file())
 
 
 def matching_folders(pattern: str) -> list[str]:
-    """Return the sorted folders that a glob matches; their files are not the glob's.
+    """Return the sorted folders with files that a glob matches; the files are not the glob's.
 
     A path, of a folder too, is no glob.
     """
@@ -104,7 +102,14 @@ def matching_folders(pattern: str) -> list[str]:
         return _remote(pattern)[1]
     if Path(pattern).exists():
         return []
-    return sorted(name for name in _glob(pattern) if Path(name).is_dir())
+    folders = (name for name in _glob(pattern) if Path(name).is_dir())
+    return sorted(name for name in folders if any(True for _ in _files_in(Path(name))))
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    # Editors and uploads write unfinished files under hidden names.
+    paths = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    return (path for path in paths if path.is_file())
 
 
 def _glob(pattern: str) -> list[str]:

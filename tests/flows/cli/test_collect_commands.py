@@ -86,6 +86,12 @@ def test_folders_that_a_glob_matches_are_counted_since_their_files_are_not_read(
             f"1 folders that a glob matches are not read: {tmp_path}/in/2025 (name them, or end "
             "the glob in /**)"
         )
+    for year in range(2021, 2025):
+        (tmp_path / "in" / str(year)).mkdir()
+        logs.write(tmp_path / f"in/{year}/log.jsonl", [logs.interaction(f"{year}?")])
+    (last,) = shell.run("collect", str(tmp_path / "in/*")).stdout.splitlines()[-1:]
+    assert "5 folders that a glob matches are not read: " in last
+    assert "in/2023, ... (name them" in last
 
 
 def test_nothing_to_collect_is_said_with_what_could_be(shell: Terminal):
