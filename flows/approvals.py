@@ -161,8 +161,10 @@ def asked_by(evidence: str, run_id: UUID) -> Run | None:
     """Return the older promotion that asks about the same evidence as this one, if any.
 
     Anybody with Prefect's login may start a second one, and of two that ask people only one is
-    answered.
+    answered. One that was answered by now carries on: an older one that had crashed may be retried.
     """
+    if prefect_api.answer_held(run_id, gate_key(1)) is not None:
+        return None
     own = prefect_api.read(run_id)
     runs = prefect_api.find("promote", states=UNDER_WAY)
     older = [

@@ -154,7 +154,7 @@ def test_of_two_promotions_of_one_evidence_the_older_asks(home: Path, folder: Pa
     from flows import approvals, prefect_api
 
     config = workload_text.write(folder)
-    first, by_hand = promotion(config, "e8"), promotion(config, "e8")
+    first, by_hand = promotion(config, "e8"), promotion(config, "e8", asks=True)
     other = promotion(config, "e9")
     asks = [
         approvals.asked_by(evidence, run)
@@ -164,6 +164,10 @@ def test_of_two_promotions_of_one_evidence_the_older_asks(home: Path, folder: Pa
     end(first, "Crashed", "worker died")
     assert approvals.asked_by("e8", by_hand) is None
     assert prefect_api.read(by_hand).state_type == "PAUSED"
+    end(first, "Suspended")  # somebody retries it, and it asks again
+    assert approvals.asked_by("e8", by_hand) is not None
+    approvals.answer_approval(by_hand, approvals.GATE_KEY, TypedAnswer("approve", "ada"))
+    assert approvals.asked_by("e8", by_hand) is None
 
 
 @pytest.mark.usefixtures("prefect_server")
