@@ -238,10 +238,11 @@ def tag_version(name: str, number: str, tags: Mapping[str, str | None]) -> None:
     client = mlflow_api.client()
     present = client.get_model_version(name, number).tags
     for key, value in tags.items():
-        if value is not None:
+        if value is None:
+            if key in present:
+                client.delete_model_version_tag(name, number, key)
+        elif present.get(key) != value:
             client.set_model_version_tag(name, number, key, value)
-        elif key in present:
-            client.delete_model_version_tag(name, number, key)
 
 
 def version_numbered(name: str, number: str) -> Version:
