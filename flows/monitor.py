@@ -272,7 +272,11 @@ def waiting_approvals(workload: str) -> list[Waiting]:
     """List a workload's pending approvals."""
     run_page = settings.load().run_page
     return [
-        Waiting(pending.name, run_page(pending.flow_run_id), pending.since)
+        Waiting(
+            f"{pending.name}, evidence {pending.evidence}",
+            run_page(pending.flow_run_id),
+            pending.since,
+        )
         for pending in approvals.pending_approvals(approvals.workload_tag(workload))
     ]
 
