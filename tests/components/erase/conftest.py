@@ -25,7 +25,7 @@ def home(built: House, tmp_path: Path) -> House:
     return erased_home.move(built, tmp_path / "home")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eraser() -> Eraser:
     """Erase as the command does, without asking."""
 

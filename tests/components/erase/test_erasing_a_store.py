@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +32,70 @@ def server() -> Generator[None]:
         yield
 
 
-@pytest.fixture(params=[pytest.param(buckets.NAME, marks=pytest.mark.slow), buckets.VERSIONED])
-def store(
-    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> ObjectStore:
-    """An empty store, and a home that uses it."""
-    store = ObjectStore(f"s3://{request.param}/{tmp_path.name.lower()}")
-    monkeypatch.setenv("FLYWHEEL_STORE", store.url)
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
+@pytest.fixture(
+    scope="module", params=[pytest.param(buckets.NAME, marks=pytest.mark.slow), buckets.VERSIONED]
+)
+def bucket(server: None, request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def empty_store(bucket: str, folder: Path, patch: pytest.MonkeyPatch) -> ObjectStore:
+    """Return an empty store, which a home in the folder uses."""
+    store = ObjectStore(f"s3://{bucket}/{folder.name.lower()}")
+    patch.setenv("FLYWHEEL_STORE", store.url)
+    patch.setenv("FLYWHEEL_HOME", str(folder / "a"))
     return store
 
 
-@pytest.fixture
-def shared(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
-    """A home whose outputs are in a bucket, and an MLflow without models."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def share(folder: Path, patch: pytest.MonkeyPatch) -> House:
+    """Make a home whose outputs are in its store, and an MLflow without models."""
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     MlflowClient().create_registered_model(WORKLOAD)
-    built = erased_home.build(tmp_path / "a")
+    built = erased_home.build(folder / "a")
     job = built.settings.jobs / "train-a1"
     for name in ("spec.json", "log.txt"):
         settings.load().publish(job / name)
     return built
+
+
+@pytest.fixture
+def store(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    return empty_store(bucket, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def shared(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    return share(tmp_path, monkeypatch)
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A shared home from which a person was erased, and its snapshots from before."""
+
+    house: House
+    store: ObjectStore
+    backup: Path
+    written: Certificate
+
+
+@pytest.fixture(scope="module")
+def erased(
+    bucket: str, tmp_path_factory: pytest.TempPathFactory, eraser: Eraser
+) -> Generator[Erased]:
+    """In whose store lay what pushes left that were killed, or finished second."""
+    folder = tmp_path_factory.mktemp("erased")
+    with pytest.MonkeyPatch.context() as patch:
+        store = empty_store(bucket, folder, patch)
+        house = share(folder, patch)
+        asked, system = erased_home.question(ANN, 3), S3FileSystem(use_listings_cache=False)
+        for place in (
+            f"snapshots/{WORKLOAD}/killed/{'0' * 64}",
+            f"scorecards/{WORKLOAD}/c1/{'1' * 64}",
+        ):
+            system.pipe_file(f"{store.url}/{place}", asked.encode())
+        assert in_any_version(store, [asked])
+        shutil.copytree(house.settings.snapshots, folder / "backup")
+        yield Erased(house, store, folder / "backup", erase_ann(eraser))
 
 
 def in_any_version(store: ObjectStore, words: list[str]) -> list[str]:
@@ -72,29 +116,19 @@ def erase_ann(eraser: Eraser) -> Certificate:
     return eraser(settings.load(), Subject(ANN))
 
 
-def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(
-    shared: House, store: ObjectStore, eraser: Eraser
-) -> None:
-    asked = erased_home.question(ANN, 3)
-    system = S3FileSystem(use_listings_cache=False)
-    orphan = f"{store.url}/snapshots/{WORKLOAD}/killed/{'0' * 64}"
-    system.pipe_file(orphan, asked.encode())  # a push that was killed
-    second = f"{store.url}/scorecards/{WORKLOAD}/c1/{'1' * 64}"
-    system.pipe_file(second, asked.encode())  # of a machine that finished second
-    assert in_any_version(store, [asked])
-    written = erase_ann(eraser)
+def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(erased: Erased) -> None:
+    store, written = erased.store, erased.written
     assert written.is_clean, written.searched.left
-    assert in_any_version(store, [asked, ANN]) == []
-    assert not system.exists(f"{store.url}/jobs/train-a1")
+    assert in_any_version(store, [erased_home.question(ANN, 3), ANN]) == []
+    assert not S3FileSystem(use_listings_cache=False).exists(f"{store.url}/jobs/train-a1")
     assert not store.names(f"snapshots/{WORKLOAD}")
     assert not store.names(f"scorecards/{WORKLOAD}")
     assert written.searched.passed_over == ("adapters/**.safetensors",)
 
 
 def test_emptied_evidence_replaces_the_one_in_the_store(
-    shared: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    erased: Erased, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    erase_ann(eraser)
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
     (folder,) = manifest.finished_folders(settings.load().evidence / WORKLOAD)
     assert "Erased: this page showed requests of" in (folder / "report.html").read_text()
@@ -158,16 +192,14 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
 
 
 def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_again(
-    shared: House, eraser: Eraser, tmp_path: Path
+    erased: Erased,
 ) -> None:
-    backup = tmp_path / "backup"
-    shutil.copytree(shared.settings.snapshots, backup)
-    erase_ann(eraser)
     home = settings.load()
-    shutil.copytree(backup, home.snapshots, dirs_exist_ok=True)
+    shutil.copytree(erased.backup, home.snapshots, dirs_exist_ok=True)
+    assert erased.house.frozen.path.exists()
     done = CliRunner().invoke(app, ["migrate", "--to", "store"])
     assert done.exit_code == 0, done.output
-    assert not shared.frozen.path.exists()
+    assert not erased.house.frozen.path.exists()
     assert manifest.listed(home.snapshots / WORKLOAD) == []
 
 
@@ -192,17 +224,14 @@ def test_what_a_migration_pushes_while_another_machine_erases_it_is_deleted_agai
     assert not (other.home / place).exists()
 
 
-def test_what_is_left_in_the_store_makes_a_certificate_unclean(
-    shared: House, store: ObjectStore, eraser: Eraser
-) -> None:
-    written = erase_ann(eraser)
+def test_what_is_left_in_the_store_makes_a_certificate_unclean(erased: Erased) -> None:
     home = settings.load()
-    path = f"{store.url}/snapshots/{WORKLOAD}/{shared.frozen.key}/{'0' * 64}"
+    path = f"{erased.store.url}/snapshots/{WORKLOAD}/{erased.house.frozen.key}/{'0' * 64}"
     S3FileSystem().pipe_file(path, b"pushed again by a machine that knows of nothing")
     searched = erase.verify_erasure(home, subject=Subject(ANN), certificate_path=None)
     (left,) = searched.left
     assert left.where == path.rpartition("/")[0]
-    assert written.is_clean
+    assert erased.written.is_clean
 
 
 def test_a_push_during_an_erasure_sends_again_what_was_tidied_away(
