@@ -177,12 +177,16 @@ def _require_finite(name: str, *losses: float) -> None:
 
 
 def answer_nats(
-    model: torch.nn.Module, examples: Sequence[TrainingExample], batch_size: int
+    model: torch.nn.Module,
+    examples: Sequence[TrainingExample],
+    batch_size: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
     """Return the negative log-likelihood of each example's whole answer in nats, by row id.
 
     It does not depend on the objective or the tokenizer, so it compares trainings of different
-    kinds. Leaves the model in evaluation mode; raises ``FloatingPointError`` if not finite.
+    kinds. ``advance`` is called with the number of examples that are measured. Leaves the model in
+    evaluation mode; raises ``FloatingPointError`` if not finite.
     """
     device = next(model.eval().parameters()).device
     ordered = sorted(examples, key=lambda example: example.rows[0].input_ids)  # shares prefixes
@@ -197,6 +201,7 @@ def answer_nats(
             numbers = micro_batch["example"].tolist()
             for number, likelihood in zip(numbers, likelihoods, strict=True):
                 nats[batch[number].row_id] = -likelihood
+        advance(start + len(batch))
     _require_finite("the loss on a validation row", *nats.values())
     return nats
 
@@ -236,15 +241,22 @@ def validate_adapter(
     recipe: Recipe,
     *,
     is_compared: bool,
+    report: Callable[[Progress], None],
 ) -> tuple[dict[str, float], dict[int, float]]:
     """Return the adapter's validation metrics and, if compared, nats by validation row number."""
     if not held_out:
         return {}, {}
     size = recipe.per_device_train_batch_size
+
+    def advance(done: int) -> None:
+        if process_group.process_number() == 0:
+            report(Progress("validate", done, len(held_out), "rows"))
+
+    advance(0)
     if not is_compared:
-        return trainer.measure(held_out, size), {}
+        return trainer.measure(held_out, size, advance), {}
     with trainer.accelerator.autocast():  # as in a step, also where there was no step to do
-        nats = answer_nats(cast("PeftModel", trainer.model), held_out, size)
+        nats = answer_nats(cast("PeftModel", trainer.model), held_out, size, advance)
     numbers = training_examples.validation_numbers(snapshot)
     by_number = {numbers[row_id]: loss for row_id, loss in nats.items()}
     answer_tokens = sum(example.rows[0].answer_length for example in held_out)

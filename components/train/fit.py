@@ -181,7 +181,7 @@ def fit(
             allocation.finish()
     with trainer.in_threads():
         figures, nats = validate_adapter(
-            trainer, held_out, snapshot, recipe, is_compared=is_compared
+            trainer, held_out, snapshot, recipe, is_compared=is_compared, report=report
         )
     process_group.barrier()  # all have read what they need of the checkpoints
     if process_group.process_number() > 0:

@@ -255,10 +255,16 @@ class CompletionTrainer(SFTTrainer):
         loss_of, micro_batches = self._loss_of(model, batch)
         return torch.stack([loss_of(micro_batch) for micro_batch in micro_batches]).sum()
 
-    def measure(self, examples: Sequence[TrainingExample], batch_size: int) -> dict[str, float]:
+    def measure(
+        self,
+        examples: Sequence[TrainingExample],
+        batch_size: int,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> dict[str, float]:
         """Return validation metrics of the examples by name (``ValidationMetrics``).
 
-        Leaves the model in evaluation mode.
+        ``advance`` is called with the number of examples that are measured. Leaves the model in
+        evaluation mode.
         """
         assert isinstance(self.model, torch.nn.Module)
         model = self.model.eval()
@@ -274,6 +280,7 @@ class CompletionTrainer(SFTTrainer):
             with torch.no_grad():
                 for micro_batch in self._with_references(model, _to_device(device, batch)):
                     metrics.add(self._outputs(model, micro_batch), self._with_teacher(micro_batch))
+            advance(start + len(rows))
         return metrics.figures()
 
     def _loss_of(

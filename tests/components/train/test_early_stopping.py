@@ -45,6 +45,8 @@ class Trained:
         return fit.fit(self.snapshot, self.model, self.folder, recipe, report=self._hear, stop=stop)
 
     def _hear(self, progress: Progress) -> None:
+        if progress.stage != "train":
+            return
         if "loss" in progress.figures:
             self.losses[progress.done] = progress.figures["loss"]
         else:

@@ -35,7 +35,16 @@ def test_the_loss_of_the_finished_adapter_is_measured_on_validation_rows(
     held = [(asked, (), Answer(answer)) for asked, answer in HELD]
     training_rows.write(snapshot, held, weight=0.5, side="validation")
     figures: dict[str, float] = {}
-    fit.fit(snapshot, model, tmp_path / "a", RECIPE, report=keep(figures))
+    counts: list[tuple[int, int, str]] = []
+
+    def report(progress: Progress) -> None:
+        keep(figures)(progress)
+        if progress.stage == "validate":
+            counts.append((progress.done, progress.total, progress.unit))
+
+    fit.fit(snapshot, model, tmp_path / "a", RECIPE, report=report)
+    assert counts[0] == (0, len(HELD), "rows"), "it is said before the first batch"
+    assert counts[-1] == (len(HELD), len(HELD), "rows")
 
     bare, tokenizer = base.load(model, "nf4", for_training=False)
     learned = PeftModel.from_pretrained(bare, str(tmp_path / "a"))
