@@ -52,8 +52,10 @@ def test_a_shadow_that_finds_no_quiet_moment_is_shed() -> None:
         for _ in range(shadow_requests.AT_ONCE + 3):
             counted.begin()
         assert counted.shed == 3
-        await counted.busy_for(shadow_requests.PATIENCE_SECONDS + QUIET_SECONDS)
-        assert (counted.asked, counted.shed) == (0, shadow_requests.AT_ONCE + 3)
+        async with asyncio.timeout(shadow_requests.PATIENCE_SECONDS + 30):
+            while counted.shed < shadow_requests.AT_ONCE + 3:  # a busy machine tells it late
+                await counted.busy_for(QUIET_SECONDS)
+        assert counted.asked == 0
 
     asyncio.run(scenario())
 

@@ -29,6 +29,7 @@ Type = Callable[..., Result]
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    monkeypatch.setenv("FLYWHEEL_MLFLOW_PORT", "1")  # where no stack of this machine answers
     monkeypatch.setenv("COLUMNS", "120")
     return load()
 
