@@ -2,12 +2,12 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from components import home_archive
 from components.home_archive import BackupError, Record
@@ -65,16 +65,20 @@ def back_up(
     Raises:
         BackupError: There is no home, the archive would lie in it, or an erasure ran meanwhile.
     """
+    _require_home(home)
     if to.absolute().is_relative_to(home.home):
         raise BackupError(f"backing up {home.home}: {to} lies in it; name a place elsewhere")
     return _write(home, to, with_models=with_models, now=now, advance=advance)
 
 
+def _require_home(home: Settings) -> None:
+    if not home.home.is_dir():
+        raise BackupError(f"backing up {home.home}: there is no such folder")
+
+
 def _write(
     home: Settings, to: Path, *, with_models: bool, now: datetime, advance: Callable[[str], None]
 ) -> Record:
-    if not home.home.is_dir():
-        raise BackupError(f"backing up {home.home}: there is no such folder")
     left_out = LEFT_OUT if with_models else {*LEFT_OUT, MODELS}
     with (
         # Where an erasure, or the next `up`, deletes what a killed backup leaves in clear.
@@ -118,6 +122,7 @@ def back_up_to(
     if not archived_files.is_remote(to):
         record = back_up(home, Path(to), with_models=with_models, now=now, advance=advance)
         return record, Path(to).stat().st_size, manifest.file_digest(Path(to))
+    _require_home(home)
     store, name = object_store.located(to)
     if home.store and object_store.located(home.store.url)[0] == store:
         raise BackupError(
@@ -154,14 +159,18 @@ def fetched(home: Settings, source: str) -> Generator[Path]:
     if not archived_files.is_remote(source):
         yield Path(source)
         return
-    beside = home.home.resolve().parent
-    within = beside if os.access(beside, os.W_OK) else None
-    with TemporaryDirectory(prefix=".flywheel-archive-", dir=within) as folder:
-        copy = Path(folder) / "archive"
+    place = home.home.resolve()
+    beside = place.parent if os.access(place.parent, os.W_OK) else Path(tempfile.gettempdir())
+    copy = beside / f".{place.name}.archive"
+    copy.unlink(missing_ok=True)  # what a killed restore has left
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
         with object_store.reaching(f"restoring {source}"):
             if not archived_files.fetch(source, copy):
                 raise BackupError(f"restoring {source}: there is no such object")
         yield copy
+    finally:
+        copy.unlink()
 
 
 def restore(

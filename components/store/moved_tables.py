@@ -26,6 +26,8 @@ FILE = "home"  # the name under which the DuckDB file is attached
 FILLING = ".filling"  # ends the name of a file that lacks tables of a lake
 COPIES = ".lake"  # ends the name of the file that says which lake has copies of a file's rows
 
+WHOLE = "the copy of"
+
 ARCHIVED = "raw.archived"  # the table whose `path` names the files of retention
 ERASED = "raw.erasures"
 
@@ -62,8 +64,12 @@ class Copies(Config):
 
     def text(self, file: Path, *, is_whole: bool) -> str:
         """Return what the lake says of itself."""
-        is_copy = "the copy of" if is_whole else "being filled from"
-        return f"{is_copy} {socket.gethostname()}:{file} ({self.name})"
+        begin = WHOLE if is_whole else "being filled from"
+        return f"{begin} {socket.gethostname()}:{file} ({self.name})"
+
+    def are_whole(self, moved: str) -> bool:
+        """Return whether a lake says that it has all of them, whatever their machine and path."""
+        return moved.startswith(WHOLE) and self.name in moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +180,10 @@ def complete(file: Path, target: Lake) -> bool:
     Return whether it is such a lake; a killed copy may have left it.
     """
     copies = Copies.of(file)
-    if copies is None or file.exists():
+    if copies is None or copies.lake != str(target) or file.exists() or lake.is_new(target):
         return False
-    if lake.moved(target) not in (None, copies.text(file, is_whole=True)):
+    moved = lake.moved(target)
+    if moved is not None and not copies.are_whole(moved):
         return False
     lake.set_moved(target, None)
     _beside(file, COPIES).unlink()
@@ -250,8 +257,10 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
     filling = _beside(file, FILLING)
     with warehouse.connect(source, wait_seconds, writes=GROUPS, moving=True) as con:
         copies, moved = Copies.of(file), lake.moved(source)
-        if moved is not None and not (copies and moved == copies.text(file, is_whole=True)):
-            raise MovedTablesError(f"copying {source} to {file}: it is {moved}")
+        if moved is not None and not (copies and copies.are_whole(moved)):
+            raise MovedTablesError(
+                f"copying {source} to {file}: it is {moved}; expected a lake that was migrated to"
+            )
         if archives:
             archives.move(con, f"lake.{ARCHIVED}")
         if file.exists():

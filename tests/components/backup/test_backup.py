@@ -340,11 +340,12 @@ def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: 
     assert secret.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("place", ["", "backups/"])
 def test_an_archive_goes_to_a_bucket_of_its_own_and_comes_back(
-    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
-    to = f"s3://{buckets.NAME}/backups/home.tar.zst"
+    to = f"s3://{buckets.NAME}/{place}home.tar.zst"
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(app, [*arguments])
@@ -368,7 +369,20 @@ def test_an_archive_goes_to_a_bucket_of_its_own_and_comes_back(
         assert done.exit_code == 0, done.output
     kept = {name for name in before if name.split("/")[0] not in home_backup.LEFT_OUT | {"models"}}
     assert {name: before[name] for name in kept} == files(home.home)
-    assert not [*tmp_path.glob(".flywheel-archive-*")]
+    assert not [*tmp_path.glob(".*")], "no copy of the archive is left"
+
+
+def test_a_home_that_is_not_there_is_not_backed_up_to_a_bucket(tmp_path: Path) -> None:
+    missing = Settings(tmp_path / "missing", 4200, 5000)
+    with buckets.serving(), pytest.raises(BackupError, match="there is no such folder"):
+        home_backup.back_up_to(
+            missing,
+            f"s3://{buckets.NAME}/home.tar.zst",
+            with_models=False,
+            now=NOW,
+            advance=lambda _: None,
+        )
+    assert not missing.home.exists()
 
 
 def contents(place: Lake) -> dict[str, Any]:

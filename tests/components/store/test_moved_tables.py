@@ -106,22 +106,27 @@ def test_a_second_copy_compares_and_one_over_other_rows_is_refused(
         moved(moved_tables.copy_to_file, place, file)
 
 
-def test_a_killed_copy_is_completed(file: Path, tmp_path: Path) -> None:
-    before = contents(file)
-    place = lakes.new(tmp_path / "lake")
+def kill_after_twelve_tables(call: str, file: Path, place: Lake) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
 from components.store import moved_tables
-from components.store.lake import Lake, LakeError
+from components.store.lake import Lake
 seen = []
 def report(table):
     seen.append(table)
     if len(seen) == 12:
         os.kill(os.getpid(), signal.SIGKILL)
-moved_tables.copy_to_lake(Path({str(file)!r}), Lake({place.url!r}, {place.data!r}), report, 10.0)
+file, place = Path({str(file)!r}), Lake({place.url!r}, {place.data!r})
+moved_tables.{call}
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+
+
+def test_a_killed_copy_is_completed(file: Path, tmp_path: Path) -> None:
+    before = contents(file)
+    place = lakes.new(tmp_path / "lake")
+    kill_after_twelve_tables("copy_to_lake(file, place, report, 10.0)", file, place)
     there = moved(moved_tables.copy_to_lake, file, place)
     assert {table.was_there for table in there.values()} == {True, False}
     back = tmp_path / "back" / "warehouse.duckdb"
@@ -202,29 +207,26 @@ def test_a_killed_copy_ahead_and_a_kill_before_the_end_are_completed(
 ) -> None:
     before = contents(file)
     place = lakes.new(tmp_path / "lake")
-    killed = f"""
-import os, signal
-from pathlib import Path
-from components.store import moved_tables
-from components.store.lake import Lake, LakeError
-seen = []
-def report(table):
-    seen.append(table)
-    if len(seen) == 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-file, place = Path({str(file)!r}), Lake({place.url!r}, {place.data!r})
-moved_tables.copy_ahead_to_lake(file, place, Path({str(tmp_path / "tmp")!r}), report, 10.0)
-"""
-    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    scratch = f"Path({str(tmp_path / 'tmp')!r})"
+    kill_after_twelve_tables(
+        f"copy_ahead_to_lake(file, place, {scratch}, report, 10.0)", file, place
+    )
     assert not moved_tables.complete(file, place)
     moved(moved_tables.copy_to_lake, file, place)
     assert not moved_tables.complete(file, place), "nothing is left to do"
     back = tmp_path / "back" / "warehouse.duckdb"
     moved(moved_tables.copy_to_file, place, back)
     assert contents(back) == before
-    # As a kill between the last two steps leaves it.
+    # As a kill between the last two steps leaves it; then the home is mounted elsewhere.
     kept = back.rename(back.with_name("warehouse.duckdb.migrated"))
-    assert moved_tables.complete(back, place)
+    other = lakes.new(tmp_path / "other")
+    unused = Lake(
+        lakes.database(f"unused_{place.url.rpartition('_')[2]}"), str(tmp_path / "unused")
+    )
+    assert not moved_tables.complete(back, other), "it has none of the rows"
+    assert not moved_tables.complete(back, unused), "it has no tables"
+    kept = kept.parent.rename(tmp_path / "elsewhere") / kept.name
+    assert moved_tables.complete(kept.with_name(back.name), place)
     with warehouse.connect(place, writes=()) as con:
         ((rows,),) = con.execute("select count(*) from raw.interactions").fetchall()
     assert rows == len(before["raw.interactions"])
