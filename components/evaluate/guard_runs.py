@@ -5,7 +5,8 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -19,6 +20,7 @@ from components.schema import Json
 from components.scorecard import Metric, Sample
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from lm_eval.api.model import LM
     from lm_eval.api.task import ConfigurableTask
 
@@ -166,8 +168,12 @@ def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[st
     from datasets import Dataset
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    body: dict[str, Any] = load_yaml(definition.path, resolve_func=True)
+    body = {key: value for key, value in body.items() if key not in ("tag", "task_list", "group")}
+    process, fewshot = body.pop("process_docs", None), body.get("fewshot_config")
     documents = read_documents(guard.data)
-    splits = {"test": Dataset.from_list(_draw_documents(documents, guard.limit))}
+    asked = Dataset.from_list(_draw_documents(documents, guard.limit))
+    splits = {"test": _process_once(asked, process)}
     if guard.examples is not None:
         examples = _documents_not_in(read_documents(guard.examples), documents)
         if len(examples) < guard.num_fewshot:
@@ -175,16 +181,16 @@ def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[st
                 f"{guard.examples} has {len(examples)} documents that are not asked, and "
                 f"num_fewshot is {guard.num_fewshot}"
             )
-        splits["examples"] = Dataset.from_list(examples)
+        if isinstance(fewshot, dict):
+            process = fewshot.pop("process_docs", process)
+            body["fewshot_config"] = {
+                k: v for k, v in fewshot.items() if k not in ("split", "samples")
+            }
+        splits["examples"] = _process_once(Dataset.from_list(examples), process)
 
-    def load(**_: object) -> dict[str, Dataset]:
+    def load(**_: object) -> "dict[str, Dataset]":
         return splits
 
-    body: dict[str, Any] = load_yaml(definition.path, resolve_func=True)
-    body = {key: value for key, value in body.items() if key not in ("tag", "task_list", "group")}
-    if guard.examples is not None and isinstance(body.get("fewshot_config"), dict):
-        fewshot = body["fewshot_config"].items()
-        body["fewshot_config"] = {k: v for k, v in fewshot if k not in ("split", "samples")}
     dataset = dict.fromkeys(("dataset_path", "dataset_name", "dataset_kwargs"))
     return body | {
         **dataset,
@@ -195,6 +201,30 @@ def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[st
         "fewshot_split": "examples" if guard.examples is not None else None,
         "num_fewshot": guard.num_fewshot,
     }
+
+
+DOCUMENTS_SEED = 0  # lm-eval's default for Python's generator
+
+
+def _process_once(
+    documents: "Dataset", process: "Callable[[Dataset], Dataset] | None"
+) -> "Dataset":
+    """Return a task's own form of documents, each once.
+
+    lm-eval processes them whenever it reads them: where a task shuffles choices (GPQA), answers
+    would be scored by other choices than were asked, and each model asked in another order.
+    """
+    if process is None:
+        return documents
+    state = random.getstate()
+    random.seed(DOCUMENTS_SEED)
+    try:
+        processed = process(documents)
+    finally:
+        random.setstate(state)
+    rows = cast("Iterable[GuardDocument]", processed)
+    unique = {_canonical_json(row): number for number, row in enumerate(rows)}
+    return processed.select(sorted(unique.values()))
 
 
 def _metric_problem(task: "ConfigurableTask", metric: str) -> str | None:
@@ -224,6 +254,8 @@ def _document_mistakes(task: "ConfigurableTask") -> list[str]:
 
 def _document_problem(task: "ConfigurableTask", document: dict[str, Any]) -> str | None:
     text, target = task.doc_to_text(document), task.doc_to_target(document)
+    if (text, target) != (task.doc_to_text(document), task.doc_to_target(document)):
+        return "its prompt is drawn at random, so no two models would be asked the same"
     if task.OUTPUT_TYPE != "multiple_choice":
         return None
     choices = task.doc_to_choice(document)

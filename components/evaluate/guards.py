@@ -27,6 +27,10 @@ GUARD_VERSION = manifest.version(1, first="70d168efabf484d8")
 """The version of guard tasks' prompts and scoring: raise the number when
 ``tests/golden/guard_tasks.json`` changes. Scores of two versions are not comparable."""
 
+DOCUMENTS_VERSION = 1
+"""The version of how the documents are made that a task processes itself (``process_docs``); before
+it they were made anew at each reading."""
+
 DOCUMENT_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 """The formats of documents; JSON files have one object per line."""
 
@@ -248,6 +252,7 @@ def guard_conditions(guard: GuardTask) -> dict[str, Json]:
         "filter": chosen_filter(guard, definition),
         "chat_template": None,
         "asking_version": GUARD_VERSION,
+        **({"documents": DOCUMENTS_VERSION} if "process_docs" in definition.body else {}),
     }
 
 

@@ -172,6 +172,48 @@ def test_a_score_that_is_not_finite_is_not_measured(tmp_path: Path, score: str):
     assert scores(ask(sums(tmp_path, limit=2), Oracle())) == [None, None]
 
 
+def processed(folder: Path, function: str, key: str = "process_docs") -> GuardTask:
+    """Make the sums a task whose documents or prompts are made by a function of its own."""
+    (folder / "making.py").write_text(f"import random\n\n{function}")
+    kept = guard_files.CHOICE.replace('doc_to_text: "What is {{question}}?"\n', "")
+    text = kept if key == "doc_to_text" else guard_files.CHOICE
+    (folder / "sums.yaml").write_text(text + f"{key}: !function making.make\n")
+    return sums(folder)
+
+
+SHUFFLING = """
+def make(documents):
+    def shuffle(document):
+        choices = random.sample(document["choices"], 3)
+        return {"choices": choices, "right": choices.index(document["choices"][0])}
+
+    return documents.map(shuffle)
+"""
+
+
+def test_choices_that_a_task_shuffles_are_asked_and_scored_in_one_order_for_all_models(
+    tmp_path: Path,
+):
+    """As GPQA's, which lm-eval shuffles again at each reading."""
+    first, second = (ask(processed(tmp_path, SHUFFLING), Oracle(likely=right)) for _ in range(2))
+    assert scores(first) == [1.0] * 8
+    assert [sample.doc_hash for sample in first] == [sample.doc_hash for sample in second]
+
+
+def test_documents_that_a_task_makes_equal_are_asked_once(tmp_path: Path):
+    """The gate compares no two models on a task that has a document twice."""
+    rows = [{**row, "id": number} for number, row in enumerate([*SUMS, SUMS[0]])]
+    guard_files.documents(tmp_path / "sums.jsonl", rows)
+    forgetting = "def make(documents): return documents.remove_columns('id')\n"
+    assert len(ask(processed(tmp_path, forgetting), Oracle())) == 8
+
+
+def test_a_prompt_that_a_task_draws_at_random_is_refused(tmp_path: Path):
+    drawing = "def make(document): return str(random.random())\n"
+    with pytest.raises(GuardError, match="document 0: its prompt is drawn at random"):
+        guard_runs.build_guard(processed(tmp_path, drawing, "doc_to_text"))
+
+
 def test_an_invalid_line_is_reported(tmp_path: Path):
     (tmp_path / "sums.jsonl").write_text(json.dumps(SUMS[0]) + "\n[1]\n")
     with pytest.raises(GuardError, match="line 2: expected a JSON object"):
