@@ -334,24 +334,36 @@ _SCHEMA = pa.schema(
 def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:
     """Return the 95 % interval of a score; ``None`` if it is not measured or has no error.
 
-    Wilson's (1927) for binary scores, else the mean plus or minus 1.96 standard errors.
+    Wilson's (1927) for binary scores, else the mean plus or minus its standard errors. Requests in
+    clusters have the standard error between clusters: binary ones count as so many independent
+    requests as would have it. Either is widened by Student's t for (clusters - 1) degrees of
+    freedom (as Korn and Graubard 1998, Survey Methodology 24:193), except for independent shares.
     """
-    score = card.scores.get(metric)
-    sample_scores = (sample.scores.get(metric) for sample in card.samples)
-    values = [value for value in sample_scores if value is not None]
-    if not values or score is None or score.value is None:
+    by_cluster: dict[str, list[float]] = {}
+    for sample in card.samples:
+        if (value := sample.scores.get(metric)) is not None:
+            by_cluster.setdefault(sample.cluster_id, []).append(value)
+    score = _mean([*by_cluster.values()])
+    is_binary = {value for values in by_cluster.values() for value in values} <= {0.0, 1.0}
+    if score.value is None or score.clusters is None:
         return None
-    if {*values} <= {0.0, 1.0}:
-        return _wilson(round(sum(values)), len(values))
+    if is_binary and score.clusters == score.n:
+        return _wilson(score.value, score.n, NORMAL_97_5)
     if score.stderr is None:
         return None
-    return score.value - 1.96 * score.stderr, score.value + 1.96 * score.stderr
+    from scipy import special  # noqa: PLC0415 - slow to import
+
+    quantile = float(special.stdtrit(score.clusters - 1, 0.975))
+    if not is_binary:
+        return score.value - quantile * score.stderr, score.value + quantile * score.stderr
+    variance = score.value * (1 - score.value)
+    worth = variance / score.stderr**2 if variance and score.stderr else float(score.clusters)
+    return _wilson(score.value, min(worth, score.n), quantile)
 
 
-def _wilson(right: int, n: int) -> tuple[float, float]:
+def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
     # As SciPy's binomtest(...).proportion_ci(method="wilson"), but SciPy is slow to import.
-    share = right / n
-    denominator = 2 * (n + NORMAL_97_5**2)
-    center = (2 * n * share + NORMAL_97_5**2) / denominator
-    half = NORMAL_97_5 / denominator * math.sqrt(4 * n * share * (1 - share) + NORMAL_97_5**2)
-    return center - half if right else 0.0, center + half if right < n else 1.0
+    denominator = 2 * (n + quantile**2)
+    center = (2 * n * share + quantile**2) / denominator
+    half = quantile / denominator * math.sqrt(4 * n * share * (1 - share) + quantile**2)
+    return center - half if share > 0 else 0.0, center + half if share < 1 else 1.0

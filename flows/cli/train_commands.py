@@ -193,7 +193,7 @@ def _show_scores(cards: "Mapping[str, Scorecard]") -> None:
     clusters = len({sample.cluster_id for sample in base.samples})
     console.print(
         f"validation side: {len(base.samples)} requests in {clusters} clusters; scores with their "
-        "95 % intervals, each request taken for independent"
+        "95 % intervals"
     )
     notes = [*(base.window.sentences if base.window else [])]
     for line in [*notes, *(base.constrained.sentences if base.constrained else [])]:

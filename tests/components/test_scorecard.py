@@ -4,12 +4,14 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from components import scorecard
 from components.evaluate.metrics import CALL_METRICS
-from components.scorecard import HOLDOUT, Sample, Score
-from tests.support.cards import CONDITIONS, card, sample
+from components.scorecard import HOLDOUT, Sample, Score, Scorecard, share_interval
+from tests.support.cards import CONDITIONS, card, guard_card, in_clusters, sample
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BODY = {"base": "b", "adapter": "a", "task": HOLDOUT, "conditions": CONDITIONS}
@@ -75,3 +77,30 @@ def test_invalid_conditions_are_reported(tmp_path: Path):
     scorecard.write(tmp_path / "key", [sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)
     with pytest.raises(ValueError, match=r"conditions\n.*valid dictionary"):
         scorecard.read(tmp_path / "key")
+
+
+def all_or_none(rng: np.random.Generator, clusters: int, size: int, right: float) -> Scorecard:
+    """Draw conversations of which a model answers all requests right, or none."""
+    answered = np.repeat(rng.random(clusters) < right, size).astype(float)
+    return in_clusters(guard_card(list(answered)), size)
+
+
+@pytest.mark.parametrize(("clusters", "right"), [(20, 0.5), (20, 0.9), (5, 0.6)])
+def test_an_interval_of_requests_in_conversations_misses_the_score_one_time_in_twenty(
+    clusters: int, right: float
+):
+    rng = np.random.default_rng(7)
+    drawn = (all_or_none(rng, clusters, 10, right) for _ in range(100))
+    intervals = [share_interval(each, "acc") for each in drawn]
+    misses = sum(ends is None or not ends[0] <= right <= ends[1] for ends in intervals)
+    assert misses <= 14, "four standard errors above 5"
+
+
+def test_an_interval_of_independent_shares_is_wilsons():
+    wilson = stats.binomtest(15, 20).proportion_ci(method="wilson")
+    ends = share_interval(card([1.0] * 15 + [0.0] * 5, []), "name")
+    assert ends == (pytest.approx(wilson.low), pytest.approx(wilson.high))
+
+
+def test_one_conversation_has_no_interval():
+    assert share_interval(in_clusters(card([1.0, 0.0, 1.0], []), 3), "name") is None
