@@ -16,7 +16,7 @@ from components.store import (
     archived_files,
     counters,
     file_locks,
-    lake,
+    lake_owner,
     lock,
     manifest,
     moved_tables,
@@ -197,7 +197,7 @@ def restore(
             of another digest, or holds what no backup holds.
         MovedTablesError: A table of the lake is not what the archive has.
     """
-    if home.lake and not lake.is_new(home.lake):
+    if home.lake and not lake_owner.is_new(home.lake):
         raise BackupError(
             f"restoring to {home.lake}: it has tables already; name a database without any"
         )

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from components.store.lake import Lake
     from components.store.warehouse import Location
 
 from components.store import object_store
+from components.store.lake import Lake
 from components.store.object_store import ObjectStore, Place
 
 HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
@@ -103,7 +103,7 @@ class Settings:
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
     group: str | None = None  # that ``flywheel up`` gives the home to; unset: its owner alone
     store: ObjectStore | None = None  # where machines share outputs; unset: in the home alone
-    lake: "Lake | None" = None  # that several machines share; unset: the home's DuckDB file
+    lake: Lake | None = None  # that several machines share; unset: the home's DuckDB file
     ray: str | None = None  # the Ray cluster that judges rows; unset: the curating machine's cores
 
     warehouse = _Place("warehouse.duckdb")  # the DuckDB file, where there is no lake
@@ -290,15 +290,13 @@ def _is_of_kubernetes(name: str, value: str) -> bool:
     return is_address or bool(re.search(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP|SCTP)", name))
 
 
-def _lake(env: Mapping[str, str], settings: Settings) -> "Lake | None":
+def _lake(env: Mapping[str, str], settings: Settings) -> Lake | None:
     url, store = env.get(WAREHOUSE) or "", settings.store
     if not url:
         return None
     if not re.match(r"postgres(ql)?://[^/]+/\w+", url):
         # It may have a password, so it is not quoted.
         raise SettingsError(f"{WAREHOUSE} is no address postgres://USER@HOST/DATABASE")
-    from components.store.lake import Lake  # noqa: PLC0415 - loads DuckDB
-
     return Lake(url, f"{store.url}/lake" if store else str(settings.home / "lake"))
 
 

@@ -19,7 +19,7 @@ from components.collect.sources import mlflow_traces
 from components.collect.survey import SurveyedFile
 from components.register import tracking
 from components.schema import Config
-from components.store import file_locks, object_store, shared_spool, warehouse
+from components.store import file_locks, lake_locks, object_store, shared_spool, warehouse
 from components.store.shared_spool import SharedSegment
 from components.store.warehouse import Connection, Location
 from flows.settings import Settings
@@ -104,9 +104,7 @@ def _collecting_alone(home: Settings) -> Generator[None]:
     with ExitStack() as stack:
         stack.enter_context(file_locks.held(home.locks / shared_spool.PLACE))
         if home.lake:
-            from components.store import lake  # noqa: PLC0415 - of the extra `lake`
-
-            stack.enter_context(lake.alone(home.lake, "shared spool", ALONE_SECONDS))
+            stack.enter_context(lake_locks.alone(home.lake, "shared spool", ALONE_SECONDS))
         yield
 
 

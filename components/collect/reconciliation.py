@@ -14,7 +14,7 @@ from itertools import chain, groupby
 import pyarrow as pa
 
 from components.collect.source import Kind
-from components.store import lake, record_identity, warehouse
+from components.store import lake_connection, record_identity, warehouse
 from components.store.record_identity import MergedRecord, Names, Record
 from components.store.warehouse import Connection
 
@@ -186,7 +186,7 @@ def _match_rows(rows: Sequence[_Row], deep: set[str], last_row: int, changes: _C
 
 def _apply(con: Connection, changes: _Changes, last_row: int) -> None:
     _delete(con, changes.dropped)
-    if lake.is_lake(con):
+    if lake_connection.is_lake(con):
         new = [row for row in changes.changed if row.row_id > last_row]
         _store_again(con, new)
         _update(con, [row for row in changes.changed if row.row_id <= last_row])

@@ -22,7 +22,7 @@ from components.collect.record_batches import (
     ValidatedBatch,
 )
 from components.collect.source import Kind
-from components.store import lake, warehouse
+from components.store import lake_connection, warehouse
 from components.store.arrow import ArrowStream, ArrowTable
 from components.store.warehouse import Connection, Value
 
@@ -79,8 +79,8 @@ def bulk_load(con: Connection, size: int) -> Generator[None]:
     by its number of rows, not their size: 100,000 of 2.3 KB would all go into the log first,
     uncompressed. A lake gets all processors, which compress a row group each.
     """
-    if lake.is_lake(con):
-        with lake.bulk(con) if size >= MANY_BYTES else nullcontext():
+    if lake_connection.is_lake(con):
+        with lake_connection.bulk(con) if size >= MANY_BYTES else nullcontext():
             yield
         return
     if size < WAL_BYTES:

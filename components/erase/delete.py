@@ -14,7 +14,7 @@ from components.erase.affected_outputs import Lineage, Output, Outputs
 from components.erase.subject import Subject, keyed_digest
 from components.erase.subject_rows import Matched
 from components.erase.tombstones import Erasure, Kind
-from components.store import lake, manifest, record_identity, warehouse
+from components.store import lake_connection, manifest, record_identity, warehouse
 from components.store.lake import WarehouseConflictError
 from components.store.warehouse import Connection
 
@@ -235,7 +235,7 @@ def erase(
         ArchiveGoneError: A file of retention is gone; nothing is changed.
         WarehouseConflictError: Another process wrote a lake meanwhile; do the same again.
     """
-    if not lake.is_lake(con):
+    if not lake_connection.is_lake(con):
         with warehouse.transaction(con):
             added = _add_to_book(con, subject, outputs, names, now)
             return _delete_matched(con, subject, added)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.store import lake, lake_purge, lock, warehouse
+from components.store import lake, lake_connection, lake_purge, lock, warehouse
 from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
 
@@ -56,7 +56,7 @@ class WarehouseTable:
 def tables(con: Connection) -> list[WarehouseTable]:
     """List every table of the warehouse, by name."""
     listed = _tables(con, "tables.database_name = current_database()")
-    if lake.is_lake(con):
+    if lake_connection.is_lake(con):
         of_book = f"tables.database_name = '{lake.BOOK}'"
         listed += _tables(con, f"{of_book} and tables.schema_name in ('raw', 'curated')")
     return sorted(listed, key=lambda table: table.full_name)

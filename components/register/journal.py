@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from components.store import file_locks, lake, lock, manifest, warehouse
+from components.store import file_locks, lake_locks, lock, manifest, warehouse
 from components.store.lake import Lake
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection, Location
@@ -170,7 +170,7 @@ def lock_champion(
         if is_ours and isinstance(path, Lake):
             seconds = lock.PATIENCE_SECONDS if wait else 0
             try:
-                held.enter_context(lake.alone(path, f"champion of {workload}", seconds))
+                held.enter_context(lake_locks.alone(path, f"champion of {workload}", seconds))
             except WarehouseBusyError:
                 if wait:
                     raise

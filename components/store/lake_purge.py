@@ -6,7 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.store import archived_files, lake, lake_upkeep, lock, object_store, warehouse
+from components.store import (
+    archived_files,
+    lake,
+    lake_locks,
+    lake_upkeep,
+    lock,
+    object_store,
+    warehouse,
+)
 from components.store.lake import CATALOG, Lake
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection
@@ -107,7 +115,7 @@ def purge(
         for call in REWRITES:
             lake_upkeep.compact(con, place, call)
         for call in FORGETTING:
-            lake.require_locks(place, groups)
+            lake_locks.require_locks(place, groups)
             con.execute(call)
         _delete_strays(con, place)
     _vacuum(place, wait_seconds)
@@ -200,10 +208,10 @@ def _vacuum(place: Lake, wait_seconds: float) -> None:
             ([*SCHEMAS],),
         ).fetchall()
         for (table,) in tables:
-            lake.patiently(place, session, f"vacuum (full, analyze) {table}", wait_seconds)
+            lake_locks.patiently(place, session, f"vacuum (full, analyze) {table}", wait_seconds)
         # Whoever came meanwhile may see the statistics that these have replaced.
         _wait_for_readers(place, session, time.monotonic() + wait_seconds)
-        lake.patiently(place, session, f"vacuum (full) {STATISTICS}", wait_seconds)
+        lake_locks.patiently(place, session, f"vacuum (full) {STATISTICS}", wait_seconds)
     if refused:
         raise lake.LakeError(
             f"vacuuming {place}: {'; '.join(refused)}; expected a user that owns the database"

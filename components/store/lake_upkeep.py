@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.store import lake, warehouse
+from components.store import lake_connection, lake_locks, warehouse
 from components.store.lake import Group, Lake
 from components.store.warehouse import Connection
 
@@ -47,13 +47,13 @@ def maintain(place: Lake, now: datetime, kept: timedelta = KEPT) -> Upkeep:
         WarehouseConflictError: The session of a lock was cut.
     """
     before = {"before": now - kept}
-    with warehouse.connect(place, writes=GROUPS) as con, lake.bulk(con):
+    with warehouse.connect(place, writes=GROUPS) as con, lake_connection.bulk(con):
         rewritten = sum(compact(con, place, call) for call in COMPACTIONS)
         expire = "call ducklake_expire_snapshots('lake', older_than => $before)"
         forgotten = len(con.execute(expire, before).fetchall())
         deleted = 0
         for name in CLEANUPS:
-            lake.require_locks(place, GROUPS)
+            lake_locks.require_locks(place, GROUPS)
             call = f"call {name}('lake', older_than => $before)"
             deleted += len(con.execute(call, before).fetchall())
     return Upkeep(rewritten, forgotten, deleted)
@@ -69,7 +69,7 @@ def compact(con: Connection, place: Lake, call: str) -> int:
     con.execute("begin transaction")
     try:
         tables = con.execute(call).fetchall()
-        lake.require_locks(place, GROUPS)
+        lake_locks.require_locks(place, GROUPS)
     except BaseException:
         con.execute("rollback")
         raise

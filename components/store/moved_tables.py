@@ -18,8 +18,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 from components.schema import Config
-from components.store import archived_files, file_locks, lake, lake_purge, lock, manifest, warehouse
-from components.store.lake import BOOK, GROUPS, Group, Lake, Table
+from components.store import (
+    archived_files,
+    file_locks,
+    lake,
+    lake_connection,
+    lake_owner,
+    lake_purge,
+    lock,
+    manifest,
+    warehouse,
+)
+from components.store.lake import BOOK, GROUPS, Group, Lake
+from components.store.lake_schema import Table
 from components.store.warehouse import ASIDE, Connection
 
 FILE = "home"  # the name under which the DuckDB file is attached
@@ -151,7 +162,7 @@ def copy_to_lake(file: Path, target: Lake, report: Report, wait_seconds: float) 
         pass  # brings its schema up to date
     with _filled(file, file, target, report, wait_seconds) as copies:
         if copies:
-            lake.set_moved(target, copies.text(file, is_whole=True))
+            lake_owner.set_moved(target, copies.text(file, is_whole=True))
         kept = file.rename(_beside(file, ASIDE))
     complete(file, target)
     return kept
@@ -180,12 +191,12 @@ def complete(file: Path, target: Lake) -> bool:
     Return whether it is such a lake; a killed copy may have left it.
     """
     copies = Copies.of(file)
-    if copies is None or copies.lake != str(target) or file.exists() or lake.is_new(target):
+    if copies is None or copies.lake != str(target) or file.exists() or lake_owner.is_new(target):
         return False
-    moved = lake.moved(target)
+    moved = lake_owner.moved(target)
     if moved is not None and not copies.are_whole(moved):
         return False
-    lake.set_moved(target, None)
+    lake_owner.set_moved(target, None)
     _beside(file, COPIES).unlink()
     return True
 
@@ -200,10 +211,10 @@ def _filled(
     """
     with (
         warehouse.connect(target, wait_seconds, writes=GROUPS, moving=True) as con,
-        lake.bulk(con),
+        lake_connection.bulk(con),
         _attached(con, copy, wait_seconds, is_read_only=True),
     ):
-        was_filled = lake.moved(target) is not None
+        was_filled = lake_owner.moved(target) is not None
         copies = _claim(con, file, target)
         archives = _Archives(_folder(file), target.archive) if target.archive else None
         if archives:
@@ -227,7 +238,7 @@ def _claim(con: Connection, file: Path, target: Lake) -> Copies | None:
     Raises:
         MovedTablesError: They are another file's.
     """
-    copies, moved = Copies.of(file), lake.moved(target)
+    copies, moved = Copies.of(file), lake_owner.moved(target)
     if moved is not None:
         if copies is None or copies.name not in moved:
             raise MovedTablesError(
@@ -238,7 +249,7 @@ def _claim(con: Connection, file: Path, target: Lake) -> Copies | None:
         return None
     else:
         copies = Copies.begin(file, target)
-    lake.set_moved(target, copies.text(file, is_whole=False))
+    lake_owner.set_moved(target, copies.text(file, is_whole=False))
     return copies
 
 
@@ -256,7 +267,7 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
     archives = _Archives(source.archive, _folder(file)) if source.archive else None
     filling = _beside(file, FILLING)
     with warehouse.connect(source, wait_seconds, writes=GROUPS, moving=True) as con:
-        copies, moved = Copies.of(file), lake.moved(source)
+        copies, moved = Copies.of(file), lake_owner.moved(source)
         if moved is not None and not (copies and copies.are_whole(moved)):
             raise MovedTablesError(
                 f"copying {source} to {file}: it is {moved}; expected a lake that was migrated to"
@@ -270,7 +281,7 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
             _copy_all(con, filling, report, wait_seconds, archives=archives, may_change=True)
             filling.rename(file)
         if moved is None:
-            lake.set_moved(source, Copies.begin(file, source).text(file, is_whole=True))
+            lake_owner.set_moved(source, Copies.begin(file, source).text(file, is_whole=True))
 
 
 def copy_ahead_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) -> None:
@@ -319,7 +330,7 @@ def _begin_at_one_moment(
 ) -> None:
     # The transaction sees of each database what is there when it reads it first.
     with warehouse.connect(source, wait_seconds, writes=GROUPS):
-        for gate in lake.GATES.values():
+        for gate in lake_connection.GATES.values():
             con.execute(f"from {gate}").fetchall()
     if archives:
         archives.move(con, f"lake.{ARCHIVED}", copies)
@@ -347,7 +358,7 @@ def _copy_all(
 ) -> None:
     with warehouse.connect(file, wait_seconds):
         pass  # creates it
-    with lake.bulk(con), _attached(con, file, wait_seconds, is_read_only=False):
+    with lake_connection.bulk(con), _attached(con, file, wait_seconds, is_read_only=False):
         con.execute("begin transaction")  # of the file alone, so without the lake's gates
         try:
             begin()

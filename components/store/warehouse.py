@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar, cast
 import duckdb
 
 from components.schema import Json
-from components.store import file_locks, lake, lock
+from components.store import file_locks, lake, lake_connection, lake_schema, lock
 from components.store.arrow import CHUNK_ROWS, ArrowBatch, ArrowTable, ShownTable, rows_of
 
 
@@ -110,7 +110,7 @@ def connect(
         memory: DuckDB's memory limit (``1GB``); most of the machine's when ``None``.
         writes: What of a lake is locked, so that nobody else writes it: the book, or what collects
             (``raw``) and curates (``curated``). A file is locked whole.
-        moving: Open a lake even if its rows are those of a file (``lake.MOVED``).
+        moving: Open a lake even if its rows are those of a file (``lake_owner.MOVED``).
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
@@ -119,7 +119,7 @@ def connect(
         LakeError: The lake can't be reached or opened, or the file's tables are in a lake.
     """
     if isinstance(path, lake.Lake):
-        opened = lake.opened(path, schema(), writes, wait_seconds, moving=moving)
+        opened = lake_connection.opened(path, schema(), writes, wait_seconds, moving=moving)
         with _room(path), opened as con:
             con.execute("reset memory_limit")  # that the process's last connection has set
             _configure(con, memory)
@@ -158,11 +158,11 @@ def _configure(con: Connection, memory: str | None) -> None:
 
 
 @functools.cache
-def schema() -> lake.Schema:
+def schema() -> lake_schema.Schema:
     """Return the schema that the migrations make."""
     files = sql_files(sql_folder("migrations"))
-    moving = [int(file.name[:4]) for file in files if not lake.only_adds(file.read_text())]
-    return lake.schema_of(_prepare, frozenset(moving))
+    moving = [int(file.name[:4]) for file in files if not lake_schema.only_adds(file.read_text())]
+    return lake_schema.schema_of(_prepare, frozenset(moving))
 
 
 @contextmanager
@@ -239,8 +239,8 @@ def second_connection(con: Connection, *, reads: bool = True) -> Generator[Conne
     second = con.cursor()
     try:
         second.execute("set timezone = 'UTC'")
-        if reads and lake.is_lake(con):
-            lake.show(second)
+        if reads and lake_connection.is_lake(con):
+            lake_connection.show(second)
         yield second
     finally:
         second.close()
@@ -252,7 +252,7 @@ def one_state(con: Connection) -> Generator[None]:
 
     By itself each of them would begin a transaction in PostgreSQL. A file is read as it is.
     """
-    if not lake.is_lake(con):
+    if not lake_connection.is_lake(con):
         yield
         return
     with _committed(con):
@@ -347,18 +347,18 @@ def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
         WarehouseConflictError: Another process wrote the same tables meanwhile, or the connection
             to a lake was cut.
     """
-    is_lake = lake.is_lake(con)
+    is_lake = lake_connection.is_lake(con)
     try:
         with _committed(con):
-            lake.fence(con, writes or ("book",))
+            lake_connection.fence(con, writes or ("book",))
             yield
     except duckdb.Error as error:
-        if is_lake and lake.is_cut(error):
+        if is_lake and lake_connection.is_cut(error):
             raise lake.WarehouseConflictError(
                 "writing the lake: its connection to PostgreSQL was cut, so nothing of this is "
                 f"kept unless it was cut amid the commit; do the same again ({error})"
             ) from error
-        if not (is_lake and lake.is_conflict(error)):
+        if not (is_lake and lake_connection.is_conflict(error)):
             raise
         raise lake.WarehouseConflictError(
             f"writing the lake: another process wrote the same tables meanwhile, so nothing of "
@@ -517,11 +517,11 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
     if not records:
         return 0
     rows_from, ignore = "incoming_records", ""
-    if lake.is_lake(con):
-        if not lake.is_in_lake(table):
+    if lake_connection.is_lake(con):
+        if not lake_schema.is_in_lake(table):
             records = [_storable(con, record) for record in records]
-        records = lake.distinct(table, records)
-        rows_from += lake.unknown(table)
+        records = lake_schema.distinct(table, records)
+        rows_from += lake_schema.unknown(table)
         ignore = "or ignore " if table in schema().keys_of_book else ""
     elif _has_key(con, table):
         ignore = "or ignore "
@@ -533,7 +533,7 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
 
 def storable(con: Connection, text: str) -> str:
     """Return a text as this warehouse can store it: PostgreSQL has no character 0."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if lake.is_lake(con) else text
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if lake_connection.is_lake(con) else text
 
 
 def _storable(con: Connection, record: Mapping[str, Value]) -> dict[str, Value]:

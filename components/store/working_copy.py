@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.store import file_locks, lake, lock, warehouse
+from components.store import file_locks, lake_connection, lake_locks, lock, warehouse
 from components.store.arrow import ArrowTable
 from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
@@ -94,7 +94,7 @@ def reserve(path: Location, locks: Path, workload_id: str) -> Generator[None]:
         if not isinstance(path, Lake):
             yield
             return
-        with lake.alone(path, f"curation of {workload_id}", lock.PATIENCE_SECONDS):
+        with lake_locks.alone(path, f"curation of {workload_id}", lock.PATIENCE_SECONDS):
             yield
 
 
@@ -157,7 +157,7 @@ class WorkingCopy:
         if isinstance(self.path, Lake):
             try:
                 self._read_lake(self.path)
-            except lake.ENGINE_ERRORS as error:
+            except lake_connection.ENGINE_ERRORS as error:
                 self._require_no_purge(self.path, error)
                 raise
         else:
@@ -191,7 +191,7 @@ class WorkingCopy:
             warehouse.rehearsal(con),
         ):
             (self._erasures,) = con.execute(ERASURES).fetchall()
-            empty = lake.empty_tables(con)
+            empty = lake_connection.empty_tables(con)
             for table, select in self._selects(con):
                 if table in empty:
                     continue
@@ -389,7 +389,9 @@ class WorkingCopy:
     def _list_rows(self, con: Connection, tables: Sequence[str]) -> dict[str, Fingerprint]:
         """List each table's rows by place and digest in a temporary table, unless it is empty."""
         # DuckDB's hash may differ between versions; here one process computes both sides.
-        fingerprints = dict.fromkeys(lake.empty_tables(con).intersection(tables), NO_ROWS)
+        fingerprints = dict.fromkeys(
+            lake_connection.empty_tables(con).intersection(tables), NO_ROWS
+        )
         for table in tables:
             if table in fingerprints:
                 continue

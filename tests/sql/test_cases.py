@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 import yaml
 
-from components.store import lake, warehouse
+from components.store import lake_connection, lake_schema, warehouse
 from components.store.warehouse import Connection, Value
 from tests.support import warehouses
 
@@ -100,7 +100,11 @@ def relax(con: Connection, tables: Iterable[str]) -> None:
         for (column,) in needed:
             sql = f'alter table {table} alter column "{column}" drop not null'
             is_scratch = table.startswith("staging.")
-            if lake.is_lake(con) and not is_scratch and not lake.is_in_lake(table):
+            if (
+                lake_connection.is_lake(con)
+                and not is_scratch
+                and not lake_schema.is_in_lake(table)
+            ):
                 with warehouses.lake_of(con).session() as session:
                     session.execute(sql)
                 con.execute("call pg_clear_cache()")

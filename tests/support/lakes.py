@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from components.store import lake, warehouse
+from components.store import lake, lake_connection, warehouse
 from components.store.lake import Lake
 
 HOST = "127.0.0.1"
@@ -119,7 +119,7 @@ def _forget_endpoint() -> None:
     from s3fs import S3FileSystem  # takes half a second, and few tests have a bucket
 
     S3FileSystem.clear_instance_cache()
-    lake.aws.cache_clear()
+    lake_connection.aws.cache_clear()
 
 
 def database(name: str) -> str:

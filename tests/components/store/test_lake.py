@@ -21,7 +21,7 @@ import pytest
 
 from components.collect.source import Input
 from components.schema import Json
-from components.store import lake, lake_upkeep, warehouse
+from components.store import lake, lake_connection, lake_locks, lake_schema, lake_upkeep, warehouse
 from components.store.lake import Lake, LakeError, WarehouseConflictError
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection, DiskFullError
@@ -43,8 +43,10 @@ def test_every_table_is_in_the_lake_with_its_key_or_in_the_book(tmp_path: Path):
             " where schema_name in ('raw', 'curated')"
         ).fetchall()
     keys = {name: tuple(columns or ()) for name, columns in tables}
-    assert {name: keys[name] for name in lake.KEYS} == lake.KEYS
-    assert {name: keys[name] for name in lake.WITHOUT_KEY} == dict.fromkeys(lake.WITHOUT_KEY, ())
+    assert {name: keys[name] for name in lake_schema.KEYS} == lake_schema.KEYS
+    assert {name: keys[name] for name in lake_schema.WITHOUT_KEY} == dict.fromkeys(
+        lake_schema.WITHOUT_KEY, ()
+    )
 
 
 @pytest.fixture
@@ -345,7 +347,7 @@ def test_a_lake_of_a_newer_release_is_refused(place: Lake):
     ],
 )
 def test_a_migration_that_changes_rows_is_known_by_its_statements(sql: str, only_adds: bool):
-    assert lake.only_adds(sql) == only_adds
+    assert lake_schema.only_adds(sql) == only_adds
 
 
 @on_postgres
@@ -355,9 +357,9 @@ def test_a_lake_of_an_older_release_gets_new_tables_but_no_migration_that_change
     names = {9000: "9000_added.sql", 9001: "9001_moved.sql"}
     newer = replace(warehouse.schema(), migrations=warehouse.schema().migrations | names)
     refused = pytest.raises(LakeError, match=r"since when 9001_moved\.sql changed rows")
-    with refused, lake.opened(place, replace(newer, moving=frozenset({9001})), (), 10):
+    with refused, lake_connection.opened(place, replace(newer, moving=frozenset({9001})), (), 10):
         pass
-    with lake.opened(place, newer, (), 10) as con:
+    with lake_connection.opened(place, newer, (), 10) as con:
         assert con.execute("from book.raw.migrations where number >= 9000").fetchall() == [
             *names.items()
         ]
@@ -424,10 +426,10 @@ def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
 @on_postgres
 def test_upkeep_whose_lock_was_cut_keeps_nothing(place: Lake):
     with warehouse.connect(place, writes=lake_upkeep.GROUPS):
-        lake.require_locks(place, lake_upkeep.GROUPS)
+        lake_locks.require_locks(place, lake_upkeep.GROUPS)
         cut_sessions(place, least=1)
         with pytest.raises(WarehouseConflictError, match="was cut"):
-            lake.require_locks(place, lake_upkeep.GROUPS)
+            lake_locks.require_locks(place, lake_upkeep.GROUPS)
 
 
 def lines(number: int) -> list[dict[str, Json]]:

@@ -14,7 +14,7 @@ from components.collect import retention
 from components.collect.sources.fivekey import export
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
-from components.store import archived_files, lake, moved_tables, warehouse
+from components.store import archived_files, lake, lake_owner, moved_tables, warehouse
 from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.moved_tables import MovedTable, MovedTablesError
@@ -295,7 +295,7 @@ def test_archived_rows_go_to_the_lakes_bucket_and_come_back(
         assert all(table.was_there for table in tables.values())
         with pytest.raises(MovedTablesError, match="it is the copy of"):
             moved(moved_tables.copy_to_file, place, tmp_path / "new" / "warehouse.duckdb")
-        lake.set_moved(place, None)
+        lake_owner.set_moved(place, None)
         S3FileSystem(use_listings_cache=False).rm(f"{place.archive}/interactions", recursive=True)
         with pytest.raises(MovedTablesError, match="where retention put old rows: it is gone"):
             home_archive.copy_warehouse(place, tmp_path / "new" / "warehouse.duckdb", home)
