@@ -26,7 +26,7 @@ from components.store import (
     warehouse,
 )
 from components.store.lake import GROUPS, Lake
-from components.store.moved_tables import Copies
+from components.store.lake_owner import Copies
 from components.store.object_store import ObjectStore
 from components.store.warehouse import CheckFailedError, Connection
 from flows import erase_servers, snapshots, sources

@@ -14,7 +14,7 @@ import duckdb
 
 from components.store import lake_locks
 from components.store.lake import Lake, LakeError
-from components.store.lake_owner import MOVED
+from components.store.lake_owner import OWNER_ROW
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 
@@ -219,7 +219,7 @@ def migrate(con: Connection, lake: Lake, schema: Schema, *, moving: bool) -> Non
             more than that; nothing is changed. Or its rows are a file's, unless ``moving``.
     """
     applied = _applied(con)
-    if (moved := applied.pop(MOVED, None)) is not None and not moving:
+    if (moved := applied.pop(OWNER_ROW, None)) is not None and not moving:
         raise LakeError(
             f"{lake} is {moved}: finish with `flywheel migrate --to lake` there, or unset "
             "FLYWHEEL_WAREHOUSE to go on with that file"
@@ -227,7 +227,7 @@ def migrate(con: Connection, lake: Lake, schema: Schema, *, moving: bool) -> Non
     if applied.keys() == schema.migrations.keys():
         return
     with lake_locks.alone(lake, "schema", SCHEMA_SECONDS):
-        applied = _applied(con).keys() - {MOVED}
+        applied = _applied(con).keys() - {OWNER_ROW}
         if unknown := applied - schema.migrations.keys():
             raise LakeError(
                 f"{lake} has migrations {unknown} that this Flywheel does not know; upgrade it"

@@ -7,97 +7,36 @@ a lake's bucket.
 """
 
 import shutil
-import socket
-import uuid
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from components.schema import Config
 from components.store import (
     archived_files,
     file_locks,
-    lake,
     lake_connection,
     lake_owner,
     lake_purge,
     lock,
-    manifest,
+    table_copy,
     warehouse,
 )
-from components.store.lake import BOOK, GROUPS, Group, Lake
+from components.store.lake import BOOK, GROUPS, Group, Lake, quoted
+from components.store.lake_owner import Copies
 from components.store.lake_schema import Table
+from components.store.table_copy import MovedTable, MovedTablesError
 from components.store.warehouse import ASIDE, Connection
 
 FILE = "home"  # the name under which the DuckDB file is attached
 FILLING = ".filling"  # ends the name of a file that lacks tables of a lake
-COPIES = ".lake"  # ends the name of the file that says which lake has copies of a file's rows
-
-WHOLE = "the copy of"
 
 ARCHIVED = "raw.archived"  # the table whose `path` names the files of retention
 ERASED = "raw.erasures"
 
-Report: TypeAlias = Callable[["MovedTable"], None]
-
-
-class MovedTablesError(RuntimeError):
-    """The target holds other rows already, or a copy differs; the message names the table.
-
-    Or a file of retention is gone.
-    """
-
-
-class Copies(Config):
-    """The lake that has copies of a file's rows, since when, and the name of these copies."""
-
-    lake: str
-    at: datetime
-    name: str
-
-    @classmethod
-    def of(cls, file: Path) -> "Copies | None":
-        """Read what is known of a file's copies."""
-        with suppress(FileNotFoundError):
-            return cls.model_validate_json(_beside(file, COPIES).read_text())
-        return None
-
-    @classmethod
-    def begin(cls, file: Path, target: Lake) -> "Copies":
-        """Note that a lake gets copies of a file's rows."""
-        copies = cls(lake=str(target), at=datetime.now(UTC), name=uuid.uuid4().hex)
-        manifest.write_atomically(_beside(file, COPIES), copies.model_dump_json())
-        return copies
-
-    def text(self, file: Path, *, is_whole: bool) -> str:
-        """Return what the lake says of itself."""
-        begin = WHOLE if is_whole else "being filled from"
-        return f"{begin} {socket.gethostname()}:{file} ({self.name})"
-
-    def are_whole(self, moved: str) -> bool:
-        """Return whether a lake says that it has all of them, whatever their machine and path."""
-        return moved.startswith(WHOLE) and self.name in moved
-
-
-@dataclass(frozen=True, slots=True)
-class MovedTable:
-    """A table after the copy, and whether its rows were there before."""
-
-    name: str
-    rows: int
-    was_there: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """A table's rows and the sum of their hashes, which does not depend on their order."""
-
-    rows: int
-    hashes: int
+Report: TypeAlias = Callable[[MovedTable], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +64,15 @@ class _Archives:
             if file not in named:
                 archived_files.remove(file)
 
-    def renamed(self, column: str) -> str:
-        """Return the SQL of a path as the target names it."""
-        source, target = lake.quoted(f"{self.source}/"), lake.quoted(self.target)
-        return (
-            f"case when starts_with({column}, {source})"
-            f" then {target} || substr({column}, {len(self.source) + 1}) else {column} end"
-        )
+    def renamed(self, table: Table) -> dict[str, str]:
+        """Return the SQL of a table's column that names the files, as the target names them."""
+        if table.full_name != ARCHIVED:
+            return {}
+        source, target = quoted(f"{self.source}/"), quoted(self.target)
+        return {
+            "path": f'case when starts_with("path", {source})'
+            f' then {target} || substr("path", {len(self.source) + 1}) else "path" end'
+        }
 
 
 def copy_file(file: Path, to: Path, wait_seconds: float) -> None:
@@ -162,9 +103,9 @@ def copy_to_lake(file: Path, target: Lake, report: Report, wait_seconds: float) 
         pass  # brings its schema up to date
     with _filled(file, file, target, report, wait_seconds) as copies:
         if copies:
-            lake_owner.set_moved(target, copies.text(file, is_whole=True))
+            lake_owner.set_owner(target, copies.text(file, is_whole=True))
         kept = file.rename(_beside(file, ASIDE))
-    complete(file, target)
+    lake_owner.complete(file, target)
     return kept
 
 
@@ -185,22 +126,6 @@ def copy_ahead_to_lake(
             pass
 
 
-def complete(file: Path, target: Lake) -> bool:
-    """Let others open a lake that has all tables of a file which was set aside, or is gone.
-
-    Return whether it is such a lake; a killed copy may have left it.
-    """
-    copies = Copies.of(file)
-    if copies is None or copies.lake != str(target) or file.exists() or lake_owner.is_new(target):
-        return False
-    moved = lake_owner.moved(target)
-    if moved is not None and not copies.are_whole(moved):
-        return False
-    lake_owner.set_moved(target, None)
-    _beside(file, COPIES).unlink()
-    return True
-
-
 @contextmanager
 def _filled(
     file: Path, copy: Path, target: Lake, report: Report, wait_seconds: float
@@ -214,7 +139,7 @@ def _filled(
         lake_connection.bulk(con),
         _attached(con, copy, wait_seconds, is_read_only=True),
     ):
-        was_filled = lake_owner.moved(target) is not None
+        was_filled = lake_owner.owner(target) is not None
         copies = _claim(con, file, target)
         archives = _Archives(_folder(file), target.archive) if target.archive else None
         if archives:
@@ -228,7 +153,12 @@ def _filled(
                     archives.remove_others(con)
             source, name = f"{FILE}.{table.full_name}", _in_lake(table)
             with warehouse.transaction(con, _group(table)):
-                report(_copy(con, table, source, name, archives, may_change=copies is not None))
+                renamed = archives.renamed(table) if archives else {}
+                report(
+                    table_copy.copy(
+                        con, table, source, name, renamed, may_change=copies is not None
+                    )
+                )
         yield copies
 
 
@@ -238,18 +168,18 @@ def _claim(con: Connection, file: Path, target: Lake) -> Copies | None:
     Raises:
         MovedTablesError: They are another file's.
     """
-    copies, moved = Copies.of(file), lake_owner.moved(target)
-    if moved is not None:
-        if copies is None or copies.name not in moved:
+    copies, owned = Copies.of(file), lake_owner.owner(target)
+    if owned is not None:
+        if copies is None or copies.name not in owned:
             raise MovedTablesError(
-                f"copying {file} to {target}: it is {moved}; expected a new database, or drop that "
+                f"copying {file} to {target}: it is {owned}; expected a new database, or drop that "
                 "one and its files"
             )
     elif any(_rows(con, _in_lake(table)) > len(table.rows) for table in warehouse.schema().tables):
         return None
     else:
         copies = Copies.begin(file, target)
-    lake_owner.set_moved(target, copies.text(file, is_whole=False))
+    lake_owner.set_owner(target, copies.text(file, is_whole=False))
     return copies
 
 
@@ -267,10 +197,10 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
     archives = _Archives(source.archive, _folder(file)) if source.archive else None
     filling = _beside(file, FILLING)
     with warehouse.connect(source, wait_seconds, writes=GROUPS, moving=True) as con:
-        copies, moved = Copies.of(file), lake_owner.moved(source)
-        if moved is not None and not (copies and copies.are_whole(moved)):
+        copies, owned = Copies.of(file), lake_owner.owner(source)
+        if owned is not None and not (copies and copies.are_whole(owned)):
             raise MovedTablesError(
-                f"copying {source} to {file}: it is {moved}; expected a lake that was migrated to"
+                f"copying {source} to {file}: it is {owned}; expected a lake that was migrated to"
             )
         if archives:
             archives.move(con, f"lake.{ARCHIVED}")
@@ -280,8 +210,8 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
             _drop_before_erasures(con, filling, wait_seconds)
             _copy_all(con, filling, report, wait_seconds, archives=archives, may_change=True)
             filling.rename(file)
-        if moved is None:
-            lake_owner.set_moved(source, Copies.begin(file, source).text(file, is_whole=True))
+        if owned is None:
+            lake_owner.set_owner(source, Copies.begin(file, source).text(file, is_whole=True))
 
 
 def copy_ahead_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) -> None:
@@ -364,98 +294,13 @@ def _copy_all(
             begin()
             for table in warehouse.schema().tables:
                 source, name = _in_lake(table), f"{FILE}.{table.full_name}"
-                report(_copy(con, table, source, name, archives, may_change=may_change))
+                renamed = archives.renamed(table) if archives else {}
+                report(table_copy.copy(con, table, source, name, renamed, may_change=may_change))
         except BaseException:
             con.execute("rollback")
             raise
         con.execute("commit")
         con.execute(f"checkpoint {FILE}")
-
-
-def _copy(
-    con: Connection,
-    table: Table,
-    source: str,
-    target: str,
-    archives: _Archives | None,
-    *,
-    may_change: bool,
-) -> MovedTable:
-    copied = [f'"{column.name}"' for column in table.columns]
-    if archives and table.full_name == ARCHIVED:
-        copied = [archives.renamed(name) if name == '"path"' else name for name in copied]
-    expected, before = _content(con, table, source, copied), _content(con, table, target)
-    if before == expected:
-        return MovedTable(table.full_name, expected.rows, was_there=True)
-    is_initial = before.rows <= len(table.rows)  # what the migrations put there
-    if not is_initial and not may_change:
-        raise MovedTablesError(
-            f"copying {table.full_name}: the target has {before.rows:,} rows that are not the "
-            f"{expected.rows:,} of the source; expected a warehouse without data"
-        )
-    if is_initial or not table.is_in_lake:
-        con.execute(f"delete from {target}")
-        _insert(con, table, source, target, copied)
-    else:
-        _change(con, table, source, target, copied)
-    after = _content(con, table, target)
-    if after != expected:
-        raise MovedTablesError(
-            f"copying {table.full_name}: {after.rows:,} rows arrived with the digest "
-            f"{after.hashes:x}, expected {expected.rows:,} with {expected.hashes:x}; nothing of "
-            "this table was kept"
-        )
-    return MovedTable(table.full_name, expected.rows, was_there=False)
-
-
-def _insert(
-    con: Connection,
-    table: Table,
-    source: str,
-    target: str,
-    copied: Sequence[str],
-    where: str = "true",
-) -> None:
-    names = ", ".join(f'"{column.name}"' for column in table.columns)
-    values = ", ".join(copied)
-    con.execute(f"insert into {target} ({names}) select {values} from {source} where {where}")
-
-
-def _change(con: Connection, table: Table, source: str, target: str, copied: Sequence[str]) -> None:
-    """Delete and insert only the rows that differ."""
-    for listing, name, values in (("wanted", source, copied), ("had", target, None)):
-        con.execute(
-            f"create or replace temporary table {listing} as"
-            f" select rowid as place, {_hash(table, values)} as digest from {name}"
-        )
-    # Rows may be equal, so it counts how many of them there are on each side.
-    con.execute(
-        "create or replace temporary table changed as select digest from ("
-        "select digest, 1 as copies from wanted union all select digest, -1 as copies from had"
-        ") group by digest having sum(copies) <> 0"
-    )
-    places = "rowid in (select place from {} semi join changed using (digest))"
-    con.execute(f"delete from {target} where {places.format('had')}")
-    _insert(con, table, source, target, copied, places.format("wanted"))
-    for listing in ("wanted", "had", "changed"):
-        con.execute(f"drop table {listing}")
-
-
-def _content(
-    con: Connection, table: Table, name: str, values: Sequence[str] | None = None
-) -> _Content:
-    ((rows, hashes),) = con.execute(
-        f"select count(*), coalesce(sum({_hash(table, values)}::hugeint), 0) from {name}"
-    ).fetchall()
-    return _Content(int(rows), int(hashes))
-
-
-def _hash(table: Table, values: Sequence[str] | None) -> str:
-    """Return the SQL of a row's hash, of its columns or of other ``values`` in their order."""
-    values = values or [f'"{column.name}"' for column in table.columns]
-    typed = zip(values, table.columns, strict=True)
-    texts = ", ".join(f"({value})::{column.type}::varchar" for value, column in typed)
-    return f"hash([{texts}])"
 
 
 def _rows(con: Connection, name: str) -> int:
@@ -494,7 +339,7 @@ def _attached(
     options = " (read_only)" if is_read_only else ""
 
     def attach() -> Connection:
-        return con.execute(f"attach {lake.quoted(str(file))} as {FILE}{options}")
+        return con.execute(f"attach {quoted(str(file))} as {FILE}{options}")
 
     lock.open_read_only(file, wait_seconds, attach)
     try:

@@ -110,7 +110,7 @@ def connect(
         memory: DuckDB's memory limit (``1GB``); most of the machine's when ``None``.
         writes: What of a lake is locked, so that nobody else writes it: the book, or what collects
             (``raw``) and curates (``curated``). A file is locked whole.
-        moving: Open a lake even if its rows are those of a file (``lake_owner.MOVED``).
+        moving: Open a lake even if its rows are those of a file (``lake_owner.OWNER_ROW``).
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.

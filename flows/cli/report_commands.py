@@ -407,14 +407,14 @@ def migrate(
 
 
 def _migrate_warehouse(home: settings.Settings, to: str) -> None:
-    from components.store import lock, moved_tables
-    from components.store.moved_tables import MovedTable
+    from components.store import lake_owner, lock, moved_tables
+    from components.store.table_copy import MovedTable
     from flows.stack import processes
 
     file, place = home.warehouse, home.lake
     if place is None:
         fail(f"migrating: {settings.WAREHOUSE} is not set, expected postgres://USER@HOST/DATABASE")
-    if to == "lake" and moved_tables.complete(file, place):
+    if to == "lake" and lake_owner.complete(file, place):
         print_line(f"{place} has all tables of {file}, which is gone or set aside: it can be used")
         return
     if to == "lake" and not file.exists():

@@ -17,7 +17,7 @@ from components.decide.decision_log import LogEvent
 from components.store import archived_files, lake, lake_owner, moved_tables, warehouse
 from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
-from components.store.moved_tables import MovedTable, MovedTablesError
+from components.store.table_copy import MovedTable, MovedTablesError
 from components.store.warehouse import Connection, Location
 from tests.support import erased_home, lakes, logs, warehouses
 
@@ -198,7 +198,7 @@ def test_nobody_opens_a_lake_whose_rows_are_a_files(file: Path, tmp_path: Path) 
     with pytest.raises(MovedTablesError, match="expected a new database"):
         moved(moved_tables.copy_to_lake, other, place)
     back.unlink()
-    assert moved_tables.complete(back, place)
+    assert lake_owner.complete(back, place)
     load(place, tmp_path, "newer")
 
 
@@ -211,9 +211,9 @@ def test_a_killed_copy_ahead_and_a_kill_before_the_end_are_completed(
     kill_after_twelve_tables(
         f"copy_ahead_to_lake(file, place, {scratch}, report, 10.0)", file, place
     )
-    assert not moved_tables.complete(file, place)
+    assert not lake_owner.complete(file, place)
     moved(moved_tables.copy_to_lake, file, place)
-    assert not moved_tables.complete(file, place), "nothing is left to do"
+    assert not lake_owner.complete(file, place), "nothing is left to do"
     back = tmp_path / "back" / "warehouse.duckdb"
     moved(moved_tables.copy_to_file, place, back)
     assert contents(back) == before
@@ -223,10 +223,10 @@ def test_a_killed_copy_ahead_and_a_kill_before_the_end_are_completed(
     unused = Lake(
         lakes.database(f"unused_{place.url.rpartition('_')[2]}"), str(tmp_path / "unused")
     )
-    assert not moved_tables.complete(back, other), "it has none of the rows"
-    assert not moved_tables.complete(back, unused), "it has no tables"
+    assert not lake_owner.complete(back, other), "it has none of the rows"
+    assert not lake_owner.complete(back, unused), "it has no tables"
     kept = kept.parent.rename(tmp_path / "elsewhere") / kept.name
-    assert moved_tables.complete(kept.with_name(back.name), place)
+    assert lake_owner.complete(kept.with_name(back.name), place)
     with warehouse.connect(place, writes=()) as con:
         ((rows,),) = con.execute("select count(*) from raw.interactions").fetchall()
     assert rows == len(before["raw.interactions"])
@@ -295,7 +295,7 @@ def test_archived_rows_go_to_the_lakes_bucket_and_come_back(
         assert all(table.was_there for table in tables.values())
         with pytest.raises(MovedTablesError, match="it is the copy of"):
             moved(moved_tables.copy_to_file, place, tmp_path / "new" / "warehouse.duckdb")
-        lake_owner.set_moved(place, None)
+        lake_owner.set_owner(place, None)
         S3FileSystem(use_listings_cache=False).rm(f"{place.archive}/interactions", recursive=True)
         with pytest.raises(MovedTablesError, match="where retention put old rows: it is gone"):
             home_archive.copy_warehouse(place, tmp_path / "new" / "warehouse.duckdb", home)
