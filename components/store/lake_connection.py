@@ -39,6 +39,14 @@ ENGINE_ERRORS = (duckdb.Error,)  # for those that do not import DuckDB
 WRITES = "flywheel_writes"
 """SQL variable of a connection to a lake: the groups that it may write; null for a file."""
 
+CONFLICT = re.compile(r"Transaction conflict|write-write conflict|Conflict on ")
+"""In errors of transactions: others may have such words of a table's name or of a row."""
+
+CATALOG_CONFLICT = re.compile(
+    r"ERROR:\s+(could not serialize access|deadlock detected)"  # PostgreSQL
+    r"|Failed to commit DuckLake transaction\.\s+Exceeded the maximum retry count"
+)
+
 CUT = re.compile(
     r"server closed the connection|terminating connection|no connection to the server"
     r"|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed"
@@ -264,8 +272,8 @@ def empty_tables(con: Connection) -> frozenset[str]:
 
 def is_conflict(error: duckdb.Error) -> bool:
     """Return whether an error means that another transaction was faster."""
-    text = str(error)
-    return "onflict" in text or "could not serialize" in text or "deadlock detected" in text
+    is_engines = isinstance(error, duckdb.TransactionException) and CONFLICT.search(str(error))
+    return bool(is_engines or CATALOG_CONFLICT.search(str(error)))
 
 
 def is_cut(error: duckdb.Error) -> bool:

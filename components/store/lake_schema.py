@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import duckdb
 
-from components.store import lake_locks
+from components.store import lake_locks, transactions
 from components.store.lake import Lake, LakeError
 from components.store.lake_owner import OWNER_ROW
 
@@ -254,8 +254,7 @@ def _applied(con: Connection) -> dict[int, str]:
 
 
 def _create_in_lake(con: Connection, tables: Sequence[Table]) -> None:
-    con.execute("begin transaction")
-    try:
+    with transactions.ended(con, by="commit"):
         for name in ("raw", "curated"):
             con.execute(f"create schema if not exists lake.{name}")
             gate = f"lake.{name}.gate"
@@ -269,10 +268,6 @@ def _create_in_lake(con: Connection, tables: Sequence[Table]) -> None:
                 if column.name not in known:
                     added = _lake_column(column)
                     con.execute(f"alter table lake.{table.full_name} add column {added}")
-    except BaseException:
-        con.execute("rollback")
-        raise
-    con.execute("commit")
     con.execute("call lake.set_option('parquet_compression', 'zstd')")
 
 

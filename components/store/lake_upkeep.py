@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.store import lake_connection, lake_locks, warehouse
+from components.store import lake_connection, lake_locks, transactions, warehouse
 from components.store.lake import Group, Lake
 from components.store.warehouse import Connection
 
@@ -66,12 +66,7 @@ def compact(con: Connection, place: Lake, call: str) -> int:
         WarehouseConflictError: The session of a lock was cut.
     """
     # DuckLake takes no change of a gate's row beside a compaction, so the locks alone protect it.
-    con.execute("begin transaction")
-    try:
+    with transactions.ended(con, by="commit"):
         tables = con.execute(call).fetchall()
         lake_locks.require_locks(place, GROUPS)
-    except BaseException:
-        con.execute("rollback")
-        raise
-    con.execute("commit")
     return sum(int(row[2]) for row in tables)

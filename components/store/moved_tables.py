@@ -22,6 +22,7 @@ from components.store import (
     lake_purge,
     lock,
     table_copy,
+    transactions,
     warehouse,
 )
 from components.store.lake import BOOK, GROUPS, Group, Lake, quoted
@@ -289,17 +290,13 @@ def _copy_all(
     with warehouse.connect(file, wait_seconds):
         pass  # creates it
     with lake_connection.bulk(con), _attached(con, file, wait_seconds, is_read_only=False):
-        con.execute("begin transaction")  # of the file alone, so without the lake's gates
-        try:
+        # Of the file alone, so without the lake's gates.
+        with transactions.ended(con, by="commit"):
             begin()
             for table in warehouse.schema().tables:
                 source, name = _in_lake(table), f"{FILE}.{table.full_name}"
                 renamed = archives.renamed(table) if archives else {}
                 report(table_copy.copy(con, table, source, name, renamed, may_change=may_change))
-        except BaseException:
-            con.execute("rollback")
-            raise
-        con.execute("commit")
         con.execute(f"checkpoint {FILE}")
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar, cast
 import duckdb
 
 from components.schema import Json
-from components.store import file_locks, lake, lake_connection, lake_schema, lock
+from components.store import file_locks, lake, lake_connection, lake_schema, lock, transactions
 from components.store.arrow import CHUNK_ROWS, ArrowBatch, ArrowTable, ShownTable, rows_of
 
 
@@ -255,20 +255,8 @@ def one_state(con: Connection) -> Generator[None]:
     if not lake_connection.is_lake(con):
         yield
         return
-    with _committed(con):
+    with transactions.ended(con, by="commit"):
         yield
-
-
-@contextmanager
-def _committed(con: Connection) -> Generator[None]:
-    con.execute("begin transaction")
-    try:
-        yield
-    except BaseException:
-        with suppress(duckdb.Error):  # ended by the error, or the connection was cut
-            con.execute("rollback")
-        raise
-    con.execute("commit")
 
 
 @contextmanager
@@ -349,7 +337,7 @@ def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
     """
     is_lake = lake_connection.is_lake(con)
     try:
-        with _committed(con):
+        with transactions.ended(con, by="commit"):
             lake_connection.fence(con, writes or ("book",))
             yield
     except duckdb.Error as error:
@@ -366,14 +354,9 @@ def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
         ) from error
 
 
-@contextmanager
-def rehearsal(con: Connection) -> Generator[None]:
+def rehearsal(con: Connection) -> AbstractContextManager[None]:
     """Roll back the block's changes in any case."""
-    con.execute("begin transaction")
-    try:
-        yield
-    finally:
-        con.execute("rollback")
+    return transactions.ended(con, by="rollback")
 
 
 def migrate(con: Connection, folder: Traversable) -> None:

@@ -28,6 +28,9 @@ from components.store.warehouse import Connection, DiskFullError
 from flows import sources
 from tests.support import forking, lakes, logs, small_disk
 
+COMMIT = "TransactionContext Error: Failed to commit: Failed to commit DuckLake transaction.\n"
+QUERY = 'Failed to execute query "UPDATE "raw"."gate" SET ...": '
+
 KILLS, CUTS = 10, 10
 FILES, ROWS = 40, 60
 
@@ -135,6 +138,75 @@ def test_a_writer_whose_lock_was_cut_stores_nothing_twice(
 
     list(warehouse.in_turns(place, [piece], writes=["raw"]))
     assert (len(begun), count(place)) == (attempts, [rows, 100])
+
+
+@pytest.mark.parametrize(
+    ("error", "is_conflict"),
+    [
+        pytest.param(
+            duckdb.TransactionException(
+                f'{COMMIT}Transaction conflict - attempting to insert into table with index "30" -'
+                " but another transaction has deleted from it"
+            ),
+            True,
+            id="of-ducklake",
+        ),
+        pytest.param(
+            duckdb.Error(f"{COMMIT}Exceeded the maximum retry count of 10 set by the setting."),
+            True,
+            id="of-ducklake-after-its-own-retries",
+        ),
+        pytest.param(
+            duckdb.TransactionException("TransactionContext Error: Conflict on tuple deletion!"),
+            True,
+            id="of-duckdb",
+        ),
+        pytest.param(
+            duckdb.Error(f"{QUERY}ERROR:  could not serialize access due to concurrent update\n"),
+            True,
+            id="of-postgresql",
+        ),
+        pytest.param(
+            duckdb.Error(f"{QUERY}ERROR:  deadlock detected\nDETAIL:  Process 30036 waits"),
+            True,
+            id="of-postgresql-s-locks",
+        ),
+        pytest.param(
+            duckdb.ConstraintException(
+                "Constraint Error: NOT NULL constraint failed: conflicts.confidence"
+            ),
+            False,
+            id="the-name-of-a-table",
+        ),
+        pytest.param(
+            duckdb.ConversionException(
+                "Conversion Error: Could not convert string 'deadlock detected' to INT32"
+            ),
+            False,
+            id="the-words-of-a-row",
+        ),
+        pytest.param(
+            duckdb.BinderException(
+                "Binder Error: Conflicting column names for column id, specify ON CONFLICT columns"
+            ),
+            False,
+            id="a-statement-that-is-wrong",
+        ),
+    ],
+)
+def test_only_what_a_faster_transaction_causes_can_be_tried_again(
+    error: duckdb.Error, is_conflict: bool
+):
+    # As they were raised by two transactions at once, and by statements that are wrong.
+    assert lake_connection.is_conflict(error) == is_conflict
+
+
+@on_postgres
+def test_a_row_that_a_table_refuses_is_no_conflict(place: Lake):
+    with warehouse.connect(place, writes=["curated"]) as con:
+        refused = pytest.raises(duckdb.ConstraintException, match=r"conflicts\.")
+        with refused, warehouse.transaction(con, "curated"):
+            con.execute("insert into curated.conflicts (workload_id) values (null)")
 
 
 def cut_all(place: Lake) -> None:

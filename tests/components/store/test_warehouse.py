@@ -191,6 +191,16 @@ def test_a_failing_block_leaves_nothing_behind(path: Path):
             con.execute("from raw.notes")
 
 
+def test_an_error_is_the_one_that_is_raised_where_its_rollback_fails_too(path: Path):
+    with (
+        warehouse.connect(path) as con,
+        pytest.raises(ZeroDivisionError),
+        warehouse.rehearsal(con),
+    ):
+        con.execute("rollback")  # as an error of the engine can do
+        raise ZeroDivisionError
+
+
 def test_rows_with_an_existing_key_are_skipped(path: Path):
     row = {"approver": "ann", "counter": 1, "used_at": "2026-01-01 00:00:00+00"}
     with warehouse.connect(path) as con:
