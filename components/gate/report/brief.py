@@ -55,7 +55,7 @@ def _answers(opponent: str, difference: Difference) -> str:
 
 
 def _wrapped(label: str, text: str) -> list[str]:
-    line = " ".join(text.split())
+    line = templates.visible(" ".join(text.split()))
     if len(line) > SHOWN_CHARACTERS:
         line = line[:SHOWN_CHARACTERS] + " ..."
     return [f"{label}:", *textwrap.wrap(line, 56, initial_indent="  ", subsequent_indent="  ")]

@@ -153,6 +153,14 @@ def test_text_from_traffic_stays_in_its_fence_or_is_escaped(tmp_path: Path, host
     assert kinds == {"text"}, "the name of a part of the traffic is words"
 
 
+def test_direction_marks_in_an_answer_are_visible(tmp_path: Path) -> None:
+    """Else a wrong answer can be made to look like the right one to the approver."""
+    cards = (gate_cases.saying(each, "pay \u202eem\x1b[2J") for each in pair(40, 2, 20, 10))
+    text = page(tmp_path, gate_cases.build(*cards))
+    assert "pay \\u202eem\\u001b[2J" in text
+    assert not {"\u202e", "\x1b"} & {*text}
+
+
 def test_a_long_answer_is_cut_visibly(tmp_path: Path) -> None:
     ours, theirs = (gate_cases.saying(scorecard, "word " * 1000) for scorecard in pair(1, 0, 60, 0))
     (fence,) = (
