@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from components.curate.preferences import feedback_signals
 from components.curate.preferences.caps import Defence
 from components.curate.preferences.consensus import Resolution, Vote
 from components.curate.preferences.feedback_signals import (
+    Actor,
     AnswerComparison,
     Answers,
     Completion,
@@ -214,7 +215,8 @@ def opinion_votes(
 ) -> tuple[list[Vote[Completion]], list[Conflict]]:
     """Return a vote for every good or bad opinion, and a conflict for each overruled answer.
 
-    A correction overrules praise of the corrected answer.
+    A correction overrules praise of the corrected answer. All votes of one actor on an answer have
+    a weight of 1 at most.
     """
     corrected = {
         comparison.worse
@@ -231,6 +233,7 @@ def opinion_votes(
             if feedback_signals.is_opinionated(opinion.position):
                 vote = Vote(item, signal.feedback_id, signal.actor, side, opinion.weight)
                 (praise[item] if side > 0 and item in corrected else votes).append(vote)
+    votes = _one_vote_each(votes)
     conflicts = [
         Conflict(
             kind="label",
@@ -244,6 +247,20 @@ def opinion_votes(
         for item, praises in sorted(praise.items())
     ]
     return votes, conflicts
+
+
+def _one_vote_each(votes: Sequence[Vote[Completion]]) -> list[Vote[Completion]]:
+    # A person may judge copies of an answer, or one by several outcomes. All anonymous actors of a
+    # client are one, and may be many people: only the cap applies to them.
+    totals: dict[tuple[Completion, Actor], float] = defaultdict(float)
+    for vote in votes:
+        totals[vote.item, vote.actor] += vote.weight
+    return [
+        replace(vote, weight=vote.weight / total)
+        if (total := totals[vote.item, vote.actor]) > 1 and vote.actor[1]
+        else vote
+        for vote in votes
+    ]
 
 
 def label_answers(

@@ -7,6 +7,7 @@ import pytest
 
 from components.curate import preferences
 from components.curate.preferences.feedback_signals import Signal
+from components.schema import Json
 from tests.support import vote_signals
 from tests.support.vote_signals import choose, correct, labels, pairs, rate, say, signal
 
@@ -203,6 +204,32 @@ def test_equal_answers_to_one_prompt_share_their_feedback():
     (label,) = weighed.labels
     assert label.interaction_ids == ("a", "b")
     assert len(label.feedback_ids) == 2
+
+
+COPIES = [vote_signals.answer(name, "same") for name in "abc"]
+FAILED: list[Json] = [{"name": name, "value": "no"} for name in ("solved", "closed", "useful")]
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        pytest.param(
+            [signal("thumb", "down", about=[name]) for name in "abc"], id="on-three-copies"
+        ),
+        pytest.param([signal("outcome", value) for value in FAILED], id="by-three-outcomes"),
+    ],
+)
+def test_a_person_has_one_vote_on_an_answer_however_often_it_is_judged(repeated: list[Signal]):
+    others = [signal("thumb", "up", actor=who) for who in ("bob", "eve")]
+    (label,) = vote_signals.weigh_feedback([*repeated, *others], COPIES, actor_cap=1).labels
+    assert (label.is_good, round(label.weight, 3)) == (True, 0.333)
+
+
+def test_anonymous_people_have_a_vote_each():
+    likes = [signal("thumb", "up", about=[name], actor="") for name in "abc"]
+    dislike = signal("thumb", "down", actor="bob")
+    (label,) = vote_signals.weigh_feedback([*likes, dislike], COPIES, actor_cap=1).labels
+    assert (label.is_good, label.weight) == (True, 0.5)
 
 
 def test_the_table_in_the_docs_names_every_case():
