@@ -9,10 +9,13 @@ from uuid import UUID
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Scheduled
 from pydantic import Field
 
 from components.dataset.freeze_snapshot import folder_name
@@ -43,6 +46,7 @@ from flows import (
     snapshots,
 )
 from flows.approver_keys import SecretError
+from flows.prefect_api import Run
 from flows.settings import Settings
 from flows.workload_file import Workload
 
@@ -126,6 +130,30 @@ def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
         turn_starts.record_start(con, entry)
     parameters = {"config": config, "start": entry.start_id}
     return prefect_api.start("turn/turn", parameters, [approvals.workload_tag(workload)]).id
+
+
+STALE = "Stale"  # name of the state of a promotion that was cancelled with its evidence out of date
+
+
+def withdraw(waiting: Run, ending: State[None]) -> bool:
+    """Cancel a promotion that waited when it was read; one that was answered since goes on.
+
+    Return whether it was cancelled.
+    """
+    with get_client(sync_client=True) as client:
+        if not _is_answered(waiting):
+            client.set_flow_run_state(waiting.id, ending, force=True)
+            # Prefect takes an answer and ends the wait in one transaction, so an answer that is
+            # here now came before the end, which would have swallowed it.
+            if not _is_answered(waiting):
+                return True
+            client.set_flow_run_state(waiting.id, Scheduled(name="Resuming"), force=True)
+    return False
+
+
+def _is_answered(waiting: Run) -> bool:
+    key = approvals.pause_key(waiting)  # none where somebody paused a run that has no form
+    return key is not None and prefect_api.answer_held(waiting.id, key) is not None
 
 
 PATIENCE_SECONDS = 30 * 24 * 3600  # before Prefect fails the run; a later turn asks again

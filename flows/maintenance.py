@@ -17,7 +17,7 @@ from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Cancelling, Crashed, Scheduled
+from prefect.states import Cancelled, Cancelling, Crashed
 
 from components.decide import decision_log
 from components.decide.approvers import OPEN, ApprovalRules
@@ -28,11 +28,13 @@ from components.schema import Json
 from components.store import lake_upkeep, warehouse
 from components.store.warehouse import Connection
 from flows import (
+    approval_loop,
     approvals,
     champions,
     erase_servers,
     home_workloads,
     prefect_api,
+    promote,
     releases,
     settings,
     workload_file,
@@ -79,6 +81,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     interrupted, resumed = recover_champions(), resume_decided()
     # The next run comes in a quarter of an hour.
     settled, troubles = settle_task.with_options(retries=0)()
+    lapsed += stale()  # after all that may change a champion
     maintain_lake()
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
@@ -144,26 +147,15 @@ def superseded() -> list[Expiry]:
         _expiry(run, "superseded", message)
         for runs in waiting.values()
         for run, message in older(runs)
-        if withdraw(run, message)
+        if approval_loop.withdraw(run, Cancelled(message=message))
     ]
 
 
-def withdraw(waiting: Run, message: str) -> bool:
-    """Cancel a promotion that waited when it was read; one that was answered since goes on.
-
-    Return whether it was cancelled.
-    """
-    key = approvals.pause_key(waiting)
-    assert key is not None  # it waited
-    with get_client(sync_client=True) as client:
-        if prefect_api.answer_held(waiting.id, key) is None:
-            client.set_flow_run_state(waiting.id, Cancelled(message=message), force=True)
-            # Prefect takes an answer and ends the wait in one transaction, so an answer that is
-            # here now came before the end, which would have swallowed it.
-            if prefect_api.answer_held(waiting.id, key) is None:
-                return True
-            client.set_flow_run_state(waiting.id, Scheduled(name="Resuming"), force=True)
-    return False
+@task
+def stale() -> int:
+    """Cancel each waiting approval whose evidence is out of date, and record why."""
+    waiting = prefect_api.find("promote", states=[StateType.PAUSED])
+    return sum(promote.withdraw_if_stale(run) for run in waiting)
 
 
 @task
@@ -301,6 +293,8 @@ def _of_ended(run: Run) -> Expiry | None:
     message = (run.state.message if run.state else None) or ""
     if message.startswith(NEWER):  # an earlier run was killed between the two
         return _expiry(run, "superseded", message)
+    if run.state and run.state.name == approval_loop.STALE:
+        return _expiry(run, "stale", message)
     if run.state_type == StateType.CANCELLED:
         return _expiry(run, "cancelled", message or "cancelled in Prefect")
     return _expiry(run, "timed_out", message) if NEVER_RESUMED in message else None

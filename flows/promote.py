@@ -12,9 +12,10 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from components.decide import decision_log
+from components.decide.record_answer import Question
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.register import (
@@ -43,8 +44,10 @@ from flows import (
 )
 from flows.approval_loop import StaleEvidenceError
 from flows.flow_runs import run_name
+from flows.home_workloads import WorkloadFileError
+from flows.prefect_api import Run
 from flows.settings import Settings
-from flows.workload_file import Workload
+from flows.workload_file import RecordChangedError, Workload, WorkloadError
 
 
 class RolledBackError(RuntimeError):
@@ -281,6 +284,31 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
             "expected pass"
         )
     return evidence
+
+
+def withdraw_if_stale(waiting: Run) -> bool:
+    """End a promotion that asks about evidence that is out of date; return whether it was ended.
+
+    No turn is started for it: nobody wants to decide yet, and the next one evaluates again.
+    """
+    home, digest = settings.load(), approvals.asked_evidence(waiting)
+    name = approvals.tag_value(waiting, "workload")
+    try:
+        evidence = read_own_evidence(home, name, digest, "")
+        frozen = workload_file.of_evidence(home, evidence)
+        if frozen is not None:
+            approval_loop.require_fresh(evidence, workload_file.in_force(home, frozen))
+    except (ForeignEvidenceError, RecordChangedError, WorkloadError, WorkloadFileError):
+        return False  # whoever answers is told
+    except StaleEvidenceError as error:
+        ending = Cancelled(name=approval_loop.STALE, message=str(error))
+        if not approval_loop.withdraw(waiting, ending):
+            return False
+        champion_change.clear_challenger(name, digest)
+        question = Question(name, digest, str(waiting.id), 0)
+        approval_loop.expire(question, None, str(error))
+        return True
+    return False
 
 
 def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:

@@ -7,12 +7,18 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from mlflow import MlflowClient
 
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.decide.record_answer import TypedAnswer
+from components.gate import evidence_folder
+from components.gate.evidence_folder import EvidenceSubject
+from components.gate.judgement import Judgement
+from components.register import registry, version_tags
 from components.schema import WORKLOAD_ID
 from components.store import warehouse
+from flows import settings, workload_file
 from tests.support import warehouses, workload_text
 
 pytestmark = pytest.mark.slow
@@ -110,18 +116,79 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
     assert len(lapsed(home)) == 4
 
 
+def asked(config: Path, opponent: str) -> str:
+    """Write evidence of a turn that compared with ``opponent``; return its digest."""
+    home, workload = settings.load(), workload_file.read_workload(config)
+    turn = home.turns / workload.workload / f"against-{opponent}"
+    workload_file.begin(turn, workload)
+    subject = EvidenceSubject(workload.workload, "s1", "v1", "b1", "a2", opponent, "c1", "o1")
+    passed = Judgement("pass", ("better",), "correct_name")
+    digest = evidence_folder.digest(subject, passed, workload.gate)
+    folder = home.evidence / workload.workload / digest
+    folder.mkdir(parents=True)
+    evidence_folder.finish(
+        folder,
+        subject,
+        passed,
+        workload.gate,
+        {},
+        brief="",
+        now=datetime.now(UTC),
+        turn=workload_file.reference(turn),
+    )
+    return digest
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
+    home: Path, folder: Path
+) -> None:
+    from flows import approvals, prefect_api
+    from flows.maintenance import maintenance
+
+    config = workload_text.write(folder)
+    stale = asked(config, "base")
+    older = promotion(config, stale, asks=True)
+    maintenance(verify=False)
+    assert older in [approval.flow_run_id for approval in approvals.pending_approvals()]
+
+    mlflow = MlflowClient()
+    mlflow.create_registered_model("support")
+    mlflow.create_model_version(
+        "support", "file:///nowhere", tags={version_tags.EVIDENCE_TAG: "another"}
+    )
+    registry.put_alias("support", version_tags.CHAMPION, "1")
+    assert "1 approvals lapsed" in maintenance(verify=False)
+    state = prefect_api.read(older).state
+    assert state is not None
+    assert (state.type, state.name) == ("CANCELLED", "Stale")
+    assert "it compares with the base, but the champion is now version 1" in (state.message or "")
+    assert (stale, "stale", state.message) in lapsed(home)
+
+    newer = promotion(config, asked(config, "1"), asks=True)
+    assert "0 approvals lapsed" in maintenance(verify=False)
+    assert [approval.flow_run_id for approval in approvals.pending_approvals()] == [newer]
+    # With Prefect's login a run can be paused without a form, and that must not stop maintenance.
+    end(promotion(config, "e6"), "Suspended")
+    end(promotion(config, "e7"), "Suspended")
+    assert "2 approvals lapsed" in maintenance(verify=False)
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_an_approval_that_was_answered_while_newer_evidence_withdrew_it_goes_on(
     home: Path, folder: Path
 ) -> None:
-    from flows import approvals, maintenance, prefect_api
+    from prefect.states import Cancelled
+
+    from flows import approval_loop, approvals, prefect_api
 
     config = workload_text.write(folder)
     run = promotion(config, "e4", asks=True)
     waiting, unanswered = prefect_api.read(run), promotion(config, "e5", asks=True)
     approvals.answer_approval(run, approvals.GATE_KEY, TypedAnswer("approve", "ada"))
-    assert not maintenance.withdraw(waiting, "newer evidence e5 waits for an answer")
-    assert maintenance.withdraw(prefect_api.read(unanswered), "newer evidence e6")
+    newer = Cancelled(message="newer evidence")
+    assert not approval_loop.withdraw(waiting, newer)
+    assert approval_loop.withdraw(prefect_api.read(unanswered), newer)
     states = [state.name for each in (run, unanswered) if (state := prefect_api.read(each).state)]
     assert states == ["Resuming", "Cancelled"]
 
