@@ -23,6 +23,7 @@ from components.store.manifest import ScorecardManifest
 
 AGGREGATES = "scorecard.json"
 SAMPLES = "samples.parquet"
+VERDICTS_FILE = "verdicts.jsonl"  # a judge's cached verdicts, beside a workload's scorecards
 
 HOLDOUT = "holdout"
 """The task of the workload's own requests; all other tasks guard existing abilities."""

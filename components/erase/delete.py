@@ -14,6 +14,7 @@ from components.erase.affected_outputs import Lineage, Output, Outputs
 from components.erase.subject import Subject, keyed_digest
 from components.erase.subject_rows import Matched
 from components.erase.tombstones import Erasure, Kind
+from components.scorecard import VERDICTS_FILE
 from components.store import lake_connection, manifest, record_identity, warehouse
 from components.store.lake import WarehouseConflictError
 from components.store.warehouse import Connection
@@ -61,6 +62,15 @@ def forget_copies(outputs: Outputs, tainted: Sequence[Output]) -> None:
                 if not (folder / manifest.NAME).exists():
                     manifest.forget(folder)
     remove_jobs_on(outputs, tainted)
+
+
+def forget_verdicts(outputs: Outputs) -> None:
+    """Delete cached verdicts: unkeyed digests of requests, against which a guess could be checked.
+
+    Which of them are of erased rows is not known. Judging again asks for those that it needs.
+    """
+    for path in outputs.scorecards.glob(f"*/{VERDICTS_FILE}"):
+        path.unlink(missing_ok=True)
 
 
 def remove_jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> None:
@@ -287,6 +297,7 @@ def clear_files(
 ) -> None:
     """Delete the files that hold erased data, also below the roots of archives; idempotent."""
     subject_rows.drop_unnamed(con, archives)
+    forget_verdicts(outputs)
     tainted = affected_outputs.recorded(con, erasure.certificate_id)
     delete_outputs(outputs, tainted, erasure.certificate_id)
     for output in affected_outputs.half_written(outputs):

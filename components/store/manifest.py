@@ -106,7 +106,7 @@ def while_kept(sources: Mapping[Path, int], output: Path) -> Generator[None]:
     Args:
         sources: What the output is made from, such as a snapshot, with the ``count_copies`` of
             each before it was read.
-        output: The folder of the output, ``<root>/<workload>/<key>``.
+        output: The folder or file of the output, ``<root>/<workload>/<key>``.
 
     Raises:
         SourceGoneError: There are fewer; the output is not kept.
@@ -156,7 +156,9 @@ def remove(folder: Path) -> None:
 def forget(folder: Path) -> None:
     """Delete this machine's copies of an output, and nothing in the store."""
     object_store.forget_pulls(folder)
-    if folder.exists():
+    if folder.is_file():
+        folder.unlink()
+    elif folder.exists():
         (folder / NAME).unlink(missing_ok=True)  # half a folder must not look finished
         shutil.rmtree(folder)
 

@@ -99,9 +99,12 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
             left = [output for output in tainted if not _is_stored(home, outputs, output)]
             delete.forget_copies(outputs, left)
             answers = f"erased/{name.removesuffix('.json')}"
-            if home.lake and machine_name(home) not in home.store.names(answers):
-                forget_judgements(home)
-                forget_archived(home)
+            if machine_name(home) not in home.store.names(answers):
+                with manifest.while_none_finishes(home.scorecards):
+                    delete.forget_verdicts(outputs)
+                if home.lake:
+                    forget_judgements(home)
+                    forget_archived(home)
             if old_warehouses(home):
                 continue  # until somebody has deleted them
             home.store.write(f"{answers}/{machine_name(home)}", "")

@@ -144,10 +144,14 @@ def read_verdict(reply: str) -> Verdict | None:
 
 
 class VerdictCache:
-    """The verdicts in a file of JSON lines; ``None`` is a reply that is not a verdict."""
+    """The verdicts in a file of JSON lines; ``None`` is a reply that is not a verdict.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, Lock()
+    Its keys are digests of requests and answers, so an erasure deletes the file. ``sources`` are
+    what those come from, as of ``manifest.while_kept``: verdicts on what is erased are not kept.
+    """
+
+    def __init__(self, path: Path, sources: Mapping[Path, int]) -> None:
+        self._path, self._sources, self._lock = path, sources, Lock()
         self._known: dict[str, Verdict | None] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         for line in lines:
@@ -164,8 +168,8 @@ class VerdictCache:
         return self._known[key]
 
     def keep(self, key: str, verdict: Verdict | None) -> None:
-        """Append a verdict to the file."""
-        with self._lock:
+        """Append a verdict to the file; ``SourceGoneError`` if its request may be erased."""
+        with self._lock, manifest.while_kept(self._sources, self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 file.write(json.dumps([key, verdict]) + "\n")
@@ -193,6 +197,7 @@ def compare_answers(
 
     Raises:
         JudgeError: The judge can't be queried; the verdicts so far are in ``cache``.
+        SourceGoneError: What the pairs come from was deleted meanwhile.
     """
     asked = [_both_orders(pair) for pair in pairs]
     keyed = {_verdict_key(question, settings): question for both in asked for question in both}

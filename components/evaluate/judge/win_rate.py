@@ -24,8 +24,6 @@ from components.store.manifest import SnapshotManifest
 PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
 """The judge was trained on neither, so training pairs are as good as held-out ones."""
 
-VERDICTS_FILE = "verdicts.jsonl"  # of cached verdicts, in the folder of a workload's scorecards
-
 MOST_PAIRS = 200  # pairs for the agreement: more would hardly narrow the interval
 
 PreferenceRow: TypeAlias = dict[str, object]
@@ -153,7 +151,7 @@ def judge_answers(
     people = read_pairs(snapshot)
     digest = manifest.digest([asdict(pair) for pair in people])
     requests = _read_requests(snapshot)
-    cache = VerdictCache(root / VERDICTS_FILE)
+    cache = VerdictCache(root / scorecard.VERDICTS_FILE, sources)
     with JudgeEndpoint(settings, key) as endpoint:
         agreement = measure_agreement(
             comparisons.compare_answers(people, endpoint.ask, cache, settings)

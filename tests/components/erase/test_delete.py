@@ -21,6 +21,7 @@ from components.gate import evidence_folder
 from components.register import journal
 from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
+from components.scorecard import VERDICTS_FILE
 from components.store import manifest, spool, warehouse
 from flows import erase, sources
 from tests.components.erase.conftest import Eraser
@@ -46,6 +47,17 @@ def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(
     assert not written.searched.left
 
 
+def test_a_judges_verdicts_are_forgotten_since_their_keys_are_digests_of_requests(
+    home: House, eraser: Eraser
+) -> None:
+    verdicts = [home.settings.scorecards / name / VERDICTS_FILE for name in (WORKLOAD, "other")]
+    for path in verdicts:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('["of a question", "first"]\n')
+    assert eraser(home.settings, Subject(ANN)).is_clean
+    assert not any(path.exists() for path in verdicts)
+
+
 def test_what_a_killed_freeze_has_half_written_goes_too(home: House, eraser: Eraser) -> None:
     killed = home.settings.snapshots / WORKLOAD / "killed"
     killed.mkdir()
@@ -54,7 +66,7 @@ def test_what_a_killed_freeze_has_half_written_goes_too(home: House, eraser: Era
     assert not killed.exists()
 
 
-def test_a_measurement_that_is_being_written_is_waited_for_and_a_judges_verdicts_stay(
+def test_a_measurement_that_is_being_written_is_waited_for(
     tmp_path: Path,
 ) -> None:
     names = ("snapshots", "adapters", "scorecards", "evidence", "jobs")
@@ -64,7 +76,6 @@ def test_a_measurement_that_is_being_written_is_waited_for_and_a_judges_verdicts
         folder.mkdir(parents=True)
         (folder / "samples.parquet").write_bytes(b"PAR1")
     manifest.write(snapshot, kind="snapshot", now=logs.NOW, body={})
-    (root / "verdicts.jsonl").write_text('["of a question", "first"]\n')
     other = Output("scorecard", WORKLOAD, "erased")
     forgets = threading.Thread(target=delete.forget_copies, args=(outputs, [other]))
     with manifest.while_kept(manifest.count_copies([snapshot]), root / "measured"):
@@ -74,7 +85,7 @@ def test_a_measurement_that_is_being_written_is_waited_for_and_a_judges_verdicts
         forgets.join(0.3)
         manifest.write(root / "measured", kind="scorecard", now=logs.NOW, body={})
     forgets.join()
-    assert sorted(path.name for path in root.iterdir()) == ["measured", "verdicts.jsonl"]
+    assert [path.name for path in root.iterdir()] == ["measured"]
 
 
 def test_no_text_of_the_subject_is_left_in_any_byte_of_the_home(

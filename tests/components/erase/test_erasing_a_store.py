@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
+from components.scorecard import VERDICTS_FILE
 from components.store import manifest, moved_outputs
 from components.store.object_store import ObjectStore
 from flows import erase, settings
@@ -164,6 +165,8 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     unfinished = other.scorecards / WORKLOAD / "unfinished" / "samples.parquet"
     unfinished.parent.mkdir()
     unfinished.write_text(erased_home.question(ANN, 3))
+    verdicts = other.scorecards / WORKLOAD / VERDICTS_FILE
+    verdicts.write_text('["of a question", "first"]\n')
 
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
     home = settings.load()
@@ -181,14 +184,17 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     erased_copies.forget(other)
     assert erased_home.holds(other.home, asked) == []
     assert not job.exists()
+    assert not verdicts.exists()
     assert (other.adapters / WORKLOAD / "a1" / "adapter_model.safetensors").exists()
     searched = erase.verify_erasure(home, subject=Subject(ANN), certificate_path=None)
     assert waiting not in searched.passed_over
 
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
     (evidence,) = manifest.finished_folders(other.evidence / WORKLOAD)
+    verdicts.write_text('["of a question asked since", "first"]\n')
     erased_copies.forget(other)
     assert (evidence / manifest.NAME).exists(), "what was emptied stays"
+    assert verdicts.exists(), "they are of what was kept"
 
 
 def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_again(

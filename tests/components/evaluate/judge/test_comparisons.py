@@ -25,7 +25,7 @@ def compare(judge: Judge, kept: Path, pairs: list[AnswerPair] = PAIRS) -> list[f
     with serving(judge), JudgeEndpoint(judge.settings, judge.key) as endpoint:
         # The address is part of what is remembered, and is another one each time.
         settings = judge.settings.model_copy(update={"base_url": "http://judge/v1"})
-        return comparisons.compare_answers(pairs, endpoint.ask, VerdictCache(kept), settings)
+        return comparisons.compare_answers(pairs, endpoint.ask, VerdictCache(kept, {}), settings)
 
 
 def test_both_orders_are_asked_and_equal_answers_are_not(tmp_path: Path):
@@ -117,7 +117,7 @@ def test_a_wrong_key_is_reported_at_once_and_not_shown(tmp_path: Path):
     with serving(judge), JudgeEndpoint(judge.settings, "wrong-key") as endpoint:
         with pytest.raises(JudgeError, match="found status 401") as error:
             comparisons.compare_answers(
-                PAIRS, endpoint.ask, VerdictCache(tmp_path / "kept"), judge.settings
+                PAIRS, endpoint.ask, VerdictCache(tmp_path / "kept", {}), judge.settings
             )
         assert "wrong-key" not in str(error.value)
     assert not (tmp_path / "kept").exists()

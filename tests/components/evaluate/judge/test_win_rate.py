@@ -17,6 +17,7 @@ from components.gate.comparability import objections
 from components.gate.policy import Guard, Policy
 from components.schema import Answer
 from components.scorecard import HOLDOUT, PRODUCTION
+from components.store import manifest
 from tests.support import holdouts
 from tests.support.cards import sample
 from tests.support.holdouts import NOW, Case
@@ -165,3 +166,21 @@ def test_a_judge_that_fails_leaves_no_scorecard(home: tuple[Path, Path, Scorecar
     with pytest.raises(JudgeError):
         judge(home, Judge(longer, key="secret"))
     assert not [path for path in home[1].glob("*/manifest.json") if "key-" not in str(path)]
+
+
+def test_a_judge_is_asked_no_more_and_remembers_nothing_of_requests_that_are_erased_meanwhile(
+    home: tuple[Path, Path, ScorecardFolders],
+):
+    snapshot, root, _ = home
+    compared_by_people(snapshot, 40, longer_won=40)
+
+    def erases(first: str, second: str) -> str:
+        with manifest.while_none_finishes(root.parent):
+            manifest.remove(snapshot)
+        return longer(first, second)
+
+    asked = Judge(erases)
+    with pytest.raises(manifest.SourceGoneError):
+        judge(home, asked)
+    assert len(asked.asked) <= 2 * asked.settings.concurrency
+    assert not (root / scorecard.VERDICTS_FILE).exists()
