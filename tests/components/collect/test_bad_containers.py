@@ -172,11 +172,11 @@ def test_a_file_whose_name_is_not_utf_8_is_loaded_and_then_known(con: Connection
 
 def test_a_file_without_a_record_is_not_held_in_memory(tmp_path: Path):
     path = tmp_path / "plain.log"
-    path.write_text("a line of text\n" * 300_000)
+    path.write_text("a line of text\n" * 60_000)
     tracemalloc.start()
     try:
         assert files.first_rows(path, "lines") == []
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most < 30 * 2**20  # a block's lines; an object for each line would be 60 MiB
+    assert most < 6 * 2**20  # a block's lines; an object for each line would be 17 MiB

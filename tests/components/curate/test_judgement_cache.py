@@ -20,6 +20,7 @@ from components.curate import judgement_cache, judgement_columns, kept_files, ro
 from components.curate.curate_workload import CurationTally
 from components.curate.interaction import CandidateRow
 from components.curate.near import comparison_cache
+from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.parsed_rows import PREFIX
 from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction, Rules
@@ -291,15 +292,18 @@ def test_a_row_that_left_the_log_is_compared_no_more(curated_rows: Curated, tmp_
 def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path):
     con = curated_rows(14)
     kept = tmp_path / "kept" / comparison_cache.FOLDER
-    names = [path.name for path in kept.iterdir() if path.stat().st_size]
-    assert "kept.json" in names
-    for name in names:
-        content = (kept / name).read_bytes()
-        (kept / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        (kept / "unfinished").write_bytes(content)
-        assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
-        assert (kept / name).read_bytes() == content
-        assert not (kept / "unfinished").exists()
+    whole = {path.name: path.read_bytes() for path in kept.iterdir()}
+    damageable = [name for name, content in whole.items() if content]
+    assert "kept.json" in damageable
+    for damaged in damageable:
+        for name, content in whole.items():
+            (kept / name).write_bytes(content)
+        (kept / damaged).write_bytes(whole[damaged][:-1] + bytes([whole[damaged][-1] ^ 1]))
+        (kept / "unfinished").write_bytes(whole[damaged])
+        ComparisonCache(kept)
+        assert not [*kept.iterdir()], damaged
+    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+    assert {name: (kept / name).read_bytes() for name in whole} == whole
 
 
 def test_comparisons_by_other_code_are_made_anew(tmp_path: Path):

@@ -83,7 +83,7 @@ async def leave(
     gateway: RunningGateway, number: int, seen: Seen, stop: asyncio.Event, writer: Any
 ) -> None:
     writer.close()
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)  # a busy machine's gateway notices it in this time
     await ask(gateway, number, seen, stop)
 
 

@@ -1,23 +1,25 @@
 """Only what was signed, approved and left as it was reaches the engines' folder."""
 
-import json
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
+from components.models import base as bases
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError
 from components.register import registry, version_tags
 from components.serve import staged_version, staging
 from components.serve.staging import NotServableError, StagingRequest
 from components.store.manifest import folder_digest
+from tests.support import word_model
 from tests.support.approved_versions import LABELS, ApprovedVersions, approved_versions
+from tests.support.word_model import WordAdapter
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +61,14 @@ def test_references_of_an_adapter_that_was_trained_again_are_made_again(
     made: ApprovedVersions, request_for: StagingRequest
 ):
     # Both have the same key, which says what an adapter was trained from, and other weights.
-    staging.stage(replace(request_for, version="2", only_references=True))
-    cache = request_for.serve / staged_version.CACHE
-    (others,) = cache.glob("ada0000000000002-*")
-    earlier = {**json.loads(others.read_text()), "adapter": "ada0000000000001"}
-    for name in (
-        others.name.replace("ada0000000000002", "ada0000000000001"),
-        "ada0000000000001-fp32.json",
-    ):
-        (cache / name).write_text(json.dumps(earlier))
+    trained = word_model.make_references(WordAdapter("ada0000000000001", "yes"))
+    earlier = replace(trained, base=bases.content_hash(made.base))
+    for name in ("ada0000000000001-0123456789ab-fp32.json", "ada0000000000001-fp32.json"):
+        earlier.write(request_for.serve / staged_version.CACHE / name)
     name = staging.stage(request_for)
     references = staged_version.read_staged(request_for.serve / "adapters", name).references()
     assert references.is_measurable
-    assert json.loads(json.dumps(asdict(references)))["of_adapter"] != earlier["of_adapter"]
+    assert references.of_adapter != earlier.of_adapter
 
 
 def test_staged_files_that_somebody_changed_are_staged_again(request_for: StagingRequest):
