@@ -3,6 +3,7 @@
 import re
 
 from components.serve.chat_request import OpenAiError
+from components.serve.engines.http_upstream import REQUESTS_FAULT
 from components.serve.engines.serving_engine import UpstreamError
 
 RETRY_SECONDS = 1
@@ -19,7 +20,7 @@ def to_client(error: UpstreamError) -> OpenAiError:
         return OpenAiError(504, "the engine did not answer in time; send it again")
     if error.status in (401, 403):  # the gateway's own key, of which the reason may have a part
         return OpenAiError(502, "the engine refuses the gateway; its log says why")
-    if 400 <= error.status < 500:
+    if error.status in REQUESTS_FAULT:
         reason = _REQUEST_LINE.sub("", error.reason)
         is_long = _CONTEXT.search(reason) is not None
         return OpenAiError(

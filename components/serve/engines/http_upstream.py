@@ -13,8 +13,10 @@ from components.serve.engines.serving_engine import UpstreamError
 
 Body: TypeAlias = Mapping[str, Json]
 
-RETRYABLE = frozenset({404, 408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which another replica may answer; 404 means that this one lost the adapter."""
+REQUESTS_FAULT = frozenset({400, 413, 414, 415, 422, 431})
+"""Statuses of what is wrong with a request. After any other somebody else may answer it: 404 is of
+a replica that lost the adapter, 401 of one with another key, 529 of a provider with too much to do.
+"""
 
 LONGEST_TEXT = 2000  # characters of an engine's own message that an error repeats
 END_SECONDS = 0.05  # for the end of a body after its last event
@@ -208,7 +210,7 @@ async def _refusal(action: str, response: aiohttp.ClientResponse) -> UpstreamErr
     return UpstreamError(
         response.status,
         f"{action}: {response.status} {message[:LONGEST_TEXT]}".rstrip(),
-        is_retryable=response.status in RETRYABLE,
+        is_retryable=response.status not in REQUESTS_FAULT,
     )
 
 

@@ -201,6 +201,22 @@ def test_a_refused_request_is_not_sent_again(tmp_path: Path):
     assert "2048" in answer.json()["error"]["message"]
 
 
+def test_another_replica_answers_whatever_status_is_not_the_requests_fault(tmp_path: Path):
+    statuses = (302, 401, 403, 405, 410, 501, 520, 529)  # 529: overloaded, as some providers say
+    both = {"replicas": ("one", "two")}
+    with gateways.running(tmp_path, engines=("one", "two"), champion=both) as gateway:
+        answered = {
+            status: {
+                gateway.ask(f"{number} {script(status=status, only=['one'])}").status_code
+                for number in range(2)
+            }
+            for status in statuses
+        }
+        by_nobody = gateway.ask(script(status=405)).status_code
+    assert answered == {status: {200} for status in statuses}
+    assert by_nobody == 502  # which says that it was not the request's fault either
+
+
 def test_a_refused_key_of_the_gateways_is_not_the_clients_fault(tmp_path: Path):
     with gateways.running(tmp_path) as gateway:
         answer = gateway.ask(script(status=401, message="Incorrect API key provided: sk-abc"))
