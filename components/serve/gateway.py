@@ -597,7 +597,10 @@ class Gateway:
                 exchange.interaction, who.served, text, exchange.draft.finish
             )
             kinds |= exchange.faults
-            if self._rollouts.is_slow(workload, exchange.draft.prompt_tokens, milliseconds):
+        if is_own and not exchange.has_failed:
+            # Of an answer that its client did not wait for, it is known how long it took at least.
+            lasted = milliseconds or _milliseconds_since(exchange.began)
+            if self._rollouts.is_slow(workload, exchange.draft.prompt_tokens, lasted):
                 kinds.add("slow")
         self._rollouts.note(workload, draw, kinds, exchange.draft.id if is_own else None)
 

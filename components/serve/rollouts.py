@@ -434,9 +434,7 @@ class Rollouts:
         """Return whether an answer took longer than the champion's frozen limit."""
         active = self._active.get(workload)
         limits = active.order.limits if active is not None else None
-        if limits is None or prompt_tokens is None:
-            return False
-        return limits.is_slow(prompt_tokens, milliseconds)
+        return limits is not None and limits.is_slow(prompt_tokens, milliseconds)
 
     def note(
         self, workload: str, draw: ArmDraw, kinds: Collection[BadKind], answer_id: str | None

@@ -65,7 +65,8 @@ class RunningGateway:
     def post(self, path: str, **request: Any) -> httpx.Response:
         """Send as ``app``."""
         headers = {"authorization": f"Bearer {self.token}", **request.pop("headers", {})}
-        return httpx.post(self.url + path, timeout=30, headers=headers, **request)
+        timeout = request.pop("timeout", 30)
+        return httpx.post(self.url + path, timeout=timeout, headers=headers, **request)
 
     def get(self, path: str) -> httpx.Response:
         """Ask as ``app``."""

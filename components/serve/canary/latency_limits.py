@@ -23,8 +23,10 @@ class LatencyLimits:
     milliseconds: tuple[float, ...]
     """The limit of each class, one more than ``sizes``."""
 
-    def is_slow(self, prompt_tokens: int, milliseconds: float) -> bool:
-        """Return whether an answer took longer than its class's limit."""
+    def is_slow(self, prompt_tokens: int | None, milliseconds: float) -> bool:
+        """Return whether an answer took longer than its class's limit; if unknown, than all."""
+        if prompt_tokens is None:
+            return milliseconds > max(self.milliseconds)
         return milliseconds > self.milliseconds[bisect.bisect_left(self.sizes, prompt_tokens)]
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from components.serve import routes
@@ -193,6 +194,30 @@ def test_answers_that_take_too_long_are_errors_of_their_arm(tmp_path: Path, is_s
             if len(kinds) > 1:
                 break
     assert kinds == {("canary", "error"), ("champion",)}
+
+
+def test_an_answer_for_which_its_client_would_not_wait_is_slow(tmp_path: Path):
+    order = replace(ORDER, limits=LatencyLimits((64,), (100.0, 300.0)))
+    hanging = script(models={CANARY["model"]: {"say": "x", "wait": 30}})
+    evidence = tmp_path / "serve" / "rollouts" / f"{ORDER.id}.jsonl"
+
+    def kinds() -> list[list[str]]:
+        lines = [json.loads(line) for line in evidence.read_text().splitlines()]
+        return [line.get("b", []) for line in lines if line.get("a") == "canary"]
+
+    with gateways.running(tmp_path, canary=order) as gateway:
+        for number in range(40):
+            body = {
+                "model": "support",
+                "messages": [{"role": "user", "content": hanging}],
+                "metadata": {"conversation_id": str(number)},
+            }
+            try:
+                gateway.post("/v1/chat/completions", json=body, timeout=1)
+            except httpx.ReadTimeout:  # it is the canary's
+                until(lambda: bool(kinds()))
+                break
+    assert kinds() == [["slow"]]
 
 
 @pytest.mark.slow
