@@ -95,14 +95,22 @@ class EngineSettings(Config):
     Longer than the longest prompt takes."""
 
     @model_validator(mode="after")
-    def _has_replicas(self) -> Self:
+    def _fits_its_kind(self) -> Self:
+        mistakes = list[str]()
         if self.kind == "embedded" and self.replicas:
-            raise ValueError("`embedded` has no `replicas`: it is a process of the gateway's own")
+            mistakes.append("`embedded` has no `replicas`: it is a process of the gateway's own")
         if self.kind != "embedded" and not self.replicas:
-            raise ValueError(f"{self.kind} needs `replicas`, each with a `name` and a `url`")
+            mistakes.append(f"{self.kind} needs `replicas`, each with a `name` and a `url`")
+        if self.kind == "nim" and self.adapters is None:
+            mistakes.append("nim needs `adapters`, the folder NIM_PEFT_SOURCE")
         names = [replica.name for replica in self.replicas]
         if len(names) != len(set(names)):
-            raise ValueError(f"two `replicas` have the same name: {', '.join(names)}")
+            mistakes.append(f"two `replicas` have the same name: {', '.join(names)}")
+        urls = [replica.url for replica in self.replicas]
+        if len(urls) != len(set(urls)):
+            mistakes.append(f"two `replicas` are one server: {', '.join(urls)}")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return self
 
 
@@ -232,6 +240,16 @@ class ServeSettings(Config):
 
     swap: SwapSettings = SwapSettings()
     limits: GatewayLimits = GatewayLimits()
+
+    @model_validator(mode="after")
+    def _can_be_ready(self) -> Self:
+        servers, least = len(self.engine.replicas) or 1, self.swap.min_ready or 1
+        if least > servers:
+            raise ValueError(
+                f"`swap.min_ready` is {least}, and `engine` has {servers} replica(s): nothing "
+                "would ever serve"
+            )
+        return self
 
     def workload(self, name: str) -> WorkloadServing:
         """Return what differs for a workload."""

@@ -55,6 +55,31 @@ def test_every_mistake_of_the_file_is_listed(home: Settings):
         assert mistake in text
 
 
+@pytest.mark.parametrize(
+    ("text", "mistakes"),
+    [
+        pytest.param(
+            "engine: {kind: nim, replicas: [{name: a, url: 'http://x:1'},"
+            " {name: a, url: 'http://x:1/'}]}",
+            ["needs `adapters`", "the same name: a, a", "one server: http://x:1, http://x:1"],
+            id="replicas",
+        ),
+        pytest.param(
+            "swap: {min_ready: 2}",
+            ["`swap.min_ready` is 2, and `engine` has 1"],
+            id="nothing-would-serve",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_mistakes(
+    home: Settings, text: str, mistakes: list[str]
+):
+    home.serve_settings.write_text(text)
+    with pytest.raises(ServeFileError) as raised:
+        gateway_status.read_serve_settings(home, None)
+    assert all(mistake in str(raised.value) for mistake in mistakes), raised.value
+
+
 def test_a_key_that_is_there_twice_is_no_setting(home: Settings):
     home.serve_settings.write_text(
         "workloads:\n  support: {fallbacks: [replica]}\n  support: {fallbacks: []}\n"
