@@ -112,6 +112,7 @@ class AdapterSwap:
         self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by workload
         self._flip_lock = asyncio.Lock()
         self._retiring: dict[str, asyncio.Task[None]] = {}
+        self._kept: set[str] = set()  # models that a replica did not unload
         self._arriving: set[str] = set()  # models that are being loaded and proved
         self._residents: dict[str, Resident] = {}
         self.damaged: set[str] = set()
@@ -466,17 +467,20 @@ class AdapterSwap:
             if time.monotonic() >= replica.next_try:
                 await self._admit(replica, identity)
             return
-        try:
-            listed = {model.name for model in await engine.list_loaded()}
-        except UpstreamError as error:
-            LOG.warning("%s does not list its adapters: %s", engine.name, error.reason)
-            return
         expected = {
             served.model
             for served in self.current.routes.all_served()
             if self._is_in(replica, served)
         }
+        try:
+            listed = {model.name for model in await engine.list_loaded()}
+        except UpstreamError as error:
+            LOG.warning("%s does not list its adapters: %s", engine.name, error.reason)
+            listed = expected  # the next proof can't be put off: it says who answers
         is_due = time.monotonic() - replica.proved_at >= self.settings.proof_seconds
+        if is_due:
+            for model in self._kept & listed - self._retiring.keys() - self._arriving:
+                self._retire(staged_version.workload_of(model), model, epoch=-1)
         if expected - listed or self._absent(replica) or is_due:
             await self._bring_up(replica)
 
@@ -682,12 +686,14 @@ class AdapterSwap:
     async def _drain_and_unload(self, workload: str, model: str, epoch: int) -> None:
         if not await self.current.drained(workload, epoch, self.settings.drain_seconds):
             LOG.warning("%s: requests of %s are cut after the drain", workload, model)
+        is_again = model in self._kept
         # Without the workload's lock: an unload that hangs must not hold up a rollback.
         left = await self._unload_everywhere(model)
         self._retiring.pop(model, None)
         if not left:
             self._delete_staged(model)
-        self._journal.write("unloaded", workload, model, reason="; ".join(left))
+        if not (left and is_again):
+            self._journal.write("unloaded", workload, model, reason="; ".join(left))
 
     async def _unload_everywhere(self, model: str) -> list[str]:
         """Unload a name on every replica; return where it could not be."""
@@ -695,7 +701,9 @@ class AdapterSwap:
         results = await asyncio.gather(
             *(self._unload(replica, model) for replica in self._replicas.values())
         )
-        return [left for left in results if left is not None]
+        left = [reason for reason in results if reason is not None]
+        (self._kept.add if left else self._kept.discard)(model)
+        return left
 
     async def _unload(self, replica: _Replica, model: str) -> str | None:
         engine = replica.engine

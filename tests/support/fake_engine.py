@@ -40,6 +40,8 @@ FAULTS = (
     "names_the_base",  # answers right, but says that the base did
     "any_name",  # answers unknown names with the base
     "busy",  # refuses requests with 503, as a full queue does
+    "lists_nothing",  # fails to list what it has loaded
+    "keeps",  # fails to unload
 )
 
 
@@ -122,6 +124,8 @@ def make_app(state: State) -> web.Application:
     @routes.get("/v1/models")
     async def models(_: web.Request) -> web.Response:
         state.lists_after_load += 1
+        if "lists_nothing" in state.faults:
+            return error(500, "Internal Server Error", "InternalServerError")
         data = [{"id": BASE_NAME, "root": "/bases/the-base", "parent": None}]
         data += [
             {"id": name, "root": root, "parent": BASE_NAME}
@@ -159,6 +163,8 @@ def make_app(state: State) -> web.Application:
     @routes.post("/v1/unload_lora_adapter")
     async def unload(request: web.Request) -> web.Response:
         name = (await request.json()).get("lora_name")
+        if "keeps" in state.faults:
+            return error(500, "Internal Server Error", "InternalServerError")
         if name not in state.adapters:
             return error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
         del state.adapters[name]

@@ -183,14 +183,15 @@ def test_killed_replica_is_out_and_comes_back_after_its_proof(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("more", [(), ("lists_nothing",)], ids=["", "and-fails-to-list"])
 def test_replica_that_turns_bad_later_is_found_by_the_next_proof(
-    tmp_path: Path, replica: FakeReplica
+    tmp_path: Path, replica: FakeReplica, more: tuple[str, ...]
 ):
     async def scenario() -> None:
         settings = SETTINGS.model_copy(update={"proof_seconds": 0.2})
         async with swapping(tmp_path, replica, settings=settings) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
-            replica.misbehave("base_under_name")
+            replica.misbehave("base_under_name", *more)
             await until(lambda: replicas_of(swap) == ())
             replica.misbehave()
             await until(lambda: replicas_of(swap) == ("vllm-1",))
@@ -270,6 +271,32 @@ def test_withdrawn_champion_gives_way_to_the_version_before_and_its_name_is_gone
             await swap.withdraw("support", ["1"], "erased by certificate c2")
             assert "support" not in swap.current.routes
             assert list((tmp_path / "adapters").iterdir()) == []
+
+    asyncio.run(scenario())
+
+
+def test_version_that_a_replica_would_not_unload_is_unloaded_when_it_does(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
+        settings = SETTINGS.model_copy(update={"proof_seconds": 0.2})
+        async with swapping(tmp_path, replica, settings=settings) as swap:
+            erased = stage(tmp_path, "support", 1)
+            await swap.follow(erased)
+            replica.misbehave("keeps")
+            assert await swap.withdraw("support", ["1"], "rows were erased")
+            await swap.follow(stage(tmp_path, "support", 2))
+            await asyncio.sleep(0.5)
+            replica.misbehave()
+
+            async def listed() -> list[str]:
+                return [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+
+            async with asyncio.timeout(10):
+                while erased.model in await listed():
+                    await asyncio.sleep(0.05)
+            assert await ask(swap) == "support-v2"
+            assert steps(tmp_path).count("unloaded") <= 1  # not a line each try
 
     asyncio.run(scenario())
 
