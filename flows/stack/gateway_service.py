@@ -11,9 +11,10 @@ import uvloop
 
 from components.serve import gateway_process
 from components.serve.champion_watch import RegistryAddress
-from components.serve.follower import ServePlaces, following
+from components.serve.follower import following
 from components.serve.response_id import ResponseKeyError
 from components.serve.routes import Current
+from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from components.store import file_locks
 from components.store.object_store import StoreError

@@ -20,8 +20,9 @@ from prefect.logging import disable_run_logger
 
 from components.serve.champion_watch import RegistryAddress
 from components.serve.engines.serving_engine import Generation
-from components.serve.follower import Follower, ServePlaces, following
+from components.serve.follower import Follower, following
 from components.serve.routes import Current
+from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from tests.support.approved_versions import ApprovedVersions, approved_versions
 

@@ -11,8 +11,9 @@ import uvloop
 
 from components.serve import gateway_process, staged_version
 from components.serve.champion_watch import RegistryAddress
-from components.serve.follower import Follower, ServePlaces
+from components.serve.follower import Follower
 from components.serve.routes import Current
+from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from components.serve.staged_version import StagedVersion
 from tests.support.fake_replicas import stage

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from components.serve.follower import ServePlaces, following
+from components.serve.follower import following
 from components.serve.routes import Current, Route, Routes
 from components.serve.serve_metrics import ServeMetrics
+from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from components.serve.swap import SwapRefusedError
 from tests.support import gateways

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 
 from components.serve.champion_watch import RegistryAddress
-from components.serve.follower import Follower, ServePlaces, following
+from components.serve.follower import Follower, following
 from components.serve.routes import Current
+from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from tests.components.serve.test_champion_watch import APPROVED, FakeMlflow
 from tests.support.fake_replicas import FakeReplica, fake_replica

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from components.serve.follower import Follower, ServePlaces, following
+from components.serve.follower import Follower, following
 from components.serve.routes import Current
+from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from components.serve.swap_journal import FILE
 from tests.support.fake_replicas import fake_replica, stage

@@ -9,6 +9,7 @@ import pytest
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.lorax import LoraxServer
 from components.serve.engines.nim import NimServer
+from components.serve.engines.replica_clients import make_engines
 from components.serve.engines.serving_engine import (
     EngineNeeds,
     Generation,
@@ -16,7 +17,6 @@ from components.serve.engines.serving_engine import (
     UpstreamError,
 )
 from components.serve.engines.sglang import SglangServer
-from components.serve.follower import make_engines
 from components.serve.routes import Current
 from components.serve.settings import EngineSettings, SwapSettings
 from components.serve.swap import AdapterSwap, SwapRefusedError
