@@ -143,23 +143,33 @@ class Sample:
 class Window:
     """How many ``prompts`` exceeded the ``room`` of tokens in the model's window.
 
-    The model read only the end of the ``truncated`` ones.
+    The model read only the end of the ``truncated`` ones. ``unreachable`` counts the requests whose
+    right answer has more than ``max_new_tokens`` tokens; older scorecards have neither.
     """
 
     prompts: int
     truncated: int
     room: int
+    unreachable: int = 0
+    max_new_tokens: int = 0
 
     @property
     def sentences(self) -> list[str]:
-        """The warning, if any prompt was truncated."""
-        if not self.truncated:
-            return []
-        return [
-            f"{self.truncated:,} of {self.prompts:,} prompts ({self.truncated / self.prompts:.1%}) "
-            f"are longer than the {self.room:,} tokens that the model's window leaves next to an "
-            "answer: their beginning was cut off, so their scores say little"
-        ]
+        """The warnings, if any prompt was truncated or any right answer is too long."""
+        cut = (
+            f"{self._counted(self.truncated, 'prompts')} are longer than the {self.room:,} tokens "
+            "that the model's window leaves next to an answer: their beginning was cut off, so "
+            "their scores say little"
+        )
+        unreachable = (
+            f"{self._counted(self.unreachable, 'right answers')} are longer than the "
+            f"{self.max_new_tokens:,} tokens of evaluate.max_new_tokens, at which every model's "
+            "answer is cut off: their scores say little, and costs are too low"
+        )
+        return [*[cut] * bool(self.truncated), *[unreachable] * bool(self.unreachable)]
+
+    def _counted(self, count: int, what: str) -> str:
+        return f"{count:,} of {self.prompts:,} {what} ({count / self.prompts:.1%})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,9 @@ def _ready_tasks(
             max_new_tokens=settings.max_new_tokens,
             end=str(engine.tokenizer.eos_token or ""),
         )
-        window = holdout_task.count_too_long(holdout, engine.tokenizer, room)
+        window = holdout_task.count_too_long(
+            holdout, engine.tokenizer, room, settings.max_new_tokens
+        )
         constrain = partial(AnswerConstraint, holdout)
         ready[name] = ReadyTask(
             metrics.KIND_METRICS[holdout.answers.kind],

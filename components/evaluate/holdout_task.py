@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from components.chat import chat_templates, dialects, prompt
 from components.chat.chat_templates import Rendered
+from components.chat.dialects import Dialect
 from components.evaluate import metrics
 from components.evaluate.metrics import AnswerSpace, Kind
 from components.schema import Answer, Json, Message
@@ -232,12 +233,25 @@ def read_side(
 
 
 def count_too_long(
-    holdout: EvaluatedSide, tokenizer: "PreTrainedTokenizerBase", room: int
+    holdout: EvaluatedSide, tokenizer: "PreTrainedTokenizerBase", room: int, max_new_tokens: int
 ) -> Window:
-    """Count the prompts of a side with more than ``room`` tokens."""
-    prompts = [document["prompt"] for document in holdout.documents]
-    lengths = map(len, tokenizer(prompts, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType] - lists of ids
-    return Window(len(prompts), sum(length > room for length in lengths), room)
+    """Count a side's prompts of more than ``room`` tokens and its longer right answers."""
+
+    def count(texts: list[str], most: int) -> int:
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]  # pyright: ignore[reportArgumentType] - lists of ids
+        return sum(len(each) > most for each in ids)
+
+    answers = [
+        dialects.translate(cast("Dialect", document["form"]), document["reference"])
+        for document in holdout.documents
+    ]
+    return Window(
+        prompts=len(answers),
+        truncated=count([document["prompt"] for document in holdout.documents], room),
+        room=room,
+        unreachable=count(answers, max_new_tokens),
+        max_new_tokens=max_new_tokens,
+    )
 
 
 def count_measured(snapshot: Path, kind: Kind, metric: str, side: MeasuredSide) -> int:

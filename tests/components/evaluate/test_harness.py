@@ -17,7 +17,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.gate.comparability import incomparable
 from components.models import base
 from components.schema import Progress
-from components.scorecard import HOLDOUT, VALIDATION, Scorecard, Window
+from components.scorecard import HOLDOUT, VALIDATION, Scorecard
 from components.store import manifest
 from components.store.manifest import SourceGoneError
 from components.train import peft_model
@@ -87,7 +87,19 @@ def test_prompts_that_are_longer_than_the_window_are_counted(bench: Bench, tmp_p
     config = json.loads((narrow / "config.json").read_text())
     (narrow / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20}))
     cut = replace(bench, base=narrow).measure({"base": None})["base"]
-    assert cut.window == Window(len(lengths), len(lengths), 20 - SETTINGS.max_new_tokens)
+    count, most = len(lengths), SETTINGS.max_new_tokens
+    assert cut.window == replace(whole.window, truncated=count, room=20 - most)
+
+
+def test_right_answers_that_are_longer_than_the_most_tokens_are_counted(bench: Bench):
+    def unreachable(most: int) -> int:
+        card = bench.measure({"base": None}, SETTINGS.model_copy(update={"max_new_tokens": most}))
+        window = card["base"].window
+        assert window is not None
+        assert window.max_new_tokens == most
+        return window.unreachable
+
+    assert (unreachable(1), unreachable(400)) == (3, 0)
 
 
 def test_base_and_adapters_are_measured_on_one_base_under_equal_conditions(

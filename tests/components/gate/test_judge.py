@@ -68,6 +68,16 @@ def test_truncated_prompts_are_named_next_to_any_outcome():
     )
 
 
+def test_right_answers_that_no_model_may_write_to_their_end_are_named_next_to_any_outcome():
+    challenger, opponent = pair(40, 2, 20, 10)
+    cut = judge(replace(challenger, window=Window(112, 0, 900, 28, 96)), opponent)
+    assert cut.reasons == (
+        *judge(challenger, opponent).reasons,
+        "28 of 112 right answers (25.0%) are longer than the 96 tokens of evaluate.max_new_tokens, "
+        "at which every model's answer is cut off: their scores say little, and costs are too low",
+    )
+
+
 def test_the_reasons_of_a_pass_cover_target_and_guard():
     judgement = judge(*pair(40, 2, 20, 10))
     result = target(judgement)
