@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -98,6 +99,21 @@ def flywheel(
     for warning in settings.misspelt_variables(os.environ):
         print_error(f"warning: {warning}")
 
+
+WITHOUT_HOME = frozenset({"check", "doctor", "init"})
+"""The commands that neither need a home nor make one."""
+
+MAKING_HOME = frozenset(
+    {
+        *("collect", "demo", "receive", "restore", "schedule", "serve", "ship", "spin", "up"),
+        *("approver add", "token add"),
+    }
+)
+"""The commands that make a home that is missing. All others read or change one, and a mistyped
+``FLYWHEEL_HOME`` must not look to them like a home without anything in it."""
+
+OF_A_GATEWAY = frozenset({"serve canary", "serve prove", "serve share", "serve status"})
+"""Commands of ``serve`` that do not serve."""
 
 OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"
 
@@ -226,7 +242,12 @@ def main() -> None:
     """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
     try:
         home = settings.load()
-        prepare_home(home)
+        words = [word for word in sys.argv[1:] if not word.startswith("-")]
+        needs_none = not words or words[0] in WITHOUT_HOME or "--help" in sys.argv
+        if needs_none and not home.home.exists():
+            stack_services.point_clients(home, os.environ)
+        else:
+            prepare_home(home, makes=may_make_home(home, words))
     except (settings.SettingsError, OSError) as error:
         print_error(str(error))
         sys.exit(2)
@@ -242,10 +263,22 @@ def main() -> None:
         sys.exit(1)
 
 
-def prepare_home(home: settings.Settings) -> None:
+def may_make_home(home: settings.Settings, words: Sequence[str]) -> bool:
+    """Return whether a command makes a home that is missing; ``words`` are its own.
+
+    Any does on a machine that is one of several: what it works on is elsewhere.
+    """
+    is_one_of_several = (home.elsewhere, home.lake, home.store) != (None, None, None)
+    names = {" ".join(words[:1]), " ".join(words[:2])}
+    is_making = not MAKING_HOME.isdisjoint(names) and OF_A_GATEWAY.isdisjoint(names)
+    return is_one_of_several or is_making
+
+
+def prepare_home(home: settings.Settings, *, makes: bool = True) -> None:
     """Create the home if it is missing, and point this process at its servers with a login.
 
     Raises:
+        SettingsError: It is missing, and is not to be made (``makes``).
         PermissionError: This user may not use it.
         OSError: It can't be made, or isn't a folder.
     """
@@ -253,6 +286,11 @@ def prepare_home(home: settings.Settings) -> None:
         raise NotADirectoryError(f"the home {home.home} is not a folder; {OTHER_HOME}")
     try:
         if not home.home.exists():
+            if not makes:
+                raise settings.SettingsError(
+                    f"there is no home {home.home}; set FLYWHEEL_HOME to the one that is meant, or "
+                    "make this one: `flywheel up`"
+                )
             access.secure_home(home)
         access.set_umask(home.home)
         home.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect warns when it is missing

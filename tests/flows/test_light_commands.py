@@ -41,6 +41,7 @@ def test_a_command_that_looks_things_up_loads_no_heavy_library(
     words: list[str], code: int, folder: Path, tmp_path: Path
 ) -> None:
     config = str(workload_text.write(folder, collect_schedule="*/5 1-3,6 * * *"))
+    (tmp_path / "home").mkdir()
     own = {"FLYWHEEL_HOME": str(tmp_path / "home"), "FLYWHEEL_PREFECT_PORT": "1"}
     ended = subprocess.run(
         [sys.executable, "-c", RUN, *(config if word == "CONFIG" else word for word in words)],

@@ -147,6 +147,7 @@ def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
     folder: Path, command: str
 ) -> None:
     shell = terminal.in_home(folder / "home")
+    shell.settings.home.mkdir()
     ended = shell.run(command, write(folder, base="elsewhere", train={"r": -1}))
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [

@@ -14,6 +14,7 @@ from tests.support.terminal import Terminal
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Terminal:
+    (tmp_path / "home").mkdir()
     return terminal.in_home(tmp_path / "home", is_forked=True)
 
 

@@ -11,11 +11,34 @@ from tests.support import terminal, warehouses
 from tests.support.terminal import Terminal
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        *(
+            (name, 2)
+            for name in ("status", "audit", "pending", "metrics support", "erase --verify")
+        ),
+        *((name, 2) for name in ("backup a.tar.zst", "compare support 1 2", "serve status")),
+        *((name, 0) for name in ("--help", "audit --help", "--version")),
+        ("doctor", 1),
+        ("check {}", 2),
+    ],
+)
+def test_a_mistyped_home_is_named_and_not_made(tmp_path: Path, words: str, code: int) -> None:
+    shell = terminal.in_home(tmp_path / "mistyped", is_forked=True)
+    ended = shell.run(*words.format(tmp_path / "shop.yaml").split())
+    assert ended.returncode == code, ended.stderr
+    if code == 2 and not words.startswith("check"):
+        assert ended.stderr.startswith(f"there is no home {tmp_path}/mistyped; set FLYWHEEL_HOME ")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("command", [("pending",), ("approve", "--as", "ann")])
 def test_without_a_stack_a_command_says_how_to_start_one(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     shell = terminal.in_home(tmp_path / "home")
+    shell.settings.home.mkdir()
     ended = shell.run(*command)
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
@@ -37,7 +60,7 @@ def test_a_home_that_cannot_be_is_named_without_a_traceback(
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "file").chmod(0o644)
     shell = terminal.in_home(tmp_path / home)
-    ended = shell.run("status")
+    ended = shell.run("up")
     assert ended.returncode == 2
     assert ended.stderr.startswith(message.format(tmp_path / home))
     assert "set FLYWHEEL_HOME to a folder" in ended.stderr

@@ -24,6 +24,7 @@ HOSTILE = "\x1b[2J[red]fine[/red] $(touch owned) <b>"
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Terminal:
+    (tmp_path / "home").mkdir()
     return terminal.in_home(tmp_path / "home", is_forked=True)
 
 

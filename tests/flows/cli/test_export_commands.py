@@ -7,6 +7,7 @@ from tests.support import logs, terminal, warehouses
 
 def test_what_was_collected_is_written_as_lines_and_counted(tmp_path: Path) -> None:
     shell = terminal.in_home(tmp_path / "home", is_forked=True)
+    shell.settings.home.mkdir()
     none = shell.run("export", "logs", str(tmp_path / "out.jsonl"))
     assert none.returncode == 2
     assert none.stderr.startswith("exporting: there is no warehouse at ")
