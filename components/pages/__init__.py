@@ -1,1 +1,1 @@
-"""The common style of charts (charts) and the Jinja environment of pages (templates)."""
+"""Charts in one style (charts), the Jinja environment of pages (templates), and visible_text."""

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,8 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-# Marks that change the direction of writing, which makes a text look like another one.
-TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+from components.pages.visible_text import visible
 
 # Not every renderer accepts a backslash before < and &, so these become entities. An underscore
 # between letters is not markup. "://", "www." and "@" would become links without brackets.
@@ -22,16 +20,6 @@ _MARKUP = re.compile(
     r"|^[-+=](?=[-+=\s]|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)"
 )
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-
-
-def visible(text: str) -> str:
-    """Replace control characters, and marks that change the writing direction, by their codes."""
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    is_control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
-    return f"\\u{ord(character):04x}" if is_control or character in TURNING else character
 
 
 def words(text: str) -> Markup:

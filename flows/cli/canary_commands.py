@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
@@ -111,7 +110,7 @@ def show(
     for name, known in () if as_json else canaries.items():
         _show(name, known[0])
         for older in known[1:]:
-            print_line(f"  before: {_visible(older.sentence)}")
+            print_line(f"  before: {older.sentence}")
     if picture is not None and workload is not None and canaries:
         from components.monitor import canary_status
 
@@ -122,19 +121,13 @@ def show(
 def _show(workload: str, canary: "CanaryStatus") -> None:
     from components.monitor import canary_status
 
-    print_line(f"{workload}: {_visible(canary.sentence)}")
+    print_line(f"{workload}: {canary.sentence}")
     rows = canary_status.evidence_rows(canary)
     if rows:
         table = Table(*canary_status.EVIDENCE_HEAD, box=None)
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*row)
         console.print(table)
     else:
         for line in canary.forecast:
             print_line(f"  {line}")
-
-
-def _visible(text: str) -> str:
-    from components.pages import templates
-
-    return templates.visible(text)

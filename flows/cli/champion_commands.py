@@ -5,10 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
-from rich.text import Text
 from rich.tree import Tree
 
 from flows import settings
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 PICTURE_SUFFIXES = (".png", ".svg")
-
-TREE_WIDTH = 1000  # characters of a line where there is no terminal whose width counts
 
 
 @app.command()
@@ -85,8 +80,7 @@ def lineage(
     if picture is not None and picture.suffix not in PICTURE_SUFFIXES:
         fail(f"--picture: expected a file that ends in {' or '.join(PICTURE_SUFFIXES)}: {picture}")
     ancestry = lookup.trace_version(settings.load(), workload, version)
-    wide = console if console.is_terminal else Console(highlight=False, width=TREE_WIDTH)
-    wide.print(lineage_tree(ancestry))
+    console.print(lineage_tree(ancestry))
     if picture is not None:
         from components.register import ancestry_chart
 
@@ -95,25 +89,25 @@ def lineage(
 
 
 def lineage_tree(ancestry: "Ancestry") -> Tree:
-    """Return an ancestry as a tree; text from outside is not markup."""
+    """Return an ancestry as a tree."""
     version = ancestry.version
     standing = ", ".join(ancestry.aliases) or version.decision or "waits for a decision"
-    root = Tree(Text(f"{version.name} version {version.number}: {standing}"))
+    root = Tree(f"{version.name} version {version.number}: {standing}")
     if version.tainted:
-        root.add(Text(f"learned from rows that were erased: certificate {version.tainted}"))
+        root.add(f"learned from rows that were erased: certificate {version.tainted}")
     for entry in ancestry.changes:
         change = entry.change
         step = f"{change.kind} to version {change.version}, {entry.step} {entry.noted_at:%Y-%m-%d}"
-        root.add(Text(f"{step}, by {change.asked_by}: {change.reason or 'no reason given'}"))
+        root.add(f"{step}, by {change.asked_by}: {change.reason or 'no reason given'}")
     for word in ancestry.words:
         who = word.approver or "a name since erased"
         decision = f"{word.decision} by {who} on {word.decided_at:%Y-%m-%d %H:%M} UTC"
-        root.add(Text(f"{decision}: {word.comment}" if word.comment else decision))
-    judged = root.add(Text(f"evidence {version.evidence}: {ancestry.outcome}"))
+        root.add(f"{decision}: {word.comment}" if word.comment else decision)
+    judged = root.add(f"evidence {version.evidence}: {ancestry.outcome}")
     for reason in ancestry.reasons:
-        judged.add(Text(reason))
+        judged.add(reason)
     for card in ancestry.scorecards:
-        judged.add(Text(_scorecard_text(card)))
+        judged.add(_scorecard_text(card))
     for learned in ancestry.learned:
         _add_training(root, learned)
     return root
@@ -128,20 +122,20 @@ def _scorecard_text(card: "ScorecardSummary") -> str:
 def _add_training(root: Tree, learned: "TrainingRecord") -> None:
     made = learned.made_from
     base, commit = (made.base, made.commit) if made else ("unknown", "unknown")
-    adapter = root.add(Text(f"adapter {learned.adapter}: on base {base}, code {commit}"))
+    adapter = root.add(f"adapter {learned.adapter}: on base {base}, code {commit}")
     kept = f"holdout {learned.holdout_version}" if learned.rows else "its folder is gone"
-    snapshot = adapter.add(Text(f"snapshot {learned.snapshot}: {kept}"))
+    snapshot = adapter.add(f"snapshot {learned.snapshot}: {kept}")
     for side in learned.rows:
         counts = f"of {side.interactions:,} interactions, {side.feedback:,} feedback"
         ids = ", ".join(side.first_ids)
-        snapshot.add(Text(f"{side.side}: {side.row_count:,} rows {counts}; first {ids}"))
+        snapshot.add(f"{side.side}: {side.row_count:,} rows {counts}; first {ids}")
     for votes in learned.feedback:
         ids = ", ".join(votes.first_ids)
-        snapshot.add(Text(f"{votes.kind}: {votes.events:,} events; first {ids}"))
+        snapshot.add(f"{votes.kind}: {votes.events:,} events; first {ids}")
     for source in learned.sources:
-        branch = snapshot.add(Text(_source_text(source)))
+        branch = snapshot.add(_source_text(source))
         for id, line in zip(source.first_ids, source.first_lines, strict=True):
-            branch.add(Text(f"line {line}: {id}" if line is not None else id))
+            branch.add(f"line {line}: {id}" if line is not None else id)
 
 
 def _source_text(source: "RowSource") -> str:
@@ -170,5 +164,5 @@ def starts(
     for look in looks:
         outcome = "turn" if look.started else "no turn"
         when = f"{look.looked_at:%Y-%m-%d %H:%M}"
-        table.add_row(when, look.workload_id, outcome, look.cause, escape(look.reason))
+        table.add_row(when, look.workload_id, outcome, look.cause, look.reason)
     console.print(table)

@@ -11,7 +11,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
@@ -22,6 +21,7 @@ from flows.cli.console import (
     fail,
     new_table,
     open_telemetry,
+    print_error,
     print_line,
     shorten,
 )
@@ -395,8 +395,8 @@ def list_tokens() -> None:
             expires = f"{token.expires_at:%Y-%m-%d %H:%M}" + (" (expired)" if is_past else "")
         table.add_row(
             token.id,
-            escape(token.client_id),
-            escape(" ".join(token.workloads)),
+            token.client_id,
+            " ".join(token.workloads),
             "all" if token.kinds == client_tokens.KINDS else " ".join(token.kinds),
             str(token.quota or "none"),
             expires,
@@ -434,4 +434,4 @@ def _synchronize_tokens(home: settings.Settings) -> None:
             try:
                 shared_tokens.synchronize(home.store, home.tokens)
             except client_tokens.TokenError as error:  # it must not keep another one from going
-                errors.print(str(error), markup=False, soft_wrap=True)
+                print_error(str(error))

@@ -1,21 +1,44 @@
 """What commands print with, their exit codes for known errors, and how they open the warehouse."""
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from components.pages.visible_text import visible
 from flows import settings
 
 if TYPE_CHECKING:
     from components.store.warehouse import Connection
 
-console = Console(highlight=False, emoji=False)
-errors = Console(stderr=True, highlight=False, emoji=False)
+FILE_COLUMNS = 1000
+
+
+class PlainConsole(Console):
+    """Prints text as it is: a log line is no markup, and its control characters steer no terminal.
+
+    Here and not at each print, as what is printed comes from logs, files and people. Titles of
+    panels and texts of spinners are markup nevertheless.
+    """
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
+        if width is None and not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = FILE_COLUMNS  # at 80, a file or a pipe gets paths in pieces
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  Rich's own options
+        """Return the text that is laid out, before its width counts."""
+        return super().render_str(visible(text), **options)
+
+
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
 
 # Errors whose message a person can act on, and the exit code: 2 where another command or input is
 # needed, 1 where the same command may succeed later. By name, since importing them takes seconds.
@@ -89,13 +112,13 @@ def class_names(error: BaseException) -> list[str]:
 
 
 def print_line(text: str) -> None:
-    """Print text as it is: no markup, no wrapping."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Print text without wrapping it."""
+    console.print(text, soft_wrap=True)
 
 
 def print_error(text: str) -> None:
-    """Print text to stderr as it is."""
-    errors.print(text, markup=False, soft_wrap=True)
+    """Print text to stderr without wrapping it."""
+    errors.print(text, soft_wrap=True)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

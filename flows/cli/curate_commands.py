@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from flows import settings
 from flows.cli.console import console, exit_on, new_table, open_warehouse, print_line
@@ -153,7 +152,7 @@ def _print_diff(difference: "Diff") -> None:
     table = new_table("rows", "change", "why", "side", is_counted=True)
     for change, why, before, after, count in difference.counts():
         side = before if before == after else " -> ".join(filter(None, (before, after)))
-        table.add_row(f"{count:,}", change, escape(why), side)
+        table.add_row(f"{count:,}", change, why, side)
     console.print(table if difference.changes else "the rows are the same")
 
 
@@ -186,7 +185,7 @@ def list_held(workload: WorkloadOption = None) -> None:
         print_line(f"{loss.workload_id}: {loss}")
     table = new_table("id", "workload", "rule", "mark")
     for row in held[:MOST_SHOWN]:
-        table.add_row(row.interaction_id[:12], row.workload_id, row.rule, escape(row.mark))
+        table.add_row(row.interaction_id[:12], row.workload_id, row.rule, row.mark)
     if held or not losses:
         console.print(table if held else "nothing is held")
     if len(held) > MOST_SHOWN:

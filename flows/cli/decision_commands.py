@@ -88,7 +88,7 @@ def audit(
         links = [link for link in links if workload in (None, link.workload_id)]
         for link in links:
             subject = _subject_text(link)
-            name = _safe_text(link.workload_id)
+            name = _one_line(link.workload_id)
             print_line(f"{link.sequence:>4}  {name}  {subject}{link_text(link)}")
         if not links:
             print_line("nothing was decided yet")
@@ -161,14 +161,14 @@ def _subject_text(link: "Link") -> str:
     if link.kind == "rules":
         return ""
     kind = "policy" if link.kind in ("sealed", "looked") else "evidence"
-    return f"{kind} {_safe_text(link.evidence_digest)}  "
+    return f"{kind} {_one_line(link.evidence_digest)}  "
 
 
 def link_text(link: "Link") -> str:
     """Return one line: what was decided, by whom, why, and what is blamed; or sealed, or looked."""
-    who = f"by {_safe_text(link.approver)}" if link.approver != "" else ""
-    blamed = f"blames {_safe_text(link.blame)}" if link.blame else ""
-    words = [link.kind, link.reason, who, _safe_text(link.comment), blamed, _commitment_text(link)]
+    who = f"by {_one_line(link.approver)}" if link.approver != "" else ""
+    blamed = f"blames {_one_line(link.blame)}" if link.blame else ""
+    words = [link.kind, link.reason, who, _one_line(link.comment), blamed, _commitment_text(link)]
     return f"{link.decided_at:%Y-%m-%d %H:%M} UTC  {' '.join(filter(None, words))}"
 
 
@@ -213,14 +213,11 @@ def _rules_text(link: "Link") -> str:
     who = ", ".join(person.name for person in rules.people) or "anybody"
     four_eyes = ", four eyes" if rules.four_eyes else ""
     starter = ", nobody who started the turn" if rules.refuse_starter else ""
-    return f"decided by {_safe_text(who)}, proved by {rules.proof}{four_eyes}{starter}"
+    return f"decided by {_one_line(who)}, proved by {rules.proof}{four_eyes}{starter}"
 
 
-def _safe_text(text: str | None) -> str:
-    """Return a person's text without the control characters that would steer a terminal."""
-    from components.pages.templates import visible
-
-    return "(erased)" if text is None else visible(" ".join(text.split()))
+def _one_line(text: str | None) -> str:
+    return "(erased)" if text is None else " ".join(text.split())
 
 
 @app.command()

@@ -59,8 +59,8 @@ def show_answer(settings: Settings) -> None:
     body = json.loads(request.read_text())
     with console.status("the gateway proves what the champion's adapter does"):
         answer = _ask(settings, body | {"store": False}, token.read_text().strip())
-    console.print(f"\nasked: {body['messages'][-1]['content']}", markup=False)
-    console.print(f"{answer['model']} answers: {_text(answer)}\n", markup=False)
+    console.print(f"\nasked: {body['messages'][-1]['content']}")
+    console.print(f"{answer['model']} answers: {_text(answer)}\n")
     bearer = f'-H "Authorization: Bearer $(cat {shlex.quote(str(token))})"'
     headers = f'{bearer} -H "Content-Type: application/json"'
     data = shlex.quote(f"@{request}")

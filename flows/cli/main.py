@@ -23,7 +23,7 @@ from flows.cli import (
     stack_commands,
     train_commands,
 )
-from flows.cli.console import class_names, console, exit_on, fail, print_error, print_line
+from flows.cli.console import class_names, exit_on, fail, print_error, print_line
 from flows.cli.parameters import ConfigFile
 from flows.stack import processes, stack_services
 
@@ -218,7 +218,7 @@ def schedule(config: ConfigFile) -> None:
     if control.stack_status(home).phase in control.WORKING:
         deploy.deploy_all(home)
     looks = f", signs for a turn at `{workload.trigger.schedule}`" if workload.trigger else ""
-    console.print(
+    print_line(
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "
         f"turn at `{workload.turn_schedule or 'no time'}`{looks} (cron, UTC)"
     )

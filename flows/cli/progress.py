@@ -44,12 +44,12 @@ class ProgressScreen:
         self._console = console
         self._quiet_seconds = quiet_seconds
         self._bars = Progress(
-            TextColumn("{task.description:<9}"),
+            TextColumn("{task.description:<9}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", style="dim"),
+            TextColumn("{task.fields[text]}", style="dim", markup=False),
             console=console,
         )
         self._rows: dict[str, TaskID] = {}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from flows import settings
 from flows.cli.console import (
@@ -120,14 +119,14 @@ def _print_comparison(pair: "ScorecardPair", first: str, second: str) -> None:
 
     table = new_table("score")
     for column in (first, second, "difference", "95 % interval", "n", "clusters", "p"):
-        table.add_column(escape(column), justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True)
     for row in side_by_side.side_by_side(pair.first, pair.second):
         effect, p = row.effect, ""
         if effect.difference is not None:
             card, other = pair.first[row.task], pair.second[row.task]
             p = f"{side_by_side.two_sided(card, other, row.metric)[1]:.3g}"
         table.add_row(
-            escape(effect.name),
+            effect.name,
             as_share(row.challenger),
             as_share(row.opponent),
             points(effect.difference),
@@ -156,8 +155,6 @@ def _print_differing(
 
 
 def _print_difference(difference: "Difference", first: str, second: str) -> None:
-    from components.pages.templates import visible
-
     console.print()
     for label, text in (
         ("asked", difference.challenger.request),
@@ -165,8 +162,7 @@ def _print_difference(difference: "Difference", first: str, second: str) -> None
         (first, difference.challenger.output),
         (second, difference.opponent.output),
     ):
-        line = visible(" ".join(text.split()))
-        print_line(f"  {label:<9} {shorten(line, SHOWN_CHARACTERS)}")
+        print_line(f"  {label:<9} {shorten(' '.join(text.split()), SHOWN_CHARACTERS)}")
 
 
 @export_app.command()
@@ -315,7 +311,7 @@ def backup(
             now=datetime.now(UTC),
             advance=lambda name: spinner.update(f"backing up {name}"),
         )
-    console.print(f"{archive}: {len(record.files)} files of {home.home}, {size / 2**20:,.1f} MiB")
+    print_line(f"{archive}: {len(record.files)} files of {home.home}, {size / 2**20:,.1f} MiB")
     print_line(f"sha256 {digest}")
     for path in home_backup.outside_files(home):
         print_line(f"not in it, as it lies outside: {path}")
@@ -369,7 +365,7 @@ def restore(
             most_bytes=None if most_gib is None else most_gib << 30,
             advance=lambda name: spinner.update(f"restoring {name}"),
         )
-    console.print(f"{home.home}: {len(record.files)} files as of {record.made_at}")
+    print_line(f"{home.home}: {len(record.files)} files as of {record.made_at}")
     for path in home_backup.outside_files(home):
         if not path.exists():
             print_line(f"not there: {path}; put it back")

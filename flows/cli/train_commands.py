@@ -10,11 +10,9 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from flows import settings
-from flows.cli.console import console, exit_on, fail, new_table, print_line
+from flows.cli.console import PlainConsole, console, exit_on, fail, new_table, print_line
 from flows.cli.parameters import ConfigFile
 
 if TYPE_CHECKING:
@@ -200,12 +198,12 @@ def _show_scores(cards: "Mapping[str, Scorecard]") -> None:
         console.print(line)
     table = new_table("metric")
     for column in ("n", "clusters", *cards):
-        table.add_column(escape(column), justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True)
     for metric, score in base.scores.items():
         size = str(score.n), str(score.clusters or "")
         table.add_row(metric, *size, *(_score_text(card, metric) for card in cards.values()))
     # Printed whole on a narrower terminal: a truncated figure would be another figure.
-    Console(highlight=False, width=MOST_COLUMNS).print(table)
+    PlainConsole(width=MOST_COLUMNS).print(table)
 
 
 def _score_text(card: "Scorecard", metric: str) -> str:

@@ -9,6 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from components.pages import templates
+from components.pages.visible_text import visible
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -43,7 +44,7 @@ def parsed(text: str) -> list[Token]:
 
 
 def flat(text: str) -> str:
-    return " ".join(templates.visible(text).split())
+    return " ".join(visible(text).split())
 
 
 def kinds_and_text(token: Token) -> tuple[set[str], str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from components.register import ancestry, ancestry_chart
@@ -17,6 +16,7 @@ from components.register.registry import Aliases, Version
 from components.store import manifest, warehouse
 from flows.cli import champion_commands
 from flows.cli.champion_commands import lineage_tree
+from flows.cli.console import PlainConsole
 from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import EACH, PEOPLE, WORKLOAD, House
 
@@ -51,7 +51,9 @@ def change(home: House, sql: str) -> None:
 
 def shown(ancestry: Ancestry) -> str:
     written = StringIO()
-    Console(width=1000, file=written).print(lineage_tree(ancestry))
+    console = PlainConsole(width=1000)
+    console.file = written
+    console.print(lineage_tree(ancestry))
     return written.getvalue()
 
 

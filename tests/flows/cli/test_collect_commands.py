@@ -74,6 +74,22 @@ def test_damaged_and_binary_files_are_told_from_lines_that_lack_a_field(
     ]
 
 
+def test_a_hostile_line_neither_steers_the_terminal_nor_breaks_a_table(
+    shell: Terminal, tmp_path: Path
+):
+    first = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
+    folder = tmp_path / "[red]"
+    folder.mkdir()
+    later = logs.write(folder / "log.jsonl", [logs.interaction("?") | {"[/b]\x1b[8m": 1}])
+    with later.open("a") as log:
+        log.write('\x1b]52;c;cm0gLXJmIH4=\x07\u202e{"x"\n')
+    shell.run("collect", first, folder)
+    assert "[/b]\\u001b[8m" in shell.run("drift").stdout
+    assert str(later) in shell.run("quarantine", "list").stdout
+    shown = shell.run("quarantine", "show", "").stdout.splitlines()
+    assert shown[-1] == '\\u001b]52;c;cm0gLXJmIH4=\\u0007\\u202e{"x"'
+
+
 def test_folders_that_a_glob_matches_are_counted_since_their_files_are_not_read(
     shell: Terminal, tmp_path: Path
 ):

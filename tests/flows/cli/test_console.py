@@ -20,8 +20,10 @@ def exit_code(error: BaseException, code: int | None = None) -> int:
 def test_a_known_error_is_its_message_as_it_is(
     code: int | None, expected: int, capsys: pytest.CaptureFixture[str]
 ):
-    assert exit_code(LookupError("[red]no such version[/red] :smile:"), code) == expected
-    assert capsys.readouterr() == ("", "[red]no such version[/red] :smile:\n")
+    hostile = LookupError("[red]no such version[/red] :smile: \x1b[2J \u202e \ud800")
+    assert exit_code(hostile, code) == expected
+    shown = "[red]no such version[/red] :smile: \\u001b[2J \\u202e \\ud800\n"
+    assert capsys.readouterr() == ("", shown)
 
 
 @pytest.mark.parametrize("name", console.EXIT_CODES)
