@@ -59,7 +59,8 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (
         "missing keys: .*request, response",
         "no source recognizes these records; where one should, --source NAME (`source:` in a "
-        "workload file) selects it: components/collect/README.md lists the forms",
+        "workload file) selects it: components/collect/README.md lists the forms, and how others "
+        "are rewritten",
     ),
     (
         "missing keys:.*(response_id|actor_id|kind|value)",
@@ -69,7 +70,8 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ("expected unix seconds", "the application must log unix seconds or ISO 8601 text"),
     (
         "not JSON",
-        "the line is damaged, or its file has another form than lines, arrays, Parquet or OTLP",
+        "the line is damaged, or its file has another form than lines, arrays, Parquet or OTLP: "
+        "components/collect/README.md shows how CSV is rewritten",
     ),
     (
         r"error` is .* expected a response",

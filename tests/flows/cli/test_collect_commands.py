@@ -3,11 +3,14 @@
 import gzip
 import json
 import re
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+from components.collect import quarantine
 from tests.support import logs, terminal, warehouses
 from tests.support.terminal import Terminal
 
@@ -72,6 +75,24 @@ def test_damaged_and_binary_files_are_told_from_lines_that_lack_a_field(
         "fix: the file is binary",
         "fix: the file was cut or damaged",
     ]
+
+
+def test_a_table_is_rewritten_as_the_readme_shows(shell: Terminal, tmp_path: Path):
+    table = tmp_path / "export.csv"
+    head, row = "id,created_at,user,prompt,completion", '1,2026-01-01 12:00:00,ann,"a, or\nb?",b'
+    table.write_text(f"\ufeff{head}\n{row}\n")
+    explained = shell.run("collect", "--dry-run", table).stdout
+    assert "components/collect/README.md shows how CSV is rewritten" in explained
+    page = Path(quarantine.__file__).with_name("README.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    lines = subprocess.run([sys.executable, "-c", script, table], capture_output=True, check=True)
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines.stdout)
+    assert "1 new rows from 1 new of 1 files, 0 lines" in shell.run("collect", log).stdout
+    with warehouses.connect(shell.settings.warehouse) as con:
+        ((payload,),) = con.execute("select payload from raw.interactions").fetchall()
+    record = json.loads(payload)
+    assert (record["user_id"], record["request"]["messages"][0]["content"]) == ("ann", "a, or\nb?")
 
 
 def test_a_hostile_line_neither_steers_the_terminal_nor_breaks_a_table(
