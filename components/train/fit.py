@@ -149,7 +149,8 @@ def fit(
     )
     watch = TrainingWatch(report)
     trainer = _make_trainer(adapted, tokenizer, examples, recipe, saved, watch)
-    if warm_start is not None and recipe.objective.kind in ("dpo", "kto"):
+    is_base = warm_start is None and recipe.starts_as_base
+    if recipe.objective.kind in ("dpo", "kto") and not is_base:
         trainer.start_weights = sft_trainer.copy_start_weights(adapted)
     allocation = None
     if recipe.method == "adalora":

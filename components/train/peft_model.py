@@ -107,7 +107,7 @@ def attach_trainable(
     adapted = _wrap_base(model, recipe, checkpoint, widens=computing.widens)
     if not torch.cuda.is_available():
         bases.dequantize(adapted)
-    if checkpoint is None or warm_start is not None:
+    if checkpoint is None or warm_start is not None or not recipe.starts_as_base:
         _set_first_weights(adapted, recipe, rows, warm_start)
     if recipe.has_frozen_half:
         init_weights.freeze_second_half(adapted, recipe.r)

@@ -346,6 +346,11 @@ class Recipe(Config):
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     @property
+    def starts_as_base(self) -> bool:
+        """Whether a new adapter gives the base's own answers."""
+        return self.init_lora_weights != "loftq"
+
+    @property
     def has_frozen_half(self) -> bool:
         """Whether half of the adapter is frozen, to cancel the other half's first weights."""
         start = self.init_lora_weights

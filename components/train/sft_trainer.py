@@ -127,7 +127,8 @@ class CompletionTrainer(SFTTrainer):
     call_token = 0
     objective: Objective = Sft()
     teacher: "PreTrainedModel | None" = None
-    start_weights: StartWeights | None = None  # of a warm start: the reference of DPO and KTO
+    # The reference of DPO and KTO, where it is not the base:
+    start_weights: StartWeights | None = None
     row_ids: Sequence[str] = ()
     epochs: Epochs | None = None
 

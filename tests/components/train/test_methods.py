@@ -111,6 +111,33 @@ def test_preferences_are_compared_with_the_unchanged_base(model: Path, tmp_path:
     assert losses[-1] < 0.5
 
 
+def test_preferences_after_loftq_are_compared_with_the_base_as_it_was_corrected(
+    model: Path, tmp_path: Path
+):
+    judged_rows.pairs(tmp_path, [(f"Number {number}?", "Yes.", "No!") for number in range(16)])
+    objective = Dpo(validation_share=0)
+    recipe = RECIPES["loftq"].model_copy(update={"objective": objective, "save_steps": 2})
+
+    def losses(name: str, *, stops_at: int | None = None) -> dict[int, float]:
+        losses: dict[int, float] = {}
+
+        def report(progress: Progress) -> None:
+            if "loss" in progress.figures:
+                losses[progress.done] = progress.figures["loss"]
+            if progress.done == stops_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        fit.fit(tmp_path, model, tmp_path / name, recipe, report=report)
+        return losses
+
+    whole = losses("whole")
+    assert whole[1] == pytest.approx(math.log(2), abs=1e-3)  # policy and reference agree
+    with pytest.raises(TrainingInterrupted):
+        losses("resumed", stops_at=2)
+    rest = losses("resumed")
+    assert rest == pytest.approx({step: whole[step] for step in rest}, abs=1e-3)
+
+
 def test_adalora_ends_at_its_target_rank(model: Path, snapshot: Path, tmp_path: Path):
     recipe = RECIPES["adalora"]
     fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
