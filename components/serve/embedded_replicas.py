@@ -54,13 +54,13 @@ class EmbeddedReplicas:
                 await process.stop()
                 raise
             self._processes[staged.base_hash, staged.precision] = process
-            await self._swap.add_replica(process.client, staged.base_hash)
+            await self._swap.replicas.add(process.client, staged.base_hash)
 
     async def stop_others(self, used: Collection[str]) -> None:
         """Stop the processes of all bases but those with these hashes."""
         for key in [key for key in self._processes if key[0] not in used]:
             process = self._processes.pop(key)
-            await self._swap.remove_replica(process.client.name)
+            await self._swap.replicas.remove(process.client.name)
             await process.stop()
 
     async def close(self) -> None:

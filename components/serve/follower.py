@@ -121,7 +121,7 @@ class Follower:
         """Return what has to run meanwhile."""
         watch = [self.watch.run] if self.watch is not None else []
         return [
-            self.swap.run,
+            self.swap.replicas.run,
             self.rollouts.run,
             *watch,
             self._stage_damaged,
@@ -288,7 +288,7 @@ class Follower:
             await asyncio.sleep(wait)
             wait = DAMAGE_SECONDS
             for served in self.swap.current.routes.all_served():
-                if served.model not in self.swap.damaged:
+                if served.model not in self.swap.adapters.damaged:
                     continue
                 LOG.error("%s is staged again: its files were damaged", served.name)
                 try:
@@ -297,7 +297,7 @@ class Follower:
                     LOG.warning("%s could not be staged again: %s", served.name, error)
                     wait = LONGEST_DAMAGE_SECONDS
                 else:
-                    self.swap.note_staged_again(served.model)
+                    self.swap.replicas.note_staged_again(served.model)
 
     async def _stop_unused(self) -> None:
         """Stop the processes whose base no version has that serves, served before, or will."""

@@ -130,7 +130,7 @@ class GatewayReports:
             await asyncio.sleep(SHARED_PROVE_SECONDS)
 
     async def _proofs(self, request: str) -> str:
-        results = [_result(served, made) for served, made in await self._swap.prove_all()]
+        results = [_result(served, made) for served, made in await self._swap.replicas.prove_all()]
         return json.dumps({"request": request, "results": results}, indent=2) + "\n"
 
 

@@ -168,7 +168,7 @@ class Rollouts:
                 self._ended[str(line["id"])] = outcome, reason
             elif line["step"] == "canary_began":
                 self._began.add(str(line.get("id")))
-        table = routes.read(self._swap.routes_path)
+        table = routes.read(self._swap.folder / routes.FILE)
         for workload in table:
             if (canary := table[workload].canary) is not None:
                 self._restore(workload, table[workload], canary)
@@ -698,7 +698,7 @@ class Rollouts:
         active.unproved_since = active.unproved_since or now
         if now - active.unproved_since < self._unproved_seconds:
             return None
-        reasons = self._swap.objections(route.canary.served.model)
+        reasons = self._swap.replicas.objections(route.canary.served.model)
         return f"no replica proves it any more: {'; '.join(reasons) or 'none has it'}"
 
     # -- endings, files

@@ -86,7 +86,7 @@ async def _serve(
             receiver=receiver,
             environment=os.environ,
             status=follower.status,
-            report=follower.swap.report,
+            report=follower.swap.replicas.report,
             rollouts=follower.rollouts,
         )
         sharing = (

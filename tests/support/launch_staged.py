@@ -48,7 +48,7 @@ async def main() -> None:
         settings,
         current,
         follower.engines,
-        report=follower.swap.report,
+        report=follower.swap.replicas.report,
         rollouts=follower.rollouts,
     )
     await gateway_process.run(app, host="127.0.0.1", port=0, ready=say)

@@ -61,7 +61,7 @@ async def running_swap(
     """Run a swap over these replicas, and over those that the block adds."""
     swap = AdapterSwap(serve, {**engines}, Current(), settings, max_residents=max_residents)
     await swap.start()
-    watching = asyncio.create_task(swap.run())
+    watching = asyncio.create_task(swap.replicas.run())
     try:
         yield swap
     finally:
@@ -84,13 +84,13 @@ async def ask(
     assert route is not None, "nobody serves"
     try:
         for name in route.champion.replicas:
-            engine = swap.engines[name]
+            engine = swap.replicas.engines[name]
             try:
                 generation = Generation(prompt, max_tokens=max_tokens)
                 pieces = [p.text async for p in engine.complete(route.champion.model, generation)]
                 return "".join(pieces)
             except UpstreamError as error:
-                swap.report(name, error)
+                swap.replicas.report(name, error)
         return FAILED
     finally:
         swap.current.leave(workload, route.epoch)

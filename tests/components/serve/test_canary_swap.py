@@ -14,7 +14,7 @@ from tests.support.swap_load import ask, until
 
 
 async def listed(swap: AdapterSwap) -> set[str]:
-    models = {model.name for model in await swap.engines["vllm-1"].list_loaded()}
+    models = {model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()}
     return {model.split("-")[0] for model in models if model != "the-base"}
 
 

@@ -42,7 +42,7 @@ async def embedded(
         try:
             await asyncio.gather(*(process.start() for process in processes))
             for process in processes:
-                await swap.add_replica(process.client, None)
+                await swap.replicas.add(process.client, None)
             yield swap, processes
         finally:
             for process in processes:
@@ -88,7 +88,8 @@ def test_real_adapters_are_proved_refused_swapped_and_unloaded(serve: Path):
                 third.model,
                 second.model,
             )
-            [proof] = [made for served, made in await swap.prove_all() if served.version == "3"]
+            proofs = await swap.replicas.prove_all()
+            [proof] = [made for served, made in proofs if served.version == "3"]
             assert proof.objection is None
             assert proof.from_reference < 1e-4 < proof.from_base
             assert await answer(process, third) != await answer(process, second)

@@ -43,7 +43,7 @@ def test_a_failed_proof_and_a_refused_version_are_seen(tmp_path: Path):
             replica.misbehave("base_under_name")
             with pytest.raises(SwapRefusedError):
                 await follower.swap.follow(stage(tmp_path / "serve", "support", 2))
-            await follower.swap.prove_all()
+            await follower.swap.replicas.prove_all()
             return gauges(metrics)
 
     with fake_replica() as replica:

@@ -61,7 +61,7 @@ def test_new_version_takes_over_and_the_one_before_stays_loaded(
                 await swap.follow(stage(tmp_path, "support", number))
                 assert await ask(swap) == f"support-v{number}"
             await until(lambda: "unloaded" in steps(tmp_path))
-            listed = [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+            listed = [model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()]
             route = swap.current.routes["support"]
             assert route.previous is not None
             assert listed == ["the-base", route.previous.model, route.champion.model]
@@ -145,7 +145,7 @@ def test_one_replica_of_two_without_the_adapter_stops_the_swap(
             with pytest.raises(SwapRefusedError, match=r"1 of 2 replicas proved it, expected 2"):
                 await swap.follow(new)
             assert swap.current.routes["support"].champion.version == "1"
-            listed = [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+            listed = [model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()]
             assert new.model not in listed
 
     asyncio.run(scenario())
@@ -226,12 +226,12 @@ def test_version_that_was_rolled_back_stands_in_for_nobody(tmp_path: Path, repli
             route = swap.current.routes["support"]
             assert [
                 *replica_choice.attempts(
-                    route, ["previous"], swap.engines, ReplicaLoads(), is_chat=True
+                    route, ["previous"], swap.replicas.engines, ReplicaLoads(), is_chat=True
                 )
-            ] == [Attempt("champion", "vllm-1", route.champion, swap.engines["vllm-1"])]
+            ] == [Attempt("champion", "vllm-1", route.champion, swap.replicas.engines["vllm-1"])]
             assert routes.read(tmp_path / "routes.json") == swap.current.routes
             await until(lambda: not second.folder.exists())
-            listed = [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+            listed = [model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()]
             assert listed == ["the-base", first.model]
             await swap.follow(stage(tmp_path, "support", 2))
             assert await ask(swap) == "support-v2"
@@ -263,8 +263,9 @@ def test_withdrawn_champion_gives_way_to_the_version_before_and_its_name_is_gone
             await swap.follow(erased)
             assert await swap.withdraw("support", ["2"], "erased by certificate c1") == []
             assert await ask(swap) == "support-v1"
+            engine = swap.replicas.engines["vllm-1"]
             with pytest.raises(UpstreamError) as refusal:
-                [_ async for _ in swap.engines["vllm-1"].complete(erased.model, Generation("a", 1))]
+                [_ async for _ in engine.complete(erased.model, Generation("a", 1))]
             assert refusal.value.status == 404
             assert not erased.folder.exists()
             assert not erased.references_path.exists()
@@ -290,7 +291,7 @@ def test_version_that_a_replica_would_not_unload_is_unloaded_when_it_does(
             replica.misbehave()
 
             async def listed() -> list[str]:
-                return [model.name for model in await swap.engines["vllm-1"].list_loaded()]
+                return [model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()]
 
             async with asyncio.timeout(10):
                 while erased.model in await listed():
@@ -382,10 +383,10 @@ def test_busy_replica_keeps_serving_what_it_has_proved(tmp_path: Path, replica: 
             await swap.follow(staged)
             replica.misbehave("busy")
             for _ in range(3):
-                swap.report("vllm-1", UpstreamError(503, "busy", is_retryable=True))
+                swap.replicas.report("vllm-1", UpstreamError(503, "busy", is_retryable=True))
                 await asyncio.sleep(0.3)  # a proof is refused
             assert replicas_of(swap) == ("vllm-1",)
-            listed = {model.name for model in await swap.engines["vllm-1"].list_loaded()}
+            listed = {model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()}
             assert staged.model in listed
             replica.misbehave("base_under_name")
             await until(lambda: replicas_of(swap) == ())

@@ -55,7 +55,7 @@ def test_killed_swap_leaves_one_version_serving_and_nothing_else(
             champion = swap.current.routes["support"].champion
             assert champion.version in champions
             assert await ask(swap) == f"support-v{champion.version}"
-            listed = {model.name for model in await swap.engines["vllm-1"].list_loaded()}
+            listed = {model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()}
             route = swap.current.routes["support"]
             assert route.previous is not None
             assert listed == {"the-base", route.champion.model, route.previous.model}

@@ -65,7 +65,7 @@ def staged_versions(serve: Path, root: Path, count: int) -> list[StagedVersion]:
 def test_swaps_under_load_unloads_and_erases(root: Path, vllm: VllmProcess, tmp_path: Path):
     async def answer(swap: AdapterSwap, counts: Counter[str], model: str) -> str:
         generation = Generation("Hello", max_tokens=6, logprobs=1)
-        pieces = [p async for p in swap.engines["vllm-1"].complete(model, generation)]
+        pieces = [p async for p in swap.replicas.engines["vllm-1"].complete(model, generation)]
         assert pieces[-1].model == model
         counts[model] += 1
         return "".join(piece.text for piece in pieces)
@@ -73,7 +73,7 @@ def test_swaps_under_load_unloads_and_erases(root: Path, vllm: VllmProcess, tmp_
     async def scenario() -> None:
         versions = staged_versions(tmp_path, root, 4)
         async with swapping(tmp_path, vllm) as swap:
-            assert await swap.engines["vllm-1"].preflight(EngineNeeds(3, 8, False)) == []
+            assert await swap.replicas.engines["vllm-1"].preflight(EngineNeeds(3, 8, False)) == []
             texts: dict[str, set[str]] = {}
             counts = Counter[str]()
 
@@ -101,7 +101,7 @@ def test_swaps_under_load_unloads_and_erases(root: Path, vllm: VllmProcess, tmp_
             await until(lambda: not versions[1].folder.exists(), 60)
             with pytest.raises(UpstreamError, match="404"):
                 await answer(swap, counts, versions[0].model)
-            for served, made in await swap.prove_all():
+            for served, made in await swap.replicas.prove_all():
                 assert made.objection is None, served.name
                 assert made.from_reference < 1e-3 < made.from_base
             assert await swap.withdraw("support", ["4"], "erased") == []
@@ -126,7 +126,7 @@ def test_wrong_references_and_a_reused_name_are_refused(
                 await swap.follow(first)
             right.write(first.references_path)
             # Somebody loaded other weights under the name.
-            await swap.engines["vllm-1"].load(first.model, second.folder)
+            await swap.replicas.engines["vllm-1"].load(first.model, second.folder)
             with pytest.raises(SwapRefusedError, match="lists"):
                 await swap.follow(first)
 
