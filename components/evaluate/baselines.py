@@ -129,7 +129,7 @@ BASELINE_NAMES: Mapping[Kind, tuple[str, ...]] = {
 }
 """The baselines of each kind of answers."""
 
-BASELINE_VERSION = 1  # the version of the baselines: raise it when an answer changes
+BASELINE_VERSION = 2  # the version of the baselines: raise it when an answer changes
 
 INVERSE_REGULARIZATION = 10.0
 """scikit-learn's C. On CLINC150's three workloads (1,896 rows each) 1, 10 and 100 score 92.7, 93.9

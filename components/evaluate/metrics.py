@@ -1,6 +1,7 @@
 """Metrics of tool calls, labels and texts, and the kind of a workload's answers."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,20 @@ TEXT_METRICS = {
 }
 """Every metric with its meaning; each is from 0 to 1 per request."""
 
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-"""A word of any script; Chinese and Japanese, which have no spaces, by character."""
+_MARKS = "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c)[0] == "M")
+"""Vowel signs and accents, which are no word by themselves and end none."""
+
+_THAI = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff"  # and Lao, Tibetan, Burmese, Khmer
+_KANA_HAN = "\u3040-\u30ff\u3400-\u9fff"
+
+WORD = re.compile(
+    rf"[{_KANA_HAN}]|(?=[{_THAI}])\w[{_MARKS}]*|(?:[^\W{_KANA_HAN}{_THAI}]+[{_MARKS}]*)+"
+)
+"""A word of any script, with its vowel signs; scripts without blanks between words by character."""
+
+WORDS_VERSION = 2
+"""The version of ``WORD``: raise it when texts are split otherwise. Before 2 every vowel sign of
+Hindi, Arabic or Thai ended a word."""
 
 
 def score_text(text: str, reference: str) -> dict[str, float | None]:
@@ -42,7 +55,7 @@ def score_text(text: str, reference: str) -> dict[str, float | None]:
 
 def split_words(text: str) -> list[str]:
     """Split a text into lower-case words without punctuation."""
-    return WORD.findall(text.lower())
+    return WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def _word_f1(answer: list[str], reference: list[str]) -> float:

@@ -157,6 +157,7 @@ def _side_conditions(
             mode="json",
             exclude={"tasks", "kind", "num_fewshot", "built_in", "judge", "constrained"},
         ),
+        **({"words": metrics.WORDS_VERSION} if answers.kind == "text" else {}),
         **constraint.condition(answers, settings),
         **(_rescoring_condition(settings) if side == HOLDOUT else {}),
         **({LARGEST_CLUSTER: record.largest_cluster} if record.largest_cluster is not None else {}),

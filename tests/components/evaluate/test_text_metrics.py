@@ -22,6 +22,10 @@ def scores(text: str, reference: str) -> tuple[float | None, ...]:
         pytest.param("a a b", "a b b", (0, 2 / 3, 2 / 3), id="each-word-as-often-as-it-occurs"),
         pytest.param("", "It rains", (0, 0, 0), id="nothing"),
         pytest.param("Übermäßig schön", "übermäßig grün", (0, 0.5, 0.5), id="umlauts-are-letters"),
+        pytest.param("की बात", "का बात", (0, 0.5, 0.5), id="vowel-signs-are-part-of-a-word"),
+        pytest.param("שָׁלוֹם", "שָׁלוֹם.", (0, 1, 1), id="accents-end-no-word"),
+        pytest.param("cafe\u0301", "café!", (0, 1, 1), id="accents-in-either-form"),
+        pytest.param("ฝนตก", "ฝนหยุด", (0, 4 / 9, 4 / 9), id="thai-by-character"),
         pytest.param("今日は雨", "明日は雨", (0, 0.75, 0.75), id="japanese-by-character"),
     ],
 )
