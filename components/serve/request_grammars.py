@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from hashlib import blake2b
 
 import orjson
 
@@ -45,7 +46,8 @@ class RequestGrammars:
         if not is_needed and request.response_format is None:
             return None
         parts = [form, request.tools, request.tool_choice, request.response_format]
-        key = orjson.dumps([*parts, request.is_parallel])
+        # Of a tool's long descriptions, which are in no grammar, only their hash is kept.
+        key = blake2b(orjson.dumps([*parts, request.is_parallel]), digest_size=16).digest()
         if key in self._grammars:
             return self._grammars[key]
         try:

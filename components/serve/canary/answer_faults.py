@@ -6,7 +6,7 @@ from typing import cast
 
 from components.chat import dialects, tool_schema
 from components.chat.dialects import Dialect
-from components.schema import Json
+from components.schema import Call, Json
 from components.serve import answer_log
 from components.serve.canary.bad_events import BadKind
 from components.serve.chat_request import ChatRequest, Obj
@@ -47,9 +47,8 @@ def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence
     if request.may_call:
         calls = dialects.read_answer(form, text).calls
         if calls:
-            offered = json.dumps(request.tools)
             broken = dialects.answer_problem(form, text) is not None
-            return broken or not all(tool_schema.is_offered(call, offered) for call in calls)
+            return broken or not all(_is_offered(call, request.tools) for call in calls)
         if request.must_call:
             return True
     answer = dialects.read_text(form, text)
@@ -58,6 +57,14 @@ def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence
     if request.may_call:
         return dialects.answer_problem(form, text) is not None
     return bool(labels) and not request.tools and answer not in labels
+
+
+def _is_offered(call: Call, tools: Sequence[Obj]) -> bool:
+    # Not by `tool_schema.is_offered`, which remembers the tools: clients' may be megabytes long.
+    called = [tool for tool in tools if cast("Obj", tool["function"])["name"] == call.name]
+    validator = tool_schema.validators(called).get(call.name)
+    problem = validator and tool_schema.problem(validator, call.arguments)
+    return bool(called) and problem is None
 
 
 def _has_format(response_format: Obj, text: str) -> bool:

@@ -1,5 +1,8 @@
 """What an answer may be reaches the engine as a grammar."""
 
+import asyncio
+import json
+import tracemalloc
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -7,7 +10,10 @@ from typing import Any
 import pytest
 
 from components.chat import answer_grammar
-from tests.support import gateways
+from components.serve import chat_request
+from components.serve.request_grammars import RequestGrammars
+from components.serve.settings import WorkloadServing
+from tests.support import gateways, tiny
 from tests.support.gateways import RunningGateway, script
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -66,3 +72,25 @@ def test_the_file_says_otherwise(tmp_path: Path, labels: list[str], expected: st
     with gateways.running(tmp_path, settings, champion=champion) as running:
         assert grammar(running) == expected
         assert grammar(running, tools=[TOOL]) is None
+
+
+def test_long_descriptions_of_many_clients_do_not_stay_in_memory(tmp_path: Path):
+    tiny.tokenizer().save_pretrained(tmp_path)
+    served, own = gateways.served(tmp_path, constrained=True), WorkloadServing()
+
+    async def constrain() -> None:
+        grammars = RequestGrammars()
+        for number in range(20):
+            function = {**TOOL["function"], "description": f"{number} {'x' * 2**20}"}
+            body = {"messages": [{"role": "user", "content": "Hi"}], "model": "support"}
+            body |= {"tools": [{"type": "function", "function": function}]}
+            request = chat_request.read_chat(json.dumps(body).encode())
+            assert await grammars.of_request(request, own, served, "written") is not None
+        held.append(tracemalloc.get_traced_memory()[0])
+        grammars.close()
+
+    held = list[int]()
+    tracemalloc.start()
+    asyncio.run(constrain())
+    tracemalloc.stop()
+    assert held[0] < 10 * 2**20  # of 20 MiB that were sent, the last one's

@@ -1,6 +1,7 @@
 """What counts as a bad answer, and which feedback as a dislike."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from components.serve import chat_request
 from components.serve.canary import answer_faults
 from components.serve.chat_request import ChatRequest
 
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "find",
@@ -91,6 +92,17 @@ def test_calls_are_read_in_the_versions_own_form(form: Dialect):
     text = f"<tool_call>\n{body}\n</tool_call>" if form == "hermes" else body
     assert not answer_faults.faults(TOOLS, form, text, "tool_calls")
     assert answer_faults.faults(TOOLS, form, text.replace("7}", "7"), "stop") == {"invalid"}
+
+
+def test_long_descriptions_of_many_clients_do_not_stay_in_memory():
+    tracemalloc.start()
+    for number in range(20):
+        function = {**TOOL["function"], "description": f"{number} {'x' * 2**20}"}
+        request = chat(tools=[{"type": "function", "function": function}])
+        assert answer_faults.faults(request, "written", CALL, "stop") == set()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 10 * 2**20  # of 20 MiB that were sent, the last one's
 
 
 def test_a_completion_is_never_invalid():
