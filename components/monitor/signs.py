@@ -121,9 +121,9 @@ class FirstRequest:
 
 @dataclass(frozen=True, slots=True)
 class ThumbVote:
-    """A person's vote on an answer."""
+    """The vote of most people on an answer."""
 
-    feedback_id: str
+    answer_id: str
     is_down: bool
     is_new: bool
 
@@ -224,7 +224,7 @@ def falling_votes(
     ranks = rank_p_values(
         [float(vote.is_down) for vote in before],
         [float(vote.is_down) for vote in new],
-        [tie_breaker(vote.feedback_id) for vote in new],
+        [tie_breaker(vote.answer_id) for vote in new],
     )
     highest = max(martingale_capital(ranks, "up"), default=1.0)
     text = (

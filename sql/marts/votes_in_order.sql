@@ -1,8 +1,8 @@
--- One row per actor and answer of a workload that got a thumb: the newest, in order of the answers'
--- times; all on a version's answers, and the newest on those of the one before it. Answers that the
--- gateway gave name their version; others are the version's from its promotion on, and its
--- predecessor's before. Answers of any further version count for neither. Reads raw.feedback and
--- raw.interactions.
+-- One row per answer of a workload that got a thumb, down if the newest of most people's are, since
+-- votes on one text are no independent ones; in order of the answers' times; all of a version, and
+-- the newest of the one before it. Answers that the gateway gave name their version; others are the
+-- version's from its promotion on, and its predecessor's before. Answers of any further version
+-- count for neither. Reads raw.feedback and raw.interactions.
 
 with
 
@@ -45,7 +45,8 @@ compared as (
 
 votes as (
     select
-        feedback.feedback_id,
+        compared.client_id,
+        compared.response_id,
         compared.answered_at,
         compared.is_new,
         json_extract_string(
@@ -60,22 +61,32 @@ votes as (
     ) = 1
 ),
 
+judged as (
+    select
+        answered_at,
+        is_new,
+        client_id || ' ' || response_id as answer_id,
+        2 * count(*) filter (where is_down) > count(*) as is_down
+    from votes
+    group by all
+),
+
 numbered as (
     select
-        feedback_id,
+        answer_id,
         answered_at,
         is_down,
         is_new,
         row_number() over (
-            partition by is_new order by answered_at desc, feedback_id desc
+            partition by is_new order by answered_at desc, answer_id desc
         ) as age
-    from votes
+    from judged
 )
 
 select
-    feedback_id,
+    answer_id,
     is_down,
     is_new
 from numbered
 where is_new or age <= $most
-order by answered_at, feedback_id
+order by answered_at, answer_id

@@ -111,6 +111,24 @@ def test_votes_on_other_versions_answers_are_not_the_champions(
     assert text == "thumbs down 0 of 40 before the champion, 0 of 30 on its answers"
 
 
+def test_an_answer_counts_once_however_many_vote_on_it(con: Connection, tmp_path: Path) -> None:
+    lines, votes = answered(1000, 30, "7", "champion", down=False)
+    crowds = [
+        ("r1000", 100, "down"),
+        ("r1001", 1, "down"),
+        ("r1002", 2, "down"),
+        ("r1002", 3, "up"),
+    ]
+    votes += [
+        logs.feedback(response_id=answer, value=value, actor_id=f"{value} {number}")
+        for answer, count, value in crowds
+        for number in range(count)
+    ]
+    before = answered(0, 40, "6", "champion", down=False)
+    text = vote_text(con, tmp_path, before, (lines, votes))
+    assert text == "thumbs down 0 of 40 before the champion, 1 of 30 on its answers"
+
+
 def test_votes_on_a_canary_count_for_its_version_from_its_first_answer(
     con: Connection, tmp_path: Path
 ) -> None:
