@@ -11,7 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.collect.lines import LONGEST, MOST_KEPT, Line, UnpackedFile, Unreadable
@@ -23,6 +25,7 @@ BLANK = " \t\r\n"
 ROWS = 1024
 BATCH_BYTES = 16 * PIECE
 OPENINGS = ("{", "[")
+TEXTS = ("NONE", "STRING")  # Parquet's logical types of bytes that Arrow can read as dictionaries
 
 CELL_ERRORS = (ValueError, OverflowError, LookupError, NotImplementedError)
 """What Arrow raises for a cell that Python has no value for: a time beyond the year 9999, an
@@ -184,9 +187,12 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
     """
     number = 0
     try:
-        file = pq.ParquetFile(path)
-        for batch in file.iter_batches(_rows_at_once(file.metadata)):
-            for row in _batch_rows(batch, number):
+        for piece in _parquet_pieces(path):
+            if isinstance(piece, str):
+                number += 1
+                yield Unreadable(number, b"", piece)
+                continue
+            for row in _batch_rows(piece, number):
                 number += 1
                 yield row if isinstance(row, Unreadable) else _row_line(number, row)
     except (pa.ArrowException, OSError) as error:
@@ -195,7 +201,64 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
         yield Unreadable(number + 1, content, f"the Parquet file is damaged from here on: {error}")
 
 
-def _rows_at_once(metadata: Any) -> int:  # noqa: ANN401 - pyarrow has no types
+def _parquet_pieces(path: Path) -> Iterator[Any]:
+    """Yield a file's rows in batches of about ``BATCH_BYTES``; for a longer one why it is left out.
+
+    A text that is stored once and in many rows is read as Arrow's dictionary. Plain Arrow would
+    have it once a row, so that some megabytes of a file could fill the memory.
+    """
+    file = pq.ParquetFile(path)
+    metadata, schema = file.metadata, file.schema_arrow
+    coded = [
+        column.path
+        for column in map(file.schema.column, range(metadata.num_columns))
+        if column.physical_type == "BYTE_ARRAY" and column.logical_type.type in TEXTS
+    ]
+    file = pq.ParquetFile(path, read_dictionary=coded, metadata=metadata)
+    for batch in file.iter_batches(_rows_at_once(metadata)):
+        columns = (_text_bytes(column).tolist() for column in batch.columns)
+        sizes = [sum(cells) for cells in zip(*columns, strict=True)]
+        first, size = 0, 0
+        for row, length in enumerate(sizes):
+            if row > first and size + length > BATCH_BYTES:
+                yield _decoded(batch.slice(first, row - first), schema)
+                first, size = row, 0
+            if length > LONGEST:
+                yield f"the row has {length} bytes, expected at most {LONGEST}; they are not kept"
+                first = row + 1
+            else:
+                size += length
+        if first < batch.num_rows:
+            yield _decoded(batch.slice(first), schema)
+
+
+def _decoded(batch: Any, schema: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
+    try:
+        return batch.cast(schema)
+    except pa.ArrowNotImplementedError:  # of views; Python reads dictionaries too, if slower
+        return batch
+
+
+def _text_bytes(cells: Any) -> Any:  # noqa: ANN401 - as above
+    """Return the bytes of each cell's texts; those that a dictionary has once count each time."""
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        lengths = np.append(_text_bytes(cells.dictionary), 0)  # the last is a missing cell's
+        return lengths[cells.indices.fill_null(-1).to_numpy()]
+    if pa.types.is_struct(kind):
+        fields = (_text_bytes(field) for field in cells.flatten())
+        return sum(fields, np.zeros(len(cells), np.int64))
+    if pa.types.is_nested(kind):
+        if not (pa.types.is_list(kind) or pa.types.is_map(kind)):
+            cells = cells.cast(pa.large_list(kind.value_type))
+        ends = np.append(0, np.cumsum(_text_bytes(cells.values)))
+        return np.diff(ends[cells.offsets.to_numpy()])
+    if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        return pc.call_function("binary_length", [cells]).fill_null(0).to_numpy().astype(np.int64)
+    return np.zeros(len(cells), np.int64)
+
+
+def _rows_at_once(metadata: Any) -> int:  # noqa: ANN401 - as above
     """Return the rows of a batch: fewer where they are large."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)

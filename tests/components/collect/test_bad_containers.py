@@ -145,10 +145,30 @@ def test_whole_decimals_keep_all_their_digits(tmp_path: Path):
     ]
 
 
-def test_rows_with_huge_cells_are_not_all_in_memory(tmp_path: Path):
-    size, rows = 2**20, 64
-    table = pa.table({"text": [f"{number} " + "x" * size for number in range(rows)]})
-    pq.write_table(table, tmp_path / "a.parquet")
+ROWS = 64
+HUGE = "x" * 2**20
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pytest.param([f"{number} {HUGE}" for number in range(ROWS)], id="each-another"),
+        pytest.param([HUGE + "x"] * ROWS, id="stored-once"),
+        pytest.param(pa.array([HUGE + "x"] * ROWS, pa.large_string()), id="stored-once-and-large"),
+        pytest.param(pa.array([HUGE + "x"] * ROWS, pa.string_view()), id="stored-once-as-views"),
+        pytest.param(
+            pa.array([[HUGE]] * ROWS, pa.list_view(pa.string())), id="stored-once-in-list-views"
+        ),
+        pytest.param([[{"content": HUGE}, {"content": None}]] * ROWS, id="stored-once-and-nested"),
+        pytest.param(
+            pa.array([[("content", HUGE)]] * ROWS, pa.map_(pa.string(), pa.string())),
+            id="stored-once-in-maps",
+        ),
+    ],
+)
+def test_rows_with_huge_cells_are_not_all_in_memory(tmp_path: Path, column: Sized):
+    size, rows = len(HUGE), ROWS
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
     tracemalloc.start()
     for piece in files.read_pieces(tmp_path / "a.parquet", "parquet"):
         assert not isinstance(piece, Unreadable)
@@ -156,6 +176,17 @@ def test_rows_with_huge_cells_are_not_all_in_memory(tmp_path: Path):
     _, objects = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert objects < rows * size
+
+
+def test_a_row_that_a_table_stores_in_little_and_that_is_huge_costs_only_itself(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"texts": [["a"], [HUGE] * 20, None, ["b", None]]}), path)
+    assert cells(path) == [
+        {"texts": ["a"]},
+        "the row has 20971520 bytes, expected at most 16777216; they are not kept",
+        {},
+        {"texts": ["b", None]},
+    ]
 
 
 def test_a_file_is_found_by_its_name_with_brackets(tmp_path: Path):
