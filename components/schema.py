@@ -17,6 +17,9 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 """The names that a workload can have."""
 
+ANONYMOUS = frozenset({"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest"})
+"""Names of actors, in lower case, that any number of people of a client may have."""
+
 Message: TypeAlias = dict[str, str]
 """One chat message whose content is plain text: ``{"role": ..., "content": ...}``."""
 

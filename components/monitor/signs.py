@@ -18,8 +18,9 @@ from datetime import datetime
 from typing import Literal, TypeAlias, TypeVar
 
 from components.monitor.settings import Trigger
+from components.schema import ANONYMOUS
 from components.store import warehouse
-from components.store.warehouse import Connection
+from components.store.warehouse import Connection, Value
 
 Kind: TypeAlias = Literal["feedback", "inputs", "votes"]
 
@@ -33,6 +34,9 @@ MOST_REQUESTS = 2000  # the most earlier requests to compare with, the newest on
 FEWEST_REQUESTS = 40  # with fewer earlier requests there is no test
 MOST_VOTES = 500  # the most earlier votes to compare with, the newest ones
 FEWEST_VOTES = 20  # with fewer earlier votes there is no test
+VOTES_EACH = 3
+"""The most votes of one person on either version: a person's votes are not exchangeable with those
+of others, and eleven thumbs down in a row are enough for a rollback."""
 
 WORD = re.compile(r"\w+")
 
@@ -210,7 +214,14 @@ def vote_sign(
         since: Its promotion, which divides the answers that name no version.
         settings: The trigger's.
     """
-    values = {"workload_id": workload_id, "version": version, "since": since, "most": MOST_VOTES}
+    values: dict[str, Value] = {
+        "workload_id": workload_id,
+        "version": version,
+        "since": since,
+        "most": MOST_VOTES,
+        "each": VOTES_EACH,
+        "anonymous": [*sorted(ANONYMOUS)],
+    }
     before, new = _by_time(warehouse.read(con, "marts/votes_in_order", ThumbVote, **values))
     return falling_votes(before, new, settings)
 

@@ -1,8 +1,10 @@
 -- One row per answer of a workload that got a thumb, down if the newest of most people's are, since
 -- votes on one text are no independent ones; in order of the answers' times; all of a version, and
--- the newest of the one before it. Answers that the gateway gave name their version; others are the
--- version's from its promotion on, and its predecessor's before. Answers of any further version
--- count for neither. Reads raw.feedback and raw.interactions.
+-- the newest of the one before it. Of a named actor only the votes on the first `$each` answers of
+-- either count; one with a name of `$anonymous`, or the client's own, may be many people. Answers
+-- that the gateway gave name their version; others are the version's from its promotion on, and its
+-- predecessor's before. Answers of any further version count for neither. Reads raw.feedback and
+-- raw.interactions.
 
 with
 
@@ -47,6 +49,7 @@ votes as (
     select
         compared.client_id,
         compared.response_id,
+        feedback.actor_id,
         compared.answered_at,
         compared.is_new,
         json_extract_string(
@@ -61,13 +64,24 @@ votes as (
     ) = 1
 ),
 
+spread as (
+    select *
+    from votes
+    qualify
+        list_contains($anonymous, lower(trim(coalesce(actor_id, ''))))
+        or actor_id = client_id
+        or row_number() over (
+            partition by client_id, actor_id, is_new order by answered_at asc, response_id asc
+        ) <= $each
+),
+
 judged as (
     select
         answered_at,
         is_new,
         client_id || ' ' || response_id as answer_id,
         2 * count(*) filter (where is_down) > count(*) as is_down
-    from votes
+    from spread
     group by all
 ),
 

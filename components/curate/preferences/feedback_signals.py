@@ -9,11 +9,8 @@ from typing import Literal, TypeAlias, cast
 
 from components.chat import prompt
 from components.curate.settings import Preferences
-from components.schema import Answer, Json
+from components.schema import ANONYMOUS, Answer, Json
 from components.store import manifest
-
-ANONYMOUS = frozenset({"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest"})
-"""Anonymous ids: all of them at one client are one actor."""
 
 Actor: TypeAlias = tuple[str, str]
 """Who gave a signal: the client and the actor's id there, empty for anonymous ones."""

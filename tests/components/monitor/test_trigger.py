@@ -64,11 +64,15 @@ def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
 ) -> None:
     load(con, tmp_path, "interactions", [asked(n * 10, f"Day {n}?") for n in range(200)])
     cast = [
-        logs.feedback(response_id=f"r{n * 10}", timestamp=CHANGE + 9000, value="up")
+        logs.feedback(
+            response_id=f"r{n * 10}", timestamp=CHANGE + 9000, value="up", actor_id=f"p{n}"
+        )
         for n in range(200)
     ]
     changed = [
-        logs.feedback(response_id=f"r{n * 10}", timestamp=CHANGE + 9001, value="down")
+        logs.feedback(
+            response_id=f"r{n * 10}", timestamp=CHANGE + 9001, value="down", actor_id=f"p{n}"
+        )
         for n in range(100, 200)
     ]
     load(con, tmp_path, "feedback", cast + changed)
@@ -78,14 +82,17 @@ def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
 
 
 def answered(
-    first: int, count: int, version: str | None, arm: str, down: bool
+    first: int, count: int, version: str | None, arm: str, down: bool, actor: str = "person {}"
 ) -> tuple[list[Row], list[Row]]:
     """Write answers as the gateway logs them, one a second, and a vote on each."""
     numbers = range(first, first + count)
     served: dict[str, Json] = {"version": version, "arm": arm}
     lines = [asked(number, f"Day {number}?", served=served) for number in numbers]
     value = "down" if down else "up"
-    return lines, [logs.feedback(response_id=f"r{number}", value=value) for number in numbers]
+    return lines, [
+        logs.feedback(response_id=f"r{number}", value=value, actor_id=actor.format(number))
+        for number in numbers
+    ]
 
 
 def vote_text(con: Connection, folder: Path, *parts: tuple[list[Row], list[Row]]) -> str | None:
@@ -127,6 +134,28 @@ def test_an_answer_counts_once_however_many_vote_on_it(con: Connection, tmp_path
     before = answered(0, 40, "6", "champion", down=False)
     text = vote_text(con, tmp_path, before, (lines, votes))
     assert text == "thumbs down 0 of 40 before the champion, 1 of 30 on its answers"
+
+
+@pytest.mark.parametrize(
+    ("actor", "counted"),
+    [
+        pytest.param("ann", 3, id="one-person"),
+        pytest.param("Anonymous", 40, id="anonymous-people"),
+        pytest.param("app", 40, id="the-client-for-its-people"),
+    ],
+)
+def test_of_one_person_three_votes_count(
+    con: Connection, tmp_path: Path, actor: str, counted: int
+) -> None:
+    text = vote_text(
+        con,
+        tmp_path,
+        answered(0, 40, "6", "champion", down=False),
+        answered(1000, 30, "7", "champion", down=False),
+        answered(1100, 40, "7", "champion", down=True, actor=actor),
+    )
+    shares = f"0 of 40 before the champion, {counted} of {30 + counted} on its answers"
+    assert text == f"thumbs down {shares}"
 
 
 def test_votes_on_a_canary_count_for_its_version_from_its_first_answer(
