@@ -15,7 +15,8 @@ _CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
 def to_client(error: UpstreamError) -> OpenAiError:
     """Return the error that answers a request."""
     if error.status in (404, 429, 503):
-        return OpenAiError(503, "the engine is not ready; send it again", retry_after=RETRY_SECONDS)
+        seconds = max(RETRY_SECONDS, error.retry_after or 0)
+        return OpenAiError(503, "the engine is not ready; send it again", retry_after=seconds)
     if error.status == 504:
         return OpenAiError(504, "the engine did not answer in time; send it again")
     if error.status in (401, 403):  # the gateway's own key, of which the reason may have a part

@@ -63,7 +63,7 @@ class FallbackServers:
             async for event in events:
                 yield VisiblePart(_read_chunk(draft, event, calls, ours))
         if draft.finish is None:
-            raise UpstreamError(502, f"{fallback.url}: the answer was cut", is_retryable=True)
+            raise UpstreamError(502, f"{fallback.name}: the answer was cut", is_retryable=True)
         if calls:
             yield VisiblePart(calls=[calls[number] for number in sorted(calls)])
 
@@ -76,7 +76,7 @@ def _read_whole(
             pass
         case _:
             raise UpstreamError(
-                502, f"{fallback.url}: expected a completion, found none", is_retryable=True
+                502, f"{fallback.name}: expected a completion, found none", is_retryable=True
             )
     draft.finish = finish
     _read_head(draft, answer, ours)
@@ -145,4 +145,4 @@ def _server(
         patience_seconds=settings.engine.first_byte_seconds,
         answer_seconds=settings.limits.answer_seconds,
     )
-    return OpenAiUpstream(fallback.url, upstream, fallback.model)
+    return OpenAiUpstream(fallback.name, upstream, fallback.model)

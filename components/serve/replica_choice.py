@@ -81,4 +81,4 @@ def attempts(
                     yield from of_version("fallback", route.previous)
             case OpenAiFallback():
                 if is_chat:
-                    yield Attempt("fallback", fallback.url, fallback=fallback)
+                    yield Attempt("fallback", fallback.name, fallback=fallback)

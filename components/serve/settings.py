@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from components.schema import Config
+from components.serve.engines.serving_engine import shown_address
 
 EngineKind: TypeAlias = Literal["embedded", "vllm", "nim", "sglang", "lorax"]
 LoggingMode: TypeAlias = Literal["required", "best_effort"]
@@ -45,6 +46,11 @@ class OpenAiFallback(Config):
     """The gateway's environment variable with the key; if left out, no key is sent."""
 
     _is_an_address = field_validator("url")(_address)
+
+    @property
+    def name(self) -> str:
+        """What records, metrics and the log call it."""
+        return shown_address(self.url)
 
 
 Fallback: TypeAlias = Literal["replica", "previous"] | OpenAiFallback

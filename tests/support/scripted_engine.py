@@ -2,9 +2,9 @@
 
 A prompt may hold a script, ``<<{"say": "text"}>>``: ``say`` (the answer; the prompt itself if left
 out), ``delay`` (seconds between two pieces), ``wait`` (seconds before the first), ``status`` and
-``message`` (an error), ``only`` (the replicas that follow the script), ``cut`` (closes after so
-many pieces), ``finish``, ``logprobs``, ``models`` (what differs by the model's name). Without a
-script the answer is ``ANSWER``.
+``message`` (an error), ``retry_after`` (its header), ``only`` (the replicas that follow the
+script), ``cut`` (closes after so many pieces), ``finish``, ``logprobs``, ``models`` (what differs
+by the model's name). Without a script the answer is ``ANSWER``.
 """
 
 import asyncio
@@ -67,9 +67,11 @@ class Engine(asyncio.Protocol):
         else:
             self.send(200, {"data": []})
 
-    def send(self, status: int, value: object) -> None:
+    def send(self, status: int, value: object, retry_after: object = None) -> None:
         body = orjson.dumps(value)
         head = HEAD % (status, b"application/json")
+        if retry_after is not None:
+            head += f"retry-after: {retry_after}\r\n".encode()
         self.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
 
     def complete(self, body: dict[str, Any]) -> None:
@@ -81,7 +83,8 @@ class Engine(asyncio.Protocol):
             del self.requests[:-200]
         if status := script.get("status"):
             message = script.get("message", "scripted")
-            self.send(status, {"error": {"message": message, "type": "x", "code": status}})
+            error = {"error": {"message": message, "type": "x", "code": status}}
+            self.send(status, error, script.get("retry_after"))
             return
         answer = script.get("say", prompt if script.get("echo") else ANSWER)
         finish = script.get("finish", "stop")

@@ -1,6 +1,7 @@
 """An engine's HTTP API: JSON and server-sent events, with every failure as an ``UpstreamError``."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias, cast
@@ -9,7 +10,7 @@ import aiohttp
 import orjson
 
 from components.schema import Json
-from components.serve.engines.serving_engine import UpstreamError
+from components.serve.engines.serving_engine import UpstreamError, shown_address
 
 Body: TypeAlias = Mapping[str, Json]
 
@@ -17,6 +18,8 @@ REQUESTS_FAULT = frozenset({400, 413, 414, 415, 422, 431})
 """Statuses of what is wrong with a request. After any other somebody else may answer it: 404 is of
 a replica that lost the adapter, 401 of one with another key, 529 of a provider with too much to do.
 """
+
+_SECONDS = re.compile(r"[0-9]{1,5}")
 
 LONGEST_TEXT = 2000  # characters of an engine's own message that an error repeats
 END_SECONDS = 0.05  # for the end of a body after its last event
@@ -44,10 +47,10 @@ class HttpUpstream:
         patience_seconds: float = 60.0,
         answer_seconds: float = 600.0,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = shown_address(url.rstrip("/"))
         self.answer_seconds = answer_seconds
         self._socket = url.removeprefix("unix:") if url.startswith("unix:") else None
-        self._root = "http://engine" if self._socket else self.url
+        self._root = "http://engine" if self._socket else url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._connect, self._patience = connect_seconds, patience_seconds
         self._session: aiohttp.ClientSession | None = None
@@ -207,10 +210,12 @@ async def _refusal(action: str, response: aiohttp.ClientResponse) -> UpstreamErr
     text = (await response.content.read(LONGEST_EVENT)).decode(errors="replace")
     answer = _parse(text.encode())
     message = _message(answer) if isinstance(answer, dict) else text
+    seconds = response.headers.get("retry-after", "")  # a date is another form of it
     return UpstreamError(
         response.status,
         f"{action}: {response.status} {message[:LONGEST_TEXT]}".rstrip(),
         is_retryable=response.status not in REQUESTS_FAULT,
+        retry_after=int(seconds) if _SECONDS.fullmatch(seconds) else None,
     )
 
 

@@ -1,5 +1,6 @@
 """The protocol of an inference engine: a replica with one base, which loads adapters at runtime."""
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,12 +93,21 @@ class UpstreamError(Exception):
     (it did not answer in time).
     """
 
-    def __init__(self, status: int, reason: str, *, is_retryable: bool) -> None:
+    def __init__(
+        self, status: int, reason: str, *, is_retryable: bool, retry_after: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.retry_after = retry_after
+        """The seconds after which the engine wants to be asked again, if it said so."""
         self.is_retryable = is_retryable
         """Whether another replica may be tried, if no byte was passed on yet."""
+
+
+def shown_address(url: str) -> str:
+    """Return a server's URL as logs, records and metrics have it: without a login."""
+    return re.sub(r"//[^/@]*@", "//", url, count=1)
 
 
 class ServingEngine(Protocol):

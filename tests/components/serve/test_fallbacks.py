@@ -182,6 +182,15 @@ def test_when_nobody_answers_the_client_is_told_and_nothing_is_logged(tmp_path: 
         assert gateway.records() == []
 
 
+def test_the_client_is_told_to_wait_as_long_as_the_last_who_was_asked_wants(tmp_path: Path):
+    with gateways.running(tmp_path) as gateway:
+        waits = [
+            gateway.ask(script(status=429, retry_after=said)).headers["retry-after"]
+            for said in (20, 0, "Wed, 21 Oct 2015 07:28:00 GMT", "-5", "9" * 30)
+        ]
+    assert waits == ["20", "1", "1", "1", "1"]
+
+
 def test_a_replica_that_says_nothing_is_given_up(tmp_path: Path):
     both = {"replicas": ("one", "two")}
     with gateways.running(tmp_path, engines=("one", "two"), champion=both) as gateway:
@@ -222,6 +231,21 @@ def test_a_refused_key_of_the_gateways_is_not_the_clients_fault(tmp_path: Path):
         answer = gateway.ask(script(status=401, message="Incorrect API key provided: sk-abc"))
     assert answer.status_code == 502
     assert "sk-abc" not in answer.text
+
+
+def test_another_servers_login_is_in_no_record_and_no_metric(tmp_path: Path):
+    with gateways.scripted_engine("teacher") as teacher:
+        url = f"{teacher}/v1".replace("//", "//team:sesame@")
+        settings = {"fallbacks": [{"url": DEAD.replace("//", "//team:sesame@"), "model": "x"}]}
+        settings["fallbacks"] += [{"url": url, "model": "gpt-x"}]
+        with gateways.running(tmp_path, settings) as gateway:
+            assert gateway.ask(FAILS).status_code == 200
+            page = gateway.get("/metrics").text
+            gateway.stop()
+            (record,) = gateway.records()
+        (seen,) = gateways_seen(teacher)
+    assert seen["headers"]["authorization"].startswith("Basic ")
+    assert "sesame" not in page + json.dumps(record)
 
 
 def test_another_server_is_asked_for_no_more_than_the_gateway_allows(tmp_path: Path):
