@@ -237,6 +237,7 @@ def _messages(body: Obj) -> list[Obj]:
         raise _invalid("messages", f"it is {found}, expected an array of at least one message")
     if len(messages) > MOST_MESSAGES:
         raise _invalid("messages", f"there are {len(messages)}, expected at most {MOST_MESSAGES}")
+    _require_flat_arguments(messages)
     return [_message(f"messages[{number}]", message) for number, message in enumerate(messages)]
 
 
@@ -555,6 +556,26 @@ def _require_flat(body: Json) -> None:
             elif isinstance(value, list):
                 deeper.extend(item for item in value if isinstance(item, dict | list))
         layer = deeper
+
+
+def _require_flat_arguments(messages: list[Json]) -> None:
+    """Refuse calls whose arguments, which are JSON in a text, have more parts than a body may."""
+    texts: list[str] = []
+    for message in messages:
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        for call in calls if isinstance(calls, list) else ():
+            match call:
+                case {"function": {"arguments": str(arguments)}}:
+                    texts.append(arguments)
+                case _:
+                    pass
+    if sum(text.count("[") + text.count("{") for text in texts) <= MOST_PARTS:
+        return
+    try:  # brackets in texts, as of code that was written, are no parts
+        parsed = [cast("Json", orjson.loads(text)) for text in texts]
+    except orjson.JSONDecodeError as error:
+        raise _invalid("messages", f"arguments of a call are not JSON: {error}") from error
+    _require_flat(parsed)
 
 
 def _invalid(param: str, reason: str, *, code: str = "invalid_value") -> OpenAiError:

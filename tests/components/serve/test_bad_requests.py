@@ -62,6 +62,16 @@ BODIES: dict[str, tuple[Any, str]] = {
     "messages-text": (chat(messages="Hi"), "expected an array"),
     "many-messages": (chat(messages=OK * 2049), "at most 2048"),
     "many-parts": (with_tool(parameters={"enum": [[]] * 60_000}), "more than 50000 objects"),
+    "many-parts-in-arguments": (
+        one({"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": '{"a": [' + "[], " * 60_000 + "1]}"}}]}),
+        "more than 50000 objects",
+    ),
+    "many-parts-that-are-not-json": (
+        one({"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": '{"a": [NaN, ' + "[], " * 60_000 + "1]}"}}]}),
+        "arguments of a call are not JSON",
+    ),
     "message-text": (chat(messages=["Hi"]), "'messages[0]'"),
     "no-model": ({"messages": OK}, "`model` is missing"),
     "model-number": (chat(model=7), "'model'"),
@@ -150,6 +160,13 @@ def test_a_bad_body_is_refused_with_what_would_be_right(
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
     assert expected in error["message"]
+
+
+def test_code_with_many_brackets_may_be_a_calls_argument(gateway: RunningGateway):
+    arguments = json.dumps({"file": "x[0]; " * 60_000})
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    asked = chat(messages=[*OK, {"role": "assistant", "tool_calls": [call]}])
+    assert gateway.post("/v1/chat/completions", json=asked).status_code == 200
 
 
 def test_the_last_of_two_equal_keys_is_asked_and_logged(tmp_path: Path):
