@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.components.curate.test_judgement_cache import lines
+from tests.components.curate.test_judgement_cache import lines, parts
 from tests.support import logs, ray_cluster, warehouses
 from tests.support.ray_cluster import ADDRESS, HEAD, Cluster
 
@@ -173,7 +173,7 @@ def test_a_lost_head_ends_the_curation_and_keeps_what_was_judged(home: Path) -> 
         brief = {"RAY_AUTH_MODE": "disabled", **IMPATIENT}
         driver = drive(cluster, "curate", str(home), "lost", ADDRESS, **brief)
         kept = home / "lost" / "judgements"
-        wait_until(lambda: [*kept.glob("*/*.parquet")])
+        wait_until(lambda: [path for path in parts(kept) if path.suffix == ".parquet"])
         cluster.kill_node(HEAD)
         assert "what was judged before is kept" in printed(driver)["error"]
         driver.communicate()
