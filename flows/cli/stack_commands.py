@@ -141,7 +141,7 @@ def _show_status(status: "Status") -> None:
         colour = SERVICE_COLOURS.get(service.condition, "red")
         pid = str(service.process.pid) if service.process else ""
         times = f" ({service.restarts} restarts)" if service.restarts else ""
-        state = f"[{colour}]{service.condition}{times}[/{colour}]"
+        state = Text(f"{service.condition}{times}", style=colour)
         table.add_row(service.name, state, pid, service.url or "")
     print_line(f"stack: {status.phase} ({status.step})")
     if status.services:
