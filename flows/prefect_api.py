@@ -131,6 +131,12 @@ def answer_held(run_id: UUID, pause_key: str) -> dict[str, Any] | None:
         others += [each["key"] for each in inputs]
 
 
+def online_workers(pool: str) -> list[str]:
+    """Return the names of a pool's workers whose heartbeats arrive."""
+    workers = pages(f"/work_pools/{pool}/workers/filter", {})
+    return [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
+
+
 def pages(path: str, query: Mapping[str, Json]) -> Iterator[Answer]:
     """Yield all results of a filter."""
     offset = 0

@@ -415,7 +415,8 @@ def _migrate_warehouse(home: settings.Settings, to: str) -> None:
         return
     if to == "lake" and not file.exists():
         fail(f"migrating to {place}: {file} does not exist, so there is nothing to copy")
-    is_working, wait = processes.is_locked(home), lock.PATIENCE_SECONDS
+    workers, wait = _workers_elsewhere(home), lock.PATIENCE_SECONDS
+    is_working = bool(workers) or processes.is_locked(home)
     tables: list[MovedTable] = []
     with errors.status("copying ahead" if is_working else "migrating") as spinner:
 
@@ -437,11 +438,34 @@ def _migrate_warehouse(home: settings.Settings, to: str) -> None:
         f"{len(tables)} tables, {rows:,} rows are in the {to} as they were; {there} tables were "
         "there before"
     )
-    if is_working:
+    if workers:
+        print_line(
+            f"workers of Prefect may use them ({'; '.join(workers)}), and go on as before: stop "
+            "them, and a minute later the same command once more copies what came meanwhile, and "
+            "finishes"
+        )
+    elif is_working:
         print_line(
             "this home's stack works, and goes on as before: `flywheel down`, and the same command "
             "once more copies what came meanwhile, and finishes"
         )
+
+
+def _workers_elsewhere(home: settings.Settings) -> list[str]:
+    """Describe the workers of servers elsewhere, which this home's lock says nothing about."""
+    import httpx
+
+    from flows import deployments, prefect_api
+
+    if home.elsewhere is None:
+        return []
+    pools = sorted({spec.pool for spec in deployments.specs(home.workloads)})
+    try:
+        known = {pool["name"] for pool in prefect_api.pages("/work_pools/filter", {})}
+        online = {pool: prefect_api.online_workers(pool) for pool in pools if pool in known}
+    except httpx.TransportError:
+        return []  # without their server they take no runs
+    return [f"{pool}: {', '.join(names)}" for pool, names in online.items() if names]
 
 
 def _migrate_outputs(home: settings.Settings, to: str) -> None:

@@ -91,8 +91,7 @@ def probe_pools(names: list[str]) -> list[PoolStatus]:
         if name not in pools:
             statuses.append(PoolStatus(name, None))
             continue
-        pool, workers = pools[name], prefect_api.pages(f"/work_pools/{name}/workers/filter", {})
-        online = sum(worker["status"] == "ONLINE" for worker in workers)
+        pool, online = pools[name], len(prefect_api.online_workers(name))
         free, paused = _free_variables(pool["base_job_template"]), pool["is_paused"]
         statuses.append(PoolStatus(name, pool["type"], paused, online, free))
     return statuses

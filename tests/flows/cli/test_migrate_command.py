@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from s3fs import S3FileSystem
 from typer.testing import CliRunner, Result
@@ -255,3 +256,30 @@ def test_a_working_home_goes_to_a_lake_and_comes_back(
     assert "once more" not in run("file", is_working=False)
     with warehouse.connect(home.warehouse) as con:
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(2,)]
+
+
+@pytest.mark.lake
+def test_a_warehouse_that_workers_of_other_servers_use_is_copied_ahead_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: None
+) -> None:
+    api = f"{settings.load().prefect_url}/api"
+    monkeypatch.delenv("FLYWHEEL_STORE", raising=False)
+    monkeypatch.delenv("FLYWHEEL_PREFECT_PORT")
+    monkeypatch.setenv("PREFECT_API_URL", api)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", lakes.database("used_elsewhere"))
+    for pool, worker in (("cpu", "of-a-container"), ("others", "of-another-project")):
+        httpx.post(f"{api}/work_pools/", json={"name": pool, "type": "process"}).raise_for_status()
+        heartbeat = {"name": worker, "heartbeat_interval_seconds": 30}
+        beats = f"{api}/work_pools/{pool}/workers/heartbeat"
+        httpx.post(beats, json=heartbeat).raise_for_status()
+    home = settings.load()
+    log = logs.write(tmp_path / "log.jsonl", [logs.interaction("Rain?", response_id="first")])
+    with warehouse.connect(home.warehouse) as con:
+        logs.load(con, log, now=logs.NOW)
+    done = CliRunner().invoke(app, ["migrate", "--to", "lake"])
+    assert done.exit_code == 0, done.output
+    shown = " ".join(done.output.split())
+    assert "workers of Prefect may use them (cpu: of-a-container), and go on as before" in shown
+    assert home.warehouse.exists()
