@@ -46,8 +46,9 @@ from components.serve.engines.serving_engine import (
 from components.serve.fallback_servers import FallbackServers
 from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.request_grammars import RequestGrammars
-from components.serve.rollouts import ArmDraw, Rollouts
+from components.serve.rollouts import Rollouts
 from components.serve.routes import Current, Route, Served
+from components.serve.running_rollout import ArmDraw
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.served_prompt import ServedPrompt
 from components.serve.served_workloads import ServedWorkloads

@@ -10,19 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from hashlib import blake2b
-from itertools import chain
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from components.register.version_tags import ROLLOUT_TAG
 from components.schema import Json
-from components.serve import response_id, routes, seen_gateways, shared_rollouts, swap_journal
-from components.serve.canary import conversation_arms, rollout_evidence, rollout_order
+from components.serve import routes, running_rollout, swap_journal
+from components.serve.canary import rollout_order
 from components.serve.canary.bad_events import BadKind
-from components.serve.canary.conversation_arms import Arm, RunningConversations
 from components.serve.canary.rollout_evidence import (
     AnswerLine,
     ClockLine,
@@ -34,17 +30,16 @@ from components.serve.canary.rollout_evidence import (
 )
 from components.serve.canary.rollout_order import RolloutOrder, RolloutOrderError
 from components.serve.champion_watch import RegisteredVersion
-from components.serve.chat_request import ChatRequest, Obj
-from components.serve.daemon_call import in_daemon
+from components.serve.chat_request import ChatRequest
 from components.serve.look_process import LookError, LookProcess
+from components.serve.rollout_sharing import RolloutSharing, store_errors
 from components.serve.rollout_status import RolloutStatus, State, StatusFiles, ended_state
 from components.serve.routes import CanaryRoute, Route
-from components.serve.shared_rollouts import SharedEvidence
+from components.serve.running_rollout import ArmDraw, RunningRollout
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap
 from components.serve.swap_journal import SwapJournal
-from components.store import object_store
-from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
+from components.store.object_store import ObjectStore
 
 LOG = logging.getLogger(__name__)
 
@@ -56,53 +51,6 @@ UNSEEN_SECONDS = 900.0  # a canary whose evidence can't be looked at for this lo
 LONGEST_SHARING_SECONDS = 60.0  # between two objects of a gateway's evidence in the store
 CLOSE_SECONDS = 5.0  # that the end of the gateway waits for the store
 KEPT_SECONDS = 7 * 86_400.0  # how long the evidence of an ended canary is kept
-
-
-@dataclass(frozen=True, slots=True)
-class ArmDraw:
-    """Whose a request is, by the draw of its conversation."""
-
-    rollout: str
-    """The id of the canary's order."""
-
-    conversation: str
-    arm: Arm
-    share: float
-    """The canary's share when the arm was drawn; 0 if it was not, and nothing counts."""
-
-    def to_json(self) -> Obj:
-        """Return what the record of an answer has of it."""
-        return {
-            "rollout": self.rollout,
-            "drawn": self.arm,
-            "share": self.share,
-            "conversation": self.conversation,
-        }
-
-
-@dataclass(slots=True)
-class _Rollout:
-    order: RolloutOrder
-    text: str  # of the order, as the routes have it
-    seed: bytes
-    evidence: EvidenceFile
-    running: RunningConversations
-    status: RolloutStatus
-    path: Path  # of the evidence that is looked at: of this gateway, or of all that share a store
-    shared: SharedEvidence | None
-    ran: float  # seconds before this process
-    started: float  # time.monotonic()
-    looked_at: float  # time.monotonic() of the last look that succeeded
-    wrote: float = 0.0  # the elapsed time of the last line
-    looked_share: float = -1.0
-    is_changed: bool = True
-    unproved_since: float | None = None
-    shared_at: float = 0.0  # the elapsed time of the last lines that were sent
-    seen_at: float = field(default_factory=time.monotonic)  # when the store was last reached
-
-    @property
-    def elapsed(self) -> float:
-        return self.ran + time.monotonic() - self.started
 
 
 @dataclass(slots=True)
@@ -133,11 +81,12 @@ class Rollouts:
         look_seconds: float = LOOK_SECONDS,
         unproved_seconds: float = UNPROVED_SECONDS,
     ) -> None:
-        self._swap, self._keys, self._store = swap, keys, store
+        self._swap, self._keys = swap, keys
+        self._sharing = RolloutSharing(store) if store is not None else None
         self._look_seconds, self._unproved_seconds = look_seconds, unproved_seconds
         self._folder = swap.folder / FOLDER
         self._journal = SwapJournal(swap.folder)
-        self._active: dict[str, _Rollout] = {}  # by workload
+        self._active: dict[str, RunningRollout] = {}  # by workload
         self._endings: dict[str, _Ending] = {}  # by workload
         self._ended: dict[str, tuple[str, str]] = {}  # outcome and reason, by id
         self._began: set[str] = set()  # ids that the journal has
@@ -147,10 +96,6 @@ class Rollouts:
         self._looks = LookProcess()
         self._wake = asyncio.Event()
         self._swept = 0.0
-        self._unshared: dict[str, RolloutStatus] = {}  # ends that the store has not, by id
-        self._shared_ends: set[str] = set()  # ids
-        self._standings: dict[str, dict[str, Json]] = {}  # what the store says, by id
-        self._away = ""  # what was last logged of the store
         self.answers = Counter[tuple[str, str]]()
         """Answers of drawn conversations, by workload and arm."""
         self.bad = Counter[tuple[str, str, str]]()
@@ -206,22 +151,11 @@ class Rollouts:
     def _activate(
         self, workload: str, order: RolloutOrder, text: str, model: str, status: RolloutStatus
     ) -> None:
-        path, own = self._evidence_path(order.id), self._own_path(order.id)
         shared = None
-        if self._store is not None:
-            gateway = seen_gateways.ensure_id(self._swap.folder)
-            shared = SharedEvidence(self._store, order.id, path, own, gateway)
-        ran, shares = 0.0, dict[str, float]()
-        paths = [path] if own == path else [path, own]
-        for line in chain.from_iterable(map(rollout_evidence.read_lines, paths)):
-            ran = max(ran, line.elapsed)
-            if isinstance(line, AnswerLine):
-                shares.pop(line.conversation, None)  # the last ones are the newest
-                shares[line.conversation] = line.share
-        evidence = EvidenceFile(own)
-        # The seed of another start can't be computed from this one's answers.
-        key = response_id.read_key(self._keys)
-        seed = blake2b(order.id.encode(), key=key, person=b"canary's seed", digest_size=32).digest()
+        if self._sharing is not None:
+            path, own = running_rollout.evidence_path(self._folder, order.id), self._own_path(order)
+            shared = self._sharing.evidence(order.id, self._swap.folder, path, own)
+        active = running_rollout.open_rollout(self._folder, self._keys, order, text, status, shared)
         status.began_at = status.began_at or swap_journal.now()
         if order.id not in self._began:
             self._journal.write(
@@ -233,20 +167,11 @@ class Rollouts:
                 champion=order.plan.champion,
             )
             self._began.add(order.id)
-        self._active[workload] = _Rollout(
-            order,
-            text,
-            seed,
-            evidence,
-            RunningConversations(shares=shares),
-            status,
-            path,
-            shared,
-            ran,
-            started=time.monotonic(),
-            looked_at=time.monotonic(),
-            wrote=ran,
-        )
+        self._active[workload] = active
+
+    def _own_path(self, order: RolloutOrder) -> Path:
+        is_shared = self._sharing is not None
+        return running_rollout.own_path(self._folder, order.id, is_shared=is_shared)
 
     # -- what the watch of the registry sees
 
@@ -289,8 +214,8 @@ class Rollouts:
             status.ended_at = swap_journal.now()
             if self.statuses.known(workload).get("id") != order.id:  # its file is gone, or damaged
                 self.statuses.say(status)
-            if self._store is not None and order.id not in self._shared_ends:
-                self._unshared.setdefault(order.id, status)
+            if self._sharing is not None:
+                self._sharing.put_off(status)
             return None
         objection = objection or self._mismatch(workload, number, order, champion)
         if objection is not None:
@@ -320,8 +245,8 @@ class Rollouts:
             return
         status.reason = objection or status.reason
         self.statuses.say(status)
-        if self._store is not None and status.id and status.id not in self._shared_ends:
-            self._unshared.setdefault(status.id, status)
+        if self._sharing is not None:
+            self._sharing.put_off(status)
 
     def lose(self, workload: str) -> None:
         """Note that a workload has no alias ``canary`` any more."""
@@ -356,10 +281,10 @@ class Rollouts:
             OSError: There is no room for its evidence, or the store can't be reached.
         """
         workload, text = order.plan.workload, order.to_text()
-        if (store := self._store) is not None:
+        if self._sharing is not None:
             try:
-                end = await in_daemon(lambda: shared_rollouts.read_end(store, order.id))
-            except _store_errors() as error:
+                end = await self._sharing.read_end(order.id)
+            except store_errors() as error:
                 raise OSError(f"reading whether this canary has ended: {error}") from error
             if end is not None and end.get("state") != "hold":
                 status = RolloutStatus.of(order, "stopped", "")
@@ -367,7 +292,7 @@ class Rollouts:
                 self._endings[workload] = _Ending(status, "", is_shared=True)
                 self._wake.set()
                 return
-        evidence = EvidenceFile(self._own_path(order.id))
+        evidence = EvidenceFile(self._own_path(order))
         try:
             evidence.append(ClockLine(0.0))
             if evidence.is_behind:
@@ -419,16 +344,7 @@ class Rollouts:
         active = self._active.get(workload)
         if active is None or active.text != canary.order:
             return None
-        messages: list[Obj] = request.messages
-        if request.endpoint == "completion":
-            messages = [{"role": "user", "content": request.prompt}]
-        conversation = conversation_arms.identify(active.seed, client_id, messages, named)
-        assignment = active.running.assign(
-            conversation,
-            active.order.plan.share_at(active.elapsed),
-            is_continued=conversation_arms.is_continued(messages),
-        )
-        return ArmDraw(active.order.id, conversation.key, assignment.arm, assignment.share)
+        return active.draw(client_id, request, named)
 
     def is_slow(self, workload: str, prompt_tokens: int | None, milliseconds: float) -> bool:
         """Return whether an answer took longer than the champion's frozen limit."""
@@ -480,11 +396,11 @@ class Rollouts:
             self.shadowed[workload] += 1
             self._append(active, PairLine(active.elapsed, draw.conversation, canary, champion))
 
-    def _of(self, workload: str, draw: ArmDraw) -> _Rollout | None:
+    def _of(self, workload: str, draw: ArmDraw) -> RunningRollout | None:
         active = self._active.get(workload)
         return active if active is not None and active.order.id == draw.rollout else None
 
-    def _append(self, active: _Rollout, line: EvidenceLine) -> None:
+    def _append(self, active: RunningRollout, line: EvidenceLine) -> None:
         active.is_changed, active.wrote = True, line.elapsed
         try:
             active.evidence.append(line)
@@ -519,9 +435,8 @@ class Rollouts:
                 await self._swap.end_canary(workload)
         if not self._active:
             await self._looks.close()
-        for rollout, status in [*self._unshared.items()]:
-            if await self._share_end(status) is not None:
-                self._unshared.pop(rollout, None)
+        if self._sharing is not None:
+            await self._sharing.share_put_off()
         await self._sweep()
 
     async def close(self) -> None:
@@ -530,13 +445,13 @@ class Rollouts:
         for active in [*self._active.values()]:
             self._append(active, ClockLine(active.elapsed))
             active.evidence.close()
-            if active.shared is not None:
-                with suppress(TimeoutError, *_store_errors()):
+            if self._sharing is not None:
+                with suppress(TimeoutError, *store_errors()):
                     async with asyncio.timeout(CLOSE_SECONDS):
-                        await self._exchange(active, is_sending=True)
+                        await self._sharing.exchange(active, is_sending=True)
         self._active.clear()
 
-    async def _tend(self, active: _Rollout) -> None:
+    async def _tend(self, active: RunningRollout) -> None:
         workload = active.order.plan.workload
         route = self._swap.current.routes.get(workload)
         if route is None or route.canary is None or route.canary.order != active.text:
@@ -548,7 +463,7 @@ class Rollouts:
         active.evidence.flush()
         if active.elapsed - active.wrote > CLOCK_SECONDS:
             self._append(active, ClockLine(active.elapsed))
-        if active.shared is not None and not await self._meet(active):
+        if self._sharing is not None and not await self._meet(active, self._sharing):
             return
         elapsed = active.elapsed
         share = active.order.plan.share_at(elapsed)
@@ -557,23 +472,24 @@ class Rollouts:
             await self._look(active, elapsed)
         if self._active.get(workload) is active:
             await self.statuses.write(active.status)
-            await self._share_standing(active.status)
+            if self._sharing is not None:
+                await self._sharing.share_standing(active.status)
 
-    async def _meet(self, active: _Rollout) -> bool:
+    async def _meet(self, active: RunningRollout, sharing: RolloutSharing) -> bool:
         """Exchange evidence and ends with the other gateways; return whether to look at it."""
-        workload, order, store = active.order.plan.workload, active.order, self._store
-        assert store is not None
+        workload, order = active.order.plan.workload, active.order
         # Ever rarer: what is sent of a canary of a week are some thousands of objects.
         pause = min(LONGEST_SHARING_SECONDS, active.elapsed / 1000)
         try:
-            end = await in_daemon(lambda: shared_rollouts.read_end(store, order.id))
-            await self._exchange(active, is_sending=active.elapsed - active.shared_at >= pause)
-        except _store_errors() as error:
-            self._warn(f"sharing the canary of {workload}: {error}")
+            end = await sharing.read_end(order.id)
+            is_sending = active.elapsed - active.shared_at >= pause
+            await sharing.exchange(active, is_sending=is_sending)
+        except store_errors() as error:
+            sharing.warn(f"sharing the canary of {workload}: {error}")
             if time.monotonic() - active.seen_at > UNSEEN_SECONDS:
                 self.end(workload, "void", f"its evidence can't be shared: {error}")
             return False
-        active.seen_at, self._away = time.monotonic(), ""
+        sharing.note_reached(active)
         if self._active.get(workload) is not active:
             return False
         if end is None:
@@ -587,51 +503,7 @@ class Rollouts:
             self._journal_end(active.status, self._model(workload), "hold", active.status.reason)
         return True
 
-    async def _exchange(self, active: _Rollout, *, is_sending: bool) -> None:
-        shared = active.shared
-        assert shared is not None
-        before, elapsed = shared.size, active.elapsed
-        lines = await in_daemon(lambda: shared.exchange(is_sending=is_sending))
-        if is_sending:
-            active.shared_at = elapsed
-        active.is_changed |= shared.size != before
-        for line in lines:
-            # One clock for all: the others' may have run while this gateway was down.
-            active.ran += max(0.0, line.elapsed - active.elapsed)
-            if isinstance(line, AnswerLine):
-                active.running.learn(line.conversation, line.share)
-
-    async def _share_end(self, status: RolloutStatus) -> dict[str, Json] | None:
-        """Return the end that counts, this one or an earlier one; ``None``: the store is away."""
-        store = self._store
-        assert store is not None
-        try:
-            end = await in_daemon(
-                lambda: shared_rollouts.end_once(store, status.id, status.content())
-            )
-        except _store_errors() as error:
-            self._warn(f"sharing the end of the canary of {status.workload}: {error}")
-            return None
-        self._shared_ends.add(status.id)
-        return end
-
-    async def _share_standing(self, status: RolloutStatus) -> None:
-        store, content = self._store, status.content()
-        if store is None or status.verdict is None or self._standings.get(status.id) == content:
-            return
-        try:
-            await in_daemon(lambda: shared_rollouts.write_standing(store, status.id, content))
-        except _store_errors() as error:
-            self._warn(f"sharing how the canary of {status.workload} stands: {error}")
-        else:
-            self._standings = {status.id: content}
-
-    def _warn(self, problem: str) -> None:
-        if problem != self._away:
-            LOG.warning("%s", problem)
-        self._away = problem
-
-    async def _look(self, active: _Rollout, elapsed: float) -> None:
+    async def _look(self, active: RunningRollout, elapsed: float) -> None:
         workload, status = active.order.plan.workload, active.status
         try:
             result = await self._looks.look(active.text, active.path, elapsed)
@@ -653,15 +525,19 @@ class Rollouts:
             self.end(workload, outcome, reason)
             return
         if outcome == "hold":
-            if self._store is not None and not await self._hold_everywhere(active, reason):
+            if self._sharing is not None and not await self._hold_everywhere(
+                active, self._sharing, reason
+            ):
                 return
             self._journal_end(status, self._model(workload), outcome, reason)
         status.state, status.reason = outcome, reason
 
-    async def _hold_everywhere(self, active: _Rollout, reason: str) -> bool:
+    async def _hold_everywhere(
+        self, active: RunningRollout, sharing: RolloutSharing, reason: str
+    ) -> bool:
         """Return whether a canary that holds does so for all gateways."""
         status = replace(active.status, state="hold", reason=reason)
-        end = await self._share_end(status)
+        end = await sharing.share_end(status)
         if self._active.get(status.workload) is not active:
             return False
         if end is None:
@@ -677,7 +553,7 @@ class Rollouts:
     def _shadow(self, workload: str, shown: Json) -> Json:
         return {**shown, "shed": self.shed[workload]} if isinstance(shown, dict) else None
 
-    def _end_unrouted(self, active: _Rollout, route: Route | None) -> None:
+    def _end_unrouted(self, active: RunningRollout, route: Route | None) -> None:
         plan = active.order.plan
         if route is not None and route.champion.version == plan.version:
             state, reason = active.status.state, active.status.reason
@@ -688,7 +564,7 @@ class Rollouts:
             state, reason = "void", f"the champion changed: it is {champion}"
         self.end(plan.workload, state, reason)
 
-    def _lost_proof(self, active: _Rollout, route: Route) -> str | None:
+    def _lost_proof(self, active: RunningRollout, route: Route) -> str | None:
         """Return why a canary that no replica proves is rolled back, though the champion is."""
         assert route.canary is not None
         if route.canary.served.replicas or not route.champion.replicas:
@@ -706,12 +582,10 @@ class Rollouts:
     async def _finish_all(self) -> None:
         for workload, ending in [*self._endings.items()]:
             status = ending.status
-            if self._store is not None and status.id and not ending.is_shared:
+            if self._sharing is not None and status.id and not ending.is_shared:
                 ending.is_shared = True
-                end = await self._share_end(status)
-                if end is None:
-                    self._unshared[status.id] = status
-                elif not ending.is_journaled:
+                end = await self._sharing.share_or_put_off(status)
+                if end is not None and not ending.is_journaled:
                     status.take_over(end)
             if not ending.is_journaled:
                 self._journal_end(status, ending.model, status.state, status.reason)
@@ -736,14 +610,6 @@ class Rollouts:
         route = self._swap.current.routes.get(workload)
         return route.canary.served.model if route is not None and route.canary is not None else ""
 
-    def _evidence_path(self, rollout: str) -> Path:
-        return self._folder / f"{rollout}.jsonl"
-
-    def _own_path(self, rollout: str) -> Path:
-        """Return the file of this gateway's own evidence."""
-        path = self._evidence_path(rollout)
-        return path if self._store is None else path.with_suffix(".own")
-
     async def _sweep(self) -> None:
         """Delete evidence some days after its canary ended."""
         if time.monotonic() - self._swept < 3600 and self._swept:
@@ -756,10 +622,9 @@ class Rollouts:
                     continue
                 path.unlink()
                 path.with_suffix(".progress").unlink(missing_ok=True)
-                if (store := self._store) is not None:
-                    with suppress(*_store_errors()):
-                        rollout = path.stem
-                        await in_daemon(partial(shared_rollouts.remove_evidence, store, rollout))
+                if self._sharing is not None:
+                    with suppress(*store_errors()):
+                        await self._sharing.remove_evidence(path.stem)
 
     def states(self) -> list[tuple[str, str, str]]:
         """Return workload, version and state of each workload's newest canary."""
@@ -773,10 +638,7 @@ class Rollouts:
 
     def shares(self) -> list[tuple[str, float]]:
         """Return the share that each canary has now."""
-        return [
-            (workload, active.order.plan.share_at(active.elapsed))
-            for workload, active in sorted(self._active.items())
-        ]
+        return [(workload, active.share) for workload, active in sorted(self._active.items())]
 
     def describe(self) -> list[Json]:
         """Return each canary in short, for the gateway's status."""
@@ -786,14 +648,10 @@ class Rollouts:
                 "id": active.order.id,
                 "version": active.order.plan.version,
                 "state": active.status.state,
-                "share": active.order.plan.share_at(active.elapsed),
+                "share": active.share,
             }
             for workload, active in sorted(self._active.items())
         ]
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    return *object_store.network_errors(), StoreError, DamagedObjectError
 
 
 def _short(answer_id: str) -> str:

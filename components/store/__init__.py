@@ -1,9 +1,11 @@
 """The storage of all stages: the warehouse, output folders, and the receiver's spool.
 
-Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file, lake opens
-one that several machines share, working_copy copies one workload into memory, arrow passes Arrow
-tables to it, archived_files finds the rows that retention took out. manifest finishes output
-folders, object_store shares them between machines, ledger records outputs, erasures and uses of
-holdouts, spool keeps received requests, counters count across processes, record_identity compares
-records.
+Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file.
+lake is the address of one that several machines share, with lake_connection, lake_schema and
+lake_locks.
+moved_tables copies one to the other, and lake_owner says whose a lake's rows are. working_copy
+copies one workload into memory, arrow passes Arrow tables to it, archived_files finds the rows that
+retention took out. manifest finishes output folders, object_store shares them between machines,
+ledger records outputs, erasures and uses of holdouts, spool keeps received requests, counters count
+across processes, record_identity compares records.
 """

@@ -16,8 +16,9 @@ from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import read_chat
 from components.serve.rollout_status import MOST_POINTS, RolloutStatus
-from components.serve.rollouts import UNPROVED_SECONDS, ArmDraw, Rollouts
+from components.serve.rollouts import UNPROVED_SECONDS, Rollouts
 from components.serve.routes import CanaryRoute, Current, Route, Routes, Served
+from components.serve.running_rollout import ArmDraw
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap
