@@ -146,6 +146,8 @@ def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> floa
     gap = at.difference + (margin or 0.0)
     variance = n * at.effect * max(at.differing - at.difference**2, 0.0)
     squares = variance + n * gap**2 * at.clumping  # second moment around no lead
+    if squares == 0:  # every request loses just the margin
+        return 0.0
     scatter = variance + n * gap**2 * max(at.clumping - at.size, 0.0)
     loss = at.largest * max(1 - (margin or 0.0), EDGE)
     spare = n * gap - _distance(loss / math.sqrt(squares), alpha) * math.sqrt(squares)

@@ -237,6 +237,22 @@ def test_a_guard_task_of_three_documents_never_passes():
     )
 
 
+@pytest.mark.parametrize("margin", [0.05, 0.1, 1])
+@pytest.mark.parametrize("lead", [0.0, 0.01, -0.01])
+def test_a_guard_on_scores_that_hardly_differ_is_judged(margin: float, lead: float):
+    """As a text's F1, or the exposure of canaries."""
+    policy = ARC.model_copy(
+        update={"guards": (Guard(task="arc_easy", metric="acc", margin=margin),)}
+    )
+    theirs = [0.2, 0.5, 0.8] * 70
+    ours = [score + lead for score in theirs]
+    judgement = beside(guard_card(ours), guard_card(theirs), policy)
+    guard = judgement.comparisons[1]
+    assert guard.outcome == "pass"
+    assert guard.detectable is not None
+    assert -margin < guard.detectable < lead
+
+
 def test_a_metric_that_is_better_when_lower_guards_the_other_way_round():
     leaks = {"acc": Metric("secrets that were told", higher_is_better=False)}
     tight, loose = (
