@@ -4,12 +4,13 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import cast
 
+from components.schema import Json
 from components.serve.answer_log import Interaction
 from components.serve.chat_answer import AnswerDraft, VisiblePart
 from components.serve.chat_request import Obj
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.openai_url import OpenAiUpstream
-from components.serve.engines.serving_engine import UpstreamError
+from components.serve.engines.serving_engine import UpstreamError, token_count
 from components.serve.settings import Fallback, OpenAiFallback, ServeSettings
 
 
@@ -80,10 +81,9 @@ def _read_whole(
             )
     draft.finish = finish
     _read_head(draft, answer, ours)
-    content, calls = message.get("content"), message.get("tool_calls")
-    return VisiblePart(
-        content if isinstance(content, str) else "", calls if isinstance(calls, list) else ()
-    )
+    calls = message.get("tool_calls")
+    listed = calls if isinstance(calls, list) else []
+    return VisiblePart(_text(message), [call for call in listed if isinstance(call, dict)])
 
 
 def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj], ours: str) -> str:
@@ -99,20 +99,38 @@ def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj], ours: str
     pieces = delta.get("tool_calls")
     for piece in pieces if isinstance(pieces, list) else []:
         match piece:
-            case {"index": int(number), "function": {**function}, **head}:
+            case {"function": {**function}, **head}:
                 pass
             case _:
                 continue
         call = calls.setdefault(
-            number,
+            _number(head, calls),
             {"id": head.get("id"), "type": "function", "function": {"name": "", "arguments": ""}},
         )
         whole = cast("dict[str, str]", call["function"])
         for key in ("name", "arguments"):
             if isinstance(text := function.get(key), str):
                 whole[key] += text
-    content = delta.get("content")
-    return content if isinstance(content, str) else ""
+    return _text(delta)
+
+
+def _number(head: Mapping[str, Json], calls: Mapping[int, Obj]) -> int:
+    """Return which call a piece is of; servers that do not number them name a new one."""
+    if isinstance(number := head.get("index"), int):
+        return number
+    last = max(calls, default=-1)
+    if (name := head.get("id")) is None:
+        return max(last, 0)
+    return next((number for number, call in calls.items() if call["id"] == name), last + 1)
+
+
+def _text(message: Mapping[str, Json]) -> str:
+    """Return a message's text: in parts at some servers, or a refusal instead of it."""
+    content, refusal = message.get("content"), message.get("refusal")
+    texts = [content]
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return "".join(text for text in (*texts, refusal) if isinstance(text, str))
 
 
 def _read_head(draft: AnswerDraft, answer: Obj, ours: str) -> None:
@@ -120,8 +138,9 @@ def _read_head(draft: AnswerDraft, answer: Obj, ours: str) -> None:
     if isinstance(model, str) and model and not model.startswith(ours):
         draft.model = model
     match answer.get("usage"):
-        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:
-            draft.prompt_tokens, draft.completion_tokens = prompt, completion
+        case {"prompt_tokens": prompt, "completion_tokens": completion}:
+            draft.prompt_tokens = token_count(prompt)
+            draft.completion_tokens = token_count(completion)
         case _:
             pass
 

@@ -20,6 +20,7 @@ from components.serve.engines.serving_engine import (
     Probe,
     TokenLogprob,
     UpstreamError,
+    token_count,
 )
 from components.serve.engines.vllm_server import CONTROL_SECONDS, FINISHES, LOAD_SECONDS
 
@@ -129,8 +130,8 @@ class LoraxServer(ReplicaClient):
                     shown,
                     logprobs,
                     FINISHES.get(STOPS.get(reason), "stop"),
-                    _count(details.get("prompt_tokens")),
-                    _count(details.get("generated_tokens")),
+                    token_count(details.get("prompt_tokens")),
+                    token_count(details.get("generated_tokens")),
                     adapter,
                 )
             case _:
@@ -152,7 +153,3 @@ def _sampling(generation: Generation) -> dict[str, Json]:
         options["temperature"] = generation.temperature
         options["top_p"] = generation.top_p if generation.top_p < 1 else None
     return options
-
-
-def _count(value: Json) -> int | None:
-    return value if isinstance(value, int) else None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from components.schema import Json
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -103,6 +105,13 @@ class UpstreamError(Exception):
         """The seconds after which the engine wants to be asked again, if it said so."""
         self.is_retryable = is_retryable
         """Whether another replica may be tried, if no byte was passed on yet."""
+
+
+def token_count(value: Json) -> int | None:
+    """Return a number of tokens; ``None`` for what is none, as the -1 of some servers."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
+        return value
+    return None
 
 
 def shown_address(url: str) -> str:

@@ -21,6 +21,7 @@ from components.serve.engines.serving_engine import (
     Probe,
     TokenLogprob,
     UpstreamError,
+    token_count,
 )
 
 OLDEST = (0, 32)
@@ -300,7 +301,8 @@ async def read_pieces(
     async for event in events:
         require_model(replica, adapter, event.get("model"))
         if isinstance(usage := event.get("usage"), dict):
-            counts = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+            prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            counts = token_count(prompt), token_count(completion)
         match event.get("choices"):
             case [dict(choice), *_]:
                 pass
@@ -363,11 +365,6 @@ def _logprob_of(replica: str, position: Json, token: int) -> float:
                 f"scoring on {replica}: token {token} has no log-probability",
                 is_retryable=True,
             )
-
-
-def _count(usage: Mapping[str, Json], key: str) -> int | None:
-    value = usage.get(key)
-    return value if isinstance(value, int) else None
 
 
 def _number(value: Json) -> float:

@@ -1,0 +1,107 @@
+"""What other OpenAI-compatible servers answer is read as they write it."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from components.schema import Json
+from components.serve import chat_request
+from components.serve.answer_log import Interaction
+from components.serve.chat_answer import AnswerDraft
+from components.serve.fallback_servers import FallbackServers
+from components.serve.settings import OpenAiFallback, ServeSettings
+
+CALL: dict[str, Json] = {"name": "weather", "arguments": '{"city": "Rome"}'}
+
+
+def asked(*events: dict[str, Any], is_streamed: bool) -> AnswerDraft:
+    """Ask a server that answers so."""
+    lines = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+    content = b"".join(lines) if is_streamed else json.dumps(events[0]).encode()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=content, content_type="application/json")
+
+    async def ask() -> AnswerDraft:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        fallback = OpenAiFallback(url=f"http://127.0.0.1:{port}/v1", model="x")
+        servers = FallbackServers(ServeSettings(fallbacks=(fallback,)), {})
+        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": is_streamed}
+        request = chat_request.read_chat(json.dumps(body).encode())
+        interaction = Interaction("app", "support", request, 0.0, None, None)
+        draft = AnswerDraft("chat", "chatcmpl-1", 0)
+        async for part in servers.ask(fallback, interaction, draft):
+            draft.add(part)
+        await servers.close()
+        await runner.cleanup()
+        return draft
+
+    return asyncio.run(ask())
+
+
+def told(message: dict[str, Any], *, is_streamed: bool, **more: Any) -> AnswerDraft:
+    key = "delta" if is_streamed else "message"
+    choice = {"index": 0, key: message, "finish_reason": "stop"}
+    return asked({"choices": [choice], **more}, is_streamed=is_streamed)
+
+
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        pytest.param({"content": "dry"}, "dry", id="text"),
+        pytest.param(
+            {"content": [{"type": "text", "text": "dr"}, 7, {"type": "text", "text": "y"}]},
+            "dry",
+            id="parts",
+        ),
+        pytest.param({"content": None, "refusal": "I can't."}, "I can't.", id="refusal"),
+        pytest.param({"content": 7}, "", id="number"),
+    ],
+)
+def test_no_text_is_lost(message: dict[str, Any], text: str, is_streamed: bool):
+    assert "".join(told(message, is_streamed=is_streamed).text) == text
+
+
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("count", [-1, 2**64 - 1, True, None, "7"], ids=str)
+def test_what_is_no_count_of_tokens_is_unknown(count: Json, is_streamed: bool):
+    usage = {"prompt_tokens": 3, "completion_tokens": count}
+    draft = told({"content": "dry"}, is_streamed=is_streamed, usage=usage)
+    assert (draft.prompt_tokens, draft.completion_tokens) == (3, None)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([{"id": "a", "function": CALL}, {"id": "b", "function": CALL}], id="whole"),
+        pytest.param(
+            [
+                {"id": "a", "function": {"name": "weather"}},
+                {"function": {"arguments": CALL["arguments"]}},
+                {"id": "b", "function": {"name": "weather", "arguments": '{"city": '}},
+                {"id": "b", "function": {"arguments": '"Rome"}'}},
+            ],
+            id="in-pieces",
+        ),
+    ],
+)
+def test_calls_that_a_stream_does_not_number_are_kept_apart(pieces: list[dict[str, Any]]):
+    events = [{"choices": [{"delta": {"tool_calls": [piece]}}]} for piece in pieces]
+    end = {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
+    calls = asked(*events, end, is_streamed=True).calls
+    assert calls == [{"id": name, "type": "function", "function": CALL} for name in "ab"]
+
+
+def test_what_is_no_call_is_left_out():
+    calls = [7, None, {"id": "a", "type": "function", "function": CALL}]
+    draft = told({"content": None, "tool_calls": calls}, is_streamed=False)
+    assert draft.calls == calls[2:]
