@@ -254,7 +254,8 @@ class Gateway:
             request=chat,
             timestamp=timestamp,
             conversation_id=_text(headers, b"x-conversation-id")
-            or chat.metadata.get("conversation_id"),
+            or chat.metadata.get("conversation_id")
+            or None,
             traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent or "") else None,
         )
         return interaction, must_log

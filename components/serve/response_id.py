@@ -121,6 +121,8 @@ def verify(key: bytes, client_id: str, response_id: str) -> KnownResponse | None
     random, tag = content[:_RANDOM_BYTES], content[_RANDOM_BYTES:]
     if base64.b64encode(content, _SIGNS)[:_CHARACTERS].decode() != text:
         return None  # the last character has bits to spare: an answer has one id only
+    if quote(workload, safe="") != name:
+        return None  # another spelling of the name
     for is_stored in (True, False):
         if hmac.compare_digest(tag, _mac(key, random, client_id, workload, is_stored=is_stored)):
             return KnownResponse(workload, is_stored)

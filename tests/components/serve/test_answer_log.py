@@ -63,8 +63,11 @@ def test_a_record_is_what_was_asked_and_answered(tmp_path: Path):
             "metadata": {"conversation_id": "c-1"},
         }
         answer = gateway.post("/v1/chat/completions", json=body, headers={"traceparent": trace})
+        unnamed = {**body, "metadata": {"conversation_id": ""}, "user": ""}
+        gateway.post("/v1/chat/completions", json=unnamed, headers={"x-conversation-id": ""})
         gateway.stop()
-        (record,) = gateway.records()
+        record, other = gateway.records()
+    assert not other.keys() & {"conversation_id", "user_id"}  # all that have none are not one
     assert record["request"] == body
     assert record["response"] == answer.json()
     assert (record["workload_id"], record["client_id"]) == ("support", "app")

@@ -38,6 +38,13 @@ def test_a_changed_id_proves_nothing(place: int, character: str):
     assert (proof is not None) == (changed == made)
 
 
+def test_an_id_that_is_written_otherwise_proves_nothing():
+    made = response_id.create(KEY, "app", "a/support", "chatcmpl", is_stored=True)
+    assert made.endswith("-a%2Fsupport")
+    for name in ("a%2fsupport", "a/support", "a%2F%73upport"):
+        assert response_id.verify(KEY, "app", made.replace("a%2Fsupport", name)) is None
+
+
 def test_client_and_workload_are_not_run_together():
     made = response_id.create(KEY, "ab", "c", "cmpl", is_stored=True)
     moved = made.removesuffix("-c") + "-bc"
