@@ -5,9 +5,10 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from prefect import flow, task
 
-from components.evaluate import harness, score_conditions
+from components.evaluate import harness, metrics, score_conditions
 from components.evaluate import holdout_task as holdouts
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
@@ -128,8 +129,9 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
             f"{'; '.join(mistakes)}; name another under gate, or what the answers are under "
             "evaluate.kind"
         )
-    if problem := unmeasured_abstention(workload, snapshot):
-        raise UnmeasuredError(f"judging {workload.workload}: {problem}")
+    for problem in (partial_target(workload, snapshot), unmeasured_abstention(workload, snapshot)):
+        if problem:
+            raise UnmeasuredError(f"judging {workload.workload}: {problem}")
     if workload.evaluate.judge and kind != "text":
         raise UnmeasuredError(
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}, and a judge "
@@ -137,6 +139,27 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
         )
     if problems := task_registry.built_in_problems(snapshot, workload.evaluate):
         raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(problems)}")
+
+
+def partial_target(workload: Workload, snapshot: Path) -> str | None:
+    """Explain why the target can't be one, so that nothing could pass.
+
+    The gate requires that it is measured on all requests, and that more is better.
+    """
+    policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
+    metric = metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
+    if metric is None:
+        return None
+    if not metric.higher_is_better:
+        return f"{policy.metric} is better when lower, so it can be a guard but not the target"
+    rows = pq.read_metadata(snapshot / holdouts.HOLDOUT_FILE).num_rows
+    measured = holdouts.count_measured(snapshot, kind, policy.metric, HOLDOUT)
+    if measured == rows:
+        return None
+    return (
+        f"{policy.metric} is measured on {measured} of the {rows} held-out requests only, and the "
+        "target must be on all of them: correct_name and correct are, and any other can be a guard"
+    )
 
 
 def unmeasured_abstention(workload: Workload, snapshot: Path) -> str | None:

@@ -44,7 +44,7 @@ class Policy(Config):
 
     metric: str = Field(default="correct_name", min_length=1)
     """The target, which must improve: ``correct`` requires every argument, ``correct_name`` only
-    the name; any metric of the holdout between 0 and 1 can be the target."""
+    the name; any metric that is measured on every held-out request can be the target."""
 
     task: str = Field(default=HOLDOUT, min_length=1)
     """The task that it is measured on; default the workload's own holdout. With another, such as

@@ -170,6 +170,21 @@ def test_a_target_that_the_answers_do_not_measure_is_refused_before_training(
     evaluate.require_measured(read_workload(write(folder, gate={"metric": "f1"})), snapshot)
 
 
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ("name_and_arguments", "is measured on 2 of the 3 held-out requests only"),
+        ("over_triggering", "is better when lower"),
+    ],
+)
+def test_a_target_with_which_nothing_could_pass_is_refused_before_training(
+    folder: Path, tmp_path: Path, metric: str, reason: str
+) -> None:
+    workload = read_workload(write(folder, gate={"metric": metric, "abstention_margin": None}))
+    with pytest.raises(evaluate.UnmeasuredError, match=reason):
+        evaluate.require_measured(workload, holdouts.build(tmp_path / "frozen"))
+
+
 def test_a_guard_on_abstention_that_no_request_measures_is_refused_before_training(
     folder: Path, tmp_path: Path
 ) -> None:
