@@ -38,7 +38,7 @@ def evaluate_holdout(
     rows = run_task(lm, choice_task(holdout, end))
     right = {cast("Document", row["doc"])["example_id"]: float(row["acc"]) for row in rows}
     return [
-        replace(sample, scores={**sample.scores, "choice": right.get(sample.example_id)})
+        replace(sample, scores={**sample.scores, "choice": right.get(sample.example_id, 0.0)})
         for sample in samples
     ]
 
@@ -91,11 +91,13 @@ def written_task(holdout: EvaluatedSide, max_new_tokens: int) -> dict[str, Any]:
 
 
 def choice_task(holdout: EvaluatedSide, end: str) -> dict[str, Any]:
-    """Return lm-eval's configuration for choosing the likeliest label."""
+    """Return lm-eval's configuration for choosing the likeliest label, where one is right."""
     labels = holdout.answers.labels
+    right = [Answer.from_json(document["answer"]).text.strip() for document in holdout.documents]
     rows = [
-        {**document, "right": labels.index(Answer.from_json(document["answer"]).text.strip())}
-        for document in holdout.documents
+        {**document, "right": labels.index(label)}
+        for document, label in zip(holdout.documents, right, strict=True)
+        if label in labels
     ]
     return {
         **common_config(holdout.name, rows, {"acc": Metric("")}, holdout.version),

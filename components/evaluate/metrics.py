@@ -244,6 +244,11 @@ FEWEST_A_LABEL = 5
 """The least mean number of answers per label: with fewer, short answers are equal by chance."""
 
 
+ODD_ANSWERS = 0.02
+"""The most answers, as a share, that may be no labels where a classification is configured: models
+in production sometimes explain or apologize. No label is right for their requests."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerSpace:
     """The kind of a workload's answers; ``labels`` are sorted, and empty unless it classifies."""
@@ -260,7 +265,7 @@ def find_answer_space(
     Raises:
         ValueError: ``classification`` is configured, and the answers are not labels.
     """
-    problem = _label_problem(answers)
+    problem = _label_problem(answers, ODD_ANSWERS if configured == "classification" else 0.0)
     if configured == "classification" and problem:
         raise ValueError(
             f"the answers are not a classification: {problem}; leave out evaluate.kind"
@@ -283,16 +288,24 @@ def is_measured(kind: Kind, name: str, reference: Answer) -> bool:
 
 
 def _distinct_labels(answers: Iterable[Answer]) -> tuple[str, ...]:
-    return tuple(sorted({answer.text.strip() for answer in answers}))
+    texts = {answer.text.strip() for answer in answers}
+    return tuple(sorted(text for text in texts if _is_label(text)))
 
 
-def _label_problem(answers: Sequence[Answer]) -> str | None:
-    labels = _distinct_labels(answers)
+def _is_label(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_LABEL
+
+
+def _label_problem(answers: Sequence[Answer], odd_share: float) -> str | None:
     if any(answer.calls for answer in answers):
         return "some call tools"
-    if not 2 <= len(labels) <= MOST_LABELS:
-        return f"there are {len(labels)} different ones, expected 2 to {MOST_LABELS}"
-    invalid = next((label for label in labels if not 0 < len(label) <= LONGEST_LABEL), None)
-    if invalid is None:
+    odd = [text for answer in answers if not _is_label(text := answer.text.strip())]
+    if len(odd) > odd_share * len(answers):
+        return (
+            f"{min(odd)[:LONGEST_LABEL]!r} is not a label of 1 to {LONGEST_LABEL} characters "
+            f"({len(odd)} such answers of {len(answers)})"
+        )
+    labels = _distinct_labels(answers)
+    if 2 <= len(labels) <= MOST_LABELS:
         return None
-    return f"{invalid[:LONGEST_LABEL]!r} is not a label of 1 to {LONGEST_LABEL} characters"
+    return f"there are {len(labels)} different ones, expected 2 to {MOST_LABELS}"

@@ -45,6 +45,13 @@ def test_a_configured_kind_overrides_the_detected_one():
     assert few == AnswerSpace("classification", ("card", "loan", "rate"))
 
 
+@pytest.mark.parametrize("odd", ["I am sorry, but I can not classify this request.", ""])
+def test_a_few_answers_that_are_no_labels_do_not_end_a_configured_classification(odd: str):
+    answers = [*LABELS, *LABELS, *LABELS, *LABELS, Answer(odd)]
+    found = metrics.find_answer_space(answers, "classification", offers_tools=False)
+    assert found == AnswerSpace("classification", ("card", "loan", "rate"))
+
+
 @pytest.mark.parametrize(
     ("answers", "sentence"),
     [

@@ -112,6 +112,18 @@ def test_an_answers_end_token_is_scored_with_it(tmp_path: Path, tiny_base: Path)
     assert weighed[:3] == ["card<end>", "card payment<end>", "loan<end>"]
 
 
+def test_no_label_is_right_where_production_did_not_name_one(tmp_path: Path, tiny_base: Path):
+    odd = Case("about a cat", Answer("I am sorry, but I can not say what this is about."))
+    learned = [Case(f"about a {label}", Answer(label)) for label in LABELS] * 17
+    snapshot = holdouts.build(tmp_path, [learned[0], odd], learned, tools=[])
+    holdout = read(snapshot, tiny_base, "classification")
+    samples = lm_eval_tasks.evaluate_holdout(Oracle(lambda _: "card"), holdout, 8, "<end>")
+    assert [sample.scores for sample in samples] == [
+        {"label": 1, "choice": 1},
+        {"label": 0, "choice": 0},
+    ]
+
+
 def test_texts_are_compared_by_their_words(tmp_path: Path, tiny_base: Path):
     cases = [Case("How are you?", Answer("Quite well, thank you, and how are you today?"))]
     holdout = read(holdouts.build(tmp_path, cases, cases, tools=[]), tiny_base)
