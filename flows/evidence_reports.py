@@ -132,8 +132,9 @@ def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
     matching = [path for path in finished if (path / report.REPORT).is_file()]
     if not matching or (digest and len(matching) > 1):
         names = ", ".join(sorted(path.name for path in matching)) or "none"
+        which = f"evidence {digest}" if digest else "the newest evidence"
         raise LookupError(
-            f"looking up evidence {begins} of {workload}: expected one with a report, found "
+            f"looking up {which} of {workload}: expected one with a report, found "
             f"{names} in {root}; `flywheel turn` makes it"
         )
     return max(matching, key=lambda folder: EvidenceManifest.read(folder).age)

@@ -140,6 +140,8 @@ def shorten(text: str, most: int) -> str:
 def new_table(*columns: str, is_counted: bool = False) -> Table:
     """Return a table without lines; a first column of counts is aligned to the right."""
     table = Table(*columns, box=None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"  # a truncated figure or id would be another one
     if is_counted:
         table.columns[0].justify = "right"
     return table

@@ -1,5 +1,6 @@
 """The `flywheel` command: entry point, and the commands check, turn, schedule and demo."""
 
+import errno
 import getpass
 import os
 import sys
@@ -189,6 +190,7 @@ def turn(
 ) -> None:
     """Run one turn of a workload now, and follow it; the stack must be up (`flywheel up`).
 
+    Ctrl-C stops following the turn, which continues in the stack; the same command joins it again.
     Finished stages are found again by content, so an interrupted turn resumes.
     """
     from flows import home_workloads, workload_file
@@ -196,7 +198,14 @@ def turn(
 
     workload = workload_file.read_workload(config).workload
     home_workloads.adopt(settings.load(), workload, config)
-    turn_watch.follow_turn(config.resolve(), workload, by=by)
+    try:
+        turn_watch.follow_turn(config.resolve(), workload, by=by)
+    except KeyboardInterrupt:
+        fail(
+            "not followed any more: once started, the turn continues in the stack; the same "
+            "command joins it again, its page in Prefect (`flywheel open`) cancels it",
+            130,
+        )
 
 
 @app.command()
@@ -254,6 +263,12 @@ def main() -> None:
     try:
         app()
     except Exception as error:
+        if os.strerror(errno.EROFS) in str(error):  # DuckDB's text, too
+            print_error(
+                f"{error}\nLinux mounts a disk read-only after an error of it (`dmesg`): mount it "
+                f"writable again, or {OTHER_HOME}"
+            )
+            sys.exit(1)
         if not _is_lost_server(error):
             raise
         print_error(

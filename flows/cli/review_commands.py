@@ -79,7 +79,10 @@ def _review(
     now = datetime.now(UTC)
     questions = review.choose_questions(home, workload, count, reviewer=reviewer, now=now)
     if not questions:
-        print_line(f"{workload.workload}: nothing is left to ask {reviewer} about")
+        print_line(
+            f"{workload.workload}: nothing is left to ask {reviewer} about, or it "
+            "has not been curated"
+        )
         return
     if path:
         written = review.export_questions(path, questions, now=now)

@@ -311,7 +311,9 @@ def metrics(
     if port is None:
         typer.echo(prometheus.metrics_page(home).decode(), nl=False)
         return
-    with exit_on(OSError, code=1):
+    try:
         start_http_server(port, addr=host, registry=prometheus.metrics_registry(home))
+    except OSError as error:
+        fail(f"listening on {host} port {port}: {error.strerror}; choose another --port", 1)
     print_error(f"metrics on http://{host}:{port}/metrics")
     threading.Event().wait()

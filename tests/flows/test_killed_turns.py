@@ -117,10 +117,10 @@ def heard_ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize(
-    ("asked_to_stop", "code"),
+    ("asked_to_stop", "code", "message"),
     [
-        pytest.param(signal.SIGINT, 130, id="ctrl-c"),
-        pytest.param(signal.SIGTERM, -signal.SIGTERM, id="term"),
+        pytest.param(signal.SIGINT, 130, "the turn continues in the stack", id="ctrl-c"),
+        pytest.param(signal.SIGTERM, -signal.SIGTERM, "", id="term"),
     ],
 )
 def test_a_turn_continues_when_its_command_is_stopped_and_the_command_joins_it_again(
@@ -130,12 +130,15 @@ def test_a_turn_continues_when_its_command_is_stopped_and_the_command_joins_it_a
     tmp_path: Path,
     asked_to_stop: signal.Signals,
     code: int,
+    message: str,
 ) -> None:
     config = prepare(tmp_path, base, f"stopped-{asked_to_stop.name.lower()}")
     bring_up(shell)
     turn = start_and_train(shell, config)
     turn.send_signal(asked_to_stop)
-    assert turn.wait(timeout=30) == code
+    output, _ = turn.communicate(timeout=30)
+    assert turn.returncode == code
+    assert message in output
     turn = shell.start("turn", config)
     assert terminal.QUESTION in terminal.said_until_asked(turn)
     approve(shell, turn, config.stem)

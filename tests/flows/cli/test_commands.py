@@ -1,5 +1,7 @@
 """What commands say when the stack that they need is not there."""
 
+import os
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,6 +68,27 @@ def test_a_home_that_cannot_be_is_named_without_a_traceback(
     assert "set FLYWHEEL_HOME to a folder" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting wants root")
+@pytest.mark.parametrize("words", ["status", "token add other"])
+def test_a_disk_that_became_read_only_is_named_without_a_traceback(
+    tmp_path: Path, words: str
+) -> None:
+    shell = terminal.in_home(tmp_path)
+    assert shell.run("token", "add", "shop").returncode == 0
+    with warehouses.connect(shell.settings.warehouse):
+        pass
+    mounted = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(tmp_path), shell.command]
+    command = [*mounted, *words.split()]
+    ended = subprocess.run(command, env=shell.env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    cause, remedy = ended.stderr.splitlines()
+    assert "Read-only file system" in cause
+    assert remedy.startswith("Linux mounts a disk read-only after an error of it")
 
 
 def test_a_home_whose_warehouse_went_to_a_lake_says_so(tmp_path: Path) -> None:

@@ -282,6 +282,17 @@ def test_status_command_shows_each_service(
     assert re.search(rf"prefect +gone +\d* +{settings.prefect_url}", result.stdout)
 
 
+def test_metrics_on_a_taken_port_name_the_port(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(stack_commands.app, ["metrics", "--port", str(port)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"listening on 127.0.0.1 port {port}: Address already in use")
+
+
 def test_a_port_that_is_none_ends_the_command_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_PREFECT_PORT", "no")
     result = CliRunner().invoke(stack_commands.app, ["up"])
