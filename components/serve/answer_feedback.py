@@ -5,10 +5,21 @@ from typing import cast
 
 from components.receive.client_tokens import Token
 from components.receive.openapi import FEEDBACK
+from components.schema import Json
 from components.serve import chat_request, response_id
 from components.serve.chat_request import Obj, OpenAiError
 
 KINDS = cast("list[str]", cast("Obj", cast("Obj", FEEDBACK["properties"])["kind"])["enum"])
+EXPECTED = {
+    "thumb": "up or down",
+    "rating": "a number within the `scale` beside it, [lowest, highest]",
+    "choice": "{'chosen': ..., 'rejected': ...} with two response ids or two assistant messages",
+    "correction": "an assistant message, {'role': 'assistant', 'content': ...}",
+    "regenerate": "true or the id of the new response",
+    "comment": "text",
+    "outcome": "{'name': ..., 'value': ...} with true or false, a number or text",
+}
+TYPES = {"comment": str | None, "actor_id": str | int | None, "user": str | int | None}
 KEPT = ("response_id", "kind", "value", "comment", "scale", "metadata")
 
 
@@ -32,6 +43,17 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
             "`value` is missing, expected for example up or down for a thumb",
             param="value",
         )
+    if not _fits(str(body["kind"]), body["value"], body.get("scale")):
+        shown = chat_request.shown(body["value"])
+        raise OpenAiError(
+            400,
+            f"`value` of a {body['kind']} is {shown}, expected {EXPECTED[str(body['kind'])]}",
+            param="value",
+        )
+    for name, types in TYPES.items():
+        if not isinstance(found := body.get(name), types):
+            shown = chat_request.shown(found)
+            raise OpenAiError(400, f"`{name}` is {shown}, expected text", param=name)
     known = response_id.verify(key, token.client_id, answer_id)
     if known is None:
         raise OpenAiError(
@@ -56,6 +78,34 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
         "timestamp": time.time(),
         "workload_id": known.workload,
         "client_id": token.client_id,
-        "actor_id": actor if isinstance(actor, str) else token.client_id,
+        "actor_id": str(actor),
     }
     return known.workload, answer_id, record
+
+
+def _fits(kind: str, value: Json, scale: Json) -> bool:
+    """Return whether a kind of feedback may have a value, as `sql/temp/feedback.sql` reads it."""
+    match kind, value:
+        case "thumb", "up" | "down":
+            return True
+        case "rating", (int() | float()) as rating if not isinstance(rating, bool):
+            match scale:
+                case [(int() | float()) as low, (int() | float()) as high]:
+                    return low < high and low <= rating <= high
+                case _:
+                    return False
+        case "choice", {"chosen": chosen, "rejected": rejected, **others}:
+            is_pair = isinstance(chosen, str) and isinstance(rejected, str)
+            is_pair |= isinstance(chosen, dict) and isinstance(rejected, dict)
+            return is_pair and isinstance(others.get("tie"), bool | None)
+        case "correction", {"role": "assistant", **others}:
+            has_calls = isinstance(others.get("tool_calls"), list)
+            return has_calls or isinstance(others.get("content"), str | list)
+        case "regenerate", str() | True:
+            return True
+        case "comment", str():
+            return True
+        case "outcome", {"name": str(), "value": bool() | int() | float() | str()}:
+            return True
+        case _:
+            return False

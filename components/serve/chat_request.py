@@ -180,7 +180,7 @@ def read_completion(content: bytes) -> ChatRequest:
     if not isinstance(text, str):
         raise _invalid(
             "prompt",
-            f"it is {_shown(body.get('prompt'))}, expected text; send one request a prompt",
+            f"it is {shown(body.get('prompt'))}, expected text; send one request a prompt",
         )
     return ChatRequest(
         endpoint="completion",
@@ -213,7 +213,7 @@ class _Shared(TypedDict):
 def _shared(body: Obj) -> _Shared:
     model = body.get("model")
     if not isinstance(model, str | None):
-        raise _invalid("model", f"it is {_shown(model)}, expected the name of a workload")
+        raise _invalid("model", f"it is {shown(model)}, expected the name of a workload")
     is_streamed = _flag(body, "stream", default=False)
     return {
         "body": body,
@@ -233,7 +233,7 @@ def _shared(body: Obj) -> _Shared:
 def _messages(body: Obj) -> list[Obj]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        found = "missing" if "messages" not in body else _shown(messages)
+        found = "missing" if "messages" not in body else shown(messages)
         raise _invalid("messages", f"it is {found}, expected an array of at least one message")
     if len(messages) > MOST_MESSAGES:
         raise _invalid("messages", f"there are {len(messages)}, expected at most {MOST_MESSAGES}")
@@ -243,10 +243,10 @@ def _messages(body: Obj) -> list[Obj]:
 
 def _message(place: str, message: Json) -> Obj:
     if not isinstance(message, dict):
-        raise _invalid(place, f"it is {_shown(message)}, expected an object with a `role`")
+        raise _invalid(place, f"it is {shown(message)}, expected an object with a `role`")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        raise _invalid(f"{place}.role", f"it is {_shown(role)}, expected one of {', '.join(ROLES)}")
+        raise _invalid(f"{place}.role", f"it is {shown(role)}, expected one of {', '.join(ROLES)}")
     if content is None and role != "assistant":
         raise _invalid(f"{place}.content", "it is missing, expected text or an array of text parts")
     if isinstance(content, list):
@@ -254,7 +254,7 @@ def _message(place: str, message: Json) -> Obj:
             _require_text_part(f"{place}.content[{number}]", part)
     elif not isinstance(content, str | None):
         raise _invalid(
-            f"{place}.content", f"it is {_shown(content)}, expected text or an array of text parts"
+            f"{place}.content", f"it is {shown(content)}, expected text or an array of text parts"
         )
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise _invalid(f"{place}.tool_call_id", "it is missing, expected the id of the call")
@@ -276,7 +276,7 @@ def _require_text_part(place: str, part: Json) -> None:
                 place, f"it is of the type {kind}, expected text: workloads read nothing else"
             )
         case _:
-            raise _invalid(place, f"it is {_shown(part)}, expected {{'type': 'text', 'text': ...}}")
+            raise _invalid(place, f"it is {shown(part)}, expected {{'type': 'text', 'text': ...}}")
 
 
 def _require_calls(place: str, message: Obj) -> None:
@@ -284,7 +284,7 @@ def _require_calls(place: str, message: Obj) -> None:
     if calls is None:
         return
     if not isinstance(calls, list):
-        raise _invalid(f"{place}.tool_calls", f"it is {_shown(calls)}, expected an array of calls")
+        raise _invalid(f"{place}.tool_calls", f"it is {shown(calls)}, expected an array of calls")
     for number, call in enumerate(calls):
         at = f"{place}.tool_calls[{number}]"
         match call:
@@ -293,7 +293,7 @@ def _require_calls(place: str, message: Obj) -> None:
             case _:
                 raise _invalid(
                     at,
-                    f"it is {_shown(call)}, expected {{'id': ..., 'type': 'function', "
+                    f"it is {shown(call)}, expected {{'id': ..., 'type': 'function', "
                     "'function': {'name': ..., 'arguments': '{...}'}}",
                 )
         try:
@@ -310,7 +310,7 @@ def _tools(body: Obj) -> list[Obj]:
     if tools is None:
         return []
     if not isinstance(tools, list):
-        raise _invalid("tools", f"it is {_shown(tools)}, expected an array of tools")
+        raise _invalid("tools", f"it is {shown(tools)}, expected an array of tools")
     if len(tools) > MOST_TOOLS:
         raise _invalid("tools", f"there are {len(tools)}, expected at most {MOST_TOOLS}")
     names = set[str]()
@@ -323,7 +323,7 @@ def _tools(body: Obj) -> list[Obj]:
             case _:
                 raise _invalid(
                     place,
-                    f"it is {_shown(tool)}, expected {{'type': 'function', 'function': "
+                    f"it is {shown(tool)}, expected {{'type': 'function', 'function': "
                     "{'name': ..., 'parameters': ...}}",
                 )
         if not _NAME.fullmatch(name):
@@ -338,7 +338,7 @@ def _tools(body: Obj) -> list[Obj]:
         if not isinstance(function.get("parameters"), dict | None):
             raise _invalid(
                 f"{place}.function.parameters",
-                f"it is {_shown(function.get('parameters'))}, expected a JSON Schema object",
+                f"it is {shown(function.get('parameters'))}, expected a JSON Schema object",
                 code="invalid_function_parameters",
             )
         names.add(name)
@@ -366,7 +366,7 @@ def _tool_choice(body: Obj, tools: Sequence[Obj]) -> Json:
         case _:
             raise _invalid(
                 "tool_choice",
-                f"it is {_shown(choice)}, expected none, auto, required or "
+                f"it is {shown(choice)}, expected none, auto, required or "
                 "{'type': 'function', 'function': {'name': ...}}",
             )
 
@@ -382,7 +382,7 @@ def _response_format(body: Obj) -> Obj | None:
         case form:
             raise _invalid(
                 "response_format",
-                f"it is {_shown(form)}, expected {{'type': 'text'}}, {{'type': 'json_object'}} or "
+                f"it is {shown(form)}, expected {{'type': 'text'}}, {{'type': 'json_object'}} or "
                 "{'type': 'json_schema', 'json_schema': {'name': ..., 'schema': {...}}}",
             )
 
@@ -391,9 +391,9 @@ def _stop(body: Obj) -> tuple[str, ...]:
     stop = body.get("stop")
     texts = [stop] if isinstance(stop, str) else [] if stop is None else stop
     if not isinstance(texts, list) or len(texts) > MOST_STOPS:
-        raise _invalid("stop", f"it is {_shown(stop)}, expected text or up to {MOST_STOPS} texts")
+        raise _invalid("stop", f"it is {shown(stop)}, expected text or up to {MOST_STOPS} texts")
     if not all(isinstance(text, str) and text for text in texts):
-        raise _invalid("stop", f"it is {_shown(stop)}, expected texts that are not empty")
+        raise _invalid("stop", f"it is {shown(stop)}, expected texts that are not empty")
     return tuple(cast("list[str]", texts))
 
 
@@ -404,7 +404,7 @@ def _has_usage(body: Obj, *, is_streamed: bool) -> bool:
     if not is_streamed:
         raise _invalid("stream_options", "it is only allowed where `stream` is true")
     if not isinstance(options, dict):
-        raise _invalid("stream_options", f"it is {_shown(options)}, expected an object")
+        raise _invalid("stream_options", f"it is {shown(options)}, expected an object")
     return _flag(options, "include_usage", default=False, place="stream_options.include_usage")
 
 
@@ -415,13 +415,13 @@ def _metadata(body: Obj) -> dict[str, str]:
     if not isinstance(metadata, dict) or len(metadata) > MOST_METADATA:
         raise _invalid(
             "metadata",
-            f"it is {_shown(metadata)}, expected an object of up to {MOST_METADATA} texts",
+            f"it is {shown(metadata)}, expected an object of up to {MOST_METADATA} texts",
         )
     for key, value in metadata.items():
         if not isinstance(value, str) or len(value) > LONGEST_VALUE or len(key) > LONGEST_KEY:
             raise _invalid(
                 "metadata",
-                f"{key[:80]!r} is {_shown(value)}, expected keys of up to {LONGEST_KEY} and texts "
+                f"{key[:80]!r} is {shown(value)}, expected keys of up to {LONGEST_KEY} and texts "
                 f"of up to {LONGEST_VALUE} characters",
             )
     return cast("dict[str, str]", metadata)
@@ -430,14 +430,14 @@ def _metadata(body: Obj) -> dict[str, str]:
 def _text(body: Obj, name: str) -> str | None:
     value = body.get(name)
     if not isinstance(value, str | None):
-        raise _invalid(name, f"it is {_shown(value)}, expected text")
+        raise _invalid(name, f"it is {shown(value)}, expected text")
     return value
 
 
 def _flag(body: Obj, name: str, *, default: bool, place: str | None = None) -> bool:
     value = body.get(name)
     if not isinstance(value, bool | None):
-        raise _invalid(place or name, f"it is {_shown(value)}, expected true or false")
+        raise _invalid(place or name, f"it is {shown(value)}, expected true or false")
     return default if value is None else value
 
 
@@ -452,7 +452,7 @@ def _integer(body: Obj, name: str, least: int, most: int | None = None) -> int |
         or (most is not None and value > most)
     ):
         bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise _invalid(name, f"it is {_shown(value)}, expected a whole number {bounds}")
+        raise _invalid(name, f"it is {shown(value)}, expected a whole number {bounds}")
     return value
 
 
@@ -461,7 +461,7 @@ def _number(body: Obj, name: str, least: float, most: float, *, default: float) 
     if value is None:
         return default
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise _invalid(name, f"it is {_shown(value)}, expected a number from {least} to {most}")
+        raise _invalid(name, f"it is {shown(value)}, expected a number from {least} to {most}")
     return float(value)
 
 
@@ -478,7 +478,7 @@ def _refuse_unknown(body: Obj, known: Mapping[str, Callable[[Json], bool] | None
         if is_harmless is not None and value is not None and not is_harmless(value):
             raise OpenAiError(
                 400,
-                f"Unsupported value: {name!r} is {_shown(value)}, which this gateway cannot do; "
+                f"Unsupported value: {name!r} is {shown(value)}, which this gateway cannot do; "
                 "leave it out",
                 param=name,
                 code="unsupported_value",
@@ -582,7 +582,7 @@ def _invalid(param: str, reason: str, *, code: str = "invalid_value") -> OpenAiE
     return OpenAiError(400, f"Invalid value for {param!r}: {reason}", param=param, code=code)
 
 
-def _shown(value: Json) -> str:
+def shown(value: Json) -> str:
     """Return a value short enough for a message."""
     if value is None:
         return "missing"
