@@ -19,7 +19,8 @@ from components.models.prefix_cache.generate import (
     greedy,
     likelihoods,
 )
-from components.models.prefix_cache.weights import Blocked, Threads
+from components.models.prefix_cache.weights import Blocked
+from components.models.threads import Threads
 
 if TYPE_CHECKING:
     from peft import PeftModel

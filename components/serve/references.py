@@ -49,14 +49,18 @@ def make_references(
     """Compute an adapter's references at the precision that serves it."""
     import torch
 
+    from components.models.threads import Threads  # noqa: PLC0415 - loads torch
+
     model, tokenizer = bases.load(base, precision, for_training=False)
-    probes = standard_probes(tokenizer)
-    with torch.inference_mode():
+    probes, threads = standard_probes(tokenizer), Threads()
+    with threads.chosen(), torch.inference_mode():
         of_base = _score_alone(model, probes)
         noise = _noise(model, probes, of_base)
+    with threads.chosen(), torch.inference_mode():
         adapted = cast("PreTrainedModel", bases.attach_adapter(model, adapter).eval())
         of_adapter = _score_alone(adapted, probes)
         noise = max(noise, _noise(adapted, probes, of_adapter))
+    with threads.chosen(), torch.inference_mode():
         answers = [_answer_greedily(adapted, tokenizer, probe, precision) for probe in probes]
         answers.sort(key=lambda answer: -answer.clear)
         greedy = tuple(answers[:GREEDY_ANSWERS])

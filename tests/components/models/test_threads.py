@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.models.prefix_cache import weights
+from components.models import threads
 
 
 @pytest.mark.parametrize(
@@ -20,17 +20,17 @@ from components.models.prefix_cache import weights
 def test_all_threads_are_used_unless_fewer_are_clearly_faster(
     seconds: dict[int, float], expected: int
 ):
-    assert weights.fastest(seconds) == expected
+    assert threads.fastest(seconds) == expected
 
 
 def test_torchs_thread_count_is_restored_after_an_evaluation():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        threads = weights.Threads()
+        measured = threads.Threads()
         counts: list[int] = []
         for _ in range(2):
-            with threads.chosen() as taken:
+            with measured.chosen() as taken:
                 assert taken == torch.get_num_threads()
                 counts.append(taken)
             assert torch.get_num_threads() == 2
