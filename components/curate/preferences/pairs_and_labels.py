@@ -13,6 +13,7 @@ from components.curate.preferences.feedback_signals import (
     AnswerComparison,
     Answers,
     Completion,
+    Signal,
     SignalReading,
     Source,
 )
@@ -89,27 +90,34 @@ class Weighed:
     reasons: dict[str, str]
 
 
-Ratings = dict[Completion, list[tuple[float, str]]]
-"""The ratings of each answer, from -1 to 1, with their feedback ids."""
+Ratings = dict[Completion, list[tuple[float, Signal]]]
+"""The ratings of each answer, from -1 to 1, with their signals."""
 
 
 def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Completion, float]]:
     """Pair the best rated answer to a prompt with the worst, the second with the last but one.
 
     Yields the better answer, the worse one, and the difference of their mean ratings as a share of
-    the scale. Each answer is in at most one pair, so that a prompt with many answers doesn't
-    outweigh the others.
+    the scale; a person who rated copies of an answer counts once, with their mean. Each answer is
+    in at most one pair, so that a prompt with many answers doesn't outweigh the others.
     """
     by_prompt: dict[str, list[tuple[float, Completion]]] = defaultdict(list)
     for completion, answer_ratings in ratings.items():
-        positions = sorted(position for position, _ in answer_ratings)
-        by_prompt[completion[0]].append((sum(positions) / len(positions), completion))
+        by_person: dict[object, list[float]] = defaultdict(list)
+        for position, signal in answer_ratings:
+            by_person[signal.actor if signal.actor[1] else signal.feedback_id].append(position)
+        means = sorted(_mean(sorted(positions)) for positions in by_person.values())
+        by_prompt[completion[0]].append((_mean(means), completion))
     for _, ranked in sorted(by_prompt.items()):
         ranked.sort()
         for (low, worse), (high, better) in zip(ranked, reversed(ranked), strict=True):
             if (high - low) / 2 < gap:
                 break
             yield better, worse, (high - low) / 2
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 AnswerPair: TypeAlias = tuple[str, str, str]
@@ -158,7 +166,7 @@ def rated_pairs(
     for reading in readings:
         if reading.signal.kind == "rating":
             for opinion in reading.opinions:
-                ratings[opinion.completion].append((opinion.position, reading.signal.feedback_id))
+                ratings[opinion.completion].append((opinion.position, reading.signal))
     return [
         PreferencePair(
             example_id=better[0],
@@ -167,7 +175,9 @@ def rated_pairs(
             weight=weight,
             source="rating",
             interaction_ids=tuple(answers.interactions[better]),
-            feedback_ids=tuple(sorted({rated[1] for rated in ratings[better] + ratings[worse]})),
+            feedback_ids=tuple(
+                sorted({rated[1].feedback_id for rated in ratings[better] + ratings[worse]})
+            ),
         )
         for better, worse, weight in pair_ratings(ratings, gap)
         if (better[0], *sorted([better[1], worse[1]])) not in compared
