@@ -210,6 +210,7 @@ _FEEDBACK: Obj = {
         "response_id": {"type": "string", "description": "The `id` of the answer."},
         "kind": _KINDS,
         "value": {"description": "`up` or `down` for a thumb, a message for a correction, ..."},
+        "scale": {"type": "array", "description": "`[lowest, highest]` of a rating."},
         "comment": {"type": "string"},
         "actor_id": {"type": "string", "description": "Who gave it; the client if left out."},
     },
