@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -210,27 +211,60 @@ def turn(
 
 @app.command()
 @exit_on()
-def schedule(config: ConfigFile) -> None:
+def schedule(
+    config: ConfigFile,
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", help="End its schedule; all that the workload has is kept."),
+    ] = False,
+) -> None:
     """Schedule a workload's runs: collecting and turns, at the times in its file.
 
     Links the file into the home's `workloads/` and updates the deployments of a stack that is up.
     """
-    from flows import deploy, workload_file
-    from flows.stack import control
+    from flows import workload_file
 
+    if remove:
+        _end_schedule(config)
+        return
     workload = workload_file.read_workload(config)
     home = settings.load()
     home.workloads.mkdir(parents=True, exist_ok=True)
-    link = home.workloads / f"{workload.workload}.yaml"
-    link.unlink(missing_ok=True)
-    link.symlink_to(config.resolve())
-    if control.stack_status(home).phase in control.WORKING:
-        deploy.deploy_all(home)
+    link = home.workloads.resolve() / f"{workload.workload}.yaml"
+    file = config.resolve()
+    if link != file:
+        if link.exists() and not link.is_symlink():
+            fail(f"scheduling {config}: {link} is a file of its own; move it away first")
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+    _deploy_again(home)
     looks = f", signs for a turn at `{workload.trigger.schedule}`" if workload.trigger else ""
     print_line(
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "
         f"turn at `{workload.turn_schedule or 'no time'}`{looks} (cron, UTC)"
     )
+
+
+def _end_schedule(config: Path) -> None:
+    home = settings.load()
+    scheduled = sorted(home.workloads.glob("*.yaml"))
+    link = next((link for link in scheduled if link.resolve() == config.resolve()), None)
+    if link is None:
+        names = ", ".join(str(link.resolve()) for link in scheduled) or "none"
+        fail(f"ending the schedule of {config}: it has none; scheduled: {names}")
+    if not link.is_symlink():
+        fail(f"ending the schedule of {config}: it lies in {home.workloads}; move it away first")
+    link.unlink()
+    _deploy_again(home)
+    print_line(f"{link.stem}: not scheduled any more")
+
+
+def _deploy_again(home: settings.Settings) -> None:
+    from flows import deploy
+    from flows.stack import control
+
+    if control.stack_status(home).phase in control.WORKING:
+        deploy.deploy_all(home)
 
 
 def _put_under_headings() -> None:
