@@ -87,24 +87,6 @@ def register_version(workload: Workload, evidence: Evidence) -> Version:
         )
 
 
-def make_champion(
-    workload: Workload, evidence: Evidence, decision: Decision, still: Callable[[], None]
-) -> Version:
-    """Make the approved adapter the champion; idempotent, and resumed after a kill.
-
-    ``still`` raises if the approval no longer holds; it is called under the champion's lock. Raises
-    ``ChangedAdapterError`` or ``SignatureError`` if files differ from what was approved.
-    """
-    home, name = settings.load(), evidence.subject.workload
-    releases.require_bytes(home, evidence)
-    with journal.lock_champion(home.tables, home.locks, name):
-        champions.recover(home, name)
-        still()
-        _require_unused(evidence, registry.champion_version(name))
-        _anchor(evidence, decision)
-        return crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
-
-
 def crown(
     home: Settings,
     workload: Workload,
@@ -167,7 +149,9 @@ def promote_version(
 ) -> PromotedVersion:
     """Make the approved adapter the champion, or a canary where its file orders one.
 
-    As ``make_champion``; ``report`` is called with what a canary can show.
+    Idempotent, and resumed after a kill. ``still`` raises if the approval no longer holds; it is
+    called under the champion's lock. ``report`` is called with what a canary can show. Raises
+    ``ChangedAdapterError`` or ``SignatureError`` if files differ from what was approved.
     """
     home, name = settings.load(), evidence.subject.workload
     releases.require_bytes(home, evidence)

@@ -98,11 +98,6 @@ class PairedScores:
         return np.unique(self.clusters, return_inverse=True)[1].astype(np.int64)
 
 
-def independent(ours: Floats, theirs: Floats) -> PairedScores:
-    """Pair the scores of requests that are all independent of each other."""
-    return PairedScores(ours, theirs, np.arange(len(ours), dtype=np.int64))
-
-
 CAUTIOUS = 0.8  # the share of the wealth exposed to the largest loss, unless few clusters are left
 
 FINEST = 1e-9  # the smallest p-value that is computed

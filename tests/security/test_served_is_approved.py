@@ -118,7 +118,7 @@ def approve(served: Served, found: Evidence) -> None:
         decision_log.append_event(
             con, LogEvent("approve", NAME, found.digest, "run", NOW, "ann", "good")
         )
-    promote.make_champion(served.workload, found, decision, lambda: None)
+    promote.promote_version(served.workload, found, decision, lambda: None)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class ApprovedVersions:
         evidence = self.ask(workload, number)
         if is_approved:
             decision = self.approve(evidence)
-            promote.make_champion(self.described(workload), evidence, decision, lambda: None)
+            promote.promote_version(self.described(workload), evidence, decision, lambda: None)
         return evidence
 
     def ask(self, workload: str, number: int, opponent: str = "base") -> Evidence:

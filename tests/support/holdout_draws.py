@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.gate.paired_scores import Floats, PairedScores, independent
+from components.gate.paired_scores import Floats, PairedScores
 
 DIFFERING = 0.3
 """On this share of the requests only one of the two models is right."""
@@ -52,6 +52,11 @@ class Drawn:
 
 Draw = Callable[[int, int, float, np.random.Generator], Drawn]
 """Draws so many clusters of so many holdouts with that mean lead."""
+
+
+def independent(ours: Floats, theirs: Floats) -> PairedScores:
+    """Pair the scores of requests that are all independent of each other."""
+    return PairedScores(ours, theirs, np.arange(len(ours), dtype=np.int64))
 
 
 def answers(differing: float) -> Draw:

@@ -85,7 +85,7 @@ def approve(name: str, number: int, base_model: Path) -> None:
     found = ask_with_files(name, number)
     say_yes(settings.load(), name, number)
     made = workload(name, base_model)
-    promote.make_champion(made, found, decide(name, number), lambda: None)
+    promote.promote_version(made, found, decide(name, number), lambda: None)
 
 
 def crowned(name: str, count: int, home: Settings) -> None:

@@ -11,11 +11,12 @@ from components.gate import comparison, judge, paired_scores
 from components.gate.comparability import Anchor
 from components.gate.comparison import EarlierUse
 from components.gate.judgement import Judgement
-from components.gate.paired_scores import PairedScores, independent
+from components.gate.paired_scores import PairedScores
 from components.gate.policy import Guard, Policy
 from components.scorecard import CLUSTER_CAP, HOLDOUT, LARGEST_CLUSTER, Scorecard, aggregate
 from tests.support import holdout_draws as draws
 from tests.support.cards import card, guard_card, in_clusters, pair, rescored, sliced, under
+from tests.support.holdout_draws import independent
 
 POLICY = Policy(abstention_margin=None)
 

@@ -8,9 +8,10 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
 from components.gate import paired_scores, power, significance
-from components.gate.paired_scores import PairedScores, independent
+from components.gate.paired_scores import PairedScores
 from components.gate.power import Rates
 from tests.support import holdout_draws as draws
+from tests.support.holdout_draws import independent
 
 AT = Rates(difference=0.08, differing=0.2, is_binary=True)
 

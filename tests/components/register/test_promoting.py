@@ -77,12 +77,12 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
     assert "| correct name: " in kept.description  # the scores of now
 
     decision = Decision(NAME, "e1", "approve", "ann", "good", "run", NOW)
-    promote.make_champion(workload, evidence, decision, lambda: None)
-    crowned = promote.make_champion(
+    promote.promote_version(workload, evidence, decision, lambda: None)
+    crowned = promote.promote_version(
         workload, evidence, decision, lambda: None
     )  # repeated by a crash
     assert registry.read_aliases(NAME) == Aliases(champion="1")
-    assert crowned == registry.champion_version(NAME)
+    assert crowned.version == registry.champion_version(NAME)
     decided = {"decision": "approve", "approver": "ann", "comment": "good"}
     assert MlflowClient().get_model_version(NAME, "1").tags == made_from | {
         f"flywheel.{name}": value for name, value in decided.items()

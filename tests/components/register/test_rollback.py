@@ -98,7 +98,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
             decision = decision_log.decision_on(con, f"e{number}")
         assert decision is not None
         if decision.decision == "approve":
-            promote.make_champion(made, evidence, decision, lambda: None)
+            promote.promote_version(made, evidence, decision, lambda: None)
         else:
             promote.reject_task.fn(evidence, decision)
     champions.roll_back(home, Order("named", None, "bob", "rude"))
@@ -203,7 +203,7 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
     subject = EvidenceSubject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
     with pytest.raises(promote.RolledBackError, match="rolled back by bob \\(rude\\)"):
-        promote.make_champion(made, evidence, decide("once", 2), lambda: None)
+        promote.promote_version(made, evidence, decide("once", 2), lambda: None)
     assert registry.read_aliases("once").champion == "1"
 
     approve("once", 3, base_model)  # new data made another adapter
@@ -221,10 +221,9 @@ def test_an_approval_makes_a_champion_once_whoever_moves_the_alias_and_starts_it
     registry.put_alias("used", version_tags.CHAMPION, "1")
     subject = EvidenceSubject("used", "s1", "v1", "b1", "a2", "1", "c1", "o1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
-    for carry_out in (promote.make_champion, promote.promote_version):
-        with pytest.raises(promote.RolledBackError, match="an approval makes a champion once"):
-            carry_out(made, evidence, decide("used", 2), lambda: None)
-        assert registry.read_aliases("used").champion == "1"
+    with pytest.raises(promote.RolledBackError, match="an approval makes a champion once"):
+        promote.promote_version(made, evidence, decide("used", 2), lambda: None)
+    assert registry.read_aliases("used").champion == "1"
     champions.roll_back(home, Order("used", "2", "bob", "that one was good"))
     again = promote.promote_version(made, evidence, decide("used", 2), lambda: None)
     assert (again.version.number, again.became) == ("2", "is champion")
@@ -236,7 +235,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     evidence = ask_with_files("waits", 1)
     made = workload("waits", base_model)
     crown = threading.Thread(
-        target=promote.make_champion, args=(made, evidence, decide("waits", 1), lambda: None)
+        target=promote.promote_version, args=(made, evidence, decide("waits", 1), lambda: None)
     )
     with journal.lock_champion(home.tables, home.locks, "waits"):
         crown.start()

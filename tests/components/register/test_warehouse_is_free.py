@@ -88,6 +88,6 @@ def test_nobody_waits_for_a_promotion_that_waits_for_mlflow(
     crowned("freed", 2, home)
     evidence, made = ask_with_files("freed", 3), workload("freed", base_model)
     say_yes(home, "freed", 3)
-    crown = partial(promote.make_champion, made, evidence, decide("freed", 3), lambda: None)
+    crown = partial(promote.promote_version, made, evidence, decide("freed", 3), lambda: None)
     assert share_waited(home, crown) < 0.5
     assert registry.read_aliases("freed").champion == "3"
