@@ -64,7 +64,11 @@ def collect(
 ) -> None:
     """Load files into the warehouse now; without any, those of scheduled workloads and the spool.
 
-    Files are recognized by content, so nothing is stored twice.
+    Rows go to the home's warehouse. Files are recognized by content, so nothing is stored twice;
+    lines that can't be read are kept with the reason (`flywheel quarantine list`).
+
+    `flywheel collect --dry-run logs/*.jsonl.gz` shows what would be loaded, `flywheel collect
+    support.yaml` loads the sources of a workload file.
     """
     from components.collect.source import Defaults
     from flows.sources import unread_sentence

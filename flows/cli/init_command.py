@@ -51,6 +51,8 @@ def init(
 
     Shows the workloads in them and why lines can't be loaded; nothing is stored. A comment on each
     setting in the file shows its reasons: languages, lengths, tools, feedback, what is missing.
+
+    `flywheel init logs/*.jsonl.gz --workload support` writes `support.yaml` in this folder.
     """
     from components.collect import survey
     from components.collect.source import Defaults
