@@ -42,6 +42,13 @@ named as (
             -- OpenAI's completions have a reason, only the chunks before the last of a stream null.
             when json_type(field[5]) = 'NULL' and (field[11] ->> '$') = 'chat.completion'
                 then 'upstream_cut'
+            -- The first releases took the chunks of a stream, as tracing tools log them, for the
+            -- answer: the JSON text of their list.
+            when
+                contains(field[4]::varchar, 'chat.completion.chunk')
+                and (try_cast(field[4] ->> '$.content' as json) ->> '$[0].object')
+                = 'chat.completion.chunk'
+                then 'upstream_cut'
             -- Other providers' names: OpenTelemetry, vLLM, Anthropic, Bedrock, Gemini, Mistral.
             when lower(field[5] ->> '$') in ('error', 'abort', 'cancelled', 'pause_turn')
                 then 'upstream_cut'
