@@ -1,10 +1,13 @@
 """What the tests of flows have in common."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from tests.support import terminal
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -14,6 +17,15 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     return tmp_path
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Terminal]:
+    """The shell of a new home whose stack is up."""
+    shell = terminal.in_home(tmp_path / "home")
+    assert shell.run("up").returncode == 0
+    yield shell
+    shell.run("down")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from tests.support import logins, small_workload, terminal
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Terminal]:
-    shell = terminal.in_home(tmp_path / "home")
-    assert shell.run("up").returncode == 0
-    yield shell
-    shell.run("down")
 
 
 def test_a_turn_ends_as_it_began_whatever_becomes_of_its_file(

@@ -1,7 +1,6 @@
 """On a real stack: a person is erased while a promotion that their requests are shown in waits."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ from tests.support import logins, small_workload, terminal
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Terminal]:
-    shell = terminal.in_home(tmp_path / "home")
-    assert shell.run("up").returncode == 0
-    yield shell
-    shell.run("down")
 
 
 def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,14 +21,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 OTHER = version("rouge-score") + "+cuda"
 """What the worker of the gpu pool says that it has of a library."""
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Terminal]:
-    shell = terminal.in_home(tmp_path / "home")
-    assert shell.run("up").returncode == 0
-    yield shell
-    shell.run("down")
 
 
 def test_a_turn_takes_the_scorecards_that_its_worker_wrote(shell: Terminal, tmp_path: Path) -> None:

@@ -102,14 +102,6 @@ class V2:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Terminal]:
-    shell = terminal.in_home(tmp_path / "home")
-    assert shell.run("up").returncode == 0
-    yield shell
-    shell.run("down")
-
-
-@pytest.fixture
 def page(shell: Terminal) -> Iterator["Page"]:
     """A browser in which a person has logged in: to Prefect on its page, to MLflow when it asks."""
     credentials = logins.of(shell.settings)

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,14 +31,6 @@ search:
   budget: {tokens: 120000}
   eta: 2
 """
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Terminal]:
-    shell = terminal.in_home(tmp_path / "home")
-    assert shell.run("up").returncode == 0
-    yield shell
-    shell.run("down")
 
 
 @pytest.mark.slow
