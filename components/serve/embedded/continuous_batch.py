@@ -86,7 +86,6 @@ class RunningAnswer:
     sampler: Sampler
     slot: int = -1
     read: int = 0  # tokens of the prompt whose keys and values are in the slot
-    cached: int = 0  # of these, those that were stored before
     tokens: list[int] = field(default_factory=list)
     prompt_scores: list[ScoredToken] = field(default_factory=list)
     is_cancelled: bool = False
@@ -242,7 +241,6 @@ class ContinuousBatch:
         for part in stored:
             self.base.memory.put(answer.slot, answer.read, part)
             answer.read += part.shape[2]
-        answer.cached = answer.read
         self.counts.cached_prompt_tokens += answer.read
         return False
 
