@@ -260,10 +260,11 @@ def _end_schedule(config: Path) -> None:
 
 
 def _deploy_again(home: settings.Settings) -> None:
-    from flows import deploy
     from flows.stack import control
 
     if control.stack_status(home).phase in control.WORKING:
+        from flows import deploy  # takes seconds to load
+
         deploy.deploy_all(home)
 
 

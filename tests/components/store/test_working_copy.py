@@ -38,7 +38,7 @@ def read(con: Connection, workload: str) -> Counter[tuple[str, str]]:
     return Counter(con.execute(sql, {"workload": workload}).fetchall())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=10)
 @given(before=FATES, after=FATES, others=FATES)
 def test_the_warehouse_has_the_copys_rows_and_all_of_other_workloads(
     before: list[tuple[str, str]], after: list[tuple[str, str]], others: list[tuple[str, str]]

@@ -113,26 +113,31 @@ def test_help_has_each_command_under_one_heading_and_the_version_is_printed(tmp_
     assert ended.stdout.startswith(f"flywheel {version('lora-flywheel')}, code ")
 
 
-def test_a_scheduled_file_is_linked_kept_and_taken_out_again(folder: Path) -> None:
+def test_a_workload_file_in_the_home_is_no_link_to_itself_and_never_replaced(folder: Path) -> None:
     shell = terminal.in_home(folder / "home", is_forked=True)
     config, own = folder / "shop.yaml", shell.settings.workloads / "own.yaml"
-    config.write_text("workload: shop\nbase: base\n")
-    link = shell.settings.workloads / "shop.yaml"
-    for named in (config, link):
-        assert shell.run("schedule", named).returncode == 0
-        assert link.resolve() == config
     text = f"workload: own\nbase: {folder / 'base'}\n"
+    own.parent.mkdir(parents=True)
     own.write_text(text)
     assert shell.run("schedule", own).returncode == 0
     config.write_text("workload: own\nbase: base\n")
     assert "is a file of its own" in shell.run("schedule", config).stderr
     assert own.read_text() == text
+
+
+def test_a_scheduled_file_is_linked_and_taken_out_again(folder: Path) -> None:
+    shell = terminal.in_home(folder / "home", is_forked=True)
+    config, link = folder / "shop.yaml", shell.settings.workloads / "shop.yaml"
+    config.write_text("workload: shop\nbase: base\n")
+    for named in (config, link):
+        assert shell.run("schedule", named).returncode == 0
+        assert link.resolve() == config
     config.unlink()
     assert shell.run("schedule", config, "--remove").stdout == "shop: not scheduled any more\n"
     assert not link.is_symlink()
     again = shell.run("schedule", config, "--remove")
     assert again.returncode == 2
-    assert again.stderr.endswith(f"it has none; scheduled: {own}\n")
+    assert again.stderr.endswith("it has none; scheduled: none\n")
 
 
 @pytest.mark.slow
