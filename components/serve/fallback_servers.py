@@ -8,6 +8,7 @@ from components.schema import Json
 from components.serve.answer_log import Interaction
 from components.serve.chat_answer import AnswerDraft, VisiblePart
 from components.serve.chat_request import Obj
+from components.serve.engines import http_upstream
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.openai_url import OpenAiUpstream
 from components.serve.engines.serving_engine import UpstreamError, token_count
@@ -159,7 +160,7 @@ def _server(
 ) -> OpenAiUpstream:
     upstream = HttpUpstream(
         fallback.url,
-        api_key=environment.get(fallback.api_key_env) if fallback.api_key_env else None,
+        api_key=http_upstream.read_key(fallback.api_key_env, environment, fallback.name),
         connect_seconds=settings.engine.connect_seconds,
         patience_seconds=settings.engine.first_byte_seconds,
         answer_seconds=settings.limits.answer_seconds,

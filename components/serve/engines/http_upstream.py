@@ -1,6 +1,7 @@
 """An engine's HTTP API: JSON and server-sent events, with every failure as an ``UpstreamError``."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +12,8 @@ import orjson
 
 from components.schema import Json
 from components.serve.engines.serving_engine import UpstreamError, shown_address
+
+LOG = logging.getLogger(__name__)
 
 Body: TypeAlias = Mapping[str, Json]
 
@@ -25,6 +28,16 @@ LONGEST_TEXT = 2000  # characters of an engine's own message that an error repea
 END_SECONDS = 0.05  # for the end of a body after its last event
 
 LONGEST_EVENT = 8 * 2**20  # bytes; a longer event is no answer
+
+
+def read_key(variable: str | None, environment: Mapping[str, str], server: str) -> str | None:
+    """Return the key in a server's variable, or ``None`` and a warning if it is not set."""
+    if variable is None:
+        return None
+    key = environment.get(variable)
+    if not key:
+        LOG.warning("%s is not set, so %s is asked without a key", variable, server)
+    return key
 
 
 class HttpUpstream:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from components.serve.engines import http_upstream
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.lorax import LoraxServer
 from components.serve.engines.nim import NimServer
@@ -18,10 +19,9 @@ def make_engines(settings: EngineSettings) -> dict[str, ServingEngine]:
 
 
 def _make_engine(settings: EngineSettings, replica: ReplicaSettings) -> ServingEngine:
-    key = os.environ.get(settings.api_key_env) if settings.api_key_env else None
     upstream = HttpUpstream(
         replica.url,
-        api_key=key,
+        api_key=http_upstream.read_key(settings.api_key_env, os.environ, replica.name),
         connect_seconds=settings.connect_seconds,
         patience_seconds=settings.first_byte_seconds,
     )

@@ -105,3 +105,13 @@ def test_what_is_no_call_is_left_out():
     calls = [7, None, {"id": "a", "type": "function", "function": CALL}]
     draft = told({"content": None, "tool_calls": calls}, is_streamed=False)
     assert draft.calls == calls[2:]
+
+
+@pytest.mark.parametrize(("environment", "is_named"), [({}, True), ({"TEACHER_KEY": "k"}, False)])
+def test_a_key_that_is_not_set_is_named_in_the_log(
+    environment: dict[str, str], is_named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    fallback = OpenAiFallback(url="https://x.test/v1", model="x", api_key_env="TEACHER_KEY")
+    FallbackServers(ServeSettings(fallbacks=(fallback,)), environment)
+    said = "TEACHER_KEY is not set, so https://x.test/v1 is asked without a key"
+    assert (said in caplog.messages) == is_named
