@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from components.collect import containers, lines
+from components.collect import json_arrays, lines, parquet_rows
 from components.collect.lines import BEGINNING, Line, LineStart, UnpackedFile, Unreadable
 from components.collect.source import Kind, Source, SourceRow
 from components.collect.sources import (
@@ -187,9 +187,9 @@ def read_pieces(
         case "lines":
             yield from lines.read_lines(path, start)
         case "array":
-            yield from containers.read_array(path)
+            yield from json_arrays.read_array(path)
         case "parquet":
-            yield from containers.read_parquet(path)
+            yield from parquet_rows.read_parquet(path)
         case "document":
             yield Line(1, _document(path) or "")
         case "protobuf":
@@ -216,7 +216,7 @@ def read_rows(
         if not isinstance(value, dict):
             unreadable.append(Unreadable(piece.number, piece.text.encode(), objection))
         elif _is_page(value):
-            yield from read_rows(containers.read_entries(piece.text, "data"), unreadable)
+            yield from read_rows(json_arrays.read_entries(piece.text, "data"), unreadable)
         else:
             yield SourceRow(piece.number, piece.text, value)
 
