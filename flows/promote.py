@@ -31,6 +31,7 @@ from components.register.rollout_log import Rollout
 from components.store import manifest, warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest
+from components.store.object_store import StoreError
 from flows import (
     adapters,
     approval_loop,
@@ -44,10 +45,9 @@ from flows import (
 )
 from flows.approval_loop import StaleEvidenceError
 from flows.flow_runs import run_name
-from flows.home_workloads import WorkloadFileError
 from flows.prefect_api import Run
 from flows.settings import Settings
-from flows.workload_file import RecordChangedError, Workload, WorkloadError
+from flows.workload_file import Workload
 
 
 class RolledBackError(RuntimeError):
@@ -282,8 +282,10 @@ def withdraw_if_stale(waiting: Run) -> bool:
         frozen = workload_file.of_evidence(home, evidence)
         if frozen is not None:
             approval_loop.require_fresh(evidence, workload_file.in_force(home, frozen))
-    except (ForeignEvidenceError, RecordChangedError, WorkloadError, WorkloadFileError):
-        return False  # whoever answers is told
+    except (ValueError, LookupError, OSError, StoreError) as error:
+        # Whoever answers is told; what can't be read must not stop maintenance.
+        get_run_logger().info("evidence %s on %s can't be looked at: %s", digest, name, error)
+        return False
     except StaleEvidenceError as error:
         ending = Cancelled(name=approval_loop.STALE, message=str(error))
         if not approval_loop.withdraw(waiting, ending):

@@ -321,7 +321,8 @@ def may_make_home(home: settings.Settings, words: Sequence[str]) -> bool:
     is_one_of_several = (home.elsewhere, home.lake, home.store) != (None, None, None)
     names = {" ".join(words[:1]), " ".join(words[:2])}
     is_making = not MAKING_HOME.isdisjoint(names) and OF_A_GATEWAY.isdisjoint(names)
-    return is_one_of_several or is_making
+    ends_something = "--remove" in sys.argv
+    return is_one_of_several or (is_making and not ends_something)
 
 
 def prepare_home(home: settings.Settings, *, makes: bool = True) -> None:

@@ -165,9 +165,14 @@ def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
     assert "it compares with the base, but the champion is now version 1" in (state.message or "")
     assert (stale, "stale", state.message) in lapsed(home)
 
-    newer = promotion(config, asked(config, "1"), asks=True)
+    evidence = asked(config, "1")
+    newer = promotion(config, evidence, asks=True)
     assert "0 approvals lapsed" in maintenance(verify=False)
     assert [approval.flow_run_id for approval in approvals.pending_approvals()] == [newer]
+    # Whoever answers is told of damaged evidence, which must not stop maintenance either.
+    with (home / "evidence" / "support" / evidence / evidence_folder.VERDICT).open("a") as file:
+        file.write(" ")
+    assert "0 approvals lapsed" in maintenance(verify=False)
     # With Prefect's login a run can be paused without a form, and that must not stop maintenance.
     end(promotion(config, "e6"), "Suspended")
     end(promotion(config, "e7"), "Suspended")

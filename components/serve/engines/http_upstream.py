@@ -34,8 +34,8 @@ def read_key(variable: str | None, environment: Mapping[str, str], server: str) 
     """Return the key in a server's variable, or ``None`` and a warning if it is not set."""
     if variable is None:
         return None
-    key = environment.get(variable)
-    if not key:
+    key = environment.get(variable) or None
+    if key is None:
         LOG.warning("%s is not set, so %s is asked without a key", variable, server)
     return key
 

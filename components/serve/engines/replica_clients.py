@@ -30,8 +30,7 @@ def _make_engine(settings: EngineSettings, replica: ReplicaSettings) -> ServingE
         case "vllm":
             return VllmServer(replica.name, upstream, base=settings.base_name, adapters=adapters)
         case "nim":
-            if adapters is None:
-                raise ValueError("`kind: nim` needs `adapters`, the folder NIM_PEFT_SOURCE")
+            assert adapters is not None  # the settings require it
             return NimServer(
                 replica.name,
                 upstream,

@@ -17,10 +17,10 @@ from components.monitor.serving_status import (
     ServingVersion,
     SwapStep,
 )
-from components.monitor.workload_status import Day, Disk, WorkloadStatus
+from components.monitor.workload_status import Day, WorkloadStatus
 from components.schema import Json
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import logs, warehouses, workload_statuses
 
 NOW = datetime(2025, 10, 20, tzinfo=UTC)
 SINCE = datetime(2025, 10, 1, tzinfo=UTC)
@@ -71,22 +71,8 @@ def answered(
 
 
 def status(days: list[Day], serving: ServingStatus = SERVING) -> WorkloadStatus:
-    return WorkloadStatus(
-        workload="weather",
-        at=NOW,
-        span_days=30,
-        champion="version 7, adapter a1",
-        serving=serving,
-        answering="not measured",
-        days=days,
-        prices={},
-        latencies={},
-        currency="USD",
-        findings=[],
-        last_start="none",
-        waiting=[],
-        disk=Disk(1, 1),
-    )
+    quiet = workload_statuses.quiet(days)
+    return replace(quiet, at=NOW, champion="version 7, adapter a1", serving=serving)
 
 
 def loaded(con: Connection, folder: Path) -> WorkloadStatus:

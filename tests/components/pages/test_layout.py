@@ -8,9 +8,8 @@ import pytest
 from components.gate.report import write_report
 from components.gate.report.side_by_side import figures
 from components.monitor import status_page
-from components.monitor.serving_status import ServingStatus
-from components.monitor.workload_status import Day, Disk, WorkloadStatus
-from tests.support import browsers, gate_cases, logs
+from components.monitor.workload_status import Day
+from tests.support import browsers, gate_cases, workload_statuses
 from tests.support.cards import pair
 
 LONG = "x" * 400
@@ -26,22 +25,7 @@ def report(_: Path) -> str:
 def status(folder: Path) -> str:
     days = [Day(LONG, "2025-10-09", 40, 40, 4000, 800, 30, 10)]
     status_page.draw_thumbs(days, folder / "thumbs.png")
-    shown = WorkloadStatus(
-        workload=LONG,
-        at=logs.NOW,
-        span_days=30,
-        champion="none",
-        serving=ServingStatus(is_running=False),
-        answering="not measured",
-        days=days,
-        prices={},
-        latencies={},
-        currency="USD",
-        findings=[],
-        last_start="none",
-        waiting=[],
-        disk=Disk(1, 1),
-    )
+    shown = replace(workload_statuses.quiet(days), workload=LONG)
     return status_page.as_html(shown, folder / "thumbs.png")
 
 
