@@ -11,10 +11,17 @@ from components.schema import Json
 from components.serve import chat_request
 from components.serve.answer_log import Interaction
 from components.serve.chat_answer import AnswerDraft
+from components.serve.engines.serving_engine import UpstreamError
 from components.serve.fallback_servers import FallbackServers
 from components.serve.settings import OpenAiFallback, ServeSettings
 
 CALL: dict[str, Json] = {"name": "weather", "arguments": '{"city": "Rome"}'}
+
+
+def asking(*, is_streamed: bool = False) -> Interaction:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "stream": is_streamed}
+    request = chat_request.read_chat(json.dumps(body).encode())
+    return Interaction("app", "support", request, 0.0, None, None)
 
 
 def asked(*events: dict[str, Any], is_streamed: bool) -> AnswerDraft:
@@ -34,11 +41,8 @@ def asked(*events: dict[str, Any], is_streamed: bool) -> AnswerDraft:
         port = runner.addresses[0][1]
         fallback = OpenAiFallback(url=f"http://127.0.0.1:{port}/v1", model="x")
         servers = FallbackServers(ServeSettings(fallbacks=(fallback,)), {})
-        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": is_streamed}
-        request = chat_request.read_chat(json.dumps(body).encode())
-        interaction = Interaction("app", "support", request, 0.0, None, None)
         draft = AnswerDraft("chat", "chatcmpl-1", 0)
-        async for part in servers.ask(fallback, interaction, draft):
+        async for part in servers.ask(fallback, asking(is_streamed=is_streamed), draft):
             draft.add(part)
         await servers.close()
         await runner.cleanup()
@@ -115,3 +119,20 @@ def test_a_key_that_is_not_set_is_named_in_the_log(
     FallbackServers(ServeSettings(fallbacks=(fallback,)), environment)
     said = "TEACHER_KEY is not set, so https://x.test/v1 is asked without a key"
     assert (said in caplog.messages) == is_named
+
+
+def test_a_login_in_a_servers_address_is_in_no_reason_of_a_failure() -> None:
+    fallback = OpenAiFallback(url="http://team:sesame@127.0.0.1:9/v1", model="x")
+
+    async def ask() -> None:
+        servers = FallbackServers(ServeSettings(fallbacks=(fallback,)), {})
+        try:
+            async for _ in servers.ask(fallback, asking(), AnswerDraft("chat", "chatcmpl-1", 0)):
+                pass
+        finally:
+            await servers.close()
+
+    with pytest.raises(UpstreamError) as failure:
+        asyncio.run(ask())
+    assert "http://127.0.0.1:9/v1" in failure.value.reason
+    assert "sesame" not in failure.value.reason
