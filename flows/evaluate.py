@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -109,14 +110,21 @@ def is_champion_measured(cards: ScorecardFolders, champion: Version | None, adap
 
 
 def check_tasks(workload: Workload) -> None:
-    """Check that engine and tasks can be run on their documents, before anything is trained."""
+    """Check that engine and tasks can be run on their documents, before anything is trained.
+
+    Raises:
+        GuardError: A task or its documents are invalid.
+        UnmeasuredError: A task's own code leaves fewer documents than the gate requires.
+    """
     protocol.require_installed(workload.evaluate.engine)
     if not workload.evaluate.tasks:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from components.evaluate import guard_runs  # noqa: PLC0415 - loads lm-eval
 
-    guard_runs.prepare_guards(workload.evaluate.tasks)
+    prepared = guard_runs.prepare_guards(workload.evaluate.tasks)
+    sizes = {name: len(guard.task.eval_docs) for name, guard in prepared.items()}
+    _require_enough(workload, sizes)
 
 
 def require_measured(workload: Workload, snapshot: Path) -> None:
@@ -139,6 +147,15 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
         )
     if problems := task_registry.built_in_problems(snapshot, workload.evaluate):
         raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(problems)}")
+    enough = workload.gate.min_documents
+    _require_enough(
+        workload, score_conditions.document_counts(workload.evaluate, enough, snapshot)
+    )
+
+
+def _require_enough(workload: Workload, sizes: Mapping[str, int]) -> None:
+    if mistakes := workload.gate.undersized(sizes):
+        raise UnmeasuredError(f"judging {workload.workload}: {'; '.join(mistakes)}")
 
 
 def partial_target(workload: Workload, snapshot: Path) -> str | None:

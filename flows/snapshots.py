@@ -73,11 +73,17 @@ class FrozenWorkload:
 
 
 def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:
-    """Explain that one large cluster makes the gate need more requests than the holdout has.
+    """Explain that the holdout has fewer requests than the gate needs; ``None`` if it has enough.
 
-    ``None`` if it has enough, or if no cluster can have more than one.
+    It needs ``min_documents``, and more where one cluster can have many.
     """
     policy, cap = workload.gate, workload.curate.holdout_per_cluster
+    if policy.too_small({HOLDOUT: frozen.holdout_rows}):
+        return (
+            f"the holdout is too small: it has {frozen.holdout_rows} requests, and the gate passes "
+            f"nothing with fewer than {policy.min_documents} (gate.min_documents); collect more, "
+            "or set a larger holdout_share under curate, which new requests are drawn by"
+        )
     bound = min(frozen.largest_cluster, cap or frozen.largest_cluster)
     alpha = significance.allowance(policy.alpha, 1, policy.looks)
     needed = power.fewest(bound, LEAD, alpha)

@@ -216,14 +216,18 @@ class Workload(Config):
     @field_validator("gate")
     @classmethod
     def _is_measured(cls, policy: Policy, info: ValidationInfo) -> Policy:
-        """Refuse a gate metric that no task measures."""
+        """Refuse a metric that no task measures, and tasks on which no challenger could pass."""
         evaluated = info.data.get("evaluate")
         if not isinstance(evaluated, EvaluationSettings):
             return policy
         measured = score_conditions.metric_names(evaluated, evaluated.kind)
         # A judge may be shown alone: whether it is evidence is not known beforehand.
         guarded = [task for task in measured if task != judging.JUDGE_TASK]
-        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(guarded)]:
+        mistakes = [*policy.unmeasured(measured), *policy.unguarded(guarded)]
+        if info.context is not None:  # documents of a frozen record may be gone by now
+            counts = score_conditions.document_counts(evaluated, policy.min_documents)
+            mistakes += policy.undersized(counts)
+        if mistakes:
             raise ValueError("; ".join(mistakes))
         return policy
 

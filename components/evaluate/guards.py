@@ -1,8 +1,10 @@
 """Guard tasks of a workload file, checked before anything is loaded; lm-eval's task definitions."""
 
 import difflib
+import gzip
 import importlib.util
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias, cast, get_args
 
+import pyarrow.parquet as pq
 import yaml
+from pyarrow import ArrowInvalid
 
 from components.evaluate.settings import BuiltIn, GuardTask
 from components.schema import Json
@@ -235,6 +239,28 @@ def _file_problem(path: Path) -> str | None:
     if not path.name.endswith(DOCUMENT_SUFFIXES):
         return f"{path}: expected a name that ends with one of {', '.join(DOCUMENT_SUFFIXES)}"
     return f"{path} is empty" if path.stat().st_size == 0 else None
+
+
+def count_documents(guard: GuardTask, enough: int) -> int:
+    """Count a task's documents, at most ``enough`` of them; the task's own code may drop some.
+
+    Raises:
+        ValueError: The file can't be read.
+    """
+    enough = min(enough, guard.limit or enough)
+    try:
+        if guard.data.suffix == ".parquet":
+            return min(enough, pq.read_metadata(guard.data).num_rows)
+        different: set[bytes] = set()
+        with (gzip.open if guard.data.suffix == ".gz" else open)(guard.data, "rb") as lines:
+            for line in lines:
+                if text := line.strip():
+                    different.add(text)
+                if len(different) == enough:
+                    break
+    except (OSError, EOFError, zlib.error, ArrowInvalid) as error:
+        raise ValueError(f"{guard.data} can't be read: {error}") from error
+    return len(different)
 
 
 def guard_conditions(guard: GuardTask) -> dict[str, Json]:

@@ -135,6 +135,22 @@ def metric_names(settings: EvaluationSettings, kind: Kind | None) -> dict[str, l
     }
 
 
+def document_counts(
+    settings: EvaluationSettings, enough: int, snapshot: Path | None = None
+) -> dict[str, int]:
+    """Count the documents of tasks other than the holdout, as far as they are known beforehand.
+
+    A guard task's are counted up to ``enough``. What remains to be measured may be fewer: a task's
+    own code may drop some, and pairs of answers may exceed the base's window.
+
+    Raises:
+        ValueError: A guard task's documents can't be read.
+    """
+    counts = {guards.guard_name(g): guards.count_documents(g, enough) for g in settings.tasks}
+    built_in = {name: task_registry.built_in_size(name, snapshot) for name in settings.built_in}
+    return counts | {name: count for name, count in built_in.items() if count is not None}
+
+
 def _side_conditions(
     snapshot: Path, template: str, settings: EvaluationSettings, side: MeasuredSide
 ) -> dict[str, Json]:

@@ -326,11 +326,9 @@ def _shares(policy: Policy, look: int, left: float | None) -> tuple[float, float
 
 def _too_few(challenger: Measured, policy: Policy) -> list[str]:
     least = policy.min_documents
-    tasks = dict.fromkeys([policy.task, *(guard.task for guard in policy.guarding())])
-    sizes = {task: len(challenger[task].samples) for task in tasks}
+    sizes = {task: len(card.samples) for task, card in challenger.items()}
     return [
         f"too few requests: {'the holdout' if task == HOLDOUT else task} has {n}, the policy "
         f"requires {least}; {least - n} more are needed"
-        for task, n in sizes.items()
-        if n < least
+        for task, n in policy.too_small(sizes).items()
     ]

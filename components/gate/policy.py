@@ -119,6 +119,27 @@ class Policy(Config):
             if task not in judged
         ]
 
+    def too_small(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return those of ``sizes`` with which nothing passes: judged tasks with too few requests.
+
+        The target's task comes first. Tasks whose size is not known are left out.
+        """
+        judged = dict.fromkeys([self.task, *(guard.task for guard in self.guarding())])
+        return {
+            task: sizes[task]
+            for task in judged
+            if task in sizes and sizes[task] < self.min_documents
+        }
+
+    def undersized(self, sizes: Mapping[str, int]) -> list[str]:
+        """Return the judged tasks that have too few documents, as error messages."""
+        return [
+            f"min_documents: {task} has {n} documents, and nothing passes with fewer than "
+            f"{self.min_documents}; measure it on more (its data, and its limit), or lower "
+            "min_documents"
+            for task, n in self.too_small(sizes).items()
+        ]
+
     def guarding(self) -> tuple[Guard, ...]:
         """Return all guards, including that on abstention."""
         if self.abstention_margin is None or not self._is_about_calls:

@@ -1,12 +1,16 @@
 """What a workload file may measure and judge by, and which mistakes in that are listed."""
 
+import gzip
+import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.evaluate.judge.comparisons import JudgeError
 from components.schema import Answer
-from flows import evaluate
+from flows import evaluate, workload_file
 from flows.workload_file import read_workload
 from tests.support import guard_files, holdouts
 from tests.support.workload_text import VALIDATED, mistakes, write
@@ -34,7 +38,8 @@ def test_guard_tasks_are_relative_to_the_file(folder: Path) -> None:
     built_in = {"task": "piqa", "data": "sums.jsonl", "metric": "acc"}
     tasks = [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}, built_in]
     guards = [{"task": name, "metric": "acc", "margin": 0.05} for name in ("sums", "piqa")]
-    result = read_workload(write(folder, evaluate={"tasks": tasks}, gate={"guards": guards}))
+    gate = {"guards": guards, "min_documents": 8}
+    result = read_workload(write(folder, evaluate={"tasks": tasks}, gate=gate))
     first, second = result.evaluate.tasks
     assert (first.task, first.data) == (own.task, own.data)
     assert (second.task, second.data) == ("piqa", folder / "sums.jsonl")
@@ -54,7 +59,8 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
     guard_files.sums(folder)
     measured = {"tasks": [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}]}
     guard = {"task": "sums", "metric": "acc", "margin": 0.05}
-    policy = read_workload(write(folder, evaluate=measured, gate={"guards": [guard]})).gate
+    gate = {"guards": [guard], "min_documents": 8}
+    policy = read_workload(write(folder, evaluate=measured, gate=gate)).gate
     assert [guarded.task for guarded in policy.guards] == ["sums"]
     other = {"guards": [guard | {"metric": "acc_norm"}, guard | {"task": "piqa"}]}
     (result,) = mistakes(write(folder, evaluate=measured, gate=other))
@@ -63,6 +69,60 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
     assert mistakes(write(folder, evaluate=measured, gate={})) == [
         "gate: guards: sums is measured, but has no margin; add one, such as 0.05"
     ]
+
+
+def test_tasks_with_fewer_documents_than_the_gate_requires_are_refused_before_training(
+    folder: Path, tmp_path: Path
+) -> None:
+    guard_files.sums(folder)
+    doubled = guard_files.documents(folder / "twice.jsonl", guard_files.SUMS * 9)
+    pq.write_table(pa.Table.from_pylist(guard_files.SUMS), folder / "sums.parquet")
+    named = {"sums.yaml": "sums.jsonl", "piqa": doubled.name, "copa": "sums.parquet"}
+    tasks = [{"task": task, "data": data, "metric": "acc"} for task, data in named.items()]
+    names = ["sums", "piqa", "copa", "refusals"]
+    guards = [{"task": name, "metric": "acc", "margin": 0.05} for name in names[:3]]
+    guards.append({"task": "refusals", "metric": "right", "margin": 0.05})
+    measured = {"tasks": tasks, "built_in": ["refusals"]}
+    gate: dict[str, object] = {"guards": guards, "min_documents": 65}
+    (mistake,) = mistakes(write(folder, evaluate=measured, gate=gate))
+    assert re.findall(r"(\w+) has (\d+) documents", mistake) == [
+        *((name, "8") for name in names[:3]),
+        ("refusals", "64"),
+    ]
+    few = gate | {"min_documents": 8}
+    frozen = read_workload(write(folder, evaluate=measured, gate=few))
+    workload_file.begin(tmp_path / "turn", frozen)
+    for path in (folder / "sums.jsonl", doubled, folder / "sums.parquet"):
+        path.unlink()
+    assert workload_file.read(tmp_path / "turn").gate == frozen.gate
+
+
+def test_documents_that_a_limit_or_the_tasks_own_code_leaves_out_do_not_count(
+    folder: Path,
+) -> None:
+    own = guard_files.sums(folder)
+    gate: dict[str, object] = {
+        "guards": [{"task": "sums", "metric": "acc", "margin": 0.05}],
+        "min_documents": 8,
+    }
+    task = {"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}
+    (mistake,) = mistakes(write(folder, evaluate={"tasks": [task | {"limit": 7}]}, gate=gate))
+    assert "sums has 7 documents" in mistake
+    with Path(own.task).open("a") as definition:
+        definition.write("process_docs: !function halves.half\n")
+    (folder / "halves.py").write_text("def half(rows):\n    return rows.select(range(4))\n")
+    workload = read_workload(write(folder, evaluate={"tasks": [task]}, gate=gate))
+    with pytest.raises(evaluate.UnmeasuredError, match="sums has 4 documents"):
+        evaluate.check_tasks(workload)
+
+
+def test_damaged_documents_are_a_mistake_in_the_file(folder: Path) -> None:
+    guard_files.sums(folder)
+    (folder / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"question": 1}\n' * 999)[:30])
+    measured = {"tasks": [{"task": "sums.yaml", "data": "cut.jsonl.gz", "metric": "acc"}]}
+    gate = {"guards": [{"task": "sums", "metric": "acc", "margin": 0.05}]}
+    (mistake,) = mistakes(write(folder, evaluate=measured, gate=gate))
+    assert f"{folder / 'cut.jsonl.gz'} can't be read" in mistake
 
 
 def test_a_built_in_task_is_measured_once_and_requires_a_margin(folder: Path) -> None:

@@ -61,6 +61,19 @@ def built_in_problems(snapshot: Path, settings: EvaluationSettings) -> list[str]
     return [problem for problem in problems if problem is not None]
 
 
+def built_in_size(name: BuiltIn, snapshot: Path | None) -> int | None:
+    """Return how many documents a task has at most; ``None`` if only a snapshot tells."""
+    match name:
+        case "canaries":
+            return canaries.COUNT
+        case "refusals":
+            return sum(map(len, refusal_behaviour.refusal_prompts().values()))
+        case "preferences":
+            return len(preference_accuracy.preference_rows(snapshot)) if snapshot else None
+        case "secrets":
+            return len(memorization.secret_rows(snapshot)) if snapshot else None
+
+
 def prepare_built_in(
     name: BuiltIn, snapshot: Path, tokenizer: "PreTrainedTokenizerBase", length: int
 ) -> "Callable[[LM], list[Sample]]":
