@@ -148,9 +148,7 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
     if problems := task_registry.built_in_problems(snapshot, workload.evaluate):
         raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(problems)}")
     enough = workload.gate.min_documents
-    _require_enough(
-        workload, score_conditions.document_counts(workload.evaluate, enough, snapshot)
-    )
+    _require_enough(workload, score_conditions.document_counts(workload.evaluate, enough, snapshot))
 
 
 def _require_enough(workload: Workload, sizes: Mapping[str, int]) -> None:

@@ -25,6 +25,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 
 LONGEST_REPLY = 16  # tokens; a verdict is one word
 
+MOST_REPLIES = 3  # to one question: most models' replies differ a little even at temperature 0
+
 
 class JudgeError(RuntimeError):
     """Raised when the judge can't be queried; its verdicts so far are cached."""
@@ -119,9 +121,10 @@ SYSTEM_PROMPT = (
     "is better, SECOND if the second one is, TIE if neither is."
 )
 
-QUESTION_VERSION = manifest.version(1, first="cd5b82bf3d84c4a2")
-"""The version of the question: raise the number when ``tests/golden/judge.json`` changes. Verdicts
-on two versions are not comparable."""
+QUESTION_VERSION = manifest.version(2, first="cd5b82bf3d84c4a2")
+"""The version of the question and of how replies are scored: raise the number when
+``tests/golden/judge.json`` changes. Verdicts on two versions are not comparable. In version 1 a
+request without a verdict had no score."""
 
 
 def question_messages(request: str, first: str, second: str) -> list[Message]:
@@ -144,7 +147,7 @@ def read_verdict(reply: str) -> Verdict | None:
 
 
 class VerdictCache:
-    """The verdicts in a file of JSON lines; ``None`` is a reply that is not a verdict.
+    """The verdicts in a file of JSON lines.
 
     Its keys are digests of requests and answers, so an erasure deletes the file. ``sources`` are
     what those come from, as of ``manifest.while_kept``: verdicts on what is erased are not kept.
@@ -152,22 +155,21 @@ class VerdictCache:
 
     def __init__(self, path: Path, sources: Mapping[Path, int]) -> None:
         self._path, self._sources, self._lock = path, sources, Lock()
-        self._known: dict[str, Verdict | None] = {}
+        self._known: dict[str, Verdict] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         for line in lines:
             try:
                 key, verdict = json.loads(line)
             except ValueError:  # truncated by a crash
                 continue
-            self._known[key] = verdict
+            if verdict is not None:  # as older versions kept what is no verdict
+                self._known[key] = verdict
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._known
+    def find(self, key: str) -> Verdict | None:
+        """Return a verdict; ``None`` if there is none."""
+        return self._known.get(key)
 
-    def __getitem__(self, key: str) -> Verdict | None:
-        return self._known[key]
-
-    def keep(self, key: str, verdict: Verdict | None) -> None:
+    def keep(self, key: str, verdict: Verdict) -> None:
         """Append a verdict to the file; ``SourceGoneError`` if its request may be erased."""
         with self._lock, manifest.while_kept(self._sources, self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,8 @@ def compare_answers(
 ) -> list[float | None]:
     """Return 1 for each pair in which ``ours`` is better, 0 if ``theirs`` is, 0.5 for a tie.
 
-    Equal answers are a tie without a query. ``None`` if a reply in either order is not a verdict.
+    Equal answers are a tie without a query. ``None`` if in either order ``MOST_REPLIES`` replies
+    are not a verdict.
 
     Raises:
         JudgeError: The judge can't be queried; the verdicts so far are in ``cache``.
@@ -201,10 +204,10 @@ def compare_answers(
     """
     asked = [_both_orders(pair) for pair in pairs]
     keyed = {_verdict_key(question, settings): question for both in asked for question in both}
-    missing = {key: question for key, question in keyed.items() if key not in cache}
+    missing = {key: question for key, question in keyed.items() if cache.find(key) is None}
     _ask_all(missing, ask, cache, settings)
     return [
-        _score_of_verdicts([cache[_verdict_key(question, settings)] for question in both])
+        _score_of_verdicts([cache.find(_verdict_key(question, settings)) for question in both])
         for both in asked
     ]
 
@@ -228,11 +231,14 @@ def _ask_all(
     cache: VerdictCache,
     settings: JudgeSettings,
 ) -> None:
-    def ask_once(key: str, question: Sequence[Message]) -> None:
-        cache.keep(key, read_verdict(ask(question)))
+    def judge(key: str, question: Sequence[Message]) -> None:
+        for _ in range(MOST_REPLIES):
+            if (verdict := read_verdict(ask(question))) is not None:
+                cache.keep(key, verdict)
+                return
 
     with ThreadPoolExecutor(settings.concurrency) as threads:
-        futures = [threads.submit(ask_once, *item) for item in questions.items()]
+        futures = [threads.submit(judge, *item) for item in questions.items()]
         try:
             for future in as_completed(futures):
                 future.result()

@@ -24,6 +24,12 @@ from components.store.manifest import SnapshotManifest
 PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
 """The judge was trained on neither, so training pairs are as good as held-out ones."""
 
+TIE = 0.5
+
+MOST_UNJUDGED = 0.05
+"""A judge is evidence only if at most this share of the requests, or one, has no verdict. Each is a
+tie, so a model whose answers leave the judge without one gains or loses half of that at most."""
+
 MOST_PAIRS = 200  # pairs for the agreement: more would hardly narrow the interval
 
 PreferenceRow: TypeAlias = dict[str, object]
@@ -161,7 +167,10 @@ def judge_answers(
             counted = [sample for sample in card.samples if _is_counted(sample)]
             pairs = [_answer_pair(sample, requests) for sample in counted]
             scores = comparisons.compare_answers(pairs, endpoint.ask, cache, settings)
-            by_id = {s.example_id: score for s, score in zip(counted, scores, strict=True)}
+            by_id = {
+                s.example_id: TIE if score is None else score
+                for s, score in zip(counted, scores, strict=True)
+            }
             samples = [
                 replace(sample, scores={JUDGE_METRIC: by_id.get(sample.example_id)}, rescored={})
                 for sample in card.samples
@@ -175,7 +184,7 @@ def judge_answers(
                 "agreement": asdict(agreement),
                 "unjudged": scores.count(None),
             }
-            metric = _judge_metric(agreement, scores.count(None), settings)
+            metric = _judge_metric(agreement, len(scores), scores.count(None), settings)
             folder = tasks[JUDGE_TASK]
             with manifest.while_kept(sources, folder):
                 scorecard.write(folder, samples, {JUDGE_METRIC: metric}, body=body, now=now)
@@ -210,11 +219,17 @@ def _answer_pair(sample: Sample, requests: Mapping[str, str]) -> AnswerPair:
     return AnswerPair(requests[sample.example_id], answer, sample.reference.strip())
 
 
-def _judge_metric(agreement: JudgeAgreement, unjudged: int, settings: JudgeSettings) -> Metric:
-    left_out = f"; {unjudged} requests were not judged" if unjudged else ""
+def _judge_metric(
+    agreement: JudgeAgreement, requests: int, unjudged: int, settings: JudgeSettings
+) -> Metric:
+    without = f"it gave no verdict on {unjudged} of {requests} requests"
+    doubt = agreement.doubt(settings.min_agreement)
+    if doubt is None and unjudged > max(1, MOST_UNJUDGED * requests):
+        doubt = f"is no evidence: {without}, and at most {MOST_UNJUDGED:.0%} may have none"
+    ties = f"; {without}, which count as ties" if unjudged else ""
     return Metric(
         f"of all requests: {settings.model} finds the answer better than the reference, asked in "
         f"both orders; ties, and verdicts that change with the order, count half; "
-        f"{agreement.sentence()}{left_out}",
-        doubt=agreement.doubt(settings.min_agreement),
+        f"{agreement.sentence()}{ties}",
+        doubt=doubt,
     )

@@ -146,19 +146,32 @@ def test_the_gate_refuses_a_judge_whose_agreement_with_people_is_unknown(
         assert doubt in reasons[0]
 
 
-def test_a_request_that_was_judged_for_one_model_only_makes_both_incomparable(
-    home: tuple[Path, Path, ScorecardFolders],
+@pytest.mark.parametrize(
+    ("texts", "unjudged", "doubt"),
+    [
+        pytest.param(["much"], 1, None, id="one-is-a-tie"),
+        pytest.param(["much", "even"], 2, "no verdict on 2 of 4 requests", id="more-are-none"),
+    ],
+)
+def test_a_request_without_a_verdict_is_a_tie_whose_number_is_shown(
+    home: tuple[Path, Path, ScorecardFolders], texts: list[str], unjudged: int, doubt: str | None
 ):
     compared_by_people(home[0], 40, longer_won=40)
-    silent = Judge(lambda first, second: "?" if "much" in first + second else longer(first, second))
-    folders = judge(home, silent)
+
+    def silent(first: str, second: str) -> str:
+        return "?" if any(text in first + second for text in texts) else longer(first, second)
+
+    folders = judge(home, Judge(silent))
     ours, theirs = (
         {task: scorecard.read(folder) for task, folder in folders[model].items()}
         for model in ("challenger", "base")
     )
-    assert "1 requests were not judged" in ours["judge"].metrics["judge_win_rate"].meaning
-    (reason,) = objections(ours, theirs, GUARD)
-    assert "was measured on 1 requests of one model only" in reason
+    card = ours["judge"]
+    shown = f"it gave no verdict on {unjudged} of 4 requests, which count as ties"
+    assert shown in card.metrics["judge_win_rate"].meaning
+    assert [sample.scores["judge_win_rate"] for sample in card.samples].count(0.5) == 1 + unjudged
+    reasons = objections(ours, theirs, GUARD)
+    assert reasons == [] if doubt is None else doubt in reasons[0]
 
 
 def test_a_judge_that_fails_leaves_no_scorecard(home: tuple[Path, Path, ScorecardFolders]):
