@@ -26,7 +26,7 @@ from components.curate import (
 from components.curate.client_limits import ClientRows, Clients
 from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedRows
-from components.curate.near import comparison_cache, near_requests
+from components.curate.near import comparison_cache, near_requests, request_words
 from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.parsed_rows import ParsedRows
 from components.curate.placed_rows import PlacedRows, near_objection
@@ -217,12 +217,12 @@ def place(
     """
     requests = judged.requests(kept.arrays)
     has_guards = bool(rules.overlap.guards)
-    compared = near_requests.compare(requests, kept, scratch, with_whole=has_guards)
-    places = near_requests.place(judged.order, requests, compared, rules.near.jaccard, kept)
+    words = request_words.separate(requests, kept, scratch, with_whole=has_guards)
+    places = near_requests.place(judged.order, requests, words, rules.near.jaccard, kept)
     clusters, twins, equals = map(judged.numbers_at, places)
-    own, whole = (column.at(judged.order) for column in (compared.asked, compared.whole))
+    own, whole = (column.at(judged.order) for column in (words.asked, words.whole))
     asked = AskedTexts(judged.ids, own, whole, kept.arrays)
-    del requests, compared, places
+    del requests, words, places
     origins = judged.origins
     tied = ties.tie(origins, clusters, rules.split_by, settled)
     label_texts, labels = judged.labels

@@ -15,7 +15,7 @@ from components.curate import judgement_columns, text_codes
 from components.curate.near import hashed_words, kept_words
 from components.curate.near.hashed_words import Hashes, TextColumn
 from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.near_requests import RequestColumns
+from components.curate.near.request_columns import RequestColumns
 from components.curate.redaction import surrogate_writer
 from components.curate.redaction.surrogate_writer import Conversations, RedactedTurn
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from components.curate.near.near_requests import NearRequest
+from components.curate.near.request_columns import NearRequest
 from components.curate.redaction.conversations import Rewritten
 from components.curate.redaction.patterns import Kind
 from components.curate.redaction.placeholders import Occurrence

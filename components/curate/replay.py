@@ -17,10 +17,10 @@ from components.chat import prompt
 from components.curate import decontamination, interaction, row_budget
 from components.curate.decontamination import AskedTexts
 from components.curate.interaction import CandidateRow
-from components.curate.near import duplicates, hashed_words, near_requests
+from components.curate.near import duplicates, hashed_words, request_columns, request_words
 from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.hashed_words import DigestedWords
-from components.curate.near.near_requests import NearRequest
+from components.curate.near.request_columns import NearRequest
 from components.curate.preferences import preference_rows
 from components.curate.redaction import conversations
 from components.curate.redaction.surrogate_writer import Keyring, Marked
@@ -197,8 +197,8 @@ def replayable_rows(
     requests = {row.example_id: row.request for row in allowed}
     tested = _tested(con, workload_id)
     compared_rows = [*tested.values(), *requests.values()]
-    columns = near_requests.columns_of(compared_rows)
-    words = near_requests.compare(columns, ComparisonCache(None)).words
+    columns = request_columns.columns_of(compared_rows)
+    words = request_words.separate(columns, ComparisonCache(None)).words
     turns = pa.array(["\n".join(request.turns) for request in compared_rows], pa.large_string())
     whole = DigestedWords.of(hashed_words.column_of(turns))
     ids = [*tested, *requests]
@@ -313,7 +313,7 @@ def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
         {"workload_id": workload_id},
     ).fetchall()
     return {
-        example_id: near_requests.read(
+        example_id: request_columns.read(
             prompt.render_prompt(json.loads(messages), []), [], tools, Answer()
         )
         for example_id, messages, tools in rows

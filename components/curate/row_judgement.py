@@ -10,8 +10,8 @@ from importlib import metadata
 from components.chat import prompt
 from components.curate import interaction, ray_pool, split, ties, worker_pool
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
-from components.curate.near import near_requests
-from components.curate.near.near_requests import NearRequest
+from components.curate.near import request_columns
+from components.curate.near.request_columns import NearRequest
 from components.curate.ray_pool import RayPool
 from components.curate.redaction import conversations, presidio
 from components.curate.redaction.conversations import RedactionFailedError, Rewritten
@@ -193,7 +193,7 @@ def _accept(
         rewritten=rewritten,
         language=language.request_language(candidate.texts("user")),
         conversation=row.conversation_id or f"{row.user_id or ''}\n{candidate.opening}",
-        request=near_requests.read(
+        request=request_columns.read(
             redacted.rendered,
             redacted.texts("system", "developer"),
             rewritten.tools or row.tools,

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pytest
 
-from components.curate.near import duplicates, near_requests
+from components.curate.near import duplicates, near_requests, request_columns, request_words
 from components.curate.near.comparison_cache import ComparisonCache
-from components.curate.near.near_requests import NearRequest
+from components.curate.near.request_columns import NearRequest
 from components.schema import Answer, Json, Message
 from tests.support import logs
 
@@ -27,7 +27,7 @@ def request(
     *turns: Message, system: str = LONG, tools: Sequence[Json] = (), answer: str = "Yes."
 ) -> NearRequest:
     rendered: list[Message] = [{"role": "system", "content": "..."}, *turns]
-    return near_requests.read(rendered, [system], json.dumps(tools), Answer(answer))
+    return request_columns.read(rendered, [system], json.dumps(tools), Answer(answer))
 
 
 class Place(NamedTuple):
@@ -44,8 +44,8 @@ def place(
     kept: ComparisonCache | None = None,
     scratch: Path | None = None,
 ) -> list[Place]:
-    columns, kept = near_requests.columns_of(asked), kept or ComparisonCache(None)
-    compared = near_requests.compare(columns, kept, scratch)
+    columns, kept = request_columns.columns_of(asked), kept or ComparisonCache(None)
+    compared = request_words.separate(columns, kept, scratch)
     groups = near_requests.place(duplicates.by_id(ids), columns, compared, 0.8, kept)
     firsts = ([ids[first] for first in of_group.tolist()] for of_group in groups)
     return [Place(*named) for named in zip(*firsts, strict=True)]
@@ -139,12 +139,12 @@ def test_texts_compared_in_files_give_the_same_and_leave_nothing(tmp_path: Path)
     ]
     asked += [request(user(shared)), request(user("")), request(user("Größe? 北京"))]
     ids = [f"{number:03d}" for number in range(len(asked))]
-    columns = near_requests.columns_of(asked)
+    columns = request_columns.columns_of(asked)
     kept = ComparisonCache(tmp_path / "kept")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    compared = near_requests.compare(columns, kept, scratch)
-    in_memory = near_requests.compare(columns, ComparisonCache(None))
+    compared = request_words.separate(columns, kept, scratch)
+    in_memory = request_words.separate(columns, ComparisonCache(None))
     for in_file, other in zip(compared[:3], in_memory[:3], strict=True):
         assert in_file.digests.tolist() == other.digests.tolist()
     assert place(ids, asked, kept, scratch) == place(ids, asked)
