@@ -45,13 +45,36 @@ def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> It
     """Load files, each whole or not at all, and the new traces of experiments.
 
     What is elsewhere is fetched before the warehouse is opened for it, and between two files others
-    may have the warehouse.
+    may have the warehouse. Files whose rows are joined with those of others come last.
 
     Raises:
         UnreadFilesError: Local files are gone, such as a log that was rotated meanwhile, or may not
             be read; all others were loaded.
     """
-    return _for_each_piece(path, inputs, partial(load_file.load, now=now))
+    waiting: list[Loaded] = []
+    try:
+        for loaded in _for_each_piece(path, inputs, partial(load_file.load, now=now)):
+            if _waits_for_others(loaded):
+                waiting.append(loaded)
+            else:
+                yield loaded
+    finally:
+        joined = _join_files(path, waiting, now)
+    yield from joined
+
+
+def _waits_for_others(loaded: Loaded) -> bool:
+    return loaded.source in files.JOINING_FILES and loaded.quarantined > 0
+
+
+def _join_files(path: Location, waiting: Sequence[Loaded], now: datetime) -> list[Loaded]:
+    """Join what files have with what others and earlier ones have; return what came of each."""
+    pieces = (
+        partial(load_file.join_files, waiting=[*members], now=now)
+        for _, members in groupby(waiting, key=lambda loaded: loaded.source)
+    )
+    done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, writes=RAW)
+    return [loaded for joined in done for loaded in joined]
 
 
 def rehearse_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
@@ -63,7 +86,16 @@ def load_survey(
     path: Location, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
 ) -> Iterator[SurveyedFile]:
     """Load files as ``load_inputs`` does; ``defaults`` apply to records without a workload."""
-    return _for_each_piece(path, inputs, partial(survey.load, defaults=defaults, now=now))
+    waiting: list[SurveyedFile] = []
+    do = partial(survey.load, defaults=defaults, now=now)
+    for surveyed in _for_each_piece(path, inputs, do):
+        if _waits_for_others(surveyed.loaded):
+            waiting.append(surveyed)
+        else:
+            yield surveyed
+    joined = _join_files(path, [surveyed.loaded for surveyed in waiting], now)
+    outcomes = {loaded.path: loaded for loaded in joined}
+    yield from (replace(each, loaded=outcomes[each.loaded.path]) for each in waiting)
 
 
 def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list[Loaded]:

@@ -15,7 +15,10 @@ from components.collect.sources import (
     feedback,
     fivekey,
     langfuse,
+    langsmith,
+    litellm,
     mlflow_traces,
+    openai_batch,
     openai_finetuning,
     openai_logs,
     openpipe,
@@ -56,9 +59,12 @@ SOURCES: tuple[Source, ...] = (
     otlp,
     mlflow_traces,
     langfuse,
+    langsmith,
+    litellm,
     tensorzero,
     openpipe,
     openai_logs,
+    openai_batch,
     openai_finetuning,
     sharegpt,
 )
@@ -67,8 +73,11 @@ SOURCES: tuple[Source, ...] = (
 CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
 """Sources whose records are already canonical, and the kind of their records."""
 
-JOINING = frozenset({otlp.NAME})
+JOINING = frozenset({otlp.NAME, openai_batch.NAME})
 """Sources that join rows of one file, so the file is always read whole."""
+
+JOINING_FILES = frozenset({openai_batch.NAME})
+"""Sources that also join rows of several files, through what quarantine has of each."""
 
 
 class UnreachableError(OSError):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -113,6 +113,27 @@ def load_together(
         rest = [Loaded(Path(o.path), 0, 0, 0, skipped=False, source=o.source) for o in others]
         return [loaded, *rest]
     return None
+
+
+def join_files(con: Connection, waiting: Sequence[Loaded], *, now: datetime) -> list[Loaded]:
+    """Join the quarantined rows of loaded files of one source, and of earlier ones, by their ids.
+
+    Return the outcome of each of the files, and of the earlier ones of which rows were joined.
+    """
+    joined: dict[Path, Loaded] = {loaded.path: loaded for loaded in waiting}
+    for origin, stored in quarantine.join_files(con, waiting[0].source, now=now).items():
+        path = Path(origin.path)
+        if path not in joined and not stored.new:
+            continue
+        before = joined.get(path) or Loaded(path, 0, 0, 0, skipped=False, source=origin.source)
+        joined[path] = replace(
+            before,
+            new=before.new + stored.new,
+            known=before.known + stored.known,
+            quarantined=stored.quarantined,
+            reasons=quarantine.read(con, origin),
+        )
+    return [*joined.values()]
 
 
 class _QuarantinedError(Exception):

@@ -1,15 +1,16 @@
 """Quarantined lines: list them by reason with an example and a remedy, find one, retry them."""
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
 from components.collect import files, lines, record_batches, writer
 from components.collect.lines import Line, Unreadable
-from components.collect.record_batches import BatchValidator, RecordOrigin
-from components.collect.source import Defaults
+from components.collect.record_batches import RecordOrigin
+from components.collect.source import Defaults, SourceRecord, SourceRow
 from components.collect.writer import Stored
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -74,8 +75,17 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "components/collect/README.md shows how CSV is rewritten",
     ),
     (
-        r"error` is .* expected a response",
+        r"error` is .* expected a response|the call has no answer",
         "a request that failed has no answer to learn; such lines may stay in quarantine",
+    ),
+    (
+        "has an? (answer|request) and no .* expected the .*put file",
+        "collect the other file of the batch, now or later, with the same workload and client",
+    ),
+    (
+        "the `custom_id` .* has .* different .*, expected one",
+        "put the two files of each batch into one (`cat input.jsonl output.jsonl`): ids that "
+        "several batches use don't say which answer is whose",
     ),
     (
         "expected `gen_ai.` attributes",
@@ -183,15 +193,13 @@ def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
     Lines that are still refused stay in quarantine.
     """
     waiting = _lines(con, "", source)
-    stored = Stored(0, 0, 0)
-    with warehouse.transaction(con, "raw"), record_batches.open_validator(con) as validator:
-        con.execute(
-            "delete from raw.quarantine where $source is null or source = $source",
-            {"source": source},
-        )
-        for origin, members in groupby(waiting, key=lambda line: _origin(line, now)):
-            stored += _retry(con, validator, origin, list(members))
+    stored = sum(_retry(con, waiting, source, now).values(), Stored(0, 0, 0))
     return Retried(len(waiting), stored.new, stored.known, stored.quarantined)
+
+
+def join_files(con: Connection, source: str, *, now: datetime) -> dict[RecordOrigin, Stored]:
+    """Retry the lines of a source that joins files; return what came of each file's."""
+    return _retry(con, _lines(con, "", source), source, now)
 
 
 def new_fields(con: Connection) -> list[NewField]:
@@ -210,15 +218,46 @@ def _origin(line: Quarantined, now: datetime) -> RecordOrigin:
 
 
 def _retry(
-    con: Connection, validator: BatchValidator, origin: RecordOrigin, members: list[Quarantined]
-) -> Stored:
-    source = files.source_named(origin.source)
-    unreadable: list[Unreadable] = []
-    pieces = (_piece(line) for line in members)
-    records = list(source.read(files.read_rows(pieces, unreadable), origin.defaults))
-    batches = record_batches.batches_of_records([*records, *unreadable])
-    with writer.validated(validator, origin.now, batches) as validated:
-        return writer.store_batches(con, origin, validated)
+    con: Connection, waiting: Iterable[Quarantined], source: str | None, now: datetime
+) -> dict[RecordOrigin, Stored]:
+    stored: dict[RecordOrigin, Stored] = {}
+    with warehouse.transaction(con, "raw"), record_batches.open_validator(con) as validator:
+        con.execute(
+            "delete from raw.quarantine where $source is null or source = $source",
+            {"source": source},
+        )
+        for _, members in groupby(sorted(waiting, key=_read_together), key=_read_together):
+            for origin, records in _read_again(list(members), now).items():
+                batches = record_batches.batches_of_records(records)
+                with writer.validated(validator, now, batches) as validated:
+                    stored[origin] = writer.store_batches(con, origin, validated)
+    return stored
+
+
+def _read_together(line: Quarantined) -> tuple[str, ...]:
+    file = () if line.source in files.JOINING_FILES else (line.file_digest, line.path)
+    return line.source, line.workload_id, line.client_id, *file
+
+
+def _read_again(
+    members: list[Quarantined], now: datetime
+) -> dict[RecordOrigin, list[SourceRecord | Unreadable]]:
+    """Return what a source makes of lines, by their origins."""
+    records = defaultdict[RecordOrigin, list[SourceRecord | Unreadable]](list)
+
+    def rows() -> Iterator[SourceRow]:
+        for index, line in enumerate(members):
+            unreadable: list[Unreadable] = []
+            for row in files.read_rows(iter([_piece(line)]), unreadable):
+                yield replace(row, place=index)
+            records[_origin(line, now)] += unreadable
+
+    first = _origin(members[0], now)
+    for record in files.source_named(first.source).read(rows(), first.defaults):
+        line = members[record.row.place]
+        row = replace(record.row, place=line.line)
+        records[_origin(line, now)].append(replace(record, row=row))
+    return records
 
 
 def _piece(line: Quarantined) -> Line | Unreadable:

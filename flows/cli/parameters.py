@@ -15,7 +15,13 @@ WorkloadOption = Annotated[
 ]
 
 SourceOption = Annotated[
-    str | None, typer.Option("--source", help="The form of the records; detected when left out.")
+    str | None,
+    typer.Option(
+        "--source",
+        help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, langsmith, "
+        "litellm, tensorzero, openpipe, openai_logs, openai_batch, openai_finetuning or sharegpt; "
+        "detected when left out.",
+    ),
 ]
 
 PersonOption = Annotated[

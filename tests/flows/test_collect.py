@@ -17,6 +17,7 @@ from components.store import warehouse
 from components.store.warehouse import Row
 from flows import settings, sources
 from tests.support import logs, warehouses
+from tests.support.batch_rows import answer, request
 
 DAY = 86_400
 DEFAULTS: dict[str, Json] = {"workload_id": "support", "client_id": "app"}
@@ -161,3 +162,33 @@ def test_a_file_that_is_gone_keeps_no_other_file_from_being_loaded(
     ):
         list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
     assert rows(home, "select path, rows from raw.files") == [{"path": str(good), "rows": 1}]
+
+
+@pytest.mark.parametrize("first", ["input", "output"])
+def test_the_files_of_a_batch_are_joined_at_the_end_of_a_collect(
+    home: settings.Settings, tmp_path: Path, first: str
+):
+    values = {"input": [request("1"), request("2")], "output": [answer("1")]}
+    defaults = Defaults("support", "shop")
+    inputs = [
+        Input(str(logs.write(tmp_path / f"{n}-{name}.jsonl", values[name])), defaults=defaults)
+        for n, name in enumerate(sorted(values, reverse=first == "output"))
+    ]
+    gone = Input(str(tmp_path / "gone.jsonl"))
+    with pytest.raises(sources.UnreadFilesError):
+        list(sources.load_inputs(home.tables, [inputs[0], gone], now=logs.NOW))
+    skipped, *joined = sources.load_inputs(home.tables, inputs, now=logs.NOW)
+    assert (skipped.skipped, sum(file.new for file in joined)) == (True, 1)
+    (left,) = rows(home, "select line, path from raw.quarantine")
+    assert left == {"line": 2, "path": str(tmp_path / f"{first == 'output':d}-input.jsonl")}
+    assert rows(home, "select workload_id from raw.interactions") == [{"workload_id": "support"}]
+
+
+def test_a_survey_joins_the_files_of_a_batch(home: settings.Settings, tmp_path: Path):
+    inputs = [
+        Input(str(logs.write(tmp_path / f"{name}.jsonl", [row])))
+        for name, row in (("in", request("1")), ("out", answer("1")))
+    ]
+    defaults = Defaults("support", "shop")
+    surveyed = [*sources.load_survey(home.tables, inputs, defaults, now=logs.NOW)]
+    assert [(file.loaded.new, file.loaded.quarantined) for file in surveyed] == [(0, 0), (1, 0)]

@@ -6,6 +6,8 @@ from typing import cast
 from components.collect.source import Source
 from components.collect.sources import (
     langfuse,
+    langsmith,
+    litellm,
     mlflow_traces,
     openai_finetuning,
     openai_logs,
@@ -16,7 +18,15 @@ from components.collect.sources import (
 )
 from components.schema import Json
 from tests.components.collect.sources import test_mlflow_traces, test_openpipe, test_sharegpt
-from tests.support import langfuse_rows, logs, openai_completions, otlp_requests, tensorzero_rows
+from tests.support import (
+    langfuse_rows,
+    langsmith_rows,
+    litellm_payloads,
+    logs,
+    openai_completions,
+    otlp_requests,
+    tensorzero_rows,
+)
 
 QUESTION: Json = {"role": "user", "content": "What is the weather in Rome?"}
 
@@ -96,6 +106,10 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (langfuse, langfuse_rows.observation(tool_definitions={"weather": "{}"})),
     (langfuse, langfuse_rows.score()),
     (langfuse, langfuse_rows.score(data_type="CORRECTION", value='{"content": "Rainy."}')),
+    (litellm, litellm_payloads.payload()),
+    (langsmith, langsmith_rows.run()),
+    (langsmith, langsmith_rows.run(feedback_stats={"score": {"n": 1, "avg": 1.0}})),
+    (langsmith, langsmith_rows.feedback()),
     (tensorzero, tensorzero_rows.chat_inference()),
     (tensorzero, tensorzero_rows.feedback(target_id="t", metric_name="m", value=True)),
     (

@@ -1,5 +1,6 @@
 """Build canonical records: interactions in OpenAI's chat form, and feedback about them."""
 
+from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from components.collect.source import Defaults
@@ -61,6 +62,15 @@ def usage(prompt: Json, completion: Json) -> Obj | None:
     """Return the token counts of prompt and completion; ``None`` if neither is known."""
     known = fields.without_nulls({"prompt_tokens": prompt, "completion_tokens": completion})
     return known or None
+
+
+def duration_ms(holder: Obj, began: str, ended: str) -> float | None:
+    """Return the milliseconds between two ISO times; ``None`` unless both are in the same form."""
+    try:
+        first, last = (datetime.fromisoformat(str(holder.get(key))) for key in (began, ended))
+        return max(0.0, (last - first) / timedelta(milliseconds=1))
+    except (ValueError, TypeError):
+        return None
 
 
 def feedback(

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, feedback, fields, observations, openai_api
@@ -153,21 +152,10 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         conversation_id=fields.optional_text(value, "session_id"),
         user_id=fields.optional_text(value, "user_id"),
         trace_id=fields.require_text(value, "trace_id"),
-        duration_ms=_duration_ms(value),
+        duration_ms=canonical.duration_ms(value, "start_time", "end_time"),
         finish=canonical.CUT if is_cut else None,
         metadata=metadata | {key: value[key] for key in ("name", "environment") if value.get(key)},
     )
-
-
-def _duration_ms(value: Obj) -> float | None:
-    """Return the milliseconds from start to end; ``None`` unless both are in the same form."""
-    try:
-        began, ended = (
-            datetime.fromisoformat(str(value.get(key))) for key in ("start_time", "end_time")
-        )
-        return max(0.0, (ended - began) / timedelta(milliseconds=1))
-    except (ValueError, TypeError):
-        return None
 
 
 def _io(value: Obj, key: str) -> Json:

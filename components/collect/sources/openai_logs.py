@@ -60,7 +60,7 @@ def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
         parts = [fields.part(row, stored) for _, stored in fields.objects(page, "data")]
         yield from read(parts, defaults)
     else:
-        convert = _logged if "request" in row.value else _stored
+        convert = logged if "request" in row.value else _stored
         yield ParsedRecord(row, "interactions", convert(row.value, defaults))
 
 
@@ -68,19 +68,30 @@ def _is_stored(value: Obj) -> bool:
     return value.get("object") == "chat.completion" and "choices" in value
 
 
-def _logged(value: Obj, defaults: Defaults) -> Obj:
-    request, at = _body(value, "request")
-    response = _response(value)
-    finish = canonical.CUT if openai_api.is_cut(response) else None
+def exchange(request: Obj, at: str, response: Json) -> tuple[Obj, Obj, str | None]:
+    """Return a request and its response in chat form, and ``CUT`` if the answer broke off.
+
+    Each may be of chat completions, the Responses API or Anthropic's Messages API; the response
+    also a list of chunks or the text of a stream. Raise ``WrongShapeError`` if it has no choices.
+    """
+    answered = _streamed(response)
+    finish = canonical.CUT if openai_api.is_cut(answered) else None
     if openai_api.is_request(request):
         request = openai_api.to_request(request, at)
-        response = openai_api.to_response(response, "response.")
+        answered = openai_api.to_response(answered, "response.")
     else:
         request = anthropic_messages.to_request(request, at)
-    if anthropic_messages.is_response(response):
-        response = anthropic_messages.to_response(response, "response.")
+    if anthropic_messages.is_response(answered):
+        answered = anthropic_messages.to_response(answered, "response.")
     canonical.messages(fields.require_array(request, "messages", at), f"{at}messages")
-    _check(response, "response.")
+    _check(answered, "response.")
+    return request, answered, finish
+
+
+def logged(value: Obj, defaults: Defaults) -> Obj:
+    """Return the interaction of a logged row, or raise ``WrongShapeError``."""
+    request, at = _body(value, "request")
+    request, response, finish = exchange(request, at, _response(value))
     times = (value.get("timestamp"), value.get("created_at"), response.get("created"))
     return canonical.interaction(
         defaults,
@@ -133,15 +144,19 @@ def _body(value: Obj, key: str) -> tuple[Obj, str]:
     return holder, f"{key}."
 
 
-def _response(value: Obj) -> Obj:
+def _response(value: Obj) -> Json:
     response = value.get("response")
     if isinstance(response, dict) and isinstance(response.get("body"), list | str):
-        response = response["body"]
+        return response["body"]
+    return response if isinstance(response, str | list) else _body(value, "response")[0]
+
+
+def _streamed(response: Json) -> Obj:
     if isinstance(response, str):
         response = openai_api.events(response, "response")
     if isinstance(response, list):
         return openai_api.whole(response, "response")
-    return _body(value, "response")[0]
+    return fields.require_object({"response": response}, "response")
 
 
 def _check(response: Obj, at: str) -> None:

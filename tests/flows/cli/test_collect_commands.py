@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import quarantine
+from components.collect import files, quarantine
 from tests.support import logs, terminal, warehouses
+from tests.support.batch_rows import answer
 from tests.support.terminal import Terminal
 
 
@@ -33,6 +34,18 @@ def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_pa
         "  1 lines: missing keys: timestamp, workload_id, client_id, request, response"
     )
     assert not shell.settings.warehouse.exists()
+
+
+def test_the_help_names_every_source(shell: Terminal):
+    words = set(re.findall(r"\w+", shell.run("collect", "--help").stdout))
+    assert {source.NAME for source in files.SOURCES} <= words
+
+
+def test_a_row_of_a_batch_that_lacks_its_request_is_explained(shell: Terminal, tmp_path: Path):
+    path = logs.write(tmp_path / "output.jsonl", [answer("a")])
+    output = shell.run("collect", path, "--workload", "w", "--client", "c").stdout
+    assert '1 lines: the `custom_id` "a" has an answer and no request' in output
+    assert "fix: collect the other file of the batch" in output
 
 
 def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(

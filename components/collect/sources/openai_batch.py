@@ -1,0 +1,91 @@
+"""OpenAI's Batch API: the requests of a batch's input file joined with its output and error files.
+
+The output has each answer under the ``custom_id`` of its request, in any order. Ids are only unique
+within a batch: two requests, or two answers, with one id are not joined with anything, as nothing
+says which belong together.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from components.collect.source import (
+    Defaults,
+    ParsedRecord,
+    RejectedRecord,
+    SourceRecord,
+    SourceRow,
+)
+from components.collect.sources import fields, openai_logs
+from components.collect.sources.fields import Obj, WrongShapeError
+from components.schema import Json
+
+NAME = "openai_batch"
+
+REQUEST = {"custom_id", "method", "url", "body"}
+ANSWER = {"custom_id", "response", "error"}
+
+OK = 200
+
+
+@dataclass(slots=True)
+class _Call:
+    """The rows with one ``custom_id``, by their content: a repeated row counts once."""
+
+    requests: dict[str, SourceRow] = field(default_factory=dict[str, SourceRow])
+    answers: dict[str, SourceRow] = field(default_factory=dict[str, SourceRow])
+
+    @property
+    def rows(self) -> list[SourceRow]:
+        return [*self.requests.values(), *self.answers.values()]
+
+
+def claims(value: dict[str, Json]) -> bool:
+    """Claim the rows of a batch's files."""
+    return value.keys() >= REQUEST or value.keys() >= ANSWER
+
+
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the interactions of answers with their requests; reject what lacks the other."""
+    calls = defaultdict[str, _Call](_Call)
+    for row in rows:
+        try:
+            fields.check_depth(row)
+            call = calls[fields.require_text(row.value, "custom_id")]
+            if row.value.keys() >= ANSWER:
+                _check_success(row.value)
+                call.answers.setdefault(fields.digest(row.value), row)
+            else:
+                fields.require_object(row.value, "body")
+                call.requests.setdefault(fields.digest(row.value), row)
+        except WrongShapeError as error:
+            yield RejectedRecord(row, str(error))
+    for custom_id, call in calls.items():
+        try:
+            yield _joined(call, custom_id, defaults)
+        except WrongShapeError as error:
+            yield from (RejectedRecord(row, str(error)) for row in call.rows)
+
+
+def _check_success(answer: Obj) -> None:
+    if answer["error"] is not None:
+        raise fields.wrong_type("error", answer["error"], "a response")
+    status = fields.require_object(answer, "response").get("status_code")
+    if status not in (None, OK):
+        expected = f"{OK}: the call has no answer"
+        raise fields.unknown_value("response.status_code", fields.as_json(status), expected)
+
+
+def _joined(call: _Call, custom_id: str, defaults: Defaults) -> ParsedRecord:
+    name = f'the `custom_id` "{custom_id[: fields.MOST_SHOWN]}"'
+    if not call.answers:
+        raise WrongShapeError(f"{name} has a request and no answer, expected the output file")
+    if not call.requests:
+        raise WrongShapeError(f"{name} has an answer and no request, expected the input file")
+    for rows, kind in ((call.requests, "requests"), (call.answers, "answers")):
+        if len(rows) > 1:
+            raise WrongShapeError(f"{name} has {len(rows)} different {kind}, expected one")
+    (request,), (answer,) = call.requests.values(), call.answers.values()
+    row = fields.part(answer, {**answer.value, "request": request.value})
+    fields.check_depth(row)
+    return ParsedRecord(row, "interactions", openai_logs.logged(row.value, defaults))
