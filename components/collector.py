@@ -23,8 +23,13 @@ def paused() -> Generator[None]:
 
 @contextmanager
 def released() -> Generator[None]:
-    """Let the collector look again, after the block, at what was made in pauses within it."""
+    """Let the collector look again, after the block, at what was made in pauses within it.
+
+    Unless something was frozen before: the collector would look through that, too.
+    """
+    was_frozen = gc.get_freeze_count() > 0
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not was_frozen:
+            gc.unfreeze()

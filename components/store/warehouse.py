@@ -374,10 +374,11 @@ def migrate(con: Connection, folder: Traversable) -> None:
     steps = [[number] for number in missing] if applied else [missing]
     for step in steps:
         with transaction(con):
-            for number in step:
-                con.execute(migrations[number].read_text())
-                row = {"number": number, "name": migrations[number].name}
-                con.execute("insert into raw.migrations values ($number, $name)", row)
+            # All at once: a statement for each number takes half as long again.
+            con.execute("".join(migrations[number].read_text() for number in step))
+            names = [migrations[number].name for number in step]
+            sql = "insert into raw.migrations select unnest($numbers), unnest($names)"
+            con.execute(sql, {"numbers": step, "names": names})
     if missing:
         # Left in the log, `add column ... default []` of 0006 could not be replayed by DuckDB 1.5.
         con.execute("checkpoint")
@@ -591,9 +592,5 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {}
 
 
 def _has_key(con: Connection, table: str) -> bool:
-    schema, _, name = table.rpartition(".")
-    sql = (
-        "select * from duckdb_constraints() where schema_name = $schema and table_name = $name"
-        " and constraint_type = 'PRIMARY KEY'"
-    )
-    return bool(rows(con, sql, schema=schema, name=name))
+    # Of this table alone: `duckdb_constraints()` lists all tables first, six times as long.
+    return bool(con.execute("from pragma_table_info($table) where pk", {"table": table}).fetchall())
