@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from prefect import flow, task
@@ -23,9 +24,9 @@ from components.decide import decision_log
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
-from components.register import journal, registry
+from components.register import journal, registry, tracking
 from components.schema import Json
-from components.store import lake_upkeep, warehouse
+from components.store import file_locks, lake_upkeep, warehouse
 from components.store.warehouse import Connection
 from flows import (
     approval_loop,
@@ -37,10 +38,12 @@ from flows import (
     promote,
     releases,
     settings,
+    train,
     workload_file,
 )
 from flows.automations import BEAT, SILENCE
 from flows.home_workloads import WorkloadFileError
+from flows.jobs import runner
 from flows.prefect_api import Run
 from flows.releases import NotApprovedError
 from flows.settle_rollouts import settle_task
@@ -82,6 +85,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     # The next run comes in a quarter of an hour.
     settled, troubles = settle_task.with_options(retries=0)()
     lapsed += stale()  # after all that may change a champion
+    end_lost_trainings()
     maintain_lake()
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
@@ -134,6 +138,38 @@ def cancel_late_runs() -> int:
     for run in late:
         get_run_logger().warning("%s (%s) ran for too long and is cancelled", run.name, run.id)
     return len(late)
+
+
+@task
+def end_lost_trainings() -> int:
+    """End the MLflow runs of trainings and searches of this home that nothing runs any more.
+
+    They are open where the whole stack was stopped or killed; what is run again opens its own.
+    """
+    home = settings.load()
+    if not erase_servers.has_mlflow(home):
+        return 0
+    claiming = tracking.running()  # before Prefect is asked: what begins meanwhile is not among it
+    under_way = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    trainings = [run.parameters for run in prefect_api.find("train", states=under_way)]
+    if not all(parameters.get("adapter") for parameters in trainings):
+        return 0  # of a search's candidates Prefect doesn't know the keys
+    trained = {Path(parameters["adapter"]).name for parameters in trainings}
+    is_searching = bool(prefect_api.find("turn", states=under_way))
+    lost = 0
+    for run_id, key in claiming.items():
+        if key in trained or key != Path(key).name:  # as anybody may type it into MLflow
+            continue
+        jobs = [train.training_job_folder(home.adapters / key)]
+        jobs += [] if is_searching else [home.jobs / key]
+        for job in filter(Path.is_dir, jobs):
+            # A job that outlived its flow, and saves its checkpoint, holds it.
+            with file_locks.held(job / runner.LOCK, wait=False) as is_ours:
+                if is_ours:
+                    tracking.close_run(run_id, "KILLED")
+                    get_run_logger().warning("nothing runs %s any more: ended in MLflow", key)
+                    lost += 1
+    return lost
 
 
 @task

@@ -13,7 +13,7 @@ from components.schema import Json, Progress
 from components.store.manifest import SnapshotManifest
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric
+    from mlflow.entities import DatasetInput, Metric, Run
 
 
 KEY_TAG = "flywheel.adapter"
@@ -134,14 +134,25 @@ def tag_chain_head(run_id: str, head: str) -> None:
 
 def chain_heads() -> dict[str, str]:
     """Return the heads of the chain of decisions when adapters were judged, by run id."""
+    judged = _find_runs(f"tags.`{LOOKED_TAG}` != ''")
+    return {run.info.run_id: run.data.tags[LOOKED_TAG] for run in judged}
+
+
+def running() -> dict[str, str]:
+    """Return the keys of what claims to be trained or searched now, by run id."""
+    claiming = _find_runs(f"attributes.status = 'RUNNING' and tags.`{KEY_TAG}` != ''")
+    return {run.info.run_id: run.data.tags[KEY_TAG] for run in claiming}
+
+
+def _find_runs(condition: str) -> "Iterator[Run]":
     client = mlflow_api.full_client()
     experiments = [record.experiment_id for record in client.search_experiments()]
-    heads, token = dict[str, str](), None
+    token: str | None = None
     while True:
-        page = client.search_runs(experiments, f"tags.`{LOOKED_TAG}` != ''", page_token=token)
-        heads |= {str(run.info.run_id): str(run.data.tags[LOOKED_TAG]) for run in page}
+        page = client.search_runs(experiments, condition, page_token=token)
+        yield from page
         if not (token := page.token):
-            return heads
+            return
 
 
 def run_page(run_id: str) -> str:

@@ -15,10 +15,11 @@ from components.decide.record_answer import TypedAnswer
 from components.gate import evidence_folder
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
-from components.register import registry, version_tags
+from components.register import registry, tracking, version_tags
 from components.schema import WORKLOAD_ID
-from components.store import warehouse
+from components.store import file_locks, warehouse
 from flows import settings, workload_file
+from flows.jobs import runner
 from tests.support import warehouses, workload_text
 
 pytestmark = pytest.mark.slow
@@ -262,6 +263,50 @@ def test_a_tag_that_was_typed_into_prefect_forges_no_line_of_the_audit_and_stops
     with warehouses.connect(home / "warehouse.duckdb") as con:
         shown = [(link.workload_id, link.evidence_digest) for link in decision_log.links(con)]
     assert all(re.fullmatch(WORKLOAD_ID, text) for names in shown for text in names)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_mlflow_run_of_a_training_that_nothing_runs_any_more_is_ended(home: Path) -> None:
+    from flows.maintenance import maintenance
+
+    (home / "mlflow").mkdir(parents=True)
+    (home / "mlflow" / "mlflow.db").touch()
+    keys = ["dead", "saving", "trained", "elsewhere", "search-1", "../jobs/train-dead"]
+    runs = {key: tracking.open_run("support", key, params={}, tags={}) for key in keys}
+    for job in ("train-dead", "train-saving", "train-trained", "search-1"):
+        (home / "jobs" / job).mkdir(parents=True)
+    trained = begun("train", {"adapter": str(home / "adapters" / "support" / "trained")})
+    candidate = begun("train", {"order": str(home / "jobs" / "search-2" / "rung-0" / "a.json")})
+    turn = begun("turn", {})
+
+    def ended_after_maintenance() -> set[str]:
+        maintenance(verify=False)
+        statuses = {key: MlflowClient().get_run(run).info.status for key, run in runs.items()}
+        assert {*statuses.values()} <= {"RUNNING", "KILLED"}
+        return {key for key, status in statuses.items() if status == "KILLED"}
+
+    with file_locks.held(home / "jobs" / "train-saving" / runner.LOCK):
+        assert ended_after_maintenance() == set()
+        end(candidate, "Crashed")
+        assert ended_after_maintenance() == {"dead"}
+    end(turn, "Crashed")
+    end(trained, "Crashed")
+    assert ended_after_maintenance() == {"dead", "saving", "trained", "search-1"}
+    assert tracking.open_run("support", "dead", params={}, tags={}) == runs["dead"]
+    assert MlflowClient().get_run(runs["dead"]).info.status == "RUNNING"
+
+
+def begun(name: str, parameters: dict[str, object]) -> UUID:
+    """Begin a run of a flow, of which only the record in Prefect matters."""
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    with get_client(sync_client=True) as client:
+        flow = Flow(nothing, name=name, validate_parameters=False)
+        run = client.create_flow_run(flow, parameters=parameters)
+        client.set_flow_run_state(run.id, Running(), force=True)
+    return run.id
 
 
 def decided(home: Path, run: UUID) -> None:
