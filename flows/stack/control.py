@@ -1,15 +1,16 @@
 """Start and stop the stack, and report its status."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import IO, Literal
 
 import httpx
 import psutil
@@ -22,6 +23,8 @@ from flows.stack.processes import Phase, ServiceState, StackState
 from flows.stack.stack_services import MARK, service_environment, stack_mark
 
 STOP_LIMIT = 17.0  # seconds for the supervisor to end all other processes before it is killed
+MIB = 2**20
+FULL = 64 * MIB  # free bytes below which a start may have failed for want of more
 WORKING = ("up", "elsewhere")  # the phases in which the servers should answer
 
 DEPLOYER = "flows.deploy"  # the module that deploys the flows once Prefect answers
@@ -76,13 +79,13 @@ def up(
         if running is not None:
             return _join_start(settings, running, on_progress)
         access.ensure_logins(settings)
-        supervisor = _start_supervisor(settings, deployer)
-        try:
-            return _follow_start(settings, supervisor, on_progress)
-        except BaseException:
-            supervisor.terminate()
-            down(settings)
-            raise
+        with _start_supervisor(settings, deployer) as launched:
+            try:
+                return _follow_start(settings, launched, on_progress)
+            except BaseException:
+                launched.process.terminate()
+                down(settings)
+                raise
 
 
 def down(settings: Settings) -> bool:
@@ -179,19 +182,42 @@ def _await_end_of_stop(settings: Settings) -> StackState | None:
     return None
 
 
-def _start_supervisor(settings: Settings, deployer: str) -> "subprocess.Popen[bytes]":
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A supervisor that this process has started, and the pipe on which it says why it ends.
+
+    Neither its log nor the state can be written on a full disk.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    pipe: IO[bytes]
+
+    def last_words(self) -> str:
+        """Return why it ended; empty if it said nothing."""
+        os.set_blocking(self.pipe.fileno(), False)  # whom it started may hold the other end
+        return (self.pipe.read() or b"").decode(errors="replace").strip()
+
+
+@contextmanager
+def _start_supervisor(settings: Settings, deployer: str) -> Generator[_Launched]:
     settings.logs.mkdir(parents=True, exist_ok=True)
     children.rotate_log(settings.logs / "supervisor.log")
-    with (settings.logs / "supervisor.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.stack.supervisor", deployer],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=service_environment(settings, os.environ),
-            cwd=settings.home,
-            start_new_session=True,
-        )
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor has no path
+        try:
+            with (settings.logs / "supervisor.log").open("wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "flows.stack.supervisor", deployer],
+                    stdin=subprocess.DEVNULL,
+                    stdout=writing,
+                    stderr=log,
+                    env=service_environment(settings, os.environ),
+                    cwd=settings.home,
+                    start_new_session=True,
+                )
+        finally:
+            os.close(writing)
+        yield _Launched(process, pipe)
 
 
 def _join_start(
@@ -210,12 +236,12 @@ def _join_start(
 
 def _follow_start(
     settings: Settings,
-    launched: "subprocess.Popen[bytes] | None",
+    launched: _Launched | None,
     on_progress: Callable[[str], None],
 ) -> StackState:
     printed: set[str] = set()
     while True:
-        over = launched is not None and launched.poll() is not None
+        over = launched is not None and launched.process.poll() is not None
         state = processes.read_state(settings)
         if state is not None and processes.is_supervised(state):
             if state.phase == "up":
@@ -226,12 +252,22 @@ def _follow_start(
                     printed.add(line)
                     on_progress(line)
         elif over or launched is None:
-            raise StackError(_failure_text(settings, state))
+            raise StackError(_failure_text(settings, state, launched))
         time.sleep(0.1)
 
 
-def _failure_text(settings: Settings, state: StackState | None) -> str:
+def _failure_text(settings: Settings, state: StackState | None, launched: _Launched | None) -> str:
+    free = shutil.disk_usage(settings.home).free
+    full = f"\n{free / MIB:.1f} MiB are free under {settings.home}: make room"
+    return _ending(settings, state, launched) + full * (free < FULL)
+
+
+def _ending(settings: Settings, state: StackState | None, launched: _Launched | None) -> str:
+    if launched is not None and (words := launched.last_words()):
+        return words
     if state is not None and state.phase == "failed":
         return state.step
+    code = "" if launched is None else f" with exit code {launched.process.returncode}"
     log = settings.logs / "supervisor.log"
-    return f"the supervisor ended; the end of {log}:\n{log.read_text()[-2000:].strip()}"
+    end = log.read_text(errors="replace")[-2000:].strip() if log.exists() else ""
+    return f"the supervisor ended{code}; the end of {log}:\n{end or '(it is empty)'}"

@@ -277,7 +277,14 @@ def _run(supervisor: Supervisor, deployer: str) -> int:
         return 0
     except (StartError, processes.PortTakenError) as error:
         supervisor.say("failed", str(error))
+        tell_launcher(str(error))
         return 1
+
+
+def tell_launcher(reason: str) -> None:
+    """Write why the stack ends to the pipe from which `flywheel up` reads, while it waits."""
+    with suppress(OSError):
+        os.write(sys.stdout.fileno(), reason.encode())
 
 
 def serve_metrics(settings: Settings) -> None:
@@ -317,4 +324,8 @@ class _Handler(logging.Handler):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main(sys.argv[1]))
+    except Exception as error:
+        tell_launcher(f"the supervisor ended: {type(error).__name__}: {error}")
+        raise

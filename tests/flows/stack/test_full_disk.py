@@ -1,13 +1,18 @@
 """On a full disk lines are lost and counted, the supervisor continues, doctor reports it."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flows import access
 from flows.doctor import checks, lock_probe, probes
+from flows.settings import HOST, Settings
+from flows.stack import control
 from flows.stack.children import ServiceLog
 from tests.support import small_disk
 from tests.support.small_disk import fill
@@ -71,6 +76,22 @@ with health.http_client() as http:
         process.stdin.flush()
         assert process.stdout.readline() == "everything runs\n"
     assert process.returncode == 0
+
+
+def test_up_says_why_the_stack_did_not_start_though_nothing_can_be_written(
+    settings: Settings, small: Path
+) -> None:
+    home = replace(settings, home=small)
+    access.ensure_logins(home)
+    for folder in (home.logs, home.prefect_home, home.mlflow_home):
+        folder.mkdir()
+    fill(small)
+    with socket.socket() as taken:
+        taken.bind((HOST, home.mlflow_port))
+        taken.listen()
+        with pytest.raises(control.StackError, match="for MLflow is taken by") as raised:
+            control.up(home, lambda _: None)
+    assert f"0.0 MiB are free under {small}" in str(raised.value)
 
 
 def test_doctor_names_a_disk_that_is_full_and_can_still_try_its_locks(small: Path) -> None:
