@@ -2,6 +2,7 @@
 
 import errno
 from pathlib import Path
+from uuid import uuid4
 
 import yaml
 
@@ -70,10 +71,15 @@ def adopt(home: Settings, workload: str, file: Path) -> None:
             f"using {file} for workload {workload}: this home's file of it is {known}, whose rules "
             f"hold; `flywheel schedule {file}` makes it the other one"
         )
-    link = _link(home, workload)
+    point(_link(home, workload), file.resolve())
+
+
+def point(link: Path, file: Path) -> None:
+    """Point a new or an old link at a file, in one step: without it the workload has no file."""
     link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(file.resolve())
+    fresh = link.with_name(f".{link.name}.{uuid4().hex}")
+    fresh.symlink_to(file)
+    fresh.replace(link)
 
 
 def require_unserved(home: Settings, file: Path) -> None:

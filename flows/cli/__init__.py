@@ -1,4 +1,4 @@
-"""The `flywheel` command: `main` is its entry point, a `*_commands` module for each noun.
+"""The `flywheel` command: `entry` is its entry point, a `*_commands` module for each noun.
 
 Command modules import flows and components inside their functions, so that `--help` is quick.
 """

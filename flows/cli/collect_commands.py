@@ -1,6 +1,7 @@
 """`flywheel collect`, `quarantine`, `drift`, `receive` and `token`: incoming traffic."""
 
 import signal
+import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -244,7 +245,8 @@ def _existing_warehouse() -> "Generator[Location]":
     if home.has_warehouse:
         yield home.tables
         return
-    with file_locks.temporary_folder(home.scratch, "rehearsed-") as folder:
+    within = home.scratch if home.home.exists() else Path(tempfile.gettempdir())
+    with file_locks.temporary_folder(within, "rehearsed-") as folder:
         yield folder / "empty"
 
 

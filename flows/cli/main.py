@@ -117,6 +117,11 @@ MAKING_HOME = frozenset(
 OF_A_GATEWAY = frozenset({"serve canary", "serve prove", "serve share", "serve status"})
 """Commands of ``serve`` that do not serve."""
 
+NOT_THIS_USER = (
+    "set FLYWHEEL_HOME to one's own, or ask its owner to share it with a group: "
+    f"{settings.GROUP}, infra/README.md"
+)
+
 OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"
 
 
@@ -222,21 +227,19 @@ def schedule(
 
     Links the file into the home's `workloads/` and updates the deployments of a stack that is up.
     """
-    from flows import workload_file
+    from flows import home_workloads, workload_file
 
     if remove:
         _end_schedule(config)
         return
     workload = workload_file.read_workload(config)
     home = settings.load()
-    home.workloads.mkdir(parents=True, exist_ok=True)
     link = home.workloads.resolve() / f"{workload.workload}.yaml"
     file = config.resolve()
     if link != file:
         if link.exists() and not link.is_symlink():
             fail(f"scheduling {config}: {link} is a file of its own; move it away first")
-        link.unlink(missing_ok=True)
-        link.symlink_to(file)
+        home_workloads.point(link, file)
     _deploy_again(home)
     looks = f", signs for a turn at `{workload.trigger.schedule}`" if workload.trigger else ""
     print_line(
@@ -287,8 +290,7 @@ def main() -> None:
     try:
         home = settings.load()
         words = [word for word in sys.argv[1:] if not word.startswith("-")]
-        needs_none = not words or words[0] in WITHOUT_HOME or "--help" in sys.argv
-        if needs_none and not home.home.exists():
+        if needs_no_home(words) and not home.home.exists():
             stack_services.point_clients(home, os.environ)
         else:
             prepare_home(home, makes=may_make_home(home, words))
@@ -298,19 +300,37 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if os.strerror(errno.EROFS) in str(error):  # DuckDB's text, too
+        if (remedy := _remedy_of_disk(error, home)) is not None:
+            print_error(f"{error}\n{remedy}")
+        elif _is_lost_server(error):
             print_error(
-                f"{error}\nLinux mounts a disk read-only after an error of it (`dmesg`): mount it "
-                f"writable again, or {OTHER_HOME}"
+                f"Prefect or MLflow went away: {error}\n{home.remedy}, `flywheel status` shows it; "
+                "then run the same command again to resume"
             )
-            sys.exit(1)
-        if not _is_lost_server(error):
+        else:
             raise
-        print_error(
-            f"Prefect or MLflow went away: {error}\n{home.remedy}, `flywheel status` shows it; "
-            "then run the same command again to resume"
-        )
         sys.exit(1)
+
+
+def _remedy_of_disk(error: Exception, home: settings.Settings) -> str | None:
+    """Return what helps where nothing can be written; ``None`` for other errors."""
+    text = str(error)  # DuckDB's has the system's words, too
+    if os.strerror(errno.EROFS) in text:
+        return (
+            "Linux mounts a disk read-only after an error of it (`dmesg`): mount it writable "
+            f"again, or {OTHER_HOME}"
+        )
+    if os.strerror(errno.ENOSPC) in text:
+        return "make room there, then run the same command again to resume"
+    if isinstance(error, PermissionError) and str(home.home) in text:
+        return NOT_THIS_USER
+    return None
+
+
+def needs_no_home(words: Sequence[str]) -> bool:
+    """Return whether a command does without a home; ``words`` are its own."""
+    is_shown = words[:1] == ["collect"] and "--dry-run" in sys.argv
+    return not words or words[0] in WITHOUT_HOME or "--help" in sys.argv or is_shown
 
 
 def may_make_home(home: settings.Settings, words: Sequence[str]) -> bool:
@@ -351,8 +371,7 @@ def prepare_home(home: settings.Settings, *, makes: bool = True) -> None:
         stack_services.point_clients(home, os.environ)
     except PermissionError as error:
         raise PermissionError(
-            f"this user may not use the home {home.home} ({error}); set FLYWHEEL_HOME to one's "
-            f"own, or ask its owner to share it with a group: {settings.GROUP}, infra/README.md"
+            f"this user may not use the home {home.home} ({error}); {NOT_THIS_USER}"
         ) from error
     except OSError as error:
         raise OSError(f"making the home {home.home}: {error}; {OTHER_HOME}") from error

@@ -1,6 +1,8 @@
 """The rules are those of the workload's own file in the home, whatever a flow run names."""
 
+import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -33,6 +35,30 @@ def asked(home: Settings, workload: str, judged: Judgement = PASSED) -> Evidence
     folder = home.evidence / workload / evidence_folder.digest(subject, judged, Policy())
     folder.mkdir(parents=True)
     return evidence_folder.finish(folder, subject, judged, Policy(), {}, brief="", now=NOW)
+
+
+def test_a_workload_has_a_file_while_it_is_given_another(home: Settings, folder: Path) -> None:
+    one, other = (folder / f"{name}.yaml" for name in ("one", "other"))
+    for file in (one, other):
+        file.write_text("workload: support\n")
+    home_workloads.adopt(home, "support", one)
+    missing = list[int]()
+
+    def look() -> None:
+        while not is_over.is_set():
+            missing.extend([] if home_workloads.find(home, "support") else [1])
+
+    is_over = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        threads.submit(look)
+        for _ in range(200):
+            for file in (other, one):
+                home_workloads.adopt(home, "support", file)
+        is_over.set()
+    assert not missing
+    assert [*(home.workloads / "unscheduled").iterdir()] == [
+        home.workloads / "unscheduled" / "support.yaml"
+    ]
 
 
 def test_a_scheduled_file_is_the_workloads_and_no_turn_changes_that(

@@ -33,7 +33,7 @@ def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_pa
     assert output[4] == (
         "  1 lines: missing keys: timestamp, workload_id, client_id, request, response"
     )
-    assert not shell.settings.warehouse.exists()
+    assert not shell.settings.home.exists()
 
 
 def test_the_help_names_every_source(shell: Terminal):

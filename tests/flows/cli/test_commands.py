@@ -1,7 +1,9 @@
 """What commands say when the stack that they need is not there."""
 
 import os
+import signal
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -101,6 +103,50 @@ def test_a_home_whose_warehouse_went_to_a_lake_says_so(tmp_path: Path) -> None:
     assert "its tables are in a lake" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not shell.settings.warehouse.exists()
+
+
+def test_a_part_of_the_home_that_belongs_to_somebody_else_is_named_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    shell = terminal.in_home(tmp_path / "home")
+    assert shell.run("token", "add", "shop").returncode == 0
+    (shell.settings.home / "up.lock").touch(mode=0)
+    # Root, too, is refused then.
+    unprivileged = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+    command = [*(unprivileged if os.geteuid() == 0 else ()), shell.command, "up"]
+    ended = subprocess.run(command, env=shell.env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    *_, cause, remedy = ended.stderr.splitlines()
+    assert cause.endswith(f"Permission denied: '{shell.settings.home / 'up.lock'}'")
+    assert remedy.startswith("set FLYWHEEL_HOME to one's own, or ask its owner")
+
+
+ENTRY = """
+import os, sys
+from flows.cli import entry
+sys.argv[1:] = ["status"]
+os.write(1, b"now")
+entry.main()
+"""
+
+
+def test_a_command_that_is_interrupted_while_it_is_loaded_ends_without_a_traceback() -> None:
+    command = [sys.executable, "-c", ENTRY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == b"now"
+        while is_caught(process.pid, signal.SIGINT):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert (process.returncode, said) == (-signal.SIGINT, b"")
+
+
+def is_caught(pid: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal, as Python has for Ctrl-C."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_help_has_each_command_under_one_heading_and_the_version_is_printed(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""The entry point of `flywheel`: Ctrl-C ends it without a traceback, also while it is loaded."""
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Load the command, which takes half a second, and run it."""
+    is_heeded = signal.getsignal(signal.SIGINT) == signal.default_int_handler  # not after `nohup`
+    if is_heeded:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from flows.cli import main as command
+
+    if is_heeded:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command.main()
+    except KeyboardInterrupt:
+        sys.exit(130)
