@@ -1,5 +1,6 @@
 """Feedback about an answer by its id, which says whose it is: no other key is needed."""
 
+import math
 import time
 from typing import cast
 
@@ -88,10 +89,12 @@ def _fits(kind: str, value: Json, scale: Json) -> bool:
     match kind, value:
         case "thumb", "up" | "down":
             return True
-        case "rating", (int() | float()) as rating if not isinstance(rating, bool):
+        case "rating", (int() | float()) as rating:
             match scale:
                 case [(int() | float()) as low, (int() | float()) as high]:
-                    return low < high and low <= rating <= high
+                    is_finite = math.isfinite(high - low)
+                    are_numbers = not any(isinstance(each, bool) for each in (rating, low, high))
+                    return are_numbers and is_finite and low < high and low <= rating <= high
                 case _:
                     return False
         case "choice", {"chosen": chosen, "rejected": rejected, **others}:

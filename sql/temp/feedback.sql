@@ -188,7 +188,7 @@ judged as (
                     '`value` of a choice has chosen ' || coalesce(chosen_kind, 'missing')
                     || ' and rejected ' || coalesce(rejected_kind, 'missing')
                     || ', expected two assistant messages or two response ids'
-            when kind = 'choice' and coalesce(tie_kind, 'BOOLEAN') != 'BOOLEAN'
+            when kind = 'choice' and coalesce(tie_kind, 'NULL') not in ('BOOLEAN', 'NULL')
                 then '`value.tie` of a choice is ' || tie_kind || ', expected true or false'
             when kind = 'outcome' and coalesce(name_kind, 'NULL') != 'VARCHAR'
                 then
