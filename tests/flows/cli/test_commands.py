@@ -22,7 +22,7 @@ from tests.support.terminal import Terminal
             (name, 2)
             for name in ("status", "audit", "pending", "metrics support", "erase --verify")
         ),
-        *((name, 2) for name in ("backup a.tar.zst", "compare support 1 2", "serve status")),
+        *((name, 2) for name in ("backup {}", "compare support 1 2", "serve status")),
         ("schedule {} --remove", 2),
         *((name, 0) for name in ("--help", "audit --help", "--version")),
         ("doctor", 1),
