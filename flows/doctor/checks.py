@@ -310,14 +310,18 @@ def check_versions(
     """Compare installed packages with our requirements and with the tested versions.
 
     Args:
-        required: Our own requirements, extras excluded.
+        required: Our own requirements. A pin among them, such as the DuckDB of a lake, counts
+            instead of the tested version.
         installed: The version of each installed package.
         tested: The pins; empty where the list is missing.
     """
     results: list[CheckResult] = []
-    untested: list[str] = []
+    untested: dict[str, None] = {}
+    pins = (str(requirement).partition(";")[0] for requirement in required)
+    tested = {**tested, **read_pins("\n".join(pins))}
     for requirement in required:
-        name, fix = canonicalize_name(requirement.name), f"pip install '{requirement}'"
+        name = canonicalize_name(requirement.name)
+        fix = f"pip install '{str(requirement).partition(';')[0]}'"
         version = installed.get(name)
         if version is None:
             results.append(wrong("versions", f"{requirement.name} is not installed", fix))
@@ -326,7 +330,7 @@ def check_versions(
             state = f"{requirement.name} is {version}, expected {requirement.specifier}"
             results.append(wrong("versions", state, fix))
         if tested.get(name, version) != version:
-            untested.append(name)
+            untested[name] = None  # once, though an extra may require it, too
     if untested:
         versions = [f"{name} {installed[name]} (tested {tested[name]})" for name in untested]
         results.append(

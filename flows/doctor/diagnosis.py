@@ -71,7 +71,7 @@ def diagnose(
         plain[home.serve_port] = "the gateway"
     sockets = probes.listening_sockets()
     yield from server_checks.check_listening(sockets, {} if home.elsewhere else plain)
-    required = probes.package_requirements()
+    required = probes.package_requirements(with_lake=home.lake is not None)
     installed = probes.installed_versions(required)
     tested = checks.read_pins(probes.CONSTRAINTS.read_text())
     yield from checks.check_versions(required, installed, tested)

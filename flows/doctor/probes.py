@@ -188,10 +188,15 @@ def cuda_libraries(package: Path | None = None) -> Iterator[CudaVersion]:
             yield int(match.group(1)), int(match.group(2))
 
 
-def package_requirements() -> list[Requirement]:
-    """Read our package's requirements, without extras."""
-    listed = map(Requirement, metadata.requires(PACKAGE) or [])
-    return [each for each in listed if not each.marker or each.marker.evaluate({"extra": ""})]
+def package_requirements(*, with_lake: bool) -> list[Requirement]:
+    """Read our package's requirements, and those of its extra ``lake``; of other extras none."""
+    extras = ("", "lake") if with_lake else ("",)
+    listed = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
+    return [
+        each
+        for each in listed
+        if not each.marker or any(each.marker.evaluate({"extra": extra}) for extra in extras)
+    ]
 
 
 def installed_versions(requirements: Iterable[Requirement]) -> dict[str, str]:

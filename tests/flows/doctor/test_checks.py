@@ -180,6 +180,22 @@ def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
     assert [level(one) for one in checks.check_versions(required, good, tested)] == ["fine"]
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("1.5.5", ("fine", "2 packages as required", "")),
+        ("2.0.1", ("wrong", "duckdb is 2.0.1, expected ==1.5.5", "pip install 'duckdb==1.5.5'")),
+    ],
+)
+def test_the_duckdb_of_a_lake_is_not_advised_away(
+    version: str, expected: tuple[str, str, str]
+) -> None:
+    required = [Requirement("duckdb>=1.5.5,<3"), Requirement('duckdb==1.5.5; extra == "lake"')]
+    tested = checks.read_pins("duckdb==2.0.1\n")
+    result, *_ = checks.check_versions(required, {"duckdb": version}, tested)
+    assert (level(result), result.state, result.fix) == expected
+
+
 @pytest.mark.parametrize(("free", "expected"), [(1, "wrong"), (5, "note"), (50, "fine")])
 def test_a_full_disk_is_told_before_it_is_full(free: int, expected: str) -> None:
     assert level(checks.check_disk("/home", free * GIB)) == expected
