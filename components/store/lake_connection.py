@@ -53,6 +53,9 @@ CUT = re.compile(
     r'|Failed to execute query "(ROLLBACK|COMMIT)"'
 )
 
+BUCKET_AWAY = re.compile(r"error for HTTP (GET|HEAD|POST|PUT|DELETE)|^HTTP Error: (?!.*\(HTTP 404)")
+"""A file that is not there (404) may have been purged, or its lake is damaged."""
+
 
 @contextmanager
 def opened(
@@ -279,3 +282,9 @@ def is_conflict(error: duckdb.Error) -> bool:
 def is_cut(error: duckdb.Error) -> bool:
     """Return whether an error means that a connection to PostgreSQL was lost."""
     return bool(CUT.search(str(error)))
+
+
+def is_bucket_away(error: duckdb.Error) -> bool:
+    """Return whether an error means that the object store can't be reached, or lets nobody in."""
+    is_io = isinstance(error, duckdb.IOException)  # rows' texts are in errors of other classes
+    return bool(is_io and BUCKET_AWAY.search(str(error)))

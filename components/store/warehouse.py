@@ -120,7 +120,7 @@ def connect(
     """
     if isinstance(path, lake.Lake):
         opened = lake_connection.opened(path, schema(), writes, wait_seconds, moving=moving)
-        with _room(path), opened as con:
+        with _explained(path), opened as con:
             con.execute("reset memory_limit")  # that the process's last connection has set
             _configure(con, memory)
             yield con
@@ -132,7 +132,7 @@ def connect(
             "FLYWHEEL_WAREHOUSE, or come back with `flywheel migrate --to file`"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _room(path), closing(lock.open_file(path, wait_seconds, _prepare)) as con:
+    with _explained(path), closing(lock.open_file(path, wait_seconds, _prepare)) as con:
         _prepare(con)
         _configure(con, memory)
         yield con
@@ -166,11 +166,20 @@ def schema() -> lake_schema.Schema:
 
 
 @contextmanager
-def _room(place: Location) -> Generator[None]:
-    """Raise ``DiskFullError`` where DuckDB's error means that the disk is full."""
+def _explained(place: Location) -> Generator[None]:
+    """Raise ``DiskFullError`` where DuckDB's error means that the disk is full.
+
+    Raise ``LakeError`` where it means that a lake's bucket can't be used.
+    """
     try:
         yield
     except duckdb.Error as error:
+        if isinstance(place, lake.Lake) and lake_connection.is_bucket_away(error):
+            raise lake.LakeError(
+                f"reading or writing the files of {place} in {place.data}: "
+                f"{str(error).splitlines()[0]}; nothing of this is kept, so do the same again "
+                "once the bucket answers, with the AWS_* variables that let this machine in"
+            ) from error
         if NO_ROOM not in str(error):
             raise
         full = "a disk is full, its files', PostgreSQL's or this machine's"
@@ -279,7 +288,7 @@ def in_memory(scratch: Path) -> Generator[Connection]:
     """Open an empty in-memory warehouse that spills to ``scratch``."""
     with (
         file_locks.temporary_folder(scratch, "duckdb-") as folder,
-        _room(scratch),
+        _explained(scratch),
         duckdb.connect() as con,
     ):
         con.execute(f"set temp_directory = '{escaped(folder)}'")

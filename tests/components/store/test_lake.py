@@ -447,6 +447,22 @@ def test_a_lake_that_cannot_be_reached_is_named_without_its_password():
 
 
 @on_postgres
+def test_a_lake_whose_bucket_is_away_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = Lake(lakes.database("of_a_bucket"), "s3://rows/lake")
+    log = logs.write(tmp_path / "log.jsonl", [logs.interaction("Hi", response_id="r")])
+    with lakes.bucket("rows") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with warehouse.connect(place, writes=["raw"]) as con:
+            logs.load(con, log, now=logs.NOW)
+    away = pytest.raises(LakeError, match=r"files of the lake postgres://.* in s3://rows/lake: ")
+    with away, warehouse.connect(place, writes=()) as con:
+        con.execute("from raw.interactions").fetchall()
+
+
+@on_postgres
 def test_rows_that_their_own_load_renames_have_row_ids_of_their_own(place: Lake, tmp_path: Path):
     alike = [logs.interaction(user_id=who) for who in ("ann", "bob", "cid")]
     later = [{**line, "timestamp": 1_760_000_050} for line in alike]
