@@ -18,7 +18,12 @@ from components.receive.settings import Limits
 RETRY_SECONDS = 1
 BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 65  # longer than load balancers' idle timeout: they never use a closing one
+HEAD_BYTES = 64 * 2**10  # of a request's headers and trailers, which are held without a token
 DRAIN_SECONDS = 0.05  # pause between two reads (at most 256 KiB each) of the rest of a refused body
+
+
+class HeadTooLongError(Exception):
+    """Ends the parsing of a request, which was answered already."""
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -26,6 +31,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     The clock runs from the connection, or from the first byte of a later request, to the last byte
     of the body. At the deadline the connection is closed, with 408 unless an answer has begun.
+    Connections above the limit displace idle ones: those that never asked, then the longest idle.
     """
 
     limits = Limits()
@@ -41,14 +47,31 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._deadline: TimerHandle | None = None
         self._unread: TimerHandle | None = None
         self._before: RequestResponseCycle | None = None
+        self._head_bytes = 0
+        self._last_used = self.loop.time()
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Start the clock, or refuse the connection if there are too many."""
+        """Start the clock; of too many connections close an idle one, or refuse this one."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
-            self._close_with("503 Service Unavailable", f"retry-after: {RETRY_SECONDS}\r\n")
-            return
         self._start_clock()
+        if len(self.connections) > self.limits.connections:
+            others = (other for other in self.connections if isinstance(other, ImpatientProtocol))
+            idle = [other for other in others if other.is_idle and other is not self]
+            if idle:
+                min(idle, key=lambda other: other.usefulness).transport.close()
+            else:
+                self._close_with("503 Service Unavailable", f"retry-after: {RETRY_SECONDS}\r\n")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered, and the connection is not closing."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and not self.transport.is_closing()
+
+    @property
+    def usefulness(self) -> tuple[bool, float]:
+        """Whether a request ever came whole, and when the last one was answered."""
+        return self.cycle is not None, self._last_used
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
@@ -72,7 +95,26 @@ class ImpatientProtocol(HttpToolsProtocol):
         """Start the clock of a request."""
         super().on_message_begin()
         self._before = self.cycle
+        self._head_bytes = 0
         self._start_clock()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Receive a header or a trailer; refuse a request that has too much of them."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_BYTES:
+            self._close_with("431 Request Header Fields Too Large")
+            raise HeadTooLongError
+        super().on_header(name, value)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, unless the connection was closed with another answer."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def on_response_complete(self) -> None:
+        """Note when the connection was last of use."""
+        self._last_used = self.loop.time()
+        super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         """Receive a part of a body; the rest of a refused body is read slowly.

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Generator
+from contextlib import suppress
 
 import pytest
 
@@ -86,11 +87,44 @@ def test_other_clients_are_served_meanwhile(receiver: Receiver):
         assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
 
 
-def test_a_connection_above_the_limit_is_refused_with_a_retry_time(receiver: Receiver):
+def test_connections_above_the_limit_displace_those_that_ask_nothing(receiver: Receiver):
+    body = json.dumps(logs.interaction()).encode()
+    with receivers.connected(receiver) as used:
+        used.sendall(receivers.head(receiver.token, len(body)) + body)
+        assert b"200 OK" in used.recv(4096)
+        crowd = [receivers.connected(receiver) for _ in range(8)]
+        assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
+        used.sendall(receivers.head(receiver.token, len(body)) + body)
+        assert b"200 OK" in used.recv(4096)
+    for connection in crowd:
+        connection.close()
+
+
+def test_a_connection_above_the_limit_of_busy_ones_is_refused_with_a_retry_time(
+    receiver: Receiver,
+):
     crowd = [receivers.connected(receiver) for _ in range(4)]
+    for connection in crowd:
+        connection.sendall(receivers.head(receiver.token, 1000))
+    time.sleep(PATIENCE / 5)
     with receivers.connected(receiver) as late:
         answer = rest_of(late)
     for connection in crowd:
         connection.close()
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"retry-after: 1\r\n" in answer
+
+
+@pytest.mark.parametrize("begun", ["POST /v1/interactions HTTP/1.1\r\n", "CHUNKED"])
+def test_an_endless_head_is_refused(receiver: Receiver, begun: str):
+    chunked = receivers.head(receiver.token, 1).replace(
+        b"content-length: 1\r\n", b"transfer-encoding: chunked\r\n"
+    )
+    lines = b"".join(b"x%d: y\r\n" % n for n in range(20_000))
+    with receivers.connected(receiver) as connection:
+        connection.sendall(chunked + b"0\r\n" if begun == "CHUNKED" else begun.encode())
+        with suppress(ConnectionError):
+            connection.sendall(lines)
+        with suppress(ConnectionResetError):
+            assert b"431 Request Header Fields Too Large" in rest_of(connection)
+    assert receiver.get("/healthz").status_code == 200
