@@ -5,7 +5,7 @@ from asyncio import AbstractEventLoop, TimerHandle, Transport
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.config import Config
@@ -65,13 +65,18 @@ class ImpatientProtocol(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is being answered, and the connection is not closing."""
-        is_answered = self.cycle is None or self.cycle.response_complete
+        latest = self._latest_request
+        is_answered = latest is None or latest.response_complete
         return is_answered and not self.transport.is_closing()
 
     @property
     def usefulness(self) -> tuple[bool, float]:
         """Whether a request ever came whole, and when the last one was answered."""
-        return self.cycle is not None, self._last_used
+        return self._latest_request is not None, self._last_used
+
+    @property
+    def _latest_request(self) -> RequestResponseCycle | None:
+        return cast("RequestResponseCycle | None", self.cycle)  # uvicorn's type has no ``None``
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""

@@ -19,6 +19,12 @@ fields as (
         content_hash,
         workload_id,
         md5(record) as record_digest,
+        -- The first releases did not look whether a call had ended in an error. The source's row
+        -- says so; it may have what Python reads and DuckDB does not: half a surrogate pair.
+        case
+            when source = 'langfuse' then try_cast(payload as json) ->> '$.level'
+            when source = 'mlflow' then try_cast(payload as json) ->> '$.data.spans[0].status.code'
+        end as ending,
         json_extract(coalesce(record, payload), [
             '$.request.messages', '$.request.tools', '$.response.id',
             '$.response.choices[0].message', '$.response.choices[0].finish_reason',
@@ -32,13 +38,14 @@ fields as (
 
 named as (
     select
-        * exclude (field),
+        * exclude (field, ending),
         field[1]::varchar as messages,
         case when (field[2] ->> '$') is null then '[]' else field[2]::varchar end as tools,
         field[3] ->> '$' as response_id,
         case when (field[4] ->> '$') is not null then field[4]::varchar end as message,
         case
             when (field[10] ->> '$') in ('client_gone', 'upstream_cut') then field[10] ->> '$'
+            when ending in ('ERROR', 'STATUS_CODE_ERROR') then 'upstream_cut'
             -- OpenAI's completions have a reason, only the chunks before the last of a stream null.
             when json_type(field[5]) = 'NULL' and (field[11] ->> '$') = 'chat.completion'
                 then 'upstream_cut'
