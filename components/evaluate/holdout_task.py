@@ -16,7 +16,13 @@ from components.chat.dialects import Dialect
 from components.evaluate import metrics
 from components.evaluate.metrics import AnswerSpace, Kind
 from components.schema import Answer, Json, Message
-from components.scorecard import HOLDOUT, MeasuredSide, Window
+from components.scorecard import (
+    CLUSTER_CAP,
+    HOLDOUT,
+    LARGEST_CLUSTER,
+    MeasuredSide,
+    Window,
+)
 from components.store import manifest
 from components.store.manifest import SnapshotManifest
 
@@ -157,6 +163,13 @@ def side_version(record: SnapshotManifest, side: MeasuredSide = HOLDOUT) -> str:
     if side == HOLDOUT:
         return record.holdout_version
     return f"{side}-{record.files[f'{side}.parquet'][:16]}"
+
+
+def cluster_bounds(record: SnapshotManifest, side: MeasuredSide = HOLDOUT) -> dict[str, Json]:
+    """Return the conditions that bound how many of a side's requests one cluster can have."""
+    cap = (record.config or {}).get(CLUSTER_CAP) if side == HOLDOUT else None
+    bounds: dict[str, Json] = {LARGEST_CLUSTER: record.largest_cluster, CLUSTER_CAP: cap}
+    return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
 def answer_space_of(snapshot: Path, configured: Kind | None) -> AnswerSpace:

@@ -22,10 +22,8 @@ from components.models.device import Graphics, Half
 from components.schema import Json
 from components.scorecard import (
     BASELINES,
-    CLUSTER_CAP,
     FEW_SHOT,
     HOLDOUT,
-    LARGEST_CLUSTER,
     PRODUCTION,
     RESCORED,
     MeasuredSide,
@@ -157,7 +155,6 @@ def _side_conditions(
     record = SnapshotManifest.read_untouched(snapshot)
     answers = holdout_task.answer_space_of(snapshot, settings.kind)
     clusters = holdout_task.clusters_digest(snapshot, side)
-    cap = (record.config or {}).get(CLUSTER_CAP) if side == HOLDOUT else None
     return {
         "task": holdout_task.task_name(record.workload, side),
         "kind": answers.kind,
@@ -176,8 +173,7 @@ def _side_conditions(
         **({"words": metrics.WORDS_VERSION} if answers.kind == "text" else {}),
         **constraint.condition(answers, settings),
         **(_rescoring_condition(settings) if side == HOLDOUT else {}),
-        **({LARGEST_CLUSTER: record.largest_cluster} if record.largest_cluster is not None else {}),
-        **({} if cap is None else {CLUSTER_CAP: cap}),
+        **holdout_task.cluster_bounds(record, side),
         **_place_conditions(settings),
     }
 

@@ -8,7 +8,8 @@ from components.gate.comparability import Anchor, Measured, objections
 from components.gate.comparison import Compared, EarlierUse
 from components.gate.judgement import Comparison, Judgement, Outcome, RoundingNoise, Slice
 from components.gate.policy import Policy
-from components.scorecard import CLUSTER_CAP, HOLDOUT, Scorecard
+from components.schema import Json
+from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Scorecard
 
 
 def _no_look_left(look: int, policy: Policy) -> str:
@@ -195,7 +196,7 @@ def judge(
         return Judgement("fail", (_no_look_left(look, policy),), policy.metric, look)
     figures = _paired_figures(challenger, opponent, policy, anchor)
     comparisons = _compare_figures(
-        figures, policy, alpha, later, _with_same_cap(earlier, challenger[policy.task])
+        figures, policy, alpha, later, _measured_alike(earlier, challenger[policy.task])
     )
     slices = comparison.compare_slices(figures[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
@@ -237,11 +238,20 @@ def judge(
     )
 
 
-def _with_same_cap(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Sequence[EarlierUse]:
-    # Earlier looks count only if all had today's cluster cap: else the mean is of others.
-    cap = challenger.conditions.get(CLUSTER_CAP)
-    same = all(look.challenger.conditions.get(CLUSTER_CAP) == cap for look in earlier)
-    return earlier if same else ()
+GROWING = frozenset(
+    {"holdout_version", "clusters", LARGEST_CLUSTER, "pairs", "rows", "compared_by_people"}
+)
+"""The conditions that change as a task gets more requests; other ones change what is measured."""
+
+
+def _measured_alike(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Sequence[EarlierUse]:
+    # Bets go on only if all looks measured the same: answers under other settings, or requests of
+    # clusters that are capped otherwise, have another mean.
+    def measured(card: Scorecard) -> dict[str, Json]:
+        return {name: value for name, value in card.conditions.items() if name not in GROWING}
+
+    now = measured(challenger)
+    return earlier if all(measured(look.challenger) == now for look in earlier) else ()
 
 
 def _cap_hints(

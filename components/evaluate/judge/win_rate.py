@@ -12,7 +12,7 @@ from scipy import stats
 from components import scorecard
 from components.chat import dialects
 from components.evaluate.harness import ScorecardFolders
-from components.evaluate.holdout_task import HOLDOUT_FILE
+from components.evaluate.holdout_task import HOLDOUT_FILE, cluster_bounds
 from components.evaluate.judge import comparisons
 from components.evaluate.judge.comparisons import AnswerPair, JudgeEndpoint, VerdictCache
 from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSettings
@@ -193,9 +193,11 @@ def judge_answers(
 def _judge_conditions(
     model: str, pairs_digest: str, snapshot: Path, settings: JudgeSettings
 ) -> dict[str, Json]:
+    record = SnapshotManifest.read(snapshot)
     return {
         "task": JUDGE_TASK,
-        "holdout_version": SnapshotManifest.read(snapshot).holdout_version,
+        "holdout_version": record.holdout_version,
+        **cluster_bounds(record),
         "question": comparisons.QUESTION_VERSION,
         "compared_by_people": pairs_digest,
         "judge": settings.model_dump(include={"model", "base_url", "min_agreement"}),

@@ -13,6 +13,7 @@ from components.gate.comparison import EarlierUse
 from components.gate.judgement import Judgement
 from components.gate.paired_scores import PairedScores
 from components.gate.policy import Guard, Policy
+from components.schema import Json
 from components.scorecard import CLUSTER_CAP, HOLDOUT, LARGEST_CLUSTER, Scorecard, aggregate
 from tests.support import holdout_draws as draws
 from tests.support.cards import card, guard_card, in_clusters, pair, rescored, sliced, under
@@ -206,25 +207,35 @@ def test_bets_on_the_same_challenger_continue_at_a_later_look_and_the_reasons_na
     )
 
 
-def test_bets_do_not_continue_under_a_different_cap():
-    """Capped otherwise, requests have another mean, which is another hypothesis."""
+@pytest.mark.parametrize(
+    ("condition", "values", "continues"),
+    [
+        pytest.param(CLUSTER_CAP, (2, 2, 2), True, id="one-cap"),
+        pytest.param(CLUSTER_CAP, (2, 3, 4), False, id="another-mean"),
+        pytest.param("settings", ({"max_new_tokens": 8}, {}, {}), False, id="other-answers"),
+        pytest.param("holdout_version", ("v1", "v2", "v3"), True, id="a-grown-holdout"),
+    ],
+)
+def test_bets_continue_only_on_what_is_measured_alike(
+    condition: str, values: tuple[Json, ...], *, continues: bool
+):
+    """Capped or answered otherwise, requests have another mean, which is another hypothesis."""
     looks = [grown(seed, (100, 130, 160), 0.12) for seed in range(16)]
     assert any(begun(series) for series in looks)
-    assert not any(
-        begun([capped(*two, number) for number, two in enumerate(series)]) for series in looks
-    )
-    assert any(begun([capped(*two, 0) for two in series]) for series in looks)
+    measured = [
+        [
+            (under(ours, **{condition: value}), under(theirs, **{condition: value}))
+            for (ours, theirs), value in zip(series, values, strict=True)
+        ]
+        for series in looks
+    ]
+    assert any(begun(series) for series in measured) == continues
 
 
 def begun(cards: list[tuple[Scorecard, Scorecard]]) -> int:
     """Return the look whose bets, carried on, made a later one pass."""
     _, judgement = looked(cards)
     return 0 if judgement is None or judgement.target is None else judgement.target.begun
-
-
-def capped(ours: Scorecard, theirs: Scorecard, more: int) -> tuple[Scorecard, Scorecard]:
-    """Cap what a cluster can have at no less than it has."""
-    return under(ours, **{CLUSTER_CAP: 2 + more}), under(theirs, **{CLUSTER_CAP: 2 + more})
 
 
 def carried_on(seen: Cards, now: Cards, alpha: float = 0.025) -> EarlierUse | None:

@@ -13,6 +13,7 @@ from components.evaluate import metrics
 from components.evaluate.harness import ScorecardFolders
 from components.evaluate.judge import win_rate
 from components.evaluate.judge.comparisons import JudgeError
+from components.gate import comparison
 from components.gate.comparability import objections
 from components.gate.policy import Guard, Policy
 from components.schema import Answer
@@ -172,6 +173,21 @@ def test_a_request_without_a_verdict_is_a_tie_whose_number_is_shown(
     assert [sample.scores["judge_win_rate"] for sample in card.samples].count(0.5) == 1 + unjudged
     reasons = objections(ours, theirs, GUARD)
     assert reasons == [] if doubt is None else doubt in reasons[0]
+
+
+def test_a_judges_scores_are_tested_with_the_clusters_that_the_holdout_can_have(
+    home: tuple[Path, Path, ScorecardFolders],
+):
+    snapshot, _, _ = home
+    compared_by_people(snapshot, 40, longer_won=40)
+    record = manifest.read(snapshot)
+    body = record | {"largest_cluster": 9, "config": {"holdout_per_cluster": 3}}
+    (snapshot / manifest.NAME).unlink()
+    manifest.write(snapshot, kind="snapshot", now=NOW, body=body)
+    folders = judge(home, Judge(longer))
+    ours, theirs = (scorecard.read(folders[model]["judge"]) for model in ("challenger", "base"))
+    compared = comparison.pair_scores(ours, theirs, "judge_win_rate", None)
+    assert compared.pairs.largest == 3
 
 
 def test_a_judge_that_fails_leaves_no_scorecard(home: tuple[Path, Path, ScorecardFolders]):
