@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from components.collect import files, load_file, segments, survey
+from components.collect import files, load_file, quarantine, segments, survey
 from components.collect.load_file import DryRun, Loaded
+from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, Input, Kind
 from components.collect.sources import mlflow_traces
 from components.collect.survey import SurveyedFile
+from components.collect.writer import Stored
 from components.register import tracking
 from components.schema import Config
 from components.store import file_locks, lake_locks, object_store, shared_spool, warehouse
@@ -64,17 +66,23 @@ def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> It
 
 
 def _waits_for_others(loaded: Loaded) -> bool:
-    return loaded.source in files.JOINING_FILES and loaded.quarantined > 0
+    # Of a file that was loaded before, too: a kill may have come before its rows were joined.
+    return loaded.source in files.JOINING_FILES and (loaded.quarantined > 0 or loaded.skipped)
 
 
 def _join_files(path: Location, waiting: Sequence[Loaded], now: datetime) -> list[Loaded]:
     """Join what files have with what others and earlier ones have; return what came of each."""
-    pieces = (
-        partial(load_file.join_files, waiting=[*members], now=now)
-        for _, members in groupby(waiting, key=lambda loaded: loaded.source)
-    )
-    done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, writes=RAW)
-    return [loaded for joined in done for loaded in joined]
+    turns = partial(warehouse.in_turns, path, memory=warehouse.COLLECTING, writes=RAW)
+    joined: dict[RecordOrigin, Stored] = {}
+    for source in sorted({loaded.source for loaded in waiting}):
+        (parts,) = turns([partial(quarantine.joinable, source=source)])
+        for of_files in turns(partial(quarantine.join, ids=ids, now=now) for ids in parts):
+            for origin, stored in of_files.items():
+                joined[origin] = joined.get(origin, Stored(0, 0, 0)) + stored
+    if not joined:
+        return [*waiting]
+    (outcomes,) = turns([partial(load_file.after_joining, loaded=waiting, joined=joined)])
+    return outcomes
 
 
 def rehearse_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:

@@ -76,8 +76,9 @@ CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feed
 JOINING = frozenset({otlp.NAME, openai_batch.NAME})
 """Sources that join rows of one file, so the file is always read whole."""
 
-JOINING_FILES = frozenset({openai_batch.NAME})
-"""Sources that also join rows of several files, through what quarantine has of each."""
+JOINING_FILES = {openai_batch.NAME: openai_batch.JOINED_BY}
+"""Sources that also join rows of several files, through what quarantine has of each, and the key by
+which they do: see ``openai_batch``."""
 
 
 class UnreachableError(OSError):

@@ -1,7 +1,7 @@
 """Load one file: detect its source, then store its records in one transaction."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +18,7 @@ from components.collect.quarantine import QuarantineReason
 from components.collect.record_batches import Batch, RecordOrigin, ValidatedBatch
 from components.collect.source import NO_DEFAULTS, Input, ParsedRecord, Source, SourceRecord
 from components.collect.sources import feedback, fivekey
+from components.collect.writer import Stored
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -115,25 +116,25 @@ def load_together(
     return None
 
 
-def join_files(con: Connection, waiting: Sequence[Loaded], *, now: datetime) -> list[Loaded]:
-    """Join the quarantined rows of loaded files of one source, and of earlier ones, by their ids.
-
-    Return the outcome of each of the files, and of the earlier ones of which rows were joined.
-    """
-    joined: dict[Path, Loaded] = {loaded.path: loaded for loaded in waiting}
-    for origin, stored in quarantine.join_files(con, waiting[0].source, now=now).items():
+def after_joining(
+    con: Connection, loaded: Iterable[Loaded], joined: Mapping[RecordOrigin, Stored]
+) -> list[Loaded]:
+    """Return the outcome of loaded files, and of earlier ones, of which rows were joined since."""
+    outcomes = {each.path: each for each in loaded}
+    for origin, stored in joined.items():
         path = Path(origin.path)
-        if path not in joined and not stored.new:
+        if path not in outcomes and not stored.new:
             continue
-        before = joined.get(path) or Loaded(path, 0, 0, 0, skipped=False, source=origin.source)
-        joined[path] = replace(
+        before = outcomes.get(path) or Loaded(path, 0, 0, 0, skipped=False, source=origin.source)
+        outcomes[path] = replace(
             before,
             new=before.new + stored.new,
             known=before.known + stored.known,
-            quarantined=stored.quarantined,
+            quarantined=quarantine.count(con, origin),
+            skipped=before.skipped and not stored.new,
             reasons=quarantine.read(con, origin),
         )
-    return [*joined.values()]
+    return [*outcomes.values()]
 
 
 class _QuarantinedError(Exception):

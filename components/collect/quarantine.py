@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -12,6 +12,7 @@ from components.collect.lines import Line, Unreadable
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, SourceRecord, SourceRow
 from components.collect.writer import Stored
+from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
 
@@ -42,6 +43,9 @@ class QuarantineReason:
         """Return the flag or key that fixes the reason, or who else can fix it."""
         return next(remedy for pattern, remedy in REMEDIES if re.search(pattern, self.reason))
 
+
+JOINED_BYTES = 1 << 25
+"""Of lines that are joined at a time: their records take several times as much memory."""
 
 REMEDIES: tuple[tuple[str, str], ...] = (
     (
@@ -152,6 +156,15 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class _Joinable:
+    """A line of ``marts/joinable``."""
+
+    quarantine_id: str
+    call_number: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewField:
     """A field that is missing in a source's first file, and the first file that has it."""
 
@@ -178,7 +191,7 @@ def groups(con: Connection) -> list[Group]:
 
 def find(con: Connection, beginning: str) -> Quarantined:
     """Return the line whose id begins so; raise ``LookupError`` unless there is exactly one."""
-    matches = _lines(con, beginning, source=None)
+    matches = _lines(con, beginning)
     if len(matches) != 1:
         raise LookupError(
             f"{len(matches)} lines in quarantine have an id that begins with {beginning!r}, "
@@ -192,14 +205,42 @@ def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
 
     Lines that are still refused stay in quarantine.
     """
-    waiting = _lines(con, "", source)
-    stored = sum(_retry(con, waiting, source, now).values(), Stored(0, 0, 0))
+    waiting = _lines(con, source=source)
+    stored = sum(_retry(con, waiting, now).values(), Stored(0, 0, 0))
     return Retried(len(waiting), stored.new, stored.known, stored.quarantined)
 
 
-def join_files(con: Connection, source: str, *, now: datetime) -> dict[RecordOrigin, Stored]:
-    """Retry the lines of a source that joins files; return what came of each file's."""
-    return _retry(con, _lines(con, "", source), source, now)
+def joinable(con: Connection, source: str) -> list[list[str]]:
+    """Return the ids of lines that a source may join, of whatever files, in parts to be joined.
+
+    A part has all lines of its keys and about ``JOINED_BYTES``.
+    """
+    values = {"source_name": source, "key": files.JOINING_FILES[source]}
+    parts: list[list[str]] = []
+    held = JOINED_BYTES
+    waiting = warehouse.read(con, "marts/joinable", _Joinable, **values)
+    for _, members in groupby(waiting, key=lambda line: line.call_number):
+        if held >= JOINED_BYTES:
+            parts.append([])
+            held = 0
+        for line in members:
+            parts[-1].append(line.quarantine_id)
+            held += line.bytes
+    return parts
+
+
+def join(con: Connection, ids: Sequence[str], *, now: datetime) -> dict[RecordOrigin, Stored]:
+    """Read lines of several files again together; return what came of each file's."""
+    return _retry(con, _lines(con, ids=ids), now)
+
+
+def count(con: Connection, origin: RecordOrigin) -> int:
+    """Return how many lines of a file are in quarantine."""
+    ((lines_of_file,),) = con.execute(
+        "select count(*) from raw.quarantine where file_digest = $digest and source = $source",
+        {"digest": origin.digest, "source": origin.source},
+    ).fetchall()
+    return int(lines_of_file)
 
 
 def new_fields(con: Connection) -> list[NewField]:
@@ -207,8 +248,14 @@ def new_fields(con: Connection) -> list[NewField]:
     return list(warehouse.read(con, "marts/new_fields", NewField))
 
 
-def _lines(con: Connection, beginning: str, source: str | None) -> list[Quarantined]:
-    values = {"beginning": beginning, "source_name": source}
+def _lines(
+    con: Connection,
+    beginning: str = "",
+    source: str | None = None,
+    ids: Sequence[str] | None = None,
+) -> list[Quarantined]:
+    named: Json = None if ids is None else [*ids]
+    values = {"beginning": beginning, "source_name": source, "quarantine_ids": named}
     return list(warehouse.read(con, "marts/quarantine", Quarantined, **values))
 
 
@@ -218,13 +265,13 @@ def _origin(line: Quarantined, now: datetime) -> RecordOrigin:
 
 
 def _retry(
-    con: Connection, waiting: Iterable[Quarantined], source: str | None, now: datetime
+    con: Connection, waiting: Sequence[Quarantined], now: datetime
 ) -> dict[RecordOrigin, Stored]:
     stored: dict[RecordOrigin, Stored] = {}
     with warehouse.transaction(con, "raw"), record_batches.open_validator(con) as validator:
         con.execute(
-            "delete from raw.quarantine where $source is null or source = $source",
-            {"source": source},
+            "delete from raw.quarantine where quarantine_id in (select unnest($ids))",
+            {"ids": [line.quarantine_id for line in waiting]},
         )
         for _, members in groupby(sorted(waiting, key=_read_together), key=_read_together):
             for origin, records in _read_again(list(members), now).items():

@@ -177,11 +177,28 @@ def test_the_files_of_a_batch_are_joined_at_the_end_of_a_collect(
     gone = Input(str(tmp_path / "gone.jsonl"))
     with pytest.raises(sources.UnreadFilesError):
         list(sources.load_inputs(home.tables, [inputs[0], gone], now=logs.NOW))
-    skipped, *joined = sources.load_inputs(home.tables, inputs, now=logs.NOW)
-    assert (skipped.skipped, sum(file.new for file in joined)) == (True, 1)
+    loaded = {
+        file.path.stem[2:]: file for file in sources.load_inputs(home.tables, inputs, now=logs.NOW)
+    }
+    assert (loaded["output"].new, loaded["output"].skipped) == (1, False)
+    assert (loaded["input"].quarantined, loaded["input"].skipped) == (1, first == "input")
     (left,) = rows(home, "select line, path from raw.quarantine")
     assert left == {"line": 2, "path": str(tmp_path / f"{first == 'output':d}-input.jsonl")}
     assert rows(home, "select workload_id from raw.interactions") == [{"workload_id": "support"}]
+
+
+def test_a_collect_joins_what_a_killed_one_had_loaded(home: settings.Settings, tmp_path: Path):
+    defaults = Defaults("support", "shop")
+    names = [
+        logs.write(tmp_path / "in.jsonl", [request()]),
+        logs.write(tmp_path / "out.jsonl", [answer()]),
+    ]
+    inputs = [Input(str(path), defaults=defaults) for path in names]
+    with warehouse.connect(home.warehouse) as con:
+        for each in inputs:
+            assert logs.load_input(con, each, now=logs.NOW).quarantined == 1
+    assert sum(file.new for file in sources.load_inputs(home.tables, inputs, now=logs.NOW)) == 1
+    assert all(file.skipped for file in sources.load_inputs(home.tables, inputs, now=logs.NOW))
 
 
 def test_a_survey_joins_the_files_of_a_batch(home: settings.Settings, tmp_path: Path):

@@ -2,7 +2,8 @@
 
 The output has each answer under the ``custom_id`` of its request, in any order. Ids are only unique
 within a batch: two requests, or two answers, with one id are not joined with anything, as nothing
-says which belong together.
+says which belong together. The reason of a row that waits for others begins with the id; if it
+lacks the other one, it ends with the file that has it.
 """
 
 from collections import defaultdict
@@ -21,6 +22,7 @@ from components.collect.sources.fields import Obj, WrongShapeError
 from components.schema import Json
 
 NAME = "openai_batch"
+JOINED_BY = "custom_id"
 
 REQUEST = {"custom_id", "method", "url", "body"}
 ANSWER = {"custom_id", "response", "error"}
@@ -51,7 +53,7 @@ def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord
     for row in rows:
         try:
             fields.check_depth(row)
-            call = calls[fields.require_text(row.value, "custom_id")]
+            call = calls[fields.require_text(row.value, JOINED_BY)]
             if row.value.keys() >= ANSWER:
                 _check_success(row.value)
                 call.answers.setdefault(fields.digest(row.value), row)
@@ -77,14 +79,14 @@ def _check_success(answer: Obj) -> None:
 
 
 def _joined(call: _Call, custom_id: str, defaults: Defaults) -> ParsedRecord:
-    name = f'the `custom_id` "{custom_id[: fields.MOST_SHOWN]}"'
+    name = f'the `{JOINED_BY}` "{custom_id[: fields.MOST_SHOWN]}"'
+    for rows, kind in ((call.requests, "requests"), (call.answers, "answers")):
+        if len(rows) > 1:
+            raise WrongShapeError(f"{name} has {len(rows)} different {kind}, expected one")
     if not call.answers:
         raise WrongShapeError(f"{name} has a request and no answer, expected the output file")
     if not call.requests:
         raise WrongShapeError(f"{name} has an answer and no request, expected the input file")
-    for rows, kind in ((call.requests, "requests"), (call.answers, "answers")):
-        if len(rows) > 1:
-            raise WrongShapeError(f"{name} has {len(rows)} different {kind}, expected one")
     (request,), (answer,) = call.requests.values(), call.answers.values()
     row = fields.part(answer, {**answer.value, "request": request.value})
     fields.check_depth(row)

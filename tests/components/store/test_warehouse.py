@@ -275,7 +275,7 @@ def test_closing_an_abandoned_stream_allows_the_rollback(path: Path):
             " now() as quarantined_at from range(99999)"
         )
 
-        anything: warehouse.Row = {"beginning": "", "source_name": None}
+        anything: warehouse.Row = {"beginning": "", "source_name": None, "quarantine_ids": None}
 
         def give_up() -> None:
             with closing(warehouse.read(con, "marts/quarantine", dict, **anything)) as rows:

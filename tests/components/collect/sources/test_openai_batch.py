@@ -129,9 +129,11 @@ def _load(con: Connection, path: Path, values: list[dict[str, Json]], workload: 
 
 
 def _join(con: Connection) -> tuple[int, list[str]]:
-    stored = quarantine.join_files(con, openai_batch.NAME, now=LATER)
+    parts = quarantine.joinable(con, openai_batch.NAME)
+    stored = [quarantine.join(con, ids, now=LATER) for ids in parts]
     left = warehouse.rows(con, "select path from raw.quarantine order by path, line")
-    return sum(each.new for each in stored.values()), [Path(str(row["path"])).name for row in left]
+    new = sum(each.new for part in stored for each in part.values())
+    return new, [Path(str(row["path"])).name for row in left]
 
 
 @pytest.mark.parametrize("first", ["input", "output"])
@@ -181,6 +183,29 @@ def test_the_files_of_two_batches_with_the_same_ids_wait_until_each_is_one_file(
         both = logs.write(tmp_path / f"{number}.jsonl", asked[number] + answered[number])
         item = Input(str(both), defaults=Defaults("w", "shop"))
         assert logs.load_input(con, item, now=LATER).new == 1
+
+
+def test_what_was_joined_in_vain_is_read_again_only_with_another_row(
+    con: Connection, tmp_path: Path
+):
+    _load(con, tmp_path / "in.jsonl", [request("1"), request("1", "Oslo?"), request("2")])
+    assert _join(con)[0] == 0
+    assert quarantine.joinable(con, openai_batch.NAME) == []
+    _load(con, tmp_path / "out.jsonl", [answer("1")])
+    (part,) = quarantine.joinable(con, openai_batch.NAME)
+    assert len(part) == 3
+    assert _join(con)[0] == 0
+    assert quarantine.joinable(con, openai_batch.NAME) == []
+
+
+def test_large_files_are_joined_in_parts_of_whole_calls(con: Connection, tmp_path: Path):
+    large = quarantine.JOINED_BYTES // 3
+    asked = [request(str(n), str(n) * large) for n in range(5)]
+    _load(con, tmp_path / "in.jsonl", asked)
+    _load(con, tmp_path / "out.jsonl", [answer(str(n)) for n in range(5)])
+    parts = quarantine.joinable(con, openai_batch.NAME)
+    assert [len(part) for part in parts] == [6, 4]
+    assert _join(con) == (5, [])
 
 
 def test_a_source_that_joins_files_is_detected():
