@@ -15,9 +15,10 @@ from typing import IO, Literal
 import httpx
 import psutil
 
-from components.store import file_locks
+from components.store import file_locks, warehouse
+from components.store.lock import WarehouseBusyError
 from flows import access
-from flows.settings import MLFLOW, PREFECT, Settings
+from flows.settings import MLFLOW, PREFECT, RAY, STORE, WAREHOUSE, Settings, code_version
 from flows.stack import children, health, processes
 from flows.stack.processes import Phase, ServiceState, StackState
 from flows.stack.stack_services import MARK, service_environment, stack_mark
@@ -25,6 +26,7 @@ from flows.stack.stack_services import MARK, service_environment, stack_mark
 STOP_LIMIT = 17.0  # seconds for the supervisor to end all other processes before it is killed
 MIB = 2**20
 FULL = 64 * MIB  # free bytes below which a start may have failed for want of more
+WAREHOUSE_SECONDS = 3.0  # that a start waits for the warehouse, to see whether it can be opened
 WORKING = ("up", "elsewhere")  # the phases in which the servers should answer
 
 DEPLOYER = "flows.deploy"  # the module that deploys the flows once Prefect answers
@@ -60,9 +62,11 @@ def up(
     An interruption stops what was started.
 
     Raises:
-        StackError: It did not start (nothing is left running), runs on other ports, or its servers
-            are somebody else's.
+        StackError: It did not start (nothing is left running), runs on other ports or with other
+            data, or its servers are somebody else's.
         StoreError: The home's object store can't be shared with other machines.
+        WarehouseNewerError: A newer release wrote the warehouse; nothing was started.
+        LakeError: The lake can't be opened, or has the tables of the home's file; as above.
     """
     if settings.elsewhere:
         raise StackError(
@@ -78,6 +82,7 @@ def up(
         running = _await_end_of_stop(settings)
         if running is not None:
             return _join_start(settings, running, on_progress)
+        _require_warehouse(settings)
         access.ensure_logins(settings)
         with _start_supervisor(settings, deployer) as launched:
             try:
@@ -174,6 +179,16 @@ def _require_here(settings: Settings, state: StackState | None, command: str) ->
         )
 
 
+def _require_warehouse(settings: Settings) -> None:
+    # Servers of another release may change their databases, and the workers could only fail.
+    if settings.has_warehouse:
+        with (
+            suppress(WarehouseBusyError),  # others work with it
+            warehouse.connect(settings.tables, WAREHOUSE_SECONDS, writes=()),
+        ):
+            pass
+
+
 def _await_end_of_stop(settings: Settings) -> StackState | None:
     while (state := processes.read_state(settings)) and processes.is_supervised(state):
         if state.phase != "stopping":
@@ -230,8 +245,32 @@ def _join_start(
             f"{ports[1]} (MLflow); set FLYWHEEL_PREFECT_PORT and FLYWHEEL_MLFLOW_PORT to these, "
             "or take it down first"
         )
+    if changed := _changed_variables(state):
+        raise StackError(
+            f"the stack of {settings.home} already runs, with other values of "
+            f"{' and '.join(changed)} than this shell has; set them as they were, or `flywheel "
+            "down` first, so that its workers get these"
+        )
     on_progress("the stack is already up" if state.phase == "up" else "joining a start under way")
+    if state.code and state.code != (code := code_version()):
+        on_progress(
+            f"it was started by code {state.code}, and this is code {code}; `flywheel down`, then "
+            "`flywheel up`, so that its servers and workers run this one"
+        )
     return _follow_start(settings, None, on_progress)
+
+
+def _changed_variables(state: StackState) -> list[str]:
+    """Return the variables that say where data is, and said something else when it started."""
+    try:
+        started = psutil.Process(state.supervisor.pid).environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended, or is another user's
+        return []
+    return [
+        name
+        for name in (STORE, WAREHOUSE, RAY)
+        if (started.get(name) or "") != os.environ.get(name, "")
+    ]
 
 
 def _follow_start(

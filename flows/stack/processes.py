@@ -246,6 +246,7 @@ class StackState:
     supervisor: ProcessIdentity
     services: tuple[ServiceState, ...]
     host: str = ""  # the name of its machine; empty where an older version wrote it
+    code: str = ""  # the version of the code that runs it; as above
 
 
 _STATE_JSON = TypeAdapter(StackState)

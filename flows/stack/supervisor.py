@@ -15,7 +15,7 @@ from prometheus_client import start_http_server
 
 from components.store import counters, file_locks
 from flows import access
-from flows.settings import HOST, Settings
+from flows.settings import HOST, Settings, code_version
 from flows.settings import load as load_settings
 from flows.stack import health, processes, prometheus, stack_services
 from flows.stack.children import (
@@ -59,6 +59,7 @@ class Supervisor:
         self._phase: Phase = "starting"
         self._step = FIRST_STEP
         self._self = processes.identify_process(os.getpid())
+        self._code = code_version()
         self._written: StackState | None = None
         self._checks = ThreadPoolExecutor(4, "check")
 
@@ -231,6 +232,7 @@ class Supervisor:
             supervisor=self._self,
             services=tuple(child.state() for child in self._children),
             host=processes.machine_name(),
+            code=self._code,
         )
         if state == self._written:
             return

@@ -11,6 +11,8 @@ from functools import partial
 import pytest
 from typer.testing import CliRunner
 
+from components.store import warehouse
+from components.store.warehouse import WarehouseNewerError
 from flows.cli import stack_commands
 from flows.settings import HOST, Settings, SettingsError
 from flows.stack import control, processes, stack_services
@@ -44,6 +46,48 @@ def test_a_taken_port_is_named_with_its_holder_and_the_way_out(settings: Setting
     assert "FLYWHEEL_MLFLOW_PORT" in str(raised.value)
     assert not processes.marked_processes(stack_services.MARK, stack_services.stack_mark(settings))
     assert control.stack_status(settings).phase == "failed"
+
+
+def test_up_of_another_release_says_that_the_stack_still_runs_the_old_one(
+    settings: Settings,
+) -> None:
+    settings.home.mkdir()
+    output: list[str] = []
+    with spawn(SLEEP) as running:
+        supervisor = processes.identify_process(running.pid)
+        state = a_state(settings, supervisor=supervisor, service=supervisor)
+        processes.write_state(settings, replace(state, code="0123abcd"))
+        control.up(settings, output.append)
+        control.down(settings)
+    assert output[0] == "the stack is already up"
+    assert output[1].startswith("it was started by code 0123abcd, and this is code ")
+
+
+@pytest.mark.parametrize("name", ["FLYWHEEL_STORE", "FLYWHEEL_WAREHOUSE", "FLYWHEEL_RAY"])
+def test_up_is_refused_where_the_stack_keeps_its_data_elsewhere(
+    settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir()
+    refused = pytest.raises(control.StackError, match=f"with other values of {name} than")
+    with spawn(SLEEP) as running:
+        supervisor = processes.identify_process(running.pid)
+        state = a_state(settings, supervisor=supervisor, service=supervisor)
+        processes.write_state(settings, state)
+        monkeypatch.setenv(name, "postgres://ann:geheim@db.example.com/rows")
+        with refused as caught:
+            control.up(settings, lambda _: None)
+        control.down(settings)
+    assert "geheim" not in str(caught.value)
+
+
+def test_nothing_is_started_on_the_warehouse_of_a_newer_release(settings: Settings) -> None:
+    with warehouse.connect(settings.warehouse) as con:
+        con.execute("insert into raw.migrations values (9999, '9999_later.sql')")
+    refused = pytest.raises(WarehouseNewerError, match="that this Flywheel does not know")
+    with refused:
+        control.up(settings, lambda _: None, "tiny_deploy")
+    assert control.stack_status(settings).phase == "down"
+    assert not (settings.home / "prefect").exists()
 
 
 def test_a_stack_never_started_is_down_and_taking_it_down_does_nothing(settings: Settings) -> None:
