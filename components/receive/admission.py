@@ -24,9 +24,11 @@ bytes before other requests get their turn, half a millisecond."""
 
 
 class Admission:
-    """Counts the bytes held in memory, per client and together."""
+    """Counts the requests, and the bytes held in memory, per client; the bytes also together."""
 
     def __init__(self, limits: Limits) -> None:
+        self._most_requests = max(1, int(limits.connections * limits.client_share))
+        self._requests: Counter[str] = Counter()
         self._most = limits.held_bytes
         self._most_each = int(limits.held_bytes * limits.client_share)
         self._held: Counter[str] = Counter()
@@ -35,6 +37,22 @@ class Admission:
     def admit(self, client_id: str) -> "Hold":
         """Return a hold for one request; its bytes are released when its block ends."""
         return Hold(self, client_id)
+
+    def begin(self, client_id: str) -> None:
+        """Count a request; refuse with 429 one of a client that has too many connections busy."""
+        if self._requests[client_id] >= self._most_requests:
+            raise RefusedError(
+                429,
+                f"{self._most_requests} requests of {client_id} have not ended; send fewer at once",
+                retry_after=RETRY_SECONDS,
+            )
+        self._requests[client_id] += 1
+
+    def end(self, client_id: str) -> None:
+        """Count a request's end."""
+        self._requests[client_id] -= 1
+        if not self._requests[client_id]:
+            del self._requests[client_id]
 
     def take(self, client_id: str, size: int) -> None:
         """Add bytes; refuse with 429 if this client holds too much, 503 if all together do."""
@@ -63,7 +81,7 @@ class Admission:
 
 
 class Hold:
-    """The bytes held by one request."""
+    """One request, and the bytes held by it."""
 
     __slots__ = ("_admission", "_client_id", "_size")
 
@@ -78,9 +96,11 @@ class Hold:
         self._size += size
 
     def __enter__(self) -> "Hold":
+        self._admission.begin(self._client_id)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._admission.end(self._client_id)
         self._admission.release(self._client_id, self._size)
 
 

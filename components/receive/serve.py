@@ -109,7 +109,9 @@ class ImpatientProtocol(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES:
             self._close_with("431 Request Header Fields Too Large")
             raise HeadTooLongError
-        super().on_header(name, value)
+        # uvicorn adds trailers to the headers: one may stand for what a proxy has set.
+        if self.cycle is self._before:
+            super().on_header(name, value)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, unless the connection was closed with another answer."""

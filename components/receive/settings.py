@@ -26,7 +26,8 @@ class Limits(Config):
     """Total bytes of bodies that wait for the disk; more are answered with 503."""
 
     client_share: float = Field(default=0.5, gt=0, le=1)
-    """Fraction of ``held_bytes`` that one client may use; more is answered with 429."""
+    """Fraction of ``held_bytes`` and ``connections`` that one client may use; more is answered with
+    429."""
 
     large_bytes_per_second: int = Field(default=16 * MIB, ge=1)
     """Maximum rate at which all large bodies of a client are received and unpacked."""

@@ -5,9 +5,11 @@ import socket
 import time
 from collections.abc import Generator
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 
+from components.receive import client_tokens
 from components.receive.settings import Limits
 from tests.support import logs, receivers
 from tests.support.receivers import Receiver
@@ -20,6 +22,12 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Receiver]:
     limits = Limits(request_seconds=PATIENCE, connections=4)
     with receivers.running(tmp_path_factory.mktemp("receiver"), limits) as receiver:
         yield receiver
+
+
+@pytest.fixture(scope="module")
+def other_token(receiver: Receiver) -> str:
+    file = receiver.folder.parent / "tokens.json"
+    return client_tokens.add_token(file, "other", now=datetime.now(UTC))
 
 
 def rest_of(connection: socket.socket) -> bytes:
@@ -100,19 +108,52 @@ def test_connections_above_the_limit_displace_those_that_ask_nothing(receiver: R
         connection.close()
 
 
-def test_a_connection_above_the_limit_of_busy_ones_is_refused_with_a_retry_time(
-    receiver: Receiver,
-):
-    crowd = [receivers.connected(receiver) for _ in range(4)]
-    for connection in crowd:
-        connection.sendall(receivers.head(receiver.token, 1000))
+def crowd_of(receiver: Receiver, *tokens: str) -> list[socket.socket]:
+    """Open connections whose requests never end."""
+    crowd = [receivers.connected(receiver) for _ in tokens]
+    for connection, token in zip(crowd, tokens, strict=True):
+        connection.sendall(receivers.head(token, 1000))
     time.sleep(PATIENCE / 5)
+    return crowd
+
+
+def test_a_connection_above_the_limit_of_busy_ones_is_refused_with_a_retry_time(
+    receiver: Receiver, other_token: str
+):
+    crowd = crowd_of(receiver, *[receiver.token, other_token] * 2)
     with receivers.connected(receiver) as late:
         answer = rest_of(late)
     for connection in crowd:
         connection.close()
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"retry-after: 1\r\n" in answer
+
+
+def test_no_client_has_all_connections_with_requests_that_never_end(
+    receiver: Receiver, other_token: str
+):
+    crowd = crowd_of(receiver, *[receiver.token] * 4)
+    body = json.dumps(logs.interaction()).encode()
+    with receivers.connected(receiver) as other:
+        other.sendall(receivers.head(other_token, len(body)) + body)
+        assert b"200 OK" in other.recv(4096)
+    answers = b"".join(map(rest_of, crowd))
+    assert answers.count(b"HTTP/1.1 429 Too Many Requests\r\n") == 2
+    assert answers.count(b"HTTP/1.1 408 Request Timeout\r\n") >= 2
+
+
+def test_trailers_are_no_headers(receiver: Receiver):
+    head, authorization, rest = receivers.head(receiver.token, 2).partition(b"authorization")
+    token, _, _ = rest.partition(b"\r\n")
+    with receivers.connected(receiver) as connection:
+        connection.sendall(
+            head
+            + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+            + authorization
+            + token
+            + b"\r\n\r\n"
+        )
+        assert b"401 Unauthorized" in connection.recv(4096)
 
 
 @pytest.mark.parametrize("begun", ["POST /v1/interactions HTTP/1.1\r\n", "CHUNKED"])
