@@ -28,6 +28,7 @@ LONGEST_TEXT = 2000  # characters of an engine's own message that an error repea
 END_SECONDS = 0.05  # for the end of a body after its last event
 
 LONGEST_EVENT = 8 * 2**20  # bytes; a longer event is no answer
+LONGEST_BODY = 64 * 2**20  # bytes of one that is not streamed, which is held in memory
 
 
 def read_key(variable: str | None, environment: Mapping[str, str], server: str) -> str | None:
@@ -76,7 +77,7 @@ class HttpUpstream:
     async def get_text(self, path: str, *, patience_seconds: float | None = None) -> str:
         """Return the text answer to a GET request."""
         async with self._request("GET", path, None, patience_seconds) as response:
-            return (await response.read()).decode(errors="replace")
+            return (await self._body(path, response)).decode(errors="replace")
 
     async def post(
         self,
@@ -183,13 +184,25 @@ class HttpUpstream:
     async def _json(
         self, path: str, response: aiohttp.ClientResponse, *, is_text_allowed: bool = False
     ) -> Json:
-        content = await response.read()
+        content = await self._body(path, response)
         answer = _parse(content)
         if answer is None and not is_text_allowed:
             raise UpstreamError(
                 502, f"{self.url}{path}: expected JSON, found {content[:80]!r}", is_retryable=True
             )
         return answer
+
+    async def _body(self, path: str, response: aiohttp.ClientResponse) -> bytes:
+        content = bytearray()
+        async for part in response.content.iter_any():
+            content += part
+            if len(content) > LONGEST_BODY:
+                raise UpstreamError(
+                    502,
+                    f"{self.url}{path}: the body has more than {LONGEST_BODY} bytes",
+                    is_retryable=True,
+                )
+        return bytes(content)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from components.schema import Json
+from components.serve.engines import http_upstream
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import Generation, UpstreamError
 from components.serve.engines.vllm_server import VllmServer
@@ -28,7 +29,7 @@ class Server:
         self.connections += 1
         try:
             while True:
-                await reader.readuntil(b"\r\n\r\n{}")
+                await reader.readuntil(b"\r\n\r\n")
                 for part in self._writes:
                     writer.write(part)
                     await writer.drain()
@@ -145,5 +146,17 @@ def test_an_answer_of_another_form_is_the_replicas_failure(choice: dict[str, Jso
         async with answering(body) as server:
             with pytest.raises(UpstreamError, match="one: "):
                 _ = [piece async for piece in server.complete("m", Generation("a", 1))]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics"])
+def test_a_body_without_an_end_is_an_error_before_it_fills_the_memory(path: str):
+    async def run() -> None:
+        half = chunk(b" " * (http_upstream.LONGEST_BODY // 2))
+        async with streaming(half, half, half, END) as (upstream, _):
+            get = upstream.get if path == "/v1/models" else upstream.get_text
+            with pytest.raises(UpstreamError, match=f"{path}: the body has more than"):
+                await get(path)
 
     asyncio.run(run())
