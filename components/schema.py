@@ -1,6 +1,7 @@
 """The records that cross from one stage to the next, and settings that several stages share."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, from_json
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -16,6 +17,8 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 """The names that a workload can have."""
+
+WORKLOAD_ID_SENTENCE = "expected at most 63 of a to z, 0 to 9, '.', '_' and '-', and no mark first"
 
 ANONYMOUS = frozenset({"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest"})
 """Names of actors, in lower case, that any number of people of a client may have."""
@@ -54,6 +57,24 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_no_boolean_as_number(cls, values: object) -> object:
+        # pydantic reads `yes` as 1: a floor of 1.0, which nothing passes. As text it is refused.
+        if not isinstance(values, dict):
+            return values
+        return values | {
+            name: str(value).lower()
+            for name, value in values.items()
+            if isinstance(value, bool) and cls._is_number(name)
+        }
+
+    @classmethod
+    def _is_number(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        kinds = _kinds_in(field.annotation) if field else []
+        return (int in kinds or float in kinds) and bool not in kinds and str not in kinds
+
 
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a mapping has each key once; PyYAML keeps the last and drops the others."""
@@ -86,7 +107,7 @@ def describe_mistake(error: ErrorDetails, model: type[BaseModel] | None = None) 
 
     ``model`` is what was validated; its settings are those that an unknown one may stand for.
     """
-    place = ".".join(str(part) for part in error["loc"])
+    place = _place(error)
     if error["type"] == "extra_forbidden":
         known = () if model is None else _settings_beside(model, error["loc"])
         return f"{place}: no such setting{_meant(str(error['loc'][-1]), [*known])}"
@@ -94,7 +115,38 @@ def describe_mistake(error: ErrorDetails, model: type[BaseModel] | None = None) 
         return f"{place}: is missing"
     if error["type"] == "value_error":
         return f"{place}: {error.get('ctx', {})['error']}"
-    return f"{place}: {error['msg']} (found {error['input']!r})"
+    if error["type"] == "union_tag_invalid":
+        context: dict[str, str] = error.get("ctx", {})
+        expected, tag = context["expected_tags"], context["tag"]
+        return f"{place}: expected one of {expected} (found {tag!r})"
+    if error["type"] == "string_pattern_mismatch" and error.get("ctx") == {"pattern": WORKLOAD_ID}:
+        return f"{place}: {WORKLOAD_ID_SENTENCE} (found {error['input']!r})"
+    return f"{place}: {error['msg']} (found {error['input']!r}{_percentage(error)})"
+
+
+def describe_mistakes(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return a sentence for each setting that is wrong; what it may be instead is in one."""
+    merged: list[ErrorDetails] = []
+    for mistake in error.errors():
+        if merged and len(mistake["loc"]) > 1 and _place(merged[-1]) == _place(mistake):
+            mistake["msg"] = f"{merged.pop()['msg']}; {mistake['msg']}"
+        merged.append(mistake)
+    return [describe_mistake(mistake, model) for mistake in merged]
+
+
+def _place(error: ErrorDetails) -> str:
+    """Return the setting's name; pydantic names the member of a union as in ``literal['any']``."""
+    return ".".join(str(part) for part in error["loc"] if "[" not in str(part))
+
+
+def _percentage(error: ErrorDetails) -> str:
+    """Return what a percentage is as a share, where one was written for it."""
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)( ?%)?", str(error["input"]))
+    if number is None or float(number[1]) > 100:
+        return ""
+    bounds = [error.get("ctx", {}).get(name) for name in ("le", "lt")]
+    is_share = any(bound is not None and bound <= 1 < float(number[1]) for bound in bounds)
+    return f"; {number[1]} % is {float(number[1]) / 100:g}" if number[2] or is_share else ""
 
 
 def _meant(unknown: str, known: Sequence[str]) -> str:
@@ -110,6 +162,10 @@ def _settings_beside(model: type[BaseModel], place: Sequence[int | str]) -> Iter
         fields = [each.model_fields[str(part)] for each in models if part in each.model_fields]
         models = [inner for field in fields for inner in _models_in(field.annotation)] or models
     return [name for each in models for name in each.model_fields]
+
+
+def _kinds_in(annotation: object) -> list[object]:
+    return [annotation, *(kind for part in get_args(annotation) for kind in _kinds_in(part))]
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:

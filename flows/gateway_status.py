@@ -21,7 +21,7 @@ from components.monitor.serving_status import (
     ServingVersion,
     SwapStep,
 )
-from components.schema import Json, describe_mistake, parse_yaml
+from components.schema import Json, describe_mistakes, parse_yaml
 from components.serve import routes, seen_gateways, shared_rollouts, staged_version
 from components.serve.routes import RoutesFileError
 from components.serve.seen_gateways import SeenGateway
@@ -87,7 +87,7 @@ def parse_settings(text: str, source: Path | str, own: object = None) -> ServeSe
     try:
         return ServeSettings.model_validate(raw)
     except ValidationError as error:
-        mistakes = [describe_mistake(mistake, ServeSettings) for mistake in error.errors()]
+        mistakes = describe_mistakes(error, ServeSettings)
         head = f"{source}: {len(mistakes)} mistake(s)"
         raise ServeFileError("\n".join([head, *mistakes])) from error
 

@@ -25,7 +25,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.models import shared_bases
 from components.monitor.settings import Trigger
-from components.schema import WORKLOAD_ID, Config, describe_mistake, kind_of, parse_yaml
+from components.schema import WORKLOAD_ID, Config, describe_mistakes, kind_of, parse_yaml
 from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
 from components.train.plan.bases import Worker
@@ -353,9 +353,7 @@ def read_workload(path: Path) -> Workload:
     try:
         return Workload.model_validate(raw, context=path.resolve().parent)
     except ValidationError as error:
-        raise WorkloadError(
-            path, [describe_mistake(mistake, Workload) for mistake in error.errors()]
-        ) from error
+        raise WorkloadError(path, describe_mistakes(error, Workload)) from error
 
 
 class ForeignPathError(ValueError):

@@ -231,6 +231,12 @@ def _counts(con: Connection, workload_id: str) -> dict[str, int]:
 def _require_both_sides(workload_id: str, digests: _Digests, counts: dict[str, int]) -> None:
     if digests.train_rows and digests.holdout_rows:
         return
+    if not counts:
+        raise EmptySideError(
+            f"freezing {workload_id}: no interaction of {workload_id} was collected; `flywheel "
+            "collect FILE` loads its workload file's sources, `flywheel status` lists the "
+            "workloads that were collected"
+        )
     raise EmptySideError(
         f"freezing {workload_id}: {digests.train_rows} examples to train on and "
         f"{digests.holdout_rows} held out, expected some of both; verdicts: {counts}. If every "

@@ -80,7 +80,8 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         evaluation={},
     )
     assert mistakes(path) == [
-        "workload: String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$' (found 'Two Words')",
+        "workload: expected at most 63 of a to z, 0 to 9, '.', '_' and '-', and no mark first "
+        "(found 'Two Words')",
         f"base: {folder}/elsewhere has no config.json, expected a model folder",
         f"sources.logs: nothing matches {folder}/logs/*.gz, {folder}/more/*",
         "sources.feedbak: no such setting; did you mean feedback?",
@@ -92,6 +93,39 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         "name_and_arguments, abstention, over_triggering, correct_name, correct, label, choice, "
         "exact, f1, rouge_l",
         "evaluation: no such setting; did you mean evaluate?",
+    ]
+
+
+def test_a_value_of_another_kind_is_named_with_what_the_setting_takes(folder: Path) -> None:
+    curate = {
+        "holdout_share": 30,
+        "validation_share": "10%",
+        "languages": "english",
+        "at_most": True,
+        "near": {"jaccard": 130},
+    }
+    train = {"r": True, "lora_alpha": "many", "objective": "dpoo", "use_rslora": 3}
+    gate = {"floor": True, "alpha": 0.7, "guards": [{"task": "copa", "metric": "acc", "margin": 5}]}
+    languages = "Input should be 'any' or 'as_asked'; Input should be a valid tuple"
+    assert mistakes(write(folder, curate=curate, train=train, gate=gate)) == [
+        "curate.at_most: Input should be a valid integer, unable to parse string as an integer "
+        "(found 'true')",
+        "curate.holdout_share: Input should be less than 1 (found 30; 30 % is 0.3)",
+        "curate.validation_share: Input should be a valid number, unable to parse string as a "
+        "number (found '10%'; 10 % is 0.1)",
+        f"curate.languages: {languages} (found 'english')",
+        "curate.near.jaccard: Input should be less than or equal to 1 (found 130)",
+        "train.objective: expected one of 'sft', 'distillation', 'dpo', 'orpo', 'kto' "
+        "(found 'dpoo')",
+        "train.r: Input should be a valid integer, unable to parse string as an integer "
+        "(found 'true')",
+        "train.lora_alpha: Input should be a valid integer, unable to parse string as an integer "
+        "(found 'many')",
+        "train.use_rslora: Input should be a valid boolean, unable to interpret input (found 3)",
+        "gate.alpha: Input should be less than 0.5 (found 0.7)",
+        "gate.floor: Input should be a valid number, unable to parse string as a number "
+        "(found 'true')",
+        "gate.guards.0.margin: Input should be less than or equal to 1 (found 5; 5 % is 0.05)",
     ]
 
 

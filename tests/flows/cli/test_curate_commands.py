@@ -69,7 +69,7 @@ def test_a_workload_is_curated_and_two_snapshots_are_compared(config: Path, tmp_
 def test_what_can_not_be_curated_or_compared_is_said_in_one_message(config: Path):
     done = run("curate", config)
     assert done.exit_code == 2
-    assert "0 examples to train on" in done.stderr
+    assert "no interaction of weather.app was collected" in done.stderr
     done = run("diff", "abc", "def")
     assert done.exit_code == 2
     assert "looking up snapshot abc: expected one, found none" in done.stderr
