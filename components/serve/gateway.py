@@ -1,4 +1,4 @@
-"""The path of a request: token, workload, prompt, engine, answer, log.
+"""The path of a request: token, workload, who answers, answer, log.
 
 A request reads its workload's route once, and is answered by that version or by what ``serve.yaml``
 names as a fallback; never by the base alone. A workload without a champion is answered by the
@@ -6,14 +6,12 @@ OpenAI-compatible servers among its own fallbacks, if it has any.
 """
 
 import asyncio
-import logging
 import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
 from typing import cast
 
 import orjson
@@ -29,36 +27,24 @@ from components.serve import (
     chat_answer,
     chat_request,
     engine_errors,
-    replica_choice,
     response_id,
-    served_prompt,
 )
-from components.serve.answer_log import Answerer, AnswerLog, Interaction
+from components.serve.answer_log import AnswerLog, Interaction
+from components.serve.answering_servers import AnsweringServers
 from components.serve.canary import answer_faults
 from components.serve.canary.bad_events import BadKind
 from components.serve.chat_answer import AnswerDraft, Chunks, VisiblePart
-from components.serve.chat_request import ChatRequest, Endpoint, Obj, OpenAiError
-from components.serve.engines.serving_engine import (
-    Generation,
-    ServingEngine,
-    UpstreamError,
-)
-from components.serve.fallback_servers import FallbackServers
-from components.serve.replica_choice import Attempt, ReplicaLoads
-from components.serve.request_grammars import RequestGrammars
+from components.serve.chat_request import Endpoint, Obj, OpenAiError
+from components.serve.engines.serving_engine import ServingEngine, UpstreamError
+from components.serve.exchange import Exchange
 from components.serve.rollouts import Rollouts
-from components.serve.routes import Current, Route, Served
-from components.serve.running_rollout import ArmDraw
+from components.serve.routes import Current, Served
 from components.serve.serve_metrics import ServeMetrics
-from components.serve.served_prompt import ServedPrompt
 from components.serve.served_workloads import ServedWorkloads
 from components.serve.settings import ServeSettings
 from components.serve.shadow_requests import ShadowRequests
-from components.serve.streamed_answer import StreamedAnswer
 from components.serve.visible_status import visible_status
 from components.store import spool
-
-LOG = logging.getLogger(__name__)
 
 Headers = Mapping[bytes, bytes]
 
@@ -66,57 +52,6 @@ FEEDBACK_BYTES = 2**20
 SHADOWED_LOAD = 0.05  # of the open requests that are allowed; with more there is no shadow
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-@dataclass(slots=True)
-class Exchange:
-    """A request that is being answered."""
-
-    interaction: Interaction
-    route: Route | None
-    """``None`` for a workload without a champion, which another server answers."""
-    began: float
-    """``time.perf_counter()`` of its arrival."""
-    must_log: bool
-    draft: AnswerDraft
-    held: ExitStack
-    """The bytes of its body, which count until it ends."""
-    who: Answerer | None = None
-    """Who answers, or is about to."""
-    is_sending: bool = False
-    """Whether a byte was passed on: then nobody else may answer."""
-    is_logged: bool = False
-    """Whether the record is on its way to the disk."""
-    draw: ArmDraw | None = None
-    """Whose it is, while there is a canary."""
-    reader: StreamedAnswer | None = None
-    """What a version wrote; read again for the canary's evidence."""
-    has_failed: bool = False
-    """Whether the version of its arm failed to answer."""
-    faults: frozenset[BadKind] | None = None
-    """What is bad about the whole answer of its arm's version."""
-    is_noted: bool = False
-    """Whether it is in the canary's evidence."""
-
-    @property
-    def request(self) -> ChatRequest:
-        """The checked request."""
-        return self.interaction.request
-
-    @property
-    def epoch(self) -> int:
-        """The route's epoch; 0 without a champion."""
-        return self.route.epoch if self.route is not None else 0
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the response's headers that say who answers."""
-        who = self.who
-        headers = [(b"x-flywheel-epoch", b"%d" % self.epoch)]
-        if who is not None:
-            headers.append((b"x-flywheel-arm", who.arm.encode()))
-            if who.served is not None:
-                headers.append((b"x-flywheel-version", who.served.version.encode()))
-        return headers
 
 
 class Gateway:
@@ -144,15 +79,13 @@ class Gateway:
         report: Callable[[str, UpstreamError], None],
         rollouts: Rollouts | None = None,
     ) -> None:
-        self._report, self._rollouts = report, rollouts
+        self._rollouts = rollouts
         self.settings, self.current, self.engines, self.desk = settings, current, engines, desk
         self.metrics = ServeMetrics()
         self._key = key
         self._log = AnswerLog(desk)
-        self._loads = ReplicaLoads()
+        self._servers = AnsweringServers(settings, engines, environment, self.metrics, report)
         self._open = Counter[str]()  # requests by client
-        self._grammars = RequestGrammars()
-        self._fallbacks = FallbackServers(settings, environment)
         self._workloads = ServedWorkloads(settings, current)
         self._shadows = ShadowRequests(_busy_from(settings))
         self.metrics.watch("open_requests", "Requests being answered.", self._open.total)
@@ -167,7 +100,7 @@ class Gateway:
         """Answer by other settings from now on, but for what only a start reads."""
         kept = {name: getattr(self.settings, name) for name in ("engine", "swap", "only")}
         self.settings = settings = settings.model_copy(update=kept)
-        self._fallbacks.use(settings)
+        self._servers.use(settings)
         self._workloads.use(settings)
         self._shadows.busy_from = _busy_from(settings)
 
@@ -175,8 +108,7 @@ class Gateway:
         """Write the records of partial answers, and close the connections to fallbacks."""
         await self._shadows.close()
         await self._log.close()
-        await self._fallbacks.close()
-        self._grammars.close()
+        await self._servers.close()
 
     def _can_log(self) -> float:
         try:
@@ -282,7 +214,7 @@ class Gateway:
         draft = exchange.draft
         try:
             async with asyncio.timeout(self.settings.limits.answer_seconds):
-                async with aclosing(self._parts(exchange)) as parts:
+                async with aclosing(self._servers.parts(exchange)) as parts:
                     async for part in parts:
                         draft.add(part)
         except TimeoutError as error:
@@ -300,7 +232,7 @@ class Gateway:
         draft, chunks = exchange.draft, None
         try:
             async with asyncio.timeout(self.settings.limits.answer_seconds):
-                async with aclosing(self._parts(exchange)) as parts:
+                async with aclosing(self._servers.parts(exchange)) as parts:
                     async for part in parts:
                         draft.add(part)
                         if not (part.text or part.calls or part.logprobs):
@@ -337,7 +269,7 @@ class Gateway:
                 exchange.draft,
                 exchange.draft.whole(),
                 who,
-                _milliseconds_since(exchange.began),
+                exchange.milliseconds(),
             ),
         )
 
@@ -421,141 +353,11 @@ class Gateway:
                 retry_after=engine_errors.RETRY_SECONDS,
             )
 
-    # Answering.
-
-    async def _parts(self, exchange: Exchange) -> AsyncGenerator[VisiblePart]:
-        """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
-        failed: list[str] = []
-        last: UpstreamError | None = None
-        is_canary = exchange.draw is not None and exchange.draw.arm == "canary"
-        own_arm = "canary" if is_canary else "champion"
-        attempts = replica_choice.attempts(
-            exchange.route,
-            self.settings.fallbacks_of(exchange.interaction.workload),
-            self.engines,
-            self._loads,
-            is_chat=exchange.request.endpoint == "chat",
-            is_canary=is_canary,
-        )
-        for attempt in attempts:
-            self._begin(exchange, attempt, failed)
-            self._loads.open[attempt.replica] += 1
-            try:
-                async with aclosing(self._answer(exchange, attempt)) as parts:
-                    async for part in parts:
-                        self._note_first(exchange)
-                        yield part
-                return  # noqa: TRY300 - the loop goes on after an error
-            except OpenAiError:
-                exchange.has_failed |= attempt.arm == own_arm
-                raise
-            except UpstreamError as error:
-                exchange.has_failed |= attempt.arm == own_arm
-                self.metrics.upstream_errors(attempt.replica, str(error.status)).inc()
-                if attempt.engine is None:
-                    LOG.warning("the fallback failed: %s", error.reason)
-                elif error.is_retryable:
-                    self._report(attempt.replica, error)
-                if exchange.is_sending or not error.is_retryable:
-                    raise engine_errors.to_client(error) from error
-                if error.status >= 500:
-                    self._loads.failed_at[attempt.replica] = time.monotonic()
-                failed.append(attempt.replica)
-                last = error
-                exchange.draft.clear()
-            finally:
-                self._loads.open[attempt.replica] -= 1
-        if last is not None:
-            raise engine_errors.to_client(last) from last
-        champion = exchange.route.champion.name if exchange.route else exchange.interaction.workload
-        raise OpenAiError(
-            503,
-            f"no replica of {champion} is ready; send it again",
-            retry_after=engine_errors.RETRY_SECONDS,
-        )
-
-    def _begin(self, exchange: Exchange, attempt: Attempt, failed: Sequence[str]) -> None:
-        served, draft = attempt.served, exchange.draft
-        exchange.who = Answerer(
-            arm=attempt.arm,
-            engine="openai" if served is None else self.settings.engine.kind,
-            replica=attempt.replica,
-            epoch=exchange.epoch,
-            served=served,
-            failed=tuple(failed),
-            draw=exchange.draw.to_json() if exchange.draw is not None else None,
-        )
-        if served is not None:
-            draft.model, draft.fingerprint = served.name, f"fp_{served.sha256[:12]}"
-        elif attempt.fallback is not None:
-            draft.model, draft.fingerprint = attempt.fallback.model, ""
-
-    def _answer(self, exchange: Exchange, attempt: Attempt) -> AsyncGenerator[VisiblePart]:
-        if attempt.fallback is not None:
-            return self._fallbacks.ask(attempt.fallback, exchange.interaction, exchange.draft)
-        assert attempt.served is not None
-        assert attempt.engine is not None
-        return self._ask_engine(exchange, attempt.served, attempt.engine)
-
-    async def _ask_engine(
-        self, exchange: Exchange, served: Served, engine: ServingEngine
-    ) -> AsyncGenerator[VisiblePart]:
-        request, draft = exchange.request, exchange.draft
-        prompt = served_prompt.render(request, served)
-        generation = await self._generation(exchange.interaction, served, prompt)
-        answer = exchange.reader = StreamedAnswer(prompt.form, reads_calls=request.may_call)
-        is_raw = request.endpoint == "completion"
-        async with aclosing(engine.complete(served.model, generation)) as pieces:
-            async for piece in pieces:
-                text, calls = piece.text, ()
-                if not is_raw:
-                    delta = answer.feed(text)
-                    text, calls = delta.text, delta.calls
-                    if piece.finish is not None:
-                        rest = answer.finish(is_cut=piece.finish == "length")
-                        text, calls = text + rest.text, calls + rest.calls
-                if calls and not request.is_parallel:
-                    calls = () if draft.calls else calls[:1]
-                if piece.finish is not None:
-                    is_call = bool(draft.calls or calls) and piece.finish == "stop"
-                    draft.finish = "tool_calls" if is_call else piece.finish
-                    draft.prompt_tokens = piece.prompt_tokens
-                    draft.completion_tokens = piece.completion_tokens
-                yield VisiblePart(
-                    text, chat_answer.tool_calls(calls) if calls else (), piece.logprobs
-                )
-
-    async def _generation(
-        self, interaction: Interaction, served: Served, prompt: ServedPrompt
-    ) -> Generation:
-        request, own = interaction.request, self.settings.workload(interaction.workload)
-        return Generation(
-            prompt=prompt.text,
-            max_tokens=min(
-                request.max_tokens or served.max_new_tokens, self.settings.limits.max_tokens
-            ),
-            stop=request.stop,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed,
-            logprobs=request.logprobs,
-            grammar=await self._grammars.of_request(request, own, served, prompt.form),
-            is_streamed=request.is_streamed,
-            traceparent=interaction.traceparent,
-        )
-
-    def _note_first(self, exchange: Exchange) -> None:
-        if exchange.who is not None and exchange.who.ttft_ms is None:
-            milliseconds = _milliseconds_since(exchange.began)
-            exchange.who.ttft_ms = round(milliseconds, 3)
-            workload = exchange.interaction.workload
-            self.metrics.first_token_seconds(workload).observe(milliseconds / 1000)
-
     async def _commit(self, exchange: Exchange, content: bytes) -> None:
         """Wait until the record of a whole answer is on disk."""
         interaction, draft, who = exchange.interaction, exchange.draft, exchange.who
         assert who is not None
-        milliseconds = _milliseconds_since(exchange.began)
+        milliseconds = exchange.milliseconds()
         self.metrics.answer_seconds(interaction.workload).observe(milliseconds / 1000)
         self.metrics.tokens(interaction.workload, "prompt").inc(draft.prompt_tokens or 0)
         self.metrics.tokens(interaction.workload, "completion").inc(draft.completion_tokens or 0)
@@ -601,7 +403,7 @@ class Gateway:
             kinds |= exchange.faults
         if is_own and not exchange.has_failed:
             # Of an answer that its client did not wait for, it is known how long it took at least.
-            lasted = milliseconds or _milliseconds_since(exchange.began)
+            lasted = milliseconds or exchange.milliseconds()
             if self._rollouts.is_slow(workload, exchange.draft.prompt_tokens, lasted):
                 kinds.add("slow")
         self._rollouts.note(workload, draw, kinds, exchange.draft.id if is_own else None)
@@ -627,43 +429,15 @@ class Gateway:
         interaction = exchange.interaction
 
         async def compare() -> None:
-            shadowed = await self._answer_for_nobody(interaction, canary.served)
+            shadowed = await self._servers.answer_for_nobody(interaction, canary.served)
             if shadowed is not None:
-                rollouts.note_pair(workload, draw, shadowed, faults)
+                theirs = self._faults(interaction, canary.served, *shadowed)
+                rollouts.note_pair(workload, draw, theirs, faults)
 
         def shed() -> None:
             rollouts.shed[workload] += 1
 
         self._shadows.begin(self._open.total(), compare, shed)
-
-    async def _answer_for_nobody(
-        self, interaction: Interaction, served: Served
-    ) -> frozenset[BadKind] | None:
-        """Return what is bad about a version's answer; ``None`` if an engine fails.
-
-        It is in no log: it is no traffic, and nobody trains on it.
-        """
-        names = self._loads.order([name for name in served.replicas if name in self.engines])
-        if not names:
-            return None
-        text, finish = list[str](), None
-        self._loads.open[names[0]] += 1
-        try:
-            async with asyncio.timeout(self.settings.limits.answer_seconds):
-                prompt = served_prompt.render(interaction.request, served)
-                generation = await self._generation(interaction, served, prompt)
-                engine = self.engines[names[0]]
-                async with aclosing(engine.complete(served.model, generation)) as pieces:
-                    async for piece in pieces:
-                        text.append(piece.text)
-                        finish = piece.finish or finish
-        except (UpstreamError, OpenAiError, TimeoutError):
-            return None
-        finally:
-            self._loads.open[names[0]] -= 1
-        if finish is None:
-            return None
-        return self._faults(interaction, served, "".join(text), finish)
 
     def _too_slow(self) -> OpenAiError:
         seconds = self.settings.limits.answer_seconds
@@ -693,7 +467,3 @@ def _busy_from(settings: ServeSettings) -> int:
 def _text(headers: Headers, name: bytes) -> str | None:
     value = headers.get(name)
     return None if value is None else value.decode("latin-1")
-
-
-def _milliseconds_since(began: float) -> float:
-    return (time.perf_counter() - began) * 1000

@@ -1,0 +1,215 @@
+"""Ask those who may answer a request, one after another: replicas, then what are its fallbacks."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+
+from components.serve import chat_answer, engine_errors, replica_choice, served_prompt
+from components.serve.answer_log import Answerer, Interaction
+from components.serve.chat_answer import VisiblePart
+from components.serve.chat_request import OpenAiError
+from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
+from components.serve.exchange import Exchange
+from components.serve.fallback_servers import FallbackServers
+from components.serve.replica_choice import Attempt, ReplicaLoads
+from components.serve.request_grammars import RequestGrammars
+from components.serve.routes import Served
+from components.serve.serve_metrics import ServeMetrics
+from components.serve.served_prompt import ServedPrompt
+from components.serve.settings import ServeSettings
+from components.serve.streamed_answer import StreamedAnswer
+
+LOG = logging.getLogger(__name__)
+
+
+class AnsweringServers:
+    """The replicas and fallbacks of a gateway.
+
+    Args:
+        settings: The file ``serve.yaml``.
+        engines: The replicas by name.
+        environment: The environment variables, for the keys of fallbacks.
+        metrics: Counts failures, and times first tokens.
+        report: Called with each failure of a replica.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        engines: Mapping[str, ServingEngine],
+        environment: Mapping[str, str],
+        metrics: ServeMetrics,
+        report: Callable[[str, UpstreamError], None],
+    ) -> None:
+        self._settings, self._engines = settings, engines
+        self._metrics, self._report = metrics, report
+        self._loads = ReplicaLoads()
+        self._grammars = RequestGrammars()
+        self._fallbacks = FallbackServers(settings, environment)
+
+    def use(self, settings: ServeSettings) -> None:
+        """Answer by other settings from now on."""
+        self._settings = settings
+        self._fallbacks.use(settings)
+
+    async def close(self) -> None:
+        """Close the connections to fallbacks."""
+        await self._fallbacks.close()
+        self._grammars.close()
+
+    async def parts(self, exchange: Exchange) -> AsyncGenerator[VisiblePart]:
+        """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
+        failed: list[str] = []
+        last: UpstreamError | None = None
+        is_canary = exchange.draw is not None and exchange.draw.arm == "canary"
+        own_arm = "canary" if is_canary else "champion"
+        attempts = replica_choice.attempts(
+            exchange.route,
+            self._settings.fallbacks_of(exchange.interaction.workload),
+            self._engines,
+            self._loads,
+            is_chat=exchange.request.endpoint == "chat",
+            is_canary=is_canary,
+        )
+        for attempt in attempts:
+            self._begin(exchange, attempt, failed)
+            self._loads.open[attempt.replica] += 1
+            try:
+                async with aclosing(self._answer(exchange, attempt)) as parts:
+                    async for part in parts:
+                        self._note_first(exchange)
+                        yield part
+                return  # noqa: TRY300 - the loop goes on after an error
+            except OpenAiError:
+                exchange.has_failed |= attempt.arm == own_arm
+                raise
+            except UpstreamError as error:
+                exchange.has_failed |= attempt.arm == own_arm
+                self._metrics.upstream_errors(attempt.replica, str(error.status)).inc()
+                if attempt.engine is None:
+                    LOG.warning("the fallback failed: %s", error.reason)
+                elif error.is_retryable:
+                    self._report(attempt.replica, error)
+                if exchange.is_sending or not error.is_retryable:
+                    raise engine_errors.to_client(error) from error
+                if error.status >= 500:
+                    self._loads.failed_at[attempt.replica] = time.monotonic()
+                failed.append(attempt.replica)
+                last = error
+                exchange.draft.clear()
+            finally:
+                self._loads.open[attempt.replica] -= 1
+        if last is not None:
+            raise engine_errors.to_client(last) from last
+        champion = exchange.route.champion.name if exchange.route else exchange.interaction.workload
+        raise OpenAiError(
+            503,
+            f"no replica of {champion} is ready; send it again",
+            retry_after=engine_errors.RETRY_SECONDS,
+        )
+
+    def _begin(self, exchange: Exchange, attempt: Attempt, failed: Sequence[str]) -> None:
+        served, draft = attempt.served, exchange.draft
+        exchange.who = Answerer(
+            arm=attempt.arm,
+            engine="openai" if served is None else self._settings.engine.kind,
+            replica=attempt.replica,
+            epoch=exchange.epoch,
+            served=served,
+            failed=tuple(failed),
+            draw=exchange.draw.to_json() if exchange.draw is not None else None,
+        )
+        if served is not None:
+            draft.model, draft.fingerprint = served.name, f"fp_{served.sha256[:12]}"
+        elif attempt.fallback is not None:
+            draft.model, draft.fingerprint = attempt.fallback.model, ""
+
+    def _answer(self, exchange: Exchange, attempt: Attempt) -> AsyncGenerator[VisiblePart]:
+        if attempt.fallback is not None:
+            return self._fallbacks.ask(attempt.fallback, exchange.interaction, exchange.draft)
+        assert attempt.served is not None
+        assert attempt.engine is not None
+        return self._ask_engine(exchange, attempt.served, attempt.engine)
+
+    async def _ask_engine(
+        self, exchange: Exchange, served: Served, engine: ServingEngine
+    ) -> AsyncGenerator[VisiblePart]:
+        request, draft = exchange.request, exchange.draft
+        prompt = served_prompt.render(request, served)
+        generation = await self._generation(exchange.interaction, served, prompt)
+        answer = exchange.reader = StreamedAnswer(prompt.form, reads_calls=request.may_call)
+        is_raw = request.endpoint == "completion"
+        async with aclosing(engine.complete(served.model, generation)) as pieces:
+            async for piece in pieces:
+                text, calls = piece.text, ()
+                if not is_raw:
+                    delta = answer.feed(text)
+                    text, calls = delta.text, delta.calls
+                    if piece.finish is not None:
+                        rest = answer.finish(is_cut=piece.finish == "length")
+                        text, calls = text + rest.text, calls + rest.calls
+                if calls and not request.is_parallel:
+                    calls = () if draft.calls else calls[:1]
+                if piece.finish is not None:
+                    is_call = bool(draft.calls or calls) and piece.finish == "stop"
+                    draft.finish = "tool_calls" if is_call else piece.finish
+                    draft.prompt_tokens = piece.prompt_tokens
+                    draft.completion_tokens = piece.completion_tokens
+                yield VisiblePart(
+                    text, chat_answer.tool_calls(calls) if calls else (), piece.logprobs
+                )
+
+    async def _generation(
+        self, interaction: Interaction, served: Served, prompt: ServedPrompt
+    ) -> Generation:
+        request, own = interaction.request, self._settings.workload(interaction.workload)
+        return Generation(
+            prompt=prompt.text,
+            max_tokens=min(
+                request.max_tokens or served.max_new_tokens, self._settings.limits.max_tokens
+            ),
+            stop=request.stop,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            logprobs=request.logprobs,
+            grammar=await self._grammars.of_request(request, own, served, prompt.form),
+            is_streamed=request.is_streamed,
+            traceparent=interaction.traceparent,
+        )
+
+    def _note_first(self, exchange: Exchange) -> None:
+        if exchange.who is not None and exchange.who.ttft_ms is None:
+            milliseconds = exchange.milliseconds()
+            exchange.who.ttft_ms = round(milliseconds, 3)
+            workload = exchange.interaction.workload
+            self._metrics.first_token_seconds(workload).observe(milliseconds / 1000)
+
+    async def answer_for_nobody(
+        self, interaction: Interaction, served: Served
+    ) -> tuple[str, str] | None:
+        """Return what a version writes and why it ended; ``None`` if an engine fails.
+
+        It is in no log: it is no traffic, and nobody trains on it.
+        """
+        names = self._loads.order([name for name in served.replicas if name in self._engines])
+        if not names:
+            return None
+        text, finish = list[str](), None
+        self._loads.open[names[0]] += 1
+        try:
+            async with asyncio.timeout(self._settings.limits.answer_seconds):
+                prompt = served_prompt.render(interaction.request, served)
+                generation = await self._generation(interaction, served, prompt)
+                engine = self._engines[names[0]]
+                async with aclosing(engine.complete(served.model, generation)) as pieces:
+                    async for piece in pieces:
+                        text.append(piece.text)
+                        finish = piece.finish or finish
+        except (UpstreamError, OpenAiError, TimeoutError):
+            return None
+        finally:
+            self._loads.open[names[0]] -= 1
+        return None if finish is None else ("".join(text), finish)

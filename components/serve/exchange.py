@@ -1,0 +1,68 @@
+"""A request that is being answered, and what is known of it by now."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from components.serve.answer_log import Answerer, Interaction
+from components.serve.canary.bad_events import BadKind
+from components.serve.chat_answer import AnswerDraft
+from components.serve.chat_request import ChatRequest
+from components.serve.routes import Route
+from components.serve.running_rollout import ArmDraw
+from components.serve.streamed_answer import StreamedAnswer
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request that is being answered."""
+
+    interaction: Interaction
+    route: Route | None
+    """``None`` for a workload without a champion, which another server answers."""
+    began: float
+    """``time.perf_counter()`` of its arrival."""
+    must_log: bool
+    draft: AnswerDraft
+    held: ExitStack
+    """The bytes of its body, which count until it ends."""
+    who: Answerer | None = None
+    """Who answers, or is about to."""
+    is_sending: bool = False
+    """Whether a byte was passed on: then nobody else may answer."""
+    is_logged: bool = False
+    """Whether the record is on its way to the disk."""
+    draw: ArmDraw | None = None
+    """Whose it is, while there is a canary."""
+    reader: StreamedAnswer | None = None
+    """What a version wrote; read again for the canary's evidence."""
+    has_failed: bool = False
+    """Whether the version of its arm failed to answer."""
+    faults: frozenset[BadKind] | None = None
+    """What is bad about the whole answer of its arm's version."""
+    is_noted: bool = False
+    """Whether it is in the canary's evidence."""
+
+    @property
+    def request(self) -> ChatRequest:
+        """The checked request."""
+        return self.interaction.request
+
+    @property
+    def epoch(self) -> int:
+        """The route's epoch; 0 without a champion."""
+        return self.route.epoch if self.route is not None else 0
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the response's headers that say who answers."""
+        who = self.who
+        headers = [(b"x-flywheel-epoch", b"%d" % self.epoch)]
+        if who is not None:
+            headers.append((b"x-flywheel-arm", who.arm.encode()))
+            if who.served is not None:
+                headers.append((b"x-flywheel-version", who.served.version.encode()))
+        return headers
+
+    def milliseconds(self) -> float:
+        """Return the milliseconds since its arrival."""
+        return (time.perf_counter() - self.began) * 1000
