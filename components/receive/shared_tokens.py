@@ -4,12 +4,14 @@ A token is removed by an object that says so, never by the absence of its own: a
 another prefix, takes nobody's access away.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from components.receive import client_tokens
 from components.receive.client_tokens import Token, TokenError
+from components.store.manifest import write_atomically
 from components.store.object_store import DamagedObjectError, ObjectStore
 
 PLACE = "tokens"
@@ -26,6 +28,9 @@ def synchronize(store: ObjectStore, file: Path) -> None:
     """
     broken: list[str] = []
     with client_tokens.locked(file):
+        for token_id in _removed_here(file):
+            remove(store, token_id)
+        _unshared(file).unlink(missing_ok=True)
         # Listed under the lock: one that is removed after that would be added again.
         names = store.sizes(PLACE).keys()
         added = {name.removesuffix(_ADDED) for name in names if name.endswith(_ADDED)}
@@ -50,9 +55,34 @@ def synchronize(store: ObjectStore, file: Path) -> None:
         )
 
 
+def remove_here(file: Path, token_id: str) -> Token:
+    """Remove a token from a home at once, and from the store when it is next synchronized with it.
+
+    Raises:
+        TokenError: The home has no such token.
+    """
+    with client_tokens.locked(file):
+        if any(token.id == token_id for token in client_tokens.read_tokens(file)):
+            # First: removed without a note, it would come back from the store.
+            ids = [*_removed_here(file), token_id]
+            write_atomically(_unshared(file), "".join(f"{each}\n" for each in ids))
+    return client_tokens.remove_token(file, token_id)
+
+
 def remove(store: ObjectStore, token_id: str) -> None:
     """Mark a token as removed for every home that synchronizes with the store."""
     store.write(f"{PLACE}/{token_id}{_REMOVED}", "")
+
+
+def _unshared(file: Path) -> Path:
+    return file.with_name(f"{file.name}{_REMOVED}")
+
+
+def _removed_here(file: Path) -> Sequence[str]:
+    try:
+        return _unshared(file).read_text().split()
+    except FileNotFoundError:
+        return ()
 
 
 def _read_token(store: ObjectStore, token_id: str) -> Token | None:

@@ -45,6 +45,7 @@ app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(token_app, name="token")
 
 MOST_SHOWN = 600  # characters of a record that a dry run shows
+LATER = "once `flywheel token list` or `flywheel ship` of this machine has reached the store"
 MOST_REASONS, MOST_EXAMPLE = 6, 160  # reasons for quarantine, characters of an example
 
 
@@ -380,7 +381,8 @@ def add(
         quota=quota,
     )
     typer.echo(token)
-    _synchronize_tokens(home)
+    if problem := _share_tokens(home):
+        fail(f"{problem}; this machine accepts it, and others will {LATER}", 1)
 
 
 @token_app.command("list")
@@ -390,7 +392,7 @@ def list_tokens() -> None:
     from components.receive import client_tokens
 
     home = settings.load()
-    _synchronize_tokens(home)
+    problem = _share_tokens(home)
     tokens = client_tokens.read_tokens(home.tokens)
     now = datetime.now(UTC)
     table = Table("id", "client", "workloads", "kinds", "quota", "expires", "created", box=None)
@@ -409,6 +411,8 @@ def list_tokens() -> None:
             token.created_at,
         )
     console.print(table)
+    if problem:
+        fail(f"{problem}; these are the tokens that this machine knows", 1)
 
 
 @token_app.command()
@@ -418,26 +422,36 @@ def remove(
 ) -> None:
     """Revoke a token at once, in a running receiver too; on other machines with their next look."""
     from components.receive import client_tokens, shared_tokens
-    from components.store import object_store
 
     home = settings.load()
-    _synchronize_tokens(home)
-    is_known = any(token.id == token_id for token in client_tokens.read_tokens(home.tokens))
-    if home.store is not None and is_known:
-        # First: removed here only, it would come back from there.
-        with object_store.reaching(f"removing {token_id} on all machines"):
-            shared_tokens.remove(home.store, token_id)
-    token = client_tokens.remove_token(home.tokens, token_id)
+    if home.store is None:
+        token = client_tokens.remove_token(home.tokens, token_id)
+        console.print(f"removed {token.id} of {token.client_id}")
+        return
+    problem = _share_tokens(home)  # else one that another machine added is not known here
+    if problem:
+        print_error(problem)
+    token = shared_tokens.remove_here(home.tokens, token_id)
     console.print(f"removed {token.id} of {token.client_id}")
+    if not problem and (problem := _share_tokens(home)):
+        print_error(problem)
+    if problem:
+        fail(f"it is refused on this machine, and will be on others {LATER}", 1)
 
 
-def _synchronize_tokens(home: settings.Settings) -> None:
+def _share_tokens(home: settings.Settings) -> str | None:
+    """Exchange tokens with the other machines; return why that can't be done now."""
     from components.receive import client_tokens, shared_tokens
     from components.store import object_store
+    from components.store.object_store import StoreError
 
-    if home.store is not None:
+    if home.store is None:
+        return None
+    try:
         with object_store.reaching(f"sharing tokens at {home.store.url}"):
-            try:
-                shared_tokens.synchronize(home.store, home.tokens)
-            except client_tokens.TokenError as error:  # it must not keep another one from going
-                print_error(str(error))
+            shared_tokens.synchronize(home.store, home.tokens)
+    except client_tokens.TokenError as error:  # it must not keep another one from going
+        print_error(str(error))
+    except StoreError as error:
+        return str(error)
+    return None

@@ -143,3 +143,29 @@ def test_an_object_that_is_no_token_keeps_nobody_from_removing_another(
     shared_tokens.remove(STORE, "0000")
     synchronize(second)
     assert clients(first) == clients(second) == set()
+
+
+def test_a_token_is_revoked_though_the_store_is_away_and_does_not_come_back_from_there(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = files
+    client_tokens.add_token(first, "shop", now=NOW)
+    synchronize(first, second)
+    (token,) = client_tokens.read_tokens(first)
+    environment = {"FLYWHEEL_HOME": str(first.parent), "FLYWHEEL_STORE": STORE.url}
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        away.setenv("AWS_MAX_ATTEMPTS", "1")
+        S3FileSystem.clear_instance_cache()
+        done = CliRunner().invoke(app, ["token", "remove", token.id], env=environment)
+        listed = CliRunner().invoke(app, ["token", "list"], env=environment)
+        added = CliRunner().invoke(app, ["token", "add", "late"], env=environment)
+    S3FileSystem.clear_instance_cache()
+    assert done.exit_code == listed.exit_code == added.exit_code == 1
+    assert f"removed {token.id} of shop" in done.output
+    assert "will be on others once `flywheel token list` or `flywheel ship`" in done.output
+    assert "these are the tokens that this machine knows" in listed.output
+    assert "this machine accepts it, and others will once" in added.output
+    assert clients(first) == {"late"}
+    synchronize(first, second)
+    assert clients(first) == clients(second) == {"late"}
