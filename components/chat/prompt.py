@@ -67,6 +67,10 @@ def render_answer(answer: Answer) -> str:
     return "\n".join([answer.text.strip(), *calls] if answer.text.strip() else calls)
 
 
+UNREADABLE = (ValueError, RecursionError)
+"""What reading JSON raises, also for thousands of digits or brackets, where a model loops."""
+
+
 def parse_answer(text: str, keys: Sequence[str] = ARGUMENTS) -> Answer:
     """Parse a model's text: JSON objects in the form of a call are calls, the rest is text.
 
@@ -99,7 +103,7 @@ def answer_problem(text: str, keys: Sequence[str] = ARGUMENTS) -> str | None:
         return None
     try:
         json.loads(text)
-    except json.JSONDecodeError as error:
+    except UNREADABLE as error:
         return f"a call was begun but is not JSON: {error}"
     return f'the JSON has not the form {{"name": ..., "{keys[0]}": {{...}}}}'
 
@@ -224,7 +228,7 @@ def _call_at(text: str, start: int, keys: Sequence[str]) -> tuple[Call, int] | N
     """Parse the call that begins at ``start``; return it and its end, or ``None``."""
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
-    except (json.JSONDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     match cast("Json", value):
         case {"name": str(name), **others}:

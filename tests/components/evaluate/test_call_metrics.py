@@ -49,6 +49,10 @@ def scores(text: str, reference: Answer = ROME, acceptable: Sequence[AcceptableC
             (0, 0, 0, None),
             id="then-a-broken-one",
         ),
+        *(
+            pytest.param(f'{{"name": "weather", "arguments": {{"city": {loop}', (0, 0, 0, None))
+            for loop in ("[" * 5000, "9" * 5000, '{"a": ' * 1500, "9" * 5000 + "}}")
+        ),
     ],
 )
 def test_an_output_where_a_call_is_expected(text: str, expected: tuple[float | None, ...]):
