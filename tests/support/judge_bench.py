@@ -22,13 +22,16 @@ PART = r"<{0} (\w+)>\n(.*)\n</{0} \1>"
 
 @dataclass
 class Judge:
-    """An endpoint; ``states`` are given before it answers, one a request, ``bare`` instead."""
+    """An endpoint; ``states`` are given before it answers, one a request, ``bare`` instead.
+
+    Questions with the text ``filtered`` are refused."""
 
     decide: Decide
     key: str | None = None
     states: list[int] = field(default_factory=list[int])
     asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     bare: bytes | None = None
+    filtered: str = ""
     port: int = 0
 
     @property
@@ -52,6 +55,8 @@ class Judge:
                 for name in ("first", "second")
                 if (found := re.search(PART.format(name), text, re.DOTALL))
             )
+            if self.filtered and self.filtered in text:
+                return Response(b'{"error": {"code": "content_filter"}}', status_code=400)
             if self.bare is not None:
                 return Response(self.bare, headers={"Retry-After": "0"})
             return Response(reply(self.decide(first, second)))

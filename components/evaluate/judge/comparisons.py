@@ -18,6 +18,9 @@ from components.store import manifest
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Transient statuses, which are retried."""
 
+QUESTION_STATUS = frozenset({400, 413, 422})
+"""Statuses that may be about one question: a content filter, or a text that is too long."""
+
 MOST_TRIES = 5
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
@@ -30,6 +33,10 @@ MOST_REPLIES = 3  # to one question: most models' replies differ a little even a
 
 class JudgeError(RuntimeError):
     """Raised when the judge can't be queried; its verdicts so far are cached."""
+
+
+class RefusedQuestionError(JudgeError):
+    """Raised when the endpoint refuses a question; it may take others."""
 
 
 class JudgeEndpoint:
@@ -55,7 +62,7 @@ class JudgeEndpoint:
         Raises:
             JudgeError: The request was refused, or failed ``MOST_TRIES`` times.
         """
-        failure = ""
+        failure, kind = "", JudgeError
         for number in range(MOST_TRIES):
             try:
                 response = self._client.post(
@@ -76,11 +83,13 @@ class JudgeEndpoint:
                 if response.is_success:  # as a proxy says when what it asks fails
                     failure = f"something else under {failure}"
                 elif response.status_code not in PASSING_STATUS:
+                    is_refused = response.status_code in QUESTION_STATUS
+                    kind = RefusedQuestionError if is_refused else JudgeError
                     break
                 wait = _retry_after(response, FIRST_WAIT * 2**number)
             if number < MOST_TRIES - 1:
                 time.sleep(min(wait, LONGEST_WAIT))
-        raise JudgeError(
+        raise kind(
             f"asking the judge {self._settings.model} at {self._settings.base_url}: found "
             f"{failure}, expected a chat completion; see evaluate.judge, and the key that it "
             "names. The verdicts so far are cached"
@@ -196,16 +205,19 @@ def compare_answers(
     """Return 1 for each pair in which ``ours`` is better, 0 if ``theirs`` is, 0.5 for a tie.
 
     Equal answers are a tie without a query. ``None`` if in either order ``MOST_REPLIES`` replies
-    are not a verdict.
+    are not a verdict, or if the endpoint refuses the question.
 
     Raises:
-        JudgeError: The judge can't be queried; the verdicts so far are in ``cache``.
+        JudgeError: The judge can't be queried, or refuses all; the verdicts so far are in
+            ``cache``.
         SourceGoneError: What the pairs come from was deleted meanwhile.
     """
     asked = [_both_orders(pair) for pair in pairs]
     keyed = {_verdict_key(question, settings): question for both in asked for question in both}
     missing = {key: question for key, question in keyed.items() if cache.find(key) is None}
-    _ask_all(missing, ask, cache, settings)
+    refused = _ask_all(missing, ask, cache, settings)
+    if refused and all(cache.find(key) is None for key in keyed):  # not about these questions
+        raise refused[0]
     return [
         _score_of_verdicts([cache.find(_verdict_key(question, settings)) for question in both])
         for both in asked
@@ -230,21 +242,27 @@ def _ask_all(
     ask: AskJudge,
     cache: VerdictCache,
     settings: JudgeSettings,
-) -> None:
-    def judge(key: str, question: Sequence[Message]) -> None:
-        for _ in range(MOST_REPLIES):
-            if (verdict := read_verdict(ask(question))) is not None:
-                cache.keep(key, verdict)
-                return
+) -> list[RefusedQuestionError]:
+    """Ask the questions, and keep the verdicts; return the refusals."""
+
+    def judge(key: str, question: Sequence[Message]) -> RefusedQuestionError | None:
+        try:
+            for _ in range(MOST_REPLIES):
+                if (verdict := read_verdict(ask(question))) is not None:
+                    cache.keep(key, verdict)
+                    break
+        except RefusedQuestionError as error:
+            return error
+        return None
 
     with ThreadPoolExecutor(settings.concurrency) as threads:
         futures = [threads.submit(judge, *item) for item in questions.items()]
         try:
-            for future in as_completed(futures):
-                future.result()
+            ended = [future.result() for future in as_completed(futures)]
         except BaseException:  # no further query starts
             threads.shutdown(wait=False, cancel_futures=True)
             raise
+    return [error for error in ended if error is not None]
 
 
 def _score_of_verdicts(verdicts: Sequence[Verdict | None]) -> float | None:
