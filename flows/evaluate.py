@@ -22,7 +22,7 @@ from components.register.registry import Version
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from components.store import manifest
-from components.store.manifest import ScorecardManifest
+from components.store.manifest import ScorecardManifest, SnapshotManifest
 from flows import settings, validation, workload_file
 from flows.flow_runs import run_name
 from flows.jobs import runner
@@ -48,12 +48,11 @@ def evaluate(
     Where the scorecards are is returned, and written to the file ``cards``, if one is named.
     """
     workload, home = workload_file.workload_of_run(config), settings.load()
-    return score(
-        workload,
-        workload_file.path_within(home.snapshots, snapshot, "snapshot"),
-        workload_file.path_within(home.adapters / workload.workload, adapter, "adapter"),
-        workload_file.path_within(home.jobs, cards, "file of scorecards") if cards else None,
-    )
+    frozen = workload_file.path_within(home.snapshots, snapshot, "snapshot")
+    trained = workload_file.path_within(home.adapters / workload.workload, adapter, "adapter")
+    job = evaluation_job_folder(trained)
+    file = workload_file.path_within(job, cards, "file of scorecards") if cards else None
+    return score(workload, frozen, trained, file)
 
 
 @prometheus.count_stage("evaluate")
@@ -96,6 +95,17 @@ def cards_in(file: Path) -> ScorecardFolders | None:
         model: {name: home.local(card) for name, card in of.items()} for model, of in places.items()
     }
     return cards if all(manifest.is_finished(card) for card in all_folders(cards)) else None
+
+
+def are_of(cards: ScorecardFolders, workload: str, snapshot: Path, adapter: Path) -> bool:
+    """Return whether scorecards are an adapter's on a snapshot's holdout.
+
+    Whoever starts an evaluation names the file that tells where they are, and what it measures.
+    """
+    card = ScorecardManifest.read(cards[CHALLENGER][HOLDOUT])
+    held = SnapshotManifest.read(snapshot).holdout_version
+    named = (card.adapter, card.conditions.get("task"), card.conditions.get("holdout_version"))
+    return named == (adapter.name, holdouts.task_name(workload), held)
 
 
 def is_champion_measured(cards: ScorecardFolders, champion: Version | None, adapter: Path) -> bool:

@@ -217,8 +217,9 @@ def evaluate_models(
 
     def find() -> ScorecardFolders | None:
         cards, champion = evaluate.cards_in(file), registry.champion_version(workload.workload)
-        is_current = cards and evaluate.is_champion_measured(cards, champion, adapter)
-        return cards if is_current else None
+        if cards is None or not evaluate.are_of(cards, workload.workload, snapshot, adapter):
+            return None
+        return cards if evaluate.is_champion_measured(cards, champion, adapter) else None
 
     return ensure_output("evaluate/evaluate", evaluation, find)
 

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Guard, Policy
 from components.register.registry import Version
-from components.schema import Answer
+from components.schema import Answer, Json
 from components.scorecard import HOLDOUT, Scorecard
 from components.store import ledger, manifest, warehouse
 from components.store.manifest import SourceGoneError, folder_digest
-from flows import evaluate, settings, turn
-from flows.workload_file import Workload
-from tests.support import gate_cases, tiny
+from flows import evaluate, home_workloads, settings, turn
+from flows.workload_file import ForeignPathError, Workload
+from tests.support import gate_cases, tiny, workload_text
 from tests.support.cards import CONDITIONS, card, rescored
 from tests.support.logs import NOW
 
@@ -49,8 +50,10 @@ def measured(right: int, guarded: int) -> Scorecard:
     return rescored(names, GUARD.metric, [1.0] * guarded + [0.0] * (REQUESTS - guarded))
 
 
-def written(folder: Path, measured: Scorecard) -> dict[str, Path]:
-    body = {"base": "b1", "adapter": folder.name, "task": HOLDOUT, "conditions": CONDITIONS}
+def written(
+    folder: Path, measured: Scorecard, conditions: Mapping[str, Json] = CONDITIONS
+) -> dict[str, Path]:
+    body = {"base": "b1", "adapter": folder.name, "task": HOLDOUT, "conditions": conditions}
     speed = {costs.SPEED: asdict(gate_cases.SPEED)}
     scorecard.write(folder, measured.samples, measured.metrics, body=body | speed, now=NOW)
     return {HOLDOUT: folder}
@@ -208,3 +211,40 @@ def test_models_are_scored_again_if_another_version_became_champion_meanwhile(
     assert evaluate.is_champion_measured(cards, approved, Path("a1"))
     assert not evaluate.is_champion_measured(cards, CHAMPION, Path("a1"))
     assert evaluate.is_champion_measured(cards, None, Path("a1"))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "conditions", "are_its"),
+    [
+        pytest.param("a1", {}, True, id="its-own"),
+        pytest.param("a2", {}, False, id="another-adapters"),
+        pytest.param("a1", {"holdout_version": "v0"}, False, id="on-an-earlier-holdout"),
+        pytest.param("a1", {"task": "holdout_sales"}, False, id="on-another-workloads"),
+    ],
+)
+def test_scores_that_somebody_had_measured_of_something_else_are_not_the_challengers(
+    home: Path, adapter: str, conditions: dict[str, Json], *, are_its: bool
+) -> None:
+    """With Prefect's login one may start an evaluation, and name the file that a turn reads."""
+    frozen = home / "snapshots" / "s1"
+    frozen.mkdir(parents=True)
+    body = {"workload": "support", "rows": {}, "holdout_version": "v1"}
+    manifest.write(frozen, kind="snapshot", now=NOW, body=body)
+    own: dict[str, Json] = {"task": "holdout_support", "holdout_version": "v1"}
+    cards: ScorecardFolders = {
+        evaluate.CHALLENGER: written(home / "cards" / adapter, measured(340, 344), own | conditions)
+    }
+    assert evaluate.are_of(cards, "support", frozen, Path("a1")) == are_its
+
+
+def test_an_evaluation_writes_only_the_file_of_its_own_adapter(home: Path, folder: Path) -> None:
+    config = workload_text.write(folder)
+    home_workloads.adopt(settings.load(), "support", config)
+    elsewhere = home / "jobs" / "evaluate-a1" / "cards-0.json"
+    with pytest.raises(ForeignPathError, match="expected one below"):
+        evaluate.evaluate.fn(
+            str(config),
+            str(home / "snapshots" / "support" / "s1"),
+            str(home / "adapters" / "support" / "a2"),
+            str(elsewhere),
+        )
