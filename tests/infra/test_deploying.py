@@ -41,3 +41,10 @@ def test_composed_workers_are_started_as_the_stacks_own(tmp_path: Path) -> None:
     own = stack_services.workers(load({"FLYWHEEL_HOME": str(tmp_path)}))
     for name, service in zip(("worker-cpu", "worker-gpu"), own, strict=True):
         assert file[name]["command"][1:] == list(service.command)[1:]
+
+
+def test_the_composed_receiver_has_no_login_of_the_servers() -> None:
+    file = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
+    secrets = [name for name, text in file["receiver"]["environment"].items() if ":?" in text]
+    assert secrets == []
+    assert file["receiver"]["environment"].items() <= file["worker-cpu"]["environment"].items()

@@ -75,6 +75,8 @@ CLUSTERS = [
     pytest.param(("--set", "gateway.enabled=true"), id="serving"),
     pytest.param(("--set", "receiver.shipping=3"), id="receivers-that-ship"),
     pytest.param(("--set", "training.home=own"), id="trainings-with-a-home-each"),
+    pytest.param(("--set", "home.accessModes={ReadWriteOnce}"), id="a-claim-of-one-node"),
+    pytest.param(("--set", "monitoring.namespaceLabels.team=sre"), id="watched"),
 ]
 
 
@@ -159,6 +161,54 @@ def test_a_receiver_that_ships_has_a_volume_of_its_own_and_a_shipper() -> None:
     (claim,) = receivers["spec"]["volumeClaimTemplates"]
     assert claim["metadata"]["name"] == "home"
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_a_receiver_has_no_login_and_its_shipper_only_the_buckets(
+    manifests: list[dict[str, Any]],
+) -> None:
+    (receiving,) = (
+        one["spec"]["template"]["spec"]["containers"]
+        for one in manifests
+        if one["kind"] in SERVING and one["metadata"]["name"] == "flywheel-receiver"
+    )
+    secrets = [
+        {variable["name"] for variable in container["env"] if "valueFrom" in variable}
+        for container in receiving
+    ]
+    assert not any("envFrom" in container for container in receiving)
+    reaches = {"AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID"}
+    reaches |= {"FLYWHEEL_STORE", "AWS_SECRET_ACCESS_KEY"}
+    assert secrets == [set(), reaches][: len(receiving)]
+
+
+def test_a_claim_of_one_node_is_mounted_on_the_node_of_the_cpu_worker() -> None:
+    values = ("--set", "home.accessModes={ReadWriteOnce},gateway.enabled=true")
+    made = yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values))
+    pods = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]
+        for one in made
+        if one and "template" in one.get("spec", {})
+    }
+    near = {name for name, pod in pods.items() if "affinity" in pod}
+    mounting = {
+        name
+        for name, pod in pods.items()
+        if any("persistentVolumeClaim" in volume for volume in pod["volumes"])
+    }
+    assert mounting == near | {"flywheel-worker-cpu"}
+    assert near == {"flywheel-deploy-1", "flywheel-receiver", "flywheel-gateway"}
+
+
+def test_prometheus_reaches_the_metrics_from_its_namespace() -> None:
+    values = ("--set", "monitoring.namespaceLabels.team=sre")
+    made = yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values))
+    (policy,) = (
+        one
+        for one in made
+        if one and (one["kind"], one["metadata"]["name"]) == ("NetworkPolicy", "flywheel-receiver")
+    )
+    (rule,) = policy["spec"]["ingress"]
+    assert {"namespaceSelector": {"matchLabels": {"team": "sre"}}} in rule["from"]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - {name: DO_NOT_TRACK, value: "1"}
 {{- end }}
 
+{{/* Of the clients' Secret, or of one with an S3 key of its own, what reaches the object store. */}}
+{{- define "flywheel.store" -}}
+{{- $secret := .Values.receiver.storeSecret | default .Values.clientSecret }}
+{{- range list "FLYWHEEL_STORE" "AWS_ENDPOINT_URL" "AWS_DEFAULT_REGION" "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}, optional: true}}
+{{- end }}
+{{- end }}
+
 {{/* A pod's spec around one container: dict root, name, command, env, client,
      resources, port, path, home, pools, account; with `ships` the home is a volume of its own, and
      a second container ships its spool. */}}
@@ -61,6 +70,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 automountServiceAccountToken: {{ .account | default false }}
 securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
 terminationGracePeriodSeconds: 60
+{{- if and .home (not .ships) (ne .name "worker-cpu") (not (has "ReadWriteMany" .root.Values.home.accessModes)) }}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector: {matchLabels: {app.kubernetes.io/instance: {{ .root.Release.Name }}, app.kubernetes.io/component: worker-cpu}}
+{{- end }}
 containers:
   - name: {{ .name }}
     image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag }}"
@@ -97,7 +113,7 @@ containers:
     securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
     env:
       {{- .env | nindent 6 }}
-    envFrom: [{secretRef: {name: {{ .root.Values.clientSecret }}}}]
+      {{- include "flywheel.store" .root | nindent 6 }}
     resources: {{ toJson .root.Values.resources.ship }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
