@@ -90,7 +90,7 @@ def _statistics(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
 
 
 def _interaction(run: Obj, defaults: Defaults) -> Obj:
-    inputs, outputs = (fields.unpacked_object(run, key) for key in ("inputs", "outputs"))
+    inputs, outputs = fields.unpacked_object(run, "inputs"), _outputs(run)
     failure = fields.optional_text(run, "error")
     if failure is not None and not outputs:
         raise fields.wrong_type("error", failure, "a response")
@@ -121,6 +121,17 @@ def _interaction(run: Obj, defaults: Defaults) -> Obj:
     )
 
 
+def _outputs(run: Obj) -> Obj:
+    """Return a run's outputs without what LangChain adds for calls that gave nothing."""
+    outputs = fields.unpacked_object(run, "outputs")
+    match outputs:
+        case {"generations": list(generations)}:
+            answered = [each for each in generations if each]
+            return {**outputs, "generations": answered} if answered else {}
+        case _:
+            return outputs
+
+
 def _request(inputs: Obj, outputs: Obj, extra: Obj, model: Json) -> Obj:
     if litellm.claims(inputs):  # LiteLLM's own callback logs its payload
         return observations.request(litellm.request_of(inputs, outputs), "inputs")
@@ -135,6 +146,10 @@ def _request(inputs: Obj, outputs: Obj, extra: Obj, model: Json) -> Obj:
         case {"messages": list(messages)}:
             pass
         case {"prompts": list(prompts)}:
+            if any("message" in generation for _, generation in _generations(outputs)):
+                raise WrongShapeError(
+                    "`inputs.prompts` are the messages of a chat as one text, expected `messages`"
+                )
             prompt = _only(prompts, "inputs.prompts")
             return sent | observations.request(prompt, "inputs.prompts[0]")
         case _:
@@ -185,12 +200,8 @@ def _unwrapped(value: Json) -> Obj | None:
 def _choices(outputs: Obj) -> tuple[list[Json], bool]:
     """Return the choices of a run's outputs, and whether they say that the answer broke off."""
     match outputs:
-        case {"generations": [list(), *_] as batch}:
-            generations = _only(batch, "outputs.generations")
-            listed = fields.require_array({"generations": generations}, "generations", "outputs.")
-            return _generated(listed), False
-        case {"generations": [_, *_] as listed}:
-            return _generated(listed), False
+        case {"generations": [_, *_]}:
+            return _generated(outputs), False
         case {"choices": [_, *_]}:
             # The wrapped client logs what it streamed as one last chunk.
             is_cut = openai_api.is_cut({**outputs, "object": "chat.completion"})
@@ -204,10 +215,19 @@ def _choices(outputs: Obj) -> tuple[list[Json], bool]:
             return choices, openai_api.is_cut(outputs)
 
 
-def _generated(generations: list[Json]) -> list[Json]:
+def _generations(outputs: Obj) -> Iterator[tuple[str, Obj]]:
+    """Yield the generations of the only call of a batch."""
+    generations = fields.optional_array(outputs, "generations", "outputs.")
+    if generations and isinstance(generations[0], list):
+        only: Obj = {"generations": _only(generations, "outputs.generations")}
+        generations = fields.require_array(only, "generations", "outputs.")
+    return fields.objects(generations, "outputs.generations")
+
+
+def _generated(outputs: Obj) -> list[Json]:
     """Return LangChain's generations as choices."""
     choices: list[Json] = []
-    for at, generation in fields.objects(generations, "outputs.generations"):
+    for at, generation in _generations(outputs):
         written = generation.get("message")
         answer = observations.answer(_message(written) or generation.get("text"), f"{at}message")
         message = _unwrapped(written) or {}

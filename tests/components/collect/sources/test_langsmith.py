@@ -141,7 +141,7 @@ def test_the_reason_to_stop_is_the_providers(known: Json, expected: str):
     [
         pytest.param(
             {"prompts": ["Rome?"]},
-            {"generations": [[{"text": "Sunny.", "type": "Generation"}]]},
+            {"generations": [[{"text": "Sunny.", "type": "Generation"}], []]},
             id="completion-model",
         ),
         pytest.param({"messages": [{"role": "user", "content": "Rome?"}]}, {"output": "Sunny."}),
@@ -171,6 +171,19 @@ def test_an_answer_that_ended_in_an_error_is_cut_and_none_is_refused():
     failed = run(error="GeneratorExit()", status="error")
     assert record(langsmith, failed)["finish"] == "upstream_cut"
     assert reason(langsmith, failed | {"outputs": None}) == "`error` is text, expected a response"
+
+
+def test_generations_of_a_call_that_failed_are_a_part_of_an_answer_or_none():
+    begun: Json = {"text": "Sun", "type": "ChatGenerationChunk"}
+    begun["message"] = serialized("AIMessageChunk", "Sun")
+    # As LangChain's tracer has the stream that its reader left.
+    left = run(error="GeneratorExit()", outputs={"generations": [[begun], []]})
+    assert record(langsmith, left)["finish"] == "upstream_cut"
+    assert choice(left)["message"] == logs.say("Sun")
+    nothings: list[list[Json]] = [[], [[]]]
+    for nothing in nothings:
+        failed = run(error="ValueError()", outputs={"generations": nothing, "llm_output": None})
+        assert reason(langsmith, failed) == "`error` is text, expected a response"
 
 
 def test_runs_in_a_run_are_read_with_what_people_thought_of_the_first():
@@ -269,6 +282,11 @@ def test_what_corrects_an_evaluator_is_no_answer():
             run(inputs={"messages": [MESSAGES, MESSAGES]}),
             "`inputs.messages` has 2 elements, expected those of one call",
             id="batch",
+        ),
+        pytest.param(
+            run(inputs={"prompts": ["System: Be brief.\nHuman: Rome?"]}),
+            "`inputs.prompts` are the messages of a chat as one text, expected `messages`",
+            id="chat-as-text",
         ),
         pytest.param(
             run(inputs={}), "`inputs` is empty, expected messages or text", id="no-inputs"
