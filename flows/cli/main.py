@@ -13,6 +13,7 @@ import typer
 
 from flows import access, settings
 from flows.cli import (
+    archive_commands,
     champion_commands,
     collect_commands,
     curate_commands,
@@ -62,6 +63,7 @@ MODULES = (
     curate_commands,
     train_commands,
     report_commands,
+    archive_commands,
     decision_commands,
     review_commands,
     champion_commands,
