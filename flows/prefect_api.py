@@ -6,7 +6,7 @@ The client takes two seconds to import, and a person who types ``flywheel pendin
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,8 @@ from components.schema import Json
 from flows import access, settings
 from flows.access import Login
 from flows.stack.health import PrefectAuth
+
+SOON = timedelta(minutes=1)  # so long before its time a scheduled turn is one under way
 
 PAGE = 200  # Prefect's largest page of runs
 
@@ -70,9 +72,16 @@ class Run:
 RUN = TypeAdapter(Run)
 
 
-def find(flow: str | None, *tags: str, states: Sequence[str]) -> list[Run]:
-    """Find all runs of a flow, or of any, with all ``tags`` and one of ``states``, newest first."""
+def find(
+    flow: str | None, *tags: str, states: Sequence[str], due: datetime | None = None
+) -> list[Run]:
+    """Find all runs of a flow, or of any, with all ``tags`` and one of ``states``, newest first.
+
+    ``due``: only those that are expected to start before then.
+    """
     flow_runs: dict[str, Json] = {"state": {"type": {"any_": [*states]}}}
+    if due:
+        flow_runs["expected_start_time"] = {"before_": due.isoformat()}
     if tags:
         flow_runs["tags"] = {"all_": [*tags]}
     query: dict[str, Json] = {"flow_runs": flow_runs, "sort": "EXPECTED_START_TIME_DESC"}
@@ -105,11 +114,12 @@ def start(
 
 
 def turns_under_way(config: Path) -> list[Run]:
-    """Find the turns of a workload's file that are pending or running."""
+    """Find the turns of a workload's file that run, or begin within ``SOON``."""
     file = config.resolve()  # scheduled turns have no tag, so they are matched by their file
+    due = datetime.now(UTC) + SOON
     return [
         run
-        for run in find("turn", states=["PENDING", "RUNNING"])
+        for run in find("turn", states=["SCHEDULED", "PENDING", "RUNNING"], due=due)
         if Path(str(run.parameters.get("config"))).resolve() == file
     ]
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from components.gate import evidence_folder
 from components.register import registry
-from components.store import manifest
+from components.store import file_locks, manifest
 from flows import approvals, prefect_api, settings, stages
 from flows.cli.console import console, print_line
 from flows.cli.progress import ProgressScreen, stage_outcome
@@ -55,12 +55,17 @@ Decide = Callable[[UUID], None]  # answers a waiting promotion on a person's beh
 
 
 def start_turn(config: Path, workload: str, by: str = "") -> UUID:
-    """Start a turn of the workload, or return the one that is under way."""
-    if under_way := with_patience(lambda: prefect_api.turns_under_way(config)):
-        return under_way[0].id
+    """Start a turn of the workload, or name and return the one that is under way."""
     parameters = {"config": str(config), "by": by}
     tags, key = [approvals.workload_tag(workload)], str(uuid4())
-    return with_patience(lambda: prefect_api.start("turn/turn", parameters, tags, key)).id
+    with file_locks.held(settings.load().locks / f"{workload}.start.lock"):
+        under_way = with_patience(lambda: prefect_api.turns_under_way(config))
+        if not under_way:
+            return with_patience(lambda: prefect_api.start("turn/turn", parameters, tags, key)).id
+    run = under_way[0]
+    state = f" ({run.state.name}, {run.state.timestamp:%H:%M} UTC)" if run.state else ""
+    print_line(f"joins the turn of {workload} that is under way{state}; it keeps its settings")
+    return run.id
 
 
 def follow_stages(run_id: UUID, workload: str, screen: ProgressScreen) -> TurnEnding:

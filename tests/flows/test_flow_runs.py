@@ -1,5 +1,6 @@
 """Flow runs are found whoever started them, and however many there are."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
@@ -31,6 +32,31 @@ def test_a_scheduled_turn_is_joined_and_no_second_one_is_started(tmp_path: Path)
     linked.symlink_to(tmp_path / "support.yaml")
     scheduled = begin("turn", linked)
     assert turn_watch.start_turn(tmp_path / "support.yaml", "support") == scheduled
+
+
+def test_turns_that_are_started_at_once_are_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import StateType
+
+    from flows import prefect_api
+    from flows.cli import turn_watch
+
+    def nothing(config: str) -> None:
+        """Stand for the turn, of which only the record in Prefect matters."""
+
+    with get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow(Flow(nothing, name="turn")), "turn")
+    with ThreadPoolExecutor() as threads:
+        started = list(
+            threads.map(turn_watch.start_turn, [tmp_path / "shop.yaml"] * 3, ["shop"] * 3)
+        )
+    assert len(set(started)) == 1
+    assert [run.id for run in prefect_api.find("turn", states=[StateType.SCHEDULED])] == started[:1]
+    joined = "joins the turn of shop that is under way (Scheduled, "
+    assert capsys.readouterr().out.count(joined) == 2
 
 
 def test_of_more_runs_than_prefect_gives_at_once_none_is_missed(tmp_path: Path) -> None:
