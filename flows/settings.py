@@ -294,9 +294,13 @@ def _lake(env: Mapping[str, str], settings: Settings) -> Lake | None:
     url, store = env.get(WAREHOUSE) or "", settings.store
     if not url:
         return None
-    if not re.match(r"postgres(ql)?://[^/]+/\w+", url):
+    # With another @ what follows the first would be the host, which errors name: half a password.
+    if not re.fullmatch(r"postgres(ql)?://([^/@]*@)?[^/@]+/\w[^@]*", url):
         # It may have a password, so it is not quoted.
-        raise SettingsError(f"{WAREHOUSE} is no address postgres://USER@HOST/DATABASE")
+        raise SettingsError(
+            f"{WAREHOUSE} is no address postgres://USER@HOST/DATABASE; in a password, @ is written "
+            "%40 and / is written %2F"
+        )
     return Lake(url, f"{store.url}/lake" if store else str(settings.home / "lake"))
 
 

@@ -44,9 +44,17 @@ def test_the_variable_names_a_lake_whose_files_are_in_the_home_or_the_store(
     assert settings.load(env).tables == Lake(URL, data.format(home=tmp_path))
 
 
-def test_an_address_that_is_none_is_refused_without_its_password():
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://ann:geheim@db/flywheel",
+        "postgres://ann:top@geheim@db/flywheel",
+        "postgres://ann:top/geheim@db/flywheel",
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_its_password(url: str):
     with pytest.raises(SettingsError, match="FLYWHEEL_WAREHOUSE is no address") as caught:
-        settings.load({"FLYWHEEL_WAREHOUSE": "mysql://ann:geheim@db/flywheel"})
+        settings.load({"FLYWHEEL_WAREHOUSE": url})
     assert "geheim" not in str(caught.value)
 
 
