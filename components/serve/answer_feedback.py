@@ -7,8 +7,9 @@ from typing import cast
 from components.receive.client_tokens import Token
 from components.receive.openapi import FEEDBACK
 from components.schema import Json
-from components.serve import chat_request, response_id
-from components.serve.chat_request import Obj, OpenAiError
+from components.serve import body_fields, openai_error, response_id
+from components.serve.body_fields import Obj
+from components.serve.openai_error import OpenAiError
 
 KINDS = cast("list[str]", cast("Obj", cast("Obj", FEEDBACK["properties"])["kind"])["enum"])
 EXPECTED = {
@@ -30,7 +31,7 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
     Raises:
         OpenAiError: The body is no feedback, or about an answer that this client was not given.
     """
-    body = chat_request.read_object(content)
+    body = body_fields.read_object(content)
     answer_id = body.get("response_id")
     if not isinstance(answer_id, str):
         raise OpenAiError(
@@ -45,7 +46,7 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
             param="value",
         )
     if not _fits(str(body["kind"]), body["value"], body.get("scale")):
-        shown = chat_request.shown(body["value"])
+        shown = openai_error.shown(body["value"])
         raise OpenAiError(
             400,
             f"`value` of a {body['kind']} is {shown}, expected {EXPECTED[str(body['kind'])]}",
@@ -53,7 +54,7 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
         )
     for name, types in TYPES.items():
         if not isinstance(found := body.get(name), types):
-            shown = chat_request.shown(found)
+            shown = openai_error.shown(found)
             raise OpenAiError(400, f"`{name}` is {shown}, expected text", param=name)
     known = response_id.verify(key, token.client_id, answer_id)
     if known is None:
@@ -64,7 +65,7 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
             param="response_id",
             code="response_not_found",
         )
-    chat_request.require_scope(token, known.workload, "response_id")
+    openai_error.require_scope(token, known.workload, "response_id")
     if not known.is_stored:
         raise OpenAiError(
             404,

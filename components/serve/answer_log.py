@@ -13,8 +13,9 @@ import orjson
 from components.receive.intake import Desk
 from components.receive.settings import RefusedError
 from components.schema import Json
+from components.serve.body_fields import Obj
 from components.serve.chat_answer import AnswerDraft
-from components.serve.chat_request import ChatRequest, Obj
+from components.serve.chat_request import ChatRequest
 from components.serve.routes import Served
 from components.store import spool
 

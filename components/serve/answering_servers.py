@@ -9,10 +9,10 @@ from contextlib import aclosing
 from components.serve import chat_answer, engine_errors, replica_choice, served_prompt
 from components.serve.answer_log import Answerer, Interaction
 from components.serve.chat_answer import VisiblePart
-from components.serve.chat_request import OpenAiError
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
 from components.serve.fallback_servers import FallbackServers
+from components.serve.openai_error import OpenAiError
 from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.request_grammars import RequestGrammars
 from components.serve.routes import Served

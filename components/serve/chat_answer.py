@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from components.schema import Call, Json
-from components.serve.chat_request import Endpoint, Obj
+from components.serve.body_fields import Obj
+from components.serve.chat_request import Endpoint
 from components.serve.engines.serving_engine import TokenLogprob
 
 DONE = b"data: [DONE]\n\n"

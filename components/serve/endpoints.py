@@ -21,10 +21,12 @@ from components.receive.intake import Desk
 from components.receive.settings import Limits, RefusedError
 from components.schema import Json
 from components.serve import answer_log, response_id, serve_openapi
-from components.serve.chat_request import Endpoint, Obj, OpenAiError
+from components.serve.body_fields import Obj
+from components.serve.chat_request import Endpoint
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
 from components.serve.gateway import Gateway, Headers
+from components.serve.openai_error import OpenAiError
 from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings

@@ -2,9 +2,9 @@
 
 import re
 
-from components.serve.chat_request import OpenAiError
 from components.serve.engines.http_upstream import REQUESTS_FAULT
 from components.serve.engines.serving_engine import UpstreamError
+from components.serve.openai_error import OpenAiError
 
 RETRY_SECONDS = 1
 

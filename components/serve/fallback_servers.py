@@ -6,8 +6,8 @@ from typing import cast
 
 from components.schema import Json
 from components.serve.answer_log import Interaction
+from components.serve.body_fields import Obj
 from components.serve.chat_answer import AnswerDraft, VisiblePart
-from components.serve.chat_request import Obj
 from components.serve.engines import http_upstream
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.openai_url import OpenAiUpstream

@@ -31,12 +31,14 @@ from components.serve import (
 )
 from components.serve.answer_log import AnswerLog, Interaction
 from components.serve.answering_servers import AnsweringServers
+from components.serve.body_fields import Obj
 from components.serve.canary import answer_faults
 from components.serve.canary.bad_events import BadKind
 from components.serve.chat_answer import AnswerDraft, Chunks, VisiblePart
-from components.serve.chat_request import Endpoint, Obj, OpenAiError
+from components.serve.chat_request import Endpoint
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
+from components.serve.openai_error import OpenAiError, require_scope
 from components.serve.rollouts import Rollouts
 from components.serve.routes import Current, Served
 from components.serve.serve_metrics import ServeMetrics
@@ -174,7 +176,7 @@ class Gateway:
         reader = chat_request.read_chat if endpoint == "chat" else chat_request.read_completion
         chat = reader(content)
         workload = self._workloads.choose(chat, lambda name: _text(headers, name), token)
-        chat_request.require_scope(token, workload, "model")
+        require_scope(token, workload, "model")
         must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
         if must_log:
             self.desk.require_health()

@@ -10,7 +10,8 @@ import orjson
 from components.chat import answer_grammar
 from components.chat.answer_grammar import UnsupportedSchemaError
 from components.chat.dialects import Dialect
-from components.serve.chat_request import ChatRequest, OpenAiError
+from components.serve.chat_request import ChatRequest
+from components.serve.openai_error import OpenAiError
 from components.serve.routes import Served
 from components.serve.settings import WorkloadServing
 

@@ -7,11 +7,12 @@ from itertools import chain
 from pathlib import Path
 
 from components.serve import response_id
+from components.serve.body_fields import Obj
 from components.serve.canary import conversation_arms, rollout_evidence
 from components.serve.canary.conversation_arms import Arm, RunningConversations
 from components.serve.canary.rollout_evidence import AnswerLine, EvidenceFile
 from components.serve.canary.rollout_order import RolloutOrder
-from components.serve.chat_request import ChatRequest, Obj
+from components.serve.chat_request import ChatRequest
 from components.serve.rollout_status import RolloutStatus
 from components.serve.shared_rollouts import SharedEvidence
 

@@ -4,7 +4,8 @@ from typing import cast
 
 from components.receive.openapi import FEEDBACK, SECURITY
 from components.schema import Json
-from components.serve.chat_request import MOST_STOPS, MOST_TOOLS, MOST_TOP_LOGPROBS, ROLES, Obj
+from components.serve.body_fields import Obj
+from components.serve.chat_request import MOST_STOPS, MOST_TOOLS, MOST_TOP_LOGPROBS, ROLES
 
 _KINDS = cast("Obj", cast("Obj", FEEDBACK["properties"])["kind"])
 

@@ -10,8 +10,9 @@ from jinja2 import TemplateError
 from components.chat import chat_templates
 from components.chat.dialects import Dialect
 from components.serve import plain_template
-from components.serve.chat_request import ChatRequest, OpenAiError
+from components.serve.chat_request import ChatRequest
 from components.serve.engines.serving_engine import UpstreamError
+from components.serve.openai_error import OpenAiError
 from components.serve.plain_template import TemplateFilesError
 from components.serve.routes import Served
 

@@ -5,7 +5,9 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from components.receive.client_tokens import Token
-from components.serve.chat_request import ChatRequest, Obj, OpenAiError
+from components.serve.body_fields import Obj
+from components.serve.chat_request import ChatRequest
+from components.serve.openai_error import OpenAiError
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 

@@ -8,8 +8,9 @@ from components.chat import dialects, tool_schema
 from components.chat.dialects import Dialect
 from components.schema import Call, Json
 from components.serve import answer_log
+from components.serve.body_fields import Obj
 from components.serve.canary.bad_events import BadKind
-from components.serve.chat_request import ChatRequest, Obj
+from components.serve.chat_request import ChatRequest
 
 
 def faults(

@@ -11,10 +11,12 @@ from components.chat import dialects
 from components.chat.dialects import Dialect
 from components.schema import Answer, Call, Json
 from components.serve import chat_request
+from components.serve.body_fields import Obj
 from components.serve.canary import answer_faults, conversation_arms, latency_limits
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.latency_limits import LatencyLimits
-from components.serve.chat_request import ChatRequest, Obj, OpenAiError
+from components.serve.chat_request import ChatRequest
+from components.serve.openai_error import OpenAiError
 
 HOUR = 3600.0
 

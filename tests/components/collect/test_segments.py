@@ -15,7 +15,7 @@ import pytest
 
 from components.collect import segments
 from components.schema import Json
-from components.serve import chat_request
+from components.serve import body_fields
 from components.store import spool
 from components.store.warehouse import Connection
 from tests.support import logs, telemetry, warehouses
@@ -128,11 +128,11 @@ def test_a_record_of_the_deepest_request_that_a_gateway_answers_is_loaded(
     con: Connection, folder: Path
 ):
     deep: Json = {}
-    for _ in range(chat_request.DEEPEST - 5):  # in the request, its tools, a tool, its function
+    for _ in range(body_fields.DEEPEST - 5):  # in the request, its tools, a tool, its function
         deep = {"a": deep}
     tool: Json = {"type": "function", "function": {"name": "deep", "parameters": deep}}
     record = logs.interaction(tools=[tool])
-    chat_request.read_object(json.dumps(record["request"]).encode())
+    body_fields.read_object(json.dumps(record["request"]).encode())
     put(folder, ("interactions", "app", json.dumps(record)))
     (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (1, 0)

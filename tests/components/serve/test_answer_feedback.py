@@ -9,7 +9,7 @@ import pytest
 
 from components.receive.client_tokens import Token
 from components.serve import answer_feedback, response_id
-from components.serve.chat_request import OpenAiError
+from components.serve.openai_error import OpenAiError
 from tests.support import logs, warehouses
 
 KEY = bytes(range(32))

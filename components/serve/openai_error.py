@@ -1,0 +1,82 @@
+"""Errors in OpenAI's form."""
+
+import orjson
+
+from components.receive.client_tokens import Token
+from components.receive.settings import RefusedError
+from components.schema import Json, kind_of
+
+_TYPES = {
+    401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", None),
+    404: ("invalid_request_error", "model_not_found"),
+    408: ("timeout_error", None),
+    413: ("invalid_request_error", "request_too_large"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    503: ("service_unavailable_error", None),
+    504: ("timeout_error", None),
+}
+
+
+class OpenAiError(Exception):
+    """A refused or failed request, in OpenAI's form."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+        allow: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.allow = allow
+        """The path's methods, where the request's is another one."""
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+        kind, default = _TYPES.get(status, ("invalid_request_error", None))
+        self._kind = kind if status < 500 or status in _TYPES else "server_error"
+        self._param, self._code = param, code or default
+
+    def body(self) -> bytes:
+        """Return the response's body."""
+        error = {
+            "message": self.message,
+            "type": self._kind,
+            "param": self._param,
+            "code": self._code,
+        }
+        return orjson.dumps({"error": error})
+
+    @classmethod
+    def of(cls, refused: RefusedError) -> "OpenAiError":
+        """Convert an error of the receiver."""
+        return cls(refused.status, refused.reason, retry_after=refused.retry_after)
+
+
+def require_scope(token: Token, workload: str, param: str) -> None:
+    """Raise ``OpenAiError`` (403) if a token is not for a workload, which ``param`` names."""
+    if not token.may_send_for(workload):
+        raise OpenAiError(
+            403,
+            f"the token {token.id} may use {', '.join(token.workloads)}, not {workload[:80]}",
+            param=param,
+        )
+
+
+def invalid(param: str, reason: str, *, code: str = "invalid_value") -> OpenAiError:
+    """Return the error (400) that a field's value is refused."""
+    return OpenAiError(400, f"Invalid value for {param!r}: {reason}", param=param, code=code)
+
+
+def shown(value: Json) -> str:
+    """Return a value short enough for a message."""
+    if value is None:
+        return "missing"
+    if isinstance(value, dict | list):
+        return kind_of(value)
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 80 else f"{text[:80]}..."
