@@ -99,8 +99,13 @@ def _text_bytes(cells: Any) -> Any:  # noqa: ANN401 - as above
     if pa.types.is_nested(kind):
         if not (pa.types.is_list(kind) or pa.types.is_map(kind)):
             cells = cells.cast(pa.large_list(kind.value_type))
+        offsets = cells.offsets.to_numpy()
+        elements = np.diff(offsets)
+        # Stored in runs, an element takes next to nothing of the file; in JSON a byte or more.
+        if pa.types.is_primitive(cells.values.type) or elements.max(initial=0) > LONGEST:
+            return elements
         ends = np.append(0, np.cumsum(_text_bytes(cells.values)))
-        return np.diff(ends[cells.offsets.to_numpy()])
+        return np.diff(ends[offsets])
     if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
         return pc.call_function("binary_length", [cells]).fill_null(0).to_numpy().astype(np.int64)
     return np.zeros(len(cells), np.int64)

@@ -7,12 +7,13 @@ from collections.abc import Sized
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from components.collect import files
-from components.collect.lines import Unreadable
+from components.collect.lines import LONGEST, Unreadable
 from components.collect.source import Input
 from components.schema import Json
 from components.store.warehouse import Connection
@@ -187,6 +188,22 @@ def test_a_row_that_a_table_stores_in_little_and_that_is_huge_costs_only_itself(
         {},
         {"texts": ["b", None]},
     ]
+
+
+def test_a_row_of_very_many_numbers_is_no_million_objects(tmp_path: Path):
+    numbers = pa.array(np.zeros(LONGEST + 2, np.int8))
+    values = pa.StructArray.from_arrays([numbers], ["n"])
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, LONGEST + 2]), values)
+    pq.write_table(pa.table({"numbers": lists}), tmp_path / "a.parquet")
+    tracemalloc.start()
+    first, second = cells(tmp_path / "a.parquet")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert first == {"numbers": [{"n": 0}]}
+    assert second == (
+        f"the row has {LONGEST + 1} bytes, expected at most {LONGEST}; they are not kept"
+    )
+    assert most < 2 * LONGEST
 
 
 def test_a_file_is_found_by_its_name_with_brackets(tmp_path: Path):
