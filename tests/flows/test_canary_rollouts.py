@@ -65,6 +65,7 @@ def running(home: Settings) -> CanaryHome:
     return made
 
 
+@pytest.mark.slow
 def test_an_approved_version_answers_a_share(running: CanaryHome) -> None:
     assert running.aliases() == Aliases(champion="1", canary="2")
     order = rollout_order.read(running.tags("2")[version_tags.ROLLOUT_TAG])

@@ -126,6 +126,7 @@ def freeze(home: Settings, name: str) -> Snapshot:
     return frozen.snapshot
 
 
+@pytest.mark.slow
 def test_a_curation_reads_and_writes_a_file_as_it_did(tmp_path: Path):
     home = home_at(tmp_path / "file", None)
     collect(home, logs.write(tmp_path / "log.jsonl", lines_of("weather", range(12))))

@@ -31,9 +31,9 @@ main()
         pytest.param(["check", "CONFIG"], 0, id="check", marks=pytest.mark.slow),
         pytest.param(["status"], 1, id="status"),
         pytest.param(["pending"], 1, id="pending", marks=pytest.mark.slow),
-        pytest.param(["audit"], 0, id="audit"),
+        pytest.param(["audit"], 0, id="audit", marks=pytest.mark.slow),
         pytest.param(["starts"], 0, id="starts", marks=pytest.mark.slow),
-        pytest.param(["feedback", "support"], 0, id="feedback"),
+        pytest.param(["feedback", "support"], 0, id="feedback", marks=pytest.mark.slow),
         pytest.param(["lineage", "support"], 2, id="lineage", marks=pytest.mark.slow),
     ],
 )

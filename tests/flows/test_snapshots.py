@@ -297,6 +297,7 @@ def test_a_sample_has_all_rows_with_feedback_and_the_counts_say_what_it_leaves_o
     assert {f"{n} {n} {n}: how is it there?" for n in (3, 5, 8)} <= texts
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_every_night_and_changes_only_by_what_is_new(
     home: Settings, tmp_path: Path
 ):

@@ -119,7 +119,7 @@ def sides(con: Connection) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(age, marks=[] if age in (4, 21) else pytest.mark.slow) for age in AGES],
+    [pytest.param(age, marks=[] if age == 4 else pytest.mark.slow) for age in AGES],
 )
 def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_resumes(
     full: House, number: int, tmp_path: Path

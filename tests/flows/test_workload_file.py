@@ -176,11 +176,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert mistakes(tmp_path / "w.yaml") == ["can't be read: No such file or directory"]
 
 
-@pytest.mark.parametrize("command", ["check", "turn"])
+@pytest.mark.parametrize("command", ["check", pytest.param("turn", marks=pytest.mark.slow)])
 def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
     folder: Path, command: str
 ) -> None:
-    shell = terminal.in_home(folder / "home")
+    shell = terminal.in_home(folder / "home", is_forked=True)
     shell.settings.home.mkdir()
     ended = shell.run(command, write(folder, base="elsewhere", train={"r": -1}))
     assert ended.returncode == 2

@@ -19,6 +19,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_what_each_step_would_do():
     printed = run("--dry-run")
     assert printed.returncode == 0

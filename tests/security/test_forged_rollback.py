@@ -21,7 +21,7 @@ from components.store import warehouse
 from flows import approver_keys, champions, home_workloads
 from flows.rollback_rules import Order
 from flows.settings import Settings
-from tests.support import ssh, warehouses
+from tests.support import mlflow_stores, ssh, warehouses
 from tests.support.versions import NOW, ask, crowned, say_yes
 
 
@@ -29,7 +29,7 @@ from tests.support.versions import NOW, ask, crowned, say_yes
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_stores.create(folder))
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.chdir(folder)
         yield
@@ -76,7 +76,7 @@ def test_a_model_whose_name_no_filter_can_quote_blinds_neither_audit_nor_erasure
     assert taint.blank_tags("of a person".__eq__) == 1
 
 
-@pytest.mark.parametrize("number", [3, 4])
+@pytest.mark.parametrize("number", [pytest.param(3, marks=pytest.mark.slow), 4])
 def test_an_interrupted_promotion_is_finished_only_if_it_is_approved_by_the_rules_of_now(
     home: Settings, tmp_path: Path, number: int
 ) -> None:

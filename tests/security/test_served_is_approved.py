@@ -46,7 +46,7 @@ from flows.cli import main
 from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload
-from tests.support import adapter_folders, cards, tiny
+from tests.support import adapter_folders, cards, mlflow_stores, tiny
 from tests.support.adapter_folders import NOW
 
 NAME = "tools"
@@ -75,7 +75,7 @@ class Served:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_stores.create(root))
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
         patch.setenv("FLYWHEEL_HOME", str(root / "home"))

@@ -49,8 +49,8 @@ TRAINED = [n for n, shape in SHAPES.items() if n != NEVER and shape.lines <= LAR
 @pytest.mark.parametrize(
     "shape",
     [
-        *each(*CURATED[::4], slow=False),
-        *each(*(n for n in CURATED if n not in CURATED[::4]), "sixty-thousand-rows", slow=True),
+        *each(*CURATED[::8], slow=False),
+        *each(*(n for n in CURATED if n not in CURATED[::8]), "sixty-thousand-rows", slow=True),
     ],
 )
 def test_what_is_curated_of_a_shape_of_log_is_whole_and_on_its_sides(

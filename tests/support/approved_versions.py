@@ -30,7 +30,7 @@ from components.store.manifest import folder_digest
 from flows import promote
 from flows.settings import Settings
 from flows.workload_file import Workload
-from tests.support import adapter_folders, cards, tiny
+from tests.support import adapter_folders, cards, mlflow_stores, tiny
 from tests.support.adapter_folders import NOW
 
 LABELS = ("card", "loan")  # what the versions were held to in their evaluation
@@ -136,9 +136,10 @@ def approved_versions(root: Path, *, is_served: bool = True) -> Generator[Approv
     """Make an empty home that registers at an MLflow server of its own, or in a database."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        url = f"sqlite:///{root}/mlflow.db"
         if is_served:
             url = stack.enter_context(mlflow_server(root / "mlflow"))
+        else:
+            url = mlflow_stores.create(root)
         patch.setenv("MLFLOW_TRACKING_URI", url)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")

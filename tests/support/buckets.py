@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pytest
 from s3fs import S3FileSystem
 
 from components.store import manifest
@@ -17,6 +18,9 @@ from tests.support.forking import Ready
 
 NAME = "flywheel"
 VERSIONED = "versioned"
+
+UNREACHABLE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+"""Where no store is; it is tried once, as botocore's attempts take eight seconds."""
 
 
 def serve(ready: Ready, *, forgetful: bool) -> None:
@@ -78,6 +82,13 @@ def serving(*, forgetful: bool = False) -> Generator[Mapping[str, str]]:
             os.environ.clear()
             os.environ.update(before)
             S3FileSystem.clear_instance_cache()
+
+
+def take_away(patch: pytest.MonkeyPatch) -> None:
+    """Let no store answer, until the patch is undone and the cache of file systems is cleared."""
+    for name, value in UNREACHABLE.items():
+        patch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
 
 
 def aged(path: str, seconds: float) -> None:

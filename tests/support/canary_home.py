@@ -33,7 +33,7 @@ from flows import canary_rollouts, gateway_status, home_workloads, promote
 from flows.promote import PromotedVersion
 from flows.settings import Settings
 from flows.workload_file import Workload, read_workload
-from tests.support import versions
+from tests.support import mlflow_stores, versions
 
 CANARY = {"rollout": {"canary": {"steps": [{"share": 0.5}], "deadline_hours": 24}}}
 
@@ -47,7 +47,7 @@ PASSED = Judgement("pass", ("better",), "correct_name")
 def empty_home(root: Path) -> Generator[Settings]:
     """Make a home whose MLflow is a database, and a base that nothing loads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_stores.create(root))
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("FLYWHEEL_HOME", str(root / "home"))
         patch.chdir(root)

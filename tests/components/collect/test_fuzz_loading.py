@@ -18,11 +18,11 @@ CANONICAL: list[dict[str, Json]] = [
 ]
 
 
-OTHERS = [pytest.param(source, marks=pytest.mark.slow) for source in SOURCES[1::2]]
+OTHERS = [pytest.param(source, marks=pytest.mark.slow) for source in SOURCES[1:]]
 
 
 @pytest.mark.parametrize(
-    "source", [fivekey, feedback, *SOURCES[::2], *OTHERS], ids=lambda source: source.NAME
+    "source", [fivekey, feedback, SOURCES[0], *OTHERS], ids=lambda source: source.NAME
 )
 def test_every_line_of_a_damaged_file_is_loaded_or_quarantined(source: Source, tmp_path: Path):
     samples = [*CANONICAL, *(value for _, value in SAMPLES)]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from components.store import warehouse
 from tests.support import logs, warehouses
@@ -10,6 +11,7 @@ from tests.support import logs, warehouses
 SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
 
 
+@pytest.mark.slow
 def test_rows_from_before_sources_existed_are_known_when_their_files_are_loaded_again(
     tmp_path: Path,
 ):

@@ -96,7 +96,10 @@ def verdicts(con: Connection, client: str) -> Counter[str]:
     return Counter(verdict for (verdict,) in rows)
 
 
-@pytest.mark.parametrize("answer", ["It snows.", "It snows, and that for a very long time: " * 3])
+@pytest.mark.parametrize(
+    "answer",
+    ["It snows.", pytest.param("It snows, and that for a long time: " * 3, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("copies", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("is_first", [False, True])
 def test_wrong_answers_to_another_clients_requests_change_none_of_its_rows(

@@ -89,7 +89,7 @@ def test_one_user_message_in_many_contexts_ties_nothing():
 
 
 @pytest.mark.parametrize("has_ids", [True, False])
-@pytest.mark.parametrize("conversations", [60, 400])
+@pytest.mark.parametrize("conversations", [60, pytest.param(400, marks=pytest.mark.slow)])
 def test_the_holdout_has_its_share_though_half_of_the_conversations_begin_with_hi(
     conversations: int, has_ids: bool
 ):

@@ -134,7 +134,7 @@ def test_equal_input_gives_equal_bytes_at_any_place_and_time(con: Connection, tm
 @pytest.mark.parametrize(
     "forget",
     [
-        pytest.param("delete from curated.example_digests", id="not-kept"),
+        pytest.param("delete from curated.example_digests", id="not-kept", marks=pytest.mark.slow),
         pytest.param("update curated.examples set content_digest = null", id="older-home"),
     ],
 )

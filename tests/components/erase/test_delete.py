@@ -321,7 +321,13 @@ def test_a_span_that_waits_for_its_messages_in_the_spool_goes_too(
     assert erased_home.holds(home.settings.home, ANN) == []
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["sent-again", "beside-a-late-span"])
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(False, id="sent-again"),
+        pytest.param(True, id="beside-a-late-span", marks=pytest.mark.slow),
+    ],
+)
 def test_a_part_of_an_erased_call_that_is_sent_again_restores_nothing(
     home: House, eraser: Eraser, late: bool
 ) -> None:

@@ -20,7 +20,7 @@ from components.register import journal, registry, tracking, version_tags
 from components.store import warehouse
 from flows import approval_loop, erase, erase_servers
 from tests.components.erase.conftest import Eraser
-from tests.support import erased_home, logs, warehouses
+from tests.support import erased_home, logs, mlflow_stores, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 
 
@@ -28,6 +28,7 @@ from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 def store(built: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with versions of three adapters; the third is champion."""
     folder = tmp_path_factory.mktemp("mlflow")
+    mlflow_stores.create(folder)
     with pytest.MonkeyPatch.context() as patch:
         client = connected(folder, patch)
         client.create_registered_model(WORKLOAD)

@@ -23,7 +23,7 @@ from flows.cli.main import app
 from flows.settings import Settings
 from flows.stack import erased_copies
 from tests.components.erase.conftest import Eraser
-from tests.support import buckets, erased_home
+from tests.support import buckets, erased_home, mlflow_stores
 from tests.support.erased_home import ANN, WORKLOAD, House
 
 
@@ -50,7 +50,7 @@ def empty_store(bucket: str, folder: Path, patch: pytest.MonkeyPatch) -> ObjectS
 
 def share(folder: Path, patch: pytest.MonkeyPatch) -> House:
     """Make a home whose outputs are in its store, and an MLflow without models."""
-    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    patch.setenv("MLFLOW_TRACKING_URI", mlflow_stores.create(folder))
     MlflowClient().create_registered_model(WORKLOAD)
     built = erased_home.build(folder / "a")
     job = built.settings.jobs / "train-a1"
@@ -209,6 +209,7 @@ def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_ag
     assert manifest.listed(home.snapshots / WORKLOAD) == []
 
 
+@pytest.mark.slow
 def test_what_a_migration_pushes_while_another_machine_erases_it_is_deleted_again(
     shared: House,
     store: ObjectStore,

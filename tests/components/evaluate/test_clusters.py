@@ -75,10 +75,12 @@ def test_a_scorecard_has_the_largest_possible_cluster(tmp_path: Path, tiny_base:
 @pytest.mark.parametrize(
     ("cap", "test"),
     [
-        pytest.param(None, "bets on clusters of up to 7 requests", id="all"),
+        pytest.param(
+            None, "bets on clusters of up to 7 requests", id="all", marks=pytest.mark.slow
+        ),
         pytest.param(2, "bets on clusters of up to 2 requests", id="two"),
         pytest.param(1, "exact McNemar", id="one"),
-        pytest.param(9, "bets on clusters of up to 7 requests", id="more"),
+        pytest.param(9, "bets on clusters of up to 7 requests", id="more", marks=pytest.mark.slow),
     ],
 )
 def test_the_gate_assumes_no_cluster_larger_than_the_cap(

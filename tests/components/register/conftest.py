@@ -7,12 +7,14 @@ import pytest
 
 from components.store.lake import Lake
 from flows.settings import Settings
-from tests.support import forking, tiny, warehouses
+from tests.support import forking, mlflow_stores, tiny, warehouses
 
 
 @pytest.fixture(scope="session")
 def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow")
+    folder = tmp_path_factory.mktemp("mlflow")
+    mlflow_stores.create(folder)
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)

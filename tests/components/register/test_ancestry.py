@@ -152,7 +152,7 @@ def test_missing_outputs_are_shown_as_gone_with_the_rest(home: House) -> None:
     assert "its folder is gone" in shown(ancestry)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("suffix", [pytest.param("png", marks=pytest.mark.slow), "svg"])
 def test_equal_ancestries_give_equal_pictures(home: House, suffix: str, tmp_path: Path) -> None:
     ancestry = follow(home)
     many = tuple(

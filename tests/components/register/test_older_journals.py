@@ -189,6 +189,7 @@ def test_an_older_promotion_to_what_nobody_approves_by_now_goes_back(home: Setti
     assert registry.read_aliases(name).previous == "1"
 
 
+@pytest.mark.slow
 def test_an_older_order_that_waits_for_the_warehouse_is_written_down(home: Settings) -> None:
     name = "older-order"
     build(home, name)

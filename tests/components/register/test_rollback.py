@@ -167,7 +167,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
 
 
-@pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize("before", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_rollback_after_an_interrupted_promotion_leads_not_to_the_version_that_it_leaves(
     home: Settings, before: int
 ) -> None:
@@ -245,6 +245,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     assert registry.read_aliases("waits").champion == "1"
 
 
+@pytest.mark.slow
 def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settings) -> None:
     for name in ("dead", "alive"):
         crowned(name, 2, home)

@@ -116,19 +116,17 @@ def test_a_model_counts_by_its_newest_scorecard_whatever_its_key(tmp_path: Path)
 HALF = "half a character: \ud83d"
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        pytest.param({"interaction_id": HALF}, "it has half a character", id="id"),
-        pytest.param({"comment": HALF}, "it has half a character", id="comment"),
-        pytest.param({"correction": HALF}, "it has half a character", id="correction"),
-        pytest.param({"verdict": ["good"]}, "`verdict` is [", id="list"),
-        pytest.param({"asked_at": "9999-12-31T23:59:59-23:59"}, "`timestamp`", id="time"),
-        pytest.param({"interaction_id": "bare"}, "missing keys: response_id", id="no-response-id"),
-    ],
-)
+HOSTILE: list[tuple[dict[str, Json], str]] = [
+    ({"interaction_id": HALF}, "it has half a character"),
+    ({"comment": HALF}, "it has half a character"),
+    ({"correction": HALF}, "it has half a character"),
+    ({"verdict": ["good"]}, "`verdict` is ["),
+    ({"asked_at": "9999-12-31T23:59:59-23:59"}, "`timestamp`"),
+]
+
+
 def test_a_line_that_no_labelling_tool_writes_is_quarantined_alone(
-    home: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Json], reason: str
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(home))
     bare = logs.interaction("Is it dry in Cork?")
@@ -140,18 +138,23 @@ def test_a_line_that_no_labelling_tool_writes_is_quarantined_alone(
         ((without_id,),) = con.execute(sql + "like '%dry in Cork%'").fetchall()
     good = {"interaction_id": known, "client_id": "app", "response_id": "r-Rome"}
     good |= {"verdict": "good", "asked_at": logs.NOW.isoformat()}
-    hostile = good | changes
-    if changes == {"interaction_id": "bare"}:
-        hostile = {**good, "interaction_id": without_id}
-        del hostile["response_id"]
-    file = logs.write(home / "labels.jsonl", [hostile, good])
+    unknown = {key: good[key] for key in good if key != "response_id"}
+    lines = [good | changes for changes, _ in HOSTILE]
+    lines += [{**unknown, "interaction_id": without_id}, good]
     loaded, _ = reviewing.import_answers(
-        settings.load(), file, "weather", reviewer="rev", now=logs.NOW
+        settings.load(),
+        logs.write(home / "labels.jsonl", lines),
+        "weather",
+        reviewer="rev",
+        now=logs.NOW,
     )
-    assert (loaded.new, loaded.quarantined) == (1, 1)
+    assert (loaded.new, loaded.quarantined) == (1, len(HOSTILE) + 1)
     with warehouses.connect(home / "warehouse.duckdb") as con:
-        ((recorded,),) = con.execute("select reason from raw.quarantine").fetchall()
-    assert reason in recorded
+        recorded = con.execute("select reason from raw.quarantine order by line").fetchall()
+    reasons = [*(reason for _, reason in HOSTILE), "missing keys: response_id"]
+    assert [reason in text for reason, (text,) in zip(reasons, recorded, strict=True)] == [
+        True
+    ] * len(reasons)
 
 
 def test_an_answer_of_bytes_that_are_no_text_is_loaded(

@@ -222,9 +222,7 @@ def test_with_the_store_away_a_bad_canary_ends_here_at_once_and_elsewhere_later(
 ):
     async def scenario(first: Gateway, second: Gateway) -> None:
         there = os.environ["AWS_ENDPOINT_URL"]
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        S3FileSystem.clear_instance_cache()
+        buckets.take_away(monkeypatch)
         await first.rollouts.work()
         assert first.arm("x") is not None  # a while without the store ends nothing
         first.rollouts.end("support", "roll back", "no replica proves it")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate import curate_workload
@@ -17,6 +17,7 @@ from components.store import warehouse, working_copy
 from components.store.warehouse import Connection
 from components.store.working_copy import StaleCopyError
 from tests.support import logs, warehouses
+from tests.support.cases import cases
 
 FATES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["used", "unused"])), max_size=6)
 
@@ -38,7 +39,7 @@ def read(con: Connection, workload: str) -> Counter[tuple[str, str]]:
     return Counter(con.execute(sql, {"workload": workload}).fetchall())
 
 
-@settings(deadline=None, max_examples=10)
+@cases(16)
 @given(before=FATES, after=FATES, others=FATES)
 def test_the_warehouse_has_the_copys_rows_and_all_of_other_workloads(
     before: list[tuple[str, str]], after: list[tuple[str, str]], others: list[tuple[str, str]]

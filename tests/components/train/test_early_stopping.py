@@ -173,7 +173,9 @@ def test_patience_survives_kills(training: Callable[[str], Trained], kill_at: in
     assert killed.weights == undisturbed.weights
 
 
-@pytest.mark.parametrize("known", ["nothing", "an earlier measurement"])
+@pytest.mark.parametrize(
+    "known", [pytest.param("nothing", marks=pytest.mark.slow), "an earlier measurement"]
+)
 def test_patience_survives_a_move_to_a_machine_that_gets_the_checkpoint_alone(
     training: Callable[[str], Trained], known: str
 ):

@@ -42,7 +42,7 @@ def test_a_mistyped_home_is_named_and_not_made(tmp_path: Path, words: str, code:
 def test_without_a_stack_a_command_says_how_to_start_one(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    shell = terminal.in_home(tmp_path / "home")
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
     shell.settings.home.mkdir()
     ended = shell.run(*command)
     assert ended.returncode == 1
@@ -64,7 +64,7 @@ def test_a_home_that_cannot_be_is_named_without_a_traceback(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "file").chmod(0o644)
-    shell = terminal.in_home(tmp_path / home)
+    shell = terminal.in_home(tmp_path / home, is_forked=True)
     ended = shell.run("up")
     assert ended.returncode == 2
     assert ended.stderr.startswith(message.format(tmp_path / home))
@@ -81,7 +81,7 @@ READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift &&
 def test_a_disk_that_became_read_only_is_named_without_a_traceback(
     tmp_path: Path, words: str
 ) -> None:
-    shell = terminal.in_home(tmp_path)
+    shell = terminal.in_home(tmp_path, is_forked=True)
     assert shell.run("token", "add", "shop").returncode == 0
     with warehouses.connect(shell.settings.warehouse):
         pass
@@ -95,7 +95,7 @@ def test_a_disk_that_became_read_only_is_named_without_a_traceback(
 
 
 def test_a_home_whose_warehouse_went_to_a_lake_says_so(tmp_path: Path) -> None:
-    shell = terminal.in_home(tmp_path / "home")
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
     shell.settings.home.mkdir()
     (shell.settings.home / "warehouse.duckdb.migrated").touch()
     ended = shell.run("status")
@@ -108,7 +108,7 @@ def test_a_home_whose_warehouse_went_to_a_lake_says_so(tmp_path: Path) -> None:
 def test_a_part_of_the_home_that_belongs_to_somebody_else_is_named_without_a_traceback(
     tmp_path: Path,
 ) -> None:
-    shell = terminal.in_home(tmp_path / "home")
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
     assert shell.run("token", "add", "shop").returncode == 0
     (shell.settings.home / "up.lock").touch(mode=0)
     # Root, too, is refused then.
@@ -153,7 +153,7 @@ def test_help_has_each_command_under_one_heading_and_the_version_is_printed(tmp_
     assert sorted(name for names in PANELS.values() for name in names) == sorted(
         get_group(app).commands
     )
-    shell = terminal.in_home(tmp_path / "home")
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
     assert "Start here" in shell.run("--help").stdout
     ended = shell.run("--version")
     assert ended.returncode == 0
@@ -205,7 +205,7 @@ def test_a_server_that_goes_away_is_named_without_a_traceback(folder: Path) -> N
 def test_a_warehouse_of_a_newer_release_is_named_without_a_traceback(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    shell = terminal.in_home(tmp_path / "home")
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
     with warehouses.connect(shell.settings.warehouse) as con:
         con.execute("insert into raw.migrations values (9999, 'from the future')")
     ended = shell.run(*command)

@@ -50,6 +50,7 @@ def curate(config: Path) -> Path:
     return Path(output[-1]).parent
 
 
+@pytest.mark.slow
 def test_a_workload_is_curated_and_two_snapshots_are_compared(config: Path, tmp_path: Path):
     first = curate(config)
     assert (first / "README.md").read_text().count("![") == 4

@@ -170,8 +170,7 @@ def test_where_the_store_is_away_the_gateway_of_the_home_is_shown_and_why_not_al
     own = {"routes": {"support": {"champion": served | {"replicas": ["one"]}}}, "refused": []}
     (home / "serve" / "status.json").write_text(json.dumps(own | {"knowledge_age_seconds": 1.0}))
     assert status().exit_code == 0
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    S3FileSystem.clear_instance_cache()
+    buckets.take_away(monkeypatch)
     ended = status()
     S3FileSystem.clear_instance_cache()
     assert ended.exit_code == 1
@@ -191,8 +190,7 @@ def test_a_workloads_page_says_what_other_machines_serve(
     where = settings.load()
     told = gateway_status.describe(where, "support")
     assert told == "no gateway of this home runs; version 7 at box, van since 2026-11-28 09:00"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    S3FileSystem.clear_instance_cache()
+    buckets.take_away(monkeypatch)
     told = gateway_status.describe(where, "support")
     S3FileSystem.clear_instance_cache()
     assert told.endswith("not known: the object store can't be reached")

@@ -127,7 +127,7 @@ def test_a_warehouse_that_cannot_be_opened_hides_no_other_result(
     if place:
         monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place)
         monkeypatch.setenv("FLYWHEEL_STORE", "s3://flywheel/team")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        buckets.take_away(monkeypatch)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "nobody")
     done = CliRunner().invoke(app, ["doctor"])
@@ -136,6 +136,7 @@ def test_a_warehouse_that_cannot_be_opened_hides_no_other_result(
     assert f"wrong  base base: {home.parent}/base has no safetensors" in done.output
 
 
+@pytest.mark.slow
 def test_a_torch_that_does_not_load_hides_no_other_result(home: Path) -> None:
     broken = home.parent / "packages" / "torch"
     broken.mkdir(parents=True)

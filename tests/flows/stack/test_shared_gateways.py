@@ -21,7 +21,6 @@ from tests.support import buckets, gateways, terminal
 from tests.support.terminal import Terminal
 
 STORE = ObjectStore("s3://flywheel/team")
-UNREACHABLE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +93,7 @@ def test_settings_shared_by_one_reach_every_gateway_and_feedback_may_go_to_any(
         STORE.write(shared_gateways.SETTINGS, "loging: never\n")
         with pytest.raises(ValueError, match="loging: no such"):
             shared_gateways.refresh(first.settings, STORE)
-    second.env.update(UNREACHABLE)
+    second.env.update(buckets.UNREACHABLE)
     with ExitStack() as stack:
         teacher = stack.enter_context(gateways.scripted_engine("teacher"))
         file.write_text(settings_for(teacher, "two"))
@@ -145,9 +144,7 @@ def test_a_first_start_needs_the_store_and_a_later_one_does_not(
 ):
     known, new = tmp_path / "keys" / "known", tmp_path / "keys" / "new"
     response_id.share_key(known, STORE)
-    for name, value in UNREACHABLE.items():
-        monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()
+    buckets.take_away(monkeypatch)
     try:
         response_id.share_key(known, STORE)
         with pytest.raises(StoreError, match="first start"):

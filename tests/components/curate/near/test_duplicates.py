@@ -112,7 +112,7 @@ def test_what_an_earlier_call_left_changes_nothing(
         before = texts
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.8])
+@pytest.mark.parametrize("threshold", [0.5, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_many_nights_in_a_row_cluster_as_whole_ones(threshold: float):
     chance = random.Random(0)
     kept = KeptNear(KeptArrays(None, ""), "nights")

@@ -243,7 +243,13 @@ def test_held_out_requests_under_a_template_are_not_trained_on():
 
 
 @pytest.mark.parametrize("write", [WRITTEN["around"], WRITTEN["several"]], ids=["one", "several"])
-@pytest.mark.parametrize("sizes", [range(40, 61, 2), range(400, 421, 10)], ids=["40", "400"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(range(40, 61, 2), id="40"),
+        pytest.param(range(400, 421, 10), id="400", marks=pytest.mark.slow),
+    ],
+)
 def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
     asked = [write(n, question) for n, question in enumerate(questions(430))]
     judged = judge_alone(asked[: sizes[-1]])
@@ -253,7 +259,15 @@ def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
     assert all(verdicts[None] >= 0.95 * verdicts.total() for verdicts in counts)
 
 
-@pytest.mark.parametrize("name", ["with-variables", "examples-as-turns", "several", "no-spaces"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "with-variables",
+        pytest.param("examples-as-turns", marks=pytest.mark.slow),
+        "several",
+        pytest.param("no-spaces", marks=pytest.mark.slow),
+    ],
+)
 def test_a_night_compares_as_a_whole_curation_does(name: str, tmp_path: Path):
     asked = questions(150)
     asked += [f"{question} {WORDS[n]}" for n, question in enumerate(asked[:40])]

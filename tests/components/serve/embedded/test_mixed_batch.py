@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -20,6 +20,7 @@ from components.serve.embedded.shared_base import SharedBase
 from components.serve.embedded.slot_memory import StepLayout
 from tests.support import lora_adapters
 from tests.support.batched_answers import Answer, Engine
+from tests.support.cases import cases
 
 LENGTHS = (1, 3, 40, 300)
 
@@ -98,7 +99,7 @@ SAMPLED = (
 )
 
 
-@settings(max_examples=20, deadline=None)
+@cases(32)
 @given(data=st.data())
 def test_any_order_of_arrivals_and_cancellations_leaves_each_answer_as_it_is_alone(
     shared_base: SharedBase,

@@ -21,9 +21,11 @@ from tests.support import training_rows
         pytest.param(
             Recipe(target_modules=["q_proj"], layers_to_transform=[1]), id="the upper layer alone"
         ),
-        pytest.param(Recipe(gradient_checkpointing=True), id="computed anew"),
-        pytest.param(Recipe(use_dora=True), id="DoRA"),
-        pytest.param(Recipe(method="adalora"), id="AdaLoRA"),
+        pytest.param(
+            Recipe(gradient_checkpointing=True), id="computed anew", marks=pytest.mark.slow
+        ),
+        pytest.param(Recipe(use_dora=True), id="DoRA", marks=pytest.mark.slow),
+        pytest.param(Recipe(method="adalora"), id="AdaLoRA", marks=pytest.mark.slow),
         pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
     ],
 )
