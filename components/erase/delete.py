@@ -166,9 +166,10 @@ def _delete_naming(
     con: Connection, subject: Subject, known_as: list[str], *, in_book: bool
 ) -> Counter[str]:
     gone: Counter[str] = Counter()
+    listed = tables.tables(con)
     for searched, within in ((known_as, {}), ([subject.id], subject.within)):
         with warehouse.present(con, "erased_names", {"name": pa.array(searched, pa.string())}):
-            for table in tables.tables(con):
+            for table in listed:
                 # All other schemas are rebuilt from raw.
                 if table.schema != "raw" and table.is_in_book == in_book:
                     gone[table.full_name] += tables.delete_naming(

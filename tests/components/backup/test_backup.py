@@ -289,9 +289,9 @@ def replaced(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(cut_off, id="cut-off"),
+        pytest.param(cut_off, id="cut-off", marks=pytest.mark.slow),
         pytest.param(one_byte_changed, id="a-byte"),
-        pytest.param(emptied, id="empty"),
+        pytest.param(emptied, id="empty", marks=pytest.mark.slow),
         pytest.param(replaced, id="no-archive"),
     ],
 )

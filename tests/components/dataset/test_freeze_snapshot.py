@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,24 +52,48 @@ def rows(frozen: Snapshot) -> list[dict[str, object]]:
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
 
-def test_datasets_opens_it_as_prompt_completion_rows(con: Connection, tmp_path: Path):
+GERMAN = "Wie wird das Wetter morgen in Rom, und soll ich einen Schirm mitnehmen?"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Connection, Snapshot]]:
+    """A snapshot of calls, one of them liked, and of German, without an empty answer."""
+    folder = tmp_path_factory.mktemp("frozen")
+    message: dict[str, Json] = {"role": "user", "content": f"{GERMAN} Danke."}
+    request: Json = {"messages": [message, logs.say("Well, it will rain all day long."), message]}
+    lines = [
+        *(line(n) for n in range(30)),
+        logs.interaction(response_id="german", request=request),
+        logs.interaction(message=logs.say(""), response_id="empty"),
+    ]
+    thumb = logs.feedback("thumb", "up", response_id="r3")
+    with warehouses.connect(folder / "warehouse.duckdb") as con:
+        logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+        logs.load_feedback(con, logs.write(folder / "f.jsonl", [thumb]), now=logs.NOW)
+        yield con, freeze(con, folder / "snapshots")
+
+
+@pytest.fixture
+def frozen(home: tuple[Connection, Snapshot]) -> Snapshot:
+    return home[1]
+
+
+def test_datasets_opens_it_as_prompt_completion_rows(frozen: Snapshot, tmp_path: Path):
     from datasets import load_dataset
 
-    frozen = freeze(con, tmp_path / "snapshots")
     files = {side: str(frozen.path / f"{side}.parquet") for side in ("train", "holdout")}
     opened = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
     assert opened["train"].num_rows == frozen.train_rows
     assert opened["holdout"].num_rows == frozen.holdout_rows
-    row = opened["train"][0]
+    row = next(row for row in opened["train"] if GERMAN not in row["prompt"][-1]["content"])
     assert [message["role"] for message in row["prompt"]] == ["system", "user"]
     assert row["completion"][0]["role"] == "assistant"
     assert row["completion"][0]["content"].endswith('"arguments": {"unit": "C", "city": "Rome"}}')
 
 
-def test_a_row_has_the_request_the_answer_and_their_origin(con: Connection, tmp_path: Path):
-    thumb = logs.feedback("thumb", "up", response_id="r3")
-    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [thumb]), now=logs.NOW)
-    (row,) = [row for row in rows(freeze(con, tmp_path)) if row["acceptable"] is not None]
+def test_a_row_has_the_request_the_answer_and_their_origin(home: tuple[Connection, Snapshot]):
+    con, frozen = home
+    (row,) = [row for row in rows(frozen) if row["acceptable"] is not None]
     question = "What is the weather in Rome?"
     assert json.loads(str(row["messages"])) == [{"role": "user", "content": question}]
     assert json.loads(str(row["tools"])) == [logs.tool("weather_3")]
@@ -84,28 +109,15 @@ def test_a_row_has_the_request_the_answer_and_their_origin(con: Connection, tmp_
     ]
 
 
-def test_rows_keep_the_language_of_user_messages(con: Connection, tmp_path: Path):
-    asked = "Wie wird das Wetter morgen in Rom, und soll ich einen Schirm mitnehmen?"
-    message: dict[str, Json] = {"role": "user", "content": f"{asked} Danke."}
-    request: Json = {"messages": [message, logs.say("Well, it will rain all day long."), message]}
-    extra = logs.interaction(response_id="german", request=request)
-    logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
-    frozen = freeze(con, tmp_path)
-    rows = [
-        row
-        for side in ("train", "holdout")
-        for row in pq.read_table(frozen.path / f"{side}.parquet").to_pylist()
-    ]
-    spoken = {asked in row["messages"]: row["language"] for row in rows}
+def test_rows_keep_the_language_of_user_messages(frozen: Snapshot):
+    spoken = {GERMAN in str(row["messages"]): row["language"] for row in rows(frozen)}
     assert spoken == {True: "de", False: None}
 
 
-def test_the_manifest_counts_rows_and_dropped_interactions(con: Connection, tmp_path: Path):
-    extra = logs.interaction(message=logs.say(""), response_id="empty")
-    logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
-    frozen = freeze(con, tmp_path)
+def test_the_manifest_counts_rows_and_dropped_interactions(frozen: Snapshot):
     found = manifest.read(frozen.path)
-    assert frozen.counts == {"empty_answer": 1, "kept": 30}
+    learned = pq.read_table(frozen.path / "train.parquet").to_pylist()
+    assert frozen.counts == {"empty_answer": 1, "kept": 31}
     assert found["kind"] == "snapshot"
     assert found["key"] == frozen.key == frozen.path.name
     assert found["workload"] == "weather"
@@ -113,7 +125,7 @@ def test_the_manifest_counts_rows_and_dropped_interactions(con: Connection, tmp_
     assert found["rows"] == {
         **sides,
         "preferences": 0,
-        "labels": 0,
+        "labels": sum(bool(row["feedback_ids"]) for row in learned),
         "holdout_preferences": 0,
     }
     assert found["counts"] == frozen.counts
@@ -223,8 +235,7 @@ def test_no_workload_name_leaves_the_folder(name: str):
     assert not folder.name.startswith(".")
 
 
-def test_rows_are_in_the_order_of_their_ids(con: Connection, tmp_path: Path):
-    frozen = freeze(con, tmp_path)
+def test_rows_are_in_the_order_of_their_ids(frozen: Snapshot):
     ids = pq.read_table(frozen.path / "train.parquet").column("example_id").to_pylist()
     assert ids == sorted(ids)
 
