@@ -126,6 +126,7 @@ def test_what_holds_becomes_champion_by_rule(running: CanaryHome) -> None:
     assert not releases.release_status(running.home, running.workload).objections
 
 
+@pytest.mark.slow
 def test_what_is_worse_is_rolled_back_by_rule_and_not_asked_about_again(
     running: CanaryHome,
 ) -> None:

@@ -118,7 +118,9 @@ Completed(data=metadata).result(retry_result_failure=False)
 """
 
 
-@pytest.mark.parametrize(("whose", "is_run"), [("prefects", True), ("ours", False)])
+@pytest.mark.parametrize(
+    ("whose", "is_run"), [pytest.param("prefects", True, marks=pytest.mark.slow), ("ours", False)]
+)
 def test_our_engine_unpickles_nothing_that_a_state_in_prefect_names(
     tmp_path: Path, whose: str, is_run: bool
 ) -> None:

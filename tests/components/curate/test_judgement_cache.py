@@ -174,6 +174,7 @@ def test_a_changed_setting_judges_anew_what_it_concerns(
     assert judged_as_whole(con, tmp_path / "kept", rules) == (judged, screened)
 
 
+@pytest.mark.slow
 def test_another_tokenizer_judges_nothing_anew(curated_rows: Curated, tmp_path: Path):
     con = curated_rows(14)
     tiny.tokenizer(["Question"]).save_pretrained(tmp_path / "base")
@@ -431,6 +432,7 @@ def test_judgements_by_other_rules_are_deleted(con: Connection, tmp_path: Path):
     assert len({part.parent for part in parts(tmp_path / "kept")}) == 1
 
 
+@pytest.mark.slow
 def test_rules_that_change_back_and_forth_leave_one_file(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(14))
     strict = RULES.model_copy(update={"max_prompt_chars": 100})

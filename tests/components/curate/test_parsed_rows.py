@@ -73,6 +73,7 @@ def test_a_copy_has_only_new_texts_and_is_curated_as_one_with_all(tmp_path: Path
     assert texts(path, tmp_path, kept) == 0
 
 
+@pytest.mark.slow
 def test_a_record_that_was_written_again_is_read_again(tmp_path: Path):
     path, kept = warehouses.location(tmp_path / "warehouse.duckdb"), tmp_path / "kept"
     load(path, tmp_path, range(10))

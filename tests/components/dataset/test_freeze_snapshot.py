@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -85,7 +86,8 @@ def test_datasets_opens_it_as_prompt_completion_rows(frozen: Snapshot, tmp_path:
     opened = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
     assert opened["train"].num_rows == frozen.train_rows
     assert opened["holdout"].num_rows == frozen.holdout_rows
-    row = next(row for row in opened["train"] if GERMAN not in row["prompt"][-1]["content"])
+    learned: list[dict[str, Any]] = opened["train"].to_list()
+    row = next(row for row in learned if GERMAN not in row["prompt"][-1]["content"])
     assert [message["role"] for message in row["prompt"]] == ["system", "user"]
     assert row["completion"][0]["role"] == "assistant"
     assert row["completion"][0]["content"].endswith('"arguments": {"unit": "C", "city": "Rome"}}')
@@ -251,6 +253,7 @@ LARGE = """
 """
 
 
+@pytest.mark.slow
 def test_large_rows_are_in_the_order_of_their_ids_with_their_clusters(
     con: Connection, tmp_path: Path
 ):

@@ -185,6 +185,7 @@ def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser
     assert home.raw() == kept
 
 
+@pytest.mark.slow
 def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
     home: House, eraser: Eraser
 ) -> None:
@@ -239,7 +240,13 @@ def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, erase
     assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
 
 
-@pytest.mark.parametrize("mentions", [False, True], ids=["mentions-stay", "mentions-go"])
+@pytest.mark.parametrize(
+    "mentions",
+    [
+        pytest.param(False, id="mentions-stay", marks=pytest.mark.slow),
+        pytest.param(True, id="mentions-go"),
+    ],
+)
 def test_other_peoples_rows_that_mention_the_id_are_reported_and_deleted_on_request(
     home: House, eraser: Eraser, mentions: bool
 ) -> None:

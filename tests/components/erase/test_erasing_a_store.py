@@ -144,6 +144,7 @@ def killed_pull(home: Settings, shared: House) -> None:
         (left / "train.jsonl").write_text(erased_home.question(ANN, 3))
 
 
+@pytest.mark.slow
 def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     shared: House,
     store: ObjectStore,

@@ -75,6 +75,7 @@ with warehouse.in_memory(Path(sys.argv[2])) as con, warehouse.connect(Path(sys.a
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_rows_for_which_killed_processes_had_no_memory(
     home: House, eraser: Eraser
 ):

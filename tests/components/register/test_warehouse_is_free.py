@@ -74,6 +74,7 @@ def share_waited(home: Settings, act: Callable[[], object]) -> float:
     return longest.value / took
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_a_rollback_that_waits_for_mlflow(home: Settings) -> None:
     crowned("free", 2, home)
     back = partial(champions.roll_back, home, Order("free", None, "bob", "rude"))
