@@ -49,6 +49,7 @@ from flows.curate import curate
 from flows.flow_runs import run_name
 from flows.stack import prometheus
 from flows.stages import Stages
+from flows.validation import LearnedError
 from flows.workload_file import Workload
 
 
@@ -304,9 +305,16 @@ def assemble_evidence(
     """Judge challenger against opponent and write the evidence folder, unless it exists.
 
     ``OpponentChangedError``: the cards are of an earlier champion, so nothing is looked at.
+    ``LearnedError``: the adapter was trained on another snapshot, perhaps on these requests.
     ``SourceGoneError``: an erasure has deleted some of what it is made from meanwhile.
     """
-    home = settings.load()
+    home, made_from = settings.load(), AdapterManifest.read(adapter)
+    if made_from.snapshot != snapshot.key:
+        raise LearnedError(
+            f"judging {adapter.name} of {workload.workload}: it was trained on snapshot "
+            f"{made_from.snapshot}, expected {snapshot.key}; delete {adapter}, and run the turn "
+            "again"
+        )
     sources = manifest.count_copies([snapshot.path, *evaluate.all_folders(cards)])
     if not evaluate.is_champion_measured(cards, champion, adapter):
         raise OpponentChangedError(
@@ -354,7 +362,7 @@ def assemble_evidence(
         ),
         others=evidence_reports.other_scorecards(cards, base=champion is not None),
         counts=snapshot.counts,
-        learned=snapshot_figures.learned_sentences(AdapterManifest.read(adapter).learned),
+        learned=snapshot_figures.learned_sentences(made_from.learned),
         turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )

@@ -24,6 +24,7 @@ from components.scorecard import HOLDOUT, Scorecard
 from components.store import ledger, manifest, warehouse
 from components.store.manifest import SourceGoneError, folder_digest
 from flows import evaluate, home_workloads, settings, turn
+from flows.validation import LearnedError
 from flows.workload_file import ForeignPathError, Workload
 from tests.support import gate_cases, tiny, workload_text
 from tests.support.cards import CONDITIONS, card, rescored
@@ -211,6 +212,19 @@ def test_models_are_scored_again_if_another_version_became_champion_meanwhile(
     assert evaluate.is_champion_measured(cards, approved, Path("a1"))
     assert not evaluate.is_champion_measured(cards, CHAMPION, Path("a1"))
     assert evaluate.is_champion_measured(cards, None, Path("a1"))
+
+
+def test_an_adapter_that_was_trained_on_another_snapshot_is_not_judged(home: Path) -> None:
+    """With Prefect's login one may have a search's candidate trained on any snapshot."""
+    frozen, adapter = snapshot(home), home / "adapters" / "a1"
+    adapter.mkdir(parents=True)
+    manifest.write(adapter, kind="adapter", now=NOW, body={"snapshot": "s0"})
+    cards: ScorecardFolders = {
+        evaluate.CHALLENGER: written(home / "cards" / "a1", measured(340, 344)),
+        evaluate.BASE: written(home / "cards" / "b", measured(100, 344)),
+    }
+    with pytest.raises(LearnedError, match="it was trained on snapshot s0, expected s1"):
+        turn.assemble_evidence.fn(workload(home, POLICY), frozen, adapter, cards, None, TURN)
 
 
 @pytest.mark.parametrize(
