@@ -85,8 +85,8 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     # The next run comes in a quarter of an hour.
     settled, troubles = settle_task.with_options(retries=0)()
     lapsed += stale()  # after all that may change a champion
-    end_lost_trainings()
     maintain_lake()
+    end_lost_trainings()
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
     if verify and (objections := verify_champions()):
