@@ -135,8 +135,8 @@ class Policy(Config):
         """Return the judged tasks that have too few documents, as error messages."""
         return [
             f"min_documents: {task} has {n} documents, and nothing passes with fewer than "
-            f"{self.min_documents}; measure it on more (see its limit), leave it out under evaluate "
-            "until there are more, or lower min_documents"
+            f"{self.min_documents}; measure it on more (see its limit), leave it out under "
+            "evaluate until there are more, or lower min_documents"
             for task, n in self.too_small(sizes).items()
         ]
 
