@@ -181,6 +181,17 @@ def test_a_receiver_has_no_login_and_its_shipper_only_the_buckets(
     assert secrets == [set(), reaches][: len(receiving)]
 
 
+def test_a_gateway_has_a_secret_of_its_own_where_one_is_named() -> None:
+    values = ("--set", "gateway.enabled=true,gateway.secret=keys")
+    made = yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values))
+    (pod,) = (
+        one["spec"]["template"]["spec"]
+        for one in made
+        if one and (one["kind"], one["metadata"]["name"]) == ("Deployment", "flywheel-gateway")
+    )
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "keys"}}]
+
+
 def test_a_claim_of_one_node_is_mounted_on_the_node_of_the_cpu_worker() -> None:
     values = ("--set", "home.accessModes={ReadWriteOnce},gateway.enabled=true")
     made = yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values))

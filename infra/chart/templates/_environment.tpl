@@ -64,7 +64,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/* A pod's spec around one container: dict root, name, command, env, client,
-     resources, port, path, home, pools, account; with `ships` the home is a volume of its own, and
+     resources, port, path, home, pools, account, secret; with `ships` the home is a volume of its own, and
      a second container ships its spool. */}}
 {{- define "flywheel.pod" -}}
 automountServiceAccountToken: {{ .account | default false }}
@@ -86,7 +86,7 @@ containers:
     env:
       {{- .env | nindent 6 }}
     {{- if .client }}
-    envFrom: [{secretRef: {name: {{ .root.Values.clientSecret }}}}]
+    envFrom: [{secretRef: {name: {{ .secret | default .root.Values.clientSecret }}}}]
     {{- end }}
     {{- with .resources }}
     resources: {{ toJson . }}
