@@ -19,6 +19,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 PICTURE_SUFFIXES = (".png", ".svg")
 
+MOST_FILES = 20  # files of rows that are listed; a folder may hold one for each request
+
 
 @app.command()
 @exit_on(LookupError, code=1)
@@ -66,6 +68,9 @@ def lineage(
     picture: Annotated[
         Path | None, typer.Option(help="Draw it, too: a file that ends in .png or .svg.")
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="List every file, not only those with the most rows.")
+    ] = False,
 ) -> None:
     """Show what a version came from: who decided, on what scores, which rows, from which lines.
 
@@ -80,7 +85,7 @@ def lineage(
     if picture is not None and picture.suffix not in PICTURE_SUFFIXES:
         fail(f"--picture: expected a file that ends in {' or '.join(PICTURE_SUFFIXES)}: {picture}")
     ancestry = lookup.trace_version(settings.load(), workload, version)
-    console.print(lineage_tree(ancestry))
+    console.print(lineage_tree(ancestry, whole=whole))
     if picture is not None:
         from components.register import ancestry_chart
 
@@ -88,8 +93,8 @@ def lineage(
         print_line(str(picture))
 
 
-def lineage_tree(ancestry: "Ancestry") -> Tree:
-    """Return an ancestry as a tree."""
+def lineage_tree(ancestry: "Ancestry", *, whole: bool = False) -> Tree:
+    """Return an ancestry as a tree, with the largest files or with the ``whole`` list."""
     version = ancestry.version
     standing = ", ".join(ancestry.aliases) or version.decision or "waits for a decision"
     root = Tree(f"{version.name} version {version.number}: {standing}")
@@ -109,7 +114,7 @@ def lineage_tree(ancestry: "Ancestry") -> Tree:
     for card in ancestry.scorecards:
         judged.add(_scorecard_text(card))
     for learned in ancestry.learned:
-        _add_training(root, learned)
+        _add_training(root, learned, None if whole else MOST_FILES)
     return root
 
 
@@ -119,7 +124,7 @@ def _scorecard_text(card: "ScorecardSummary") -> str:
     return f"{card.whose}'s scorecard {card.key} of {model}: {card.task}, {size}"
 
 
-def _add_training(root: Tree, learned: "TrainingRecord") -> None:
+def _add_training(root: Tree, learned: "TrainingRecord", most: int | None) -> None:
     made = learned.made_from
     base, commit = (made.base, made.commit) if made else ("unknown", "unknown")
     adapter = root.add(f"adapter {learned.adapter}: on base {base}, code {commit}")
@@ -132,10 +137,13 @@ def _add_training(root: Tree, learned: "TrainingRecord") -> None:
     for votes in learned.feedback:
         ids = ", ".join(votes.first_ids)
         snapshot.add(f"{votes.kind}: {votes.events:,} events; first {ids}")
-    for source in learned.sources:
+    for source in learned.sources[:most]:
         branch = snapshot.add(_source_text(source))
         for id, line in zip(source.first_ids, source.first_lines, strict=True):
             branch.add(f"line {line}: {id}" if line is not None else id)
+    if rest := learned.sources[most:] if most else []:
+        rows = sum(source.row_count for source in rest)
+        snapshot.add(f"and {len(rest):,} more files of {rows:,} rows: --all lists them")
 
 
 def _source_text(source: "RowSource") -> str:

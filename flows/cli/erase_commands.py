@@ -172,10 +172,12 @@ def _print_match(match: "SubjectMatch") -> None:
         )
     for output in sorted(match.lineage.tainted):
         print_line(f"tainted   {output.kind} {output.workload}/{output.key}")
-    for path in matched.sources[:MOST_SHOWN]:
+    spool = settings.load().spool  # what was received is deleted once it is loaded
+    sources = [path for path in matched.sources if spool not in Path(path).parents]
+    for path in sources[:MOST_SHOWN]:
         print_line(f"source    {path}: not Flywheel's; it may still hold the rows")
-    if len(matched.sources) > MOST_SHOWN:
-        print_line(f"source    and {len(matched.sources) - MOST_SHOWN} more files")
+    if len(sources) > MOST_SHOWN:
+        print_line(f"source    and {len(sources) - MOST_SHOWN} more files")
 
 
 def _print_certificate(certificate: "Certificate", folder: Path) -> None:

@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -121,16 +122,22 @@ def down() -> None:
 @app.command()
 @exit_on()
 def status(as_json: AsJson = False) -> None:
-    """Show each service and what the home holds; exit code 0 when the whole stack is up, else 1."""
+    """Show each service, what runs, and what the home holds.
+
+    Exit code 0 when the whole stack is up, else 1.
+    """
     from flows.stack import control
 
     home = settings.load()
     probed = control.probe_services(control.stack_status(home))
+    runs = read_runs() if probed.is_up else None
     contents = _read_contents(home, servers=probed.is_up)
     if as_json:
-        typer.echo(json.dumps(asdict(probed) | {"holdings": contents}, indent=2))
+        typer.echo(json.dumps(asdict(probed) | {"runs": runs, "holdings": contents}, indent=2))
     else:
         _show_status(probed)
+        for run in runs or ():
+            print_line(f"{run['state'].lower()} since {run['since']}: {run['name']}")
         _show_contents(contents)
     raise typer.Exit(0 if probed.is_up else 1)
 
@@ -147,6 +154,22 @@ def _show_status(status: "Status") -> None:
     if status.services:
         console.print(table)
         print_line(f"logs: {Path(status.services[0].log).parent}/SERVICE.log")
+
+
+def read_runs() -> list[dict[str, str]]:
+    """Return the flow runs that run or are about to, the newest first."""
+    from flows import prefect_api
+
+    return [
+        {
+            "id": str(run.id),
+            "name": run.name,
+            "state": run.state.name,
+            "since": f"{run.state.timestamp.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        }
+        for run in prefect_api.find(None, states=["PENDING", "RUNNING"])
+        if run.state
+    ]
 
 
 def _read_contents(home: Settings, *, servers: bool) -> "dict[str, Json]":
@@ -260,7 +283,9 @@ def doctor(
     from flows.doctor import diagnosis, finding
 
     home = settings.load()
-    workloads = sorted(set(home.workloads.glob("*.yaml")) | set(configs or ()))
+    workloads = sorted(home.workloads.glob("*.yaml"))
+    scheduled = {path.resolve() for path in workloads}
+    workloads += sorted({path for path in configs or () if path.resolve() not in scheduled})
     results = list(diagnosis.diagnose(home, os.environ, workloads))
     if as_json:
         typer.echo(json.dumps([finding.as_json(result) for result in results], indent=2))

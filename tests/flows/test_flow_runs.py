@@ -34,6 +34,16 @@ def test_a_scheduled_turn_is_joined_and_no_second_one_is_started(tmp_path: Path)
     assert turn_watch.start_turn(tmp_path / "support.yaml", "support") == scheduled
 
 
+def test_the_status_lists_what_runs(tmp_path: Path) -> None:
+    from flows import prefect_api
+    from flows.cli import stack_commands
+
+    run = begin("train", tmp_path / "support.yaml")
+    (shown,) = [each for each in stack_commands.read_runs() if each["id"] == str(run)]
+    assert shown["name"] == prefect_api.read(run).name
+    assert shown["state"] == "Running"
+
+
 def test_turns_that_are_started_at_once_are_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

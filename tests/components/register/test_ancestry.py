@@ -11,7 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from components.register import ancestry, ancestry_chart
-from components.register.ancestry import Ancestry, DecisionRecord, OutputRoots, ScorecardSummary
+from components.register.ancestry import (
+    Ancestry,
+    DecisionRecord,
+    OutputRoots,
+    RowSource,
+    ScorecardSummary,
+)
 from components.register.registry import Aliases, Version
 from components.store import manifest, warehouse
 from flows.cli import champion_commands
@@ -49,11 +55,11 @@ def change(home: House, sql: str) -> None:
         con.execute(sql)
 
 
-def shown(ancestry: Ancestry) -> str:
+def shown(ancestry: Ancestry, *, whole: bool = False) -> str:
     written = StringIO()
     console = PlainConsole(width=1000)
     console.file = written
-    console.print(lineage_tree(ancestry))
+    console.print(lineage_tree(ancestry, whole=whole))
     return written.getvalue()
 
 
@@ -98,6 +104,21 @@ def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> 
     assert [(feedback.kind, feedback.events) for feedback in learned.feedback] == [
         ("thumb", places["feedback"].row_count)
     ]
+
+
+def test_of_very_many_files_the_largest_are_shown_and_the_others_counted(home: House) -> None:
+    ancestry = follow(home)
+    (learned,) = ancestry.learned
+    files = [
+        RowSource("interactions", f"/logs/{n}.json", n, 1, n, [f"i{n}"], [1])
+        for n in range(29, -1, -1)
+    ]
+    ancestry = replace(ancestry, learned=(replace(learned, sources=files),))
+    text = shown(ancestry)
+    assert "/logs/29.json: 29 interactions from lines 1 to 29" in text
+    assert text.count("/logs/") == 20
+    assert "and 10 more files of 45 rows: --all lists them" in text
+    assert shown(ancestry, whole=True).count("/logs/") == 30
 
 
 def test_decision_verdict_and_scorecards_are_shown(home: House) -> None:

@@ -1,10 +1,12 @@
 """``flywheel erase`` as a person types it."""
 
+import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from components.store import spool
 from flows.cli import erase_commands
 from tests.support import erased_home
 from tests.support.erased_home import ANN, EACH, House
@@ -39,6 +41,16 @@ def test_it_says_what_matches_asks_erases_and_proves_it(home: House) -> None:
         verified = run("--verify", *proof)
         assert verified.exit_code == 0, verified.output
     assert "nothing of it is here" in run("--subject", ANN).stdout
+
+
+def test_a_segment_of_the_homes_own_spool_is_no_source_of_others(home: House) -> None:
+    writer = spool.Writer(home.settings.spool)
+    body = json.dumps(erased_home.line(ANN, 80)).encode()
+    writer.commit([spool.line("interactions", "app", body)])
+    writer.seal()
+    done = run("--subject", ANN, answer="n\n")
+    assert f"{EACH + 1:>8}  raw.interactions  (user)" in done.stdout
+    assert done.stdout.count("not Flywheel's") == len({home.log, home.votes})
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,12 @@ def test_a_wrong_file_is_refused_with_every_mistake_and_the_doctor_says_so(shell
     ended = shell.run("serve")
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"{file}: 2 mistake(s)\n")
-    results = json.loads(shell.run("doctor", "--json").stdout)
+    workload = shell.settings.home.parent / "shop.yaml"
+    workload.write_text("workload: shop\n")
+    shell.settings.workloads.mkdir()
+    (shell.settings.workloads / "shop.yaml").symlink_to(workload)
+    results = json.loads(shell.run("doctor", "--json", workload).stdout)
+    assert len([result for result in results if "shop.yaml" in result["about"]]) == 1
     assert [r["level"] for r in results if r["about"] == "serve.yaml"] == ["wrong"]
 
 
