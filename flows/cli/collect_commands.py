@@ -58,7 +58,9 @@ def collect(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show what would load and three records; store nothing."),
+        typer.Option(
+            "--dry-run", help="Show what would load, and records of each form; store nothing."
+        ),
     ] = False,
     source: SourceOption = None,
     workload: Annotated[str, typer.Option(help="The workload of records without one.")] = "",
@@ -167,7 +169,9 @@ def _named_inputs(
             entries += [*workload.sources.logs, *workload.sources.feedback]
         elif place.startswith(MLFLOW):
             inputs.append(Input(place, source, defaults=defaults))
-        elif names := files.matching_files(place):
+        elif names := files.matching_files(
+            place if files.REMOTE in place else str(Path(place).absolute())
+        ):
             inputs += [Input(name, source, defaults=defaults) for name in names]
             entries.append(SourceEntry(path=place))
         else:
@@ -204,11 +208,15 @@ def _rehearse(inputs: "Sequence[Input]") -> None:
 
     now = datetime.now(UTC)
     with _existing_warehouse() as path:
+        shown = set[tuple[str, str, bool]]()
         for rehearsed in sources.rehearse_inputs(path, inputs, now=now):
-            print_line(f"{_loading_sentence(rehearsed.loaded)} ({rehearsed.form}; dry run)")
-            for number, record in enumerate(rehearsed.samples, start=1):
+            loaded = rehearsed.loaded
+            print_line(f"{_loading_sentence(loaded)} ({rehearsed.form}; dry run)")
+            form = (loaded.source, rehearsed.form, loaded.quarantined > 0)
+            for number, record in enumerate(rehearsed.samples if form not in shown else (), 1):
                 print_line(f"  {number}. {shorten(record, MOST_SHOWN)}")
-            show_reasons([rehearsed.loaded])
+            shown.add(form)
+            show_reasons([loaded])
 
 
 def show_reasons(loaded: "Sequence[Loaded]") -> None:

@@ -36,6 +36,21 @@ def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_pa
     assert not shell.settings.home.exists()
 
 
+def test_of_many_files_of_one_form_a_dry_run_shows_the_records_of_one(
+    shell: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "logs").mkdir()
+    for n in range(4):
+        line = logs.interaction(f"Question {n}?", response_id=f"r{n}")
+        logs.write(tmp_path / f"logs/{n}.jsonl", [line if n < 3 else {"x": 1}])
+    monkeypatch.chdir(tmp_path)
+    output = shell.run("collect", "--dry-run", "logs").stdout
+    # Named in full: later, elsewhere, an erasure and a lineage name the file.
+    assert all(f"{tmp_path}/logs/{n}.jsonl: fivekey" in output for n in range(4))
+    assert output.count("Question ") == 1
+    assert '1. {"x": 1}' in output
+
+
 def test_the_help_names_every_source(shell: Terminal):
     words = set(re.findall(r"\w+", shell.run("collect", "--help").stdout))
     assert {source.NAME for source in files.SOURCES} <= words
