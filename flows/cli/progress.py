@@ -104,6 +104,8 @@ class ProgressScreen:
 
     def _remaining(self, progress: JobProgress) -> str:
         """Return the time that the stage expects, or an estimate from its pace on this screen."""
+        if progress.done >= progress.total:
+            return ""
         if SECONDS_LEFT in progress.figures:
             return f", about {progress.figures[SECONDS_LEFT]:.0f} s left"
         now = time.monotonic()
@@ -129,7 +131,7 @@ def progress_text(progress: JobProgress) -> str:
         for name, value in progress.figures.items()
         if name != SECONDS_LEFT
     ]
-    return " ".join([progress.stage, *figures])
+    return " ".join([progress.stage, *figures]).removesuffix(":")
 
 
 def count_text(progress: JobProgress) -> str:

@@ -120,8 +120,9 @@ def combined_progress(orders: Sequence[TrialOrder], latest: Sequence[Progress | 
                 figures = {**progress.figures}
     figures.pop("seconds_left", None)
     rung, plural = orders[0].rung, "" if len(orders) == 1 else "s"
-    stage = f"rung {rung + 1}, {len(orders)} candidate{plural}:"
     total = sum(order.stop for order in orders)
+    measured = ", being measured" if done == total else ""
+    stage = f"rung {rung + 1}, {len(orders)} candidate{plural}{measured}:"
     return Progress(stage if rung >= 0 else "measuring paces:", done, total, "steps", figures)
 
 

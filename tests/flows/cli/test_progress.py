@@ -47,6 +47,14 @@ def test_a_stage_that_was_done_before_says_so() -> None:
     assert lines([reused]) == ["train         0.1 s  adapter a (done before)"]
 
 
+def test_work_without_figures_that_is_done_has_no_time_left(tmp_path: Path) -> None:
+    now = Progress("rung 1, 4 candidates, being measured:", 40, 40, "steps", {"seconds_left": 0})
+    manifest.write_atomically(tmp_path / "progress.json", runner.progress_line(now))
+    assert lines([Stage("train", job=str(tmp_path))], quiet_seconds=0) == [
+        "train     rung 1, 4 candidates, being measured, 40 of 40 steps"
+    ]
+
+
 def test_a_long_line_is_not_broken() -> None:
     long = Stage("collect", seconds=1, said="word " * 30 + "end")
     assert lines([long])[0].endswith("word end")

@@ -55,6 +55,11 @@ def test_a_rung_that_has_not_started_has_no_figures():
     assert (now.done, now.total, now.figures) == (0, 40, {})
 
 
+def test_a_rung_whose_trials_are_trained_says_that_they_are_being_measured():
+    now = run.combined_progress(orders(), [Progress("train", 10, 30, "steps", {"loss": 0.5})] * 4)
+    assert now == Progress("rung 1, 4 candidates, being measured:", 40, 40, "steps", {})
+
+
 def test_the_page_has_a_row_per_candidate_and_no_training_data():
     plan = made()
     train = search_courses.trainer(lambda entry: 9.0 - entry.recipe.r, [], [("r2", 0)])
