@@ -72,6 +72,7 @@ def test_a_challenger_that_learned_from_a_shape_of_log_is_judged_on_what_was_wri
     assert judging.problems(judging.learn_and_judge(found, base, tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_a_log_of_which_no_row_fits_the_window_is_refused_with_its_lengths(
     con: Connection, home: Path, base: Path
 ):

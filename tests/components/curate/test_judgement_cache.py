@@ -174,7 +174,6 @@ def test_a_changed_setting_judges_anew_what_it_concerns(
     assert judged_as_whole(con, tmp_path / "kept", rules) == (judged, screened)
 
 
-@pytest.mark.slow
 def test_another_tokenizer_judges_nothing_anew(curated_rows: Curated, tmp_path: Path):
     con = curated_rows(14)
     tiny.tokenizer(["Question"]).save_pretrained(tmp_path / "base")

@@ -185,7 +185,6 @@ def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser
     assert home.raw() == kept
 
 
-@pytest.mark.slow
 def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
     home: House, eraser: Eraser
 ) -> None:

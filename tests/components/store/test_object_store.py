@@ -167,6 +167,7 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 """
 
 
+@pytest.mark.slow
 def test_two_machines_that_finish_one_key_at_once_end_with_the_same_bytes(home: Path) -> None:
     subprocess.run([sys.executable, "-c", RACE], check=True)
     homes = (home, home.with_name("b"))

@@ -257,6 +257,7 @@ def memory(con: Connection) -> tuple[int, str]:
     return int(held), limit
 
 
+@pytest.mark.slow
 def test_a_copy_makes_room_while_others_compute_and_loses_no_row(tmp_path: Path):
     with warehouse.in_memory(tmp_path) as con, warehouse.transaction(con):
         con.execute("create table kept as select n, md5(n::text) as text from range(2000000) r(n)")

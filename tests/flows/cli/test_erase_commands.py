@@ -57,7 +57,7 @@ def test_a_segment_of_the_homes_own_spool_is_no_source_of_others(home: House) ->
     "arguments",
     [
         pytest.param((), id="nobody"),
-        pytest.param(("some.json",), id="a-certificate-is-not-erased"),
+        pytest.param(("some.json",), id="a-certificate-is-not-erased", marks=pytest.mark.slow),
         pytest.param(("--verify",), id="verify-nothing"),
     ],
 )
