@@ -82,7 +82,7 @@ def stage(request: StagingRequest) -> str:
         if not request.only_references:
             _require_released(folder, version)
         served = _served_parameters(folder)
-        adapter = folder / "artifacts" / version.adapter
+        adapter = _adapter_folder(folder, version)
         base = request.base or Path(str(served["base"]))
         _require_base(request.serve, base, served)
         if (problem := plain_template.parity_problem(adapter, base)) is not None:
@@ -115,6 +115,17 @@ def stage(request: StagingRequest) -> str:
         if not request.only_references:
             _put(partial, staged, references)
     return name
+
+
+def _adapter_folder(folder: Path, version: Version) -> Path:
+    """Return the folder of a version's adapter, among the verified files and nowhere else."""
+    # The name is of a tag, which no signature has, and could be a path.
+    folders = {path.name: path for path in (folder / "artifacts").iterdir() if path.is_dir()}
+    if version.adapter not in folders:
+        raise NotServableError(
+            f"by its tag, its adapter is {version.adapter!r}; its files have {', '.join(folders)}"
+        )
+    return folders[version.adapter]
 
 
 def _labels(recorded: object) -> tuple[str, ...]:

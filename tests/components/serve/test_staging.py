@@ -112,6 +112,23 @@ def test_version_whose_weights_were_changed_at_mlflow_is_refused(request_for: St
     weights.write_bytes(before)
 
 
+@pytest.mark.parametrize("is_absolute", [True, False], ids=["absolute", "relative"])
+def test_tag_that_names_files_elsewhere_is_refused(request_for: StagingRequest, is_absolute: bool):
+    # The tags are in no signature: these name an adapter that nobody has approved.
+    model = MlflowClient().get_logged_model(registry.logged_model_id("support", "2"))
+    place = Path(model.artifact_location.removeprefix("file://"))
+    (config,) = place.rglob("adapter_config.json")
+    key = registry.version_numbered("support", "1").adapter
+    elsewhere = shutil.copytree(config.parent, request_for.serve / "elsewhere")
+    name = str(elsewhere) if is_absolute else "../../../elsewhere"
+    registry.tag_version("support", "1", {version_tags.ADAPTER_TAG: name})
+    try:
+        with pytest.raises(NotServableError, match="by its tag, its adapter is"):
+            staging.stage(request_for)
+    finally:
+        registry.tag_version("support", "1", {version_tags.ADAPTER_TAG: key})
+
+
 def test_version_for_another_base_is_refused(
     request_for: StagingRequest, made: ApprovedVersions, tmp_path: Path
 ):
