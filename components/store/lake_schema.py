@@ -230,7 +230,8 @@ def migrate(con: Connection, lake: Lake, schema: Schema, *, moving: bool) -> Non
         applied = _applied(con).keys() - {OWNER_ROW}
         if unknown := applied - schema.migrations.keys():
             raise LakeError(
-                f"{lake} has migrations {unknown} that this Flywheel does not know; upgrade it"
+                f"{lake} has migrations {unknown} that this Flywheel does not know: a newer "
+                "release wrote it; install that release on this machine, too"
             )
         if applied and (missing := sorted(schema.moving - applied)):
             names = ", ".join(schema.migrations[number] for number in missing)

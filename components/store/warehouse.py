@@ -376,7 +376,8 @@ def migrate(con: Connection, folder: Traversable) -> None:
     applied = {number for (number,) in con.execute("select number from raw.migrations").fetchall()}
     if unknown := applied - migrations.keys():
         raise WarehouseNewerError(
-            f"the warehouse has migrations {unknown} that this Flywheel does not know; upgrade it"
+            f"the warehouse has migrations {unknown} that this Flywheel does not know: a newer "
+            "release wrote it; install it, or move the home away and restore an older backup"
         )
     missing = sorted(migrations.keys() - applied)
     # One transaction for a new file takes half the time.

@@ -401,7 +401,7 @@ def test_a_lake_whose_gate_lost_its_row_is_not_written(place: Lake):
 @on_postgres
 def test_a_lake_of_a_newer_release_is_refused(place: Lake):
     lakes.execute("insert into raw.migrations values (9999, 'x')", name_of(place))
-    with pytest.raises(LakeError, match="does not know; upgrade it"), warehouse.connect(place):
+    with pytest.raises(LakeError, match="does not know: a newer release"), warehouse.connect(place):
         pass
 
 
