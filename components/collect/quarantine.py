@@ -22,6 +22,8 @@ MOST_BYTES = 2_000  # maximum bytes of an example
 
 _VALUES = re.compile(r'"[^"]*"?|0x[0-9a-f]+|[0-9][0-9.]*')
 
+_MISNAMED = re.compile(rb'"((workload|client)(?:_?name|Id|ID)?)": ?"', re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class QuarantineReason:
@@ -41,7 +43,13 @@ class QuarantineReason:
     @property
     def remedy(self) -> str:
         """Return the flag or key that fixes the reason, or who else can fix it."""
-        return next(remedy for pattern, remedy in REMEDIES if re.search(pattern, self.reason))
+        remedy = next(remedy for pattern, remedy in REMEDIES if re.search(pattern, self.reason))
+        for found in _MISNAMED.finditer(self.beginning):
+            name, expected = found[1].decode(), f"{found[2].decode().lower()}_id"
+            if expected in self.reason and remedy.startswith("--"):
+                # One workload for all lines would mix those that they name.
+                return f"{remedy}, for all lines; or rename `{name}` in them to `{expected}`"
+        return remedy
 
 
 JOINED_BYTES = 1 << 25

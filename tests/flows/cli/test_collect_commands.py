@@ -36,6 +36,15 @@ def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_pa
     assert not shell.settings.home.exists()
 
 
+def test_a_workload_under_another_name_is_not_to_be_replaced_by_one_for_all_lines(
+    shell: Terminal, tmp_path: Path
+):
+    line = logs.without(logs.interaction(), "workload_id", "client_id")
+    path = logs.write(tmp_path / "log.jsonl", [{"client": "b", "workloadId": "a", **line}])
+    output = shell.run("collect", "--dry-run", path, "--client", "c").stdout
+    assert "{path: ..., workload_id: NAME}, for all lines; or rename `workloadId` in " in output
+
+
 def test_of_many_files_of_one_form_a_dry_run_shows_the_records_of_one(
     shell: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
