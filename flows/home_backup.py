@@ -25,6 +25,7 @@ from components.store import (
     warehouse,
     working_copy,
 )
+from flows import access
 from flows.settings import Settings
 
 LOGINS = "credentials.json"
@@ -205,6 +206,7 @@ def restore(
         raise BackupError(
             f"restoring to {home.home}: it is not empty; move what is there away first"
         )
+    access.set_umask(home.home)
     place = home.home.resolve()  # it may be a link
     is_volume = _is_volume(place)
     unpacked = place / RESTORING if is_volume else place.with_name(f".{place.name}{RESTORING}")

@@ -104,12 +104,12 @@ def flywheel(
         print_error(f"warning: {warning}")
 
 
-WITHOUT_HOME = frozenset({"check", "doctor", "init"})
-"""The commands that neither need a home nor make one."""
+WITHOUT_HOME = frozenset({"check", "doctor", "init", "restore"})
+"""The commands that need no home, and get no logins for one; `restore` makes it, all or nothing."""
 
 MAKING_HOME = frozenset(
     {
-        *("collect", "demo", "receive", "restore", "schedule", "serve", "ship", "spin", "up"),
+        *("collect", "demo", "receive", "schedule", "serve", "ship", "spin", "up"),
         *("approver add", "token add"),
     }
 )

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import stat
 import tarfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -152,5 +153,7 @@ def test_the_command_needs_the_digest_or_an_explicit_flag(tmp_path: Path):
     refused = shell.run("restore", archive)
     assert refused.returncode == 1
     assert "expected either --sha256" in " ".join(refused.stderr.split())
+    assert not shell.settings.home.exists()  # with new logins it would look like a home
     taken = shell.run("restore", archive, "--unverified")
     assert taken.returncode == 0, taken.stderr
+    assert stat.S_IMODE(shell.settings.home.stat().st_mode) == 0o700
