@@ -158,7 +158,8 @@ def promote_version(
     with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         still()
-        champion, running = registry.champion_version(name), canary_rollouts.running(home, name)
+        champion = releases.recorded_champion(home, name)
+        running = canary_rollouts.running(home, name)
         _require_unused(evidence, champion)
         _anchor(evidence, decision)
         if champion is not None and champion.evidence == evidence.digest:

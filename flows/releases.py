@@ -160,9 +160,8 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
     before = _books(home, workload)
     now, versions = registry.read_aliases(workload), registry.list_versions(workload)
     books = _books(home, workload)
-    # A change that was made meanwhile is no attack.
-    meanwhile = {before.last.version} if before.last and before.last != books.last else set()
-    objections = _of_alias(books, workload, now.champion, before.under_way | meanwhile)
+    meanwhile = before.under_way | _changed_meanwhile(before, books)
+    objections = _of_alias(books, workload, now.champion, meanwhile)
     objections += [objection for version in versions for objection in _of_tags(books, version)]
     unsigned, verified = list[str](), 0
     numbered = {version.number: version for version in versions}
@@ -184,6 +183,21 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
         except ValueError as error:
             objections.append(f"version {number} of {workload} ({alias}): {error}")
     return ReleaseStatus(tuple(objections), tuple(unsigned), verified)
+
+
+def recorded_champion(home: Settings, workload: str) -> Version | None:
+    """Return the champion if its alias and tags agree with the chain; its files are not read.
+
+    Whoever has MLflow's login can write both: a challenger would be compared with another model.
+    """
+    before, champion = _books(home, workload), registry.champion_version(workload)
+    books = _books(home, workload)
+    meanwhile = before.under_way | _changed_meanwhile(before, books)
+    objections = _of_alias(books, workload, champion.number if champion else None, meanwhile)
+    objections += _of_tags(books, champion) if champion else []
+    if objections:
+        raise NotApprovedError(f"using the champion of {workload}: {'; '.join(objections)}")
+    return champion
 
 
 def require_champion(home: Settings, workload: str) -> Version | None:
@@ -289,6 +303,11 @@ def _books(home: Settings, workload: str) -> Books:
         running = rollout_log.unsettled(con, workload)
     canaries = frozenset({running.intention.version} if running else ())
     return Books(links, changes, frozenset(tainted), pending, canaries)
+
+
+def _changed_meanwhile(before: Books, books: Books) -> set[str | None]:
+    """Return the champion that a change between two looks has left: that is no attack."""
+    return {before.last.version} if before.last and before.last != books.last else set()
 
 
 def _of_alias(

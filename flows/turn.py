@@ -38,6 +38,7 @@ from flows import (
     evidence_reports,
     flow_runs,
     preregistration,
+    releases,
     search,
     settings,
     train,
@@ -213,12 +214,14 @@ def evaluate_models(
     workload: Workload, snapshot: Path, parameters: dict[str, str], adapter: Path
 ) -> tuple[ScorecardFolders, bool]:
     """Evaluate all models; return their scorecard folders and whether they existed before."""
-    home, file = settings.load(), evaluate.cards_file(workload, snapshot, adapter)
+    home, name = settings.load(), workload.workload
+    releases.recorded_champion(home, name)  # else a forged tag decides what is measured
+    file = evaluate.cards_file(workload, snapshot, adapter)
     evaluation = parameters | {"adapter": home.portable(adapter), "cards": home.portable(file)}
 
     def find() -> ScorecardFolders | None:
-        cards, champion = evaluate.cards_in(file), registry.champion_version(workload.workload)
-        if cards is None or not evaluate.are_of(cards, workload.workload, snapshot, adapter):
+        cards, champion = evaluate.cards_in(file), releases.recorded_champion(home, name)
+        if cards is None or not evaluate.are_of(cards, name, snapshot, adapter):
             return None
         return cards if evaluate.is_champion_measured(cards, champion, adapter) else None
 
@@ -256,7 +259,7 @@ def conclude_turn(
     starter: str = "",
 ) -> TurnResult:
     """Judge the challenger and, if the gate passes it, make sure a person is asked once."""
-    champion = registry.champion_version(workload.workload)
+    champion = releases.recorded_champion(settings.load(), workload.workload)
     if champion and champion.adapter == adapter.name:
         return TurnResult("champion already")
     if objection := champions.rolled_back(workload.workload, adapter.name):

@@ -264,7 +264,7 @@ def as_version(record: "ModelVersion | MlflowVersion") -> Version:
     return Version(
         name=record.name,
         number=str(record.version),
-        adapter=tags.get(ADAPTER_TAG, ""),
+        adapter=Path(tags.get(ADAPTER_TAG, "")).name,  # whoever wrote it, no path leads elsewhere
         evidence=tags.get(EVIDENCE_TAG, ""),
         run_id=record.run_id or "",
         decision=decision_of(tags),
