@@ -227,7 +227,8 @@ def schedule(
 ) -> None:
     """Schedule a workload's runs: collecting and turns, at the times in its file.
 
-    Links the file into the home's `workloads/` and updates the deployments of a stack that is up.
+    Links the file into the home's `workloads/`, in place of another one of the workload, and
+    updates the deployments of a stack that is up.
     """
     from flows import home_workloads, workload_file
 
@@ -238,6 +239,7 @@ def schedule(
     home = settings.load()
     link = home.workloads.resolve() / f"{workload.workload}.yaml"
     file = config.resolve()
+    before = link.resolve() if link.is_symlink() else file
     if link != file:
         if link.exists() and not link.is_symlink():
             fail(f"scheduling {config}: {link} is a file of its own; move it away first")
@@ -247,6 +249,7 @@ def schedule(
     print_line(
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "
         f"turn at `{workload.turn_schedule or 'no time'}`{looks} (cron, UTC)"
+        + (f"; by {file}, in place of {before}" if before != file else "")
     )
 
 

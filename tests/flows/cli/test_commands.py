@@ -179,10 +179,14 @@ def test_a_scheduled_file_is_linked_and_taken_out_again(folder: Path) -> None:
     for named in (config, link):
         assert shell.run("schedule", named).returncode == 0
         assert link.resolve() == config
-    config.unlink()
-    assert shell.run("schedule", config, "--remove").stdout == "shop: not scheduled any more\n"
+    other = config.rename(folder / "other.yaml")
+    replaced = shell.run("schedule", other).stdout
+    assert f"in place of {config}" in " ".join(replaced.split())
+    assert "in place of" not in shell.run("schedule", other).stdout
+    other.unlink()
+    assert shell.run("schedule", other, "--remove").stdout == "shop: not scheduled any more\n"
     assert not link.is_symlink()
-    again = shell.run("schedule", config, "--remove")
+    again = shell.run("schedule", other, "--remove")
     assert again.returncode == 2
     assert again.stderr.endswith("it has none; scheduled: none\n")
 
