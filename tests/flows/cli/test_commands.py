@@ -122,8 +122,9 @@ def test_a_part_of_the_home_that_belongs_to_somebody_else_is_named_without_a_tra
 
 
 ENTRY = """
-import os, sys
+import os, signal, sys
 from flows.cli import entry
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests' own shell may ignore it
 sys.argv[1:] = ["status"]
 os.write(1, b"now")
 entry.main()
