@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 
 
 @contextmanager
@@ -27,9 +28,15 @@ def released() -> Generator[None]:
 
     Unless something was frozen before: the collector would look through that, too.
     """
-    was_frozen = gc.get_freeze_count() > 0
+    was_frozen = _is_used_by_others()
     try:
         yield
     finally:
         if not was_frozen:
             gc.unfreeze()
+
+
+@cache
+def _is_used_by_others() -> bool:
+    """Return whether something was frozen before the first pause; counting looks at all of it."""
+    return gc.get_freeze_count() > 0
