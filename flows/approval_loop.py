@@ -377,7 +377,7 @@ def expire(question: Question, answer: TypedAnswer | None, message: str) -> None
     Nor do those that another promotion heard, such as one that crashed: evidence that is compared
     with the champion of today again, after a rollback, is asked about again.
     """
-    late = f"{answer.decision} came too late: {message}" if answer else message
+    late = _too_late(answer, message) if answer else message
     with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
         links = decision_log.links(con, evidence=question.evidence)
         heard = {link.flow_run_id for link in links if link.kind == "approve"}
@@ -396,5 +396,13 @@ def expire(question: Question, answer: TypedAnswer | None, message: str) -> None
                 decided_at=datetime.now(UTC),
                 approver=answer.approver if answer and is_own else "",
                 comment=late if is_own else message,
+                blame=answer.blame if answer and is_own else "",
             )
             decision_log.append_event(con, event)
+
+
+def _too_late(answer: TypedAnswer, message: str) -> str:
+    """Keep what a person said, though it decides nothing."""
+    decision = f"reject ({answer.reason})" if answer.decision == "reject" else "approve"
+    said = f"; the answer said: {answer.comment}" if answer.comment.strip() else ""
+    return f"{decision} came too late: {message}{said}"

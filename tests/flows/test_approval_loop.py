@@ -7,7 +7,7 @@ import pytest
 
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
-from components.decide.record_answer import Question
+from components.decide.record_answer import Question, TypedAnswer
 from components.store import warehouse
 from flows import approval_loop, settings
 
@@ -33,6 +33,21 @@ def test_what_was_approved_and_then_went_stale_lapses_once_and_counts_no_more(
         ("approve", "", "good"),
         ("lapsed", "stale", "the champion is another"),
     ]
+
+
+def test_what_a_person_said_too_late_is_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    late = TypedAnswer("reject", "ada", "it forgets refunds", reason="quality", blame="tool=refund")
+    question = Question("support", "e1", "run-1", 1)
+    approval_loop.expire.fn(question, late, "the policy has changed")
+    approval_loop.expire.fn(question, TypedAnswer("approve", "bob"), "the policy has changed")
+    with warehouse.connect(settings.load().warehouse) as con:
+        (link,) = decision_log.links(con)
+    assert (link.kind, link.approver, link.blame) == ("lapsed", "ada", "tool=refund")
+    assert link.comment == (
+        "reject (quality) came too late: the policy has changed; "
+        "the answer said: it forgets refunds"
+    )
 
 
 def test_stale_evidence_lapses_for_every_promotion_that_was_answered_not_only_for_its_own(
