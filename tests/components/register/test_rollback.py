@@ -17,6 +17,7 @@ from components.register.registry import Aliases
 from components.store import warehouse
 from flows import champions, promote, rollback_rules, turn
 from flows import rollback as rolling
+from flows.releases import NotApprovedError
 from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support import warehouses
@@ -218,10 +219,12 @@ def test_an_approval_makes_a_champion_once_whoever_moves_the_alias_and_starts_it
     made = workload("used", base_model)
     for number in (1, 2, 3):
         approve("used", number, base_model)
-    registry.put_alias("used", version_tags.CHAMPION, "1")
     subject = EvidenceSubject("used", "s1", "v1", "b1", "a2", "1", "c1", "o1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
     with pytest.raises(promote.RolledBackError, match="an approval makes a champion once"):
+        promote.promote_version(made, evidence, decide("used", 2), lambda: None)
+    registry.put_alias("used", version_tags.CHAMPION, "1")
+    with pytest.raises(NotApprovedError, match=r"stands on version 1, .* somebody moved it"):
         promote.promote_version(made, evidence, decide("used", 2), lambda: None)
     assert registry.read_aliases("used").champion == "1"
     champions.roll_back(home, Order("used", "2", "bob", "that one was good"))
