@@ -229,7 +229,8 @@ def waiting_approval(shell: Terminal, config: Path) -> str:
 
 def log_in_on_the_link(page: "Page", shell: Terminal) -> None:
     """Open the link that the command prints as somebody who has not logged in yet."""
-    link = shell.run("pending").stdout.split()[-1]
+    words = shell.run("pending").stdout.split()
+    link = next(word for word in words if word.startswith("http"))
     assert page.context.browser is not None
     stranger = page.context.browser.new_page()
     stranger.set_default_timeout(PATIENCE)
