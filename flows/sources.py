@@ -27,7 +27,7 @@ from components.store.warehouse import Connection, Location
 from flows.settings import Settings
 from flows.settings import load as load_settings
 
-Result = TypeVar("Result", Loaded, DryRun, SurveyedFile)
+Result = TypeVar("Result", Loaded, DryRun)
 
 RAW = ("raw",)  # what loading writes of a lake
 
@@ -53,21 +53,29 @@ def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> It
         UnreadFilesError: Local files are gone, such as a log that was rotated meanwhile, or may not
             be read; all others were loaded.
     """
+    return _load_and_join(path, inputs, partial(load_file.load, now=now), now)
+
+
+def _load_and_join(
+    path: Location,
+    inputs: Iterable[Input],
+    load: Callable[[Connection, Input, Path], Loaded],
+    now: datetime,
+) -> Iterator[Loaded]:
     waiting: list[Loaded] = []
+    unread: UnreadFilesError | None = None
     try:
-        for loaded in _for_each_piece(path, inputs, partial(load_file.load, now=now)):
-            if _waits_for_others(loaded):
+        for loaded in _for_each_piece(path, inputs, load):
+            # A file that was loaded before waits, too: a kill may have come before it was joined.
+            if loaded.source in files.JOINING_FILES and (loaded.quarantined or loaded.skipped):
                 waiting.append(loaded)
             else:
                 yield loaded
-    finally:
-        joined = _join_files(path, waiting, now)
-    yield from joined
-
-
-def _waits_for_others(loaded: Loaded) -> bool:
-    # Of a file that was loaded before, too: a kill may have come before its rows were joined.
-    return loaded.source in files.JOINING_FILES and (loaded.quarantined > 0 or loaded.skipped)
+    except UnreadFilesError as error:
+        unread = error
+    yield from _join_files(path, waiting, now)
+    if unread is not None:
+        raise unread
 
 
 def _join_files(path: Location, waiting: Sequence[Loaded], now: datetime) -> list[Loaded]:
@@ -94,16 +102,16 @@ def load_survey(
     path: Location, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
 ) -> Iterator[SurveyedFile]:
     """Load files as ``load_inputs`` does; ``defaults`` apply to records without a workload."""
-    waiting: list[SurveyedFile] = []
-    do = partial(survey.load, defaults=defaults, now=now)
-    for surveyed in _for_each_piece(path, inputs, do):
-        if _waits_for_others(surveyed.loaded):
-            waiting.append(surveyed)
-        else:
-            yield surveyed
-    joined = _join_files(path, [surveyed.loaded for surveyed in waiting], now)
-    outcomes = {loaded.path: loaded for loaded in joined}
-    yield from (replace(each, loaded=outcomes[each.loaded.path]) for each in waiting)
+    surveyed: dict[Path, Input] = {}
+
+    def load(con: Connection, item: Input, copy: Path) -> Loaded:
+        file = survey.load(con, item, copy, defaults, now=now)
+        surveyed[file.loaded.path] = file.input
+        return file.loaded
+
+    for loaded in _load_and_join(path, inputs, load, now):
+        if loaded.path in surveyed:  # and not only joined with one of these
+            yield SurveyedFile(surveyed[loaded.path], loaded)
 
 
 def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list[Loaded]:

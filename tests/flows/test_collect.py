@@ -201,6 +201,21 @@ def test_a_collect_joins_what_a_killed_one_had_loaded(home: settings.Settings, t
     assert all(file.skipped for file in sources.load_inputs(home.tables, inputs, now=logs.NOW))
 
 
+def test_what_was_joined_is_told_before_which_files_are_gone(
+    home: settings.Settings, tmp_path: Path
+):
+    paths = [
+        logs.write(tmp_path / "in.jsonl", [request()]),
+        tmp_path / "gone.jsonl",
+        logs.write(tmp_path / "out.jsonl", [answer()]),
+    ]
+    inputs = [Input(str(path), defaults=Defaults("support", "shop")) for path in paths]
+    told: list[int] = []
+    with pytest.raises(sources.UnreadFilesError, match=r"gone\.jsonl"):
+        told.extend(file.new for file in sources.load_inputs(home.tables, inputs, now=logs.NOW))
+    assert sum(told) == 1
+
+
 def test_a_survey_joins_the_files_of_a_batch(home: settings.Settings, tmp_path: Path):
     inputs = [
         Input(str(logs.write(tmp_path / f"{name}.jsonl", [row])))
