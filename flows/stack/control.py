@@ -209,7 +209,7 @@ class _Launched:
 
     def last_words(self) -> str:
         """Return why it ended; empty if it said nothing."""
-        os.set_blocking(self.pipe.fileno(), False)  # whom it started may hold the other end
+        os.set_blocking(self.pipe.fileno(), False)  # it may still be ending
         return (self.pipe.read() or b"").decode(errors="replace").strip()
 
 
@@ -222,10 +222,11 @@ def _start_supervisor(settings: Settings, deployer: str) -> Generator[_Launched]
         try:
             with (settings.logs / "supervisor.log").open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "flows.stack.supervisor", deployer],
+                    [sys.executable, "-m", "flows.stack.supervisor", deployer, str(writing)],
                     stdin=subprocess.DEVNULL,
-                    stdout=writing,
-                    stderr=log,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[writing],
                     env=service_environment(settings, os.environ),
                     cwd=settings.home,
                     start_new_session=True,

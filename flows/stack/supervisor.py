@@ -246,8 +246,11 @@ class Supervisor:
             self._written = state
 
 
-def main(deployer: str) -> int:
-    """Run the stack of the environment's home until a signal to stop; return the exit code."""
+def main(deployer: str, pipe: int) -> int:
+    """Run the stack of the environment's home until a signal to stop; return the exit code.
+
+    ``pipe`` is the descriptor from which `flywheel up` reads, while it waits, why a start failed.
+    """
     settings, signals = load_settings(), Signals()
     access.set_umask(settings.home)
     for folder in (settings.logs, settings.prefect_home, settings.mlflow_home):
@@ -261,10 +264,10 @@ def main(deployer: str) -> int:
         processes.end_processes(processes.marked_processes(MARK, stack_mark(settings)), grace=5.0)
         settings.scratch.mkdir(exist_ok=True)
         file_locks.clear(settings.scratch)  # files of killed processes
-        return _run(Supervisor(settings, http, signals), deployer)
+        return _run(Supervisor(settings, http, signals), deployer, pipe)
 
 
-def _run(supervisor: Supervisor, deployer: str) -> int:
+def _run(supervisor: Supervisor, deployer: str, pipe: int) -> int:
     try:
         try:
             supervisor.say("starting", FIRST_STEP)
@@ -279,14 +282,14 @@ def _run(supervisor: Supervisor, deployer: str) -> int:
         return 0
     except (StartError, processes.PortTakenError) as error:
         supervisor.say("failed", str(error))
-        tell_launcher(str(error))
+        tell_launcher(pipe, str(error))
         return 1
 
 
-def tell_launcher(reason: str) -> None:
-    """Write why the stack ends to the pipe from which `flywheel up` reads, while it waits."""
+def tell_launcher(pipe: int, reason: str) -> None:
+    """Write why the stack ends, unless nobody waits for it any more."""
     with suppress(OSError):
-        os.write(sys.stdout.fileno(), reason.encode())
+        os.write(pipe, reason.encode())
 
 
 def serve_metrics(settings: Settings) -> None:
@@ -326,8 +329,10 @@ class _Handler(logging.Handler):
 
 
 if __name__ == "__main__":
+    launcher = int(sys.argv[2])
+    os.set_inheritable(launcher, False)  # the services end later
     try:
-        sys.exit(main(sys.argv[1]))
+        sys.exit(main(sys.argv[1], launcher))
     except Exception as error:
-        tell_launcher(f"the supervisor ended: {type(error).__name__}: {error}")
+        tell_launcher(launcher, f"the supervisor ended: {type(error).__name__}: {error}")
         raise
