@@ -208,11 +208,16 @@ def afresh(page: "Page", shell: Terminal, config: Path, secret: str) -> str:
 def waiting(shell: Terminal) -> str:
     """Return the run of the only approval that waits, or soon will."""
     for _ in range(300):
-        (line,) = shell.run("pending").stdout.splitlines()
-        if "evidence" in line:
-            return line.rpartition("/")[2]
+        if (link := pending_link(shell)) is not None:
+            return link.rpartition("/")[2]
         time.sleep(1)
     pytest.fail("no approval waits")
+
+
+def pending_link(shell: Terminal) -> str | None:
+    """Return the page of the only approval that waits; a line with a command comes after it."""
+    words = shell.run("pending").stdout.split()
+    return next((word for word in words if word.startswith("http")), None)
 
 
 def waiting_approval(shell: Terminal, config: Path) -> str:
@@ -229,8 +234,8 @@ def waiting_approval(shell: Terminal, config: Path) -> str:
 
 def log_in_on_the_link(page: "Page", shell: Terminal) -> None:
     """Open the link that the command prints as somebody who has not logged in yet."""
-    words = shell.run("pending").stdout.split()
-    link = next(word for word in words if word.startswith("http"))
+    link = pending_link(shell)
+    assert link is not None
     assert page.context.browser is not None
     stranger = page.context.browser.new_page()
     stranger.set_default_timeout(PATIENCE)
