@@ -39,7 +39,8 @@ EvidenceOption = Annotated[
     str | None,
     typer.Option(
         help="The digest of the evidence that you read: nothing else is decided. Left out at a "
-        "terminal, what waits is shown first and you are asked to confirm it.",
+        "terminal, what waits is shown first and you are asked to confirm it; without a terminal "
+        "it is required.",
     ),
 ]
 
@@ -292,8 +293,7 @@ def _send_answer(
     from flows.cli import turn_watch
 
     approval = _find_approval(workload, evidence, answer.decision)
-    if evidence is None and has_person():
-        # Another turn may have replaced what the person has read.
+    if evidence is None:  # another turn may have replaced what the person has read
         shown = f"evidence {approval.evidence} of {approval.workload}"
         typer.confirm(f"{answer.decision} {shown}?", default=True, abort=True)
     run_id, pause_key = approval.flow_run_id, approval.pause_key
@@ -324,6 +324,15 @@ def _find_approval(workload: str | None, evidence: str | None, decision: str) ->
 
     tags = [approvals.workload_tag(workload)] if workload else []
     waiting = turn_watch.with_patience(lambda: approvals.pending_approvals(*tags))
+    if waiting and evidence is None and not has_person():
+        commands = [
+            f"  {turn_watch.answer_command(decision, each.workload, each.evidence)}"
+            for each in waiting
+        ]
+        fail(
+            f"{decision}: there is no terminal to confirm at what is decided; name the evidence "
+            "that was read:\n" + "\n".join(commands)
+        )
     matching = [each for each in waiting if evidence in (None, each.evidence)]
     if len(matching) != 1:
         found = ", ".join(f"evidence {each.evidence} of {each.workload}" for each in waiting)

@@ -136,7 +136,7 @@ def measure_turns(shell: Terminal, config: Path) -> None:
     """Have a tiny challenger approved, then print what two turns without work take."""
     turn = shell.start("turn", config)
     assert terminal.QUESTION in terminal.said_until_asked(turn)
-    run(shell, "approve", small_workload.WORKLOAD, "--as", "ann")
+    shell.answer("approve", small_workload.WORKLOAD, "--as", "ann").check_returncode()
     assert turn.wait() == 0
     first = _stages(shell)
     idle = median(lambda: run(shell, "turn", str(config)))

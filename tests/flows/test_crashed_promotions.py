@@ -157,6 +157,10 @@ def test_what_replaced_the_evidence_that_was_read_is_not_decided(
         assert refused.returncode == 1, refused.stdout
         assert "on evidence older" in refused.stderr
         assert "found: evidence newer of support" in refused.stderr
+        unread = shell.run(*answer, "support", "--as", "ann")  # as a script does that read nothing
+        assert unread.returncode == 2, unread.stdout
+        assert "no terminal to confirm" in unread.stderr
+        assert f"{answer[0]} support --evidence newer\n" in unread.stderr
     assert prefect_api.answer_held(run, approvals.GATE_KEY) is None
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run, Cancelled(), force=True)

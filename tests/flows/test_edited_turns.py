@@ -34,7 +34,7 @@ def test_a_turn_ends_as_it_began_whatever_becomes_of_its_file(
     (evidence,) = (home.evidence / small_workload.WORKLOAD).glob("*")
     made_by = {"run_id": record.parent.name, "workload_digest": manifest.file_digest(record)}
     assert manifest.read(evidence)["turn"] == made_by
-    approved = shell.run("approve", small_workload.WORKLOAD, "--as", "ann")
+    approved = shell.answer("approve", small_workload.WORKLOAD, "--as", "ann")
     output, _ = turn.communicate()
     assert (approved.returncode, turn.returncode) == (0, 0), approved.stderr + output
     registered = logins.mlflow(home).get_registered_model(small_workload.WORKLOAD)

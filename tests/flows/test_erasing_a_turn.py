@@ -20,7 +20,7 @@ def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
     client = logins.mlflow(shell.settings)
 
     wait_for_approval(shell, config)
-    assert shell.run("approve", "--as", "ann").returncode == 0
+    assert shell.answer("approve", small_workload.WORKLOAD, "--as", "ann").returncode == 0
     assert aliases(client) == {"champion": "1"}
     output = erase(shell, config, "person-3-zq", "--demote")
     assert "1 model versions flagged, 0 approvals made stale" in output

@@ -40,7 +40,7 @@ def stays_the_same(shell: Terminal, config: Path) -> None:
     libraries = [scorecard.read(card).conditions["libraries"] for card in cards]
     assert {cast("dict[str, str]", library)["rouge-score"] for library in libraries} == {OTHER}
 
-    assert shell.run("approve", "--as", "ann").returncode == 0
+    assert shell.answer("approve", small_workload.WORKLOAD, "--as", "ann").returncode == 0
     again = shell.run("turn", config)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "champion already" in again.stdout

@@ -45,7 +45,7 @@ def test_a_restored_home_is_equal_and_turns_on(shell: Terminal, tmp_path: Path) 
     assert restored.returncode == 0, restored.stderr
     assert shell.run("up").returncode == 0
     assert held(shell) == before
-    approved = shell.run("approve", small_workload.WORKLOAD, "--as", "ann")
+    approved = shell.answer("approve", small_workload.WORKLOAD, "--as", "ann")
     assert approved.returncode == 0, approved.stderr
     assert held(shell)["workloads"][small_workload.WORKLOAD]["versions"]["champion"] == "1"
     small_workload.add_log(tmp_path / "small", first=100, count=8)

@@ -51,7 +51,7 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
     os.kill(worker.pid, signal.SIGKILL)
     output = terminal.said_until_asked(turn)
     assert terminal.QUESTION in output, output
-    assert shell.run("approve", "--as", "ann").returncode == 0
+    assert shell.answer("approve", small_workload.WORKLOAD, "--as", "ann").returncode == 0
     assert turn.wait(timeout=120) == 0
 
     (adapter,) = (shell.settings.adapters / small_workload.WORKLOAD).iterdir()

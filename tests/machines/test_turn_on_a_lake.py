@@ -59,7 +59,7 @@ def test_a_turn_begun_at_one_machine_is_approved_registered_and_served_at_others
     assert "loaded before" in team.run(PERSON, "collect", later)
     for name in (SECOND, PERSON):  # whose own file has the rules of approval
         assert "turn at" in team.run(name, "schedule", config)
-    approved = team.run(PERSON, "approve", small_workload.WORKLOAD, "--as", "ann")
+    approved = team.approve(PERSON, small_workload.WORKLOAD)
     output, _ = turn.communicate()
     assert turn.returncode == 0, output + approved + team.log(SECOND)
     assert f"models:/{small_workload.WORKLOAD}@champion" in output

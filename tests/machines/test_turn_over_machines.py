@@ -133,7 +133,7 @@ def take_turn(team: Machines, base: Path) -> Path:
     assert train.read_curve(job)[0].done > 1, "it began anew"
     assert checkpoints() == [], "those of a finished adapter are deleted"
 
-    approved = team.run(CPU, "approve", small_workload.WORKLOAD, "--as", "ann")
+    approved = team.approve(CPU, small_workload.WORKLOAD)
     output, _ = again.communicate()
     assert again.returncode == 0, output + approved
     champion = f"models:/{small_workload.WORKLOAD}@champion"

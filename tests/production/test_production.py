@@ -147,7 +147,7 @@ def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
     waiting = person.run("pending")
     assert waiting.stdout.startswith(f"{small_workload.WORKLOAD}  evidence "), waiting.stdout
     assert f"{production.public('prefect')}/v2/runs/flow-run/" in waiting.stdout.replace("\n", "")
-    approved = person.run("approve", small_workload.WORKLOAD, "--as", "a person")
+    approved = person.answer("approve", small_workload.WORKLOAD, "--as", "a person")
     assert approved.returncode == 0, approved.stdout + approved.stderr
     production.require(lambda: "champion" in aliases(production, web), "the champion", 240)
 
@@ -173,7 +173,7 @@ def test_an_erasure_flags_and_demotes_the_version_in_an_mlflow_elsewhere(
         assert terminals.QUESTION in said, said
     finally:
         turn.terminate()
-    assert terminal.run("approve", FORGOTTEN, "--as", "a person").returncode == 0
+    assert terminal.answer("approve", FORGOTTEN, "--as", "a person").returncode == 0
     assert "champion" in aliases(production, web, FORGOTTEN)
 
     subject = ("--subject", "person-3-zq")

@@ -127,7 +127,9 @@ class Person:
         decision = "approve" if number == 1 or self.draw.random() < 0.6 else "reject"
         for again in range(ATTEMPTS):
             comment = f"{self.workload} turn {number} attempt {attempt} answer {again}"
-            said = ("--as", "ann", "--comment", comment)
+            pending = self.machine.type("pending").stdout
+            evidence = terminal.evidence_waiting(pending, self.workload)
+            said = ("--evidence", evidence, "--as", "ann", "--comment", comment)
             done = self.machine.type(decision, self.workload, *said)
             if done.returncode == 0:
                 self.answers[comment] = decision

@@ -107,7 +107,9 @@ class Besieged:
         """Ask about version 2, on other evidence, and have ada approve it in a terminal."""
         self.config.write_text(self.config.read_text().replace("floor: 0.5", "floor: 0.4"))
         turn(self.shell, self.config)
-        done = self.shell.run("approve", "--as", "ada", "--key", self.keys["ada"])
+        done = self.shell.answer(
+            "approve", small_workload.WORKLOAD, "--as", "ada", "--key", self.keys["ada"]
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     def last(self) -> str:

@@ -20,7 +20,7 @@ import psutil
 from flows import access
 from flows.settings import Settings
 from flows.stack import stack_services
-from tests.support.terminal import COMMAND, Terminal, in_home
+from tests.support.terminal import COMMAND, Terminal, evidence_waiting, in_home
 
 SERVERS = "servers"
 
@@ -104,6 +104,11 @@ class Machines:
         output, _ = process.communicate()
         assert process.returncode == 0, output
         return output
+
+    def approve(self, name: str, workload: str) -> str:
+        """Approve at a machine what waits for a workload's answer."""
+        evidence = evidence_waiting(self.run(name, "pending"), workload)
+        return self.run(name, "approve", workload, "--evidence", evidence, "--as", "ann")
 
     def python(self, name: str, code: str) -> None:
         """Run a program at a machine, as one of its workers would."""

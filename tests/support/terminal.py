@@ -38,6 +38,13 @@ class Terminal:
             return forking.run(_call_main, command, self.env)
         return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
 
+    def answer(
+        self, decision: str, workload: str, *options: str | Path
+    ) -> "subprocess.CompletedProcess[str]":
+        """Approve or reject what waits for a workload's answer, named by its evidence."""
+        evidence = evidence_waiting(self.run("pending").stdout, workload)
+        return self.run(decision, workload, "--evidence", evidence, *options)
+
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         """Start a command; its standard output is piped and its errors go there, too."""
         return subprocess.Popen(
@@ -53,6 +60,12 @@ class Terminal:
         return processes.marked_processes(
             stack_services.MARK, stack_services.stack_mark(self.settings)
         )
+
+
+def evidence_waiting(listing: str, workload: str) -> str:
+    """Find in what ``flywheel pending`` prints the evidence that waits; empty if none does."""
+    lines = (line.split() for line in listing.splitlines())
+    return next((words[2] for words in lines if words[:2] == [workload, "evidence"]), "")
 
 
 def _call_main() -> None:
