@@ -125,10 +125,13 @@ def test_a_holdout_that_one_long_conversation_makes_too_small_is_said_to_be(
     ]
     logs.write(tmp_path / "logs/conversations.jsonl", lines)
     run("collect", config)
+    fewer = "and the gate passes nothing with fewer than 60 (gate.min_documents)"
+    assert fewer in run("curate", config).stdout
+    config.write_text(YAML + "gate: {min_documents: 1}\n")
     output = run("curate", config).stdout
     assert "the holdout is too small to show a lead of 10 points: one cluster can have 6" in output
     assert "so the gate needs at least 222 and there are " in output
-    config.write_text(YAML.replace("curate: {", "curate: {holdout_per_cluster: 1, "))
+    config.write_text(config.read_text().replace("curate: {", "curate: {holdout_per_cluster: 1, "))
     capped = run("curate", config).stdout
     assert "too small" not in capped
     assert "over_cluster_cap" in capped
