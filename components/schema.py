@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -102,6 +103,11 @@ def parse_yaml(text: str, source: Path | str) -> Json:
         loader.dispose()
 
 
+SIMILAR = 0.75  # the ratio from which a name may stand for another
+
+_Path: TypeAlias = tuple[int | str, ...]
+
+
 def describe_mistake(error: ErrorDetails, model: type[BaseModel] | None = None) -> str:
     """Return one of pydantic's errors as ``train.r: what is wrong (found ...)``.
 
@@ -134,6 +140,67 @@ def describe_mistakes(error: ValidationError, model: type[BaseModel]) -> list[st
     return [describe_mistake(mistake, model) for mistake in merged]
 
 
+def every_mistake(
+    error: ValidationError, model: type[BaseModel], raw: Json, context: object = None
+) -> list[str]:
+    """Return ``describe_mistakes``, and what pydantic looks for only where those are mended.
+
+    That is what must agree between settings. It is looked for with what is wrong left out, and
+    listed unless it names that: with the right setting it may agree.
+    """
+    mistakes, raw = describe_mistakes(error, model), deepcopy(raw)
+    left_out, names = set[_Path](), dict[str, float]()
+    while wrong := {
+        path: each["type"] == "extra_forbidden"
+        for each in error.errors()
+        if (path := _removable(raw, each, left_out))
+    }:
+        for path in sorted(wrong, key=_last_first, reverse=True):
+            left_out.add(path)
+            hints = (*path[1:], _remove(raw, path))
+            ratio = SIMILAR if wrong[path] else 1.0
+            names |= {hint: ratio for hint in hints if isinstance(hint, str)}
+        try:
+            model.model_validate(raw, context=context)
+        except ValidationError as later:
+            error = later
+        else:
+            break
+        for mistake in describe_mistakes(error, model):
+            words = re.findall(r"\w+", mistake)
+            is_named = any(
+                get_close_matches(name, words, n=1, cutoff=ratio) for name, ratio in names.items()
+            )
+            if mistake not in mistakes and not is_named:
+                mistakes.append(mistake)
+    return mistakes
+
+
+def _removable(raw: Json, error: ErrorDetails, left_out: Container[_Path]) -> _Path | None:
+    """Return the setting that is wrong; ``None`` for a whole section, which others depend on."""
+    place, path = error["loc"], list[int | str]()
+    if error["type"] == "missing" and place not in left_out:
+        return None
+    for part in place:  # some are names of members of a union
+        if (isinstance(raw, dict) and part in raw) or (
+            isinstance(raw, list) and isinstance(part, int) and part < len(raw)
+        ):
+            raw = raw[part]  # pyright: ignore[reportArgumentType, reportCallIssue] - as checked
+            path.append(part)
+    return tuple(path) if len(path) > 1 else None
+
+
+def _remove(raw: Json, path: _Path) -> Json:
+    for part in path[:-1]:
+        raw = raw[part]  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript] - `_removable` walked it
+    assert isinstance(raw, dict | list)
+    return raw.pop(path[-1])  # pyright: ignore[reportArgumentType, reportCallIssue] - as before
+
+
+def _last_first(path: _Path) -> list[tuple[bool, int | str]]:
+    return [(isinstance(part, int), part) for part in path]
+
+
 def _place(error: ErrorDetails) -> str:
     """Return the setting's name; pydantic names the member of a union as in ``literal['any']``."""
     return ".".join(str(part) for part in error["loc"] if "[" not in str(part))
@@ -150,7 +217,7 @@ def _percentage(error: ErrorDetails) -> str:
 
 
 def _meant(unknown: str, known: Sequence[str]) -> str:
-    if similar := get_close_matches(unknown, known, n=1, cutoff=0.75):
+    if similar := get_close_matches(unknown, known, n=1, cutoff=SIMILAR):
         return f"; did you mean {similar[0]}?"
     return f"; known here: {', '.join(sorted(known))}" if known else ""
 

@@ -25,7 +25,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.models import shared_bases
 from components.monitor.settings import Trigger
-from components.schema import WORKLOAD_ID, Config, describe_mistakes, kind_of, parse_yaml
+from components.schema import WORKLOAD_ID, Config, every_mistake, kind_of, parse_yaml
 from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
 from components.train.plan.bases import Worker
@@ -350,10 +350,11 @@ def read_workload(path: Path) -> Workload:
     if not isinstance(raw, dict):
         kind = "is empty" if raw is None else f"holds {kind_of(raw)}"
         raise WorkloadError(path, [f"{kind}, expected a mapping of settings"])
+    folder = path.resolve().parent
     try:
-        return Workload.model_validate(raw, context=path.resolve().parent)
+        return Workload.model_validate(raw, context=folder)
     except ValidationError as error:
-        raise WorkloadError(path, describe_mistakes(error, Workload)) from error
+        raise WorkloadError(path, every_mistake(error, Workload, raw, folder)) from error
 
 
 class ForeignPathError(ValueError):

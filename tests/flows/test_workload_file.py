@@ -96,6 +96,35 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
     ]
 
 
+def test_mistakes_between_sections_are_listed_with_those_within_them(folder: Path) -> None:
+    """Also where a guard can only be left out as a whole; nothing is listed twice."""
+    path = write(
+        folder,
+        curate={"holdout_share": 3, "validation_share": 0},
+        train={"r": 0, "eval_steps": 5},
+        evaluate={"max_new_tokens": 0},
+        gate={"metric": "nice", "alpha": 2, "guards": [{"metric": "acc", "margin": 5}]},
+    )
+    listed = mistakes(path)
+    assert listed[:-2] == [
+        "curate.holdout_share: Input should be less than 1 (found 3; 3 % is 0.03)",
+        "train.r: Input should be greater than or equal to 1 (found 0)",
+        "evaluate.max_new_tokens: Input should be greater than or equal to 1 (found 0)",
+        "gate.alpha: Input should be less than 0.5 (found 2; 2 % is 0.02)",
+        "gate.guards.0.margin: Input should be less than or equal to 1 (found 5; 5 % is 0.05)",
+    ]
+    assert listed[-2].startswith("train: eval_steps needs rows that are never learned")
+    assert listed[-1].startswith("gate: metric: holdout has no metric nice")
+
+
+@pytest.mark.parametrize("name", ["validation_share", "validation_shar"])
+def test_no_mistake_is_listed_that_mending_another_may_mend(folder: Path, name: str) -> None:
+    curate = {"redaction": {"allow": 5}, "validation_share": 0, name: "10%"}
+    path = write(folder, curate=curate, train={"eval_steps": 5}, evaluate={"built_in": ["secrets"]})
+    listed = {mistake.partition(": ")[0] for mistake in mistakes(path)}
+    assert listed == {"curate.redaction.allow", f"curate.{name}", "gate"}  # which wants a guard
+
+
 def test_a_value_of_another_kind_is_named_with_what_the_setting_takes(folder: Path) -> None:
     curate = {
         "holdout_share": 30,
