@@ -16,7 +16,7 @@ from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Scheduled
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from components.dataset.freeze_snapshot import folder_name
 from components.decide import blame, chain, decision_log, record_answer, statement, validity
@@ -103,6 +103,15 @@ def require_holdout(evidence: Evidence) -> None:
 
 def require_unerased(evidence: Evidence) -> None:
     """Refuse evidence whose outputs were made from rows erased since."""
+    if certificate := erasure_certificate(evidence):
+        raise StaleEvidenceError(
+            f"deciding on evidence {evidence.digest}: rows that it is about were erased "
+            f"(certificate {certificate})"
+        )
+
+
+def erasure_certificate(evidence: Evidence) -> str | None:
+    """Return the erasure, if any, of rows that an evidence's outputs were made from."""
     subject = evidence.subject
     made_from = [
         evidence.digest,
@@ -113,12 +122,7 @@ def require_unerased(evidence: Evidence) -> None:
         *subject.anchor_scorecards,
     ]
     with warehouse.connect(settings.load().tables) as con:
-        certificate = ledger.erasure_of(con, made_from)
-    if certificate:
-        raise StaleEvidenceError(
-            f"deciding on evidence {evidence.digest}: rows that it is about were erased "
-            f"(certificate {certificate})"
-        )
+        return ledger.erasure_of(con, made_from)
 
 
 def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
@@ -220,11 +224,7 @@ def ask_until_decided(brief: str, evidence: Evidence, workload: Workload) -> Dec
         card = record_answer.card(evidence_reports.data_card(evidence))
         text = form_header(question, evidence, workload) + brief + card
         answer = wait_for_answer(question, text, workload)
-        try:
-            require_fresh(evidence, workload)
-        except StaleEvidenceError as error:
-            expire(question, answer, str(error))
-            raise
+        require_fresh(evidence, workload)  # else whoever caught it keeps what was answered
         take_answer(question, answer, evidence, workload)
     return decision
 
@@ -368,6 +368,35 @@ def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> lis
     except LookupError as error:
         get_run_logger().info("what is blamed was not found: %s", error)
         return None
+
+
+def end_as_stale(question: Question, evidence: Evidence, workload: Workload, message: str) -> None:
+    """Record that evidence is stale, and what a person answered to it and nobody has taken yet.
+
+    A rejection is recorded as one, so that what it blames is reviewed and held; it decides nothing,
+    since the promotion that heard it expires.
+    """
+    answer = held_answer(question, workload)
+    if answer is None:
+        expire(replace(question, attempt=0), None, message)
+    elif answer.decision == "reject" and erasure_certificate(evidence) is None:
+        take_answer(question, answer, evidence, workload)
+        expire(replace(question, attempt=0), None, message)
+    else:
+        expire(question, answer, message)
+
+
+def held_answer(question: Question, workload: Workload) -> TypedAnswer | None:
+    """Return the answer that Prefect holds to a question; ``None`` if there is none to read."""
+    held = prefect_api.answer_held(UUID(question.flow_run_id), approvals.gate_key(question.attempt))
+    if held is None:
+        return None
+    try:
+        filled = FORMS[workload.approve.proof].model_validate_json(held["value"])
+    except ValidationError:  # with Prefect's login one may store what no form sends
+        return None
+    answer = TypedAnswer(**filled.model_dump())
+    return replace(answer, approver=answer.approver.strip())
 
 
 @task(cache_policy=NO_CACHE)

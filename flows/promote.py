@@ -234,7 +234,8 @@ def promote(
         promoted = promote_task(rules, own_evidence, decision)
     except StaleEvidenceError as error:
         champion_change.clear_challenger(rules.workload, own_evidence.digest)
-        approval_loop.expire(approval_loop.question_of_run(own_evidence, 0), None, str(error))
+        question = approval_loop.next_question(own_evidence)
+        approval_loop.end_as_stale(question, own_evidence, rules, str(error))
         file = home_workloads.require(home, rules.workload)
         started = approval_loop.start_fresh_turn(str(file), rules.workload, str(error))
         page = home.run_page(started)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
-from components.decide.record_answer import TypedAnswer
+from components.decide.record_answer import Question, TypedAnswer
 from components.gate import evidence_folder
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
@@ -178,6 +178,36 @@ def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
     end(promotion(config, "e6"), "Suspended")
     end(promotion(config, "e7"), "Suspended")
     assert "2 approvals lapsed" in maintenance(verify=False)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_rejection_of_evidence_that_went_stale_is_recorded_and_decides_nothing(
+    home: Path, folder: Path
+) -> None:
+    """Else its reason is lost, and what it blames is neither reviewed nor held."""
+    from flows import approval_loop, approvals
+
+    config = workload_text.write(folder)
+    workload, digest = workload_file.read_workload(config), asked(config, "9")
+    evidence = evidence_folder.read(home / "evidence" / "support" / digest)
+    for decision in ("reject", "approve"):
+        run = promotion(config, digest, asks=True)
+        answer = TypedAnswer(decision, "ada", "it forgets refunds", reason="quality")
+        approvals.answer_approval(run, approvals.GATE_KEY, answer)
+        question = Question("support", digest, str(run), 1)
+        approval_loop.end_as_stale(question, evidence, workload, "the champion is another")
+    with warehouses.connect(home / "warehouse.duckdb") as con:
+        links = [link for link in decision_log.links(con) if link.kind != "rules"]
+        assert decision_log.decision_on(con, digest) is None
+    assert [(link.kind, link.reason, link.comment) for link in links] == [
+        ("reject", "quality", "it forgets refunds"),
+        ("lapsed", "stale", "the champion is another"),
+        (
+            "lapsed",
+            "stale",
+            "approve came too late: the champion is another; the answer said: it forgets refunds",
+        ),
+    ]
 
 
 @pytest.mark.usefixtures("prefect_server")
