@@ -132,7 +132,8 @@ class ObjectStore:
         """
         try:
             return self._system().cat_file(self._path(place)).decode()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self._require_bucket(error)
             return None
         except UnicodeDecodeError as error:
             raise DamagedObjectError(
@@ -143,7 +144,8 @@ class ObjectStore:
         """Copy a file to a path; return ``False`` if there is none."""
         try:
             self._system().get_file(self._path(place), str(path))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self._require_bucket(error)
             return False
         return True
 
@@ -155,7 +157,8 @@ class ObjectStore:
         """Return the bytes of each file right below a place, by name."""
         try:
             entries = self._system().ls(self._path(place), detail=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self._require_bucket(error)
             return {}
         files = [entry for entry in entries if entry["type"] == "file"]
         return {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
@@ -198,7 +201,8 @@ class ObjectStore:
         """List the names below a place, sorted; those of unfinished pushes are among them."""
         try:
             paths: list[str] = self._system().ls(self._path(place), detail=False)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self._require_bucket(error)
             return []
         return sorted(path.rpartition("/")[2] for path in paths)
 
@@ -280,6 +284,16 @@ class ObjectStore:
         for name in self.names(place):
             if name not in kept:
                 self.remove(f"{place}/{name}")
+
+    def _require_bucket(self, error: FileNotFoundError) -> None:
+        """Raise ``OSError`` where not a file is missing, but the bucket."""
+        answer: dict[str, Any] = getattr(error.__cause__, "response", {})
+        if answer.get("Error", {}).get("Code") == "NoSuchBucket":
+            bucket = self._path("").partition("/")[0]
+            raise OSError(
+                f"there is no bucket {bucket} at {self._system().s3.meta.endpoint_url}; create it, "
+                f"or name another, as in s3://BUCKET/PREFIX, where {self.url} is set"
+            ) from error
 
     def _sizes(self, place: str) -> dict[str, int]:
         """Return the bytes of each file below a place, by its path in the bucket."""

@@ -14,7 +14,8 @@ from components.store.object_store import ObjectStore, StoreError
 from flows import settings
 from flows.settings import Settings
 from flows.stack import spool_shipper
-from tests.support import buckets
+from tests.support import buckets, terminal
+from tests.support.terminal import Terminal
 
 STORE = ObjectStore("s3://flywheel/team")
 ENDED = Event()
@@ -71,3 +72,13 @@ def test_a_revoked_token_does_not_wait_for_a_segment_that_is_refused(home: Setti
         spool_shipper.ship_once(home, FullStore(STORE.url))
     assert client_tokens.read_tokens(home.tokens) == []
     assert len(spool.sealed(home.spool)) == 1
+
+
+def test_a_bucket_that_does_not_exist_is_named_though_nothing_waits(tmp_path: Path) -> None:
+    with buckets.serving() as variables:
+        env = {**terminal.in_home(tmp_path).env, **variables}
+        shell = Terminal(env | {"FLYWHEEL_STORE": "s3://nonesuch/team"}, is_forked=True)
+        shipped = shell.run("ship", "--once")
+    assert (shipped.returncode, shipped.stdout) == (1, "")
+    assert "there is no bucket nonesuch at http://127.0.0.1:" in shipped.stderr
+    assert "create it, or name another" in shipped.stderr
