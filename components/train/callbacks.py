@@ -253,9 +253,9 @@ def validate_adapter(
             report(Progress("validate", done, len(held_out), "rows"))
 
     advance(0)
-    if not is_compared:
-        return trainer.measure(held_out, size, advance), {}
     with trainer.accelerator.autocast():  # as in a step, also where there was no step to do
+        if not is_compared:
+            return trainer.measure(held_out, size, advance), {}
         nats = answer_nats(cast("PeftModel", trainer.model), held_out, size, advance)
     numbers = training_examples.validation_numbers(snapshot)
     by_number = {numbers[row_id]: loss for row_id, loss in nats.items()}

@@ -40,11 +40,15 @@ class Trained:
         self.losses: dict[int, float] = {}
         self.validated: dict[int, float] = {}
         self.kill_at: int | None = None
+        self.fails_in: str | None = None
 
     def run(self, recipe: Recipe = RECIPE, stop: StopCondition | None = None) -> TrainingProgress:
         return fit.fit(self.snapshot, self.model, self.folder, recipe, report=self._hear, stop=stop)
 
     def _hear(self, progress: Progress) -> None:
+        if progress.stage == self.fails_in:
+            self.fails_in = None
+            raise OSError("killed")
         if progress.stage != "train":
             return
         if "loss" in progress.figures:
@@ -146,6 +150,14 @@ PATIENT = RECIPE.model_copy(
 )
 
 
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training that stopped early, and that nothing else happened to."""
+    trained = Trained(model, snapshot, tmp_path_factory.mktemp("undisturbed") / "adapter")
+    trained.run(PATIENT)
+    return trained
+
+
 def test_a_training_without_improvement_keeps_its_best_weights(
     training: Callable[[str], Trained],
 ):
@@ -163,9 +175,10 @@ def test_a_training_without_improvement_keeps_its_best_weights(
 
 
 @pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 6])
-def test_patience_survives_kills(training: Callable[[str], Trained], kill_at: int):
-    undisturbed, killed = training("undisturbed"), training("killed")
-    undisturbed.run(PATIENT)
+def test_patience_survives_kills(
+    training: Callable[[str], Trained], undisturbed: Trained, kill_at: int
+):
+    killed = training("killed")
     killed.kill_at = kill_at
     with pytest.raises(TrainingInterrupted):
         killed.run(PATIENT)
@@ -173,14 +186,25 @@ def test_patience_survives_kills(training: Callable[[str], Trained], kill_at: in
     assert killed.weights == undisturbed.weights
 
 
+def test_a_training_killed_while_its_adapter_is_measured_ends_as_an_undisturbed_one(
+    training: Callable[[str], Trained], undisturbed: Trained
+):
+    killed = training("killed")
+    killed.fails_in = "validate"
+    with pytest.raises(OSError, match="killed"):
+        killed.run(PATIENT)
+    killed.run(PATIENT)
+    assert killed.weights == undisturbed.weights
+    assert killed.validated == pytest.approx(undisturbed.validated, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "known", [pytest.param("nothing", marks=pytest.mark.slow), "an earlier measurement"]
 )
 def test_patience_survives_a_move_to_a_machine_that_gets_the_checkpoint_alone(
-    training: Callable[[str], Trained], known: str
+    training: Callable[[str], Trained], undisturbed: Trained, known: str
 ):
-    undisturbed, killed, moved = (training(name) for name in ("whole", "killed", "moved"))
-    undisturbed.run(PATIENT)
+    killed, moved = training("killed"), training("moved")
     best = min(undisturbed.validated, key=lambda step: undisturbed.validated[step])
     killed.kill_at = best + 1
     with pytest.raises(TrainingInterrupted):
