@@ -2,7 +2,15 @@
 
 import re
 
-from components.curate.redaction.patterns import Kind, Value, before, digits_of, pattern, value_of
+from components.curate.redaction.patterns import (
+    UNSPACED,
+    Kind,
+    Value,
+    before,
+    digits_of,
+    pattern,
+    value_of,
+)
 
 SUFFIXES = (
     "Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Drive|Dr|Lane|Ln|Court|Ct|Place|Pl|Square|Sq"
@@ -95,10 +103,18 @@ NOT_BEHIND = r"(?<![\w.+$€£/:-])"
 """Digits after these are part of something else: a price, a path, a version, an id."""
 
 
+WORDS_BEFORE = re.compile(f"[{UNSPACED}]+(?=[A-Za-z0-9])")
+WORDS_AFTER = re.compile(f"(?<=[A-Za-z]{{2}})[{UNSPACED}]+$")
+"""Words of a script without spaces are not part of an address of ASCII."""
+
+
 def email(match: re.Match[str]) -> Value | None:
     """Return an address with a key in lower case and ``%40`` as ``@``."""
-    start, end, text = value_of(match)
-    return Value(start, end, text.lower().replace("%40", "@"))
+    start, _, text = value_of(match)
+    lead, tail = WORDS_BEFORE.match(text), WORDS_AFTER.search(text)
+    first, last = lead.end() if lead else 0, tail.start() if tail else len(text)
+    key = text[first:last].lower().replace("%40", "@")
+    return Value(start + first, start + last, key)
 
 
 def phone(match: re.Match[str]) -> Value | None:
@@ -146,7 +162,7 @@ PATTERNS = (
         national_phone,
         rf"{NOT_BEHIND}\(?0[1-9][0-9]{{0,4}}\)?"
         r"(?:(?: [0-9]{2,8}){1,5}|(?:-[0-9]{2,8}){1,4})(?![\w/:-])",
-        r"(?:^|[^\pL\pN_.+$€£/:-])\(?0[1-9][0-9]{0,4}\)?[ -][0-9]{2}",
+        r"(?:^|[^A-Za-z0-9_.+$€£/:-])\(?0[1-9][0-9]{0,4}\)?[ -][0-9]{2}",
     ),
     pattern(
         Kind.PHONE,

@@ -74,6 +74,7 @@ class Prefilter:
 
     def of(self, text: str) -> Hits:
         """Return what a text may contain."""
+        text = patterns.plain(text)
         return self._remembered(text) if len(text) <= SHORT else self._hits(text)
 
     def _hits(self, text: str) -> Hits:
@@ -221,6 +222,7 @@ class ConversationScan:
                 return name_patterns.words(text)
         if not self.hits.names or leaf.zone not in NAMING_ZONES:
             return ()
+        text = patterns.plain(text)
         if self.gates.of(text).names:
             return name_patterns.named_in(text, leaf.zone is Zone.USER)
         return name_patterns.named_in_answer(before, text) if leaf.zone is Zone.USER else ()
@@ -263,35 +265,38 @@ class ConversationScan:
 
     def _replaced(self, pattern: Pattern, zone: Zone, text: str) -> str:
         done, written = 0, list[str]()
-        match = pattern.expression.search(text)
+        readable = patterns.plain(text)
+        match = pattern.expression.search(readable)
         while match:
             checked = pattern.check(match)
             values = checked if isinstance(checked, list) else [checked] if checked else []
             for value in values:
-                exact = text[value.start : value.end]
+                exact = readable[value.start : value.end]
                 if self.allowed.value(exact) or (zone is Zone.TOOLS and _is_example(match, exact)):
                     continue
+                spelling = text[value.start : value.end]
                 written += [text[done : value.start]]
-                written += [self.ledger.stand_in(pattern.kind, value.key, exact)]
+                written += [self.ledger.stand_in(pattern.kind, value.key, spelling)]
                 done = value.end
             # The rest of a match may be the start of another value: two IBANs in a row.
             resume = values[-1].end if values else match.end()
             if not values and pattern.kind is Kind.IBAN:
                 # A code before an IBAN is read as its start: "QX45 was paid to DE89 ...".
                 resume = match.start() + 1
-            match = pattern.expression.search(text, resume)
+            match = pattern.expression.search(readable, resume)
         return "".join([*written, text[done:]])
 
     def _field(self, leaf: Leaf, text: str) -> str | None:
         """Redact a field's whole value by the field's name; ``None`` if that has no kind."""
-        kind = json_texts.kind_of(leaf.field, text)
-        if kind is None or kind in self.allowed.kinds or self.allowed.value(text):
+        readable = patterns.plain(text)
+        kind = json_texts.kind_of(leaf.field, readable)
+        if kind is None or kind in self.allowed.kinds or self.allowed.value(readable):
             return None
         if kind is Kind.NAME:
             return self._part_by_part(text)
-        if kind is Kind.ADDRESS and contact.holds_address(text):
+        if kind is Kind.ADDRESS and contact.holds_address(readable):
             return None
-        return self.ledger.stand_in(kind, json_texts.key(kind, text), text)
+        return self.ledger.stand_in(kind, json_texts.key(kind, readable), text)
 
     def _number(self, text: str) -> str:
         """Redact a known number, or one with the form of a card."""
@@ -303,8 +308,9 @@ class ConversationScan:
     def _named(self, text: str) -> str:
         """Replace known names, part by part."""
         done, written = 0, ""
-        for start, end in name_patterns.runs(text, self._parts):
-            if name_patterns.is_name(text, start, end, self.names):
+        readable = patterns.plain(text)
+        for start, end in name_patterns.runs(readable, self._parts):
+            if name_patterns.is_name(readable, start, end, self.names):
                 written += text[done:start] + self._part_by_part(text[start:end])
                 done = end
         return written + text[done:]

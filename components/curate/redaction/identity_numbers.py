@@ -243,6 +243,8 @@ def ipv6(match: re.Match[str]) -> Value | None:
 
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
+BETWEEN_GROUPS = "(?: {0,2}| ?[.-] ?)"  # of a card's digits
+
 PATTERNS = (
     pattern(
         Kind.IBAN,
@@ -253,8 +255,10 @@ PATTERNS = (
     pattern(
         Kind.CARD,
         cards,
-        r"(?<![\w.,+/-])[0-9](?:[ -]?[0-9]){11,}(?![\w/-])(?![.,][0-9])",
-        r"[1-6](?:[ -]?[0-9]){11}",
+        # A comma, as in CSV, and an expiry date, as in 4111.../12, may follow.
+        rf"(?<![\w.+/-])[0-9](?:{BETWEEN_GROUPS}[0-9]){{11,}}"
+        r"(?![\w-]|/(?!(?:0[1-9]|1[0-2])(?![0-9]))|\.[0-9])",
+        rf"[1-6](?:{BETWEEN_GROUPS}[0-9]){{11}}",
     ),
     pattern(
         Kind.SSN,

@@ -1,6 +1,7 @@
 """Kinds of personal data and secrets, and the pattern type that finds values of a kind."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,7 +77,63 @@ class Pattern:
 
 def pattern(kind: Kind, check: Check, expression: str, *gates: str) -> Pattern:
     """Return a pattern with its expression compiled."""
-    return Pattern(kind, gates, re.compile(expression), check)
+    return Pattern(kind, gates, re.compile(beside_any_script(expression)), check)
+
+
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff"
+)
+"""Letters of the scripts that put no space around a number: Thai, Lao, Burmese, Khmer, Kana, Han,
+and Hangul, whose particles follow one."""
+
+_WORD_CHARACTER = re.compile(r"\((\?<?!)(?:\[\\w([^\]]*)\]|\\w)")
+
+
+def beside_any_script(expression: str) -> str:
+    """Let lookarounds that refuse word characters accept those of scripts without spaces."""
+
+    def accept(lookaround: re.Match[str]) -> str:
+        others = f"|[{lookaround[2]}]" if lookaround[2] else ""
+        return rf"({lookaround[1]}[^\W{UNSPACED}]{others}"
+
+    return _WORD_CHARACTER.sub(accept, expression)
+
+
+_SPACES = (
+    "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
+_HYPHENS = "\u2010\u2011\u2012\u2013\u2212\ufe63"
+_PLAIN = {
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if code not in (0xFF1C, 0xFF1E)},
+    **dict.fromkeys(map(ord, _SPACES), " "),
+    **dict.fromkeys(map(ord, _HYPHENS), "-"),
+    **{
+        code: str(unicodedata.decimal(chr(code)))
+        for code in range(128, 0x20000)
+        if chr(code).isdecimal()
+    },
+}
+_UNUSUAL = re.compile(f"[{re.escape(''.join(map(chr, _PLAIN)))}]")
+
+
+def plain(text: str) -> str:
+    """Return a text, of the same length, with ASCII's digits, spaces, hyphens and full-width signs.
+
+    People paste, and models write, no-break spaces and hyphens within a number.
+    """
+    if text.isascii() or not _UNUSUAL.search(text):
+        return text
+    return text.translate(_PLAIN)
+
+
+def replace_in_plain(expression: re.Pattern[str], change: Callable[[str], str], text: str) -> str:
+    """Replace the matches in a text's ``plain`` form; ``change`` receives them as written."""
+    done, replaced = 0, ""
+    for match in expression.finditer(plain(text)):
+        replaced += text[done : match.start()] + change(text[match.start() : match.end()])
+        done = match.end()
+    return replaced + text[done:]
 
 
 def word_list(name: str) -> frozenset[str]:

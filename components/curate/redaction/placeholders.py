@@ -89,7 +89,7 @@ class PlaceholderLedger:
             self.taken[kind] += 1
             self.numbers[kind, key] = self.taken[kind]
             if kind is not Kind.NAME and (kind in IN_DIGITS or _is_distinctive(key)):
-                self.known.append(KnownValue(kind, key, key.lower()))
+                self.known.append(KnownValue(kind, key, patterns.plain(key).lower()))
         self.replaced[kind] += 1
         self.occurrences.append(Occurrence(kind, key, written, self.numbers[kind, key]))
         return placeholder(kind, self.first_mark + len(self.occurrences) - 1)
@@ -135,10 +135,11 @@ class PlaceholderLedger:
 
     def replace_known(self, text: str) -> str:
         """Replace all known values in a text, in any spelling."""
-        lowered, digits = text.lower(), None
+        readable = patterns.plain(text)
+        lowered, digits = readable.lower(), None
         for value in self.known:
             if value.kind in IN_DIGITS:
-                digits = NO_DIGITS.sub("", text) if digits is None else digits
+                digits = NO_DIGITS.sub("", readable) if digits is None else digits
                 if value.lowered in digits:
                     text = self._replace(value, _spelled(value.kind, value.key), text)
             elif value.lowered in lowered:
@@ -147,13 +148,13 @@ class PlaceholderLedger:
 
     def replace(self, kind: Kind, key: str, value: str, text: str) -> str:
         """Replace a value in its exact spelling, regardless of the surrounding text."""
-        return self._replace(KnownValue(kind, key, key), re.compile(re.escape(value)), text)
+        exact = re.compile(re.escape(patterns.plain(value)))
+        return self._replace(KnownValue(kind, key, key), exact, text)
 
     def _replace(self, known: KnownValue, expression: re.Pattern[str], text: str) -> str:
-        def stand_in(match: re.Match[str]) -> str:
-            return self.stand_in(known.kind, known.key, match.group())
-
-        return patterns.outside_placeholders(text, partial(expression.sub, stand_in))
+        change = partial(self.stand_in, known.kind, known.key)
+        replace_matches = partial(patterns.replace_in_plain, expression, change)
+        return patterns.outside_placeholders(text, replace_matches)
 
 
 def _spelled(kind: Kind, digits: str) -> re.Pattern[str]:
@@ -167,4 +168,5 @@ def _is_distinctive(key: str) -> bool:
 
 
 def _literal(key: str) -> re.Pattern[str]:
-    return re.compile(rf"(?i)(?<!\w){re.escape(key)}(?!\w)")
+    written = re.escape(patterns.plain(key))
+    return re.compile("(?i)" + patterns.beside_any_script(rf"(?<!\w){written}(?!\w)"))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.curate.redaction import contact, identity_numbers, secret_values, surrogate_names
-from components.curate.redaction.patterns import Kind, digits_of, word_list
+from components.curate.redaction.patterns import Kind, digits_of, plain, word_list
 from components.curate.redaction.surrogate_names import DIGITS, LOWER, Chance
 
 TRIES = 1000  # maximum draws of an identity number until it has a valid form, such as a valid month
@@ -300,6 +300,23 @@ def _similar(value: str, chance: Chance) -> str:
 
 def write(kind: Kind, value: str, surrogate: str, written: str) -> str:
     """Return the surrogate of a canonical value as its occurrence is ``written``."""
+    readable = plain(written)
+    shown = _write(kind, value, surrogate, readable)
+    if readable == written or len(shown) != len(written):
+        return shown
+    return "".join(map(_in_script, shown, readable, written))
+
+
+def _in_script(character: str, readable: str, written: str) -> str:
+    """Return a character of a surrogate as a no-break space or a digit of another script."""
+    if character == readable:
+        return written
+    if character.isdecimal() and written.isdecimal():
+        return chr(ord(written) - int(readable) + int(character))
+    return character
+
+
+def _write(kind: Kind, value: str, surrogate: str, written: str) -> str:
     match kind:
         case Kind.PHONE:
             return _phone_like(value, surrogate, written)

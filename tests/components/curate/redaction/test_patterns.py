@@ -51,6 +51,21 @@ PEM = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE" 
         ("password=hunter2 ok", "password=<PASSWORD_1> ok"),
         ('"api_key": "a8f5e1c9"', '"api_key": "<PASSWORD_1>"'),
         ("my password is Tr0ub4dor.", "my password is <PASSWORD_1>."),
+        (
+            "4111\u202f1111\u202f1111\u202f1111 or 4111\u20111111\u20111111\u20111111",
+            "<CARD_1> or <CARD_1>",
+        ),
+        ("4111.1111.1111.1111 or 4111 - 1111 - 1111 - 1111", "<CARD_1> or <CARD_1>"),
+        ("ann,4111111111111111,12/27;4111111111111111/12", "ann,<CARD_1>,12/27;<CARD_1>/12"),
+        ("DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "<IBAN_1>"),
+        ("ssn 078\u201105\u20111120", "ssn <SSN_1>"),
+        ("\uff14\uff11\uff11\uff11" + "\uff11" * 12, "<CARD_1>"),
+        ("\u0660\u0665\u0660 \u0661\u0662\u0663 \u0664\u0665\u0666\u0667", "<PHONE_1>"),
+        ("我的卡号是4111111111111111谢谢", "我的卡号是<CARD_1>谢谢"),
+        ("카드는 4111-1111-1111-1111입니다", "카드는 <CARD_1>입니다"),
+        ("電話は090-1234-5678です", "電話は<PHONE_1>です"),
+        ("บัตร84.17.203.9ครับ", "บัตร<IP_1>ครับ"),
+        ("邮箱是wei@qq.com谢谢 wei@qq.com", "邮箱是<EMAIL_1>谢谢 <EMAIL_1>"),
     ],
 )
 def test_a_value_becomes_a_placeholder_of_its_kind(text: str, left: str):

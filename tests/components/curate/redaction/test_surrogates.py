@@ -28,6 +28,11 @@ PEM = (
     [
         pytest.param("pay 4111 1111 1111 1111", r"pay 4\d{3} \d{4} \d{4} \d{4}", id="card"),
         pytest.param("card 3782-822463-10005", r"card 3[47]\d\d-\d{6}-\d{5}", id="amex"),
+        pytest.param("4111\u202f1111\u20111111 1111", r"4\d{3}\u202f\d{4}\u2011\d{4} \d{4}",
+                     id="card-typographic"),
+        pytest.param("\u0664\u0661\u0661\u0661" + " \u0661\u0661\u0661\u0661" * 3,
+                     "\u0664[\u0660-\u0669]{3}(?: [\u0660-\u0669]{4}){3}", id="card-arabic"),
+        pytest.param("邮箱是wei@qq.com谢谢", r"邮箱是[a-z]+@qq\.com谢谢", id="email-in-chinese"),
         pytest.param("5500005555555559", r"5[1-5]\d{14}", id="mastercard"),
         pytest.param(
             "DE89 3704 0044 0532 0130 00", r"DE\d\d \d{4} \d{4} \d{4} \d{4} \d\d", id="iban"
