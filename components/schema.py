@@ -77,7 +77,7 @@ class Config(BaseModel):
         return (int in kinds or float in kinds) and bool not in kinds and str not in kinds
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _SettingsLoader(yaml.SafeLoader):
     """YAML in which a mapping has each key once; PyYAML keeps the last and drops the others."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -90,12 +90,24 @@ class _UniqueKeys(yaml.SafeLoader):
                         problem_mark=key.start_mark,
                     )
                 names.add(key.value)
+                _read_as_text(key, ("off",))  # kinds that redaction leaves
         return super().construct_mapping(node, deep=deep)
+
+    def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> list[Any]:
+        for item in node.value:
+            _read_as_text(item, ("no",))  # Norwegian, among languages
+        return super().construct_sequence(node, deep=deep)
+
+
+def _read_as_text(node: yaml.Node, words: Container[str]) -> None:
+    """Have words stand for themselves that YAML 1.1 takes for ``false``."""
+    if isinstance(node, yaml.ScalarNode) and node.value in words:
+        node.tag = "tag:yaml.org,2002:str"
 
 
 def parse_yaml(text: str, source: Path | str) -> Json:
     """Return what a YAML text holds; ``source`` names it in the messages of ``yaml.YAMLError``."""
-    loader = _UniqueKeys(text)
+    loader = _SettingsLoader(text)
     loader.name = str(source)
     try:
         return cast("Json", loader.get_single_data())

@@ -201,6 +201,18 @@ def test_settings_that_a_merge_brings_may_be_set_otherwise(folder: Path) -> None
     assert read_workload(folder / "support.yaml").train.r == 4
 
 
+def test_off_and_norwegian_are_no_booleans(folder: Path) -> None:
+    text = write(folder).read_text()
+    text += "curate: {redaction: {off: [ip]}, languages: [no, en]}\n"
+    text += "train: {use_rslora: yes}\nevaluate: {constrained: off}\n"
+    (folder / "support.yaml").write_text(text)
+    workload = read_workload(folder / "support.yaml")
+    assert workload.curate.redaction.off == ("ip",)
+    assert workload.curate.languages == ("no", "en")
+    assert workload.train.use_rslora
+    assert workload.evaluate.constrained is False
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert mistakes(tmp_path / "w.yaml") == ["can't be read: No such file or directory"]
 
