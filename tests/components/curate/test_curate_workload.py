@@ -338,9 +338,9 @@ def test_a_frozen_split_can_not_use_another_criterion(con: Connection, tmp_path:
 
 @pytest.mark.slow
 def test_a_failed_check_keeps_the_old_verdicts(con: Connection, tmp_path: Path):
-    load(con, tmp_path, [logs.interaction()])
+    load(con, tmp_path, [logs.interaction()], [logs.feedback("correction", logs.say("Rainy."))])
     curate(con)
-    con.execute("insert into raw.interactions from raw.interactions")
-    with pytest.raises(warehouse.CheckFailedError, match="one_verdict"):
+    con.execute("insert into raw.feedback from raw.feedback")
+    with pytest.raises(warehouse.CheckFailedError, match="one_fate"):
         curate(con)
     assert len(examples(con)) == 1
