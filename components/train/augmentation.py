@@ -17,7 +17,8 @@ Tool: TypeAlias = dict[str, Json]
 class ToolRequest:
     """A request, the names of the called tools, the rendered answer and its weight.
 
-    ``row_id`` is the id of the snapshot's row that it is, or was made from.
+    ``row_id`` is the id of the snapshot's row that it is, or was made from. ``withheld`` are the
+    names of tools that fit, where the answer is that none does.
     """
 
     messages: list[dict[str, Json]]
@@ -26,6 +27,7 @@ class ToolRequest:
     answer: str
     weight: float
     row_id: str = ""
+    withheld: tuple[str, ...] = ()
 
     @property
     def offers_in_vain(self) -> bool:
@@ -51,9 +53,9 @@ def distinct_tools(requests: Sequence[ToolRequest]) -> list[Tool]:
 
 
 def tools_not_offered(request: ToolRequest, known: Sequence[Tool]) -> list[Tool]:
-    """List the tools whose names a request does not offer."""
-    offered = {tool_name(tool) for tool in request.tools}
-    return [tool for tool in known if tool_name(tool) not in offered]
+    """List the tools whose names a request does not offer, and may."""
+    taken = {tool_name(tool) for tool in request.tools} | {*request.withheld}
+    return [tool for tool in known if tool_name(tool) not in taken]
 
 
 def tool_name(tool: Tool) -> str:
@@ -103,7 +105,7 @@ def make_irrelevant(
         return [], objection
     known = distinct_tools(requests)
     made = [
-        replace(request, tools=tools, called=(), answer=refusal)
+        replace(request, tools=tools, called=(), answer=refusal, withheld=request.called)
         for request in chosen
         if (tools := _unfitting_tools(request, known, draw))
     ]

@@ -38,6 +38,18 @@ def call(draw: st.DrawFn) -> ToolRequest:
 VAIN = [request(None, ("add",), refusal) for refusal in REFUSALS]
 
 
+@given(st.lists(call()), st.integers(0, 3))
+def test_no_distractor_of_a_made_request_is_the_tool_that_was_called(
+    calls: list[ToolRequest], seed: int
+):
+    called = {str(call.messages): call.called for call in calls}
+    made, _ = augmentation.make_irrelevant([*calls, *VAIN], 1.0, seed)
+    for varied in augmentation.vary_offers([*calls, *VAIN, *made], 1.0, seed)[
+        len(calls) + len(VAIN) :
+    ]:
+        assert not names(varied) & set(called[str(varied.messages)])
+
+
 @given(st.lists(call()), st.floats(0, 1), st.integers(0, 3))
 def test_the_called_tool_is_not_offered_and_the_commonest_refusal_is_the_answer(
     calls: list[ToolRequest], share: float, seed: int
