@@ -2,10 +2,10 @@
 
 import shutil
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 from peft import (  # noqa: TID253 - as above
@@ -67,10 +67,9 @@ def require_trainable(model: "PreTrainedModel", names: Sequence[str]) -> None:
     for suffix in names:
         matches = {name: module for name, module in modules.items() if name.endswith(suffix)}
         if not matches:
-            known = sorted({name.rpartition(".")[2] for name in modules} - {""})
             raise ValueError(
                 f"modules_to_save names {suffix}, which this base doesn't have; it has "
-                f"{', '.join(name for name in known if not name.isdigit())}"
+                f"{_last_names(modules)}"
             )
         for name, module in matches.items():
             if not all(weight.is_floating_point() for weight in module.parameters()):
@@ -78,6 +77,31 @@ def require_trainable(model: "PreTrainedModel", names: Sequence[str]) -> None:
                     f"modules_to_save names {suffix}, but {name} is in 4 bits, which a step would "
                     "not change: set bnb_4bit_quant_type to null, or train an adapter of it"
                 )
+
+
+def _last_names(modules: Iterable[str]) -> str:
+    names = sorted({name.rpartition(".")[2] for name in modules} - {""})
+    return ", ".join(name for name in names if not name.isdigit())
+
+
+def _require_targets(adapted: PeftModel, recipe: Recipe, modules: Sequence[str]) -> None:
+    """Raise ``ValueError`` if a name or a layer got no adapter: PEFT refuses only if none did."""
+    tuner: Any = adapted.base_model
+    targeted: list[str] = tuner.targeted_module_names
+    # The configuration's names: PEFT replaces those of modules that transformers has merged.
+    names: set[str] = tuner.peft_config[ADAPTER].target_modules
+    for name in sorted(names) if isinstance(recipe.target_modules, list) else ():
+        if not any(f".{place}".endswith(f".{name}") for place in targeted):
+            raise ValueError(
+                f"target_modules names {name}, which this base doesn't have; it has "
+                f"{_last_names(modules)}"
+            )
+    for layer in recipe.layers_to_transform or []:
+        if not any(f".{layer}." in place for place in targeted):
+            raise ValueError(
+                f"layers_to_transform names layer {layer}, where this base has none of the "
+                "target_modules; the first layer is 0"
+            )
 
 
 def attach_trainable(
@@ -134,6 +158,7 @@ def _wrap_base(
     model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None, *, widens: bool
 ) -> PeftModel:
     require_trainable(model, recipe.modules_to_save or [])
+    modules = [name for name, _ in model.named_modules()]
     if widens and getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     with warnings.catch_warnings():
@@ -143,6 +168,8 @@ def _wrap_base(
     adapted.create_or_update_model_card = _skip_model_card
     if recipe.method == "full":
         tie_embeddings(adapted)
+    else:
+        _require_targets(adapted, recipe, modules)
     if recipe.method == "adalora":
         rank_allocation.freeze_rank_counts(adapted)
     return adapted

@@ -183,6 +183,16 @@ def test_an_earlier_evaluation_does_not_change_the_training(
             id="a-quantized-module",
         ),
         pytest.param(
+            {"target_modules": ["q_proj", "v_prj"]},
+            "target_modules names v_prj, which this base doesn't have; it has act_fn, down_proj,",
+            id="a-target-that-is-not-there",
+        ),
+        pytest.param(
+            {"target_modules": ["q_proj"], "layers_to_transform": [1, 7]},
+            "layers_to_transform names layer 7, where this base has none of the target_modules",
+            id="a-layer-that-is-not-there",
+        ),
+        pytest.param(
             {"r": 48, "init_lora_weights": "pissa"},
             r"takes 48 directions from model.layers.0.self_attn.k_proj, which has 32",
             id="more-ranks-than-there-are",
