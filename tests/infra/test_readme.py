@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
 
+from components.schema import describe_mistakes, parse_yaml
+from components.serve.settings import ServeSettings
 from flows.cli.main import app
+from flows.workload_file import Workload
 from tests.infra import pages
 from tests.infra.pages import INFRA
 
@@ -19,6 +23,16 @@ FOLDERS = ("components", "flows", "infra", "sql", "tests")
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 PAGES = [ROOT / "README.md", *sorted(path for path in FILES if path.suffix == ".md")]
 PATHS = [f"/{path.relative_to(ROOT)}" for path in FILES]
+
+SETTINGS = [
+    pytest.param(text, id=f"{page.relative_to(ROOT)}:{number}")
+    for page in PAGES
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL))
+]
+OF_THE_READER = (  # what an example leaves to them: a key, a package, a task, a file
+    *("is not base64", "Presidio is not installed", "no task arc_easy is measured"),
+    "guards/our_policy.yaml can't be read",
+)
 
 OURS = sorted({line for line in pages.commands() if line.startswith("flywheel ")})
 
@@ -43,6 +57,18 @@ def _chapters(page: Path) -> set[str]:
     """Give the names by which links reach a page's headings, as GitHub makes them of titles."""
     titles = re.findall(r"(?m)^#+ (.*)$", page.read_text())
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("text", SETTINGS)
+def test_the_settings_that_a_page_shows_are_valid(text: str) -> None:
+    raw = parse_yaml(text, "example")
+    assert isinstance(raw, dict)
+    model = ServeSettings if "engine" in raw else Workload
+    try:
+        model.model_validate(raw if "engine" in raw else {"workload": "w", "base": "m"} | raw)
+    except ValidationError as error:
+        mistakes = describe_mistakes(error, model)
+        assert [each for each in mistakes if not any(end in each for end in OF_THE_READER)] == []
 
 
 def test_the_pages_show_commands() -> None:
