@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from components.schema import describe_mistakes, parse_yaml
 from components.serve.settings import ServeSettings
+from flows import settings
 from flows.cli.main import app
 from flows.workload_file import Workload
 from tests.infra import pages
@@ -69,6 +70,11 @@ def test_the_settings_that_a_page_shows_are_valid(text: str) -> None:
     except ValidationError as error:
         mistakes = describe_mistakes(error, model)
         assert [each for each in mistakes if not any(end in each for end in OF_THE_READER)] == []
+
+
+def test_every_variable_that_is_read_is_described() -> None:
+    described = re.findall(r"`(FLYWHEEL_\w+)`", (INFRA / "README.md").read_text())
+    assert {*settings.VARIABLES} - {*described} == set()
 
 
 def test_the_pages_show_commands() -> None:
