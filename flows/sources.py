@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from components.collect import files, load_file, quarantine, segments, survey
+from components.collect import files, load_file, quarantine, segments, small_files, survey
 from components.collect.load_file import DryRun, Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, Input, Kind
@@ -28,6 +28,9 @@ from flows.settings import Settings
 from flows.settings import load as load_settings
 
 Result = TypeVar("Result", Loaded, DryRun)
+
+LoadSmall: TypeAlias = Callable[[Connection, Sequence[Input]], list[Result | OSError]]
+"""Loads a group of small files."""
 
 RAW = ("raw",)  # what loading writes of a lake
 
@@ -53,7 +56,15 @@ def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> It
         UnreadFilesError: Local files are gone, such as a log that was rotated meanwhile, or may not
             be read; all others were loaded.
     """
-    return _load_and_join(path, inputs, partial(load_file.load, now=now), now)
+    load = partial(load_file.load, now=now)
+
+    def load_small(con: Connection, items: Sequence[Input]) -> list[Loaded | OSError]:
+        def alone(item: Input) -> Loaded | OSError:
+            return _unless_unread(load, con, item, Path(item.place))
+
+        return small_files.load(con, items, alone, now=now)
+
+    return _load_and_join(path, inputs, load, now, load_small)
 
 
 def _load_and_join(
@@ -61,11 +72,12 @@ def _load_and_join(
     inputs: Iterable[Input],
     load: Callable[[Connection, Input, Path], Loaded],
     now: datetime,
+    load_small: LoadSmall[Loaded] | None = None,
 ) -> Iterator[Loaded]:
     waiting: list[Loaded] = []
     unread: UnreadFilesError | None = None
     try:
-        for loaded in _for_each_piece(path, inputs, load):
+        for loaded in _for_each_piece(path, inputs, load, load_small):
             # A file that was loaded before waits, too: a kill may have come before it was joined.
             if loaded.source in files.JOINING_FILES and (loaded.quarantined or loaded.skipped):
                 waiting.append(loaded)
@@ -163,23 +175,32 @@ def _load_segments(home: Settings, *, now: datetime, hold_back: bool) -> list[Lo
 
 
 def _for_each_piece(
-    path: Location, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+    path: Location,
+    inputs: Iterable[Input],
+    do: Callable[[Connection, Input, Path], Result],
+    do_small: LoadSmall[Result] | None = None,
 ) -> Iterator[Result]:
     unread: list[OSError] = []
     for is_here, members in groupby(inputs, _is_here):
-        pieces = _piece_tasks(path, members, partial(_unless_unread, do))
+        groups = _groups(members, with_small=is_here and do_small is not None)
+        pieces = _piece_tasks(path, groups, partial(_unless_unread, do), do_small)
         seconds = warehouse.TURN_SECONDS if is_here else 0
-        for result in warehouse.in_turns(
+        for results in warehouse.in_turns(
             path, pieces, memory=warehouse.COLLECTING, seconds=seconds, writes=RAW
         ):
-            if isinstance(result, OSError):
-                unread.append(result)
-            else:
-                yield result
+            for result in results:
+                if isinstance(result, OSError):
+                    unread.append(result)
+                else:
+                    yield result
     if unread:
         raise UnreadFilesError(
             f"{len(unread)} files can't be read, all others were: {'; '.join(map(str, unread))}"
         )
+
+
+def _groups(inputs: Iterable[Input], *, with_small: bool) -> Iterable[Sequence[Input]]:
+    return small_files.groups(inputs) if with_small else ([item] for item in inputs)
 
 
 def _unless_unread(
@@ -199,12 +220,17 @@ def _is_here(item: Input) -> bool:
 
 def _piece_tasks(
     path: Location,
-    inputs: Iterable[Input],
+    groups: Iterable[Sequence[Input]],
     do: Callable[[Connection, Input, Path], Result | OSError],
-) -> Iterator[Callable[[Connection], Result | OSError]]:
-    for item in inputs:  # one at a time, each kept until its piece is loaded
+    do_small: LoadSmall[Result] | None,
+) -> Iterator[Callable[[Connection], Sequence[Result | OSError]]]:
+    for group in groups:
+        if do_small is not None and len(group) > 1:
+            yield lambda con, group=group: do_small(con, group)
+            continue
+        (item,) = group  # one at a time, each kept until its piece is loaded
         with _fetched_file(path, item) as (named, copy):
-            yield lambda con, named=named, copy=copy: do(con, named, copy)
+            yield lambda con, named=named, copy=copy: [do(con, named, copy)]
 
 
 @contextmanager

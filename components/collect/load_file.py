@@ -1,6 +1,7 @@
 """Load one file: detect its source, then store its records in one transaction."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -8,19 +9,29 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import pyarrow as pa
 
 from components.collect import files, growth, quarantine, record_batches, writer
 from components.collect.files import Form
 from components.collect.growth import FileProgress
-from components.collect.lines import BEGINNING, LineStart, Unreadable
+from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
 from components.collect.quarantine import QuarantineReason
 from components.collect.record_batches import Batch, RecordOrigin, ValidatedBatch
-from components.collect.source import NO_DEFAULTS, Input, ParsedRecord, Source, SourceRecord
+from components.collect.source import (
+    NO_DEFAULTS,
+    Defaults,
+    Input,
+    ParsedRecord,
+    Source,
+    SourceRecord,
+)
 from components.collect.sources import feedback, fivekey
 from components.collect.writer import Stored
 from components.schema import Json
-from components.store import warehouse
+from components.store import arrow, warehouse
 from components.store.warehouse import Connection
 
 SAMPLES = 3
@@ -92,28 +103,100 @@ def load_records(
         return loaded
 
 
-def load_together(
-    con: Connection,
-    origins: Sequence[RecordOrigin],
-    records: Iterable[SourceRecord | Unreadable],
-) -> list[Loaded] | None:
-    """Load the records of several small files in one transaction, as the first one's.
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A small file to load together with others of its source and defaults."""
 
-    Return ``None`` and keep nothing if a record goes to quarantine or a file was loaded before:
-    then each has to be loaded by itself, so that a bad record is found with its file.
+    origin: RecordOrigin
+    records: Iterable[SourceRecord | Unreadable]
+    size: int | None = None  # bytes; ``None`` if a later load can't resume at its end
+
+
+def load_together(con: Connection, parts: Sequence[FilePart]) -> list[Loaded] | None:
+    """Load several small files in one transaction.
+
+    Return ``None`` and keep nothing if a record goes to quarantine, a field is new, or two files
+    are equal or one was loaded before: then each has to be loaded by itself, so that a bad record
+    is found with its file.
     """
-    first, *others = origins
-    if any(_known(con, origin) is not None for origin in origins):
+    first, digests = parts[0].origin, [part.origin.digest for part in parts]
+    if len({*digests}) < len(digests) or _any_known(con, first, digests):
         return None
-    batches = record_batches.batches_of_records(records)
-    with suppress(_QuarantinedError), _validated(con, first.now, batches) as validated:
-        loaded = _store(con, first, FileProgress(first.digest), validated)
-        if loaded.quarantined:
-            raise _QuarantinedError
-        warehouse.insert(con, "raw.files", [_file_record(other) for other in others])
-        rest = [Loaded(Path(o.path), 0, 0, 0, skipped=False, source=o.source) for o in others]
-        return [loaded, *rest]
+    numbered = _NumberedFiles(parts)
+    batches = record_batches.batches_of_records(numbered.records())
+    with suppress(_SeparateError), _validated(con, first.now, batches) as validated:
+        attributed = map(numbered.attribute, validated)
+        stored = writer.store_batches(con, first, attributed, digests)
+        if stored.quarantined or _new_fields(con, first):
+            raise _SeparateError
+        counted = [*zip(parts, numbered.counts, _new_rows(con, numbered, stored), strict=True)]
+        files_loaded = [_file_record(part.origin, rows, part.size) for part, rows, _ in counted]
+        warehouse.insert(con, "raw.files", files_loaded)
+        loaded = [
+            Loaded(Path(part.origin.path), new, rows - new, 0, skipped=False, source=first.source)
+            for part, rows, new in counted
+        ]
+        return [replace(loaded[0], merged=stored.merged), *loaded[1:]]
     return None
+
+
+class _NumberedFiles:
+    """Numbers the lines of several files across them, and finds the file of each."""
+
+    def __init__(self, parts: Sequence[FilePart]) -> None:
+        self.parts = parts
+        self.counts = [0] * len(parts)  # of records
+        self.new = np.zeros(len(parts), np.int64)  # records that no row of the warehouse equals
+        self._digests = arrow.texts(part.origin.digest for part in parts)
+        self._ends = list[int]()  # the last line of each file but those that are not read yet
+
+    def records(self) -> Iterator[SourceRecord | Unreadable]:
+        before = 0
+        for number, part in enumerate(self.parts):
+            last = before
+            for record in part.records:
+                self.counts[number] += 1
+                moved = _moved(record, before)
+                last = max(last, moved.number if isinstance(moved, Unreadable) else moved.row.place)
+                yield moved
+            before = last
+            self._ends.append(last)
+
+    def attribute(self, batch: ValidatedBatch) -> ValidatedBatch:
+        """Name each row's file, and number its line within that."""
+        rows: Any = batch.rows
+        if rows is None:
+            return batch
+        lines = np.asarray(rows.column("line"))
+        ends = np.array([0, *self._ends])  # a file that is still being read has lines after them
+        file = np.searchsorted(ends[1:], lines)
+        self.new += np.bincount(
+            file[np.asarray(rows.column("is_fresh"))], minlength=len(self.parts)
+        )
+        at = rows.column_names.index("line")
+        rows = rows.set_column(at, "line", pa.array(lines - ends[file]))
+        return replace(batch, rows=rows.append_column("file_digest", self._digests.take(file)))
+
+
+def _moved(record: SourceRecord | Unreadable, by: int) -> SourceRecord | Unreadable:
+    if isinstance(record, Unreadable):
+        return replace(record, number=record.number + by)
+    return replace(record, row=replace(record.row, place=record.row.place + by))
+
+
+def _new_rows(con: Connection, numbered: _NumberedFiles, stored: Stored) -> list[int]:
+    """Return how many rows each file has that were kept."""
+    if int(numbered.new.sum()) == stored.new:
+        return numbered.new.tolist()
+    # Some are known in other words.
+    digests = [part.origin.digest for part in numbered.parts]
+    sql = (
+        "select file_digest from raw.interactions where list_contains($digests, file_digest)"
+        " union all"
+        " select file_digest from raw.feedback where list_contains($digests, file_digest)"
+    )
+    kept = Counter(digest for (digest,) in con.execute(sql, {"digests": digests}).fetchall())
+    return [kept[digest] for digest in digests]
 
 
 def after_joining(
@@ -137,8 +220,8 @@ def after_joining(
     return [*outcomes.values()]
 
 
-class _QuarantinedError(Exception):
-    """Undoes a transaction."""
+class _SeparateError(Exception):
+    """Undoes a transaction of several files."""
 
 
 def source_of(input_file: Input, path: Path, form: Form) -> Source:
@@ -148,6 +231,18 @@ def source_of(input_file: Input, path: Path, form: Form) -> Source:
     rows = files.first_rows(path, form)
     detected = files.detect_source(row.value for row in rows)
     return detected or (feedback if input_file.kind == "feedback" else fivekey)
+
+
+def read_records(
+    source: Source, pieces: Iterator[Line | Unreadable], defaults: Defaults
+) -> Iterator[SourceRecord | Unreadable]:
+    """Yield a source's records of a file, with what is unreadable among them."""
+    unreadable: list[Unreadable] = []
+    for record in source.read(files.read_rows(pieces, unreadable), defaults):
+        yield record
+        yield from unreadable
+        unreadable.clear()
+    yield from unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +269,8 @@ class _Opened:
         return RecordOrigin(place, self.growth.digest, self.source.NAME, defaults, self.now)
 
     def records(self) -> Iterator[SourceRecord | Unreadable]:
-        unreadable: list[Unreadable] = []
         pieces = files.read_pieces(self.path, self.form, self._start)
-        rows = files.read_rows(pieces, unreadable)
-        for record in self.source.read(rows, self.input_file.defaults):
-            yield record
-            yield from unreadable
-            unreadable.clear()
-        yield from unreadable
+        return read_records(self.source, pieces, self.input_file.defaults)
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches; lines that already are canonical records are not parsed in Python."""
@@ -302,6 +391,15 @@ def _known(con: Connection, origin: RecordOrigin) -> Loaded | None:
     if not loads:
         return None
     return Loaded(Path(origin.path), 0, int(loads[0][0]), 0, skipped=True, source=origin.source)
+
+
+def _any_known(con: Connection, first: RecordOrigin, digests: Sequence[str]) -> bool:
+    known = con.execute(
+        "select 1 from raw.files where list_contains($digests, digest) and source = $source"
+        " and workload_id = $workload_id and client_id = $client_id limit 1",
+        {"digests": digests, "source": first.source, **asdict(first.defaults)},
+    )
+    return bool(known.fetchall())
 
 
 def _new_fields(con: Connection, origin: RecordOrigin) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from components.collect.source import Kind
 from components.store import lake_connection, record_identity, warehouse
 from components.store.record_identity import MergedRecord, Names, Record
-from components.store.warehouse import Connection
+from components.store.warehouse import Connection, Value
 
 GROUPS = 5_000  # groups of rows to compare at a time, to bound memory
 
@@ -87,21 +87,26 @@ def last_row(con: Connection, kind: Kind) -> int:
     return -1 if rows[0][0] is None else int(rows[0][0])
 
 
-def reconcile(con: Connection, last_row: int, digest: str) -> Reconciled:
+def reconcile(con: Connection, last_row: int, digests: Sequence[str]) -> Reconciled:
     """Compare the rows after ``last_row`` with each other and with earlier ones; merge and delete.
 
-    To be called in the transaction of the load, after its rows were stored with its ``digest``. A
-    lake finds those by their file's digest without reading all row ids.
+    To be called in the transaction of the load, after its rows were stored with the ``digests`` of
+    its files. A lake finds those by the range of digests without reading all row ids.
     """
-    loaded = {"last_row": last_row, "digest": digest}
+    loaded: dict[str, Value] = {
+        "last_row": last_row,
+        "digests": [*digests],
+        "lowest": min(digests),
+        "highest": max(digests),
+    }
     ((earliest, latest),) = con.execute(
-        "select min(timestamp), max(timestamp) from raw.interactions"
-        " where rowid > $last_row and file_digest = $digest",
+        "select min(timestamp), max(timestamp) from raw.interactions where rowid > $last_row"
+        " and file_digest between $lowest and $highest and list_contains($digests, file_digest)",
         loaded,
     ).fetchall()
     if earliest is None:
         return Reconciled()
-    erased = _drop_erased(con, last_row, digest)
+    erased = _drop_erased(con, loaded)
     warehouse.build(con, "temp/alike", **loaded, earliest=earliest, latest=latest)
     count = int(con.execute("select count(*) from temp.alike").fetchall()[0][0])
     known = merged = 0
@@ -151,7 +156,7 @@ def _compare(con: Connection, first: int, last: int, last_row: int) -> _Changes:
     return changes
 
 
-def _record(row: Mapping[str, warehouse.Value]) -> Record | None:
+def _record(row: Mapping[str, Value]) -> Record | None:
     """Return a stored record; ``None`` if it is nested too deeply to be compared."""
     try:
         record = record_identity.read(str(row["record"] or row["payload"]))
@@ -254,13 +259,13 @@ def _delete(con: Connection, row_ids: Sequence[int], table: Kind = "interactions
             )
 
 
-def _erased_digest(key: str, row: Mapping[str, warehouse.Value]) -> str:
+def _erased_digest(key: str, row: Mapping[str, Value]) -> str:
     if (record := _record(row)) is not None:
         return record_identity.erased_digest(key, record)
     return record_identity.erased_deep_digest(key, str(row["record"] or row["payload"]))
 
 
-def _drop_erased(con: Connection, last_row: int, digest: str) -> int:
+def _drop_erased(con: Connection, loaded: Mapping[str, Value]) -> int:
     sql = "select digest, key from raw.erased, raw.erasure_key where kind = 'contents'"
     erased = con.execute(sql).fetchall()
     if not erased:
@@ -268,7 +273,7 @@ def _drop_erased(con: Connection, last_row: int, digest: str) -> int:
     digests, key = {digest for digest, _ in erased}, str(erased[0][1])
     dropped = [
         int(row["row_id"])  # pyright: ignore[reportArgumentType] - a number
-        for row in warehouse.select(con, "temp/erased_times", last_row=last_row, digest=digest)
+        for row in warehouse.select(con, "temp/erased_times", **loaded)
         if _erased_digest(key, row) in digests
     ]
     _delete(con, dropped)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from components.collect import files, load_file, loaded_calls
 from components.collect.lines import Unreadable
-from components.collect.load_file import Loaded
+from components.collect.load_file import FilePart, Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import (
     NO_DEFAULTS,
@@ -123,13 +123,14 @@ def _load_kind(
     """Load a kind's records of segments together, else one by one."""
     paths = [segment.path for segment in segments if kind in segment.kinds]
     origins = [RecordOrigin(str(path), path.stem, source, NO_DEFAULTS, now) for path in paths]
-    if len(origins) > 1:
-        together = load_file.load_together(con, origins, _read_all(paths, kind))
+    named = [*zip(origins, paths, strict=True)]
+    if len(named) > 1:
+        parts = [FilePart(origin, _read_records(path, kind)) for origin, path in named]
+        together = load_file.load_together(con, parts)
         if together is not None:
             return together
     return [
-        load_file.load_records(con, origin, _read_records(path, kind))
-        for origin, path in zip(origins, paths, strict=True)
+        load_file.load_records(con, origin, _read_records(path, kind)) for origin, path in named
     ]
 
 
@@ -271,17 +272,9 @@ def _contents(segment: Path) -> tuple[frozenset[spool.Kind], frozenset[str]]:
     return frozenset(kinds), frozenset(senders)
 
 
-def _read_all(segments: list[Path], kind: Kind) -> Iterator[ParsedRecord | Unreadable]:
-    """Yield the records of a kind of all segments, numbered across them."""
+def _read_records(segment: Path, kind: Kind) -> Iterator[ParsedRecord | Unreadable]:
+    """Yield the records of a kind, numbered; damaged lines come with the interactions."""
     place = 0
-    for segment in segments:
-        for record in _read_records(segment, kind, place):
-            place += 1
-            yield record
-
-
-def _read_records(segment: Path, kind: Kind, place: int = 0) -> Iterator[ParsedRecord | Unreadable]:
-    """Yield the records of a kind after that place; damaged lines come with the interactions."""
     for entry in spool.read(segment):
         if isinstance(entry, Entry) and entry.kind == kind:
             for record in _entry_records(entry, kind, place):

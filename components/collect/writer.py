@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from itertools import chain, groupby
 from typing import TypeAlias, TypeVar, cast
+
+import pyarrow as pa
 
 from components.collect import reconciliation
 from components.collect.lines import Unreadable
@@ -161,12 +163,16 @@ def validated(
 
 
 def store_batches(
-    con: Connection, origin: RecordOrigin, batches: Iterable[ValidatedBatch]
+    con: Connection,
+    origin: RecordOrigin,
+    batches: Iterable[ValidatedBatch],
+    digests: Sequence[str] = (),
 ) -> Stored:
     """Store batches in the open transaction, for which they were validated; return the counts.
 
-    One statement stores consecutive batches of a kind: DuckDB compresses a row group of 122,880
-    rows on one thread, so only a statement that fills several row groups keeps all threads busy.
+    ``digests`` are those of several files, if the batches' rows have ``file_digest``; else all are
+    the origin's. One statement stores consecutive batches of a kind: DuckDB compresses a row group
+    of 122,880 rows on one thread, so only a statement that fills several keeps all threads busy.
     """
     stored, last_rows = Stored(0, 0, 0), dict[Kind, int]()
     numbered = _number_statements(batches)
@@ -176,7 +182,9 @@ def store_batches(
         stored += _store(con, origin, kind, (batch for _, batch in members))
     reconciled, repeated = Reconciled(), 0
     if "interactions" in last_rows:
-        reconciled = reconciliation.reconcile(con, last_rows["interactions"], origin.digest)
+        reconciled = reconciliation.reconcile(
+            con, last_rows["interactions"], digests or [origin.digest]
+        )
     if "feedback" in last_rows:
         repeated = reconciliation.reconcile_feedback(con, last_rows["feedback"])
     known = reconciled.known + reconciled.erased + repeated
@@ -243,11 +251,15 @@ def _store(
             records += batch.records
             refused.extend(batch.refused)
             fields.update(batch.fields)
-            if batch.rows is not None:
+            if batch.rows is None:
+                continue
+            if "file_digest" in batch.rows.schema.names:
                 yield batch.rows
+            else:
+                digests = pa.repeat(origin.digest, batch.rows.num_rows)
+                yield batch.rows.append_column("file_digest", digests)
 
-    values = {"digest": origin.digest, "source_name": origin.source}
-    new = append_tables(con, f"raw/{kind}", "judged", rows(), **values)
+    new = append_tables(con, f"raw/{kind}", "judged", rows(), source_name=origin.source)
     _register_fields(con, origin, fields)
     return Stored(new, records - new, store_quarantined(con, origin, refused))
 

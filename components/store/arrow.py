@@ -53,6 +53,7 @@ class ArrowTable(Protocol):
     """The part of an Arrow table that is used."""
 
     schema: ArrowSchema
+    num_rows: int
 
     def to_batches(self) -> Sequence[object]:
         """Return its rows in batches, without a copy."""

@@ -14,7 +14,7 @@ select
     content as payload,
     record,
     $source_name as source,
-    $digest as file_digest,
+    file_digest,
     line
 from judged
 where is_fresh

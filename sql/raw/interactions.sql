@@ -11,7 +11,7 @@ select
     content_hash,
     likeness,
     $source_name as source,
-    $digest as file_digest,
+    file_digest,
     line
 from judged
 where is_fresh

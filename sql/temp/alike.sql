@@ -1,6 +1,6 @@
 -- One row per time and likeness that a stored row shares with one of this load, numbered in the
 -- order of time: what may be one interaction in two wordings. Rows of this load have row ids above
--- $last_row and the $digest. Reads raw.interactions.
+-- $last_row and one of the $digests, which are from $lowest to $highest. Reads raw.interactions.
 
 with
 
@@ -10,7 +10,10 @@ loaded as (
         timestamp,
         likeness
     from raw.interactions
-    where rowid > $last_row and file_digest = $digest
+    where
+        rowid > $last_row
+        and file_digest between $lowest and $highest
+        and list_contains($digests, file_digest)
 ),
 
 pairs as (

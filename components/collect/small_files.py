@@ -1,0 +1,187 @@
+"""Load small files: those that are known cost a look, and new ones share a transaction."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from components.collect import files, growth, load_file
+from components.collect.lines import Unreadable
+from components.collect.load_file import FilePart, Loaded
+from components.collect.record_batches import RecordOrigin
+from components.collect.source import Defaults, Input, Source, SourceRecord
+from components.store.warehouse import Connection
+
+SMALL_BYTES = 64 * 2**10  # a larger file is worth a transaction of its own
+TOGETHER_BYTES = 4 * 2**20
+TOGETHER_FILES = 256
+
+Alone = Callable[[Input], Loaded | OSError]
+"""Loads a file by itself; returns why it can't be read."""
+
+
+def groups(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """Yield consecutive local files: small ones in groups, each other one by itself."""
+    group, size = list[Input](), 0
+    for item in inputs:
+        bytes_of_item = _size(Path(item.place))
+        is_small = bytes_of_item <= SMALL_BYTES
+        is_full = len(group) == TOGETHER_FILES or size + bytes_of_item > TOGETHER_BYTES
+        if group and (is_full or not is_small):
+            yield group
+            group, size = [], 0
+        if is_small:
+            group.append(item)
+            size += bytes_of_item
+        else:
+            yield [item]
+    if group:
+        yield group
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whoever loads it finds out why
+        return SMALL_BYTES + 1
+
+
+def load(
+    con: Connection, inputs: Sequence[Input], alone: Alone, *, now: datetime
+) -> list[Loaded | OSError]:
+    """Load small local files in their order; each bad or changed one is loaded ``alone``."""
+    results = list[Loaded | OSError]()
+    waiting = list[_NewFile]()
+
+    def load_waiting() -> None:
+        results.extend(_load_together(con, waiting, alone, now))
+        waiting.clear()
+
+    contents = [_read(Path(item.place)) for item in inputs]
+    earlier = _EarlierLoads(con, inputs, contents)
+    for item, content in zip(inputs, contents, strict=True):
+        known = earlier.find(item, content)
+        new = None if known or earlier.is_changed(item, content) else _new_file(item, content)
+        if waiting and (new is None or not new.fits(waiting[0])):
+            load_waiting()
+        if new is not None:
+            waiting.append(new)
+        else:
+            results.append(known or alone(item))
+    load_waiting()
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    digest: str
+    size: int
+
+
+def _read(path: Path) -> _Content | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return _Content(hashlib.sha256(content).hexdigest(), len(content))
+
+
+class _EarlierLoads:
+    """What the warehouse knows of files, by one look."""
+
+    def __init__(
+        self, con: Connection, inputs: Sequence[Input], contents: Sequence[_Content | None]
+    ) -> None:
+        rows = con.execute(
+            "select path, digest, source, workload_id, client_id, rows, quarantined from raw.files"
+            " where digest in (select unnest($digests)) or path in (select unnest($paths))",
+            {
+                "digests": [content.digest for content in contents if content],
+                "paths": [item.stored_place for item in inputs],
+            },
+        ).fetchall()
+        self._paths = {path for path, *_ in rows}
+        self._digests = {digest for _, digest, *_ in rows}
+        # A file with lines in quarantine may have been taken for one of another source.
+        self._whole = {
+            (digest, Defaults(workload_id, client_id), source): count
+            for _, digest, source, workload_id, client_id, count, quarantined in rows
+            if count and quarantined == 0 and source not in files.JOINING_FILES
+        }
+
+    def find(self, item: Input, content: _Content | None) -> Loaded | None:
+        """Return the outcome for a file that was loaded whole before."""
+        if content is None:
+            return None
+        # Records that no source claims are of the kind that the place is for.
+        others = {name for name, kind in files.CANONICAL.items() if kind != item.kind}
+        names = [item.source] if item.source else [*_NAMES - others]
+        for name in names:
+            if (rows := self._whole.get((content.digest, item.defaults, name))) is not None:
+                return Loaded(Path(item.stored_place), 0, rows, 0, skipped=True, source=name)
+        return None
+
+    def is_changed(self, item: Input, content: _Content | None) -> bool:
+        """Return whether a file's path or content was loaded before, if not just so."""
+        return (
+            content is None or item.stored_place in self._paths or content.digest in self._digests
+        )
+
+
+_NAMES = {source.NAME for source in files.SOURCES}
+
+
+@dataclass(frozen=True, slots=True)
+class _NewFile:
+    item: Input
+    content: _Content
+    form: files.Form
+    source: Source
+
+    def fits(self, other: "_NewFile") -> bool:
+        """Return whether one transaction can load both."""
+        return (self.source, self.item.defaults) == (other.source, other.item.defaults)
+
+    def part(self, now: datetime) -> FilePart:
+        source, path = self.source.NAME, Path(self.item.place)
+        place, defaults = self.item.stored_place, self.item.defaults
+        origin = RecordOrigin(place, self.content.digest, source, defaults, now)
+        can_grow = growth.can_grow(path, self.form, source)
+        return FilePart(origin, self._records(), self.content.size if can_grow else None)
+
+    def _records(self) -> Iterator[SourceRecord | Unreadable]:
+        pieces = files.read_pieces(Path(self.item.place), self.form)
+        return load_file.read_records(self.source, pieces, self.item.defaults)
+
+
+def _new_file(item: Input, content: _Content | None) -> _NewFile | None:
+    """Return a file with its source; ``None`` if it has to be loaded by itself."""
+    path = Path(item.place)
+    try:
+        form = files.detect_form(path)
+        source = load_file.source_of(item, path, form)
+    except OSError:
+        return None
+    if content is None or source.NAME in files.JOINING_FILES:
+        return None
+    return _NewFile(item, content, form, source)
+
+
+def _load_together(
+    con: Connection, new: Sequence[_NewFile], alone: Alone, now: datetime
+) -> list[Loaded | OSError]:
+    """Load files together; if that fails, each half, down to the file that is to blame."""
+    if len(new) < 2:
+        return [alone(file.item) for file in new]
+    try:
+        loaded = load_file.load_together(con, [file.part(now) for file in new])
+    except (FileNotFoundError, PermissionError):
+        loaded = None
+    if loaded is not None:
+        return [*loaded]
+    half = len(new) // 2
+    return [
+        *_load_together(con, new[:half], alone, now),
+        *_load_together(con, new[half:], alone, now),
+    ]
