@@ -291,14 +291,25 @@ def _table(samples: list[Sample]) -> "pa.Table":  # pyright: ignore[reportUnknow
     return pa.Table.from_pylist(rows, schema=schema)
 
 
+class DamagedScorecardError(ValueError):
+    """A scorecard's files are not those that were finished."""
+
+
 def read(folder: Path) -> Scorecard:
     """Read a finished scorecard.
 
     Raises:
         FileNotFoundError: It is unfinished.
-        ValueError: A file was changed after the scorecard was finished.
+        DamagedScorecardError: A file was changed after the scorecard was finished, or is gone.
     """
-    record = ScorecardManifest.read_untouched(folder)
+    try:
+        record = ScorecardManifest.read_untouched(folder)
+    except (ValueError, TypeError, OSError) as error:
+        if not (folder / manifest.NAME).exists():
+            raise
+        raise DamagedScorecardError(
+            f"{error}; delete {folder}, and the next turn measures it again"
+        ) from error
     aggregates = json.loads((folder / AGGREGATES).read_text())
     return Scorecard(
         key=record.key,

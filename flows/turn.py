@@ -1,5 +1,6 @@
 """Flow `turn`: collect, curate, train, evaluate, gate, and ask a person."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from components.gate.report.words import Case
 from components.monitor import turn_starts
 from components.monitor.turn_starts import Cause, TurnStart
 from components.register import registry
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT, DamagedScorecardError, Scorecard
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, warehouse
 from components.store.ledger import Holdout, HoldoutUse
@@ -52,6 +53,8 @@ from flows.stack import prometheus
 from flows.stages import Stages
 from flows.validation import LearnedError
 from flows.workload_file import Workload
+
+LOG = logging.getLogger(__name__)
 
 
 class UnnamedStarterError(ValueError):
@@ -412,7 +415,7 @@ def judge_challenger(
 
 
 def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUse]:
-    """Read the scorecards of earlier uses for the same two models."""
+    """Read the scorecards of earlier uses for the same two models; none if one can't be read."""
     uses: list[EarlierUse] = []
     for look in looks:
         folders = [
@@ -421,7 +424,11 @@ def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUs
         ]
         if not all(manifest.is_finished(folder) for folder in folders):
             return []  # a sequential test has to include every use
-        ours, theirs = (read_scorecard(folder) for folder in folders)
+        try:
+            ours, theirs = (read_scorecard(folder) for folder in folders)
+        except DamagedScorecardError as error:
+            LOG.warning("the bets of earlier looks are not carried on: %s", error)
+            return []
         if (theirs.base, theirs.adapter) == (opponent.base, opponent.adapter):
             uses.append(EarlierUse(look.number, look.alpha or 0.0, ours, theirs))
     return uses

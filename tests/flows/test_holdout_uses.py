@@ -18,7 +18,7 @@ from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
 from components.gate.report import write_report as report
 from components.scorecard import HOLDOUT, Scorecard
-from components.store import ledger, warehouse
+from components.store import ledger, manifest, warehouse
 from components.store.ledger import Holdout, HoldoutUse, SealedPolicy
 from flows import preregistration, settings, turn
 from tests.components.gate.test_betting import grown
@@ -337,9 +337,9 @@ def kept(card: Scorecard, key: str) -> Scorecard:
     return scorecard.read(folder)
 
 
-@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("state", ["kept", "deleted", "damaged", "cut"])
 def test_bets_of_an_earlier_look_at_the_challenger_are_carried_on_if_they_are_kept(
-    keeps: bool,
+    state: str,
 ) -> None:
     policy = edited(abstention_margin=None, floor=0)
     came: list[Judgement] = []
@@ -347,9 +347,23 @@ def test_bets_of_an_earlier_look_at_the_challenger_are_carried_on_if_they_are_ke
         cards = (kept(ours, f"c{number}"), kept(replace(theirs, adapter=None), f"o{number}"))
         mine, other = ({HOLDOUT: card} for card in cards)
         came.append(turn.judge_challenger(policy, held(100 + 30 * number), "a1", mine, other))
-        if not keeps:
-            shutil.rmtree(settings.load().scorecards)
+        earlier = settings.load().scorecards / "support" / "c0"
+        if state == "deleted":
+            shutil.rmtree(earlier, ignore_errors=True)
+        elif state == "damaged":
+            (earlier / scorecard.SAMPLES).write_bytes(b"PAR1")
+        elif state == "cut":
+            (earlier / manifest.NAME).write_text("{")
     assert [judgement.look for judgement in came] == [1, 2]
     assert came[0].outcome == "inconclusive"
-    assert came[1].outcome == ("pass" if keeps else "inconclusive")
-    assert ("that began at look 1 and continued" in came[1].reasons[0]) is keeps
+    assert came[1].outcome == ("pass" if state == "kept" else "inconclusive")
+    assert ("that began at look 1 and continued" in came[1].reasons[0]) is (state == "kept")
+
+
+def test_a_scorecard_that_was_changed_is_named_with_the_remedy() -> None:
+    card = kept(pair(40, 2, 40, 10)[0], "c1")
+    folder = settings.load().scorecards / "support" / card.key
+    (folder / scorecard.AGGREGATES).write_text("{}")
+    with pytest.raises(scorecard.DamagedScorecardError) as caught:
+        scorecard.read(folder)
+    assert str(caught.value).endswith(f"delete {folder}, and the next turn measures it again")
