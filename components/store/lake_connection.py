@@ -24,6 +24,8 @@ from components.store.lake_schema import KEYS, WITHOUT_KEY, Connection, Schema
 EXTENSIONS = ("ducklake", "postgres_scanner")
 EXTENSION_OF_S3 = "httpfs"
 REGION = "us-east-1"  # where none is configured
+HTTP_SECONDS = 20  # a server may take for each of its answers
+HTTP_RETRIES = 2
 
 GATES = {"raw": "lake.raw.gate", "curated": "lake.curated.gate", "book": "book.raw.gate"}
 
@@ -137,6 +139,9 @@ def _instance(lake: Lake) -> Connection:
             con.execute(f"load {_extension(name)}")
     except duckdb.Error as error:
         raise LakeError(f"loading DuckDB's extensions for {lake}: {error}; {REMEDY}") from error
+    if lake.is_remote:  # 30 seconds and 3 retries by default: two minutes where nobody answers
+        con.execute(f"set http_timeout = {HTTP_SECONDS}")
+        con.execute(f"set http_retries = {HTTP_RETRIES}")
     con.execute("set enable_progress_bar = false")  # it writes between our lines
     con.execute("set temp_file_encryption = true")  # rows that a killed process spills stay unread
     con.execute(f"create secret book (type postgres, {lake.secret()})")

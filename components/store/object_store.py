@@ -31,7 +31,10 @@ OLDEST = (2025, 3)
 
 ATTEMPTS = 3  # of a conditional write: a store may refuse both of two at once (409)
 
-TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60}  # seconds
+TIMEOUTS = {"connect_timeout": 5, "read_timeout": 15}  # seconds, of each attempt
+REQUEST_ATTEMPTS = 3  # of botocore, unless AWS's variable has another number
+CALL_ATTEMPTS = 2  # of s3fs, each with botocore's: what breaks in the middle of an object
+"""A server that accepts and never answers ends a command after all of these, 90 seconds."""
 
 
 class StoreError(RuntimeError):
@@ -377,7 +380,12 @@ class ObjectStore:
         require_s3fs()
         from s3fs import S3FileSystem  # noqa: PLC0415 - of the extra `store`
 
-        return S3FileSystem(use_listings_cache=False, config_kwargs=TIMEOUTS)
+        config: dict[str, Any] = {**TIMEOUTS}
+        if "AWS_MAX_ATTEMPTS" not in os.environ:
+            config["retries"] = {"total_max_attempts": REQUEST_ATTEMPTS}
+        system = S3FileSystem(use_listings_cache=False, config_kwargs=config)
+        system.retries = CALL_ATTEMPTS
+        return system
 
 
 def sync_file(path: Path) -> None:

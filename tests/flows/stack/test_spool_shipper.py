@@ -1,5 +1,6 @@
 """What else a shipper does while segments wait: revoked tokens stop in time."""
 
+import socket
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -82,3 +83,16 @@ def test_a_bucket_that_does_not_exist_is_named_though_nothing_waits(tmp_path: Pa
     assert (shipped.returncode, shipped.stdout) == (1, "")
     assert "there is no bucket nonesuch at http://127.0.0.1:" in shipped.stderr
     assert "create it, or name another" in shipped.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_connections_and_never_answers_is_named_soon(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {**terminal.in_home(tmp_path).env, **buckets.variables(address)}
+        env |= {"FLYWHEEL_STORE": STORE.url, "AWS_MAX_ATTEMPTS": "1"}  # by default three
+        began = time.monotonic()
+        shipped = Terminal(env).run("ship", "--once")
+    assert shipped.returncode == 1
+    assert f'Read timeout on endpoint URL: "{address}/flywheel' in shipped.stderr
+    assert time.monotonic() - began < 60
