@@ -326,9 +326,14 @@ def _of_alias(
         return []  # an erasure took the alias from it
     stands = f"stands on version {champion}" if champion else "is on no version"
     knows = f"version {expected}" if expected else "none"
+    remedy = (
+        f"`flywheel rollback {workload} --to {expected}` puts it back"
+        if expected
+        else "remove it in MLflow"
+    )
     return [
         f"the alias `champion` of {workload} {stands}, but the champion that was approved is "
-        f"{knows}: somebody moved it"
+        f"{knows}: somebody moved it; {remedy}"
     ]
 
 

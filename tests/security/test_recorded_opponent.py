@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from components.register import registry, version_tags
-from flows import promote, turn
+from flows import champions, promote, releases, turn
 from flows.releases import NotApprovedError
+from flows.rollback_rules import Order
 from tests.support.approved_versions import ApprovedVersions, approved_versions
 
 NAME = "support"
@@ -47,3 +48,17 @@ def test_a_turn_and_a_promotion_take_the_recorded_champion_only(
             turn.evaluate_models(workload, made.base.parent / "5af1", {}, adapter_of(made, 3))
         with pytest.raises(NotApprovedError, match=named):
             promote.promote_version(workload, evidence, decision, lambda: None)
+
+
+def test_a_moved_alias_is_named_with_the_command_that_puts_it_back(tmp_path: Path):
+    with approved_versions(tmp_path, is_served=False) as made:
+        made.register(NAME, 1)
+        made.register(NAME, 2, is_approved=False)
+        _another_alias(made)
+        named = f"somebody moved it; `flywheel rollback {NAME} --to 1` puts it back$"
+        with pytest.raises(NotApprovedError, match=named):
+            releases.recorded_champion(made.home, NAME)
+        champions.roll_back(made.home, Order(NAME, "1", "ada", "it was moved"))
+        champion = releases.recorded_champion(made.home, NAME)
+        assert champion is not None
+        assert champion.number == "1"
