@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from kingfisher_sdk import Scanner
 
 PASSWORD_NAMES = (
-    r"pass(?:word|wd|phrase|code)|pwd|secret|api[_ -]?key|client[_ -]?secret|account[_ -]?key"
-    r"|private[_ -]?key|(?:access|auth|refresh|bearer|api)[_ -]?token"
+    r"pass(?:word|wd|phrase|code|wort)|pwd|secret|client[_ -]?secret"
+    r"|(?:api|account|private|secret|encryption|signing|(?:secret[_ -]?)?access)[_ -]?key"
+    r"|(?:access|auth|refresh|bearer|api)[_ -]?token"
+    r"|kennwort|contraseña|mot de passe|senha|wachtwoord|lösenord|hasło|пароль"
+    r"|密码|密碼|パスワード|비밀번호"
 )
+IS = "(?: (?:was|is|to|ist|war|lautet|es|est|é|è)|'s) "
+QUERY_NAMES = "token|sig|signature|secret|session|sid|auth|otp|jwt"
 KEY_IDS = "(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA)[A-Z0-9]{16}"
 PREFIXES = (
     "(?:sk|pk|rk)[-_](?:live|test|proj|ant|or|svcacct)[-_]|gh[pousr]_|github_pat_|xox[abprs]-"
@@ -27,10 +32,39 @@ TOKEN = re.compile(r"[0-9A-Za-z_+/=~-]{16,}")
 PUNCTUATION = re.compile(r"(?<![.,!?:)\]}])[.,!?:)\]}]+(?=\s|$)")
 
 
+_ROOTS = (
+    "self|this|cls|os|process|env|settings|config|cfg|conf|ctx|context|args|options|opts|params|props"
+    "|req|request|res|response|data|user|account|form|state|vars?|secrets|vault|values"
+)
+_SECRETS = "pass|pwd|secret|key|token"
+_REFERENCE = re.compile(
+    rf"(?i)(?:{_ROOTS})(?:\??\.[a-z_]\w*)+|[a-z_]\w*(?:\.[a-z_]\w*)*\.\w*(?:{_SECRETS})\w*"
+    rf"|[$:@%][a-z_]*(?:{_SECRETS})[a-z_]*%?|(?-i:\$[A-Z_]{{3,}})|[a-z]+_(?:[a-z]+_)*(?:{_SECRETS})[a-z]*"
+)
+"""A variable or attribute."""
+
+_CALLED = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*")
+
+
 def assigned(match: re.Match[str]) -> Value | None:
-    """Return an assigned password, unless it is a word of a schema or of prose."""
+    """Return an assigned password, unless it is a word of a schema or of prose, or code."""
     start, end, text = value_of(match)
-    return Value(start, end, text) if is_value(text) else None
+    return Value(start, end, text) if is_value(text) and not _is_code(match) else None
+
+
+def _is_code(match: re.Match[str]) -> bool:
+    """Return whether a variable is assigned, or the result of a call, and not a literal."""
+    start, end, text = value_of(match)
+    if match.string[start - 1] in "\"'`":
+        return False
+    is_read = match.string[end : end + 1] in ("(", "[")
+    return bool(_REFERENCE.fullmatch(text) or (is_read and _CALLED.fullmatch(text)))
+
+
+_ADJECTIVE = re.compile(
+    r"(?i)[a-z]+-(?:sensitive|only|defined|specific|based|free|encoded|encrypted|hashed|protected"
+    r"|generated|provided|dependent|safe|long|wide|less)"
+)
 
 
 def password_in_prose(match: re.Match[str]) -> Value | None:
@@ -38,6 +72,7 @@ def password_in_prose(match: re.Match[str]) -> Value | None:
     start, end, text = value_of(match)
     bare = text.rstrip(".!?,;:")
     is_word = bare.isalpha() and not any(character.isupper() for character in bare[1:])
+    is_word = is_word or bool(_ADJECTIVE.fullmatch(bare))
     if is_word or not is_value(bare):
         return None
     return Value(start, end - len(text) + len(bare), bare)
@@ -52,7 +87,7 @@ def is_value(text: str) -> bool:
     return len(text) >= 4 and len(set(text)) > 2 and not stands_for_one
 
 
-def bearer(match: re.Match[str]) -> Value | None:
+def token(match: re.Match[str]) -> Value | None:
     """Return a token with digits: words have no digits."""
     return as_written(match) if any(character.isdigit() for character in match["value"]) else None
 
@@ -85,21 +120,40 @@ PATTERNS = (
         rf"(?:{PREFIXES})[A-Za-z0-9_-]{{16}}",
     ),
     pattern(
-        Kind.SECRET, bearer, r"(?i)\bbearer\s+(?P<value>[A-Za-z0-9._~+/-]{16,}=*)", r"(?i)bearer\s"
+        Kind.SECRET, token, r"(?i)\bbearer\s+(?P<value>[A-Za-z0-9._~+/-]{16,}=*)", r"(?i)bearer\s"
+    ),
+    pattern(
+        Kind.SECRET,
+        as_written,
+        r"(?i)\bauthorization[\"']?\s?[:=,]\s?[\"']?basic (?P<value>[A-Za-z0-9+/]{8,}=*)",
+        r"(?i)basic [0-9a-z+/]{8}",
     ),
     pattern(
         Kind.PASSWORD,
         assigned,
-        rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?= ?|: ?)[\"']?"
+        rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?= ?| ?: ?)[\"']?"
         r"(?P<value>[^\s\"'<>,;&{}\[\]()]{4,128})",
-        rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?=|:)",
+        rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?=| ?:)",
     ),
     pattern(
         Kind.PASSWORD,
         password_in_prose,
-        rf"(?i)\b(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) [\"']?"
+        rf"(?i)(?<!\w)(?:{PASSWORD_NAMES})(?:{IS}|是|は) ?[\"']?"
         r"(?P<value>[^\s\"'<>,;]{4,128})",
-        rf"(?i)(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) ",
+        rf"(?i)(?:{PASSWORD_NAMES})(?:{IS}|是|は)",
+    ),
+    pattern(
+        Kind.SECRET,
+        token,
+        rf"(?i)[?&;](?:[a-z0-9_.-]{{0,40}}[_.-])?(?:{QUERY_NAMES})="
+        r"(?P<value>[^\s&#\"'<>()\[\]{}]{8,})",
+        rf"(?i)(?:{QUERY_NAMES})=",
+    ),
+    pattern(
+        Kind.SECRET,
+        token,
+        r"(?i)\btoken[\"']?(?: ?= ?| ?: ?)[\"']?(?P<value>[A-Za-z0-9._~+/-]{16,}=*)",
+        r"(?i)token[\"']?(?: ?=| ?:)",
     ),
 )
 

@@ -6,6 +6,7 @@ from tests.support.talk import said
 # Keys are put together here, so that no scanner of secrets takes this file for a leak.
 AWS = "AKIA" + "IOSFODNN7QZXCVBN"
 GITHUB = "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a"
+AWS_SECRET = "wJalrXUtnFEMI" + "/K7MDENG/bPxRfiCYzQ8tLmXpKq"
 JWT = "eyJ" + "hbGciOiJIUzI1NiJ9.eyJ" + "zdWIiOiIxMjM0In0.c2lnbmF0dXJl"
 SLACK = "xoxb-" + "123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx"
 PEM = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE" + " KEY-----"
@@ -51,6 +52,18 @@ PEM = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE" 
         ("password=hunter2 ok", "password=<PASSWORD_1> ok"),
         ('"api_key": "a8f5e1c9"', '"api_key": "<PASSWORD_1>"'),
         ("my password is Tr0ub4dor.", "my password is <PASSWORD_1>."),
+        (f"AWS_SECRET_ACCESS_KEY={AWS_SECRET}", "AWS_SECRET_ACCESS_KEY=<PASSWORD_1>"),
+        (f'"SecretAccessKey": "{AWS_SECRET}"', '"SecretAccessKey": "<PASSWORD_1>"'),
+        ("SECRET_KEY = 'django-7x!q'", "SECRET_KEY = '<PASSWORD_1>'"),
+        ("Authorization: Basic YW5uOnNlc2FtZQ==", "Authorization: Basic <SECRET_1>"),
+        (
+            "https://a.com/f?id=7&X-Amz-Signature=0a1b2c3d4e5f6071",
+            "https://a.com/f?id=7&X-Amz-Signature=<SECRET_1>",
+        ),
+        ("https://a.com/?token=abcd1234efgh#top", "https://a.com/?token=<SECRET_1>#top"),
+        ("Mein Passwort ist Tr0ub4dor", "Mein Passwort ist <PASSWORD_1>"),
+        ("mot de passe : hunter2", "mot de passe : <PASSWORD_1>"),
+        ("我的密码是hunter2", "我的密码是<PASSWORD_1>"),
         (
             "4111\u202f1111\u202f1111\u202f1111 or 4111\u20111111\u20111111\u20111111",
             "<CARD_1> or <CARD_1>",
@@ -89,6 +102,11 @@ def test_a_value_becomes_a_placeholder_of_its_kind(text: str, left: str):
         "password: string (required)",
         "my password is wrong and my token is invalid",
         "set YOUR_API_KEY, api_key=YOUR_API_KEY",
+        'password = os.environ["DB_PASSWORD"], client(api_key=settings.OPENAI_API_KEY)',
+        "const apiKey = process.env.API_KEY; this.secret = secrets.token_hex(32)",
+        "password: z.string().min(8), auth_token=request.headers.get('X')",
+        "psql --password=$DB_PASS, set password = :password, passwd = user_password",
+        "the password is case-sensitive, the api key is read-only",
         "5 people on the 3rd Street of 10",
         "decorate with @cached, mail me @ noon",
         "a hash 9f86d081884c7d659a2feaa0c55ad015",
