@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,13 @@ def test_the_settings_that_a_page_shows_are_valid(text: str) -> None:
 def test_every_variable_that_is_read_is_described() -> None:
     described = re.findall(r"`(FLYWHEEL_\w+)`", (INFRA / "README.md").read_text())
     assert {*settings.VARIABLES} - {*described} == set()
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[<>=]", each)[0].lower() for each in project["dependencies"]]
+    table = (ROOT / "README.md").read_text().partition("## Dependencies")[2].lower()
+    assert [name for name in names if not re.search(rf"\b{name}\b", table)] == []
 
 
 def test_the_pages_show_commands() -> None:
