@@ -82,7 +82,8 @@ class EngineSettings(Config):
     """NIM's ``NIM_PEFT_REFRESH_INTERVAL``: an adapter not listed after two of these is refused."""
 
     max_loras: int = Field(default=8, ge=1)
-    """Adapters that one batch may hold; for ``embedded`` also the adapters in memory."""
+    """Adapters that a replica may hold: of each workload the champion, the version before it and a
+    canary, and one that is being loaded. A version for which there is no room is refused."""
 
     precision: Literal["fp32", "bf16", "nf4"] | None = None
     """The precision of ``embedded``; chosen for the device if left out."""
