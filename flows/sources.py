@@ -1,8 +1,8 @@
 """The inputs of a workload: the `sources:` section; load its files and experiments."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -97,17 +97,69 @@ def _join_files(path: Location, waiting: Sequence[Loaded], now: datetime) -> lis
     for source in sorted({loaded.source for loaded in waiting}):
         (parts,) = turns([partial(quarantine.joinable, source=source)])
         for of_files in turns(partial(quarantine.join, ids=ids, now=now) for ids in parts):
-            for origin, stored in of_files.items():
-                joined[origin] = joined.get(origin, Stored(0, 0, 0)) + stored
+            _add(joined, of_files)
     if not joined:
         return [*waiting]
     (outcomes,) = turns([partial(load_file.after_joining, loaded=waiting, joined=joined)])
     return outcomes
 
 
-def rehearse_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
-    """Load as ``load_inputs`` does, return the results, and undo it."""
-    return _for_each_piece(path, inputs, partial(load_file.dry_run, now=now))
+def _add(joined: dict[RecordOrigin, Stored], more: Mapping[RecordOrigin, Stored]) -> None:
+    for origin, stored in more.items():
+        joined[origin] = joined.get(origin, Stored(0, 0, 0)) + stored
+
+
+def rehearse_inputs(
+    path: Location, inputs: Sequence[Input], *, now: datetime, scratch: Path
+) -> Iterator[DryRun]:
+    """Load as ``load_inputs`` does, return the results, and undo it.
+
+    What is elsewhere is fetched to ``scratch``.
+    """
+    waiting: list[DryRun] = []
+    rehearse = partial(load_file.dry_run, now=now)
+    for dry_run in _for_each_piece(path, inputs, rehearse, scratch=scratch):
+        loaded = dry_run.loaded
+        if loaded.source in files.JOINING_FILES and (loaded.quarantined or loaded.skipped):
+            waiting.append(dry_run)
+        else:
+            yield dry_run
+    if waiting:
+        yield from _rehearse_joining(path, inputs, waiting, now, scratch)
+
+
+def _rehearse_joining(
+    path: Location, inputs: Sequence[Input], waiting: Sequence[DryRun], now: datetime, scratch: Path
+) -> list[DryRun]:
+    """Load files, and join what they have with what others and earlier ones have, and undo both."""
+    alone = {dry_run.loaded.path: dry_run for dry_run in waiting}
+    with ExitStack() as stack:
+        copies = [
+            stack.enter_context(_fetched_file(path, item, scratch))
+            for item in inputs
+            if Path(item.stored_place) in alone
+        ]
+        memory = warehouse.COLLECTING
+        con = stack.enter_context(warehouse.connect(path, memory=memory, writes=RAW))
+        stack.enter_context(warehouse.rehearsal(con))
+
+        def within(_: Connection) -> AbstractContextManager[None]:
+            return nullcontext()  # all of it is one transaction
+
+        loaded = [load_file.load(con, *each, now=now, within=within) for each in copies]
+        joined: dict[RecordOrigin, Stored] = {}
+        for source in sorted({each.source for each in loaded}):
+            for ids in quarantine.joinable(con, source):
+                _add(joined, quarantine.join(con, ids, now=now, within=within))
+        samples = {Path(origin.path): load_file.joined_samples(con, origin) for origin in joined}
+        return [
+            replace(
+                alone.get(outcome.path, waiting[0]),
+                loaded=outcome,
+                samples=samples.get(outcome.path, []),
+            )
+            for outcome in load_file.after_joining(con, loaded, joined)
+        ]
 
 
 def load_survey(
@@ -179,11 +231,14 @@ def _for_each_piece(
     inputs: Iterable[Input],
     do: Callable[[Connection, Input, Path], Result],
     do_small: LoadSmall[Result] | None = None,
+    scratch: Path | None = None,
 ) -> Iterator[Result]:
+    # Where an erasure, or the next `up`, deletes what killed processes leave.
+    scratch = scratch or load_settings().scratch
     unread: list[OSError] = []
     for is_here, members in groupby(inputs, _is_here):
         groups = _groups(members, with_small=is_here and do_small is not None)
-        pieces = _piece_tasks(path, groups, partial(_unless_unread, do), do_small)
+        pieces = _piece_tasks(path, groups, partial(_unless_unread, do), do_small, scratch)
         seconds = warehouse.TURN_SECONDS if is_here else 0
         for results in warehouse.in_turns(
             path, pieces, memory=warehouse.COLLECTING, seconds=seconds, writes=RAW
@@ -223,20 +278,19 @@ def _piece_tasks(
     groups: Iterable[Sequence[Input]],
     do: Callable[[Connection, Input, Path], Result | OSError],
     do_small: LoadSmall[Result] | None,
+    scratch: Path,
 ) -> Iterator[Callable[[Connection], Sequence[Result | OSError]]]:
     for group in groups:
         if do_small is not None and len(group) > 1:
             yield lambda con, group=group: do_small(con, group)
             continue
         (item,) = group  # one at a time, each kept until its piece is loaded
-        with _fetched_file(path, item) as (named, copy):
+        with _fetched_file(path, item, scratch) as (named, copy):
             yield lambda con, named=named, copy=copy: [do(con, named, copy)]
 
 
 @contextmanager
-def _fetched_file(path: Location, item: Input) -> Generator[tuple[Input, Path]]:
-    # Where an erasure, or the next `up`, deletes what killed processes leave.
-    scratch = load_settings().scratch
+def _fetched_file(path: Location, item: Input, scratch: Path) -> Generator[tuple[Input, Path]]:
     if not item.place.startswith(MLFLOW):
         with files.local_copy(item.place, scratch) as copy:
             yield item, copy

@@ -4,12 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,19 +29,12 @@ from components.collect.source import (
     SourceRecord,
 )
 from components.collect.sources import feedback, fivekey
-from components.collect.writer import Stored
+from components.collect.writer import Stored, Within, committed
 from components.schema import Json
 from components.store import arrow, warehouse
 from components.store.warehouse import Connection
 
 SAMPLES = 3
-
-Within: TypeAlias = Callable[[Connection], AbstractContextManager[None]]
-"""The transaction of a load, which ends with its commit or, in a dry run, with a rollback."""
-
-
-def _committed(con: Connection) -> AbstractContextManager[None]:
-    return warehouse.transaction(con, "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +62,15 @@ class DryRun:
     samples: list[str]
 
 
-def load(con: Connection, input_file: Input, copy: Path, *, now: datetime) -> Loaded:
+def load(
+    con: Connection, input_file: Input, copy: Path, *, now: datetime, within: Within = committed
+) -> Loaded:
     """Load a file from its local copy, unless the source loaded the same content before.
 
     Raise ``UnknownSourceError`` if its ``source`` does not exist.
     """
     with _opened(con, input_file, copy, now) as opened:
-        return _load(con, opened)
+        return _load(con, opened, within)
 
 
 def dry_run(con: Connection, input_file: Input, copy: Path, *, now: datetime) -> DryRun:
@@ -301,13 +296,23 @@ def _opened(con: Connection, input_file: Input, path: Path, now: datetime) -> Ge
         yield _Opened(path, input_file, form, source, now, probably_new, hashed)
 
 
+def joined_samples(con: Connection, origin: RecordOrigin) -> list[str]:
+    """Return the first records that were stored of a file."""
+    rows = con.execute(
+        "select coalesce(record, payload) from raw.interactions where file_digest = $digest"
+        " order by line limit $count",
+        {"digest": origin.digest, "count": SAMPLES},
+    ).fetchall()
+    return [text for (text,) in rows]
+
+
 def _sample(record: SourceRecord | Unreadable) -> str:
     is_parsed = isinstance(record, ParsedRecord)
     value: Json = record.record if is_parsed else {"quarantined": record.reason}
     return json.dumps(value, ensure_ascii=False)
 
 
-def _load(con: Connection, opened: _Opened, within: Within = _committed) -> Loaded:
+def _load(con: Connection, opened: _Opened, within: Within = committed) -> Loaded:
     # Batches of a file that is probably new are validated while it is hashed.
     if not opened.probably_new and (known := _known(con, opened.origin)) is not None:
         return known
@@ -322,7 +327,7 @@ def _validated(
     con: Connection,
     now: datetime,
     batches: Iterable[Batch],
-    within: Within = _committed,
+    within: Within = committed,
 ) -> Generator[Iterator[ValidatedBatch]]:
     with (
         within(con),

@@ -11,7 +11,7 @@ from components.collect import files, lines, record_batches, writer
 from components.collect.lines import Line, Unreadable
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, SourceRecord, SourceRow
-from components.collect.writer import Stored
+from components.collect.writer import Stored, Within, committed
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -237,9 +237,11 @@ def joinable(con: Connection, source: str) -> list[list[str]]:
     return parts
 
 
-def join(con: Connection, ids: Sequence[str], *, now: datetime) -> dict[RecordOrigin, Stored]:
+def join(
+    con: Connection, ids: Sequence[str], *, now: datetime, within: Within = committed
+) -> dict[RecordOrigin, Stored]:
     """Read lines of several files again together; return what came of each file's."""
-    return _retry(con, _lines(con, ids=ids), now)
+    return _retry(con, _lines(con, ids=ids), now, within)
 
 
 def count(con: Connection, origin: RecordOrigin) -> int:
@@ -273,10 +275,10 @@ def _origin(line: Quarantined, now: datetime) -> RecordOrigin:
 
 
 def _retry(
-    con: Connection, waiting: Sequence[Quarantined], now: datetime
+    con: Connection, waiting: Sequence[Quarantined], now: datetime, within: Within = committed
 ) -> dict[RecordOrigin, Stored]:
     stored: dict[RecordOrigin, Stored] = {}
-    with warehouse.transaction(con, "raw"), record_batches.open_validator(con) as validator:
+    with within(con), record_batches.open_validator(con) as validator:
         con.execute(
             "delete from raw.quarantine where quarantine_id in (select unnest($ids))",
             {"ids": [line.quarantine_id for line in waiting]},

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -36,6 +36,15 @@ WAL_BYTES = 16 * 2**20  # bytes of DuckDB's write-ahead log at which it checkpoi
 MANY_BYTES = 256 * 2**20  # bytes of a load that fills several row groups of a lake
 AHEAD = 3  # batches to validate ahead of the writer; each holds up to twice 32 MiB
 MOST_REFUSED = 32 * 2**20  # maximum bytes of refused records in memory before they are written
+
+
+Within: TypeAlias = Callable[[Connection], AbstractContextManager[None]]
+"""The transaction of a load, which ends with its commit or, in a dry run, with a rollback."""
+
+
+def committed(con: Connection) -> AbstractContextManager[None]:
+    """Begin a transaction of a load that counts."""
+    return warehouse.transaction(con, "raw")
 
 
 @contextmanager

@@ -207,9 +207,9 @@ def _rehearse(inputs: "Sequence[Input]") -> None:
     from flows import sources
 
     now = datetime.now(UTC)
-    with _existing_warehouse() as path:
+    with _existing_warehouse() as (path, scratch):
         shown = set[tuple[str, str, bool]]()
-        for rehearsed in sources.rehearse_inputs(path, inputs, now=now):
+        for rehearsed in sources.rehearse_inputs(path, inputs, now=now, scratch=scratch):
             loaded = rehearsed.loaded
             print_line(f"{_loading_sentence(loaded)} ({rehearsed.form}; dry run)")
             form = (loaded.source, rehearsed.form, loaded.quarantined > 0)
@@ -246,17 +246,20 @@ def _loading_sentence(loaded: "Loaded") -> str:
 
 
 @contextmanager
-def _existing_warehouse() -> "Generator[Location]":
-    """Yield the place of the warehouse, or, where there is none yet, of a temporary one."""
+def _existing_warehouse() -> "Generator[tuple[Location, Path]]":
+    """Yield the place of the warehouse, or, where there is none yet, of a temporary one.
+
+    With it a folder for files: the home's, unless that has none yet, which a dry run doesn't make.
+    """
     from components.store import file_locks
 
     home = settings.load()
+    within = home.scratch if home.scratch.exists() else Path(tempfile.gettempdir())
     if home.has_warehouse:
-        yield home.tables
+        yield home.tables, within
         return
-    within = home.scratch if home.home.exists() else Path(tempfile.gettempdir())
     with file_locks.temporary_folder(within, "rehearsed-") as folder:
-        yield folder / "empty"
+        yield folder / "empty", folder
 
 
 class TokenKind(StrEnum):  # Typer takes no list of literals

@@ -295,7 +295,7 @@ def main() -> None:
     try:
         home = settings.load()
         words = [word for word in sys.argv[1:] if not word.startswith("-")]
-        if needs_no_home(words) and not home.home.exists():
+        if needs_no_home(words) and not is_home(home):
             stack_services.point_clients(home, os.environ)
         else:
             prepare_home(home, makes=may_make_home(home, words))
@@ -336,6 +336,12 @@ def needs_no_home(words: Sequence[str]) -> bool:
     """Return whether a command does without a home; ``words`` are its own."""
     is_shown = words[:1] == ["collect"] and "--dry-run" in sys.argv
     return not words or words[0] in WITHOUT_HOME or "--help" in sys.argv or is_shown
+
+
+def is_home(home: settings.Settings) -> bool:
+    """Return whether a home was made in its folder, which may be any folder that somebody named."""
+    is_made = access.logins_path(home.home).exists() or home.has_warehouse
+    return is_made or (home.elsewhere is not None and home.home.exists())
 
 
 def may_make_home(home: settings.Settings, words: Sequence[str]) -> bool:

@@ -146,7 +146,9 @@ def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for
 def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: settings.Settings):
     traced("r1")
     experiment = Input("mlflow:agent", defaults=Defaults("support", "app"))
-    (rehearsed,) = sources.rehearse_inputs(home.warehouse, [experiment], now=datetime.now(UTC))
+    (rehearsed,) = sources.rehearse_inputs(
+        home.warehouse, [experiment], now=datetime.now(UTC), scratch=home.scratch
+    )
     assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
     assert json.loads(rehearsed.samples[0])["response"]["id"] == "r1"
     assert rows(home, "from raw.interactions") == []

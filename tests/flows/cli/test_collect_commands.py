@@ -12,7 +12,7 @@ import pytest
 
 from components.collect import files, quarantine
 from tests.support import logs, terminal, warehouses
-from tests.support.batch_rows import answer
+from tests.support.batch_rows import answer, request
 from tests.support.terminal import Terminal
 
 
@@ -34,6 +34,27 @@ def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_pa
         "  1 lines: missing keys: timestamp, workload_id, client_id, request, response"
     )
     assert not shell.settings.home.exists()
+
+
+def test_a_dry_run_makes_no_home_of_a_folder_that_is_none(shell: Terminal, tmp_path: Path):
+    path = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
+    shell.settings.home.mkdir()
+    for place in (str(path), path.as_uri()):
+        output = shell.run("collect", "--dry-run", place).stdout
+        assert "1 new rows" in output
+        assert [*shell.settings.home.iterdir()] == []
+
+
+def test_a_dry_run_joins_the_files_of_a_batch_as_a_collect_does(shell: Terminal, tmp_path: Path):
+    rows = {"in": [request("1"), request("2")], "out": [answer("1")]}
+    paths = [logs.write(tmp_path / f"{name}.jsonl", rows[name]) for name in rows]
+    command = ("collect", *paths, "--workload", "support", "--client", "shop")
+    rehearsed = shell.run(*command, "--dry-run").stdout
+    assert f"{paths[0]}: openai_batch, 0 new rows, 0 known, 1 lines in quarantine" in rehearsed
+    assert f"{paths[1]}: openai_batch, 1 new rows, 0 known, 0 lines in quarantine" in rehearsed
+    assert "Sunny." in rehearsed
+    assert not shell.settings.home.exists()
+    assert "1 new rows from 2 new of 2 files, 1 lines in quarantine" in shell.run(*command).stdout
 
 
 def test_a_workload_under_another_name_is_not_to_be_replaced_by_one_for_all_lines(
