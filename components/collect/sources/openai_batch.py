@@ -2,8 +2,11 @@
 
 The output has each answer under the ``custom_id`` of its request, in any order. Ids are only unique
 within a batch: two requests, or two answers, with one id are not joined with anything, as nothing
-says which belong together. The reason of a row that waits for others begins with the id; if it
-lacks the other one, it ends with the file that has it.
+says which belong together. No row has its batch's id, an answer's ``id`` and ``request_id`` are in
+no input file, and its model is another name than the requested one (an alias, a deployment): so the
+requests of one batch and the answers of another, if nothing else comes, can't be told from a pair.
+The reason of a row that waits for others begins with the id; if it lacks the other one, it ends
+with the file that has it.
 """
 
 from collections import defaultdict
