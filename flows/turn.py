@@ -61,6 +61,17 @@ class UnnamedStarterError(ValueError):
     """A turn was started by hand without the starter's name, which the rules require."""
 
 
+def requested_start(workload: str, start: str | None) -> str | None:
+    """Return a start that was requested; ``None`` for another, which counts as one by hand.
+
+    With Prefect's login anybody can make one up, instead of naming who starts the turn.
+    """
+    if start is None:
+        return None
+    with warehouse.connect(settings.load().tables) as con:
+        return start if turn_starts.is_requested(con, start, workload) else None
+
+
 @task
 def enter_start(workload: str, start: str | None) -> bool:
     """Claim the trigger's entry, or make one; return whether this turn may run."""
@@ -146,6 +157,7 @@ def turn(config: str, start: str | None = None, by: str = "") -> str:
 @prometheus.count_stage("turn", skipped=lambda ending: ending == STARTED_ALREADY)
 def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool) -> str:
     """Run or resume a turn to its end; freeze its workload first unless it is frozen."""
+    start = requested_start(workload.workload, start)
     starter = starter_of_turn(workload, start, by)
     if not enter_start(workload.workload, start):
         return STARTED_ALREADY

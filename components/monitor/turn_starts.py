@@ -86,6 +86,14 @@ def record_start(con: Connection, entry: TurnStart, signs: Sequence[Sign] = ()) 
     warehouse.insert(con, "raw.starts", [{**asdict(entry), "signs": json.dumps(figures)}])
 
 
+def is_requested(con: Connection, start_id: str, workload_id: str) -> bool:
+    """Return whether a trigger, or stale evidence, requested a turn of a workload by this start."""
+    return any(
+        start.started and start.start_id == start_id
+        for start in read_starts(con, workload_id, None)
+    )
+
+
 def claim_start(con: Connection, start_id: str, flow_run_id: str) -> bool:
     """Claim a start that the trigger requested for a flow run; return whether it may run.
 
@@ -103,7 +111,7 @@ def claim_start(con: Connection, start_id: str, flow_run_id: str) -> bool:
     taken = warehouse.rows(
         con, "select flow_run_id from raw.starts where start_id = $start_id", start_id=start_id
     )
-    return not taken or taken[0]["flow_run_id"] == flow_run_id
+    return bool(taken) and taken[0]["flow_run_id"] == flow_run_id
 
 
 def unclaimed_starts(con: Connection, workload_id: str, before: datetime) -> list[TurnStart]:

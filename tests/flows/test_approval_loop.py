@@ -9,7 +9,8 @@ from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.decide.record_answer import Question, TypedAnswer
 from components.store import warehouse
-from flows import approval_loop, settings
+from flows import approval_loop, settings, turn, workload_file
+from tests.support import workload_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -66,3 +67,14 @@ def test_stale_evidence_lapses_for_every_promotion_that_was_answered_not_only_fo
         assert decision_log.decision_on(con, "e2") is not None
         lapsed = [link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"]
     assert lapsed == ["resumed", "crashed"]
+
+
+def test_a_made_up_start_does_not_replace_the_starters_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack: with Prefect's login, whoever starts a turn so could approve what comes of it."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    approve = {"approvers": [{"name": "ada"}], "refuse_starter": True}
+    workload = workload_file.read_workload(workload_text.write(folder, approve=approve))
+    with pytest.raises(turn.UnnamedStarterError, match="name the starter"):
+        turn.carry_on(workload, "made up", "", is_frozen=False)

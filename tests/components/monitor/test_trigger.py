@@ -267,3 +267,14 @@ def test_a_lost_start_is_claimed_by_one_turn_only(con: Connection) -> None:
     assert not turn_starts.claim_start(con, "s1", "run-2")
     assert turn_starts.claim_start(con, "s1", "run-1")  # the same run, after a crash
     assert turn_starts.unclaimed_starts(con, "weather", later) == []
+
+
+def test_only_a_start_that_was_requested_for_the_workload_stands_for_a_starter(con: Connection):
+    """Attack: with Prefect's login one names a start of no turn's, instead of who starts one."""
+    turn_starts.record_start(con, start("s1", started=True))
+    turn_starts.record_start(con, start("s2", started=False))
+    workload = start("s1", started=True).workload_id
+    assert turn_starts.is_requested(con, "s1", workload)
+    assert not turn_starts.is_requested(con, "s1", "another")
+    assert not turn_starts.is_requested(con, "s2", workload)
+    assert not turn_starts.is_requested(con, "made up", workload)
