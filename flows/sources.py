@@ -29,6 +29,9 @@ from flows.settings import load as load_settings
 
 Result = TypeVar("Result", Loaded, DryRun)
 
+LoadOne: TypeAlias = Callable[[Connection, Input, Path], Loaded]
+"""Loads a file from its local copy."""
+
 LoadSmall: TypeAlias = Callable[[Connection, Sequence[Input]], list[Result | OSError]]
 """Loads a group of small files."""
 
@@ -57,22 +60,24 @@ def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> It
             be read; all others were loaded.
     """
     load = partial(load_file.load, now=now)
+    return _load_and_join(path, inputs, load, partial(_load_small, load=load, now=now), now)
 
-    def load_small(con: Connection, items: Sequence[Input]) -> list[Loaded | OSError]:
-        def alone(item: Input) -> Loaded | OSError:
-            return _unless_unread(load, con, item, Path(item.place))
 
-        return small_files.load(con, items, alone, now=now)
+def _load_small(
+    con: Connection, items: Sequence[Input], *, load: LoadOne, now: datetime
+) -> list[Loaded | OSError]:
+    def alone(item: Input) -> Loaded | OSError:
+        return _unless_unread(load, con, item, Path(item.place))
 
-    return _load_and_join(path, inputs, load, now, load_small)
+    return small_files.load(con, items, alone, now=now)
 
 
 def _load_and_join(
     path: Location,
     inputs: Iterable[Input],
-    load: Callable[[Connection, Input, Path], Loaded],
+    load: LoadOne,
+    load_small: LoadSmall[Loaded],
     now: datetime,
-    load_small: LoadSmall[Loaded] | None = None,
 ) -> Iterator[Loaded]:
     waiting: list[Loaded] = []
     unread: UnreadFilesError | None = None
@@ -168,12 +173,24 @@ def load_survey(
     """Load files as ``load_inputs`` does; ``defaults`` apply to records without a workload."""
     surveyed: dict[Path, Input] = {}
 
-    def load(con: Connection, item: Input, copy: Path) -> Loaded:
-        file = survey.load(con, item, copy, defaults, now=now)
-        surveyed[file.loaded.path] = file.input
-        return file.loaded
+    def named(item: Input, copy: Path) -> Input:
+        item = survey.with_defaults(item, copy, defaults)
+        surveyed[Path(item.stored_place)] = item
+        return item
 
-    for loaded in _load_and_join(path, inputs, load, now):
+    def load(con: Connection, item: Input, copy: Path) -> Loaded:
+        return load_file.load(con, named(item, copy), copy, now=now)
+
+    def load_small(con: Connection, items: Sequence[Input]) -> list[Loaded | OSError]:
+        small = list[Input]()
+        for item in items:
+            try:
+                small.append(named(item, Path(item.place)))
+            except OSError:  # whoever loads it finds out why
+                small.append(item)
+        return _load_small(con, small, load=load, now=now)
+
+    for loaded in _load_and_join(path, inputs, load, load_small, now):
         if loaded.path in surveyed:  # and not only joined with one of these
             yield SurveyedFile(surveyed[loaded.path], loaded)
 

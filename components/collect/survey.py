@@ -50,13 +50,11 @@ class FeedbackJoin:
     paths: Sequence[str]
 
 
-def load(
-    con: Connection, input_file: Input, path: Path, defaults: Defaults, *, now: datetime
-) -> SurveyedFile:
-    """Load a file from its local copy, with ``defaults`` only if its records name no workload."""
+def with_defaults(input_file: Input, path: Path, defaults: Defaults) -> Input:
+    """Return a file to load, with ``defaults`` only if its records name no workload."""
     if _names_no_workload(input_file, path):
-        input_file = replace(input_file, defaults=defaults)
-    return SurveyedFile(input_file, load_file.load(con, input_file, path, now=now))
+        return replace(input_file, defaults=defaults)
+    return input_file
 
 
 def workloads(con: Connection) -> list[LoggedWorkload]:

@@ -11,7 +11,7 @@ import yaml
 from mlflow import tracing
 from mlflow.entities import AssessmentSource, SpanType
 
-from components.collect.source import Defaults, Input
+from components.collect.source import NO_DEFAULTS, Defaults, Input
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Row
@@ -226,3 +226,25 @@ def test_a_survey_joins_the_files_of_a_batch(home: settings.Settings, tmp_path: 
     defaults = Defaults("support", "shop")
     surveyed = [*sources.load_survey(home.tables, inputs, defaults, now=logs.NOW)]
     assert [(file.loaded.new, file.loaded.quarantined) for file in surveyed] == [(0, 0), (1, 0)]
+
+
+def test_a_survey_gives_defaults_to_the_small_files_that_lack_them_only(
+    home: settings.Settings, tmp_path: Path
+):
+    whole = logs.interaction(response_id="r0")
+    lacking = [
+        logs.without(logs.interaction(response_id=f"r{number}"), "workload_id", "client_id")
+        for number in (1, 2)
+    ]
+    inputs = [
+        Input(str(logs.write(tmp_path / f"{number}.jsonl", [row])))
+        for number, row in enumerate([whole, *lacking])
+    ]
+    defaults = Defaults("support", "shop")
+    for is_again in (False, True):
+        surveyed = [*sources.load_survey(home.tables, inputs, defaults, now=logs.NOW)]
+        assert [file.input.defaults for file in surveyed] == [NO_DEFAULTS, defaults, defaults]
+        assert [file.loaded.skipped for file in surveyed] == [is_again] * 3
+    assert rows(home, "select workload_id from raw.interactions order by all") == [
+        {"workload_id": name} for name in ("support", "support", "weather")
+    ]
