@@ -151,7 +151,8 @@ def plan_or_read(search: SearchRun) -> SearchPlan:
         by = choose_measure(search.workload, search.snapshot)
         lengths = count_tokens(search, candidates)
         is_timed = settings_.budget.minutes is not None
-        paces, spent = measure_paces(search, candidates, by) if is_timed else ({}, 0.0)
+        learning = [each for each, tokens in zip(candidates, lengths, strict=True) if tokens]
+        paces, spent = measure_paces(search, learning, by) if is_timed else ({}, 0.0)
         courses = [
             CandidateCourse(candidate, tokens, paces.get(candidate.base))
             for candidate, tokens in zip(candidates, lengths, strict=True)

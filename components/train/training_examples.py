@@ -162,11 +162,15 @@ def view_of(objective: Objective) -> View:
     return "labels" if objective.kind == "kto" else "train"
 
 
+class NoExamplesError(ValueError):
+    """Raised when a snapshot has nothing to learn for a recipe."""
+
+
 def require_rows(snapshot: Path, objective: Objective) -> Path:
     """Return the view's file.
 
     Raises:
-        ValueError: It has no rows; the message lists the other views and their objectives.
+        NoExamplesError: It has no rows; the message lists the other views and their objectives.
     """
     view = view_of(objective)
     paths = {name: snapshot / f"{name}.parquet" for name in HOLDS}
@@ -179,7 +183,7 @@ def require_rows(snapshot: Path, objective: Objective) -> Path:
     others = ", ".join(
         f"{counts[name]} {HOLDS[name]} ({LEARNED_BY[name]})" for name in HOLDS if name != view
     )
-    raise ValueError(
+    raise NoExamplesError(
         f"reading {snapshot}: objective {objective.kind} learns from {HOLDS[view]}, and there "
         f"are none in {paths[view].name}; there are {others}"
     )
@@ -235,14 +239,14 @@ def select_examples(
     """Read the snapshot's rows in order, then make the recipe's; leave out those that are too long.
 
     Raises:
-        ValueError: There are none, or none fits.
+        NoExamplesError: There are none, or none fits.
     """
     path = require_rows(snapshot, recipe.objective)
     rows, made, objection = _learned_examples(path, tokenizer, recipe)
     fitting, others = _that_fit(rows, recipe), _that_fit(made, recipe)
     if not fitting:
         shortest = min((example.length for example in rows), default=0)
-        raise ValueError(
+        raise NoExamplesError(
             f"reading {snapshot}: none of its {len(rows)} {HOLDS[view_of(recipe.objective)]} "
             f"fits into max_length {recipe.max_length} (the shortest has {shortest} tokens)"
         )

@@ -17,16 +17,22 @@ from components.train.plan import bases, estimate, trace
 from components.train.plan.bases import Worker
 from components.train.plan.estimate import BatchOption, Device, ParameterCounts, TrainingPlan
 from components.train.recipe import Recipe
-from components.train.training_examples import TrainingExample
+from components.train.training_examples import NoExamplesError, TrainingExample
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
 def tokens_by_step(snapshot: Path, base: Path, recipe: Recipe) -> list[int]:
-    """Count the tokens of each step of the first epoch of ``fit``, prompts and answers."""
+    """Count the tokens of each step of the first epoch of ``fit``, prompts and answers.
+
+    Without an example to learn there is no step; training then fails, and has the reason.
+    """
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    examples = training_examples.select_examples(snapshot, tokenizer, recipe).examples
+    try:
+        examples = training_examples.select_examples(snapshot, tokenizer, recipe).examples
+    except NoExamplesError:
+        return []
     epoch = recipe.model_copy(update={"num_train_epochs": 1})
     return [
         estimate.measure_work([step]).tokens for step in estimate.training_steps(examples, epoch)

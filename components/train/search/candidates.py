@@ -63,8 +63,8 @@ def expand_candidates(base: Path, recipe: Recipe, search: SearchSettings) -> lis
     if len(candidates) < 2:
         raise ValueError("over: gives one candidate, expected at least two values of something")
     for number, candidate in enumerate(candidates):
-        others = candidates[:number]
-        if any((candidate.base, candidate.recipe) == (one.base, one.recipe) for one in others):
+        same = (candidate.base, candidate.recipe.learned)
+        if any(same == (other.base, other.recipe.learned) for other in candidates[:number]):
             raise ValueError(f"over: the candidate {candidate.name} is there twice")
     for candidate in candidates:
         _require_comparable(candidate, recipe)

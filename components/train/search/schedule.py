@@ -177,7 +177,7 @@ KeyOf = Callable[[Path, Recipe], str]  # names a candidate by its base and its s
 
 @dataclass(frozen=True, slots=True)
 class CandidateCourse:
-    """A candidate with the tokens of each step of its first epoch.
+    """A candidate with the tokens of each step of its first epoch; none if it has no row to learn.
 
     ``pace`` is set for a budget in minutes.
     """
@@ -203,7 +203,7 @@ class CandidateCourse:
     def stops(self, factor: Fraction, rungs: Sequence[Rung]) -> list[int]:
         """Return the step at which each rung ends."""
         epochs = self.candidate.recipe.num_train_epochs * float(factor)
-        steps = ceil(epochs * len(self.tokens))  # as its trainer rounds
+        steps = max(1, ceil(epochs * len(self.tokens)))  # as its trainer rounds
         return [stop_at(rung.share, steps) for rung in rungs]
 
     def costs(self, factor: Fraction, rungs: Sequence[Rung]) -> list[float]:
@@ -214,7 +214,7 @@ class CandidateCourse:
 
     def _tokens_until(self, step: int) -> int:
         # later epochs have the first one's tokens in another order
-        epochs, rest = divmod(step, len(self.tokens))
+        epochs, rest = divmod(step, max(1, len(self.tokens)))
         return epochs * sum(self.tokens) + sum(self.tokens[:rest])
 
 
@@ -257,6 +257,7 @@ def make_search_plan(
 
     Raises:
         BudgetError: The budget is too small.
+        ValueError: Two candidates would be the same adapter.
     """
     rungs = plan_rungs(len(courses), search.eta)
     sizes = [rung.size for rung in rungs]
@@ -267,11 +268,20 @@ def make_search_plan(
         sizes,
         budget if tokens is not None else BUDGET_SHARE * budget,
     )
+    entries = tuple(course.trial(factor, rungs, key_of) for course in courses)
+    names: dict[str, str] = {}
+    for entry in entries:
+        if entry.key in names:
+            raise ValueError(
+                f"planning a search: {names[entry.key]} and {entry.name} would be the same "
+                "adapter, as their bases have the same content; leave one of them out of over"
+            )
+        names[entry.key] = entry.name
     return SearchPlan(
         unit="tokens" if tokens is not None else "seconds",
         budget=budget,
         factor=float(factor),
         sizes=tuple(sizes),
-        entries=tuple(course.trial(factor, rungs, key_of) for course in courses),
+        entries=entries,
         measure=measure or SearchMetric(),
     )

@@ -43,6 +43,12 @@ def test_the_plan_has_the_largest_batch_that_fits_and_its_accumulation(model: Pa
     assert tight.largest.memory.activations < tight.asked.memory.activations
 
 
+def test_a_training_without_a_row_that_fits_has_no_step_to_count(model: Path, snapshot: Path):
+    assert (
+        planner.tokens_by_step(snapshot, model, RECIPE.model_copy(update={"max_length": 16})) == []
+    )
+
+
 @pytest.mark.slow
 def test_gradient_checkpointing_is_planned_if_nothing_else_fits(model: Path, snapshot: Path):
     singly = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}

@@ -53,6 +53,9 @@ def test_bases_and_teachers_are_relative_to_a_folder(tmp_path: Path):
         pytest.param({"r": []}, "over.r: lists nothing to try", id="empty"),
         pytest.param({"r": [8]}, "gives one candidate", id="nothing to choose"),
         pytest.param({"r": [8, 8]}, "the candidate r 8 is there twice", id="twice"),
+        pytest.param(
+            {"fsdp": [None, "full_shard"]}, "fsdp full_shard is there twice", id="the same adapter"
+        ),
         pytest.param({"warm_start": [False, True]}, "leave warm_start out", id="champion's"),
         pytest.param(
             {"bnb_4bit_quant_type": ["nf4", "fp4"]}, "the same for all", id="another precision"

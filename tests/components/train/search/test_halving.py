@@ -71,6 +71,27 @@ def test_a_plan_costs_the_tokens_of_its_steps(lengths: list[list[int]], tokens: 
         assert sum(entry.costs) == sum(seen)
 
 
+def test_a_candidate_without_a_row_to_learn_costs_nothing_and_is_ordered_all_the_same():
+    made = schedule.make_search_plan(
+        search_courses.courses([[], [10] * 30]),
+        search_courses.search(tokens=10**6),
+        search_courses.key_of,
+    )
+    assert [(entry.stops, entry.costs) for entry in made.entries] == [
+        ((1, 1), (0, 0)),
+        ((10, 30), (100, 200)),
+    ]
+
+
+def test_candidates_whose_bases_have_the_same_content_are_refused():
+    with pytest.raises(ValueError, match="r 1 and r 2 would be the same adapter, as their bases"):
+        schedule.make_search_plan(
+            search_courses.courses([[10] * 30] * 2),
+            search_courses.search(tokens=10**6),
+            lambda _base, _recipe: "the same",
+        )
+
+
 def test_a_large_budget_leaves_every_training_its_full_length():
     lengths = [[10] * 30] * 4
     made = schedule.make_search_plan(
