@@ -1,5 +1,6 @@
 """Deploy all flows to Prefect with their pools and schedules: `python -m flows.deploy`."""
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
@@ -128,6 +129,10 @@ def deploy_all(home: Settings) -> None:
 
 def main() -> None:
     """Deploy the environment's flows, once ``PREFECT_API_URL`` or the home's Prefect answers."""
+    argparse.ArgumentParser(
+        prog="python -m flows.deploy",
+        description="Deploy all flows to Prefect, with their pools and schedules.",
+    ).parse_args()
     settings = load()
     url = PREFECT_API_URL.value() or settings.prefect_api_url
     health.wait_until_answering(f"{url}/health")

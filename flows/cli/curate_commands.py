@@ -43,7 +43,7 @@ InteractionId = Annotated[
 @app.command()
 @exit_on(OSError, LookupError)
 def curate(config: ConfigFile) -> None:
-    """Curate a workload now and freeze a snapshot; no stack need be up.
+    """Curate a workload now and freeze a snapshot; no stack is needed.
 
     Prints how many interactions each verdict has, and the path of the snapshot's card: a Markdown
     page on what is in it, with pictures. What was curated before in the same way is reused. Where

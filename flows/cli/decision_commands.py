@@ -63,7 +63,7 @@ def audit(
         typer.Option(help="With --verify: an earlier export, of which nothing may have changed."),
     ] = None,
 ) -> None:
-    """List who decided what, when and why, and what was refused or lapsed.
+    """List who decided what, when and why, and what was refused or expired.
 
     Each decision holds the digest of the one before, so that `flywheel audit --verify` finds a
     changed, removed or moved one. It also reads which decisions MLflow's versions name, and

@@ -46,7 +46,7 @@ PANELS = {
         *("pending", "approve", "reject", "approver", "audit", "rollback"),
         *("starts", "lineage", "verify"),
     ),
-    "Serve, take along": ("serve", "export"),
+    "Serve and export": ("serve", "export"),
 }
 
 

@@ -43,7 +43,9 @@ def train(
     ] = False,
     calibrate: Annotated[
         float,
-        typer.Option(min=0, help="Seconds that `--plan` trains for, to estimate the time; 0: not."),
+        typer.Option(
+            min=0, help="Seconds that `--plan` trains for, to estimate the time; 0 skips that."
+        ),
     ] = 20.0,
 ) -> None:
     """Train the workload's adapter on a snapshot now, without a turn around it.
@@ -51,7 +53,7 @@ def train(
     The stack must be up (`flywheel up`): metrics go to MLflow. An interrupted training resumes from
     its last checkpoint, and a finished one is not repeated.
 
-    With `--plan` nothing need be up: it prints the parameters that are trained, the memory by part,
+    With `--plan` no stack is needed: it prints the parameters that are trained, the memory by part,
     the steps, the tokens, the time and what it costs, whether it fits, and the largest batch that
     does.
     """
@@ -158,7 +160,7 @@ def evaluate(
     ] = None,
     snapshot: SnapshotOption = None,
 ) -> None:
-    """Score the base and adapters on the validation side; no stack need be up.
+    """Score the base and adapters on the validation side; no stack is needed.
 
     The side is measured as the holdout is: the same prompts, engine and metrics. Nothing of it is
     trained on, no gate reads its scores, and looking at it costs nothing, so choose recipes here.

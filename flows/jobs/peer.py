@@ -3,6 +3,7 @@
 The machine that runs the flow is number 0 (``FLYWHEEL_MACHINE``); each other one runs this.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -31,6 +32,10 @@ GRACE_SECONDS = 30.0  # for a training to end by itself once the first machine h
 
 def main() -> None:
     """Join each training that the first machine announces."""
+    argparse.ArgumentParser(
+        prog="python -m flows.jobs.peer",
+        description="Join the trainings of the machine that runs the flows, until SIGTERM.",
+    ).parse_args()
     settings = environment.load()
     ours = settings.machines
     if ours is None or ours.number == 0:

@@ -1,5 +1,6 @@
 """The worker of a process pool: `python -m flows.stack.worker POOL [LIMIT]`."""
 
+import argparse
 import asyncio
 import os
 import re
@@ -101,11 +102,19 @@ def make_worker(pool: str, limit: int | None) -> ProcessWorker:
     return worker
 
 
-def main(pool: str, limit: str | None = None) -> None:
+def main() -> None:
     """Serve until a signal to stop; then wait for the flow runs, as Prefect's worker does.
 
     ``StoreError``: the home's object store can't be shared with other machines.
     """
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.stack.worker", description="Run a pool's flow runs, until SIGTERM."
+    )
+    parser.add_argument("pool", help="cpu or gpu: a pool of the type process")
+    parser.add_argument(
+        "limit", nargs="?", type=int, help="flow runs at a time; without a limit if left out"
+    )
+    options = parser.parse_args()
     settings = load()
     for warning in misspelt_variables(os.environ):
         sys.stderr.write(f"warning: {warning}\n")
@@ -113,9 +122,9 @@ def main(pool: str, limit: str | None = None) -> None:
     if settings.store:
         settings.store.check()
     erased_copies.follow(settings)
-    setup_signal_handlers_worker(os.getpid(), f"the worker of {pool}", print)
-    asyncio.run(make_worker(pool, int(limit) if limit else None).start())
+    setup_signal_handlers_worker(os.getpid(), f"the worker of {options.pool}", print)
+    asyncio.run(make_worker(options.pool, options.limit).start())
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,5 +1,6 @@
 """What the READMEs name is there, and the commands of the pages of ``infra/`` can be typed."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -34,6 +35,10 @@ SETTINGS = [
 OF_THE_READER = (  # what an example leaves to them: a key, a package, a task, a file
     *("is not base64", "Presidio is not installed", "no task arc_easy is measured"),
     "guards/our_policy.yaml can't be read",
+)
+
+MODULES = sorted(
+    {*re.findall(r"python -m\s(flows\.[\w.]+\w)", "".join(map(Path.read_text, PAGES)))}
 )
 
 OURS = sorted({line for line in pages.commands() if line.startswith("flywheel ")})
@@ -100,6 +105,17 @@ def test_the_command_line_takes_what_a_page_shows(line: str) -> None:
         name, found, words = found.resolve_command(context, words)
         assert found is not None
         context = found.make_context(name, list(words), parent=context)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_that_a_page_has_people_run_describes_itself_and_starts_nothing(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {module} ")
 
 
 def test_the_script_makes_every_secret_anew_for_its_owner_alone(tmp_path: Path) -> None:
