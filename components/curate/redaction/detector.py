@@ -10,6 +10,7 @@ import re2
 
 from components.curate.redaction import (
     contact,
+    field_patterns,
     identity_numbers,
     json_texts,
     name_patterns,
@@ -22,7 +23,7 @@ from components.curate.redaction.placeholders import PlaceholderLedger, TooMuchE
 from components.curate.redaction.presidio import Analyzer
 from components.curate.settings import Allowed
 
-PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE = range(3)
+PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE, FIELD_GATE = range(4)
 """The indices of the first gates; the patterns' gates follow."""
 
 AUTOMATON_BYTES = 16 << 20  # RE2's memory limit for the states of each automaton, twice its default
@@ -43,11 +44,12 @@ SHORT = 256  # maximum characters of a cached text: descriptions and values repe
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What a text may contain: placeholders, names, kingfisher's secrets, values of patterns."""
+    """What a text may contain: placeholders, names, kingfisher's secrets, fields, and values."""
 
     placeholders: bool = False
     names: bool = False
     secrets: bool = False
+    fields: bool = False
     patterns: tuple[Pattern, ...] = ()
 
 
@@ -58,7 +60,12 @@ class Prefilter:
     """Finds, by their gates in RE2 automatons, the patterns that may match a text."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
-        gates = [r"<[A-Z_]+_[0-9]", name_patterns.GATE, secret_values.GATE]
+        gates = [
+            r"<[A-Z_]+_[0-9]",
+            name_patterns.GATE,
+            secret_values.GATE,
+            field_patterns.GATE,
+        ]
         self._patterns: list[tuple[Pattern, range]] = []
         for pattern in patterns:
             self._patterns.append((pattern, range(len(gates), len(gates) + len(pattern.gates))))
@@ -66,6 +73,7 @@ class Prefilter:
         together: dict[str, list[int]] = {
             "words": [PLACEHOLDER_GATE, NAME_GATE],
             "secrets": [SECRET_GATE],
+            "fields": [FIELD_GATE],
         }
         for pattern, numbers in self._patterns:
             together.setdefault(AUTOMATONS.get(pattern.kind, "numbers"), []).extend(numbers)
@@ -88,6 +96,7 @@ class Prefilter:
             PLACEHOLDER_GATE in matching,
             NAME_GATE in matching,
             SECRET_GATE in matching,
+            FIELD_GATE in matching,
             tuple(pattern for pattern, gates in self._patterns if matching.issuperset(gates)),
         )
 
@@ -220,12 +229,21 @@ class ConversationScan:
                 return name_patterns.in_user_id(text)
             if json_texts.kind_of(leaf.field, text) is Kind.NAME:
                 return name_patterns.words(text)
-        if not self.hits.names or leaf.zone not in NAMING_ZONES:
+        if not (self.hits.names or self.hits.fields) or leaf.zone not in NAMING_ZONES:
             return ()
-        text = patterns.plain(text)
-        if self.gates.of(text).names:
-            return name_patterns.named_in(text, leaf.zone is Zone.USER)
-        return name_patterns.named_in_answer(before, text) if leaf.zone is Zone.USER else ()
+        text, hits = patterns.plain(text), self.gates.of(text)
+        names = self._names_of_fields(text) if hits.fields else []
+        if hits.names:
+            return [*names, *name_patterns.named_in(text, leaf.zone is Zone.USER)]
+        if names or leaf.zone is not Zone.USER:
+            return names
+        return name_patterns.named_in_answer(before, text)
+
+    def _names_of_fields(self, text: str) -> list[str]:
+        spans = (
+            (start, end) for kind, start, end in field_patterns.find(text) if kind is Kind.NAME
+        )
+        return [word for start, end in spans for word in name_patterns.words(text[start:end])]
 
     def _first(self, leaf: Leaf, text: str) -> str:
         """Redact a text that is new or has changed."""
@@ -236,12 +254,14 @@ class ConversationScan:
                 return whole
         if leaf.zone is Zone.NUMBER:
             return self._number(text)
-        patterns = self.gates.of(text).patterns if self.hits.patterns else ()
-        text = self._matching(patterns, SECRETS, leaf.zone, text)
+        hits = self.gates.of(text) if self.hits.patterns or self.hits.fields else NOTHING
+        if hits.fields and leaf.zone is not Zone.TOOLS:
+            text = self._fields_within(text)
+        text = self._matching(hits.patterns, SECRETS, leaf.zone, text)
         for secret in self.secrets:
             if secret in text:
                 text = self.ledger.replace(Kind.SECRET, secret, secret, text)
-        text = self._matching(patterns, OTHERS, leaf.zone, text)
+        text = self._matching(hits.patterns, OTHERS, leaf.zone, text)
         for kind, value in sorted(self.analyzed):
             if kind is not Kind.NAME and value in text and not self.allowed.value(value):
                 text = self.ledger.replace(kind, json_texts.key(kind, value), value, text)
@@ -290,13 +310,29 @@ class ConversationScan:
         """Redact a field's whole value by the field's name; ``None`` if that has no kind."""
         readable = patterns.plain(text)
         kind = json_texts.kind_of(leaf.field, readable)
-        if kind is None or kind in self.allowed.kinds or self.allowed.value(readable):
+        if kind is None or self._stays(kind, readable):
             return None
         if kind is Kind.NAME:
             return self._part_by_part(text)
         if kind is Kind.ADDRESS and contact.holds_address(readable):
             return None
         return self.ledger.stand_in(kind, json_texts.key(kind, readable), text)
+
+    def _fields_within(self, text: str) -> str:
+        """Redact the values of fields that are not names, which are replaced part by part."""
+        done, written, readable = 0, "", patterns.plain(text)
+        for kind, start, end in field_patterns.find(readable):
+            value = readable[start:end]
+            is_found_by_form = kind is Kind.ADDRESS and contact.holds_address(value)
+            if kind is Kind.NAME or is_found_by_form or self._stays(kind, value):
+                continue
+            key = json_texts.key(kind, value)
+            written += text[done:start] + self.ledger.stand_in(kind, key, text[start:end])
+            done = end
+        return written + text[done:]
+
+    def _stays(self, kind: Kind, value: str) -> bool:
+        return kind in self.allowed.kinds or self.allowed.value(value)
 
     def _number(self, text: str) -> str:
         """Redact a known number, or one with the form of a card."""

@@ -223,26 +223,35 @@ def _object(value: dict[str, Json], visit: Visit, parent: str) -> dict[str, Json
 
 def _text(text: str, visit: Visit, field: str, zone: Zone) -> str:
     """Return a rewritten text; JSON objects and lists within text are rewritten value by value."""
-    if text[:1] not in ("{", "["):
+    if (value := read(text)) is None:
         return visit(Leaf(text, field, zone))
+    rewritten = data(value, visit, field)
+    return text if rewritten == value else write(rewritten, like=text)
+
+
+def read(text: str) -> dict[str, Json] | list[Json] | None:
+    """Return the JSON object or list that is the whole text; ``None`` for another text."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
     try:
-        read: Json = json.loads(text)
+        return json.loads(text)
     except ValueError:
-        return visit(Leaf(text, field, zone))
-    rewritten = data(read, visit, field)
-    return text if rewritten == read else write(rewritten, like=text)
+        return None
 
 
 def write(value: Json, like: str) -> str:
     """Return JSON with the spacing and escaping of another text; ``ValueError`` for NaN."""
+    body = like.strip()
+    before, _, after = like.partition(body)
     spaced = FIRST_COLON.match(like)
     is_spaced = bool(spaced[1]) if spaced else ", " in like
-    return json.dumps(
+    written = json.dumps(
         value,
         ensure_ascii="\\u" in like or bool(LONE_SURROGATE.search(like)),
         separators=(", ", ": ") if is_spaced else (",", ":"),
         allow_nan=False,
     )
+    return before + written + after
 
 
 def dumps(value: object) -> str:

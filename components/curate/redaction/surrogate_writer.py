@@ -172,14 +172,9 @@ class ConversationSurrogates:
                 return value
 
     def _in_text(self, marked: Marked, text: str) -> Json:
-        if text[:1] in ("{", "["):
-            try:
-                read: Json = json.loads(text)
-            except ValueError:
-                pass
-            else:
-                rewritten = self._put(marked, read)
-                return text if rewritten == read else json_texts.write(rewritten, like=text)
+        if (read := json_texts.read(text)) is not None:
+            rewritten = self._put(marked, read)
+            return text if rewritten == read else json_texts.write(rewritten, like=text)
         is_number = False
 
         def put(match: re.Match[str]) -> str:

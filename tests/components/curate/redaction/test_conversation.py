@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from components.curate.redaction.redactor import Conversation
 from components.schema import Json
 from tests.support import logs
@@ -90,6 +92,55 @@ def test_json_in_text_keeps_its_formatting():
 
 def test_existing_placeholders_keep_their_numbers():
     assert said("<EMAIL_3> wrote to ann@acme.com") == "<EMAIL_3> wrote to <EMAIL_4>"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        pytest.param(
+            'Result: {"first_name": "Sofia", "phone": "2125550134", "password": "hun, ter 2"}',
+            'Result: {"first_name": "<NAME_1>", "phone": "<PHONE_1>", "password": "<PASSWORD_1>"}',
+            id="after-a-word",
+        ),
+        pytest.param(
+            '```json\n{"lastName": "Kim", "card_number": 4222222222222}\n```',
+            '```json\n{"lastName": "<NAME_1>", "card_number": <CARD_1>}\n```',
+            id="code-fence",
+        ),
+        pytest.param(
+            '{"phone": "2125550134"}\n{"phone": "2125550135"}',
+            '{"phone": "<PHONE_1>"}\n{"phone": "<PHONE_2>"}',
+            id="json-lines",
+        ),
+        pytest.param(
+            '{"passengers": [{"passenger": "Sofia Kim", "ssn": "078051120',
+            '{"passengers": [{"passenger": "<NAME_1> <NAME_2>", "ssn": "<SSN_1>',
+            id="cut-off",
+        ),
+        pytest.param(
+            '\n{"name": "Sofia", "phone": "2125550134"} ',
+            '\n{"name": "<NAME_1>", "phone": "<PHONE_1>"} ',
+            id="spaces-around",
+        ),
+        pytest.param(
+            '"{\\"phone\\": \\"2125550134\\"}"', '"{\\"phone\\": \\"<PHONE_1>\\"}"', id="escaped"
+        ),
+        pytest.param(
+            "<first_name>Sofia</first_name><password>sesame</password>",
+            "<first_name><NAME_1></first_name><password><PASSWORD_1></password>",
+            id="xml",
+        ),
+        pytest.param(
+            "- **Customer name:** Sofia Kim\n- Phone: 2125550134\nFirst name: see below",
+            "- **Customer name:** <NAME_1> <NAME_2>\n- Phone: <PHONE_1>\nFirst name: see below",
+            id="list",
+        ),
+    ],
+)
+def test_a_field_within_a_text_is_read(text: str, left: str):
+    for role in ("system", "tool"):
+        conversation = Conversation([user("hi"), {"role": role, "content": text}])
+        assert redact(conversation).conversation.messages[1]["content"] == left
 
 
 def test_a_value_found_by_its_field_is_replaced_in_earlier_text():

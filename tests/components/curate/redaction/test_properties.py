@@ -35,6 +35,7 @@ FILLER = (
     "“quoted”",
     "{",
     "[1]",
+    'ok {"first_name": "Ann", "phone": "2125550134"}',
     "I'm Sorry",
     "my name is Mia Li",
     "Mr. Moore",
