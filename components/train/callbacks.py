@@ -137,6 +137,10 @@ class EarlyStopping:
             return None
         return self._weights_folder(best_step(self._history))
 
+    def learned_steps(self, step: int) -> int:
+        """Return how many steps are in the adapter of a training that ended after ``step``."""
+        return step if self.best_weights is None else best_step(self._history)
+
     @property
     def _history(self) -> LossHistory:
         return {step: figures[LOSS_METRIC] for step, figures in self._measurements.items()}

@@ -194,7 +194,7 @@ def fit(
         shutil.rmtree(saved)
     elif stop is not None and stop.keep is not None:
         peft_model.keep_weights(adapted, Path(stop.keep))
-    learned = selection.record(recipe)
+    learned = selection.record(recipe, early_stopping.learned_steps(progress.step))
     return replace(progress, validation_loss=figures.get(LOSS_METRIC), nats=nats, rows=learned)
 
 

@@ -205,27 +205,39 @@ class Selection:
     made: int
     objection: str | None
 
-    def record(self, recipe: Recipe) -> dict[str, Json]:
-        """Return the counts for a manifest, also as sentences (``said``)."""
+    def record(self, recipe: Recipe, steps: int) -> dict[str, Json]:
+        """Return the counts for a manifest after a number of steps, also as sentences (``said``).
+
+        ``seen`` counts the examples that were learned at least once.
+        """
+        seen = min(steps * recipe.step_size, len(self.examples))
         return {
             "rows": self.rows,
+            "seen": seen,
             "too_long": self.too_long,
             "max_length": recipe.max_length,
             "made": self.made,
-            "said": [*self._sentences(recipe)],
+            "said": [*self._sentences(recipe, seen)],
         }
 
-    def _sentences(self, recipe: Recipe) -> Iterable[str]:
+    def _sentences(self, recipe: Recipe, seen: int) -> Iterable[str]:
         holds = HOLDS[view_of(recipe.objective)]
         if self.too_long:
             yield (
                 f"{self.too_long:,} of {self.rows:,} {holds} ({self.too_long / self.rows:.1%}) are "
                 f"longer than max_length {recipe.max_length:,} tokens and were not learned."
             )
-        else:
+        if seen < len(self.examples):
+            yield (
+                f"Only {seen:,} of the {len(self.examples):,} examples that fit were learned, as "
+                "the training ended before it had seen each of them (num_train_epochs, a search's "
+                "budget or early_stopping_patience)."
+            )
+        elif not self.too_long:
             yield f"All {self.rows:,} {holds} were learned: none is longer than max_length."
         if self.made:
-            yield f"Besides, {self.made:,} examples were made (irrelevant_share, canaries)."
+            which = "Besides" if seen == len(self.examples) else "Of those"
+            yield f"{which}, {self.made:,} examples were made (irrelevant_share, canaries)."
         if self.objection:
             yield (
                 f"irrelevant_share {recipe.irrelevant_share:g} did nothing, since the log doesn't "

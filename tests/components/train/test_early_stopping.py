@@ -114,6 +114,7 @@ def test_a_deadline_ends_a_training_after_the_current_step(training: Callable[[s
     late = training("late")
     came = late.run(stop=StopCondition(deadline=0.0))
     assert (came.step, came.finished) == (1, True)
+    assert "Only 4 of the 16 examples that fit were learned" in str(came.rows["said"])
     assert (late.folder / WEIGHTS).exists()
 
 
@@ -167,6 +168,7 @@ def test_a_training_without_improvement_keeps_its_best_weights(
     assert came.step < came.steps == 24
     assert came.step == best + 2
     assert came.finished
+    assert came.rows["seen"] == min(4 * best, len(ASKED)), "what its later steps saw is not in it"
 
     at_its_best = training("at its best")
     at_its_best.run(PATIENT, StopCondition(at_step=best))

@@ -52,11 +52,32 @@ def test_the_selection_counts_rows_in_sentences(tokenizer: PreTrainedTokenizerBa
         2,
         7,
     )
-    assert selection.record(recipe)["said"] == [
+    assert selection.record(recipe, steps=2)["said"] == [
         "2 of 7 examples to answer (28.6%) are longer than max_length 200 tokens and were not "
         "learned.",
         "Besides, 2 examples were made (irrelevant_share, canaries).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("max_length", "sentences"),
+    [
+        pytest.param(200, ["2 of 7 ", "Only 4 of the 5 examples that fit were learned"], id="long"),
+        pytest.param(9999, ["Only 4 of the 7 examples that fit were learned"], id="all fit"),
+    ],
+)
+def test_a_training_that_ends_before_it_has_seen_all_rows_does_not_claim_them(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, max_length: int, sentences: list[str]
+):
+    long = [("long " * 199, ["add"], Answer("No."))] * 2
+    snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN, *long])
+    recipe = Recipe(max_length=max_length)
+    selection = training_examples.select_examples(snapshot, tokenizer, recipe)
+    record = selection.record(recipe, steps=1)
+    assert record["seen"] == 4
+    assert isinstance(record["said"], list)
+    for sentence, begins in zip(record["said"], sentences, strict=True):
+        assert str(sentence).startswith(begins)
 
 
 def test_a_share_without_effect_is_reported(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
@@ -66,7 +87,7 @@ def test_a_share_without_effect_is_reported(tokenizer: PreTrainedTokenizerBase, 
     recipe = Recipe(irrelevant_share=0.5)
     selection = training_examples.select_examples(snapshot, tokenizer, recipe)
     assert len(selection.examples) == 3
-    (rows_said, off) = selection.record(recipe)["said"]  # pyright: ignore[reportGeneralTypeIssues]
+    (rows_said, off) = selection.record(recipe, steps=1)["said"]  # pyright: ignore[reportGeneralTypeIssues]
     assert rows_said == "All 3 examples to answer were learned: none is longer than max_length."
     assert str(off).startswith("irrelevant_share 0.5 did nothing, since the log doesn't show what")
 
