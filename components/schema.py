@@ -115,6 +115,9 @@ def parse_yaml(text: str, source: Path | str) -> Json:
         loader.dispose()
 
 
+NUMBERS = ("greater_than", "less_than", "int_", "float_", "finite_number")
+"""How the types of pydantic's errors in numbers begin."""
+
 SIMILAR = 0.75  # the ratio from which a name may stand for another
 
 _Path: TypeAlias = tuple[int | str, ...]
@@ -158,20 +161,20 @@ def every_mistake(
     """Return ``describe_mistakes``, and what pydantic looks for only where those are mended.
 
     That is what must agree between settings. It is looked for with what is wrong left out, and
-    listed unless it names that: with the right setting it may agree.
+    listed unless the right setting might make it agree: it names that, or is of another section
+    than what is left out, and that is more than a number.
     """
     mistakes, raw = describe_mistakes(error, model), deepcopy(raw)
-    left_out, names = set[_Path](), dict[str, float]()
+    left_out, names, changed = set[_Path](), dict[str, float](), set[int | str]()
     while wrong := {
-        path: each["type"] == "extra_forbidden"
-        for each in error.errors()
-        if (path := _removable(raw, each, left_out))
+        path: each["type"] for each in error.errors() if (path := _removable(raw, each, left_out))
     }:
         for path in sorted(wrong, key=_last_first, reverse=True):
             left_out.add(path)
             hints = (*path[1:], _remove(raw, path))
-            ratio = SIMILAR if wrong[path] else 1.0
+            ratio = SIMILAR if wrong[path] == "extra_forbidden" else 1.0
             names |= {hint: ratio for hint in hints if isinstance(hint, str)}
+            changed |= set() if wrong[path].startswith(NUMBERS) else {path[0]}
         try:
             model.model_validate(raw, context=context)
         except ValidationError as later:
@@ -183,7 +186,8 @@ def every_mistake(
             is_named = any(
                 get_close_matches(name, words, n=1, cutoff=ratio) for name, ratio in names.items()
             )
-            if mistake not in mistakes and not is_named:
+            section = re.split(r"[.:]", mistake)[0]
+            if mistake not in mistakes and not is_named and changed <= {section}:
                 mistakes.append(mistake)
     return mistakes
 

@@ -125,6 +125,13 @@ def test_no_mistake_is_listed_that_mending_another_may_mend(folder: Path, name: 
     assert listed == {"curate.redaction.allow", f"curate.{name}", "gate"}  # which wants a guard
 
 
+def test_no_task_is_missed_that_the_right_name_may_measure(folder: Path) -> None:
+    guards = [{"task": "refusals", "metric": "refusals", "margin": 0.1}]
+    path = write(folder, evaluate={"built_in": ["refusal"]}, gate={"guards": guards})
+    (mistake,) = mistakes(path)
+    assert mistake.startswith("evaluate.built_in.0: ")
+
+
 def test_a_value_of_another_kind_is_named_with_what_the_setting_takes(folder: Path) -> None:
     curate = {
         "holdout_share": 30,
