@@ -105,6 +105,15 @@ def write_dequantized(path: Path, precision: Precision, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def end_tokens(
+    model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
+) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's and the generation config's."""
+    default = getattr(model.generation_config, "eos_token_id", None)
+    ends = [tokenizer.eos_token_id, *(default if isinstance(default, list) else [default])]
+    return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
+
+
 def is_quantized(precision: Precision) -> bool:
     """Return whether a base of this precision has 4-bit weights."""
     return precision not in ("bf16", "fp32")

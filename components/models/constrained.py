@@ -13,6 +13,8 @@ import torch  # noqa: TID253 - this module is itself imported late
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from transformers import LogitsProcessor  # noqa: TID253 - as above
 
+from components.models import base as bases
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -218,16 +220,7 @@ def vocabulary_of(
     """Return a base's vocabulary with all tokens that end its answers."""
     head = model.get_output_embeddings()
     width: int = head.weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess] - it has logits
-    return Vocabulary(tokenizer, width, end_tokens(model, tokenizer))
-
-
-def end_tokens(
-    model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
-) -> list[int]:
-    """Return the end tokens of the tokenizer and of the model's generation config."""
-    default = getattr(model.generation_config, "eos_token_id", None)
-    ends = [tokenizer.eos_token_id, *(default if isinstance(default, list) else [default])]
-    return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
+    return Vocabulary(tokenizer, width, bases.end_tokens(model, tokenizer))
 
 
 class GrammarMasks(LogitsProcessor):

@@ -136,7 +136,7 @@ def _answer_greedily(
     import torch
 
     written, logprobs, margins = list[int](), list[float](), list[float]()
-    ends, cache = _end_tokens(model, tokenizer), None
+    ends, cache = bases.end_tokens(model, tokenizer), None
     ids = torch.tensor([probe.prompt_tokens], device=model.device)
     for _ in range(GREEDY_TOKENS):
         output = model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
@@ -154,12 +154,6 @@ def _answer_greedily(
     # Up to the first half of a character, which servers write differently.
     text = str(tokenizer.decode(written[:clear], skip_special_tokens=True)).split("\ufffd")[0]
     return GreedyAnswer(probe.prompt, probe.prompt_tokens, text, tuple(logprobs), clear)
-
-
-def _end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    listed = model.generation_config.eos_token_id
-    ends = listed if isinstance(listed, list) else [listed]
-    return {int(end) for end in [*ends, tokenizer.eos_token_id] if isinstance(end, int)}
 
 
 def main() -> int:

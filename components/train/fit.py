@@ -128,13 +128,14 @@ def fit(
         TrainingInterrupted: SIGTERM arrived.
         FloatingPointError: The loss is not finite, or far above that of the first steps.
         MemoryError: Not even one row fits into memory.
-        ValueError: The base was evaluated before, the snapshot has no rows for the objective, or
-            the recipe does not match the base or the rows.
+        ValueError: The base was evaluated before or its chat template ends no answer, the snapshot
+            has no rows for the objective, or the recipe does not match the base or the rows.
     """
     if isinstance(base, Path):
         is_sharded = recipe.fsdp is not None and process_group.are_peers_expected()
         base = bases.load(base, recipe.precision, for_training=True, on_host=is_sharded)
     model, tokenizer = base
+    training_examples.require_end_token(tokenizer, bases.end_tokens(model, tokenizer))
     is_compared = stop is not None
     selection = training_examples.select_examples(snapshot, tokenizer, recipe)
     examples = selection.examples

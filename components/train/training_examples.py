@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -114,6 +114,27 @@ def tokenize_answer(
 
 _PROBE_TOOL: dict[str, Json] = {"type": "function", "function": {"name": "sound_depth"}}
 _PROBE_REQUEST: list[dict[str, Json]] = [{"role": "user", "content": "How deep is it?"}]
+
+
+def require_end_token(tokenizer: "PreTrainedTokenizerBase", ends: Collection[int]) -> None:
+    """Check that an answer has one of the tokens that end it in evaluation and serving.
+
+    Raises:
+        ValueError: It has none, as with many a pretrained base with the chat template of its
+            instruction-tuned sibling: an adapter would learn to write on after its answer.
+    """
+    request: list[Message] = [{"role": "user", "content": "How deep is it?"}]
+    answer = tokenize_answer(tokenizer, request, [{"role": "assistant", "content": "No"}], 1.0)
+    learned = answer.input_ids[answer.prompt_length :]
+    if not {*ends}.intersection(learned):
+        known = ", ".join(repr(tokenizer.decode([end])) for end in ends) or "nothing"
+        raise ValueError(
+            f"the chat template of {tokenizer.name_or_path} ends an answer with "
+            f"{tokenizer.decode(learned[-1:])!r} (token {learned[-1]}), but the base ends it with "
+            f"{known}, so that no answer would end: add that token to eos_token_id in its "
+            "generation_config.json, or have its chat template end answers with a token that is "
+            "there"
+        )
 
 
 def call_token(tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:

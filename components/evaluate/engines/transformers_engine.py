@@ -21,7 +21,7 @@ from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
 from components.models import constrained
-from components.models.base import attach_adapter, detach_adapter, load
+from components.models.base import attach_adapter, detach_adapter, end_tokens, load
 from components.models.constrained import ConstraintError, GrammarMasks, Matcher, Vocabulary
 from components.schema import Progress
 
@@ -62,7 +62,7 @@ class CachedHFLM(HFLM):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.constraint, self.vocabulary = constraint, vocabulary
         self.stage, self.report = stage, report
-        self.ends = constrained.end_tokens(model, tokenizer)
+        self.ends = end_tokens(model, tokenizer)
         self.reader, self.at_once = reader, batch_size
         self.done = self.asked = 0
         self._matchers: list[Matcher | None] = []

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from components.chat import answer_grammar
+from components.models import base as bases
 from components.models.constrained import Matcher, Vocabulary
 from components.schema import Json
 from components.serve.embedded.answer_text import AnswerText
@@ -75,7 +76,7 @@ class EngineServer:
         self.open = 0
         self._compiling = asyncio.Lock()
         tokenizer = models.base.tokenizer
-        self._ends = _end_tokens(models)
+        self._ends = bases.end_tokens(models.base.model, tokenizer)
         # It takes more than a second without letting other threads run, so not with a request.
         self._vocabulary = _vocabulary(models.base, self._ends)
         self._decode = _decoder(tokenizer)
@@ -434,14 +435,6 @@ async def _failed(_: Request, error: Exception) -> Response:
 
 async def _version(_: Request) -> Response:
     return JSONResponse({"version": version("lora-flywheel"), "engine": "embedded"})
-
-
-def _end_tokens(models: ServedModels) -> list[int]:
-    # of the tokenizer and of the model's generation config
-    own: Any = models.base.tokenizer.eos_token_id
-    default = getattr(models.base.model.generation_config, "eos_token_id", None)
-    ends = [own, *(default if isinstance(default, list) else [default])]
-    return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
 
 
 def _vocabulary(base: SharedBase, ends: Sequence[int]) -> Vocabulary | ValueError:

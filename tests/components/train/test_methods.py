@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from components.models import base
 from components.schema import Progress
 from components.train import fit
 from components.train.callbacks import TrainingInterrupted
 from components.train.recipe import Dpo, Recipe
-from tests.support import judged_rows, portable_adapters, training_rows
+from tests.support import judged_rows, portable_adapters, tiny, training_rows
 from tests.support.training_methods import RECIPES
 
 ALIKE = {*RECIPES} - {"qlora-nf4", "adalora", "pissa-rslora-dora-nf4", "eva", "full"}
@@ -153,6 +154,21 @@ def test_adalora_without_steps_to_prune_in_is_refused(model: Path, snapshot: Pat
     recipe = RECIPES["adalora"].model_copy(update=long)
     with pytest.raises(ValueError, match="has 8 steps, of which tinit takes 6 and tfinal 4"):
         fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
+
+
+def test_a_base_with_the_chat_template_of_its_instruction_tuned_sibling_is_refused(
+    snapshot: Path, tmp_path: Path
+):
+    pretrained = tiny.build(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(pretrained)
+    settings = {"eos_token_id": tokenizer.eos_token_id}
+    (pretrained / "generation_config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        ValueError, match=r"add that token to eos_token_id in its generation_config"
+    ):
+        fit.fit(snapshot, pretrained, tmp_path / "a", Recipe(r=2), report=lambda _: None)
 
 
 def test_an_earlier_evaluation_does_not_change_the_training(

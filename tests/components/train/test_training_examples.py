@@ -1,5 +1,7 @@
 """A request and its answers become tokens of which only the answers are learned."""
 
+from contextlib import nullcontext
+
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -21,6 +23,23 @@ def test_the_answer_ends_with_the_token_that_stops_the_model(
     assert tokenizer.decode(learned) == "Yo<|im_end|>"
     before = tokenizer.decode(tokens.input_ids[: -tokens.answer_length])
     assert before == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        pytest.param([0, 2], None, id="one of them"),
+        pytest.param(
+            [0], r"answer with '<\|im_end\|>' \(token 2\), .* '<\|endoftext\|>'", id="other"
+        ),
+        pytest.param([], "the base ends it with nothing", id="none"),
+    ],
+)
+def test_a_base_whose_answers_would_not_end_is_refused(
+    tokenizer: PreTrainedTokenizerBase, ends: list[int], message: str | None
+):
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        training_examples.require_end_token(tokenizer, ends)
 
 
 def test_a_greeting_that_nobody_asked_for_is_no_answer_to_learn(
