@@ -123,7 +123,8 @@ def rehearse_inputs(
     """
     waiting: list[DryRun] = []
     rehearse = partial(load_file.dry_run, now=now)
-    for dry_run in _for_each_piece(path, inputs, rehearse, scratch=scratch):
+    rehearse_small = partial(_rehearse_small, rehearse=rehearse, now=now)
+    for dry_run in _for_each_piece(path, inputs, rehearse, rehearse_small, scratch):
         loaded = dry_run.loaded
         if loaded.source in files.JOINING_FILES and (loaded.quarantined or loaded.skipped):
             waiting.append(dry_run)
@@ -131,6 +132,31 @@ def rehearse_inputs(
             yield dry_run
     if waiting:
         yield from _rehearse_joining(path, inputs, waiting, now, scratch)
+
+
+def _rehearse_small(
+    con: Connection,
+    items: Sequence[Input],
+    *,
+    rehearse: Callable[[Connection, Input, Path], DryRun],
+    now: datetime,
+) -> list[DryRun | OSError]:
+    separate: dict[Input, DryRun] = {}
+
+    def alone(item: Input) -> Loaded | OSError:
+        outcome = _unless_unread(rehearse, con, item, Path(item.place))
+        if isinstance(outcome, OSError):
+            return outcome
+        separate[item] = outcome
+        return outcome.loaded
+
+    outcomes = small_files.load(con, items, alone, now=now, within=warehouse.rehearsal)
+    return [
+        loaded
+        if isinstance(loaded, OSError)
+        else separate.get(item) or load_file.shown(item, Path(item.place), loaded)
+        for item, loaded in zip(items, outcomes, strict=True)
+    ]
 
 
 def _rehearse_joining(
@@ -247,14 +273,14 @@ def _for_each_piece(
     path: Location,
     inputs: Iterable[Input],
     do: Callable[[Connection, Input, Path], Result],
-    do_small: LoadSmall[Result] | None = None,
+    do_small: LoadSmall[Result],
     scratch: Path | None = None,
 ) -> Iterator[Result]:
     # Where an erasure, or the next `up`, deletes what killed processes leave.
     scratch = scratch or load_settings().scratch
     unread: list[OSError] = []
     for is_here, members in groupby(inputs, _is_here):
-        groups = _groups(members, with_small=is_here and do_small is not None)
+        groups = (small_files.groups if is_here else _singly)(members)
         pieces = _piece_tasks(path, groups, partial(_unless_unread, do), do_small, scratch)
         seconds = warehouse.TURN_SECONDS if is_here else 0
         for results in warehouse.in_turns(
@@ -271,8 +297,8 @@ def _for_each_piece(
         )
 
 
-def _groups(inputs: Iterable[Input], *, with_small: bool) -> Iterable[Sequence[Input]]:
-    return small_files.groups(inputs) if with_small else ([item] for item in inputs)
+def _singly(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    return ([item] for item in inputs)
 
 
 def _unless_unread(
@@ -294,11 +320,11 @@ def _piece_tasks(
     path: Location,
     groups: Iterable[Sequence[Input]],
     do: Callable[[Connection, Input, Path], Result | OSError],
-    do_small: LoadSmall[Result] | None,
+    do_small: LoadSmall[Result],
     scratch: Path,
 ) -> Iterator[Callable[[Connection], Sequence[Result | OSError]]]:
     for group in groups:
-        if do_small is not None and len(group) > 1:
+        if len(group) > 1:
             yield lambda con, group=group: do_small(con, group)
             continue
         (item,) = group  # one at a time, each kept until its piece is loaded

@@ -81,6 +81,13 @@ def dry_run(con: Connection, input_file: Input, copy: Path, *, now: datetime) ->
         return DryRun(opened.form, loaded, samples)
 
 
+def shown(input_file: Input, path: Path, loaded: Loaded) -> DryRun:
+    """Return the form and the first records of a file with the outcome of its load."""
+    form, source = files.detect_form(path), files.source_named(loaded.source)
+    records = read_records(source, files.read_pieces(path, form), input_file.defaults)
+    return DryRun(form, loaded, [_sample(record) for record in islice(records, SAMPLES)])
+
+
 def load_records(
     con: Connection,
     origin: RecordOrigin,
@@ -107,7 +114,9 @@ class FilePart:
     size: int | None = None  # bytes; ``None`` if a later load can't resume at its end
 
 
-def load_together(con: Connection, parts: Sequence[FilePart]) -> list[Loaded] | None:
+def load_together(
+    con: Connection, parts: Sequence[FilePart], within: Within = committed
+) -> list[Loaded] | None:
     """Load several small files in one transaction.
 
     Return ``None`` and keep nothing if a record goes to quarantine, a field is new, or two files
@@ -119,7 +128,7 @@ def load_together(con: Connection, parts: Sequence[FilePart]) -> list[Loaded] | 
         return None
     numbered = _NumberedFiles(parts)
     batches = record_batches.batches_of_records(numbered.records())
-    with suppress(_SeparateError), _validated(con, first.now, batches) as validated:
+    with suppress(_SeparateError), _validated(con, first.now, batches, within) as validated:
         attributed = map(numbered.attribute, validated)
         stored = writer.store_batches(con, first, attributed, digests)
         if stored.quarantined or _new_fields(con, first):

@@ -11,6 +11,7 @@ from components.collect.lines import Unreadable
 from components.collect.load_file import FilePart, Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, Input, Source, SourceRecord
+from components.collect.writer import Within, committed
 from components.store.warehouse import Connection
 
 SMALL_BYTES = 64 * 2**10  # a larger file is worth a transaction of its own
@@ -48,14 +49,19 @@ def _size(path: Path) -> int:
 
 
 def load(
-    con: Connection, inputs: Sequence[Input], alone: Alone, *, now: datetime
+    con: Connection,
+    inputs: Sequence[Input],
+    alone: Alone,
+    *,
+    now: datetime,
+    within: Within = committed,
 ) -> list[Loaded | OSError]:
     """Load small local files in their order; each bad or changed one is loaded ``alone``."""
     results = list[Loaded | OSError]()
     waiting = list[_NewFile]()
 
     def load_waiting() -> None:
-        results.extend(_load_together(con, waiting, alone, now))
+        results.extend(_load_together(con, waiting, alone, now, within))
         waiting.clear()
 
     contents = [_read(Path(item.place)) for item in inputs]
@@ -169,19 +175,19 @@ def _new_file(item: Input, content: _Content | None) -> _NewFile | None:
 
 
 def _load_together(
-    con: Connection, new: Sequence[_NewFile], alone: Alone, now: datetime
+    con: Connection, new: Sequence[_NewFile], alone: Alone, now: datetime, within: Within
 ) -> list[Loaded | OSError]:
     """Load files together; if that fails, each half, down to the file that is to blame."""
     if len(new) < 2:
         return [alone(file.item) for file in new]
     try:
-        loaded = load_file.load_together(con, [file.part(now) for file in new])
+        loaded = load_file.load_together(con, [file.part(now) for file in new], within)
     except (FileNotFoundError, PermissionError):
         loaded = None
     if loaded is not None:
         return [*loaded]
     half = len(new) // 2
     return [
-        *_load_together(con, new[:half], alone, now),
-        *_load_together(con, new[half:], alone, now),
+        *_load_together(con, new[:half], alone, now, within),
+        *_load_together(con, new[half:], alone, now, within),
     ]

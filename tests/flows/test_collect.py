@@ -248,3 +248,23 @@ def test_a_survey_gives_defaults_to_the_small_files_that_lack_them_only(
     assert rows(home, "select workload_id from raw.interactions order by all") == [
         {"workload_id": name} for name in ("support", "support", "weather")
     ]
+
+
+def test_a_dry_run_of_small_files_says_of_each_what_a_collect_does(
+    home: settings.Settings, tmp_path: Path
+):
+    paths = [
+        logs.write(tmp_path / f"{number}.jsonl", [logs.interaction(response_id=f"r{number}")])
+        for number in range(6)
+    ]
+    logs.write(paths[2], [logs.interaction(response_id=f"r{number}") for number in (1, 2)])
+    logs.write(paths[4], [logs.interaction(workload_id=7), logs.interaction("Four?")])
+    inputs = [Input(str(path)) for path in paths]
+    (first,) = sources.load_inputs(home.tables, inputs[:1], now=logs.NOW)
+    assert first.new == 1
+    rehearsed = [*sources.rehearse_inputs(home.tables, inputs, now=logs.NOW, scratch=home.scratch)]
+    assert [each.samples == [] for each in rehearsed] == [False] * 6
+    assert rows(home, "select count(*) as count from raw.interactions") == [{"count": 1}]
+    loaded = [*sources.load_inputs(home.tables, inputs, now=logs.NOW)]
+    assert [each.loaded for each in rehearsed] == loaded
+    assert [each.new for each in loaded] == [0, 1, 1, 1, 1, 1]
