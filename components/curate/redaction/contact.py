@@ -95,13 +95,25 @@ ADDRESS_PATTERNS = (
 
 PHONE_WORDS = re.compile(
     r"\b(?:phone|phones|telephone|tel|call|calling|mobile|cell|cellphone|whatsapp|sms|fax|dial"
-    r"|reach me|text me|texted|contact number|my number|phone_number)\b"
+    r"|reach me|text me|texted|ring me|contact number|my number|phone_number"
+    r"|telefon|telefonnummer|handy|handynummer|mobilnummer|rufnummer|teléfono|telefono|telefone"
+    r"|téléphone|móvil|celular|portable|cellulare|telefoon|телефон)\b"
     r"[^a-z]{0,3}(?:[a-z']+\W+){0,4}$"
+    r"|(?:电话|電話|手机|手機|携帯|전화|휴대폰|โทร)\W{0,3}\w{0,4}\W{0,3}$"
 )
+NUMBERED_WORDS = re.compile(
+    r"\b(?:order|booking|reservation|confirmation|reference|ticket|case|invoice|tracking|item"
+    r"|product|model|serial|account)(?: (?:number|no\.?|id|is))*\W{0,3}$"
+)
+"""Words for other numbers: "I'm calling about order 4821773901"."""
+
 EXTENSION = r"(?: ?(?:x|ext\.?) ?[0-9]{1,5})?"
 NOT_BEHIND = r"(?<![\w.+$€£/:-])"
 """Digits after these are part of something else: a price, a path, a version, an id."""
 
+
+NO_MAILBOX = re.compile(r"(?i)git@.+|.+@[1-4]x\.(?:png|jpe?g|gif|webp|avif)")
+"""A repository's address, and a picture's file for dense screens."""
 
 WORDS_BEFORE = re.compile(f"[{UNSPACED}]+(?=[A-Za-z0-9])")
 WORDS_AFTER = re.compile(f"(?<=[A-Za-z]{{2}})[{UNSPACED}]+$")
@@ -111,6 +123,8 @@ WORDS_AFTER = re.compile(f"(?<=[A-Za-z]{{2}})[{UNSPACED}]+$")
 def email(match: re.Match[str]) -> Value | None:
     """Return an address with a key in lower case and ``%40`` as ``@``."""
     start, _, text = value_of(match)
+    if NO_MAILBOX.fullmatch(text):
+        return None
     lead, tail = WORDS_BEFORE.match(text), WORDS_AFTER.search(text)
     first, last = lead.end() if lead else 0, tail.start() if tail else len(text)
     key = text[first:last].lower().replace("%40", "@")
@@ -124,7 +138,7 @@ def phone(match: re.Match[str]) -> Value | None:
     if not 7 <= len(digits) <= 15 or len(set(digits)) == 1:
         return None
     digits = digits[1:] if len(digits) == 11 and digits[0] == "1" else digits
-    return Value(start, end, digits)
+    return Value(start, end, digits.removeprefix("00"))
 
 
 def national_phone(match: re.Match[str]) -> Value | None:
@@ -134,7 +148,9 @@ def national_phone(match: re.Match[str]) -> Value | None:
 
 def named_phone(match: re.Match[str]) -> Value | None:
     """Return bare or oddly spaced digits only after a word for calling."""
-    return phone(match) if PHONE_WORDS.search(before(match)) else None
+    context = before(match)
+    is_called = PHONE_WORDS.search(context) and not NUMBERED_WORDS.search(context)
+    return phone(match) if is_called else None
 
 
 PATTERNS = (
@@ -153,6 +169,28 @@ PATTERNS = (
     pattern(
         Kind.PHONE,
         phone,
+        rf"{NOT_BEHIND}00[1-9][0-9]{{0,2}}[ -](?:[ ().-]{{0,2}}[0-9]){{6,13}}(?![\w/:-])",
+        r"00[1-9][0-9]{0,2}[ -]",
+    ),
+    pattern(
+        Kind.PHONE,
+        phone,
+        # As in Brazil and in Russia.
+        rf"{NOT_BEHIND}(?:\([1-9][0-9]\) ?9?[0-9]{{4}}-[0-9]{{4}}"
+        r"|8 ?\([0-9]{3,5}\) ?[0-9]{1,3}-[0-9]{2}-[0-9]{2})(?![\w/:-])",
+        r"\([1-9][0-9]\) ?[0-9]{4}|8 ?\([0-9]{3}",
+    ),
+    pattern(
+        Kind.PHONE,
+        national_phone,
+        # As in Germany and in France.
+        rf"{NOT_BEHIND}(?:\(?0[1-9][0-9]{{1,4}}\)? ?/ ?[0-9]{{2,8}}(?:[ -][0-9]{{2,5}}){{0,3}}"
+        r"|0[1-9](?:\.[0-9]{2}){4})(?![\w/:-]|\.[0-9])",
+        r"0[1-9][0-9]{1,4}\)? ?/ ?[0-9]|0[1-9]\.[0-9]{2}\.[0-9]{2}\.",
+    ),
+    pattern(
+        Kind.PHONE,
+        phone,
         r"(?<![\w.+$€£/-])(?:\+?1[ .-])?(?:\([2-9][0-9]{2}\)[ .-]?|[2-9][0-9]{2}[.-])"
         rf"[2-9][0-9]{{2}}[ .-][0-9]{{4}}{EXTENSION}(?![\w-])(?!\.[0-9])",
         r"[2-9][0-9]{2}[).][ .-]?[0-9]{3}|[2-9][0-9]{2}-[0-9]{3}[ .-]",
@@ -167,8 +205,10 @@ PATTERNS = (
     pattern(
         Kind.PHONE,
         named_phone,
-        rf"{NOT_BEHIND}\(?[0-9](?:[ .()/-]{{0,2}}[0-9]){{6,13}}{EXTENSION}(?![\w/:-])",
+        r"(?<![\w.+$€£/-])(?<![0-9]:)\(?[0-9](?:[ .()/-]{0,2}[0-9]){6,13}"
+        rf"{EXTENSION}(?![\w/:-])",
         r"[0-9][ .()/-]{0,2}[0-9][0-9 .()/-]{5}",
-        r"(?i)phone|tel|call|mobile|cell|whatsapp|sms|fax|dial|reach|text|number",
+        r"(?i)phone|t[eé]l|call|m[oó]bil|m[oó]vil|cel|whatsapp|sms|fax|dial|reach|text|number|ring"
+        r"|handy|rufnummer|portable|телефон|电话|電話|手机|手機|携帯|전화|휴대폰|โทร",
     ),
 )

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 
-from components.curate.redaction.patterns import word_list
+from components.curate.redaction.patterns import UNSPACED, word_list
 
 NOT_NAMES = word_list("not_names")  # words after "my name is" or "I'm"
 MAY_BE_WORDS = word_list("names_or_words")  # alone they count only in an unambiguous context
@@ -14,6 +15,7 @@ ABOUT_A_PERSON = word_list("fields_about_a_person")
 
 
 PART = re.compile(r"[^\W\d_]{2,}")
+UNSPACED_WORD = re.compile(f"[{UNSPACED}]+")
 NO_CODE = "(?![A-Za-z]{2}[0-9]{2} ?[A-Za-z0-9]{4})"
 """The country at the start of an IBAN is not a name, even after one: ``Mia Li DE89 3704``."""
 WORD = NO_CODE + r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
@@ -28,8 +30,38 @@ RELATIVES = (
     "wife|husband|partner|son|daughter|mother|father|mom|mum|dad|brother|sister|friend|colleague"
     "|boss|assistant|fiancée?|girlfriend|boyfriend|child|baby|nephew|niece|uncle|aunt"
 )
-PARTINGS = "regards|wishes|thanks|sincerely|cheers|yours truly"
+PARTINGS = (
+    "regards|wishes|thanks|sincerely|cheers|yours truly|thank you|best|yours"
+    "|mit freundlichen grüßen|(?:viele|liebe|beste|schöne|freundliche) grüße|cordialement"
+    "|bien à vous|atentamente|saludos|(?:cordiali |distinti )?saluti|atenciosamente"
+    "|met vriendelijke groet(?:en)?|med vänlig hälsning|\u0441 уважением"
+)
 TITLES = "Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Herr|Frau|Señor|Señora"
+
+MY_NAME_IS = (
+    "ich hei(?:ß|ss)e|mein name ist|je m['\u2019]appelle|mon nom est|me llamo|mi nombre es"
+    "|mi chiamo|il mio nome è|meu nome é|me chamo|ik heet|mijn naam is|jag heter|jeg heter"
+    "|jeg hedder|nazywam się|mam na imię|меня зовут|мене звати|με λένε|benim ad\u0131m"
+)
+NOBILIARY = ("da", "de", "del", "den", "der", "di", "dos", "du", "van", "von", "zu")
+"""Parts between a first and a family name, which are not replaced."""
+
+ELSEWHERE = re.compile(
+    rf"(?i:(?<!\w)(?:{MY_NAME_IS}))\s+(?!(?:Sie|Dich|Euch)(?!\w))"
+    rf"(?P<name>{TITLE_CASE}(?: (?:(?:{'|'.join(NOBILIARY)})(?= )|{TITLE_CASE})){{0,4}})"
+)
+"""Introductions in languages other than English."""
+
+ELSEWHERE_MARKERS = (
+    *("ich hei", "naam", "name", "nome", "nom ", "nombre", "appelle", "llamo", "chiamo", "chamo"),
+    *("heet", "heter", "hedder", "nazywam", "imię", "зовут", "звати", "λένε", "benim"),
+)
+
+WITHOUT_SPACES = re.compile(
+    "(?:我叫|我的名字[是叫]|姓名[:是])(?P<chinese>[\u4e00-\u9fff]{2,4})(?![\u4e00-\u9fff])"
+    "|名前は(?P<japanese>[\u3005\u3040-\u30ff\u4e00-\u9fff]{2,8}?)(?:です|と申します|といいます)"
+    "|이름은 ?(?P<korean>[\uac00-\ud7af]{2,4}?)(?:입니다|이에요|예요|이라고)"
+)
 
 MINE = re.compile(
     rf"(?i)\b(?:my (?:{WHOSE} )?(?:sur)?names?{IS}|call me|i go by)\s+"
@@ -67,7 +99,8 @@ ANSWER = re.compile(rf"(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{1,2}})[.!]?\s*")
 GATE = (
     rf"(?i)names?\b|\buser|\bmy (?:{RELATIVES})\b|passenger|guest|customer|\bi.{{1,3}}m |\bim "
     r"|i am |call me|known as|go by|this is |\bit.{1,3}s |it is "
-    rf"|\bunder |\b(?:{TITLES})\b|{PARTINGS}"
+    rf"|\bunder |\b(?:{TITLES})\b|(?:{PARTINGS})[,.!]?[ \t]*\n"
+    rf"|{MY_NAME_IS}|我叫|名字|姓名|名前|이름"
 )
 USER_ID = re.compile(r"([A-Za-z]{2,})[_.]([A-Za-z]{2,})[_.]?[0-9]{2,}")
 USED_ID = re.compile(rf"(?i)\buser[^.,?!\n]{{0,30}}?(?<!\w)(?P<id>{USER_ID.pattern})(?!\w)")
@@ -81,7 +114,8 @@ NAMED_BY = (
     (INTRODUCED, ("i am", "i'm", "i\u2019m", "im ", "this is", "it's", "it\u2019s", "it is")),
     (FIRST_NAME_ONLY, ("i am", "i'm", "i\u2019m")),
     (MENTIONED, ("named", "passenger", "guest", "customer", *MY_RELATIVES)),
-    (SIGNED, tuple(PARTINGS.split("|"))),
+    (SIGNED, ("\n",)),
+    (ELSEWHERE, ELSEWHERE_MARKERS),
 )
 TITLES_NEEDED = ("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau", "señor")
 """Substrings in lower case that an expression requires: searching for them is much cheaper."""
@@ -95,6 +129,9 @@ def named_in(text: str, is_users: bool) -> Iterator[str]:
         for expression, needed in (NAMED_BY if is_users else ())
         if any(marker in lowered for marker in needed)
     ]
+    if is_users:
+        for match in WITHOUT_SPACES.finditer(text):
+            yield from filter(None, match.groups())
     if is_users and "user" in lowered:
         for match in USED_ID.finditer(text):
             yield from in_user_id(match["id"])
@@ -125,15 +162,17 @@ def in_user_id(text: str) -> Iterator[str]:
 def _leading(name: str) -> Iterator[str]:
     """Yield the words before the first non-name: ``john calling about`` yields ``john``."""
     for n, word in enumerate(name.split(" ")):
+        if n and word in NOBILIARY:
+            continue
         if word.lower() in NOT_NAMES or (n and word.islower() and name[0].isupper()):
             return
         yield from words(word)
 
 
-def runs(text: str, parts: Collection[str]) -> Iterator[tuple[int, int]]:
+def runs(text: str, parts: frozenset[str]) -> Iterator[tuple[int, int]]:
     """Yield the spans of known name parts in a text, adjacent ones as one."""
     begun, end = -1, -1
-    for match in PART.finditer(text):
+    for match in _words(parts).finditer(text):
         if match.group().lower() not in parts:
             continue
         if begun >= 0 and JOINED.fullmatch(text, end, match.start()):
@@ -144,6 +183,16 @@ def runs(text: str, parts: Collection[str]) -> Iterator[tuple[int, int]]:
         begun, end = match.span()
     if begun >= 0:
         yield begun, end
+
+
+@lru_cache(maxsize=64)
+def _words(parts: frozenset[str]) -> re.Pattern[str]:
+    """Return an expression of words: a name is one also among others in a script without spaces."""
+    within = sorted((part for part in parts if UNSPACED_WORD.fullmatch(part)), key=len)
+    if not within:
+        return PART
+    names = "|".join(reversed(within))
+    return re.compile(rf"{names}|(?:(?!{names})[^\W\d_]){{2,}}")
 
 
 def is_name(text: str, start: int, end: int, names: Collection[str]) -> bool:

@@ -199,7 +199,8 @@ class ConversationSurrogates:
 
 def _has_country(key: str, first: Occurrence) -> bool:
     called = re.split("[a-zA-Z]", first.written, maxsplit=1)[0]
-    return called.startswith("+") and digits_of(called) == key
+    has_prefix = called.startswith(("+", "00"))
+    return has_prefix and digits_of(called).removeprefix("00") == key
 
 
 def _number(written: str) -> Json:

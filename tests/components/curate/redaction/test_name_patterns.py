@@ -26,6 +26,19 @@ from tests.support.talk import arguments, redact, said, user
         ("My user ID is amelia_davis_8890.", "My user ID is <NAME_1>_<NAME_2>_8890."),
         ("my name is Jo22. Jo22 it is.", "my name is <NAME_1>22. <NAME_1>22 it is."),
         ("Call me Bob. Bob it is.", "Call me <NAME_1>. <NAME_1> it is."),
+        ("Ich heiße Jürgen Müller. Müller!", "Ich heiße <NAME_1> <NAME_2>. <NAME_2>!"),
+        ("Je m'appelle Sophie Dupont, merci", "Je m'appelle <NAME_1> <NAME_2>, merci"),
+        ("Me llamo Carmen Ruiz y llamo", "Me llamo <NAME_1> <NAME_2> y llamo"),
+        ("Mijn naam is Jan de Vries", "Mijn naam is <NAME_1> de <NAME_2>"),
+        ("Меня зовут Иван Петров", "Меня зовут <NAME_1> <NAME_2>"),
+        ("我叫张伟。谢谢,张伟的电话", "我叫<NAME_1>。谢谢,<NAME_1>的电话"),
+        ("名前は田中太郎です", "名前は<NAME_1>です"),
+        ("제 이름은 김민수입니다", "제 이름은 <NAME_1>입니다"),
+        (
+            "Bitte.\n\nMit freundlichen Grüßen\nJürgen Müller",
+            "Bitte.\n\nMit freundlichen Grüßen\n<NAME_1> <NAME_2>",
+        ),
+        ("Please.\nBest,\nSofia Kim", "Please.\nBest,\n<NAME_1> <NAME_2>"),
     ],
 )
 def test_a_revealed_name_is_replaced_everywhere(text: str, left: str):
@@ -42,6 +55,7 @@ def test_a_revealed_name_is_replaced_everywhere(text: str, left: str):
         "It's New York time",
         "call me anything, or call me something else",
         "a passenger named in the list",
+        "Ich heiße Sie willkommen, me llamo a las tres",
     ],
 )
 def test_other_words_than_names_stay(text: str):
