@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 quarantine_app = typer.Typer(
-    help="See which lines could not be read, and retry them after a rule was mended.",
+    help="List lines that could not be read, and retry them after a rule was fixed.",
     no_args_is_help=True,
 )
 token_app = typer.Typer(
-    help="Add, list and remove the bearer tokens of the receiver's clients.", no_args_is_help=True
+    help="Add, list and remove the tokens of clients of the receiver and the gateway.",
+    no_args_is_help=True,
 )
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(token_app, name="token")

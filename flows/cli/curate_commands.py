@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 held_app = typer.Typer(
-    help="See what rules hold back for a person, such as prompt injection, or left out in bulk; "
-    "let it in.",
+    help="List and release rows that wait for a person, such as prompt injection, and rules that "
+    "left out very many.",
     no_args_is_help=True,
 )
 app.add_typer(held_app, name="held")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 approver_app = typer.Typer(
-    help="Let a person prove with one-time codes who decides.", no_args_is_help=True
+    help="Enrol a person who proves decisions with one-time codes.", no_args_is_help=True
 )
 app.add_typer(approver_app, name="approver")
 

@@ -53,7 +53,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 def up() -> None:
     """Start Prefect, MLflow and the workers, and deploy the flows.
 
-    A change of champion that a crash interrupted is completed or undone, and printed.
+    With FLYWHEEL_SERVE_PORT a gateway answers applications on that port; with FLYWHEEL_METRICS_PORT
+    this home's figures for Prometheus are on that one. A change of champion that a crash
+    interrupted is completed or undone, and printed.
     """
     from flows.stack import control
 
