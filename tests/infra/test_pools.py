@@ -16,6 +16,7 @@ from prefect.workers.base import BaseJobConfiguration
 from flows import settings
 from flows.settings import Machines
 from tests.infra import templates
+from tests.infra.pages import INFRA
 from tests.infra.templates import HOME, IMAGE, VALUES
 
 TYPES = ("docker", "kubernetes")
@@ -57,6 +58,7 @@ def test_the_defaults_and_a_deployments_values_are_valid(name: str) -> None:
     fields = schema["properties"].items()
     defaults = {field: said["default"] for field, said in fields if "default" in said}
     jsonschema.validate(defaults | VALUES, schema, jsonschema.Draft202012Validator)
+    assert f"--tag {defaults['image']} " in (INFRA / "Dockerfile").read_text(), "as it is built"
 
 
 @pytest.mark.parametrize(
