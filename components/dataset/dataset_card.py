@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from components.dataset.example_rows import Lengths
 from components.dataset.snapshot_figures import SIDES, Figures, SideCount
 from components.pages import charts, templates
 from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
@@ -23,15 +22,19 @@ WIDE = 6  # if the longest row exceeds this multiple of the shortest, the length
 
 
 def draw(figures: Figures, folder: Path) -> list[tuple[str, str]]:
-    """Write the charts that have figures; return each chart's file name and title."""
-    drawn = [
-        _picture(folder, "verdicts", "What became of the interactions", _verdicts, figures),
-        _picture(folder, "labels", "Labels by side", _labels, figures),
-        _picture(folder, "times", "When they were logged", _times, figures),
+    """Write the charts that have at least two bars; return each chart's file name and title."""
+    lengths = np.unique(np.concatenate([*_totals(figures).values()]))
+    bars = [
+        ("verdicts", "What became of the interactions", _verdicts, len(figures.snapshot.counts)),
+        ("labels", "Labels by side", _labels, len(figures.labels)),
+        ("times", "When they were logged", _times, len(figures.times)),
+        ("lengths", "Tokens of each row", _lengths, len(lengths)),
     ]
-    if any(lengths.prompts for lengths in figures.lengths.values()):
-        drawn.append(_picture(folder, "lengths", "Tokens of each row", _lengths, figures))
-    return drawn
+    return [
+        _picture(folder, name, title, paint, figures)
+        for name, title, paint, count in bars
+        if count > 1
+    ]
 
 
 def _picture(
@@ -88,8 +91,8 @@ def _times(axes: Axes, figures: Figures) -> None:
 
 def _lengths(axes: Axes, figures: Figures) -> None:
     """Draw the histogram of prompt and answer tokens, stacked by side."""
-    totals = {side: _totals(figures.lengths, side) for side in SIDES if side in figures.lengths}
-    every = np.concatenate(list(totals.values()))
+    totals = _totals(figures)
+    every = np.concatenate([*totals.values()])
     low, high = max(1, int(every.min())), int(every.max()) + 1
     is_wide = high > WIDE * low
     if is_wide:
@@ -101,11 +104,10 @@ def _lengths(axes: Axes, figures: Figures) -> None:
     for side, lengths in totals.items():
         if len(lengths):
             counts, _ = np.histogram(lengths, edges)
-            bars = axes.bar(edges[:-1], counts, np.diff(edges), bottom=bottom, align="edge")
-            for bar in bars:
-                bar.set_color(COLOURS[side])
-            bars.set_label(side)
-            bottom += counts
+            axes.stairs(
+                bottom + counts, edges, baseline=bottom, fill=True, color=COLOURS[side], label=side
+            )
+            bottom = bottom + counts
     if is_wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -116,9 +118,14 @@ def _lengths(axes: Axes, figures: Figures) -> None:
     axes.grid(axis="y", color=GRID, lw=0.8)
 
 
-def _totals(lengths: Mapping[str, Lengths], side: str) -> NDArray[np.int64]:
-    of_side = lengths[side]
-    return np.array(of_side.prompts, np.int64) + np.array(of_side.answers, np.int64)
+def _totals(figures: Figures) -> dict[str, NDArray[np.int64]]:
+    """Return the tokens of each row by side."""
+    return {
+        side: np.array(figures.lengths[side].prompts, np.int64)
+        + np.array(figures.lengths[side].answers, np.int64)
+        for side in SIDES
+        if side in figures.lengths
+    }
 
 
 def _stack(bar: Callable[..., object], counts: Sequence[SideCount], base: str) -> None:

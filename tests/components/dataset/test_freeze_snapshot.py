@@ -64,8 +64,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Connection,
     request: Json = {"messages": [message, logs.say("Well, it will rain all day long."), message]}
     lines = [
         *(line(n) for n in range(30)),
-        logs.interaction(response_id="german", request=request),
-        logs.interaction(message=logs.say(""), response_id="empty"),
+        logs.interaction(response_id="german", request=request, timestamp=30),
+        logs.interaction(message=logs.say(""), response_id="empty", timestamp=31),
     ]
     thumb = logs.feedback("thumb", "up", response_id="r3")
     with warehouses.connect(folder / "warehouse.duckdb") as con:
@@ -166,6 +166,14 @@ def test_a_night_freezes_what_a_home_without_digests_does(
     anew = curations.freeze(con, tmp_path / "anew", "weather", rules=RULES, now=logs.NOW)
     assert (night.key, night.holdout_version) == (anew.key, anew.holdout_version)
     assert (night.key, night.holdout_version) != (first.key, first.holdout_version)
+
+
+def test_a_chart_of_one_bar_is_not_drawn(frozen: Snapshot):
+    drawn = {path.stem for path in frozen.path.glob("*.png")}
+    assert drawn == {"verdicts", "labels"}
+    shown = (frozen.path / "README.md").read_text()
+    assert "verdicts.png" in shown
+    assert "times.png" not in shown
 
 
 def test_who_only_looks_a_snapshot_up_does_not_wait_for_matplotlib():
