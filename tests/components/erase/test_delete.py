@@ -3,6 +3,7 @@
 import json
 import threading
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
 from components.erase import delete
 from components.erase.affected_outputs import Output, Outputs
+from components.erase.certificate import Certificate
 from components.erase.subject import Subject
 from components.gate import evidence_folder
 from components.register import journal
@@ -23,21 +25,84 @@ from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
 from components.scorecard import VERDICTS_FILE
 from components.store import manifest, spool, warehouse
+from components.store.warehouse import Connection
 from flows import erase, sources
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, telemetry, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
+COMMENTS = {"about-ann": f"worse for {ANN}", "about-bob": f"worse for {BOB}"}
 
 
-def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(
-    home: House, eraser: Eraser
-) -> None:
-    before = [row for row in home.raw() if ANN not in str(row["payload"])]
-    written = eraser(home.settings, Subject(ANN))
-    assert home.raw() == before
-    assert len(before) == 2 * EACH
+@dataclass(frozen=True)
+class Erased:
+    """A house from which ann was erased, and what was seen of her before."""
+
+    home: House
+    written: Certificate
+    others: list[warehouse.Row]
+    held: list[Path]
+
+
+@pytest.fixture(scope="module")
+def erased(built: House, eraser: Eraser, tmp_path_factory: pytest.TempPathFactory) -> Erased:
+    """Ann is in every kind of place, and is erased once; tests only look, or copy the house."""
+    home = erased_home.move(built, tmp_path_factory.mktemp("erased") / "home")
+    settings = home.settings
+    for path in verdicts_of_a_judge(home):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('["of a question", "first"]\n')
+    killed_freeze(home).mkdir()
+    text = erased_home.question(ANN, 3).encode()
+    (killed_freeze(home) / "train.parquet").write_bytes(b"PAR1" + text)
+    with warehouses.connect(settings.warehouse) as con:
+        con.execute("set force_compression = 'uncompressed'")
+        con.execute("create table staging.copy as from raw.interactions")
+        write_decisions(con)
+        write_champions(con)
+        con.execute("checkpoint")
+    others = [row for row in home.raw() if ANN not in str(row["payload"])]
+    held = erased_home.holds(settings.home, ANN)
+    return Erased(home, eraser(settings, Subject(ANN)), others, held)
+
+
+def verdicts_of_a_judge(home: House) -> list[Path]:
+    return [home.settings.scorecards / name / VERDICTS_FILE for name in (WORKLOAD, "other")]
+
+
+def killed_freeze(home: House) -> Path:
+    return home.settings.snapshots / WORKLOAD / "killed"
+
+
+def write_decisions(con: Connection) -> None:
+    for run, text in COMMENTS.items():
+        with warehouse.transaction(con):
+            event = LogEvent("reject", WORKLOAD, "e1", run, logs.NOW, comment=text, approver="eve")
+            decision_log.append_event(con, event)
+
+
+def write_champions(con: Connection) -> None:
+    held = ChampionJournal(lambda: nullcontext(con), lambda: logs.NOW)
+    for number, text in enumerate(COMMENTS.values(), start=1):
+        change = ChampionChange(
+            workload_id=WORKLOAD,
+            kind="rollback",
+            evidence_digest="e1",
+            adapter_key="a0",
+            version=str(number),
+            champion_before=None,
+            adapter_before=None,
+            asked_by="eve",
+            reason=text,
+        )
+        held.end(held.intend(change), change, "done", "")
+
+
+def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(erased: Erased) -> None:
+    home, written = erased.home, erased.written
+    assert home.raw() == erased.others
+    assert len(erased.others) == 2 * EACH
     assert [row["actor_id"] for row in home.raw("feedback")] == ["cyd-55e0", "cyd-55e0"]
     assert [row["line"] for row in home.raw("quarantine")] == [3 * EACH + 2]
     assert written.erased["raw.interactions"] == EACH
@@ -48,22 +113,13 @@ def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(
 
 
 def test_a_judges_verdicts_are_forgotten_since_their_keys_are_digests_of_requests(
-    home: House, eraser: Eraser
+    erased: Erased,
 ) -> None:
-    verdicts = [home.settings.scorecards / name / VERDICTS_FILE for name in (WORKLOAD, "other")]
-    for path in verdicts:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text('["of a question", "first"]\n')
-    assert eraser(home.settings, Subject(ANN)).is_clean
-    assert not any(path.exists() for path in verdicts)
+    assert not any(path.exists() for path in verdicts_of_a_judge(erased.home))
 
 
-def test_what_a_killed_freeze_has_half_written_goes_too(home: House, eraser: Eraser) -> None:
-    killed = home.settings.snapshots / WORKLOAD / "killed"
-    killed.mkdir()
-    (killed / "train.parquet").write_bytes(b"PAR1" + erased_home.question(ANN, 3).encode())
-    assert eraser(home.settings, Subject(ANN)).is_clean
-    assert not killed.exists()
+def test_what_a_killed_freeze_has_half_written_goes_too(erased: Erased) -> None:
+    assert not killed_freeze(erased.home).exists()
 
 
 def test_a_measurement_that_is_being_written_is_waited_for(
@@ -88,25 +144,17 @@ def test_a_measurement_that_is_being_written_is_waited_for(
     assert [path.name for path in root.iterdir()] == ["measured"]
 
 
-def test_no_text_of_the_subject_is_left_in_any_byte_of_the_home(
-    home: House, eraser: Eraser
-) -> None:
-    with warehouses.connect(home.settings.warehouse) as con:
-        con.execute("set force_compression = 'uncompressed'")
-        con.execute("create table staging.copy as from raw.interactions")
-        con.execute("checkpoint")
-    assert home.settings.warehouse in erased_home.holds(home.settings.home, ANN)
-    eraser(home.settings, Subject(ANN))
+def test_no_text_of_the_subject_is_left_in_any_byte_of_the_home(erased: Erased) -> None:
+    settings = erased.home.settings
+    assert settings.warehouse in erased.held
     for word in WORDS:
-        assert erased_home.holds(home.settings.home, word) == []
-    assert erased_home.holds(home.settings.home, BOB)
+        assert erased_home.holds(settings.home, word) == []
+    assert erased_home.holds(settings.home, BOB)
 
 
-def test_outputs_of_the_rows_are_deleted_and_the_verdict_stays_readable(
-    home: House, eraser: Eraser
-) -> None:
-    written = eraser(home.settings, Subject(ANN))
-    outputs = {(output.kind, output.key) for output in written.tainted}
+def test_outputs_of_the_rows_are_deleted_and_the_verdict_stays_readable(erased: Erased) -> None:
+    home = erased.home
+    outputs = {(output.kind, output.key) for output in erased.written.tainted}
     digest = home.evidence.name
     assert outputs == {
         ("snapshot", home.frozen.key),
@@ -148,8 +196,8 @@ def refused(home: House) -> list[dict[str, Any]]:
     return [{**row, "path": ""} for row in home.raw("quarantine")]
 
 
-def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: Eraser) -> None:
-    eraser(home.settings, Subject(ANN))
+def test_loading_the_same_files_again_brings_nothing_back(erased: Erased, tmp_path: Path) -> None:
+    home = erased_home.move(erased.home, tmp_path / "home")
     kept = home.raw(), home.raw("feedback"), refused(home)
     copy = home.log.with_name("copy.jsonl")
     copy.write_text(home.log.read_text() + json.dumps(erased_home.line(BOB, 99)) + "\n")
@@ -397,52 +445,25 @@ def test_an_actor_goes_from_what_is_kept_of_floods_and_digests_of_texts_go(
 
 
 def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain_holds(
-    home: House, eraser: Eraser
+    erased: Erased,
 ) -> None:
-    texts = {"about-ann": f"worse for {ANN}", "about-bob": f"worse for {BOB}"}
-    with warehouses.connect(home.settings.warehouse) as con:
-        for run, text in texts.items():
-            with warehouse.transaction(con):
-                event = LogEvent(
-                    "reject", WORKLOAD, "e1", run, logs.NOW, comment=text, approver="eve"
-                )
-                decision_log.append_event(con, event)
-    written = eraser(home.settings, Subject(ANN))
-    assert written.erased["raw.decision_words"] == 1
-    with warehouses.connect(home.settings.warehouse) as con:
+    with warehouses.connect(erased.home.settings.warehouse) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None
     assert [(link.approver, link.comment) for link in links] == [
         ("eve", None),
-        ("eve", texts["about-bob"]),
+        ("eve", COMMENTS["about-bob"]),
     ]
-    assert written.is_clean
+    assert erased.written.erased["raw.decision_words"] == 1
 
 
 def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
-    home: House, eraser: Eraser
+    erased: Erased,
 ) -> None:
-    with warehouses.connect(home.settings.warehouse) as con:
-        held = ChampionJournal(lambda: nullcontext(con), lambda: logs.NOW)
-        for number, text in enumerate((f"worse for {ANN}", f"worse for {BOB}"), start=1):
-            change = ChampionChange(
-                workload_id=WORKLOAD,
-                kind="rollback",
-                evidence_digest="e1",
-                adapter_key="a0",
-                version=str(number),
-                champion_before=None,
-                adapter_before=None,
-                asked_by="eve",
-                reason=text,
-            )
-            held.end(held.intend(change), change, "done", "")
-    written = eraser(home.settings, Subject(ANN))
-    with warehouses.connect(home.settings.warehouse) as con:
+    with warehouses.connect(erased.home.settings.warehouse) as con:
         reasons = [entry.change.reason for entry in journal.list_changes(con)]
-    assert reasons == ["(erased)", f"worse for {BOB}"]
-    assert written.erased["raw.champion_journal"] == 2
-    assert written.is_clean
+    assert reasons == ["(erased)", COMMENTS["about-bob"]]
+    assert erased.written.erased["raw.champion_journal"] == 2
 
 
 @pytest.mark.slow
