@@ -107,7 +107,8 @@ def _draw(case: Case, drawn_figures: Sequence[Figure], folder: Path, this: Past)
     score_charts.draw_differences(
         [figure.effect for figure in drawn_figures], folder / PICTURES["differences"]
     )
-    score_charts.draw_history([*case.turns, this], folder / PICTURES["history"], metric=metric)
+    if case.turns:
+        score_charts.draw_history([*case.turns, this], folder / PICTURES["history"], metric=metric)
     if case.judgement.slices:
         path = folder / PICTURES["slices"]
         score_charts.draw_slices(case.judgement.slices, path, opponent=opponent)

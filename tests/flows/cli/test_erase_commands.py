@@ -12,22 +12,27 @@ from tests.support import erased_home
 from tests.support.erased_home import ANN, EACH, House
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return erased_home.build(tmp_path_factory.mktemp("house") / "home")
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
-    built = erased_home.build(tmp_path / "home")
-    monkeypatch.setenv("FLYWHEEL_HOME", str(built.settings.home))
-    return built
+def home(built: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    moved = erased_home.move(built, tmp_path / "home")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(moved.settings.home))
+    return moved
 
 
 def run(*arguments: str, answer: str = "") -> Result:
     return CliRunner().invoke(erase_commands.app, list(arguments), input=answer)
 
 
-def test_it_says_what_matches_asks_erases_and_proves_it(home: House) -> None:
+def test_it_says_what_matches_asks_erases_and_proves_it(home: House, built: House) -> None:
     rehearsed = run("--subject", ANN, "--dry-run")
     assert f"{EACH:>8}  raw.interactions  (user)" in rehearsed.stdout
     assert f"tainted   adapter {erased_home.WORKLOAD}/a1" in rehearsed.stdout
-    assert f"source    {home.log}: not Flywheel's" in rehearsed.stdout
+    assert f"source    {built.log}: not Flywheel's" in rehearsed.stdout
     assert run("--subject", ANN, answer="n\n").exit_code == 1
     assert len(home.raw()) == 3 * EACH
     assert run("--verify", "--subject", ANN).exit_code == 1

@@ -1,6 +1,7 @@
 """``flywheel report`` and ``flywheel compare`` as a person types them."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -54,10 +55,26 @@ def turned(home: Settings, days: int, *, floor: float = 0.5) -> Evidence:
     )
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> list[Evidence]:
+    """The evidence of two turns, the newer one written first; tests only copy it."""
+    home = Settings(tmp_path_factory.mktemp("turns"), 4200, 5000)
+    return [turned(home, 2, floor=0.6), turned(home, 1)]
+
+
+@pytest.fixture
+def turns(written: list[Evidence], home: Settings) -> list[Evidence]:
+    """The evidence of two turns in this test's home, the older one first."""
+    folders = [home.evidence / "support" / evidence.digest for evidence in reversed(written)]
+    for evidence, folder in zip(reversed(written), folders, strict=True):
+        shutil.copytree(evidence.folder, folder)
+    return [evidence_folder.read(folder) for folder in folders]
+
+
 def test_the_newest_report_is_named_and_an_older_one_by_its_digest(
-    home: Settings, flywheel: Type
+    turns: list[Evidence], flywheel: Type
 ) -> None:
-    old, new = turned(home, 1), turned(home, 2, floor=0.6)
+    old, new = turns
     assert flywheel("report", "support", "--no-open").output.strip() == str(
         new.folder / "report.html"
     )
@@ -65,8 +82,8 @@ def test_the_newest_report_is_named_and_an_older_one_by_its_digest(
     assert older.output.strip() == str(old.folder / "report.html")
 
 
-def test_a_report_that_was_changed_is_not_shown(home: Settings, flywheel: Type) -> None:
-    (turned(home, 1).folder / "report.html").write_text("<p>All is well</p>")
+def test_a_report_that_was_changed_is_not_shown(turns: list[Evidence], flywheel: Type) -> None:
+    (turns[-1].folder / "report.html").write_text("<p>All is well</p>")
     done = flywheel("report", "support", "--no-open")
     assert done.exit_code == 1
     assert "report.html hashes to" in done.stderr
@@ -80,8 +97,8 @@ def test_without_a_report_it_says_what_makes_one(flywheel: Type, asked: tuple[st
     assert "`flywheel turn` makes it" in done.stderr
 
 
-def test_the_manifest_has_the_digest_of_everything_that_is_shown(home: Settings) -> None:
-    result = turned(home, 1)
+def test_the_manifest_has_the_digest_of_everything_that_is_shown(written: list[Evidence]) -> None:
+    result = written[-1]
     assert evidence_folder.read(result.folder) == result
     assert {one.name for one in result.folder.iterdir()} == {
         "brief.md",
@@ -98,10 +115,8 @@ def test_the_manifest_has_the_digest_of_everything_that_is_shown(home: Settings)
     }
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("turns")
 def test_the_turns_before_are_told_in_their_order(home: Settings) -> None:
-    turned(home, 2, floor=0.6)
-    turned(home, 1)
     first, second = evidence_reports.earlier_turns(home, "support", "correct_name")
     assert (first.day, second.day) == ("01-02", "01-03")
     assert first.challenger == pytest.approx(100 / 112)

@@ -219,12 +219,13 @@ def test_few_shot_is_compared_on_the_same_requests_despite_different_prompts() -
 def test_without_prices_no_cost_chart_is_drawn_and_the_missing_keys_are_named(
     tmp_path: Path,
 ) -> None:
-    case = gate_cases.clear(prices=Prices())
+    case = replace(gate_cases.clear(prices=Prices()), turns=[])
     report.write(case, tmp_path, this=THIS)
     report_page = Read((tmp_path / report.REPORT).read_text())
     assert "set cost.production.input and cost.production.output" in report_page.words
     assert "set cost.hardware_per_hour" in report_page.words
     assert not (tmp_path / report.PICTURES["cost"]).exists()
+    assert not (tmp_path / report.PICTURES["history"]).exists(), "of a first turn"
 
 
 def test_a_challenger_that_is_dearer_at_any_utilization_is_reported() -> None:
@@ -240,9 +241,16 @@ def test_the_assumed_utilization_is_listed_with_the_price_of_a_request() -> None
     assert "0.5 utilization, assumed since cost.utilization is not set" in words
 
 
-def test_the_page_is_self_contained(tmp_path: Path) -> None:
-    report.write(gate_cases.clear(), tmp_path, this=THIS)
-    text = Read((tmp_path / report.REPORT).read_text())
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report with all charts."""
+    folder = tmp_path_factory.mktemp("report")
+    report.write(gate_cases.clear(), folder, this=THIS)
+    return folder
+
+
+def test_the_page_is_self_contained(written: Path) -> None:
+    text = Read((written / report.REPORT).read_text())
     assert text.tags["script"] == text.tags["link"] == text.tags["iframe"] == 0
     addresses = [value for _, name, value in text.attributes if name in ("src", "href", "action")]
     assert len(addresses) == len(report.PICTURES)
@@ -250,7 +258,7 @@ def test_the_page_is_self_contained(tmp_path: Path) -> None:
     (policy,) = (value for _, _, value in text.attributes if value.startswith("default-src"))
     assert "default-src 'none'" in policy
     assert "script-src" not in policy
-    assert not re.search(r"url\(|@import|\bon\w+=", (tmp_path / report.REPORT).read_text())
+    assert not re.search(r"url\(|@import|\bon\w+=", (written / report.REPORT).read_text())
 
 
 @pytest.mark.parametrize(
@@ -326,14 +334,12 @@ def test_every_request_has_a_row_with_both_answers(tmp_path: Path) -> None:
     assert dict(lost["slices"]) == {"tool": "weather", "client": "app"}
 
 
-def test_equal_cases_make_equal_files(tmp_path: Path) -> None:
-    names = [report.REPORT, report.SAMPLES, *report.PICTURES.values()]
-    files: list[list[bytes]] = []
-    for folder in (tmp_path / "one", tmp_path / "two"):
-        folder.mkdir()
-        report.write(gate_cases.clear(), folder, this=THIS)
-        files.append([(folder / name).read_bytes() for name in names if (folder / name).exists()])
-    assert files[0] == files[1]
+def test_equal_cases_make_equal_files(written: Path, tmp_path: Path) -> None:
+    report.write(gate_cases.clear(), tmp_path, this=THIS)
+    names = {report.REPORT, report.SAMPLES, *report.PICTURES.values()}
+    assert {path.name for path in written.iterdir()} == names
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
 
 
 def test_production_is_drawn_only_with_its_price() -> None:
