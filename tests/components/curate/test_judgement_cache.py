@@ -76,7 +76,10 @@ def frozen(con: Connection, to: Path, base: Path | None = None) -> dict[str, byt
     return {"key": snapshot.key.encode(), **files}
 
 
-def curated(con: Connection) -> dict[str, list[warehouse.Row]]:
+Tables = dict[str, list[warehouse.Row]]
+
+
+def curated(con: Connection) -> Tables:
     tables = ("examples", "verdicts", "standings", "redactions", "fates", "labels")
     return {name: warehouse.rows(con, f"from curated.{name} order by all") for name in tables}
 
@@ -98,30 +101,32 @@ def judged_as_whole(con: Connection, folder: Path, rules: Rules = RULES) -> tupl
 Curated = Callable[[int], Connection]
 """Opens a warehouse of that many rows that was curated, with the judgements kept in ``kept``."""
 
+Once = Callable[[int], tuple[Path, Tables]]
+
 
 @pytest.fixture(scope="module")
-def curated_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Load and curate that many rows; return the folder, which tests only copy."""
+def curated_once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Load and curate that many rows; return the folder, which tests only copy, and the tables."""
 
     @cache
-    def build(rows: int) -> Path:
+    def build(rows: int) -> tuple[Path, Tables]:
         folder = tmp_path_factory.mktemp("curated")
         with warehouses.connect(folder / "warehouse.duckdb") as con:
             load(con, folder, range(rows))
-            curate(con, folder / "kept")
-        return folder
+            assert curate(con, folder / "kept").judged == rows
+            return folder, curated(con)
 
     return build
 
 
 @pytest.fixture
-def curated_rows(curated_once: Callable[[int], Path], tmp_path: Path) -> Iterator[Curated]:
+def curated_rows(curated_once: Once, tmp_path: Path) -> Iterator[Curated]:
     """Give each test a copy of its own; a lake is filled anew."""
     with ExitStack() as stack:
 
         def copy(rows: int) -> Connection:
             if not warehouses.ON_LAKE:
-                shutil.copytree(curated_once(rows), tmp_path, dirs_exist_ok=True)
+                shutil.copytree(curated_once(rows)[0], tmp_path, dirs_exist_ok=True)
             con = stack.enter_context(warehouses.connect(tmp_path / "warehouse.duckdb"))
             if warehouses.ON_LAKE:
                 load(con, tmp_path, range(rows))
@@ -175,16 +180,15 @@ def test_a_changed_setting_judges_anew_what_it_concerns(
 
 
 def test_another_tokenizer_judges_nothing_anew(curated_rows: Curated, tmp_path: Path):
-    con = curated_rows(14)
+    con = curated_rows(14)  # all of them judged
     tiny.tokenizer(["Question"]).save_pretrained(tmp_path / "base")
-    curate(con, None)
     whole = frozen(con, tmp_path / "whole", tmp_path / "base")
     assert curate(con, tmp_path / "kept").judged == 0
     assert frozen(con, tmp_path / "warm", tmp_path / "base") == whole
 
 
 def test_another_version_of_a_library_judges_all_rows_anew(
-    curated_rows: Curated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    curated_rows: Curated, curated_once: Once, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     con = curated_rows(14)
     installed = tmp_path / "site" / "google_re2-9999.dist-info"
@@ -192,7 +196,8 @@ def test_another_version_of_a_library_judges_all_rows_anew(
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: google-re2\nVersion: 9999\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setattr(row_judgement, "read_version", metadata.version)  # as a new process reads
-    assert judged_as_whole(con, tmp_path / "kept") == (14, 0)
+    assert curate(con, tmp_path / "kept").judged == 14
+    assert curated(con) == curated_once(14)[1]
 
 
 def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
@@ -271,7 +276,7 @@ def parts(folder: Path, *, are_parsed: bool = False) -> list[Path]:
     [("changed", False), ("unfinished", False), ("cut", True), ("emptied", True)],
 )
 def test_a_damaged_file_is_never_believed(
-    curated_rows: Curated, tmp_path: Path, damage: str, are_parsed: bool
+    curated_rows: Curated, curated_once: Once, tmp_path: Path, damage: str, are_parsed: bool
 ):
     con = curated_rows(14)
     (part,) = parts(tmp_path / "kept", are_parsed=are_parsed)
@@ -286,7 +291,8 @@ def test_a_damaged_file_is_never_believed(
     part.write_bytes(changed[damage])
     if damage == "unfinished":
         part.rename(part.with_suffix(kept_files.PARTIAL))
-    assert judged_as_whole(con, tmp_path / "kept") == (0 if are_parsed else 14, 0)
+    assert curate(con, tmp_path / "kept").judged == (0 if are_parsed else 14)
+    assert curated(con) == curated_once(14)[1]
     names = [path.name for path in parts(tmp_path / "kept", are_parsed=are_parsed)]
     assert names == [part.name]
 
@@ -297,7 +303,9 @@ def test_a_row_that_left_the_log_is_compared_no_more(curated_rows: Curated, tmp_
     assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 
 
-def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path):
+def test_damaged_comparisons_are_made_anew(
+    curated_rows: Curated, curated_once: Once, tmp_path: Path
+):
     con = curated_rows(14)
     kept = tmp_path / "kept" / comparison_cache.FOLDER
     whole = {path.name: path.read_bytes() for path in kept.iterdir()}
@@ -310,7 +318,8 @@ def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path
         (kept / "unfinished").write_bytes(whole[damaged])
         ComparisonCache(kept)
         assert not [*kept.iterdir()], damaged
-    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+    assert curate(con, tmp_path / "kept").judged == 0
+    assert curated(con) == curated_once(14)[1]
     assert {name: (kept / name).read_bytes() for name in whole} == whole
 
 
