@@ -471,6 +471,13 @@ def read(
             yield record(**row)
 
 
+def read_built(con: Connection, model: str, record: Callable[..., Record]) -> Generator[Record]:
+    """Stream the rows that ``build`` stored of ``model`` as records; see ``read``."""
+    for batch in _relation(con, f"from {model_table(model)}", {}).to_arrow_reader(BATCH_ROWS):
+        for row in rows_of(batch):
+            yield record(**row)
+
+
 def batches(con: Connection, model: str, **values: Value) -> Iterator[ArrowBatch]:
     """Stream the rows of ``model``'s select as Arrow batches.
 

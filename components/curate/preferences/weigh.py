@@ -165,9 +165,9 @@ def weigh_workload(con: Connection, workload_id: str, config: Preferences) -> We
     """
     for model in ("staging/signals", "staging/judged"):
         warehouse.build(con, model)
-    signals = list(warehouse.read(con, "staging/signals", Signal))
+    signals = list(warehouse.read_built(con, "staging/signals", Signal))
     weighed = weigh_signals(
-        signals, warehouse.read(con, "staging/judged", JudgedInteraction), config
+        signals, warehouse.read_built(con, "staging/judged", JudgedInteraction), config
     )
     unused = {reading.signal.feedback_id for reading in weighed.readings if reading.fate}
     unused |= weighed.defence.held_back.keys()
@@ -233,7 +233,9 @@ def _requests(
         if outcomes.usable_interaction([interaction_id], placements)[0]
         or outcomes.usable_interaction([interaction_id], placements, "holdout")[0]
     ]
-    with warehouse.present(con, "named", {"interaction_id": named or [""]}):
+    if not named:
+        return {}
+    with warehouse.present(con, "named", {"interaction_id": named}):
         rows = list(warehouse.read(con, "marts/named_requests", LoggedRequest))
     return {row.interaction_id: row for row in rows}
 
