@@ -26,7 +26,7 @@ from components.store.manifest import SourceGoneError, folder_digest
 from flows import evaluate, home_workloads, settings, turn
 from flows.validation import LearnedError
 from flows.workload_file import ForeignPathError, Workload
-from tests.support import gate_cases, tiny, workload_text
+from tests.support import gate_cases, tiny, warehouses, workload_text
 from tests.support.cards import CONDITIONS, card, rescored
 from tests.support.logs import NOW
 
@@ -39,6 +39,7 @@ REQUESTS = 400
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    warehouses.create(tmp_path / "warehouse.duckdb")
     return tmp_path
 
 

@@ -23,7 +23,7 @@ from components.store.ledger import Holdout, HoldoutUse, SealedPolicy
 from flows import preregistration, settings, turn
 from tests.components.gate.test_betting import grown
 from tests.components.store.test_holdout_uses import look, seal
-from tests.support import gate_cases
+from tests.support import gate_cases, warehouses
 from tests.support.cards import guard_card, pair, under
 
 POLICY = Policy()
@@ -35,6 +35,7 @@ CARRIED = 1
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    warehouses.create(settings.load().warehouse)
 
 
 def held(count: int = 132, workload: str = "support") -> Holdout:

@@ -38,7 +38,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    return Settings(tmp_path / "home", 4200, 5000)
+    home = Settings(tmp_path / "home", 4200, 5000)
+    warehouses.create(home.warehouse)
+    return home
 
 
 def forge(name: str, number: str, **tags: str) -> None:

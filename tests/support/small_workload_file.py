@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import main
-from tests.support import logs, tiny
+from tests.support import logs, tiny, warehouses
 
 
 def run(*arguments: str | Path) -> Result:
@@ -18,6 +18,7 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Path:
     """Write a workload file beside its log and its base, and return its path."""
     monkeypatch.setenv("FLYWHEEL_HOME", str(folder / "home"))
     monkeypatch.setenv("COLUMNS", "200")
+    warehouses.create(folder / "home/warehouse.duckdb")
     tiny.build(folder / "base")
     lines = [
         logs.interaction(f"ask {n}", response_id=f"r{n}", timestamp=n, workload_id="weather")

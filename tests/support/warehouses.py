@@ -45,10 +45,15 @@ def connect(path: Location) -> Generator[Connection]:
                 del _lakes[id(con)]
         return
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_empty(), place)
+        create(place)
     with warehouse.connect(place) as con:
         yield con
+
+
+def create(path: Path) -> None:
+    """Copy an empty warehouse to a path, for code that opens it itself and would make it anew."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_empty(), path)
 
 
 _lakes: dict[int, Lake] = {}

@@ -67,4 +67,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
     place = warehouses.location(tmp_path / "home" / "lake")
     monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url if isinstance(place, Lake) else "")
-    return Settings(tmp_path / "home", 4200, 5000, lake=place if isinstance(place, Lake) else None)
+    home = Settings(tmp_path / "home", 4200, 5000, lake=place if isinstance(place, Lake) else None)
+    if home.lake is None:
+        warehouses.create(home.warehouse)
+    return home

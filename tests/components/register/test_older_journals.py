@@ -32,6 +32,7 @@ ROLLING = ("intended", "previous_moved", "champion_moved", "done")
 
 def older(home: Settings) -> None:
     """Make the warehouse of an older home."""
+    home.warehouse.unlink()
     folder = home.home / "migrations"
     folder.mkdir(parents=True)
     for file in SQL.glob("*.sql"):
