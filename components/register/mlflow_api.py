@@ -78,8 +78,11 @@ class _MlflowApi:
         versions = self._pages("/model-versions/search", "model_versions", filter_string)
         return [_version(version) for version in versions]
 
-    def search_registered_models(self, filter_string: str | None = None) -> list[RegisteredModel]:
-        models = self._pages("/registered-models/search", "registered_models", filter_string)
+    def get_registered_model(self, name: str) -> RegisteredModel:
+        return _model(self._rest.get("/registered-models/get", name=name)["registered_model"])
+
+    def search_registered_models(self) -> list[RegisteredModel]:
+        models = self._pages("/registered-models/search", "registered_models", None)
         return [_model(model) for model in models]
 
     def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:

@@ -40,8 +40,13 @@ class Aliases:
 
 def read_aliases(name: str) -> Aliases:
     """Read the aliases of a registered model; all are ``None`` if it does not exist."""
-    models = mlflow_api.client().search_registered_models(f"name = '{name}'")
-    return _aliases(models[0].aliases) if models else Aliases()
+    # A search by its name takes MLflow three times as long, and a name may have a quote.
+    try:
+        return _aliases(mlflow_api.client().get_registered_model(name).aliases)
+    except Exception as error:
+        if mlflow_api.is_missing(error):
+            return Aliases()
+        raise
 
 
 def read_all() -> dict[str, Aliases]:
