@@ -7,7 +7,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,27 @@ def connect(path: Location) -> Generator[Connection]:
         create(place)
     with warehouse.connect(place) as con:
         yield con
+
+
+@contextmanager
+def connect_filled(path: Path, fill: Callable[[Connection], None]) -> Generator[Connection]:
+    """Open a copy of the warehouse that ``fill`` has filled once for all tests; a lake is new."""
+    if not ON_LAKE:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_filled(fill), path)
+    with connect(path) as con:
+        if ON_LAKE:
+            fill(con)
+        yield con
+
+
+@cache
+def _filled(fill: Callable[[Connection], None]) -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    with connect(folder / "warehouse.duckdb") as con:
+        fill(con)
+    return folder / "warehouse.duckdb"
 
 
 def create(path: Path) -> None:

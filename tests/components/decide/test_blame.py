@@ -1,7 +1,9 @@
 """Blamed requests are resolved, reviewed first, and held until somebody has judged them."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,7 +16,7 @@ from components.review import pick
 from components.scorecard import HOLDOUT
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import cards, curations, logs
+from tests.support import cards, curations, logs, warehouses
 
 RULES = Rules(holdout_share=0.5, split_by="conversation")
 CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bonn", "Cork")
@@ -22,8 +24,13 @@ LATER = logs.NOW + timedelta(hours=1)
 
 
 @pytest.fixture
-def curated(con: Connection, tmp_path: Path) -> Connection:
+def curated(tmp_path: Path) -> Iterator[Connection]:
     """Six requests, some to learn from and some to measure on."""
+    with warehouses.connect_filled(tmp_path / "warehouse.duckdb", load_and_curate) as con:
+        yield con
+
+
+def load_and_curate(con: Connection) -> None:
     lines = [
         logs.interaction(
             f"Shall I take an umbrella to {city} on Monday, or is it dry there?",
@@ -32,9 +39,9 @@ def curated(con: Connection, tmp_path: Path) -> Connection:
         )
         for city in CITIES
     ]
-    logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+    with TemporaryDirectory() as folder:
+        logs.load(con, logs.write(Path(folder) / "log.jsonl", lines), now=logs.NOW)
     curate(con)
-    return con
 
 
 def curate(con: Connection) -> None:
