@@ -1,8 +1,9 @@
 """The training side follows the workload's balance; tested rows are unchanged."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +37,19 @@ def load(con: Connection, folder: Path, numbers: range) -> None:
     logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
 
 
+@pytest.fixture
+def sixty(tmp_path: Path) -> Iterator[Connection]:
+    """Sixty rows, curated without a balance."""
+    with warehouses.connect_filled(tmp_path / "warehouse.duckdb", load_and_curate) as con:
+        yield con
+
+
+def load_and_curate(con: Connection) -> None:
+    with TemporaryDirectory() as folder:
+        load(con, Path(folder), range(60))
+    curate(con)
+
+
 def curate(con: Connection, counter: "Words | None" = None, /, **balance: Json) -> CurationTally:
     rules = Rules.model_validate({"holdout_share": 0.3, "validation_share": 0, "balance": balance})
     return curations.curate(con, "weather", rules, now=logs.NOW, counter=counter)
@@ -65,21 +79,19 @@ class Words:
     ],
 )
 def test_only_training_rows_are_left_out_each_with_a_reason(
-    con: Connection, tmp_path: Path, balance: dict[str, Json], objection: str, left: int | None
+    sixty: Connection, balance: dict[str, Json], objection: str, left: int | None
 ):
-    load(con, tmp_path, range(60))
-    before, held_out = curate(con), examples(con, "holdout")
-    after = curate(con, None, **balance)
-    assert examples(con, "holdout") == held_out
-    assert after.counts[objection] == before.train - after.train > 0
+    before, held_out = len(examples(sixty, "train")), examples(sixty, "holdout")
+    after = curate(sixty, None, **balance)
+    assert examples(sixty, "holdout") == held_out
+    assert after.counts[objection] == before - after.train > 0
     assert after.train == left or left is None
     assert after.counts["kept"] == after.train + after.holdout
 
 
-def test_a_label_is_capped_and_long_texts_have_no_label(con: Connection, tmp_path: Path):
-    load(con, tmp_path, range(60))
-    before = [row["label"] for row in curate_and_list(con)]
-    after = [row["label"] for row in curate_and_list(con, per_label=3)]
+def test_a_label_is_capped_and_long_texts_have_no_label(sixty: Connection):
+    before = [row["label"] for row in examples(sixty, "train")]
+    after = [row["label"] for row in curate_and_list(sixty, per_label=3)]
     assert after.count("Yes.") == 3
     assert after.count("text") == before.count("text") > 3
 
@@ -104,15 +116,14 @@ def test_rows_with_feedback_are_left_out_last(con: Connection, tmp_path: Path):
     assert spoken > len(vouched) / 2, "each client's are taken first"
 
 
-def test_a_budget_of_tokens_counts_prompts_and_answers(con: Connection, tmp_path: Path):
-    load(con, tmp_path, range(60))
-    rows = curate_and_list(con)
+def test_a_budget_of_tokens_counts_prompts_and_answers(sixty: Connection):
+    rows = examples(sixty, "train")
     whole = sum(2 + len(json.loads(str(row["answer"]))["text"].split()) for row in rows)
-    assert curate(con, Words(), max_tokens=whole).train == len(rows)
-    tally = curate(con, Words(), max_tokens=whole - 1)
+    assert curate(sixty, Words(), max_tokens=whole).train == len(rows)
+    tally = curate(sixty, Words(), max_tokens=whole - 1)
     assert 0 < tally.counts["over_budget"] < len(rows)
     with pytest.raises(NoTokenizerError, match=r"max_tokens needs the base's tokenizer\.json"):
-        curate(con, max_tokens=100)
+        curate(sixty, max_tokens=100)
 
 
 def question(text: str) -> dict[str, Json]:
@@ -124,17 +135,17 @@ def write(path: Path, questions: Sequence[str]) -> str:
     return str(path)
 
 
-def test_rows_of_other_sets_are_replayed_in_addition(con: Connection, tmp_path: Path):
-    load(con, tmp_path, range(60))
-    own = curate(con).train
+def test_rows_of_other_sets_are_replayed_in_addition(sixty: Connection, tmp_path: Path):
+    own = len(examples(sixty, "train"))
     path = write(tmp_path / "general.jsonl", [f"General question {n}?" for n in range(200)])
-    tally = curate(con, replay={"sources": [path], "share": 0.25})
+    tally = curate(sixty, replay={"sources": [path], "share": 0.25})
     assert tally.replayed == round(own / 3)
     assert tally.train == own + tally.replayed
-    replayed = [row for row in examples(con, "train") if str(row["example_id"])[:7] == "replay-"]
+    rows = examples(sixty, "train")
+    replayed = [row for row in rows if str(row["example_id"])[:7] == "replay-"]
     assert len(replayed) == tally.replayed
     assert all(row["client_id"] == "replay" for row in replayed)
-    assert examples(con, "train") == curate_and_list(con, replay={"sources": [path], "share": 0.25})
+    assert rows == curate_and_list(sixty, replay={"sources": [path], "share": 0.25})
 
 
 def test_a_budget_is_for_own_and_replayed_rows_together(con: Connection, tmp_path: Path):
@@ -146,11 +157,9 @@ def test_a_budget_is_for_own_and_replayed_rows_together(con: Connection, tmp_pat
     assert 0 < words.replayed <= 100 * 0.25 / 5
 
 
-def test_neither_tested_nor_own_rows_are_replayed(con: Connection, tmp_path: Path):
-    load(con, tmp_path, range(60))
-    curate(con)
+def test_neither_tested_nor_own_rows_are_replayed(sixty: Connection, tmp_path: Path):
     path = write(tmp_path / "old.jsonl", [f"Question {n}?" for n in range(60)])
-    tally = curate(con, replay={"sources": [path], "share": 0.9})
+    tally = curate(sixty, replay={"sources": [path], "share": 0.9})
     assert tally.replayed == 0
 
 
