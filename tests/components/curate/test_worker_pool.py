@@ -30,8 +30,8 @@ def broken(numbers: list[int]) -> list[int]:
     return [1 // number for number in numbers]
 
 
-def where(numbers: list[int]) -> list[int]:
-    return [os.getpid() for _ in numbers]
+def doubled_here(numbers: list[int]) -> list[tuple[int, int]]:
+    return [(2 * number, os.getpid()) for number in numbers]
 
 
 def sleep(numbers: list[int]) -> list[int]:
@@ -39,19 +39,23 @@ def sleep(numbers: list[int]) -> list[int]:
     return numbers
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_results_are_in_input_order(processes: int) -> None:
-    made = worker_pool.map_in_processes(doubled, range(2000), processes=processes, min_items=10)
-    assert list(made) == list(range(0, 4000, 2))
-
-
-def test_few_items_run_in_this_process_and_many_in_a_pool() -> None:
-    assert set(worker_pool.map_in_processes(where, range(9), processes=2, min_items=10)) == {
-        os.getpid()
-    }
-    assert os.getpid() not in set(
-        worker_pool.map_in_processes(where, range(1000), processes=2, min_items=10)
+@pytest.mark.parametrize(
+    ("count", "processes"),
+    [
+        pytest.param(9, 2, id="few"),
+        pytest.param(1000, 1, id="no-other-process"),
+        pytest.param(1000, 2, id="in-a-pool"),
+    ],
+)
+def test_results_are_in_input_order_and_a_pool_is_for_many_items(
+    count: int, processes: int
+) -> None:
+    made = worker_pool.map_in_processes(
+        doubled_here, range(count), processes=processes, min_items=10
     )
+    results, places = zip(*made, strict=True)
+    assert results == tuple(range(0, 2 * count, 2))
+    assert (os.getpid() not in places) is (count > 10 and processes > 1)
 
 
 def test_an_error_in_a_worker_is_raised_and_ends_the_pool() -> None:
