@@ -61,11 +61,21 @@ _ERROR = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+_EXPLAINED = re.compile(
+    r"""
+    s? (?:\ (?:errors?|exceptions?|status(?:es)?|codes?|responses?))* (?:\ \(\d{3}\))?
+    \ (?:(?:is|are)(?!\ \d)|means?|happens?|occurs?|indicates?|tells?|says?|usually|typically
+      |often|generally|can|may|refers?|comes?|signals?|appears?)\b
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What follows an error's name in a sentence about it: ``502 Bad Gateway means ...``."""
+
 
 def error_text(candidate: Candidate) -> str | None:
     """Find stack traces, status lines and providers' error replies instead of an answer.
 
-    They must begin the answer: an answer that explains an error has other text first.
+    They must begin the answer, and not a sentence that explains the error.
     """
     text = candidate.answer.text.strip()
     if not text or candidate.answer.calls or candidate.is_corrected:
@@ -74,7 +84,8 @@ def error_text(candidate: Candidate) -> str | None:
         return "stack trace"
     if len(text) > LONGEST:
         return None
-    if _ERROR.match(text):
+    message = _ERROR.match(text)
+    if message and not _EXPLAINED.match(text, message.end()):
         return "error message"
     return "error reply" if text.startswith("{") and _is_error_reply(text) else None
 

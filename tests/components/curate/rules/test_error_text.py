@@ -25,6 +25,10 @@ JAVA = "java.lang.NullPointerException: x\n    at com.example.App.main(App.java:
             "Error code: 429 - {'error': {'message': 'Rate limit'}}", "error message", id="client"
         ),
         pytest.param("openai.RateLimitError: slow down", "error message", id="exception"),
+        pytest.param(
+            "This model's maximum context length is 4097 tokens.", "error message", id="too-long"
+        ),
+        pytest.param("Connection error occurred", "error message", id="connection"),
         pytest.param("upstream connect error or disconnect/reset", "error message", id="proxy"),
         pytest.param(
             '{"error": {"message": "x", "type": "server_error", "code": null}}',
@@ -48,6 +52,10 @@ def test_errors_are_found(text: str, mark: str):
     [
         pytest.param(f"This happens since the key is missing:\n{PYTHON}", id="explained"),
         pytest.param("An internal server error means that the server failed.", id="defined"),
+        pytest.param("502 Bad Gateway means that the server behind failed.", id="code-defined"),
+        pytest.param("Internal server errors are usually bugs in the code.", id="plural"),
+        pytest.param("Service unavailable (503) tells clients to retry.", id="with-code"),
+        pytest.param("TimeoutError is raised after 30 seconds.", id="exception-defined"),
         pytest.param('{"error": "no invoice on this page"}', id="own-format"),
         pytest.param('{"error": null, "total": 12}', id="no-error"),
         pytest.param('{"error": {"message"', id="no-json"),
