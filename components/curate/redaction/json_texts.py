@@ -103,6 +103,9 @@ MESSAGE_STAYS = frozenset({"role", "id", "tool_call_id", "type"})
 SCHEMA_STAYS = frozenset(
     {"name", "type", "format", "pattern", "required", "$ref", "$schema", "$id"}
 )
+MAY_HOLD_A_VALUE = re.compile(r"[@<]|[0-9](?:[^A-Za-z]?[0-9]){6}|[A-Za-z]_[0-9]{3,}$")
+"""A key that is not a field's name: tools return maps by address, number or user id."""
+
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 FIRST_COLON = re.compile(r'[\[{\s]*"(?:[^"\\]|\\.)*"\s*:(\s?)')
 VALUES = frozenset({"enum", "default", "const", "example", "examples"})
@@ -216,7 +219,9 @@ def _object(value: dict[str, Json], visit: Visit, parent: str) -> dict[str, Json
         names.values()
     )
     return {
-        key: data(item, visit, PERSON if about_person and names[key] == "name" else names[key])
+        visit(Leaf(key, "", Zone.DATA)) if MAY_HOLD_A_VALUE.search(key) else key: data(
+            item, visit, PERSON if about_person and names[key] == "name" else names[key]
+        )
         for key, item in value.items()
     }
 

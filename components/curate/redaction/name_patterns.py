@@ -121,12 +121,19 @@ TITLES_NEEDED = ("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau",
 """Substrings in lower case that an expression requires: searching for them is much cheaper."""
 
 
+PROFILE = re.compile(
+    rf"(?i:\b{WHOSE}(?:['\u2019]s)? (?:sur)?name{IS})\s*"
+    rf"(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{0,3}})"
+)
+"""In an application's text: ``You serve one customer. Customer name: Sofia Kim``."""
+
+
 def named_in(text: str, is_users: bool) -> Iterator[str]:
     """Yield the name parts that a text introduces."""
     lowered = text.lower()
     expressions = [
         expression
-        for expression, needed in (NAMED_BY if is_users else ())
+        for expression, needed in (NAMED_BY if is_users else ((PROFILE, ("name",)),))
         if any(marker in lowered for marker in needed)
     ]
     if is_users:

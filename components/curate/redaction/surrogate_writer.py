@@ -167,7 +167,10 @@ class ConversationSurrogates:
             case list():
                 return [self._put(marked, item) for item in value]
             case dict():
-                return {key: self._put(marked, item) for key, item in value.items()}
+                return {
+                    str(self._put(marked, key)): self._put(marked, item)
+                    for key, item in value.items()
+                }
             case _:
                 return value
 

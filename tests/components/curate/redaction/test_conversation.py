@@ -5,7 +5,7 @@ import pytest
 from components.curate.redaction.redactor import Conversation
 from components.schema import Json
 from tests.support import logs
-from tests.support.talk import arguments, redact, said, text_call, user
+from tests.support.talk import arguments, redact, said, stand_in, text_call, user
 
 CARD = "4111 1111 1111 1111"
 
@@ -57,7 +57,7 @@ def test_names_of_functions_and_ids_stay():
     call: dict[str, Json] = {
         "id": "call_4111111111111111",
         "type": "function",
-        "function": {"name": "pay", "arguments": '{"ann@acme.com": 1}'},
+        "function": {"name": "pay", "arguments": '{"grace_period": 1, "line_2": "Grace"}'},
     }
     messages: list[dict[str, Json]] = [
         user("hi"),
@@ -66,6 +66,39 @@ def test_names_of_functions_and_ids_stay():
     ]
     conversation = Conversation(messages, [logs.WEATHER])
     assert redact(conversation).conversation == conversation
+
+
+def test_a_value_is_replaced_in_the_keys_of_a_map():
+    result = (
+        '{"ann@acme.com": {"id": 1}, "ann_lee_7287": 2, "4111111111111111": 3, "total_2025": 4}'
+    )
+    conversation = Conversation(
+        [user("I'm Ann Lee, ann@acme.com"), {"role": "tool", "content": result}],
+        answers=[text_call('{"ANN@acme.com": "ok"}')],
+    )
+    redacted = redact(conversation).conversation
+    assert json.loads(str(redacted.messages[1]["content"])) == {
+        "<EMAIL_1>": {"id": 1},
+        "<NAME_1>_<NAME_2>_7287": 2,
+        "<CARD_1>": 3,
+        "total_2025": 4,
+    }
+    now = stand_in(conversation)
+    mail = str(now.messages[0]["content"]).split(", ")[1]
+    assert next(iter(json.loads(str(now.messages[1]["content"])))) == mail
+    assert arguments(now.answers[0]) == {
+        mail.split("@")[0].upper() + "@" + mail.split("@")[1]: "ok"
+    }
+
+
+def test_a_name_in_an_applications_text_is_replaced():
+    system: dict[str, Json] = {
+        "role": "system",
+        "content": "Help. Customer name: Sofia Kim. Be kind",
+    }
+    redacted = redact(Conversation([system, user("Sofia here")])).conversation
+    assert redacted.messages[0]["content"] == "Help. Customer name: <NAME_1> <NAME_2>. Be kind"
+    assert redacted.messages[1]["content"] == "<NAME_1> here"
 
 
 def test_an_example_in_a_tools_description_stays_unless_it_is_a_value():
