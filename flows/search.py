@@ -200,36 +200,56 @@ def count_tokens(search: SearchRun, candidates: Sequence[SearchCandidate]) -> li
 def measure_paces(
     search: SearchRun, candidates: Sequence[SearchCandidate], by: SearchMetric
 ) -> tuple[dict[Path, TrainingPace], float]:
-    """Measure each base's pace on the first steps of a candidate, and the seconds that it took."""
-    first = {candidate.base: candidate for candidate in reversed(candidates)}
-    orders = [
-        TrialOrder(
-            entry=PlannedTrial(
-                key=manifest.digest(["pace", candidate_key(search, base, candidate.recipe)]),
-                name=f"pace of {base.name}",
-                base=base,
-                recipe=candidate.recipe,
-                stops=(PACE_STEPS,),
-                costs=(0.0,),
-            ),
-            rung=-1,
-            at_step=PACE_STEPS,
-            metric=by.metric,
-        )
-        for base, candidate in first.items()
-    ]
-    outcomes = run_orders(search, orders)
+    """Measure each base's pace on the first steps of a candidate, and the seconds that it took.
+
+    If that candidate fails, the base's next one is measured. Where all fail, they will at their
+    first rung, too: until then their base is planned with the slowest pace.
+
+    Raises:
+        SearchError: No candidate of any base does a step.
+    """
+    untried: dict[Path, list[SearchCandidate]] = {}
+    for candidate in candidates:
+        untried.setdefault(candidate.base, []).append(candidate)
     paces: dict[Path, TrainingPace] = {}
-    name, reason = search.workload.workload, "only to measure a pace"
-    for order, done in zip(orders, outcomes, strict=True):
-        shutil.rmtree(search.adapters / done.key, ignore_errors=True)
-        shared_job.forget_checkpoints(search.adapters / done.key)
-        tracking.prune_candidate(name, done.key, reason, "FINISHED")
-        if not done.stepping:  # what fails later, such as scoring it, says nothing of the pace
-            raise run.SearchError(f"measuring a base's pace: {done.trouble or 'it did no step'}")
-        pace = TrainingPace(done.seconds - done.stepping, done.tokens / done.stepping)
-        paces[order.entry.base] = pace
-    return paces, sum(done.seconds for done in outcomes)
+    spent, troubles = 0.0, list[str]()
+    while left := [of.pop(0) for each, of in untried.items() if of and each not in paces]:
+        orders = [pace_order(search, candidate, by) for candidate in left]
+        for order, done in zip(orders, run_orders(search, orders), strict=True):
+            spent += done.seconds
+            forget_pace(search, done.key)
+            if done.stepping:  # what fails later, such as scoring it, says nothing of the pace
+                pace = TrainingPace(done.seconds - done.stepping, done.tokens / done.stepping)
+                paces[order.entry.base] = pace
+            else:
+                troubles.append(done.trouble or "it did no step")
+    if troubles and not paces:
+        raise run.SearchError(f"measuring a base's pace: {troubles[0]}")
+    for failing in untried.keys() - paces:
+        paces[failing] = min(paces.values(), key=lambda pace: pace.tokens_per_second)
+    return paces, spent
+
+
+def pace_order(search: SearchRun, candidate: SearchCandidate, by: SearchMetric) -> TrialOrder:
+    """Return the order to measure a base's pace with a candidate."""
+    key = candidate_key(search, candidate.base, candidate.recipe)
+    entry = PlannedTrial(
+        key=manifest.digest(["pace", key]),
+        name=f"pace of {candidate.base.name}",
+        base=candidate.base,
+        recipe=candidate.recipe,
+        stops=(PACE_STEPS,),
+        costs=(0.0,),
+    )
+    return TrialOrder(entry=entry, rung=-1, at_step=PACE_STEPS, metric=by.metric)
+
+
+def forget_pace(search: SearchRun, key: str) -> None:
+    """Delete what was trained to measure a pace, and end its run in MLflow."""
+    shutil.rmtree(search.adapters / key, ignore_errors=True)
+    shared_job.forget_checkpoints(search.adapters / key)
+    name = search.workload.workload
+    tracking.prune_candidate(name, key, "only to measure a pace", "FINISHED")
 
 
 def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:

@@ -16,12 +16,14 @@ from components.models import base
 from components.scorecard import HOLDOUT
 from components.store import manifest
 from components.train.search import schedule
-from components.train.search.run import TrialOrder, write_order, write_outcome
+from components.train.search.candidates import SearchCandidate
+from components.train.search.run import TrialOrder, TrialOutcome, write_order, write_outcome
+from components.train.search.schedule import TrainingPace
 from flows import evaluate, search
 from flows.settings import Settings
 from flows.stack import control
 from flows.workload_file import Workload
-from tests.support import logins, search_courses, small_workload, terminal, tiny
+from tests.support import logins, mlflow_stores, search_courses, small_workload, terminal, tiny
 from tests.support.logs import NOW
 from tests.support.terminal import Terminal
 
@@ -167,6 +169,40 @@ def test_a_search_whose_jobs_were_deleted_does_not_train_over_the_adapter_that_i
     order = write_order(here, TrialOrder(entry=best, rung=0))
     write_outcome(order, search_courses.outcome(TrialOrder(entry=best, rung=0), 1.5))
     assert search.surviving_winner(planned, here, adapters) is None, "it goes on"
+
+
+def test_a_base_that_does_no_step_does_not_end_a_search_of_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_stores.create(tmp_path))
+    for name in ("a", "b"):
+        (tiny.build(tmp_path / name) / "special.jinja").write_text(name)
+    body = {
+        "workload": "support",
+        "base": "a",
+        "curate": {"validation_share": 0.1},
+        "search": {"over": {"base": ["a", "b"], "r": [2, 4]}, "budget": {"minutes": 9}},
+    }
+    workload = Workload.model_validate(body, context=tmp_path)
+    folder = tmp_path / "home" / "jobs" / "search-1"
+    under_way = search.SearchRun("", workload, tmp_path / "s1", folder, "")
+    small_a, large_a, small_b, large_b = sorted(
+        workload.candidates(), key=lambda each: (each.base, each.recipe.r)
+    )
+
+    def measured(candidate: SearchCandidate, **figures: object) -> None:
+        order = search.pace_order(under_way, candidate, schedule.SearchMetric())
+        outcome = {"key": order.entry.key, "rung": -1, "seconds": 5, **figures}
+        write_outcome(write_order(folder, order), TrialOutcome.model_validate(outcome))
+
+    measured(small_a, trouble="its first candidate has too little memory")
+    measured(large_a, stepping=4, tokens=400)
+    measured(small_b, trouble="this base has too little memory")
+    measured(large_b, trouble="this base has too little memory")
+    paces, spent = search.measure_paces(under_way, workload.candidates(), schedule.SearchMetric())
+    assert paces == dict.fromkeys((small_a.base, small_b.base), TrainingPace(1, 100))
+    assert spent == 20
 
 
 def finish(adapter: Path, base_hash: str) -> None:
