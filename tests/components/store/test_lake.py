@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from components.collect import small_files
 from components.collect.source import Input
 from components.schema import Json
 from components.store import lake, lake_connection, lake_locks, lake_schema, lake_upkeep, warehouse
@@ -521,9 +522,10 @@ def test_upkeep_whose_lock_was_cut_keeps_nothing(place: Lake):
 
 
 def lines(number: int) -> list[dict[str, Json]]:
-    """Return a file's lines, half of which the next file has, too."""
+    """Return a file's lines, half of which the next file has, too; small ones load together."""
+    padding = "x" * (small_files.SMALL_BYTES // ROWS)
     return [
-        logs.interaction(f"Question {n}?", response_id=f"r{n}")
+        logs.interaction(f"Question {n}?", response_id=f"r{n}", metadata={"padding": padding})
         for n in range(number * ROWS // 2, number * ROWS // 2 + ROWS)
     ]
 
