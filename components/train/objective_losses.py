@@ -23,8 +23,10 @@ def distillation_loss(
     Multiplied by the square of the temperature, which keeps the gradients' scale (Hinton et al.,
     arXiv:1503.02531, section 2).
     """
-    student = (logits / temperature).log_softmax(-1)
-    target = (teacher / temperature).log_softmax(-1)
+    # The models of a family may pad the same vocabulary to different widths, such as Qwen 2.5's.
+    width = min(logits.shape[-1], teacher.shape[-1])
+    student = (logits[:, :width] / temperature).log_softmax(-1)
+    target = (teacher[:, :width] / temperature).log_softmax(-1)
     return (target.exp() * (target - student)).sum(-1) * temperature**2
 
 

@@ -195,7 +195,8 @@ def training_memory(
         weights, constants = 2 * parameters.quantized, 0  # dequantized to bf16, once
         rest += CPU_BASELINE
     adapters = parameters.trained_bytes
-    if recipe.warm_start and recipe.objective.kind in ("dpo", "kto"):
+    starts_as_base = recipe.starts_as_base and not recipe.warm_start
+    if recipe.objective.kind in ("dpo", "kto") and not starts_as_base:
         adapters *= 2  # the first weights are the reference
     return TrainingMemory(
         weights=weights,

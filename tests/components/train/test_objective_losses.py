@@ -173,10 +173,13 @@ def trls_loss(kind: Any, config: Any, model: torch.nn.Module, batch: list[dict[s
         return float(trainer.compute_loss(trainer.model.eval(), trainer.data_collator(batch)))
 
 
+@pytest.mark.parametrize("padded", [0, -3, 5])
 def test_a_distillation_mixes_the_logged_answer_with_the_teachers_probabilities(
-    model: Path, adapted: torch.nn.Module
+    model: Path, adapted: torch.nn.Module, padded: int
 ):
-    teacher, _ = base.load(model, "fp32", for_training=False)
+    teacher, tokenizer = base.load(model, "fp32", for_training=False)
+    teacher.resize_token_embeddings(len(tokenizer) + padded)
+    width = len(tokenizer) + min(padded, 0)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     trainer.teacher = teacher
     trainer.objective = Distillation(
@@ -191,9 +194,10 @@ def test_a_distillation_mixes_the_logged_answer_with_the_teachers_probabilities(
             student, target = (
                 model(input_ids=ids).logits[0].float() for model in (adapted, teacher)
             )
+            target = target[:, :width]
         for place in range(row.prompt_length, len(row.input_ids)):
             teacher_says = torch.softmax(target[place - 1] / 2, -1)
-            student_says = torch.log_softmax(student[place - 1] / 2, -1)
+            student_says = torch.log_softmax(student[place - 1, :width] / 2, -1)
             divergence = (teacher_says * (teacher_says.log() - student_says)).sum() * 4
             logged = -torch.log_softmax(student[place - 1], -1)[row.input_ids[place]]
             expected.append(0.75 * logged + 0.25 * divergence)

@@ -37,7 +37,7 @@ def test_adamw_holds_two_moments_of_each_weight():
     assert estimate.optimizer_state(weight.nbytes) == sum(state.nbytes for state in moments)
 
 
-def test_a_warm_start_of_preferences_keeps_the_first_weights_as_its_reference():
+def test_preferences_that_do_not_start_as_the_base_keep_the_first_weights_as_its_reference():
     counts = ParameterCounts(
         total=100, trainable=10, low_rank=(), quantized=0, largest=0, unquantized_bytes=180,
         trained_bytes=40,
@@ -46,12 +46,13 @@ def test_a_warm_start_of_preferences_keeps_the_first_weights_as_its_reference():
     for knobs in (
         {"objective": "dpo"},
         {"objective": "dpo", "warm_start": True},
+        {"objective": "kto", "init_lora_weights": "loftq"},
         {"warm_start": True},
     ):
         recipe = Recipe.model_validate(knobs)
         step = StepMemory(activations=0, logits=0)
         adapters.append(estimate.training_memory(counts, step, recipe, "gpu", rest=0).adapters)
-    assert adapters == [40, 80, 40]
+    assert adapters == [40, 80, 80, 40]
 
 
 @pytest.mark.parametrize(
