@@ -5,7 +5,7 @@ In the proxy's folder, beside its ``config.yaml``:
     litellm_settings:
       callbacks: litellm_bridge.flywheel
 
-with ``FLYWHEEL_URL`` (the receiver's, such as ``http://127.0.0.1:8787``) and ``FLYWHEEL_TOKEN``
+with ``FLYWHEEL_URL`` (the receiver's, such as ``http://127.0.0.1:4318``) and ``FLYWHEEL_TOKEN``
 in its environment. A request's workload is ``metadata.workload_id``, else ``FLYWHEEL_WORKLOAD``,
 else the name of its model. Records wait in memory (at most ``MOST``) while the receiver is away, so
 what waits when the proxy is killed is lost; the gateway of ``flywheel serve`` loses nothing.
@@ -20,7 +20,9 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-from litellm.integrations.custom_logger import CustomLogger
+
+# LiteLLM is the proxy's, and not among our dependencies:
+from litellm.integrations.custom_logger import CustomLogger  # pyright: ignore[reportMissingImports]
 
 MOST = 10_000  # records in memory; the oldest are dropped, and the drop is logged
 OPTIONS = ("tools", "tool_choice", "temperature", "top_p", "max_tokens", "stop", "seed")
@@ -29,7 +31,7 @@ BATCH, PATIENCE_SECONDS = 100, 30.0
 LOG = logging.getLogger("flywheel")
 
 
-class FlywheelBridge(CustomLogger):
+class FlywheelBridge(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
     """Sends each successful answer to ``/v1/interactions``, in batches, until it is accepted."""
 
     def __init__(self) -> None:
