@@ -186,15 +186,15 @@ def candidate_key(search: SearchRun, model: Path, recipe: Recipe) -> str:
 
 
 @task
-def count_tokens(search: SearchRun, candidates: Sequence[SearchCandidate]) -> list[list[int]]:
-    """Count each candidate's tokens by step, in a process of its own, since it loads torch."""
+def count_tokens(search: SearchRun, candidates: Sequence[SearchCandidate]) -> list[list[list[int]]]:
+    """Count each candidate's tokens by epoch and step, in its own process, since it loads torch."""
     spec = LengthsSpec(
         snapshot=search.snapshot,
         candidates=tuple(CountedCandidate(base=c.base, recipe=c.recipe) for c in candidates),
         counted=search.folder / COUNTED,
     )
     runner.run_job(spec, search.folder, train.reporter())
-    return TypeAdapter(list[list[int]]).validate_json(spec.counted.read_text())
+    return TypeAdapter(list[list[list[int]]]).validate_json(spec.counted.read_text())
 
 
 def measure_paces(

@@ -19,9 +19,13 @@ def search(**budget: float) -> SearchSettings:
 def courses(
     lengths: Sequence[Sequence[int]], pace: TrainingPace | None = None
 ) -> list[CandidateCourse]:
-    """Return a course for each list of tokens by step; candidates differ in their rank."""
+    """Return a course of one epoch for each list of tokens by step; they differ in their rank."""
     return [
-        CandidateCourse(SearchCandidate(f"r {rank}", Path("base"), Recipe(r=rank)), tokens, pace)
+        CandidateCourse(
+            SearchCandidate(f"r {rank}", Path("base"), Recipe(r=rank)),
+            [tokens] if tokens else [],
+            pace,
+        )
         for rank, tokens in enumerate(lengths, 1)
     ]
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import torch  # noqa: TID253 - this module is itself imported late
 from transformers import AutoConfig, AutoTokenizer  # noqa: TID253 - as above
 
 from components.schema import Progress
-from components.train import fit, training_examples
+from components.train import fit, packing, training_examples
 from components.train.plan import bases, estimate, trace
 from components.train.plan.bases import Worker
 from components.train.plan.estimate import BatchOption, Device, ParameterCounts, TrainingPlan
@@ -23,19 +24,26 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-def tokens_by_step(snapshot: Path, base: Path, recipe: Recipe) -> list[int]:
-    """Count the tokens of each step of the first epoch of ``fit``, prompts and answers.
+def tokens_by_step(snapshot: Path, base: Path, recipe: Recipe) -> list[list[int]]:
+    """Count the tokens of each step of ``fit`` by epoch, prompts and answers.
 
-    Without an example to learn there is no step; training then fails, and has the reason.
+    The last epoch is whole. Without an example to learn there is no epoch; training then fails, and
+    has the reason.
     """
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     try:
         examples = training_examples.select_examples(snapshot, tokenizer, recipe).examples
     except NoExamplesError:
         return []
-    epoch = recipe.model_copy(update={"num_train_epochs": 1})
+    epochs = (
+        packing.order_examples(examples, recipe, epoch)
+        for epoch in range(ceil(recipe.num_train_epochs))
+    )
+    lengths = ([sum(len(row.input_ids) for row in each.rows) for each in epoch] for epoch in epochs)
+    size = recipe.step_size
     return [
-        estimate.measure_work([step]).tokens for step in estimate.training_steps(examples, epoch)
+        [sum(epoch[start : start + size]) for start in range(0, len(epoch), size)]
+        for epoch in lengths
     ]
 
 

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from math import ceil
 from pathlib import Path
 
@@ -177,13 +177,13 @@ KeyOf = Callable[[Path, Recipe], str]  # names a candidate by its base and its s
 
 @dataclass(frozen=True, slots=True)
 class CandidateCourse:
-    """A candidate with the tokens of each step of its first epoch; none if it has no row to learn.
+    """A candidate with the tokens of each step by epoch; no epoch if it has no row to learn.
 
     ``pace`` is set for a budget in minutes.
     """
 
     candidate: SearchCandidate
-    tokens: Sequence[int]
+    tokens: Sequence[Sequence[int]]
     pace: TrainingPace | None = None
 
     def trial(self, factor: Fraction, rungs: Sequence[Rung], key_of: KeyOf) -> PlannedTrial:
@@ -203,7 +203,8 @@ class CandidateCourse:
     def stops(self, factor: Fraction, rungs: Sequence[Rung]) -> list[int]:
         """Return the step at which each rung ends."""
         epochs = self.candidate.recipe.num_train_epochs * float(factor)
-        steps = max(1, ceil(epochs * len(self.tokens)))  # as its trainer rounds
+        by_epoch = len(self.tokens[0]) if self.tokens else 0
+        steps = max(1, ceil(epochs * by_epoch))  # as its trainer rounds
         return [stop_at(rung.share, steps) for rung in rungs]
 
     def costs(self, factor: Fraction, rungs: Sequence[Rung]) -> list[float]:
@@ -213,9 +214,7 @@ class CandidateCourse:
         return [self.pace.seconds(count) if self.pace else float(count) for count in counts]
 
     def _tokens_until(self, step: int) -> int:
-        # later epochs have the first one's tokens in another order
-        epochs, rest = divmod(step, max(1, len(self.tokens)))
-        return epochs * sum(self.tokens) + sum(self.tokens[:rest])
+        return sum(islice(chain.from_iterable(self.tokens), step))
 
 
 class SearchPlan(Config):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components.train import fit
 from components.train.plan import estimate, planner
 from components.train.plan.bases import Worker
 from components.train.plan.estimate import PLAN_JSON, TrainingPlan
@@ -41,6 +42,17 @@ def test_the_plan_has_the_largest_batch_that_fits_and_its_accumulation(model: Pa
     }
     assert tight.advised == tight.largest
     assert tight.largest.memory.activations < tight.asked.memory.activations
+
+
+def test_the_tokens_of_each_step_are_counted_in_every_epochs_own_order(model: Path, tmp_path: Path):
+    pairs = [(f"{number} what? " * (1 + number % 7), "Yes.") for number in range(18)]
+    snapshot = training_rows.snapshot(tmp_path, pairs)
+    recipe = RECIPE.model_copy(update={"num_train_epochs": 1.6, "save_steps": 99})
+    counted = planner.tokens_by_step(snapshot, model, recipe)
+    assert sum(counted[0]) == sum(counted[1])
+    seen = fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
+    assert (seen.steps, seen.tokens) == (8, sum([*counted[0], *counted[1]][:8]))
+    assert seen.tokens != sum((counted[0] * 2)[:8]), "the first epoch has another order"
 
 
 def test_a_training_without_a_row_that_fits_has_no_step_to_count(model: Path, snapshot: Path):
