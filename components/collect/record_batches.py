@@ -134,10 +134,7 @@ def _batch_line(record: SourceRecord | Unreadable) -> _Line | Unreadable:
         return Unreadable(place, text.encode(), record.reason)
     if record.record is record.row.value:
         return record.kind, place, text, None
-    try:
-        return record.kind, place, text, json.dumps(record.record)
-    except RecursionError:
-        return Unreadable(place, text.encode(), "the record is nested too deeply to be written")
+    return record.kind, place, text, json.dumps(record.record)
 
 
 def _columns(block: Block) -> Mapping[str, Column] | None:

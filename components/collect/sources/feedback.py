@@ -1,9 +1,9 @@
 """Canonical feedback files, and the conversion of named scores to signals."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import fivekey
+from components.collect.sources import fields, fivekey
 from components.schema import Json
 
 NAME = "feedback"
@@ -39,7 +39,7 @@ def claims(value: dict[str, Json]) -> bool:
     return value.keys() >= KEYS
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
-    """Yield the records unchanged, with the default workload and client where they are missing."""
-    for row in rows:
-        yield ParsedRecord(row, "feedback", fivekey.complete(row.value, defaults))
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the record unchanged, with the default workload and client where they are missing."""
+    yield ParsedRecord(row, "feedback", fivekey.complete(row.value, defaults))

@@ -1,12 +1,13 @@
 """The five-key log of NVIDIA's blueprint: its records are the canonical form itself."""
 
 import gzip
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from components.collect.source import Defaults, Kind, ParsedRecord, SourceRecord, SourceRow
+from components.collect.sources import fields
 from components.schema import Json
 from components.store import archived_files, warehouse
 from components.store.warehouse import Connection
@@ -20,10 +21,10 @@ def claims(value: dict[str, Json]) -> bool:
     return value.keys() >= KEYS
 
 
-def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
-    """Yield the records unchanged, with the default workload and client where they are missing."""
-    for row in rows:
-        yield ParsedRecord(row, "interactions", complete(row.value, defaults))
+@fields.by_row
+def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
+    """Yield the record unchanged, with the default workload and client where they are missing."""
+    yield ParsedRecord(row, "interactions", complete(row.value, defaults))
 
 
 def complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:

@@ -24,7 +24,7 @@ def test_every_refused_part_is_kept_with_its_own_reason(tmp_path: Path):
 
 def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path):
     deep = '{"timestamp":1760000000,"client_id":"c","response":{},"request":{"messages":[],"x":'
-    line = deep + "[" * 990 + "]" * 990 + "}}"
+    line = deep + "[" * 201 + "]" * 201 + "}}"
     (tmp_path / "a.jsonl").write_text(line + "\n")
     item = Input(str(tmp_path / "a.jsonl"), source="fivekey", defaults=Defaults("w", "c"))
     with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
