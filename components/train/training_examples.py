@@ -277,8 +277,13 @@ def select_examples(
     path = require_rows(snapshot, recipe.objective)
     rows, made, objection = _learned_examples(path, tokenizer, recipe)
     fitting, others = _that_fit(rows, recipe), _that_fit(made, recipe)
+    if not rows:
+        raise NoExamplesError(
+            f"reading {snapshot}: all of its {HOLDS[view_of(recipe.objective)]} are held out, so "
+            "none is learned: set objective.validation_share to 0, or curate more of them"
+        )
     if not fitting:
-        shortest = min((example.length for example in rows), default=0)
+        shortest = min(example.length for example in rows)
         raise NoExamplesError(
             f"reading {snapshot}: none of its {len(rows)} {HOLDS[view_of(recipe.objective)]} "
             f"fits into max_length {recipe.max_length} (the shortest has {shortest} tokens)"

@@ -7,8 +7,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from components.schema import Answer, Call
 from components.train import training_examples
-from components.train.recipe import Recipe
-from tests.support import tiny, training_rows
+from components.train.recipe import Dpo, Recipe
+from components.train.training_examples import NoExamplesError
+from tests.support import judged_rows, tiny, training_rows
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,21 @@ def test_a_snapshot_without_a_fitting_row_is_refused_with_its_shortest_length(
         ValueError, match=r"none of its 1 examples to answer fits into max_length 100 \(the"
     ):
         training_examples.select_examples(snapshot, tokenizer, Recipe(max_length=100))
+
+
+def test_a_snapshot_all_of_whose_pairs_are_held_out_is_refused_with_the_reason(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    recipe = Recipe(objective=Dpo(validation_share=0.49))
+    refusals: list[str] = []
+    for number in range(9):
+        snapshot = judged_rows.pairs(tmp_path, [(f"Number {number}?", "Yes.", "No.")])
+        try:
+            assert len(training_examples.select_examples(snapshot, tokenizer, recipe).examples) == 1
+        except NoExamplesError as refused:
+            refusals.append(str(refused))
+    assert refusals
+    assert all("a rejected answer are held out, so none is learned" in why for why in refusals)
 
 
 NONE_FITS = Answer("Sorry.")
