@@ -108,10 +108,9 @@ def warm_start_problem(recipe: Recipe, base: str, earlier: AdapterManifest) -> s
         ("pissa", "olora", "eva")
     ):
         return "its ranks are not those of its recipe: its method reallocates or doubles them"
-    if before.init_lora_weights == "loftq" and before.precision != recipe.precision:
+    if before.init_lora_weights == "loftq":  # its successors' recipes would not show it
         return (
-            f"it compensates the quantization error of {before.precision}, and the recipe's "
-            f"precision is {recipe.precision}"
+            f"it compensates the quantization error of {before.precision}, and so would all after"
         )
     for name in ADAPTER_SHAPE:
         earlier_value, value = getattr(before, name), getattr(recipe, name)
