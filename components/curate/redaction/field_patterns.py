@@ -35,8 +35,10 @@ def find(text: str) -> Iterator[tuple[Kind, int, int]]:
     end = 0
     matches = (match for form in _FORMS for match in form.finditer(text))
     for match in sorted(matches, key=lambda match: match.start("value")):
-        kind = json_texts.kind_of(json_texts.normal(match["field"]), match["value"])
-        listed = _LISTED.get(kind) if kind else None
+        field = json_texts.normal(match["field"])
+        kind = json_texts.kind_of(field, match["value"])
+        # ``Customer: Good Morning`` is what a customer said.
+        listed = _LISTED.get(kind) if kind and field in json_texts.FIELDS else None
         is_prose = match.re is _LINE and not (listed and listed.fullmatch(match["value"]))
         if kind is not None and not is_prose and match.start("value") >= end:
             yield kind, *match.span("value")

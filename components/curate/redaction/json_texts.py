@@ -23,7 +23,12 @@ USERS = frozenset({"userid", "username", "user", "customerid"})
 VALUE_FIELDS = PEOPLE | USERS | FIELDS.keys()
 """Fields whose value may be redacted because of the field's name."""
 
-LOOKS_LIKE_A_PERSON = re.compile(r"[^\W\d_a-z][\w'\u2019.-]*(?: [^\W\d_][\w'\u2019.-]*){1,3}")
+_CAPITALISED = r"[^\W\d_a-zß-öø-ÿ][\w'\u2019.-]*"
+_PERSON = re.compile(
+    rf"{_CAPITALISED}(?: (?:(?:{'|'.join(name_patterns.NOBILIARY)}) ){{0,2}}{_CAPITALISED}){{1,3}}"
+)
+_BEGIN_NAMES = {"april", "august", "june", "may", "mr", "mrs", "ms"}
+_NO_NAMES = name_patterns.NOT_NAMES - name_patterns.MAY_BE_WORDS - _BEGIN_NAMES
 
 
 @lru_cache(maxsize=8192)
@@ -35,9 +40,15 @@ def normal(field: str) -> str:
 def kind_of(field: str, text: str) -> Kind | None:
     """Return the kind of a field's value; ``None`` if name or form don't match a kind."""
     if field in PEOPLE:
-        return Kind.NAME if LOOKS_LIKE_A_PERSON.fullmatch(text) else None
+        return Kind.NAME if _PERSON.fullmatch(text) and not _is_prose(text) else None
     kind = FIELDS.get(field)
     return kind if kind is not None and is_plausible(kind, text) else None
+
+
+def _is_prose(text: str) -> bool:
+    """Return whether the text of a name's field is none: ``not provided``, ``Call us anytime``."""
+    words = text.replace(".", "").split()
+    return not _NO_NAMES.isdisjoint([*words, *(word.lower() for word in words[:1])])
 
 
 def is_plausible(kind: Kind, text: str) -> bool:
@@ -46,7 +57,8 @@ def is_plausible(kind: Kind, text: str) -> bool:
         return False
     match kind:
         case Kind.NAME:
-            return len(text) < 60 and not any(character.isdigit() for character in text)
+            has_digits = any(character.isdigit() for character in text)
+            return len(text) < 60 and not has_digits and not _is_prose(text)
         case Kind.PHONE:
             return 7 <= len(digits_of(text)) <= 15 and not re.search(r"[a-zA-Z]{4}", text)
         case Kind.CARD:

@@ -84,6 +84,33 @@ def test_a_name_field_counts_only_where_it_is_a_persons():
     assert arguments(answers[0]) == {"name": "<NAME_1> <NAME_2>", "email": "<EMAIL_1>"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"contact": "Call us anytime"}',
+        '{"full_name": "same as before", "middle_name": "None", "customer_name": "Not provided"}',
+        '{"full_name": "...", "last_name": "."}',
+        '{"participants": ["Two adults", "All Guests"], "driver": "Unicode driver"}',
+        "<customer>I want it</customer>",
+        "Customer: Good Morning",
+    ],
+)
+def test_a_field_of_people_with_other_words_names_nobody(text: str):
+    said_before = user("We want it, as before. Call us. None. Not provided? Good day, all.")
+    conversation = Conversation([said_before, {"role": "tool", "content": text}])
+    assert redact(conversation).conversation == conversation
+
+
+@pytest.mark.parametrize("name", ["Ludwig van Beethoven", "Mr. J. O'Neil", "JANE DOE", "June May"])
+def test_a_field_of_people_with_a_name_is_redacted(name: str):
+    conversation = Conversation([user("book")], answers=[logs.call("book", {"passenger": name})])
+    assert name.split(" ")[-1] not in str(redact(conversation).conversation.answers)
+    call = logs.call("book", {"full_name": name, "first_name": "Will"})
+    answers = redact(Conversation([user("book")], answers=[call])).conversation.answers
+    assert "Will" not in str(answers)
+    assert name.split(" ")[-1] not in str(answers)
+
+
 def test_an_airport_code_is_not_a_name():
     call = logs.call("book", '{"first_name": "Mia", "last_name": "Jackson"}')
     conversation = Conversation([user("Fly Mia from MIA to DEN")], answers=[call])
