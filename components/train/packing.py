@@ -1,5 +1,6 @@
 """Order rows and pack them into sequences, so that shared prefixes are computed once."""
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -131,12 +132,14 @@ def can_pack_rows(model: "torch.nn.Module", longest: int) -> bool:
     """Return whether rows of up to ``longest`` tokens may be packed into one sequence.
 
     Positions must come from ``position_ids`` alone, as with rotary embeddings (ALiBi uses distances
-    in the sequence), and each layer must see exactly what the mask allows: no convolutions, no
-    recurrent state, no window shorter than a row.
+    in the sequence) and be rotated alike whatever the longest row is, and each layer must see
+    exactly what the mask allows: no convolutions, no recurrent state, no window shorter than a row.
     """
     config: Any = getattr(getattr(model, "module", model), "config", None)
     is_rotary = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
     if not is_rotary or getattr(model, "_is_stateful", False):
+        return False
+    if longest > _rescaled_from(config):
         return False
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     window: int = next(filter(None, windows), 0)
@@ -145,6 +148,24 @@ def can_pack_rows(model: "torch.nn.Module", longest: int) -> bool:
     )
     return kinds <= FULL_ATTENTION or (
         kinds <= FULL_ATTENTION | BOUNDED_ATTENTION and longest <= window
+    )
+
+
+RESCALED = ("longrope", "dynamic")
+"""Rotary embeddings that turn a whole sequence otherwise if its longest row exceeds a length."""
+
+
+def _rescaled_from(config: Any) -> float:  # noqa: ANN401 - one of many classes of transformers
+    parameters: dict[str, Any] = config.rope_parameters
+    by_layer = [each for each in parameters.values() if isinstance(each, dict)] or [parameters]
+    default = config.max_position_embeddings
+    return min(
+        (
+            each.get("original_max_position_embeddings") or default
+            for each in by_layer
+            if each.get("rope_type") in RESCALED
+        ),
+        default=math.inf,
     )
 
 

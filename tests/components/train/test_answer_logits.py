@@ -38,6 +38,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "gemma3_text": {"head_dim": 16, **WINDOW},
     "phi": {},
     "phi3": {},
+    "phi3 longrope": {
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10_000.0,
+            "short_factor": [1.0] * 8,
+            "long_factor": [8.0] * 8,
+        },
+        "original_max_position_embeddings": 17,
+    },
     "olmo2": {},
     "granite": {},
     "gpt_neox": {},
@@ -58,6 +67,7 @@ KINDS: dict[str, dict[str, Any]] = {
 BY_ITSELF = {
     *("mistral", "gemma2", "gemma3_text", "starcoder2", "exaone4"),  # windows of 8 tokens
     *("gpt2", "opt", "bloom", "lfm2", "qwen3_next"),
+    "phi3 longrope",
 }
 LONG, BRIEF = 20, 6
 ANSWER = 4
@@ -65,7 +75,7 @@ ANSWER = 4
 
 def build(kind: str) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**SMALL, **KINDS[kind]})
+    config = AutoConfig.for_model(kind.split()[0], **{**SMALL, **KINDS[kind]})
     for name in config.to_dict():
         if "drop" in name:
             setattr(config, name, 0.0)
@@ -108,3 +118,7 @@ def test_only_models_that_can_not_pack_compute_row_by_row(kind: str):
 def test_a_window_longer_than_every_row_does_not_prevent_packing():
     assert can_pack_rows(build("gemma3_text"), BRIEF)
     assert can_pack_rows(build("mistral"), BRIEF)
+
+
+def test_rows_that_are_too_short_to_be_rotated_otherwise_are_packed():
+    assert can_pack_rows(build("phi3 longrope"), BRIEF)
