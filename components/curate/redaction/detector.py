@@ -71,9 +71,8 @@ class Prefilter:
             self._patterns.append((pattern, range(len(gates), len(gates) + len(pattern.gates))))
             gates += pattern.gates
         together: dict[str, list[int]] = {
-            "words": [PLACEHOLDER_GATE, NAME_GATE],
+            "words": [PLACEHOLDER_GATE, NAME_GATE, FIELD_GATE],
             "secrets": [SECRET_GATE],
-            "fields": [FIELD_GATE],
         }
         for pattern, numbers in self._patterns:
             together.setdefault(AUTOMATONS.get(pattern.kind, "numbers"), []).extend(numbers)

@@ -53,8 +53,12 @@ ELSEWHERE = re.compile(
 """Introductions in languages other than English."""
 
 ELSEWHERE_MARKERS = (
-    *("ich hei", "naam", "name", "nome", "nom ", "nombre", "appelle", "llamo", "chiamo", "chamo"),
-    *("heet", "heter", "hedder", "nazywam", "imię", "зовут", "звати", "λένε", "benim"),
+    *("ich hei", "mein name", "naam", "nome", "mon nom", "nombre", "appelle", "llamo", "chiamo"),
+    *("chamo", "heet", "heter", "hedder", "nazywam", "imię", "зовут", "звати", "λένε", "benim"),
+)
+PARTING_MARKERS = (
+    *("regards", "wishes", "thank", "sincerely", "cheers", "yours", "best", "grüße", "cordial"),
+    *("à vous", "tamente", "saludos", "saluti", "atenciosa", "groet", "hälsning", "уважением"),
 )
 
 WITHOUT_SPACES = re.compile(
@@ -114,18 +118,18 @@ NAMED_BY = (
     (INTRODUCED, ("i am", "i'm", "i\u2019m", "im ", "this is", "it's", "it\u2019s", "it is")),
     (FIRST_NAME_ONLY, ("i am", "i'm", "i\u2019m")),
     (MENTIONED, ("named", "passenger", "guest", "customer", *MY_RELATIVES)),
-    (SIGNED, ("\n",)),
+    (SIGNED, PARTING_MARKERS),
     (ELSEWHERE, ELSEWHERE_MARKERS),
 )
-TITLES_NEEDED = ("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau", "señor")
-"""Substrings in lower case that an expression requires: searching for them is much cheaper."""
-
-
 PROFILE = re.compile(
     rf"(?i:\b{WHOSE}(?:['\u2019]s)? (?:sur)?name{IS})\s*"
     rf"(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{0,3}})"
 )
 """In an application's text: ``You serve one customer. Customer name: Sofia Kim``."""
+
+IN_PROFILES = ((PROFILE, ("name:", "name is", "name was", "name are", "name'", "name\u2019")),)
+TITLES_NEEDED = ("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau", "señor")
+"""Substrings in lower case that an expression requires: searching for them is much cheaper."""
 
 
 def named_in(text: str, is_users: bool) -> Iterator[str]:
@@ -133,10 +137,10 @@ def named_in(text: str, is_users: bool) -> Iterator[str]:
     lowered = text.lower()
     expressions = [
         expression
-        for expression, needed in (NAMED_BY if is_users else ((PROFILE, ("name",)),))
+        for expression, needed in (NAMED_BY if is_users else IN_PROFILES)
         if any(marker in lowered for marker in needed)
     ]
-    if is_users:
+    if is_users and not text.isascii():
         for match in WITHOUT_SPACES.finditer(text):
             yield from filter(None, match.groups())
     if is_users and "user" in lowered:
