@@ -155,8 +155,9 @@ def _lora_forward(
     **others: object,
 ) -> torch.Tensor:
     base: Any = layer.get_base_layer()
-    same_dtype = x.dtype == base.weight.dtype or torch.is_autocast_enabled("cpu")
-    if layer.disable_adapters or layer.merged or others or not same_dtype:
+    is_mixed = torch.is_autocast_enabled("cpu")
+    computed = torch.get_autocast_dtype("cpu") if is_mixed else x.dtype  # not that of a wide head
+    if layer.disable_adapters or layer.merged or others or base.weight.dtype != computed:
         return original_forward(x, **others)
     a: Any = layer.lora_A[ADAPTER]
     b: Any = layer.lora_B[ADAPTER]

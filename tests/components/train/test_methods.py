@@ -49,6 +49,15 @@ def test_the_loss_falls_and_plain_peft_loads_the_same_model(
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
 
 
+def test_an_adapter_of_the_output_layer_is_the_same_model_in_plain_peft(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    targets = {"target_modules": ["q_proj", "lm_head"]}
+    recipe = RECIPES["qlora-nf4"].model_copy(update=targets)
+    losses, _ = portable_adapters.train(model, snapshot, tmp_path / "adapter", recipe)
+    assert losses[-1] < losses[0] - 1
+
+
 def cancel_at(step: int) -> Callable[[Progress], None]:
     """Return a callback that sends this process SIGTERM at ``step``."""
 
