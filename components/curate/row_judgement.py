@@ -50,7 +50,7 @@ class RowJudgement:
     conversation: str | None = None
 
 
-VERSION = 8
+VERSION = 9
 """Of what judging a row gives. Raise it when that changes; ``tests/golden`` fails until then."""
 
 LIBRARIES = (

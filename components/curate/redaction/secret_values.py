@@ -43,6 +43,12 @@ _REFERENCE = re.compile(
 )
 """A variable or attribute."""
 
+_PATH = re.compile(
+    r"(?:~|\.{1,2}|/(?:app|data|etc|home|mnt|opt|root|run|secrets|srv|tmp|usr|Users|var|workspace))"
+    r"(?:/[\w.@-]+)+/?"
+)
+"""The place of a key (``private_key: /etc/ssl/key.pem``), or the working directory."""
+
 _CALLED = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*")
 
 
@@ -53,8 +59,10 @@ def assigned(match: re.Match[str]) -> Value | None:
 
 
 def _is_code(match: re.Match[str]) -> bool:
-    """Return whether a variable is assigned, or the result of a call, and not a literal."""
+    """Return whether a path, a variable or the result of a call is assigned."""
     start, end, text = value_of(match)
+    if _PATH.fullmatch(text):
+        return True
     if match.string[start - 1] in "\"'`":
         return False
     is_read = match.string[end : end + 1] in ("(", "[")

@@ -61,6 +61,7 @@ PEM = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE" 
         ("my password is Tr0ub4dor.", "my password is <PASSWORD_1>."),
         (f"AWS_SECRET_ACCESS_KEY={AWS_SECRET}", "AWS_SECRET_ACCESS_KEY=<PASSWORD_1>"),
         (f'"SecretAccessKey": "{AWS_SECRET}"', '"SecretAccessKey": "<PASSWORD_1>"'),
+        ("secret_access_key=/K7MDENG/bPxRfiCYzQ8tLmXpKq", "secret_access_key=<PASSWORD_1>"),
         ("SECRET_KEY = 'django-7x!q'", "SECRET_KEY = '<PASSWORD_1>'"),
         ("Authorization: Basic YW5uOnNlc2FtZQ==", "Authorization: Basic <SECRET_1>"),
         (
@@ -116,6 +117,7 @@ def test_a_value_becomes_a_placeholder_of_its_kind(text: str, left: str):
         "const apiKey = process.env.API_KEY; this.secret = secrets.token_hex(32)",
         "password: z.string().min(8), auth_token=request.headers.get('X')",
         "psql --password=$DB_PASS, set password = :password, passwd = user_password",
+        "PWD=/home/app/src, private_key: '/etc/ssl/key.pem', secret=./keys/db.txt",
         "the password is case-sensitive, the api key is read-only",
         "5 people on the 3rd Street of 10",
         "decorate with @cached, mail me @ noon",
