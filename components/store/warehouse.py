@@ -609,5 +609,13 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {}
 
 
 def _has_key(con: Connection, table: str) -> bool:
-    # Of this table alone: `duckdb_constraints()` lists all tables first, six times as long.
-    return bool(con.execute("from pragma_table_info($table) where pk", {"table": table}).fetchall())
+    # Of this table alone: `duckdb_constraints()` lists all tables first, six times as long. No
+    # migration gives a key to a table, or takes it, while a process runs.
+    if table not in _KEYED:
+        sql = "from pragma_table_info($table) where pk"
+        _KEYED[table] = bool(con.execute(sql, {"table": table}).fetchall())
+    return _KEYED[table]
+
+
+_KEYED: dict[str, bool] = {}
+"""Whether each table that was written has a primary key."""
