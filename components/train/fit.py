@@ -311,6 +311,7 @@ def _training_arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=recipe.gradient_checkpointing,
+        router_aux_loss_coef=0.0,  # our losses have none, and it fails on the mask of packed rows
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         report_to="none",

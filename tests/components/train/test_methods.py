@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from components.models import base
 from components.schema import Progress
@@ -56,6 +56,29 @@ def test_an_adapter_of_the_output_layer_is_the_same_model_in_plain_peft(
     recipe = RECIPES["qlora-nf4"].model_copy(update=targets)
     losses, _ = portable_adapters.train(model, snapshot, tmp_path / "adapter", recipe)
     assert losses[-1] < losses[0] - 1
+
+
+def test_a_mixture_of_experts_is_trained(snapshot: Path, tmp_path: Path):
+    tokenizer, base_folder = tiny.tokenizer(), tmp_path / "base"
+    tokenizer.save_pretrained(base_folder)
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+        eos_token_id=tiny.SPECIAL.index("<|im_end|>"),
+    )
+    MixtralForCausalLM(config).bfloat16().save_pretrained(base_folder)
+    losses, _ = portable_adapters.train(
+        base_folder, snapshot, tmp_path / "adapter", RECIPES["qlora-nf4"]
+    )
+    assert losses[-1] < losses[0] / 2
 
 
 def cancel_at(step: int) -> Callable[[Progress], None]:
