@@ -1,5 +1,6 @@
 """What comparing a workload's texts leaves to its next curation, in a folder."""
 
+import functools
 import sys
 import unicodedata
 from pathlib import Path
@@ -23,7 +24,7 @@ class ComparisonCache:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.arrays = KeptArrays(folder, code_digest(Path(__file__).parents[1]))
+        self.arrays = KeptArrays(folder, _own_digest())
         self.words = KeptWords(self.arrays)
         self.near_requests = KeptNear(self.arrays, "requests")
         self.near_instructions = KeptNear(self.arrays, "instructions")
@@ -36,6 +37,11 @@ class ComparisonCache:
         self.near_instructions.jaccards.keep()
         self.passages.keep()
         self.arrays.save()
+
+
+@functools.cache
+def _own_digest() -> str:
+    return code_digest(Path(__file__).parents[1])
 
 
 def code_digest(package: Path) -> str:

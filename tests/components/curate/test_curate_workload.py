@@ -336,7 +336,15 @@ def test_a_frozen_split_can_not_use_another_criterion(con: Connection, tmp_path:
     assert len(examples(con)) == 20
 
 
-@pytest.mark.slow
+def test_an_interaction_that_is_kept_twice_is_named_before_it_fills_the_memory(
+    con: Connection, tmp_path: Path
+):
+    load(con, tmp_path, [logs.interaction()])
+    con.execute("insert into raw.interactions from raw.interactions")
+    with pytest.raises(warehouse.CheckFailedError, match="interactions_are_distinct"):
+        curate(con)
+
+
 def test_a_failed_check_keeps_the_old_verdicts(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction()], [logs.feedback("correction", logs.say("Rainy."))])
     curate(con)
