@@ -1,7 +1,8 @@
 """Values of fields in a text that is not JSON as a whole: a code fence, JSON lines, XML, a list."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from components.curate.redaction import json_texts, name_patterns
 from components.curate.redaction.patterns import Kind
@@ -30,8 +31,16 @@ _LISTED = {
 """What may follow ``Passport number: `` on a line, where prose may, too."""
 
 
-def find(text: str) -> Iterator[tuple[Kind, int, int]]:
-    """Yield the kind and the span of each value that its field's name and its form reveal."""
+CACHED_TEXTS = 64  # each is read for names, and again for the others; many begin alike
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def find(text: str) -> Sequence[tuple[Kind, int, int]]:
+    """Return the kind and the span of each value that its field's name and its form reveal."""
+    return [*_found(text)]
+
+
+def _found(text: str) -> Iterator[tuple[Kind, int, int]]:
     end = 0
     matches = (match for form in _FORMS for match in form.finditer(text))
     for match in sorted(matches, key=lambda match: match.start("value")):

@@ -31,7 +31,10 @@ _BEGIN_NAMES = {"april", "august", "june", "may", "mr", "mrs", "ms"}
 _NO_NAMES = name_patterns.NOT_NAMES - name_patterns.MAY_BE_WORDS - _BEGIN_NAMES
 
 
-@lru_cache(maxsize=8192)
+CACHED_KEYS = 8192  # fields' names of a workload, of which each conversation has the same
+
+
+@lru_cache(maxsize=CACHED_KEYS)
 def normal(field: str) -> str:
     """Normalise a field's name: ``first_name``, ``firstName`` and ``First Name`` are equal."""
     return re.sub(r"[^a-z0-9]", "", field.lower()) if not field.islower() or "_" in field else field
@@ -115,8 +118,7 @@ MESSAGE_STAYS = frozenset({"role", "id", "tool_call_id", "type"})
 SCHEMA_STAYS = frozenset(
     {"name", "type", "format", "pattern", "required", "$ref", "$schema", "$id"}
 )
-MAY_HOLD_A_VALUE = re.compile(r"[@<]|[0-9](?:[^A-Za-z]?[0-9]){6}|[A-Za-z]_[0-9]{3,}$")
-"""A key that is not a field's name: tools return maps by address, number or user id."""
+VALUE_IN_A_KEY = re.compile(r"[@<]|[0-9](?:[^A-Za-z]?[0-9]){6}|[A-Za-z]_[0-9]{3,}$")
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 FIRST_COLON = re.compile(r'[\[{\s]*"(?:[^"\\]|\\.)*"\s*:(\s?)')
@@ -231,11 +233,17 @@ def _object(value: dict[str, Json], visit: Visit, parent: str) -> dict[str, Json
         names.values()
     )
     return {
-        visit(Leaf(key, "", Zone.DATA)) if MAY_HOLD_A_VALUE.search(key) else key: data(
+        visit(Leaf(key, "", Zone.DATA)) if may_hold_a_value(key) else key: data(
             item, visit, PERSON if about_person and names[key] == "name" else names[key]
         )
         for key, item in value.items()
     }
+
+
+@lru_cache(maxsize=CACHED_KEYS)
+def may_hold_a_value(key: str) -> bool:
+    """Return whether a key is no field's name: tools return maps by address, number or user id."""
+    return VALUE_IN_A_KEY.search(key) is not None
 
 
 def _text(text: str, visit: Visit, field: str, zone: Zone) -> str:

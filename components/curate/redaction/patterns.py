@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from importlib.resources import files
 from typing import TypeAlias
 
@@ -114,7 +115,11 @@ _PLAIN = {
         if chr(code).isdecimal()
     },
 }
-_UNUSUAL = re.compile(f"[{re.escape(''.join(map(chr, _PLAIN)))}]")
+# Of one class with those beyond 16 bits, `re` would compare each character with each member.
+_UNUSUAL = re.compile(f"[{re.escape(''.join(chr(code) for code in _PLAIN if code < 0x10000))}]")
+_BEYOND = re.compile("[\U00010000-\U0001ffff]")
+
+CACHED_TEXTS = 64  # each is read for pattern after pattern
 
 
 def plain(text: str) -> str:
@@ -122,9 +127,13 @@ def plain(text: str) -> str:
 
     People paste, and models write, no-break spaces and hyphens within a number.
     """
-    if text.isascii() or not _UNUSUAL.search(text):
-        return text
-    return text.translate(_PLAIN)
+    return text if text.isascii() else _plain(text)
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def _plain(text: str) -> str:
+    is_unusual = _UNUSUAL.search(text) or _BEYOND.search(text)
+    return text.translate(_PLAIN) if is_unusual else text
 
 
 def replace_in_plain(expression: re.Pattern[str], change: Callable[[str], str], text: str) -> str:
