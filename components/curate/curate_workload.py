@@ -113,7 +113,7 @@ def curate(
         if parsed is None and judgements_folder is not None:
             parsed = parsed_rows.read(judgements_folder)
         # First: joined to itself, a row kept twice would fill the memory.
-        warehouse.check(con, "interactions_are_distinct", workload_id=workload_id)
+        warehouse.check(con, "checks/raw", workload_id=workload_id)
         parsed_rows.stage(con, workload_id, parsed)
         warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
         for model in ("staging/given", "staging/feedback"):

@@ -442,16 +442,14 @@ def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -
     append(con, model, workload_id=workload_id, **values)
 
 
-def check(con: Connection, name: str = "*", **values: Value) -> None:
-    """Run every select in ``sql/checks``, or one by its name; each returns forbidden rows.
+def check(con: Connection, folder: str = "checks", **values: Value) -> None:
+    """Run every select in a folder of ``sql``; each returns forbidden rows.
 
     Raises:
         CheckFailedError: A check failed; names the checks and the first offending rows of each.
     """
     failures: list[str] = []
-    for file in sql_files(sql_folder("checks")):
-        if name not in ("*", file.name.removesuffix(".sql")):
-            continue
+    for file in sql_files(sql_folder(folder)):
         sql = file.read_text()
         offending = con.execute(sql, _named(con, sql, values)).fetchall()
         if offending:
