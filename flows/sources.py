@@ -83,8 +83,7 @@ def _load_and_join(
     unread: UnreadFilesError | None = None
     try:
         for loaded in _for_each_piece(path, inputs, load, load_small):
-            # A file that was loaded before waits, too: a kill may have come before it was joined.
-            if loaded.source in files.JOINING_FILES and (loaded.quarantined or loaded.skipped):
+            if _waits_for_others(loaded):
                 waiting.append(loaded)
             else:
                 yield loaded
@@ -93,6 +92,11 @@ def _load_and_join(
     yield from _join_files(path, waiting, now)
     if unread is not None:
         raise unread
+
+
+def _waits_for_others(loaded: Loaded) -> bool:
+    # Of a file that was loaded before, too: a kill may have come before its rows were joined.
+    return loaded.source in files.JOINING_FILES and (loaded.quarantined > 0 or loaded.skipped)
 
 
 def _join_files(path: Location, waiting: Sequence[Loaded], now: datetime) -> list[Loaded]:
@@ -125,8 +129,7 @@ def rehearse_inputs(
     rehearse = partial(load_file.dry_run, now=now)
     rehearse_small = partial(_rehearse_small, rehearse=rehearse, now=now)
     for dry_run in _for_each_piece(path, inputs, rehearse, rehearse_small, scratch):
-        loaded = dry_run.loaded
-        if loaded.source in files.JOINING_FILES and (loaded.quarantined or loaded.skipped):
+        if _waits_for_others(dry_run.loaded):
             waiting.append(dry_run)
         else:
             yield dry_run

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from components.register import mlflow_api
 from components.register.mlflow_api import ModelVersion
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from components.register.logged_model import ServingParameters
 
 
+Found = TypeVar("Found")
+
 MOST_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
 
 
@@ -41,12 +44,8 @@ class Aliases:
 def read_aliases(name: str) -> Aliases:
     """Read the aliases of a registered model; all are ``None`` if it does not exist."""
     # A search by its name takes MLflow three times as long, and a name may have a quote.
-    try:
-        return _aliases(mlflow_api.client().get_registered_model(name).aliases)
-    except Exception as error:
-        if mlflow_api.is_missing(error):
-            return Aliases()
-        raise
+    model = _found(partial(mlflow_api.client().get_registered_model, name))
+    return _aliases(model.aliases) if model is not None else Aliases()
 
 
 def read_all() -> dict[str, Aliases]:
@@ -107,9 +106,15 @@ def champion_version(name: str) -> Version | None:
 
 def aliased_version(name: str, alias: str) -> Version | None:
     """Return the version of ``name`` with an alias, if any."""
+    version = _found(partial(mlflow_api.client().get_model_version_by_alias, name, alias))
+    return as_version(version) if version is not None else None
+
+
+def _found(ask: Callable[[], Found]) -> Found | None:
+    """Return what MLflow answers; ``None`` if it has no such object."""
     try:
-        return as_version(mlflow_api.client().get_model_version_by_alias(name, alias))
-    except Exception as error:
+        return ask()
+    except Exception as error:  # its client's, or the one of the REST interface
         if mlflow_api.is_missing(error):
             return None
         raise

@@ -76,6 +76,7 @@ def register(
 
 def test_before_the_first_promotion_there_is_no_champion(adapter: Path, base_model: Path) -> None:
     assert registry.champion_version("nothing-registered") is None
+    assert registry.read_aliases("nothing-registered") == registry.Aliases()
     register("not-crowned", adapter, base_model)
     assert registry.champion_version("not-crowned") is None
 

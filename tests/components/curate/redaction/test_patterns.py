@@ -81,6 +81,7 @@ PEM = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE" 
         ("DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "<IBAN_1>"),
         ("ssn 078\u201105\u20111120", "ssn <SSN_1>"),
         ("\uff14\uff11\uff11\uff11" + "\uff11" * 12, "<CARD_1>"),
+        ("\U0001d7d2" + "\U0001d7cf" * 15, "<CARD_1>"),  # mathematical digits, beyond 16 bits
         ("\u0660\u0665\u0660 \u0661\u0662\u0663 \u0664\u0665\u0666\u0667", "<PHONE_1>"),
         ("我的卡号是4111111111111111谢谢", "我的卡号是<CARD_1>谢谢"),
         ("카드는 4111-1111-1111-1111입니다", "카드는 <CARD_1>입니다"),
