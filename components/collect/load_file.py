@@ -1,18 +1,14 @@
 """Load one file: detect its source, then store its records in one transaction."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-import pyarrow as pa
+from typing import cast
 
 from components.collect import files, growth, quarantine, record_batches, writer
 from components.collect.files import Form
@@ -24,6 +20,7 @@ from components.collect.source import (
     NO_DEFAULTS,
     Defaults,
     Input,
+    Kind,
     ParsedRecord,
     Source,
     SourceRecord,
@@ -31,7 +28,7 @@ from components.collect.source import (
 from components.collect.sources import feedback, fivekey
 from components.collect.writer import Stored, Within, committed
 from components.schema import Json
-from components.store import arrow, warehouse
+from components.store import warehouse
 from components.store.warehouse import Connection
 
 SAMPLES = 3
@@ -98,109 +95,11 @@ def load_records(
     if (known := _known(con, origin)) is not None:
         return known
     batches = record_batches.batches_of_records(records)
-    with _validated(con, origin.now, batches) as validated:
+    with begun(con, origin.now, batches) as validated:
         loaded = _store(con, origin, FileProgress(origin.digest), validated)
         if finish is not None:
             finish(con)
         return loaded
-
-
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """A small file to load together with others of its source and defaults."""
-
-    origin: RecordOrigin
-    records: Iterable[SourceRecord | Unreadable]
-    size: int | None = None  # bytes; ``None`` if a later load can't resume at its end
-
-
-def load_together(
-    con: Connection, parts: Sequence[FilePart], within: Within = committed
-) -> list[Loaded] | None:
-    """Load several small files in one transaction.
-
-    Return ``None`` and keep nothing if a record goes to quarantine, a field is new, or two files
-    are equal or one was loaded before: then each has to be loaded by itself, so that a bad record
-    is found with its file.
-    """
-    first, digests = parts[0].origin, [part.origin.digest for part in parts]
-    if len({*digests}) < len(digests) or _any_known(con, first, digests):
-        return None
-    numbered = _NumberedFiles(parts)
-    batches = record_batches.batches_of_records(numbered.records())
-    with suppress(_SeparateError), _validated(con, first.now, batches, within) as validated:
-        attributed = map(numbered.attribute, validated)
-        stored = writer.store_batches(con, first, attributed, digests)
-        if stored.quarantined or _new_fields(con, first):
-            raise _SeparateError
-        counted = [*zip(parts, numbered.counts, _new_rows(con, numbered, stored), strict=True)]
-        files_loaded = [_file_record(part.origin, rows, part.size) for part, rows, _ in counted]
-        warehouse.insert(con, "raw.files", files_loaded)
-        loaded = [
-            Loaded(Path(part.origin.path), new, rows - new, 0, skipped=False, source=first.source)
-            for part, rows, new in counted
-        ]
-        return [replace(loaded[0], merged=stored.merged), *loaded[1:]]
-    return None
-
-
-class _NumberedFiles:
-    """Numbers the lines of several files across them, and finds the file of each."""
-
-    def __init__(self, parts: Sequence[FilePart]) -> None:
-        self.parts = parts
-        self.counts = [0] * len(parts)  # of records
-        self.new = np.zeros(len(parts), np.int64)  # records that no row of the warehouse equals
-        self._digests = arrow.texts(part.origin.digest for part in parts)
-        self._ends = list[int]()  # the last line of each file but those that are not read yet
-
-    def records(self) -> Iterator[SourceRecord | Unreadable]:
-        before = 0
-        for number, part in enumerate(self.parts):
-            last = before
-            for record in part.records:
-                self.counts[number] += 1
-                moved = _moved(record, before)
-                last = max(last, moved.number if isinstance(moved, Unreadable) else moved.row.place)
-                yield moved
-            before = last
-            self._ends.append(last)
-
-    def attribute(self, batch: ValidatedBatch) -> ValidatedBatch:
-        """Name each row's file, and number its line within that."""
-        rows: Any = batch.rows
-        if rows is None:
-            return batch
-        lines = np.asarray(rows.column("line"))
-        ends = np.array([0, *self._ends])  # a file that is still being read has lines after them
-        file = np.searchsorted(ends[1:], lines)
-        self.new += np.bincount(
-            file[np.asarray(rows.column("is_fresh"))], minlength=len(self.parts)
-        )
-        at = rows.column_names.index("line")
-        rows = rows.set_column(at, "line", pa.array(lines - ends[file]))
-        return replace(batch, rows=rows.append_column("file_digest", self._digests.take(file)))
-
-
-def _moved(record: SourceRecord | Unreadable, by: int) -> SourceRecord | Unreadable:
-    if isinstance(record, Unreadable):
-        return replace(record, number=record.number + by)
-    return replace(record, row=replace(record.row, place=record.row.place + by))
-
-
-def _new_rows(con: Connection, numbered: _NumberedFiles, stored: Stored) -> list[int]:
-    """Return how many rows each file has that were kept."""
-    if int(numbered.new.sum()) == stored.new:
-        return numbered.new.tolist()
-    # Some are known in other words.
-    digests = [part.origin.digest for part in numbered.parts]
-    sql = (
-        "select file_digest from raw.interactions where list_contains($digests, file_digest)"
-        " union all"
-        " select file_digest from raw.feedback where list_contains($digests, file_digest)"
-    )
-    kept = Counter(digest for (digest,) in con.execute(sql, {"digests": digests}).fetchall())
-    return [kept[digest] for digest in digests]
 
 
 def after_joining(
@@ -224,10 +123,6 @@ def after_joining(
     return [*outcomes.values()]
 
 
-class _SeparateError(Exception):
-    """Undoes a transaction of several files."""
-
-
 def source_of(input_file: Input, path: Path, form: Form) -> Source:
     """Return the named source, else the one that claims the first records."""
     if input_file.source is not None:
@@ -235,6 +130,12 @@ def source_of(input_file: Input, path: Path, form: Form) -> Source:
     rows = files.first_rows(path, form)
     detected = files.detect_source(row.value for row in rows)
     return detected or (feedback if input_file.kind == "feedback" else fivekey)
+
+
+def canonical_kind(source: Source, form: Form, defaults: Defaults) -> Kind | None:
+    """Return the kind of a file whose lines already are canonical records; else ``None``."""
+    is_canonical = form == "lines" and defaults == NO_DEFAULTS
+    return files.CANONICAL.get(source.NAME) if is_canonical else None
 
 
 def read_records(
@@ -278,8 +179,8 @@ class _Opened:
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches; lines that already are canonical records are not parsed in Python."""
-        kind = files.CANONICAL.get(self.source.NAME)
-        if self.form == "lines" and self.input_file.defaults == NO_DEFAULTS and kind is not None:
+        kind = canonical_kind(self.source, self.form, self.input_file.defaults)
+        if kind is not None:
             return record_batches.batches_of_lines(kind, self.path, self._start)
         return record_batches.batches_of_records(self.records())
 
@@ -325,19 +226,20 @@ def _load(con: Connection, opened: _Opened, within: Within = committed) -> Loade
     # Batches of a file that is probably new are validated while it is hashed.
     if not opened.probably_new and (known := _known(con, opened.origin)) is not None:
         return known
-    with _validated(con, opened.now, opened.batches(), within) as batches:
+    with begun(con, opened.now, opened.batches(), within) as batches:
         if opened.probably_new and (known := _known(con, opened.origin)) is not None:
             return known
         return _store(con, opened.origin, opened.growth, batches)
 
 
 @contextmanager
-def _validated(
+def begun(
     con: Connection,
     now: datetime,
     batches: Iterable[Batch],
     within: Within = committed,
 ) -> Generator[Iterator[ValidatedBatch]]:
+    """Begin the transaction of a load, and yield its batches as they are validated for it."""
     with (
         within(con),
         record_batches.open_validator(con) as validator,
@@ -358,7 +260,7 @@ def _store(
     stored = writer.store_batches(con, origin, batches)
     earlier = progress.earlier.rows if progress.earlier else 0
     rows = earlier + stored.new + stored.known
-    record = _file_record(origin, rows, progress.size, stored.quarantined)
+    record = file_record(origin, rows, progress.size, stored.quarantined)
     warehouse.insert(con, "raw.files", [record])
     return Loaded(
         Path(origin.path),
@@ -367,15 +269,16 @@ def _store(
         stored.quarantined,
         skipped=False,
         source=origin.source,
-        new_fields=_new_fields(con, origin),
+        new_fields=new_fields(con, origin),
         merged=stored.merged,
         reasons=quarantine.read(con, origin) if stored.quarantined else (),
     )
 
 
-def _file_record(
-    origin: RecordOrigin, rows: int = 0, size: int | None = None, quarantined: int = 0
+def file_record(
+    origin: RecordOrigin, rows: int, size: int | None, quarantined: int
 ) -> warehouse.Row:
+    """Return what is kept of a loaded file; ``size`` in bytes if a later load resumes there."""
     return {
         "source": origin.source,
         "digest": origin.digest,
@@ -407,16 +310,8 @@ def _known(con: Connection, origin: RecordOrigin) -> Loaded | None:
     return Loaded(Path(origin.path), 0, int(loads[0][0]), 0, skipped=True, source=origin.source)
 
 
-def _any_known(con: Connection, first: RecordOrigin, digests: Sequence[str]) -> bool:
-    known = con.execute(
-        "select 1 from raw.files where list_contains($digests, digest) and source = $source"
-        " and workload_id = $workload_id and client_id = $client_id limit 1",
-        {"digests": digests, "source": first.source, **asdict(first.defaults)},
-    )
-    return bool(known.fetchall())
-
-
-def _new_fields(con: Connection, origin: RecordOrigin) -> tuple[str, ...]:
+def new_fields(con: Connection, origin: RecordOrigin) -> tuple[str, ...]:
+    """Return the fields that a source sent for the first time with a load."""
     rows = con.execute(
         "select field from raw.fields where source = $source and first_path = $path"
         " and first_seen_at = $now and is_new order by field",

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from components.collect import lines
 from components.collect.lines import BEGINNING, Block, Line, LineStart, Unreadable
-from components.collect.source import Defaults, Kind, RejectedRecord, SourceRecord
+from components.collect.source import (
+    Defaults,
+    Kind,
+    ParsedRecord,
+    RejectedRecord,
+    SourceRecord,
+    SourceRow,
+)
+from components.schema import Json
 from components.store import warehouse
 from components.store.arrow import ArrowTable
 from components.store.warehouse import Connection
@@ -91,6 +99,18 @@ def batches_of_lines(kind: Kind, path: Path, start: LineStart = BEGINNING) -> It
         else:
             pieces = (_canonical_line(kind, piece) for piece in lines.split_block(block))
             yield from _batches(pieces, kind)
+
+
+def canonical_records(
+    kind: Kind, pieces: Iterable[Line | Unreadable]
+) -> Iterator[SourceRecord | Unreadable]:
+    """Yield lines that already are canonical records, without parsing them in Python."""
+    unparsed: dict[str, Json] = {}
+    for piece in pieces:
+        if isinstance(piece, Unreadable):
+            yield piece
+        else:
+            yield ParsedRecord(SourceRow(piece.number, piece.text, unparsed), kind, unparsed)
 
 
 def batches_of_records(records: Iterable[SourceRecord | Unreadable]) -> Iterator[Batch]:

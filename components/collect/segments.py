@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from components.collect import files, load_file, loaded_calls
+from components.collect import files, joint_load, load_file, loaded_calls
+from components.collect.joint_load import FilePart
 from components.collect.lines import Unreadable
-from components.collect.load_file import FilePart, Loaded
+from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import (
     NO_DEFAULTS,
@@ -126,7 +127,7 @@ def _load_kind(
     named = [*zip(origins, paths, strict=True)]
     if len(named) > 1:
         parts = [FilePart(origin, _read_records(path, kind)) for origin, path in named]
-        together = load_file.load_together(con, parts)
+        together = joint_load.load_together(con, parts)
         if together is not None:
             return together
     return [

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from components.collect import files, growth, load_file
+from components.collect import files, growth, joint_load, load_file, record_batches
+from components.collect.joint_load import FilePart
 from components.collect.lines import Unreadable
-from components.collect.load_file import FilePart, Loaded
+from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, Input, Source, SourceRecord
 from components.collect.writer import Within, committed
@@ -56,7 +57,7 @@ def load(
     now: datetime,
     within: Within = committed,
 ) -> list[Loaded | OSError]:
-    """Load small local files in their order; each bad or changed one is loaded ``alone``."""
+    """Load small local files in their order; a changed one, say, is loaded ``alone``."""
     results = list[Loaded | OSError]()
     waiting = list[_NewFile]()
 
@@ -158,6 +159,9 @@ class _NewFile:
 
     def _records(self) -> Iterator[SourceRecord | Unreadable]:
         pieces = files.read_pieces(Path(self.item.place), self.form)
+        kind = load_file.canonical_kind(self.source, self.form, self.item.defaults)
+        if kind is not None:
+            return record_batches.canonical_records(kind, pieces)
         return load_file.read_records(self.source, pieces, self.item.defaults)
 
 
@@ -177,11 +181,11 @@ def _new_file(item: Input, content: _Content | None) -> _NewFile | None:
 def _load_together(
     con: Connection, new: Sequence[_NewFile], alone: Alone, now: datetime, within: Within
 ) -> list[Loaded | OSError]:
-    """Load files together; if that fails, each half, down to the file that is to blame."""
+    """Load files together; if that fails, each half, down to the files that must be alone."""
     if len(new) < 2:
         return [alone(file.item) for file in new]
     try:
-        loaded = load_file.load_together(con, [file.part(now) for file in new], within)
+        loaded = joint_load.load_together(con, [file.part(now) for file in new], within)
     except (FileNotFoundError, PermissionError):
         loaded = None
     if loaded is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from components.collect import load_file, small_files
 from components.collect.load_file import Loaded
 from components.collect.source import Input
+from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.support import logs, warehouses
@@ -37,7 +38,10 @@ def many(folder: Path) -> list[Input]:
     """Write small files: of two lines, of feedback, equal ones, known rows, bad lines, an array."""
     folder.mkdir()
     for number in range(20):
-        of_file = [logs.interaction(response_id=f"r{number}-{line}") for line in range(2)]
+        of_file = [
+            logs.interaction(response_id=f"r{number}-{line}", metadata={"line": line})
+            for line in range(2)
+        ]
         logs.write(folder / f"{number:03d}.jsonl", of_file)
     (folder / "003.jsonl").write_bytes((folder / "002.jsonl").read_bytes())
     logs.write(folder / "005.jsonl", [logs.interaction(response_id="r4-0")])
@@ -45,7 +49,13 @@ def many(folder: Path) -> list[Input]:
     logs.write(folder / "006.jsonl", [other_words, logs.interaction(response_id="r6-1")])
     logs.write(folder / "008.jsonl", [logs.interaction(workload_id=7), logs.interaction("Eight?")])
     (folder / "009.jsonl").write_text('{"torn')
-    logs.write(folder / "011.jsonl", [logs.interaction(response_id="r11", metadata={"a": 1})])
+    deep: Json = []
+    for _ in range(250):
+        deep = [deep]
+    logs.write(folder / "014.jsonl", [logs.interaction("Deep?", metadata={"deep": deep})])
+    with (folder / "014.jsonl").open("a") as file:
+        file.write('not JSON\n"text"\n' + json.dumps(logs.interaction("After?")) + "\n")
+    logs.write(folder / "011.jsonl", [logs.interaction(response_id="r11", trace_id="t")])
     for number in (12, 13):
         logs.write(folder / f"{number:03d}.jsonl", [logs.feedback(comment=str(number))] * 2)
     array = [logs.interaction(response_id=f"r15-{n}") for n in range(3)]
