@@ -34,11 +34,12 @@ def load_together(
 ) -> list[Loaded] | None:
     """Load several small files in one transaction.
 
-    Return ``None`` and keep nothing if a field is new, two files are equal, one was loaded before,
-    or bad records would fill the memory: then each has to be loaded by itself.
+    Return ``None`` and keep nothing if a field is new, which no field of a source's first file is,
+    two files are equal, one was loaded before, or bad records would fill the memory: then each has
+    to be loaded by itself.
     """
     first, digests = parts[0].origin, [part.origin.digest for part in parts]
-    if len({*digests}) < len(digests) or _any_known(con, first, digests):
+    if len({*digests}) < len(digests) or not _are_later_files(con, first, digests):
         return None
     numbered = _NumberedFiles(parts)
     batches = record_batches.batches_of_records(numbered.records())
@@ -151,10 +152,11 @@ def _new_rows(con: Connection, numbered: _NumberedFiles, stored: Stored) -> list
     return [kept[digest] for digest in digests]
 
 
-def _any_known(con: Connection, first: RecordOrigin, digests: Sequence[str]) -> bool:
-    known = con.execute(
-        "select 1 from raw.files where list_contains($digests, digest) and source = $source"
-        " and workload_id = $workload_id and client_id = $client_id limit 1",
-        {"digests": digests, "source": first.source, **asdict(first.defaults)},
+def _are_later_files(con: Connection, first: RecordOrigin, digests: Sequence[str]) -> bool:
+    """Return whether the source has an earlier file and no file was loaded before."""
+    sql = (
+        "select coalesce(not bool_or(workload_id = $workload_id and client_id = $client_id"
+        " and digest in (select unnest($digests))), false) from raw.files where source = $source"
     )
-    return bool(known.fetchall())
+    parameters = {"digests": digests, "source": first.source, **asdict(first.defaults)}
+    return bool(con.execute(sql, parameters).fetchall()[0][0])

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from components.collect import load_file, small_files
 from components.collect.load_file import Loaded
 from components.collect.source import Input
@@ -66,20 +68,31 @@ def many(folder: Path) -> list[Input]:
 
 
 def left(
-    path: Path, inputs: Sequence[Input], load: Callable[[Connection, Sequence[Input]], list[Loaded]]
+    path: Path,
+    inputs: Sequence[Input],
+    load: Callable[[Connection, Sequence[Input]], list[Loaded]],
+    *,
+    is_first_known: bool,
 ) -> tuple[object, ...]:
     """Load files twice; return what is stored, and what was told of each."""
     with warehouses.connect(path) as con:
-        logs.load_input(con, inputs[0], now=logs.NOW)
+        if is_first_known:
+            logs.load_input(con, inputs[0], now=logs.NOW)
         first, second = load(con, inputs), load(con, inputs)
         stored = [[*warehouse.rows(con, f"from raw.{name} order by all")] for name in TABLES]
     return stored, first, second
 
 
-def test_small_files_leave_the_rows_and_the_counts_of_each_by_itself(tmp_path: Path):
+@pytest.mark.parametrize("is_first_known", [True, False])
+def test_small_files_leave_the_rows_and_the_counts_of_each_by_itself(
+    tmp_path: Path, is_first_known: bool
+):
     inputs = many(tmp_path / "logs")
-    expected = left(tmp_path / "alone.duckdb", inputs, alone)
-    assert left(tmp_path / "together.duckdb", inputs, together) == expected
+    by_itself, by_group = (
+        left(tmp_path / f"{load.__name__}.duckdb", inputs, load, is_first_known=is_first_known)
+        for load in (alone, together)
+    )
+    assert by_group == by_itself
 
 
 def test_a_log_that_has_grown_is_resumed_though_it_is_small(con: Connection, tmp_path: Path):
@@ -94,6 +107,7 @@ def test_a_log_that_has_grown_is_resumed_though_it_is_small(con: Connection, tmp
 
 def test_a_small_file_that_is_gone_stops_no_other(con: Connection, tmp_path: Path):
     inputs = many(tmp_path / "logs")
+    logs.load_input(con, inputs[4], now=logs.NOW)
     gone = OSError("it is gone")
     Path(inputs[2].place).unlink()
     loaded = small_files.load(con, [*inputs[:3], *inputs[17:]], lambda _: gone, now=LATER)
