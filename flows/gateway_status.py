@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 import yaml
 from pydantic import ValidationError
 
+from components.mistakes import describe_mistakes
 from components.monitor import serving_status
 from components.monitor.serving_status import (
     ElsewhereVersion,
@@ -21,7 +22,7 @@ from components.monitor.serving_status import (
     ServingVersion,
     SwapStep,
 )
-from components.schema import Json, describe_mistakes, parse_yaml
+from components.schema import Json, parse_yaml
 from components.serve import routes, seen_gateways, shared_rollouts, staged_version
 from components.serve.routes import RoutesFileError
 from components.serve.seen_gateways import SeenGateway

@@ -23,9 +23,10 @@ from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
+from components.mistakes import every_mistake
 from components.models import shared_bases
 from components.monitor.settings import Trigger
-from components.schema import WORKLOAD_ID, Config, every_mistake, kind_of, parse_yaml
+from components.schema import WORKLOAD_ID, Config, kind_of, parse_yaml
 from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
 from components.train.plan.bases import Worker

@@ -12,7 +12,8 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from components.schema import describe_mistakes, parse_yaml
+from components.mistakes import describe_mistakes
+from components.schema import parse_yaml
 from components.serve.settings import ServeSettings
 from flows import settings
 from flows.cli.main import app

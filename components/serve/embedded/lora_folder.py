@@ -18,7 +18,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
 from components.export.copy_adapter import CONFIG, WEIGHTS, plain_lora_objection
-from components.schema import Json, describe_mistake
+from components.mistakes import describe_mistake
+from components.schema import Json
 
 T = TypeVar("T", int, float)
 
