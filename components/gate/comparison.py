@@ -168,16 +168,26 @@ def continued_look(compared: Compared, earlier: Sequence[EarlierUse]) -> Earlier
 
 def _added(figures: Sequence[Compared]) -> Iterator[PairedScores | None]:
     """Yield each figure's clusters that share no request with those before; ``None`` if none."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for figure in figures:
         old = {
             cluster
             for cluster, sample in zip(figure.pairs.clusters, figure.samples, strict=True)
-            if sample.doc_hash in seen
+            if not seen.isdisjoint(_identities(sample))
         }
         rows = [row for row, cluster in enumerate(figure.pairs.clusters) if cluster not in old]
         yield figure.deciding.of(rows) if rows else None
-        seen |= {sample.doc_hash for sample in figure.samples}
+        seen.update(*map(_identities, figure.samples))
+
+
+def _identities(sample: Sample) -> set[tuple[str, str]]:
+    # By any of these a request is known again in a grown holdout. Its hash covers its slices and
+    # its reference too: a third by length moves with every longer request.
+    return {
+        ("example", sample.example_id),
+        ("cluster", sample.cluster_id),
+        ("prompt", sample.prompt_hash),
+    }
 
 
 def compare(

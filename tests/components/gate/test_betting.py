@@ -255,6 +255,32 @@ def test_requests_seen_before_are_not_bet_on_again(seed: int):
     assert carried_on(seen, seen) is None
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"doc_hash"}, id="its-third-by-length-moved"),
+        pytest.param({"doc_hash", "cluster_id"}, id="its-cluster-was-joined"),
+        pytest.param({"doc_hash", "prompt_hash", "cluster_id"}, id="redacted-anew"),
+        pytest.param({"doc_hash", "example_id", "prompt_hash"}, id="another-turn-in-its-place"),
+    ],
+)
+def test_a_seen_request_is_not_bet_on_again_whatever_changed_of_it(changed: set[str]):
+    """A document's hash covers its slices and its reference, which change as a holdout grows."""
+    for seed in (2, 7, 8):
+        (seen,) = grown(seed, (120,), 0.08)
+        ours, theirs = (
+            replace(
+                scorecard,
+                samples=tuple(
+                    replace(s, **{name: f"new {getattr(s, name)}" for name in changed})
+                    for s in scorecard.samples
+                ),
+            )
+            for scorecard in seen
+        )
+        assert carried_on(seen, (ours, theirs)) is None
+
+
 def test_later_turns_of_a_seen_conversation_are_not_bet_on():
     """They are not independent of the earlier bets."""
     first, later = [1.0, 0.0, 0.0] * 40, [1.0] * 120
