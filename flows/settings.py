@@ -5,6 +5,7 @@ import math
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -190,6 +191,14 @@ class Settings:
         from components.store.warehouse import ASIDE  # noqa: PLC0415 - loads DuckDB
 
         return self.warehouse.with_name(self.warehouse.name + ASIDE).exists()
+
+    @property
+    def scratch_or_system(self) -> Path:
+        """Where a command that only looks puts temporary files: the system's, if no home was made.
+
+        Whatever makes a folder of a home first has to close it to others.
+        """
+        return self.scratch if self.scratch.exists() else Path(tempfile.gettempdir())
 
     @property
     def prefect_url(self) -> str:

@@ -1,7 +1,6 @@
 """`flywheel collect`, `quarantine`, `drift`, `receive` and `token`: incoming traffic."""
 
 import signal
-import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -255,7 +254,7 @@ def _existing_warehouse() -> "Generator[tuple[Location, Path]]":
     from components.store import file_locks
 
     home = settings.load()
-    within = home.scratch if home.scratch.exists() else Path(tempfile.gettempdir())
+    within = home.scratch_or_system
     if home.has_warehouse:
         yield home.tables, within
         return

@@ -62,7 +62,7 @@ def init(
     inputs = _inputs(logs, source)
     chosen, sampling = _spread([file for members in inputs.values() for file in members])
     unnamed = Defaults(workload or _workload_name(logs[0]), "")
-    with file_locks.temporary_folder(settings.load().scratch, "init-") as folder:
+    with file_locks.temporary_folder(settings.load().scratch_or_system, "init-") as folder:
         path = folder / "warehouse.duckdb"
         surveyed: dict[str, SurveyedFile] = {}
         with _progress(chosen) as advance:

@@ -367,12 +367,12 @@ def prepare_home(home: settings.Settings, *, makes: bool = True) -> None:
     if home.home.exists() and not home.home.is_dir():
         raise NotADirectoryError(f"the home {home.home} is not a folder; {OTHER_HOME}")
     try:
-        if not home.home.exists():
-            if not makes:
-                raise settings.SettingsError(
-                    f"there is no home {home.home}; set FLYWHEEL_HOME to the one that is meant, or "
-                    "make this one: `flywheel up`"
-                )
+        if not home.home.exists() and not makes:
+            raise settings.SettingsError(
+                f"there is no home {home.home}; set FLYWHEEL_HOME to the one that is meant, or "
+                "make this one: `flywheel up`"
+            )
+        if not home.home.exists() or _is_made_for_it(home.home):
             access.secure_home(home)
         access.set_umask(home.home)
         home.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect warns when it is missing
@@ -386,6 +386,11 @@ def prepare_home(home: settings.Settings, *, makes: bool = True) -> None:
         ) from error
     except OSError as error:
         raise OSError(f"making the home {home.home}: {error}; {OTHER_HOME}") from error
+
+
+def _is_made_for_it(folder: Path) -> bool:
+    """Return whether this user made a folder that is still empty: nobody else needs it open."""
+    return folder.stat().st_uid == os.geteuid() and not any(folder.iterdir())
 
 
 def _is_lost_server(error: BaseException | None) -> bool:

@@ -27,14 +27,26 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_whatever_a_command_writes_is_its_owners_alone(tmp_path: Path) -> None:
-    shell = terminal.in_home(tmp_path / "home")
+@pytest.mark.parametrize("is_made_before", [False, True], ids=["no-folder", "an-empty-folder"])
+def test_whatever_a_command_writes_is_its_owners_alone(
+    tmp_path: Path, *, is_made_before: bool
+) -> None:
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
+    if is_made_before:
+        shell.settings.home.mkdir(mode=0o755)
     assert shell.run("token", "add", "app").returncode == 0
     home = shell.settings.home
     assert mode(home) == 0o700
     assert mode(access.logins_path(home)) == mode(shell.settings.tokens) == 0o600
     open_ones = [path for path in home.rglob("*") if mode(path) & 0o077]
     assert open_ones == []
+
+
+def test_a_folder_that_holds_something_else_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    tmp_path.chmod(0o755)
+    assert terminal.in_home(tmp_path, is_forked=True).run("token", "add", "app").returncode == 0
+    assert mode(tmp_path) == 0o755
 
 
 @as_root

@@ -123,6 +123,7 @@ def test_records_without_a_workload_get_the_name_of_their_place_and_refused_ones
     assert written["sources"]["logs"] == [
         {"path": "logs/Support Chat.jsonl", "workload_id": "support-chat"}
     ]
+    assert not Path("home").exists()  # the first command that writes to it closes it to others
 
 
 def test_a_tool_that_most_requests_offer_is_not_held_out():
