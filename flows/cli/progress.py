@@ -15,10 +15,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from components.schema import Progress as JobProgress
 from flows.jobs import runner
 from flows.stages import Stage
+
+NARROW = 100  # up to this many columns bars are short, for the text's sake
 
 QUIET_SECONDS = 15.0  # without a terminal, a running stage prints a line this often
 
@@ -27,6 +30,8 @@ LEAST_CHANGE = 0.02
 
 # How figures are written where there is little room; others by name, with three digits.
 SHORT_FORMS = {
+    "batch": "batch {:.0f}",
+    "step": "step {:.0f}",
     "learning_rate": "lr {:.2g}",
     "grad_norm": "grad {:.2g}",
     "tokens_per_second": "{:.0f} tokens/s",
@@ -43,14 +48,18 @@ class ProgressScreen:
     def __init__(self, console: Console, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._console = console
         self._quiet_seconds = quiet_seconds
+        # Only the text takes what is left, in several lines if need be; else all columns shrink.
         self._bars = Progress(
             TextColumn("{task.description:<9}", markup=False),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=28 if console.width > NARROW else 8),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", style="dim", markup=False),
+            TextColumn(
+                "{task.fields[text]}", style="dim", markup=False, table_column=Column(ratio=1)
+            ),
             console=console,
+            expand=True,
         )
         self._rows: dict[str, TaskID] = {}
         self._finished: set[str] = set()

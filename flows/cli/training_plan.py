@@ -73,7 +73,7 @@ def calibrate_plan(
     def keep(progress: Progress) -> None:
         nonlocal last
         last = progress
-        listener(progress)
+        listener(shown_calibration(progress, seconds))
 
     with TemporaryDirectory(prefix="flywheel-calibrate-") as folder:
         spec = CalibrateSpec(snapshot=snapshot, base=workload.base, recipe=recipe, seconds=seconds)
@@ -88,6 +88,13 @@ def calibrate_plan(
         peak_bytes=int(last.figures["peak_bytes"]),
         loaded_bytes=int(last.figures["loaded_bytes"]),
     )
+
+
+def shown_calibration(progress: Progress, seconds: float) -> Progress:
+    """Return how much of a calibration's time has passed, as a person follows it."""
+    figures = {"step": progress.done, "peak_memory_gb": progress.figures["peak_bytes"] / 1e9}
+    passed = min(progress.figures["seconds"], seconds)
+    return Progress(progress.stage, round(passed), round(seconds), "seconds", figures)
 
 
 PARTS = {

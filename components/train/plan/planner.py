@@ -113,7 +113,7 @@ class BatchOptions:
             option = self._trace(batch, checkpointing)
             self._known[batch, checkpointing] = option
             tried, sizes = len(self._known), len(bases.batch_splits(self.recipe.step_size))
-            figures = {"batch": float(batch), "GB": option.memory.peak / 1e9}
+            figures = {"batch": float(batch), "peak_memory_gb": option.memory.peak / 1e9}
             self.report(Progress("plan", tried, max(tried, sizes), "batch sizes", figures))
         return self._known[batch, checkpointing]
 

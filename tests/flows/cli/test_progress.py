@@ -127,3 +127,14 @@ def test_a_terminal_shows_a_bar_for_each_stage(tmp_path: Path) -> None:
     train = next(line for line in reversed(drawn) if "train" in line)
     assert "1/1" in collect and "54 new rows" in collect
     assert "6/24" in train and "train loss 0.512" in train
+
+
+def test_on_80_columns_no_figure_of_a_stage_is_cut_off(tmp_path: Path) -> None:
+    console = Console(file=StringIO(), width=80, force_terminal=True, color_system=None)
+    said = "1421 new rows from 6 new of 6 files, 0 lines in quarantine"
+    with ProgressScreen(console) as screen:
+        screen.show([Stage("collect", seconds=1.26, said=said), progress(tmp_path, 616, of=1000)])
+    assert isinstance(console.file, StringIO)
+    drawn = console.file.getvalue()
+    assert "…" not in drawn
+    assert set(said.split()) | {"1/1", "616/1000", "0:00:00", "-:--:--"} <= set(drawn.split())

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from components.schema import Progress
+from flows.cli import training_plan
+from flows.cli.progress import count_text
 from tests.support import small_workload_file
 from tests.support.small_workload_file import run
 
@@ -46,6 +49,13 @@ def test_the_time_that_is_foreseen_has_its_price(config: Path):
     (seconds,) = re.findall(r"time +(\d+) s, from", output)
     (cost,) = re.findall(r"cost +([0-9.]+) at 360 an hour", output)
     assert float(cost) == pytest.approx(float(seconds) / 10, abs=0.1)
+
+
+def test_a_calibration_shows_how_much_of_its_time_has_passed():
+    figures = {"seconds": 10.52, "peak_bytes": 2.64e9, "loaded_bytes": 6.76e8}
+    now = Progress("calibrate", 3, 86, "steps", figures)
+    shown = count_text(training_plan.shown_calibration(now, seconds=30))
+    assert shown == "calibrate step 3 2.64 GB, 11 of 30 seconds"
 
 
 def test_a_workload_without_a_snapshot_is_told_how_to_get_one(config: Path):
