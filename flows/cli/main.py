@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from flows import access, settings
 from flows.cli import (
@@ -50,7 +51,16 @@ PANELS = {
 }
 
 
+class Headings(TyperGroup):
+    """Lists the commands in the order of ``PANELS``, not in that of the modules."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """Return the names of all commands."""
+        return [name for names in PANELS.values() for name in names]
+
+
 app = typer.Typer(
+    cls=Headings,
     help="Turn what an LLM application logs into a better adapter: measured, approved, registered. "
     "`flywheel demo` shows all of it; `flywheel init LOGS` starts with your own logs.",
     no_args_is_help=True,
@@ -166,19 +176,31 @@ def spin(
 
 @app.command()
 @exit_on()
-def check(config: ConfigFile) -> None:
-    """Check a workload file and list every mistake in it; exit code 2 if there is any."""
+def check(
+    configs: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="The YAML files that describe workloads."),
+    ],
+) -> None:
+    """Check workload files and list every mistake in them; exit code 2 if there is any."""
     from flows import workload_file
 
-    workload = workload_file.read_workload(config)
-    try:
-        logs, feedback = workload.log_files(), workload.feedback_files()
-    except (OSError, ImportError) as error:
-        fail(f"{config}: sources: {error}")
-    print_line(
-        f"{config}: workload {workload.workload}, {len(logs)} log and {len(feedback)} feedback "
-        f"files, base {workload.base}"
-    )
+    mistakes: list[str] = []
+    for config in configs:
+        try:
+            workload = workload_file.read_workload(config)
+            logs, feedback = workload.log_files(), workload.feedback_files()
+        except workload_file.WorkloadError as error:
+            mistakes.append(str(error))
+        except (OSError, ImportError) as error:
+            mistakes.append(f"{config}: sources: {error}")
+        else:
+            print_line(
+                f"{config}: workload {workload.workload}, {len(logs)} log and {len(feedback)} "
+                f"feedback files, base {workload.base}"
+            )
+    if mistakes:
+        fail("\n".join(mistakes))
 
 
 @app.command()

@@ -240,6 +240,18 @@ def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
     assert shell.processes() == []
 
 
+def test_of_several_files_each_is_checked_and_one_mistake_ends_with_2(folder: Path) -> None:
+    shell = terminal.in_home(folder / "home", is_forked=True)
+    right = write(folder).rename(folder / "right.yaml")
+    ended = shell.run("check", folder / "missing.yaml", write(folder, base="elsewhere"), right)
+    assert ended.returncode == 2
+    assert ended.stdout.startswith(f"{right}: workload support, ")
+    assert [line for line in ended.stderr.splitlines() if "mistake(s)" in line] == [
+        f"{folder}/missing.yaml: 1 mistake(s)",
+        f"{folder}/support.yaml: 1 mistake(s)",
+    ]
+
+
 SEARCH = {"over": {"r": [8, 16], "base": ["base", "other"]}, "budget": {"tokens": 1000}}
 
 
