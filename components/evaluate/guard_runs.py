@@ -18,6 +18,7 @@ from components.evaluate import guards, lm_eval_tasks
 from components.evaluate.settings import GuardTask
 from components.schema import Json
 from components.scorecard import Metric, Sample
+from components.store import manifest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -110,12 +111,13 @@ class GuardError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PreparedGuard:
-    """A task that is ready to run, with the meaning of its one metric."""
+    """A task that is ready to run, with its one metric and the column of its clusters, if any."""
 
     task: "ConfigurableTask"
     metric: str
     filter: str
     meaning: Metric
+    cluster: str | None = None
 
 
 def prepare_guards(tasks: Sequence[GuardTask]) -> dict[str, PreparedGuard]:
@@ -151,7 +153,7 @@ def build_guard(guard: GuardTask) -> PreparedGuard:
     except _TEMPLATE_ERRORS as error:
         misfit = f"{name}: {guard.data} does not fit the task: {_error_text(error)}"
         raise GuardError([misfit]) from error
-    mistakes = [f"{name}: {mistake}" for mistake in _document_mistakes(task)]
+    mistakes = [f"{name}: {mistake}" for mistake in _document_mistakes(task, guard.cluster)]
     if (task.config.generation_kwargs or {}).get("do_sample"):
         mistakes.append(f"{name}: samples its answers at random, so no score is repeatable")
     if problem := _metric_problem(task, guard.metric):
@@ -161,7 +163,8 @@ def build_guard(guard: GuardTask) -> PreparedGuard:
     higher = bool(task.higher_is_better()[guard.metric])
     meaning = METRIC_MEANINGS.get(guard.metric, f"the mean of lm-eval's {guard.metric}")
     metric = Metric(f"of the documents of {name}: {meaning}", higher_is_better=higher)
-    return PreparedGuard(task, guard.metric, guards.chosen_filter(guard, definition), metric)
+    chosen = guards.chosen_filter(guard, definition)
+    return PreparedGuard(task, guard.metric, chosen, metric, guard.cluster)
 
 
 def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[str, Any]:
@@ -240,10 +243,10 @@ def _metric_problem(task: "ConfigurableTask", metric: str) -> str | None:
     return None
 
 
-def _document_mistakes(task: "ConfigurableTask") -> list[str]:
+def _document_mistakes(task: "ConfigurableTask", cluster: str | None) -> list[str]:
     for number, document in enumerate(cast("Iterable[dict[str, Any]]", task.eval_docs)):
         try:
-            problem = _document_problem(task, document)
+            problem = _document_problem(task, document) or _cluster_problem(document, cluster)
         except _TEMPLATE_ERRORS as error:
             empty = [name for name, value in document.items() if value is None]
             problem = (f"has no {', '.join(empty)}: " if empty else "") + _error_text(error)
@@ -264,6 +267,12 @@ def _document_problem(task: "ConfigurableTask", document: dict[str, Any]) -> str
         if answer not in (range(len(choices)) if isinstance(answer, int) else choices):
             return f"its right answer {answer!r} is not one of its {len(choices)} choices"
     return None
+
+
+def _cluster_problem(document: Mapping[str, Any], cluster: str | None) -> str | None:
+    if cluster is None or document.get(cluster) is not None:
+        return None
+    return f"it has no {cluster}, which is its cluster"
 
 
 def _error_text(error: BaseException) -> str:
@@ -295,9 +304,10 @@ def run_guard(lm: "LM", guard: PreparedGuard) -> list[Sample]:
 def _guard_sample(row: Mapping[str, Any], name: str, guard: PreparedGuard) -> Sample:
     prompt = str(row["arguments"][0][0])
     shots = str(guard.task.config.fewshot_delimiter) if guard.task.config.num_fewshot else ""
+    shared = None if guard.cluster is None else manifest.digest(row["doc"][guard.cluster])
     document = {
         "example_id": f"{name}/{row['doc_id']}",
-        "cluster_id": f"{name}/{row['doc_id']}",
+        "cluster_id": f"{name}/{shared or row['doc_id']}",
         "request": prompt.rpartition(shots)[2] if shots else prompt,
         "reference": _guard_reference(row, guard),
     }

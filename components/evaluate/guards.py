@@ -279,6 +279,7 @@ def guard_conditions(guard: GuardTask) -> dict[str, Json]:
         "chat_template": None,
         "asking_version": GUARD_VERSION,
         **({"documents": DOCUMENTS_VERSION} if "process_docs" in definition.body else {}),
+        **({"cluster": guard.cluster} if guard.cluster is not None else {}),
     }
 
 

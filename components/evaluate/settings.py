@@ -38,6 +38,10 @@ class GuardTask(Config):
     examples: Path | None = None
     """The file of the solved documents, like ``data``; required with ``num_fewshot``."""
 
+    cluster: str | None = Field(default=None, min_length=1)
+    """The column by which documents depend on each other, such as the passage of several questions;
+    if left out, the gate takes all of them for independent."""
+
     limit: int | None = Field(default=None, ge=1)
     """The most documents asked, drawn by their content; fewer are faster and less precise."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.evaluate import guard_runs
+from components.evaluate import guard_runs, guards
 from components.evaluate.guard_runs import GuardError
 from components.evaluate.settings import GuardTask
 from components.scorecard import Sample
@@ -41,6 +41,29 @@ def test_the_likeliest_right_choice_scores_one(tmp_path: Path):
         == len({sample.doc_hash for sample in samples})
         == 8
     )
+
+
+def test_documents_of_one_passage_are_a_cluster(tmp_path: Path):
+    """Taken as independent, they passed a guard that lost its whole margin four times as often."""
+    passages = [row | {"passage": f"text {n // 3}"} for n, row in enumerate(SUMS)]
+    guard_files.documents(tmp_path / "sums.jsonl", passages)
+    alone, together = (
+        ask(sums(tmp_path), Oracle()),
+        ask(sums(tmp_path, cluster="passage"), Oracle()),
+    )
+    assert len({sample.cluster_id for sample in alone}) == 8
+    passage = {sample.request: f"text {n // 3}" for n, sample in enumerate(alone)}
+    assert len({sample.cluster_id for sample in together}) == 3
+    assert len({(sample.cluster_id, passage[sample.request]) for sample in together}) == 3
+    assert guards.guard_conditions(sums(tmp_path, cluster="passage")) == {
+        **guards.guard_conditions(sums(tmp_path)),
+        "cluster": "passage",
+    }
+
+
+def test_a_document_without_its_cluster_is_refused(tmp_path: Path):
+    with pytest.raises(GuardError, match="document 0: it has no passage, which is its cluster"):
+        ask(sums(tmp_path, cluster="passage"), Oracle())
 
 
 def test_a_wrong_choice_is_shown_as_the_answer(tmp_path: Path):
