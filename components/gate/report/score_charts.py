@@ -24,7 +24,7 @@ EFFECT_LEGEND: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One difference, challenger minus opponent, as a share.
+    """One lead of the challenger, as a share: positive where it is better.
 
     ``bound`` is the value that the interval must lie above: zero or minus the policy's margin;
     ``None`` for a figure that is only reported. ``difference`` is ``None`` if not measured.
@@ -53,7 +53,7 @@ def draw_differences(effects: Sequence[Effect], path: Path) -> None:
     axes.axvline(0, color=charts.INK, lw=1)
     for row, effect in enumerate(effects):
         _row(axes, row, effect)
-    axes.set_xlabel("challenger minus opponent, in points, with interval", color=charts.INK, size=9)
+    axes.set_xlabel("lead of the challenger, in points, with interval", color=charts.INK, size=9)
     for kind, (colour, meaning) in EFFECT_LEGEND.items():
         if any(effect.kind == kind for effect in effects):
             axes.plot([], [], "o-", color=colour, lw=2.5, ms=6, label=meaning)

@@ -54,6 +54,16 @@ def test_every_score_has_its_interval_and_every_guard_its_outcome(tmp_path: Path
     assert guard.endswith("| no worse than the 10 points allowed |")
 
 
+def test_a_lead_is_positive_also_where_lower_scores_are_better(tmp_path: Path) -> None:
+    lines = page(
+        tmp_path, gate_cases.build(card([1.0] * 60, [1.0] * 40), card([1.0] * 60, [0.0] * 40))
+    ).splitlines()
+    assert "| score | base | challenger | lead | interval | n | clusters | finding |" in lines
+    (row,) = (line for line in lines if line.startswith("| over triggering | 100.0%"))
+    assert row.startswith("| over triggering | 100.0% | 0.0% | +100.0 |")
+    assert any(line.startswith("A lead, in points, is positive where the") for line in lines)
+
+
 def test_the_form_counts_clusters_and_requests(tmp_path: Path) -> None:
     case = gate_cases.build(*(in_clusters(scorecard, 4) for scorecard in pair(40, 2, 20, 10)))
     rows = [line for line in page(tmp_path, case).splitlines() if line.startswith("| correct name")]
