@@ -2,8 +2,8 @@
 -- that its answers say they took, the thumbs on them, each person's newest word, how many answers
 -- somebody corrected, and on how many people disagree; how many the gateway gave, as a fallback or
 -- not, and its version of the model. The model is the one that the logged response names. Answers
--- that client or engine cut off before their end don't count. Reads raw.interactions and
--- raw.feedback.
+-- that client or engine cut off before their end don't count, nor do feedback lines that name
+-- another workload. Reads raw.interactions and raw.feedback.
 
 with
 
@@ -42,7 +42,9 @@ votes as (
         feedback.response_id,
         json_extract_string(coalesce(feedback.record, feedback.payload), '$.value') as value
     from raw.feedback as feedback
-    where feedback.kind = 'thumb'
+    where
+        feedback.kind = 'thumb'
+        and (feedback.workload_id = $workload_id or feedback.source != 'feedback')
     qualify row_number() over (
         partition by feedback.client_id, feedback.response_id, feedback.actor_id
         order by feedback.timestamp desc, feedback.feedback_id asc
@@ -65,7 +67,9 @@ corrected as (
         response_id,
         true as is_corrected
     from raw.feedback
-    where kind = 'correction'
+    where
+        kind = 'correction'
+        and (workload_id = $workload_id or source != 'feedback')
 )
 
 select

@@ -1,7 +1,7 @@
 -- One row per answer that the gateway gave for a workload since a time, the newest first, at most
 -- $most: request and response as logged, how it ended, how long it took, whether somebody disliked
--- it, and whether the version gave it that answers as $model_name. Reads raw.interactions and
--- raw.feedback.
+-- it, in this workload's name where the feedback has one, and whether the version gave it that
+-- answers as $model_name. Reads raw.interactions and raw.feedback.
 
 with
 
@@ -27,10 +27,13 @@ disliked as (
         response_id
     from raw.feedback
     where
-        kind in ('correction', 'regenerate')
-        or (
-            kind = 'thumb'
-            and json_extract_string(coalesce(record, payload), '$.value') = 'down'
+        (workload_id = $workload_id or source != 'feedback')
+        and (
+            kind in ('correction', 'regenerate')
+            or (
+                kind = 'thumb'
+                and json_extract_string(coalesce(record, payload), '$.value') = 'down'
+            )
         )
 )
 

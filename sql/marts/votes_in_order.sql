@@ -3,8 +3,8 @@
 -- the newest of the one before it. Of a named actor only the votes on the first `$each` answers of
 -- either count; one with a name of `$anonymous`, or the client's own, may be many people. Answers
 -- that the gateway gave name their version; others are the version's from its promotion on, and its
--- predecessor's before. Answers of any further version count for neither. Reads raw.feedback and
--- raw.interactions.
+-- predecessor's before. Answers of any further version count for neither, nor do feedback lines
+-- that name another workload. Reads raw.feedback and raw.interactions.
 
 with
 
@@ -57,7 +57,9 @@ votes as (
         ) = 'down' as is_down
     from raw.feedback as feedback
     inner join compared using (client_id, response_id)
-    where feedback.kind = 'thumb'
+    where
+        feedback.kind = 'thumb'
+        and (feedback.workload_id = $workload_id or feedback.source <> 'feedback')
     qualify row_number() over (
         partition by client_id, response_id, feedback.actor_id
         order by feedback.timestamp desc, feedback.feedback_id asc

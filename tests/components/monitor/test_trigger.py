@@ -158,6 +158,16 @@ def test_of_one_person_three_votes_count(
     assert text == f"thumbs down {shares}"
 
 
+def test_votes_that_name_another_workload_are_not_the_champions(
+    con: Connection, tmp_path: Path
+) -> None:
+    lines, votes = answered(1000, 60, "7", "champion", down=True)
+    foreign = [vote | {"workload_id": "billing"} for vote in votes[:30]]
+    before = answered(0, 40, "6", "champion", down=False)
+    text = vote_text(con, tmp_path, before, (lines, foreign + votes[30:]))
+    assert text == "thumbs down 0 of 40 before the champion, 30 of 30 on its answers"
+
+
 def test_votes_on_a_canary_count_for_its_version_from_its_first_answer(
     con: Connection, tmp_path: Path
 ) -> None:

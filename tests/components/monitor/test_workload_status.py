@@ -61,6 +61,7 @@ def test_requests_tokens_and_last_votes_are_counted_by_model_and_day(
         logs.feedback(response_id="r0", value="up", timestamp=1_760_000_200),
         logs.feedback(response_id="r0", value="up", actor_id="bob"),
         logs.feedback(response_id="r2", value="down"),
+        logs.feedback(response_id="r2", value="down", actor_id="eve", workload_id="billing"),
     ]
     load(con, tmp_path, "feedback", cast)
     assert workload_status.days(con, "weather", SINCE) == [
