@@ -115,7 +115,8 @@ def as_markdown(status: WorkloadStatus) -> str:
 def as_html(status: WorkloadStatus, picture: Path) -> str:
     """Return a self-contained HTML page."""
     values = {"facts": facts(status), "head": HEAD, "rows": rows(status), "picture": picture}
-    return templates.render("monitor/page.html.j2", status=status, **values)
+    has_votes = any(day.votes for day in status.days)
+    return templates.render("monitor/page.html.j2", status=status, has_votes=has_votes, **values)
 
 
 def facts(status: WorkloadStatus) -> list[tuple[str, str]]:

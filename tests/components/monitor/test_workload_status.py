@@ -191,9 +191,15 @@ def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
     assert row.startswith("| `<script>alert(1)</script>\\|'{{7*7}}'` |")
 
 
-def test_an_idle_workload_has_a_page_and_a_chart(tmp_path: Path) -> None:
-    status_page.draw_thumbs([], tmp_path / "p.png")
-    assert (tmp_path / "p.png").stat().st_size
+@pytest.mark.parametrize("requests", [0, 1600])
+def test_without_votes_the_page_has_a_sentence_in_place_of_an_empty_chart(
+    tmp_path: Path, requests: int
+) -> None:
+    days = [Day("", "2025-10-09", requests, 0, 0, 0, 0, 0)] if requests else []
+    status_page.draw_thumbs(days, tmp_path / "p.png")
+    html = status_page.as_html(replace(standing(), days=days), tmp_path / "p.png")
+    assert "Nobody has voted on an answer." in html
+    assert "<img" not in html
 
 
 def test_prometheus_reads_what_was_counted() -> None:
