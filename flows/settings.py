@@ -26,13 +26,15 @@ PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"  # as both read them:
 
 GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares the home
 
+PREFECT_PORT = "FLYWHEEL_PREFECT_PORT"
+MLFLOW_PORT = "FLYWHEEL_MLFLOW_PORT"
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
 SERVE_PORT = "FLYWHEEL_SERVE_PORT"
 RAY = "FLYWHEEL_RAY"
 
 VARIABLES = (
     *("FLYWHEEL_HOME", GROUP, "FLYWHEEL_STORE", "FLYWHEEL_WAREHOUSE", RAY),
-    *("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT", METRICS_PORT, SERVE_PORT),
+    *(PREFECT_PORT, MLFLOW_PORT, METRICS_PORT, SERVE_PORT),
     *("FLYWHEEL_PROCESSES", "FLYWHEEL_MACHINES", "FLYWHEEL_MACHINE", "FLYWHEEL_RENDEZVOUS"),
     *("FLYWHEEL_FLOW_HOURS", "FLYWHEEL_LOG_FORMAT", "FLYWHEEL_FLOWS", "FLYWHEEL_STACK"),
     *("FLYWHEEL_CODE", "FLYWHEEL_KEY", "FLYWHEEL_VERSION_KEY"),
@@ -248,8 +250,8 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
     """
     settings = Settings(
         home=Path(env.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser().absolute(),
-        prefect_port=_port(env, "FLYWHEEL_PREFECT_PORT", 4200),
-        mlflow_port=_port(env, "FLYWHEEL_MLFLOW_PORT", 5000),
+        prefect_port=_port(env, PREFECT_PORT, 4200),
+        mlflow_port=_port(env, MLFLOW_PORT, 5000),
         processes=_processes(env),
         machines=_machines(env),
         flow_hours=_hours(env),
@@ -263,7 +265,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
             f"Prefect and MLflow both use port {settings.mlflow_port}; "
-            "set FLYWHEEL_PREFECT_PORT and FLYWHEEL_MLFLOW_PORT to different ports"
+            f"set {PREFECT_PORT} and {MLFLOW_PORT} to different ports"
         )
     lake = _lake(env, settings)
     return replace(settings, elsewhere=_elsewhere(env, settings), lake=lake)

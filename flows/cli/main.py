@@ -5,6 +5,7 @@ import getpass
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -315,6 +316,7 @@ _put_under_headings()
 def main() -> None:
     """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
     try:
+        _use_ports_of_running_stack(settings.load())
         home = settings.load()
         words = [word for word in sys.argv[1:] if not word.startswith("-")]
         if needs_no_home(words) and not is_home(home):
@@ -337,6 +339,16 @@ def main() -> None:
         else:
             raise
         sys.exit(1)
+
+
+def _use_ports_of_running_stack(home: settings.Settings) -> None:
+    # It may have been started in another terminal, where the ports were exported.
+    state = None
+    with suppress(OSError):  # whoever prepares the home says what is wrong with it
+        state = None if home.elsewhere else processes.read_state(home)
+    if state is not None and processes.is_supervised(state):
+        os.environ.setdefault(settings.PREFECT_PORT, str(state.prefect_port))
+        os.environ.setdefault(settings.MLFLOW_PORT, str(state.mlflow_port))
 
 
 def _remedy_of_disk(error: Exception, home: settings.Settings) -> str | None:

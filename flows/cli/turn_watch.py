@@ -199,8 +199,8 @@ def shell_command(*, starts: bool = False) -> str:
         f"{name}={shlex.quote(str(value))}"
         for name, value, usual in (
             ("FLYWHEEL_HOME", home.home, default.home),
-            ("FLYWHEEL_PREFECT_PORT", home.prefect_port, default.prefect_port),
-            ("FLYWHEEL_MLFLOW_PORT", home.mlflow_port, default.mlflow_port),
+            (settings.PREFECT_PORT, home.prefect_port, default.prefect_port),
+            (settings.MLFLOW_PORT, home.mlflow_port, default.mlflow_port),
             (settings.SERVE_PORT, home.serve_port if starts else None, None),
         )
         if value != usual

@@ -20,6 +20,8 @@ from flows.stack.children import LONGEST_WAIT, Child
 from flows.stack.processes import ProcessIdentity, ServiceState, StackState
 from flows.stack.stack_services import Service
 from tests.flows.stack.test_processes import SLEEP, spawn
+from tests.support import terminal
+from tests.support.terminal import Terminal
 
 
 def a_state(
@@ -221,6 +223,26 @@ def test_up_refuses_to_join_a_stack_on_other_ports(settings: Settings) -> None:
     with pytest.raises(control.StackError, match=f"on ports {settings.prefect_port}"):
         control.up(replace(settings, prefect_port=1), lambda _: None)
     processes.state_path(settings).unlink()  # or the clean-up would end this very process
+
+
+def test_commands_find_a_stack_that_another_shell_started_on_other_ports(
+    settings: Settings,
+) -> None:
+    shell = terminal.in_home(settings.home, is_forked=True)
+    names = ("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT")
+    plain = Terminal(
+        {name: value for name, value in shell.env.items() if name not in names},
+        is_forked=True,
+    )
+    settings.home.mkdir()
+    with spawn(SLEEP) as running:
+        supervisor = processes.identify_process(running.pid)
+        processes.write_state(settings, a_state(settings, supervisor, supervisor))
+        found, asked = plain.run("open", "mlflow"), shell.run("open", "mlflow")
+        running.terminate()
+    assert found.stdout.startswith(f"mlflow: {settings.mlflow_url}\n")
+    assert asked.stdout.startswith(f"mlflow: {shell.settings.mlflow_url}\n")
+    assert plain.run("open").stdout.startswith("prefect: http://127.0.0.1:4200\n")
 
 
 def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Settings) -> None:
