@@ -255,6 +255,13 @@ def _mean(clusters: list[list[float]]) -> Score:
     return Score(mean, math.sqrt(spread * m / (m - 1)) / n, n, m)
 
 
+def scores_digest(cards: Iterable[Scorecard]) -> str:
+    """Digest each request's scores, which may differ if the same is measured again."""
+    return manifest.digest(
+        [[card.key, [[s.doc_hash, s.scores, s.rescored] for s in card.samples]] for card in cards]
+    )
+
+
 def write(
     folder: Path,
     samples: Iterable[Sample],

@@ -61,11 +61,13 @@ def record_use(
     opponent: Scorecard,
     adapter: str,
     guards: Sequence[str] = (),
+    scores: str = "",
 ) -> HoldoutUseTerms:
     """Record a holdout use and its alpha before it is made; idempotent.
 
-    ``guards`` are the keys of the challenger's other scorecards that the policy judges by: with
-    others it is another use, else a guard could be measured until it passes.
+    ``guards`` are the keys of the challenger's other scorecards that the policy judges by, and
+    ``scores`` is a digest of all scores that are judged: with others it is another use, else they
+    could be measured until they pass.
     """
     home, now = settings.load(), datetime.now(UTC)
     body = policy.model_dump(mode="json")
@@ -75,7 +77,7 @@ def record_use(
         opponent_scorecard=opponent.key,
         task=policy.task,
         metric=policy.metric,
-        policy_digest=manifest.digest([body, *sorted(guards)] if guards else body),
+        policy_digest=manifest.digest([body, *sorted(guards), scores]),
         policy=ledger.canonical_json(body),
         adapter=adapter,
         holdout_version=held.version,
@@ -86,7 +88,10 @@ def record_use(
     )
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         book = ledger.read_holdout_log(con)
-        if (same := book.find(look)) is not None:
+        # Older versions recorded no digest of the scores.
+        older = manifest.digest([body, *sorted(guards)] if guards else body)
+        same = book.find(look) or book.find(replace(look, policy_digest=older))
+        if same is not None:
             (under,) = (seal for seal in book.seals if seal.decision == same.seal)
             return _use_terms(book.before(same), under, same, held, body)
         under = _find_or_seal(con, book, policy, held, now=now)
@@ -195,7 +200,9 @@ def _use_terms(
         and (use.decision or 0) > 0
         and use.alpha is not None
     )
-    return HoldoutUseTerms(look, left, terms, earlier)
+    # If the same was measured twice, the scorecards that are kept are not those of the first use.
+    measured = {(use.challenger_scorecard, use.opponent_scorecard) for use in earlier}
+    return HoldoutUseTerms(look, left, terms, earlier if len(measured) == len(earlier) else ())
 
 
 def _timestamp(at: datetime) -> str:

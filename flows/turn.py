@@ -27,7 +27,7 @@ from components.gate.report.words import Case
 from components.monitor import turn_starts
 from components.monitor.turn_starts import Cause, TurnStart
 from components.register import registry
-from components.scorecard import HOLDOUT, DamagedScorecardError, Scorecard
+from components.scorecard import HOLDOUT, DamagedScorecardError, Scorecard, scores_digest
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, warehouse
 from components.store.ledger import Holdout, HoldoutUse
@@ -405,14 +405,18 @@ def judge_challenger(
     """Judge, and count it as a use of the holdout; a refused comparison is not a use."""
     if refused := judge.refuse(ours, theirs, policy, anchor):
         return refused
-    tasks = {guard.task for guard in policy.guarding()} - {policy.task}
+    guarded = sorted({guard.task for guard in policy.guarding()})
+    tasks = sorted({policy.task, *guarded})
+    judged = [cards[task] for cards in (ours, theirs) for task in tasks]
+    judged += [anchor.cards[task] for task in guarded] if anchor else []
     taken = preregistration.record_use(
         policy,
         held,
         ours[policy.task],
         theirs[policy.task],
         adapter,
-        [ours[task].key for task in tasks],
+        [ours[task].key for task in guarded if task != policy.task],
+        scores_digest(judged),
     )
     judgement = judge.judge(
         ours,

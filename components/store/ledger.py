@@ -133,8 +133,8 @@ class HoldoutUse:
     """One comparison on a holdout; see ``raw.looks``.
 
     ``requests`` counts those of the target's task, ``held`` all of the holdout. ``policy_digest``
-    covers the policy and the guards' scorecards on other tasks than the target's. Looks by an older
-    version have ``None`` in fields that it did not record.
+    covers the policy, the guards' scorecards on other tasks than the target's and all judged
+    scores. Looks by an older version have ``None`` in fields that it did not record.
     """
 
     workload_id: str

@@ -17,7 +17,7 @@ from components.gate.comparability import Measured
 from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
 from components.gate.report import write_report as report
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT, Scorecard, aggregate
 from components.store import ledger, manifest, warehouse
 from components.store.ledger import Holdout, HoldoutUse, SealedPolicy
 from flows import preregistration, settings, turn
@@ -109,6 +109,21 @@ def test_a_guard_that_is_measured_on_other_documents_is_another_look() -> None:
     assert (first.alpha, again.alpha) == (pytest.approx(0.05 / 2), pytest.approx(0.05 / 6))
     assert judged("c1", policy=policy, beside=few) == first
     assert broken() is None
+
+
+def test_scores_that_are_measured_again_are_another_look_if_they_differ() -> None:
+    """In 16 bits, or by a judge, they may: they could be measured again until they pass."""
+    first, again = judged("c1"), judged("c1", pair(41, 2, 39, 10))
+    assert (first.look, again.look) == (1, 2)
+    assert judged("c1") == first
+    assert broken() is None
+
+
+def test_a_look_of_an_older_version_is_found_without_a_digest_of_its_scores() -> None:
+    first = judged("c1")
+    body = POLICY.model_dump(mode="json")
+    run("update raw.looks set policy_digest = $digest", digest=manifest.digest(body))
+    assert judged("c1") == first
 
 
 def test_what_can_not_be_compared_spends_nothing() -> None:
@@ -359,6 +374,24 @@ def test_bets_of_an_earlier_look_at_the_challenger_are_carried_on_if_they_are_ke
     assert came[0].outcome == "inconclusive"
     assert came[1].outcome == ("pass" if state == "kept" else "inconclusive")
     assert ("that began at look 1 and continued" in came[1].reasons[0]) is (state == "kept")
+
+
+def test_bets_are_not_carried_on_where_the_same_was_measured_twice() -> None:
+    """The scorecards that are kept are not those of the first look, whose level it would be."""
+    policy = edited(abstention_margin=None, floor=0)
+    (ours, theirs), (more, others) = grown(CARRIED, (100, 130), 0.12)
+    lost = next(s for s in ours.samples if s.scores["correct_name"] == 0)
+    better = [
+        replace(s, scores={**s.scores, "correct_name": 1.0}) if s is lost else s
+        for s in ours.samples
+    ]
+    again = replace(ours, samples=tuple(better), scores=aggregate(better, ours.metrics))
+    came: list[Judgement] = []
+    for key, mine, other in (("0", ours, theirs), ("0", again, theirs), ("1", more, others)):
+        cards = {HOLDOUT: kept(mine, f"c{key}")}, {HOLDOUT: kept(other, f"o{key}")}
+        came.append(turn.judge_challenger(policy, held(len(mine.samples)), "a1", *cards))
+    assert [judgement.look for judgement in came] == [1, 2, 3]
+    assert "began at look" not in came[2].reasons[0]
 
 
 def test_a_scorecard_that_was_changed_is_named_with_the_remedy() -> None:
