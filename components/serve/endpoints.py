@@ -7,7 +7,7 @@ most. Paths of the receiver go to its own application where that is mounted.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 from urllib.parse import unquote
 
 import orjson
@@ -106,13 +106,7 @@ class GatewayApp:
         if handlers is None and path.startswith("/v1/models/"):
             handlers = {"GET": self._model}
         if handlers is None:
-            if self._receiver is not None:
-                return self._receiver
-            raise OpenAiError(
-                404,
-                f"Unknown request URL: {method} {path[:200]}; known: {', '.join(self._handlers)}",
-                code="unknown_url",
-            )
+            return self._receiver or self._unknown
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
             raise OpenAiError(
@@ -151,6 +145,7 @@ class GatewayApp:
         self._gateway.metrics.watch_serving(self._current, self._status)
         if self._has_receiver:
             self._receiver = receiver_app.create_mounted(desk)
+            self._receiver.router.default = self._unknown
             self._schema = serve_openapi.document(self._receiver.openapi())
 
     async def stop(self) -> None:
@@ -269,6 +264,11 @@ class GatewayApp:
 
     async def _openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _send_json(send, self._schema)
+
+    async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = ", ".join(cast("Obj", self._schema["paths"]))
+        reason = f"Unknown request URL: {scope['method']} {scope['path'][:200]}; known: {known}"
+        await _refuse(send, OpenAiError(404, reason, code="unknown_url"))
 
 
 async def _watch(receive: Receive, work: "asyncio.Task[None]") -> None:

@@ -342,6 +342,10 @@ def test_the_receiver_is_in_the_same_process_if_wanted(tmp_path: Path):
         own = {"response_id": answer["id"], "kind": "thumb", "value": "up", "actor_id": "bob"}
         assert gateway.post("/v1/feedback", json=own).json()["workload"] == "support"
         assert "/v1/traces" in gateway.get("/openapi.json").json()["paths"]
+        assert gateway.get("/docs").is_success
+        unknown = gateway.post("/v1/responses", json={"model": "support", "input": "Hi"})
+        assert unknown.status_code == 404
+        assert "/v1/chat/completions" in unknown.json()["error"]["message"]
         gateway.stop()
         ids = {record["response"]["id"] for record in gateway.records()}
         votes = [(vote["response_id"], vote["actor_id"]) for vote in gateway.records("feedback")]
