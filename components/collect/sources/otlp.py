@@ -17,7 +17,7 @@ from components.collect.source import (
 )
 from components.collect.sources import fields, otlp_encoding, otlp_messages
 from components.collect.sources.fields import Obj, WrongShapeError
-from components.collect.sources.otlp_calls import SpanCall, is_call
+from components.collect.sources.otlp_calls import SpanCall, is_call, is_other_operation
 from components.collect.sources.otlp_messages import GenAiEvent
 from components.schema import Json
 
@@ -231,7 +231,10 @@ class _Reader:
             yield RejectedRecord(row, NOTHING)
 
     def _piece(self, piece: Piece) -> Iterator[SourceRecord | None]:
-        """Yield the records of one span or log record; ``None`` for a call that waits."""
+        """Yield the records of one span or log record.
+
+        ``None`` is yielded for a call that waits, and for what is known to be no call.
+        """
         attributes = otlp_encoding.attributes(piece.body, piece.at)
         if piece.signal == "resourceLogs":
             name = fields.optional_text(piece.body, "eventName", piece.at)
@@ -246,6 +249,8 @@ class _Reader:
                 yield self._evaluation(piece, event)
         if is_call(attributes):
             yield self._span(piece, attributes, events)
+        elif is_other_operation(attributes):
+            yield None
 
     def _span(self, piece: Piece, attributes: Obj, events: list[GenAiEvent]) -> SourceRecord | None:
         key = _key(piece)
@@ -257,6 +262,7 @@ class _Reader:
         waiting.call.has_failed = otlp_encoding.has_failed(piece.body)
         waiting.call.duration_ms = otlp_encoding.duration_ms(piece.body, *times, piece.at)
         try:
+            _require_all(piece.body, attributes, events)
             waiting.call.take_span(attributes, events)
         except WrongShapeError as error:
             waiting.objection = str(error)
@@ -340,6 +346,20 @@ class _Reader:
         if self.loaded and key[1]:
             self.loaded.now[key] = parts
         return ParsedRecord(row, "interactions", record)
+
+
+def _require_all(span: Obj, attributes: Obj, events: list[GenAiEvent]) -> None:
+    """Raise ``WrongShapeError`` if an SDK's limit has dropped messages: who knows which."""
+    is_numbered = otlp_messages.is_numbered(attributes)
+    for key, limit, is_used in (
+        ("droppedAttributesCount", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", is_numbered),
+        ("droppedEventsCount", "OTEL_SPAN_EVENT_COUNT_LIMIT", any(e.is_message for e in events)),
+    ):
+        if is_used and (dropped := span.get(key)):
+            raise WrongShapeError(
+                f"`{key}` of the span is {dropped}, so messages may be missing; expected 0: raise "
+                f"the application's {limit}"
+            )
 
 
 def _events(piece: Piece) -> Iterator[GenAiEvent]:

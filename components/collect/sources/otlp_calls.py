@@ -11,6 +11,9 @@ from components.schema import Json
 CALL_OPERATIONS = ("chat", "generate_content", "text_completion")
 """Operations of model calls; spans of agents and tools consist of such calls."""
 
+CALL_TYPES = ("chat", "completion", "unknown")
+"""OpenLLMetry's request types of model calls, where it names no operation."""
+
 PARAMETERS = {
     "model": "gen_ai.request.model",
     "temperature": "gen_ai.request.temperature",
@@ -118,10 +121,19 @@ class SpanCall:
 
 def is_call(attributes: Obj) -> bool:
     """Return whether attributes belong to a model call."""
-    operation = attributes.get("gen_ai.operation.name")
+    operation, kind = attributes.get("gen_ai.operation.name"), attributes.get("llm.request.type")
     if operation is not None:
         return operation in CALL_OPERATIONS
-    return "gen_ai.system" in attributes or "gen_ai.provider.name" in attributes
+    if kind is not None:
+        return kind in CALL_TYPES
+    is_named = "gen_ai.system" in attributes or "gen_ai.provider.name" in attributes
+    return is_named or otlp_messages.is_numbered(attributes)
+
+
+def is_other_operation(attributes: Obj) -> bool:
+    """Return whether attributes say that a span is no model call, as that of a tool."""
+    is_named = "gen_ai.operation.name" in attributes or "llm.request.type" in attributes
+    return is_named and not is_call(attributes)
 
 
 # The older forms: one attribute with JSON text, or numbered attributes.

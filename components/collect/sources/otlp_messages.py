@@ -27,6 +27,21 @@ PROMPT = "gen_ai.prompt"
 COMPLETION = "gen_ai.completion"
 FUNCTIONS = "llm.request.functions"
 
+PART_KEYS = {
+    "text": "text",
+    "refusal": "refusal",
+    "image_url": "image_url",
+    "input_audio": "input_audio",
+    "file": "file",
+    "image": "source",
+    "document": "source",
+    "tool_use": "name",
+    "tool_result": "tool_use_id",
+    "thinking": "thinking",
+    "redacted_thinking": "data",
+}
+"""The types of OpenAI's and Anthropic's content parts, each with the key that all of them have."""
+
 
 @dataclass(frozen=True, slots=True)
 class GenAiEvent:
@@ -241,6 +256,11 @@ def indexed_choices(attributes: Obj) -> list[Json]:
     return choices
 
 
+def is_numbered(attributes: Obj) -> bool:
+    """Return whether attributes have messages in this form."""
+    return any(key.startswith((f"{PROMPT}.", f"{COMPLETION}.")) for key in attributes)
+
+
 def _indexed_tools(attributes: Obj) -> list[Json]:
     return [
         canonical.tool(
@@ -266,9 +286,9 @@ def _numbered(attributes: Obj, prefix: str) -> list[Obj]:
 
 def _indexed_message(entry: Obj, role: str) -> Obj:
     content = entry.get("content")
-    if isinstance(content, str) and content.startswith("[{"):  # parts as JSON text
-        parts = fields.loads(content)
-        content = parts if isinstance(parts, list) else content
+    if isinstance(content, str) and content.startswith("[{"):
+        parts = fields.loads(content)  # or the text itself is a JSON array
+        content = parts if isinstance(parts, list) and all(map(_is_part, parts)) else content
     message: Obj = {"role": entry.get("role") or role, "content": content}
     calls = [
         canonical.tool_call(str(call.get("name")), call.get("arguments"), call.get("id"))
@@ -279,3 +299,11 @@ def _indexed_message(entry: Obj, role: str) -> Obj:
     if entry.get("tool_call_id") is not None:
         message["tool_call_id"] = entry["tool_call_id"]
     return message
+
+
+def _is_part(value: Json) -> bool:
+    match value:
+        case {"type": str(kind)}:
+            return PART_KEYS.get(kind) in value
+        case _:
+            return False

@@ -26,7 +26,7 @@ from tests.support.otlp_requests import (
     text,
     typed,
 )
-from tests.support.source_reading import record, records
+from tests.support.source_reading import read, reason, record, records
 
 
 @pytest.mark.parametrize("is_text", [True, False], ids=["as-json-text", "structured"])
@@ -195,3 +195,54 @@ def test_numbered_attributes_of_openllmetry_are_read():
             "finish_reason": "tool_calls",
         }
     ]
+
+
+def numbered(questions: list[str], reply: str = "Hi.") -> dict[str, Json]:
+    """Write a span with numbered attributes, as the SDK exports it."""
+    attributes = {"gen_ai.system": "openai", "llm.request.type": "chat"}
+    for number, words in enumerate(questions):
+        attributes[f"gen_ai.prompt.{number}.role"] = "user"
+        attributes[f"gen_ai.prompt.{number}.content"] = words
+    attributes["gen_ai.completion.0.role"] = "assistant"
+    attributes["gen_ai.completion.0.content"] = reply
+    return telemetry.json_form(telemetry.call(**attributes))
+
+
+def test_a_json_array_is_a_text_unless_it_is_one_of_content_parts():
+    asked, reply = '[{"type": "city", "name": "Rome"}]', '[{"type": "text", "value": "Rome"}]'
+    interaction = record(otlp, numbered([asked, '[{"type": "text", "text": "Hello?"}]'], reply))
+    assert interaction["request"] == {
+        "messages": [
+            {"role": "user", "content": asked},
+            {"role": "user", "content": [{"type": "text", "text": "Hello?"}]},
+        ]
+    }
+    response = interaction["response"]
+    assert isinstance(response, dict)
+    assert response["choices"] == [{"index": 0, "message": logs.say(reply), "finish_reason": None}]
+
+
+def test_a_call_that_lost_messages_to_the_sdks_limit_is_refused():
+    assert reason(otlp, numbered(["Hello?"] * 70)) == (
+        "`droppedAttributesCount` of the span is 16, so messages may be missing; expected 0: raise "
+        "the application's OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"
+    )
+    said: list[telemetry.Event] = [("gen_ai.user.message", {"content": "Hello?"})] * 140
+    said.append(("gen_ai.choice", {"index": 0, "message": {"content": "Hi."}}))
+    row = telemetry.json_form(telemetry.call(*said, gen_ai__system="openai"))
+    assert reason(otlp, row) == (
+        "`droppedEventsCount` of the span is 13, so messages may be missing; expected 0: raise "
+        "the application's OTEL_SPAN_EVENT_COUNT_LIMIT"
+    )
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        pytest.param({"gen_ai.operation.name": "execute_tool"}, id="tool"),
+        pytest.param({"gen_ai.system": "x", "llm.request.type": "embedding"}, id="embedding"),
+    ],
+)
+def test_what_is_no_models_call_is_skipped_also_alone(attributes: dict[str, str]):
+    row = telemetry.json_form(telemetry.call(**attributes, gen_ai__prompt__0__content="Oslo"))
+    assert read(otlp, row) == []
