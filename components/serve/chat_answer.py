@@ -20,11 +20,16 @@ def event(content: bytes) -> bytes:
     return b"data: " + content + b"\n\n"
 
 
+def call_id() -> str:
+    """Return a new id of a call."""
+    return f"call_{secrets.token_hex(12)}"
+
+
 def tool_calls(calls: Iterable[Call]) -> list[Json]:
     """Return calls with new ids."""
     return [
         {
-            "id": f"call_{secrets.token_hex(12)}",
+            "id": call_id(),
             "type": "function",
             "function": {
                 "name": call.name.encode(errors="replace").decode(),

@@ -1,10 +1,12 @@
 """Answers of the OpenAI-compatible servers that ``serve.yaml`` names as fallbacks."""
 
+import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from typing import cast
+from typing import TypeAlias, cast
 
 from components.schema import Json
+from components.serve import chat_answer
 from components.serve.answer_log import Interaction
 from components.serve.body_fields import Obj
 from components.serve.chat_answer import AnswerDraft, VisiblePart
@@ -13,6 +15,8 @@ from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.openai_url import OpenAiUpstream
 from components.serve.engines.serving_engine import UpstreamError, token_count
 from components.serve.settings import Fallback, OpenAiFallback, ServeSettings
+
+CallPlace: TypeAlias = tuple[int, int]  # a call's number, and which one of that number it is
 
 
 class FallbackServers:
@@ -60,14 +64,14 @@ class FallbackServers:
             yield _read_whole(fallback, draft, answer, ours)
             return
         body["stream_options"] = {"include_usage": True}
-        calls: dict[int, Obj] = {}
+        calls: dict[CallPlace, Obj] = {}
         async with aclosing(server.stream_chat(body, traceparent=traceparent)) as events:
             async for event in events:
                 yield VisiblePart(_read_chunk(draft, event, calls, ours))
         if draft.finish is None:
             raise UpstreamError(502, f"{fallback.name}: the answer was cut", is_retryable=True)
         if calls:
-            yield VisiblePart(calls=[calls[number] for number in sorted(calls)])
+            yield VisiblePart(calls=[_as_openais(calls[place]) for place in sorted(calls)])
 
 
 def _read_whole(
@@ -84,10 +88,11 @@ def _read_whole(
     _read_head(draft, answer, ours)
     calls = message.get("tool_calls")
     listed = calls if isinstance(calls, list) else []
-    return VisiblePart(_text(message), [call for call in listed if isinstance(call, dict)])
+    made = [_as_openais(call) for call in listed if isinstance(call, dict)]
+    return VisiblePart(_text(message), made)
 
 
-def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj], ours: str) -> str:
+def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[CallPlace, Obj], ours: str) -> str:
     """Read a chunk of another server; return its text, and gather its calls."""
     _read_head(draft, event, ours)
     match event.get("choices"):
@@ -95,7 +100,7 @@ def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj], ours: str
             pass
         case _:
             return ""
-    if isinstance(finish := choice.get("finish_reason"), str):
+    if isinstance(finish := choice.get("finish_reason"), str) and finish:  # "": not yet
         draft.finish = finish
     pieces = delta.get("tool_calls")
     for piece in pieces if isinstance(pieces, list) else []:
@@ -105,24 +110,54 @@ def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[int, Obj], ours: str
             case _:
                 continue
         call = calls.setdefault(
-            _number(head, calls),
+            _place(head, function, calls),
             {"id": head.get("id"), "type": "function", "function": {"name": "", "arguments": ""}},
         )
         whole = cast("dict[str, str]", call["function"])
-        for key in ("name", "arguments"):
-            if isinstance(text := function.get(key), str):
-                whole[key] += text
+        if isinstance(name := function.get("name"), str):
+            whole["name"] += name
+        if (arguments := function.get("arguments")) is not None:
+            whole["arguments"] += _arguments(arguments)
     return _text(delta)
 
 
-def _number(head: Mapping[str, Json], calls: Mapping[int, Obj]) -> int:
-    """Return which call a piece is of; servers that do not number them name a new one."""
-    if isinstance(number := head.get("index"), int):
-        return number
-    last = max(calls, default=-1)
-    if (name := head.get("id")) is None:
-        return max(last, 0)
-    return next((number for number, call in calls.items() if call["id"] == name), last + 1)
+def _place(head: Obj, function: Obj, calls: Mapping[CallPlace, Obj]) -> CallPlace:
+    """Return which call a piece is of.
+
+    Servers that do not number calls name a new one by its id, and so do those that give all of them
+    one number. But some give each piece an id of its own: only a new call has a name.
+    """
+    number, name = head.get("index"), head.get("id")
+    last = max(calls, default=(-1, 0))
+    if not isinstance(number, int):
+        if name is None:
+            return max(last, (0, 0))
+        return next((at for at, call in calls.items() if call["id"] == name), (last[0] + 1, 0))
+    known = max((at for at in calls if at[0] == number), default=None)
+    if known is None:
+        return number, 0
+    is_new = bool(function.get("name")) and name not in (None, "", calls[known]["id"])
+    return (number, known[1] + 1) if is_new else known
+
+
+def _as_openais(call: Obj) -> Obj:
+    """Return a call with what clients expect of it, and some servers leave out."""
+    function = call.get("function")
+    if not isinstance(function, dict):
+        return call
+    arguments = _arguments(function.get("arguments"))
+    return {
+        **call,
+        "id": call.get("id") or chat_answer.call_id(),
+        "type": "function",
+        "function": {**function, "arguments": arguments},
+    }
+
+
+def _arguments(arguments: Json) -> str:
+    if isinstance(arguments, str):
+        return arguments
+    return "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
 
 
 def _text(message: Mapping[str, Json]) -> str:

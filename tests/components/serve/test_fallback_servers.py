@@ -96,6 +96,18 @@ def test_what_is_no_count_of_tokens_is_unknown(count: Json, is_streamed: bool):
             ],
             id="in-pieces",
         ),
+        pytest.param(
+            [{"index": 0, "id": name, "function": CALL} for name in "ab"], id="all-of-one-number"
+        ),
+        pytest.param(
+            [
+                {"index": 0, "id": "a", "function": {"name": "weather"}},
+                {"index": 0, "id": "x", "function": {"arguments": CALL["arguments"]}},
+                {"index": 0, "id": "b", "function": {"name": "weather"}},
+                {"index": 0, "function": {"arguments": {"city": "Rome"}}},
+            ],
+            id="other-ids-and-an-object",
+        ),
     ],
 )
 def test_calls_that_a_stream_does_not_number_are_kept_apart(pieces: list[dict[str, Any]]):
@@ -103,6 +115,21 @@ def test_calls_that_a_stream_does_not_number_are_kept_apart(pieces: list[dict[st
     end = {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
     calls = asked(*events, end, is_streamed=True).calls
     assert calls == [{"id": name, "type": "function", "function": CALL} for name in "ab"]
+
+
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+def test_a_call_has_an_id_and_its_arguments_as_text_as_clients_expect(is_streamed: bool):
+    call = {"id": "", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    (made,) = told({"content": None, "tool_calls": [call]}, is_streamed=is_streamed).calls
+    assert isinstance(made, dict)
+    assert made.pop("id")
+    assert made == {"type": "function", "function": CALL}
+
+
+def test_a_stream_that_is_cut_is_no_answer_although_each_chunk_has_an_empty_reason():
+    chunk = {"choices": [{"delta": {"content": "dr"}, "finish_reason": ""}]}
+    with pytest.raises(UpstreamError, match="was cut"):
+        asked(chunk, is_streamed=True)
 
 
 def test_what_is_no_call_is_left_out():
