@@ -133,7 +133,8 @@ def is_call(attributes: Obj) -> bool:
 def is_other_operation(attributes: Obj) -> bool:
     """Return whether attributes say that a span is no model call, as that of a tool."""
     is_named = "gen_ai.operation.name" in attributes or "llm.request.type" in attributes
-    return is_named and not is_call(attributes)
+    # A model's answer is refused and not passed over, whatever the operation is called.
+    return is_named and not is_call(attributes) and not otlp_messages.are_completed(attributes)
 
 
 # The older forms: one attribute with JSON text, or numbered attributes.
