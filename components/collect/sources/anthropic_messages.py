@@ -20,6 +20,13 @@ FINISH = {
 """OpenAI's names of the reasons to stop."""
 
 
+STREAMED = ("message_start", "content_block_delta")
+"""Types of events that no other API streams."""
+
+PIECES = {"text": "text", "partial_json": "input", "thinking": "thinking"}
+"""The fields of a piece of a block, and the block's."""
+
+
 def to_request(request: Obj, at: str) -> Obj:
     """Return a request in chat form; one in OpenAI's is unchanged."""
     converted = dict(request)
@@ -75,6 +82,49 @@ def is_plain(response: Obj) -> bool:
     """Return whether a response is text that came to its end."""
     content = fields.optional_array(response, "content")
     return not _has_blocks(content) and response["stop_reason"] in ("end_turn", "stop_sequence")
+
+
+def is_stream(events: list[Json]) -> bool:
+    """Return whether a list is what this API streams."""
+    return any(isinstance(event, dict) and event.get("type") in STREAMED for event in events)
+
+
+def assemble(events: list[Json], at: str) -> Obj:
+    """Return the response that was streamed; one that broke off has no ``stop_reason``."""
+    whole: Obj | None = None
+    blocks: dict[int, Obj] = {}
+    for path, event in fields.objects(events, at):
+        match event.get("type"):
+            case "message_start":
+                whole = fields.require_object(event, "message", path)
+            case "content_block_start":
+                index = fields.require_whole_number(event, "index", path, 0)
+                blocks[index] = {**fields.require_object(event, "content_block", path)}
+            case "content_block_delta":
+                index = fields.require_whole_number(event, "index", path, 0)
+                if index not in blocks:
+                    raise fields.missing(f"{at}[]", f"the start of the block {index}")
+                _join(blocks[index], fields.require_object(event, "delta", path))
+            case "message_delta" if whole is not None:
+                used = (fields.optional_object(holder, "usage") for holder in (whole, event))
+                whole = whole | fields.optional_object(event, "delta", path)
+                whole["usage"] = {name: count for usage in used for name, count in usage.items()}
+            case "error":
+                raise fields.wrong_type(f"{path}error", event.get("error"), "a part of an answer")
+            case _:  # pings, and ends of blocks
+                continue
+    if whole is None:
+        raise fields.missing(f"{at}[]", "a message_start in the events of a stream")
+    return {"stop_reason": None, **whole, "content": [blocks[index] for index in sorted(blocks)]}
+
+
+def _join(block: Obj, delta: Obj) -> None:
+    """Add a piece to a block; the input of a call becomes the JSON text that the pieces are of."""
+    for key, value in delta.items():
+        name = PIECES.get(key)
+        if name is not None and isinstance(value, str) and value:
+            before = block.get(name)
+            block[name] = before + value if isinstance(before, str) else value
 
 
 def to_choice(response: Obj, at: str) -> Obj:

@@ -155,7 +155,9 @@ def _streamed(response: Json) -> Obj:
     if isinstance(response, str):
         response = openai_api.events(response, "response")
     if isinstance(response, list):
-        return openai_api.whole(response, "response")
+        is_anthropic = anthropic_messages.is_stream(response)
+        join = anthropic_messages.assemble if is_anthropic else openai_api.whole
+        return join(response, "response")
     return fields.require_object({"response": response}, "response")
 
 

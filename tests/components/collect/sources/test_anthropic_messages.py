@@ -133,6 +133,94 @@ def choice_of(converted: dict[str, Json]) -> dict[str, Json]:
             pytest.fail(f"{other}")
 
 
+STREAM: list[dict[str, Json]] = [
+    {
+        "type": "message_start",
+        "message": {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude",
+            "content": [],
+            "stop_reason": None,
+            "usage": {"input_tokens": 9, "output_tokens": 1},
+        },
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "I "}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "look."}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": use({})},
+    *(
+        {
+            "type": "content_block_delta",
+            "index": 1,
+            "delta": {"type": "input_json_delta", "partial_json": piece},
+        }
+        for piece in ("", '{"city": ', '"Rome"}')
+    ),
+    {"type": "content_block_start", "index": 2, "content_block": use({}, "toolu_2")},
+    {"type": "content_block_stop", "index": 2},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use"},
+        "usage": {"output_tokens": 30},
+    },
+    {"type": "message_stop"},
+]
+
+
+def answered(response: Json) -> dict[str, Json]:
+    return {"request": {"messages": [{"role": "user", "content": "Rome?"}]}, "response": response}
+
+
+@pytest.mark.parametrize("form", ["events", "text"])
+def test_a_stream_is_the_message_that_it_consists_of(form: str):
+    written = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in STREAM)
+    row = answered(written if form == "text" else [*STREAM])
+    assert record(openai_logs, row)["response"] == {
+        "id": "msg_1",
+        "model": "claude",
+        "usage": {"prompt_tokens": 9, "completion_tokens": 30},
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls",
+                "message": {
+                    "role": "assistant",
+                    "content": "I look.",
+                    "tool_calls": [called('{"city": "Rome"}'), called({}, "toolu_2")],
+                },
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("events", range(1, len(STREAM) - 2))
+def test_a_stream_that_broke_off_is_told_from_a_whole_answer(events: int):
+    match record(openai_logs, answered([*STREAM[:events]]))["response"]:
+        case {"choices": [{"finish_reason": finish}]}:
+            assert finish == "upstream_cut"
+        case response:
+            pytest.fail(f"no choice in {response}")
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (STREAM[1:], "`response[]` is missing, expected a message_start in the events of a stream"),
+        ([STREAM[0], STREAM[3]], "`response[]` is missing, expected the start of the block 0"),
+        (
+            [*STREAM[:4], {"type": "error", "error": {"type": "overloaded_error"}}],
+            "`response[4].error` is an object, expected a part of an answer",
+        ),
+    ],
+)
+def test_a_stream_without_an_answer_is_refused(events: list[Json], expected: str):
+    assert reason(openai_logs, answered(events)) == expected
+
+
 def test_a_logged_request_with_its_response_is_an_interaction_in_chat_form():
     assert record(openai_logs, logged()) == {
         "timestamp": 1_760_000_000,
