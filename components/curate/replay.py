@@ -2,12 +2,12 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +70,7 @@ def _read(source: Path) -> Iterator[Replayed]:
             yield from _parquet(source)
         else:
             yield from _lines(source)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, KeyError, ValueError, TypeError) as error:
         raise ReplayError(
             f"replaying {source}: {error}; expected a snapshot folder, a Parquet file with the "
             f"columns {', '.join(COLUMNS)}, or JSONL of messages that end with the assistant's"
@@ -86,16 +86,27 @@ def _parquet(path: Path) -> Iterator[Replayed]:
 
 def _lines(path: Path) -> Iterator[Replayed]:
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        for line in filter(str.strip, file):
-            row = cast("dict[str, Json]", json.loads(line))
-            match row["messages"]:
-                case [*messages, {"role": "assistant"} as message] if messages:
-                    texts = (messages, row.get("tools") or [], message)
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            match _parsed(line):
+                case {"messages": [*messages, {"role": "assistant"} as message], **more} if (
+                    messages
+                ):
+                    texts = (messages, more.get("tools") or [], message)
                     yield _replayed(*(json.dumps(item, ensure_ascii=False) for item in texts))
                 case _:
                     raise ValueError(
-                        f"messages {str(row['messages'])[:80]!r} do not end with an answer"
+                        f"line {number} has no messages that end with an answer: {line[:80]!r}"
                     )
+
+
+def _parsed(line: str) -> Json:
+    """Return a line's JSON; ``None`` if it is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _message(answer: str) -> str:

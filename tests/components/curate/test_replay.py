@@ -55,17 +55,27 @@ def test_the_training_rows_of_a_snapshot_are_read_as_they_were_logged(tmp_path: 
         pytest.param("a.jsonl", '{"text": "x"}', id="no-messages"),
         pytest.param("a.jsonl", '{"messages": [{"role": "user"}]}', id="no-answer"),
         pytest.param("a.jsonl", "[1]", id="no-object"),
+        pytest.param("a.jsonl", "[" * 100_000, id="nested-too-deep"),
+        pytest.param("a.jsonl.gz", gzip.compress(b"x" * 99)[:-9], id="cut-off"),
+        pytest.param("a.jsonl.gz", gzip.compress(b"x" * 99)[:10] + b"x" * 20, id="damaged"),
         pytest.param("a.parquet", "x", id="no-parquet"),
         pytest.param("gone.jsonl", None, id="gone"),
     ],
 )
 def test_an_invalid_source_is_rejected_with_its_name(
-    tmp_path: Path, name: str, content: str | None
+    tmp_path: Path, name: str, content: str | bytes | None
 ):
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ReplayError, match=f"replaying .*{name}: .*expected a snapshot folder"):
         replay.read_replayed([tmp_path / name])
+
+
+def test_the_line_of_a_file_that_is_wrong_is_named(tmp_path: Path):
+    source = tmp_path / "a.jsonl"
+    source.write_text(line(logs.say("Sunny.")) + "\n" + '{"messages": []}\n')
+    with pytest.raises(ReplayError, match=r'line 3 has no messages .*: .{"messages": \[\]}'):
+        replay.read_replayed([source])
 
 
 def test_shared_requests_ties_and_tools_are_forbidden():
