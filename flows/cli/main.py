@@ -28,7 +28,7 @@ from flows.cli import (
     stack_commands,
     train_commands,
 )
-from flows.cli.console import class_names, exit_on, fail, print_error, print_line
+from flows.cli.console import class_names, console, exit_on, fail, print_error, print_line
 from flows.cli.parameters import ConfigFile
 from flows.stack import processes, stack_services
 
@@ -294,9 +294,10 @@ def _deploy_again(home: settings.Settings) -> None:
     from flows.stack import control
 
     if control.stack_status(home).phase in control.WORKING:
-        from flows import deploy  # takes seconds to load
+        with console.status("deploying the flows"):
+            from flows import deploy  # takes seconds to load
 
-        deploy.deploy_all(home)
+            deploy.deploy_all(home)
 
 
 def _put_under_headings() -> None:
