@@ -166,15 +166,18 @@ def publish_evidence(evidence: Evidence) -> str:
         head = decision_log.read_head(con)
     if head is not None:
         tracking.tag_chain_head(run_id, head.anchor)
-    page = f"{settings.load().mlflow_url}/{tracking.log_evidence(run_id, evidence.folder)}/{REPORT}"
+    finding = f"{evidence.judgement.outcome} against the {evidence.subject.opponent_name}"
+    folder = tracking.log_evidence(run_id, evidence.folder, finding)
+    page = f"{settings.load().mlflow_url}/{folder}/{REPORT}"
     title = f"{workload}: {evidence.judgement.outcome}, the report"
+    description = f"{finding}, evidence {evidence.digest}"
     key = approvals.artifact_key("report", workload)
-    create_link_artifact(page, title, key=key, description=evidence.digest)
+    create_link_artifact(page, title, key=key, description=description)
     if evidence.judgement.outcome != "pass":
         create_markdown_artifact(
             (evidence.folder / evidence_folder.BRIEF).read_text(),
             key=approvals.artifact_key("gate", workload),
-            description=evidence.digest,
+            description=description,
         )
     return page
 

@@ -361,7 +361,7 @@ def _page_cache_key(_: TaskRunContext, parameters: dict[str, str]) -> str:
 def publish_page(page: str, digest: str, workload: str) -> str:
     """Keep the page as an artifact; under the workload's key the pages form a history."""
     key = approvals.artifact_key("gate", workload)
-    create_markdown_artifact(page, key=key, description=digest)
+    create_markdown_artifact(page, key=key, description=f"to decide on, evidence {digest}")
     return digest
 
 

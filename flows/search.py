@@ -313,7 +313,7 @@ def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult
     text = run.search_page(search.workload.workload, planned, result)
     (search.folder / PAGE).write_text(text)
     key = approvals.artifact_key("search", search.workload.workload)
-    create_markdown_artifact(text, key=key, description=search.folder.name)
+    create_markdown_artifact(text, key=key, description=f"search {search.folder.name}")
     for place in result.places[1:]:
         adapter, reason = search.adapters / place.entry.key, run.placement_reason(place)
         status = "FAILED" if place.ending == "failed" else "FINISHED"

@@ -27,6 +27,8 @@ MOST_NAME_CHARACTERS = 250  # MLflow's maximum of a metric's name
 
 PARENT_TAG = "mlflow.parentRunId"  # the tag by which MLflow nests runs
 
+NOTE_TAG = "mlflow.note.content"  # the description that MLflow's pages show, in Markdown
+
 PRUNED_TAG = "pruned"  # why a candidate of a search was pruned
 
 
@@ -45,7 +47,11 @@ def open_run(
     """
     client = mlflow_api.full_client()
     record = client.get_experiment_by_name(experiment)
-    experiment_id = record.experiment_id if record else client.create_experiment(experiment)
+    experiment_id = (
+        record.experiment_id
+        if record
+        else client.create_experiment(experiment, tags={NOTE_TAG: _note(experiment)})
+    )
     runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
     if runs:
         run_id: str = runs[0].info.run_id
@@ -56,6 +62,13 @@ def open_run(
     for param, value in params.items():
         client.log_param(run.info.run_id, param, value)
     return run.info.run_id
+
+
+def _note(workload: str) -> str:
+    return (
+        f"The adapters of the workload `{workload}`: a run each, with recipe, data, loss and "
+        "scores. A run's description is what the gate found; its reports are among the artifacts."
+    )
 
 
 def find_run(experiment: str, key: str) -> str:
@@ -121,9 +134,14 @@ def _metric_name(name: str) -> str:
     return "/".join(filter(None, named))[:MOST_NAME_CHARACTERS]
 
 
-def log_evidence(run_id: str, folder: Path) -> str:
-    """Add evidence on an adapter to its run; return its address in MLflow's pages. Idempotent."""
-    mlflow_api.full_client().log_artifacts(run_id, str(folder), f"evidence/{folder.name}")
+def log_evidence(run_id: str, folder: Path, finding: str) -> str:
+    """Add evidence on an adapter to its run; return its address in MLflow's pages. Idempotent.
+
+    ``finding``, in a few words, becomes the run's description, with the report's place.
+    """
+    place, client = f"evidence/{folder.name}", mlflow_api.full_client()
+    client.log_artifacts(run_id, str(folder), place)
+    client.set_tag(run_id, NOTE_TAG, f"{finding}: `{place}/report.html` among the artifacts")
     return evidence_page(run_id, folder.name)
 
 

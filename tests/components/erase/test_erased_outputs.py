@@ -198,7 +198,8 @@ def test_copies_of_scorecards_in_mlflow_go(
 @pytest.mark.slow
 def test_copies_of_reports_in_mlflow_go(home: House, client: MlflowClient, eraser: Eraser) -> None:
     run_id = client.create_run(client.create_experiment(WORKLOAD)).info.run_id
-    assert tracking.log_evidence(run_id, home.evidence).endswith(f"evidence/{home.evidence.name}")
+    page = tracking.log_evidence(run_id, home.evidence, "pass")
+    assert page.endswith(f"evidence/{home.evidence.name}")
     client.log_artifacts(run_id, str(home.adapter), "evidence/another")
     written = eraser(home.settings, Subject(ANN))
     assert written.consequences.pages == 1

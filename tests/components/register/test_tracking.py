@@ -50,6 +50,18 @@ def test_runs_of_all_experiments_have_the_head_of_the_chain_at_their_judgement()
     assert never not in heads
 
 
+def test_the_pages_say_what_a_workloads_runs_are_and_what_the_gate_found(tmp_path: Path) -> None:
+    run_id, folder = open_run("a12"), tmp_path / "e1"
+    folder.mkdir()
+    (folder / "report.html").write_text("<p>worse</p>")
+    page = tracking.log_evidence(run_id, folder, "worse than the base")
+    assert page.endswith(f"/runs/{run_id}/artifacts/evidence/e1")
+    run = MlflowClient().get_run(run_id)
+    assert run.data.tags["mlflow.note.content"].startswith("worse than the base: `evidence/e1/")
+    experiment = MlflowClient().get_experiment(run.info.experiment_id)
+    assert "workload `support`" in experiment.tags["mlflow.note.content"]
+
+
 def test_scores_of_a_task_with_a_name_that_mlflow_refuses_are_logged() -> None:
     run_id = open_run("a11")
     scores = {"challenger/quiz, v2/exact@1": 0.5, "challenger/../b": 0.6, f"base/{'x' * 300}": 0.7}
