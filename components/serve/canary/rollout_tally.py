@@ -20,6 +20,10 @@ MOST_CONVERSATIONS = 1_000_000
 MOST_ANSWERS = 300_000
 """The newest answers, to which late feedback counts; some 150 bytes each."""
 
+MOST_EARLY = 10_000
+"""The newest feedback to answers that are not known yet: of gateways that share a store, one may
+send it before another has sent the answer."""
+
 SHADOW_SHARE = 0.5
 """Where only one of two answers is bad, it is either's with the same chance if they are alike."""
 
@@ -41,10 +45,13 @@ class RolloutTally:
         *,
         most_conversations: int = MOST_CONVERSATIONS,
         most_answers: int = MOST_ANSWERS,
+        most_early: int = MOST_EARLY,
     ) -> None:
-        self._windows, self._room, self._most_answers = windows, most_conversations, most_answers
+        self._windows, self._room = windows, most_conversations
+        self._most_answers, self._most_early = most_answers, most_early
         self._conversations = dict[str, _Conversation]()
         self._answers = OrderedDict[str, str]()  # conversations by the ids of counted answers
+        self._early = OrderedDict[str, float]()  # when an unknown answer was disliked, by its id
         self._began = Counter[tuple[float, Arm]]()
         self._first_bad = defaultdict[BadKind, dict[str, float]](dict)  # when, by conversation
         self._left = 0
@@ -58,9 +65,7 @@ class RolloutTally:
             case AnswerLine():
                 self._add_answer(line)
             case DislikeLine():
-                conversation = self._answers.get(line.answer_id)
-                if conversation is not None:
-                    self._first_bad["disliked"].setdefault(conversation, line.elapsed)
+                self._add_dislike(line)
             case PairLine():
                 self._add_pair(line)
             case _:
@@ -109,6 +114,17 @@ class RolloutTally:
             self._answers[line.answer_id] = line.conversation
             if len(self._answers) > self._most_answers:
                 self._answers.popitem(last=False)
+            if (at := self._early.pop(line.answer_id, None)) is not None:
+                self._first_bad["disliked"].setdefault(line.conversation, at)
+
+    def _add_dislike(self, line: DislikeLine) -> None:
+        conversation = self._answers.get(line.answer_id)
+        if conversation is not None:
+            self._first_bad["disliked"].setdefault(conversation, line.elapsed)
+            return
+        self._early.setdefault(line.answer_id, line.elapsed)
+        if len(self._early) > self._most_early:
+            self._early.popitem(last=False)
 
     def _bad(self, kind: BadKind, now: float) -> ShareCounts:
         window = self._windows.get(kind)

@@ -55,6 +55,17 @@ def test_feedback_to_answers_that_nobody_knows_counts_for_nobody():
     assert tally.counts(5).bad["disliked"] == {0.5: ArmCounts(1, 0)}
 
 
+def test_feedback_that_another_gateway_sends_before_the_answer_counts_with_it():
+    tally = RolloutTally({"disliked": 30.0}, most_early=2)
+    for name in ("forgotten", "one", "two", "two"):
+        tally.add(DislikeLine(4, name))
+    assert not tally.counts(100).bad
+    for conversation in ("one", "two", "forgotten"):
+        tally.add(AnswerLine(3, conversation, 0.5, "canary", frozenset(), conversation))
+    assert tally.counts(32).bad == {}
+    assert tally.counts(33).bad["disliked"] == {0.5: ArmCounts(2, 0)}
+
+
 def test_conversations_beyond_the_room_are_left_out():
     tally = RolloutTally(most_conversations=2)
     for name in "abc":
