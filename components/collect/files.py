@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from components.collect import json_arrays, lines, parquet_rows
-from components.collect.lines import BEGINNING, Line, LineStart, UnpackedFile, Unreadable
+from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
 from components.collect.source import Kind, Source, SourceRow
 from components.collect.sources import (
     feedback,
@@ -29,6 +29,7 @@ from components.collect.sources import (
 )
 from components.schema import Json
 from components.store import file_locks
+from components.store.unpacked_file import UnpackedFile
 
 REMOTE = "://"
 

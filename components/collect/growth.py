@@ -13,9 +13,10 @@ from typing import BinaryIO
 
 from components.collect import files
 from components.collect.files import Form
-from components.collect.lines import BEGINNING, LineStart, is_packed
+from components.collect.lines import BEGINNING, LineStart
 from components.collect.source import Defaults
 from components.store import warehouse
+from components.store.unpacked_file import is_packed
 from components.store.warehouse import Connection
 
 PIECE = 2**20

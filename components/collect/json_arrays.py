@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.collect.lines import LONGEST, MOST_KEPT, Line, UnpackedFile, Unreadable
+from components.collect.lines import LONGEST, MOST_KEPT, Line, Unreadable
+from components.store.unpacked_file import UnpackedFile
 
 PIECE = 2**20
 BLANK = " \t\r\n"

@@ -1,6 +1,5 @@
 """Leave out training rows that overlap the holdout or guard tasks: shared n-grams, paraphrases."""
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +18,8 @@ from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.nearest_texts import KeptNearest, Nearest
 from components.curate.settings import Overlap
 from components.schema import Json
+from components.store import json_lines
 
-COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 THREADS = 2
 
 
@@ -43,13 +41,11 @@ def read_documents(path: str) -> Iterator[tuple[str, str]]:
 def _rows(path: str) -> Iterator[Json]:
     try:
         if path.endswith(".parquet"):
-            with fsspec.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+            with pq.ParquetFile(path) as parquet:
                 for batch in parquet.iter_batches():
                     yield from batch.to_pylist()
         else:
-            packed = COMPRESSION.get(Path(path).suffix)
-            with fsspec.open(path, "rt", compression=packed, encoding="utf-8") as lines:
-                yield from map(json.loads, filter(str.strip, lines))
+            yield from (row for _, row in json_lines.read(Path(path)))
     except (ValueError, OSError) as error:
         raise UnreadableDocumentsError(
             f"reading the guard documents of {path}: {error}; expected JSON lines (.jsonl, "

@@ -1,8 +1,6 @@
 """Replay rows of other data sets in training, judged like logged ones and kept off the holdout."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,8 +26,8 @@ from components.curate.row_budget import Budget, CountsTokens, ExampleText
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules, SplitBy
 from components.curate.split import Member
-from components.schema import Answer, Json
-from components.store import manifest, warehouse
+from components.schema import Answer
+from components.store import json_lines, manifest, warehouse
 from components.store.warehouse import Connection
 
 PREFIX = "replay-"  # prefix of replayed rows' ids
@@ -70,7 +68,7 @@ def _read(source: Path) -> Iterator[Replayed]:
             yield from _parquet(source)
         else:
             yield from _lines(source)
-    except (OSError, EOFError, zlib.error, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise ReplayError(
             f"replaying {source}: {error}; expected a snapshot folder, a Parquet file with the "
             f"columns {', '.join(COLUMNS)}, or JSONL of messages that end with the assistant's"
@@ -85,28 +83,14 @@ def _parquet(path: Path) -> Iterator[Replayed]:
 
 
 def _lines(path: Path) -> Iterator[Replayed]:
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            match _parsed(line):
-                case {"messages": [*messages, {"role": "assistant"} as message], **more} if (
-                    messages
-                ):
-                    texts = (messages, more.get("tools") or [], message)
-                    yield _replayed(*(json.dumps(item, ensure_ascii=False) for item in texts))
-                case _:
-                    raise ValueError(
-                        f"line {number} has no messages that end with an answer: {line[:80]!r}"
-                    )
-
-
-def _parsed(line: str) -> Json:
-    """Return a line's JSON; ``None`` if it is none."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+    for number, row in json_lines.read(path):
+        match row:
+            case {"messages": [_, *_, {"role": "assistant"}] as messages, **more}:
+                texts = (messages[:-1], more.get("tools") or [], messages[-1])
+                yield _replayed(*(json.dumps(item, ensure_ascii=False) for item in texts))
+            case _:
+                shown = json.dumps(row)[: json_lines.SHOWN_BYTES]
+                raise ValueError(f"line {number} has no messages that end with an answer: {shown}")
 
 
 def _message(answer: str) -> str:

@@ -1,6 +1,5 @@
 """Prepare and run guard tasks: lm-eval's own tasks on documents of this machine."""
 
-import gzip
 import hashlib
 import json
 import math
@@ -18,7 +17,7 @@ from components.evaluate import guards, lm_eval_tasks
 from components.evaluate.settings import GuardTask
 from components.schema import Json
 from components.scorecard import Metric, Sample
-from components.store import manifest
+from components.store import json_lines, manifest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,20 +64,16 @@ def _canonical_json(row: GuardDocument) -> str:
 
 
 def _read_lines(path: Path) -> list[GuardDocument]:
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    lines = enumerate(text.split("\n"), 1)
-    return [_parse_line(path, number, line) for number, line in lines if line.strip()]
-
-
-def _parse_line(path: Path, number: int, line: str) -> GuardDocument:
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-    if isinstance(value, dict):
-        return cast("GuardDocument", value)
-    raise ValueError(f"{path}, line {number}: expected a JSON object, found {line.strip()[:60]}")
+        return [_document(number, row) for number, row in json_lines.read(path)]
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from error
+
+
+def _document(number: int, row: Json) -> GuardDocument:
+    if isinstance(row, dict):
+        return row
+    raise ValueError(f"line {number}: expected a JSON object, found {str(row)[:60]}")
 
 
 METRIC_MEANINGS = {

@@ -1,10 +1,8 @@
 """Guard tasks of a workload file, checked before anything is loaded; lm-eval's task definitions."""
 
 import difflib
-import gzip
 import importlib.util
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +12,11 @@ from typing import TypeAlias, cast, get_args
 
 import pyarrow.parquet as pq
 import yaml
-from pyarrow import ArrowInvalid
 
 from components.evaluate.settings import BuiltIn, GuardTask
 from components.schema import Json
 from components.scorecard import HOLDOUT, VALIDATION
-from components.store import manifest
+from components.store import json_lines, manifest
 
 TaskBody: TypeAlias = dict[str, object]
 
@@ -252,13 +249,12 @@ def count_documents(guard: GuardTask, enough: int) -> int:
         if guard.data.suffix == ".parquet":
             return min(enough, pq.read_metadata(guard.data).num_rows)
         different: set[bytes] = set()
-        with (gzip.open if guard.data.suffix == ".gz" else open)(guard.data, "rb") as lines:
-            for line in lines:
-                if text := line.strip():
-                    different.add(text)
-                if len(different) == enough:
-                    break
-    except (OSError, EOFError, zlib.error, ArrowInvalid) as error:
+        for line in json_lines.read_lines(guard.data):
+            if text := line.strip():
+                different.add(text)
+            if len(different) == enough:
+                break
+    except (OSError, ValueError) as error:
         raise ValueError(f"{guard.data} can't be read: {error}") from error
     return len(different)
 

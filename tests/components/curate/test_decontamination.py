@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from components.curate import decontamination
 from components.curate.decontamination import (
@@ -92,6 +93,11 @@ def test_every_text_of_a_row_is_a_document(tmp_path: Path):
         pytest.param("a.jsonl", b'{"text": "one"}\n{"text": ', id="cut-line"),
         pytest.param("a.parquet", b"no parquet", id="no-parquet"),
         pytest.param("a.jsonl.gz", b"not packed", id="not-packed"),
+        pytest.param("a.jsonl", b"[" * 100_000, id="nested-too-deep"),
+        *(
+            pytest.param(f"a.jsonl.{end}", pack(b'{"text": "one"}\n' * 99)[:-9], id=f"cut-{end}")
+            for end, pack in (("gz", gzip.compress), ("zst", zstandard.compress))
+        ),
     ],
 )
 def test_unreadable_guard_documents_end_the_curation(tmp_path: Path, name: str, content: bytes):

@@ -74,7 +74,7 @@ def test_an_invalid_source_is_rejected_with_its_name(
 def test_the_line_of_a_file_that_is_wrong_is_named(tmp_path: Path):
     source = tmp_path / "a.jsonl"
     source.write_text(line(logs.say("Sunny.")) + "\n" + '{"messages": []}\n')
-    with pytest.raises(ReplayError, match=r'line 3 has no messages .*: .{"messages": \[\]}'):
+    with pytest.raises(ReplayError, match=r'line 3 has no messages .*: {"messages": \[\]}'):
         replay.read_replayed([source])
 
 
