@@ -77,6 +77,9 @@ NO_ROOM = os.strerror(errno.ENOSPC)  # the system's message, which DuckDB's erro
 
 ASIDE = ".migrated"  # ends the name of a file whose tables are in a lake
 
+MOST_STATEMENTS = 500
+"""Parsed statements that a process keeps: those that name a file are many."""
+
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
 
@@ -404,7 +407,7 @@ def build(con: Connection, model: str, **values: Value) -> None:
     """
     temporary = "temporary " if model.startswith("temp/") else ""
     sql = f"create or replace {temporary}table {model_table(model)} as {model_select(model)}"
-    con.execute(sql, _named(con, sql, values))
+    con.execute(*_parsed(con, sql, values))
 
 
 def show(con: Connection, model: str) -> None:
@@ -416,13 +419,13 @@ def show(con: Connection, model: str) -> None:
 def append(con: Connection, model: str, **values: Value) -> int:
     """Append the rows of ``model``'s select to its table; return their number."""
     sql = f"insert into {model_table(model)} by name {model_select(model)}"
-    return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
+    return int(con.execute(*_parsed(con, sql, values)).fetchall()[0][0])
 
 
 def export(con: Connection, model: str, path: Path | str, **values: Value) -> None:
     """Write the rows of ``model``'s select to a Parquet file; a lake's may be an address."""
     sql = f"copy ({model_select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
-    con.execute(sql, _named(con, sql, values))
+    con.execute(*_parsed(con, sql, values))
 
 
 def show_files(con: Connection, name: str, paths: Sequence[str], like: str) -> None:
@@ -438,7 +441,7 @@ def show_files(con: Connection, name: str, paths: Sequence[str], like: str) -> N
 def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -> None:
     """Replace one workload's rows in the table of ``model`` by those of its select."""
     delete = f"delete from {model_table(model)} where workload_id = $workload_id"
-    con.execute(delete, {"workload_id": workload_id})
+    con.execute(*_parsed(con, delete, {"workload_id": workload_id}))
     append(con, model, workload_id=workload_id, **values)
 
 
@@ -451,7 +454,7 @@ def check(con: Connection, folder: str = "checks", **values: Value) -> None:
     failures: list[str] = []
     for file in sql_files(sql_folder(folder)):
         sql = file.read_text()
-        offending = con.execute(sql, _named(con, sql, values)).fetchall()
+        offending = con.execute(*_parsed(con, sql, values)).fetchall()
         if offending:
             shown = "; ".join(str(row) for row in offending[:ROWS_SHOWN])
             failures.append(f"{file.name} found {len(offending)} rows: {shown}")
@@ -504,7 +507,7 @@ def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
 
 def texts(con: Connection, sql: str, **values: Value) -> list[str]:
     """Return the only column of a short query, of texts."""
-    return [text for (text,) in con.execute(sql, values).fetchall()]
+    return [text for (text,) in con.execute(*_parsed(con, sql, values)).fetchall()]
 
 
 def count_parquet_rows(con: Connection, path: Path | str) -> int:
@@ -529,7 +532,7 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
     columns = {name: [record[name] for record in records] for name in records[0]}
     with present(con, "incoming_records", columns):
         sql = f"insert {ignore}into {table} by name select * from {rows_from}"
-        return int(con.execute(sql).fetchall()[0][0])
+        return int(con.execute(*_parsed(con, sql, {})).fetchall()[0][0])
 
 
 def storable(con: Connection, text: str) -> str:
@@ -553,7 +556,7 @@ def replace(
         insert(con, table, records)
     else:
         delete = f"delete from {table} where workload_id = $workload_id"
-        con.execute(delete, {"workload_id": workload_id})
+        con.execute(*_parsed(con, delete, {"workload_id": workload_id}))
         insert(con, table, [{**record, "workload_id": workload_id} for record in records])
 
 
@@ -593,19 +596,28 @@ def escaped(path: Path | str) -> str:
 
 def _relation(con: Connection, sql: str, values: Mapping[str, Value]) -> duckdb.DuckDBPyRelation:
     # DuckDB types `sql` as if every statement returned rows; others return None.
-    return con.sql(sql, params=_named(con, sql, values))
+    statement, named = _parsed(con, sql, values)
+    return con.sql(statement, params=named)
 
 
-def _named(con: Connection, sql: str, values: Mapping[str, Value]) -> dict[str, Value]:
-    # DuckDB refuses values that the statement does not name.
-    if sql not in _PARAMETERS:
+def _parsed(
+    con: Connection, sql: str, values: Mapping[str, Value]
+) -> tuple[duckdb.Statement, dict[str, Value]]:
+    """Return a statement, parsed once a process, and those of the values that it names.
+
+    DuckDB refuses others. Parsing a model takes a fifth of running it on a few rows.
+    """
+    if sql not in _STATEMENTS:
+        if len(_STATEMENTS) == MOST_STATEMENTS:
+            _STATEMENTS.clear()
         (statement,) = con.extract_statements(sql)
-        _PARAMETERS[sql] = tuple(statement.named_parameters)
-    return {name: values[name] for name in _PARAMETERS[sql]}
+        _STATEMENTS[sql] = statement, tuple(statement.named_parameters)
+    statement, names = _STATEMENTS[sql]
+    return statement, {name: values[name] for name in names}
 
 
-_PARAMETERS: dict[str, tuple[str, ...]] = {}
-"""The parameters of each statement that was run: parsing it takes as long as some take to run."""
+_STATEMENTS: dict[str, tuple[duckdb.Statement, tuple[str, ...]]] = {}
+"""The statements that were run, parsed, each with the names of its parameters."""
 
 
 def _has_key(con: Connection, table: str) -> bool:
