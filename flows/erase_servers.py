@@ -17,9 +17,9 @@ from components.erase.affected_outputs import Output
 from components.erase.certificate import Champion, Consequences
 from components.erase.subject import Subject
 from components.erase.tombstones import Erasure
-from components.register import journal, registry, taint
+from components.register import champion_change, journal, registry, taint
 from components.store import warehouse
-from flows import approvals, prefect_api
+from flows import approvals, champions, prefect_api, rollback_rules
 from flows.prefect_api import Run
 from flows.settings import Settings
 
@@ -129,7 +129,9 @@ def apply_consequences(
             with journal.lock_champion(
                 home.tables, home.locks, workload
             ):  # against a promotion of it
-                consequences = _flag_versions(consequences, workload, here, erasure, demote=demote)
+                consequences = _flag_versions(
+                    home, consequences, workload, here, erasure, demote=demote
+                )
         if has_prefect(home):
             consequences = _retract_pages(consequences, workload, here, erasure)
     for database in (home.mlflow_home / "mlflow.db", home.prefect_home / "prefect.db"):
@@ -159,7 +161,7 @@ def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
                 before = registry.champion_version(workload)
                 if before is None or erasure.certificate_id not in before.tainted.split():
                     continue
-                taint.demote_champion(workload, erasure.certificate_id)
+                _demote_champion(home, workload, erasure.certificate_id)
                 now = registry.champion_version(workload)
                 demoted.append(Champion(workload, before.number, now.number if now else None))
     return demoted
@@ -174,7 +176,24 @@ def compact_database(database: Path) -> None:
         con.execute("pragma wal_checkpoint(truncate)")
 
 
+def _demote_champion(home: Settings, workload: str, certificate_id: str) -> None:
+    """Move a tainted champion's alias to where a rollback would lead, if it leads anywhere.
+
+    The journal and the chain of decisions say where: by its tags in MLflow, a version that was only
+    a canary, or that nobody has approved, might be an earlier champion.
+    """
+    champion = registry.champion_version(workload)
+    if champion is None or not champion.tainted:
+        return
+    with warehouse.connect(home.tables) as con:
+        known = rollback_rules.champions(con, workload)
+    to = champion_change.previous(champion.number, known, registry.list_versions(workload))
+    taint.demote_champion(champion, certificate_id, to)
+    champions.write_approved_versions(home, workload)
+
+
 def _flag_versions(
+    home: Settings,
     consequences: Consequences,
     workload: str,
     tainted: list[Output],
@@ -189,7 +208,7 @@ def _flag_versions(
     versions = taint.flag_tainted(workload, adapters, erasure.certificate_id)
     before = registry.champion_version(workload)
     if demote and versions:
-        taint.demote_champion(workload, erasure.certificate_id)
+        _demote_champion(home, workload, erasure.certificate_id)
     now = registry.champion_version(workload)
     lost = [gone.number for gone in taint.demoted_versions(workload, erasure.certificate_id)]
     kept = [version.number for version in versions if before == version == now]

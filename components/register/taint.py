@@ -13,7 +13,6 @@ from components.register.version_tags import (
     CHALLENGER,
     CHAMPION,
     COMMENT_TAG,
-    PREVIOUS,
     ROLLED_BACK_TAG,
     TAINTED_TAG,
 )
@@ -58,25 +57,10 @@ def is_tainted(version: Version) -> bool:
     return bool(registry.version_numbered(version.name, version.number).tainted)
 
 
-def demote_champion(name: str, certificate_id: str) -> None:
-    """Move a tainted champion's alias to the newest earlier version that may serve, if any.
-
-    Versions that were rolled back are skipped. ``previous`` moves as well, if its version may not
-    serve or is champion now. Idempotent.
-    """
-    champion = registry.champion_version(name)
-    if champion is None or not is_tainted(champion):
-        return
-    registry.tag_version(name, champion.number, {DEMOTED_TAG: certificate_id})
-    earlier = [
-        v.number
-        for v in registry.list_versions(name)
-        if int(v.number) < int(champion.number) and v.may_serve and not v.rolled_back
-    ]
-    now, before = (*reversed(earlier), None, None)[:2]
-    if registry.read_aliases(name).previous not in earlier[:-1]:
-        registry.put_alias(name, PREVIOUS, before)
-    registry.put_alias(name, CHAMPION, now)
+def demote_champion(champion: Version, certificate_id: str, to: str | None) -> None:
+    """Move the alias from a tainted champion to the version ``to``, or to none. Idempotent."""
+    registry.tag_version(champion.name, champion.number, {DEMOTED_TAG: certificate_id})
+    registry.put_alias(champion.name, CHAMPION, to)
 
 
 def demoted_versions(name: str, certificate_id: str) -> list[Version]:

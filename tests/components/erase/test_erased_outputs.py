@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from components.decide.decision_log import LogEvent
 from components.erase.subject import Subject
 from components.gate import evidence_folder
 from components.register import journal, registry, tracking, version_tags
+from components.register.journal import ChampionChange, ChampionJournal
 from components.store import warehouse
 from flows import approval_loop, erase, erase_servers
 from tests.components.erase.conftest import Eraser
@@ -57,6 +59,28 @@ def connected(folder: Path, patch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient()
 
 
+def crown(home: House, *numbers: int) -> None:
+    """Approve all versions, and make these the champion, one after the other."""
+    adapters, before = ("a0", "x0", "a1"), None
+    with warehouse.connect(home.settings.warehouse) as con:
+        held = ChampionJournal(lambda: nullcontext(con), lambda: logs.NOW)
+        with warehouse.transaction(con):
+            for adapter in adapters:
+                evidence = f"of-{adapter}"
+                approval = LogEvent(
+                    "approve", WORKLOAD, evidence, f"run-{adapter}", logs.NOW, "zoe"
+                )
+                decision_log.append_event(con, approval)
+        for number in numbers:
+            adapter, version = adapters[number - 1], str(number)
+            change = ChampionChange(
+                *(WORKLOAD, "promotion", f"of-{adapter}", adapter, version),
+                *(before, adapters[int(before) - 1] if before else None, "zoe", "good"),
+            )
+            held.end(held.intend(change), change, "done", "")
+            before = version
+
+
 def aliases(client: MlflowClient) -> dict[str, str]:
     versions = client.get_registered_model(WORKLOAD).aliases
     return {alias: str(number) for alias, number in versions.items()}
@@ -83,15 +107,27 @@ def test_a_tainted_version_is_flagged_and_demoted_only_if_asked(
 def test_a_demoted_champions_alias_moves_to_the_newest_clean_version(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
+    crown(home, 1, 2, 3)
     written = eraser(home.settings, Subject(ANN), demote=True)
     assert aliases(client) == {"champion": "2", "previous": "1"}
     (champion,) = written.consequences.champions
     assert (champion.version, champion.now) == ("3", "2")
 
 
+def test_a_version_that_was_never_champion_does_not_become_it_by_an_erasure(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    """As a canary that was stopped, or one whose tag somebody with MLflow's login has written."""
+    crown(home, 1, 3)
+    client.set_model_version_tag(WORKLOAD, "2", version_tags.DECISION_TAG, "approve")
+    eraser(home.settings, Subject(ANN), demote=True)
+    assert aliases(client) == {"champion": "1"}
+
+
 def test_without_a_clean_version_there_is_no_champion(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
+    crown(home, 1, 2, 3)
     for number in ("1", "2"):
         client.set_model_version_tag(WORKLOAD, number, version_tags.TAINTED_TAG, "before")
     written = eraser(home.settings, Subject(ANN), demote=True)
@@ -104,6 +140,7 @@ def test_without_a_clean_version_there_is_no_champion(
 def test_what_a_first_erasure_tainted_is_demoted_by_a_second_that_says_so(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
+    crown(home, 1, 2, 3)
     eraser(home.settings, Subject(ANN))
     assert erase_servers.demote_tainted(home.settings, Subject("somebody-else")) == []
     assert aliases(client)["champion"] == "3"
@@ -116,6 +153,7 @@ def test_what_a_first_erasure_tainted_is_demoted_by_a_second_that_says_so(
 def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
+    crown(home, 1, 2, 3)
     client.set_registered_model_alias(WORKLOAD, version_tags.CHAMPION, "2")
     erasing = threading.Thread(
         target=eraser, args=(home.settings, Subject(ANN)), kwargs={"demote": True}
