@@ -25,7 +25,7 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import otlp, otlp_encoding
+from components.collect.sources import otlp, otlp_encoding, otlp_openinference
 from components.schema import Json
 from components.store import manifest, spool
 from components.store.spool import Damaged, Entry
@@ -57,7 +57,8 @@ HOLD_BACK_SECONDS = 60.0
 another receiver may have taken them."""
 
 TELEMETRY: tuple[spool.Kind, ...] = ("traces", "logs")
-GENAI = "gen_ai."  # every request with a part of a model call contains this text
+CALLS = "gen_ai.", otlp_openinference.KIND
+"""Every request with a part of a model call contains one of these texts."""
 
 CLAIMED = "claimed_client_id"
 """The field that preserves the record's own client_id when it differs from the token's owner."""
@@ -241,7 +242,8 @@ class _ClientRequests:
         except ValueError as error:
             self._unreadable.append(_unreadable_request(place, entry, error))
             return None
-        return row if GENAI in row.text else None  # applications send all their spans
+        is_of_calls = any(text in row.text for text in CALLS)
+        return row if is_of_calls else None  # applications send all their spans
 
 
 def _signal(row: SourceRow) -> spool.Kind:

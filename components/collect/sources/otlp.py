@@ -15,7 +15,7 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import fields, otlp_encoding, otlp_messages
+from components.collect.sources import fields, otlp_encoding, otlp_messages, otlp_openinference
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.collect.sources.otlp_calls import SpanCall, is_call, is_other_operation
 from components.collect.sources.otlp_messages import GenAiEvent
@@ -243,6 +243,7 @@ class _Reader:
             if isinstance(name, str) and name.startswith("gen_ai."):
                 yield self._event(piece, GenAiEvent(name, attributes, body, _seconds(piece)))
             return
+        attributes = otlp_openinference.to_genai(attributes)
         events = list(_events(piece))
         for event in events:
             if event.is_evaluation:

@@ -502,6 +502,18 @@ def test_requests_without_a_model_call_are_skipped(con: Connection, folder: Path
     assert spool.sealed(folder) == []
 
 
+def test_spans_of_openinference_are_no_requests_without_a_model_call(con: Connection, folder: Path):
+    attributes = {
+        "openinference.span.kind": "LLM",
+        "llm.input_messages.0.message.role": "user",
+        "llm.input_messages.0.message.content": "Is it raining?",
+        "llm.output_messages.0.message.content": "No.",
+    }
+    put(folder, ("traces", "app", in_json(telemetry.call(**attributes))))
+    (loaded,) = logs.load_spool(con, folder, now=datetime.now(UTC))
+    assert (loaded.new, loaded.quarantined) == (1, 0)
+
+
 @pytest.mark.slow
 def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
     count = 20_000
