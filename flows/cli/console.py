@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from components.store.warehouse import Connection
 
 FILE_COLUMNS = 1000
+MOST_COLUMNS = 500
 
 
 class PlainConsole(Console):
@@ -114,6 +115,14 @@ def class_names(error: BaseException) -> list[str]:
 def print_line(text: str) -> None:
     """Print text without wrapping it."""
     console.print(text, soft_wrap=True)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table of figures, wider than the terminal if need be.
+
+    Else columns that may wrap shrink to nothing beside those that must not, names first.
+    """
+    PlainConsole(width=MOST_COLUMNS).print(table)
 
 
 def print_error(text: str) -> None:

@@ -16,6 +16,7 @@ from flows.cli.console import (
     open_warehouse,
     print_error,
     print_line,
+    print_whole,
     shorten,
 )
 from flows.cli.parameters import WorkloadArgument, WorkloadOption
@@ -90,10 +91,11 @@ def compare(
 ) -> None:
     """Compare two models that were measured on the same requests: scores, intervals, tests.
 
-    Differences are the first model less the second, in points, each with its 95 % interval and an
-    exact two-sided test of its own; the gate of a turn corrects for several looks, this does not.
-    Then follow the requests that only one of the two got right. Models measured on another holdout,
-    at another precision or with other prompts are refused, and the difference named.
+    Leads of the first model are in points, positive where it is better (also where a lower score
+    is), each with its 95 % interval and an exact two-sided test of its own; the gate of a turn
+    corrects for several looks, this does not. Then follow the requests that only one of the two got
+    right. Models measured on another holdout, at another precision or with other prompts are
+    refused, and the difference named.
 
     `flywheel compare support-routing champion 2` compares the champion with version 2;
     `flywheel compare support-routing 3f2a base --show 20` an adapter against its base.
@@ -112,7 +114,7 @@ def _print_comparison(pair: "ScorecardPair", first: str, second: str) -> None:
     from components.gate.report.words import as_share, between, points
 
     table = new_table("score")
-    for column in (first, second, "difference", "95 % interval", "n", "clusters", "p"):
+    for column in (first, second, "lead", "95 % interval", "n", "clusters", "p"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in side_by_side.side_by_side(pair.first, pair.second):
         effect, p = row.effect, ""
@@ -129,7 +131,7 @@ def _print_comparison(pair: "ScorecardPair", first: str, second: str) -> None:
             str(effect.clusters or ""),
             p,
         )
-    console.print(table)
+    print_whole(table)
 
 
 def _print_differing(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows import settings
-from flows.cli.console import PlainConsole, console, exit_on, fail, new_table, print_line
+from flows.cli.console import console, exit_on, fail, new_table, print_line, print_whole
 from flows.cli.parameters import ConfigFile
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 DRAW_SECONDS = 0.5
-MOST_COLUMNS = 500
 
 SnapshotOption = Annotated[
     str | None,
@@ -204,8 +203,7 @@ def _show_scores(cards: "Mapping[str, Scorecard]") -> None:
     for metric, score in base.scores.items():
         size = str(score.n), str(score.clusters or "")
         table.add_row(metric, *size, *(_score_text(card, metric) for card in cards.values()))
-    # Printed whole on a narrower terminal: a truncated figure would be another figure.
-    PlainConsole(width=MOST_COLUMNS).print(table)
+    print_whole(table)
 
 
 def _score_text(card: "Scorecard", metric: str) -> str:

@@ -20,7 +20,7 @@ from flows import evidence_reports
 from flows.cli import turn_watch
 from flows.cli.main import app
 from flows.settings import Settings, load
-from tests.support import gate_cases
+from tests.support import gate_cases, terminal
 from tests.support.cards import CONDITIONS, pair
 from tests.support.logs import NOW
 
@@ -162,6 +162,16 @@ def test_two_models_are_compared_with_intervals_tests_and_where_they_differ(
     assert "correct_name: ada-c4 is better on 40 requests, base on 2" in done.output
     assert done.output.count("asked ") == 2
     assert "request 40" in done.output
+
+
+def test_scores_keep_their_names_on_a_narrow_terminal(home: Settings) -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    measured(home, "c4a1", ours)
+    measured(home, "ba5e", theirs)
+    shell = terminal.in_home(home.home, is_forked=True)
+    narrow = replace(shell, env=shell.env | {"COLUMNS": "60"})
+    done = narrow.run("compare", "support", "ada-c4", "base", "--show", "0")
+    assert re.search(r"^correct name +89\.3% ", done.stdout, re.MULTILINE), done
 
 
 def test_a_scorecard_is_named_by_its_own_key(home: Settings, flywheel: Type) -> None:
