@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from flows import settings
-from flows.cli.console import console, exit_on, fail, print_line
+from flows.cli.console import console, exit_on, fail, print_line, print_sentence
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadArgument
 
 if TYPE_CHECKING:
@@ -130,4 +130,4 @@ def _show(workload: str, canary: "CanaryStatus") -> None:
         console.print(table)
     else:
         for line in canary.forecast:
-            print_line(f"  {line}")
+            print_sentence(line)

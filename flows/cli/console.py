@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -115,6 +116,23 @@ def class_names(error: BaseException) -> list[str]:
 def print_line(text: str) -> None:
     """Print text without wrapping it."""
     console.print(text, soft_wrap=True)
+
+
+def print_sentence(text: str, indent: str = "  ") -> None:
+    """Print prose: on a terminal in lines that end with a word, elsewhere as one line."""
+    print_line(wrapped(text, indent, console.width if console.is_terminal else None))
+
+
+def wrapped(text: str, indent: str, width: int | None) -> str:
+    """Return indented text, broken between words to lines of at most ``width`` if they can be."""
+    lines = (
+        [text]
+        if width is None
+        else textwrap.wrap(
+            text, width - len(indent), break_long_words=False, break_on_hyphens=False
+        )
+    )
+    return "\n".join(indent + line for line in lines)
 
 
 def print_whole(table: Table) -> None:

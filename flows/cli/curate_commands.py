@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import settings
-from flows.cli.console import console, exit_on, new_table, open_warehouse, print_line
+from flows.cli.console import (
+    console,
+    exit_on,
+    new_table,
+    open_warehouse,
+    print_line,
+    print_sentence,
+)
 from flows.cli.parameters import ConfigFile, PersonOption, WorkloadOption
 
 if TYPE_CHECKING:
@@ -60,7 +67,7 @@ def curate(config: ConfigFile) -> None:
         _print_losses(curated)
         raise typer.Exit(1)
     if short := snapshots.holdout_shortage(workload, curated.snapshot):
-        print_line(short)
+        print_sentence(short, indent="")
     _print_snapshot(curated.snapshot)
 
 
@@ -128,10 +135,11 @@ def _print_losses(curated: "FrozenWorkload") -> None:
             mark = f" ({example.mark})" if example.mark else ""
             request = " ".join((example.asked or "").split())[:REQUEST_CHARACTERS]
             print_line(f"  {example.interaction_id[:12]}{mark}: {request}")
-    print_line(
+    print_sentence(
         "nothing was frozen, and a turn stops here: that may be a mistake. Where it is right, "
         f"`flywheel held let-pass {curated.tally.workload_id} RULE` allows it from the next "
-        "curation on; curate.most_lost in the workload's file is the share that passes unasked"
+        "curation on; curate.most_lost in the workload's file is the share that passes unasked",
+        indent="",
     )
 
 

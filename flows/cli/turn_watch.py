@@ -17,7 +17,7 @@ from components.gate import evidence_folder
 from components.register import registry
 from components.store import file_locks, manifest
 from flows import approvals, prefect_api, settings, stages
-from flows.cli.console import console, print_line
+from flows.cli.console import console, print_line, print_sentence
 from flows.cli.progress import ProgressScreen, stage_outcome
 from flows.prefect_api import Run
 from flows.stack import control
@@ -244,11 +244,11 @@ def print_scores(folder: Path) -> None:
     _print_baselines(verdict)
     print_line(f"verdict   {evidence.judgement.outcome}")
     for line in (*evidence.judgement.reasons, *words.term_sentences(evidence.judgement)):
-        print_line(f"  {line}")
+        print_sentence(line)
     if account := verdict.get("account"):  # older evidence has none
         print_line("cost")
     for line in account or ():
-        print_line(f"  {line}")
+        print_sentence(line)
 
 
 def _interval_text(row: Mapping[str, Any]) -> str:
@@ -268,7 +268,7 @@ def _print_baselines(verdict: dict[str, Any]) -> None:
         values = ("not measured" if row[name] is None else _percent(row[name]) for name in names)
         print_line(f"  {metric:<20}" + "".join(f"{value:>14}" for value in values))
     for line in verdict["beside"]:
-        print_line(f"  {line}")
+        print_sentence(line)
 
 
 def _percent(value: float | None) -> str:

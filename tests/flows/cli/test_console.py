@@ -43,3 +43,20 @@ def test_an_interrupted_command_says_how_to_resume(capsys: pytest.CaptureFixture
 def test_a_bug_keeps_its_traceback(bug: type[Exception]):
     with pytest.raises(bug), exit_on(LookupError):
         raise bug
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        pytest.param(
+            30, ["  better on 40 requests, worse", "  on 2, of 100"], id="a-narrow-terminal"
+        ),
+        pytest.param(None, ["  better on 40 requests, worse on 2, of 100"], id="a-file"),
+        pytest.param(
+            12, ["  better on", "  40", "  requests,", "  worse on", "  2, of 100"], id="a-slit"
+        ),
+    ],
+)
+def test_a_sentence_is_broken_between_words(width: int | None, lines: list[str]):
+    text = "better on 40 requests, worse on 2, of 100"
+    assert console.wrapped(text, "  ", width).splitlines() == lines
