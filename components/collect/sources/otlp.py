@@ -15,7 +15,13 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import fields, otlp_encoding, otlp_messages, otlp_openinference
+from components.collect.sources import (
+    fields,
+    otlp_ai_sdk,
+    otlp_encoding,
+    otlp_messages,
+    otlp_openinference,
+)
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.collect.sources.otlp_calls import SpanCall, is_call, is_other_operation
 from components.collect.sources.otlp_messages import GenAiEvent
@@ -243,7 +249,7 @@ class _Reader:
             if isinstance(name, str) and name.startswith("gen_ai."):
                 yield self._event(piece, GenAiEvent(name, attributes, body, _seconds(piece)))
             return
-        attributes = otlp_openinference.to_genai(attributes)
+        attributes = otlp_ai_sdk.to_genai(otlp_openinference.to_genai(attributes))
         events = list(_events(piece))
         for event in events:
             if event.is_evaluation:
