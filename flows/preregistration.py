@@ -1,6 +1,7 @@
 """Preregister a workload's gate policy before a holdout is first used; record each use."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from prefect.runtime import flow_run
 from components.decide import decision_log
 from components.decide.approvers import ApprovalRules
 from components.decide.decision_log import LogEvent
+from components.evaluate import holdout_task
 from components.evaluate.holdout_task import HOLDOUT_FILE
 from components.gate import policy as policies
 from components.gate import significance
@@ -35,10 +37,15 @@ class HoldoutUseTerms:
     earlier: tuple[HoldoutUse, ...] = ()
 
 
-def digest_holdout(workload: str, version: str, snapshot: Path) -> Holdout:
-    """Digest the requests of a snapshot's holdout."""
-    messages = pq.read_table(snapshot / HOLDOUT_FILE, columns=["messages"])["messages"].to_pylist()
-    return Holdout(workload, version, ledger.holdout_rows(map(str, messages)))
+def digest_holdout(workload: str, version: str, snapshot: Path, cap: int | None = None) -> Holdout:
+    """Digest the requests of a snapshot's holdout, of which a cluster has at most ``cap``."""
+    file = snapshot / HOLDOUT_FILE
+    columns = holdout_task.with_clusters(file, ["messages", "group"])
+    rows = pq.read_table(file, columns=columns).to_pylist()
+    clusters = Counter(map(holdout_task.cluster_of, rows))
+    digests = ledger.holdout_rows(str(row["messages"]) for row in rows)
+    known = replace(digests, clusters=tuple(sorted(clusters.values())))
+    return Holdout(workload, version, known, cap)
 
 
 def seal_policy(policy: Policy, held: Holdout) -> None:
@@ -69,8 +76,7 @@ def record_use(
     ``scores`` is a digest of all scores that are judged: with others it is another use, else they
     could be measured until they pass.
     """
-    home, now = settings.load(), datetime.now(UTC)
-    body = policy.model_dump(mode="json")
+    home, now, body = settings.load(), datetime.now(UTC), _body(policy, held)
     look = HoldoutUse(
         workload_id=held.workload,
         challenger_scorecard=challenger.key,
@@ -88,8 +94,9 @@ def record_use(
     )
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         book = ledger.read_holdout_log(con)
-        # Older versions recorded no digest of the scores.
-        older = manifest.digest([body, *sorted(guards)] if guards else body)
+        # Older versions recorded no digest of the scores, and no cap.
+        plain = policy.model_dump(mode="json")
+        older = manifest.digest([plain, *sorted(guards)] if guards else plain)
         same = book.find(look) or book.find(replace(look, policy_digest=older))
         if same is not None:
             (under,) = (seal for seal in book.seals if seal.decision == same.seal)
@@ -133,7 +140,7 @@ def _find_or_seal(
 ) -> SealedPolicy:
     if (seal := book.sealed(held)) is not None:
         return seal
-    body = policy.model_dump(mode="json")
+    body = _body(policy, held)
     made = SealedPolicy(
         decision=0,
         workload_id=held.workload,
@@ -149,6 +156,11 @@ def _find_or_seal(
     made = replace(made, decision=link.sequence)
     ledger.record_seal(con, made)
     return made
+
+
+def _body(policy: Policy, held: Holdout) -> dict[str, Json]:
+    cap: dict[str, Json] = {} if held.cap is None else {ledger.CAP: held.cap}
+    return policy.model_dump(mode="json") | cap
 
 
 def _event(

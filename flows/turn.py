@@ -308,7 +308,8 @@ def preregister(workload: Workload, snapshot: Snapshot) -> None:
 
 def _digest_holdout(workload: Workload, snapshot: Snapshot) -> Holdout:
     version = snapshot.holdout_version
-    return preregistration.digest_holdout(workload.workload, version, snapshot.path)
+    cap = workload.curate.holdout_per_cluster
+    return preregistration.digest_holdout(workload.workload, version, snapshot.path, cap)
 
 
 @task

@@ -79,24 +79,35 @@ _ENDLESS = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class HoldoutRows:
-    """Digests of a holdout's ``count`` rows: all of them, or the ``MAX_SKETCH`` smallest."""
+    """Digests of a holdout's ``count`` rows: all of them, or the ``MAX_SKETCH`` smallest.
+
+    ``clusters`` are the numbers of rows of each cluster; empty where they are not known.
+    """
 
     count: int
     sketch: tuple[int, ...] = ()
+    clusters: tuple[int, ...] = ()
 
     @property
     def reach(self) -> int:
         """The largest digest up to which the sketch is complete."""
         return self.sketch[-1] if self.count > len(self.sketch) > 0 else _ENDLESS
 
+    def capped(self, cap: int | None) -> int:
+        """Return the number of rows with at most ``cap`` of each cluster."""
+        if cap is None or not self.clusters:
+            return self.count
+        return sum(min(rows, cap) for rows in self.clusters)
+
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """A workload's holdout at the time of a look."""
+    """A workload's holdout at the time of a look; ``cap`` is its most rows of a cluster, if any."""
 
     workload: str
     version: str
     rows: HoldoutRows
+    cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +252,22 @@ def _shares_most_rows(holdout: Holdout, before: SealedPolicy | HoldoutUse, reque
     """
     held = before.held if isinstance(before, HoldoutUse) else before.requests
     is_older = isinstance(before, HoldoutUse) and not before.sketch
-    was, size = (before.requests, requests) if is_older else (held, holdout.rows.count)
+    # A lifted cap adds rows of clusters that were looked at before, which make no other holdout.
+    alike = holdout.rows.capped(_cap(before.policy))
+    was, size = (before.requests, requests) if is_older else (held, alike)
     if before.workload_id == holdout.workload and 2 * was > size:
         return True
-    return 2 * shared_rows(HoldoutRows(held, before.sketch), holdout.rows) > 1
+    share = shared_rows(HoldoutRows(held, before.sketch), holdout.rows)
+    return holdout.rows.count > 0 and 2 * share > alike / holdout.rows.count
+
+
+CAP = "holdout_per_cluster"
+"""In a recorded policy: the most rows of a cluster in the holdout; absent without a cap."""
+
+
+def _cap(policy: str | None) -> int | None:
+    cap: int | None = json.loads(policy).get(CAP) if policy else None
+    return cap
 
 
 def read_holdout_log(con: Connection) -> HoldoutLog:

@@ -264,10 +264,22 @@ def test_a_look_keeps_its_policy_alpha_challenger_test_and_outcome() -> None:
 
 def test_what_is_held_out_is_read_from_the_snapshot(tmp_path: Path) -> None:
     messages = ['[{"role":"user","content":"hi"}]', '[{"role":"user","content":"bye"}]']
-    pq.write_table(pa.table({"messages": messages}), tmp_path / "holdout.parquet")
-    assert preregistration.digest_holdout("support", "v1", tmp_path).rows == ledger.holdout_rows(
-        messages
-    )
+    columns = {"messages": messages, "group": ["g", "g"], "cluster": ["c", "c"]}
+    pq.write_table(pa.table(columns), tmp_path / "holdout.parquet")
+    held = preregistration.digest_holdout("support", "v1", tmp_path, 2)
+    assert held.rows == replace(ledger.holdout_rows(messages), clusters=(2,))
+    assert held.cap == 2
+
+
+def test_a_cap_of_clusters_is_recorded_and_its_lifting_is_a_change_of_the_policy() -> None:
+    capped = replace(held(), cap=1)
+    lifted = replace(held(396), rows=replace(held(396).rows, clusters=(3,) * 132))
+    assert judged("c1", holdout=capped).look == 1
+    second = judged("c2", pair(120, 6, 120, 30), holdout=lifted)
+    assert (second.look, second.alpha) == (2, pytest.approx(0.05 / 6))
+    assert second.terms is not None
+    assert second.terms.changes == ("holdout_per_cluster: 1, now not asked",)
+    assert broken() is None
 
 
 @pytest.mark.parametrize(

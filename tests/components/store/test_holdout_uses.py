@@ -80,6 +80,26 @@ def test_a_seal_and_a_look_count_while_most_rows_are_the_same_whatever_the_name(
     assert bool(found) is counts
 
 
+@pytest.mark.parametrize(
+    ("sizes", "counts"),
+    [
+        pytest.param((3,) * 100, True, id="the-cap-was-lifted"),
+        pytest.param((3,) * 199, True, id="and-it-grew"),
+        pytest.param((3,) * 200, False, id="and-it-doubled"),
+    ],
+)
+@pytest.mark.parametrize("name", ["support", "renamed"])
+def test_more_requests_of_the_same_clusters_are_no_new_holdout(
+    name: str, sizes: tuple[int, ...], counts: bool
+) -> None:
+    """A cap that was set and lifted would restore spent alpha."""
+    old, cap = holdout(0, 100), '{"holdout_per_cluster":1}'
+    now = Holdout(name, "v2", replace(rows(0, sum(sizes)), clusters=sizes))
+    book = HoldoutLog([replace(seal(old), policy=cap)], [replace(look(old), policy=cap)])
+    assert (book.sealed(now) is not None) is counts
+    assert bool(book.counting(None, now, now.rows.count)) is counts
+
+
 def test_equal_requests_are_counted_as_often_as_they_are_held_out() -> None:
     yes = ledger.holdout_rows(["yes"] * 60 + ["no"] * 40)
     assert ledger.shared_rows(yes, yes) == 1
