@@ -51,7 +51,7 @@ def previous_load(
 ) -> PreviousLoad | None:
     """Return the last load from a place that can be resumed."""
     values = {"path": place, "source_name": source, **asdict(defaults)}
-    loads = list(warehouse.read(con, "marts/growing_file", PreviousLoad, **values))
+    loads = warehouse.records(con, "marts/growing_file", PreviousLoad, **values)
     return loads[0] if loads else None
 
 

@@ -124,7 +124,7 @@ def read(con: Connection, origin: RecordOrigin) -> tuple[QuarantineReason, ...]:
     values = {"digest": origin.digest, "source_name": origin.source, "now": origin.now}
     limits = {"most": MOST_REASONS, "most_bytes": MOST_BYTES}
     model = "marts/quarantine_reasons"
-    return tuple(warehouse.read(con, model, QuarantineReason, **values, **limits))
+    return tuple(warehouse.records(con, model, QuarantineReason, **values, **limits))
 
 
 def merged(reasons: Iterable[QuarantineReason]) -> list[QuarantineReason]:
@@ -194,7 +194,7 @@ class Retried:
 
 def groups(con: Connection) -> list[Group]:
     """Return the quarantined lines by source, reason and file, the most frequent first."""
-    return list(warehouse.read(con, "marts/quarantined", Group))
+    return warehouse.records(con, "marts/quarantined", Group)
 
 
 def find(con: Connection, beginning: str) -> Quarantined:
@@ -255,7 +255,7 @@ def count(con: Connection, origin: RecordOrigin) -> int:
 
 def new_fields(con: Connection) -> list[NewField]:
     """Return the fields missing in their source's first file, the newest first."""
-    return list(warehouse.read(con, "marts/new_fields", NewField))
+    return warehouse.records(con, "marts/new_fields", NewField)
 
 
 def _lines(
@@ -266,7 +266,7 @@ def _lines(
 ) -> list[Quarantined]:
     named: Json = None if ids is None else [*ids]
     values = {"beginning": beginning, "source_name": source, "quarantine_ids": named}
-    return list(warehouse.read(con, "marts/quarantine", Quarantined, **values))
+    return warehouse.records(con, "marts/quarantine", Quarantined, **values)
 
 
 def _origin(line: Quarantined, now: datetime) -> RecordOrigin:

@@ -59,12 +59,12 @@ def with_defaults(input_file: Input, path: Path, defaults: Defaults) -> Input:
 
 def workloads(con: Connection) -> list[LoggedWorkload]:
     """Return the collected workloads, the largest first."""
-    return list(warehouse.read(con, "marts/logged_workloads", LoggedWorkload))
+    return warehouse.records(con, "marts/logged_workloads", LoggedWorkload)
 
 
 def feedback(con: Connection) -> list[FeedbackJoin]:
     """Return the collected feedback by workload and kind, and how much of it joins."""
-    return list(warehouse.read(con, "marts/feedback_joins", FeedbackJoin))
+    return warehouse.records(con, "marts/feedback_joins", FeedbackJoin)
 
 
 def sample(con: Connection, workload_id: str) -> Iterator[dict[str, Json]]:

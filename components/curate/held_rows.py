@@ -26,13 +26,13 @@ class HeldInteraction:
 def waiting_rows(con: Connection, workload_id: str | None = None) -> list[HeldInteraction]:
     """List held, unreleased interactions, oldest first; of all workloads if ``None``."""
     values = {"workload_id": workload_id, "beginning": ""}
-    return list(warehouse.read(con, "marts/held_back", HeldInteraction, **values))
+    return warehouse.records(con, "marts/held_back", HeldInteraction, **values)
 
 
 def find_held(con: Connection, beginning: str) -> HeldInteraction:
     """Return the only held interaction whose id has this beginning; else raise ``LookupError``."""
     values = {"workload_id": None, "beginning": beginning}
-    matches = list(warehouse.read(con, "marts/held_back", HeldInteraction, **values))
+    matches = warehouse.records(con, "marts/held_back", HeldInteraction, **values)
     if len(matches) != 1:
         raise LookupError(
             f"{len(matches)} held interactions have an id that begins with {beginning!r}; "
@@ -132,13 +132,13 @@ def record_losses(con: Connection, workload_id: str, losses: Sequence[Loss]) -> 
 def open_losses(con: Connection, workload_id: str | None = None) -> list[Loss]:
     """List unreleased losses, largest first; of all workloads if ``None``."""
     values = {"workload_id": workload_id, "growth": GROWTH}
-    return list(warehouse.read(con, "marts/losses", Loss, **values))
+    return warehouse.records(con, "marts/losses", Loss, **values)
 
 
 def lost_examples(con: Connection, loss: Loss) -> list[LostExample]:
     """Return a few requests that a rule left out: the smallest ids, an arbitrary sample."""
     values = {"workload_id": loss.workload_id, "rule": loss.rule, "shown": EXAMPLES_SHOWN}
-    return list(warehouse.read(con, "marts/lost_examples", LostExample, **values))
+    return warehouse.records(con, "marts/lost_examples", LostExample, **values)
 
 
 def release_losses(

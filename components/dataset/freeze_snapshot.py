@@ -102,7 +102,7 @@ def freeze(
         EmptySideError: One of the sides has no example.
     """
     warehouse.build(con, "temp/frozen", workload_id=workload_id)
-    (totals,) = warehouse.read(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
+    (totals,) = warehouse.records(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
     counts = _counts(con, workload_id)
     if not_sampled:
         counts[NOT_SAMPLED] = not_sampled

@@ -114,7 +114,7 @@ PreferenceFileRow = TypeVar("PreferenceFileRow")
 
 def digests(con: Connection, workload_id: str) -> Digests:
     """Return the digests of a curated workload's pairs and labels."""
-    (row,) = warehouse.read(con, "marts/preference_digests", Digests, workload_id=workload_id)
+    (row,) = warehouse.records(con, "marts/preference_digests", Digests, workload_id=workload_id)
     return row
 
 

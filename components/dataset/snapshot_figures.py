@@ -151,7 +151,9 @@ def read_figures(
     for fact in warehouse.read(con, "marts/card", _Fact, workload_id=workload_id):
         count = SideCount(fact.fact, fact.train, fact.validation, fact.holdout)
         sections.setdefault(fact.section, []).append(count)
-    (clusters,) = warehouse.read(con, "marts/card_clusters", ClusterCount, workload_id=workload_id)
+    (clusters,) = warehouse.records(
+        con, "marts/card_clusters", ClusterCount, workload_id=workload_id
+    )
     days = sorted(sections["day"], key=lambda count: count.name)
     return Figures(
         snapshot=snapshot,
@@ -161,11 +163,11 @@ def read_figures(
         feedback=sections.get("feedback", []),
         times=_by_month(days) if len(days) > MOST_DAYS else days,
         days=(days[0].name, days[-1].name),
-        rules=list(warehouse.read(con, "marts/card_rules", RuleCount, workload_id=workload_id)),
+        rules=warehouse.records(con, "marts/card_rules", RuleCount, workload_id=workload_id),
         redactions=list(
             warehouse.read(con, "marts/card_redactions", RedactionCount, workload_id=workload_id)
         ),
-        fates=list(warehouse.read(con, "marts/card_fates", FeedbackCount, workload_id=workload_id)),
+        fates=warehouse.records(con, "marts/card_fates", FeedbackCount, workload_id=workload_id),
         preferences=preferences,
         clusters=clusters,
         lengths=lengths,
@@ -249,7 +251,9 @@ def production_usage(
     ).to_pylist()
     ids = sorted({key for row in rows for key in row["interaction_ids"]})
     with warehouse.connect(path) as con:
-        (logged,) = warehouse.read(con, "marts/production_usage", _LoggedUsage, interaction_ids=ids)
+        (logged,) = warehouse.records(
+            con, "marts/production_usage", _LoggedUsage, interaction_ids=ids
+        )
     if logged.requests:
         return Usage(logged.input_tokens, logged.output_tokens, logged.requests, LOGGED)
     with warehouse.in_memory(scratch) as con:

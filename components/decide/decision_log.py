@@ -87,7 +87,7 @@ def links(
 ) -> list[Link]:
     """Read the links that match all that is not ``None``, in the order of the chain."""
     matching = {"workload_id": workload_id, "evidence": evidence, "flow_run_id": flow_run_id}
-    return list(warehouse.read(con, "marts/decisions", Link, **matching))
+    return warehouse.records(con, "marts/decisions", Link, **matching)
 
 
 def approved_at(con: Connection, evidence: str) -> datetime | None:

@@ -158,7 +158,7 @@ def record(con: Connection, certificate_id: str, tainted: Iterable[Output]) -> N
 def recorded(con: Connection, certificate_id: str) -> list[Output]:
     """Return the outputs that an erasure tainted, even if their files are gone."""
     model = "marts/tainted_outputs"
-    return list(warehouse.read(con, model, Output, certificate_id=certificate_id))
+    return warehouse.records(con, model, Output, certificate_id=certificate_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def count_comments(con: Connection, subject: Subject) -> int:
 
 def _about(con: Connection, subject: Subject, names: Iterable[str]) -> list[tuple[int, str]]:
     workload_id = subject.workload_id
-    rows = list(warehouse.read(con, "marts/decision_texts", _Text, workload_id=workload_id))
+    rows = warehouse.records(con, "marts/decision_texts", _Text, workload_id=workload_id)
     is_about = text_matcher(subject, names)
     texts = {
         (row.sequence, row.field)

@@ -30,7 +30,7 @@ def rewrite_archive(con: Connection) -> dict[str, int]:
     """
     gone: Counter[str] = Counter()
     for kind, column in IDS.items():
-        for file in list(warehouse.read(con, "marts/erased_archived", _ArchiveFile, kind=kind)):
+        for file in warehouse.records(con, "marts/erased_archived", _ArchiveFile, kind=kind):
             kept = _without(con, file.path, column, file.ids)
             con.execute(
                 "delete from raw.archived"
@@ -113,7 +113,7 @@ def match_rows(con: Connection, subject: Subject) -> Matched:
     }
     warehouse.build(con, "temp/erased_interactions", **values)
     warehouse.build(con, "temp/erased_feedback", **values)
-    counts = list(warehouse.read(con, "marts/erased_counts", _PlaceCount))
+    counts = warehouse.records(con, "marts/erased_counts", _PlaceCount)
     workloads = warehouse.select(con, "marts/erased_workloads")
     sources = warehouse.select(con, "marts/erased_sources")
     return Matched(

@@ -65,7 +65,7 @@ def begin_erasure(con: Connection, subject: Subject, *, now: datetime) -> Erasur
 def erasures_of(con: Connection, subject_digest: str) -> list[Erasure]:
     """List the erasures of a subject, the oldest first."""
     values = {"subject_digest": subject_digest, "certificate_id": None}
-    return list(warehouse.read(con, "marts/erasures", Erasure, **values))
+    return warehouse.records(con, "marts/erasures", Erasure, **values)
 
 
 def unfinished_erasures(con: Connection) -> list[Erasure]:
@@ -80,7 +80,7 @@ def unfinished_erasures(con: Connection) -> list[Erasure]:
 def erasure_named(con: Connection, certificate_id: str) -> Erasure:
     """Return an erasure by its certificate; raise ``LookupError`` if there is none."""
     values = {"subject_digest": None, "certificate_id": certificate_id}
-    erasures = list(warehouse.read(con, "marts/erasures", Erasure, **values))
+    erasures = warehouse.records(con, "marts/erasures", Erasure, **values)
     if not erasures:
         raise LookupError(f"this warehouse has no erasure with the certificate {certificate_id}")
     return erasures[0]

@@ -125,7 +125,7 @@ def unclaimed_starts(con: Connection, workload_id: str, before: datetime) -> lis
 
 def read_starts(con: Connection, workload_id: str | None, most: int | None) -> list[TurnStart]:
     """Return the entries of one workload or of all (``None``), newest first, at most ``most``."""
-    return [*warehouse.read(con, "marts/starts", TurnStart, workload_id=workload_id, most=most)]
+    return warehouse.records(con, "marts/starts", TurnStart, workload_id=workload_id, most=most)
 
 
 def learned_until(con: Connection, workload_id: str, now: datetime) -> datetime | None:

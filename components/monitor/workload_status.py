@@ -55,7 +55,7 @@ class Rate:
 
 def days(con: Connection, workload_id: str, since: datetime) -> list[Day]:
     """Return a workload's days since a time, by model."""
-    return [*warehouse.read(con, "marts/live_days", Day, workload_id=workload_id, since=since)]
+    return warehouse.records(con, "marts/live_days", Day, workload_id=workload_id, since=since)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,9 @@ def trace_ancestry(
         version=version,
         aliases=tuple(a for a in version_tags.ALIASES if getattr(now, a) == version.number),
         changes=tuple(touched),
-        words=tuple(warehouse.read(con, "marts/words", DecisionRecord, evidence=version.evidence)),
+        words=tuple(
+            warehouse.records(con, "marts/words", DecisionRecord, evidence=version.evidence)
+        ),
         outcome=judged.judgement.outcome if judged else "gone",
         reasons=judged.judgement.reasons if judged else (),
         scorecards=tuple(_measured(con, judged.subject, roots.scorecards)) if judged else (),

@@ -191,7 +191,7 @@ def _time(value: Json) -> datetime:
 
 def _targets(con: Connection, workload_id: str, ids: list[str]) -> dict[str, Target]:
     with warehouse.present(con, "named", {"interaction_id": pa.array(ids, pa.string())}):
-        targets = list(warehouse.read(con, "marts/review_targets", Target, workload_id=workload_id))
+        targets = warehouse.records(con, "marts/review_targets", Target, workload_id=workload_id)
     return {target.interaction_id: target for target in targets}
 
 

@@ -147,7 +147,7 @@ def read_evidence(con: Connection, workload_id: str) -> FeedbackEvidence:
     ).fetchall()
     return FeedbackEvidence(
         [OutcomeCount(*row) for row in fates],
-        list(warehouse.read(con, "marts/bursts", BurstEvidence, **named)),
-        list(warehouse.read(con, "marts/capped_actors", Capped, **named)),
-        list(warehouse.read(con, "marts/disagreements", Disagreement, **named)),
+        warehouse.records(con, "marts/bursts", BurstEvidence, **named),
+        warehouse.records(con, "marts/capped_actors", Capped, **named),
+        warehouse.records(con, "marts/disagreements", Disagreement, **named),
     )
