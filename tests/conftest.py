@@ -14,6 +14,9 @@ os.environ.pop("COLUMNS", None)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # its queue speaks at exit
 
+# Nothing is compiled on a CPU; importing bitsandbytes would load the compiler, in 1.5 s a process.
+os.environ["TORCHDYNAMO_DISABLE"] = "1"
+
 # The default suite judges a change by the same cases each time; `make test-slow` draws new ones.
 # How long drawing takes depends on what else the machine does.
 settings.register_profile(
