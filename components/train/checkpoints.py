@@ -193,6 +193,16 @@ def regular_checkpoints(checkpoints: Path, recipe: Recipe, *, before: int) -> li
         for checkpoint in _saved_checkpoints(checkpoints)
         if not _step_of(checkpoint) % recipe.save_steps and _step_of(checkpoint) < before
     ]
+    if len(regular) < recipe.average_checkpoints - 1:
+        logger.warning(
+            "the adapter is the mean of %d weights, since a run of %d steps has %d checkpoints "
+            "before its end; for average_checkpoints: %d lower save_steps, which is %d",
+            len(regular) + 1,
+            before,
+            len(regular),
+            recipe.average_checkpoints,
+            recipe.save_steps,
+        )
     return regular[len(regular) - min(len(regular), recipe.average_checkpoints - 1) :]
 
 
