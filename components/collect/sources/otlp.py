@@ -357,7 +357,8 @@ class _Reader:
 
 def _require_all(span: Obj, attributes: Obj, events: list[GenAiEvent]) -> None:
     """Raise ``WrongShapeError`` if an SDK's limit has dropped messages: who knows which."""
-    is_numbered = otlp_messages.is_numbered(attributes)
+    is_whole = "gen_ai.input.messages" in attributes  # all of them in one attribute
+    is_numbered = not is_whole and otlp_messages.is_numbered(attributes)
     for key, limit, is_used in (
         ("droppedAttributesCount", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", is_numbered),
         ("droppedEventsCount", "OTEL_SPAN_EVENT_COUNT_LIMIT", any(e.is_message for e in events)),

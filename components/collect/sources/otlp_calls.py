@@ -8,11 +8,20 @@ from components.collect.sources.fields import Obj
 from components.collect.sources.otlp_messages import CHOICE, COMPLETION, PROMPT, GenAiEvent
 from components.schema import Json
 
-CALL_OPERATIONS = ("chat", "generate_content", "text_completion")
-"""Operations of model calls; spans of agents and tools consist of such calls."""
+CALL_OPERATIONS = frozenset(
+    {"chat", "generate_content", "text_completion"}
+    | {"completion", "acompletion", "atext_completion"}  # LiteLLM's
+    | {"unknown"}  # OpenLLMetry's
+)
+"""Operations of model calls, or OpenLLMetry's request types."""
 
-CALL_TYPES = ("chat", "completion", "unknown")
-"""OpenLLMetry's request types of model calls, where it names no operation."""
+OTHER_OPERATIONS = frozenset(
+    {"execute_tool", "create_agent", "invoke_agent", "invoke_workflow", "embeddings", "retrieval"}
+    | {"embedding", "aembedding", "rerank", "arerank"}  # OpenLLMetry's and LiteLLM's
+    | {"agent", "chain", "evaluator", "guardrail", "prompt", "reranker", "retriever", "tool"}
+)
+"""Operations that are no model calls, or consist of such calls; the last ones are OpenInference's
+kinds."""
 
 PARAMETERS = {
     "model": "gen_ai.request.model",
@@ -121,20 +130,21 @@ class SpanCall:
 
 def is_call(attributes: Obj) -> bool:
     """Return whether attributes belong to a model call."""
-    operation, kind = attributes.get("gen_ai.operation.name"), attributes.get("llm.request.type")
+    operation = _operation(attributes)
     if operation is not None:
         return operation in CALL_OPERATIONS
-    if kind is not None:
-        return kind in CALL_TYPES
     is_named = "gen_ai.system" in attributes or "gen_ai.provider.name" in attributes
     return is_named or otlp_messages.is_numbered(attributes)
 
 
 def is_other_operation(attributes: Obj) -> bool:
     """Return whether attributes say that a span is no model call, as that of a tool."""
-    is_named = "gen_ai.operation.name" in attributes or "llm.request.type" in attributes
-    # A model's answer is refused and not passed over, whatever the operation is called.
-    return is_named and not is_call(attributes) and not otlp_messages.are_completed(attributes)
+    return _operation(attributes) in OTHER_OPERATIONS
+
+
+def _operation(attributes: Obj) -> str | None:
+    name = _first(attributes, "gen_ai.operation.name", "llm.request.type")
+    return None if name is None else str(name)
 
 
 # The older forms: one attribute with JSON text, or numbered attributes.

@@ -1,5 +1,6 @@
 """Messages and evaluations of OpenTelemetry's GenAI conventions, in events or attributes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.collect.source import Defaults
@@ -26,6 +27,8 @@ FINISH = {"tool_call": "tool_calls"}  # finish reasons with another name at Open
 PROMPT = "gen_ai.prompt"
 COMPLETION = "gen_ai.completion"
 FUNCTIONS = "llm.request.functions"
+
+LITELLM_CALL = frozenset({"function_call.name", "function_call.arguments"})
 
 PART_KEYS = {
     "text": "text",
@@ -123,7 +126,8 @@ def from_parts(attributes: Obj) -> list[Json]:
         written += [_result(part) for _, part in results]
         others = [(p, part) for p, part in parts if part.get("type") != "tool_call_response"]
         if others or not results:
-            written.append(_message(role, others, fields.optional_text(message, "name", path)))
+            name = fields.optional_text(message, "name", path)
+            written.append(_beside_parts(message, path) | _message(role, others, name))
     return written
 
 
@@ -134,8 +138,16 @@ def choices_from_parts(attributes: Obj) -> list[Json]:
     for index, (path, message) in enumerate(fields.objects(messages, "gen_ai.output.messages")):
         parts = list(fields.objects(fields.require_array(message, "parts", path), f"{path}parts"))
         reason = finish_reason(message.get("finish_reason"))
-        written.append(canonical.choice(_message("assistant", parts, None), reason, index))
+        answer = _beside_parts(message, path) | _message("assistant", parts, None)
+        written.append(canonical.choice(answer, reason, index))
     return written
+
+
+def _beside_parts(message: Obj, at: str) -> Obj:
+    """Return what LiteLLM leaves where OpenAI has it: the calls, or whose result a message is."""
+    kept = {key: message[key] for key in ("tool_calls", "tool_call_id") if message.get(key)}
+    canonical.messages([{"role": "assistant", **kept}], at.rstrip("."))
+    return kept
 
 
 def system(attributes: Obj) -> list[Json]:
@@ -205,6 +217,8 @@ def _message(role: str, parts: list[tuple[str, Obj]], name: str | None) -> Obj:
 
 def _part(part: Obj, at: str) -> Obj:
     match part:
+        case {"type": "text", "text": str()} if "content" not in part:  # LiteLLM's
+            return part
         case {"type": "text"}:
             return {"type": "text", "text": fields.require_text(part, "content", at)}
         case {"type": "uri", "modality": "image", "uri": str(uri)}:
@@ -248,12 +262,22 @@ def indexed_messages(attributes: Obj) -> list[Json]:
 def indexed_choices(attributes: Obj) -> list[Json]:
     """Return the choices; empty if the span has none in this form."""
     choices: list[Json] = []
-    for index, entry in enumerate(_numbered(attributes, COMPLETION)):
+    entries = _numbered(attributes, COMPLETION)
+    calls = [call for entry in entries for call in _litellm_calls(entry)]
+    for index, entry in enumerate(entry for entry in entries if entry.keys() - LITELLM_CALL):
         at = f"{COMPLETION}.{index}."
         message = anthropic_messages.answer(_indexed_message(entry, "assistant"), at)
+        if calls and index == 0:
+            message["tool_calls"] = calls
         canonical.messages([message], f"{COMPLETION}.{index}")
         choices.append(canonical.choice(message, entry.get("finish_reason"), index))
     return choices
+
+
+def _litellm_calls(entry: Obj) -> Iterator[Json]:
+    """Yield the call that LiteLLM numbers as if it were an answer."""
+    if isinstance(name := entry.get("function_call.name"), str):
+        yield canonical.tool_call(name, entry.get("function_call.arguments"))
 
 
 def is_numbered(attributes: Obj) -> bool:

@@ -246,3 +246,65 @@ def test_a_call_that_lost_messages_to_the_sdks_limit_is_refused():
 def test_what_is_no_models_call_is_skipped_also_alone(attributes: dict[str, str]):
     row = telemetry.json_form(telemetry.call(**attributes, gen_ai__prompt__0__content="Oslo"))
     assert read(otlp, row) == []
+
+
+def test_litellms_spans_have_their_calls_beside_the_parts():
+    said: Json = {"role": "user", "parts": [{"type": "text", "text": "Weather in Rome?"}]}
+    called: dict[str, Json] = {"role": "assistant", "parts": [], "tool_calls": [CALL]}
+    result: Json = {
+        "role": "tool",
+        "parts": [{"type": "text", "content": "dry"}],
+        "tool_call_id": "call_1",
+    }
+    row = span(
+        attributes=[
+            text("gen_ai.operation.name", "acompletion"),
+            text("gen_ai.input.messages", json.dumps([said, called, result])),
+            text("gen_ai.output.messages", json.dumps([called | {"finish_reason": "tool_calls"}])),
+            text("gen_ai.completion.0.function_call.name", "weather"),
+        ]
+    )
+    interaction = record(otlp, row)
+    calling: dict[str, Json] = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    assert interaction["request"] == {
+        "messages": [
+            {"role": "user", "content": "Weather in Rome?"},
+            calling,
+            {"role": "tool", "content": "dry", "tool_call_id": "call_1"},
+        ]
+    }
+    response = interaction["response"]
+    assert isinstance(response, dict)
+    assert response["choices"] == [{"index": 0, "message": calling, "finish_reason": "tool_calls"}]
+
+
+def test_calls_that_older_litellm_numbers_as_answers_are_the_answers_calls():
+    calls = {
+        f"gen_ai.completion.{number}.function_call.{key}": value
+        for number, city in enumerate(("Rome", "Oslo"))
+        for key, value in (("name", "weather"), ("arguments", json.dumps({"city": city})))
+    }
+    attributes = {
+        "llm.request.type": "acompletion",
+        "gen_ai.prompt.0.role": "user",
+        "gen_ai.prompt.0.content": "Weather in Rome and Oslo?",
+        "gen_ai.completion.0.role": "assistant",
+        "gen_ai.completion.0.finish_reason": "tool_calls",
+    }
+    row = telemetry.json_form(telemetry.call(**attributes, **calls))
+    response = record(otlp, row)["response"]
+    assert isinstance(response, dict)
+    (choice,) = cast("list[dict[str, Json]]", response["choices"])
+    message = cast("dict[str, Json]", choice["message"])
+    assert message["tool_calls"] == [
+        {
+            "type": "function",
+            "function": {"name": "weather", "arguments": json.dumps({"city": city})},
+        }
+        for city in ("Rome", "Oslo")
+    ]
+
+
+def test_an_operation_that_nobody_knows_is_not_skipped_in_silence():
+    row = telemetry.json_form(telemetry.call(gen_ai__operation__name="aresponses"))
+    assert reason(otlp, row).startswith("found neither a span of a model's call")
