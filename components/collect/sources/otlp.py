@@ -21,6 +21,7 @@ from components.collect.sources import (
     otlp_encoding,
     otlp_messages,
     otlp_openinference,
+    otlp_pydantic_ai,
 )
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.collect.sources.otlp_calls import SpanCall, is_call, is_other_operation
@@ -41,6 +42,12 @@ TIMES: dict[Signal, tuple[str, str]] = {
     "resourceLogs": ("timeUnixNano", "observedTimeUnixNano"),
 }
 """Time fields of spans and log records, in order of preference."""
+
+OTHER_CONVENTIONS = (
+    otlp_openinference.to_genai,
+    otlp_ai_sdk.to_genai,
+    otlp_pydantic_ai.to_genai,
+)
 
 Key: TypeAlias = tuple[str, str]  # trace and span; the span is empty for log records without one
 
@@ -249,8 +256,11 @@ class _Reader:
             if isinstance(name, str) and name.startswith("gen_ai."):
                 yield self._event(piece, GenAiEvent(name, attributes, body, _seconds(piece)))
             return
-        attributes = otlp_ai_sdk.to_genai(otlp_openinference.to_genai(attributes))
+        for to_genai in OTHER_CONVENTIONS:
+            attributes = to_genai(attributes)
         events = list(_events(piece))
+        if otlp_pydantic_ai.PARAMETERS in attributes:
+            events += otlp_pydantic_ai.listed_events(attributes, _seconds(piece))
         for event in events:
             if event.is_evaluation:
                 yield self._evaluation(piece, event)

@@ -24,6 +24,8 @@ FEEDBACK_SCALE: list[Json] = [-1, 1]  # the scale of user feedback: -1 is bad, 0
 
 FINISH = {"tool_call": "tool_calls"}  # finish reasons with another name at OpenAI
 
+ELIDED = "<elided>"  # what stands for a text whose capture is turned off
+
 PROMPT = "gen_ai.prompt"
 COMPLETION = "gen_ai.completion"
 FUNCTIONS = "llm.request.functions"
@@ -178,15 +180,39 @@ def from_event(name: str, body: Obj, at: str) -> list[Json]:
 def _event_message(role: str, body: Obj, at: str) -> Obj:
     role = fields.optional_text(body, "role", at) or role
     content = body.get("content")
+    if content == ELIDED:
+        raise fields.WrongShapeError(
+            f"`{at}content` is {ELIDED}, expected its text: is the capture of content turned on?"
+        )
     if not isinstance(content, str | list | dict | None):
         raise fields.wrong_type(f"{at}content", content, "text, an array of parts or null")
-    message: Obj = {"role": role, "content": [content] if isinstance(content, dict) else content}
+    message: Obj = {"role": role, "content": content}
+    if isinstance(content, dict):
+        message = _gemini_message(role, content, at)
     if calls := fields.unpacked(body, "tool_calls", at):
         message["tool_calls"] = calls
     if role == "tool":
         message["tool_call_id"] = body.get("id")
     canonical.messages([message], at.rstrip("."))
     return message
+
+
+def _gemini_message(role: str, content: Obj, at: str) -> Obj:
+    """Return the message of Gemini's content; other content is one part."""
+    if not isinstance(content.get("parts"), list):
+        return {"role": role, "content": [content]}
+    texts, calls, thoughts = list[Obj](), list[Obj](), list[Json]()
+    for _, part in fields.objects(fields.require_array(content, "parts", at), f"{at}parts"):
+        match part:
+            case {"text": str(text), "thought": True}:
+                thoughts.append(text)
+            case {"text": str(text)}:
+                texts.append({"type": "text", "text": text})
+            case {"function_call": {"name": str(name), **call}}:
+                calls.append(canonical.tool_call(name, call.get("args"), call.get("id")))
+            case _:
+                texts.append(part)
+    return canonical.message(role, texts, calls, thoughts)
 
 
 def choice_from_event(body: Obj, at: str) -> Obj:

@@ -308,3 +308,68 @@ def test_calls_that_older_litellm_numbers_as_answers_are_the_answers_calls():
 def test_an_operation_that_nobody_knows_is_not_skipped_in_silence():
     row = telemetry.json_form(telemetry.call(gen_ai__operation__name="aresponses"))
     assert reason(otlp, row).startswith("found neither a span of a model's call")
+
+
+def test_geminis_content_is_read_as_text_and_calls():
+    args: Json = {"city": "Rome"}
+    parts: Json = [{"text": "Let me see."}, {"function_call": {"name": "weather", "args": args}}]
+    choice: Json = {
+        "index": 0,
+        "content": {"role": "model", "parts": parts},
+        "finish_reason": "STOP",
+    }
+    asked = log("gen_ai.user.message", {"content": {"role": "user", "parts": [{"text": "Rain?"}]}})
+    (interaction,) = records(otlp, span(), asked, log("gen_ai.choice", choice))
+    assert interaction["request"] == {"messages": [{"role": "user", "content": "Rain?"}]}
+    response = interaction["response"]
+    assert isinstance(response, dict)
+    (answered,) = cast("list[dict[str, Json]]", response["choices"])
+    function: Json = {"name": "weather", "arguments": args}
+    assert answered["message"] == {
+        "role": "assistant",
+        "content": "Let me see.",
+        "tool_calls": [{"type": "function", "function": function}],
+    }
+
+
+def test_what_stands_for_a_text_that_is_not_captured_is_no_text():
+    rows = [
+        span(),
+        log("gen_ai.user.message", {"content": "<elided>"}),
+        log("gen_ai.choice", {"index": 0, "content": "<elided>"}),
+    ]
+    assert reason(otlp, *rows) == (
+        "`gen_ai.choice.content` is <elided>, expected its text: is the capture of content turned "
+        "on?"
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_pydantic_ais_spans_are_read_with_their_tools(version: int):
+    function = cast("dict[str, Json]", logs.WEATHER["function"])
+    schema = {"parameters_json_schema": function["parameters"]}
+    tool = {key: function[key] for key in ("name", "description")} | schema
+    events: Json = [
+        {"event.name": "gen_ai.user.message", "role": "user", "content": "Hello?"},
+        {
+            "event.name": "gen_ai.choice",
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hi."},
+        },
+    ]
+    held: dict[str, Json] = {"events": events}
+    if version == 2:
+        held = {
+            "gen_ai.input.messages": question("Hello?"),
+            "gen_ai.output.messages": answer("Hi."),
+        }
+    held["model_request_parameters"] = {"function_tools": [tool], "output_tools": []}
+    interaction = record(otlp, span(*(text(key, json.dumps(held[key])) for key in held)))
+    assert interaction["request"] == {
+        "messages": [{"role": "user", "content": "Hello?"}],
+        "tools": [logs.WEATHER],
+    }
+    response = interaction["response"]
+    assert isinstance(response, dict)
+    (answered,) = cast("list[dict[str, Json]]", response["choices"])
+    assert answered["message"] == logs.say("Hi.")
