@@ -382,6 +382,7 @@ def assemble_evidence(
         others=evidence_reports.other_scorecards(cards, base=champion is not None),
         counts=snapshot.counts,
         learned=snapshot_figures.learned_sentences(made_from.learned),
+        references=snapshot_figures.own_reference_sentences(home.tables, snapshot.path),
         turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )

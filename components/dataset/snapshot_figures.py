@@ -206,6 +206,46 @@ def learned_sentences(record: Mapping[str, Json] | None) -> list[str]:
     return [str(sentence) for sentence in sentences] if isinstance(sentences, list) else []
 
 
+@dataclass(frozen=True, slots=True)
+class _OwnAnswer:
+    interaction_id: str
+    version: str
+
+
+def own_reference_sentences(path: Location, snapshot: Path) -> list[str]:
+    """Return a sentence on the held-out requests whose reference a version of ours answered.
+
+    Empty without any: nobody corrected such an answer, and no reference values came with it.
+    ``path`` is the warehouse.
+    """
+    file = snapshot / "holdout.parquet"
+    columns = ["interaction_ids", "answer", "acceptable", "logged_answer"]
+    if not {*columns} <= {*pq.read_schema(file).names}:  # older snapshots
+        return []
+    rows = pq.read_table(file, columns=columns).to_pylist()
+    as_logged = [
+        row["interaction_ids"]
+        for row in rows
+        if row["acceptable"] is None
+        and row["logged_answer"]
+        and Answer.from_json(row["answer"]) == Answer.from_json(row["logged_answer"])
+    ]
+    ids = sorted({key for keys in as_logged for key in keys})
+    with warehouse.connect(path) as con:
+        answers = warehouse.read(con, "marts/own_answers", _OwnAnswer, interaction_ids=ids)
+        versions = {answer.interaction_id: answer.version for answer in answers}
+    own = [keys for keys in as_logged if all(key in versions for key in keys)]
+    if not own:
+        return []
+    numbers = sorted({versions[key] for keys in own for key in keys}, key=lambda at: (len(at), at))
+    named = f"version{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+    return [
+        f"Of {len(rows)} held-out requests, {len(own)} have as their reference what {named} "
+        "answered and nobody corrected. Such a version is right there by definition: as champion "
+        "it looks better than it is, and a better challenger looks worse."
+    ]
+
+
 def answer_kind(answer: Answer) -> str:
     """Return whether an answer is text, one call or several, with or without text."""
     if not answer.calls:

@@ -101,7 +101,8 @@ class Case:
     ``challenger`` and ``opponent`` are scorecards by task; ``others`` are scorecards of the holdout
     by the name of another measured model (``base``, ``production``). ``counts`` are the snapshot's
     rows by verdict of the rules; ``learned`` are sentences on the rows that training left out;
-    ``note`` is the workload's own; ``turns`` are those before this one.
+    ``references`` are sentences on those that our own versions answered. ``note`` is the workload's
+    own; ``turns`` are those before this one.
     """
 
     subject: EvidenceSubject
@@ -113,6 +114,7 @@ class Case:
     others: Mapping[str, Scorecard] = field(default_factory=dict[str, Scorecard])
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     learned: Sequence[str] = ()
+    references: Sequence[str] = ()
     turns: Sequence[Past] = ()
     note: str = ""
 
@@ -171,7 +173,8 @@ def change_sentence(case: Case) -> list[str]:
         f"Of {target.n} held-out requests, {target.wins} would be answered better than now, "
         f"{target.losses} worse, and {same} equally well."
     )
-    return [*lines, *_for_whom(case.judgement.slices), _worse_parts(case.judgement.slices)]
+    parts = [*_for_whom(case.judgement.slices), _worse_parts(case.judgement.slices)]
+    return [*lines, *case.references, *parts]
 
 
 def _for_whom(slices: tuple[Slice, ...]) -> list[str]:

@@ -101,6 +101,11 @@ def test_a_part_of_the_traffic_that_got_worse_is_named() -> None:
     assert "It is significantly worse for: tool no call." in words
 
 
+def test_references_that_our_own_versions_answered_are_named() -> None:
+    case = replace(gate_cases.clear(), references=("Of 9 held-out requests, 4 are version 2's.",))
+    assert "Of 9 held-out requests, 4 are version 2's." in page(case).words
+
+
 def test_it_states_the_share_of_quality_kept_and_its_price() -> None:
     words = page(gate_cases.clear()).words
     assert "The challenger keeps 90.9% of production's correct name (95 % interval" in words
