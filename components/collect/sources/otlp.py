@@ -19,6 +19,7 @@ from components.collect.sources import (
     fields,
     otlp_ai_sdk,
     otlp_encoding,
+    otlp_langfuse,
     otlp_messages,
     otlp_openinference,
     otlp_pydantic_ai,
@@ -46,6 +47,7 @@ TIMES: dict[Signal, tuple[str, str]] = {
 OTHER_CONVENTIONS = (
     otlp_openinference.to_genai,
     otlp_ai_sdk.to_genai,
+    otlp_langfuse.to_genai,
     otlp_pydantic_ai.to_genai,
 )
 

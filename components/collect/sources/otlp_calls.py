@@ -19,9 +19,10 @@ OTHER_OPERATIONS = frozenset(
     {"execute_tool", "create_agent", "invoke_agent", "invoke_workflow", "embeddings", "retrieval"}
     | {"embedding", "aembedding", "rerank", "arerank"}  # OpenLLMetry's and LiteLLM's
     | {"agent", "chain", "evaluator", "guardrail", "prompt", "reranker", "retriever", "tool"}
+    | {"event", "span"}
 )
 """Operations that are no model calls, or consist of such calls; the last ones are OpenInference's
-kinds."""
+and Langfuse's kinds."""
 
 PARAMETERS = {
     "model": "gen_ai.request.model",
