@@ -96,9 +96,10 @@ def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]
     try:
         yield
     except KeyboardInterrupt:
-        print_error("interrupted; run the same command again to resume")
-        raise typer.Exit(130) from None
+        _exit_interrupted()
     except Exception as error:
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
+            _exit_interrupted()  # so DuckDB reports Ctrl-C during a query
         names = class_names(error)
         own = next((EXIT_CODES[name] for name in names if name in EXIT_CODES), None)
         is_bug = isinstance(error, KeyError | IndexError)  # a message is a plain LookupError
@@ -106,6 +107,11 @@ def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]
             raise
         print_error(str(error))
         raise typer.Exit(code or own or 2) from error
+
+
+def _exit_interrupted() -> NoReturn:
+    print_error("interrupted; run the same command again to resume")
+    raise typer.Exit(130) from None
 
 
 def class_names(error: BaseException) -> list[str]:

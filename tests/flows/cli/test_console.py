@@ -1,10 +1,15 @@
 """What a command prints, and how it exits, when something goes wrong on its way."""
 
 import importlib
+import os
+import signal
+import threading
+from pathlib import Path
 
 import pytest
 import typer
 
+from components.store import warehouse
 from flows.cli import console
 from flows.cli.console import exit_on
 
@@ -43,6 +48,22 @@ def test_an_interrupted_command_says_how_to_resume(capsys: pytest.CaptureFixture
 def test_a_bug_keeps_its_traceback(bug: type[Exception]):
     with pytest.raises(bug), exit_on(LookupError):
         raise bug
+
+
+def test_a_command_that_is_interrupted_in_a_query_says_how_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    press = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        press.start()
+        with pytest.raises(typer.Exit) as ended, exit_on(), warehouse.in_memory(tmp_path) as con:
+            con.execute("select count(*) from range(10_000_000) a, range(100_000) b where a > b")
+    finally:
+        press.cancel()
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize(
