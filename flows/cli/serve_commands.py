@@ -70,9 +70,11 @@ def serve(
 
     shared = home.serve / gateway_status.SHARED_SETTINGS
     own = shared if home.store is not None and shared.exists() else home.serve_settings
+    file = config or own
 
     def say(url: str) -> None:
-        print_line(f"serving on {url}   settings {config or own}")
+        settings_text = f"settings {file}" if file.exists() else f"defaults, as there is no {file}"
+        print_line(f"serving on {url}   {settings_text}")
 
     gateway_service.run_gateway(
         home,

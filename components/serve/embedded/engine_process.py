@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.die_with_parent:
         _die_with(parent)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # It recommends kernels that would be downloaded from a hub at run time.
+    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
     threads = options.threads or max(1, device.cores() - 1)
     torch.set_num_threads(threads)
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -119,7 +119,10 @@ class EmbeddedProcess:
         wait = FIRST_WAIT
         while True:
             started = asyncio.get_running_loop().time()
-            self._process = await asyncio.create_subprocess_exec(*self._arguments)
+            # Ctrl-C goes to all of a terminal's group: the gateway still needs it for open answers.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._arguments, start_new_session=True
+            )
             try:
                 code = self._ended_with = await self._process.wait()
             finally:

@@ -1,6 +1,7 @@
 """The embedded engine's process starts wherever its temporary files lie."""
 
 import asyncio
+import os
 import tempfile
 from pathlib import Path
 
@@ -33,3 +34,20 @@ def test_an_engine_starts_under_a_path_that_is_too_long_for_a_socket(
 
     asyncio.run(scenario())
     assert not list(deep.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_at_the_gateways_terminal_does_not_reach_the_engine(tmp_path: Path) -> None:
+    base = tiny.build(tmp_path / "base")
+
+    async def scenario() -> None:
+        process = EmbeddedProcess("embedded", EmbeddedOptions(base, "fp32", slots=1, threads=1))
+        try:
+            await process.start()
+            assert process.pid
+            assert os.getpgid(process.pid) != os.getpgid(0)
+        finally:
+            await process.stop()
+
+    asyncio.run(scenario())
