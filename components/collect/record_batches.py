@@ -34,7 +34,7 @@ _Line: TypeAlias = tuple[Kind, int, str, "str | None"]
 """A record's kind, place, verbatim text, and canonical JSON text unless the verbatim text is it."""
 
 BATCH_CHARACTERS = 16 * 2**20
-MOST_UNREADABLE = 1_000  # maximum refused records in memory at once
+MOST_UNREADABLE = 1_000  # maximum refused records of a batch, if they are short
 
 RETURN = ord("\r")
 SHORTEST = 13  # Arrow stores shorter strings in the view itself
@@ -122,13 +122,14 @@ def _batches(
     batch_lines: Iterable[_Line | Unreadable], kind_of_unreadable: Kind
 ) -> Iterator[Batch]:
     waiting: dict[Kind, _Records] = {"interactions": _Records(), "feedback": _Records()}
-    unreadable: list[Unreadable] = []
+    unreadable, unreadable_bytes = list[Unreadable](), 0
     for line in batch_lines:
         if isinstance(line, Unreadable):
             unreadable.append(line)
-            if len(unreadable) >= MOST_UNREADABLE:
+            unreadable_bytes += len(line.content)
+            if len(unreadable) >= MOST_UNREADABLE or unreadable_bytes >= BATCH_CHARACTERS:
                 yield Batch(kind_of_unreadable, {}, 0, unreadable)
-                unreadable = []
+                unreadable, unreadable_bytes = [], 0
             continue
         kind, place, content, record = line
         waiting[kind].add(place, content, record)

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.collect import files
+from components.collect import files, record_batches
 from components.collect.lines import LONGEST, Unreadable
-from components.collect.source import Input
+from components.collect.source import Input, RejectedRecord, SourceRow
 from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import logs
@@ -204,6 +204,14 @@ def test_a_row_of_very_many_numbers_is_no_million_objects(tmp_path: Path):
         f"the row has {LONGEST + 1} bytes, expected at most {LONGEST}; they are not kept"
     )
     assert most < 2 * LONGEST
+
+
+def test_few_huge_refused_rows_are_batches_of_their_own():
+    rows = (RejectedRecord(SourceRow(n, HUGE, {}), "no call") for n in range(40))
+    batches = [*record_batches.batches_of_records(rows)]
+    assert sum(len(batch.unreadable) for batch in batches) == 40
+    most = max(sum(len(row.content) for row in batch.unreadable) for batch in batches)
+    assert most < record_batches.BATCH_CHARACTERS + len(HUGE)
 
 
 def test_a_file_is_found_by_its_name_with_brackets(tmp_path: Path):
