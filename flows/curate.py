@@ -45,7 +45,7 @@ def report(workload: Workload) -> FrozenWorkload:
         frozen.holdout_version,
         frozen.counts,
     )
-    if short := snapshots.holdout_shortage(workload, frozen):
+    for short in snapshots.shortages(workload, frozen):
         get_run_logger().warning("%s", short)
     return curated
 

@@ -1,5 +1,6 @@
 """Curate and freeze snapshots; find one by its folder, its key, or as the newest."""
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from components.curate.redaction import redactor
 from components.dataset import freeze_snapshot
 from components.dataset.freeze_snapshot import NOT_SAMPLED, folder_name
 from components.dataset.snapshot_figures import Snapshot
+from components.evaluate import holdout_task, score_conditions
+from components.evaluate.metrics import KIND_METRICS, Kind
 from components.gate import power, significance
 from components.scorecard import HOLDOUT
 from components.store import ledger, manifest, working_copy
@@ -70,6 +73,45 @@ class FrozenWorkload:
     tally: CurationTally
     snapshot: Snapshot | None
     lost: list[RuleLoss]
+
+
+def shortages(workload: Workload, frozen: Snapshot) -> list[str]:
+    """Explain what has fewer requests than the gate needs, in sentences; empty if nothing has."""
+    holdout = holdout_shortage(workload, frozen)
+    return [*([holdout] if holdout else []), *guard_shortages(workload, frozen)]
+
+
+def guard_shortages(workload: Workload, frozen: Snapshot) -> list[str]:
+    """Name the guards that would not be shown to hold even if both models answered alike."""
+    policy = workload.gate
+    alpha = significance.allowance(policy.alpha, 1, policy.looks)
+    needed = {
+        guard: power.fewest_equal(min(guard.margin, guard.total_margin), alpha)
+        for guard in policy.guarding()
+        if min(guard.margin, guard.total_margin) > 0  # else it has to be better
+    }
+    most = max(needed.values(), default=0)
+    counts = score_conditions.independent_counts(workload.evaluate, most, frozen.path)
+    sentences: list[str] = []
+    for guard, least in needed.items():
+        count = counts.get(guard.task)
+        if guard.task == HOLDOUT:
+            count = min(_count_measured(frozen.path, guard.metric), frozen.clusters["holdout"])
+        if count is not None and 0 < count < least:
+            margin = math.ceil(100 * (1 - alpha ** (1 / count))) / 100
+            sentences.append(
+                f"the gate can't show that {guard.metric} of {guard.task} stays within its margin, "
+                f"even if both models answer alike: at the first look that takes {least} "
+                f"independent requests, and there are {count}; nothing passes before there are "
+                f"more, unless its margin is {margin:g} or more (see gate.guards and "
+                "gate.abstention_margin)"
+            )
+    return sentences
+
+
+def _count_measured(snapshot: Path, metric: str) -> int:
+    kinds: list[Kind] = [kind for kind, known in KIND_METRICS.items() if metric in known]
+    return holdout_task.count_measured(snapshot, kinds[0], metric, HOLDOUT)
 
 
 def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:

@@ -149,6 +149,13 @@ def document_counts(
     return counts | {name: count for name, count in built_in.items() if count is not None}
 
 
+def independent_counts(settings: EvaluationSettings, enough: int, snapshot: Path) -> dict[str, int]:
+    """Count the most documents that may be independent of each other, by task with a snapshot's."""
+    counts = document_counts(settings, enough, snapshot)
+    pairs = {"refusals": counts["refusals"] // 2} if "refusals" in counts else {}
+    return counts | pairs
+
+
 def _side_conditions(
     snapshot: Path, template: str, settings: EvaluationSettings, side: MeasuredSide
 ) -> dict[str, Json]:

@@ -133,6 +133,11 @@ def fewest(largest: int, lead: float, alpha: float) -> int:
     return math.ceil(largest * math.log(1 / alpha) / lead)
 
 
+def fewest_equal(margin: float, alpha: float) -> int:
+    """Return the fewest independent requests that show a margin if all scores are equal."""
+    return math.ceil(math.log(1 / alpha) / -math.log1p(-margin)) if margin < 1 else 1
+
+
 def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> float:
     """Return the power of ``n`` requests at level ``alpha``.
 

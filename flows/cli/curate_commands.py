@@ -66,7 +66,7 @@ def curate(config: ConfigFile) -> None:
     if curated.snapshot is None:
         _print_losses(curated)
         raise typer.Exit(1)
-    if short := snapshots.holdout_shortage(workload, curated.snapshot):
+    for short in snapshots.shortages(workload, curated.snapshot):
         print_sentence(short, indent="")
     _print_snapshot(curated.snapshot)
 

@@ -8,11 +8,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from components.curate.settings import Balance, Replay, Rules
 from components.dataset.freeze_snapshot import EmptySideError
+from components.dataset.snapshot_figures import Snapshot
+from components.evaluate.settings import EvaluationSettings
+from components.gate.policy import Guard, Policy
+from components.schema import Answer, Call
 from components.store import working_copy
 from components.store.working_copy import StaleCopyError
 from flows import snapshots, workload_file
@@ -320,3 +325,31 @@ def test_the_limit_of_a_sample_is_in_the_config_only_where_somebody_chose_it():
     assert "at_most" not in Rules().model_dump()
     for chosen in (None, 5):
         assert Rules.model_validate(Rules(at_most=chosen).model_dump()).at_most == chosen
+
+
+def test_a_guard_that_nothing_could_pass_is_named(home: Settings, tmp_path: Path) -> None:
+    """Each night's training would end as undecided, with no word of why."""
+    called, abstained = Answer(calls=(Call("weather", {}),)).to_json(), Answer("No.").to_json()
+    answers = [called] * 80 + [abstained] * 20
+    pq.write_table(pa.table({"answer": answers}), tmp_path / "holdout.parquet")
+    guards = (
+        Guard(task="refusals", metric="right", margin=0.1),
+        Guard(metric="name_and_arguments", margin=0.1),
+    )
+    frozen = Snapshot(tmp_path, "s1", "v1", 1, 0, 100, {}, {"holdout": 100}, 1)
+
+    def named(*, refusals: float, abstention: float) -> list[str]:
+        first = guards[0].model_copy(update={"margin": refusals})
+        policy = Policy(abstention_margin=abstention, guards=(first, guards[1]))
+        changed = {"gate": policy, "evaluate": EvaluationSettings(built_in=("refusals",))}
+        return snapshots.shortages(workload(home).model_copy(update=changed), frozen)
+
+    first, second = named(refusals=0.1, abstention=0.1)
+    assert first.startswith(
+        "the gate can't show that abstention of holdout stays within its margin"
+    )
+    assert "takes 36 independent requests, and there are 20; " in first
+    assert "unless its margin is 0.17 or more" in first
+    assert "that right of refusals stays" in second
+    assert "there are 32; " in second
+    assert named(refusals=0.11, abstention=0.17) == []

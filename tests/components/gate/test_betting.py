@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from components.gate import comparison, judge, paired_scores
+from components.gate import comparison, judge, paired_scores, significance
 from components.gate.comparability import Anchor
 from components.gate.comparison import EarlierUse
 from components.gate.judgement import Judgement
@@ -37,6 +37,28 @@ def test_equal_scores_show_a_margin_as_early_as_any_valid_test(margin: float):
         n for n in sizes if paired_scores.wealth_reached(np.zeros(n), np.ones(n), 1, -margin, 0.025)
     ]
     assert least <= enough[0] <= 1.1 * least + 1
+
+
+@pytest.mark.parametrize(
+    ("clusters", "size", "margin", "last"),
+    [
+        pytest.param(64, 1, 0.1, 5, id="canaries"),
+        pytest.param(32, 2, 0.1, 0, id="refusals-within-a-tenth"),
+        pytest.param(32, 2, 0.2, 7, id="refusals"),
+    ],
+)
+def test_a_guard_on_a_task_that_never_grows_can_be_shown_at_so_many_looks(
+    clusters: int, size: int, margin: float, last: int
+):
+    leads, sizes = np.zeros(clusters), np.full(clusters, float(size))
+    looks = [
+        look
+        for look in range(1, 20)
+        if paired_scores.wealth_reached(
+            leads, sizes, size, -margin, significance.allowance(0.05, look)
+        )
+    ]
+    assert looks == [*range(1, last + 1)]
 
 
 def test_a_guard_passes_with_the_first_document_that_shows_it_and_not_one_before():
