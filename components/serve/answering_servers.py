@@ -65,6 +65,7 @@ class AnsweringServers:
         last: UpstreamError | None = None
         is_canary = exchange.draw is not None and exchange.draw.arm == "canary"
         own_arm = "canary" if is_canary else "champion"
+        reads_alike = exchange.route is not None and exchange.route.reads_alike
         attempts = replica_choice.attempts(
             exchange.route,
             self._settings.fallbacks_of(exchange.interaction.workload),
@@ -82,11 +83,12 @@ class AnsweringServers:
                         self._note_first(exchange)
                         yield part
                 return  # noqa: TRY300 - the loop goes on after an error
-            except OpenAiError:
-                exchange.has_failed |= attempt.arm == own_arm
+            except OpenAiError:  # by the template, or the grammar
+                exchange.has_failed |= attempt.arm == own_arm and not reads_alike
                 raise
             except UpstreamError as error:
-                exchange.has_failed |= attempt.arm == own_arm
+                is_own_fault = not (reads_alike and engine_errors.is_too_long(error))
+                exchange.has_failed |= attempt.arm == own_arm and is_own_fault
                 self._metrics.upstream_errors(attempt.replica, str(error.status)).inc()
                 if attempt.engine is None:
                     LOG.warning("the fallback failed: %s", error.reason)

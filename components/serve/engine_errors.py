@@ -12,6 +12,11 @@ _REQUEST_LINE = re.compile(r"^(?:GET|POST) \S+: (?:\d{3} )?")  # engines' addres
 _CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
 
 
+def is_too_long(error: UpstreamError) -> bool:
+    """Return whether a request is refused since it does not fit into the engine's context."""
+    return error.status in REQUESTS_FAULT and _CONTEXT.search(error.reason) is not None
+
+
 def to_client(error: UpstreamError) -> OpenAiError:
     """Return the error that answers a request."""
     if error.status in (404, 429, 503):
@@ -23,7 +28,7 @@ def to_client(error: UpstreamError) -> OpenAiError:
         return OpenAiError(502, "the engine refuses the gateway; its log says why")
     if error.status in REQUESTS_FAULT:
         reason = _REQUEST_LINE.sub("", error.reason)
-        is_long = _CONTEXT.search(reason) is not None
+        is_long = is_too_long(error)
         return OpenAiError(
             400,
             f"the engine refuses the request: {reason}",

@@ -82,6 +82,9 @@ class Served:
         return f"{self.workload}@{self.version}"
 
 
+_READING = ("base", "template_hash", "form", "max_new_tokens", "constrained", "labels")
+
+
 @dataclass(frozen=True, slots=True)
 class CanaryRoute:
     """A version that answers a share of the requests."""
@@ -106,6 +109,17 @@ class Route:
         """Return the champion, the version before it, and the canary."""
         canary = self.canary.served if self.canary is not None else None
         return [each for each in (self.champion, self.previous, canary) if each is not None]
+
+    @property
+    def reads_alike(self) -> bool:
+        """Whether the canary renders, holds and limits requests as the champion does.
+
+        Then a request that one of them refuses for what it is says nothing about either.
+        """
+        if self.canary is None:
+            return False
+        canary, champion = self.canary.served, self.champion
+        return all(getattr(canary, name) == getattr(champion, name) for name in _READING)
 
     def with_served(self, change: Callable[[Served], Served]) -> "Route":
         """Return a route in which each version is changed."""

@@ -179,6 +179,20 @@ def test_failed_answers_count_against_the_canary_and_the_champion_answers(tmp_pa
         }
 
 
+def test_a_request_that_either_arm_would_refuse_counts_against_neither(tmp_path: Path):
+    # One client with too long prompts would hide what fails at the canary alone.
+    too_long = script(status=400, message="the maximum context length is 10 tokens")
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        until(lambda: status(tmp_path).get("verdict") is not None)
+        for number in range(10):
+            answer = gateway.ask(too_long, metadata={"conversation_id": str(number)})
+            assert answer.status_code == 400
+        assert gateway.ask(script(status=500)).status_code == 502
+    text = (tmp_path / "serve" / "rollouts" / f"{ORDER.id}.jsonl").read_text()
+    shown = [line.get("b", []) for line in map(json.loads, text.splitlines()) if "c" in line]
+    assert shown == [[]] * 10 + [["error"]]
+
+
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
 def test_answers_that_take_too_long_are_errors_of_their_arm(tmp_path: Path, is_streamed: bool):
     hanging = script(models={CANARY["model"]: {"say": "one two three", "delay": 0.6}})
