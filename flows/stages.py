@@ -4,7 +4,8 @@ import json
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from components.store import manifest
@@ -17,7 +18,8 @@ class Stage:
     """One stage of a turn; ``seconds`` of wall time are ``None`` while it runs.
 
     ``reused``: its output existed before; ``said`` is its outcome; ``job`` is the folder with the
-    progress of a training or evaluation.
+    progress of a training or evaluation; ``began`` is a time in ISO 8601, ``None`` in turns of
+    older releases.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Stage:
     reused: bool = False
     said: str = ""
     job: str | None = None
+    began: str | None = field(default=None, compare=False)
 
 
 class Stages:
@@ -38,7 +41,8 @@ class Stages:
     @contextmanager
     def during(self, name: str, job: Path | None = None) -> Generator[None]:
         """Time a stage; ``note`` inside it adds its outcome."""
-        self._stages.append(Stage(name, job=str(job) if job else None))
+        began = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._stages.append(Stage(name, job=str(job) if job else None, began=began))
         self._save()
         started = time.monotonic()
         yield

@@ -129,7 +129,7 @@ def read_starts(con: Connection, workload_id: str | None, most: int | None) -> l
 
 
 def learned_until(con: Connection, workload_id: str, now: datetime) -> datetime | None:
-    """Return the start time of the last completed turn; later traffic is new.
+    """Return when the last completed turn's curation began; later traffic is new.
 
     A turn that began after ``now``, before the clock was set back, is ignored: with it nothing
     would be new until then.

@@ -223,9 +223,11 @@ def test_starts_and_non_starts_are_logged(con: Connection) -> None:
     }
 
 
-def end_turn(con: Connection, folder: Path, now: datetime, ending: str = "asked") -> None:
+def end_turn(
+    con: Connection, folder: Path, now: datetime, ending: str = "asked", *stages: dict[str, Json]
+) -> None:
     folder.mkdir()
-    manifest.write(folder, kind="turn", now=now, body={"ending": ending})
+    manifest.write(folder, kind="turn", now=now, body={"ending": ending, "stages": [*stages]})
     ledger.record_output(con, "weather", folder, now=now)
 
 
@@ -240,6 +242,25 @@ def test_traffic_is_new_until_a_turn_that_saw_it_has_completed(
     turn_starts.record_start(con, replace(start("s2", started=True, run="run-2"), looked_at=later))
     assert turn_starts.learned_until(con, "weather", LATER) == NOW
     assert turn_starts.learned_until(con, "other", LATER) is None
+
+
+def test_what_a_turn_itself_collects_is_not_new_after_it(con: Connection, tmp_path: Path) -> None:
+    turn_starts.record_start(con, start("s1", started=True, run="run-1"))
+    curated = NOW + timedelta(minutes=5)
+    stages: list[dict[str, Json]] = [
+        {"name": "collect", "seconds": 290.0, "began": NOW.isoformat()},
+        {"name": "curate", "seconds": 9.0, "began": curated.isoformat()},
+        {"name": "train", "seconds": 9.0, "began": (NOW + timedelta(hours=1)).isoformat()},
+    ]
+    end_turn(con, tmp_path / "run-1", NOW + timedelta(hours=3), "asked", *stages)
+    assert turn_starts.learned_until(con, "weather", LATER) == curated
+
+
+def test_a_turn_of_an_older_release_counts_from_its_start(con: Connection, tmp_path: Path) -> None:
+    turn_starts.record_start(con, start("s1", started=True, run="run-1"))
+    stage: dict[str, Json] = {"name": "curate", "seconds": 9.0}
+    end_turn(con, tmp_path / "run-1", NOW + timedelta(hours=3), "asked", stage)
+    assert turn_starts.learned_until(con, "weather", LATER) == NOW
 
 
 def test_a_turn_whose_data_set_was_held_has_learned_nothing(
