@@ -29,6 +29,14 @@ Part: TypeAlias = Literal["core", "GPU"]
 """The unit of a machine that does the work; an hour's price is divided equally among all units."""
 
 
+def money(value: float | None, currency: str) -> str:
+    """Format an amount with two decimals, or with three significant digits if it is below 1."""
+    if value is None:
+        return "unknown"
+    digits = 2 if value >= 1 or value == 0 else 2 - math.floor(math.log10(value))
+    return f"{value:.{digits}f} {currency}"
+
+
 class TokenPrice(Config):
     """The price of a model that is billed by tokens."""
 

@@ -24,7 +24,7 @@ TRAFFIC_HEAD = (
     "down (95 %)",
     "corrected (95 %)",
     "p50, p95",
-    "a request",
+    "price a request",
 )
 PROOF_HEAD = ("version", "replica", "result", "from its reference", "tolerance", "from its base")
 HISTORY_HEAD = ("when (UTC)", "version", "what happened")

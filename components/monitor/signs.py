@@ -167,10 +167,14 @@ def input_drift(
     highest = max(mean, default=1.0)
     most = max(grown, key=lambda trait: max(grown[trait], default=0))
     text = (
-        f"drift of {len(new)} new requests against {len(before)} earlier ones: capital "
-        f"{highest:.3g} of {1 / settings.alpha:.3g}, most by their {most}"
+        f"drift of {len(new)} new requests against {len(before)} earlier ones, most by "
+        f"their {most}: {_evidence(highest, settings)}"
     )
     return Sign("inputs", highest, 1 / settings.alpha, text)
+
+
+def _evidence(capital: float, settings: Trigger) -> str:
+    return f"evidence {capital:.3g} (a turn starts at {1 / settings.alpha:.3g})"
 
 
 def _by_time(rows: Iterable[Dated]) -> tuple[list[Dated], list[Dated]]:
@@ -239,8 +243,8 @@ def falling_votes(
     )
     highest = max(martingale_capital(ranks, "up"), default=1.0)
     text = (
-        f"thumbs down {_share(before)} before the champion, {_share(new)} on its answers: capital "
-        f"{highest:.3g} of {1 / settings.alpha:.3g}"
+        f"thumbs down {_share(before)} before the champion, {_share(new)} on its answers: "
+        f"{_evidence(highest, settings)}"
     )
     return Sign("votes", highest, 1 / settings.alpha, text)
 

@@ -20,7 +20,7 @@ HEAD = (
     "95 % interval",
     "tokens in, out",
     "p50, p95",
-    "a request",
+    "price a request",
 )
 BY_MODEL = {
     "requests": "Requests logged in the window.",
@@ -132,7 +132,7 @@ def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
         ("Served", serving_status.sentence(status.serving)),
         ("As it was evaluated", status.answering),
         *signs,
-        ("Last start or non-start", status.last_start),
+        ("Last look for a turn", status.last_start),
         ("Pending approvals", pending),
         ("Disk", f"{used} in the home, {free} free"),
     ]

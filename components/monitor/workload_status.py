@@ -135,7 +135,7 @@ def price(day: Day, prices: Prices, speed: Speed | None = None) -> float | None:
 
 def price_text(amount: float | None, currency: str) -> str:
     """Return a request's price as the pages show it."""
-    return f"{amount:.3g} {currency}" if amount is not None else "no price"
+    return "no price" if amount is None else costs.money(amount, currency)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from statistics import fmean
 
-from components.costs import Bill, BreakEven, Speed, Usage
-from components.gate.report.words import Case, Costs, as_share, money, percent
+from components.costs import Bill, BreakEven, Speed, Usage, money
+from components.gate.report.words import Case, Costs, as_share, percent
 from components.gate.significance import KeptShare, kept_share
 from components.scorecard import (
     CORRECTED_ONLY,

@@ -1,6 +1,5 @@
 """A case, which is all that a report shows, and its numbers and sentences in plain words."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -43,14 +42,6 @@ def counted(clusters: int | None) -> str:
 
 FORMATS = {"as_share": as_share, "between": between, "counted": counted, "points": points}
 """What the templates of report and brief format figures with."""
-
-
-def money(value: float | None, currency: str) -> str:
-    """Format an amount with two decimals, or with three significant digits if it is below 1."""
-    if value is None:
-        return "unknown"
-    digits = 2 if value >= 1 or value == 0 else 2 - math.floor(math.log10(value))
-    return f"{value:.{digits}f} {currency}"
 
 
 def term_sentences(judgement: Judgement) -> list[str]:

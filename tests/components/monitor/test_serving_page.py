@@ -136,7 +136,7 @@ def test_traffic_is_counted_by_version_with_its_votes_and_corrections(
         f"66.7% ({100 * down.low:.1f} to {100 * down.high:.1f})",
         f"25.0% ({100 * corrected.low:.1f} to {100 * corrected.high:.1f})",
         "250, 385 ms",
-        "0.0004 USD",
+        "0.000400 USD",
     ]
     assert six[1:7] == ["2", "22.2%", "1", "no votes", "", ""]
     assert six[-1] == "no price"

@@ -191,11 +191,15 @@ def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
     assert row.startswith("| `<script>alert(1)</script>\\|'{{7*7}}'` |")
 
 
+def test_a_small_price_has_no_exponent() -> None:
+    assert workload_status.price_text(0.0000527, "USD") == "0.0000527 USD"
+
+
 @pytest.mark.parametrize("requests", [0, 1600])
 def test_without_votes_the_page_has_a_sentence_in_place_of_an_empty_chart(
     tmp_path: Path, requests: int
 ) -> None:
-    days = [Day("", "2025-10-09", requests, 0, 0, 0, 0, 0)] if requests else []
+    days = [Day("gpt", "2025-10-09", requests, 0, 0, 0, 0, 0)] if requests else []
     status_page.draw_thumbs(days, tmp_path / "p.png")
     html = status_page.as_html(replace(standing(), days=days), tmp_path / "p.png")
     assert "Nobody has voted on an answer." in html
