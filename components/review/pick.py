@@ -33,7 +33,8 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
     """Count models by example, on the newest holdout version that was measured.
 
     ``root`` is the folder of the workload's scorecards, which may be missing; ``metric`` is 1 for a
-    right answer.
+    right answer and 0 for a wrong one. Of a metric with scores between, such as ``f1``, nothing is
+    counted: hardly any text is the logged one word for word.
     """
     folders = manifest.finished_folders(root)
     records = {folder: ScorecardManifest.read(folder) for folder in folders}
@@ -65,6 +66,8 @@ def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
             value = sample.scores.get(metric)
             if value is not None:
                 scores[sample.example_id].append(value)
+    if any(value not in (0, 1) for values in scores.values() for value in values):
+        return {}
     return {
         example_id: MeasuredAnswers(len(values), sum(value == 1 for value in values))
         for example_id, values in scores.items()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from components import scorecard
 from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.evaluate.metrics import CALL_METRICS
+from components.evaluate.metrics import CALL_METRICS, TEXT_METRICS
 from components.review import pick
 from components.review.pick import Reviewable, ReviewQuestion
 from components.schema import Json
@@ -111,6 +111,15 @@ def test_a_model_counts_by_its_newest_scorecard_whatever_its_key(tmp_path: Path)
         answer, at = replace(sample, scores={"correct_name": right}), logs.NOW.replace(day=day)
         scorecard.write(tmp_path / key, [answer], CALL_METRICS, body=body, now=at)
     assert pick.read_measured(tmp_path, "correct_name") == {"e1": pick.MeasuredAnswers(1, 1)}
+
+
+def test_models_are_not_said_to_disagree_by_a_score_between_right_and_wrong(tmp_path: Path) -> None:
+    """By F1 no text is right, and every measured request came before what people dispute."""
+    scores = (0.7, 0.4, 1.0)
+    samples = [replace(cards.sample(n, 1.0), scores={"f1": s}) for n, s in enumerate(scores)]
+    body = {"base": "b", "task": HOLDOUT, "conditions": {"holdout_version": "v1"}, "adapter": None}
+    scorecard.write(tmp_path / "f1", samples, TEXT_METRICS, body=body, now=logs.NOW)
+    assert pick.read_measured(tmp_path, "f1") == {}
 
 
 HALF = "half a character: \ud83d"

