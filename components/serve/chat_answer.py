@@ -140,6 +140,7 @@ class Chunks:
         """``has_usage``: whether the stream ends with the usage; then every chunk has the key."""
         self._is_chat = answer.endpoint == "chat"
         self._has_usage = has_usage
+        self._offset = 0  # of the next token whose log-probability a completion has
         self._role: Obj = {"role": "assistant"} if self._is_chat else {}
         head = {
             "id": answer.id,
@@ -150,6 +151,14 @@ class Chunks:
         }
         self._head = b"data: " + orjson.dumps(head)[:-1]
         self._tail = b',"usage":null}\n\n' if has_usage else b"}\n\n"
+
+    def logprobs(self, entries: Sequence[TokenLogprob]) -> Obj:
+        """Return the log-probabilities of a chunk."""
+        if self._is_chat:
+            return chat_logprobs(entries)
+        written = completion_logprobs(entries, self._offset)
+        self._offset += sum(len(entry.token) for entry in entries)
+        return written
 
     def delta(
         self, text: str, calls: Sequence[Json] = (), *, first_call: int = 0, logprobs: Json = None
@@ -197,10 +206,10 @@ def chat_logprobs(logprobs: Iterable[TokenLogprob]) -> Obj:
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(logprobs: Iterable[TokenLogprob]) -> Obj:
-    """Return log-probabilities as completions have them."""
+def completion_logprobs(logprobs: Iterable[TokenLogprob], offset: int = 0) -> Obj:
+    """Return log-probabilities as completions have them; ``offset`` is the first token's."""
     entries = list(logprobs)
-    lengths, offset = list[Json](), 0
+    lengths = list[Json]()
     for entry in entries:
         lengths.append(offset)
         offset += len(entry.token)

@@ -447,14 +447,7 @@ class Gateway:
 
 
 def _chunk(chunks: Chunks, draft: AnswerDraft, part: VisiblePart) -> bytes:
-    logprobs: Json = None
-    if part.logprobs:
-        writer = (
-            chat_answer.chat_logprobs
-            if draft.endpoint == "chat"
-            else chat_answer.completion_logprobs
-        )
-        logprobs = writer(part.logprobs)
+    logprobs = chunks.logprobs(part.logprobs) if part.logprobs else None
     first = len(draft.calls) - len(part.calls)
     return chunks.delta(part.text, part.calls, first_call=first, logprobs=logprobs)
 

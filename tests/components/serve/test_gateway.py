@@ -186,6 +186,14 @@ def test_completions_send_the_prompt_as_it_is(gateway: RunningGateway):
     assert "".join(chunk.choices[0].text for chunk in stream) == ANSWER
 
 
+def test_the_offsets_of_a_streamed_completion_count_from_its_start(gateway: RunningGateway):
+    chunks = gateway.openai.completions.create(
+        model="support", prompt=script(say="one two three"), logprobs=1, stream=True
+    )
+    logprobs = [chunk.choices[0].logprobs for chunk in chunks]
+    assert [each.text_offset for each in logprobs if each is not None] == [[0], [4], [8]]
+
+
 def test_workloads_are_listed_as_models(gateway: RunningGateway):
     assert [model.id for model in gateway.openai.models.list()] == ["support"]
     assert gateway.openai.models.retrieve("support").owned_by == "flywheel"
