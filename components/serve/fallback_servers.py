@@ -13,7 +13,7 @@ from components.serve.chat_answer import AnswerDraft, VisiblePart
 from components.serve.engines import http_upstream
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.openai_url import OpenAiUpstream
-from components.serve.engines.serving_engine import UpstreamError, token_count
+from components.serve.engines.serving_engine import TokenLogprob, UpstreamError, token_count
 from components.serve.settings import Fallback, OpenAiFallback, ServeSettings
 
 CallPlace: TypeAlias = tuple[int, int]  # a call's number, and which one of that number it is
@@ -67,7 +67,7 @@ class FallbackServers:
         calls: dict[CallPlace, Obj] = {}
         async with aclosing(server.stream_chat(body, traceparent=traceparent)) as events:
             async for event in events:
-                yield VisiblePart(_read_chunk(draft, event, calls, ours))
+                yield _read_chunk(draft, event, calls, ours)
         if draft.finish is None:
             raise UpstreamError(502, f"{fallback.name}: the answer was cut", is_retryable=True)
         if calls:
@@ -78,7 +78,7 @@ def _read_whole(
     fallback: OpenAiFallback, draft: AnswerDraft, answer: Obj, ours: str
 ) -> VisiblePart:
     match answer:
-        case {"choices": [{"message": {**message}, "finish_reason": str(finish)}, *_]}:
+        case {"choices": [{"message": {**message}, "finish_reason": str(finish), **choice}, *_]}:
             pass
         case _:
             raise UpstreamError(
@@ -89,17 +89,19 @@ def _read_whole(
     calls = message.get("tool_calls")
     listed = calls if isinstance(calls, list) else []
     made = [_as_openais(call) for call in listed if isinstance(call, dict)]
-    return VisiblePart(_text(message), made)
+    return VisiblePart(_text(message), made, _logprobs(choice.get("logprobs")))
 
 
-def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[CallPlace, Obj], ours: str) -> str:
-    """Read a chunk of another server; return its text, and gather its calls."""
+def _read_chunk(
+    draft: AnswerDraft, event: Obj, calls: dict[CallPlace, Obj], ours: str
+) -> VisiblePart:
+    """Read a chunk of another server; return it without its calls, which are gathered."""
     _read_head(draft, event, ours)
     match event.get("choices"):
         case [{"delta": {**delta}, **choice}, *_]:
             pass
         case _:
-            return ""
+            return VisiblePart()
     if isinstance(finish := choice.get("finish_reason"), str) and finish:  # "": not yet
         draft.finish = finish
     pieces = delta.get("tool_calls")
@@ -118,7 +120,7 @@ def _read_chunk(draft: AnswerDraft, event: Obj, calls: dict[CallPlace, Obj], our
             whole["name"] += name
         if (arguments := function.get("arguments")) is not None:
             whole["arguments"] += _arguments(arguments)
-    return _text(delta)
+    return VisiblePart(_text(delta), logprobs=_logprobs(choice.get("logprobs")))
 
 
 def _place(head: Obj, function: Obj, calls: Mapping[CallPlace, Obj]) -> CallPlace:
@@ -158,6 +160,23 @@ def _arguments(arguments: Json) -> str:
     if isinstance(arguments, str):
         return arguments
     return "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+
+
+def _logprobs(logprobs: Json) -> tuple[TokenLogprob, ...]:
+    """Return a chat's log-probabilities; what are none are left out."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    entries = [_logprob(entry) for entry in content] if isinstance(content, list) else []
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def _logprob(entry: Json) -> TokenLogprob | None:
+    match entry:
+        case {"token": str(token), "logprob": (int() | float()) as value, **others}:
+            listed = others.get("top_logprobs")
+        case _:
+            return None
+    tops = [_logprob(top) for top in listed] if isinstance(listed, list) else []
+    return TokenLogprob(token, value, tuple((top.token, top.logprob) for top in tops if top))
 
 
 def _text(message: Mapping[str, Json]) -> str:

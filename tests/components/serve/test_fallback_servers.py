@@ -11,7 +11,7 @@ from components.schema import Json
 from components.serve import chat_request
 from components.serve.answer_log import Interaction
 from components.serve.chat_answer import AnswerDraft
-from components.serve.engines.serving_engine import UpstreamError
+from components.serve.engines.serving_engine import TokenLogprob, UpstreamError
 from components.serve.fallback_servers import FallbackServers
 from components.serve.settings import OpenAiFallback, ServeSettings
 
@@ -124,6 +124,19 @@ def test_a_call_has_an_id_and_its_arguments_as_text_as_clients_expect(is_streame
     assert isinstance(made, dict)
     assert made.pop("id")
     assert made == {"type": "function", "function": CALL}
+
+
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+def test_log_probabilities_are_passed_on(is_streamed: bool):
+    entries = [
+        {"token": "dry", "logprob": -0.5, "bytes": None, "top_logprobs": [
+            {"token": "dry", "logprob": -0.5}, {"token": "wet", "logprob": -1}, 7]},
+        {"token": "no number", "logprob": None},
+    ]  # fmt: skip
+    key = "delta" if is_streamed else "message"
+    choice = {key: {"content": "dry"}, "finish_reason": "stop", "logprobs": {"content": entries}}
+    draft = asked({"choices": [choice]}, is_streamed=is_streamed)
+    assert draft.logprobs == [TokenLogprob("dry", -0.5, (("dry", -0.5), ("wet", -1)))]
 
 
 def test_a_stream_that_is_cut_is_no_answer_although_each_chunk_has_an_empty_reason():
