@@ -118,6 +118,14 @@ Ending: TypeAlias = Literal[
     "held", "asked", "decided", "champion already", "rolled back", "fail", "inconclusive"
 ]
 
+# What the stage `gate` shows of those that a verdict's own word does not tell.
+ENDINGS: Mapping[Ending, str] = {
+    "asked": "pass: a person is asked",
+    "decided": "pass: a person decided on it before",
+    "champion already": "nothing new: it is the champion already",
+    "rolled back": "nothing new: it was rolled back before",
+}
+
 Output = TypeVar("Output")
 
 STARTED_ALREADY = "started already"  # the result of a turn whose start another turn has claimed
@@ -199,7 +207,7 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
     with stages.during("gate"):
         reference = workload_file.reference(folder)
         turned = conclude_turn(workload, snapshot, adapter, cards, reference, starter)
-        stages.note(turned.ending)
+        stages.note(ENDINGS.get(turned.ending, turned.ending))
     outputs = [adapter, *evaluate.all_folders(cards)]  # curate has noted its snapshot
     finish_turn(workload.workload, folder, stages, turned, outputs)
     return turned.ending

@@ -103,6 +103,8 @@ def plan_rollback(
         RollbackError: The target is missing, is champion already, was never approved, or was
             trained on rows that were erased since.
     """
+    if not versions:
+        raise RollbackError(f"rolling back {name}: it has no registered version")
     numbered = {each.number: each for each in versions}
     fit = [
         each for each in versions if _may_serve(each, known.approved) and each.number != champion

@@ -72,6 +72,11 @@ def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: S
         champions.roll_back(home, Order("further", None, "bob", ""))
 
 
+def test_a_rollback_of_a_workload_without_a_version_says_that_there_is_none(home: Settings) -> None:
+    with pytest.raises(RollbackError, match="rolling back mistyped: it has no registered version"):
+        champions.roll_back(home, Order("mistyped", None, "bob", ""))
+
+
 @pytest.mark.slow
 def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     crowned("back", 2, home)
