@@ -1,8 +1,12 @@
 """What holds for all tests."""
 
 import gc
+import logging
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +29,16 @@ settings.register_profile(
 settings.register_profile("random", print_blob=True)
 settings.load_profile("fixed")
 
+
+class Log(logging.StreamHandler[TextIO]):
+    """What a failed test logged, which no command's output has. It fails a test that logs badly."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - it is Python's
+        raise  # what formatting the message raised
+
+
+logging.getLogger().addHandler(Log(sys.__stderr__))
+
 gc.disable()  # nothing of what is imported for the tests is garbage, and it is looked through often
 
 
@@ -45,3 +59,14 @@ def passes_over_what_earlier_files_keep() -> None:
 def begins_where_pytest_does(pytestconfig: pytest.Config) -> None:
     """Fail a file whose tests would run in the folder of another file's fixture."""
     assert Path.cwd() == pytestconfig.rootpath, "a fixture of an earlier file is still in force"
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The messages that are logged during a test."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    yield messages
+    logging.getLogger().removeHandler(handler)

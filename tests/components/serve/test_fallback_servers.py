@@ -153,12 +153,12 @@ def test_what_is_no_call_is_left_out():
 
 @pytest.mark.parametrize(("environment", "is_named"), [({}, True), ({"TEACHER_KEY": "k"}, False)])
 def test_a_key_that_is_not_set_is_named_in_the_log(
-    environment: dict[str, str], is_named: bool, caplog: pytest.LogCaptureFixture
+    environment: dict[str, str], is_named: bool, logged: list[str]
 ) -> None:
     fallback = OpenAiFallback(url="https://x.test/v1", model="x", api_key_env="TEACHER_KEY")
     FallbackServers(ServeSettings(fallbacks=(fallback,)), environment)
     said = "TEACHER_KEY is not set, so https://x.test/v1 is asked without a key"
-    assert (said in caplog.messages) == is_named
+    assert (said in logged) == is_named
 
 
 def test_a_login_in_a_servers_address_is_in_no_reason_of_a_failure() -> None:

@@ -62,7 +62,7 @@ def test_a_file_held_for_too_long_is_named_with_the_wait(path: Path):
 
 @pytest.mark.slow
 def test_a_process_waits_for_others_and_logs_which(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ):
     holder = held_elsewhere(path, 600)
     clock = 0.0
@@ -84,7 +84,7 @@ def test_a_process_waits_for_others_and_logs_which(
                 assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
     finally:
         holder.kill()
-    (said,) = caplog.messages
+    (said,) = logged
     assert f"waiting for {path}" in said
     assert f"PID {holder.pid}" in said
 
