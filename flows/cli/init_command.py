@@ -219,14 +219,18 @@ def _progress(inputs: "Sequence[Input]") -> "Generator[Callable[[Input], None]]"
     with Progress(*columns, console=console, transient=True, disable=is_quiet) as progress:
         task = progress.add_task("reading", total=sum(sizes.values()))
 
+        def show(position: int) -> None:
+            # Small files are open together, and done in another order: a bar that went back misled.
+            progress.update(task, completed=max(position, progress.tasks[task].completed))
+
         def follow() -> None:
             while not is_done.wait(REFRESH_SECONDS):
-                progress.update(task, completed=done + _position(sizes))
+                show(done + _position(sizes))
 
         def advance(file: "Input") -> None:
             nonlocal done
             done += sizes[file.place]
-            progress.update(task, completed=done)
+            show(done)
 
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
