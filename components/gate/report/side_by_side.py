@@ -96,9 +96,11 @@ def _judged(result: Comparison, card: Scorecard) -> Figure:
 def _word(result: Comparison) -> str:
     since = f" since the {result.anchor} ({result.opponent:.1%})" if result.anchor else ""
     allowed = f"{100 * result.margin:g} points"
+    # What earlier bets decided has a p-value of today's look that does not show it.
+    shown = f"since look {result.begun}" if result.begun else f"p = {result.deciding_p_value:.2g}"
     if result.role == "target":
         words = {
-            "pass": f"better ({result.test}, p = {result.deciding_p_value:.2g})",
+            "pass": f"better ({result.test}, {shown})",
             "fail": "not better",
             "inconclusive": f"too close to tell (p = {result.deciding_p_value:.2g})",
         }

@@ -130,6 +130,11 @@ def verdict_sentence(case: Case) -> str:
         return f"The challenger is better: {lead}{safe}{_price(case)}."
     if judgement.outcome == "fail":
         return f"The challenger should not replace the {who}: {lead}; the reasons are below."
+    undecided = {
+        result.task for result in judgement.comparisons if result.outcome == "inconclusive"
+    }
+    if undecided != {target.task}:  # guards on other tasks, or too few requests for any pass
+        return f"It is undecided: {lead}; the reasons are below."
     if judgement.more_needed is None:
         return f"It is undecided: {lead}, and no realistic number of requests would decide it."
     return f"It is undecided: {lead}. About {judgement.more_needed} more requests would decide."

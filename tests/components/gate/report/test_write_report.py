@@ -18,7 +18,7 @@ from components.gate.report.side_by_side import figures
 from components.gate.report.words import Case
 from components.scorecard import CONSTANT, FEW_SHOT, HOLDOUT, NEAREST, PRODUCTION
 from tests.support import gate_cases
-from tests.support.cards import card, in_clusters, pair, rescored, under
+from tests.support.cards import card, guard_card, in_clusters, pair, rescored, under
 
 THIS = Past("01-02", "v1-abc", "pass", 0.9, 0.8, 0.95, 0.5)
 
@@ -72,6 +72,27 @@ def test_the_verdict_sentence_of_a_failing_or_open_judgement(
     rights: tuple[int, int, int, int], sentence: str
 ) -> None:
     assert sentence in page(gate_cases.build(*pair(*rights))).words
+
+
+def test_a_lead_is_not_called_hopeless_where_only_another_task_is_open() -> None:
+    """It said that no number of requests would decide, of a target that had passed."""
+    policy = Policy(guards=(Guard(task="arc_easy", metric="acc", margin=0.05),))
+    open_guard = guard_card([1.0, 0.0] * 35), guard_card([0.0, 1.0] * 35)
+    words = page(gate_cases.clear(policy=policy, guards={"arc_easy": open_guard})).words
+    assert "Inconclusive. It is undecided: +33.9 points" in words
+    assert "+24.6 to +43.5); the reasons are below." in words
+    few = page(gate_cases.clear(policy=Policy(min_documents=500))).words
+    assert "+24.6 to +43.5); the reasons are below." in few
+
+
+def test_what_earlier_bets_decided_is_not_shown_with_a_p_value_that_decided_nothing() -> None:
+    case = gate_cases.clear()
+    target, *others = case.judgement.comparisons
+    continued = replace(target, begun=1, p_value=0.2)
+    judgement = replace(case.judgement, comparisons=(continued, *others))
+    words = page(replace(case, judgement=judgement)).words
+    assert f"better ({target.test}, since look 1)" in words
+    assert "p = 0.2)" not in words
 
 
 def test_it_states_what_would_change_and_for_whom() -> None:
