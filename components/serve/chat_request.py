@@ -220,13 +220,23 @@ def _require_calls(place: str, message: Obj) -> None:
                     f"it is {shown(call)}, expected {{'id': ..., 'type': 'function', "
                     "'function': {'name': ..., 'arguments': '{...}'}}",
                 )
-        try:
-            prompt.render_answer(prompt.read_message({"tool_calls": [call]})).encode()
-        except (ValueError, RecursionError) as error:
-            raise invalid(
-                f"{at}.function.arguments",
-                "they are not the JSON text of an object, or have half a surrogate pair",
-            ) from error
+
+
+def require_readable(messages: Sequence[Obj]) -> None:
+    """Raise ``OpenAiError`` (400) for calls that no version was trained to read.
+
+    Another server may read them: models write such arguments, and applications send them back.
+    """
+    for number, message in enumerate(messages):
+        calls = message.get("tool_calls") if message.get("role") == "assistant" else None
+        for place, call in enumerate(calls if isinstance(calls, list) else []):
+            try:
+                prompt.render_answer(prompt.read_message({"tool_calls": [call]})).encode()
+            except (ValueError, RecursionError) as error:
+                raise invalid(
+                    f"messages[{number}].tool_calls[{place}].function.arguments",
+                    "they are not the JSON text of an object, or have half a surrogate pair",
+                ) from error
 
 
 def _tools(body: Obj) -> list[Obj]:

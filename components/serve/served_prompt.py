@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 
 from components.chat import chat_templates
 from components.chat.dialects import Dialect
-from components.serve import plain_template
+from components.serve import chat_request, plain_template
 from components.serve.chat_request import ChatRequest
 from components.serve.engines.serving_engine import UpstreamError
 from components.serve.openai_error import OpenAiError
@@ -29,11 +29,13 @@ def render(request: ChatRequest, served: Served) -> ServedPrompt:
     """Return the prompt of a request; that of a completion is sent as it is.
 
     Raises:
-        OpenAiError: The base's template refuses the messages (400).
+        OpenAiError: The messages have calls that can't be read, or the base's template refuses
+            them (400).
         UpstreamError: The template can't be read, or is not the one that was staged (503).
     """
     if request.endpoint == "completion":
         return ServedPrompt(request.prompt, served.form)
+    chat_request.require_readable(request.messages)
     try:
         template = _template(served.base, served.template_hash)
         rendered = chat_templates.render(template, request.messages, request.tools)

@@ -139,6 +139,13 @@ def test_another_server_answers_a_workload_that_has_no_champion_yet(tmp_path: Pa
         fresh = {"fallbacks": ["replica", {"url": f"{teacher}/v1", "model": "gpt-x"}]}
         with gateways.running(tmp_path, {"workloads": {"fresh": fresh}}) as gateway:
             answers = [gateway.ask(model="fresh", stream=stream) for stream in (False, True)]
+            half = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a'}}
+            history = [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": None, "tool_calls": [half]},  # models write such
+                {"role": "tool", "tool_call_id": "1", "content": "not JSON"},
+            ]
+            answers.append(gateway.ask(model="fresh", messages=history))
             vote = {"response_id": answers[0].json()["id"], "kind": "thumb", "value": "up"}
             voted = gateway.post("/v1/feedback", json=vote)
             names = [model["id"] for model in gateway.get("/v1/models").json()["data"]]
@@ -148,16 +155,16 @@ def test_another_server_answers_a_workload_that_has_no_champion_yet(tmp_path: Pa
             routes = gateway.get("/v1/routes").json()["routes"]
             gateway.stop()
             records = gateway.records()
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert [answer.headers["x-flywheel-arm"] for answer in answers] == ["fallback"] * 2
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert [answer.headers["x-flywheel-arm"] for answer in answers] == ["fallback"] * 3
     assert answers[0].json()["model"] == "gpt-x-2026"
     assert (voted.status_code, voted.json()["workload"]) == (200, "fresh")
     assert names == ["fresh", "support"]
     assert (model.status_code, model.json()["owned_by"]) == (200, "flywheel")
     assert (prompt.status_code, unknown.status_code) == (404, 404)
     assert [*routes] == ["support"]
-    assert served_by(records) == [("fallback", f"{teacher}/v1", None)] * 2
-    assert [record["workload_id"] for record in records] == ["fresh"] * 2
+    assert served_by(records) == [("fallback", f"{teacher}/v1", None)] * 3
+    assert [record["workload_id"] for record in records] == ["fresh"] * 3
 
 
 def test_what_all_workloads_fall_back_to_does_not_answer_for_unknown_ones(tmp_path: Path):
