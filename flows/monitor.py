@@ -291,7 +291,8 @@ def publish_status(status: WorkloadStatus) -> None:
         folder / f"{status.workload}.html", status_page.as_html(status, drawn)
     )
     key = approvals.artifact_key("monitor", status.workload)
-    create_markdown_artifact(status_page.as_markdown(status), key=key)
+    description = "the state of the workload: feedback, drift, votes, models"
+    create_markdown_artifact(status_page.as_markdown(status), key=key, description=description)
 
 
 @task
@@ -310,7 +311,8 @@ def publish_serving(status: WorkloadStatus) -> None:
     page = serving_page.as_html(status, traffic, votes, evidence)
     manifest.write_atomically(folder / f"{status.workload}.html", page)
     key = approvals.artifact_key("serving", status.workload)
-    create_markdown_artifact(serving_page.as_markdown(status), key=key)
+    description = "who serves the workload, and its traffic by version"
+    create_markdown_artifact(serving_page.as_markdown(status), key=key, description=description)
 
 
 @task

@@ -132,7 +132,8 @@ def _publish(home: Settings, done: SettledRollout) -> None:
     """Tell people, and keep the evidence as an artifact; under its key they form a history."""
     newest = canary_rollouts.read_canaries(home, done.workload)[0]
     key = approvals.artifact_key("canary", done.workload)
-    create_markdown_artifact(serving_page.canary_markdown(newest), key=key)
+    page = serving_page.canary_markdown(newest)
+    create_markdown_artifact(page, key=key, description="how the canary ended, and its evidence")
     emit_event(
         CHANGED,
         resource={

@@ -132,7 +132,7 @@ def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
         ("Served", serving_status.sentence(status.serving)),
         ("As it was evaluated", status.answering),
         *signs,
-        ("Last look for a turn", status.last_start),
+        ("Last turn, or look for one", status.last_start),
         ("Pending approvals", pending),
         ("Disk", f"{used} in the home, {free} free"),
     ]
