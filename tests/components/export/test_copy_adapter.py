@@ -138,6 +138,12 @@ def test_the_card_names_the_method(make: Making, knobs: dict[str, object], metho
     assert method in (make(**knobs) / "README.md").read_text()
 
 
+def test_the_card_lists_no_settings_of_a_method_that_was_not_used(make: Making):
+    recipe = {"method": "lora", "learning_rate": 0.001, "adalora": {"init_r": 12}}
+    text = (make(recipe=recipe) / "README.md").read_text()
+    assert "| adalora |" not in text
+
+
 def test_the_card_lists_the_training_data_and_what_was_not_measured(make: Making, tiny_base: Path):
     text = (make() / "README.md").read_text()
     assert text.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
