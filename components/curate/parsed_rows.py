@@ -35,7 +35,7 @@ KEY = pa.schema(
 )
 """The columns that identify a row of raw and its text."""
 
-NO_KEYS = KEY.append(pa.field("place", pa.int64())).empty_table()
+NO_KEYS = pa.Table.from_batches([], KEY.append(pa.field("place", pa.int64())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def read(folder: Path) -> ParsedRows:
             shutil.rmtree(other)
     paths = [*kept_files.whole(own)]
     tables = [kept_files.read(path, KEY.names) for path in paths]
-    keys: Any = pa.concat_tables([KEY.empty_table(), *tables])
+    keys: Any = pa.concat_tables([pa.Table.from_batches([], KEY), *tables])
     ids = keys.column("interaction_id").combine_chunks().dictionary_encode().indices.to_numpy()
     keys = keys.append_column("place", pa.array(np.arange(len(keys))))
     is_once = np.bincount(ids, minlength=1)[ids] == 1
