@@ -326,15 +326,29 @@ def _of_alias(
         return []  # an erasure took the alias from it
     stands = f"stands on version {champion}" if champion else "is on no version"
     knows = f"version {expected}" if expected else "none"
-    remedy = (
-        f"`flywheel rollback {workload} --to {expected}` puts it back"
-        if expected
-        else "remove it in MLflow"
-    )
     return [
         f"the alias `champion` of {workload} {stands}, but the champion that was approved is "
-        f"{knows}: somebody moved it; {remedy}"
+        f"{knows}: somebody moved it; {_remedy(books, workload, expected)}"
     ]
+
+
+def _remedy(books: Books, workload: str, expected: str | None) -> str:
+    """Return how the alias comes back to the version where it belongs."""
+    if expected is None:
+        return "remove it in MLflow"
+    there = {version.number for version in registry.list_versions(workload)}
+    if expected in there:
+        return f"`flywheel rollback {workload} --to {expected}` puts it back"
+    earlier = [
+        number
+        for number, change in books.promoted.items()
+        if number in there and change.adapter_key not in books.tainted
+    ]
+    instead = f", or go back with `flywheel rollback {workload} --to {earlier[-1]}`"
+    return (
+        f"version {expected} was deleted from MLflow; restore a backup of it, as by `flywheel "
+        f"restore`{instead if earlier else ''}"
+    )
 
 
 def _of_previous(books: Books, previous: Version | None) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from components.register import registry, version_tags
 from flows import champions, promote, releases, turn
@@ -59,6 +60,21 @@ def test_a_moved_alias_is_named_with_the_command_that_puts_it_back(tmp_path: Pat
         with pytest.raises(NotApprovedError, match=named):
             releases.recorded_champion(made.home, NAME)
         champions.roll_back(made.home, Order(NAME, "1", "ada", "it was moved"))
+        champion = releases.recorded_champion(made.home, NAME)
+        assert champion is not None
+        assert champion.number == "1"
+
+
+def test_a_champion_that_was_deleted_is_named_with_what_brings_one_back(tmp_path: Path):
+    """The command that was named instead could not put back what is gone."""
+    with approved_versions(tmp_path, is_served=False) as made:
+        made.register(NAME, 1)
+        made.register(NAME, 2)
+        MlflowClient().delete_model_version(NAME, "2")
+        named = f"version 2 was deleted from MLflow; .* `flywheel rollback {NAME} --to 1`$"
+        with pytest.raises(NotApprovedError, match=named):
+            releases.recorded_champion(made.home, NAME)
+        champions.roll_back(made.home, Order(NAME, "1", "ada", "it was deleted"))
         champion = releases.recorded_champion(made.home, NAME)
         assert champion is not None
         assert champion.number == "1"
