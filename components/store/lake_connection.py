@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import threading
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ SEARCH_PATH = ",".join(
 
 ENGINE_ERRORS = (duckdb.Error,)  # for those that do not import DuckDB
 
-WRITES = "flywheel_writes"
-"""SQL variable of a connection to a lake: the groups that it may write; null for a file."""
+_writable: "weakref.WeakKeyDictionary[Connection, Sequence[Group]]" = weakref.WeakKeyDictionary()
+"""The groups that each connection to a lake may write; a connection to a file is none of them."""
 
 CONFLICT = re.compile(r"Transaction conflict|write-write conflict|Conflict on ")
 """In errors of transactions: others may have such words of a table's name or of a row."""
@@ -211,7 +212,7 @@ def _s3_options() -> str:
 
 def show(con: Connection, writes: Sequence[Group] = ()) -> None:
     """Let a connection find the tables of the lake, the book and the scratch database."""
-    con.execute(f"set variable {WRITES} = {quoted(','.join(writes))}")
+    _writable[con] = writes
     con.execute(f"set search_path = {quoted(SEARCH_PATH)}")
 
 
@@ -235,13 +236,7 @@ def bulk(con: Connection) -> Generator[None]:
 
 def is_lake(con: Connection) -> bool:
     """Return whether a connection is to a lake."""
-    return _writable(con) is not None
-
-
-def _writable(con: Connection) -> str | None:
-    # By its full name, which the lake need not be asked for.
-    ((groups,),) = con.execute(f"select system.main.getvariable('{WRITES}')").fetchall()
-    return cast("str | None", groups)
+    return con in _writable
 
 
 def fence(con: Connection, writes: Sequence[Group]) -> None:
@@ -250,12 +245,13 @@ def fence(con: Connection, writes: Sequence[Group]) -> None:
     A lock is not enough: PostgreSQL releases it when the session that holds it is cut. A file
     needs no fence.
     """
-    writable = _writable(con)
-    if writable is None:
+    if not is_lake(con):
         return
+    writable = _writable[con]
     for group in writes:
-        if group not in writable.split(","):
-            raise LakeError(f"writing {group}: this connection was opened to write {writable!r}")
+        if group not in writable:
+            opened_for = ",".join(writable)
+            raise LakeError(f"writing {group}: this connection was opened to write {opened_for!r}")
         gate = f"update {GATES[group]} set n = n + 1"
         ((changed,),) = con.execute(gate).fetchall()
         if changed != 1:
