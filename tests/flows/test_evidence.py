@@ -69,6 +69,7 @@ def snapshot(home: Path) -> Snapshot:
         {
             "interaction_ids": [f"i{number}"],
             "messages": json.dumps([{"role": "user", "content": f"request {number}"}]),
+            "group": f"g{number}",
             "tools": "[]",
             "answer": answer,
         }
