@@ -30,9 +30,8 @@ default, 5 ms, would be added to each chunk."""
 def main(arguments: Sequence[str] | None = None) -> None:
     """Load the base, listen, and serve until SIGTERM or Ctrl-C; open requests are answered."""
     options = _options(arguments)
-    parent = os.getppid()
-    if options.die_with_parent:
-        _die_with(parent)
+    if options.die_with_parent is not None:
+        _die_with(options.die_with_parent)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # It recommends kernels that would be downloaded from a hub at run time.
     logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
@@ -101,7 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--cache-mb", type=int, default=128, help="memory for prefixes of earlier requests")
     add("--running-mb", type=int, default=1024, help="memory for running requests' keys, values")
     add("--drain-seconds", type=_positive, default=60, help="for open requests after SIGTERM")
-    add("--die-with-parent", action="store_true", help="end when the parent process has ended")
+    add("--die-with-parent", type=int, metavar="PID", help="end when this parent has ended")
     return parser.parse_args(arguments)
 
 
@@ -114,7 +113,7 @@ def _positive(text: str) -> int:
 
 def _die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the call
+    if os.getppid() != parent:  # it ended before the call, which comes seconds after the start
         sys.exit("the parent process has ended")
 
 

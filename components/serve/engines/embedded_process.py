@@ -46,7 +46,7 @@ class EmbeddedOptions:
         }
         pairs = [(name, str(value)) for name, value in options.items() if value is not None]
         arguments = [part for pair in pairs for part in pair]
-        return [sys.executable, "-m", MODULE, *arguments, "--die-with-parent"]
+        return [sys.executable, "-m", MODULE, *arguments, "--die-with-parent", str(os.getpid())]
 
 
 class EmbeddedProcess:
