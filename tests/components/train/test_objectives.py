@@ -63,9 +63,9 @@ def test_preferences_generalise_to_held_out_requests(
     kept: list[dict[str, float]] = []
     recipe = Recipe(objective=objective, **KNOBS)
     fit.fit(snapshot, model, tmp_path / "adapter", recipe, report=keep(kept))
-    *steps, last = kept
-    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
-    assert last["validation_accuracy"] > 0.9
+    losses = [figures["loss"] for figures in kept if "loss" in figures]  # the rest: validating
+    assert losses[-1] < 0.8 * losses[0]
+    assert kept[-1]["validation_accuracy"] > 0.9
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
