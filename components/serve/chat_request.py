@@ -62,6 +62,11 @@ class ChatRequest:
         return bool(self.tools) and self.tool_choice != "none"
 
     @property
+    def offered(self) -> list[Obj]:
+        """The tools of the prompt: none where no call is allowed, as versions learn it."""
+        return self.tools if self.may_call else []
+
+    @property
     def must_call(self) -> bool:
         """Whether the answer has to be a call."""
         return bool(self.tools) and (

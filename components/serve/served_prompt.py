@@ -38,7 +38,7 @@ def render(request: ChatRequest, served: Served) -> ServedPrompt:
     chat_request.require_readable(request.messages)
     try:
         template = _template(served.base, served.template_hash)
-        rendered = chat_templates.render(template, request.messages, request.tools)
+        rendered = chat_templates.render(template, request.messages, request.offered)
         return ServedPrompt(rendered.to_text(template), rendered.form)
     except TemplateFilesError as error:
         raise UpstreamError(503, str(error), is_retryable=True) from error

@@ -29,7 +29,7 @@ fields as (
             '$.request.messages', '$.request.tools', '$.response.id',
             '$.response.choices[0].message', '$.response.choices[0].finish_reason',
             '$.metadata.acceptable', '$.conversation_id', '$.trace_id', '$.user_id', '$.finish',
-            '$.response.object'
+            '$.response.object', '$.request.tool_choice'
         ]) as field
     from raw.interactions
     semi join unparsed using (interaction_id)
@@ -40,7 +40,14 @@ named as (
     select
         * exclude (field, ending),
         field[1]::varchar as messages,
-        case when (field[2] ->> '$') is null then '[]' else field[2]::varchar end as tools,
+        -- Who may not call has no tools: his text does not say that none of them fits.
+        case
+            when
+                (field[2] ->> '$') is null
+                or coalesce(field[12] ->> '$.type', field[12] ->> '$') = 'none'
+                then '[]'
+            else field[2]::varchar
+        end as tools,
         field[3] ->> '$' as response_id,
         case when (field[4] ->> '$') is not null then field[4]::varchar end as message,
         case

@@ -61,7 +61,10 @@ def test_a_stream_is_the_whole_answer_in_pieces(gateway: RunningGateway):
     assert {chunk.model for chunk in chunks} == {"support@7"}
 
 
-def test_the_model_reads_what_training_rendered(gateway: RunningGateway):
+@pytest.mark.parametrize(("choice", "offered"), [("auto", [logs.WEATHER]), ("none", [])])
+def test_the_model_reads_what_training_rendered(
+    gateway: RunningGateway, choice: str, offered: list[dict[str, Any]]
+):
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Rain? " + script(echo=True)}]},
@@ -70,9 +73,9 @@ def test_the_model_reads_what_training_rendered(gateway: RunningGateway):
         {"role": "tool", "tool_call_id": "1", "content": "dry"},
     ]  # fmt: skip
     body = {"model": "support", "messages": messages, "tools": [logs.WEATHER]}
-    gateway.post("/v1/chat/completions", json=body)
+    gateway.post("/v1/chat/completions", json={**body, "tool_choice": choice})
     template = plain_template.as_tokenizer(plain_template.read(gateway.home / "base"))
-    rendered = chat_templates.render(template, messages, [logs.WEATHER])
+    rendered = chat_templates.render(template, messages, offered)
     sent = gateway.seen()["requests"][-1]["body"]
     assert sent["prompt"] == rendered.to_text(template)
     assert sent["add_special_tokens"] is False
