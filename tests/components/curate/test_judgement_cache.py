@@ -424,7 +424,7 @@ def test_the_texts_that_a_killed_curation_left_go_with_the_next_one_or_an_erasur
 
 
 def test_small_files_of_many_nights_become_one(con: Connection, tmp_path: Path):
-    for night in range(4):
+    for night in range(3):
         load(con, tmp_path, range(7 * night, 7 * night + 7))
         assert curate(con, tmp_path / "kept").judged == 7
     assert len(parts(tmp_path / "kept")) == 1
