@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support import published_memory
-from tests.support.published_memory import FIGURES, TOLERANCE, Figure
+from tests.support.published_memory import FIGURES, LEAST, Figure
 
 
 @pytest.mark.slow
@@ -13,7 +13,5 @@ from tests.support.published_memory import FIGURES, TOLERANCE, Figure
 )
 def test_a_plan_agrees_with_published_figures(figure: Figure):
     gigabytes = published_memory.planned(figure).peak / 1e9
-    if figure.is_limit:
-        assert gigabytes < figure.gb
-    else:
-        assert gigabytes == pytest.approx(figure.gb, rel=TOLERANCE)
+    assert gigabytes < figure.gb
+    assert figure.is_limit or gigabytes > LEAST * figure.gb
