@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from components.schema import Progress
+from components.store import manifest
 from components.train import checkpoints, fit
 from components.train.micro_batches import Batch, BatchLayout, collate
 from components.train.recipe import Kto, Objective, Recipe, Sft
 from components.train.training_examples import Tokens, TrainingExample
 from tests.components.train.test_fit import losses_into, wait_until
-from tests.support import judged_rows, training_rows
+from tests.support import judged_rows, logs, training_rows
 from tests.support.train_together import keeper
 
 ASKED = [f"Number {number * 'x'}?" for number in range(15)]
@@ -34,7 +35,9 @@ def recipe(objective: Objective, **knobs: object) -> Recipe:
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
-    return judge(tmp_path)
+    """Write a snapshot whose files a job can check before it trains."""
+    manifest.write(judge(tmp_path), kind="snapshot", now=logs.NOW, body={})
+    return tmp_path
 
 
 def judge(folder: Path) -> Path:
