@@ -24,8 +24,9 @@ class UnpackedFile:
     """The bytes of a plain, gzip or zstd file; ``damage`` is why they ended early, if they did."""
 
     def __init__(self, file: BufferedReader, start: int = 0) -> None:
-        magic = b"" if start else file.read(4)  # only a plain file is read from later bytes on
-        file.seek(start)
+        magic = b"" if start else file.peek(4)[:4]  # only a plain file is read from later bytes on
+        if start:
+            file.seek(start)
         self.damage: str | None = None
         self._file = file
         self._left = bytearray()
