@@ -19,7 +19,6 @@ FINISH = {
 }
 """OpenAI's names of the reasons to stop."""
 
-
 STREAMED = ("message_start", "content_block_delta")
 """Types of events that no other API streams."""
 

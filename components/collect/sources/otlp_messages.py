@@ -311,11 +311,6 @@ def is_numbered(attributes: Obj) -> bool:
     return any(key.startswith((f"{PROMPT}.", f"{COMPLETION}.")) for key in attributes)
 
 
-def are_completed(attributes: Obj) -> bool:
-    """Return whether attributes have an answer in this form."""
-    return any(key.startswith(f"{COMPLETION}.") for key in attributes)
-
-
 def _indexed_tools(attributes: Obj) -> list[Json]:
     return [
         canonical.tool(
