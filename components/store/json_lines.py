@@ -27,13 +27,17 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines; raise ``OSError`` or ``ValueError`` if the file can't be read whole."""
     with path.open("rb") as file:
         unpacked = UnpackedFile(file)
-        rest = b""
+        begun = list[bytes]()  # the pieces of a line whose end is not read yet
         while piece := unpacked.read(READ_BYTES):
-            *lines, rest = (rest + piece).split(b"\n")
-            yield from lines
+            first, *others = bytes(piece).split(b"\n")
+            begun.append(first)
+            if others:
+                yield b"".join(begun)
+                yield from others[:-1]
+                begun = [others[-1]]
         if unpacked.damage:
             raise ValueError(unpacked.damage)
-        if rest:
+        if rest := b"".join(begun):
             yield rest
 
 
