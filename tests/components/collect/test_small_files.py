@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import load_file, small_files
+from components.collect import joint_load, load_file, small_files, writer
+from components.collect.joint_load import FilePart
+from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
-from components.collect.source import Input
+from components.collect.record_batches import RecordOrigin
+from components.collect.source import NO_DEFAULTS, Input
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -93,6 +96,28 @@ def test_small_files_leave_the_rows_and_the_counts_of_each_by_itself(
         for load in (alone, together)
     )
     assert by_group == by_itself
+
+
+def test_files_whose_bad_lines_would_fill_the_memory_are_not_loaded_together(
+    con: Connection, tmp_path: Path
+):
+    logs.load(con, logs.write(tmp_path / "first.jsonl", [logs.interaction()]), now=logs.NOW)
+    before = warehouse.rows(con, "from raw.files")
+
+    def parts(size: int) -> list[FilePart]:
+        return [
+            FilePart(
+                RecordOrigin(f"{n}.jsonl", f"{n}", "fivekey", NO_DEFAULTS, LATER),
+                [Unreadable(line, b"x" * size, "no JSON") for line in range(1, 11)],
+            )
+            for n in range(4)
+        ]
+
+    assert joint_load.load_together(con, parts(writer.MOST_REFUSED // 39)) is None
+    assert warehouse.rows(con, "from raw.files") == before
+    loaded = joint_load.load_together(con, parts(1))
+    assert loaded is not None
+    assert [each.quarantined for each in loaded] == [10] * 4
 
 
 def test_a_log_that_has_grown_is_resumed_though_it_is_small(con: Connection, tmp_path: Path):
