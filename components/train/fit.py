@@ -171,11 +171,13 @@ def fit(
     watch.is_due, watch.keep_in = early_stopping.is_due, early_stopping.keep_in
     progress = _run_steps(trainer, watch, early_stopping, saved, checkpoint)
     if progress.finished:
-        if early_stopping.best_weights:
-            peft_model.restore_weights(adapted, early_stopping.best_weights)
-        elif process_group.process_number() == 0:  # another machine may not have its checkpoints
-            regular = checkpoints.regular_checkpoints(saved, recipe, before=progress.step)
-            peft_model.average_weights(adapted, regular)
+        # Others may not have its files, or find another of two almost equal losses the lowest.
+        if process_group.process_number() == 0:
+            if early_stopping.best_weights:
+                peft_model.restore_weights(adapted, early_stopping.best_weights)
+            else:
+                regular = checkpoints.regular_checkpoints(saved, recipe, before=progress.step)
+                peft_model.average_weights(adapted, regular)
         process_group.broadcast_weights(
             [weight for weight in adapted.parameters() if weight.requires_grad]
         )

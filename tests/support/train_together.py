@@ -19,10 +19,14 @@ from components.train.recipe import Recipe
 
 
 def train(spec: Path, rank: int, port: int) -> None:
-    """Train as one of two processes; write its losses and bytes to its own file."""
+    """Train as one of two processes; write its losses and bytes to its own file.
+
+    The second one does not see what the first one writes.
+    """
     join(rank, port)
     config = json.loads(spec.read_text())
     snapshot, base, folder = (Path(config[name]) for name in ("snapshot", "base", "folder"))
+    folder = folder if rank == 0 else spec.with_suffix(".second")
     recipe = Recipe.model_validate(config["recipe"])
     model, tokenizer = bases.load(base, recipe.precision, for_training=True)
     losses: dict[int, float] = {}
