@@ -50,9 +50,10 @@ def drop_unnamed(con: Connection, roots: Collection[str]) -> None:
     files = [file for root in roots for file in archived_files.listed(root)]
     with warehouse.transaction(con, "raw"):
         pass  # whoever archived one of them into a lake has committed by now, or will conflict
-    named = {row[0] for row in con.execute("select distinct path from raw.archived").fetchall()}
+    paths = warehouse.texts(con, "select distinct path from raw.archived")
+    named = {archived_files.resolved(path) for path in paths}
     for file in files:
-        if file not in named:
+        if archived_files.resolved(file) not in named:
             archived_files.remove(file)
     for root in roots:
         archived_files.forget_uploads(root)

@@ -40,6 +40,11 @@ def listed(root: str) -> list[str]:
     return [str(path) for path in sorted(Path(root).rglob("*")) if path.is_file()]
 
 
+def resolved(file: str) -> str:
+    """Return the one address of a file, whichever path to its home was used, such as a link's."""
+    return file if is_remote(file) else str(Path(file).resolve())
+
+
 def put_in_place(partial: Path) -> Path:
     """Give a new file of a home its name, the digest of its content; return its path.
 

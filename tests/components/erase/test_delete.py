@@ -3,7 +3,7 @@
 import json
 import threading
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -314,7 +314,12 @@ def test_other_peoples_rows_that_mention_the_id_are_reported_and_deleted_on_requ
     assert searched.is_clean(allow_mentions=False) is mentions
 
 
-def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: Eraser) -> None:
+@pytest.mark.parametrize("name", ["home", "link", "sources/../home"])
+def test_archived_rows_go_and_the_rest_of_their_file_stays(
+    name: str, home: House, eraser: Eraser
+) -> None:
+    place = home.settings.home
+    place.with_name("link").symlink_to(place)
     old = [
         erased_home.line(person, 60) | {"timestamp": 1_700_000_000} for person in erased_home.PEOPLE
     ]
@@ -334,7 +339,7 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
         assert archived == 3
     (before,) = home.settings.archive.rglob("*.parquet")
     kept = [row for row in pq.read_table(before).to_pylist() if ANN not in row["payload"]]
-    written = eraser(home.settings, Subject(ANN))
+    written = eraser(replace(home.settings, home=place.parent / name), Subject(ANN))
     (after,) = home.settings.archive.rglob("*.parquet")
     assert pq.read_table(after).to_pylist() == kept
     assert after != before
