@@ -21,6 +21,10 @@ from components.store.warehouse import Connection
 
 PAGES = ("brief.md", "report.html")  # pages of evidence that show requests
 
+OURS = frozenset({"workload_id", "client_id", "split_by", "side", "stratum", "kind", "rule"})
+"""Columns of words of settings or of this code, never a person's: by one who is called `train`, or
+like the workload, the sides of all others would be forgotten."""
+
 ROWS = "samples.parquet"  # the file of evidence with all requests and both answers
 
 
@@ -167,13 +171,14 @@ def _delete_naming(
 ) -> Counter[str]:
     gone: Counter[str] = Counter()
     listed = tables.tables(con)
-    for searched, within in ((known_as, {}), ([subject.id], subject.within)):
+    of_id = [subject.id], subject.within, OURS
+    for searched, within, passing_over in ((known_as, {}, frozenset[str]()), of_id):
         with warehouse.present(con, "erased_names", {"name": pa.array(searched, pa.string())}):
             for table in listed:
                 # All other schemas are rebuilt from raw.
                 if table.schema != "raw" and table.is_in_book == in_book:
                     gone[table.full_name] += tables.delete_naming(
-                        con, table, "erased_names", within
+                        con, table, "erased_names", within, passing_over
                     )
     return gone
 

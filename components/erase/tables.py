@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,11 @@ def values(
 
 
 def delete_naming(
-    con: Connection, table: WarehouseTable, names: str, within: Mapping[str, str]
+    con: Connection,
+    table: WarehouseTable,
+    names: str,
+    within: Mapping[str, str],
+    passing_over: AbstractSet[str] = frozenset(),
 ) -> int:
     """Delete the rows of a table whose texts hold one of the ``names`` as a separate word.
 
@@ -124,12 +129,14 @@ def delete_naming(
         names: A table with the column ``name``: digests of 16 or 32 hexadecimal digits, or values
             that equal a whole column or list element.
         within: Required values of columns, for those that the table has.
+        passing_over: Columns whose texts are not looked at.
     """
+    searched = [column for column in table.texts if column.name not in passing_over]
     # Planning the search takes several times as long as to find a table empty, as half of them are.
-    if not table.texts or not con.execute(f"select 1 from {_named(table)} limit 1").fetchall():
+    if not searched or not con.execute(f"select 1 from {_named(table)} limit 1").fetchall():
         return 0
-    texts = ", ".join(f"{_quoted(column.name)}::varchar" for column in table.texts)
-    words = " || ".join(_words(column) for column in table.texts)
+    texts = ", ".join(f"{_quoted(column.name)}::varchar" for column in searched)
+    words = " || ".join(map(_words, searched))
     columns = {column.name for column in table.columns}
     scope = {name: value for name, value in within.items() if name in columns}
     narrowed = "".join(f" and {_quoted(name)} = ${name}" for name in scope)

@@ -29,7 +29,7 @@ from components.store.warehouse import Connection
 from flows import erase, sources
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, telemetry, warehouses
-from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
+from tests.support.erased_home import ANN, BOB, EACH, RULES, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
 COMMENTS = {"about-ann": f"worse for {ANN}", "about-bob": f"worse for {BOB}"}
@@ -447,6 +447,18 @@ def test_an_actor_goes_from_what_is_kept_of_floods_and_digests_of_texts_go(
     assert written.erased["curated.token_counts"] == 1
     assert written.erased["curated.example_digests"] >= 1
     assert written.searched.left == ()
+
+
+def test_who_is_called_like_a_workload_a_client_or_a_side_takes_nobody_elses_rows_along(
+    home: House,
+) -> None:
+    settled = ("sides", "holdout_rows", "holdout_versions", "clients")
+    with warehouses.connect(home.settings.warehouse) as con:
+        before = {table: con.table(f"curated.{table}").fetchall() for table in settled}
+        assert all(before.values())
+        for name in (WORKLOAD, "app", "train", RULES.split_by):
+            delete.erase(con, Subject(name), erase.outputs(home.settings), now=logs.NOW)
+        assert before == {table: con.table(f"curated.{table}").fetchall() for table in settled}
 
 
 def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain_holds(
