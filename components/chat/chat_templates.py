@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def render(
         turns = _turns(form, messages)
         if _renders_all(tokenizer, turns, tools):
             return Rendered(form, turns, list(tools))
-    return Rendered("written", prompt.render_prompt(messages, tools), [])
+    return Rendered("written", _accepted(tokenizer, prompt.render_prompt(messages, tools)), [])
 
 
 def form_of(tokenizer: "PreTrainedTokenizerBase") -> Dialect:
@@ -150,6 +151,35 @@ def _renders_all(
         part in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
         for part in [*contents, *_names(tools)]
     )
+
+
+def _accepted(tokenizer: "PreTrainedTokenizerBase", turns: list[Message]) -> list[Message]:
+    """Return the turns as the template takes them; as they are if it takes none.
+
+    Many demand that user and assistant alternate (Gemma, Mistral), some know no system message.
+    """
+    alternating = _joined(turns)
+    ways = turns, alternating, _joined(_from_users(turns))
+    taken = (way for way in ways if _try_template(tokenizer, way, (), answered=False) is not None)
+    return next(taken, turns)
+
+
+def _joined(turns: Iterable[Message]) -> list[Message]:
+    """Join neighbouring turns of one role."""
+    return [
+        {"role": role, "content": "\n\n".join(turn["content"] for turn in group)}
+        for role, group in groupby(turns, key=lambda turn: turn["role"])
+    ]
+
+
+def _from_users(turns: Iterable[Message]) -> list[Message]:
+    """Turn the system message into a user's; one with nothing if an assistant comes first."""
+    users: list[Message] = [
+        {"role": "user", "content": turn["content"]} if turn["role"] == "system" else turn
+        for turn in turns
+    ]
+    greets = bool(users) and users[0]["role"] == "assistant"
+    return [{"role": "user", "content": ""}, *users] if greets else users
 
 
 def _names(tools: Sequence[Mapping[str, Json]]) -> Iterable[str]:

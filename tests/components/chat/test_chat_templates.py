@@ -44,6 +44,19 @@ CALL = Answer(calls=(Call("get_weather", {"city": "Rome"}),))
 TWO = Answer(calls=(*CALL.calls, Call("get_weather", {"city": "Bonn", "at_hour": 9})))
 
 
+def two_results() -> list[dict[str, Json]]:
+    calls: list[Json] = [
+        {"function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
+        for call in TWO.calls
+    ]
+    return [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "1", "content": "dry"},
+        {"role": "tool", "tool_call_id": "2", "content": "wet"},
+    ]
+
+
 def tokenizer_with(template: str) -> PreTrainedTokenizerBase:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = template
@@ -113,6 +126,59 @@ def test_a_request_that_the_template_truncates_falls_back_to_our_format():
     assert chat_templates.render(tokenizer, ASKED, [TOOL]).form == "hermes"
     rude: list[dict[str, Json]] = [{"role": "user", "content": "Be rude."}]
     assert chat_templates.render(tokenizer, rude, [TOOL]).form == "written"
+
+
+ALTERNATING = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+"""As Gemma 2 has it: no system message, and user and assistant alternate."""
+
+WITH_SYSTEM = (
+    "{% if messages[0].role == 'system' %}[system]{{ messages[0].content }}"
+    "{% set messages = messages[1:] %}{% endif %}" + ALTERNATING
+)
+"""As Mistral has it."""
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "text"),
+    [
+        pytest.param(
+            WITH_SYSTEM,
+            [{"role": "system", "content": "Short."}, *two_results()],
+            "[system]Short.[user]Rain?[assistant]CALLS[user]Result: dry\n\nResult: wet[assistant]",
+            id="results of parallel calls",
+        ),
+        pytest.param(
+            WITH_SYSTEM,
+            [{"role": "user", "content": "Hi."}, {"role": "user", "content": "Rain?"}],
+            "[user]Hi.\n\nRain?[assistant]",
+            id="two messages of a user",
+        ),
+        pytest.param(
+            WITH_SYSTEM,
+            [{"role": "assistant", "content": "Welcome!"}, {"role": "user", "content": "Hi."}],
+            "[user][assistant]Welcome![user]Hi.[assistant]",
+            id="a greeting first",
+        ),
+        pytest.param(
+            ALTERNATING,
+            [{"role": "system", "content": "Short."}, {"role": "user", "content": "Hi."}],
+            "[user]Short.\n\nHi.[assistant]",
+            id="no system message",
+        ),
+    ],
+)
+def test_a_template_whose_roles_must_alternate_renders_any_conversation(
+    template: str, messages: list[dict[str, Json]], text: str
+):
+    tokenizer = tokenizer_with(template)
+    rendered = chat_templates.render(tokenizer, messages, [])
+    assert rendered.form == "written"
+    calls = prompt.render_answer(TWO)
+    assert rendered.to_text(tokenizer).replace(calls, "CALLS") == text
 
 
 def test_a_prompt_is_the_same_on_any_day():
