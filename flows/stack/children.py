@@ -48,6 +48,7 @@ BUSY_SHARE = 0.01  # of a core: a process that takes more between two misses com
 WORKER_EVERY = 15.0  # seconds between two looks at a worker's heartbeats, which come every 30
 WORKER_HANGING_AFTER = 10  # looks in a row without a new heartbeat
 
+SHORTEST_WAIT = 0.5  # seconds before the first restart of a service that dies
 LONGEST_WAIT = 30.0  # seconds between two restarts of a service that dies at once
 STEADY_AFTER = 60.0  # seconds after which the wait before a restart is short again
 WORDS_WAIT = 1.0  # seconds for the last lines of a process that has ended
@@ -211,7 +212,7 @@ class Child:
     pulse: Pulse | None = None  # ``None`` until it works
     _popen: "subprocess.Popen[bytes] | None" = None
     _identity: ProcessIdentity | None = None
-    _failures: int = 0
+    _wait: float = SHORTEST_WAIT / 2  # seconds before the last restart
     _pump: LogPump | None = None
     _born: float = 0.0
     _judged: float = 0.0
@@ -220,6 +221,7 @@ class Child:
     def start(self, environment: Mapping[str, str], folder: Path) -> None:
         """Start the service's process; append its output to its log."""
         service = self.service
+        self._born = time.monotonic()
         self._popen = subprocess.Popen(
             dying_with_parent(service.command, service.death_signal),
             stdin=subprocess.DEVNULL,
@@ -232,7 +234,6 @@ class Child:
         assert self._popen.stdout
         self._pump = LogPump(self._popen.stdout, ServiceLog(service.log, self.log_format))
         self._identity = identify_process(self._popen.pid)
-        self._born = time.monotonic()
         self.condition = "starting"
         self.pulse = None
         self._judged, self._computed = self._born, 0.0
@@ -261,8 +262,8 @@ class Child:
         """Plan the restart of a process that ended; the wait grows each time it ended soon."""
         now = time.monotonic()
         steady = now - self._born > STEADY_AFTER
-        self._failures = 1 if steady else self._failures + 1
-        self.retry_at = now + min(LONGEST_WAIT, 0.25 * 2**self._failures)
+        self._wait = SHORTEST_WAIT if steady else min(LONGEST_WAIT, 2 * self._wait)
+        self.retry_at = now + self._wait
         self.restarts += 1
         self._popen = self._identity = None
         self.condition = "restarting"

@@ -296,6 +296,9 @@ def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Setting
         waits.append(child.retry_at - time.monotonic())
     assert waits[0] < waits[1] < waits[2] < LONGEST_WAIT
     assert child.state().restarts == 3
+    for _ in range(1100):  # as many as a night has
+        child.plan_restart()
+    assert child.retry_at - time.monotonic() == pytest.approx(LONGEST_WAIT, abs=1)
 
 
 @pytest.mark.parametrize(
