@@ -167,7 +167,11 @@ class Supervisor:
                 return  # a worker can't start without it
             self._lost_runs.crash("Its worker died", child.service.pool)
             child.last_heartbeat = self._heartbeat(child)
-        child.start(self._environment, self.settings.home)
+        try:
+            child.start(self._environment, self.settings.home)
+        except OSError as error:  # no process is left, or the home's disk is away for a moment
+            log.warning("can't start %s: %s", child.service.name, error)
+            child.plan_restart()
 
     def _works(self, child: Child) -> bool:
         if child.condition == "starting" and self._answers(child):

@@ -107,6 +107,18 @@ def test_a_killed_service_comes_back(up: Settings, name: str) -> None:
     assert len(servers) == 2
 
 
+def test_a_home_that_is_away_for_a_moment_ends_no_stack(up: Settings) -> None:
+    killed, first = service_pid(up, "worker-cpu"), supervisor(up)
+    away = up.home.rename(up.home.with_name("away"))
+    os.kill(killed, signal.SIGKILL)
+    time.sleep(5)  # its restart fails meanwhile
+    away.rename(up.home)
+    assert eventually(
+        lambda: service_pid(up, "worker-cpu") not in {0, killed} and control.stack_status(up).is_up
+    )
+    assert supervisor(up) == first
+
+
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
 def test_a_server_that_hangs_is_seen_within_30_s_and_comes_back(up: Settings, name: str) -> None:
     stopped = service_pid(up, name)
