@@ -31,6 +31,8 @@ BETS: dict[Direction, tuple[float, ...]] = {"up": (-1.0, 0.0), "either": (-1.0, 
 """Slopes e of the bets 1 + e (p - 1/2): a negative one wins on small p-values."""
 
 MOST_REQUESTS = 2000  # the most earlier requests to compare with, the newest ones
+MOST_NEW_REQUESTS = 5000
+"""The new requests that are all compared; of later ones ever fewer are."""
 FEWEST_REQUESTS = 40  # with fewer earlier requests there is no test
 MOST_VOTES = 500  # the most earlier votes to compare with, the newest ones
 FEWEST_VOTES = 20  # with fewer earlier votes there is no test
@@ -139,7 +141,12 @@ def input_sign(
     con: Connection, workload_id: str, since: datetime, settings: Trigger
 ) -> Sign | None:
     """Test the requests after ``since`` for drift from those before; ``None`` if too few before."""
-    values = {"workload_id": workload_id, "since": since, "most": MOST_REQUESTS}
+    values: dict[str, Value] = {
+        "workload_id": workload_id,
+        "since": since,
+        "most": MOST_REQUESTS,
+        "most_new": MOST_NEW_REQUESTS,
+    }
     before, new = _by_time(warehouse.read(con, "marts/first_requests", FirstRequest, **values))
     return input_drift(before, new, settings)
 
