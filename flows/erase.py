@@ -287,6 +287,7 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
                 home.home,
                 terms,
                 skip=[home.models],
+                opened={home.warehouse, folder / home.warehouse.name},
                 lake_files=home.lake and _lake_files(home.lake, folder),
                 archived=_archived_files(home, folder / "archived"),
             )

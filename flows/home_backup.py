@@ -16,6 +16,7 @@ from components.store import (
     archived_files,
     counters,
     file_locks,
+    home_files,
     lake_owner,
     lock,
     manifest,
@@ -293,9 +294,6 @@ def _erasures(home: Settings) -> tuple[int, int]:
 
 def _names(folder: Path, left_out: Set[str] = frozenset()) -> Iterator[str]:
     """Yield the files and links of a folder as sorted relative paths."""
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if name.split("/", 1)[0] in left_out or name.endswith(".wal"):
-            continue
-        if path.is_symlink() or path.is_file():
-            yield name
+    for path in home_files.files(folder, left_out):
+        if path.suffix != ".wal" and (path.is_symlink() or path.is_file()):
+            yield str(path.relative_to(folder))

@@ -18,11 +18,11 @@ import zstandard
 from components.erase import subject_rows, tables
 from components.erase.subject import Kind, SearchTerms, find_in_bytes, find_terms, held_ids
 from components.erase.tables import WarehouseTable
-from components.store import warehouse
+from components.store import home_files, warehouse
+from components.store.lake_connection import ENGINE_ERRORS
 from components.store.warehouse import Connection
 
-WAREHOUSE = frozenset({".duckdb", ".wal"})
-"""Skipped while DuckDB has them open: closing a file drops all locks of the process on it."""
+LOG = ".wal"  # ends the name of a DuckDB file's log, which is read with the file
 
 WITH_ID: frozenset[Kind] = frozenset({"id", "mention"})
 IN_WAREHOUSE = "warehouse "  # prefix of tables among the places
@@ -33,8 +33,17 @@ NamedFile: TypeAlias = tuple[str, Path]
 
 PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file that are searched at once
 
+DUCKDB, DUCKDB_AT = b"DUCK", 8  # how its files begin, and after how many bytes
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-DAMAGED = (pa.ArrowInvalid, sqlite3.Error, zstandard.ZstdError, EOFError, zlib.error, OSError)
+DAMAGED = (
+    pa.ArrowInvalid,
+    sqlite3.Error,
+    *ENGINE_ERRORS,
+    zstandard.ZstdError,
+    EOFError,
+    zlib.error,
+    OSError,
+)
 """What is raised for a file that is not whole."""
 
 _SQLITE = b"SQLite format 3\x00"
@@ -77,19 +86,22 @@ def search(
     home: Path,
     terms: SearchTerms,
     skip: Iterable[Path] = (),
+    opened: AbstractSet[Path] = frozenset(),
     lake_files: tuple[Path, Iterable[NamedFile]] | None = None,
     archived: Iterable[NamedFile] = (),
 ) -> Searched:
     """Search the warehouse and every file under ``home``, which holds its file.
 
-    Skip the folders of downloads (``skip``), which are never made from rows. ``lake_files`` are the
+    Skip the folders of downloads (``skip``), which are never made from rows, and the DuckDB files
+    that ``con`` has or is a copy of (``opened``): closing one drops all locks of this process on
+    it. ``lake_files`` are the
     folder of a lake's files, which is not searched else, and those that hold more than its rows;
     ``archived`` the files of retention that are elsewhere.
     """
     notes = _Notes(Counter(), Counter(), set())
     left = terms.without_texts(_held_by_others(con, terms))
     for table in tables.tables(con):
-        _search_table(con, table, left, notes)
+        _search_table(con, table, IN_WAREHOUSE, left, notes)
     lake_folder = None
     if lake_files is not None:
         lake_folder, earlier = lake_files[0].resolve(), lake_files[1]
@@ -97,8 +109,8 @@ def search(
     for name, path in archived:
         _search_parquet(path, name, left, notes)
     passed = [path.resolve() for path in skip]
-    for path in sorted(home.rglob("*")):
-        if path.is_symlink() or not path.is_file() or path.suffix in WAREHOUSE:
+    for path in home_files.files(home):
+        if path.is_symlink() or not path.is_file() or path.suffix == LOG or path in opened:
             continue
         if lake_folder in path.resolve().parents:
             continue
@@ -126,7 +138,7 @@ def _search_earlier(
     passed = in_rows | WITH_ID if is_narrowed or in_rows & WITH_ID else in_rows
     of_earlier = _Notes(notes.places, Counter(), notes.passed_over)
     for table in tables.catalog_tables(con):
-        _search_table(con, table, terms, of_earlier)
+        _search_table(con, table, IN_WAREHOUSE, terms, of_earlier)
     for place, values in tables.frequent_values(con):
         notes.places[place] += 1
         of_earlier.add(place, find_terms(terms, None, values))
@@ -185,9 +197,9 @@ def _held_by_others(con: Connection, terms: SearchTerms) -> set[str]:
 
 
 def _search_table(
-    con: Connection, table: WarehouseTable, terms: SearchTerms, notes: _Notes
+    con: Connection, table: WarehouseTable, within: str, terms: SearchTerms, notes: _Notes
 ) -> None:
-    place = IN_WAREHOUSE + table.full_name
+    place = within + table.full_name
     names = [column.name for column in table.texts]
     if not names:
         return
@@ -224,6 +236,10 @@ def _search_file(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> No
         head = file.read(len(_SQLITE))
     if path.suffix == ".parquet":
         _search_parquet(path, name, terms, notes)
+    elif head[DUCKDB_AT:].startswith(DUCKDB):  # such as a copy from before an upgrade
+        with warehouse.attached(path, wait_seconds=0) as con:
+            for table in tables.tables_of(con, "'original'"):
+                _search_table(con, table, f"{name} ", terms, notes)
     elif head == _SQLITE:
         _search_sqlite(path, name, terms, notes)
     else:

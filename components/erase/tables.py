@@ -56,11 +56,16 @@ class WarehouseTable:
 
 def tables(con: Connection) -> list[WarehouseTable]:
     """List every table of the warehouse, by name."""
-    listed = _tables(con, "tables.database_name = current_database()")
+    listed = tables_of(con, "current_database()")
     if lake_connection.is_lake(con):
         of_book = f"tables.database_name = '{lake.BOOK}'"
         listed += _tables(con, f"{of_book} and tables.schema_name in ('raw', 'curated')")
     return sorted(listed, key=lambda table: table.full_name)
+
+
+def tables_of(con: Connection, database: str) -> list[WarehouseTable]:
+    """List the tables of a database, by name; it is an expression of SQL."""
+    return _tables(con, f"tables.database_name = {database}")
 
 
 def catalog_tables(con: Connection) -> list[WarehouseTable]:
@@ -196,11 +201,12 @@ def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Non
     file, which replaces the old one in one rename; a process that waits for the old file opens the
     new one. Raise ``WarehouseBusyError`` if the file is still held after ``wait_seconds``.
     """
+    file = path.resolve()  # a link would be replaced, and the old file stay where it leads
     with warehouse.connect(path, wait_seconds) as con:
         # What killed processes had no memory for; no other one has the file open now.
         shutil.rmtree(path.with_name(path.name + SPILLED), ignore_errors=True)
         con.execute("checkpoint")
-    copy = path.with_name(path.name + ".rewritten")
+    copy = file.with_name(file.name + ".rewritten")
     for stale in (copy, copy.with_name(copy.name + ".wal")):
         stale.unlink(missing_ok=True)
     with warehouse.attached(path, wait_seconds) as con:
@@ -214,7 +220,7 @@ def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Non
                 f"rewriting {path}: the copy has {copied}, expected {original}"
             )
         con.execute("detach copy")
-        copy.replace(path)
+        copy.replace(file)
 
 
 def _inventory(con: Connection, database: str) -> list[tuple[str, str, int]]:

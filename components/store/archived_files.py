@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from components.store import object_store
+from components.store import home_files, object_store
 
 ROOT = "archive"  # the folder's name in a home and in a store
 
@@ -37,7 +37,7 @@ def listed(root: str) -> list[str]:
     if is_remote(root):
         store, place = object_store.located(root)
         return [f"{root}/{name}" for name in store.files(place)]
-    return [str(path) for path in sorted(Path(root).rglob("*")) if path.is_file()]
+    return [str(path) for path in home_files.files(Path(root)) if path.is_file()]
 
 
 def resolved(file: str) -> str:

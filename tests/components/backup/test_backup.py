@@ -88,6 +88,16 @@ def test_a_restored_home_is_on_the_disk_before_it_is_in_place(
     assert synced == [False]
 
 
+def test_what_a_link_to_another_disk_leads_to_is_in_it(home: Settings, tmp_path: Path) -> None:
+    snapshots = home.snapshots.rename(tmp_path / "disk")
+    home.snapshots.symlink_to(snapshots)
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    shutil.rmtree(home.home)
+    shutil.rmtree(snapshots)
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert (home.snapshots / "s1/manifest.json").exists()
+
+
 def test_models_are_in_it_when_asked_for(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst", with_models=True)
     shutil.rmtree(home.home)

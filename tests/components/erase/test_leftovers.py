@@ -104,6 +104,18 @@ def in_a_binary_request(home: Path, row_id: str) -> None:
     writer.seal()
 
 
+def on_another_disk(home: Path, row_id: str) -> None:
+    disk = home.with_name("disk")
+    disk.mkdir()
+    (home / "linked").symlink_to(disk)
+    (disk / "failed.txt").write_text(f"a request of {ANN} failed")
+
+
+def in_an_older_warehouse(home: Path, row_id: str) -> None:
+    with warehouses.connect(home / "before-upgrade.duckdb") as con:
+        con.execute("create table raw.kept as select $owned as payload", {"owned": OWNED})
+
+
 def in_a_packed_file(home: Path, row_id: str) -> None:
     (home / "turns").mkdir()
     (home / "turns/old.json.gz").write_bytes(gzip.compress(OWNED.encode()))
@@ -122,6 +134,8 @@ PLANTS = (
     in_a_binary_request,
     in_a_log,
     in_a_page,
+    on_another_disk,
+    in_an_older_warehouse,
     in_a_packed_file,
     in_damaged_files,
     in_sqlite,
@@ -150,6 +164,8 @@ def found(erased: Erased, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         pytest.param("spool/", "mention", id="binary-request"),
         pytest.param("jobs/evaluate-x/log.txt", "erased text", id="log"),
         pytest.param("evidence/page.md", "mention", id="page"),
+        pytest.param("linked/failed.txt", "mention", id="disk"),
+        pytest.param("before-upgrade.duckdb raw.kept.payload", "id", id="older-warehouse"),
         pytest.param("turns/old.json.gz", "id", id="packed"),
         pytest.param("turns/half.parquet", "id", id="half-written"),
         pytest.param("mlflow/mlflow.db.tags.value", "id", id="sqlite"),

@@ -246,6 +246,16 @@ def test_a_rewritten_file_holds_every_row_and_no_byte_of_the_deleted_ones(path: 
         ]
 
 
+def test_a_file_on_another_disk_is_rewritten_there(path: Path):
+    with warehouse.connect(path) as con:
+        con.execute("create table raw.notes (note text)")
+    before, link = path.stat().st_ino, path.with_name("link")
+    link.symlink_to(path)
+    tables.rewrite_file(link)
+    assert link.readlink() == path
+    assert path.stat().st_ino != before
+
+
 def test_what_another_process_writes_while_the_file_is_rewritten_is_kept(path: Path):
     with warehouse.connect(path) as con:
         con.execute("create table raw.notes (note text)")
