@@ -10,7 +10,6 @@ import logging
 import socket
 import threading
 from collections.abc import Iterable, Set
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,11 +21,9 @@ from components.store import (
     file_locks,
     manifest,
     moved_tables,
-    object_store,
     warehouse,
     working_copy,
 )
-from components.store.lock import WarehouseBusyError
 from components.store.object_store import ObjectStore
 from flows.settings import Settings
 
@@ -53,7 +50,9 @@ def follow(home: Settings) -> None:
     enter(home)
     # On a lake it may wait for a curation.
     known = set[str]() if home.lake else forget(home)
-    threading.Thread(target=_forget_for_ever, args=(home, known), daemon=True).start()
+    threading.Thread(
+        target=forget_until, args=(home, known, threading.Event()), daemon=True
+    ).start()
 
 
 def enter(home: Settings) -> None:
@@ -62,12 +61,24 @@ def enter(home: Settings) -> None:
         home.store.write(f"machines/{machine_name(home)}", str(home.home))
 
 
-def _forget_for_ever(home: Settings, known: set[str]) -> None:
-    while True:
-        # The certificate names this machine until it has answered.
-        with suppress(WarehouseBusyError, *object_store.network_errors()):
+def forget_until(
+    home: Settings, known: set[str], is_over: threading.Event, seconds: float = EACH_SECONDS
+) -> None:
+    """Delete erased copies again and again; a problem is logged once.
+
+    ``known`` are the erasures that were looked at before.
+    """
+    problem = ""
+    while not is_over.is_set():
+        try:
             known |= forget(home, known)
-        threading.Event().wait(EACH_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the certificate names this machine until then
+            if str(error) != problem:
+                LOG.warning("deleting what was erased elsewhere, again in a minute: %s", error)
+            problem = str(error)
+        else:
+            problem = ""
+        is_over.wait(seconds)
 
 
 def announce(home: Settings, certificate_id: str, tainted: Iterable[Output]) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -196,6 +198,31 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     erased_copies.forget(other)
     assert (evidence / manifest.NAME).exists(), "what was emptied stays"
     assert verdicts.exists(), "they are of what was kept"
+
+
+def test_a_machine_deletes_its_copies_though_its_lake_was_away_for_a_while(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_WAREHOUSE", "postgres://127.0.0.1:1/away")
+    home, is_over = settings.load(), Event()
+    home.archive.mkdir(parents=True)  # it is cleared with the lake's help
+    store.write("erased/c1.json", "[]")
+    worker = Thread(target=erased_copies.forget_until, args=(home, set(), is_over, 0.1))
+    worker.start()
+    try:
+        assert eventually(lambda: any("was erased elsewhere" in line for line in logged))
+        home.archive.rmdir()
+        assert eventually(lambda: erased_copies.machine_name(home) in store.names("erased/c1"))
+    finally:
+        is_over.set()
+        worker.join()
+
+
+def eventually(claim: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not claim() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return claim()
 
 
 def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_again(
