@@ -1,24 +1,29 @@
 -- One row per interaction of the workload under curation whose answer somebody corrected, liked or
 -- disliked, which are few: the newest correction that counts, which is then learned from, and
 -- what people made of the answer. Feedback counts only for the client that logged the response, so
--- that nobody corrects another's traffic. Reads staging.interactions, staging.feedback,
+-- that nobody corrects another's traffic. Reads staging.interactions, staging.signals,
 -- staging.regards and staging.unused (feedback that is held back or can't be read).
 
 with
 
-corrections as (
+counted as (
     select
-        client_id,
-        response_id,
         feedback_id,
-        value::varchar as message,
-        given_at
-    from staging.feedback
+        value as message,
+        given_at,
+        stated_at,
+        unnest(interaction_ids) as interaction_id
+    from staging.signals
     anti join staging.unused using (feedback_id)
     where kind = 'correction'
+),
+
+corrections as (
+    select *
+    from counted
     qualify row_number() over (
-        partition by client_id, response_id
-        order by given_at desc, feedback_id asc
+        partition by interaction_id
+        order by given_at desc, stated_at desc, feedback_id asc
     ) = 1
 )
 
@@ -35,6 +40,6 @@ select
         || case when corrections.feedback_id is null then [] else [corrections.feedback_id] end
     ) as feedback_ids
 from staging.interactions as interactions
-left join corrections using (client_id, response_id)
+left join corrections using (interaction_id)
 left join staging.regards as regards using (interaction_id)
 where corrections.feedback_id is not null or regards.interaction_id is not null

@@ -41,7 +41,8 @@ aims as (
         unnest(['response', 'either']) as aim,
         interactions.response_id as target_id,
         interactions.response_id,
-        null::varchar as about
+        null::varchar as conversation_id,
+        null::varchar as trace_id
     from staging.interactions as interactions
     semi join targets
         on
@@ -53,7 +54,8 @@ aims as (
         unnest(['conversation', 'either']) as aim,
         interactions.conversation_id as target_id,
         null as response_id,
-        interactions.conversation_id as about
+        interactions.conversation_id,
+        null as trace_id
     from staging.interactions as interactions
     semi join targets
         on
@@ -65,7 +67,8 @@ aims as (
         'either' as aim,
         interactions.trace_id as target_id,
         null as response_id,
-        coalesce(interactions.conversation_id, interactions.trace_id) as about
+        null as conversation_id,
+        interactions.trace_id
     from staging.interactions as interactions
     semi join targets
         on
@@ -77,13 +80,15 @@ arrived as (
     select
         aimed.feedback_id,
         aims.response_id,
-        aims.about as conversation_id
+        aims.conversation_id,
+        aims.trace_id
     from aimed
     inner join aims using (client_id, aim, target_id)
-    -- An id that is a response's and a conversation's means the response.
+    -- An id that is a response's and a conversation's means the response. A trace is one turn of a
+    -- conversation, whose other answers its feedback is not about.
     qualify row_number() over (
         partition by aimed.feedback_id
-        order by aims.response_id asc nulls last, aims.about asc
+        order by aims.response_id asc nulls last, aims.conversation_id asc nulls last
     ) = 1
 )
 
@@ -93,6 +98,10 @@ select
     feedback.target_id,
     feedback.actor_id,
     feedback.kind,
+    arrived.trace_id,
+    loads.loaded_at,
+    feedback.line,
+    feedback.timestamp as stated_at,
     $workload_id::varchar as workload_id,
     least(feedback.timestamp, loads.loaded_at) as given_at,
     coalesce(arrived.response_id, feedback.response_id) as response_id,

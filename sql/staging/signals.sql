@@ -1,32 +1,96 @@
 -- One row per feedback that counts in the workload under curation, with the interactions that it is
--- about: those of the response, or all of the conversation. Of the responses that a choice or a
--- regenerate names it gives one interaction each, null while that has not arrived; its messages
--- stay in `value`. Reads staging.feedback and staging.interactions.
+-- about: those of the response, or all of the conversation or trace. It is ambiguous if it corrects
+-- answers to several requests, or is on the id of a response that requests of several conversations
+-- have: some engines draw ids from few numbers (Ollama from 999). Of the responses that a choice or
+-- a regenerate names it gives one interaction each, null while that has not arrived; its messages
+-- stay in `value`. Reads staging.feedback, staging.interactions and staging.texts.
 
 with
 
-about as (
+aimed as (
     select
         feedback.feedback_id,
-        list(interactions.interaction_id order by interactions.interaction_id) as interaction_ids
+        feedback.kind,
+        true as is_of_response,
+        interactions.interaction_id
     from staging.feedback as feedback
     inner join staging.interactions as interactions
         on
             feedback.client_id = interactions.client_id
             and feedback.response_id = interactions.response_id
-    group by feedback.feedback_id
     union all
     select
         feedback.feedback_id,
-        list(interactions.interaction_id order by interactions.interaction_id) as interaction_ids
+        feedback.kind,
+        false as is_of_response,
+        interactions.interaction_id
     from staging.feedback as feedback
     inner join staging.interactions as interactions
         on
             feedback.client_id = interactions.client_id
-            and feedback.conversation_id
-            = coalesce(interactions.conversation_id, interactions.trace_id)
+            and feedback.conversation_id = interactions.conversation_id
     where feedback.response_id is null
-    group by feedback.feedback_id
+    union all
+    select
+        feedback.feedback_id,
+        feedback.kind,
+        false as is_of_response,
+        interactions.interaction_id
+    from staging.feedback as feedback
+    inner join staging.interactions as interactions
+        on
+            feedback.client_id = interactions.client_id
+            and feedback.trace_id = interactions.trace_id
+    where feedback.response_id is null
+),
+
+about as (
+    select
+        feedback_id,
+        list(interaction_id order by interaction_id) as interaction_ids
+    from aimed
+    group by feedback_id
+),
+
+-- Few: only their texts are read.
+doubtful as (
+    select feedback_id
+    from aimed
+    where is_of_response or kind = 'correction'
+    group by feedback_id
+    having count(*) > 1
+),
+
+-- A response may be logged by two sources, each with a form of the request of its own, so that only
+-- what was asked last is compared.
+asked as (
+    select
+        aimed.feedback_id,
+        aimed.kind,
+        coalesce(
+            interactions.conversation_id, interactions.trace_id, interactions.interaction_id
+        ) as talk_id,
+        case
+            when not aimed.is_of_response then interactions.example_id
+            when json_type(texts.messages, '$[#-1].content') = 'ARRAY'
+                then trim(array_to_string(
+                    json_extract_string(texts.messages, '$[#-1].content[*].text'), chr(10)
+                ))
+            else trim(coalesce(texts.messages ->> '$[#-1].content', ''))
+        end as request
+    from aimed
+    semi join doubtful on aimed.feedback_id = doubtful.feedback_id
+    inner join staging.interactions as interactions using (interaction_id)
+    inner join staging.texts as texts using (interaction_id)
+),
+
+ambiguous as (
+    select feedback_id
+    from asked
+    group by feedback_id
+    having
+        count(distinct request) > 1
+        and (bool_or(kind = 'correction') or count(distinct talk_id) > 1)
 ),
 
 named as (
@@ -36,6 +100,7 @@ named as (
         actor_id,
         kind,
         given_at,
+        stated_at,
         value,
         scale,
         is_waiting,
@@ -70,15 +135,18 @@ select
     named.actor_id,
     named.kind,
     named.given_at,
+    named.stated_at,
     named.value::varchar as value,
     named.scale::varchar as scale,
     named.is_waiting,
     chosen.interaction_id as chosen_id,
     rejected.interaction_id as rejected_id,
     renewed.interaction_id as renewed_id,
+    ambiguous.feedback_id is not null as is_ambiguous,
     coalesce(about.interaction_ids, []) as interaction_ids
 from named
 left join about using (feedback_id)
+left join ambiguous on named.feedback_id = ambiguous.feedback_id
 left join logged as chosen
     on named.client_id = chosen.client_id and named.chosen = chosen.response_id
 left join logged as rejected

@@ -73,9 +73,9 @@ def stage(con: Connection) -> None:
     con.execute(
         "create or replace table staging.texts as select *, '' as filename from staging.parsed"
     )
-    for model in ("interactions", "given", "feedback", "answers"):
+    for model in ("interactions", "given", "feedback"):
         warehouse.build(con, f"staging/{model}", workload_id="", together=[])
-    for model in ("shared_names", "signals", "judged"):
+    for model in ("shared_names", "signals", "judged", "answers"):
         warehouse.build(con, f"staging/{model}", workload_id="")
     warehouse.build(con, "staging/redacted")
     warehouse.build(con, "staging/blamed", workload_id="")

@@ -36,6 +36,7 @@ def signal(
     named: tuple[str | None, str | None, str | None] = (None, None, None),
     feedback_id: str | None = None,
     is_waiting: bool = False,
+    is_ambiguous: bool = False,
 ) -> Signal:
     """Give a signal; ``named`` are the interactions chosen, rejected, and regenerated to."""
     chosen, rejected, renewed = named
@@ -46,9 +47,11 @@ def signal(
         actor_id=actor,
         kind=kind,
         given_at=START + timedelta(minutes=minutes),
+        stated_at=START + timedelta(minutes=minutes),
         value=json.dumps(value),
         scale=None if scale is None else json.dumps(scale),
         is_waiting=is_waiting,
+        is_ambiguous=is_ambiguous,
         chosen_id=chosen,
         rejected_id=rejected,
         renewed_id=renewed,

@@ -28,9 +28,11 @@ class Signal:
     actor_id: str
     kind: str
     given_at: datetime
+    stated_at: datetime
     value: str
     scale: str | None
     is_waiting: bool
+    is_ambiguous: bool
     chosen_id: str | None
     rejected_id: str | None
     renewed_id: str | None
@@ -41,6 +43,11 @@ class Signal:
         """The actor whose cap it counts against."""
         name = self.actor_id.strip()
         return (self.client_id, "" if name.lower() in ANONYMOUS else name)
+
+    @property
+    def age_key(self) -> tuple[datetime, datetime]:
+        """Sort key of time; ``given_at`` is the load's for all whose clocks are ahead of it."""
+        return (self.given_at, self.stated_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +222,8 @@ def read_signal(signal: Signal, answers: Answers, config: Preferences) -> Signal
     """Parse one signal; its own answers are added to ``answers``."""
     if signal.is_waiting:
         return SignalReading(signal, "waiting")
+    if signal.is_ambiguous:
+        return SignalReading(signal, "different_prompts")
     match signal.kind:
         case "choice":
             return _choice(signal, answers)

@@ -131,7 +131,7 @@ def comparison_votes(readings: Iterable[SignalReading]) -> tuple[list[Vote[Answe
     """Return each actor's newest vote on two answers, and the superseded feedback ids."""
     newest: dict[tuple[AnswerPair, tuple[str, str]], tuple[SignalReading, AnswerComparison]] = {}
     old: set[str] = set()
-    for reading in sorted(readings, key=lambda r: (r.signal.given_at, r.signal.feedback_id)):
+    for reading in sorted(readings, key=lambda r: (r.signal.age_key, r.signal.feedback_id)):
         for comparison in reading.comparisons:
             place = (answers_compared(comparison), reading.signal.actor)
             if place in newest:

@@ -126,15 +126,13 @@ def _targets(
 ) -> tuple[dict[str, tuple[str, ...]], list[Conflict]]:
     """Return the interactions of each newest correction, and the conflicts with other ones."""
     by_interaction: dict[str, list[SignalReading]] = defaultdict(list)
-    for reading in kept:
+    for reading in kept:  # by id: of corrections of one time the first is learned
         for interaction_id in reading.replaces:
             by_interaction[interaction_id].append(reading)
     targets: dict[str, list[str]] = defaultdict(list)
     conflicts: list[Conflict] = []
     for interaction_id, corrections in sorted(by_interaction.items()):
-        newest = min(
-            corrections, key=lambda c: (-c.signal.given_at.timestamp(), c.signal.feedback_id)
-        )
+        newest = max(corrections, key=lambda correction: correction.signal.age_key)
         targets[newest.signal.feedback_id].append(interaction_id)
         others = [correction for correction in corrections if correction.edited != newest.edited]
         if others:

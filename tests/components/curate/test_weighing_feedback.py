@@ -94,6 +94,48 @@ def test_a_changed_opinion_counts_once_and_the_old_one_is_superseded(
     assert labels == [{"is_good": True, "weight": 1.0}]
 
 
+def test_a_correction_teaches_no_other_request_that_was_answered_under_its_id(
+    con: Connection, tmp_path: Path
+):
+    # Ollama draws a response's id from 999 numbers.
+    questions = ("Where is the station?", "Sing me a song about rain", "Who is the king of Spain?")
+    lines = [
+        logs.interaction(question, response_id="chatcmpl-42", timestamp=day * 86_400)
+        for day, question in enumerate(questions)
+    ]
+    feedback = [logs.feedback("correction", logs.say("Felipe."), response_id="chatcmpl-42")]
+    curate(con, tmp_path, lines, feedback)
+    answers = con.execute("select distinct answer ->> '$.text' from curated.examples").fetchall()
+    assert answers == [("Sunny.",)]
+    assert fates(con) == {"ann": "different_prompts"}
+    assert not warehouse.rows(con, "select * from curated.preferences")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        pytest.param({"conversation_id": "talk"}, "different_prompts", id="of-three-turns"),
+        pytest.param({"conversation_id": "short talk"}, "used_as_target", id="of-one-turn"),
+    ],
+)
+def test_a_correction_of_a_conversation_is_learned_if_that_has_one_request(
+    con: Connection, tmp_path: Path, target: dict[str, Json], expected: str
+):
+    questions = ("Where is the station?", "Sing me a song about rain", "Who is the king of Spain?")
+    lines = [
+        logs.interaction(question, response_id=question, conversation_id="talk")
+        for question in questions
+    ]
+    lines.append(logs.interaction("How old is he?", response_id="r", conversation_id="short talk"))
+    given = logs.without(logs.feedback("correction", logs.say("He is 57.")), "response_id")
+    curate(con, tmp_path, lines, [given | target])
+    assert fates(con) == {"ann": expected}
+    learned = warehouse.rows(
+        con, "select * from curated.examples where answer ->> '$.text' = 'He is 57.'"
+    )
+    assert len(learned) == (expected == "used_as_target")
+
+
 def test_corrections_are_redacted_like_the_conversation(con: Connection, tmp_path: Path):
     asked = "Write to jane.doe@corp.com, copy to bob@corp.com"
     logged = logs.say("I wrote to bob@corp.com")

@@ -157,6 +157,7 @@ def test_feedback_raises_or_lowers_an_answer_or_leaves_it_out(
             "waiting",
             id="rejected-has-not-arrived",
         ),
+        pytest.param(signal(is_ambiguous=True), "different_prompts", id="id-of-several-prompts"),
         pytest.param(signal("comment", "why"), "says_nothing", id="comment"),
         pytest.param(
             signal("rating", 4, scale=[1, float("inf")]), "says_nothing", id="endless-scale"
