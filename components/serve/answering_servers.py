@@ -159,9 +159,10 @@ class AnsweringServers:
                     draft.finish = "tool_calls" if is_call else piece.finish
                     draft.prompt_tokens = piece.prompt_tokens
                     draft.completion_tokens = piece.completion_tokens
-                yield VisiblePart(
-                    text, chat_answer.tool_calls(calls) if calls else (), piece.logprobs
-                )
+                logprobs = piece.logprobs
+                if not is_raw:
+                    logprobs = chat_answer.with_most_probable(logprobs, request.logprobs or 0)
+                yield VisiblePart(text, chat_answer.tool_calls(calls) if calls else (), logprobs)
 
     async def _generation(
         self, interaction: Interaction, served: Served, prompt: ServedPrompt
@@ -173,8 +174,9 @@ class AnsweringServers:
                 request.max_tokens or served.max_new_tokens, self._settings.limits.max_tokens
             ),
             stop=request.stop,
-            temperature=request.temperature,
-            top_p=request.top_p,
+            # A nucleus of nothing is the most probable token; engines refuse a `top_p` of 0.
+            temperature=request.temperature if request.top_p else 0.0,
+            top_p=request.top_p or 1.0,
             seed=request.seed,
             logprobs=request.logprobs,
             grammar=await self._grammars.of_request(request, own, served, prompt.form),

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -192,6 +192,17 @@ class Chunks:
     def _chunk(self, choice: Obj, finish: str | None) -> bytes:
         choice["finish_reason"] = finish
         return self._head + b',"choices":[' + orjson.dumps(choice) + b"]" + self._tail
+
+
+def with_most_probable(logprobs: Iterable[TokenLogprob], most: int) -> tuple[TokenLogprob, ...]:
+    """Return tokens with only the ``most`` most probable of each position, as chats have them.
+
+    Engines add the token itself, as OpenAI does in completions.
+    """
+    return tuple(
+        replace(entry, top=tuple(sorted(entry.top, key=lambda top: -top[1])[:most]))
+        for entry in logprobs
+    )
 
 
 def chat_logprobs(logprobs: Iterable[TokenLogprob]) -> Obj:

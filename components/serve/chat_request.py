@@ -391,6 +391,7 @@ _CHAT: dict[str, Callable[[Json], bool] | None] = {
     "modalities": only(["text"]),
     "service_tier": anything,
     "prompt_cache_key": anything,
+    "prompt_cache_options": anything,
     "prompt_cache_retention": anything,
     "reasoning_effort": only("none"),
     "verbosity": only("medium"),

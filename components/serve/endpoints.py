@@ -34,6 +34,7 @@ from components.serve.settings import ServeSettings
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = b"application/json"
+NO_RESPONSES = "The Responses API is not offered: have the client use chat completions"
 _UNKNOWN_STATUS = 499  # nginx's, for a client that closed the connection
 
 
@@ -268,6 +269,8 @@ class GatewayApp:
     async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = ", ".join(cast("Obj", self._schema["paths"]))
         reason = f"Unknown request URL: {scope['method']} {scope['path'][:200]}; known: {known}"
+        if scope["path"].startswith("/v1/responses"):
+            reason = f"{NO_RESPONSES}. {reason}"
         await _refuse(send, OpenAiError(404, reason, code="unknown_url"))
 
 
@@ -334,6 +337,8 @@ async def _refuse(send: Send, error: OpenAiError) -> None:
     headers: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
+    if error.is_final:
+        headers.append((b"x-should-retry", b"false"))  # OpenAI's clients heed it
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.allow is not None:

@@ -443,7 +443,8 @@ class Gateway:
 
     def _too_slow(self) -> OpenAiError:
         seconds = self.settings.limits.answer_seconds
-        return OpenAiError(504, f"the answer took more than {seconds:g} seconds; ask for less")
+        reason = f"the answer took more than {seconds:g} seconds; ask for less"
+        return OpenAiError(504, reason, is_final=True)
 
 
 def _chunk(chunks: Chunks, draft: AnswerDraft, part: VisiblePart) -> bytes:

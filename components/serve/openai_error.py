@@ -30,8 +30,11 @@ class OpenAiError(Exception):
         code: str | None = None,
         retry_after: int | None = None,
         allow: str | None = None,
+        is_final: bool = False,
     ) -> None:
         super().__init__(message)
+        self.is_final = is_final
+        """Whether the same request would fail again, although clients try its status again."""
         self.allow = allow
         """The path's methods, where the request's is another one."""
         self.status = status

@@ -129,9 +129,11 @@ class Engine(asyncio.Protocol):
                     return
                 choice: dict[str, Any] = {"index": 0, "text": piece, "finish_reason": None}
                 if body.get("logprobs") is not None:
+                    # As vLLM does: the token itself comes on top of the most probable ones.
+                    likely = [("x", -0.25), (piece, -0.5)][: body["logprobs"]]
                     choice["logprobs"] = {
                         "tokens": [piece], "token_logprobs": [-0.5],
-                        "top_logprobs": [{piece: -0.5, "x": -1.5}][: body["logprobs"]] or [None],
+                        "top_logprobs": [{piece: -0.5} | dict(likely)],
                     }  # fmt: skip
                 self.event({"model": body["model"], "choices": [choice]})
                 if script.get("delay"):

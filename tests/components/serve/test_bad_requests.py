@@ -7,11 +7,15 @@ import time
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 import httpx
+import openai
 import pytest
+from openai.types import completion_create_params as completion_params
+from openai.types.chat import completion_create_params as chat_params
 
 from components.receive import client_tokens
 from components.receive.client_tokens import Quota
@@ -212,6 +216,25 @@ def test_an_unknown_path_or_method_names_the_right_ones(gateway: RunningGateway)
     assert answer.headers["allow"] == "POST"
 
 
+def test_the_responses_api_is_refused_with_what_to_ask_instead(gateway: RunningGateway):
+    answer = gateway.post("/v1/responses", json={"model": "support", "input": "Hi"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+    assert "have the client use chat completions" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        pytest.param("/v1/chat/completions", chat_params, id="chat"),
+        pytest.param("/v1/completions", completion_params, id="completion"),
+    ],
+)
+def test_no_parameter_of_openais_is_unknown(gateway: RunningGateway, path: str, params: ModuleType):
+    names = get_type_hints(params.CompletionCreateParamsBase)
+    answer = gateway.post(path, json=dict.fromkeys(names))
+    assert "unknown" not in answer.json()["error"]["code"], answer.text
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
 @pytest.mark.parametrize("token", [None, "", "Bearer x", "Bearer fw_00000000_x", "Basic eDp5"])
 def test_a_wrong_token_is_refused(gateway: RunningGateway, path: str, token: str | None):
@@ -290,6 +313,17 @@ def test_a_slow_request_is_cut_and_a_slow_answer_is_not(impatient: RunningGatewa
     answer = impatient.ask(script(say="a b c d", delay=0.6), stream=True)
     assert answer.text.endswith("data: [DONE]\n\n")
     assert impatient.ask(script(say="a b c d", delay=0.6)).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_once(tmp_path: Path):
+    with gateways.running(tmp_path, {"limits": {"answer_seconds": 0.2}}) as gateway:
+        client = gateway.openai.with_options(max_retries=2)
+        slow = script(say="x", wait=1)
+        with pytest.raises(openai.InternalServerError, match="took more than"):
+            client.chat.completions.create(
+                model="support", messages=[{"role": "user", "content": slow}]
+            )
+        assert len(gateway.seen()["requests"]) == 1
 
 
 def test_feedback_needs_an_id_that_this_client_was_given(gateway: RunningGateway):

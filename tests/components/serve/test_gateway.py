@@ -35,6 +35,17 @@ def test_openais_client_gets_an_answer(gateway: RunningGateway):
     assert answer.usage.total_tokens == 16
 
 
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+def test_the_header_with_the_requests_id_is_what_feedback_needs(
+    gateway: RunningGateway, is_streamed: bool
+):
+    answer = gateway.ask(stream=is_streamed)
+    name = answer.headers["x-request-id"]
+    assert f'"id":"{name}"' in answer.text
+    vote = {"response_id": name, "kind": "thumb", "value": "up"}
+    assert gateway.post("/v1/feedback", json=vote).status_code == 200
+
+
 def test_an_answer_says_which_version_gave_it(gateway: RunningGateway):
     answer = gateway.ask()
     assert answer.headers["x-flywheel-version"] == "7"
@@ -89,6 +100,12 @@ def test_parameters_reach_the_engine(gateway: RunningGateway):
     body = gateway.seen()["requests"][-1]["body"]
     sent = {name: body[name] for name in ("temperature", "top_p", "seed", "stop", "max_tokens")}
     assert sent == {"temperature": 0.7, "top_p": 0.9, "seed": 5, "stop": ["\n"], "max_tokens": 3}
+
+
+def test_a_nucleus_of_nothing_is_the_most_probable_token(gateway: RunningGateway):
+    gateway.ask(script(say="x"), temperature=0.7, top_p=0)
+    body = gateway.seen()["requests"][-1]["body"]
+    assert (body["temperature"], body["top_p"]) == (0.0, 1.0)  # engines refuse a `top_p` of 0
 
 
 def test_without_parameters_the_answer_is_greedy_and_as_long_as_evaluated(gateway: RunningGateway):
@@ -160,12 +177,13 @@ def test_only_one_call_comes_where_one_is_allowed(gateway: RunningGateway):
     assert len(answer.json()["choices"][0]["message"]["tool_calls"]) == 1
 
 
-def test_logprobs_have_openais_form(gateway: RunningGateway):
+@pytest.mark.parametrize("most", [None, 1, 2])
+def test_logprobs_have_openais_form(gateway: RunningGateway, most: int | None):
     answer = gateway.openai.chat.completions.create(
         model="support",
         messages=user(script(say="a b")),
         logprobs=True,
-        top_logprobs=2,
+        top_logprobs=most,
         stream=True,
     )
     tokens = [
@@ -176,10 +194,8 @@ def test_logprobs_have_openais_form(gateway: RunningGateway):
         for token in choice.logprobs.content or []
     ]
     assert [token.token for token in tokens] == ["a ", "b"]
-    assert [(top.token, top.logprob) for top in tokens[0].top_logprobs] == [
-        ("a ", -0.5),
-        ("x", -1.5),
-    ]
+    likely = [("x", -0.25), ("a ", -0.5)][: most or 0]
+    assert [(top.token, top.logprob) for top in tokens[0].top_logprobs] == likely
 
 
 def test_completions_send_the_prompt_as_it_is(gateway: RunningGateway):
