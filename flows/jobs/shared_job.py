@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from components.store import manifest, object_store
-from components.store.object_store import DamagedObjectError, ObjectStore
+from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 from components.train import checkpoints
 from flows import settings
 from flows.jobs import machines
@@ -109,7 +109,7 @@ class _Sharing:
         while not is_last:
             is_last = is_over.wait(EACH_SECONDS)
             # What could not be pushed is still new at the next look.
-            with suppress(*object_store.network_errors()):
+            with suppress(*object_store.network_errors(), StoreError):
                 self._show_files()
                 self.push_checkpoints()
 

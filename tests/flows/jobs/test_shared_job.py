@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3fs import S3FileSystem
 
+from components.store import object_store
 from components.store.object_store import ObjectStore
 from components.train import checkpoints
 from components.train.recipe import Recipe
@@ -120,3 +122,29 @@ def test_a_damaged_checkpoint_in_the_store_is_passed_over(
     newest = checkpoints.newest_checkpoint(adapter / "checkpoints", Recipe())
     assert newest is not None
     assert newest.name == "checkpoint-1"
+
+
+def test_a_checkpoint_whose_end_the_store_refused_for_a_while_is_pushed_later(
+    machines: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, pipe, refused = tmp_path / "home", S3FileSystem.pipe_file, list[str]()
+
+    def refusing(system: S3FileSystem, path: str, *args: Any, **more: Any) -> object:
+        if len(refused) < object_store.ATTEMPTS:
+            refused.append(path)
+            raise OSError("please reduce your request rate")
+        return pipe(system, path, *args, **more)
+
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    monkeypatch.setattr(S3FileSystem, "pipe_file", refusing)
+    adapter = home / "adapters" / "shop" / "0123"
+    checkpoint = adapter / "checkpoints" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "weights").write_text("learned")
+    checkpoints.seal_checkpoint(checkpoint)
+    spec = TrainSpec(snapshot=home, base=home, folder=adapter, recipe=Recipe())
+    with shared_job.shared(spec, home / "jobs" / "train-0123"):
+        deadline = time.monotonic() + 30
+        while len(refused) < object_store.ATTEMPTS and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert STORE.read("checkpoints/shop/0123/checkpoint-1/manifest.json") is not None
