@@ -119,20 +119,27 @@ class EmbeddedProcess:
         wait = FIRST_WAIT
         while True:
             started = asyncio.get_running_loop().time()
-            # Ctrl-C goes to all of a terminal's group: the gateway still needs it for open answers.
-            self._process = await asyncio.create_subprocess_exec(
-                *self._arguments, start_new_session=True
-            )
             try:
-                code = self._ended_with = await self._process.wait()
-            finally:
-                await _end(self._process)
-                self._process = None
+                code = self._ended_with = await self._run_once()
+            except OSError as error:  # no process is left, or no memory
+                LOG.warning("%s can't be started: %s; it is tried again", self.client.name, error)
+            else:
+                LOG.error("%s ended with code %s; it is started again", self.client.name, code)
             if asyncio.get_running_loop().time() - started > LONGEST_WAIT:
                 wait = FIRST_WAIT
-            LOG.error("%s ended with code %s; it is started again", self.client.name, code)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _run_once(self) -> int:
+        # Ctrl-C goes to all of a terminal's group: the gateway still needs it for open answers.
+        self._process = await asyncio.create_subprocess_exec(
+            *self._arguments, start_new_session=True
+        )
+        try:
+            return await self._process.wait()
+        finally:
+            await _end(self._process)
+            self._process = None
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,32 @@ def test_ctrl_c_at_the_gateways_terminal_does_not_reach_the_engine(tmp_path: Pat
             assert process.pid
             assert os.getpgid(process.pid) != os.getpgid(0)
         finally:
+            await process.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_cannot_be_started_for_a_moment_is_started_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    async def scenario() -> None:
+        process = EmbeddedProcess("embedded", EmbeddedOptions(tmp_path))
+        starting = asyncio.create_task(process.start())
+        try:
+            await asyncio.sleep(0.2)
+            assert process.pid is None
+            script = tmp_path / "script"
+            script.write_text("#!/bin/sh\nexec sleep 60\n")
+            script.chmod(0o755)
+            script.rename(python)
+            async with asyncio.timeout(10):
+                while process.pid is None:
+                    await asyncio.sleep(0.02)
+        finally:
+            starting.cancel()
             await process.stop()
 
     asyncio.run(scenario())
