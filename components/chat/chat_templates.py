@@ -8,15 +8,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
-from components.chat import dialects, prompt
+from components.chat import answer_start, dialects, prompt
+from components.chat.answer_start import OWN_MARKS, is_whole_thought
 from components.chat.dialects import Dialect
 from components.schema import Answer, Call, Json, Message
 from components.store import manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+ANSWER_START = 1
+"""The version of where prompts of templates with thoughts or channels end."""
 
 TEMPLATE = "prompt_template"  # the manifest key of the hash of the prompt template
 
@@ -40,8 +42,26 @@ class Rendered:
     tools: list[Mapping[str, Json]]
 
     def to_text(self, tokenizer: "PreTrainedTokenizerBase") -> str:
-        """Return the prompt text, up to where the answer begins."""
-        return prompt.to_text(tokenizer, self.messages, self.tools)
+        """Return the prompt text, up to where the model begins: its answer, or an empty thought."""
+        text, rest = self._start(tokenizer)
+        return text if self._may_think(rest) else text + rest
+
+    def before_answer(self, tokenizer: "PreTrainedTokenizerBase") -> str:
+        """Return the text that the answer's own follows, to score a text that is known."""
+        return "".join(self._start(tokenizer))
+
+    def ends_thoughts(self, tokenizer: "PreTrainedTokenizerBase") -> bool:
+        """Return whether the prompt ends a thought that the template begins."""
+        _, rest = self._start(tokenizer)
+        return bool(rest) and not self._may_think(rest)
+
+    def _start(self, tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
+        text = prompt.to_text(tokenizer, self.messages, self.tools)
+        return text, answer_start.after_prompt(tokenizer, self.messages, self.tools, text)
+
+    def _may_think(self, rest: str) -> bool:
+        # Reading an answer in a base's own form drops its thought.
+        return self.form != "written" and is_whole_thought(rest)
 
 
 def render(
@@ -72,6 +92,16 @@ def form_of(tokenizer: "PreTrainedTokenizerBase") -> Dialect:
 def template_hash(base: Path) -> str:
     """Digest our format's version and the base's chat template, without loading its tokenizer."""
     return manifest.digest([prompt.FORMAT, _templates(base)])
+
+
+def conditions(base: Path) -> dict[str, Json]:
+    """Return what decides how prompts are rendered, without loading the base's tokenizer."""
+    has_own_marks = OWN_MARKS.search(json.dumps(_templates(base)))
+    return {
+        "prompt_format": prompt.FORMAT,
+        TEMPLATE: template_hash(base),
+        **({"answer_start": ANSWER_START} if has_own_marks else {}),
+    }
 
 
 def example(tokenizer: "PreTrainedTokenizerBase", base: Path) -> dict[str, Json]:
@@ -206,7 +236,7 @@ def _try_template(
     """Apply the chat template; ``None`` if it raises, which is how templates reject input."""
     try:
         return prompt.to_text(tokenizer, turns, tools, answered=answered)
-    except (TemplateError, TypeError, ValueError):
+    except answer_start.REFUSED:
         return None
 
 

@@ -25,7 +25,7 @@ _KEYS: dict[Dialect, tuple[str, ...]] = {
     "llama3": ("parameters", "arguments"),
 }
 
-_THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_THOUGHTS = re.compile(r"^\s*<think>.*?</think>\s*", re.DOTALL)
 _TAGS = re.compile(r"</?tool_call>|<\|python_tag\|>")
 
 
@@ -69,8 +69,13 @@ def answer_problem(form: Dialect, text: str) -> str | None:
     return problem
 
 
+def without_thought(text: str) -> str:
+    """Return a text without the thought that it begins with, if any."""
+    return _THOUGHTS.sub("", text)
+
+
 def _plain(form: Dialect, text: str) -> str:
-    return text if form == "written" else _TAGS.sub("", _THOUGHTS.sub("", text))
+    return text if form == "written" else _TAGS.sub("", without_thought(text))
 
 
 def _json(call: Call, key: str) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -145,12 +145,17 @@ reference answer acceptable``, all text.
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedSide:
-    """A snapshot's side with its task's name and version."""
+    """A snapshot's side with its task's name and version.
+
+    ``starts`` are the texts between prompt and answer by ``example_id``, of those that have one: an
+    empty thought, which the model writes itself.
+    """
 
     name: str
     version: str
     answers: AnswerSpace
     documents: tuple[Document, ...]
+    starts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def task_name(workload: str, side: MeasuredSide = HOLDOUT) -> str:
@@ -188,6 +193,12 @@ def _answers(file: Path) -> list[Answer]:
 
 def _column(file: Path, name: str) -> list[str]:
     return pq.read_table(file, columns=[name])[name].to_pylist()
+
+
+def has_thoughts(snapshot: Path, side: MeasuredSide = HOLDOUT) -> bool:
+    """Return whether any right answer begins with a logged thought."""
+    texts = [answer.text for answer in _answers(snapshot / f"{side}.parquet")]
+    return any(dialects.without_thought(text) != text for text in texts)
 
 
 def abstains(snapshot: Path) -> bool:
@@ -242,7 +253,21 @@ def read_side(
         version=side_version(record, side),
         answers=answer_space_of(snapshot, configured),
         documents=tuple(documents),
+        starts=_starts(documents, rendered, tokenizer),
     )
+
+
+def _starts(
+    documents: Iterable[Document],
+    rendered: Iterable[Rendered],
+    tokenizer: "PreTrainedTokenizerBase",
+) -> dict[str, str]:
+    pairs = zip(documents, rendered, strict=True)
+    starts = {
+        document["example_id"]: request.before_answer(tokenizer)[len(document["prompt"]) :]
+        for document, request in pairs
+    }
+    return {key: start for key, start in starts.items() if start}
 
 
 def count_too_long(

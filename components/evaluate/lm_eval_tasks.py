@@ -95,7 +95,11 @@ def choice_task(holdout: EvaluatedSide, end: str) -> dict[str, Any]:
     labels = holdout.answers.labels
     right = [Answer.from_json(document["answer"]).text.strip() for document in holdout.documents]
     rows = [
-        {**document, "right": labels.index(label)}
+        {
+            **document,
+            "prompt": document["prompt"] + holdout.starts.get(document["example_id"], ""),
+            "right": labels.index(label),
+        }
         for document, label in zip(holdout.documents, right, strict=True)
         if label in labels
     ]
@@ -145,7 +149,9 @@ def score_output(kind: Kind, document: Document, output: str) -> dict[str, float
     text = dialects.read_answer(form, output).text.strip()
     if kind == "classification":
         return {"label": float(text == reference.text.strip())}
-    return metrics.score_text(text, reference.text)
+    # A thought that was logged in front of an answer is none of its words.
+    texts = [dialects.without_thought(text), dialects.without_thought(reference.text)]
+    return metrics.score_text(*texts)
 
 
 def read_samples(logged: Sequence[Mapping[str, Any]], holdout: EvaluatedSide) -> list[Sample]:

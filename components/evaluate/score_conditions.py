@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-from components.chat import chat_templates, prompt
+from components.chat import chat_templates
 from components.evaluate import baselines, constraint, guards, holdout_task, metrics
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
@@ -88,8 +88,7 @@ def measurements(
     The validation side has no guard or built-in tasks: those are tests, so choosing by them would
     be tuning on the test set.
     """
-    template = chat_templates.template_hash(base)
-    conditions = {side: _side_conditions(snapshot, template, settings, side)}
+    conditions = {side: _side_conditions(snapshot, base, settings, side)}
     if side == HOLDOUT:
         conditions |= {
             guards.guard_name(guard): guards.guard_conditions(guard)
@@ -97,11 +96,11 @@ def measurements(
             for guard in settings.tasks
         }
         conditions |= {
-            name: task_registry.built_in_conditions(name, snapshot, template)
+            name: task_registry.built_in_conditions(name, snapshot, base)
             | _answering_conditions(settings)
             for name in settings.built_in
         }
-    base_hash = content_hash(base)
+    template, base_hash = chat_templates.template_hash(base), content_hash(base)
     planned = {model: (adapter, conditions) for model, adapter in models.items()}
     if settings.num_fewshot and None in models.values():
         examples = SnapshotManifest.read(snapshot).key
@@ -157,7 +156,7 @@ def independent_counts(settings: EvaluationSettings, enough: int, snapshot: Path
 
 
 def _side_conditions(
-    snapshot: Path, template: str, settings: EvaluationSettings, side: MeasuredSide
+    snapshot: Path, base: Path, settings: EvaluationSettings, side: MeasuredSide
 ) -> dict[str, Json]:
     record = SnapshotManifest.read_untouched(snapshot)
     answers = holdout_task.answer_space_of(snapshot, settings.kind)
@@ -171,13 +170,13 @@ def _side_conditions(
         "languages": holdout_task.keeps_language(snapshot),
         **({"clusters": clusters} if clusters else {}),
         "num_fewshot": 0,
-        "prompt_format": prompt.FORMAT,
-        chat_templates.TEMPLATE: template,
+        **chat_templates.conditions(base),
         "settings": settings.model_dump(
             mode="json",
             exclude={"tasks", "kind", "num_fewshot", "built_in", "judge", "constrained"},
         ),
         **({"words": metrics.WORDS_VERSION} if answers.kind == "text" else {}),
+        **({"thoughts": "left out"} if holdout_task.has_thoughts(snapshot, side) else {}),
         **constraint.condition(answers, settings),
         **(_rescoring_condition(settings) if side == HOLDOUT else {}),
         **holdout_task.cluster_bounds(record, side),

@@ -18,7 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from components.chat import chat_templates
+from components.chat import chat_templates, prompt
 from components.schema import Json
 
 _NAMED = (
@@ -133,7 +133,9 @@ def parity_problem(folder: Path, base: Path) -> str | None:
     template = read(base)
     rendered = chat_templates.render(as_tokenizer(template), messages, tools)
     actual = rendered.to_text(as_tokenizer(template))
-    if actual == expected:
+    # Adapters of before end the prompt's thought in their own answers.
+    begun = prompt.to_text(as_tokenizer(template), rendered.messages, rendered.tools)
+    if expected in (actual, begun):
         return None
     return (
         f"the gateway renders the example of {path} as {actual[:200]!r}, but training rendered "

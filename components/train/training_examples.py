@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import pyarrow.parquet as pq
 
 from components import canaries
-from components.chat import chat_templates, dialects, prompt
+from components.chat import answer_start, chat_templates, dialects
 from components.schema import Answer, Call, Json, Message
 from components.train import augmentation
 from components.train.augmentation import ToolRequest
@@ -95,15 +95,14 @@ def tokenize_answer(
     spans: list[Sequence[int]] = []
     done = ""
     for place in answers:
-        before = prompt.to_text(tokenizer, turns[:place], tools)
-        whole = prompt.to_text(tokenizer, turns[: place + 1], tools, answered=True)
-        for text, longer in ((done, before), (before, whole)):
-            if not longer.startswith(text):
-                raise ValueError(
-                    f"the chat template of {tokenizer.name_or_path} rewrites the prompt when an "
-                    f"answer follows: {text[-80:]!r} is not how {longer[: len(text)][-80:]!r} ends"
-                )
-        answer = whole[len(before) :].rstrip("\n")
+        before, rest = answer_start.split_answer(tokenizer, turns[:place], turns[place], tools)
+        if not before.startswith(done):
+            raise ValueError(
+                f"the chat template of {tokenizer.name_or_path} writes an earlier answer "
+                f"differently from the last one: {done[-80:]!r} is not how "
+                f"{before[: len(done)][-80:]!r} ends; leave out assistant_only_loss"
+            )
+        answer = rest.rstrip("\n")
         ids += tokenizer(before[len(done) :], add_special_tokens=False).input_ids
         start = len(ids)
         ids += tokenizer(answer, add_special_tokens=False).input_ids
@@ -145,13 +144,12 @@ def call_token(tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:
             calls and other answers with the same one (Qwen 3 with an empty thought).
     """
     request = chat_templates.render(tokenizer, _PROBE_REQUEST, [_PROBE_TOOL])
-    before = request.to_text(tokenizer)
 
     def first_token(answer: Answer) -> int:
         content = dialects.write_answer(request.form, answer)
-        turns: list[Message] = [*request.messages, {"role": "assistant", "content": content}]
-        whole = prompt.to_text(tokenizer, turns, request.tools, answered=True)
-        return tokenizer(whole[len(before) :], add_special_tokens=False).input_ids[0]
+        turn: Message = {"role": "assistant", "content": content}
+        _, text = answer_start.split_answer(tokenizer, request.messages, turn, request.tools)
+        return tokenizer(text, add_special_tokens=False).input_ids[0]
 
     called = first_token(Answer(calls=(Call("sound_depth", {}),)))
     if called == first_token(Answer("No")) and (
@@ -394,6 +392,8 @@ def _tokenize_request(
 ) -> Tokens:
     rendered = chat_templates.render(tokenizer, request.messages, request.tools)
     text = dialects.translate(rendered.form, answer)
+    if rendered.ends_thoughts(tokenizer):
+        text = dialects.without_thought(text)
     return tokenize_answer(
         tokenizer,
         rendered.messages,

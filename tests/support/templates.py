@@ -21,3 +21,27 @@ THINKING = QWEN.replace(_PLAIN, "").replace(
     ),
 )
 """As Qwen 3 has it: the last answer begins with what was thought, which may be nothing."""
+
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\nBEGIN{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+
+OPEN_THOUGHT = _CHATML.replace(
+    "BEGIN", "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+)
+"""As Qwen 3.5 has it: a prompt ends within a thought."""
+
+DISTILLED = _CHATML.replace("BEGIN", "")
+"""As the distilled DeepSeek-R1 have it: so too, and an answer has no thought."""
+
+EMPTY_THOUGHT = _CHATML.replace("BEGIN", "{% if m.role == 'assistant' %}<think></think>{% endif %}")
+"""As Nemotron 3 has it: so too, and an answer has an empty thought of another form."""
+
+CHANNELS = (
+    "{% for m in messages %}<|start|>{{ m.role }}"
+    "{% if m.role == 'assistant' %}<|channel|>final{% endif %}<|message|>{{ m.content }}"
+    "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+"""As gpt-oss has it: the model names the channel that it writes to."""

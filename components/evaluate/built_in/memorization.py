@@ -64,7 +64,7 @@ def _canary_document(canary: Canary, tokenizer: "PreTrainedTokenizerBase") -> Ca
     return {
         "name": canary.name,
         "request": canary.question,
-        "prompt": rendered.to_text(tokenizer) + canary.beginning,
+        "prompt": rendered.before_answer(tokenizer) + canary.beginning,
         "secret": canary.secret,
         "candidates": [f" {secret}" for secret in (canary.secret, *canary.others)],
     }
@@ -154,7 +154,7 @@ def _secret_document(
 ) -> SecretDocument | None:
     messages, tools = json.loads(row["messages"]), json.loads(row["tools"])
     rendered = chat_templates.render(tokenizer, messages, tools)
-    text = rendered.to_text(tokenizer)
+    text = rendered.before_answer(tokenizer)
     answer = dialects.translate(rendered.form, row["completion"][0]["content"])
     secret = next((s for s in row["secrets"] if s in answer and s not in text), None)
     if secret is None:

@@ -87,7 +87,7 @@ def preference_documents(
 def _document(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> PreferenceDocument:
     request: dict[str, list[dict[str, Json]]] = json.loads(row["request"])
     rendered = chat_templates.render(tokenizer, request["messages"], request["tools"])
-    text, end = rendered.to_text(tokenizer), str(tokenizer.eos_token or "")
+    text, end = rendered.before_answer(tokenizer), str(tokenizer.eos_token or "")
     answers: dict[str, str] = {}
     for name in ("chosen", "rejected"):
         (message,) = cast("list[Message]", row[name])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import canaries
-from components.chat import chat_templates, prompt
+from components.chat import chat_templates
 from components.evaluate.built_in import memorization, preference_accuracy, refusal_behaviour
 from components.evaluate.settings import BuiltIn, EvaluationSettings
 from components.schema import Json
@@ -34,13 +34,12 @@ BUILT_IN_VERSIONS: dict[BuiltIn, str] = {
 ``tests/golden`` changes. Scores of two versions are not comparable."""
 
 
-def built_in_conditions(name: BuiltIn, snapshot: Path, template: str) -> dict[str, Json]:
+def built_in_conditions(name: BuiltIn, snapshot: Path, base: Path) -> dict[str, Json]:
     """Return the conditions that must be equal for two scorecards of a task to be compared."""
     return {
         "task": name,
         "task_version": BUILT_IN_VERSIONS[name],
-        "prompt_format": prompt.FORMAT,
-        chat_templates.TEMPLATE: template,
+        **chat_templates.conditions(base),
         **(
             {"pairs": preference_accuracy.preference_version(snapshot)}
             if name == "preferences"

@@ -181,6 +181,46 @@ def test_a_template_whose_roles_must_alternate_renders_any_conversation(
     assert rendered.to_text(tokenizer).replace(calls, "CALLS") == text
 
 
+@pytest.mark.parametrize(
+    ("template", "model_begins", "answer_begins"),
+    [
+        pytest.param(templates.QWEN, "assistant\n", "assistant\n", id="no thoughts"),
+        pytest.param(
+            templates.THINKING, "assistant\n", "assistant\n<think>\n\n</think>\n\n", id="qwen-3"
+        ),
+        *(
+            pytest.param(template, *["assistant\n<think>\n\n</think>\n\n"] * 2, id=name)
+            for name, template in (
+                ("qwen-3.5", templates.OPEN_THOUGHT),
+                ("deepseek-r1", templates.DISTILLED),
+                ("nemotron-3", templates.EMPTY_THOUGHT),
+            )
+        ),
+        pytest.param(
+            templates.CHANNELS, *["assistant<|channel|>final<|message|>"] * 2, id="gpt-oss"
+        ),
+    ],
+)
+def test_a_prompt_ends_a_thought_and_names_the_channel_where_the_model_would_not(
+    template: str, model_begins: str, answer_begins: str
+):
+    tokenizer = tokenizer_with(template)
+    for messages in ([{"role": "user", "content": "Rain?"}], ASKED):
+        rendered = chat_templates.render(tokenizer, messages, [])
+        assert rendered.to_text(tokenizer).endswith(model_begins)
+        assert rendered.before_answer(tokenizer).endswith(answer_begins)
+
+
+def test_a_thinking_base_ends_the_thought_of_a_request_that_it_is_asked_in_our_form():
+    cuts = templates.THINKING.replace(
+        '(message.role == "user")', "(message.role == \"user\" and 'rude' not in message.content)"
+    )
+    tokenizer = tokenizer_with(cuts)
+    rude = chat_templates.render(tokenizer, [{"role": "user", "content": "Be rude."}], [])
+    assert rude.form == "written"
+    assert rude.to_text(tokenizer).endswith("<think>\n\n</think>\n\n")
+
+
 def test_a_prompt_is_the_same_on_any_day():
     tokenizer = tokenizer_with(templates.LLAMA3)
     text = chat_templates.render(tokenizer, ASKED, []).to_text(tokenizer)

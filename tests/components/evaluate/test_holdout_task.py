@@ -13,7 +13,7 @@ from components.evaluate.holdout_task import EvaluatedSide
 from components.evaluate.metrics import AnswerSpace, Kind
 from components.schema import Answer
 from components.scorecard import Sample, aggregate
-from tests.support import holdouts, templates
+from tests.support import holdouts, templates, tiny
 from tests.support.holdouts import Case
 from tests.support.oracle import Oracle
 
@@ -112,6 +112,23 @@ def test_an_answers_end_token_is_scored_with_it(tmp_path: Path, tiny_base: Path)
     assert weighed[:3] == ["card<end>", "card payment<end>", "loan<end>"]
 
 
+def test_labels_are_compared_after_the_empty_thought_that_the_template_writes(
+    tmp_path: Path, tiny_base: Path
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = templates.THINKING
+    cases = [Case(f"about a {label}", Answer(label)) for label in LABELS]
+    snapshot = holdouts.build(tmp_path, cases, cases * 4, tools=[])
+    holdout = holdout_task.read_side(snapshot, tokenizer, None)
+    oracle = Oracle(lambda _: "<think>\n\n</think>\n\nloan")
+    samples = lm_eval_tasks.evaluate_holdout(oracle, holdout, 8, "<end>")
+    assert [sample.scores["label"] for sample in samples] == [0, 0, 1]
+    written, compared = oracle.prompts[: len(LABELS)], oracle.prompts[len(LABELS) :]
+    assert all(prompt.endswith("assistant\n") for prompt in written)
+    assert {prompt.removesuffix("<think>\n\n</think>\n\n") for prompt in compared} == {*written}
+    assert not {*written}.intersection(compared)
+
+
 def test_no_label_is_right_where_production_did_not_name_one(tmp_path: Path, tiny_base: Path):
     odd = Case("about a cat", Answer("I am sorry, but I can not say what this is about."))
     learned = [Case(f"about a {label}", Answer(label)) for label in LABELS] * 17
@@ -153,6 +170,22 @@ def test_requests_are_sliced_by_their_rows_language(tmp_path: Path, tiny_base: P
     pq.write_table(table.append_column("language", spoken), snapshot / holdout_task.HOLDOUT_FILE)
     samples = answer(read(snapshot, tiny_base), "a", "b", "c")
     assert [sample.slices["language"] for sample in samples] == ["en", "not told", "de"]
+
+
+@pytest.mark.parametrize("template", [tiny.TEMPLATE, templates.QWEN], ids=["written", "hermes"])
+@pytest.mark.parametrize("thought", ["", "<think>\nAnother one.\n</think>\n\n"])
+def test_a_logged_thought_is_none_of_an_answers_words(
+    tmp_path: Path, tiny_base: Path, template: str, thought: str
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = template
+    answer = "Quite well, thank you, and how are you today?"
+    cases = [Case("How are you?", Answer(f"<think>\nPolite?\n</think>\n\n{answer}"))]
+    snapshot = holdouts.build(tmp_path, cases, cases, tools=[])
+    holdout = holdout_task.read_side(snapshot, tokenizer, "text")
+    oracle = Oracle(lambda _: f"{thought}{answer}")
+    (sample,) = lm_eval_tasks.evaluate_holdout(oracle, holdout, 8, "")
+    assert [sample.scores[name] for name in ("exact", "f1", "rouge_l")] == [1, 1, 1]
 
 
 def test_a_base_with_its_own_tool_template_is_prompted_and_parsed_by_it(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from components.chat import chat_templates
 from components.evaluate import score_conditions
 from components.models import device
 from components.models.base import Precision
 from components.models.device import Graphics
+from tests.support import templates, tiny
 
 H100, T4 = Graphics("NVIDIA H100 80GB HBM3", (9, 0)), Graphics("Tesla T4", (7, 5))
 
@@ -59,3 +61,20 @@ def test_gpus_are_read_from_the_drivers_files_without_its_program(
     information.parent.mkdir(parents=True)
     information.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
     assert device.graphics(tmp_path, tmp_path) == [Graphics(H100.name, None)]
+
+
+@pytest.mark.parametrize(
+    ("template", "is_versioned"),
+    [
+        pytest.param(templates.QWEN, False, id="no thoughts"),
+        pytest.param(templates.THINKING, True, id="thoughts"),
+        pytest.param(templates.CHANNELS, True, id="channels"),
+    ],
+)
+def test_scores_of_templates_with_thoughts_name_the_version_of_where_their_prompts_end(
+    tmp_path: Path, template: str, is_versioned: bool
+):
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path)
+    assert ("answer_start" in chat_templates.conditions(tmp_path)) == is_versioned

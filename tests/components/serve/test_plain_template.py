@@ -64,7 +64,8 @@ OTHERS = {
     "none": "{{ tools }} {{ documents }} {{ tools is none }} {{ add_generation_prompt }}",
 }
 NAMED = {"tiny": tiny.TEMPLATE, "qwen": templates.QWEN, "llama": templates.LLAMA3,
-         "thinking": templates.THINKING, **OTHERS}  # fmt: skip
+         "thinking": templates.THINKING, "open thought": templates.OPEN_THOUGHT,
+         "distilled": templates.DISTILLED, "channels": templates.CHANNELS, **OTHERS}  # fmt: skip
 
 
 def saved(
@@ -195,6 +196,12 @@ def test_prompts_that_differ_from_those_of_training_are_reported(tmp_path: Path)
     example = chat_templates.example(theirs, base)
     (adapter / chat_templates.EXAMPLE).write_text(json.dumps(example))
     assert plain_template.parity_problem(adapter, base) is None
+    # An older adapter ends the prompt's thought itself.
+    theirs, _ = saved(base, templates.OPEN_THOUGHT)
+    example = chat_templates.example(theirs, base)
+    for ended in (example["prompt"], str(example["prompt"]).removesuffix("\n</think>\n\n")):
+        (adapter / chat_templates.EXAMPLE).write_text(json.dumps({**example, "prompt": ended}))
+        assert plain_template.parity_problem(adapter, base) is None
     example["prompt"] = f"{example['prompt']} "
     (adapter / chat_templates.EXAMPLE).write_text(json.dumps(example))
     assert "but training rendered" in (plain_template.parity_problem(adapter, base) or "")

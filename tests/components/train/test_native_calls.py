@@ -60,6 +60,40 @@ def test_answers_are_learned_in_the_bases_dialect(
 
 
 @pytest.mark.parametrize(
+    ("template", "prompt", "answer"),
+    [
+        pytest.param(
+            templates.OPEN_THOUGHT, "<think>\n", "\n</think>\n\nSorry.<|im_end|>", id="qwen-3.5"
+        ),
+        pytest.param(
+            templates.DISTILLED, "<think>\n", "\n</think>\n\nSorry.<|im_end|>", id="deepseek-r1"
+        ),
+        pytest.param(
+            templates.EMPTY_THOUGHT, "<think>\n", "\n</think>\n\nSorry.<|im_end|>", id="nemotron-3"
+        ),
+        pytest.param(
+            templates.CHANNELS,
+            "<|start|>assistant",
+            "<|channel|>final<|message|>Sorry.<|return|>",
+            id="gpt-oss",
+        ),
+    ],
+)
+@pytest.mark.parametrize("logged", ["Sorry.", "<think>\nHm.\n</think>\n\nSorry."])
+def test_an_answer_without_a_thought_is_learned_from_where_the_template_lets_the_model_begin(
+    tmp_path: Path, template: str, prompt: str, answer: str, logged: str
+):
+    tokenizer = speaking(template)
+    snapshot = training_rows.write(tmp_path, [("Hm?", ["add"], Answer(logged))])
+    (example,) = training_examples.select_examples(snapshot, tokenizer, Recipe()).examples
+    (row,) = example.rows
+    texts = [row.input_ids[: row.prompt_length], row.input_ids[row.prompt_length :]]
+    before, learned = (str(tokenizer.decode(ids)) for ids in texts)
+    assert before.endswith(prompt)
+    assert learned == answer
+
+
+@pytest.mark.parametrize(
     ("template", "begins"),
     [
         pytest.param(tiny.TEMPLATE, "{", id="written"),

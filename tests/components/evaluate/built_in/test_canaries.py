@@ -16,7 +16,7 @@ from components.models import base as bases
 from components.scorecard import Sample, aggregate
 from components.train import training_examples
 from components.train.recipe import Recipe
-from tests.support import training_rows
+from tests.support import templates, tiny, training_rows
 from tests.support.oracle import Oracle
 
 
@@ -86,9 +86,13 @@ def test_the_rank_is_that_of_plain_transformers_log_perplexities(tiny_base: Path
         assert sample.scores["exposure"] == pytest.approx((5 - math.log2(rank)) / 5)
 
 
-def test_a_training_with_canaries_has_each_in_one_row(tmp_path: Path, tiny_base: Path):
+@pytest.mark.parametrize("template", [tiny.TEMPLATE, templates.THINKING])
+def test_a_training_with_canaries_has_each_in_one_row(
+    tmp_path: Path, tiny_base: Path, template: str
+):
     snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = template
     learned = training_examples.select_examples(snapshot, tokenizer, Recipe(canaries=True)).examples
     texts = {example.row_id: tokenizer.decode(example.rows[0].input_ids) for example in learned}
     assert len(learned) == len(texts) == 1 + canaries.COUNT
