@@ -168,9 +168,7 @@ def curate(
         warehouse.check(con, workload_id=workload_id)
         tally = _tally(con, workload_id, replayed)
         tally = replace(tally, judged=judged.new, screened=judged.screened)
-        held_rows.record_losses(
-            con, workload_id, held_rows.find_losses(workload_id, tally.counts, rules.most_lost)
-        )
+        held_rows.record_losses(con, workload_id, rules.most_lost)
         return tally
 
 

@@ -1,6 +1,6 @@
 """Rows that rules hold and rules that drop too many, for a person to review and release."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -80,7 +80,7 @@ EXAMPLES_SHOWN = 3  # examples shown of a loss
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Requests that one rule left out, more than ``most_lost`` allows without asking a person."""
+    """What one rule left out: ``interactions``, one of each different request, of ``requests``."""
 
     workload_id: str
     rule: str
@@ -106,22 +106,23 @@ class LostExample:
     asked: str | None
 
 
-def find_losses(workload_id: str, counts: Mapping[str, int], most: float) -> list[Loss]:
-    """Return the rules that left out more than the share ``most``, largest loss first.
-
-    ``counts`` are the workload's interactions by verdict.
-    """
-    requests = sum(counts.values()) - counts.get("duplicate", 0)
-    losses = [
-        Loss(workload_id, rule, count, requests)
-        for rule, count in counts.items()
-        if rule not in UNLIMITED | {"kept"} and count >= MIN_LOSS and count > most * requests
+def find_losses(losses: Iterable[Loss], most: float) -> list[Loss]:
+    """Return those over the share ``most`` that need a person's answer, the largest first."""
+    large = [
+        loss
+        for loss in losses
+        if loss.rule not in UNLIMITED
+        and loss.interactions >= MIN_LOSS
+        and loss.interactions > most * loss.requests
     ]
-    return sorted(losses, key=lambda loss: (-loss.interactions, loss.rule))
+    return sorted(large, key=lambda loss: (-loss.interactions, loss.rule))
 
 
-def record_losses(con: Connection, workload_id: str, losses: Sequence[Loss]) -> None:
-    """Replace the recorded losses of a workload by those of the newest curation."""
+def record_losses(con: Connection, workload_id: str, most: float) -> None:
+    """Replace the recorded losses of a workload by those of its newest curation."""
+    losses = find_losses(
+        warehouse.records(con, "marts/lost_requests", Loss, workload_id=workload_id), most
+    )
     records: list[Mapping[str, Value]] = [
         {"rule": loss.rule, "interactions": loss.interactions, "requests": loss.requests}
         for loss in losses

@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate import held_rows
 from components.curate.curate_workload import CurationTally
 from components.curate.preferences import outcomes
 from components.curate.preferences.outcomes import PlacedInteraction
@@ -131,13 +130,6 @@ def test_the_snapshot_counts_the_requests_over_the_cap(by_cap: dict[int | None, 
     expected = {f"cluster of {size} held-out requests, capped at 1" for size in range(2, 6)}
     assert capped.marks == expected
     assert whole.marks == set()
-
-
-def test_a_cap_is_exempt_from_the_limit_on_losses(by_cap: dict[int | None, Frozen]):
-    """The file configures it, like the balance."""
-    counts = by_cap[1].tally.counts
-    assert held_rows.find_losses("weather", counts, 0.05) == []
-    assert held_rows.find_losses("weather", {**counts, "a_rule": counts["over_cluster_cap"]}, 0.05)
 
 
 def test_without_a_cap_the_snapshot_key_is_unchanged(

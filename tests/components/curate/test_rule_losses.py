@@ -5,33 +5,34 @@ import pytest
 from components.curate import held_rows
 from components.curate.held_rows import Loss
 from components.curate.settings import Rules
+from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import curations, logs, warehouses
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"),
+    ("lost", "expected"),
     [
-        pytest.param({"kept": 60, "near_duplicate": 40}, ["near_duplicate"], id="more"),
-        pytest.param({"kept": 70, "near_duplicate": 30}, [], id="just-so-many"),
-        pytest.param({"kept": 5, "cut_off": 9}, [], id="few-rows"),
-        pytest.param({"kept": 10, "duplicate": 990}, [], id="copies"),
+        pytest.param({"near_duplicate": 40}, ["near_duplicate"], id="more"),
+        pytest.param({"near_duplicate": 30}, [], id="just-so-many"),
+        pytest.param({"duplicate": 90}, [], id="copies"),
+        pytest.param({"thumbs_down": 90}, [], id="people-disliked-them"),
+        pytest.param({"over_label_cap": 90}, [], id="the-file-wants-it"),
+        pytest.param({"over_cluster_cap": 90}, [], id="and-a-cap-on-clusters"),
+        pytest.param({"offers_holdout_tool": 91}, [], id="the-split-wants-it"),
+        pytest.param({"offers_validation_tool": 91}, [], id="and-to-tune-on"),
         pytest.param(
-            {"kept": 10, "duplicate": 900, "too_long": 12}, ["too_long"], id="but-for-copies"
-        ),
-        pytest.param({"kept": 10, "thumbs_down": 90}, [], id="people-disliked-them"),
-        pytest.param({"kept": 10, "over_label_cap": 90}, [], id="the-file-wants-it"),
-        pytest.param({"kept": 9, "offers_holdout_tool": 91}, [], id="the-split-wants-it"),
-        pytest.param({"kept": 9, "offers_validation_tool": 91}, [], id="and-to-tune-on"),
-        pytest.param(
-            {"kept": 10, "cut_off": 40, "overlaps_holdout": 50},
-            ["overlaps_holdout", "cut_off"],
-            id="two-rules",
+            {"cut_off": 40, "overlaps_holdout": 50}, ["overlaps_holdout", "cut_off"], id="two-rules"
         ),
     ],
 )
-def test_a_rule_over_its_share_is_reported(counts: dict[str, int], expected: list[str]):
-    assert [loss.rule for loss in held_rows.find_losses("weather", counts, 0.3)] == expected
+def test_a_rule_over_its_share_is_reported(lost: dict[str, int], expected: list[str]):
+    losses = [Loss("weather", rule, requests, 100) for rule, requests in lost.items()]
+    assert [loss.rule for loss in held_rows.find_losses(losses, 0.3)] == expected
+
+
+def test_fewer_than_ten_requests_are_not_reported():
+    assert held_rows.find_losses([Loss("weather", "cut_off", 9, 14)], 0.3) == []
 
 
 @pytest.fixture
@@ -75,6 +76,28 @@ def test_a_released_loss_passes_until_it_grows(con: Connection, tmp_path: Path):
     assert held_rows.open_losses(con, "weather") == []
     curate(con, tmp_path, 40, 0)
     assert held_rows.open_losses(con, "weather") == [Loss("weather", "cut_off", 67, 100)]
+
+
+def failing(count: int, *, of: int) -> list[dict[str, Json]]:
+    """Log a robot's only request, often answered by an error, and others' requests."""
+    error = logs.say("502 Bad Gateway")
+    pings = [
+        logs.interaction("ping", response_id=f"p{n}", timestamp=n, message=error)
+        for n in range(count)
+    ]
+    return pings + [logs.interaction(f"ask {n}", response_id=f"r{n}") for n in range(of)]
+
+
+def test_a_robots_failing_request_is_one_however_often_it_was_sent(con: Connection, tmp_path: Path):
+    logs.load(con, logs.write(tmp_path / "log.jsonl", failing(60, of=40)), now=logs.NOW)
+    curations.curate(con, "weather", Rules(), now=logs.NOW)
+    assert held_rows.open_losses(con) == []
+
+
+def test_a_robots_failing_requests_hide_no_other_rules_losses(con: Connection, tmp_path: Path):
+    logs.load(con, logs.write(tmp_path / "log.jsonl", failing(60, of=17)), now=logs.NOW)
+    curate(con, tmp_path, 12, 0)
+    assert held_rows.open_losses(con) == [Loss("weather", "cut_off", 12, 30)]
 
 
 def test_the_unreported_share_is_configurable(con: Connection, tmp_path: Path):
