@@ -5,8 +5,7 @@
 with
 
 loaded as (
-    select
-        rowid as row_id,
+    select distinct
         timestamp,
         likeness
     from raw.interactions
@@ -16,21 +15,20 @@ loaded as (
         and list_contains($digests, file_digest)
 ),
 
-pairs as (
-    select distinct
-        loaded.timestamp,
-        loaded.likeness
-    from loaded
-    inner join raw.interactions as neighbours
-        on
-            loaded.timestamp = neighbours.timestamp
-            and loaded.likeness = neighbours.likeness
-            and loaded.row_id != neighbours.rowid
-    where neighbours.timestamp between $earliest and $latest
+-- Counted, not paired: thousands may be alike, as one request sent again and again without a time.
+shared as (
+    select
+        timestamp,
+        likeness
+    from raw.interactions
+    semi join loaded using (timestamp, likeness)
+    where timestamp between $earliest and $latest
+    group by timestamp, likeness
+    having count(*) > 1
 )
 
 select
     timestamp,
     likeness,
     row_number() over (order by timestamp, likeness) as number
-from pairs
+from shared
