@@ -39,6 +39,9 @@ FEWEST_CHOICES = 100  # choices between two answers from which learning pairs is
 
 LARGEST_HOLDOUT = 0.4
 
+MOST_HELD_OUT = 5000
+"""Requests: each evaluation answers all of them, and no later share takes one back."""
+
 TEMPLATE_TOKENS = 64  # tokens that a chat template adds to a request of a few messages
 
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+@-]*")
@@ -127,7 +130,7 @@ def draft(
     """
     log_paths = set(logged.paths)
     feedback_paths = {path for join in joins for path in join.paths} - log_paths
-    share = _holdout_share(logged.interactions)
+    share = holdout_share(logged.interactions)
     missing = _missing(logged, profile, joins, base, share)
     most_chars = Rules.model_fields["max_prompt_chars"].default
     can_hold_out_tools = (
@@ -159,6 +162,9 @@ def draft(
         joins=joins,
         split_by="tools" if can_hold_out_tools else "conversation",
         holdout_share=share,
+        validation_share=float(f"{share / 2:.2g}"),
+        is_large=share < Rules.model_fields["holdout_share"].default,
+        most_held_out=MOST_HELD_OUT,
         held_out=int(share * logged.interactions),
         is_long=profile.prompt_characters.high > most_chars,
         max_prompt_chars=_rounded(profile.prompt_characters.high, 1000),
@@ -234,10 +240,12 @@ def _missing(
     return [text for is_missing, text in checks if is_missing]
 
 
-def _holdout_share(interactions: int) -> float:
-    """Return the default share, or a larger one if that holds out as many as the gate requires."""
+def holdout_share(interactions: int) -> float:
+    """Return the default share, or one that holds out as many as the gate requires, or fewer."""
     default = float(Rules.model_fields["holdout_share"].default)
     fewest = int(Policy.model_fields["min_documents"].default)
+    if default * interactions > MOST_HELD_OUT:
+        return float(f"{MOST_HELD_OUT / interactions:.2g}")
     if default * interactions >= 1.5 * fewest:
         return default
     return LARGEST_HOLDOUT if LARGEST_HOLDOUT * interactions >= fewest else default

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from components.schema import Json
 from flows import workload_file
-from flows.cli import main
+from flows.cli import main, workload_draft
 from tests.support import logs, tiny
 
 LICENSE = Path(__file__).parents[3] / "LICENSE"
@@ -124,6 +124,31 @@ def test_records_without_a_workload_get_the_name_of_their_place_and_refused_ones
         {"path": "logs/Support Chat.jsonl", "workload_id": "support-chat"}
     ]
     assert not Path("home").exists()  # the first command that writes to it closes it to others
+
+
+@pytest.mark.parametrize(
+    ("requests", "share"),
+    [(20, 0.2), (200, 0.4), (25_000, 0.2), (26_000, 0.19), (4_000_000, 0.0013)],
+)
+def test_as_many_are_held_out_as_the_gate_requires_and_no_more_than_can_be_evaluated_each_time(
+    requests: int, share: float
+):
+    assert workload_draft.holdout_share(requests) == share
+
+
+@pytest.mark.slow
+def test_the_file_of_a_large_log_says_why_little_is_held_out():
+    tiny.build(Path("models/tiny"))
+    line = logs.interaction("Where is it?", message=logs.say("Here."), response_id="r")
+    text = json.dumps(line)
+    Path("logs/a.jsonl").write_text(
+        "".join(text.replace('"r"', f'"r{n}"') + "\n" for n in range(30_000))
+    )
+    assert run("init", "logs").exit_code == 0
+    rules = workload_file.read_workload(Path("weather.yaml")).curate
+    assert rules.holdout_share == 0.17
+    assert rules.validation_share == 0.085
+    assert "About 5100 requests will be held out" in comments("weather.yaml")
 
 
 def test_a_tool_that_most_requests_offer_is_not_held_out():
