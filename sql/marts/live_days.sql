@@ -3,7 +3,8 @@
 -- somebody corrected, and on how many people disagree; how many the gateway gave, as a fallback or
 -- not, and its version of the model. The model is the one that the logged response names. Answers
 -- that client or engine cut off before their end don't count, nor do feedback lines that name
--- another workload. Reads raw.interactions and raw.feedback.
+-- another workload. Feedback on an answer that was logged twice counts once, and on a trace for its
+-- answer, if it has one. Reads raw.interactions and raw.feedback.
 
 with
 
@@ -11,11 +12,11 @@ answers as (
     select
         interaction_id,
         client_id,
-        timestamp::date as day,
+        timestamp,
         json_extract(coalesce(record, payload), [
             '$.response.id', '$.response.model',
             '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens',
-            '$.response.choices[0].finish_reason', '$.served.arm', '$.served.version'
+            '$.response.choices[0].finish_reason', '$.served.arm', '$.served.version', '$.trace_id'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id and timestamp >= $since
@@ -25,56 +26,93 @@ named as (
     select
         interaction_id,
         client_id,
-        day,
+        timestamp,
         field[1] ->> '$' as response_id,
         coalesce(field[2] ->> '$', 'not named') as model_name,
         try_cast(field[3] ->> '$' as double) as input_tokens,
         try_cast(field[4] ->> '$' as double) as output_tokens,
         field[6] ->> '$' as arm,
-        field[7] ->> '$' as version
+        field[7] ->> '$' as version,
+        field[8] ->> '$' as trace_id
     from answers
     where coalesce(field[5] ->> '$', '') not in ('client_gone', 'upstream_cut')
 ),
 
+aimed as (
+    select
+        feedback_id,
+        client_id,
+        actor_id,
+        kind,
+        timestamp,
+        coalesce(response_id, target_id) as target_id,
+        response_id is null as may_be_trace,
+        json_extract_string(coalesce(record, payload), '$.value') as value
+    from raw.feedback
+    where
+        kind in ('thumb', 'correction')
+        and (workload_id = $workload_id or source != 'feedback')
+        and (response_id is not null or target_id is not null)
+),
+
+targets as (
+    select distinct
+        client_id,
+        target_id,
+        may_be_trace
+    from aimed
+),
+
+hits as (
+    select
+        targets.client_id,
+        targets.target_id,
+        targets.may_be_trace,
+        arg_max(named.interaction_id, named.timestamp) as interaction_id
+    from targets
+    inner join named
+        on targets.client_id = named.client_id and targets.target_id = named.response_id
+    group by targets.client_id, targets.target_id, targets.may_be_trace
+    union all
+    select
+        targets.client_id,
+        targets.target_id,
+        targets.may_be_trace,
+        arg_max(named.interaction_id, named.timestamp) as interaction_id
+    from targets
+    inner join named
+        on targets.client_id = named.client_id and targets.target_id = named.trace_id
+    where targets.may_be_trace
+    group by targets.client_id, targets.target_id, targets.may_be_trace
+    having count(distinct named.response_id) = 1
+),
+
 votes as (
     select
-        feedback.client_id,
-        feedback.response_id,
-        json_extract_string(coalesce(feedback.record, feedback.payload), '$.value') as value
-    from raw.feedback as feedback
-    where
-        feedback.kind = 'thumb'
-        and (feedback.workload_id = $workload_id or feedback.source != 'feedback')
+        hits.interaction_id,
+        aimed.kind,
+        aimed.value
+    from aimed
+    inner join hits using (client_id, target_id, may_be_trace)
     qualify row_number() over (
-        partition by feedback.client_id, feedback.response_id, feedback.actor_id
-        order by feedback.timestamp desc, feedback.feedback_id asc
+        partition by hits.interaction_id, aimed.actor_id, aimed.kind
+        order by aimed.timestamp desc, aimed.feedback_id asc
     ) = 1
 ),
 
 counted as (
     select
-        client_id,
-        response_id,
-        count(*) filter (where value = 'up') as up,
-        count(*) filter (where value = 'down') as down
+        interaction_id,
+        count(*) filter (where kind = 'thumb' and value = 'up') as up,
+        count(*) filter (where kind = 'thumb' and value = 'down') as down,
+        bool_or(kind = 'correction') as is_corrected
     from votes
-    group by client_id, response_id
-),
-
-corrected as (
-    select distinct
-        client_id,
-        response_id,
-        true as is_corrected
-    from raw.feedback
-    where
-        kind = 'correction'
-        and (workload_id = $workload_id or source != 'feedback')
+    group by interaction_id
 )
 
 select
     named.model_name,
-    named.day::varchar as day,
+    named.timestamp::date::varchar as day,
     count(*) as requests,
     count(*) filter (
         where named.input_tokens >= 0 and named.output_tokens >= 0
@@ -83,13 +121,12 @@ select
     coalesce(sum(named.output_tokens) filter (where named.output_tokens >= 0), 0) as output_tokens,
     coalesce(sum(counted.up), 0)::bigint as up,
     coalesce(sum(counted.down), 0)::bigint as down,
-    count(*) filter (where corrected.is_corrected) as corrected,
+    count(*) filter (where counted.is_corrected) as corrected,
     count(*) filter (where named.arm is not null) as served,
     count(*) filter (where named.arm = 'fallback') as fallbacks,
     count(*) filter (where counted.up > 0 and counted.down > 0) as disputed,
     max(named.version) as version
 from named
-left join counted using (client_id, response_id)
-left join corrected using (client_id, response_id)
-group by named.model_name, named.day
-order by named.model_name, named.day
+left join counted using (interaction_id)
+group by named.model_name, named.timestamp::date
+order by named.model_name, named.timestamp::date

@@ -56,12 +56,15 @@ votes as (
             coalesce(feedback.record, feedback.payload), '$.value'
         ) = 'down' as is_down
     from raw.feedback as feedback
-    inner join compared using (client_id, response_id)
+    inner join compared
+        on
+            feedback.client_id = compared.client_id
+            and coalesce(feedback.response_id, feedback.target_id) = compared.response_id
     where
         feedback.kind = 'thumb'
         and (feedback.workload_id = $workload_id or feedback.source <> 'feedback')
     qualify row_number() over (
-        partition by client_id, response_id, feedback.actor_id
+        partition by compared.client_id, compared.response_id, feedback.actor_id
         order by feedback.timestamp desc, feedback.feedback_id asc
     ) = 1
 ),

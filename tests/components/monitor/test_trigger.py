@@ -70,8 +70,11 @@ def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
         for n in range(200)
     ]
     changed = [
-        logs.feedback(
-            response_id=f"r{n * 10}", timestamp=CHANGE + 9001, value="down", actor_id=f"p{n}"
+        logs.without(
+            logs.feedback(
+                target_id=f"r{n * 10}", timestamp=CHANGE + 9001, value="down", actor_id=f"p{n}"
+            ),
+            "response_id",
         )
         for n in range(100, 200)
     ]

@@ -71,6 +71,36 @@ def test_requests_tokens_and_last_votes_are_counted_by_model_and_day(
     assert workload_status.days(con, "weather", NOW) == []
 
 
+def test_a_vote_on_a_trace_or_an_unknown_target_counts_for_the_answer_that_it_is_on(
+    con: Connection, tmp_path: Path
+) -> None:
+    traces = {0: "alone", 1: "alone too", 2: "two answers", 3: "two answers"}
+    lines = [answered(n, "gpt") | {"trace_id": trace} for n, trace in traces.items()]
+    load(con, tmp_path, "interactions", lines)
+    votes = [
+        logs.feedback(target_id="alone"),
+        logs.feedback(target_id="r1", value="up"),
+        logs.feedback(target_id="alone too", value="up", actor_id="bob"),
+        logs.feedback(target_id="two answers"),
+        logs.feedback("correction", logs.say("Rainy."), target_id="alone"),
+    ]
+    load(con, tmp_path, "feedback", [logs.without(vote, "response_id") for vote in votes])
+    assert workload_status.days(con, "weather", SINCE) == [
+        Day("gpt", "2025-10-09", 4, 0, 0.0, 0.0, 2, 1, 1)
+    ]
+
+
+def test_a_vote_on_an_answer_that_was_logged_twice_counts_once(
+    con: Connection, tmp_path: Path
+) -> None:
+    line = answered(0, "gpt")
+    load(con, tmp_path, "interactions", [line, line | {"timestamp": 1_760_000_001}])
+    load(con, tmp_path, "feedback", [logs.feedback(response_id="r0")])
+    assert workload_status.days(con, "weather", SINCE) == [
+        Day("gpt", "2025-10-09", 2, 0, 0.0, 0.0, 0, 1)
+    ]
+
+
 def test_latency_covers_the_answers_that_log_a_duration(con: Connection, tmp_path: Path) -> None:
     times: list[Json] = [100, 200.5, 300, None, "400", True, -5, {"ms": 1}]
     lines = [answered(n, "gpt") | {"duration_ms": ms} for n, ms in enumerate(times)]
