@@ -1,15 +1,16 @@
 """The consequences of an erasure in MLflow and Prefect: versions, aliases, forms and pages."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import FlowRunInput, StateType
+from prefect.client.schemas.objects import Artifact, FlowRunInput, StateType
 from prefect.states import Cancelled
 
 from components.erase import affected_outputs, tombstones
@@ -28,7 +29,9 @@ PAGE_SIZE = 200  # artifacts and inputs per request
 WRITTEN_IN = ("promote", "rollback")  # flows that people write something to
 
 
-def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = None) -> int:
+def delete_written_runs(
+    home: Settings, is_about: Callable[[str], bool], workload: str | None = None
+) -> int:
     """Delete ended promotions and rollbacks in which somebody is written about; return how many.
 
     Decisions stay in the chain, and what still waits for an answer stays. ``workload`` limits the
@@ -42,6 +45,9 @@ def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = 
             for run in ended
             if workload in (None, _workload_of_run(run)) and any(map(is_about, _texts(client, run)))
         ]
+        # Before the runs, by which a repetition finds them: they have the runs' messages.
+        names = [f"prefect.flow-run.{run_id}" for run_id in run_ids]
+        _drop_events(home, "resource_id = ?1 or instr(related_resource_ids, ?1)", names)
         for run_id in run_ids:
             client.delete_flow_run(run_id)
     return len(run_ids)
@@ -84,20 +90,36 @@ def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
 
 def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
     keys = [approvals.artifact_key(kind, workload) for kind in ("gate", "report")]
-    key = ArtifactFilterKey(any_=keys)
-    dropped, offset = 0, 0
-    while True:
-        artifacts = client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=key), limit=PAGE_SIZE, offset=offset
-        )
-        for artifact in artifacts:
-            if artifact.description in digests:  # of a page, or a link to a report
-                client.delete_artifact(artifact.id)
-                dropped += 1
-            else:
-                offset += 1
-        if len(artifacts) < PAGE_SIZE:
-            return dropped
+    dropped = [
+        artifact.id
+        for artifact in _artifacts(client, keys)
+        # Of a page, or a link to a report: older releases described them by the digest alone.
+        if not digests.isdisjoint((artifact.description or "").split())
+    ]
+    for artifact_id in dropped:  # Prefect keeps an event of each deletion, with the latest page
+        client.update_artifact(artifact_id, ArtifactUpdate(data=""))
+    for artifact_id in dropped:
+        client.delete_artifact(artifact_id)
+    return len(dropped)
+
+
+def _artifacts(client: SyncPrefectClient, keys: list[str]) -> Iterator[Artifact]:
+    of_keys, offset = ArtifactFilter(key=ArtifactFilterKey(any_=keys)), 0
+    while page := client.read_artifacts(artifact_filter=of_keys, limit=PAGE_SIZE, offset=offset):
+        yield from page
+        offset += len(page)
+
+
+def _drop_events(home: Settings, condition: str, values: Iterable[str]) -> None:
+    """Delete events from Prefect's database, if it is the home's own: its API can't."""
+    database = _prefect_database(home)
+    if not database.exists():
+        return
+    ids = f"(select id from events where {condition})"  # noqa: S608 - a condition of ours
+    with closing(sqlite3.connect(database, timeout=SQLITE_SECONDS)) as con, con:
+        for value in values:
+            for of_event in ("event_resources where event_id", "events where id"):
+                con.execute(f"delete from {of_event} in {ids}", [value])  # noqa: S608 - as above
 
 
 SQLITE_SECONDS = 60.0  # how long a running server may hold its database
@@ -110,7 +132,7 @@ def blank_texts(home: Settings, subject: Subject, is_about: Callable[[str], bool
         workload = subject.workload_id
         tags = taint.blank_tags(is_about, workload=workload, names=subject.mentions)
     if has_prefect(home):
-        runs = delete_written_runs(is_about, subject.workload_id)
+        runs = delete_written_runs(home, is_about, subject.workload_id)
     return Consequences(tags=tags, runs=runs)
 
 
@@ -133,8 +155,8 @@ def apply_consequences(
                     home, consequences, workload, here, erasure, demote=demote
                 )
         if has_prefect(home):
-            consequences = _retract_pages(consequences, workload, here, erasure)
-    for database in (home.mlflow_home / "mlflow.db", home.prefect_home / "prefect.db"):
+            consequences = _retract_pages(home, consequences, workload, here, erasure)
+    for database in (home.mlflow_home / "mlflow.db", _prefect_database(home)):
         compact_database(database)
     return consequences
 
@@ -146,7 +168,11 @@ def has_mlflow(home: Settings) -> bool:
 
 def has_prefect(home: Settings) -> bool:
     """Return whether a Prefect may hold approvals: the home's own, or one elsewhere."""
-    return home.elsewhere is not None or (home.prefect_home / "prefect.db").exists()
+    return home.elsewhere is not None or _prefect_database(home).exists()
+
+
+def _prefect_database(home: Settings) -> Path:
+    return home.prefect_home / "prefect.db"
 
 
 def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
@@ -226,7 +252,11 @@ def _flag_versions(
 
 
 def _retract_pages(
-    consequences: Consequences, workload: str, tainted: list[Output], erasure: Erasure
+    home: Settings,
+    consequences: Consequences,
+    workload: str,
+    tainted: list[Output],
+    erasure: Erasure,
 ) -> Consequences:
     """Cancel every promotion on the evidence that has not ended, and delete all its pages."""
     digests = {output.key for output in tainted if output.kind == "evidence"}
@@ -241,6 +271,7 @@ def _retract_pages(
         cancelled = [str(run.id) for run in runs if _cancel(client, run, message)]
         pages = sum(_drop_forms(client, run.id) for run in runs)
         pages += _drop_artifacts(client, workload, digests)
+    _drop_events(home, "event like 'prefect.artifact%' and instr(payload, ?1)", digests)
     return replace(
         consequences,
         approvals=(*consequences.approvals, *cancelled),

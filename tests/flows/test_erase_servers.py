@@ -1,12 +1,18 @@
 """What people wrote about who is erased goes from Prefect, with the flow runs that hold it."""
 
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from flows.settings import Settings
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
-ZOE = "zoe-4711"
+ZOE, YAN = "zoe-4711", "yan-0815"
 
 
 def run(
@@ -48,7 +54,19 @@ def there(runs: dict[str, UUID]) -> set[str]:
     return {name for name, id in runs.items() if id in ids}
 
 
-def test_ended_runs_go_where_somebody_is_written_about_and_others_stay() -> None:
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    """A home whose Prefect is the tests' server."""
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+
+    database = PREFECT_API_DATABASE_CONNECTION_URL.value().partition("///")[2]
+    made = Settings(tmp_path, 4200, 5000)
+    made.prefect_home.mkdir()
+    (made.prefect_home / "prefect.db").symlink_to(database)
+    return made
+
+
+def test_ended_runs_go_where_somebody_is_written_about_and_others_stay(home: Settings) -> None:
     from flows import erase_servers
 
     runs = {
@@ -64,8 +82,50 @@ def test_ended_runs_go_where_somebody_is_written_about_and_others_stay() -> None
     def is_about(text: str) -> bool:
         return ZOE in text
 
-    assert erase_servers.delete_written_runs(is_about, "routing") == 1
+    assert erase_servers.delete_written_runs(home, is_about, "routing") == 1
     assert there(runs) == runs.keys() - {"rolled back"}
-    assert erase_servers.delete_written_runs(is_about) == 3
+    assert erase_servers.delete_written_runs(home, is_about) == 3
     assert there(runs) == {"about another", "waiting", "another flow"}
-    assert erase_servers.delete_written_runs(is_about) == 0
+    assert erase_servers.delete_written_runs(home, is_about) == 0
+
+
+def test_pages_and_messages_go_with_the_events_that_have_them(home: Settings) -> None:
+    from components.erase.affected_outputs import Output
+    from components.erase.subject import Subject
+    from components.erase.tombstones import Erasure
+    from flows import erase_servers, promote
+    from tests.support import logs
+
+    database = home.prefect_home / "prefect.db"
+    for digest, page in {"e1": f"{YAN} asks", "e2": f"{YAN} asks more", "e3": "bob asks"}.items():
+        promote.publish_page.fn(page, digest, "support")
+    run("promote", "Completed", f"rejected by ada: rude to {YAN}")
+    wait_for_event(database, f"rude to {YAN}")
+
+    written = erase_servers.blank_texts(home, Subject(YAN), lambda text: YAN in text)
+    erasure = Erasure("c1", "", "", logs.NOW, None)
+    tainted = [Output("evidence", "support", digest) for digest in ("e1", "e2")]
+    done = erase_servers.apply_consequences(home, erasure, tainted, written, demote=False)
+    assert (done.pages, done.runs) == (2, 1)
+    promote.publish_page.fn("cyd asks", "e4", "support")
+    wait_for_event(database, "cyd asks")  # it comes after those of the deletions
+    assert texts_of(database, YAN) == 0
+    assert texts_of(database, "bob asks") > 0
+
+
+def wait_for_event(database: Path, text: str) -> None:
+    """Wait until Prefect, which writes events in batches, has one that holds a text."""
+    while not texts_of(database, text, "events"):
+        time.sleep(0.2)
+
+
+def texts_of(database: Path, text: str, *tables: str) -> int:
+    """Count the rows of Prefect's tables of artifacts and events that hold a text."""
+    columns = {"artifact": "data", "artifact_collection": "data", "events": "payload"}
+    with closing(sqlite3.connect(database, timeout=30)) as con:
+        return sum(
+            con.execute(
+                f"select count(*) from {table} where instr({columns[table]}, ?)", [text]
+            ).fetchone()[0]
+            for table in tables or columns
+        )
