@@ -30,7 +30,7 @@ class RolloutSharing:
         self._store = store
         self._unshared: dict[str, RolloutStatus] = {}  # ends that the store has not, by id
         self._shared_ends: set[str] = set()  # ids
-        self._standings: dict[str, dict[str, Json]] = {}  # what the store says, by id
+        self._standings: dict[str, dict[str, Json]] = {}  # what this gateway wrote, by id
         self._away = ""  # what was last logged of the store
 
     def evidence(self, rollout: str, folder: Path, path: Path, own: Path) -> SharedEvidence:
@@ -88,6 +88,7 @@ class RolloutSharing:
             self.warn(f"sharing the end of the canary of {status.workload}: {error}")
             return None
         self._shared_ends.add(status.id)
+        self._standings.pop(status.id, None)
         return end
 
     async def share_standing(self, status: RolloutStatus) -> None:
@@ -101,7 +102,7 @@ class RolloutSharing:
         except store_errors() as error:
             self.warn(f"sharing how the canary of {status.workload} stands: {error}")
         else:
-            self._standings = {status.id: content}
+            self._standings[status.id] = content
 
     async def remove_evidence(self, rollout: str) -> None:
         """Remove the evidence of a canary that ended; ``store_errors`` if it is away."""

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 from s3fs import S3FileSystem
 
+from components.schema import Json
 from components.serve import response_id, routes, shared_rollouts
 from components.serve.canary import rollout_evidence
 from components.serve.canary.rollout_evidence import AnswerLine, ClockLine, EvidenceFile
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from components.serve.chat_request import read_chat
+from components.serve.rollout_sharing import RolloutSharing
+from components.serve.rollout_status import RolloutStatus
 from components.serve.rollouts import Rollouts
 from components.serve.routes import CanaryRoute, Current, Route, Routes
 from components.serve.settings import SwapSettings
@@ -356,6 +359,24 @@ def test_a_damaged_object_is_refused_and_ends_nothing(
     with pytest.raises(DamagedObjectError, match="rollouts/one/00000000"):
         evidence(tmp_path, "b", store)[1].exchange(is_sending=True)
     assert (tmp_path / "b.jsonl").read_bytes() == b""
+
+
+def test_a_gateways_old_standing_is_not_written_over_another_ones(store: ObjectStore):
+    sharing = RolloutSharing(store)
+    running = [
+        RolloutStatus(name, name, "8", "7", "running", "", verdict={"looks": 1})
+        for name in ("support", "billing")
+    ]
+
+    async def look() -> None:
+        for status in running:
+            await sharing.share_standing(status)
+
+    asyncio.run(look())
+    newer: dict[str, Json] = {**running[0].content(), "verdict": {"looks": 2}}
+    shared_rollouts.write_standing(store, "support", newer)  # another gateway's
+    asyncio.run(look())
+    assert json.loads(shared_rollouts.read_standing(store, "support") or "") == newer
 
 
 def test_evidence_is_deleted_only_when_the_canary_has_ended(tmp_path: Path, store: ObjectStore):
