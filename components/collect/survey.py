@@ -45,8 +45,8 @@ class FeedbackJoin:
     workload_id: str
     kind: str
     events: int
-    joined: int  # those that name a logged response or conversation of their client
-    of_other_clients: int  # those that name only one that another client logged
+    joined: int  # those that name a logged response or conversation, its client and workload
+    named_otherwise: int  # those that name one, but another client or workload
     paths: Sequence[str]
 
 

@@ -202,7 +202,7 @@ def _missing(
     fewest = Policy.model_fields["min_documents"].default
     held_out = int(share * logged.interactions)
     events, joined = sum(join.events for join in joins), sum(join.joined for join in joins)
-    elsewhere = sum(join.of_other_clients for join in joins)
+    otherwise = sum(join.named_otherwise for join in joins)
     checks = [
         (base.command is not None, f"no base: {base.command}"),
         (
@@ -219,8 +219,8 @@ def _missing(
             events > 0 and joined < FEWEST_JOINED * events,
             f"only {joined:,} of {events:,} feedback events join: response_id must be the logged "
             "response's `id`, or conversation_id that of a logged conversation"
-            + f"; {elsewhere:,} would join if their client_id were that of the response"
-            * bool(elsewhere),
+            + f"; {otherwise:,} would join if their workload_id and client_id were those of the "
+            "response" * bool(otherwise),
         ),
         (
             profile.answers.kind == "tool_calls" and not profile.offered,

@@ -180,7 +180,11 @@ def test_each_workload_gets_a_file_of_its_own_from_the_files_that_hold_it():
     tiny.build(Path("models/tiny"))
     logs.write(Path("logs/calls.jsonl"), calls(50))
     logs.write(Path("logs/labels.jsonl"), [*labels(60, "post"), *labels(2, "No Name")])
-    logs.write(Path("logs/votes.jsonl"), [logs.feedback(response_id="l1", client_id="web")])
+    votes = [
+        logs.feedback(response_id="l1", workload_id="post", client_id="web"),
+        logs.feedback(response_id="l2", workload_id="before it was renamed"),
+    ]
+    logs.write(Path("logs/votes.jsonl"), votes)
     Path("logs/notes.txt").write_text("nothing to load\n")
     refused = run("init", "logs", "--to", "one.yaml")
     assert refused.exit_code == 2
@@ -194,10 +198,12 @@ def test_each_workload_gets_a_file_of_its_own_from_the_files_that_hold_it():
         "logs": ["logs/labels.jsonl"],
         "feedback": ["logs/votes.jsonl"],
     }
-    assert "1 thumb: 0 % join a logged response, 1 only one of another client_id" in post
+    expected = "2 thumb: 0 % join a logged response, 2 only one of another client_id or workload_id"
+    assert expected in post
     assert "The answers are 3 labels: 'delivery', 'invoice', 'refund'." in post
     assert "Languages of the requests: de 100 %" in post
-    assert "would join if their client_id were that of the response" in ended.output
+    expected = "2 would join if their workload_id and client_id were those of the response"
+    assert expected in " ".join(ended.output.split())
     assert workload_file.read_workload(Path("post.yaml")).gate.metric == "label"
     weather = yaml.safe_load(Path("weather.yaml").read_text())
     assert weather["sources"] == {"logs": ["logs/calls.jsonl"]}
