@@ -96,12 +96,23 @@ def template_hash(base: Path) -> str:
 
 def conditions(base: Path) -> dict[str, Json]:
     """Return what decides how prompts are rendered, without loading the base's tokenizer."""
-    has_own_marks = OWN_MARKS.search(json.dumps(_templates(base)))
+    templates = json.dumps(_templates(base))
+    adds_own = "bos_token" not in templates and _may_add_tokens(base)
     return {
         "prompt_format": prompt.FORMAT,
         TEMPLATE: template_hash(base),
-        **({"answer_start": ANSWER_START} if has_own_marks else {}),
+        **({"answer_start": ANSWER_START} if OWN_MARKS.search(templates) else {}),
+        **({"special_tokens": "those of the template"} if adds_own else {}),
     }
+
+
+def _may_add_tokens(base: Path) -> bool:
+    """Return whether the base's tokenizer may begin each text with a token of its own."""
+    settings, own = base / "tokenizer_config.json", base / "tokenizer.json"
+    config: dict[str, Json] = json.loads(settings.read_text()) if settings.is_file() else {}
+    return bool(config.get("add_bos_token")) or (
+        own.is_file() and '"SpecialToken"' in own.read_text()
+    )
 
 
 def example(tokenizer: "PreTrainedTokenizerBase", base: Path) -> dict[str, Json]:

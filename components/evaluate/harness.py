@@ -59,12 +59,14 @@ ScorecardFolders: TypeAlias = dict[str, dict[str, Path]]
 class ReadyTask:
     """A prepared task: its metrics, and a function that runs a model on it.
 
-    ``window`` counts the prompts that don't fit, and ``constrain`` makes what keeps answers within
-    their tools, both for the workload's own requests.
+    ``is_chat``: its prompts are rendered by the base's chat template. ``window`` counts the prompts
+    that don't fit, and ``constrain`` makes what keeps answers within their tools, both for the
+    workload's own requests.
     """
 
     metrics: Mapping[str, Metric]
     run: "Callable[[LM], list[Sample]]"
+    is_chat: bool = True
     window: Window | None = None
     constrain: Callable[[], AnswerConstraint] | None = None
 
@@ -160,7 +162,7 @@ def _measure_model(
         task, watch = ready[m.ready_task], Stopwatch(report)
         stage = m.model if m.task in (HOLDOUT, VALIDATION) else f"{m.model} on {m.task}"
         keeping = task.constrain() if task.constrain else None
-        with model.answering(stage, watch, keeping) as lm:
+        with model.answering(stage, watch, keeping, is_chat=task.is_chat) as lm:
             samples = task.run(lm)
             body = m.body | _measure_speed(m, model, tokenizer, samples, watch.answering)
         if task.window is not None:
@@ -188,7 +190,7 @@ def _answer_again(
         report(Progress(stage, done, total, "requests"))
 
     keeping = task.constrain() if task.constrain else None
-    with model.answering(stage, lambda _: None, keeping) as lm:
+    with model.answering(stage, lambda _: None, keeping, is_chat=task.is_chat) as lm:
         samples = task.run(OtherBatches(lm, batch_size, progress))
     return {sample.doc_id: sample for sample in samples}
 
@@ -201,7 +203,11 @@ def _ready_tasks(
     side: MeasuredSide,
 ) -> dict[str, ReadyTask]:
     ready = {
-        name: ReadyTask({guard.metric: guard.meaning}, partial(guard_runs.run_guard, guard=guard))
+        name: ReadyTask(
+            {guard.metric: guard.meaning},
+            partial(guard_runs.run_guard, guard=guard),
+            is_chat=False,
+        )
         for name, guard in guards_by_name.items()
     }
     room = engine.length - settings.max_new_tokens
@@ -227,8 +233,8 @@ def _ready_tasks(
         ready[name] = ReadyTask(
             metrics.KIND_METRICS[holdout.answers.kind],
             run,
-            window,
-            constrain if constraint.condition(holdout.answers, settings) else None,
+            window=window,
+            constrain=constrain if constraint.condition(holdout.answers, settings) else None,
         )
         logged = baselines.read_logged(snapshot, holdout.answers.kind) if name == HOLDOUT else None
         if logged is not None:

@@ -142,10 +142,13 @@ class LoadedAdapter(Protocol):
         stage: str,
         report: Callable[[Progress], None],
         constraint: AnswerConstraint | None = None,
+        *,
+        is_chat: bool = False,
     ) -> "AbstractContextManager[LM]":
         """Return a model for lm-eval, whose progress is reported under ``stage``.
 
-        It keeps the answers that it generates within the ``constraint``.
+        It keeps the answers that it generates within the ``constraint``. ``is_chat``: the prompts
+        are a chat template's, so the tokenizer adds no token that begins a text.
         """
         ...
 

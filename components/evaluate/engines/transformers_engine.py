@@ -57,9 +57,15 @@ class CachedHFLM(HFLM):
         report: Callable[[Progress], None],
         constraint: AnswerConstraint | None = None,
         vocabulary: Vocabulary | None = None,
+        is_chat: bool = False,
     ) -> None:
         # ``reader`` is ``None`` if the model can't read a tree.
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        super().__init__(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            add_bos_token=False if is_chat else None,  # by default as the tokenizer does
+        )
         self.constraint, self.vocabulary = constraint, vocabulary
         self.stage, self.report = stage, report
         self.ends = end_tokens(model, tokenizer)
@@ -277,6 +283,8 @@ class TransformersAdapter:
         stage: str,
         report: Callable[[Progress], None],
         constraint: AnswerConstraint | None = None,
+        *,
+        is_chat: bool = False,
     ) -> "Generator[LM]":
         """Return a model for lm-eval."""
         engine, prefixes, reader = self._engine, self._engine.prefixes, self._reader
@@ -290,6 +298,7 @@ class TransformersAdapter:
                 report=report,
                 constraint=constraint,
                 vocabulary=engine.vocabulary if constraint else None,
+                is_chat=is_chat,
             )
             yield cast("LM", answerer)
 

@@ -165,8 +165,11 @@ class VllmEngine:
         stage: str,
         report: Callable[[Progress], None],
         constraint: AnswerConstraint | None = None,
+        *,
+        is_chat: bool = False,
     ) -> "Generator[VllmModel]":
         """Return a model for lm-eval."""
+        self._model.add_bos_token = False if is_chat else None
         self._model.stage, self._model.report = stage, report
         self._model.constraint = constraint
         yield self._model

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from components.chat import chat_templates
 from components.evaluate import score_conditions
@@ -61,6 +62,18 @@ def test_gpus_are_read_from_the_drivers_files_without_its_program(
     information.parent.mkdir(parents=True)
     information.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
     assert device.graphics(tmp_path, tmp_path) == [Graphics(H100.name, None)]
+
+
+def test_scores_name_whose_tokens_begin_a_prompt_where_the_tokenizer_would_add_one(tmp_path: Path):
+    tokenizer = tiny.tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    assert "special_tokens" not in chat_templates.conditions(tmp_path)
+    inner = tokenizer.backend_tokenizer
+    inner.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    assert "special_tokens" in chat_templates.conditions(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """The prefix cache answers like stock lm-eval, for any request and model."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval.api.instance import Instance
+from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoTokenizer,
     MistralConfig,
     MistralForCausalLM,
     MptConfig,
@@ -208,3 +211,29 @@ def test_prompts_are_cut_at_the_length_by_which_the_cut_ones_are_counted(tmp_pat
     engine = TransformersEngine(tmp_path, EvaluationSettings(precision="fp32"))
     with engine.use_adapter(None) as model, model.answering("base", lambda _: None) as lm:
         assert lm.max_length == engine.length == 512  # pyright: ignore[reportAttributeAccessIssue] - HFLM's
+
+
+@pytest.mark.parametrize("is_chat", [True, False])
+def test_only_a_text_that_is_no_chat_gets_the_token_that_the_tokenizer_begins_texts_with(
+    tmp_path: Path, tiny_base: Path, is_chat: bool
+):
+    shutil.copytree(tiny_base, tmp_path / "base")
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.bos_token = "<|endoftext|>"
+    # As Llama 2's; the template has no such token, as TinyLlama's and Zephyr's.
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)]
+    )
+    tokenizer.save_pretrained(tmp_path / "base")
+    prompt = "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
+    engine = TransformersEngine(tmp_path / "base", EvaluationSettings(precision="fp32"))
+    inputs = engine.tokenizer(prompt, return_tensors="pt", add_special_tokens=not is_chat)
+    length = inputs["input_ids"].shape[1]
+    model: Any = engine.model
+    tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, length:]
+    with (
+        engine.use_adapter(None) as base_alone,
+        base_alone.answering("base", lambda _: None, is_chat=is_chat) as lm,
+    ):
+        (answer,) = lm.generate_until(model_answers.written([prompt], {"max_gen_toks": 12}))
+    assert answer == engine.tokenizer.decode(tokens, skip_special_tokens=True)
