@@ -278,7 +278,7 @@ class _Reader:
         waiting = self._wait(key, piece)
         waiting.call.seconds, waiting.has_span = _seconds(piece), True
         times = TIMES[piece.signal]
-        waiting.call.has_failed = otlp_encoding.has_failed(piece.body)
+        waiting.call.has_failed |= otlp_encoding.has_failed(piece.body)
         waiting.call.duration_ms = otlp_encoding.duration_ms(piece.body, *times, piece.at)
         try:
             _require_all(piece.body, attributes, events)

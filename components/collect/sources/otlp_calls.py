@@ -62,6 +62,7 @@ class SpanCall:
     def take_attributes(self, attributes: Obj) -> None:
         """Add attributes of the span or of an event; messages may be JSON as text."""
         self.attributes |= attributes
+        self.has_failed |= bool(attributes.get("error.type"))
         messages = otlp_messages.from_parts(attributes)
         choices = otlp_messages.choices_from_parts(attributes)
         self.messages = messages or _older_messages(attributes) or self.messages
@@ -93,10 +94,13 @@ class SpanCall:
 
     def lack(self) -> fields.WrongShapeError:
         """Return the error of an incomplete call, which can't be an interaction."""
+        # Without ids: what many calls lack for one reason is counted as one.
+        if self.has_failed and not self.choices:
+            return fields.WrongShapeError("a call has failed, and there is no answer to it")
         lacking = "`gen_ai.output.messages`" if self.messages else "`gen_ai.input.messages`"
         return fields.WrongShapeError(
-            f"the call of span {self.span_id or '(none)'} has no {lacking} and no events with the "
-            "messages, expected both request and answer: is the capture of content turned on?"
+            f"a call has no {lacking} and no events with the messages, expected both request and "
+            "answer: is the capture of content turned on?"
         )
 
     def record(self, defaults: Defaults) -> Obj:
@@ -104,7 +108,10 @@ class SpanCall:
         attributes = self.attributes
         parameters: Obj = {key: attributes.get(name) for key, name in PARAMETERS.items()}
         parameters["tools"] = otlp_messages.tools(attributes)
-        messages = otlp_messages.system(attributes) + self.messages
+        system = otlp_messages.system(attributes)
+        if self.messages[: len(system)] == system:  # OpenLIT has them in both places
+            system = []
+        messages = system + self.messages
         reasons = attributes.get("gen_ai.response.finish_reasons")
         everything = self.resource | attributes
         return canonical.interaction(
@@ -124,7 +131,7 @@ class SpanCall:
             user_id=_first(attributes, "user.id", "enduser.id"),
             trace_id=self.trace_id or None,
             duration_ms=self.duration_ms,
-            finish=canonical.CUT if self.has_failed or attributes.get("error.type") else None,
+            finish=canonical.CUT if self.has_failed else None,
             metadata=fields.without_nulls({key: everything.get(key) for key in KEPT}),
         )
 

@@ -180,9 +180,10 @@ def from_event(name: str, body: Obj, at: str) -> list[Json]:
 def _event_message(role: str, body: Obj, at: str) -> Obj:
     role = fields.optional_text(body, "role", at) or role
     content = body.get("content")
-    if content == ELIDED:
+    if content == ELIDED or (content is None and role == "user"):
+        found = "missing" if content is None else ELIDED
         raise fields.WrongShapeError(
-            f"`{at}content` is {ELIDED}, expected its text: is the capture of content turned on?"
+            f"`{at}content` is {found}, expected its text: is the capture of content turned on?"
         )
     if not isinstance(content, str | list | dict | None):
         raise fields.wrong_type(f"{at}content", content, "text, an array of parts or null")

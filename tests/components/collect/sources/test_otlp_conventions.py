@@ -332,16 +332,45 @@ def test_geminis_content_is_read_as_text_and_calls():
     }
 
 
-def test_what_stands_for_a_text_that_is_not_captured_is_no_text():
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"content": "<elided>"}, "`gen_ai.choice.content` is <elided>"),
+        ({}, "`gen_ai.user.message.content` is missing"),
+    ],
+    ids=["elided", "left-out"],
+)
+def test_what_stands_for_a_text_that_is_not_captured_is_no_text(
+    content: dict[str, Json], place: str
+):
     rows = [
         span(),
-        log("gen_ai.user.message", {"content": "<elided>"}),
-        log("gen_ai.choice", {"index": 0, "content": "<elided>"}),
+        log("gen_ai.user.message", content),
+        log("gen_ai.choice", {"index": 0, "message": {"role": "assistant", **content}}),
     ]
-    assert reason(otlp, *rows) == (
-        "`gen_ai.choice.content` is <elided>, expected its text: is the capture of content turned "
-        "on?"
+    expected = f"{place}, expected its text: is the capture of content turned on?"
+    assert reason(otlp, *rows) == expected
+
+
+def test_instructions_that_are_also_a_message_are_read_once():
+    """As OpenLIT records them."""
+    parts = [{"type": "text", "content": "Be brief."}]
+    hello = [{"type": "text", "content": "Hello?"}]
+    asked = [{"role": "system", "parts": parts}, {"role": "user", "parts": hello}]
+    converted = record(
+        otlp,
+        span(
+            text("gen_ai.system_instructions", json.dumps(parts)),
+            text("gen_ai.input.messages", json.dumps(asked)),
+            text("gen_ai.output.messages", json.dumps(answer("Hi."))),
+        ),
     )
+    assert converted["request"] == {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hello?"},
+        ]
+    }
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -8,7 +8,7 @@ import pytest
 from components.collect.source import RejectedRecord
 from components.collect.sources import otlp
 from components.schema import Json
-from tests.support.otlp_requests import SPAN_ID, attribute, log, question, span, text
+from tests.support.otlp_requests import attribute, log, question, span, text
 from tests.support.source_reading import read, reason
 
 
@@ -28,15 +28,28 @@ from tests.support.source_reading import read, reason
         ),
         pytest.param(
             span(),
-            f"the call of span {SPAN_ID} has no `gen_ai.input.messages` and no events with the "
-            "messages, expected both request and answer: is the capture of content turned on?",
+            "a call has no `gen_ai.input.messages` and no events with the messages, expected both "
+            "request and answer: is the capture of content turned on?",
             id="no-content",
         ),
         pytest.param(
             span(text("gen_ai.input.messages", json.dumps(question("a")))),
-            f"the call of span {SPAN_ID} has no `gen_ai.output.messages` and no events with the "
-            "messages, expected both request and answer: is the capture of content turned on?",
+            "a call has no `gen_ai.output.messages` and no events with the messages, expected both "
+            "request and answer: is the capture of content turned on?",
             id="no-answer",
+        ),
+        pytest.param(
+            span(
+                text("gen_ai.input.messages", json.dumps(question("a"))),
+                text("error.type", "timeout"),
+            ),
+            "a call has failed, and there is no answer to it",
+            id="failed",
+        ),
+        pytest.param(
+            span(status={"code": "STATUS_CODE_ERROR"}),
+            "a call has failed, and there is no answer to it",
+            id="failed-without-content",
         ),
         pytest.param(
             span(text("gen_ai.input.messages", "[{")),
