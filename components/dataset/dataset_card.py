@@ -154,6 +154,7 @@ def _short(name: str) -> str:
 
 
 NAME = "README.md"
+REPLAY = "replay"  # the source of rows of other sets, which no log has
 SPLITS = {"train": "train", "validation": "validation", "holdout": "test"}
 """Hugging Face's name of each side."""
 
@@ -177,7 +178,6 @@ def write(
         lineage: Hashes or versions of base template, tokenizer and prompt format, by name.
     """
     snapshot = figures.snapshot
-    first, last = figures.days
     examples = sum(snapshot.sides.values())
     counts = snapshot.counts.items()
     text = templates.render(
@@ -189,7 +189,8 @@ def write(
         figures=figures,
         examples=examples,
         interactions=sum(snapshot.counts.values()),
-        logged=f"on {first}" if first == last else f"from {first} to {last}",
+        replayed=sum(source.all for source in figures.sources if source.name == REPLAY),
+        logged=_span(figures.days) if figures.days else None,
         verdicts=sorted(counts, key=lambda row: (row[0] != "kept", -row[1], row[0])),
         spread_table=_spread_table,
         config=config,
@@ -206,6 +207,11 @@ def write(
         curated_with=json.dumps(config, indent=2, sort_keys=True),
     )
     (snapshot.path / NAME).write_text(text, encoding="utf-8")
+
+
+def _span(days: tuple[str, str]) -> str:
+    first, last = days
+    return f"on {first}" if first == last else f"from {first} to {last}"
 
 
 def _spread_table(title: str, counts: Sequence[SideCount]) -> str:

@@ -112,7 +112,8 @@ class FeedbackCount:
 class Figures:
     """The card's figures: counts of examples, the most frequent first, ``times`` in order.
 
-    ``lengths`` are by side.
+    ``lengths`` are by side. ``days`` are the first and the last on which rows were logged, ``None``
+    if no log has times.
     """
 
     snapshot: Snapshot
@@ -121,7 +122,7 @@ class Figures:
     labels: list[SideCount]
     feedback: list[SideCount]
     times: list[SideCount]
-    days: tuple[str, str]
+    days: tuple[str, str] | None
     rules: list[RuleCount]
     redactions: list[RedactionCount]
     fates: list[FeedbackCount]
@@ -154,7 +155,7 @@ def read_figures(
     (clusters,) = warehouse.records(
         con, "marts/card_clusters", ClusterCount, workload_id=workload_id
     )
-    days = sorted(sections["day"], key=lambda count: count.name)
+    days = sorted(sections.get("day", []), key=lambda count: count.name)
     return Figures(
         snapshot=snapshot,
         clients=sections["client"],
@@ -162,7 +163,7 @@ def read_figures(
         labels=sections["label"],
         feedback=sections.get("feedback", []),
         times=_by_month(days) if len(days) > MOST_DAYS else days,
-        days=(days[0].name, days[-1].name),
+        days=(days[0].name, days[-1].name) if days else None,
         rules=warehouse.records(con, "marts/card_rules", RuleCount, workload_id=workload_id),
         redactions=list(
             warehouse.read(con, "marts/card_redactions", RedactionCount, workload_id=workload_id)

@@ -1,6 +1,7 @@
 -- One row per figure of a snapshot's card: under its section, how many of the workload's examples
 -- on each side it is true of. An example of several sources, or with several kinds of feedback,
--- counts under each. Reads curated.examples, raw.interactions and raw.feedback.
+-- counts under each. Rows replayed from other sets are of no client, and neither they nor logs
+-- without times are of a day. Reads curated.examples, raw.interactions and raw.feedback.
 
 with
 
@@ -12,7 +13,8 @@ examples as (
         label,
         interaction_ids,
         feedback_ids,
-        strftime(logged_at, '%Y-%m-%d') as day
+        len(interaction_ids) = 0 as is_replayed,
+        case when epoch(logged_at) > 0 then strftime(logged_at, '%Y-%m-%d') end as day
     from curated.examples
     where workload_id = $workload_id
 ),
@@ -41,6 +43,7 @@ counts as (
         side,
         count(*) as examples
     from examples
+    where not is_replayed
     group by client_id, side
     union all
     select
@@ -57,7 +60,17 @@ counts as (
         side,
         count(*) as examples
     from examples
+    where day is not null
     group by day, side
+    union all
+    select
+        'source' as section,
+        'replay' as fact,
+        side,
+        count(*) as examples
+    from examples
+    where is_replayed
+    group by side
     union all
     select
         'source' as section,

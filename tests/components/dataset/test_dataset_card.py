@@ -1,12 +1,13 @@
 """A snapshot's card: its counts, and its front matter for datasets."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from components.curate.settings import Rules
+from components.curate.settings import Balance, Replay, Rules
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Json
 from components.store import manifest
@@ -78,6 +79,34 @@ def test_the_card_counts_by_side_verdict_client_source_label_and_feedback(
         '"holdout_share": 0.3',
     ):
         assert expected in text
+
+
+def test_rows_without_a_time_have_no_day_and_replayed_ones_no_client(tmp_path: Path):
+    other = tmp_path / "general.jsonl"
+    other.write_text(
+        "".join(
+            json.dumps({"messages": [{"role": "user", "content": f"Count {n}"}, logs.say("Done")]})
+            + "\n"
+            for n in range(9)
+        )
+    )
+    replay = Replay(sources=[other], share=0.1)
+    rules = RULES.model_copy(update={"balance": Balance(replay=replay)})
+    path = warehouses.location(tmp_path / "w.duckdb")
+    with warehouses.connect(path) as con:
+        undated = [line(n) | {"timestamp": 0} for n in range(40)]
+        logs.load(con, logs.write(tmp_path / "log.jsonl", undated), now=logs.NOW)
+        tally = curations.curate(con, "weather", rules, now=logs.NOW)
+        frozen = curations.freeze(con, tmp_path, "weather", rules=rules, now=logs.NOW)
+    text = (frozen.path / "README.md").read_text()
+    count = sum(frozen.sides.values())
+    assert tally.replayed
+    first = (
+        f"{count} examples ({tally.replayed} replayed from other sets) from 40 interactions. One"
+    )
+    assert first in text
+    assert f"| `replay` | {tally.replayed} | 0 | 0 |" in text.partition("## Clients")[0]
+    assert "`replay`" not in text.partition("## Clients")[2].partition("## Labels")[0]
 
 
 def test_tokens_are_counted_with_the_bases_tokenizer(tmp_path: Path, base: Path):
