@@ -1,5 +1,6 @@
 """Pick the interactions on which a person's answer would help most, with reasons."""
 
+import heapq
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ CONTRADICTED = 2.5  # no measured model answers as logged
 VARIED = 2.0  # near-duplicates were answered in different ways
 FLAGGED = 1.0  # by a rule
 FLAGGED_MORE = 0.25  # by each further rule
+
+WAITING = 1000  # questions held besides the best, of texts that may be long
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +131,21 @@ def pick(reviewable: Iterable[Reviewable], count: int) -> list[ReviewQuestion]:
     Ties are broken by the larger cluster, then by the smaller id, so the input's order does not
     matter.
     """
-    ranked = sorted(
-        (ReviewQuestion(row, tuple(reasons(row))) for row in reviewable),
-        key=lambda q: (-q.points, -q.about.requests, q.about.interaction_id),
-    )
-    picked: dict[str, ReviewQuestion] = {}
-    for question in ranked:
-        if len(picked) == count:
-            break
-        picked.setdefault(question.about.cluster_id, question)
-    return list(picked.values())
+    best: dict[str, ReviewQuestion] = {}  # of each cluster; the least helpful are let go at times
+    for row in reviewable:
+        question = ReviewQuestion(row, tuple(reasons(row)))
+        rival = best.get(row.cluster_id)
+        if rival is None or _rank(question) < _rank(rival):
+            best[row.cluster_id] = question
+        if len(best) > count + WAITING:
+            best = {
+                each.about.cluster_id: each for each in heapq.nsmallest(count, best.values(), _rank)
+            }
+    return sorted(best.values(), key=_rank)[:count]
+
+
+def _rank(question: ReviewQuestion) -> tuple[float, int, str]:
+    return (-question.points, -question.about.requests, question.about.interaction_id)
 
 
 def reasons(facts: Reviewable) -> Iterator[Reason]:

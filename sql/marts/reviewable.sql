@@ -109,4 +109,3 @@ inner join clusters using (cluster_id)
 where
     interactions.response_id is not null
     and (asked.is_disputed or asked.blamed is not null or not asked.is_judged)
-order by asked.interaction_id

@@ -1,6 +1,7 @@
 """Which interactions are picked first, and the reasons, on made-up tables."""
 
 import random
+import tracemalloc
 
 import pytest
 
@@ -99,3 +100,13 @@ def test_every_part_of_a_score_has_a_reason(facts: Reviewable, texts: list[str])
     (question,) = pick([facts], 1)
     assert [reason.text for reason in question.reasons] == texts
     assert question.points == sum(reason.points for reason in question.reasons)
+
+
+def test_of_a_long_log_only_the_best_are_held():
+    texts = (known(f"{n:05}", messages=f"{n}" * 4000, requests=1 + n % 997) for n in range(4000))
+    tracemalloc.start()
+    picked = pick(texts, 5)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [question.about.requests for question in picked] == [997] * 4 + [996]
+    assert most < 40_000_000  # all are 64 MB
