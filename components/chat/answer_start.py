@@ -61,6 +61,10 @@ def is_whole_thought(rest: str) -> bool:
     return _WHOLE_THOUGHT.fullmatch(rest) is not None
 
 
+class AnswerRefusedError(ValueError):
+    """Raised where a chat template takes no answer to a request, or rewrites the request for it."""
+
+
 def split_answer(
     tokenizer: "PreTrainedTokenizerBase",
     messages: Sequence[Message],
@@ -70,10 +74,16 @@ def split_answer(
     """Return a prompt's text, and what is to be learned after it: the answer up to its end.
 
     Raises:
-        ValueError: The template renders the prompt differently if an answer follows.
+        AnswerRefusedError: The template takes no answer, or renders the prompt differently if one
+            follows.
     """
-    before = prompt.to_text(tokenizer, messages, tools)
-    whole = prompt.to_text(tokenizer, [*messages, answer], tools, answered=True)
+    try:
+        before = prompt.to_text(tokenizer, messages, tools)
+        whole = prompt.to_text(tokenizer, [*messages, answer], tools, answered=True)
+    except REFUSED as error:
+        raise AnswerRefusedError(
+            f"the chat template of {tokenizer.name_or_path} refuses an answer: {error}"
+        ) from error
     if whole.startswith(before):
         return before, whole[len(before) :]
     # Many only begin a thought where the model is to answer, and none before an answer that is
@@ -85,7 +95,7 @@ def split_answer(
         common = before[: thought.start()]
         if start.startswith(common) and not re.sub(r"</?think>|\s", "", start[len(common) :]):
             return before, rest + whole[len(start) :]
-    raise ValueError(
+    raise AnswerRefusedError(
         f"the chat template of {tokenizer.name_or_path} rewrites the prompt when an answer "
         f"follows: {before[-80:]!r} is not how {whole[: len(before)][-80:]!r} ends"
     )

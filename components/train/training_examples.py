@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from components import canaries
 from components.chat import answer_start, chat_templates, dialects
+from components.chat.answer_start import AnswerRefusedError
 from components.schema import Answer, Call, Json, Message
 from components.train import augmentation
 from components.train.augmentation import ToolRequest
@@ -116,15 +117,21 @@ _PROBE_REQUEST: list[dict[str, Json]] = [{"role": "user", "content": "How deep i
 
 
 def require_end_token(tokenizer: "PreTrainedTokenizerBase", ends: Collection[int]) -> None:
-    """Check that an answer has one of the tokens that end it in evaluation and serving.
+    """Check that an answer has its text and one of the tokens that end it where it is served.
 
     Raises:
-        ValueError: It has none, as with many a pretrained base with the chat template of its
-            instruction-tuned sibling: an adapter would learn to write on after its answer.
+        ValueError: It has no text, or none of these tokens, as with many a pretrained base with the
+            chat template of its instruction-tuned sibling: an adapter would learn to write on after
+            its answer.
     """
     request: list[Message] = [{"role": "user", "content": "How deep is it?"}]
     answer = tokenize_answer(tokenizer, request, [{"role": "assistant", "content": "No"}], 1.0)
     learned = answer.input_ids[answer.prompt_length :]
+    if "No" not in tokenizer.decode(learned):
+        raise ValueError(
+            f"the chat template of {tokenizer.name_or_path} leaves out an answer's text, as those "
+            "of models for images do, which expect a list of parts; take one for plain text"
+        )
     if not {*ends}.intersection(learned):
         known = ", ".join(repr(tokenizer.decode([end])) for end in ends) or "nothing"
         raise ValueError(
@@ -215,11 +222,13 @@ VALIDATION = "validation.parquet"
 class Selection:
     """The examples to learn; the numbers of rows, of rows left out and of examples that were made.
 
-    ``objection`` is the reason why no irrelevant requests were made, if the recipe has some.
+    ``refused`` are those to which the base's chat template takes no answer. ``objection`` is the
+    reason why no irrelevant requests were made, if the recipe has some.
     """
 
     examples: list[TrainingExample]
     rows: int
+    refused: int
     too_long: int
     made: int
     objection: str | None
@@ -233,6 +242,7 @@ class Selection:
         return {
             "rows": self.rows,
             "seen": seen,
+            "refused": self.refused,
             "too_long": self.too_long,
             "max_length": recipe.max_length,
             "made": self.made,
@@ -241,6 +251,12 @@ class Selection:
 
     def _sentences(self, recipe: Recipe, seen: int) -> Iterable[str]:
         holds = HOLDS[view_of(recipe.objective)]
+        if self.refused:
+            yield (
+                f"{self.refused:,} of {self.rows:,} {holds} ({self.refused / self.rows:.1%}) were "
+                "not learned: after their requests the base's chat template takes no answer, as "
+                "where an assistant's message is the last."
+            )
         if self.too_long:
             yield (
                 f"{self.too_long:,} of {self.rows:,} {holds} ({self.too_long / self.rows:.1%}) are "
@@ -252,7 +268,7 @@ class Selection:
                 "the training ended before it had seen each of them (num_train_epochs, a search's "
                 "budget or early_stopping_patience)."
             )
-        elif not self.too_long:
+        elif not self.too_long and not self.refused:
             yield f"All {self.rows:,} {holds} were learned: none is longer than max_length."
         if self.made:
             which = "Besides" if seen == len(self.examples) else "Of those"
@@ -271,10 +287,15 @@ def select_examples(
 
     Raises:
         NoExamplesError: There are none, or none fits.
+        AnswerRefusedError: The base's chat template takes an answer to none of them.
     """
     path = require_rows(snapshot, recipe.objective)
-    rows, made, objection = _learned_examples(path, tokenizer, recipe)
-    fitting, others = _that_fit(rows, recipe), _that_fit(made, recipe)
+    read, made, objection = _learned_examples(path, tokenizer, recipe)
+    rows = _that_render(read)
+    fitting, others = _that_fit(rows, recipe), _that_fit(_that_render(made), recipe)
+    refusals = [row for row in read if isinstance(row, AnswerRefusedError)]
+    if refusals and not rows:
+        raise refusals[0]
     if not rows:
         raise NoExamplesError(
             f"reading {snapshot}: all of its {HOLDS[view_of(recipe.objective)]} are held out, so "
@@ -287,7 +308,8 @@ def select_examples(
             f"fits into max_length {recipe.max_length} (the shortest has {shortest} tokens)"
         )
     too_long = len(rows) - len(fitting)
-    return Selection([*fitting, *others], len(rows), too_long, len(others), objection)
+    counts = len(read), len(refusals), too_long, len(others)
+    return Selection([*fitting, *others], *counts, objection)
 
 
 def read_validation(
@@ -301,9 +323,11 @@ def read_validation(
     if isinstance(recipe.objective, Sft):
         path = snapshot / VALIDATION
         requests = _read_requests(path) if path.exists() else []
-        return _that_fit([_read_example(tokenizer, row, recipe) for row in requests], recipe)
-    path = require_rows(snapshot, recipe.objective)
-    return _that_fit(_read_judged(path, tokenizer, recipe, held_out=True), recipe)
+        read = [_read_example(tokenizer, row, recipe) for row in requests]
+    else:
+        path = require_rows(snapshot, recipe.objective)
+        read = [*_read_judged(path, tokenizer, recipe, held_out=True)]
+    return _that_fit(_that_render(read), recipe)
 
 
 def validation_numbers(snapshot: Path) -> dict[str, int]:
@@ -312,13 +336,21 @@ def validation_numbers(snapshot: Path) -> dict[str, int]:
     return {row_id: number for number, row_id in enumerate(ids)}
 
 
+ReadRow: TypeAlias = TrainingExample | AnswerRefusedError
+"""A row, or why the base's chat template takes no answer to it."""
+
+
+def _that_render(rows: Iterable[ReadRow]) -> list[TrainingExample]:
+    return [row for row in rows if isinstance(row, TrainingExample)]
+
+
 def _that_fit(examples: Iterable[TrainingExample], recipe: Recipe) -> list[TrainingExample]:
     return [example for example in examples if example.length <= recipe.max_length]
 
 
 def _learned_examples(
     path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
-) -> tuple[list[TrainingExample], list[TrainingExample], str | None]:
+) -> tuple[list[ReadRow], list[ReadRow], str | None]:
     """Return the rows' examples, the made ones, and why none were made that should be."""
     if not isinstance(recipe.objective, Sft):
         return [*_read_judged(path, tokenizer, recipe, held_out=False)], [], None
@@ -351,16 +383,19 @@ def _read_requests(path: Path) -> list[ToolRequest]:
 
 def _read_example(
     tokenizer: "PreTrainedTokenizerBase", request: ToolRequest, recipe: Recipe
-) -> TrainingExample:
+) -> ReadRow:
     assert isinstance(recipe.objective, Sft)
     every = recipe.objective.assistant_only_loss
-    tokens = _tokenize_request(tokenizer, request, request.answer, every_answer=every)
+    try:
+        tokens = _tokenize_request(tokenizer, request, request.answer, every_answer=every)
+    except AnswerRefusedError as error:
+        return error
     return TrainingExample([tokens], request.row_id)
 
 
 def _read_judged(
     path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, *, held_out: bool
-) -> Iterable[TrainingExample]:
+) -> Iterable[ReadRow]:
     """Yield pairs or labelled answers; those of one request are all learned or all held out."""
     assert not isinstance(recipe.objective, Sft | Distillation)
     columns = {"labels": ["label_id", "completion", "label"]}
@@ -374,8 +409,12 @@ def _read_judged(
             answers: list[Message] = [
                 row[name][0] for name in ("chosen", "rejected", "completion") if name in row
             ]
-            rows = [_tokenize_request(tokenizer, request, turn["content"]) for turn in answers]
-            yield TrainingExample(rows, request.row_id, row.get("label", True))
+            try:
+                rows = [_tokenize_request(tokenizer, request, turn["content"]) for turn in answers]
+            except AnswerRefusedError as error:
+                yield error
+            else:
+                yield TrainingExample(rows, request.row_id, row.get("label", True))
 
 
 def _is_held_out(request: str, share: float) -> bool:

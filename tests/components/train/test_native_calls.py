@@ -93,6 +93,33 @@ def test_an_answer_without_a_thought_is_learned_from_where_the_template_lets_the
     assert learned == answer
 
 
+CONTINUED = [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Let me see."}]
+ASKED = [{"role": "user", "content": "Hm?"}]
+
+
+def test_a_request_to_which_the_template_takes_no_answer_is_left_out_and_counted(tmp_path: Path):
+    tokenizer = speaking(templates.THINKING)  # which writes an earlier answer without a thought
+    requests = [(ASKED, [], Answer("Yes.")), (CONTINUED, [], Answer("No."))]
+    snapshot = training_rows.write_requests(tmp_path, requests)
+    selection = training_examples.select_examples(snapshot, tokenizer, Recipe())
+    assert [example.row_id for example in selection.examples] == ["train 0"]
+    assert selection.record(Recipe(), steps=1)["said"] == [
+        "1 of 2 examples to answer (50.0%) were not learned: after their requests the base's chat "
+        "template takes no answer, as where an assistant's message is the last."
+    ]
+    training_rows.write_requests(tmp_path, requests[1:])
+    with pytest.raises(ValueError, match="rewrites the prompt when an answer follows"):
+        training_examples.select_examples(snapshot, tokenizer, Recipe())
+
+
+def test_learning_all_answers_is_refused_where_the_template_rewrites_earlier_ones(tmp_path: Path):
+    request = [*CONTINUED, {"role": "user", "content": "And?"}]
+    snapshot = training_rows.write_requests(tmp_path, [(request, [], Answer("No."))])
+    recipe = Recipe.model_validate({"objective": {"kind": "sft", "assistant_only_loss": True}})
+    with pytest.raises(ValueError, match=r"earlier answer differently .* leave out assistant_only"):
+        training_examples.select_examples(snapshot, speaking(templates.THINKING), recipe)
+
+
 @pytest.mark.parametrize(
     ("template", "begins"),
     [

@@ -42,6 +42,16 @@ def test_a_base_whose_answers_would_not_end_is_refused(
         training_examples.require_end_token(tokenizer, ends)
 
 
+def test_a_base_whose_template_leaves_out_an_answers_text_is_refused():
+    parted = tiny.tokenizer()
+    parted.chat_template = tiny.TEMPLATE.replace(
+        "{{ message['content'] }}",
+        "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}",  # as SmolVLM's
+    )
+    with pytest.raises(ValueError, match="leaves out an answer's text"):
+        training_examples.require_end_token(parted, [2])
+
+
 def test_a_greeting_that_nobody_asked_for_is_no_answer_to_learn(
     tokenizer: PreTrainedTokenizerBase,
 ):
