@@ -317,7 +317,8 @@ class _Metered(io.RawIOBase):
         self._left -= len(content)
         if self._left < 0:
             raise BackupError(
-                f"restoring {self._archive}: more than {self._most:,} bytes come out of it; pass "
-                "a higher --most-gib if it is that large"
+                f"restoring {self._archive}: more than {self._most:,} bytes come out of it, which "
+                "--most-gib sets, or by default the room on the disk; if it is that large, free "
+                "some space, or pass a higher one"
             )
         return content

@@ -1,7 +1,9 @@
 """Back up a home while it works, and restore it elsewhere."""
 
+import errno
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Set
 from contextlib import ExitStack, contextmanager
@@ -65,12 +67,35 @@ def back_up(
     that they name, so that the archive holds all that it refers to.
 
     Raises:
-        BackupError: There is no home, the archive would lie in it, or an erasure ran meanwhile.
+        BackupError: There is no home, the archive would lie in it or be a folder, a disk is full,
+            or an erasure ran meanwhile.
     """
     _require_home(home)
-    if to.absolute().is_relative_to(home.home):
+    if to.is_dir():
+        raise BackupError(
+            f"backing up {home.home}: {to} is a folder; name a file, such as "
+            f"{to / 'flywheel.tar.zst'}"
+        )
+    if to.resolve().is_relative_to(home.home.resolve()):
         raise BackupError(f"backing up {home.home}: {to} lies in it; name a place elsewhere")
     return _write(home, to, with_models=with_models, now=now, advance=advance)
+
+
+@contextmanager
+def _full_disk_named(home: Settings, to: Path) -> Generator[None]:
+    """Raise ``BackupError`` where the system or SQLite finds no room on a disk."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        if getattr(error, "errno", None) != errno.ENOSPC and "disk is full" not in str(error):
+            raise
+        free = {str(place): shutil.disk_usage(place).free for place in (home.scratch, to.parent)}
+        left = " and ".join(f"{size:,} bytes in {place}" for place, size in free.items())
+        raise BackupError(
+            f"backing up {home.home}: a disk is full ({error}). Copies of the databases were made "
+            f"in the home, and the archive at {to}; with both deleted again {left} are free. Free "
+            "more, and do the same again"
+        ) from error
 
 
 def _require_home(home: Settings) -> None:
@@ -83,6 +108,7 @@ def _write(
 ) -> Record:
     left_out = LEFT_OUT if with_models else {*LEFT_OUT, MODELS}
     with (
+        _full_disk_named(home, to),
         # Where an erasure, or the next `up`, deletes what a killed backup leaves in clear.
         file_locks.temporary_folder(home.scratch, "backup-") as scratch,
         home_archive.open_writer(to) as writer,
@@ -195,8 +221,8 @@ def restore(
     the end: ``flywheel migrate --to lake`` completes what was killed.
 
     Raises:
-        BackupError: The home or the lake is not empty; or the archive is another home's, damaged,
-            of another digest, or holds what no backup holds.
+        BackupError: The home or the lake is not empty, or its disk is full; or the archive is
+            another home's, damaged, of another digest, or holds what no backup holds.
         MovedTablesError: A table of the lake is not what the archive has.
     """
     if home.lake and not lake_owner.is_new(home.lake):
@@ -214,7 +240,12 @@ def restore(
     shutil.rmtree(unpacked, ignore_errors=True)
     unpacked.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(unpacked.parent).free
-    bounds = home_archive.Bounds(bytes=most_bytes or max(1, free - RESERVE))
+    if most_bytes is None and free <= RESERVE:
+        raise BackupError(
+            f"restoring to {home.home}: its disk has {free:,} bytes left, expected more than "
+            f"{RESERVE:,} besides what comes out of {source}; free some space"
+        )
+    bounds = home_archive.Bounds(bytes=most_bytes or free - RESERVE)
     try:
         record = home_archive.unpack(source, unpacked, advance, sha256=sha256, bounds=bounds)
         if record.home != str(home.home):

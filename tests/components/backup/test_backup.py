@@ -25,7 +25,7 @@ from components.store.object_store import ObjectStore
 from flows import home_backup, sources
 from flows.cli.main import app
 from flows.settings import Settings
-from tests.support import buckets, forking, lakes, logs, warehouses
+from tests.support import buckets, forking, lakes, logs, small_disk, warehouses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -320,9 +320,27 @@ def test_a_damaged_archive_leaves_nothing(
     ]
 
 
-def test_a_backup_does_not_lie_in_what_it_is_of(home: Settings) -> None:
-    with pytest.raises(BackupError, match="lies in it"):
-        back_up(home, home.home / "b.tar.zst")
+def test_a_backup_does_not_lie_in_what_it_is_of(home: Settings, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(home.home)
+    for place in (home.home, tmp_path / "link"):
+        with pytest.raises(BackupError, match="lies in it"):
+            back_up(home, place / "b.tar.zst")
+
+
+def test_a_backup_names_the_file_to_write(home: Settings, tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match=f"is a folder; .* {tmp_path}/flywheel.tar.zst"):
+        back_up(home, tmp_path)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(home: Settings, tmp_path: Path) -> None:
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    with small_disk.mounted(tmp_path / "disk", "8k") as disk:
+        with pytest.raises(BackupError, match=f"a disk is full.*bytes in {disk} are free"):
+            back_up(home, disk / "b.tar.zst")
+        assert list(disk.iterdir()) == []
+        other = replace(home, home=disk / "home")
+        with pytest.raises(BackupError, match=f"restoring to {other.home}: its disk has 8,192"):
+            home_backup.restore(other, archive, sha256=None, advance=lambda _: None)
 
 
 def test_a_backup_waits_for_whoever_changes_a_champion(home: Settings, tmp_path: Path) -> None:
