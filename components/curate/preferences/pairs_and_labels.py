@@ -221,12 +221,12 @@ LOW = -0.5  # a rating in the lowest quarter of its scale is a dislike
 
 
 def opinion_votes(
-    readings: Sequence[SignalReading],
+    readings: Sequence[SignalReading], answers: Answers
 ) -> tuple[list[Vote[Completion]], list[Conflict]]:
     """Return a vote for every good or bad opinion, and a conflict for each overruled answer.
 
-    A correction overrules praise of the corrected answer. All votes of one actor on an answer have
-    a weight of 1 at most.
+    A correction overrules praise of the corrected answer, and blame of the one that it gives. All
+    votes of one actor on an answer have a weight of 1 at most.
     """
     corrected = {
         comparison.worse
@@ -234,29 +234,38 @@ def opinion_votes(
         for comparison in reading.comparisons
         if comparison.source == "correction"
     }
+    right = {
+        (answers.prompts[interaction_id], reading.edited)
+        for reading in readings
+        for interaction_id in reading.replaces
+    } - corrected
     votes: list[Vote[Completion]] = []
-    praise: dict[Completion, list[Vote[Completion]]] = defaultdict(list)
+    overruled: dict[Completion, list[Vote[Completion]]] = defaultdict(list)
     for reading in readings:
         signal = reading.signal
         for opinion in reading.opinions:
             item, side = opinion.completion, 1 if opinion.position > 0 else -1
             if feedback_signals.is_opinionated(opinion.position):
                 vote = Vote(item, signal.feedback_id, signal.actor, side, opinion.weight)
-                (praise[item] if side > 0 and item in corrected else votes).append(vote)
+                is_overruled = item in (corrected if side > 0 else right)
+                (overruled[item] if is_overruled else votes).append(vote)
     votes = _one_vote_each(votes)
-    conflicts = [
-        Conflict(
-            kind="label",
-            example_id=item[0],
-            subject=item[1],
-            weight_for=sum(vote.weight for vote in praises),
-            method="correction",
-            resolution="corrected",
-            for_ids=tuple(sorted(vote.feedback_id for vote in praises)),
-        )
-        for item, praises in sorted(praise.items())
-    ]
-    return votes, conflicts
+    return votes, [_corrected(item, votes) for item, votes in sorted(overruled.items())]
+
+
+def _corrected(item: Completion, votes: Sequence[Vote[Completion]]) -> Conflict:
+    praise, blame = ([vote for vote in votes if vote.side == side] for side in (1, -1))
+    return Conflict(
+        kind="label",
+        example_id=item[0],
+        subject=item[1],
+        weight_for=sum(vote.weight for vote in praise),
+        weight_against=sum(vote.weight for vote in blame),
+        method="correction",
+        resolution="corrected",
+        for_ids=tuple(sorted(vote.feedback_id for vote in praise)),
+        against_ids=tuple(sorted(vote.feedback_id for vote in blame)),
+    )
 
 
 def _one_vote_each(votes: Sequence[Vote[Completion]]) -> list[Vote[Completion]]:

@@ -55,14 +55,18 @@ def weigh_signals(
         kept, config.rating_gap, {comparison.item for comparison in comparisons}, answers
     )
 
-    opinions, praised = pairs_and_labels.opinion_votes(kept)
+    opinions, corrected = pairs_and_labels.opinion_votes(kept, answers)
     settled = consensus.resolve(opinions, symmetric=False)
     reasons = {
         **{reading.signal.feedback_id: "says_nothing" for reading in kept},
         **{reading.signal.feedback_id: reading.fate for reading in readings if reading.fate},
         **_losers(comparisons),
         **_losers(settled),
-        **{feedback_id: "overruled" for conflict in praised for feedback_id in conflict.for_ids},
+        **{
+            feedback_id: "overruled"
+            for conflict in corrected
+            for feedback_id in conflict.for_ids + conflict.against_ids
+        },
         **dict.fromkeys(superseded, "superseded"),
         **defended.held_back,
     }
@@ -83,7 +87,7 @@ def weigh_signals(
         conflicts=(
             *(_conflict("pair", pair) for pair in comparisons if pair.was_contested),
             *(_conflict("label", answer) for answer in settled if answer.was_contested),
-            *praised,
+            *corrected,
             *differing,
         ),
         targets=targets,

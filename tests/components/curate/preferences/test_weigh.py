@@ -64,6 +64,13 @@ TABLE = [
         [correct("right"), signal("thumb", "up", actor="bob")],
         [("right", "a", "correction", 1)], [], id="corrected-over-liked",
     ),
+    pytest.param(
+        [correct("b"), signal("thumb", "down", about=["b"], actor="bob")],
+        [("b", "a", "correction", 1)], [], id="corrected-to-a-disliked-one",
+    ),
+    pytest.param(
+        [correct("a"), signal("thumb", "down", actor="bob")], [], [], id="disliked-and-confirmed"
+    ),
     pytest.param([signal("regenerate", True)], [], [("a", False, 0.25)], id="regenerate"),
     pytest.param(
         [signal("regenerate", "r", named=(None, None, "b"))],
