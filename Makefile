@@ -39,7 +39,7 @@ test-vllm: .venv-vllm/installed  ## vLLM, on this CPU, says what transformers sa
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1500 tests/components/evaluate \
 		tests/components/serve
 
-test-clients: .venv-clients/installed  ## LiteLLM, LangChain and a fuzzer ask the gateway
+test-clients: .venv-clients/installed  ## LiteLLM, LangChain, OpenAI's agents and a fuzzer ask the gateway
 	OMP_NUM_THREADS=1 .venv-clients/bin/python -m pytest -m clients --timeout 900 tests/components/serve
 
 # PostgreSQL comes from Debian, as in test-production: `apt-get install postgresql`.

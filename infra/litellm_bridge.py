@@ -7,8 +7,9 @@ In the proxy's folder, beside its ``config.yaml``:
 
 with ``FLYWHEEL_URL`` (the receiver's, such as ``http://127.0.0.1:4318``) and ``FLYWHEEL_TOKEN``
 in its environment. A request's workload is ``metadata.workload_id``, else ``FLYWHEEL_WORKLOAD``,
-else the name of its model. Records wait in memory (at most ``MOST``) while the receiver is away, so
-what waits when the proxy is killed is lost; the gateway of ``flywheel serve`` loses nothing.
+else the name of its model; its conversation is LiteLLM's session. Records wait in memory (at most
+``MOST``) while the receiver is away, so what waits when the proxy is killed is lost; the gateway of
+``flywheel serve`` loses nothing.
 """
 
 import asyncio
@@ -25,7 +26,10 @@ import httpx
 from litellm.integrations.custom_logger import CustomLogger  # pyright: ignore[reportMissingImports]
 
 MOST = 10_000  # records in memory; the oldest are dropped, and the drop is logged
-OPTIONS = ("tools", "tool_choice", "temperature", "top_p", "max_tokens", "stop", "seed")
+OPTIONS = (
+    *("tools", "tool_choice", "parallel_tool_calls", "response_format"),
+    *("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed"),
+)
 BATCH, PATIENCE_SECONDS = 100, 30.0
 
 LOG = logging.getLogger("flywheel")
@@ -53,8 +57,7 @@ class FlywheelBridge(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
         options = {
             name: value
             for name, value in (kwargs.get("optional_params") or {}).items()
-            if name
-            in ("tools", "tool_choice", "temperature", "top_p", "max_tokens", "stop", "seed")
+            if name in OPTIONS
         }
         record = {
             "timestamp": start_time.timestamp(),
@@ -62,6 +65,7 @@ class FlywheelBridge(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
             "request": {"model": kwargs.get("model"), "messages": kwargs["messages"], **options},
             "response": whole.model_dump(mode="json"),
             "duration_ms": (end_time - start_time).total_seconds() * 1000,
+            "conversation_id": params.get("litellm_session_id") or metadata.get("session_id"),
             "user_id": kwargs.get("user") or metadata.get("user_api_key_end_user_id"),
         }
         if len(self._waiting) >= MOST:

@@ -1,4 +1,6 @@
-"""LiteLLM, LangChain and a fuzzer ask a gateway; a LiteLLM proxy's answers come to the receiver.
+"""LiteLLM, LangChain, OpenAI's agents and a fuzzer ask a gateway.
+
+A LiteLLM proxy's answers come to the receiver.
 
 Run by `make test-clients`, in an environment of its own.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import openai
 import pytest
 from pydantic import BaseModel, SecretStr
 
@@ -89,6 +92,51 @@ def test_langchain_asks(gateway: RunningGateway):
         assert structured.invoke(said) == Forecast(city="Oslo")
 
 
+def test_langchains_streams_can_be_judged(gateway: RunningGateway):
+    langchain_openai = pytest.importorskip("langchain_openai")
+    model = langchain_openai.ChatOpenAI(
+        base_url=f"{gateway.url}/v1",
+        api_key=SecretStr(gateway.token),
+        model="support",
+        include_response_headers=True,
+    )
+    first, *_ = model.stream("Hi")
+    require_judged(gateway, first.response_metadata["headers"]["x-request-id"])
+
+
+def test_openais_agents_call_and_can_be_judged(gateway: RunningGateway):
+    agents = pytest.importorskip("agents")
+    agents.set_tracing_disabled(True)
+
+    @agents.function_tool
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        return f"dry in {city}"
+
+    client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.token)
+    agent = agents.Agent(
+        name="forecaster",
+        model=agents.OpenAIChatCompletionsModel("support", client),
+        tools=[weather],
+        tool_use_behavior="stop_on_first_tool",
+    )
+
+    async def ask() -> list[Any]:
+        streamed = agents.Runner.run_streamed(agent, script(say=CALL))
+        async for _ in streamed.stream_events():
+            pass
+        return [streamed, await agents.Runner.run(agent, script(say=CALL))]
+
+    for done in asyncio.run(ask()):
+        assert done.final_output == "dry in Oslo"
+        require_judged(gateway, done.raw_responses[-1].request_id)
+
+
+def require_judged(gateway: RunningGateway, response_id: str) -> None:
+    vote = {"response_id": response_id, "kind": "thumb", "value": "up"}
+    assert gateway.post("/v1/feedback", json=vote).status_code == 200
+
+
 def test_schemathesis_finds_nothing(fuzzed: RunningGateway, tmp_path: Path):
     report = tmp_path / "junit.xml"
     command = [
@@ -127,7 +175,8 @@ def test_the_bridge_ships_what_litellm_answers(
             answer: Any = await litellm.acompletion(
                 messages=[{"role": "user", "content": f"Hi {number} {script(say=CALL)}"}],
                 tools=[logs.WEATHER],
-                metadata={"workload_id": "shop"},
+                metadata={"workload_id": "shop", "session_id": "s1"},
+                max_completion_tokens=50,
                 stream=number == 2,
                 **options,
             )
@@ -155,6 +204,8 @@ def test_the_bridge_ships_what_litellm_answers(
     assert len(bodies) == 3
     for record in bodies:
         assert record["workload_id"] == "shop"
+        assert record["conversation_id"] == "s1"
         assert record["request"]["tools"] == [logs.WEATHER]
+        assert record["request"]["max_completion_tokens"] == 50
         (call,) = record["response"]["choices"][0]["message"]["tool_calls"]
         assert json.loads(call["function"]["arguments"]) == {"city": "Oslo"}
