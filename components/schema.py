@@ -18,8 +18,13 @@ WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 WORKLOAD_ID_SENTENCE = "expected at most 63 of a to z, 0 to 9, '.', '_' and '-', and no mark first"
 
-ANONYMOUS = frozenset({"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest"})
-"""Names of actors, in lower case, that any number of people of a client may have."""
+ANONYMOUS = frozenset(
+    {"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest", "api"}
+)
+"""Names of actors, in lower case, that any number of people of a client may have.
+
+``API`` is what Langfuse and LangSmith have for the people whose feedback an application sends.
+"""
 
 Message: TypeAlias = dict[str, str]
 """One chat message whose content is plain text: ``{"role": ..., "content": ...}``."""

@@ -144,6 +144,7 @@ def test_an_answer_counts_once_however_many_vote_on_it(con: Connection, tmp_path
     [
         pytest.param("ann", 3, id="one-person"),
         pytest.param("Anonymous", 40, id="anonymous-people"),
+        pytest.param("API", 40, id="people-of-an-application-at-langfuse"),
         pytest.param("app", 40, id="the-client-for-its-people"),
     ],
 )

@@ -109,12 +109,12 @@ def test_the_most_informative_signals_are_kept_first():
 
 
 def test_anonymous_feedback_is_one_actor():
-    nameless = ["", "anonymous", "None", " unknown "]
+    nameless = ["", "anonymous", "None", " unknown ", "API"]
     signals = [vote for name in nameless for vote in thumbs(name, 10)] + usual(people=40, each=2)
     weighed = vote_signals.weigh_feedback(signals, ANSWERS)
     (share,) = [share for share in weighed.defence.shares if not share.actor_id]
-    assert share.signals == 40
-    assert share.share_before == pytest.approx(40 / 120)
+    assert share.signals == 50
+    assert share.share_before == pytest.approx(50 / 130)
     assert share.share_after <= share.cap == 0.1
 
 
