@@ -2,7 +2,8 @@
 -- the ones with the lowest hashes of their ids, $at_most in all unless more have feedback. So
 -- growth replaces as few rows as it must. Whoever's feedback it is: a row too many does no harm.
 -- But an id on more than a third of the rows (and on more than 20) is an application's, not that of
--- a conversation: one signal on it would be feedback on all of them. Reads raw.interactions and
+-- a conversation: one signal on it would be feedback on all of them. Nor is an id of a response on
+-- more than 20 rows one's own: an engine may draw it from few numbers. Reads raw.interactions and
 -- raw.feedback.
 
 with
@@ -23,6 +24,7 @@ targets as (
 logged as (
     select
         interaction_id,
+        unnest([true, false, false]) as is_response,
         unnest(json_extract_string(coalesce(record, payload), [
             '$.response.id', '$.conversation_id', '$.trace_id'
         ])) as target_id
@@ -33,27 +35,33 @@ logged as (
 named as (
     select distinct
         logged.interaction_id,
+        logged.is_response,
         logged.target_id
     from logged
     semi join targets using (target_id)
 ),
 
 own_ids as (
-    select target_id
+    select
+        is_response,
+        target_id
     from named
-    group by target_id
+    group by is_response, target_id
     having
         count(*) <= 20
-        or 3 * count(*) <= (
-            select count(*) from raw.interactions
-            where workload_id = $workload_id
+        or (
+            not is_response
+            and 3 * count(*) <= (
+                select count(*) from raw.interactions
+                where workload_id = $workload_id
+            )
         )
 ),
 
 vouched as (
     select distinct named.interaction_id
     from named
-    semi join own_ids using (target_id)
+    semi join own_ids using (is_response, target_id)
 )
 
 select interactions.interaction_id
