@@ -9,7 +9,6 @@ from pathlib import Path
 
 from components import home_archive
 from components.curate import split
-from components.dataset.freeze_snapshot import EmptySideError
 from components.erase import affected_outputs, certificate, delete, leftovers, tables, tombstones
 from components.erase.affected_outputs import Output, Outputs
 from components.erase.certificate import Certificate, Consequences, Rebuilt
@@ -28,7 +27,7 @@ from components.store import (
 from components.store.lake import GROUPS, Lake
 from components.store.lake_owner import Copies
 from components.store.object_store import ObjectStore
-from components.store.warehouse import CheckFailedError, Connection
+from components.store.warehouse import Connection
 from flows import erase_servers, snapshots, sources
 from flows.settings import Settings
 from flows.stack import erased_copies
@@ -123,7 +122,7 @@ def erase(
     report(
         f"{len(done.versions)} model versions flagged, {len(done.approvals)} approvals made stale"
     )
-    rebuilt = rebuild_snapshots(home, tainted, request.workloads, now=now())
+    rebuilt = rebuild_snapshots(home, tainted, request.workloads, now=now(), report=report)
     return conclude_erasure(home, request.subject, erasure, done, rebuilt, now=now())
 
 
@@ -185,9 +184,17 @@ def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS
 
 
 def rebuild_snapshots(
-    home: Settings, tainted: Iterable[Output], workloads: Mapping[str, Workload], *, now: datetime
+    home: Settings,
+    tainted: Iterable[Output],
+    workloads: Mapping[str, Workload],
+    *,
+    now: datetime,
+    report: Report,
 ) -> Rebuilt:
-    """Curate and freeze again what had a snapshot with erased rows, where its file is known."""
+    """Curate and freeze again what had a snapshot with erased rows, where its file is known.
+
+    What hinders that, such as a workload file that was edited, must not hinder the certificate.
+    """
     frozen: dict[str, str] = {}
     waiting: dict[str, str] = {}
     for workload in sorted({output.workload for output in tainted if output.kind == "snapshot"}):
@@ -198,8 +205,9 @@ def rebuild_snapshots(
             curated = snapshots.freeze_workload(workloads[workload], home, now=now, ask=False)
             if curated.snapshot:
                 frozen[workload] = curated.snapshot.key
-        except (EmptySideError, CheckFailedError) as error:
-            waiting[workload] = type(error).__name__
+        except (OSError, RuntimeError, ValueError) as error:
+            report(f"{workload} is not frozen again: {error}")
+            waiting[workload] = type(error).__name__  # a message may have rows
     return Rebuilt(frozen, waiting)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import settings
-from flows.cli.console import exit_on, fail, home_with_warehouse, print_line
+from flows.cli.console import exit_on, fail, home_with_warehouse, print_error, print_line
 
 if TYPE_CHECKING:
     from components.erase.certificate import Certificate, Champion
@@ -153,8 +153,13 @@ def _require_servers(home: settings.Settings) -> None:
 def _read_workloads(files: list[Path]) -> "dict[str, Workload]":
     from flows import workload_file
 
-    paths = [*sorted(settings.load().workloads.glob("*.yaml")), *files]
-    read = [workload_file.read_workload(path) for path in paths]
+    read: list[Workload] = []
+    for path in sorted(settings.load().workloads.glob("*.yaml")):
+        try:
+            read.append(workload_file.read_workload(path))
+        except workload_file.WorkloadError as error:  # no reason to keep anybody's rows
+            print_error(f"{error}; so its rows are not frozen again")
+    read += map(workload_file.read_workload, files)
     return {workload.workload: workload for workload in read}
 
 

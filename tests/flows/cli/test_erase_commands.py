@@ -58,6 +58,24 @@ def test_a_segment_of_the_homes_own_spool_is_no_source_of_others(home: House) ->
     assert done.stdout.count("not Flywheel's") == len({home.log, home.votes})
 
 
+def test_what_cant_be_frozen_again_stops_no_erasure(home: House, tmp_path: Path) -> None:
+    workloads, base = home.settings.workloads, tmp_path / "base"
+    workloads.mkdir()
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    (workloads / "gone.yaml").symlink_to(tmp_path / "gone.yaml")
+    (workloads / "weather.yaml").write_text(
+        f"workload: {erased_home.WORKLOAD}\nbase: {base}\nsources: {{logs: ['{home.log}']}}\n"
+        "curate: {split_by: tools}\n"
+    )
+    done = run("--subject", ANN, "--yes")
+    assert done.exit_code == 0, done.output
+    assert len(home.raw()) == 2 * EACH
+    assert "gone.yaml: 1 mistake(s)\ncan't be read" in done.stderr
+    assert "weather is not frozen again: " in done.stdout
+    assert "unfrozen  weather: SplitChangedError" in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
