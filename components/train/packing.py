@@ -136,6 +136,7 @@ def can_pack_rows(model: "torch.nn.Module", longest: int) -> bool:
     exactly what the mask allows: no convolutions, no recurrent state, no window shorter than a row.
     """
     config: Any = getattr(getattr(model, "module", model), "config", None)
+    config = config and config.get_text_config()  # that of a model for images has another beside it
     is_rotary = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
     if not is_rotary or getattr(model, "_is_stateful", False):
         return False

@@ -1,5 +1,6 @@
 """Attach an adapter, or full fine-tuning, as a PEFT model; save, average and restore it."""
 
+import re
 import shutil
 import warnings
 from collections.abc import Generator, Iterable, Sequence
@@ -191,7 +192,9 @@ def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | No
     # trained copies of tied embeddings stay tied
     ties = bool(recipe.modules_to_save) and bool(model.config.tie_word_embeddings)
     if recipe.method == "adalora":
-        return rank_allocation.adalora_config(recipe, ties=ties)
+        config = rank_allocation.adalora_config(recipe, ties=ties)
+        config.exclude_modules = _towers(model)
+        return config
     if checkpoint is not None and recipe.init_lora_weights == "eva":
         return init_weights.eva_config(checkpoint)
     return LoraConfig(
@@ -204,10 +207,30 @@ def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | No
         init_lora_weights=init_weights.peft_init(recipe),  # pyright: ignore[reportArgumentType] - a str
         eva_config=EvaConfig() if recipe.init_lora_weights == "eva" else None,
         target_modules=recipe.target_modules,
+        exclude_modules=_towers(model),
         layers_to_transform=recipe.layers_to_transform,
         modules_to_save=recipe.modules_to_save,
         ensure_weight_tying=ties,
     )
+
+
+def _towers(model: "PreTrainedModel") -> str | None:
+    """Return a pattern of the modules that no text passes, such as the vision tower of Gemma 3.
+
+    Adapters of theirs would stay zero, take memory, and not be loaded by vLLM.
+    """
+    decoder: object = model.get_decoder()
+    names = dict(model.named_modules())
+    place = next((name for name, module in names.items() if module is decoder), "")
+    parent, _, own = place.rpartition(".")
+    if not parent:
+        return None
+    beside = rf"{re.escape(parent)}\.(?!{re.escape(own)}(\.|$)).*"
+    has_layers = any(
+        isinstance(module, torch.nn.Linear) and re.fullmatch(beside, name)
+        for name, module in names.items()
+    )
+    return beside if has_layers else None
 
 
 def load_weights(adapted: PeftModel, folder: Path) -> None:

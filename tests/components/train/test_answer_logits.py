@@ -36,6 +36,19 @@ KINDS: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 16},
     "gemma2": {"head_dim": 16, **WINDOW},
     "gemma3_text": {"head_dim": 16, **WINDOW},
+    "gemma3": {
+        "text_config": {**SMALL, "head_dim": 16, "sliding_window": 64},
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        "mm_tokens_per_image": 4,
+        "image_token_index": 119,
+    },
     "phi": {},
     "phi3": {},
     "phi3 longrope": {
@@ -69,6 +82,7 @@ BY_ITSELF = {
     *("gpt2", "opt", "bloom", "lfm2", "qwen3_next"),
     "phi3 longrope",
 }
+ADALORA = Recipe(bnb_4bit_quant_type=None, method="adalora")
 LONG, BRIEF = 20, 6
 ANSWER = 4
 
@@ -122,3 +136,12 @@ def test_a_window_longer_than_every_row_does_not_prevent_packing():
 
 def test_rows_that_are_too_short_to_be_rotated_otherwise_are_packed():
     assert can_pack_rows(build("phi3 longrope"), BRIEF)
+
+
+def test_the_towers_of_a_base_for_images_get_no_adapter():
+    model = build("gemma3")
+    for recipe in (Recipe(bnb_4bit_quant_type=None), ADALORA):
+        adapted = peft_model.attach_trainable(copy.deepcopy(model), recipe, [])
+        trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+        assert trained
+        assert all(".language_model.layers." in name for name in trained)
