@@ -1,6 +1,7 @@
 """The grammars that answers are held to: compiled once, in a thread, and kept."""
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import blake2b
@@ -14,6 +15,8 @@ from components.serve.chat_request import ChatRequest
 from components.serve.openai_error import OpenAiError
 from components.serve.routes import Served
 from components.serve.settings import WorkloadServing
+
+LOG = logging.getLogger(__name__)
 
 MOST_KEPT = 512
 
@@ -35,7 +38,7 @@ class RequestGrammars:
         """Return the grammar of a request's answers; ``None`` where any text may come.
 
         Raises:
-            OpenAiError: 400, for a schema that can't be one.
+            OpenAiError: 400, for a schema that can't be one, if the request asks to be held to it.
         """
         is_constrained = served.constrained if own.constrained is None else own.constrained
         if request.endpoint == "completion":
@@ -56,13 +59,18 @@ class RequestGrammars:
                 self._compiler, _compile, form, request
             )
         except (UnsupportedSchemaError, ValueError, RecursionError) as error:
-            raise OpenAiError(
-                400,
-                f"{error}; change the schema, or set `constrained: false` for the workload in "
-                "serve.yaml",
-                param="tools" if request.tools else "response_format",
-                code="invalid_function_parameters" if request.tools else "invalid_json_schema",
-            ) from error
+            is_asked_for = request.must_call or request.response_format is not None
+            if is_asked_for or not isinstance(error, UnsupportedSchemaError):
+                raise OpenAiError(
+                    400,
+                    f"{error}; change the schema",
+                    param="tools" if request.tools else "response_format",
+                    code="invalid_function_parameters" if request.tools else "invalid_json_schema",
+                ) from error
+            # As in evaluations: libraries write keywords that no grammar has, such as zod's records
+            # and Python's sets, and their tools worked before the version answered.
+            LOG.warning("calls for %s are not held to their schemas: %s", served.name, error)
+            grammar = None
         if len(self._grammars) >= MOST_KEPT:
             self._grammars.pop(next(iter(self._grammars)))
         self._grammars[key] = grammar

