@@ -286,7 +286,7 @@ def select_examples(
     """Read the snapshot's rows in order, then make the recipe's; leave out those that are too long.
 
     Raises:
-        NoExamplesError: There are none, or none fits.
+        NoExamplesError: There are none, none fits, or KTO's labels are all equal.
         AnswerRefusedError: The base's chat template takes an answer to none of them.
     """
     path = require_rows(snapshot, recipe.objective)
@@ -306,6 +306,13 @@ def select_examples(
         raise NoExamplesError(
             f"reading {snapshot}: none of its {len(rows)} {HOLDS[view_of(recipe.objective)]} "
             f"fits into max_length {recipe.max_length} (the shortest has {shortest} tokens)"
+        )
+    kinds = {"good" if example.is_good else "bad" for example in fitting}
+    if recipe.objective.kind == "kto" and len(kinds) == 1:
+        raise NoExamplesError(
+            f"reading {snapshot}: objective kto weighs good answers against bad ones, and all "
+            f"{len(fitting)} that would be learned are {kinds.pop()}: from good ones alone it "
+            "learns nothing, and from bad ones alone to answer anything else"
         )
     too_long = len(rows) - len(fitting)
     counts = len(read), len(refusals), too_long, len(others)

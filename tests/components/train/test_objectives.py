@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from components.schema import Answer, Progress
-from components.train import fit
+from components.train import fit, training_examples
 from components.train.micro_batches import BatchLayout, collate
 from components.train.recipe import Distillation, Dpo, Kto, Objective, Orpo, Recipe, Sft
 from components.train.training_examples import Tokens
@@ -46,6 +46,14 @@ def keep(kept: list[dict[str, float]]) -> Callable[[Progress], None]:
         kept.append(progress.figures)
 
     return report
+
+
+@pytest.mark.parametrize(("is_good", "kind"), [(True, "good"), (False, "bad")])
+def test_labels_that_are_all_equal_are_refused(tmp_path: Path, is_good: bool, kind: str):
+    judged_rows.labels(tmp_path, [(asked, GOOD, is_good) for asked in ASKED])
+    recipe = Recipe(objective=Kto(validation_share=0))
+    with pytest.raises(ValueError, match=f"all 24 that would be learned are {kind}"):
+        training_examples.select_examples(tmp_path, tiny.tokenizer(), recipe)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +119,6 @@ def test_a_teacher_of_another_vocabulary_is_refused(model: Path):
 
 def test_earlier_answers_of_a_conversation_are_learned_on_request(model: Path, tmp_path: Path):
     from transformers import AutoTokenizer
-
-    from components.train import training_examples
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     asked = [
