@@ -160,7 +160,14 @@ def curate(
         )
         redact = partial(conversations.redact_exchange, settings=rules.redaction, keyring=keyring)
         exchanges = CleanExchanges(folder, row_judgement.redaction_digest(rules), redact)
-        weigh.write_results(con, workload_id, weighed, rules.preferences, exchanges.redact)
+        weigh.write_results(
+            con,
+            workload_id,
+            weighed,
+            rules.preferences,
+            exchanges.redact,
+            partial(row_judgement.answer_objection, rules=rules),
+        )
         exchanges.save()
         keyring.save(con)
         with warehouse.present(con, "redacted", judged.replacements()):

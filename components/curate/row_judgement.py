@@ -4,6 +4,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import metadata
 
@@ -15,7 +16,7 @@ from components.curate.near.request_columns import NearRequest
 from components.curate.ray_pool import RayPool
 from components.curate.redaction import conversations, presidio
 from components.curate.redaction.conversations import RedactionFailedError, Rewritten
-from components.curate.rules import language, screen
+from components.curate.rules import injection, language, screen
 from components.curate.rules.screen import NOTHING_FOUND, Screened
 from components.curate.settings import Rules
 from components.curate.split import Member
@@ -147,6 +148,39 @@ def judge(row: CandidateRow, rules: Rules, kept: RowJudgement | None = None) -> 
             return judged
     except Exception as error:  # noqa: BLE001 - no row may end the curation of all others
         return RowJudgement(row.interaction_id, UNJUDGEABLE, mark=worker_pool.reason(error))
+
+
+def answer_objection(
+    messages: str, tools: str, message: str, rules: Rules, *, is_corrected: bool
+) -> str | None:
+    """Return what the rules object to in an answer that nobody logged, to a request that passed.
+
+    Pure. The arguments are JSON text. A mark of injection is in the request, whose row has passed.
+    """
+    row = CandidateRow(
+        interaction_id="",
+        workload_id="",
+        example_id="",
+        logged_at=datetime.fromtimestamp(0, UTC),
+        messages=messages,
+        tools=tools,
+        message=message,
+        is_corrected=is_corrected,
+        released=[injection.prompt_injection.__name__],
+    )
+    try:
+        with worker_pool.limited():
+            screened = screen.screen(
+                interaction.read(row),
+                rules.rules,
+                max_prompt_chars=rules.max_prompt_chars,
+                languages=rules.languages,
+            )
+    except MalformedError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - no answer may end the curation of all rows
+        return f"{UNJUDGEABLE}: {worker_pool.reason(error)}"
+    return screened.objection
 
 
 def _judge(row: CandidateRow, rules: Rules, kept: RowJudgement | None) -> RowJudgement:

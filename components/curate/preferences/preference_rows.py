@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from components.chat import prompt
 from components.curate.preferences import outcomes
 from components.curate.preferences.feedback_signals import answer_key
 from components.curate.preferences.outcomes import PlacedInteraction
 from components.curate.preferences.pairs_and_labels import Label, PreferencePair, Weighed
-from components.curate.redaction import json_texts
+from components.curate.redaction import conversations, json_texts
 from components.curate.redaction.redactor import Conversation
 from components.curate.rules import language
 from components.curate.settings import Preferences
@@ -44,6 +44,16 @@ Redact: TypeAlias = Callable[[str, Conversation], "tuple[Conversation, Conversat
 
 Returns it as stored and with placeholders; ``None`` if it can't be redacted.
 """
+
+
+class FindObjection(Protocol):
+    """Finds what keeps an answer from being learned; JSON texts; ``None`` if nothing does."""
+
+    def __call__(
+        self, messages: str, tools: str, message: str, *, is_corrected: bool
+    ) -> str | None:
+        """Apply the workload's rules."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +154,12 @@ def write_rows(
     requests: Requests,
     config: Preferences,
     redact: Redact,
+    find_objection: FindObjection,
 ) -> PreferenceRows:
     """Return the usable pairs and labels: of requests without an objection on the train side.
 
-    Pairs of the holdout are included, with that side.
+    Pairs of the holdout are included, with that side. Chosen answers that nobody logged, which
+    people wrote or an application showed them, must pass the rules as logged ones do.
     """
     refused: dict[str, Refusal] = {}
     pairs: list[PairRow] = []
@@ -157,6 +169,15 @@ def write_rows(
         asked, refusal = outcomes.usable_interaction(pair.interaction_ids, placements)
         asked = asked or outcomes.usable_interaction(pair.interaction_ids, placements, "holdout")[0]
         is_corrected = pair.source == "correction"
+        if asked is not None and (pair.example_id, pair.chosen) not in weighed.answers.interactions:
+            objection = find_objection(
+                requests[asked].messages,
+                requests[asked].tools,
+                json.dumps(message(answers[0])),
+                is_corrected=is_corrected,
+            )
+            if objection is not None:
+                asked, refusal = None, ("interaction_dropped", objection)
         match _written(asked, refusal, answers, requests, redact, is_corrected=is_corrected):
             case Written() as written if written.identical:
                 refused |= dict.fromkeys(pair.feedback_ids, ("identical", "after redaction"))
@@ -192,6 +213,9 @@ def _written(
     if asked is None:
         return refusal
     request = requests[asked]
+    written = (request.messages, request.tools, *map(dump, answers))
+    if sum(map(len, written)) > conversations.MOST_CHARACTERS:
+        return ("redaction_failed", None)
     redacted = redact(
         asked,
         Conversation(

@@ -22,7 +22,7 @@ from components.curate.preferences.feedback_signals import (
 )
 from components.curate.preferences.outcomes import PlacedInteraction, SignalOutcome
 from components.curate.preferences.pairs_and_labels import Conflict, Weighed
-from components.curate.preferences.preference_rows import LoggedRequest, Redact
+from components.curate.preferences.preference_rows import FindObjection, LoggedRequest, Redact
 from components.curate.settings import Preferences
 from components.store import warehouse
 from components.store.warehouse import Connection, Value
@@ -188,13 +188,18 @@ def weigh_workload(con: Connection, workload_id: str, config: Preferences) -> We
 
 
 def write_results(
-    con: Connection, workload_id: str, weighed: Weighed, config: Preferences, redact: Redact
+    con: Connection,
+    workload_id: str,
+    weighed: Weighed,
+    config: Preferences,
+    redact: Redact,
+    find_objection: FindObjection,
 ) -> None:
     """Write a workload's pairs, labels and fates, after its verdicts and examples."""
     rows = warehouse.read(con, "staging/placements", PlacedInteraction, workload_id=workload_id)
     placements = {row.interaction_id: row for row in rows}
     written = preference_rows.write_rows(
-        weighed, placements, _requests(con, placements), config, redact
+        weighed, placements, _requests(con, placements), config, redact, find_objection
     )
     warehouse.replace(con, "curated.preferences", _records(written.pairs), workload_id)
     warehouse.replace(con, "curated.labels", _records(written.labels), workload_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.curate.settings import Preferences, Rules
+from components.curate.settings import Dispositions, Preferences, Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -178,6 +178,51 @@ def test_a_pair_whose_tools_can_not_be_written_again_costs_only_itself(
     assert set(fates(con).values()) == {"used_as_target"}
     (pair,) = warehouse.rows(con, "select chosen from curated.preferences")
     assert json.loads(str(pair["chosen"]))["text"] == "Rain, rain."
+
+
+CHOSEN = logs.call("weather", '{"city": "Rome"}')
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        pytest.param(CHOSEN, ("used_as_pair", None), id="a-call"),
+        pytest.param(logs.say("It rains."), ("used_as_pair", None), id="a-text"),
+        pytest.param(
+            logs.call("wether", '{"city": "Rome"}'),
+            ("interaction_dropped", "unknown_tool"),
+            id="a-call-of-a-tool-that-is-not-offered",
+        ),
+        pytest.param(
+            logs.call("weather", '{"town": "Rome"}'),
+            ("interaction_dropped", "breaks_schema"),
+            id="a-call-against-the-schema",
+        ),
+        pytest.param(
+            logs.say("502 Bad Gateway"), ("interaction_dropped", "error_text"), id="an-error"
+        ),
+        pytest.param(
+            logs.say("rain " * 300_000), ("redaction_failed", None), id="a-text-longer-than-books"
+        ),
+    ],
+)
+def test_a_chosen_message_that_nobody_logged_passes_the_rules_or_is_not_learned(
+    con: Connection, tmp_path: Path, chosen: dict[str, Json], expected: tuple[str, str | None]
+):
+    logged = logs.call("weather", '{"city": "Rom"}')
+    choice: dict[str, Json] = {"chosen": chosen, "rejected": logged}
+    rules = RULES.model_copy(update={"rules": Dispositions.model_validate({"repetition": "flag"})})
+    lines = [logs.interaction(message=logged, tools=[logs.WEATHER])]
+    curate(con, tmp_path, lines, [logs.feedback("choice", choice)], rules)
+    (outcome,) = con.execute("select fate, detail from curated.fates").fetchall()
+    assert outcome == expected
+
+
+def test_an_older_correction_is_validated_as_the_newest_is(con: Connection, tmp_path: Path):
+    lines = [logs.interaction(message=logs.say("Sunny."), tools=[logs.WEATHER])]
+    old = logs.feedback("correction", logs.call("wether", "{}"), timestamp=1, actor_id="bob")
+    curate(con, tmp_path, lines, [old, logs.feedback("correction", CHOSEN, timestamp=2)])
+    assert fates(con) == {"bob": "interaction_dropped", "ann": "used_as_target"}
 
 
 def test_a_pair_that_redaction_makes_one_is_dropped(con: Connection, tmp_path: Path):
