@@ -45,7 +45,29 @@ def to_genai(attributes: Obj) -> Obj:
     translated |= {new: parameters[old] for old, new in PARAMETERS.items() if old in parameters}
     if tools := _tools(attributes):
         translated["gen_ai.tool.definitions"] = tools
-    return translated | _messages(attributes) | attributes
+    return translated | _end(attributes) | _messages(attributes) | attributes
+
+
+def _end(attributes: Obj) -> Obj:
+    """Return why an answer ended and, of OpenAI's own, which no attribute has whole, its id."""
+    match fields.loads(str(attributes.get("output.value"))):
+        case {
+            "id": str(answer_id),
+            "object": "chat.completion" | "chat.completion.chunk" as kind,
+            "choices": [dict(first), *_],
+            **answer,
+        }:
+            reason = first.get("finish_reason")
+            # A stream whose reader left before its last chunk has none.
+            is_cut = reason is None and ("finish_reason" in first or kind.endswith("chunk"))
+            return {
+                "gen_ai.response.id": answer_id,
+                "gen_ai.response.model": answer.get("model"),
+                "gen_ai.response.finish_reasons": [reason],
+                **({"error.type": "cut"} if is_cut else {}),
+            }
+        case _:
+            return {"gen_ai.response.finish_reasons": [attributes.get("llm.finish_reason")]}
 
 
 def _tools(attributes: Obj) -> list[Json]:

@@ -71,6 +71,28 @@ def test_a_span_of_openinference_is_an_interaction():
     assert (interaction["conversation_id"], interaction["user_id"]) == ("conv-1", "u-7")
 
 
+@pytest.mark.parametrize("finish", ["stop", "length", None], ids=["whole", "too-long", "cut"])
+def test_openais_own_answer_says_its_id_and_why_it_ended(finish: str | None):
+    choice: dict[str, Json] = {"index": 0, "message": {"role": "assistant", "content": "Dry."}}
+    if finish is not None:
+        choice["finish_reason"] = finish
+    answer = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "choices": [choice]}
+    interaction = record(otlp, span(**{"output.value": json.dumps(answer)}))
+    response = interaction["response"]
+    assert isinstance(response, dict)
+    message = logs.say("Dry.")
+    assert response["choices"] == [{"index": 0, "message": message, "finish_reason": finish}]
+    assert response["id"] == "chatcmpl-7"
+    assert interaction.get("finish") == ("upstream_cut" if finish is None else None)
+
+
+def test_newer_spans_of_openinference_say_why_an_answer_ended():
+    response = record(otlp, span(**{"llm.finish_reason": "length"}))["response"]
+    assert isinstance(response, dict)
+    message = logs.say("Dry.")
+    assert response["choices"] == [{"index": 0, "message": message, "finish_reason": "length"}]
+
+
 def test_other_spans_of_openinference_are_skipped():
     assert read(otlp, span(**{"openinference.span.kind": "CHAIN"})) == []
 
