@@ -64,8 +64,12 @@ class Lineage:
     requests: frozenset[str] = field(default_factory=frozenset[str])  # the examples' ids
 
 
-def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
-    """Return the outputs made from interactions and feedback with these ids.
+IsErased: TypeAlias = Callable[[str], bool]
+"""Whether an interaction or feedback with an id is erased."""
+
+
+def trace(outputs: Outputs, is_erased: IsErased) -> Lineage:
+    """Return the outputs made from erased interactions and feedback.
 
     What a killed process has left half written is none: it is deleted whatever it holds.
 
@@ -78,7 +82,7 @@ def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
     only_erased: set[str] = set()
     for output, folder in _folders("snapshot", outputs):
         for path in sorted(folder.glob("*.parquet")):
-            affected = _readable(folder, partial(_affected_requests, path, ids)) or {}
+            affected = _readable(folder, partial(_affected_requests, path, is_erased)) or {}
             requests |= affected.keys() - {""}
             only_erased |= {request for request, is_only in affected.items() if is_only} - {""}
             if affected:
@@ -183,15 +187,15 @@ def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
         trained |= derived
 
 
-def _affected_requests(path: Path, ids: AbstractSet[str]) -> dict[str, bool]:
-    """Return the requests of a snapshot's file that name an id; true if they name no other."""
+def _affected_requests(path: Path, is_erased: IsErased) -> dict[str, bool]:
+    """Return the requests of a snapshot's file that name a row; true if they name no other."""
     names = [name for name in _columns(path) if name.endswith(("_id", "_ids"))]
     requests: dict[str, bool] = {}
     for row in _rows(path, names) if names else ():
         named = {row_id for name in names for row_id in _list(row[name])}
-        if not named.isdisjoint(ids):
+        if any(map(is_erased, named)):
             request = str(row.get("example_id") or row.get("preference_id", ""))
-            is_only_erased = set(_list(row.get("interaction_ids"))) <= ids
+            is_only_erased = all(map(is_erased, _list(row.get("interaction_ids"))))
             requests[request] = requests.get(request, False) or is_only_erased
     return requests
 

@@ -10,7 +10,7 @@ from typing import cast
 import pyarrow as pa
 
 from components.erase import affected_outputs, decision_comments, subject_rows, tables, tombstones
-from components.erase.affected_outputs import Lineage, Output, Outputs
+from components.erase.affected_outputs import IsErased, Lineage, Output, Outputs
 from components.erase.subject import Subject, keyed_digest
 from components.erase.subject_rows import Matched
 from components.erase.tombstones import Erasure, Kind
@@ -222,8 +222,24 @@ class SubjectMatch:
 def find_subject(con: Connection, subject: Subject, outputs: Outputs) -> SubjectMatch:
     """Find a subject's rows and the outputs made from them, without changing anything."""
     matched = subject_rows.match_rows(con, subject)
-    traced = affected_outputs.trace(outputs, row_ids(con))
+    traced = affected_outputs.trace(outputs, _is_erased(con, subject))
     return SubjectMatch(matched, traced, decision_comments.count_comments(con, subject))
+
+
+def _is_erased(con: Connection, subject: Subject) -> IsErased:
+    """Return whether an id is of the matched rows, or of those that a killed erasure has deleted.
+
+    A freeze that was killed meanwhile may have finished a snapshot of these.
+    """
+    ids = row_ids(con)
+    # Without one there may be no key of digests, which only an erasure draws.
+    is_any_begun = bool(tombstones.unfinished_erasures(con))
+    begun = tombstones.unfinished(con, subject) if is_any_begun else None
+    if begun is None:
+        return ids.__contains__
+    key, kept = tombstones.digest_key(con), tombstones.tombstones(con, [begun.certificate_id])
+    deleted = {*kept.get("interactions", []), *kept.get("feedback", [])}
+    return lambda row_id: row_id in ids or keyed_digest(key, row_id) in deleted
 
 
 def text_matcher(

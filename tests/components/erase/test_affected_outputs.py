@@ -50,7 +50,7 @@ def adapter(
 def test_adapters_warm_started_from_or_taught_by_a_tainted_one_are_tainted(
     outputs: Outputs,
 ):
-    lineage = affected_outputs.trace(outputs, {"i1"})
+    lineage = affected_outputs.trace(outputs, {"i1"}.__contains__)
     keys = {output.key for output in lineage.tainted if output.kind == "adapter"}
     assert keys == {"ann", "child", "grandchild", "begun", "pupil"}
 
@@ -70,7 +70,8 @@ def test_a_measured_pair_taints_scorecard_and_evidence_but_no_adapter(
         subject = {"snapshot": "gone", "guard_scorecards": ["other", key]}
         (shown / "verdict.json").write_text(json.dumps({"subject": subject}))
     lineage = {
-        (output.kind, output.key) for output in affected_outputs.trace(outputs, {"f3"}).tainted
+        (output.kind, output.key)
+        for output in affected_outputs.trace(outputs, {"f3"}.__contains__).tainted
     }
     assert lineage == {
         ("snapshot", "of-bob"),
@@ -87,7 +88,7 @@ def test_a_scorecard_with_an_erased_row_among_its_examples_is_tainted(outputs: O
         manifest.write(
             folder, kind="scorecard", now=NOW, body={"base": "b1", "conditions": conditions}
         )
-    lineage = affected_outputs.trace(outputs, {"i1"})
+    lineage = affected_outputs.trace(outputs, {"i1"}.__contains__)
     keys = {output.key for output in lineage.tainted if output.kind == "scorecard"}
     assert keys == {"shown-of-ann"}
 
@@ -114,7 +115,7 @@ def test_what_a_killed_process_has_half_written_is_listed_and_no_key_is_tainted_
         Output("scorecard", "w", "killed"),
         Output("evidence", "w", "killed"),
     ]
-    tainted = affected_outputs.trace(outputs, {"i2"}).tainted
+    tainted = affected_outputs.trace(outputs, {"i2"}.__contains__).tainted
     assert {output.key for output in tainted if output.kind != "adapter"} == {"of-bob"}
 
 
@@ -123,4 +124,4 @@ def test_a_finished_output_that_is_damaged_is_named(outputs: Outputs):
     half_written(folder, "train.parquet")
     manifest.write(folder, kind="snapshot", now=NOW, body={})
     with pytest.raises(DamagedOutputError, match="w/damaged: a file of it is damaged"):
-        affected_outputs.trace(outputs, {"i1"})
+        affected_outputs.trace(outputs, {"i1"}.__contains__)

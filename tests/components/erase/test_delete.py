@@ -1,6 +1,7 @@
 """One person is erased; all other people keep every byte."""
 
 import json
+import shutil
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -120,6 +121,20 @@ def test_a_judges_verdicts_are_forgotten_since_their_keys_are_digests_of_request
 
 def test_what_a_killed_freeze_has_half_written_goes_too(erased: Erased) -> None:
     assert not killed_freeze(erased.home).exists()
+
+
+def test_a_snapshot_of_a_freeze_that_was_killed_meanwhile_goes_with_the_next_erasure(
+    home: House, eraser: Eraser, tmp_path: Path
+) -> None:
+    """It was finished, and its curation was killed before it saw that the rows are gone."""
+    frozen = shutil.copytree(home.frozen.path, tmp_path / "frozen")
+    left = home.settings.home / "left.json"
+    left.write_text(json.dumps({"user_id": ANN}))
+    assert not eraser(home.settings, Subject(ANN)).is_clean
+    left.unlink()
+    later = shutil.copytree(frozen, home.frozen.path.with_name("later"))
+    assert eraser(home.settings, Subject(ANN)).is_clean
+    assert not later.exists()
 
 
 def test_a_measurement_that_is_being_written_is_waited_for(
