@@ -21,9 +21,8 @@ WORKLOAD_ID_SENTENCE = "expected at most 63 of a to z, 0 to 9, '.', '_' and '-',
 ANONYMOUS = frozenset(
     {"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest", "api"}
 )
-"""Names of actors, in lower case, that any number of people of a client may have.
-
-``API`` is what Langfuse and LangSmith have for the people whose feedback an application sends.
+"""Names, in lower case, that clients write where they know none: many people or conversations have
+them. ``API`` is Langfuse's and LangSmith's for all people whose feedback an application sends.
 """
 
 Message: TypeAlias = dict[str, str]

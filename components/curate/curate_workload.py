@@ -38,7 +38,7 @@ from components.curate.settings import Rules
 from components.curate.split import SIDES, Members, SettledSides, Shares
 from components.curate.text_codes import MISSING
 from components.curate.worker_pool import UNJUDGEABLE
-from components.schema import Json
+from components.schema import ANONYMOUS
 from components.store import warehouse
 from components.store.warehouse import Connection
 
@@ -109,13 +109,18 @@ def curate(
         warehouse.transaction(con),
         collector.released(),
     ):
-        together: list[Json] = [*rules.clients.together]
         if parsed is None and judgements_folder is not None:
             parsed = parsed_rows.read(judgements_folder)
         # First: joined to itself, a row kept twice would fill the memory.
         warehouse.check(con, "checks/raw", workload_id=workload_id)
         parsed_rows.stage(con, workload_id, parsed)
-        warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
+        warehouse.build(
+            con,
+            "staging/interactions",
+            workload_id=workload_id,
+            together=[*rules.clients.together],
+            anonymous=[*sorted(ANONYMOUS)],
+        )
         for model in ("staging/given", "staging/feedback"):
             warehouse.build(con, model, workload_id=workload_id)
         warehouse.build(con, "staging/shared_names")

@@ -146,6 +146,7 @@ def input_sign(
         "since": since,
         "most": MOST_REQUESTS,
         "most_new": MOST_NEW_REQUESTS,
+        "anonymous": [*sorted(ANONYMOUS)],
     }
     before, new = _by_time(warehouse.read(con, "marts/first_requests", FirstRequest, **values))
     return input_drift(before, new, settings)

@@ -2,12 +2,13 @@
 -- request, in order of time, the newest `$most` of before a time and those after it. Of these, all
 -- of the first `$most_new`, about one in two of twice as many after them, one in four of four times
 -- as many and so on, by the hash of the id: what a look compares grows with the logarithm of the
--- traffic, and what one look has chosen every later one chooses. Of a
--- long question the beginning. Reads raw.interactions.
+-- traffic, and what one look has chosen every later one chooses. An id of $anonymous names no
+-- conversation, nor does one on more than a third of the rows (and on more than 20), which is an
+-- application's. Of a long question the beginning. Reads raw.interactions.
 
 with
 
-requests as (
+logged as (
     select
         interaction_id,
         client_id,
@@ -17,15 +18,43 @@ requests as (
     where workload_id = $workload_id and epoch(timestamp) > 0
 ),
 
-firsts as (
+requests as (
     select
         interaction_id,
+        client_id,
         timestamp,
-        timestamp > $since as is_new
+        coalesce(
+            case when not list_contains($anonymous::varchar[], lower(trim(ids[1]))) then ids[1] end,
+            ids[2]
+        ) as talk_id
+    from logged
+),
+
+common as (
+    select
+        client_id,
+        talk_id
     from requests
+    where talk_id is not null
+    group by client_id, talk_id
+    having count(*) > 20 and 3 * count(*) > (select count(*) from logged)
+),
+
+firsts as (
+    select
+        requests.interaction_id,
+        requests.timestamp,
+        requests.timestamp > $since as is_new
+    from requests
+    left join common using (client_id, talk_id)
     qualify row_number() over (
-        partition by client_id, coalesce(ids[1], ids[2], interaction_id)
-        order by timestamp asc, interaction_id asc
+        partition by
+            requests.client_id,
+            case
+                when common.talk_id is null then coalesce(requests.talk_id, requests.interaction_id)
+                else requests.interaction_id
+            end
+        order by requests.timestamp asc, requests.interaction_id asc
     ) = 1
 ),
 

@@ -1,7 +1,8 @@
 -- One row per interaction of the workload under curation, without its texts, which are in
 -- staging.texts. `logged_at` is never after `loaded_at`, whatever the log says: what claims to be
 -- of the future would outrank all others. `party_id` is the pattern of $together that the client's
--- id matches: clients of one party count as one; null for a client that is by itself. Reads
+-- id matches: clients of one party count as one; null for a client that is by itself. An id of
+-- $anonymous names no conversation and no person: clients write it where they know none. Reads
 -- raw.interactions, raw.files and staging.texts.
 
 with
@@ -40,10 +41,15 @@ select
     loads.loaded_at,
     texts.response_id,
     texts.finish_reason,
-    texts.conversation_id,
     texts.trace_id,
-    texts.user_id,
     texts.example_id,
+    case
+        when not list_contains($anonymous::varchar[], lower(trim(texts.conversation_id)))
+            then texts.conversation_id
+    end as conversation_id,
+    case
+        when not list_contains($anonymous::varchar[], lower(trim(texts.user_id))) then texts.user_id
+    end as user_id,
     least(interactions.timestamp, loads.loaded_at) as logged_at,
     interactions.timestamp > loads.loaded_at as is_ahead
 from raw.interactions as interactions

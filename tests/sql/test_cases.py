@@ -74,7 +74,7 @@ def stage(con: Connection) -> None:
         "create or replace table staging.texts as select *, '' as filename from staging.parsed"
     )
     for model in ("interactions", "given", "feedback"):
-        warehouse.build(con, f"staging/{model}", workload_id="", together=[])
+        warehouse.build(con, f"staging/{model}", workload_id="", together=[], anonymous=[])
     for model in ("shared_names", "signals", "judged", "answers"):
         warehouse.build(con, f"staging/{model}", workload_id="")
     warehouse.build(con, "staging/redacted")

@@ -136,6 +136,23 @@ def test_a_correction_of_a_conversation_is_learned_if_that_has_one_request(
     assert len(learned) == (expected == "used_as_target")
 
 
+def test_an_id_that_a_client_writes_where_it_knows_none_names_no_conversation_and_no_person(
+    con: Connection, tmp_path: Path
+):
+    questions = ("Where is the station?", "Sing me a song about rain", "Who is the king of Spain?")
+    lines = [
+        logs.interaction(
+            question, response_id=question, conversation_id="undefined", user_id="Anonymous"
+        )
+        for question in questions
+    ]
+    disliked = logs.without(logs.feedback(conversation_id="undefined"), "response_id")
+    curate(con, tmp_path, lines, [disliked])
+    assert fates(con) == {"ann": "waiting"}
+    clusters = con.execute("select count(distinct cluster_id) from curated.examples").fetchone()
+    assert clusters == (3,)
+
+
 def test_corrections_are_redacted_like_the_conversation(con: Connection, tmp_path: Path):
     asked = "Write to jane.doe@corp.com, copy to bob@corp.com"
     logged = logs.say("I wrote to bob@corp.com")

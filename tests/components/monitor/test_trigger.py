@@ -59,6 +59,17 @@ def test_only_the_first_request_of_a_conversation_is_an_input(
     assert sign and "1 new requests against 200 earlier ones" in sign.text
 
 
+@pytest.mark.parametrize("conversation_id", ["undefined", "the application"])
+def test_an_id_of_no_conversation_hides_no_request(
+    con: Connection, tmp_path: Path, conversation_id: str
+) -> None:
+    lines = [asked(n, "Is it cold in Rome?", conversation_id=conversation_id) for n in range(100)]
+    new = [asked(1500 + n, "Sell my shares", conversation_id=conversation_id) for n in range(50)]
+    load(con, tmp_path, "interactions", lines + new)
+    sign = signs.input_sign(con, "weather", datetime.fromtimestamp(CHANGE, UTC), Trigger())
+    assert sign and "50 new requests against 100 earlier ones" in sign.text
+
+
 def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
     con: Connection, tmp_path: Path
 ) -> None:

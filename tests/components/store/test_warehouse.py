@@ -214,7 +214,7 @@ def test_a_failed_check_names_the_rows(path: Path):
     with warehouse.connect(path) as con:
         parsed_rows.stage(con, "w", None)
         for model in ("staging/interactions", "staging/given"):
-            warehouse.build(con, model, workload_id="w", together=[])
+            warehouse.build(con, model, workload_id="w", together=[], anonymous=[])
         con.execute(
             "insert into raw.interactions by name select 'i' as interaction_id, 'w' as workload_id,"
             " now() as timestamp, 'c' as client_id, '{}' as payload, 'd' as file_digest, 1 as line"
