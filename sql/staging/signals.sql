@@ -1,47 +1,65 @@
 -- One row per feedback that counts in the workload under curation, with the interactions that it is
 -- about: those of the response, or all of the conversation or trace. It is ambiguous if it corrects
 -- answers to several requests, or is on the id of a response that requests of several conversations
--- have: some engines draw ids from few numbers (Ollama from 999). Of the responses that a choice or
--- a regenerate names it gives one interaction each, null while that has not arrived; its messages
--- stay in `value`. Reads staging.feedback, staging.interactions and staging.texts.
+-- have (some engines draw ids from few numbers, Ollama from 999), or on an id of more than 1,000
+-- rows, or of more than 20 and a third of all. Of the responses that a choice or a regenerate names
+-- it gives one interaction each, null while that has not arrived; its messages stay in `value`.
+-- Reads staging.feedback, staging.interactions and staging.texts.
 
 with
 
+targets as (
+    select
+        feedback_id,
+        client_id,
+        kind,
+        unnest(['response', 'conversation', 'trace']) as aim,
+        unnest([
+            response_id,
+            case when response_id is null then conversation_id end,
+            case when response_id is null then trace_id end
+        ]) as target_id
+    from staging.feedback
+),
+
+logged_ids as (
+    select
+        interaction_id,
+        client_id,
+        unnest(['response', 'conversation', 'trace']) as aim,
+        unnest([response_id, conversation_id, trace_id]) as target_id
+    from staging.interactions
+),
+
+met as (
+    select *
+    from logged_ids
+    semi join targets using (client_id, aim, target_id)
+),
+
+-- What an application calls all that it does, or too much to be meant with each of its answers; of
+-- thousands of signals on thousands of rows not each pair is listed.
+crowded as (
+    select
+        client_id,
+        aim,
+        target_id
+    from met
+    group by client_id, aim, target_id
+    having
+        count(*) > 1000
+        or (count(*) > 20 and 3 * count(*) > (select count(*) from staging.interactions))
+),
+
 aimed as (
     select
-        feedback.feedback_id,
-        feedback.kind,
-        true as is_of_response,
-        interactions.interaction_id
-    from staging.feedback as feedback
-    inner join staging.interactions as interactions
-        on
-            feedback.client_id = interactions.client_id
-            and feedback.response_id = interactions.response_id
-    union all
-    select
-        feedback.feedback_id,
-        feedback.kind,
-        false as is_of_response,
-        interactions.interaction_id
-    from staging.feedback as feedback
-    inner join staging.interactions as interactions
-        on
-            feedback.client_id = interactions.client_id
-            and feedback.conversation_id = interactions.conversation_id
-    where feedback.response_id is null
-    union all
-    select
-        feedback.feedback_id,
-        feedback.kind,
-        false as is_of_response,
-        interactions.interaction_id
-    from staging.feedback as feedback
-    inner join staging.interactions as interactions
-        on
-            feedback.client_id = interactions.client_id
-            and feedback.trace_id = interactions.trace_id
-    where feedback.response_id is null
+        targets.feedback_id,
+        targets.kind,
+        met.interaction_id,
+        targets.aim = 'response' as is_of_response
+    from targets
+    inner join met using (client_id, aim, target_id)
+    anti join crowded using (client_id, aim, target_id)
 ),
 
 about as (
@@ -91,6 +109,10 @@ ambiguous as (
     having
         count(distinct request) > 1
         and (bool_or(kind = 'correction') or count(distinct talk_id) > 1)
+    union
+    select feedback_id
+    from targets
+    semi join crowded using (client_id, aim, target_id)
 ),
 
 named as (
