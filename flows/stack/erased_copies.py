@@ -103,11 +103,11 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
     for name in {*home.store.names("erased")} - known:
         try:
             tainted = _read_erased(home.store, name)
+            left = [each for each in tainted or () if not _is_stored(home, outputs, each)]
         except ValueError as error:  # its certificate names this machine until somebody mends it
             LOG.warning("reading %s/erased/%s: %s", home.store.url, name, error)
             continue
         if tainted is not None:
-            left = [output for output in tainted if not _is_stored(home, outputs, output)]
             delete.forget_copies(outputs, left)
             answers = f"erased/{name.removesuffix('.json')}"
             if machine_name(home) not in home.store.names(answers):

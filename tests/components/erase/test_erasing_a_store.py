@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
+from components.erase.affected_outputs import Output
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
 from components.scorecard import VERDICTS_FILE
@@ -198,6 +199,20 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     erased_copies.forget(other)
     assert (evidence / manifest.NAME).exists(), "what was emptied stays"
     assert verdicts.exists(), "they are of what was kept"
+
+
+def test_a_damaged_object_of_an_output_keeps_no_other_erasure_from_being_followed(
+    store: ObjectStore,
+) -> None:
+    home = settings.load()
+    snapshot = home.snapshots / WORKLOAD / "s1"
+    snapshot.mkdir(parents=True)
+    (snapshot / manifest.NAME).write_text("{}")
+    S3FileSystem().pipe_file(f"{store.url}/snapshots/{WORKLOAD}/s1/{manifest.NAME}", b"\xff")
+    store.write("erased/c1.json", json.dumps([asdict(Output("snapshot", WORKLOAD, "s1"))]))
+    store.write("erased/c2.json", "[]")
+    assert erased_copies.forget(home) == {"c2.json"}
+    assert erased_copies.machine_name(home) not in store.names("erased/c1")
 
 
 def test_a_machine_deletes_its_copies_though_its_lake_was_away_for_a_while(
