@@ -18,8 +18,11 @@ TOKENIZER = (
     "vocab.*",
     "merges.txt",
     "*.model",
+    "tekken.json",
+    "chat_template.json",
+    "*processor_config.json",
 )
-"""The base's files that are copied as they are."""
+"""The base's files that are copied as they are: how servers read and write its texts."""
 
 
 def write(adapter: Path, base: Path, to: Path) -> None:
@@ -36,10 +39,12 @@ def write(adapter: Path, base: Path, to: Path) -> None:
         ValueError: A weight of the adapter is NaN or infinite.
         UserWarning: The adapter lacks weights.
     """
-    model, _ = bases.load(base, "fp32", for_training=False)
+    model, tokenizer = bases.load(base, "fp32", for_training=False)
+    ends = bases.end_tokens(model, tokenizer)
     merged = cast(
         "PreTrainedModel", attach_adapter(model, adapter).merge_and_unload(safe_merge=True)
     )
+    merged.generation_config.eos_token_id = ends  # pyright: ignore[reportOptionalMemberAccess] - it generates
     merged.to(torch.bfloat16).save_pretrained(to)  # pyright: ignore[reportArgumentType]
     for file in {file for pattern in TOKENIZER for file in base.glob(pattern) if file.is_file()}:
         shutil.copyfile(file, to / file.name)

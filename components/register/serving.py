@@ -89,9 +89,8 @@ class AdapterChatModel(PythonModel):
         import torch
 
         request: Request = _request(model_input)
-        prompt = chat_templates.render(
-            self.tokenizer, request["messages"], request.get("tools") or []
-        )
+        tools = request.get("tools") or []
+        prompt = chat_templates.render(self.tokenizer, request["messages"], tools)
         text = prompt.to_text(self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
         inputs = inputs.to(self.model.device)
@@ -100,11 +99,14 @@ class AdapterChatModel(PythonModel):
                 **inputs,
                 max_new_tokens=self.max_new_tokens,
                 do_sample=False,
-                logits_processor=self._masks(prompt.form, request.get("tools") or []),
+                eos_token_id=base.end_tokens(self.model, self.tokenizer),
+                logits_processor=self._masks(prompt.form, tools),
             )
         tokens = output[0, inputs["input_ids"].shape[1] :]
-        reply = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return _completion(dialects.read_answer(prompt.form, str(reply)))
+        reply = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        if not tools:  # then JSON is text, as at the gateway
+            return _completion(Answer(dialects.read_text(prompt.form, reply)))
+        return _completion(dialects.read_answer(prompt.form, reply))
 
     def _masks(self, form: Dialect, tools: list[dict[str, Json]]) -> "list[GrammarMasks]":
         if self.vocabulary is None:

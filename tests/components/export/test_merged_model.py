@@ -1,13 +1,14 @@
 """Merged weights are the base's plus the adapter's product, rounded once."""
 
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from components.export import merged_model
-from tests.support import logits
+from tests.support import logits, tiny
 from tests.support.adapter_folders import Making
 
 
@@ -37,3 +38,15 @@ def test_each_weight_was_added_in_fp32_and_rounded_to_bf16_once(
     a, b = (learned[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
     expected = (base[f"{name}.weight"].float() + 8 / 4 * (b @ a)).bfloat16()
     torch.testing.assert_close(found[f"{name}.weight"], expected, rtol=0, atol=0)
+
+
+def test_it_ends_its_answers_where_the_adapter_did_and_keeps_what_servers_read(
+    make: Making, tiny_base: Path, tmp_path: Path
+):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    GenerationConfig(eos_token_id=0).save_pretrained(base)  # the tokenizer's is another one
+    (base / "tekken.json").write_text("{}")
+    merged_model.write(make(), base, tmp_path / "merged")
+    ends = GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id
+    assert ends == [tiny.SPECIAL.index("<|im_end|>"), 0]
+    assert (tmp_path / "merged" / "tekken.json").read_text() == "{}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -217,6 +218,25 @@ def test_a_version_is_as_it_was_signed_after_python_kept_its_compiled_code(
         assert look_at("models:/compiled/1").predict(REQUEST)["choices"]
     folder = registry.download_version("compiled", kept.number, adapter.parent / "compiled")
     assert not list(folder.rglob("__pycache__"))
+
+
+def test_a_version_ends_its_answer_at_the_tokenizers_end_token_as_the_evaluation_does(
+    trained: Path, base_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    folder = shutil.copytree(base_model, tmp_path / "base")
+    GenerationConfig(eos_token_id=0).save_pretrained(folder)  # another one than the tokenizer's
+    register("endless", trained, folder, precision="fp32")
+    answer = look_at("models:/endless/1").predict({"messages": REQUEST["messages"]})
+    text: str = answer["choices"][0]["message"]["content"]
+    end = next(sign for place, sign in enumerate(text) if sign not in text[:place] and place)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = tokenizer.tokenize(end)[0]
+    tokenizer.save_pretrained(folder)
+    register("ending", trained, folder, precision="fp32")
+    answer = look_at("models:/ending/1").predict({"messages": REQUEST["messages"]})
+    assert answer["choices"][0]["message"]["content"] == text.partition(end)[0].strip()
 
 
 def test_a_version_that_was_measured_constrained_answers_so_and_freely_where_it_was_free(
