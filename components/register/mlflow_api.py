@@ -15,6 +15,7 @@ from components.rest import BUSY, Rest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 PAGE = 1000  # maximum versions or models per response
 
@@ -132,6 +133,24 @@ def full_client() -> "MlflowClient":
     from mlflow import MlflowClient
 
     return MlflowClient()
+
+
+def find_runs(
+    experiments: list[str], condition: str = "", *, with_deleted: bool = False
+) -> "Iterator[Run]":
+    """Yield the runs of experiments, however many, also those that somebody deleted if asked to.
+
+    MLflow keeps the artifacts of a deleted run.
+    """
+    from mlflow.entities import ViewType
+
+    view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
+    client, token = full_client(), ""
+    while True:
+        page = client.search_runs(experiments, condition, view, page_token=token or None)
+        yield from page
+        if not (token := page.token or ""):
+            return
 
 
 def is_missing(error: Exception) -> bool:

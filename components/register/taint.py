@@ -82,7 +82,7 @@ def drop_copies(experiment: str, folder: str, keys: Iterable[str]) -> int:
     if record is None or not copies:
         return 0
     dropped = 0
-    for run in client.search_runs([record.experiment_id]):
+    for run in mlflow_api.find_runs([record.experiment_id], with_deleted=True):
         present = {file.path for file in client.list_artifacts(run.info.run_id, folder)}
         artifacts = get_artifact_repository(str(run.info.artifact_uri))
         for path in sorted(present & copies):

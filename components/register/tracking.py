@@ -163,14 +163,8 @@ def running() -> dict[str, str]:
 
 
 def _find_runs(condition: str) -> "Iterator[Run]":
-    client = mlflow_api.full_client()
-    experiments = [record.experiment_id for record in client.search_experiments()]
-    token: str | None = None
-    while True:
-        page = client.search_runs(experiments, condition, page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
+    experiments = mlflow_api.full_client().search_experiments()
+    return mlflow_api.find_runs([record.experiment_id for record in experiments], condition)
 
 
 def run_page(run_id: str) -> str:

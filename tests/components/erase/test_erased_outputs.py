@@ -222,11 +222,14 @@ def test_an_approver_without_rows_can_be_erased(
 def test_copies_of_scorecards_in_mlflow_go(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
-    run = client.create_run(client.create_experiment(WORKLOAD))
+    experiment = client.create_experiment(WORKLOAD)
+    run, deleted = client.create_run(experiment), client.create_run(experiment)
     client.log_artifacts(run.info.run_id, str(home.scorecard), "scorecards/c1")
     client.log_artifacts(run.info.run_id, str(home.adapter), "scorecards/c2")
+    client.log_artifacts(deleted.info.run_id, str(home.scorecard), "scorecards/c1")
+    client.delete_run(deleted.info.run_id)  # as anybody may in MLflow, which keeps its files
     written = eraser(home.settings, Subject(ANN))
-    assert written.consequences.scorecard_copies == 1
+    assert written.consequences.scorecard_copies == 2
     assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "scorecards")] == [
         "scorecards/c2"
     ]
