@@ -40,9 +40,15 @@ class Signal:
 
     @property
     def actor(self) -> Actor:
-        """The actor whose cap it counts against."""
+        """The actor whose cap it counts against. The gateway names the client for nameless ones."""
         name = self.actor_id.strip()
-        return (self.client_id, "" if name.lower() in ANONYMOUS else name)
+        is_anonymous = name.lower() in ANONYMOUS or name == self.client_id
+        return (self.client_id, "" if is_anonymous else name)
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """The person whose other signals it replaces; of nameless ones each is another's."""
+        return self.actor if self.actor[1] else ("", self.feedback_id)
 
     @property
     def age_key(self) -> tuple[datetime, datetime]:

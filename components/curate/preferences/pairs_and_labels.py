@@ -103,9 +103,9 @@ def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Com
     """
     by_prompt: dict[str, list[tuple[float, Completion]]] = defaultdict(list)
     for completion, answer_ratings in ratings.items():
-        by_person: dict[object, list[float]] = defaultdict(list)
+        by_person: dict[Actor, list[float]] = defaultdict(list)
         for position, signal in answer_ratings:
-            by_person[signal.actor if signal.actor[1] else signal.feedback_id].append(position)
+            by_person[signal.person].append(position)
         means = sorted(_mean(sorted(positions)) for positions in by_person.values())
         by_prompt[completion[0]].append((_mean(means), completion))
     for _, ranked in sorted(by_prompt.items()):
@@ -128,19 +128,20 @@ SOURCES: tuple[Source, ...] = ("correction", "choice", "regenerate")
 
 
 def comparison_votes(readings: Iterable[SignalReading]) -> tuple[list[Vote[AnswerPair]], set[str]]:
-    """Return each actor's newest vote on two answers, and the superseded feedback ids."""
+    """Return each person's newest vote on two answers, and the superseded feedback ids."""
     newest: dict[tuple[AnswerPair, tuple[str, str]], tuple[SignalReading, AnswerComparison]] = {}
     old: set[str] = set()
     for reading in sorted(readings, key=lambda r: (r.signal.age_key, r.signal.feedback_id)):
         for comparison in reading.comparisons:
-            place = (answers_compared(comparison), reading.signal.actor)
+            place = (answers_compared(comparison), reading.signal.person)
             if place in newest:
                 old.add(newest[place][0].signal.feedback_id)
             newest[place] = (reading, comparison)
     votes: list[Vote[AnswerPair]] = []
-    for (pair, actor), (reading, comparison) in newest.items():
+    for (pair, _), (reading, comparison) in newest.items():
         side = 0 if comparison.is_tie else 1 if comparison.better[1] == pair[1] else -1
-        votes.append(Vote(pair, reading.signal.feedback_id, actor, side, comparison.weight))
+        signal = reading.signal
+        votes.append(Vote(pair, signal.feedback_id, signal.actor, side, comparison.weight))
     return votes, old - {vote.feedback_id for vote in votes}
 
 

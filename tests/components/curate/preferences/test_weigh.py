@@ -244,11 +244,20 @@ def test_a_person_who_rates_copies_of_an_answer_counts_once_in_its_rating():
     assert pairs(weighed) == [("same", "d", "rating", 0.167)]
 
 
-def test_anonymous_people_have_a_vote_each():
-    likes = [signal("thumb", "up", about=[name], actor="") for name in "abc"]
+@pytest.mark.parametrize("actor", ["", "app"], ids=["without-a-name", "under-the-clients"])
+def test_anonymous_people_have_a_vote_each(actor: str):
+    likes = [signal("thumb", "up", about=[name], actor=actor) for name in "abc"]
     dislike = signal("thumb", "down", actor="bob")
     (label,) = vote_signals.weigh_feedback([*likes, dislike], COPIES, actor_cap=1).labels
     assert (label.is_good, label.weight) == (True, 0.5)
+
+
+def test_anonymous_people_who_compared_two_answers_have_a_vote_each():
+    voters = [choose("a", "b", actor="", minutes=n) for n in range(3)]
+    last = choose("b", "a", actor="", minutes=3)
+    weighed = vote_signals.weigh_feedback([*voters, last])
+    assert pairs(weighed) == [("a", "b", "choice", 0.5)]
+    assert weighed.reasons[last.feedback_id] == "overruled"
 
 
 def test_the_table_in_the_docs_names_every_case():
