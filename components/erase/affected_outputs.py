@@ -1,8 +1,9 @@
 """Find the outputs made from rows: snapshots, adapters, scorecards and evidence."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -240,11 +241,27 @@ def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:
     for output, folder in _folders("adapter", outputs):
         job = outputs.jobs / f"train-{output.key}" / "spec.json"
         if manifest.is_finished(folder):
-            made_from = AdapterManifest.read(folder)
-            yield output, _made_from(made_from.snapshot, made_from.warm_start, made_from.recipe)
+            with _named(folder / manifest.NAME):
+                record = AdapterManifest.read(folder)
+            yield output, _made_from(record.snapshot, record.warm_start, record.recipe)
         elif job.exists():
-            spec = json.loads(job.read_text())
-            yield output, _made_from(spec["snapshot"], spec.get("warm_start"), spec.get("recipe"))
+            with _named(job):
+                spec = json.loads(job.read_text())
+                inputs = spec["snapshot"], spec.get("warm_start"), spec.get("recipe")
+            yield output, _made_from(*inputs)
+
+
+@contextmanager
+def _named(record: Path) -> Generator[None]:
+    """Name the file whose contents an error is about."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        raise DamagedOutputError(
+            f"looking for the snapshot that {record.parent} is made from: {record} can't be read "
+            f"({error}), so nobody knows which it is; put the file back as it was, or delete the "
+            "folder"
+        ) from error
 
 
 def _made_from(

@@ -125,3 +125,10 @@ def test_a_finished_output_that_is_damaged_is_named(outputs: Outputs):
     manifest.write(folder, kind="snapshot", now=NOW, body={})
     with pytest.raises(DamagedOutputError, match="w/damaged: a file of it is damaged"):
         affected_outputs.trace(outputs, {"i1"}.__contains__)
+
+
+def test_an_adapter_whose_snapshot_is_unreadable_is_named(outputs: Outputs):
+    record = outputs.adapters / "w" / "ann" / manifest.NAME
+    record.write_text("")
+    with pytest.raises(DamagedOutputError, match=f"{record} can't be read"):
+        affected_outputs.trace(outputs, {"i1"}.__contains__)
