@@ -169,7 +169,8 @@ class Supervisor:
             child.last_heartbeat = self._heartbeat(child)
         try:
             child.start(self._environment, self.settings.home)
-        except OSError as error:  # no process is left, or the home's disk is away for a moment
+        # No process or thread is left, or the home's disk is away for a moment.
+        except (OSError, RuntimeError) as error:
             log.warning("can't start %s: %s", child.service.name, error)
             child.plan_restart()
 
