@@ -10,7 +10,7 @@ import orjson
 
 from components.schema import Json
 
-LONGEST_SECONDS = 60.0  # of a look: the first one reads the whole file
+LONGEST_SECONDS = 60.0  # of a look, which reads for a third of that (``rollout_look``)
 LONGEST_LINE = 2**20
 
 
@@ -25,8 +25,12 @@ class LookProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
 
-    async def look(self, order: str, evidence: Path, elapsed: float) -> dict[str, Json]:
-        """Return ``verdict``, ``shadow`` and ``unreadable``; raise ``LookError``."""
+    async def look(self, order: str, evidence: Path, elapsed: float) -> dict[str, Json] | None:
+        """Return ``verdict``, ``shadow`` and ``unreadable``; ``None`` if more is to be read first.
+
+        Raises:
+            LookError: It failed.
+        """
         request = [order, str(evidence), elapsed]
         async with self._lock:
             try:
@@ -38,6 +42,8 @@ class LookProcess:
             except asyncio.CancelledError:
                 await self._end()  # its answer would be taken for the next look's
                 raise
+        if answer.get("is_behind"):
+            return None
         if "verdict" not in answer:
             raise LookError(f"looking at {evidence}: {answer.get('error')}")
         return answer

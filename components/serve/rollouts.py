@@ -514,6 +514,9 @@ class Rollouts:
                 self.end(workload, "void", f"its evidence can't be looked at: {error}")
             return
         active.looked_at = time.monotonic()
+        if result is None:
+            active.is_changed = True  # the next look reads on
+            return
         if self._active.get(workload) is not active:
             return  # it ended meanwhile
         verdict = cast("dict[str, Json]", result["verdict"])

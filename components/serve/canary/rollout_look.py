@@ -7,6 +7,7 @@ of it again and comes to the same verdict.
 
 import os
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,10 @@ from components.serve.canary.rollout_verdict import RolloutVerdict
 NICENESS = 10  # answers come first
 CHUNK = 2**20
 
+READ_SECONDS = 20.0
+"""After which a look answers, though there is more to read: a new process reads all of a file,
+which has some gigabytes after a busy week, and the gateway waits for it meanwhile."""
+
 SHADOWED_KINDS = frozenset({"invalid", "cut"})
 """What a shadow can show: nobody sees its answers, and it waits for the others."""
 
@@ -35,6 +40,8 @@ class EvidenceReader:
     tally: RolloutTally
     unreadable: int = 0
     """Lines that are not evidence."""
+    is_behind: bool = False
+    """Whether there was more to read."""
     _offset: int = 0
     _rest: bytes = field(default=b"")
     _open_bytes: int = 0  # of the last line, which has no end yet
@@ -44,13 +51,18 @@ class EvidenceReader:
         """The length of what was counted, to the end of a line."""
         return self._offset - self._open_bytes
 
-    def read_on(self) -> bool:
-        """Count what is new; return ``False`` if the file was replaced, and has to be read anew."""
+    def read_on(self, seconds: float) -> bool:
+        """Count what is new, for about so many seconds.
+
+        Returns ``False`` if the file was replaced, and has to be read anew.
+        """
+        until = time.monotonic() + seconds
         with self.path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < self._offset:
                 return False
             file.seek(self._offset)
-            while chunk := file.read(CHUNK):
+            self.is_behind = False
+            while not self.is_behind and (chunk := file.read(CHUNK)):
                 self._offset += len(chunk)
                 *lines, self._rest = (self._rest + chunk).split(b"\n")
                 self._open_bytes = len(self._rest) if lines else self._open_bytes + len(chunk)
@@ -61,6 +73,7 @@ class EvidenceReader:
                     else:
                         self.unreadable += bool(content)
                 self._rest = self._rest[: rollout_evidence.LONGEST_LINE + 1]
+                self.is_behind = time.monotonic() > until
         return True
 
 
@@ -99,11 +112,12 @@ def shadow_verdict(
 class Lookout:
     """Looks at canaries; knows what it has read of each file."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_seconds: float = READ_SECONDS) -> None:
         self._readers = dict[str, EvidenceReader]()
+        self._read_seconds = read_seconds
 
     def look(self, text: str, evidence: Path, elapsed: float) -> dict[str, Json]:
-        """Return a canary's verdict and what its shadow shows.
+        """Return a canary's verdict and what its shadow shows, or that there is more to read.
 
         Raises:
             OSError: The evidence can't be read.
@@ -111,11 +125,14 @@ class Lookout:
         """
         order = rollout_order.read(text)
         reader = self._readers.get(order.id)
-        if reader is None or reader.path != evidence or not reader.read_on():
+        seconds = self._read_seconds
+        if reader is None or reader.path != evidence or not reader.read_on(seconds):
             self._readers.pop(order.id, None)
             reader = EvidenceReader(evidence, RolloutTally(order.plan.windows))
-            reader.read_on()
+            reader.read_on(seconds)
             self._readers[order.id] = reader
+        if reader.is_behind:
+            return {"is_behind": True}
         return {
             "verdict": decide(order, reader.tally, elapsed).to_json(),
             "shadow": _shadow(order, reader.tally, elapsed),

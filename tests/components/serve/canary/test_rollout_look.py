@@ -57,3 +57,14 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path):
     path.write_bytes(content[:1_000])
     shown = lookout.look(ORDER.to_text(), path, 500.0)
     assert shown == Lookout().look(ORDER.to_text(), path, 500.0)
+
+
+def test_a_long_file_is_read_on_look_by_look_without_a_verdict_on_a_part(tmp_path: Path):
+    path, lookout = tmp_path / "evidence.jsonl", Lookout(read_seconds=0)
+    path.write_bytes(answers() * 100)
+    shown = [lookout.look(ORDER.to_text(), path, 500.0)]
+    while "verdict" not in shown[-1]:
+        shown.append(lookout.look(ORDER.to_text(), path, 500.0))
+    assert len(shown) > 2
+    assert shown[:-1] == [{"is_behind": True}] * (len(shown) - 1)
+    assert shown[-1] == Lookout().look(ORDER.to_text(), path, 500.0)
