@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias, cast
@@ -224,10 +226,49 @@ class SignalReading:
         return max([opinions, float(bool(self.replaces)), *comparisons])
 
 
-def read_signal(signal: Signal, answers: Answers, config: Preferences) -> SignalReading:
+OutcomeName: TypeAlias = tuple[str, str]
+"""A client, and the name of an outcome there."""
+
+
+MOST_STRAY = 0.1
+"""A larger share of numbers that are not from 0 to 1 is no mistake of a few, but another scale."""
+
+
+def unscaled_outcomes(signals: Iterable[Signal]) -> set[OutcomeName]:
+    """Return the outcomes whose numbers are not from 0 to 1: stars, seconds, prices.
+
+    Of these 0 and 1 say nothing either: one star of five is the worst, and would be the best.
+    """
+    counts, stray = Counter[OutcomeName](), Counter[OutcomeName]()
+    for signal in signals:
+        if (outcome := _numeric_outcome(signal)) is not None:
+            name, number = (signal.client_id, outcome[0]), outcome[1]
+            counts[name] += 1
+            stray[name] += number < 0 or number > 1
+    return {name for name, count in counts.items() if stray[name] > MOST_STRAY * count}
+
+
+def _numeric_outcome(signal: Signal) -> tuple[str, float] | None:
+    if signal.kind != "outcome":
+        return None
+    match loads(signal.value):
+        case {"value": bool()}:
+            return None
+        case {"name": str(name), "value": int() | float() as number}:
+            return name.strip().lower(), number
+        case _:
+            return None
+
+
+def read_signal(
+    signal: Signal, answers: Answers, config: Preferences, unscaled: AbstractSet[OutcomeName]
+) -> SignalReading:
     """Parse one signal; its own answers are added to ``answers``."""
     if signal.is_waiting:
         return SignalReading(signal, "waiting")
+    outcome = _numeric_outcome(signal)
+    if outcome is not None and (signal.client_id, outcome[0]) in unscaled:
+        return SignalReading(signal, "says_nothing")
     if signal.is_ambiguous:
         return SignalReading(signal, "different_prompts")
     match signal.kind:

@@ -41,7 +41,10 @@ def weigh_signals(
     """
     answers = Answers(list(judged))
     ordered = sorted(signals, key=lambda signal: signal.feedback_id)
-    readings = [feedback_signals.read_signal(signal, answers, config) for signal in ordered]
+    unscaled = feedback_signals.unscaled_outcomes(ordered)
+    readings = [
+        feedback_signals.read_signal(signal, answers, config, unscaled) for signal in ordered
+    ]
     meaningful = [reading for reading in readings if reading.fate is None]
     defended = caps.defend(meaningful, config)
     kept = [

@@ -101,6 +101,13 @@ TABLE = [
         [signal("outcome", {"name": "cost", "value": 37})], [], [], id="outcome-without-scale"
     ),
     pytest.param(
+        [
+            signal("outcome", {"name": "stars", "value": 1}),
+            signal("outcome", {"name": "Stars", "value": 4}, about=["b"]),
+        ],
+        [], [], id="outcome-in-stars",
+    ),
+    pytest.param(
         [signal("thumb", "up"), signal("thumb", "up", actor="bob")],
         [], [("a", True, 1)], id="two-agree",
     ),
