@@ -67,6 +67,8 @@ class FlywheelBridge(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
             "duration_ms": (end_time - start_time).total_seconds() * 1000,
             "conversation_id": params.get("litellm_session_id") or metadata.get("session_id"),
             "user_id": kwargs.get("user") or metadata.get("user_api_key_end_user_id"),
+            # LiteLLM ends a stream whose client has left as if the model had stopped there.
+            "finish": "client_gone" if metadata.get("client_disconnected") else None,
         }
         if len(self._waiting) >= MOST:
             self._waiting.popleft()

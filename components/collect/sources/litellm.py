@@ -54,7 +54,7 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         user_id=fields.optional_text(value, "end_user"),
         trace_id=fields.optional_text(value, "trace_id"),
         duration_ms=_duration_ms(value),
-        finish=canonical.CUT if has_failed else finish,
+        finish=canonical.CUT if has_failed or _is_abandoned(value) else finish,
         metadata=sent | {key: value[key] for key in KEPT if value.get(key)},
     )
 
@@ -72,6 +72,12 @@ def _texts(holder: Obj, key: str) -> Iterator[Json]:
     for _, entry in fields.objects(fields.optional_array(holder, key), key):
         message = entry.get("message") if key == "choices" else entry
         yield message.get("content") if isinstance(message, dict) else None
+
+
+def _is_abandoned(value: Obj) -> bool:
+    """Return whether the proxy's client left: LiteLLM bills what came until then as a success."""
+    error = fields.optional_object(value, "error_information")
+    return error.get("error_class") == "ClientDisconnected"
 
 
 def _duration_ms(value: Obj) -> float | None:

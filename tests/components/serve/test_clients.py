@@ -175,7 +175,9 @@ def test_the_bridge_ships_what_litellm_answers(
             answer: Any = await litellm.acompletion(
                 messages=[{"role": "user", "content": f"Hi {number} {script(say=CALL)}"}],
                 tools=[logs.WEATHER],
-                metadata={"workload_id": "shop", "session_id": "s1"},
+                # What the proxy adds when its client leaves; LiteLLM says that the answer stopped.
+                metadata={"workload_id": "shop", "session_id": "s1"}
+                | ({"client_disconnected": True} if number == 1 else {}),
                 max_completion_tokens=50,
                 stream=number == 2,
                 **options,
@@ -201,7 +203,7 @@ def test_the_bridge_ships_what_litellm_answers(
     bodies = [
         record for batch in records for record in (batch if isinstance(batch, list) else [batch])
     ]
-    assert len(bodies) == 3
+    assert [record.get("finish") for record in bodies] == [None, "client_gone", None]
     for record in bodies:
         assert record["workload_id"] == "shop"
         assert record["conversation_id"] == "s1"

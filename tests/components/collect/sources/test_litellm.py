@@ -117,6 +117,12 @@ def test_a_call_that_failed_has_no_answer_or_a_part_of_one():
     assert record(litellm, payload(**FAILED))["finish"] == "upstream_cut"
 
 
+def test_what_a_client_of_the_proxy_did_not_wait_for_is_cut():
+    """LiteLLM counts it a success that has stopped."""
+    error: Json = {"error_code": "499", "error_class": "ClientDisconnected"}
+    assert record(litellm, payload(error_information=error))["finish"] == "upstream_cut"
+
+
 def test_a_stream_without_its_last_chunk_is_cut():
     choice: Json = {"index": 0, "message": logs.say("Sun"), "finish_reason": None}
     response: Json = {**openai_completions.completion(), "choices": [choice]}
