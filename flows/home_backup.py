@@ -277,8 +277,11 @@ def _fill(place: Path, unpacked: Path) -> None:
     """Put the files of a folder in a volume that has none but new logins."""
     (place / LOGINS).unlink(missing_ok=True)
     for path in sorted(unpacked.iterdir()):
-        shutil.rmtree(place / path.name, ignore_errors=True)
-        path.replace(place / path.name)
+        target = place / path.name
+        if target.is_symlink():  # to a folder elsewhere without files
+            target.unlink()
+        shutil.rmtree(target, ignore_errors=True)
+        path.replace(target)
 
 
 def outside_files(home: Settings) -> list[Path]:

@@ -160,7 +160,9 @@ def forget(folder: Path) -> None:
         folder.unlink()
     elif folder.exists():
         (folder / NAME).unlink(missing_ok=True)  # half a folder must not look finished
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.resolve())
+        if folder.is_symlink():  # to another disk
+            folder.unlink()
 
 
 def withdraw(folder: Path) -> None:

@@ -262,6 +262,7 @@ print(sorted(path.name for path in home.home.iterdir()))
 """
 MOUNT = """
 cd "$1" && mount -t tmpfs none . && cd "$1" && mkdir .restoring || exit 1
+mkdir ../disk && ln -s ../disk snapshots || exit 1
 touch credentials.json .restoring/x && shift && exec "$@"
 """
 

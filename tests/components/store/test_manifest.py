@@ -25,3 +25,15 @@ def test_every_file_is_on_the_disk_before_the_manifest_is_in_place(
     monkeypatch.setattr(os, "fsync", note)
     manifest.write(tmp_path, kind="adapter", now=NOW, body={})
     assert synced == [("deep/config", False), ("weights", False), ("manifest.json.partial", False)]
+
+
+def test_an_output_on_another_disk_is_removed_there(tmp_path: Path) -> None:
+    disk, folder = tmp_path / "disk", tmp_path / "snapshots" / "support" / "s1"
+    disk.mkdir()
+    (disk / "train.parquet").write_bytes(b"rows")
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(disk)
+    manifest.write(folder, kind="snapshot", now=NOW, body={})
+    manifest.remove(folder)
+    assert not disk.exists()
+    assert not folder.is_symlink()
