@@ -1,9 +1,9 @@
 -- One row per interaction that a person could be asked about: it may be learned from, or people are
 -- of two minds about it, or a rejection blames it; nobody has judged it in one mind, nor `reviewer`
--- at all, unless that was before it was blamed; it has a response id to aim an answer at. Of equal
--- and nearly equal requests the one that stands for all. Counts are of people; `blamed` is the
--- decision that blames it. Reads curated.verdicts, curated.standings and staging.*, as curated
--- last.
+-- at all, unless that was before it was blamed; it has a response id to aim an answer at, which no
+-- other request has. Of equal and nearly equal requests the one that stands for all. Counts are of
+-- people; `blamed` is the decision that blames it. Reads curated.verdicts, curated.standings and
+-- staging.*, as curated last.
 
 with
 
@@ -48,6 +48,17 @@ placed as (
     from curated.standings as standings
     left join votes using (interaction_id)
     where standings.workload_id = $workload_id
+),
+
+reused as (
+    select
+        interactions.client_id,
+        interactions.response_id
+    from placed
+    inner join staging.interactions as interactions using (interaction_id)
+    where interactions.response_id is not null
+    group by interactions.client_id, interactions.response_id
+    having count(distinct placed.cluster_id) > 1
 ),
 
 clusters as (
@@ -106,6 +117,10 @@ inner join staging.texts as texts using (interaction_id)
 inner join staging.redacted as redacted using (interaction_id)
 inner join placed using (interaction_id)
 inner join clusters using (cluster_id)
+anti join reused
+    on
+        interactions.client_id = reused.client_id
+        and interactions.response_id = reused.response_id
 where
     interactions.response_id is not null
     and (asked.is_disputed or asked.blamed is not null or not asked.is_judged)

@@ -85,6 +85,21 @@ def test_disputed_requests_come_first_and_agreed_ones_never(con: Connection) -> 
     assert "r-Kyiv" not in asked(con, reviewer="ann")
 
 
+def test_nobody_is_asked_about_an_answer_whose_id_other_requests_have(
+    con: Connection, tmp_path: Path
+) -> None:
+    """The person's answer, which names the id, could not be learned."""
+    questions = ("Who is the king of Spain?", "Sing me a song about the rain", "How old is it?")
+    lines = [
+        logs.interaction(question, response_id="chatcmpl-42" if n < 2 else "own", timestamp=n)
+        for n, question in enumerate(questions)
+    ]
+    logs.load(con, logs.write(tmp_path / "ollama.jsonl", lines), now=logs.NOW)
+    response_ids = asked(con)
+    assert "own" in response_ids
+    assert "chatcmpl-42" not in response_ids
+
+
 def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Path) -> None:
     curate_workload.curate(con, "weather", RULES, now=logs.NOW)
     chosen = pick.choose_questions(con, "weather", 20, reviewer="rev", measured={})
