@@ -79,7 +79,7 @@ def render(
     form = form_of(tokenizer)
     if form != "written":
         turns = _turns(form, messages)
-        if _renders_all(tokenizer, turns, tools):
+        if _renders_all(tokenizer, turns, tools) and _takes_answer(tokenizer, turns, tools):
             return Rendered(form, turns, list(tools))
     return Rendered("written", _accepted(tokenizer, prompt.render_prompt(messages, tools)), [])
 
@@ -192,6 +192,22 @@ def _renders_all(
         part in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
         for part in [*contents, *_names(tools)]
     )
+
+
+def _takes_answer(
+    tokenizer: "PreTrainedTokenizerBase",
+    turns: Sequence[Message],
+    tools: Sequence[Mapping[str, Json]],
+) -> bool:
+    """Check that an answer to a tool's result continues its prompt: not with Hermes 2 Pro and 3."""
+    if turns[-1]["role"] != "tool":
+        return True
+    answer: Message = {"role": "assistant", "content": "No"}
+    try:
+        answer_start.split_answer(tokenizer, turns, answer, tools)
+    except answer_start.AnswerRefusedError:
+        return False
+    return True
 
 
 def _accepted(tokenizer: "PreTrainedTokenizerBase", turns: list[Message]) -> list[Message]:
