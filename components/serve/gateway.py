@@ -138,10 +138,8 @@ class Gateway:
             interaction, must_log = self._interaction(content, token, headers, endpoint, timestamp)
             self._require_turn(token.client_id)
             route = self.current.enter(interaction.workload)
-            if route is None and (
-                endpoint != "chat" or interaction.workload not in self._workloads.elsewhere
-            ):
-                raise self._workloads.unknown(interaction.workload, token)
+            if route is None:
+                self._workloads.require_answered(interaction.workload, endpoint, token)
             held = stack.pop_all()
         self._open[token.client_id] += 1
         if self._shadows:

@@ -162,6 +162,7 @@ def test_another_server_answers_a_workload_that_has_no_champion_yet(tmp_path: Pa
     assert names == ["fresh", "support"]
     assert (model.status_code, model.json()["owned_by"]) == (200, "flywheel")
     assert (prompt.status_code, unknown.status_code) == (404, 404)
+    assert "send chat completions" in prompt.json()["error"]["message"]
     assert [*routes] == ["support"]
     assert served_by(records) == [("fallback", f"{teacher}/v1", None)] * 3
     assert [record["workload_id"] for record in records] == ["fresh"] * 3
