@@ -79,6 +79,12 @@ def freeze(workload: Workload) -> FrozenWorkload:
         get_run_logger().info(
             "%d feedback signals wait for a response that has not arrived", tally.feedback_waiting
         )
+    if tally.feedback_ambiguous:
+        get_run_logger().info(
+            "%d feedback signals are not used: they are on an id that different requests share, or "
+            "compare answers to different requests",
+            tally.feedback_ambiguous,
+        )
     if tally.feedback_held_back:
         get_run_logger().info(
             "%d feedback signals are held back; `flywheel feedback %s` shows whose and why",

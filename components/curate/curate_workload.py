@@ -51,9 +51,10 @@ class CurationTally:
     response has not arrived. ``flagged`` counts rule findings that were not dropped, by rule and
     action: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts replacements by kind.
     ``replayed`` counts training rows from other sets. ``feedback_held_back`` counts the signals of
-    bursts and of actors over the cap. ``unjudgeable`` counts rows on which a rule raised an error,
-    by error and place. ``judged`` counts the interactions whose judgement was not kept from an
-    earlier curation, ``screened`` those that only the quality rules judged again.
+    bursts and of actors over the cap, ``feedback_ambiguous`` those about different requests.
+    ``unjudgeable`` counts rows on which a rule raised an error, by error and place. ``judged``
+    counts the interactions whose judgement was not kept from an earlier curation, ``screened``
+    those that only the quality rules judged again.
     """
 
     workload_id: str
@@ -67,6 +68,7 @@ class CurationTally:
     redactions: dict[str, int] = field(default_factory=dict[str, int])
     replayed: int = 0
     feedback_held_back: int = 0
+    feedback_ambiguous: int = 0
     unjudgeable: dict[str, int] = field(default_factory=dict[str, int])
     judged: int = 0
     screened: int = 0

@@ -121,6 +121,15 @@ def _print_tally(tally: "CurationTally") -> None:
         print_line(f"{count:,} could not be judged: {name}")
     for name, count in sorted(tally.flagged.items()):
         print_line(f"{count:,} found and not dropped: {name}")
+    if tally.feedback_waiting:
+        print_line(
+            f"{tally.feedback_waiting:,} feedback signals wait for a response that has not arrived"
+        )
+    if tally.feedback_ambiguous:
+        print_line(
+            f"{tally.feedback_ambiguous:,} feedback signals not used (different_prompts): they are "
+            "on an id that different requests share, or compare answers to different requests"
+        )
     if tally.feedback_held_back:
         print_line(
             f"{tally.feedback_held_back:,} feedback signals held back; see: flywheel feedback "

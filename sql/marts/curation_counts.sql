@@ -28,6 +28,13 @@ figures as (
     where workload_id = $workload_id and fate in ('brigade', 'flood', 'over_cap')
     union all
     select
+        'total' as figure,
+        'feedback_ambiguous' as counted,
+        count(*) as number
+    from curated.fates
+    where workload_id = $workload_id and fate = 'different_prompts'
+    union all
+    select
         'side' as figure,
         side as counted,
         count(*) as number

@@ -109,6 +109,7 @@ def test_a_correction_teaches_no_other_request_that_was_answered_under_its_id(
     assert answers == [("Sunny.",)]
     assert fates(con) == {"ann": "different_prompts"}
     assert not warehouse.rows(con, "select * from curated.preferences")
+    assert curations.curate(con, "weather", RULES, now=logs.NOW).feedback_ambiguous == 1
 
 
 @pytest.mark.parametrize(
