@@ -37,6 +37,7 @@ LOG = logging.getLogger(__name__)
 AGAIN_SECONDS = 1.0  # after which a loop that failed is started again
 DAMAGE_SECONDS = 5.0  # how often damaged files are looked for
 LONGEST_DAMAGE_SECONDS = 60.0  # and after they could not be staged again
+LONGEST_ENGINE_SECONDS = 60.0  # between two attempts to start an engine
 
 GRAMMAR_ENGINES = frozenset({"embedded", "vllm", "nim"})
 
@@ -109,10 +110,7 @@ class Follower:
         """Load and prove what the routes file has; serve on without what fails."""
         self._places.adapters.mkdir(parents=True, exist_ok=True)
         self._staging.delete_scratch()
-        for served in routes.read(self._places.routes).all_served():
-            with suppress(OSError, ValueError):  # said when it is brought up
-                staged = staged_version.read_staged(self._places.adapters, served.model)
-                await self._embedded.ensure(staged)
+        await self._start_engines()
         self.rollouts.restore()
         await self.swap.start()
         self.swap.delete_unused()
@@ -125,6 +123,7 @@ class Follower:
             self.rollouts.run,
             *watch,
             self._stage_damaged,
+            self._start_missing_engines,
             *self._reports.work(),
         ]
 
@@ -298,6 +297,28 @@ class Follower:
                     wait = LONGEST_DAMAGE_SECONDS
                 else:
                     self.swap.replicas.note_staged_again(served.model)
+
+    async def _start_engines(self) -> None:
+        """Start the engines of what is routed; serve on without those that fail."""
+        failed: set[str] = set()  # hashes of their bases
+        for served in routes.read(self._places.routes).all_served():
+            with suppress(OSError, ValueError):  # said when it is brought up
+                staged = staged_version.read_staged(self._places.adapters, served.model)
+                if staged.base_hash in failed:
+                    continue
+                try:
+                    await self._embedded.ensure(staged)
+                except UpstreamError as error:
+                    LOG.warning("%s has no engine: %s", served.name, error)
+                    failed.add(staged.base_hash)
+
+    async def _start_missing_engines(self) -> None:
+        """Start, ever more rarely tried, what did not start with the gateway."""
+        wait = AGAIN_SECONDS
+        while True:
+            await asyncio.sleep(wait)
+            await self._start_engines()
+            wait = min(2 * wait, LONGEST_ENGINE_SECONDS)
 
     async def _stop_unused(self) -> None:
         """Stop the processes whose base no version has that serves, served before, or will."""
