@@ -103,6 +103,14 @@ class SpanCall:
             "answer: is the capture of content turned on?"
         )
 
+    def _is_left(self) -> bool:
+        """Return whether it is a stream that was not read to its end, as OpenLLMetry has it."""
+        match self.choices:
+            case [{"finish_reason": ""}, *_]:
+                return self.attributes.get("gen_ai.is_streaming") is True
+            case _:
+                return False
+
     def record(self, defaults: Defaults) -> Obj:
         """Return the interaction."""
         attributes = self.attributes
@@ -131,7 +139,7 @@ class SpanCall:
             user_id=_first(attributes, "user.id", "enduser.id"),
             trace_id=self.trace_id or None,
             duration_ms=self.duration_ms,
-            finish=canonical.CUT if self.has_failed else None,
+            finish=canonical.CUT if self.has_failed or self._is_left() else None,
             metadata=fields.without_nulls({key: everything.get(key) for key in KEPT}),
         )
 

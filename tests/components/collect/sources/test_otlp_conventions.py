@@ -197,6 +197,23 @@ def test_numbered_attributes_of_openllmetry_are_read():
     ]
 
 
+@pytest.mark.parametrize(
+    ("is_streaming", "finish"), [(True, "upstream_cut"), (False, None)], ids=["stream", "whole"]
+)
+def test_a_stream_that_ended_for_no_reason_is_cut(is_streaming: bool, finish: str | None):
+    """OpenLLMetry has it when the application stops to read; some servers name no reason."""
+    said: Json = [{"role": "assistant", "parts": [], "finish_reason": ""}]
+    interaction = record(
+        otlp,
+        span(
+            attribute("gen_ai.is_streaming", {"boolValue": is_streaming}),
+            text("gen_ai.input.messages", json.dumps(question("Hello?"))),
+            text("gen_ai.output.messages", json.dumps(said)),
+        ),
+    )
+    assert interaction.get("finish") == finish
+
+
 def numbered(questions: list[str], reply: str = "Hi.") -> dict[str, Json]:
     """Write a span with numbered attributes, as the SDK exports it."""
     attributes = {"gen_ai.system": "openai", "llm.request.type": "chat"}
