@@ -1,4 +1,4 @@
-r"""Find what a base's chat template writes between a prompt and the answer.
+r"""Find what a base's chat template writes between a prompt and the answer, and after it.
 
 Templates of bases that think end a prompt within a thought (Qwen 3.5: ``<think>\n``), write an
 empty one before each answer (Qwen 3), or leave the channel to the model (gpt-oss). Answers are
@@ -30,6 +30,7 @@ _OPEN_THOUGHT = re.compile(r"<think>\s*$")
 _EMPTY_THOUGHT = re.compile(r"(<think>\s*</think>|<\|channel>thought\s*<channel\|>)\s*$")
 _END_OF_THOUGHT = "\n</think>\n\n"
 
+_REQUEST: list[Message] = [{"role": "user", "content": "How deep is it?"}]
 _PROBE = "Walensee"
 
 
@@ -59,6 +60,20 @@ def after_prompt(
 def is_whole_thought(rest: str) -> bool:
     """Return whether a model itself may begin its answer with this text, an empty thought."""
     return _WHOLE_THOUGHT.fullmatch(rest) is not None
+
+
+def end_of_answers(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return what the template ends an answer with, which is learned; else the end token's text.
+
+    They differ in Gemma (``<end_of_turn>`` and ``<eos>``) and Phi 3.
+    """
+    probe: Message = {"role": "assistant", "content": _PROBE}
+    try:
+        text = prompt.to_text(tokenizer, [*_REQUEST, probe], answered=True)
+    except REFUSED:
+        text = ""
+    _, _, end = text.rpartition(_PROBE)
+    return end.rstrip("\n") or str(tokenizer.eos_token or "")
 
 
 class AnswerRefusedError(ValueError):
@@ -103,12 +118,11 @@ def split_answer(
 
 @lru_cache(maxsize=16)
 def _has_own_start(tokenizer: "PreTrainedTokenizerBase", _: str) -> bool:
-    request: list[Message] = [{"role": "user", "content": "How deep is it?"}]
     try:
-        text = prompt.to_text(tokenizer, request)
+        text = prompt.to_text(tokenizer, _REQUEST)
     except REFUSED:
         return True  # it may take other conversations
-    return _answer_start(tokenizer, request, ()) != text
+    return _answer_start(tokenizer, _REQUEST, ()) != text
 
 
 def _answer_start(

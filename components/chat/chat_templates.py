@@ -98,19 +98,32 @@ def conditions(base: Path) -> dict[str, Json]:
     """Return what decides how prompts are rendered, without loading the base's tokenizer."""
     templates = json.dumps(_templates(base))
     adds_own = "bos_token" not in templates and _may_add_tokens(base)
+    # Gemma's has no end token, and Phi 3's another one before it.
+    ends_own = not _has_end_token(base, templates) or "<|end|>" in templates
     return {
         "prompt_format": prompt.FORMAT,
         TEMPLATE: template_hash(base),
         **({"answer_start": ANSWER_START} if OWN_MARKS.search(templates) else {}),
         **({"special_tokens": "those of the template"} if adds_own else {}),
+        **({"end": "that of the template"} if ends_own else {}),
     }
+
+
+def _has_end_token(base: Path, templates: str) -> bool:
+    end = _tokenizer_config(base).get("eos_token")
+    text = end.get("content") if isinstance(end, dict) else end
+    return not isinstance(text, str) or text in templates or "eos_token" in templates
+
+
+def _tokenizer_config(base: Path) -> dict[str, Json]:
+    path = base / "tokenizer_config.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _may_add_tokens(base: Path) -> bool:
     """Return whether the base's tokenizer may begin each text with a token of its own."""
-    settings, own = base / "tokenizer_config.json", base / "tokenizer.json"
-    config: dict[str, Json] = json.loads(settings.read_text()) if settings.is_file() else {}
-    return bool(config.get("add_bos_token")) or (
+    own = base / "tokenizer.json"
+    return bool(_tokenizer_config(base).get("add_bos_token")) or (
         own.is_file() and '"SpecialToken"' in own.read_text()
     )
 
@@ -286,9 +299,7 @@ def _templates(base: Path) -> Json:
     files = [*base.glob("chat_template.jinja"), *base.glob("additional_chat_templates/*.jinja")]
     if files:
         return {file.name: file.read_text() for file in sorted(files)}
-    path = base / "tokenizer_config.json"
-    config: dict[str, Json] = json.loads(path.read_text()) if path.is_file() else {}
-    return config.get("chat_template")
+    return _tokenizer_config(base).get("chat_template")
 
 
 _PROBE_TOOLS: list[Mapping[str, Json]] = [

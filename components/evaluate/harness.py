@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from components import costs, scorecard
+from components.chat.answer_start import end_of_answers
 from components.evaluate import (
     baselines,
     constraint,
@@ -224,7 +225,7 @@ def _ready_tasks(
             lm_eval_tasks.evaluate_holdout,
             holdout=holdout,
             max_new_tokens=settings.max_new_tokens,
-            end=str(engine.tokenizer.eos_token or ""),
+            end=end_of_answers(engine.tokenizer),
         )
         window = holdout_task.count_too_long(
             holdout, engine.tokenizer, room, settings.max_new_tokens

@@ -26,7 +26,7 @@ def evaluate_holdout(
 ) -> list[Sample]:
     """Run a model on the holdout and, for labels, score the likelihood of each label.
 
-    ``end`` is the text of the end token. It is appended to each label: otherwise a label that
+    ``end`` is what ends an answer. It is appended to each label: otherwise a label that
     is a prefix of another could never be the less likely one.
 
     Raises:

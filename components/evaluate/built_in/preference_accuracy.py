@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import pyarrow.parquet as pq
 
 from components.chat import chat_templates, dialects, prompt
+from components.chat.answer_start import end_of_answers
 from components.evaluate import holdout_task, lm_eval_tasks
 from components.schema import Json, Message
 from components.scorecard import Metric, Sample
@@ -87,7 +88,7 @@ def preference_documents(
 def _document(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> PreferenceDocument:
     request: dict[str, list[dict[str, Json]]] = json.loads(row["request"])
     rendered = chat_templates.render(tokenizer, request["messages"], request["tools"])
-    text, end = rendered.before_answer(tokenizer), str(tokenizer.eos_token or "")
+    text, end = rendered.before_answer(tokenizer), end_of_answers(tokenizer)
     answers: dict[str, str] = {}
     for name in ("chosen", "rejected"):
         (message,) = cast("list[Message]", row[name])

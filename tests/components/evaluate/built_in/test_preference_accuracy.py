@@ -15,7 +15,7 @@ from components.evaluate.built_in import preference_accuracy, task_registry
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Answer, Call
 from components.scorecard import Sample, Scorecard, aggregate
-from tests.support import holdouts, templates
+from tests.support import holdouts, templates, tiny
 from tests.support.oracle import Oracle
 
 SETTINGS = EvaluationSettings(
@@ -135,6 +135,20 @@ def test_calls_are_scored_in_the_syntax_of_the_bases_template(tmp_path: Path, ti
     weigh(snapshot, tiny_base, Oracle(likely=likely), templates.QWEN)
     written = '{"name": "weather", "arguments": {"city": "Rome", "unit": "C"}}'
     assert weighed == [f"<tool_call>\n{written}\n</tool_call><|im_end|>", "No.<|im_end|>"]
+
+
+def test_an_answer_is_scored_with_the_end_that_the_template_writes(tmp_path: Path, tiny_base: Path):
+    weighed: list[str] = []
+
+    def likely(_: str, answer: str) -> float:
+        weighed.append(answer)
+        return 0.0
+
+    snapshot = build(tmp_path, [holdouts.pair("a", "Hm?", Answer("Yes."), Answer("No."))])
+    # As Gemma's, whose tokenizer has another end token.
+    ended = tiny.TEMPLATE.replace("<|im_end|>", "<end_of_turn>")
+    weigh(snapshot, tiny_base, Oracle(likely=likely), ended)
+    assert weighed == ["Yes.<end_of_turn>", "No.<end_of_turn>"]
 
 
 def test_a_pair_too_long_for_the_model_is_left_out_for_every_model(tmp_path: Path, tiny_base: Path):
