@@ -245,9 +245,9 @@ def _flag_versions(
             *consequences.champions,
             *(Champion(workload, number, now.number if now else None) for number in (*lost, *kept)),
         ),
-        pages=consequences.pages + taint.drop_copies(workload, taint.EVIDENCE_FOLDER, evidence),
+        pages=consequences.pages + taint.drop_copies(taint.EVIDENCE_FOLDER, evidence),
         scorecard_copies=consequences.scorecard_copies
-        + taint.drop_copies(workload, taint.SCORECARD_FOLDER, scorecards),
+        + taint.drop_copies(taint.SCORECARD_FOLDER, scorecards),
     )
 
 

@@ -135,17 +135,16 @@ def full_client() -> "MlflowClient":
     return MlflowClient()
 
 
-def find_runs(
-    experiments: list[str], condition: str = "", *, with_deleted: bool = False
-) -> "Iterator[Run]":
-    """Yield the runs of experiments, however many, also those that somebody deleted if asked to.
+def find_runs(condition: str, *, with_deleted: bool = False) -> "Iterator[Run]":
+    """Yield the runs of all experiments that meet a condition, however many.
 
-    MLflow keeps the artifacts of a deleted run.
+    MLflow keeps the artifacts of runs and experiments that somebody deleted.
     """
     from mlflow.entities import ViewType
 
     view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
     client, token = full_client(), ""
+    experiments = [record.experiment_id for record in client.search_experiments(view)]
     while True:
         page = client.search_runs(experiments, condition, view, page_token=token or None)
         yield from page

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from components.register import mlflow_api, registry
 from components.register.registry import Version
+from components.register.tracking import KEY_TAG
 from components.register.version_tags import (
     ADAPTER_TAG,
     APPROVER_TAG,
@@ -69,20 +70,20 @@ def demoted_versions(name: str, certificate_id: str) -> list[Version]:
     return [registry.as_version(version) for version in demoted]
 
 
-def drop_copies(experiment: str, folder: str, keys: Iterable[str]) -> int:
-    """Delete copies of outputs from an experiment's runs; return how many were deleted.
+def drop_copies(folder: str, keys: Iterable[str]) -> int:
+    """Delete copies of outputs from the runs of adapters; return how many were deleted.
 
-    ``folder`` is ``SCORECARD_FOLDER`` or ``EVIDENCE_FOLDER``, ``keys`` are of outputs in it.
+    ``folder`` is ``SCORECARD_FOLDER`` or ``EVIDENCE_FOLDER``, ``keys`` are of outputs in it. Runs
+    of all experiments are looked at, since anybody may rename one.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     client = mlflow_api.full_client()
-    record = client.get_experiment_by_name(experiment)
     copies = {f"{folder}/{key}" for key in keys}
-    if record is None or not copies:
+    if not copies:
         return 0
     dropped = 0
-    for run in mlflow_api.find_runs([record.experiment_id], with_deleted=True):
+    for run in mlflow_api.find_runs(f"tags.`{KEY_TAG}` != ''", with_deleted=True):
         present = {file.path for file in client.list_artifacts(run.info.run_id, folder)}
         artifacts = get_artifact_repository(str(run.info.artifact_uri))
         for path in sorted(present & copies):

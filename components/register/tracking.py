@@ -13,7 +13,7 @@ from components.schema import Json, Progress
 from components.store.manifest import SnapshotManifest
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import DatasetInput, Metric
 
 
 KEY_TAG = "flywheel.adapter"
@@ -152,19 +152,14 @@ def tag_chain_head(run_id: str, head: str) -> None:
 
 def chain_heads() -> dict[str, str]:
     """Return the heads of the chain of decisions when adapters were judged, by run id."""
-    judged = _find_runs(f"tags.`{LOOKED_TAG}` != ''")
+    judged = mlflow_api.find_runs(f"tags.`{LOOKED_TAG}` != ''")
     return {run.info.run_id: run.data.tags[LOOKED_TAG] for run in judged}
 
 
 def running() -> dict[str, str]:
     """Return the keys of what claims to be trained or searched now, by run id."""
-    claiming = _find_runs(f"attributes.status = 'RUNNING' and tags.`{KEY_TAG}` != ''")
+    claiming = mlflow_api.find_runs(f"attributes.status = 'RUNNING' and tags.`{KEY_TAG}` != ''")
     return {run.info.run_id: run.data.tags[KEY_TAG] for run in claiming}
-
-
-def _find_runs(condition: str) -> "Iterator[Run]":
-    experiments = mlflow_api.full_client().search_experiments()
-    return mlflow_api.find_runs([record.experiment_id for record in experiments], condition)
 
 
 def run_page(run_id: str) -> str:

@@ -25,6 +25,8 @@ from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, mlflow_stores, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 
+OURS = {tracking.KEY_TAG: "a1"}
+
 
 @pytest.fixture(scope="module")
 def store(built: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -223,11 +225,13 @@ def test_copies_of_scorecards_in_mlflow_go(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     experiment = client.create_experiment(WORKLOAD)
-    run, deleted = client.create_run(experiment), client.create_run(experiment)
+    run, deleted = (client.create_run(experiment, tags=OURS) for _ in range(2))
     client.log_artifacts(run.info.run_id, str(home.scorecard), "scorecards/c1")
     client.log_artifacts(run.info.run_id, str(home.adapter), "scorecards/c2")
     client.log_artifacts(deleted.info.run_id, str(home.scorecard), "scorecards/c1")
-    client.delete_run(deleted.info.run_id)  # as anybody may in MLflow, which keeps its files
+    # As anybody may in MLflow, which keeps the files.
+    client.delete_run(deleted.info.run_id)
+    client.rename_experiment(experiment, "another name")
     written = eraser(home.settings, Subject(ANN))
     assert written.consequences.scorecard_copies == 2
     assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "scorecards")] == [
@@ -238,7 +242,7 @@ def test_copies_of_scorecards_in_mlflow_go(
 
 @pytest.mark.slow
 def test_copies_of_reports_in_mlflow_go(home: House, client: MlflowClient, eraser: Eraser) -> None:
-    run_id = client.create_run(client.create_experiment(WORKLOAD)).info.run_id
+    run_id = client.create_run(client.create_experiment(WORKLOAD), tags=OURS).info.run_id
     page = tracking.log_evidence(run_id, home.evidence, "pass")
     assert page.endswith(f"evidence/{home.evidence.name}")
     client.log_artifacts(run_id, str(home.adapter), "evidence/another")
