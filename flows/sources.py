@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from components.collect import files, load_file, quarantine, segments, small_files, survey
 from components.collect.load_file import DryRun, Loaded
+from components.collect.quarantine import Retried
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, Input, Kind
 from components.collect.sources import mlflow_traces
@@ -111,6 +112,19 @@ def _join_files(path: Location, waiting: Sequence[Loaded], now: datetime) -> lis
         return [*waiting]
     (outcomes,) = turns([partial(load_file.after_joining, loaded=waiting, joined=joined)])
     return outcomes
+
+
+def retry_quarantined(
+    path: Location, source: str | None, *, now: datetime
+) -> tuple[int, Iterator[Retried]]:
+    """Read the quarantined lines of ``source`` (all if ``None``) again.
+
+    Returns the number of parts, and what comes of each, which is kept whatever comes of the next;
+    others get the warehouse in between.
+    """
+    turns = partial(warehouse.in_turns, path, memory=warehouse.COLLECTING, writes=RAW)
+    (parts,) = turns([partial(quarantine.retriable, source=source)])
+    return len(parts), turns(partial(quarantine.retry, ids=ids, now=now) for ids in parts)
 
 
 def _add(joined: dict[RecordOrigin, Stored], more: Mapping[RecordOrigin, Stored]) -> None:

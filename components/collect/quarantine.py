@@ -14,7 +14,7 @@ from components.collect.source import Defaults, SourceRecord, SourceRow
 from components.collect.writer import Stored, Within, committed
 from components.schema import Json
 from components.store import warehouse
-from components.store.warehouse import Connection
+from components.store.warehouse import Connection, Value
 
 MOST_REASONS = 20  # maximum reasons of one file; a randomly damaged file has thousands
 
@@ -53,7 +53,10 @@ class QuarantineReason:
 
 
 JOINED_BYTES = 1 << 25
-"""Of lines that are joined at a time: their records take several times as much memory."""
+"""Of lines that are read again at a time: their records take several times as much memory."""
+
+FILES_AT_ONCE = 200
+"""Of which lines are read again in one transaction, some seconds, for which others wait."""
 
 REMEDIES: tuple[tuple[str, str], ...] = (
     (
@@ -164,11 +167,11 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
-class _Joinable:
-    """A line of ``marts/joinable``."""
+class _Waiting:
+    """A line of ``marts/joinable`` or ``marts/retried``; those of a group are read together."""
 
     quarantine_id: str
-    call_number: int
+    group_number: int
     bytes: int
 
 
@@ -191,6 +194,14 @@ class Retried:
     known: int
     quarantined: int
 
+    def __add__(self, other: "Retried") -> "Retried":
+        return Retried(
+            self.lines + other.lines,
+            self.new + other.new,
+            self.known + other.known,
+            self.quarantined + other.quarantined,
+        )
+
 
 def groups(con: Connection) -> list[Group]:
     """Return the quarantined lines by source, reason and file, the most frequent first."""
@@ -208,12 +219,23 @@ def find(con: Connection, beginning: str) -> Quarantined:
     return matches[0]
 
 
-def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
-    """Read the quarantined lines of ``source`` (all if ``None``) again, in one transaction.
+def retriable(con: Connection, source: str | None) -> list[list[str]]:
+    """Return the ids of the lines of ``source`` (all if ``None``), in parts to be read again.
+
+    A part has all lines of its files, at most ``FILES_AT_ONCE``, and about ``JOINED_BYTES``; lines
+    of a source that joins those of several files are in one part.
+    """
+    values: dict[str, Value] = {"source_name": source, "joining": [*files.JOINING_FILES]}
+    waiting = warehouse.read(con, "marts/retried", _Waiting, **values)
+    return _in_parts(waiting, FILES_AT_ONCE)
+
+
+def retry(con: Connection, ids: Sequence[str], *, now: datetime) -> Retried:
+    """Read a part of the quarantined lines again, in one transaction.
 
     Lines that are still refused stay in quarantine.
     """
-    waiting = _lines(con, source=source)
+    waiting = _lines(con, ids=ids)
     stored = sum(_retry(con, waiting, now).values(), Stored(0, 0, 0))
     return Retried(len(waiting), stored.new, stored.known, stored.quarantined)
 
@@ -224,13 +246,17 @@ def joinable(con: Connection, source: str) -> list[list[str]]:
     A part has all lines of its keys and about ``JOINED_BYTES``.
     """
     values = {"source_name": source, "key": files.JOINING_FILES[source]}
+    return _in_parts(warehouse.read(con, "marts/joinable", _Waiting, **values))
+
+
+def _in_parts(waiting: Iterable[_Waiting], most_groups: int | None = None) -> list[list[str]]:
     parts: list[list[str]] = []
-    held = JOINED_BYTES
-    waiting = warehouse.read(con, "marts/joinable", _Joinable, **values)
-    for _, members in groupby(waiting, key=lambda line: line.call_number):
-        if held >= JOINED_BYTES:
+    held, groups_held = JOINED_BYTES, 0
+    for _, members in groupby(waiting, key=lambda line: line.group_number):
+        if held >= JOINED_BYTES or groups_held == most_groups:
             parts.append([])
-            held = 0
+            held = groups_held = 0
+        groups_held += 1
         for line in members:
             parts[-1].append(line.quarantine_id)
             held += line.bytes

@@ -117,17 +117,22 @@ def show_quarantine(
 
 
 @quarantine_app.command("retry")
-@exit_on(LookupError, ImportError)
+@exit_on(LookupError, ImportError, OSError)
 def retry_quarantine(
     source: Annotated[
         str | None, typer.Option(help="Only the lines of this source; all if left out.")
     ] = None,
 ) -> None:
     """Read the lines in quarantine again: what can be read by now is loaded, the rest stays."""
-    from components.collect import quarantine
+    from rich.progress import track
 
-    with open_telemetry() as con:
-        retried = quarantine.retry(con, source=source, now=datetime.now(UTC))
+    from components.collect.quarantine import Retried
+    from flows import sources
+
+    parts, done = sources.retry_quarantined(settings.load().tables, source, now=datetime.now(UTC))
+    is_short = parts < 2 or not console.is_terminal
+    shown = track(done, "reading again", parts, console=console, transient=True, disable=is_short)
+    retried = sum(shown, Retried(0, 0, 0, 0))
     console.print(
         f"{retried.lines} lines tried: {retried.new} new rows, {retried.known} known, "
         f"{retried.quarantined} lines stay in quarantine"

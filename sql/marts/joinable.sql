@@ -1,5 +1,5 @@
 -- One row per line in quarantine that waits for lines of other files by its `$key`, if its source,
--- workload and client have others of the same value. `call_number` numbers the values; `bytes` are
+-- workload and client have others of the same value. `group_number` numbers the values; `bytes` are
 -- the line's. Values of which all lines were joined in vain are left out: their reasons name none
 -- that is lacking. Reads raw.quarantine.
 
@@ -22,7 +22,7 @@ several as (
         workload_id,
         client_id,
         call_id,
-        row_number() over () as call_number
+        row_number() over () as group_number
     from waiting
     group by workload_id, client_id, call_id
     having count(*) > 1 and bool_or(lacks_other)
@@ -30,8 +30,8 @@ several as (
 
 select
     waiting.quarantine_id,
-    several.call_number,
+    several.group_number,
     waiting.bytes
 from waiting
 inner join several using (workload_id, client_id, call_id)
-order by several.call_number, waiting.quarantine_id
+order by several.group_number, waiting.quarantine_id

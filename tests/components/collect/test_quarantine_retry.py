@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.collect import quarantine
+from components.collect.quarantine import Retried
 from components.collect.source import Defaults, Input
 from components.schema import Json
 from components.store import warehouse
@@ -17,6 +18,11 @@ EARLIER = logs.NOW - timedelta(days=365)
 NEXT_YEAR = logs.interaction(timestamp="2025-12-24T00:00:00Z", response_id="early")
 
 
+def retry(con: Connection, source: str | None = None) -> Retried:
+    parts = quarantine.retriable(con, source)
+    return sum((quarantine.retry(con, ids, now=logs.NOW) for ids in parts), Retried(0, 0, 0, 0))
+
+
 def test_lines_that_became_readable_are_loaded_with_their_old_place(
     con: Connection, tmp_path: Path
 ):
@@ -24,21 +30,39 @@ def test_lines_that_became_readable_are_loaded_with_their_old_place(
     path.write_bytes(path.read_bytes() + b'{"cut": "\xff\n')
     first = logs.load(con, path, now=EARLIER)
     assert (first.new, first.quarantined) == (0, 4)
-    retried = quarantine.retry(con, source=None, now=logs.NOW)
+    retried = retry(con)
     assert (retried.lines, retried.new, retried.known, retried.quarantined) == (4, 2, 0, 2)
     refused = warehouse.rows(con, "select line, path, reason from raw.quarantine order by line")
     assert [(row["line"], row["path"]) for row in refused] == [(2, str(path)), (4, str(path))]
     rows = warehouse.rows(con, "select line, payload from raw.interactions order by line")
     assert [row["line"] for row in rows] == [1, 3]
     assert json.loads(str(rows[0]["payload"])) == NEXT_YEAR
-    again = quarantine.retry(con, source=None, now=logs.NOW)
+    again = retry(con)
     assert (again.lines, again.new, again.quarantined) == (2, 0, 2)
 
 
 def test_only_lines_of_the_named_source_are_retried(con: Connection, tmp_path: Path):
     logs.load(con, logs.write(tmp_path / "log.jsonl", [NEXT_YEAR]), now=EARLIER)
-    assert quarantine.retry(con, source="feedback", now=logs.NOW).lines == 0
-    assert quarantine.retry(con, source="fivekey", now=logs.NOW).new == 1
+    assert retry(con, "feedback").lines == 0
+    assert retry(con, "fivekey").new == 1
+
+
+def test_many_files_lines_are_retried_in_parts_of_whole_files(con: Connection):
+    con.execute(
+        "insert into raw.quarantine"
+        " select md5(range::varchar), '/log', md5((range // 2)::varchar), range, 'not JSON',"
+        " '{'::blob, $now, 'fivekey', '', '' from range(2 * $files + 2)",
+        {"now": EARLIER, "files": quarantine.FILES_AT_ONCE},
+    )
+    parts = quarantine.retriable(con, None)
+    assert [len(part) for part in parts] == [2 * quarantine.FILES_AT_ONCE, 2]
+    (of_one,) = con.execute(
+        "select count(distinct file_digest) from raw.quarantine"
+        " where quarantine_id in (select unnest($ids))",
+        {"ids": parts[1]},
+    ).fetchall()
+    assert of_one == (1,)
+    assert quarantine.retry(con, parts[1], now=logs.NOW) == Retried(2, 0, 0, 2)
 
 
 def test_a_line_is_retried_with_its_original_defaults(con: Connection, tmp_path: Path):
@@ -47,7 +71,7 @@ def test_a_line_is_retried_with_its_original_defaults(con: Connection, tmp_path:
         str(logs.write(tmp_path / "log.jsonl", [line])), "fivekey", defaults=Defaults("", "mine")
     )
     assert logs.load_input(con, item, now=EARLIER).quarantined == 1
-    assert quarantine.retry(con, source=None, now=logs.NOW).new == 1
+    assert retry(con).new == 1
     (row,) = warehouse.rows(con, "select client_id, payload from raw.interactions")
     assert row["client_id"] == "mine"
     assert json.loads(str(row["payload"])) == line
@@ -94,4 +118,4 @@ def test_a_field_that_comes_in_the_middle_of_a_long_log_is_reported(
 def test_an_object_over_several_lines_is_retried(con: Connection, tmp_path: Path):
     (tmp_path / "log.json").write_text(json.dumps([NEXT_YEAR], indent=2))
     assert logs.load_input(con, Input(str(tmp_path / "log.json")), now=EARLIER).quarantined == 1
-    assert quarantine.retry(con, source=None, now=logs.NOW).new == 1
+    assert retry(con).new == 1
