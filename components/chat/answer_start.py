@@ -97,7 +97,7 @@ def split_answer(
         whole = prompt.to_text(tokenizer, [*messages, answer], tools, answered=True)
     except REFUSED as error:
         raise AnswerRefusedError(
-            f"the chat template of {tokenizer.name_or_path} refuses an answer: {error}"
+            f"the chat template of {_name(tokenizer)} refuses an answer: {error}"
         ) from error
     if whole.startswith(before):
         return before, whole[len(before) :]
@@ -111,9 +111,13 @@ def split_answer(
         if start.startswith(common) and not re.sub(r"</?think>|\s", "", start[len(common) :]):
             return before, rest + whole[len(start) :]
     raise AnswerRefusedError(
-        f"the chat template of {tokenizer.name_or_path} rewrites the prompt when an answer "
+        f"the chat template of {_name(tokenizer)} rewrites the prompt when an answer "
         f"follows: {before[-80:]!r} is not how {whole[: len(before)][-80:]!r} ends"
     )
+
+
+def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
+    return str(getattr(tokenizer, "name_or_path", "the base"))  # the gateway's has none
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,11 @@ THINKING = QWEN.replace(_PLAIN, "").replace(
 )
 """As Qwen 3 has it: the last answer begins with what was thought, which may be nothing."""
 
+_END = "{{- '<|im_end|>\\n' }}\n        {%- endif %}\n    {%- endif %}\n{%- endfor %}"
+
+HERMES = QWEN.replace(_END, _END.replace("\\n'", "' + ('' if loop.last else '\\n')"))
+"""As Hermes 2 Pro and 3 have it: a newline ends a tool's result only if another turn follows it."""
+
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\nBEGIN{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"

@@ -41,6 +41,11 @@ CONVERSATIONS: list[list[dict[str, Json]]] = [
         {"role": "assistant", "content": "Dry."},
         {"role": "user", "content": "And  in\n\nRome? "},
     ],
+    [
+        {"role": "user", "content": "Rain?"},
+        CALLED,
+        {"role": "tool", "tool_call_id": "1", "content": "dry"},
+    ],
 ]
 OTHERS = {
     "special-tokens": (
@@ -65,7 +70,8 @@ OTHERS = {
 }
 NAMED = {"tiny": tiny.TEMPLATE, "qwen": templates.QWEN, "llama": templates.LLAMA3,
          "thinking": templates.THINKING, "open thought": templates.OPEN_THOUGHT,
-         "distilled": templates.DISTILLED, "channels": templates.CHANNELS, **OTHERS}  # fmt: skip
+         "hermes": templates.HERMES, "distilled": templates.DISTILLED,
+         "channels": templates.CHANNELS, **OTHERS}  # fmt: skip
 
 
 def saved(
