@@ -108,8 +108,10 @@ def _tables(snapshot: Path) -> list[Path]:
         paths = [snapshot / f"{side}.parquet" for side in SnapshotManifest.read(snapshot).rows]
     for path in paths:
         if not path.exists():
+            of_snapshot = f"kind = 'snapshot' and key = '{snapshot.name}'"
+            remedy = f"delete from raw.manifests where {of_snapshot}"  # noqa: S608 - for people
             raise SnapshotGoneError(
                 f"archiving: the snapshot's {path} is gone, so what it needs is unknown; put it "
-                "back, or take the snapshot out of raw.manifests"
+                "back, or, if nothing will be trained on it again, run in the warehouse: " + remedy
             )
     return paths
