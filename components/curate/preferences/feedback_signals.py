@@ -129,6 +129,22 @@ GOOD = frozenset({"success", "succeeded", "solved", "resolved", "passed", "pass"
 BAD = frozenset({"failure", "failed", "unsolved", "unresolved", "fail", "bad", "no"})
 """Values of an outcome in words."""
 
+HARMS = frozenset(
+    {
+        "bias",
+        "controversiality",
+        "criminality",
+        "hallucination",
+        "harmfulness",
+        "insensitivity",
+        "maliciousness",
+        "misogyny",
+        "noise_sensitivity",
+        "toxicity",
+    }
+)
+"""Evaluators' names (Langfuse's, DeepEval's, Ragas', LangChain's) for what should not be there."""
+
 
 def opinion_position(
     kind: str, value: Json, scale: Json, bad_outcomes: Sequence[str]
@@ -136,7 +152,7 @@ def opinion_position(
     """Return how good an answer was found, from -1 (worst) to 1 (best); ``None`` if unknown.
 
     ``scale`` is ``[lowest, highest]`` of a rating; ``bad_outcomes`` name the outcomes that mean
-    failure when true.
+    failure when true, besides ``HARMS``.
     """
     match kind, value, scale:
         case "thumb", "up" | "down", _:
@@ -147,7 +163,8 @@ def opinion_position(
             return -1.0
         case "outcome", {"name": str(name), "value": outcome}, _:
             position = _outcome_position(outcome)
-            is_bad = name.strip().lower() in {bad.lower() for bad in bad_outcomes}
+            known = name.strip().lower()
+            is_bad = known in HARMS or known in {bad.lower() for bad in bad_outcomes}
             return -position if is_bad and position is not None else position
         case _:
             return None

@@ -102,6 +102,13 @@ TABLE = [
     ),
     pytest.param(
         [
+            signal("outcome", {"name": "Toxicity", "value": 0.1}),
+            signal("outcome", {"name": "hallucination", "value": True}, about=["b"]),
+        ],
+        [], [("a", True, 0.8), ("b", False, 1)], id="outcome-of-a-harm",
+    ),
+    pytest.param(
+        [
             signal("outcome", {"name": "stars", "value": 1}),
             signal("outcome", {"name": "Stars", "value": 4}, about=["b"]),
         ],
