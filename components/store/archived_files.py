@@ -88,7 +88,8 @@ def remove(file: str) -> None:
         store, place = object_store.located(file)
         store.remove_file(place)
     else:
-        Path(file).unlink(missing_ok=True)
+        Path(file).resolve().unlink(missing_ok=True)
+        Path(file).unlink(missing_ok=True)  # if it was a link to another disk
 
 
 def forget_uploads(root: str) -> None:

@@ -32,14 +32,17 @@ def _below(folder: Path, leaving_out: AbstractSet[str], listed: list[Path]) -> I
         path = folder / entry.name
         if entry.name in leaving_out:
             continue
-        if not entry.is_dir() or (entry.is_symlink() and not _enter(path.resolve(), listed)):
-            yield path
-        else:
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _enter(path, listed)):
             yield from _below(path, frozenset(), listed)
+        else:
+            yield path
 
 
-def _enter(target: Path, listed: list[Path]) -> bool:
+def _enter(link: Path, listed: list[Path]) -> bool:
     """Enter the folder that a link leads to, unless it overlaps with one that is listed."""
+    if not link.is_dir():
+        return False
+    target = link.resolve()
     if any(target.is_relative_to(other) or other.is_relative_to(target) for other in listed):
         return False
     listed.append(target)

@@ -24,3 +24,11 @@ def test_content_and_name_are_on_the_disk_before_what_they_replace_is_deleted(
     path = archived_files.put_in_place(partial)
     assert path.read_bytes() == b"rows"
     assert synced == [(".erasing", [".erasing"]), (tmp_path.name, [path.name])]
+
+
+def test_a_file_that_is_a_link_is_removed_where_it_leads(tmp_path: Path) -> None:
+    disk, file = tmp_path / "disk.parquet", tmp_path / "file.parquet"
+    disk.write_bytes(b"rows")
+    file.symlink_to(disk)
+    archived_files.remove(str(file))
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ def test_folders_elsewhere_are_listed_as_part_of_it_and_no_other_link_is_followe
         "above": tmp_path,
         "broken": tmp_path / "none",
         "file": disk / "4",
+        "loop": home / "loop",
     }
     for name, target in targets.items():
         (home / name).symlink_to(target)
@@ -35,6 +36,7 @@ def test_folders_elsewhere_are_listed_as_part_of_it_and_no_other_link_is_followe
         "disk-again",
         "file",
         "inside",
+        "loop",
     ]
 
 
