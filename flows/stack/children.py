@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ WORKER_HANGING_AFTER = 10  # looks in a row without a new heartbeat
 SHORTEST_WAIT = 0.5  # seconds before the first restart of a service that dies
 LONGEST_WAIT = 30.0  # seconds between two restarts of a service that dies at once
 STEADY_AFTER = 60.0  # seconds after which the wait before a restart is short again
+START_SECONDS = 180.0  # that a start may compute nothing; a first one takes 15 on two idle cores
 WORDS_WAIT = 1.0  # seconds for the last lines of a process that has ended
 ORPHAN_GRACE = 15.0  # seconds in which an orphaned trainer may still save its checkpoint
 
@@ -210,13 +211,12 @@ class Child:
     retry_at: float = 0.0
     last_heartbeat: str | None = None  # a worker's; until it works, of the process before it
     pulse: Pulse | None = None  # ``None`` until it works
+    standstill: "Standstill | None" = None  # ``None`` until it is started
     _popen: "subprocess.Popen[bytes] | None" = None
     _identity: ProcessIdentity | None = None
     _wait: float = SHORTEST_WAIT / 2  # seconds before the last restart
     _pump: LogPump | None = None
     _born: float = 0.0
-    _judged: float = 0.0
-    _computed: float = 0.0
 
     def start(self, environment: Mapping[str, str], folder: Path) -> None:
         """Start the service's process; append its output to its log."""
@@ -236,17 +236,7 @@ class Child:
         self._identity = identify_process(self._popen.pid)
         self.condition = "starting"
         self.pulse = None
-        self._judged, self._computed = self._born, 0.0
-
-    def stands_still(self, seconds: float) -> bool:
-        """Return whether the process has not even computed for this long; judged once in it."""
-        # On a busy machine a start takes minutes, and each that is given up makes it worse.
-        now = time.monotonic()
-        if self.pid is None or now - self._judged < seconds:
-            return False
-        before, self._computed = self._computed, seconds_computed(self.pid)
-        self._judged = now
-        return self._computed - before < BUSY_SHARE * seconds
+        self.standstill = Standstill([self])
 
     @property
     def pid(self) -> int | None:
@@ -297,6 +287,34 @@ class Child:
             restarts=self.restarts,
             health_url=self.service.health_url,
         )
+
+
+class Standstill:
+    """Tells a slow start from one that has come to a stop."""
+
+    def __init__(self, children: Iterable[Child], seconds: float = START_SECONDS) -> None:
+        self._children, self._seconds = children, seconds
+        self._until = time.monotonic() + seconds
+        self._computed = self._by_name()
+
+    def is_over(self) -> bool:
+        """Return whether no child that still starts has computed for this long."""
+        # On a busy machine, or with a large base, a start takes minutes.
+        if time.monotonic() < self._until:
+            return False
+        self._until = time.monotonic() + self._seconds
+        before, self._computed = self._computed, self._by_name()
+        return not any(
+            computed - before.get(name, 0.0) >= BUSY_SHARE * self._seconds
+            for name, computed in self._computed.items()
+        )
+
+    def _by_name(self) -> dict[str, float]:
+        return {
+            child.service.name: seconds_computed(child.pid)
+            for child in self._children
+            if child.condition == "starting" and child.pid is not None
+        }
 
 
 class Orphans:

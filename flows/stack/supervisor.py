@@ -20,18 +20,19 @@ from flows.settings import load as load_settings
 from flows.stack import health, processes, prometheus, stack_services
 from flows.stack.children import (
     CHECK_DEADLINE,
+    START_SECONDS,
     WORKER_EVERY,
     WORKER_HANGING_AFTER,
     Child,
     Orphans,
     Pulse,
     ServiceLog,
+    Standstill,
 )
 from flows.stack.processes import Phase, Signals, StackState, StopRequested
 from flows.stack.rollout_signals import RolloutSignals
 from flows.stack.stack_services import MARK, Service, service_environment, stack_mark
 
-START_LIMIT = 180.0  # seconds: a first start takes 15 on two idle cores
 WORKER_GRACE = 8.0  # seconds for flow runs to save their work; ``down`` promises 20 in all
 SERVER_GRACE = 4.0  # seconds
 
@@ -130,12 +131,15 @@ class Supervisor:
         return child
 
     def _until(self, claim: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_LIMIT
+        standstill = Standstill(self._children)
         while not claim():
             for child in self._children:
                 _require_no_failure(child)
-            if time.monotonic() > deadline:
-                raise StartError(f"not up after {START_LIMIT:.0f} s; it was still {self._step}")
+            if standstill.is_over():
+                raise StartError(
+                    f"not up, and nothing was computed for {START_SECONDS:.0f} s; it was still "
+                    f"{self._step}"
+                )
             self._signals.wait(0.1)
             self._write_state()
 
@@ -151,7 +155,7 @@ class Supervisor:
             log.warning("%s ended with exit code %d", child.service.name, child.exit_code)
             child.plan_restart()
         elif child.condition == "starting":
-            if not self._works(child) and child.stands_still(START_LIMIT):
+            if not self._works(child) and child.standstill and child.standstill.is_over():
                 log.error("%s stands still, not up: kill it", child.service.name)
                 child.kill()
         elif child.pulse is not None and child.pid is not None:

@@ -16,7 +16,7 @@ from components.store.warehouse import WarehouseNewerError
 from flows.cli import stack_commands
 from flows.settings import HOST, Settings, SettingsError
 from flows.stack import control, processes, stack_services
-from flows.stack.children import LONGEST_WAIT, Child
+from flows.stack.children import LONGEST_WAIT, Child, Standstill
 from flows.stack.processes import ProcessIdentity, ServiceState, StackState
 from flows.stack.stack_services import Service
 from tests.flows.stack.test_processes import SLEEP, spawn
@@ -312,20 +312,26 @@ def test_who_takes_long_to_start_is_given_up_only_if_it_does_not_compute(
     settings: Settings, code: str, still: bool
 ) -> None:
     settings.logs.mkdir(parents=True)
-    child = Child(Service("mlflow", (sys.executable, "-c", code), settings.logs / "a.log"))
-    child.start(os.environ, settings.home)
+    services = [
+        Service("mlflow", (sys.executable, "-c", code), settings.logs / "a.log"),
+        Service("waiting", ("sleep", "60"), settings.logs / "b.log"),
+    ]
+    children = [Child(service) for service in services]
+    for child in children:
+        child.start(os.environ, settings.home)
     time.sleep(2)  # Python itself computes while it starts
-    assert not child.stands_still(60), "too early to judge"
-    child.stands_still(0.5)
+    early, standstill = Standstill(children, 60), Standstill(children, 0.5)
     time.sleep(1)
-    assert child.stands_still(0.5) is still
-    child.kill()
-    child.last_words()
+    assert not early.is_over(), "too early to judge"
+    assert standstill.is_over() is still
+    for child in children:
+        child.kill()
+        child.last_words()
     for _ in range(100):
-        if child.exit_code is not None:
+        if all(child.exit_code is not None for child in children):
             return
         time.sleep(0.1)
-    pytest.fail("it was killed 10 s ago and has not ended")
+    pytest.fail("they were killed 10 s ago and have not ended")
 
 
 def test_status_command_is_json_for_programs_and_fails_while_the_stack_is_down(
