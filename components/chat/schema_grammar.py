@@ -28,6 +28,13 @@ FORMATS = frozenset(
 )
 """The formats that llguidance enforces. JSON Schema has others ignored."""
 
+NARROWING = (
+    frozenset({"not", "if", "then", "else", "contains", "minContains", "maxContains"})
+    | {"uniqueItems", "propertyNames", "unevaluatedProperties", "unevaluatedItems"}
+    | {"dependentRequired", "dependentSchemas", "dependencies"}
+)
+"""Keywords that only narrow a schema, and that llguidance does not have."""
+
 BLANK = r"[ \t\n\r]"
 BLANKS = BLANK + "{0,20}"  # more of them in a call would be a model that got stuck
 
@@ -202,13 +209,15 @@ def _definition(place: str, root: Mapping[str, Json]) -> Json:
     return schema
 
 
-def expressible(schema: dict[str, Json]) -> dict[str, Json]:
+def expressible(schema: dict[str, Json], left_out: frozenset[str]) -> dict[str, Json]:
     """Rewrite what llguidance does not take though JSON Schema does; its meaning stays.
+
+    ``left_out``: keywords to leave out, so that more values match.
 
     Raises:
         UnsupportedSchemaError: The schema is too deep, or requires too much.
     """
-    rewritten = cast("dict[str, Json]", _rewritten(schema, 0))
+    rewritten = cast("dict[str, Json]", _rewritten(schema, 0, left_out))
     referred = [_definition(place, rewritten) for place in set(_places(rewritten))]
     # What is not found here may be found by llguidance, in another spelling of its place.
     levels = sum(tool_schema.MAX_DEPTH if s is None else _levels(s) for s in referred)
@@ -250,7 +259,7 @@ _LEAVES = (
 )
 
 
-def _rewritten(schema: Json, depth: int) -> Json:
+def _rewritten(schema: Json, depth: int, left_out: frozenset[str]) -> Json:
     if depth > tool_schema.MAX_DEPTH:
         raise UnsupportedSchemaError(
             f"constraining an answer: its schema has more than {tool_schema.MAX_DEPTH} levels"
@@ -258,19 +267,25 @@ def _rewritten(schema: Json, depth: int) -> Json:
     if not isinstance(schema, dict):
         return schema
     result: dict[str, Json] = {}
+
+    def inner(part: Json) -> Json:
+        return _rewritten(part, depth + 1, left_out)
+
     for keyword, value in schema.items():
+        if keyword in left_out:
+            continue
         if keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
-            result[keyword] = {name: _rewritten(part, depth + 1) for name, part in value.items()}
+            result[keyword] = {name: inner(part) for name, part in value.items()}
         elif keyword in _SCHEMA_LISTS and isinstance(value, list):
-            result[keyword] = [_rewritten(part, depth + 1) for part in value]
+            result[keyword] = [inner(part) for part in value]
         elif keyword in _SCHEMAS and not isinstance(value, list):
-            result[keyword] = _rewritten(value, depth + 1)
+            result[keyword] = inner(value)
         elif keyword in _LEAVES:
             result[keyword] = value
     if isinstance(items := schema.get("items"), list):  # until draft 2019-09
-        result["prefixItems"] = [_rewritten(part, depth + 1) for part in items]
+        result["prefixItems"] = [inner(part) for part in items]
         if "additionalItems" in schema:
-            result["items"] = _rewritten(schema["additionalItems"], depth + 1)
+            result["items"] = inner(schema["additionalItems"])
     _rewrite_leaves(result)
     return {"anyOf": [{"type": "null"}, result]} if schema.get("nullable") is True else result
 

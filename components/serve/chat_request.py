@@ -73,6 +73,11 @@ class ChatRequest:
             self.tool_choice == "required" or isinstance(self.tool_choice, dict)
         )
 
+    @property
+    def asks_for_form(self) -> bool:
+        """Whether the request itself, whatever the version, asks for a call or for JSON."""
+        return self.must_call or self.response_format is not None
+
 
 def read_chat(content: bytes) -> ChatRequest:
     """Read the body of ``/v1/chat/completions``; raise ``OpenAiError`` (400) if it is refused."""

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 
 import orjson
 
-from components.chat import answer_grammar
+from components.chat import answer_grammar, schema_grammar
 from components.chat.answer_grammar import UnsupportedSchemaError
 from components.chat.dialects import Dialect
 from components.serve.chat_request import ChatRequest
@@ -46,8 +46,7 @@ class RequestGrammars:
         labels = own.labels or (served.labels if is_constrained else ())
         if labels and not request.tools and request.response_format is None:
             return _of_labels(labels)
-        is_needed = (request.tools and is_constrained) or request.must_call
-        if not is_needed and request.response_format is None:
+        if not (request.tools and is_constrained) and not request.asks_for_form:
             return None
         parts = [form, request.tools, request.tool_choice, request.response_format]
         # Of a tool's long descriptions, which are in no grammar, only their hash is kept.
@@ -59,8 +58,7 @@ class RequestGrammars:
                 self._compiler, _compile, form, request
             )
         except (UnsupportedSchemaError, ValueError, RecursionError) as error:
-            is_asked_for = request.must_call or request.response_format is not None
-            if is_asked_for or not isinstance(error, UnsupportedSchemaError):
+            if request.asks_for_form or not isinstance(error, UnsupportedSchemaError):
                 raise OpenAiError(
                     400,
                     f"{error}; change the schema",
@@ -78,13 +76,20 @@ class RequestGrammars:
 
 
 def _compile(form: Dialect, request: ChatRequest) -> str | None:
-    return answer_grammar.of_request(
+    of_request = partial(
+        answer_grammar.of_request,
         form,
         request.tools,
         request.tool_choice,
         request.response_format,
         parallel=request.is_parallel,
     )
+    try:
+        return of_request()
+    except UnsupportedSchemaError:
+        if not request.asks_for_form:
+            raise
+        return of_request(left_out=schema_grammar.NARROWING)
 
 
 @lru_cache(maxsize=64)

@@ -5,11 +5,12 @@ import json
 import tracemalloc
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from components.chat import answer_grammar
+from components.schema import Json
 from components.serve import chat_request
 from components.serve.request_grammars import RequestGrammars
 from components.serve.settings import WorkloadServing
@@ -23,13 +24,16 @@ TOOL: dict[str, Any] = {
 }
 RECORD = {"type": "object", "propertyNames": {"type": "string"}}  # as zod's `z.record`
 SET = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}  # as Python's `set[str]`
-NO_GRAMMAR: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "x",
-        "parameters": {"type": "object", "properties": {"a": RECORD, "b": SET}},
-    },
-}
+
+
+def tool_of(a: Any, b: Any) -> dict[str, Any]:
+    # The last property has the name of a keyword.
+    parameters = {"type": "object", "properties": {"a": a, "b": b, "not": {"type": "string"}}}
+    return {"type": "function", "function": {"name": "x", "parameters": parameters}}
+
+
+NO_GRAMMAR = tool_of(RECORD, SET)
+LOOSER = tool_of({"type": "object"}, {"type": "array", "items": {"type": "string"}})
 LABELS = ("card", "loan")
 
 
@@ -63,10 +67,30 @@ def test_calls_whose_schema_is_no_grammar_are_free_as_in_the_evaluation(
     assert grammar(classifier, tools=[NO_GRAMMAR]) is None
 
 
-def test_what_a_client_asks_to_be_held_to_is_refused_if_it_is_no_grammar(
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "x"}}])
+def test_a_call_that_must_come_is_held_to_what_of_its_schema_is_a_grammar(
+    classifier: RunningGateway, choice: Any
+):
+    sent = grammar(classifier, tools=[NO_GRAMMAR], tool_choice=choice)
+    assert sent == answer_grammar.of_request("written", [LOOSER], choice)
+
+
+def test_json_is_held_to_what_of_its_schema_is_a_grammar(classifier: RunningGateway):
+    asked, looser = (
+        {"type": "json_schema", "json_schema": {"schema": tool["function"]["parameters"]}}
+        for tool in (NO_GRAMMAR, LOOSER)
+    )
+    sent = grammar(classifier, response_format=asked)
+    assert sent == answer_grammar.of_request("written", [], None, cast("Json", looser))
+
+
+def test_a_schema_that_nothing_could_be_is_refused_where_it_is_asked_for(
     classifier: RunningGateway,
 ):
-    refused = classifier.ask("Hi", tools=[NO_GRAMMAR], tool_choice="required")
+    nothing = {"type": "string", "minLength": 5, "maxLength": 2}
+    parameters = {"type": "object", "properties": {"not": nothing}, "required": ["not"]}
+    tool = {"type": "function", "function": {"name": "x", "parameters": parameters}}
+    refused = classifier.ask("Hi", tools=[tool], tool_choice="required")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools")
     assert "change the schema" in refused.json()["error"]["message"]
 
