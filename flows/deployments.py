@@ -10,6 +10,8 @@ from flows.workload_file import Workload
 # Cron lines (UTC). Only a maintenance that verifies fetches and digests every champion's files.
 MAINTENANCE, VERIFICATION, MONITOR = "*/15 * * * *", "52 * * * *", "22 * * * *"
 
+POOLS = ("cpu", "gpu")  # of all deployments
+
 GONE = ("janitor/janitor", "sweep/sweep")  # deployments of older homes, replaced by ``maintenance``
 
 SCHEDULES: dict[str, Callable[[Workload], str | None]] = {

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from uuid import UUID
 
@@ -42,6 +43,7 @@ from flows import (
     workload_file,
 )
 from flows.automations import BEAT, SILENCE
+from flows.deployments import POOLS
 from flows.home_workloads import WorkloadFileError
 from flows.jobs import runner
 from flows.prefect_api import Run
@@ -118,7 +120,9 @@ def crash_dead(silence: timedelta) -> int:
     """Crash the runs that claim a process and have shown no sign of life for that long."""
     since = datetime.now(UTC) - silence
     states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    runs = prefect_api.find(None, states=states)
+    # What others run in the same server is theirs, whether it sends heartbeats or not.
+    found = (prefect_api.find(flow, states=states, pools=POOLS) for flow in SHARES)
+    runs = chain.from_iterable(found)
     claiming = [run for run in runs if run.state and run.state.timestamp < since]
     with get_client(sync_client=True) as client:
         dead = [run for run in claiming if not has_beaten(client, run, since)]
@@ -372,7 +376,7 @@ def cancel_late(client: SyncPrefectClient, hours: float, *, now: datetime) -> li
     late: list[Run] = []
     for name, share in SHARES.items():
         limit = timedelta(hours=hours * share)
-        for run in prefect_api.find(name, states=[StateType.RUNNING]):
+        for run in prefect_api.find(name, states=[StateType.RUNNING], pools=POOLS):
             if run.state is not None and run.state.timestamp < now - limit:
                 message = f"Ran for more than {hours * share:g} h, which FLYWHEEL_FLOW_HOURS allows"
                 client.set_flow_run_state(run.id, Cancelling(message=message))

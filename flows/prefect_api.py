@@ -73,11 +73,16 @@ RUN = TypeAdapter(Run)
 
 
 def find(
-    flow: str | None, *tags: str, states: Sequence[str], due: datetime | None = None
+    flow: str | None,
+    *tags: str,
+    states: Sequence[str],
+    due: datetime | None = None,
+    pools: Sequence[str] = (),
 ) -> list[Run]:
     """Find all runs of a flow, or of any, with all ``tags`` and one of ``states``, newest first.
 
-    ``due``: only those that are expected to start before then.
+    ``due``: only those that are expected to start before then. ``pools``: only those of work
+    pools of such names, as others may have flows of the same name in one server.
     """
     flow_runs: dict[str, Json] = {"state": {"type": {"any_": [*states]}}}
     if due:
@@ -87,6 +92,8 @@ def find(
     query: dict[str, Json] = {"flow_runs": flow_runs, "sort": "EXPECTED_START_TIME_DESC"}
     if flow:
         query["flows"] = {"name": {"any_": [flow]}}
+    if pools:
+        query["work_pools"] = {"name": {"any_": [*pools]}}
     # A run that ends meanwhile moves the pages, so that one may be met twice.
     runs = map(RUN.validate_python, pages("/flow_runs/filter", query))
     return list({run.id: run for run in runs}.values())

@@ -16,13 +16,17 @@ def nothing() -> None:
     """Stand for a flow, of which only the record in Prefect matters."""
 
 
-def running(name: str) -> UUID:
+def running(name: str, pool: str) -> UUID:
     from prefect import Flow
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.states import Running
 
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run(Flow(nothing, name=name), state=Running())
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"), overwrite=True)
+        flow = client.create_flow(Flow(nothing, name=name))
+        deployment = client.create_deployment(flow, f"{name}-{pool}", work_pool_name=pool)
+        run = client.create_flow_run_from_deployment(deployment, state=Running())
     return run.id
 
 
@@ -41,13 +45,15 @@ def test_a_run_that_computes_for_too_long_is_cancelled_with_the_reason():
 
     from flows import maintenance
 
-    curate, turn = running("curate"), running("turn")
+    curate, turn = running("curate", "cpu"), running("turn", "cpu")
+    somebody_elses = running("curate", "theirs")
     with get_client(sync_client=True) as client:
         assert maintenance.cancel_late(client, 24, now=NOW + timedelta(hours=23)) == []
         late = maintenance.cancel_late(client, 24, now=NOW + timedelta(hours=25))
     assert [run.id for run in late] == [curate]
     message = "Ran for more than 24 h, which FLYWHEEL_FLOW_HOURS allows"
-    assert states(curate, turn) == [f"CANCELLING {message}", "RUNNING"]
+    expected = [f"CANCELLING {message}", "RUNNING", "RUNNING"]
+    assert states(curate, turn, somebody_elses) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import UUID
@@ -139,9 +140,20 @@ def taken(stack: Settings) -> list[TurnStart]:
 @pytest.mark.slow
 def test_a_run_that_never_beat_is_crashed_and_a_young_one_is_not(stack: Settings) -> None:
     with get_client(sync_client=True) as client:
-        lost = client.create_flow_run(turn.turn, state=Running()).id
+        ours = client.read_deployment_by_name("turn/turn").id
+        begun = partial(
+            client.create_flow_run_from_deployment,
+            ours,
+            parameters={"config": "of-nothing.yaml"},
+            state=Running(),
+        )
+        lost = begun().id
+        somebody_elses = client.create_flow_run(turn.turn, state=Running()).id
         time.sleep(6)
-        young = client.create_flow_run(turn.turn, state=Running()).id
+        young = begun().id
         assert "1 runs were dead" in str(maintenance.maintenance(silence_seconds=5, verify=False))
-        automation = {run: client.read_flow_run(run).state_type for run in (lost, young)}
-    assert automation == {lost: StateType.CRASHED, young: StateType.RUNNING}
+        states = {
+            run: client.read_flow_run(run).state_type for run in (lost, somebody_elses, young)
+        }
+    running = StateType.RUNNING
+    assert states == {lost: StateType.CRASHED, somebody_elses: running, young: running}
