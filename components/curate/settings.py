@@ -112,7 +112,8 @@ class Preferences(Config):
     pair."""
 
     bad_outcomes: tuple[str, ...] = ("escalated", "abandoned", "error", "timeout", "refunded")
-    """Outcomes that mean failure when true; all others mean success."""
+    """Outcomes that mean failure when true, besides evaluators' `hallucination`, `toxicity`, `bias`
+    and the like; all others mean success."""
 
     lift: float = Field(default=1.5, ge=1, le=10)
     """Weight of the best liked examples relative to unjudged ones; the worst weigh its inverse."""

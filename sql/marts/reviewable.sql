@@ -7,6 +7,23 @@
 
 with
 
+scaled as (
+    select
+        feedback_id,
+        try_cast((value ->> '$') as double) as rating,
+        try_cast((scale ->> '$[0]') as double) as lowest,
+        try_cast((scale ->> '$[1]') as double) as highest
+    from staging.feedback
+    where kind = 'rating'
+),
+
+ratings as (
+    select
+        feedback_id,
+        (rating - lowest) / nullif(highest - lowest, 0) as place
+    from scaled
+),
+
 words as (
     select
         interactions.interaction_id,
@@ -14,17 +31,14 @@ words as (
         feedback.kind,
         case
             when feedback.kind = 'thumb' then (feedback.value ->> '$') = 'up'
-            when feedback.kind = 'rating'
-                then
-                    try_cast((feedback.value ->> '$') as double)
-                    >= (
-                        try_cast((feedback.scale ->> '$[0]') as double)
-                        + try_cast((feedback.scale ->> '$[1]') as double)
-                    ) / 2
             when feedback.kind = 'correction' then false
+            -- As curation reads them: within an eighth of the scale from its middle is no opinion.
+            when ratings.place >= 0.625 then true
+            when ratings.place <= 0.375 then false
         end as is_for
     from staging.feedback as feedback
     inner join staging.interactions as interactions using (client_id, response_id)
+    left join ratings using (feedback_id)
     where feedback.kind in ('thumb', 'rating', 'correction', 'choice')
 ),
 

@@ -85,6 +85,12 @@ def test_disputed_requests_come_first_and_agreed_ones_never(con: Connection) -> 
     assert "r-Kyiv" not in asked(con, reviewer="ann")
 
 
+def test_a_rating_in_the_middle_disputes_nothing(con: Connection, tmp_path: Path) -> None:
+    middle = logs.feedback("rating", 3, scale=[1, 5], response_id="r-Oslo", actor_id="bob")
+    logs.load_feedback(con, logs.write(tmp_path / "more.jsonl", [middle]), now=logs.NOW)
+    assert "r-Oslo" not in asked(con)
+
+
 def test_nobody_is_asked_about_an_answer_whose_id_other_requests_have(
     con: Connection, tmp_path: Path
 ) -> None:
