@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.erase.subject import Subject, content_texts, keyed_digest
-from components.store import archived_files, warehouse
+from components.store import archived_files, home_files, warehouse
 from components.store.warehouse import Connection
 
 IDS = {"interactions": "interaction_id", "feedback": "feedback_id"}
@@ -83,6 +83,7 @@ def _without(con: Connection, file: str, column: str, ids: list[str]) -> str:
     with pq.ParquetWriter(partial, source.schema_arrow, compression="zstd") as writer:
         for batch in source.iter_batches():
             writer.write_table(pa.Table.from_batches([batch]).filter(is_kept))
+    home_files.give_to_owner(partial, path)
     return str(archived_files.put_in_place(partial))
 
 

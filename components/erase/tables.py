@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.store import lake, lake_connection, lake_purge, lock, warehouse
+from components.store import home_files, lake, lake_connection, lake_purge, lock, warehouse
 from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
 
@@ -220,6 +220,7 @@ def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Non
                 f"rewriting {path}: the copy has {copied}, expected {original}"
             )
         con.execute("detach copy")
+        home_files.give_to_owner(copy, file)
         copy.replace(file)
 
 

@@ -1,6 +1,7 @@
-"""List the files of a home, also of folders that a link leads to, such as on a larger disk."""
+"""List the files of a home, also of folders that a link leads to; keep whose they are."""
 
 import os
+import stat
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -47,3 +48,11 @@ def _enter(link: Path, listed: list[Path]) -> bool:
         return False
     listed.append(target)
     return True
+
+
+def give_to_owner(copy: Path, file: Path) -> None:
+    """Let who may open a file open what will replace it, too, though root made it."""
+    status = file.stat()
+    copy.chmod(stat.S_IMODE(status.st_mode))
+    if os.geteuid() == 0:
+        os.chown(copy, status.st_uid, status.st_gid)

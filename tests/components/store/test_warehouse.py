@@ -1,5 +1,6 @@
 import fcntl
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -254,6 +255,17 @@ def test_a_file_on_another_disk_is_rewritten_there(path: Path):
     tables.rewrite_file(link)
     assert link.readlink() == path
     assert path.stat().st_ino != before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away wants root")
+def test_a_rewritten_file_is_its_owners_whoever_rewrote_it(path: Path):
+    with warehouse.connect(path):
+        pass
+    os.chown(path, 1234, 2345)
+    path.chmod(0o660)
+    tables.rewrite_file(path)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1234, 2345, 0o660)
 
 
 def test_what_another_process_writes_while_the_file_is_rewritten_is_kept(path: Path):
