@@ -96,7 +96,7 @@ def template_hash(base: Path) -> str:
 
 def conditions(base: Path) -> dict[str, Json]:
     """Return what decides how prompts are rendered, without loading the base's tokenizer."""
-    templates = json.dumps(_templates(base))
+    templates = json.dumps(_templates(base), ensure_ascii=False)
     adds_own = "bos_token" not in templates and _may_add_tokens(base)
     # Gemma's has no end token, and Phi 3's another one before it.
     ends_own = not _has_end_token(base, templates) or "<|end|>" in templates

@@ -81,6 +81,7 @@ def test_scores_name_whose_tokens_begin_a_prompt_where_the_tokenizer_would_add_o
     [
         pytest.param("<|im_end|>", False, id="the tokenizer's"),
         pytest.param("{{ eos_token }}", False, id="the tokenizer's by name"),
+        pytest.param("<\uff5cend\uff5c>", False, id="the tokenizer's in deepseek's signs"),
         pytest.param("<end_of_turn>", True, id="gemma"),
         pytest.param("<|end|>\n{{ eos_token }}", True, id="phi-3"),
     ],
@@ -90,6 +91,8 @@ def test_scores_name_whose_token_ends_an_answer_where_it_is_not_the_tokenizers(
 ):
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = tiny.TEMPLATE.replace("<|im_end|>", end)
+    if not end.isascii():
+        tokenizer.eos_token = end
     tokenizer.save_pretrained(tmp_path)
     assert ("end" in chat_templates.conditions(tmp_path)) == is_named
 
