@@ -244,7 +244,7 @@ def verify_champions() -> list[str]:
     if not erase_servers.has_mlflow(home):
         return []
     objections = list[str]()
-    for workload in registry.model_names():
+    for workload in releases.own_models(home):
         status = releases.release_status(home, workload)
         objections += status.objections
         if status.objections:

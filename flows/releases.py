@@ -155,6 +155,21 @@ def release_version(home: Settings, version: Version, evidence: Evidence) -> Non
         model_signature.verify(again, public_key(home))
 
 
+def own_models(home: Settings) -> list[str]:
+    """List the registered models that are this home's.
+
+    An MLflow may have models of others, with aliases of the same names: the chain knows nothing of
+    them, and no version names evidence.
+    """
+    with warehouse.connect(home.tables) as con:
+        known = {link.workload_id for link in decision_log.links(con)}
+    return [
+        name
+        for name in registry.model_names()
+        if name in known or any(version.evidence for version in registry.list_versions(name))
+    ]
+
+
 def release_status(home: Settings, workload: str) -> ReleaseStatus:
     """Compare MLflow's versions of a workload with the chain of decisions, byte by byte."""
     before = _books(home, workload)

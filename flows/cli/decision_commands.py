@@ -141,11 +141,11 @@ def _chain_anchors() -> dict[str, str] | None:
 
 def _verify_versions() -> str:
     """Compare MLflow's versions with the chain; exit with 1 and every difference, or count them."""
-    from components.register import registry
     from flows import releases
 
     home = settings.load()
-    statuses = [releases.release_status(home, workload) for workload in registry.model_names()]
+    models = releases.own_models(home)
+    statuses = [releases.release_status(home, workload) for workload in models]
     if objections := [objection for status in statuses for objection in status.objections]:
         fail("\n".join(objections), 1)
     unsigned = [name for status in statuses for name in status.unsigned]

@@ -141,6 +141,18 @@ def served(made: Served, tmp_path: Path) -> Iterator[Served]:
         registry.put_alias(NAME, alias, number)
 
 
+def test_models_of_others_in_one_mlflow_are_theirs(served: Served) -> None:
+    client = MlflowClient()
+    client.create_registered_model("fraud")
+    client.create_model_version("fraud", get_tracking_uri())
+    client.set_registered_model_alias("fraud", "champion", "1")
+    try:
+        assert releases.release_status(served.home, "fraud").objections
+        assert releases.own_models(served.home) == [NAME]
+    finally:
+        client.delete_registered_model("fraud")
+
+
 def test_what_was_approved_is_verified_to_the_byte_and_answers(served: Served) -> None:
     assert releases.release_status(served.home, NAME) == releases.ReleaseStatus((), (), 2)
     champion = releases.require_champion(served.home, NAME)
