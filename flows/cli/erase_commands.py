@@ -123,7 +123,11 @@ def _erase_now(
     certificate = erase.erase(home, request, now=lambda: datetime.now(UTC), report=print_line)
     _print_certificate(certificate, home.certificates)
     if not certificate.is_clean:
-        raise typer.Exit(1)
+        fail(
+            "erasing: not finished: delete what is left, and type the same command again, which "
+            "finishes it",
+            1,
+        )
 
 
 def _demote_tainted(home: settings.Settings, who: "Subject") -> None:

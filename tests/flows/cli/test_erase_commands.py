@@ -64,13 +64,19 @@ def test_what_cant_be_frozen_again_stops_no_erasure(home: House, tmp_path: Path)
     base.mkdir()
     (base / "config.json").write_text("{}")
     (workloads / "gone.yaml").symlink_to(tmp_path / "gone.yaml")
+    left = home.settings.home / "notes.json"
+    left.write_text(json.dumps({"user_id": ANN}))
     (workloads / "weather.yaml").write_text(
         f"workload: {erased_home.WORKLOAD}\nbase: {base}\nsources: {{logs: ['{home.log}']}}\n"
         "curate: {split_by: tools}\n"
     )
     done = run("--subject", ANN, "--yes")
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, done.output
+    assert "left: id, 1 times in notes.json" in done.stdout
+    assert "not finished: delete what is left" in done.stderr
     assert len(home.raw()) == 2 * EACH
+    left.unlink()
+    assert "nothing is left" in run("--subject", ANN, "--yes").stdout
     assert "gone.yaml: 1 mistake(s)\ncan't be read" in done.stderr
     assert "weather is not frozen again: " in done.stdout
     assert "unfrozen  weather: SplitChangedError" in done.stdout
