@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.schema import ANONYMOUS
 from components.store import file_locks, lake_connection, lake_locks, lock, warehouse
 from components.store.arrow import ArrowTable
 from components.store.lake import Lake
@@ -292,8 +293,13 @@ class WorkingCopy:
         ).fetchall()
         if rows <= self.at_most:
             return OF_WORKLOAD
-        values = {"workload_id": self.workload_id, "at_most": self.at_most}
-        warehouse.build(con, "temp/sampled", **values)
+        warehouse.build(
+            con,
+            "temp/sampled",
+            workload_id=self.workload_id,
+            at_most=self.at_most,
+            anonymous=[*sorted(ANONYMOUS)],
+        )
         ((sampled,),) = con.execute("select count(*) from temp.sampled").fetchall()
         self.not_sampled = rows - sampled
         return f"{OF_WORKLOAD} and interaction_id in (select interaction_id from temp.sampled)"

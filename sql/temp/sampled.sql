@@ -3,8 +3,8 @@
 -- growth replaces as few rows as it must. Whoever's feedback it is: a row too many does no harm.
 -- But an id on more than a third of the rows (and on more than 20) is an application's, not that of
 -- a conversation: one signal on it would be feedback on all of them. Nor is an id of a response on
--- more than 20 rows one's own: an engine may draw it from few numbers. Reads raw.interactions and
--- raw.feedback.
+-- more than 20 rows one's own: an engine may draw it from few numbers; and one of $anonymous names
+-- nothing. Reads raw.interactions and raw.feedback.
 
 with
 
@@ -39,6 +39,7 @@ named as (
         logged.target_id
     from logged
     semi join targets using (target_id)
+    where not list_contains($anonymous::varchar[], lower(trim(logged.target_id)))
 ),
 
 own_ids as (
