@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from components import scorecard
+from components.schema import Json
 from components.scorecard import BASELINES, HOLDOUT, Scorecard
 from components.store import manifest, warehouse
 from components.store.manifest import ScorecardManifest
@@ -41,30 +42,33 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
     """
     folders = manifest.finished_folders(root)
     records = {folder: ScorecardManifest.read(folder) for folder in folders}
-    cards = {
-        folder: scorecard.read(folder)
-        for folder, record in records.items()
-        if record.task == HOLDOUT and record.adapter not in BASELINES
-    }
-    if not cards:
+    oldest_first = sorted(
+        (
+            folder
+            for folder, record in records.items()
+            if record.task == HOLDOUT and record.adapter not in BASELINES
+        ),
+        key=lambda folder: records[folder].age,
+    )
+    # Each model counts once, by its last scorecard.
+    latest: dict[tuple[Json, ...], Path] = {}
+    for folder in oldest_first:
+        record = records[folder]
+        version, shots = (record.conditions.get(key) for key in ("holdout_version", "num_fewshot"))
+        latest[version, record.base, record.adapter, str(shots)] = folder
+    if not latest:
         return {}
-    oldest_first = sorted(cards, key=lambda folder: records[folder].age)
-    version = cards[oldest_first[-1]].conditions.get("holdout_version")
-    same = [
-        cards[folder]
-        for folder in oldest_first
-        if cards[folder].conditions.get("holdout_version") == version
-    ]
-    return _count(same, metric)
+    newest = records[oldest_first[-1]].conditions.get("holdout_version")
+    # One at a time: after a year there are hundreds, each with thousands of texts.
+    return _count(
+        (scorecard.read(folder) for (version, *_), folder in latest.items() if version == newest),
+        metric,
+    )
 
 
-def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
-    # Each model counts once, by its last scorecard; the oldest come first.
-    latest = {
-        (card.base, card.adapter, str(card.conditions.get("num_fewshot"))): card for card in cards
-    }
+def _count(cards: Iterable[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
     scores: dict[str, list[float]] = defaultdict(list)
-    for card in latest.values():
+    for card in cards:
         for sample in card.samples:
             value = sample.scores.get(metric)
             if value is not None:
