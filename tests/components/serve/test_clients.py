@@ -146,7 +146,8 @@ def test_schemathesis_finds_nothing(fuzzed: RunningGateway, tmp_path: Path):
         "--max-examples", "100", "--seed", "1",
         "--report-junit-path", str(report), "--report", "junit", "--no-color",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # It keeps notes in the folder where it is run.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert fuzzed.ask().status_code == 200
 
