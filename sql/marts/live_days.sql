@@ -63,28 +63,33 @@ targets as (
     from aimed
 ),
 
+ids as (
+    select
+        interaction_id,
+        client_id,
+        timestamp,
+        response_id,
+        unnest(['response', 'trace']) as aim,
+        unnest([response_id, trace_id]) as target_id
+    from named
+),
+
+-- An id that is a response's and a trace's means the response.
 hits as (
     select
         targets.client_id,
         targets.target_id,
         targets.may_be_trace,
-        arg_max(named.interaction_id, named.timestamp) as interaction_id
+        arg_max(ids.interaction_id, ids.timestamp) as interaction_id
     from targets
-    inner join named
-        on targets.client_id = named.client_id and targets.target_id = named.response_id
-    group by targets.client_id, targets.target_id, targets.may_be_trace
-    union all
-    select
-        targets.client_id,
-        targets.target_id,
-        targets.may_be_trace,
-        arg_max(named.interaction_id, named.timestamp) as interaction_id
-    from targets
-    inner join named
-        on targets.client_id = named.client_id and targets.target_id = named.trace_id
-    where targets.may_be_trace
-    group by targets.client_id, targets.target_id, targets.may_be_trace
-    having count(distinct named.response_id) = 1
+    inner join ids using (client_id, target_id)
+    where ids.aim = 'response' or targets.may_be_trace
+    group by targets.client_id, targets.target_id, targets.may_be_trace, ids.aim
+    having ids.aim = 'response' or count(distinct ids.response_id) = 1
+    qualify row_number() over (
+        partition by targets.client_id, targets.target_id, targets.may_be_trace
+        order by ids.aim asc
+    ) = 1
 ),
 
 votes as (

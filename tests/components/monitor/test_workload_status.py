@@ -74,7 +74,7 @@ def test_requests_tokens_and_last_votes_are_counted_by_model_and_day(
 def test_a_vote_on_a_trace_or_an_unknown_target_counts_for_the_answer_that_it_is_on(
     con: Connection, tmp_path: Path
 ) -> None:
-    traces = {0: "alone", 1: "alone too", 2: "two answers", 3: "two answers"}
+    traces = {0: "alone", 1: "alone too", 2: "two answers", 3: "two answers", 4: "r1"}
     lines = [answered(n, "gpt") | {"trace_id": trace} for n, trace in traces.items()]
     load(con, tmp_path, "interactions", lines)
     votes = [
@@ -86,7 +86,7 @@ def test_a_vote_on_a_trace_or_an_unknown_target_counts_for_the_answer_that_it_is
     ]
     load(con, tmp_path, "feedback", [logs.without(vote, "response_id") for vote in votes])
     assert workload_status.days(con, "weather", SINCE) == [
-        Day("gpt", "2025-10-09", 4, 0, 0.0, 0.0, 2, 1, 1)
+        Day("gpt", "2025-10-09", 5, 0, 0.0, 0.0, 2, 1, 1)
     ]
 
 
