@@ -95,7 +95,9 @@ class Gateway:
         if rollouts is not None:
             self.metrics.watch_rollouts(rollouts)
         self.metrics.watch(
-            "can_log", "1 while answers can be logged: room and a working disk.", self._can_log
+            "can_log",
+            "1 while answers can be logged: room and a working disk.",
+            lambda: float(self._log_failure() is None),
         )
 
     def use(self, settings: ServeSettings) -> None:
@@ -112,12 +114,12 @@ class Gateway:
         await self._log.close()
         await self._servers.close()
 
-    def _can_log(self) -> float:
+    def _log_failure(self) -> str | None:
         try:
             self.desk.require_health()
-        except RefusedError:
-            return 0.0
-        return 1.0
+        except RefusedError as refused:
+            return refused.reason
+        return None
 
     # The way in.
 
@@ -323,6 +325,12 @@ class Gateway:
 
     def unready(self) -> str | None:
         """Return why requests would fail; ``None`` if the gateway is ready."""
+        names = {*self.current.routes, *self._workloads.elsewhere}
+        if all(self.settings.logging_of(name) == "required" for name in names):
+            return self._no_route() or self._log_failure()
+        return self._no_route()
+
+    def _no_route(self) -> str | None:
         if self._workloads.elsewhere:
             return None
         if not len(self.current.routes):

@@ -239,7 +239,7 @@ def document(receiver: Obj | None = None) -> Obj:
         "/v1/feedback": {"post": _operation("Store feedback about an answer.", _FEEDBACK)},
         "/v1/models": {"get": _operation("List the workloads.", None)},
         "/v1/routes": {"get": _operation("Say who serves which workload.", None)},
-        "/healthz": {"get": _operation("Say whether requests are accepted.", None, is_open=True)},
+        "/healthz": {"get": _operation("Say that the process answers.", None, is_open=True)},
         "/readyz": {"get": _operation("Say whether requests succeed.", None, is_open=True)},
     }
     others = (receiver or {}).get("paths")

@@ -280,6 +280,8 @@ def test_with_a_full_spool_nothing_is_generated(tmp_path: Path):
         assert gateway.seen()["requests"] == []
         assert "flywheel_serve_can_log 0.0" in gateway.get("/metrics").text
         assert gateway.ask(script(say="not stored"), store=False).status_code == 200
+        assert gateway.get("/readyz").status_code == 503
+        assert gateway.get("/healthz").status_code == 200, "a restart would end such answers"
 
 
 def test_best_effort_answers_without_a_log_and_counts_it(tmp_path: Path):
@@ -288,6 +290,7 @@ def test_best_effort_answers_without_a_log_and_counts_it(tmp_path: Path):
         assert gateway.ask("first").status_code == 200
         time.sleep(2.5)
         assert gateway.ask("second").status_code == 200
+        assert gateway.get("/readyz").status_code == gateway.get("/healthz").status_code == 200
         page = gateway.get("/metrics").text
     line = 'flywheel_serve_unlogged_answers_total{reason="no_room",workload="support"} 1.0'
     assert line in page
