@@ -31,6 +31,9 @@ named as (
         coalesce(field[2] ->> '$', 'not named') as model_name,
         try_cast(field[3] ->> '$' as double) as input_tokens,
         try_cast(field[4] ->> '$' as double) as output_tokens,
+        -- Zeros stand where nothing was counted; to DuckDB, NaN is above every number.
+        coalesce(input_tokens between 1 and 1e9 and output_tokens between 0 and 1e9, false)
+            as tells_tokens,
         field[6] ->> '$' as arm,
         field[7] ->> '$' as version,
         field[8] ->> '$' as trace_id
@@ -119,11 +122,9 @@ select
     named.model_name,
     named.timestamp::date::varchar as day,
     count(*) as requests,
-    count(*) filter (
-        where named.input_tokens >= 0 and named.output_tokens >= 0
-    ) as counted,
-    coalesce(sum(named.input_tokens) filter (where named.input_tokens >= 0), 0) as input_tokens,
-    coalesce(sum(named.output_tokens) filter (where named.output_tokens >= 0), 0) as output_tokens,
+    count(*) filter (where named.tells_tokens) as counted,
+    coalesce(sum(named.input_tokens) filter (where named.tells_tokens), 0) as input_tokens,
+    coalesce(sum(named.output_tokens) filter (where named.tells_tokens), 0) as output_tokens,
     coalesce(sum(counted.up), 0)::bigint as up,
     coalesce(sum(counted.down), 0)::bigint as down,
     count(*) filter (where counted.is_corrected) as corrected,

@@ -22,4 +22,5 @@ select
     coalesce(avg(input_tokens), 0) as input_tokens,
     coalesce(avg(output_tokens), 0) as output_tokens
 from said
-where input_tokens >= 0 and output_tokens >= 0
+-- Zeros stand where nothing was counted; to DuckDB, NaN is above every number.
+where input_tokens between 1 and 1e9 and output_tokens between 0 and 1e9

@@ -44,6 +44,25 @@ def answered(number: int, model: str | None, **usage: Json) -> dict[str, Json]:
     return {**line, "response": {**response, **named, **({"usage": usage} if usage else {})}}
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        pytest.param({"prompt_tokens": 900}, id="without-the-answers"),
+        pytest.param({"completion_tokens": 900}, id="without-the-prompts"),
+        pytest.param({"prompt_tokens": 0, "completion_tokens": 0}, id="zeros-where-not-counted"),
+        pytest.param({"prompt_tokens": "NaN", "completion_tokens": 900}, id="not-a-number"),
+        pytest.param({"prompt_tokens": 900, "completion_tokens": "Infinity"}, id="infinite"),
+    ],
+)
+def test_tokens_that_a_response_does_not_wholly_tell_are_in_no_mean(
+    con: Connection, tmp_path: Path, usage: dict[str, Json]
+) -> None:
+    lines = [answered(0, "gpt", prompt_tokens=100, completion_tokens=20), answered(1, "gpt")]
+    load(con, tmp_path, "interactions", [*lines, answered(2, "gpt", **usage)])
+    (day,) = workload_status.days(con, "weather", SINCE)
+    assert (day.requests, day.counted, day.input_tokens, day.output_tokens) == (3, 1, 100, 20)
+
+
 def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:
     path = logs.write(folder / f"{kind}.jsonl", lines)
     source = "fivekey" if kind == "interactions" else "feedback"
