@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -12,7 +13,7 @@ from scipy import stats
 from components import scorecard
 from components.chat import dialects
 from components.evaluate.harness import ScorecardFolders
-from components.evaluate.holdout_task import HOLDOUT_FILE, cluster_bounds
+from components.evaluate.holdout_task import HOLDOUT_FILE, cluster_bounds, has_thoughts
 from components.evaluate.judge import comparisons
 from components.evaluate.judge.comparisons import AnswerPair, JudgeEndpoint, VerdictCache
 from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSettings
@@ -109,7 +110,8 @@ def _read_rows(snapshot: Path) -> list[PreferenceRow]:
 
 
 def _answer_text(answer: object) -> str:
-    return cast("list[Message]", answer)[0]["content"].strip()
+    content = cast("list[Message]", answer)[0]["content"]
+    return dialects.without_thought(content).strip()
 
 
 def add_judge_folders(
@@ -157,37 +159,46 @@ def judge_answers(
     people = read_pairs(snapshot)
     digest = manifest.digest([asdict(pair) for pair in people])
     requests = _read_requests(snapshot)
+    cards_by_model = {model: scorecard.read(tasks[HOLDOUT]) for model, tasks in missing.items()}
+    counted = {
+        model: [sample for sample in card.samples if _is_counted(sample)]
+        for model, card in cards_by_model.items()
+    }
+    answers = [_answer_pair(s, requests) for samples in counted.values() for s in samples]
     cache = VerdictCache(root / scorecard.VERDICTS_FILE, sources)
     with JudgeEndpoint(settings, key) as endpoint:
-        agreement = measure_agreement(
-            comparisons.compare_answers(people, endpoint.ask, cache, settings)
+        # All at once: of a model with few answers the endpoint may refuse every one.
+        scores = iter(
+            comparisons.compare_answers([*people, *answers], endpoint.ask, cache, settings)
         )
-        for model, tasks in missing.items():
-            card = scorecard.read(tasks[HOLDOUT])
-            counted = [sample for sample in card.samples if _is_counted(sample)]
-            pairs = [_answer_pair(sample, requests) for sample in counted]
-            scores = comparisons.compare_answers(pairs, endpoint.ask, cache, settings)
-            by_id = {
-                s.example_id: TIE if score is None else score
-                for s, score in zip(counted, scores, strict=True)
-            }
-            samples = [
-                replace(sample, scores={JUDGE_METRIC: by_id.get(sample.example_id)}, rescored={})
-                for sample in card.samples
-            ]
-            body = {
-                "base": card.base,
-                "adapter": card.adapter,
-                "task": JUDGE_TASK,
-                "conditions": _judge_conditions(model, digest, snapshot, settings),
-                "answers_of": card.key,
-                "agreement": asdict(agreement),
-                "unjudged": scores.count(None),
-            }
-            metric = _judge_metric(agreement, len(scores), scores.count(None), settings)
-            folder = tasks[JUDGE_TASK]
-            with manifest.while_kept(sources, folder):
-                scorecard.write(folder, samples, {JUDGE_METRIC: metric}, body=body, now=now)
+    agreement = measure_agreement([*islice(scores, len(people))])
+    for model, card in cards_by_model.items():
+        by_id = {sample.example_id: next(scores) for sample in counted[model]}
+        unjudged = [*by_id.values()].count(None)
+        samples = [
+            replace(sample, scores={JUDGE_METRIC: _score(sample, by_id)}, rescored={})
+            for sample in card.samples
+        ]
+        body = {
+            "base": card.base,
+            "adapter": card.adapter,
+            "task": JUDGE_TASK,
+            "conditions": _judge_conditions(model, digest, snapshot, settings),
+            "answers_of": card.key,
+            "agreement": asdict(agreement),
+            "unjudged": unjudged,
+        }
+        metric = _judge_metric(agreement, len(by_id), unjudged, settings)
+        folder = missing[model][JUDGE_TASK]
+        with manifest.while_kept(sources, folder):
+            scorecard.write(folder, samples, {JUDGE_METRIC: metric}, body=body, now=now)
+
+
+def _score(sample: Sample, scores: Mapping[str, float | None]) -> float | None:
+    if sample.example_id not in scores:
+        return None
+    score = scores[sample.example_id]
+    return TIE if score is None else score
 
 
 def _judge_conditions(
@@ -202,6 +213,7 @@ def _judge_conditions(
         "compared_by_people": pairs_digest,
         "judge": settings.model_dump(include={"model", "base_url", "min_agreement"}),
         "asked_as": model if model in (FEW_SHOT, PRODUCTION) else "model",
+        **({"thoughts": "left out"} if has_thoughts(snapshot) else {}),
     }
 
 
@@ -216,9 +228,10 @@ def _is_counted(sample: Sample) -> bool:
 
 
 def _answer_pair(sample: Sample, requests: Mapping[str, str]) -> AnswerPair:
-    # In any form, a model's thoughts are not part of the answer.
+    # In any form, thoughts are not part of the answer, nor those that were logged of the reference.
     answer = dialects.read_answer("hermes", sample.output).text.strip()
-    return AnswerPair(requests[sample.example_id], answer, sample.reference.strip())
+    reference = dialects.without_thought(sample.reference).strip()
+    return AnswerPair(requests[sample.example_id], answer, reference)
 
 
 def _judge_metric(

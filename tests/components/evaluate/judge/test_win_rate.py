@@ -1,5 +1,6 @@
 """A judge's verdicts as scorecards: their content, and when the gate accepts them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from components.evaluate.judge.comparisons import JudgeError
 from components.gate import comparison
 from components.gate.comparability import objections
 from components.gate.policy import Guard, Policy
-from components.schema import Answer
+from components.schema import Answer, Message
 from components.scorecard import HOLDOUT, PRODUCTION
 from components.store import manifest
 from tests.support import holdouts
@@ -42,14 +43,21 @@ GUARD = Policy(
 @pytest.fixture
 def home(tmp_path: Path) -> tuple[Path, Path, ScorecardFolders]:
     """A snapshot, a folder for scorecards, and the holdout's."""
-    snapshot, root = holdouts.build(tmp_path, CASES, tools=[]), tmp_path / "scorecards"
+    return measured(tmp_path, RIGHT, SAID)
+
+
+def measured(
+    folder: Path, reference: str, said: Mapping[str, Sequence[str]]
+) -> tuple[Path, Path, ScorecardFolders]:
+    cases = [replace(case, answer=Answer(reference)) for case in CASES]
+    snapshot, root = holdouts.build(folder, cases, tools=[]), folder / "scorecards"
     cards: ScorecardFolders = {}
-    for model, outputs in SAID.items():
+    for model, outputs in said.items():
         samples = [
             replace(
                 sample(number, 1.0),
                 output=output,
-                reference=RIGHT,
+                reference=reference,
                 # Of production's answers the first is the reference itself.
                 scores=dict.fromkeys(
                     metrics.TEXT_METRICS, None if (model, number) == (PRODUCTION, 0) else 0.5
@@ -63,14 +71,14 @@ def home(tmp_path: Path) -> tuple[Path, Path, ScorecardFolders]:
     return snapshot, root, cards
 
 
-def compared_by_people(snapshot: Path, count: int, *, longer_won: int) -> None:
+def compared_by_people(snapshot: Path, count: int, *, longer_won: int, thought: str = "") -> None:
     """Write pairs; people chose the longer answer in ``longer_won`` of them."""
     rows = [
         {
             "preference_id": f"p{number}",
             "prompt": [{"role": "user", "content": f"asked {number}"}],
-            "chosen": [{"role": "assistant", "content": "long" * (number < longer_won) + "words"}],
-            "rejected": [{"role": "assistant", "content": "some words" * (number >= longer_won)}],
+            "chosen": [said(thought + "long" * (number < longer_won) + "words")],
+            "rejected": [said(thought + "some words" * (number >= longer_won))],
         }
         for number in range(count)
     ]
@@ -81,6 +89,10 @@ def compared_by_people(snapshot: Path, count: int, *, longer_won: int) -> None:
         ]
     )
     pq.write_table(pa.Table.from_pylist(rows, schema), snapshot / "preferences.parquet")
+
+
+def said(content: str) -> Message:
+    return {"role": "assistant", "content": content}
 
 
 def judge(home: tuple[Path, Path, ScorecardFolders], asked: Judge) -> ScorecardFolders:
@@ -173,6 +185,27 @@ def test_a_request_without_a_verdict_is_a_tie_whose_number_is_shown(
     assert [sample.scores["judge_win_rate"] for sample in card.samples].count(0.5) == 1 + unjudged
     reasons = objections(ours, theirs, GUARD)
     assert reasons == [] if doubt is None else doubt in reasons[0]
+
+
+def test_a_logged_thought_is_no_part_of_what_a_judge_compares(tmp_path: Path):
+    home = measured(
+        tmp_path, f"<think>Rain?</think>\n\n{RIGHT}", {"base": [RIGHT, "no", "no", "no"]}
+    )
+    compared_by_people(home[0], 40, longer_won=40, thought="<think>Which one?</think>\n")
+    asked = Judge(longer)
+    card = scorecard.read(judge(home, asked)["base"]["judge"])
+    assert [sample.scores["judge_win_rate"] for sample in card.samples] == [0.5, 0, 0, 0]
+    assert not [body for body in asked.asked if "<think>" in str(body)]
+
+
+def test_a_model_whose_few_answers_are_all_refused_does_not_end_the_evaluation(tmp_path: Path):
+    home = measured(tmp_path, RIGHT, {"base": ["no"] * 4, PRODUCTION: ["bomb"] * 4})
+    compared_by_people(home[0], 40, longer_won=40)
+    folders = judge(home, Judge(longer, filtered="bomb"))
+    cards = [scorecard.read(folders[model]["judge"]) for model in ("base", PRODUCTION)]
+    doubts = [card.metrics["judge_win_rate"].doubt for card in cards]
+    assert doubts[0] is None
+    assert "no verdict on 3 of 3 requests" in str(doubts[1])
 
 
 def test_a_judges_scores_are_tested_with_the_clusters_that_the_holdout_can_have(
