@@ -39,10 +39,15 @@ def roll_back(
     written later, and ``report`` is called with what was done.
 
     Raises:
-        RollbackError: The order is refused, or leads to no such version.
+        RollbackError: The order is refused, or leads to no such version, or the champion changed
+            after it was ordered.
     """
     workload = order.workload
+    left = registry.read_aliases(workload).champion
     with journal.lock_champion(home.tables, home.locks, workload):
+        # Of two people who order it at once, the second would go one version further.
+        if (now := registry.read_aliases(workload).champion) != left:
+            raise _outdated(workload, now)
         try:
             return _roll_back(home, order, AT_ONCE_SECONDS)
         except WarehouseBusyError:
@@ -196,6 +201,12 @@ def champion_journal(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> 
 def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntry:
     workload = order.workload
     left = registry.read_aliases(workload).champion
+    if order.ordered_at is not None:
+        with warehouse.connect(home.tables, wait_seconds) as con:
+            changes = journal.list_changes(con, workload)
+        # A run waits for its worker, is started twice by two clicks, or is retried days later.
+        if changes and changes[-1].step == "done" and changes[-1].noted_at > order.ordered_at:
+            raise _outdated(workload, left)
     for ended in recover(home, workload, wait_seconds):
         meant = ended.change.kind == "rollback" and order.to in (None, ended.change.version)
         if meant and ended.step == "done":
@@ -225,6 +236,13 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
     _anchor(home, change)
     write_approved_versions(home, workload)
     return entry
+
+
+def _outdated(workload: str, champion: str | None) -> RollbackError:
+    return RollbackError(
+        f"rolling back {workload}: after this was ordered the champion changed, to "
+        f"{f'version {champion}' if champion else 'none'}; order it again if that one is meant"
+    )
 
 
 def _aimed(order: Order, left: str | None, known: Succession) -> Order:

@@ -1,7 +1,10 @@
 """Flow `rollback`: make an earlier champion the champion again, from the Prefect UI."""
 
+from datetime import datetime
+
 from prefect import flow, task
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -33,13 +36,21 @@ def rollback(
         signature: The output of the signing command, where the rules require a signature; a run
             without it fails and shows the command.
     """
-    summary = roll_back_task(workload, to, by, reason, code, signature)
+    context = FlowRunContext.get()
+    created = context.flow_run.created if context and context.flow_run else None
+    summary = roll_back_task(workload, to, by, reason, code, signature, created)
     return Completed(message=summary)
 
 
 @task
 def roll_back_task(
-    workload: str, to: str, by: str, reason: str, code: str = "", signature: str = ""
+    workload: str,
+    to: str,
+    by: str,
+    reason: str,
+    code: str = "",
+    signature: str = "",
+    ordered_at: datetime | None = None,
 ) -> str:
     """Roll back, each step written down; return a summary."""
     order = Order(
@@ -50,6 +61,7 @@ def roll_back_task(
         code=code,
         signature=signature,
         flow_run_id=str(flow_run.id or ""),
+        ordered_at=ordered_at,
     )
     entry = champions.roll_back(settings.load(), order, get_run_logger().info)
     summary = champions.describe_rollback(entry)

@@ -73,7 +73,8 @@ class Order:
 
     ``to`` is a version's number, ``None`` for the one that is ``previous``. ``code`` and
     ``signature`` prove ``by`` where the rules require that. ``is_policy``: the workload's own file
-    orders it (``on_regression``), and nobody has to prove it.
+    orders it (``on_regression``), and nobody has to prove it. ``ordered_at`` is ``None`` where it
+    is carried out at once.
     """
 
     workload: str
@@ -84,6 +85,7 @@ class Order:
     signature: str = ""
     is_policy: bool = False
     flow_run_id: str = ""
+    ordered_at: datetime | None = None
 
     def __post_init__(self) -> None:
         """Make its texts encodable, wherever they come from."""

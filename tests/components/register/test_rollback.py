@@ -1,6 +1,7 @@
 """A rollback leads only to a version that may serve, and no turn undoes it."""
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,30 @@ def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: S
 def test_a_rollback_of_a_workload_without_a_version_says_that_there_is_none(home: Settings) -> None:
     with pytest.raises(RollbackError, match="rolling back mistyped: it has no registered version"):
         champions.roll_back(home, Order("mistyped", None, "bob", ""))
+
+
+def test_two_people_who_order_it_at_once_go_back_by_one_version(home: Settings) -> None:
+    crowned("both", 3, home)
+    refused = list[str]()
+
+    def order(name: str) -> None:
+        try:
+            champions.roll_back(home, Order("both", None, name, "rude"))
+        except RollbackError as error:
+            refused.append(str(error))
+
+    people = [threading.Thread(target=order, args=(name,)) for name in ("ann", "bob")]
+    with journal.lock_champion(home.tables, home.locks, "both"):
+        for person in people:
+            person.start()
+        for person in people:
+            person.join(0.5)
+    for person in people:
+        person.join()
+    assert registry.read_aliases("both").champion == "2"
+    assert [message.partition(";")[0] for message in refused] == [
+        "rolling back both: after this was ordered the champion changed, to version 2"
+    ]
 
 
 @pytest.mark.slow
@@ -278,6 +303,22 @@ def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
     with disable_run_logger():
         message = rolling.roll_back_task.fn("clicked", "", rolling.UNNAMED, "")
     assert message == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
+
+
+@pytest.mark.parametrize("to", ["", pytest.param("1", marks=pytest.mark.slow)])
+def test_a_run_that_waited_or_is_run_again_leaves_no_champion_that_came_after_it(
+    home: Settings, to: str
+) -> None:
+    name = f"queued{to}"
+    crowned(name, 3, home)
+    clicked = datetime.now(UTC)
+    champions.roll_back(home, Order(name, None, "ann", "rude"))
+    with disable_run_logger(), pytest.raises(RollbackError, match="changed, to version 2; order"):
+        rolling.roll_back_task.fn(name, to, "bob", "rude", ordered_at=clicked)
+    assert registry.read_aliases(name).champion == "2"
+    with disable_run_logger():
+        rolling.roll_back_task.fn(name, to, "bob", "rude, too", ordered_at=datetime.now(UTC))
+    assert registry.read_aliases(name).champion == "1"
 
 
 def test_a_reason_of_any_length_rolls_back_and_is_stored_whole(home: Settings) -> None:
