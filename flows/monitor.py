@@ -30,6 +30,7 @@ from components.monitor.signs import Sign
 from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, Disk, Waiting, WorkloadStatus
 from components.register import registry
+from components.register.champion_change import RollbackError
 from components.register.registry import Version
 from components.scorecard import HOLDOUT
 from components.store import manifest, warehouse
@@ -324,6 +325,9 @@ def answer_regression(workload: Workload, status: WorkloadStatus, champion: Vers
     reported = marker.read_text() if marker.exists() else None
     if not reasons or champion is None or reported == champion.number:
         return
+    # Counting may have waited an hour for the warehouse.
+    if registry.champion_version(workload.workload) != champion:
+        return
     emit_event(
         REGRESSED,
         resource={
@@ -346,7 +350,10 @@ def _roll_back(workload: Workload, reason: str) -> None:
         )
         return
     order = Order(workload.workload, None, REGRESSION_POLICY, reason, is_policy=True)
-    champions.roll_back(settings.load(), order)
+    try:
+        champions.roll_back(settings.load(), order)
+    except RollbackError as error:  # people were told; the first champion has none before it
+        get_run_logger().error("%s", error)
 
 
 @task

@@ -1,14 +1,19 @@
 """The monitor looks at what it can, whatever else goes wrong in the home meanwhile."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prefect.logging import disable_run_logger
 
+from components.monitor.signs import Sign
 from components.monitor.workload_status import Disk
-from flows import monitor
+from components.register import registry
+from flows import champions, monitor, workload_file
+from flows.rollback_rules import Order
 from flows.settings import Settings
-from tests.support import workload_text
+from tests.support import mlflow_stores, versions, warehouses, workload_statuses, workload_text
 
 
 def test_files_that_vanish_meanwhile_do_not_end_it(
@@ -57,3 +62,35 @@ def test_a_workload_that_cannot_be_looked_at_silences_no_other(
         monitor.monitor()
     assert (home / "monitor" / "sound.html").exists()
     assert 'workload="sound"' in (home / "monitor" / "metrics.prom").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_regression_rolls_back_the_champion_that_it_is_of_and_is_answered_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Settings(folder / "home", 4200, 5000)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_stores.create(folder))
+    warehouses.create(home.warehouse)
+    home.monitor.mkdir()
+    rules = {"approvers": [{"name": "ann"}], "proof": "code"}
+    trigger = {"on_regression": "rollback"}
+    config = workload_text.write(folder, workload="weather", approve=rules, trigger=trigger)
+    workload = workload_file.read_workload(config)
+    votes = Sign("votes", 99.0, 20.0, "thumbs down 1 of 99 before the champion, 60 of 99 on it")
+    status = replace(workload_statuses.quiet([]), findings=[votes])
+
+    versions.crowned("weather", 3, home)
+    worse = registry.champion_version("weather")
+    champions.roll_back(home, Order("weather", None, "ann", "rude"))  # as it was looked at
+    with disable_run_logger():
+        monitor.answer_regression.fn(workload, status, worse)
+    assert registry.read_aliases("weather").champion == "2"
+
+    marker = home.monitor / "weather.regressed"
+    for champion, left in (("2", "1"), ("1", "1")):  # nothing is before the first
+        with disable_run_logger():
+            monitor.answer_regression.fn(workload, status, registry.champion_version("weather"))
+        assert registry.read_aliases("weather").champion == left
+        assert marker.read_text() == champion
