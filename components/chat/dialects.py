@@ -57,12 +57,15 @@ def read_text(form: Dialect, text: str) -> str:
     return _plain(form, text).strip()
 
 
-def answer_problem(form: Dialect, text: str) -> str | None:
-    """Return why ``text`` is a failed call attempt; ``None`` for valid calls and plain text."""
+def answer_problem(form: Dialect, text: str, *, may_have_braces: bool = False) -> str | None:
+    """Return why ``text`` is a failed call attempt; ``None`` for valid calls and plain text.
+
+    ``may_have_braces``: plain text may, as code does.
+    """
     plain = _plain(form, text)
     if form != "written" and plain.lstrip().startswith("<think>"):
         return "it was still thinking when it was cut off"
-    problem = prompt.answer_problem(plain, _KEYS[form])
+    problem = prompt.answer_problem(plain, _KEYS[form], may_have_braces=may_have_braces)
     begun = text.count(CALL_STARTS["hermes"]) if form == "hermes" else 0
     if problem is None and begun > len(read_answer(form, text).calls):
         return f"{CALL_STARTS['hermes']} was written, and no call"

@@ -1,6 +1,7 @@
 """Render requests as prompt text, and parse a model's text as an answer."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -94,12 +95,19 @@ def parse_answer(text: str, keys: Sequence[str] = ARGUMENTS) -> Answer:
     return Answer("".join(rest).strip(), tuple(calls))
 
 
-def answer_problem(text: str, keys: Sequence[str] = ARGUMENTS) -> str | None:
+_BEGUN_CALL = re.compile(r'\{\s*"name"')
+
+
+def answer_problem(
+    text: str, keys: Sequence[str] = ARGUMENTS, *, may_have_braces: bool = False
+) -> str | None:
     """Return why ``text`` is a failed call attempt; ``None`` for valid calls and plain text.
 
-    A call that breaks off in the middle is not an abstention.
+    A call that breaks off in the middle is not an abstention. ``may_have_braces``: plain text may,
+    as code does.
     """
-    if "{" not in parse_answer(text, keys).text:
+    rest = parse_answer(text, keys).text
+    if "{" not in rest or (may_have_braces and _BEGUN_CALL.search(rest) is None):
         return None
     try:
         json.loads(text)

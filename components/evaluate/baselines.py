@@ -119,7 +119,8 @@ def _logged_scores(
 def _reference_calls(document: Document) -> Answer:
     # Without arguments: the acceptable values contain them.
     acceptable = json.loads(document["acceptable"])
-    return Answer(calls=tuple(Call(call["name"], {}) for call in acceptable))
+    text = Answer.from_json(document["answer"]).text
+    return Answer(text, tuple(Call(call["name"], {}) for call in acceptable))
 
 
 BASELINE_NAMES: Mapping[Kind, tuple[str, ...]] = {

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -199,6 +200,29 @@ def has_thoughts(snapshot: Path, side: MeasuredSide = HOLDOUT) -> bool:
     """Return whether any right answer begins with a logged thought."""
     texts = [answer.text for answer in _answers(snapshot / f"{side}.parquet")]
     return any(dialects.without_thought(text) != text for text in texts)
+
+
+def unusual_answers(snapshot: Path, kind: Kind, side: MeasuredSide = HOLDOUT) -> list[str]:
+    """Name what right answers have by which they were once scored as wrong; nearly always nothing.
+
+    It belongs to the conditions: older scores of such answers are not comparable.
+    """
+    rows = pq.read_table(snapshot / f"{side}.parquet", columns=["answer", "tools"]).to_pylist()
+    answers = [(Answer.from_json(row["answer"]), bool(json.loads(row["tools"]))) for row in rows]
+    return sorted({name for each in answers for name in _unusual(*each, kind)})
+
+
+def _unusual(answer: Answer, offers_tools: bool, kind: Kind) -> Iterable[str]:
+    if not answer.to_json().isascii() and not unicodedata.is_normalized("NFC", answer.to_json()):
+        yield "accents"
+    if kind == "tool_calls":
+        if not answer.calls and "{" in answer.text:
+            yield "braces"
+        return
+    if not offers_tools and any(dialects.read_answer(f, answer.text).calls for f in dialects.FORMS):
+        yield "calls as text"
+    if kind == "text" and not metrics.split_words(answer.text):
+        yield "signs"
 
 
 def abstains(snapshot: Path) -> bool:

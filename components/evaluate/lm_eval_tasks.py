@@ -146,12 +146,15 @@ def score_output(kind: Kind, document: Document, output: str) -> dict[str, float
         values = json.loads(document["acceptable"])
         acceptable = None if values is None else [AcceptableCall(**call) for call in values]
         return metrics.score_calls(output, reference, acceptable, form, document["tools"])
-    text = dialects.read_answer(form, output).text.strip()
+    if json.loads(document["tools"]):
+        text, right = dialects.read_answer(form, output).text.strip(), reference.text.strip()
+    else:  # JSON like a call's is text, which is learned in the form of the base
+        learned = dialects.translate(form, reference.text)
+        text, right = (dialects.read_text(form, each) for each in (output, learned))
     if kind == "classification":
-        return {"label": float(text == reference.text.strip())}
+        return {"label": float(metrics.same_text(text, right))}
     # A thought that was logged in front of an answer is none of its words.
-    texts = [dialects.without_thought(text), dialects.without_thought(reference.text)]
-    return metrics.score_text(*texts)
+    return metrics.score_text(dialects.without_thought(text), dialects.without_thought(right))
 
 
 def read_samples(logged: Sequence[Mapping[str, Any]], holdout: EvaluatedSide) -> list[Sample]:

@@ -161,6 +161,7 @@ def _side_conditions(
     record = SnapshotManifest.read_untouched(snapshot)
     answers = holdout_task.answer_space_of(snapshot, settings.kind)
     clusters = holdout_task.clusters_digest(snapshot, side)
+    unusual: list[Json] = [*holdout_task.unusual_answers(snapshot, answers.kind, side)]
     return {
         "task": holdout_task.task_name(record.workload, side),
         "kind": answers.kind,
@@ -177,6 +178,7 @@ def _side_conditions(
         ),
         **({"words": metrics.WORDS_VERSION} if answers.kind == "text" else {}),
         **({"thoughts": "left out"} if holdout_task.has_thoughts(snapshot, side) else {}),
+        **({"unusual_answers": unusual} if unusual else {}),
         **constraint.condition(answers, settings),
         **(_rescoring_condition(settings) if side == HOLDOUT else {}),
         **holdout_task.cluster_bounds(record, side),

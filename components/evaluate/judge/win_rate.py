@@ -1,5 +1,6 @@
 """Scorecards of a judge's verdicts, with its measured agreement with people."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -34,6 +35,7 @@ tie, so a model whose answers leave the judge without one gains or loses half of
 MOST_PAIRS = 200  # pairs for the agreement: more would hardly narrow the interval
 
 PreferenceRow: TypeAlias = dict[str, object]
+HoldoutRow: TypeAlias = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +219,10 @@ def _judge_conditions(
     }
 
 
-def _read_requests(snapshot: Path) -> Mapping[str, str]:
-    rows = pq.read_table(snapshot / HOLDOUT_FILE, columns=["example_id", "prompt"]).to_pylist()
-    return {str(row["example_id"]): _conversation_text(row["prompt"]) for row in rows}
+def _read_requests(snapshot: Path) -> Mapping[str, HoldoutRow]:
+    columns = ["example_id", "prompt", "tools"]
+    rows = pq.read_table(snapshot / HOLDOUT_FILE, columns=columns).to_pylist()
+    return {str(row["example_id"]): row for row in rows}
 
 
 def _is_counted(sample: Sample) -> bool:
@@ -227,11 +230,16 @@ def _is_counted(sample: Sample) -> bool:
     return any(score is not None for score in sample.scores.values())
 
 
-def _answer_pair(sample: Sample, requests: Mapping[str, str]) -> AnswerPair:
+def _answer_pair(sample: Sample, requests: Mapping[str, HoldoutRow]) -> AnswerPair:
     # In any form, thoughts are not part of the answer, nor those that were logged of the reference.
-    answer = dialects.read_answer("hermes", sample.output).text.strip()
+    request = requests[sample.example_id]
+    answer = (
+        dialects.read_answer("hermes", sample.output).text.strip()
+        if json.loads(str(request["tools"]))
+        else dialects.read_text("hermes", sample.output)
+    )
     reference = dialects.without_thought(sample.reference).strip()
-    return AnswerPair(requests[sample.example_id], answer, reference)
+    return AnswerPair(_conversation_text(request["prompt"]), answer, reference)
 
 
 def _judge_metric(

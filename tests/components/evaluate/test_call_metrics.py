@@ -82,6 +82,29 @@ def test_an_output_where_no_tool_fits(text: str, abstained: float):
     assert scores(text, NO_CALL) == (None, None, None, abstained)
 
 
+CODE = Answer("Write `f = {x: 1}`, or \\frac{a}{b}.")
+
+
+@pytest.mark.parametrize(
+    ("text", "abstained"),
+    [
+        pytest.param(CODE.text, 1, id="the-right-answer"),
+        pytest.param('{"city": "Rome"}', 1, id="other-braces"),
+        pytest.param(call("weather", city="Rome"), 0, id="called"),
+        pytest.param(CODE.text + '{"name": "wea', 0, id="began-to-call"),
+        pytest.param("", 0, id="silence-is-no-answer"),
+    ],
+)
+def test_an_output_where_the_right_answer_has_braces_and_calls_nothing(text: str, abstained: float):
+    assert scores(text, CODE) == (None, None, None, abstained)
+    assert score_calls(text, CODE, None)["over_triggering"] == float(not abstained and bool(text))
+
+
+def test_a_tag_without_a_call_is_begun_also_where_the_right_answer_has_braces():
+    assert score_calls("<tool_call>\n{", CODE, None, "hermes")["abstention"] == 0
+    assert score_calls(CODE.text, CODE, None, "hermes")["abstention"] == 1
+
+
 WEATHER = json.dumps(
     [
         {
@@ -151,6 +174,7 @@ def test_calls_may_come_in_any_order_but_each_once():
         pytest.param({"a": [1, {"b": "c"}]}, {"a": [1, {"b": "d"}]}, False, id="nested-differs"),
         pytest.param([1, 2], [2, 1], False, id="lists-have-an-order"),
         pytest.param([1], [1, 2], False, id="shorter-list"),
+        pytest.param("caf\u00e9", "cafe\u0301", True, id="accents-in-either-form"),
         pytest.param({"a": 1}, {"a": 1, "b": 2}, False, id="fewer-fields"),
     ],
 )
@@ -167,6 +191,7 @@ def test_arguments_equal_the_reference_as_json(value: Json, expected: Json, same
         pytest.param({}, {"d": ["", "a"]}, id="may-be-left-out"),
         pytest.param({"d": ""}, {"d": ["", "a"]}, id="may-be-empty"),
         pytest.param({"d": 5}, {"d": [5.0]}, id="number"),
+        pytest.param({"d": "caf\u00e9"}, {"d": ["Cafe\u0301"]}, id="accents-in-either-form"),
         pytest.param({"d": ["a b"]}, {"d": [["AB"]]}, id="list-of-text"),
         pytest.param(
             {"d": {"size": "large", "milk": "oat"}},

@@ -1,6 +1,8 @@
 """The holdout through lm-eval, answered by an oracle instead of a model."""
 
 import json
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from components.chat import chat_templates, dialects, prompt
 from components.evaluate import holdout_task, lm_eval_tasks, metrics
 from components.evaluate.holdout_task import EvaluatedSide
 from components.evaluate.metrics import AnswerSpace, Kind
-from components.schema import Answer
+from components.schema import Answer, Json
 from components.scorecard import Sample, aggregate
 from tests.support import holdouts, templates, tiny
 from tests.support.holdouts import Case
@@ -186,6 +189,45 @@ def test_a_logged_thought_is_none_of_an_answers_words(
     oracle = Oracle(lambda _: f"{thought}{answer}")
     (sample,) = lm_eval_tasks.evaluate_holdout(oracle, holdout, 8, "")
     assert [sample.scores[name] for name in ("exact", "f1", "rouge_l")] == [1, 1, 1]
+
+
+TOOLS, NONE = holdouts.TOOLS, list[dict[str, Json]]()
+CALL_IN_TEXT = Answer('{"name": "weather", "arguments": {}}')
+
+
+@pytest.mark.parametrize("template", [tiny.TEMPLATE, templates.QWEN, templates.LLAMA3])
+@pytest.mark.parametrize(
+    ("right", "tools", "kind"),
+    [
+        pytest.param(Answer("Write `f = {x: 1}`, or \\frac{a}{b}."), TOOLS, None, id="code"),
+        pytest.param(Answer('{"city": "Rome"}'), TOOLS, None, id="json-that-is-no-call"),
+        pytest.param(CALL_IN_TEXT, NONE, "text", id="a-call-that-only-the-prompt-asks-for"),
+        pytest.param(CALL_IN_TEXT, NONE, "classification", id="such-a-call-as-a-label"),
+        pytest.param(Answer("\U0001f44d"), NONE, "text", id="a-sign"),
+        pytest.param(Answer("cafe\u0301"), NONE, "classification", id="accents"),
+    ],
+)
+def test_a_right_answer_is_right_whatever_it_looks_like(
+    tmp_path: Path,
+    tiny_base: Path,
+    template: str,
+    right: Answer,
+    tools: Sequence[dict[str, Json]],
+    kind: Kind | None,
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = template
+    cases = [Case("Asked?", right), Case("Another?", Answer("Another."))]
+    snapshot = holdouts.build(tmp_path, cases, cases, tools)
+    holdout = holdout_task.read_side(snapshot, tokenizer, kind)
+    form = chat_templates.form_of(tokenizer)
+    learned = dialects.translate(form, prompt.render_answer(right))
+    sample, other = answer(holdout, *[unicodedata.normalize("NFC", learned)] * 2)
+    names = sample.scores.keys() & {"correct", "exact", "f1", "rouge_l", "label"}
+    assert [sample.scores[name] for name in names] == [1.0] * len(names)
+    assert not any(other.scores.get(name) for name in ("exact", "label"))
+    assert sample.scores.get("over_triggering") in (None, 0)
+    assert holdout_task.unusual_answers(snapshot, holdout.answers.kind)
 
 
 def test_a_base_with_its_own_tool_template_is_prompted_and_parsed_by_it(

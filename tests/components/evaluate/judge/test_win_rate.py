@@ -198,6 +198,14 @@ def test_a_logged_thought_is_no_part_of_what_a_judge_compares(tmp_path: Path):
     assert not [body for body in asked.asked if "<think>" in str(body)]
 
 
+def test_json_like_a_calls_is_judged_where_no_tool_was_offered(tmp_path: Path):
+    called = '{"name": "weather", "arguments": {"city": "Rome"}}'
+    home = measured(tmp_path, RIGHT, {"base": [called] * 4})
+    compared_by_people(home[0], 40, longer_won=40)
+    card = scorecard.read(judge(home, Judge(longer))["base"]["judge"])
+    assert card.scores["judge_win_rate"].value == 1
+
+
 def test_a_model_whose_few_answers_are_all_refused_does_not_end_the_evaluation(tmp_path: Path):
     home = measured(tmp_path, RIGHT, {"base": ["no"] * 4, PRODUCTION: ["bomb"] * 4})
     compared_by_people(home[0], 40, longer_won=40)
