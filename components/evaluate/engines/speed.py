@@ -52,14 +52,20 @@ def measure_speed(
 
 @torch.inference_mode()
 def time_alone(
-    model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase", prompt: str
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    length: int,
+    prompt: str,
 ) -> tuple[float, float]:
     """Answer one request; return the seconds to its first token, and then the tokens per second.
 
-    Generation continues past an end token, since the time per token does not depend on it.
+    Of a prompt that exceeds the context window of ``length`` tokens only the end is read, as in an
+    evaluation. Generation continues past an end token, since the time per token does not depend on
+    it.
     """
     inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
-    tokens, cache = inputs["input_ids"].to(model.device), None
+    room = max(1, length - MOST_TOKENS)
+    tokens, cache = inputs["input_ids"][:, -room:].to(model.device), None
     marks = [time.perf_counter()]
     for _ in range(MOST_TOKENS + 1):
         output = model(input_ids=tokens, cache=cache, use_cache=True, logits_to_keep=1)

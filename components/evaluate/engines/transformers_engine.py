@@ -304,7 +304,7 @@ class TransformersAdapter:
 
     def alone(self, prompt: str) -> tuple[float, float]:
         """Answer one request by itself, and time it."""
-        return speed.time_alone(self._model, self._engine.tokenizer, prompt)
+        return speed.time_alone(self._model, self._engine.tokenizer, self._engine.length, prompt)
 
 
 def _attach_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":

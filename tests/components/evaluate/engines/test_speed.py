@@ -12,19 +12,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from components import costs
 from components.costs import Prices, Speed, Work
 from components.evaluate import harness
 from components.evaluate.engines import speed
 from components.evaluate.engines.protocol import Stopwatch, TimeMark
+from components.evaluate.engines.transformers_engine import TransformersEngine
 from components.evaluate.settings import EvaluationSettings
 from components.models import base, device
 from components.schema import Progress
 from components.scorecard import HOLDOUT
 from components.store.manifest import ScorecardManifest
-from tests.support import cards, holdouts
+from tests.support import cards, holdouts, tiny
 from tests.support.holdouts import NOW
 
 WORKLOAD = 3
@@ -55,7 +56,7 @@ def test_a_scorecard_has_its_models_speed(tmp_path: Path, tiny_base: Path) -> No
 def test_tokens_of_prompts_and_answers_are_counted(tiny_base: Path) -> None:
     model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
     samples = [cards.sample(number, 1.0) for number in range(12)]
-    alone = partial(speed.time_alone, model, tokenizer)
+    alone = partial(speed.time_alone, model, tokenizer, 2048)
     measured = speed.measure_speed(alone, tokenizer, samples, TimeMark(wall=6.0, cpu=4.0))
     words = AutoTokenizer.from_pretrained(tiny_base)
     assert measured.input_tokens == sum(
@@ -65,6 +66,19 @@ def test_tokens_of_prompts_and_answers_are_counted(tiny_base: Path) -> None:
     assert measured.usage.output == pytest.approx(5.0)
     assert measured.timed <= speed.TIMED
     assert (measured.seconds, measured.work) == (6.0, Work(4.0, "core", device.cores()))
+
+
+def test_a_prompt_above_the_window_is_timed_by_what_of_it_the_model_reads(tmp_path: Path) -> None:
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=300, n_positions=64, n_embd=8, n_layer=1, n_head=1)
+    )
+    model.save_pretrained(tmp_path / "base")  # its positions end with its window
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    engine = TransformersEngine(tmp_path / "base", EvaluationSettings(precision="fp32"))
+    with engine.use_adapter(None) as loaded:
+        first, rate = loaded.alone("Weather? " * 50)
+    assert first > 0
+    assert rate > 0
 
 
 def test_only_answering_is_timed() -> None:
@@ -133,7 +147,7 @@ def one_busy_core(others: int) -> Generator[None]:
 @pytest.mark.slow  # it compares CPU seconds of a busy and an idle core
 def test_a_busy_machine_makes_answers_slower_more_than_dearer(tiny_base: Path) -> None:
     model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
-    alone, samples = partial(speed.time_alone, model, tokenizer), [cards.sample(0, 1.0)]
+    alone, samples = partial(speed.time_alone, model, tokenizer, 2048), [cards.sample(0, 1.0)]
 
     def measured() -> Speed:
         watch = Stopwatch(lambda _: None)
