@@ -1,6 +1,7 @@
 """A snapshot's side as a task: rendered requests, few-shot examples, version and slices."""
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,7 +90,10 @@ def choose_shots(requests: Sequence[str], shots: Sequence[Shot], count: int) -> 
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - seconds
 
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    known = vectorizer.fit_transform([shot.request for shot in shots])
+    learned = [shot.request for shot in shots]
+    if not any(re.search(r"\w", text) for text in learned):  # as where the system message has all
+        learned = ["alike"] * len(shots)
+    known = vectorizer.fit_transform(learned)
     labels = [shot.label for shot in shots]
     chosen: list[list[Shot]] = []
     for first in range(0, len(requests), ROWS_AT_ONCE):

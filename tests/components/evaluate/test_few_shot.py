@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from components.evaluate import holdout_task
-from components.evaluate.holdout_task import EvaluatedSide
+from components.evaluate.holdout_task import EvaluatedSide, Shot
 from components.schema import Answer
 from tests.support import holdouts
 from tests.support.holdouts import Case
@@ -32,6 +32,11 @@ LEARNED = [
 )
 def test_each_class_is_represented_and_ordered_by_similarity(count: int, picked: list[int]):
     assert holdout_task.pick_shots([4, 3, 2, 0, 1], ["b", "c", "a", "a", "a"], count) == picked
+
+
+def test_examples_without_a_word_are_equally_near():
+    shots = [Shot(text, [], Answer(), "") for text in (".", "", "\U0001f44d")]
+    assert holdout_task.choose_shots([".", "Hello?"], shots, 1) == [shots[:1], shots[:1]]
 
 
 def ask(folder: Path, base: Path, count: int, room: int = 4096) -> EvaluatedSide:
