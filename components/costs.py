@@ -43,6 +43,10 @@ class TokenPrice(Config):
     input: float = Field(ge=0)
     """The price of a million tokens of prompts."""
 
+    cached_input: float | None = Field(default=None, ge=0)
+    """The price of a million tokens of prompts that the provider had cached, where the logs' usage
+    counts them; that of ``input`` if left out, which overstates the price."""
+
     output: float = Field(ge=0)
     """The price of a million tokens of answers."""
 
@@ -93,12 +97,16 @@ class Prices(Config):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Mean input and output tokens over ``requests``; ``source`` is how they were counted."""
+    """Mean input and output tokens over ``requests``; ``source`` is how they were counted.
+
+    Of the input the provider had ``cached`` some, which it bills at another price.
+    """
 
     input: float
     output: float
     requests: int
     source: str
+    cached: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +235,10 @@ class Bill:
 
 def by_tokens(usage: Usage, price: TokenPrice) -> float:
     """Return the price of a request from its tokens and the prices per million."""
-    return (usage.input * price.input + usage.output * price.output) / MILLION
+    read = usage.input * price.input
+    if price.cached_input is not None:
+        read += usage.cached * (price.cached_input - price.input)
+    return (read + usage.output * price.output) / MILLION
 
 
 def bill(
@@ -296,9 +307,24 @@ def answering(prices: Prices, speed: Speed | None) -> Amount:
 
 
 def _token_formula(usage: Usage, price: TokenPrice) -> str:
+    cached = (
+        ""
+        if price.cached_input is None or not usage.cached
+        else (f" + {usage.cached:.1f} cached x {price.cached_input:g}")
+    )
+    read = usage.input - usage.cached if cached else usage.input
+    in_full = (
+        ""
+        if cached or not usage.cached
+        else (
+            f"; {usage.cached:.1f} of the tokens in were cached, and are priced in full, since "
+            "cost.production.cached_input is not set"
+        )
+    )
     return (
-        f"({usage.input:.1f} tokens in x {price.input:g} + {usage.output:.1f} out x "
-        f"{price.output:g}) / 1,000,000 (means of {usage.requests} requests, {usage.source})"
+        f"({read:.1f} tokens in x {price.input:g}{cached} + {usage.output:.1f} out x "
+        f"{price.output:g}) / 1,000,000 (means of {usage.requests} requests, {usage.source}"
+        f"{in_full})"
     )
 
 

@@ -266,6 +266,7 @@ MESSAGE_TOKENS = 4
 class _LoggedUsage:
     requests: int
     input_tokens: float
+    cached_tokens: float
     output_tokens: float
 
 
@@ -296,7 +297,8 @@ def production_usage(
             con, "marts/production_usage", _LoggedUsage, interaction_ids=ids
         )
     if logged.requests:
-        return Usage(logged.input_tokens, logged.output_tokens, logged.requests, LOGGED)
+        means = logged.input_tokens, logged.output_tokens
+        return Usage(*means, logged.requests, LOGGED, logged.cached_tokens)
     with warehouse.in_memory(scratch) as con:
         counter = token_counts.counter(con, base)
         if counter is None or not rows:

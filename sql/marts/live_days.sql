@@ -16,7 +16,8 @@ answers as (
         json_extract(coalesce(record, payload), [
             '$.response.id', '$.response.model',
             '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens',
-            '$.response.choices[0].finish_reason', '$.served.arm', '$.served.version', '$.trace_id'
+            '$.response.choices[0].finish_reason', '$.served.arm', '$.served.version', '$.trace_id',
+            '$.response.usage.prompt_tokens_details.cached_tokens'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id and timestamp >= $since
@@ -31,6 +32,7 @@ named as (
         coalesce(field[2] ->> '$', 'not named') as model_name,
         try_cast(field[3] ->> '$' as double) as input_tokens,
         try_cast(field[4] ->> '$' as double) as output_tokens,
+        try_cast(field[9] ->> '$' as double) as cached_tokens,
         -- Zeros stand where nothing was counted; to DuckDB, NaN is above every number.
         coalesce(input_tokens between 1 and 1e9 and output_tokens between 0 and 1e9, false)
             as tells_tokens,
@@ -125,6 +127,9 @@ select
     count(*) filter (where named.tells_tokens) as counted,
     coalesce(sum(named.input_tokens) filter (where named.tells_tokens), 0) as input_tokens,
     coalesce(sum(named.output_tokens) filter (where named.tells_tokens), 0) as output_tokens,
+    coalesce(sum(named.cached_tokens) filter (
+        where named.tells_tokens and named.cached_tokens between 0 and named.input_tokens
+    ), 0) as cached_tokens,
     coalesce(sum(counted.up), 0)::bigint as up,
     coalesce(sum(counted.down), 0)::bigint as down,
     count(*) filter (where counted.is_corrected) as corrected,

@@ -1,6 +1,6 @@
--- One row: the mean tokens that the logged responses of the named interactions say they took, in
--- and out, and how many of them say so. What a version of ours answered is not production's. Reads
--- raw.contents.
+-- One row: the mean tokens that the logged responses of the named interactions say they took, in,
+-- of those how many had been cached, and out, and how many of the responses say so. What a version
+-- of ours answered is not production's. Reads raw.contents.
 
 with
 
@@ -11,6 +11,8 @@ named as (
 said as (
     select
         try_cast(response ->> '$.usage.prompt_tokens' as double) as input_tokens,
+        try_cast(response ->> '$.usage.prompt_tokens_details.cached_tokens' as double)
+            as cached_tokens,
         try_cast(response ->> '$.usage.completion_tokens' as double) as output_tokens
     from raw.contents
     semi join named using (interaction_id)
@@ -20,6 +22,8 @@ said as (
 select
     count(*) as requests,
     coalesce(avg(input_tokens), 0) as input_tokens,
+    coalesce(avg(if(cached_tokens between 0 and input_tokens, cached_tokens, 0)), 0)
+        as cached_tokens,
     coalesce(avg(output_tokens), 0) as output_tokens
 from said
 -- Zeros stand where nothing was counted; to DuckDB, NaN is above every number.

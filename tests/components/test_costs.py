@@ -44,6 +44,21 @@ def test_each_figure_has_its_formula() -> None:
     assert found.training.how == "0.5 an hour / 2 cores x 3,600 core-seconds / 3600 s (CPU time)"
 
 
+def test_tokens_that_the_provider_had_cached_have_their_own_price() -> None:
+    cached = replace(LOGGED, cached=300)
+    cheaper = Prices(production=TokenPrice(input=2.5, cached_input=0.5, output=10))
+    priced = bill(cheaper, production=cached, challenger=None, training=None).production
+    assert priced.value == pytest.approx((100 * 2.5 + 300 * 0.5 + 50 * 10) / 1e6)
+    assert priced.how.startswith("(100.0 tokens in x 2.5 + 300.0 cached x 0.5 + 50.0 out x 10)")
+    in_full = bill(PRICES, production=cached, challenger=None, training=None).production
+    assert in_full.value == pytest.approx((400 * 2.5 + 50 * 10) / 1e6)
+    assert "300.0 of the tokens in were cached, and are priced in full, since cost." in in_full.how
+    free = Prices(production=TokenPrice(input=2.5, cached_input=0, output=10))
+    assert bill(free, production=cached, challenger=None, training=None).production.value == (
+        pytest.approx((100 * 2.5 + 50 * 10) / 1e6)
+    )
+
+
 def test_wall_time_does_not_change_the_price() -> None:
     idle, loaded = (
         bill(PRICES, production=None, challenger=replace(SPEED, seconds=seconds), training=None)

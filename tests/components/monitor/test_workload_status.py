@@ -63,6 +63,18 @@ def test_tokens_that_a_response_does_not_wholly_tell_are_in_no_mean(
     assert (day.requests, day.counted, day.input_tokens, day.output_tokens) == (3, 1, 100, 20)
 
 
+def test_cached_tokens_are_priced_as_such(con: Connection, tmp_path: Path) -> None:
+    details: Json = {"cached_tokens": 80}
+    line = answered(
+        0, "gpt", prompt_tokens=100, completion_tokens=20, prompt_tokens_details=details
+    )
+    load(con, tmp_path, "interactions", [line])
+    (day,) = workload_status.days(con, "weather", SINCE)
+    prices = Prices(production=TokenPrice(input=2.5, cached_input=0.5, output=10))
+    assert workload_status.price(day, prices) == pytest.approx((20 * 2.5 + 80 * 0.5 + 200) / 1e6)
+    assert workload_status.by_model([day, day])[0].cached_tokens == 160
+
+
 def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:
     path = logs.write(folder / f"{kind}.jsonl", lines)
     source = "fivekey" if kind == "interactions" else "feedback"
