@@ -2,9 +2,12 @@
 
 import argparse
 import importlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -24,6 +27,12 @@ from flows.deployments import GONE, Spec, Timing, specs
 from flows.settings import Settings, load
 from flows.stack import health
 from flows.stack.stack_services import engine_command
+
+KUBERNETES = "kubernetes"  # the type of a pool, in Prefect
+
+
+class PoolTypeError(RuntimeError):
+    """A pool of that name is of another type, which can't be changed."""
 
 
 def deploy_specs(specs: Sequence[Spec], settings: Settings) -> None:
@@ -98,6 +107,43 @@ def _ensured_pool(client: SyncPrefectClient, name: str, settings: Settings) -> s
     return pool.type
 
 
+def ensure_kubernetes_pool(name: str, template: Mapping[str, Any]) -> None:
+    """Create a Kubernetes pool, or give an existing one the ``template`` of this release.
+
+    Its variables keep the defaults that the pool has, which people change in the UI, except where
+    the template has a ``const``: an installation's image, for example, is not theirs to choose. Of
+    a pool that a worker made of Prefect's own template nothing is kept.
+
+    Raises:
+        PoolTypeError: The pool is no Kubernetes pool.
+    """
+    with get_client(sync_client=True) as client:
+        try:
+            pool = client.read_work_pool(name)
+        except ObjectNotFound:
+            new = WorkPoolCreate(name=name, type=KUBERNETES, base_job_template=dict(template))
+            client.create_work_pool(new)
+            return
+        if pool.type != KUBERNETES:
+            raise PoolTypeError(
+                f"deploying: the pool {name} is of the type {pool.type}, expected {KUBERNETES}; "
+                f"`prefect work-pool delete {name}` makes room for one"
+            )
+        merged = _with_defaults_of(pool.base_job_template, template)
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=merged))
+
+
+def _with_defaults_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = deepcopy(dict(new))
+    before = old.get("variables", {}).get("properties", {})
+    for name, variable in merged["variables"]["properties"].items():
+        known = before.get(name, {})
+        is_same = "default" in known and known == variable | {"default": known["default"]}
+        if is_same and "const" not in variable:
+            variable["default"] = known["default"]
+    return merged
+
+
 def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Timing]) -> None:
     schedules = client.read_deployment_schedules(deployment)
     ours = {schedule.slug: schedule.id for schedule in schedules if schedule.slug is not None}
@@ -129,14 +175,24 @@ def deploy_all(home: Settings) -> None:
 
 def main() -> None:
     """Deploy the environment's flows, once ``PREFECT_API_URL`` or the home's Prefect answers."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m flows.deploy",
         description="Deploy all flows to Prefect, with their pools and schedules.",
-    ).parse_args()
+    )
+    parser.add_argument(
+        "--kubernetes",
+        type=Path,
+        metavar="FILE",
+        help="make the pool gpu a Kubernetes one with this job template, or give it this one; "
+        "defaults that people changed stay, but for constants",
+    )
+    options = parser.parse_args()
     settings = load()
     url = PREFECT_API_URL.value() or settings.prefect_api_url
     health.wait_until_answering(f"{url}/health")
     with temporary_settings({PREFECT_API_URL: url}):
+        if options.kubernetes:
+            ensure_kubernetes_pool("gpu", json.loads(options.kubernetes.read_text()))
         deploy_all(settings)
 
 

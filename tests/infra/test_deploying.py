@@ -1,16 +1,20 @@
 """What ``infra/`` starts is what our own code starts."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.receive.settings import Limits
+from components.serve import gateway_process
 from flows import deployments
 from flows.deployments import Spec
 from flows.settings import load
 from flows.stack import stack_services
-
-INFRA = Path(__file__).parents[2] / "infra"
+from tests.infra import pages
+from tests.infra.pages import INFRA
 
 
 def as_prefect_says_it(spec: Spec) -> dict[str, Any]:
@@ -51,3 +55,28 @@ def test_what_applications_reach_has_no_login_that_it_does_not_need() -> None:
     }
     assert secrets == {"receiver": [], "gateway": ["MLFLOW_TRACKING_PASSWORD"]}
     assert file["receiver"]["environment"].items() <= file["worker-cpu"]["environment"].items()
+
+
+def test_a_trainer_may_load_what_was_compiled_in_its_home() -> None:
+    worker = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]["worker-gpu"]
+    assert "HOME=/tmp " in (INFRA / "Dockerfile").read_text()
+    assert worker["tmpfs"] == ["/tmp:exec"], "Docker's default for a tmpfs is noexec"
+
+
+def test_a_server_has_the_time_that_its_open_requests_may_take() -> None:
+    services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
+    answers = inspect.signature(gateway_process.run).parameters["shutdown_seconds"].default
+    for name, seconds in (("receiver", Limits().request_seconds), ("gateway", answers)):
+        assert float(services[name]["stop_grace_period"].removesuffix("s")) > seconds + 10
+
+
+def test_the_images_have_the_files_of_infra_that_commands_and_servers_name() -> None:
+    named = re.findall(r"infra/\S+", "\n".join(pages.commands("team.md", "Operate")))
+    named += re.findall(r"/opt/flywheel/(infra/\S+)", (INFRA / "compose.yaml").read_text())
+    assert len(named) >= 2
+    sent = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
+    assert [name for name in named if f"!{name}" not in sent] == []
+    (copied,) = re.findall(
+        r"(?m)^COPY (infra/constraints.txt .*) infra/$", (INFRA / "Dockerfile").read_text()
+    )
+    assert set(named) <= set(copied.split())

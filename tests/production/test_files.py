@@ -10,6 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from components.receive.settings import MIB, Limits
+from components.serve.settings import GatewayLimits
 from tests.production import composed
 from tests.production.composed import BIN, INFRA
 
@@ -134,6 +136,44 @@ def test_the_chart_starts_what_compose_starts(
         assert command("gateway") == services["gateway"]["command"]
 
 
+def test_each_server_finds_its_tables_up_to_date(
+    manifests: list[dict[str, Any]], services: dict[str, dict[str, Any]]
+) -> None:
+    hooks = {
+        one["metadata"]["name"].removeprefix("flywheel-"): one
+        for one in manifests
+        if "helm.sh/hook" in one["metadata"].get("annotations", {})
+    }
+    for server, database in (("mlflow", "mlflow-database"), ("prefect-api-1", "prefect-database")):
+        needed = services[server]["depends_on"][database]
+        assert needed["condition"] == "service_completed_successfully"
+        assert hooks[database]["metadata"]["annotations"]["helm.sh/hook"] == (
+            "pre-install,pre-upgrade"
+        )
+        (container,) = hooks[database]["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == services[database]["command"]
+
+
+def test_a_full_spool_restarts_no_receiver(manifests: list[dict[str, Any]]) -> None:
+    (receiver,) = (
+        one["spec"]["template"]["spec"]["containers"][0]
+        for one in manifests
+        if one["kind"] in SERVING and one["metadata"]["name"] == "flywheel-receiver"
+    )
+    assert receiver["readinessProbe"]["httpGet"]["path"] == "/healthz"
+    for probe in ("startupProbe", "livenessProbe"):
+        assert receiver[probe]["httpGet"]["path"] == "/metrics", "which a full spool leaves alone"
+
+
+def test_an_ingress_lets_through_what_the_servers_take(manifests: list[dict[str, Any]]) -> None:
+    nginx = "nginx.ingress.kubernetes.io/proxy-"
+    for one in manifests:
+        if one["kind"] == "Ingress":
+            annotations = one["metadata"]["annotations"]
+            assert annotations[f"{nginx}body-size"] == f"{Limits().body_bytes // MIB}m"
+            assert float(annotations[f"{nginx}read-timeout"]) >= GatewayLimits().answer_seconds
+
+
 def test_no_container_writes_to_its_own_disk_or_takes_all_memory(
     manifests: list[dict[str, Any]], services: dict[str, dict[str, Any]]
 ) -> None:
@@ -256,6 +296,35 @@ def test_the_gpu_worker_may_read_no_secret_and_trainings_may_do_nothing(
     assert bound == {"flywheel-worker-gpu"}
 
 
+def test_the_gpu_worker_watches_where_it_may_waits_for_its_pool_and_writes_no_login() -> None:
+    values = ("--namespace", "ml", "--set", "clientSecret=mine")
+    made = say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values)
+    (worker,) = (
+        one["spec"]["template"]["spec"]["containers"][0]
+        for one in yaml.safe_load_all(made)
+        if one and (one["kind"], one["metadata"]["name"]) == ("Deployment", "flywheel-worker-gpu")
+    )
+    env = {variable["name"]: variable.get("value") for variable in worker["env"]}
+    settings = "PREFECT_INTEGRATIONS_KUBERNETES_"
+    assert env[f"{settings}OBSERVER_NAMESPACES"] == "ml", "its Role is of one namespace"
+    assert env[f"{settings}WORKER_API_AUTH_STRING_SECRET_NAME"] == "mine"
+    assert env[f"{settings}WORKER_API_AUTH_STRING_SECRET_KEY"] == "PREFECT_API_AUTH_STRING"
+    assert "--no-create-pool-if-not-found" in worker["command"]
+
+
+def test_deploying_is_given_the_pools_template(manifests: list[dict[str, Any]]) -> None:
+    (container,) = (
+        one["spec"]["template"]["spec"]["containers"][0]
+        for one in manifests
+        if one["kind"] == "Job" and one["metadata"]["name"].startswith("flywheel-deploy-")
+    )
+    (pools,) = (one for one in manifests if one["metadata"]["name"] == "flywheel-pools")
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (name,) = pools["data"]
+    given = f"python -m flows.deploy --kubernetes {mounts['pools']}/{name}"
+    assert given in container["command"][-1].splitlines()
+
+
 def test_what_a_run_may_not_choose_of_its_pod_is_pinned(manifests: list[dict[str, Any]]) -> None:
     (pools,) = (one for one in manifests if one["metadata"]["name"] == "flywheel-pools")
     variables = json.loads(pools["data"]["kubernetes-gpu.json"])["variables"]
@@ -302,6 +371,7 @@ def test_secrets_come_to_pods_from_secrets_only(manifests: list[dict[str, Any]])
         if variable["name"].endswith(
             ("PASSWORD", "AUTH_STRING", "LOGIN", "_KEY", "KEY_ID", "DOCKET_URL")
         )
+        and not variable["name"].startswith("PREFECT_INTEGRATIONS_")  # which name a Secret's key
     ]
     assert len(named) >= 12
     assert all("secretKeyRef" in variable.get("valueFrom", {}) for variable in named)

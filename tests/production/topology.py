@@ -194,7 +194,7 @@ class Topology:
                 "PREFECT_REDIS_MESSAGING_HOST": HOST,
                 "PREFECT_REDIS_MESSAGING_PORT": port["redis"],
             }
-        if name == "mlflow":
+        if name in {"mlflow", "mlflow-database"}:
             return {"PGHOST": HOST, "PGPORT": port["postgres"]}
         if name == "proxy":
             return {"HTTP_PORT": port["http"], "INTERNAL_PORT": port["internal"]}
@@ -233,6 +233,7 @@ def _start_all(found: Topology, data: Path) -> None:
     found.require(lambda: found.answers("objects", "/moto-api/"), "the object store")
     found.once("bucket")
     found.once("prefect-database")
+    found.once("mlflow-database")
     found.launch_proxy()
     found.start("mlflow")
     for name in ("prefect-api-1", "prefect-api-2"):

@@ -54,6 +54,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - {name: DO_NOT_TRACK, value: "1"}
 {{- end }}
 
+{{/* The worker that makes jobs watches its own namespace, as its Role allows: by default it watches the cluster, is
+     refused, and then nobody notices that a pod was killed or got no image. A job's manifest names the Secret of the
+     login instead of having the login in it. */}}
+{{- define "flywheel.jobs" -}}
+- {name: PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES, value: {{ .Release.Namespace | quote }}}
+- {name: PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_NAME, value: {{ .Values.clientSecret | quote }}}
+- {name: PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_KEY, value: PREFECT_API_AUTH_STRING}
+{{- end }}
+
 {{/* Of the clients' Secret, or of one with an S3 key of its own, what reaches the object store. */}}
 {{- define "flywheel.store" -}}
 {{- $secret := .Values.receiver.storeSecret | default .Values.clientSecret }}
@@ -64,8 +73,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/* A pod's spec around one container: dict root, name, command, env, client,
-     resources, port, path, home, pools, account, secret; with `ships` the home is a volume of its own, and
-     a second container ships its spool. */}}
+     resources, port, path, alive, home, pools, account, secret; with `ships` the home is a volume of its own, and
+     a second container ships its spool. Where `path` refuses while the pod should go on as it is, `alive` does not. */}}
 {{- define "flywheel.pod" -}}
 automountServiceAccountToken: {{ .account | default false }}
 securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
@@ -93,9 +102,9 @@ containers:
     {{- end }}
     {{- if .port }}
     ports: [{name: http, containerPort: {{ .port }}}]
-    startupProbe: {httpGet: {path: {{ .path }}, port: http}, periodSeconds: 5, failureThreshold: 60}
+    startupProbe: {httpGet: {path: {{ .alive | default .path }}, port: http}, periodSeconds: 5, failureThreshold: 60}
     readinessProbe: {httpGet: {path: {{ .path }}, port: http}, periodSeconds: 5}
-    livenessProbe: {httpGet: {path: {{ .path }}, port: http}, periodSeconds: 20, failureThreshold: 6}
+    livenessProbe: {httpGet: {path: {{ .alive | default .path }}, port: http}, periodSeconds: 20, failureThreshold: 6}
     {{- end }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}

@@ -4,10 +4,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect import get_client
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
 
@@ -17,6 +23,19 @@ from flows.settings import Settings, load
 from flows.stack import control
 from tests.flows.stack.conftest import MODULES
 from tests.support import logins
+
+POOLS = Path(__file__).parents[3] / "infra/pools"
+
+OF_PREFECT: dict[str, Any] = {
+    "job_configuration": {"command": "{{ command }}"},
+    "variables": {
+        "properties": {
+            "command": {"title": "Command", "default": None},
+            "finished_job_ttl": {"title": "Finished Job TTL", "default": None},
+        }
+    },
+}
+"""The kind of template that a worker makes a missing pool of."""
 
 
 def test_each_workload_is_scheduled_for_collecting_and_for_turns(tmp_path: Path) -> None:
@@ -129,7 +148,7 @@ def test_what_an_older_home_deployed_is_removed_with_its_schedule(prefect: httpx
 def test_a_pool_made_of_our_template_is_told_the_home_and_nothing_of_this_machine(
     prefect: httpx.Client,
 ) -> None:
-    template = Path(__file__).parents[3] / "infra/pools/kubernetes-gpu.json"
+    template = POOLS / "kubernetes-gpu.json"
     made = ("create", "far", "--type", "kubernetes", "--base-job-template", str(template))
     environment = os.environ | {"PREFECT_API_URL": str(prefect.base_url).rstrip("/")}
     subprocess.run(
@@ -142,3 +161,46 @@ def test_a_pool_made_of_our_template_is_told_the_home_and_nothing_of_this_machin
     pool = prefect.get("/work_pools/far").json()
     assert pool["type"] == "kubernetes"
     assert pool["base_job_template"] == json.loads(template.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_release_gives_a_pool_its_constants_and_leaves_what_a_person_changed() -> None:
+    def of_release(image: str, **fields: object) -> dict[str, Any]:
+        template = json.loads((POOLS / "kubernetes-gpu.json").read_text())
+        properties = template["variables"]["properties"]
+        properties["image"] |= {"default": image, "const": image}
+        template["job_configuration"] |= fields
+        return template
+
+    def template() -> dict[str, Any]:
+        with get_client(sync_client=True) as client:
+            return client.read_work_pool("far").base_job_template
+
+    deploy.ensure_kubernetes_pool("far", of_release("flywheel:1"))
+    assert template() == of_release("flywheel:1")
+    changed = template()
+    changed["variables"]["properties"]["gpus"]["default"] = 4
+    with get_client(sync_client=True) as client:
+        client.update_work_pool("far", WorkPoolUpdate(base_job_template=changed))
+
+    deploy.ensure_kubernetes_pool("far", of_release("flywheel:2", stream_output=True))
+    expected = of_release("flywheel:2", stream_output=True)
+    expected["variables"]["properties"]["gpus"]["default"] = 4
+    assert template() == expected
+
+    with get_client(sync_client=True) as client:
+        client.update_work_pool("far", WorkPoolUpdate(base_job_template=OF_PREFECT))
+    deploy.ensure_kubernetes_pool("far", of_release("flywheel:2"))
+    assert template() == of_release("flywheel:2")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_pool_of_processes_does_not_become_one_of_kubernetes() -> None:
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="near", type="process"))
+    with pytest.raises(deploy.PoolTypeError, match="prefect work-pool delete near"):
+        deploy.ensure_kubernetes_pool(
+            "near", json.loads((POOLS / "kubernetes-gpu.json").read_text())
+        )
