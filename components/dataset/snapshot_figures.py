@@ -265,6 +265,7 @@ MESSAGE_TOKENS = 4
 @dataclass(frozen=True, slots=True)
 class _LoggedUsage:
     requests: int
+    models: int
     input_tokens: float
     cached_tokens: float
     output_tokens: float
@@ -298,7 +299,9 @@ def production_usage(
         )
     if logged.requests:
         means = logged.input_tokens, logged.output_tokens
-        return Usage(*means, logged.requests, LOGGED, logged.cached_tokens)
+        several = f", of {logged.models} models that are priced as one"
+        source = LOGGED + several * (logged.models > 1)
+        return Usage(*means, logged.requests, source, logged.cached_tokens)
     with warehouse.in_memory(scratch) as con:
         counter = token_counts.counter(con, base)
         if counter is None or not rows:

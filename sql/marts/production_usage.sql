@@ -1,6 +1,6 @@
 -- One row: the mean tokens that the logged responses of the named interactions say they took, in,
--- of those how many had been cached, and out, and how many of the responses say so. What a version
--- of ours answered is not production's. Reads raw.contents.
+-- of those how many had been cached, and out, how many of the responses say so, and of how many
+-- models they are. What a version of ours answered is not production's. Reads raw.contents.
 
 with
 
@@ -10,6 +10,7 @@ named as (
 
 said as (
     select
+        response ->> '$.model' as model_name,
         try_cast(response ->> '$.usage.prompt_tokens' as double) as input_tokens,
         try_cast(response ->> '$.usage.prompt_tokens_details.cached_tokens' as double)
             as cached_tokens,
@@ -21,6 +22,7 @@ said as (
 
 select
     count(*) as requests,
+    count(distinct model_name) as models,
     coalesce(avg(input_tokens), 0) as input_tokens,
     coalesce(avg(if(cached_tokens between 0 and input_tokens, cached_tokens, 0)), 0)
         as cached_tokens,

@@ -51,13 +51,13 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def logged(con: Connection, folder: Path, used: Json) -> list[str]:
-    """Load an interaction whose response has this ``usage``, and return its id."""
+def logged(con: Connection, folder: Path, used: Json, model: str = "large") -> list[str]:
+    """Load an interaction whose response has this ``usage``, and return the ids of all."""
     line = logs.interaction()
     response = line["response"]
     assert isinstance(response, dict)
-    line["response"] = {**response, "usage": used}
-    logs.load(con, logs.write(folder / "log.jsonl", [line]), now=logs.NOW)
+    line["response"] = {**response, "usage": used, "model": model}
+    logs.load(con, logs.write(folder / f"{model}.jsonl", [line]), now=logs.NOW)
     return [str(row["interaction_id"]) for row in warehouse.rows(con, "from raw.interactions")]
 
 
@@ -76,6 +76,18 @@ def test_logged_tokens_take_precedence_over_counted_ones(tmp_path: Path, base: P
         ids = logged(con, tmp_path, {"prompt_tokens": 120, "completion_tokens": 8})
     found = production(tmp_path, holdout(tmp_path, ids), base, ratio=3)
     assert found == Usage(120, 8, 1, snapshot_figures.LOGGED)
+
+
+def test_several_models_that_are_priced_as_one_are_named_as_such(
+    tmp_path: Path, base: Path
+) -> None:
+    used: Json = {"prompt_tokens": 120, "completion_tokens": 8}
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        for model in ("large", "small"):
+            ids = logged(con, tmp_path, used, model)
+    found = production(tmp_path, holdout(tmp_path, ids), base)
+    assert found is not None
+    assert found.source == f"{snapshot_figures.LOGGED}, of 2 models that are priced as one"
 
 
 def test_without_usage_in_the_logs_messages_and_schemas_are_counted_as_they_were_sent(
