@@ -126,6 +126,11 @@ def combined_progress(orders: Sequence[TrialOrder], latest: Sequence[Progress | 
     return Progress(stage if rung >= 0 else "measuring paces:", done, total, "steps", figures)
 
 
+LEAST_ROWS = 0.5
+"""The least share of another candidate's rows that one must have room for: losses of all are
+compared on the rows that fit into each, and a few short ones say little."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrialResult:
     """A candidate's losses at a rung and its adapter's number of parameters.
@@ -214,7 +219,22 @@ class _SearchState:
     spent: float = 0.0
 
     def comparable(self, keys: Sequence[str]) -> list[str]:
-        return [key for key in keys if self.outcomes[key].objection is None]
+        objections = self.objections(keys)
+        return [key for key in keys if key not in objections]
+
+    def objections(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return why candidates of a rung can't be compared with its others."""
+        outcomes = {key: self.outcomes[key] for key in keys}
+        failures = {key: each.objection for key, each in outcomes.items() if each.objection}
+        if self.plan.measure.metric is not None:  # whose answers are to all rows
+            return failures
+        most = max((len(outcome.nats) for outcome in outcomes.values()), default=0)
+        few = {
+            key: f"only {len(outcome.nats)} of {most} validation rows fit into its max_length"
+            for key, outcome in outcomes.items()
+            if len(outcome.nats) < LEAST_ROWS * most
+        }
+        return few | failures
 
     def result(self, key: str) -> TrialResult:
         outcome, measure = self.outcomes[key], self.plan.measure
@@ -287,8 +307,7 @@ def _run_rung(state: _SearchState, rung: int, keys: Sequence[str], train: TrainO
     for order, outcome in zip(orders, train(orders) if orders else [], strict=True):
         state.spent += outcome.seconds if is_timed else order.entry.costs[rung]
         state.outcomes[order.entry.key] = outcome
-        if outcome.objection:
-            state.why[order.entry.key] = outcome.objection
+    state.why |= state.objections(keys)
 
 
 def _has_no_step(state: _SearchState, entry: PlannedTrial, rung: int, *, is_last: bool) -> bool:

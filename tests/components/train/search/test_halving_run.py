@@ -1,5 +1,7 @@
 """A search keeps its budget, prunes candidates, and continues when one fails."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +54,25 @@ def test_a_failed_candidate_is_pruned_with_its_reason_and_the_search_continues()
     assert (places["r9"].ending, places["r9"].why) == ("failed", "diverged")
     assert (places["r8"].ending, places["r8"].outcome.rung) == ("failed", 1)
     assert places["r7"].ending == "winner"
+
+
+def test_a_candidate_that_reads_few_rows_does_not_decide_on_what_all_are_compared():
+    done: list[TrialOrder] = []
+    train = search_courses.trainer(by_rank, done)
+
+    def short(orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
+        # The best on the three rows that fit into its max_length, and what it cut off is worse.
+        return [
+            outcome.model_copy(update={"nats": dict.fromkeys(range(3), 0.0)})
+            if outcome.key == "r1"
+            else outcome
+            for outcome in train(orders)
+        ]
+
+    places = {place.entry.key: place for place in run.run_search(made(), short).places}
+    assert places["r9"].ending == "winner"
+    assert places["r1"].ending == "pruned"
+    assert places["r1"].why == "only 3 of 40 validation rows fit into its max_length"
 
 
 def test_the_best_pruned_candidate_replaces_a_rung_of_failures():
