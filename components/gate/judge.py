@@ -213,11 +213,9 @@ def judge(
         *[_undecided(result, look) for result in comparisons if result.outcome == "inconclusive"],
     ]
     doubts += [] if faults else _cap_hints(figures, comparisons, policy, later)
-    card = challenger[policy.task]
-    notes = [
-        *(card.window.sentences if card.window else ()),
-        *(card.constrained.sentences if card.constrained else ()),
-    ]
+    notes = _notes(challenger[policy.task])
+    theirs = [note for note in _notes(opponent[policy.task]) if note not in notes]
+    notes += [f"for the opponent, {note}" for note in theirs]
     outcome: Outcome = "fail" if faults else "inconclusive" if doubts else "pass"
     shown = [
         *[_passed(result, look) for result in comparisons],
@@ -236,6 +234,14 @@ def judge(
         comparisons=comparisons,
         slices=slices,
     )
+
+
+def _notes(card: Scorecard) -> list[str]:
+    """Return what is to be known of a model's answers, whatever their scores are."""
+    return [
+        *(card.window.sentences if card.window else ()),
+        *(card.constrained.sentences if card.constrained else ()),
+    ]
 
 
 GROWING = frozenset(

@@ -68,6 +68,18 @@ def test_truncated_prompts_are_named_next_to_any_outcome():
     )
 
 
+def test_prompts_that_only_the_opponents_shorter_window_truncates_are_named():
+    challenger, opponent = pair(40, 2, 20, 10)
+    whole = replace(challenger, window=Window(112, 0, 8000))
+    assert judge(whole, replace(opponent, window=Window(112, 30, 900))).reasons[-1] == (
+        "for the opponent, 30 of 112 prompts (26.8%) are longer than the 900 tokens that the "
+        "model's window leaves next to an answer: their beginning was cut off, so their scores "
+        "say little"
+    )
+    cut, both = (replace(card, window=Window(112, 30, 900)) for card in (challenger, opponent))
+    assert judge(cut, both).reasons == judge(cut, opponent).reasons
+
+
 def test_right_answers_that_no_model_may_write_to_their_end_are_named_next_to_any_outcome():
     challenger, opponent = pair(40, 2, 20, 10)
     cut = judge(replace(challenger, window=Window(112, 0, 900, 28, 96)), opponent)
