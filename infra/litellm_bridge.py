@@ -85,22 +85,26 @@ class FlywheelBridge(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
             "authorization": f"Bearer {os.environ['FLYWHEEL_TOKEN']}",
             "content-type": "application/x-ndjson",
         }
-        wait = 0.5
+        wait, most = 0.5, BATCH
         async with httpx.AsyncClient(headers=headers, timeout=PATIENCE_SECONDS) as client:
             while self._waiting:
-                batch = [*self._waiting][:BATCH]
+                batch = [*self._waiting][:most]
                 try:
                     answer = await client.post(url, content="\n".join(batch))
                 except httpx.TransportError as error:
                     LOG.warning("sending to %s: %r; trying again in %.1f s", url, error, wait)
                 else:
-                    if answer.is_success or answer.status_code in (400, 403, 413, 422):
-                        if not answer.is_success:
-                            LOG.error("%d records were refused: %s", len(batch), answer.text[:500])
+                    is_refused = answer.status_code in (400, 403, 413, 422)
+                    if is_refused and len(batch) > 1:
+                        most = len(batch) // 2  # the others of the batch are not to blame
+                        continue
+                    if answer.is_success or is_refused:
+                        if is_refused:
+                            LOG.error("a record was refused: %s", answer.text[:500])
                         for line in batch:
                             if self._waiting and self._waiting[0] is line:
                                 self._waiting.popleft()
-                        wait = 0.5
+                        wait, most = 0.5, min(2 * most, BATCH)
                         continue
                     LOG.warning(
                         "the receiver answers %d: %s", answer.status_code, answer.text[:500]
