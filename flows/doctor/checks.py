@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -235,6 +236,17 @@ class PoolStatus:
     free: tuple[str, ...] = ()  # variables of its start that a run may choose, like ``command``
 
 
+def free_variables(template: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the variables without a const by which a run runs any code, or gets the logins.
+
+    A ``cluster_config`` names a program that the worker runs to log in to the cluster, and MLflow's
+    address the server that a job sends its login to.
+    """
+    variables = template.get("variables", {}).get("properties", {})
+    names = ("command", "env", "working_dir", "image", "cluster_config", "mlflow_url")
+    return tuple(name for name in names if "const" not in variables.get(name, {"const": None}))
+
+
 def check_pool(pool: PoolStatus) -> CheckResult:
     """Check a pool of our deployments."""
     about = f"pool {pool.name}"
@@ -247,9 +259,10 @@ def check_pool(pool: PoolStatus) -> CheckResult:
     if pool.free:
         return wrong(
             about,
-            f"lets a run choose its {', '.join(pool.free)}: who starts one runs what they like",
+            f"lets a run choose its {', '.join(pool.free)}: who starts one runs any code, or has "
+            "the logins sent elsewhere",
             "`flywheel up`, or `python -m flows.deploy`, closes a process pool; make others of "
-            "infra/pools",
+            "infra/pools, with a const for each of these",
         )
     if not pool.online:
         return wrong(

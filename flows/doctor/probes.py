@@ -23,7 +23,7 @@ from components.decide.approvers import Approving
 from components.models import device, model_signature
 from components.models.device import Graphics
 from flows import access, approver_keys, prefect_api
-from flows.doctor.checks import BaseFolder, PathPermissions, PoolStatus
+from flows.doctor.checks import BaseFolder, PathPermissions, PoolStatus, free_variables
 from flows.doctor.cuda_builds import Compute, CudaVersion
 from flows.doctor.server_checks import ServerStatus
 from flows.settings import Settings
@@ -92,7 +92,7 @@ def probe_pools(names: list[str]) -> list[PoolStatus]:
             statuses.append(PoolStatus(name, None))
             continue
         pool, online = pools[name], len(prefect_api.online_workers(name))
-        free, paused = _free_variables(pool["base_job_template"]), pool["is_paused"]
+        free, paused = free_variables(pool["base_job_template"]), pool["is_paused"]
         statuses.append(PoolStatus(name, pool["type"], paused, online, free))
     return statuses
 
@@ -230,11 +230,6 @@ def _cuda_version(text: str | None) -> CudaVersion | None:
         return None
     major, minor = text.split(".")[:2]
     return int(major), int(minor)
-
-
-def _free_variables(template: dict[str, Any]) -> tuple[str, ...]:
-    variables = template.get("variables", {}).get("properties", {})
-    return tuple(name for name in ("command", "env", "working_dir") if name in variables)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Kubernetes' JSON schemas.
 """
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -46,7 +47,8 @@ def check_docker() -> None:
     """Go as far as the body of the request that makes the container."""
     ready = prepared(DockerWorkerJobConfiguration, "docker", gpus=2, user="1000:1000")
     worker: Any = DockerWorker.__new__(DockerWorker)  # its constructor wants a server
-    settings = worker._build_container_settings(None, ready)
+    docker = SimpleNamespace(version=lambda: {"Version": "28.0.0"})
+    settings = worker._build_container_settings(docker, ready)
     body = cast("Any", containers)._create_container_args(settings | {"version": "1.44"})
     host = body["host_config"]
     (gpus,) = host["DeviceRequests"]

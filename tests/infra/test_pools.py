@@ -14,6 +14,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.workers.base import BaseJobConfiguration
 
 from flows import settings
+from flows.doctor import checks
 from flows.settings import Machines
 from tests.infra import templates
 from tests.infra.pages import INFRA
@@ -43,6 +44,11 @@ def pod(**values: object) -> dict[str, Any]:
     return filled("kubernetes", **values).job_manifest["spec"]["template"]["spec"]
 
 
+def defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    fields = schema["properties"].items()
+    return {name: field["default"] for name, field in fields if "default" in field}
+
+
 @pytest.mark.parametrize("name", TYPES)
 def test_every_variable_is_used_and_every_placeholder_is_a_variable(name: str) -> None:
     template = templates.read(name)
@@ -55,10 +61,20 @@ def test_every_variable_is_used_and_every_placeholder_is_a_variable(name: str) -
 def test_the_defaults_and_a_deployments_values_are_valid(name: str) -> None:
     schema = templates.read(name)["variables"]
     jsonschema.Draft202012Validator.check_schema(schema)
-    fields = schema["properties"].items()
-    defaults = {field: said["default"] for field, said in fields if "default" in said}
-    jsonschema.validate(defaults | VALUES, schema, jsonschema.Draft202012Validator)
-    assert f"--tag {defaults['image']} " in (INFRA / "Dockerfile").read_text(), "as it is built"
+    jsonschema.validate(defaults(schema) | VALUES, schema, jsonschema.Draft202012Validator)
+    assert f"--tag {defaults(schema)['image']} " in (INFRA / "Dockerfile").read_text(), (
+        "as it is built"
+    )
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_run_can_run_no_other_code_where_two_variables_have_a_constant(name: str) -> None:
+    template = templates.read(name)
+    free = checks.free_variables(template)
+    assert free == ("image", "mlflow_url"), "which the page says"
+    for variable in free:
+        template["variables"]["properties"][variable]["const"] = "ours"
+    assert checks.free_variables(template) == ()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +84,11 @@ def test_the_defaults_and_a_deployments_values_are_valid(name: str) -> None:
         pytest.param("docker", {"env": {"PYTHONPATH": "/tmp"}}, id="docker-variables"),
         pytest.param("kubernetes", {"command": "sh"}, id="kubernetes-a-command"),
         pytest.param("kubernetes", {"env": {"PYTHONPATH": "/tmp"}}, id="kubernetes-variables"),
+        pytest.param(
+            "kubernetes",
+            {"cluster_config": {"config": {"users": []}, "context_name": "mine"}},
+            id="kubernetes-a-login-that-is-a-program-of-the-worker",
+        ),
         pytest.param("docker", {"gpus": 0}, id="docker-no-gpu"),
         pytest.param("docker", {"home": "flywheel"}, id="docker-a-volume-for-a-path"),
         pytest.param("docker", {"shm_size": "8Gi"}, id="docker-kubernetes-units"),
@@ -83,8 +104,9 @@ def test_the_defaults_and_a_deployments_values_are_valid(name: str) -> None:
     ],
 )
 def test_a_value_that_cannot_work_is_refused(name: str, wrong: dict[str, Any]) -> None:
+    schema = templates.read(name)["variables"]
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(VALUES | wrong, templates.read(name)["variables"])
+        jsonschema.validate(defaults(schema) | VALUES | wrong, schema)
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -145,7 +167,7 @@ def test_a_training_is_of_one_machine_unless_more_are_named(name: str) -> None:
     schema = templates.read(name)["variables"]
     for wrong in ({"machines": 2}, {"machines": "0"}, {"rendezvous": "training"}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(VALUES | wrong, schema)
+            jsonschema.validate(defaults(schema) | VALUES | wrong, schema)
 
 
 def test_the_other_machines_meet_the_pod_of_the_flow_run() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from components.receive.settings import MIB, Limits
 from components.serve.settings import GatewayLimits
+from flows.doctor import checks
 from tests.production import composed
 from tests.production.composed import BIN, INFRA
 
@@ -132,8 +133,9 @@ def test_the_chart_starts_what_compose_starts(
     assert command("prefect") == services["prefect-api-1"]["command"]
     for name in ("prefect-services", "receiver", "worker-cpu", "mlflow"):
         assert command(name) == services[name]["command"]
-    if "flywheel-gateway" in pods:
-        assert command("gateway") == services["gateway"]["command"]
+    for name in ("gateway", "metrics"):
+        if f"flywheel-{name}" in pods:
+            assert command(name) == services[name]["command"]
 
 
 def test_each_server_finds_its_tables_up_to_date(
@@ -252,14 +254,23 @@ def test_a_claim_of_one_node_is_mounted_on_the_node_of_the_cpu_worker() -> None:
 
 def test_prometheus_reaches_the_metrics_from_its_namespace() -> None:
     values = ("--set", "monitoring.namespaceLabels.team=sre")
-    made = yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values))
-    (policy,) = (
-        one
-        for one in made
-        if one and (one["kind"], one["metadata"]["name"]) == ("NetworkPolicy", "flywheel-receiver")
-    )
-    (rule,) = policy["spec"]["ingress"]
-    assert {"namespaceSelector": {"matchLabels": {"team": "sre"}}} in rule["from"]
+    made = say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values)
+    found = [one for one in yaml.safe_load_all(made) if one]
+    policies = {
+        one["metadata"]["name"].removeprefix("flywheel-"): one["spec"]
+        for one in found
+        if one["kind"] == "NetworkPolicy"
+    }
+    prometheus = {"namespaceSelector": {"matchLabels": {"team": "sre"}}}
+    assert prometheus in policies["receiver"]["ingress"][0]["from"]
+    assert policies["metrics"]["ingress"][0]["from"] == [prometheus], "nobody else sees the home's"
+    selected = policies["metrics"]["podSelector"]["matchLabels"].items()
+    pods = [one["spec"]["template"]["metadata"] for one in found if one["kind"] in SERVING]
+    assert [
+        pod["annotations"]["prometheus.io/port"]
+        for pod in pods
+        if selected <= pod["labels"].items()
+    ] == ["9464"]
 
 
 @pytest.mark.parametrize(
@@ -328,10 +339,13 @@ def test_deploying_is_given_the_pools_template(manifests: list[dict[str, Any]]) 
 def test_what_a_run_may_not_choose_of_its_pod_is_pinned(manifests: list[dict[str, Any]]) -> None:
     (pools,) = (one for one in manifests if one["metadata"]["name"] == "flywheel-pools")
     variables = json.loads(pools["data"]["kubernetes-gpu.json"])["variables"]
+    assert checks.free_variables({"variables": variables}) == ()
     pinned = ("image", "namespace", "credentials_secret", "service_account_name", "home_volume")
     for name in pinned:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({name: "another"}, {**variables, "required": []})
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"home": "/opt/flywheel"}, {**variables, "required": []})
 
 
 def test_every_server_of_the_chart_is_closed_but_to_whom_it_serves(
