@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import cast
 
 import torch  # noqa: TID253 - this module is itself imported late
+from peft import PeftModel  # noqa: TID253 - as above
+from peft.tuners.lora import LoraLayer  # noqa: TID253 - as above
 from transformers import PreTrainedModel  # noqa: TID253 - as above
 
 from components.models import base as bases
@@ -41,10 +43,22 @@ def write(adapter: Path, base: Path, to: Path) -> None:
     """
     model, tokenizer = bases.load(base, "fp32", for_training=False)
     ends = bases.end_tokens(model, tokenizer)
-    merged = cast(
-        "PreTrainedModel", attach_adapter(model, adapter).merge_and_unload(safe_merge=True)
-    )
+    adapted = attach_adapter(model, adapter)
+    _untie(adapted)
+    merged = cast("PreTrainedModel", adapted.merge_and_unload(safe_merge=True))
     merged.generation_config.eos_token_id = ends  # pyright: ignore[reportOptionalMemberAccess] - it generates
     merged.to(torch.bfloat16).save_pretrained(to)  # pyright: ignore[reportArgumentType]
     for file in {file for pattern in TOKENIZER for file in base.glob(pattern) if file.is_file()}:
         shutil.copyfile(file, to / file.name)
+
+
+def _untie(adapted: PeftModel) -> None:
+    """Give the output layer a weight of its own if an adapter changes one of two tied layers."""
+    model = cast("PreTrainedModel", adapted.get_base_model())
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    is_changed = isinstance(inputs, LoraLayer) or isinstance(outputs, LoraLayer)
+    if is_changed and model.config.tie_word_embeddings:
+        head = outputs.get_base_layer() if isinstance(outputs, LoraLayer) else outputs
+        assert isinstance(head, torch.nn.Linear)
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -24,6 +25,17 @@ def test_the_folder_loads_in_plain_transformers_to_the_logits_of_base_and_adapte
     assert not list(folder.glob("adapter*"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_base).chat_template
+
+
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_of_two_tied_layers_leaves_the_other_as_it_is(
+    make: Making, tiny_base: Path, tmp_path: Path, module: str
+):
+    adapter = make(target_modules=["q_proj", module])
+    merged_model.write(adapter, tiny_base, tmp_path / "merged")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    expected = logits.adapted(tiny_base, adapter)
+    assert (logits.of(model) - expected).norm() / expected.norm() < 0.01
 
 
 def test_each_weight_was_added_in_fp32_and_rounded_to_bf16_once(
