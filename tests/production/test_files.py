@@ -1,6 +1,7 @@
 """The files of ``infra/`` before the programs that read them: Compose, Caddy, hadolint, Helm."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -236,12 +237,17 @@ def test_a_gateway_has_a_secret_of_its_own_where_one_is_named() -> None:
 
 def test_a_claim_of_one_node_is_mounted_on_the_node_of_the_cpu_worker() -> None:
     values = ("--set", "home.accessModes={ReadWriteOnce},gateway.enabled=true")
-    made = yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values))
+    rendered = say(BIN / "helm", "template", "flywheel", INFRA / "chart", *values)
+    made = [one for one in yaml.safe_load_all(rendered) if one]
     pods = {
         one["metadata"]["name"]: one["spec"]["template"]["spec"]
         for one in made
-        if one and "template" in one.get("spec", {})
+        if "template" in one.get("spec", {})
     }
+    (pools,) = (one for one in made if one["metadata"]["name"] == "flywheel-pools")
+    manifest = json.loads(pools["data"]["kubernetes-gpu.json"])["job_configuration"]["job_manifest"]
+    trainings = manifest["spec"]["template"]["spec"]
+    assert trainings["affinity"] == pods["flywheel-receiver"]["affinity"]
     near = {name for name, pod in pods.items() if "affinity" in pod}
     mounting = {
         name
@@ -250,6 +256,21 @@ def test_a_claim_of_one_node_is_mounted_on_the_node_of_the_cpu_worker() -> None:
     }
     assert mounting == near | {"flywheel-worker-cpu"}
     assert near == {"flywheel-deploy-1", "flywheel-receiver", "flywheel-gateway"}
+
+
+def test_other_rules_for_people_restart_the_proxy(tmp_path: Path) -> None:
+    shutil.copytree(INFRA, tmp_path / "infra", symlinks=True)
+    with (tmp_path / "infra" / "people.caddy").open("a") as rules:
+        rules.write("# Another release.\n")
+    before, after = (
+        [
+            one["spec"]["template"]
+            for one in yaml.safe_load_all(say(BIN / "helm", "template", "flywheel", chart))
+            if one and (one["kind"], one["metadata"]["name"]) == ("Deployment", "flywheel-proxy")
+        ]
+        for chart in (INFRA / "chart", tmp_path / "infra" / "chart")
+    )
+    assert before != after
 
 
 def test_prometheus_reaches_the_metrics_from_its_namespace() -> None:

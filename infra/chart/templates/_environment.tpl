@@ -72,6 +72,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
+{{/* For what mounts a claim that one node can mount at a time. */}}
+{{- define "flywheel.nearTheCpuWorker" -}}
+{{- $labels := dict "app.kubernetes.io/instance" .Release.Name "app.kubernetes.io/component" "worker-cpu" -}}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) -}}
+{{- dict "podAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term)) | toJson -}}
+{{- end }}
+
 {{/* A pod's spec around one container: dict root, name, command, env, client,
      resources, port, path, alive, home, pools, account, secret; with `ships` the home is a volume of its own, and
      a second container ships its spool. Where `path` refuses while the pod should go on as it is, `alive` does not. */}}
@@ -80,11 +87,7 @@ automountServiceAccountToken: {{ .account | default false }}
 securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
 terminationGracePeriodSeconds: 60
 {{- if and .home (not .ships) (ne .name "worker-cpu") (not (has "ReadWriteMany" .root.Values.home.accessModes)) }}
-affinity:
-  podAffinity:
-    requiredDuringSchedulingIgnoredDuringExecution:
-      - topologyKey: kubernetes.io/hostname
-        labelSelector: {matchLabels: {app.kubernetes.io/instance: {{ .root.Release.Name }}, app.kubernetes.io/component: worker-cpu}}
+affinity: {{ include "flywheel.nearTheCpuWorker" .root }}
 {{- end }}
 containers:
   - name: {{ .name }}
