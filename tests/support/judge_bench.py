@@ -24,7 +24,7 @@ PART = r"<{0} (\w+)>\n(.*)\n</{0} \1>"
 class Judge:
     """An endpoint; ``states`` are given before it answers, one a request, ``bare`` instead.
 
-    Questions with the text ``filtered`` are refused."""
+    Questions with the text ``filtered`` are refused, and those with a parameter of ``unknown``."""
 
     decide: Decide
     key: str | None = None
@@ -32,6 +32,7 @@ class Judge:
     asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     bare: bytes | None = None
     filtered: str = ""
+    unknown: tuple[str, ...] = ()
     port: int = 0
 
     @property
@@ -48,6 +49,9 @@ class Judge:
             if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
                 return Response(status_code=401)
             body = await request.json()
+            if refused := [name for name in self.unknown if name in body]:
+                fault = {"code": "unsupported_parameter", "param": refused[0], "message": "No."}
+                return Response(json.dumps({"error": fault}), status_code=400)
             self.asked.append(body)
             text = body["messages"][1]["content"]
             first, second = (

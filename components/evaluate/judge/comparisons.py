@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Literal, TypeAlias, cast
 
 import httpx
@@ -28,6 +28,14 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 
 LONGEST_REPLY = 16  # tokens; a verdict is one word
 
+LONGEST_THOUGHT = 4096  # tokens, with the reply, of a model that thinks before it
+
+SUBSTITUTES: Mapping[str, Mapping[str, Json]] = {
+    "max_tokens": {"max_completion_tokens": LONGEST_THOUGHT},
+    "temperature": {},
+}
+"""What is sent in place of a parameter that a model does not take, as OpenAI's that think don't."""
+
 MOST_REPLIES = 3  # to one question: most models' replies differ a little even at temperature 0
 
 
@@ -44,6 +52,7 @@ class JudgeEndpoint:
 
     def __init__(self, settings: JudgeSettings, key: str | None) -> None:
         self._settings = settings
+        self._parameters: Mapping[str, Json] = {"temperature": 0, "max_tokens": LONGEST_REPLY}
         self._client = httpx.Client(
             timeout=settings.timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -64,14 +73,14 @@ class JudgeEndpoint:
         """
         failure, kind = "", JudgeError
         for number in range(MOST_TRIES):
+            parameters = self._parameters
             try:
                 response = self._client.post(
                     f"{self._settings.base_url}/chat/completions",
                     json={
                         "model": self._settings.model,
                         "messages": [*messages],
-                        "temperature": 0,
-                        "max_tokens": LONGEST_REPLY,
+                        **parameters,
                     },
                 )
             except httpx.TransportError as error:
@@ -79,7 +88,12 @@ class JudgeEndpoint:
             else:
                 if response.is_success and (text := _completion_text(response)) is not None:
                     return text
-                failure = f"status {response.status_code}"
+                refused = _refused_parameter(response)
+                if refused in parameters:
+                    others = {name: parameters[name] for name in parameters.keys() - {refused}}
+                    self._parameters = {**others, **SUBSTITUTES.get(refused, {})}
+                    continue
+                failure = f"status {response.status_code}{_error_code(response)}"
                 if response.is_success:  # as a proxy says when what it asks fails
                     failure = f"something else under {failure}"
                 elif response.status_code not in PASSING_STATUS:
@@ -94,6 +108,34 @@ class JudgeEndpoint:
             f"{failure}, expected a chat completion; see evaluate.judge, and the key that it "
             "names. The verdicts so far are cached"
         )
+
+
+def _refused_parameter(response: httpx.Response) -> str:
+    """Return the parameter that a model does not take, or not with this value; empty if none."""
+    match _error(response):
+        case {"code": "unsupported_parameter" | "unsupported_value", "param": str(name)}:
+            return name
+        case _:
+            return ""
+
+
+def _error_code(response: httpx.Response) -> str:
+    # Not the message, which may quote the question.
+    error = _error(response)
+    named = [name for key in ("code", "param") if isinstance(name := error.get(key), str) and name]
+    return f" ({', '.join(named)})" if named else ""
+
+
+def _error(response: httpx.Response) -> Mapping[str, Json]:
+    try:
+        body = cast("Json", response.json())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return {}
+    match body:
+        case {"error": dict(error)} if not response.is_success:
+            return error
+        case _:
+            return {}
 
 
 def _retry_after(response: httpx.Response, default: float) -> float:
@@ -244,8 +286,11 @@ def _ask_all(
     settings: JudgeSettings,
 ) -> list[RefusedQuestionError]:
     """Ask the questions, and keep the verdicts; return the refusals."""
+    has_failed = Event()
 
     def judge(key: str, question: Sequence[Message]) -> RefusedQuestionError | None:
+        if has_failed.is_set():
+            return None
         try:
             for _ in range(MOST_REPLIES):
                 if (verdict := read_verdict(ask(question))) is not None:
@@ -253,6 +298,9 @@ def _ask_all(
                     break
         except RefusedQuestionError as error:
             return error
+        except BaseException:
+            has_failed.set()
+            raise
         return None
 
     with ThreadPoolExecutor(settings.concurrency) as threads:
