@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -53,6 +52,7 @@ SQLITES = {".db", Path(counters.NAME).suffix}  # of the servers' databases, and 
 
 RESERVE = 1 << 28  # bytes of a disk that no archive may fill
 
+FETCHED = ".archive"  # the copy of a bucket's archive, where the home is a volume
 RESTORING = ".restoring"  # the name, or its end, of a folder into which an archive is unpacked
 
 MODELS = "models"  # base models and downloads, which can be had again, are large
@@ -188,8 +188,8 @@ def fetched(home: Settings, source: str) -> Generator[Path]:
         yield Path(source)
         return
     place = home.home.resolve()
-    beside = place.parent if os.access(place.parent, os.W_OK) else Path(tempfile.gettempdir())
-    copy = beside / f".{place.name}.archive"
+    # What a container can write besides its volume is in memory.
+    copy = place / FETCHED if _is_volume(place) else place.with_name(f".{place.name}.archive")
     copy.unlink(missing_ok=True)  # what a killed restore has left
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
@@ -229,7 +229,7 @@ def restore(
         raise BackupError(
             f"restoring to {home.lake}: it has tables already; name a database without any"
         )
-    if any(_names(home.home, {LOGINS, RESTORING})):
+    if any(_names(home.home, {LOGINS, RESTORING, FETCHED})):
         raise BackupError(
             f"restoring to {home.home}: it is not empty; move what is there away first"
         )

@@ -401,6 +401,30 @@ def test_an_archive_goes_to_a_bucket_of_its_own_and_comes_back(
     assert not [*tmp_path.glob(".*")], "no copy of the archive is left"
 
 
+CONTAINER = """
+mkdir -p "$1/home" "$1/tmp" && mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 1
+mount -t tmpfs none "$1/home" && mount -t tmpfs -o size=4k none "$1/tmp" || exit 1
+export FLYWHEEL_HOME="$1/home" TMPDIR="$1/tmp" && shift && "$@" && ls -A "$FLYWHEEL_HOME"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting wants root")
+def test_a_container_restores_from_a_bucket_onto_its_volume(home: Settings, tmp_path: Path) -> None:
+    """Its other disks can't be written, and what is temporary is in memory."""
+    to = f"s3://{buckets.NAME}/home.tar.zst"
+    with buckets.serving():
+        home_backup.back_up_to(home, to, with_models=False, now=NOW, advance=lambda _: None)
+        shutil.rmtree(home.home)
+        flywheel = [sys.executable, "-c", "from flows.cli.entry import main; main()"]
+        restore = [*flywheel, "restore", to, "--unverified"]
+        command = ["unshare", "-m", "sh", "-c", CONTAINER, "sh", str(tmp_path), *restore]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = ["keys", "snapshots", "spool", "warehouse.duckdb", "workloads"]
+    assert done.stdout.splitlines()[-len(names) :] == names, "no copy of the archive is left"
+
+
 def test_a_home_that_is_not_there_is_not_backed_up_to_a_bucket(tmp_path: Path) -> None:
     missing = Settings(tmp_path / "missing", 4200, 5000)
     with buckets.serving(), pytest.raises(BackupError, match="there is no such folder"):
