@@ -248,6 +248,13 @@ def recorded_outcome(digest: str, rules: ApprovalRules) -> Decision | None:
         return decision_log.decision_on(con, digest, rules)
 
 
+@task(cache_policy=NO_CACHE)
+def lapsed_runs(digest: str) -> set[str]:
+    """List the flow runs that asked about an evidence and whose answers don't count any more."""
+    with warehouse.connect(settings.load().tables) as con:
+        return validity.lapsed_runs(decision_log.links(con, evidence=digest))
+
+
 def require_decided(evidence: Evidence, workload: Workload) -> None:
     """Refuse to act on approvals that fail the current rules; signatures are checked again."""
     with warehouse.connect(settings.load().tables) as con:
@@ -410,7 +417,7 @@ def expire(question: Question, answer: TypedAnswer | None, message: str) -> None
     with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
         links = decision_log.links(con, evidence=question.evidence)
         heard = {link.flow_run_id for link in links if link.kind == "approve"}
-        lapsed = {link.flow_run_id for link in links if link.kind == "lapsed"}
+        lapsed = validity.lapsed_runs(links)
         for run in [question.flow_run_id, *sorted(heard - {question.flow_run_id})]:
             if run in lapsed:
                 continue

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,23 +146,34 @@ def start_or_find(workload: str, evidence: str) -> Run:
     Of several turns that come to the same evidence at once, one starts it.
     """
     tags = [workload_tag(workload), evidence_tag(evidence)]
+    runs = prefect_api.find("promote", *tags, states=[*UNDER_WAY, *OVER])
+    if waiting := [run for run in runs if run.state_type in UNDER_WAY]:
+        return waiting[-1]
+    return start_after(runs[0].id if runs else None, workload, evidence)
+
+
+def start_after(ended: UUID | None, workload: str, evidence: str) -> Run:
+    """Start the promotion that follows one that ended, or return the one that did; idempotent.
+
+    ``ended`` is ``None`` for the first on an evidence.
+    """
+    tags = [workload_tag(workload), evidence_tag(evidence)]
     parameters = {"workload": workload, "evidence": evidence}
     while True:
-        runs = prefect_api.find("promote", *tags, states=[*UNDER_WAY, *OVER])
-        if waiting := [run for run in runs if run.state_type in UNDER_WAY]:
-            return waiting[-1]
-        # Prefect makes one run for a key: whoever has seen as many ends starts the same one.
-        key = f"{workload} {evidence} {len(runs)}"
+        # Prefect makes one run for a key. Runs are not counted for it, as people delete them.
+        key = f"after {ended}" if ended else f"{workload} {evidence}"
         run = prefect_api.start("promote/promote", parameters, tags, key)
         if not (run.state and run.state.is_final()):
             return run
+        ended = run.id
 
 
-def asked_by(evidence: str, run_id: UUID) -> Run | None:
+def asked_by(evidence: str, run_id: UUID, lapsed: Collection[str] = ()) -> Run | None:
     """Return the older promotion that asks about the same evidence as this one, if any.
 
     Anybody with Prefect's login may start a second one, and of two that ask people only one is
     answered. One that was answered by now carries on: an older one that had crashed may be retried.
+    ``lapsed`` are the runs that ask no more.
     """
     if prefect_api.answer_held(run_id, gate_key(1)) is not None:
         return None
@@ -171,6 +183,7 @@ def asked_by(evidence: str, run_id: UUID) -> Run | None:
         run
         for run in runs
         if asked_evidence(run) == evidence
+        and str(run.id) not in lapsed
         and (run.created, str(run.id)) < (own.created, str(own.id))
     ]
     return older[-1] if older else None

@@ -224,7 +224,11 @@ def promote(
     home = settings.load()
     own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)
     rules = in_force(home, own_evidence, config)
-    if asked := approvals.asked_by(own_evidence.digest, UUID(str(flow_run.id))):
+    own_id, lapsed = UUID(str(flow_run.id)), approval_loop.lapsed_runs(own_evidence.digest)
+    if str(own_id) in lapsed:  # somebody retries it, but no answer to it counts any more
+        again = approvals.start_after(own_id, rules.workload, own_evidence.digest)
+        return Completed(message=f"this approval has ended; {home.run_page(again.id)} asks again")
+    if asked := approvals.asked_by(own_evidence.digest, own_id, lapsed):
         return Completed(message=f"{home.run_page(asked.id)} asks about this evidence already")
     try:
         decision = decide_or_reread(own_evidence, rules)

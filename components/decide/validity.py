@@ -159,8 +159,13 @@ def valid_links(links: Sequence[Link]) -> list[Link]:
 
     Another promotion may ask about the same evidence; then everybody must answer again.
     """
-    lapsed = {link.flow_run_id for link in links if link.kind == "lapsed"}
+    lapsed = lapsed_runs(links)
     return [link for link in links if link.flow_run_id not in lapsed]
+
+
+def lapsed_runs(links: Iterable[Link]) -> set[str]:
+    """Return the flow runs whose questions expired."""
+    return {link.flow_run_id for link in links if link.kind == "lapsed"}
 
 
 def counted_approvals(

@@ -18,7 +18,7 @@ from components.gate.judgement import Judgement
 from components.register import registry, tracking, version_tags
 from components.schema import WORKLOAD_ID
 from components.store import file_locks, warehouse
-from flows import settings, workload_file
+from flows import home_workloads, settings, workload_file
 from flows.jobs import runner
 from tests.support import warehouses, workload_text
 
@@ -250,6 +250,58 @@ def test_two_turns_that_come_to_one_evidence_at_once_start_one_promotion(home: P
         assert first.id == second.id
         end(first.id, "Crashed", "worker died")  # and is asked about again
     assert started[0].id != started[2].id
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.timeout(60, func_only=True)
+def test_evidence_is_asked_about_again_though_an_earlier_promotion_was_deleted_in_prefect(
+    home: Path,
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows import approvals
+
+    deployment()
+    asked = list[UUID]()
+    for _ in range(3):
+        asked.append(approvals.start_or_find("support", "e10").id)
+        end(asked[-1], "Cancelled", "not now")
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run(asked[0])
+    again = approvals.start_or_find("support", "e10")
+    assert again.id not in asked
+    assert again.state_type == "SCHEDULED"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_an_approval_that_ended_and_is_retried_is_asked_anew_by_a_run_whose_answers_count(
+    home: Path, folder: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow
+
+    from flows import approval_loop, approvals, prefect_api, promote
+
+    config = workload_text.write(folder)
+    home_workloads.adopt(settings.load(), "support", config)
+    digest = asked(config, "base")
+    run = promotion(config, digest)
+    approval_loop.expire.fn(Question("support", digest, str(run), 0), None, "not now")
+    end(run, "Scheduled")  # as the button "Retry" does
+    parameters = {"workload": "support", "evidence": digest}
+    with get_client(sync_client=True) as client:
+        retried = client.read_flow_run(run)
+        state = run_flow(promote.promote, retried, parameters=parameters, return_type="state")
+    tag = approvals.evidence_tag(digest)
+    (again,) = prefect_api.find("promote", tag, states=["SCHEDULED"])
+    assert state.is_completed()
+    assert state.message == (
+        f"this approval has ended; {settings.load().run_page(again.id)} asks again"
+    )
+    assert again.parameters == parameters
+    end(run, "Suspended")  # as it is for a moment when the other begins
+    assert approvals.asked_by(digest, again.id, {str(run)}) is None
+    assert approvals.asked_by(digest, again.id) is not None
 
 
 @pytest.mark.usefixtures("prefect_server")
