@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from components.decide import decision_log
+from components.decide import decision_log, validity
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
@@ -50,7 +50,7 @@ from flows.prefect_api import Run
 from flows.releases import NotApprovedError
 from flows.settle_rollouts import settle_task
 
-RECENT = timedelta(days=1)  # a promotion that keeps crashing is restarted no longer than this
+RECENT = timedelta(days=1)  # after its decision a promotion is restarted no longer than this
 
 NEVER_RESUMED = "never resumed"  # Prefect's message for a run that waited past its timeout
 
@@ -211,7 +211,7 @@ def record_lapsed(expiries: Sequence[Expiry]) -> int:
     """Record each expiry once, unless its evidence was decided; return how many were new."""
     now = datetime.now(UTC)
     with warehouse.connect(settings.load().tables) as con:
-        noted = {link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"}
+        noted = validity.lapsed_runs(decision_log.links(con))
         # What was just cancelled is found among what has ended, too.
         by_run = {str(expiry.flow_run_id): expiry for expiry in expiries}
         fresh = [expiry for run, expiry in by_run.items() if run not in noted]
@@ -229,11 +229,12 @@ def recover_champions() -> int:
 
 @task
 def resume_decided() -> int:
-    """Restart the promotions that crashed between the answer and its consequences."""
-    unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
+    """Restart the promotions that crashed or failed between the answer and its consequences."""
+    since = datetime.now(UTC) - RECENT
+    unfinished = [run for run in broken_off(since) if is_decided(run, since)]
     for run in unfinished:
         again = prefect_api.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
-        get_run_logger().warning("%s was decided and crashed: resumed as %s", run.name, again.name)
+        get_run_logger().warning("%s was decided and ended: resumed as %s", run.name, again.name)
     return len(unfinished)
 
 
@@ -272,24 +273,27 @@ def older(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
             yield run, f"{NEWER} {newest} waits for an answer"
 
 
-def crashed(since: datetime) -> list[Run]:
-    """List the promotions that crashed after a time, unless another asks on the same evidence."""
-    crashed_runs = prefect_api.find("promote", states=[StateType.CRASHED])
+def broken_off(since: datetime) -> list[Run]:
+    """List the promotions that crashed or failed after a time, unless another asks on the same."""
+    ended = prefect_api.find("promote", states=[StateType.CRASHED, StateType.FAILED])
     going = prefect_api.find("promote", states=approvals.UNDER_WAY)
     asked = {approvals.asked_evidence(run) for run in going}
-    fresh = [run for run in crashed_runs if run.state and run.state.timestamp >= since]
+    fresh = [run for run in ended if run.state and run.state.timestamp >= since]
     latest = {approvals.asked_evidence(run): run for run in reversed(fresh)}
     return [run for evidence, run in latest.items() if evidence and evidence not in asked]
 
 
-def is_decided(run: Run) -> bool:
-    """Return whether a promotion's evidence is decided on, and its version has no decision yet."""
+def is_decided(run: Run, since: datetime) -> bool:
+    """Return whether a promotion's evidence was decided after a time, and nothing came of it."""
     workload, evidence = approvals.tag_value(run, "workload"), approvals.asked_evidence(run)
     version = registry.version_of_evidence(workload, evidence) if workload else None
-    if version is None or version.decision:
+    if version is None:
         return False
     with warehouse.connect(settings.load().tables) as con:
-        return decision_log.decision_on(con, evidence, _rules(workload)) is not None
+        decision = decision_log.decision_on(con, evidence, _rules(workload))
+    if decision is None or decision.decision == version.decision:
+        return False
+    return decision.decided_at >= since
 
 
 def has_beaten(client: SyncPrefectClient, run: Run, since: datetime) -> bool:

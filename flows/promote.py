@@ -161,6 +161,7 @@ def promote_version(
         champion = releases.recorded_champion(home, name)
         running = canary_rollouts.running(home, name)
         _require_unused(evidence, champion)
+        _require_newest(home, evidence, running)
         _anchor(evidence, decision)
         if champion is not None and champion.evidence == evidence.digest:
             return PromotedVersion(champion, "is champion")
@@ -193,6 +194,22 @@ def _require_unused(evidence: Evidence, champion: Version | None) -> None:
     objection = champions.rolled_back(name, adapter) or champions.used_up(name, evidence.digest)
     if objection:
         raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
+
+
+def _require_newest(home: Settings, evidence: Evidence, running: Rollout | None) -> None:
+    """Refuse to replace a canary by what was approved before it, and is carried out late."""
+    subject, digest = evidence.subject, evidence.digest
+    if running is None or running.ending is not None:
+        return
+    with warehouse.connect(home.tables) as con:
+        links = decision_log.links(con, workload_id=subject.workload)
+    approved = {link.evidence_digest: link.sequence for link in links if link.kind == "approve"}
+    theirs = approved.get(running.intention.evidence_digest, 0)
+    if theirs > approved.get(digest, theirs):
+        raise StaleEvidenceError(
+            f"promoting {subject.workload} on evidence {digest}: version "
+            f"{running.intention.version}, which was approved after it, answers a share"
+        )
 
 
 def _anchor(evidence: Evidence, decision: Decision) -> None:
@@ -369,16 +386,17 @@ def publish_page(page: str, digest: str, workload: str) -> str:
     return digest
 
 
-@task
+def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and mlflow_api.is_away(error)
+
+
+# A promotion that an answer resumes begins with it: the answer is not recorded yet.
+@task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
 def challenge_task(workload: Workload, evidence: Evidence) -> None:
     """Register the adapter that a person will be asked about, as challenger."""
     releases.require_bytes(settings.load(), evidence)
     champion_change.set_challenger(register_version(workload, evidence))
-
-
-def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -> bool:
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, BaseException) and mlflow_api.is_away(error)
 
 
 # A person has decided: a server that is away for an hour must not cost the decision.

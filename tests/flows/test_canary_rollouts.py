@@ -32,6 +32,7 @@ from flows import (
     releases,
     settle_rollouts,
 )
+from flows.approval_loop import StaleEvidenceError
 from flows.canary_rollouts import RolloutError
 from flows.cli import main
 from flows.doctor import diagnosis
@@ -226,6 +227,9 @@ def test_a_newer_approval_replaces_a_canary(running: CanaryHome) -> None:
     assert older.ending is not None
     assert older.ending.note == "version 3 was approved, and its canary begins"
     assert version_tags.ROLLOUT_TAG not in running.tags("2")
+    with pytest.raises(StaleEvidenceError, match="version 3, which was approved after it"):
+        running.promote(running.evidence("2"))  # it had crashed, or somebody runs it again
+    assert running.aliases() == Aliases(champion="1", canary="3")
     running.describe(serve={"rollout": "immediate"})
     running.approve(4)
     assert running.aliases() == Aliases(champion="4", previous="1")

@@ -84,7 +84,7 @@ def register(evidence: str) -> None:
     )
 
 
-def test_a_promotion_that_crashed_after_the_answer_resumes_and_an_unanswered_one_does_not(
+def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_one_does_not(
     home: Path, folder: Path
 ) -> None:
     from prefect.client.schemas.objects import StateType
@@ -92,21 +92,26 @@ def test_a_promotion_that_crashed_after_the_answer_resumes_and_an_unanswered_one
     from flows import prefect_api
     from flows.maintenance import maintenance
 
-    config = workload_text.write(folder)
-    for evidence in ("approved", "unanswered", "crowned"):
-        promotion(config, evidence, "Crashed")
+    config, now = workload_text.write(folder), datetime.now(UTC)
+    answered = {"approved": now, "failed": now, "crowned": now, "reconsidered": now, "old": NOW}
+    for evidence in ("unanswered", *answered):
+        promotion(config, evidence, "Failed" if evidence == "failed" else "Crashed")
         register(evidence)
-    registry.tag_version("support", "3", {version_tags.DECISION_TAG: "approve"})
+    registry.tag_version("support", "4", {version_tags.DECISION_TAG: "approve"})
+    # That rejection does not count under the rules of now.
+    registry.tag_version("support", "5", {version_tags.DECISION_TAG: "reject"})
     with warehouses.connect(home / "warehouse.duckdb") as con:
-        for evidence in ("approved", "crowned"):
+        for evidence, at in answered.items():
             with warehouse.transaction(con):
                 decision_log.append_event(
-                    con, LogEvent("approve", "support", evidence, "run", NOW, "ada")
+                    con, LogEvent("approve", "support", evidence, "run", at, "ada")
                 )
-    assert "1 decided promotions were resumed" in maintenance(verify=False)
-    (again,) = prefect_api.find("promote", states=[StateType.SCHEDULED])
-    assert again.parameters["evidence_folder"] == "/evidence/approved"
-    assert set(again.tags) == {"workload:support", "evidence:approved"}
+    assert "3 decided promotions were resumed" in maintenance(verify=False)
+    resumed = prefect_api.find("promote", states=[StateType.SCHEDULED])
+    assert sorted((run.parameters["evidence_folder"], *sorted(run.tags)) for run in resumed) == [
+        (f"/evidence/{evidence}", f"evidence:{evidence}", "workload:support")
+        for evidence in ("approved", "failed", "reconsidered")
+    ]
     assert "0 decided promotions were resumed" in maintenance(verify=False)
 
 

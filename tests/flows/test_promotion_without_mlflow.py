@@ -25,12 +25,18 @@ def test_a_promotion_waits_until_mlflow_is_back(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         with mlflow_server(tmp_path / "mlflow", port):
             evidence = made.register("support", 1, is_approved=False)
+            asked = made.register("orders", 1, is_approved=False)
         decision, workload = made.approve(evidence), made.described("support")
         soon = promote.promote_task.with_options(retry_delay_seconds=1)
+        # What a promotion does first when it is resumed by the answer.
+        again = promote.challenge_task.with_options(retry_delay_seconds=1)
 
         @flow
         def promotes() -> str:
-            return soon(workload, evidence, decision).version.number
+            resumed = again.submit(made.described("orders"), asked)
+            number = soon(workload, evidence, decision).version.number
+            resumed.result()
+            return number
 
         def come_back() -> None:
             stack.enter_context(mlflow_server(tmp_path / "mlflow", port))
