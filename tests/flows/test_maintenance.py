@@ -290,14 +290,14 @@ def test_an_approval_that_ended_and_is_retried_is_asked_anew_by_a_run_whose_answ
     end(run, "Scheduled")  # as the button "Retry" does
     parameters = {"workload": "support", "evidence": digest}
     with get_client(sync_client=True) as client:
-        retried = client.read_flow_run(run)
-        state = run_flow(promote.promote, retried, parameters=parameters, return_type="state")
+        run_flow(promote.promote, client.read_flow_run(run), parameters=parameters)
     tag = approvals.evidence_tag(digest)
     (again,) = prefect_api.find("promote", tag, states=["SCHEDULED"])
+    state = prefect_api.read(run).state
+    assert state is not None
     assert state.is_completed()
-    assert state.message == (
-        f"this approval has ended; {settings.load().run_page(again.id)} asks again"
-    )
+    page = settings.load().run_page(again.id)
+    assert state.message == f"this approval has ended; {page} asks again"
     assert again.parameters == parameters
     end(run, "Suspended")  # as it is for a moment when the other begins
     assert approvals.asked_by(digest, again.id, {str(run)}) is None

@@ -33,6 +33,7 @@ def test_a_promotion_waits_until_mlflow_is_back(tmp_path: Path, monkeypatch: pyt
 
         @flow
         def promotes() -> str:
+            later.start()
             resumed = again.submit(made.described("orders"), asked)
             number = soon(workload, evidence, decision).version.number
             resumed.result()
@@ -43,7 +44,6 @@ def test_a_promotion_waits_until_mlflow_is_back(tmp_path: Path, monkeypatch: pyt
 
         later = threading.Timer(AWAY, come_back)
         stack.callback(later.cancel)
-        later.start()
         assert promotes() == "1"
         later.join()
         champion = registry.champion_version("support")
