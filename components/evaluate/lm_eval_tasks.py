@@ -148,9 +148,8 @@ def score_output(kind: Kind, document: Document, output: str) -> dict[str, float
         return metrics.score_calls(output, reference, acceptable, form, document["tools"])
     if json.loads(document["tools"]):
         text, right = dialects.read_answer(form, output).text.strip(), reference.text.strip()
-    else:  # JSON like a call's is text, which is learned in the form of the base
-        learned = dialects.translate(form, reference.text)
-        text, right = (dialects.read_text(form, each) for each in (output, learned))
+    else:  # JSON like a call's is text
+        text, right = (dialects.read_text(form, each) for each in (output, reference.text))
     if kind == "classification":
         return {"label": float(metrics.same_text(text, right))}
     # A thought that was logged in front of an answer is none of its words.

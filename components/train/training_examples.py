@@ -394,7 +394,13 @@ def _read_example(
     assert isinstance(recipe.objective, Sft)
     every = recipe.objective.assistant_only_loss
     try:
-        tokens = _tokenize_request(tokenizer, request, request.answer, every_answer=every)
+        tokens = _tokenize_request(
+            tokenizer,
+            request,
+            request.answer,
+            is_text=not request.tools and not request.called,
+            every_answer=every,
+        )
     except AnswerRefusedError as error:
         return error
     return TrainingExample([tokens], request.row_id)
@@ -434,10 +440,12 @@ def _tokenize_request(
     request: ToolRequest,
     answer: str,
     *,
+    is_text: bool = False,
     every_answer: bool = False,
 ) -> Tokens:
+    # JSON like a call's is text where no tool is offered: whoever asked for it reads it as it is.
     rendered = chat_templates.render(tokenizer, request.messages, request.tools)
-    text = dialects.translate(rendered.form, answer)
+    text = answer if is_text else dialects.translate(rendered.form, answer)
     if rendered.ends_thoughts(tokenizer):
         text = dialects.without_thought(text)
     return tokenize_answer(

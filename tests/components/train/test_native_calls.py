@@ -59,6 +59,18 @@ def test_answers_are_learned_in_the_bases_dialect(
     assert "add() - Do add." not in call
 
 
+@pytest.mark.parametrize("template", [templates.QWEN, templates.LLAMA3])
+def test_json_like_a_calls_is_learned_as_it_was_logged_where_no_tool_is_offered(
+    tmp_path: Path, template: str
+):
+    tokenizer, logged = speaking(template), '{"name":"add","arguments":{"b":1}}'
+    snapshot = training_rows.snapshot(tmp_path, [("Add, as JSON.", logged)])
+    (text,) = texts(
+        tokenizer, training_examples.select_examples(snapshot, tokenizer, Recipe()).examples
+    )
+    assert text.removesuffix("<|im_end|>").removesuffix("<|eot_id|>").endswith(f"\n{logged}")
+
+
 @pytest.mark.parametrize(
     ("template", "prompt", "answer"),
     [
