@@ -77,28 +77,29 @@ def find_changes(
     if size > most or (gone < 0).any():
         return None
     moved = _Moved.of(came, words.column.at(gone), common, pool)
-    with_any = words.runs.texts_with(moved.runs)
-    places = np.flatnonzero(_among(numbers, with_any))
+    others = moved.runs[~moved.are_common]
+    with_common, with_others = words.runs.texts_with(moved.runs[moved.are_common], others)
+    # Those of which first bits are alike are marked anew for nothing.
+    touched = _among(numbers, with_common)
+    places = np.flatnonzero(_among(numbers, with_others))
     are_counted = np.zeros(len(texts), np.bool_)
     are_counted[counted] = True
-    touched = np.zeros(len(texts), np.bool_)
     owners, runs = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint32)]
     start = 0
-    meet = partial(_meet, among=HashTable(moved.runs))
+    meet = partial(_meet, among=HashTable(others))
     for length, of_chunk, met in in_order(pool, meet, texts.at(places).chunks()):
         having = places[start + of_chunk]
         # Any number of texts that don't count may have a run: they aren't held, but marked.
-        to_count = are_counted[having] & ~moved.are_common[met]
+        to_count = are_counted[having]
         touched[having[~to_count]] = True
         owners.append(having[to_count].astype(np.uint32))
         runs.append(met[to_count].astype(np.uint32))
         start += length
     of_runs = np.concatenate(runs)
-    counts = np.where(
-        moved.are_common, moved.counts, np.bincount(of_runs, minlength=len(moved.runs))
-    )
+    counts = np.bincount(of_runs, minlength=len(others))
     touched[np.concatenate(owners)[counts[of_runs] >= MANY]] = True
-    return Changes(common.updated(moved.runs, counts), touched)
+    moved.counts[~moved.are_common] = counts
+    return Changes(common.updated(moved.runs, moved.counts), touched)
 
 
 def _among(numbers: Positions, others: Positions) -> Marks:
