@@ -35,7 +35,10 @@ TEXT_BITS = 64 - CLASS_BITS - HASH_BITS
 Classes = npt.NDArray[np.uint8]
 
 _MARGIN = 1.7
-_MAGNITUDES = np.array([min(count.bit_length(), 15) for count in range(1 << 16)], np.uint8)
+_MAGNITUDES = np.array([count.bit_length() // 2 for count in range(1 << 16)], np.uint8)
+"""By powers of four: by powers of two, one new text in a hundred gave a sixth of all another prefix
+(of random words, whose shingles are rare), and there were only 3 % fewer pairs to verify."""
+
 _SLACK = 1e-9  # 0.8 * n is a little above the whole number for some n
 
 
