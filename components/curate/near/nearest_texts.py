@@ -16,6 +16,7 @@ from components.curate.near.hashed_words import (
     Hashes,
     Positions,
     WordColumn,
+    Words,
     in_order,
     sorted_set,
 )
@@ -29,6 +30,12 @@ WAITING_PAIRS = 1 << 20
 
 MET_AT_ONCE = 1 << 20
 """Texts that some texts have a run in common with, counted by run."""
+
+PAIR_BITS, SPARE_BITS = 24, 3
+"""Of a table of pairs of words, in which most pairs of other texts are not."""
+
+MOST_PAIRED = 1 << 22
+"""Words of texts; the table of more would have most pairs of any text."""
 
 Shares = npt.NDArray[np.float64]
 
@@ -170,13 +177,37 @@ class _Index:
     """The runs of some texts, of which there are ``size``.
 
     ``texts`` has a row per run, a column per text, and 1 where the text has the run; ``counts`` is
-    the number of runs per text.
+    the number of runs per text. ``pairs`` are ``None`` if the texts are long together.
     """
 
     size: int
     runs: HashTable
     texts: sparse.csr_array
     counts: Positions
+    pairs: "_WordPairs | None"
+
+
+class _WordPairs:
+    """The pairs of neighbouring words of some texts, and few others: a table of hashes' bits."""
+
+    def __init__(self, words: Hashes) -> None:
+        bits = min(PAIR_BITS, len(words).bit_length() + SPARE_BITS)
+        self._shift = np.uint64(64 - bits)
+        self._seen = np.zeros(1 << bits, np.bool_)
+        self._seen[self._places(words)] = True
+
+    def _places(self, words: Hashes) -> Hashes:
+        pairs = words[:-1] * hashed_words.STEP
+        pairs += words[1:]
+        pairs >>= self._shift
+        return pairs
+
+    def texts_with(self, texts: Words, count: int) -> Positions:
+        """Return the texts that have so many of these pairs in a row, and few others."""
+        at = np.flatnonzero(self._seen.take(self._places(texts.hashes)))
+        lasts = at[count - 1 :]
+        starts = lasts[lasts - at[: len(lasts)] == count - 1] - (count - 1)
+        return sorted_set(np.searchsorted(texts.bounds, starts, "right") - 1)
 
 
 def _index(texts: WordColumn, words: int, pool: Executor) -> _Index:
@@ -189,7 +220,9 @@ def _index(texts: WordColumn, words: int, pool: Executor) -> _Index:
     runs, starts = np.unique(hashes[order], return_index=True)
     rows = (np.ones(len(order), np.int32), owners[order], np.append(starts, len(order)))
     having = sparse.csr_array(rows, (len(runs), len(texts)))
-    return _Index(len(runs), HashTable(runs), having, sizes)
+    is_paired = words > 1 and texts.sizes.sum() <= MOST_PAIRED
+    pairs = _WordPairs(texts.words().hashes) if is_paired else None
+    return _Index(len(runs), HashTable(runs), having, sizes, pairs)
 
 
 def _distinct(texts: WordColumn, width: int) -> tuple[Hashes, Positions]:
@@ -204,6 +237,11 @@ def _best_met(
     With ``is_swapped``, the chunk is of references.
     """
     before, chunk = placed
+    places = before + np.arange(len(chunk))
+    if index.pairs is not None:
+        # A run takes several times as long to hash as its pairs of words.
+        may_meet = index.pairs.texts_with(chunk.words(), words - 1)
+        places, chunk = places[may_meet], chunk.at(may_meet)
     runs = shingles.shingle(chunk.words(), words, whole=False)
     met, at = index.runs.find(runs.hashes)
     owners = np.searchsorted(runs.bounds, met, "right") - 1
@@ -222,7 +260,7 @@ def _best_met(
         mine, theirs = block[common.row], common.col.astype(np.int64)
         shared = np.asarray(common.data, np.float64)
         shares = shared / np.minimum(sizes[mine], index.counts[theirs])
-        placed_texts = mine + before
+        placed_texts = places[mine]
         pairs = (theirs, placed_texts) if is_swapped else (placed_texts, theirs)
         best.append(_best(_Overlaps(*pairs, shares), ranks))
     return _best(_joined(best), ranks)
