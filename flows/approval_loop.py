@@ -42,6 +42,7 @@ from flows import (
     canary_rollouts,
     evidence_reports,
     prefect_api,
+    releases,
     settings,
     snapshots,
 )
@@ -56,9 +57,12 @@ class StaleEvidenceError(RuntimeError):
 
 
 def require_fresh(evidence: Evidence, workload: Workload) -> None:
-    """Raise ``StaleEvidenceError`` if evidence is out of date, unless it made the champion."""
+    """Raise ``StaleEvidenceError`` if evidence is out of date, unless it made the champion.
+
+    ``NotApprovedError``: somebody only moved the champion's alias in MLflow, so nothing is.
+    """
     require_unerased(evidence)
-    champion = registry.champion_version(evidence.subject.workload)
+    champion = releases.recorded_champion(settings.load(), evidence.subject.workload)
     if champion is None or champion.evidence != evidence.digest:  # else a crash came after it
         require_champion(evidence, champion)
         require_policy(evidence, workload)

@@ -442,7 +442,7 @@ def start_by_order(
     name = workload.workload
     with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
-        champion = registry.champion_version(name)
+        champion = releases.recorded_champion(home, name)
         version = _startable(home, name, number, champion.number if champion else None)
         rules = workload.serve
         if rules.canary is None:

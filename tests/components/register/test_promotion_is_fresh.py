@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from components.chat import chat_templates
+from components.decide import decision_log
+from components.decide.decision_log import LogEvent
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
@@ -14,11 +16,12 @@ from components.gate.policy import Policy
 from components.models import base
 from components.register import registry, tracking, version_tags
 from components.register.logged_model import ServingParameters
-from components.store import manifest
+from components.store import manifest, warehouse
 from components.store.ledger import Decision
 from flows import approval_loop, home_workloads, promote, settings
 from flows import workload_file as configs
 from flows.approval_loop import StaleEvidenceError
+from flows.releases import NotApprovedError
 from flows.workload_file import Workload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,6 +50,11 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
         sign=lambda _: None,  # nobody loads it
     )
     registry.put_alias(name, version_tags.CHAMPION, version.number)
+
+
+def approved(name: str, evidence: str) -> None:
+    with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
+        decision_log.append_event(con, LogEvent("approve", name, evidence, "run", NOW, "ann"))
 
 
 def asked(home: Path, workload: str, opponent: str = "base") -> Evidence:
@@ -78,6 +86,9 @@ def test_evidence_against_the_base_is_fresh_until_there_is_a_champion(
     evidence, workload = asked(home, "fresh"), workload_file(home, "fresh", base_model)
     approval_loop.require_fresh(evidence, workload)
     crown("fresh", adapter, base_model, "e1")
+    with pytest.raises(NotApprovedError, match="somebody moved it"):  # so nothing went stale
+        approval_loop.require_fresh(evidence, workload)
+    approved("fresh", "e1")
     with pytest.raises(StaleEvidenceError, match="the champion is now version 1"):
         approval_loop.require_fresh(evidence, workload)
     approval_loop.require_fresh(asked(home, "fresh", opponent="1"), workload)
@@ -94,6 +105,7 @@ def test_a_promotion_killed_after_the_change_of_champion_may_end_whatever_change
 ) -> None:
     evidence = asked(home, "crowned")
     crown("crowned", adapter, base_model, evidence.digest)
+    approved("crowned", evidence.digest)
     freeze(home, "crowned", "v2")
     approval_loop.require_fresh(evidence, workload_file(home, "crowned", base_model, floor=0.9))
 
