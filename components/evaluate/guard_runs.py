@@ -185,6 +185,9 @@ def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[st
                 k: v for k, v in fewshot.items() if k not in ("split", "samples")
             }
         splits["examples"] = _process_once(Dataset.from_list(examples), process)
+    if callable(scoring := body.get("process_results")):
+        own = cast("Scoring", scoring)
+        body["process_results"] = _only_scores(own, guard.metric, definition.name, splits)
 
     def load(**_: object) -> "dict[str, Dataset]":
         return splits
@@ -223,6 +226,31 @@ def _process_once(
     rows = cast("Iterable[GuardDocument]", processed)
     unique = {_canonical_json(row): number for number, row in enumerate(rows)}
     return processed.select(sorted(unique.values()))
+
+
+Scoring: TypeAlias = Callable[[Any, Any], Mapping[str, object]]
+"""Scores a model's results on a document, by metric."""
+
+
+def _only_scores(
+    scoring: Scoring, metric: str, name: str, splits: "Mapping[str, Dataset]"
+) -> Scoring:
+    """Return a task's own scoring without what is no score, of which lm-eval takes the mean, too.
+
+    An error names the task and the document.
+    """
+
+    def process_results(document: object, results: object) -> dict[str, object]:
+        try:
+            score = scoring(document, results).get(metric)
+        except _TEMPLATE_ERRORS as error:
+            number = list(cast("Iterable[object]", splits["test"])).index(document)
+            raise GuardError(
+                [f"{name}: scoring document {number}: {_error_text(error)}"]
+            ) from error
+        return {} if _finite_score(score) is None else {metric: score}
+
+    return process_results
 
 
 def _metric_problem(task: "ConfigurableTask", metric: str) -> str | None:

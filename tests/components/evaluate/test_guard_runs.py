@@ -184,15 +184,31 @@ def test_mistakes_of_several_tasks_are_reported_together(tmp_path: Path):
     assert [mistake.partition(":")[0] for mistake in caught.value.mistakes] == ["sums", "written"]
 
 
-@pytest.mark.parametrize("score", ["float('nan')", "float('inf')"])
-def test_a_score_that_is_not_finite_is_not_measured(tmp_path: Path, score: str):
-    (tmp_path / "scoring.py").write_text(
-        f"def process_results(doc, results): return {{'acc': {score}}}\n"
-    )
-    (tmp_path / "sums.yaml").write_text(
-        guard_files.CHOICE + "process_results: !function scoring.process_results\n"
-    )
-    assert scores(ask(sums(tmp_path, limit=2), Oracle())) == [None, None]
+def scored(folder: Path, body: str) -> GuardTask:
+    """Make the sums a task that a function of its own scores."""
+    (folder / "scoring.py").write_text(f"def process_results(doc, results): {body}\n")
+    text = guard_files.CHOICE + "process_results: !function scoring.process_results\n"
+    (folder / "sums.yaml").write_text(text)
+    return sums(folder, limit=2)
+
+
+@pytest.mark.parametrize("score", ["float('nan')", "float('inf')", "None", "'wrong'", "[1.0]"])
+def test_a_score_that_is_not_a_finite_number_is_not_measured(tmp_path: Path, score: str):
+    guard = scored(tmp_path, f"return {{'acc': {score}}}")
+    assert scores(ask(guard, Oracle())) == [None, None]
+
+
+def test_what_a_tasks_own_function_returns_besides_scores_is_left_out(tmp_path: Path):
+    guard = scored(tmp_path, "return {'acc': True, 'answer': 'B', 'why': None}")
+    samples = ask(guard, Oracle())
+    assert scores(samples) == [1.0, 1.0]
+    assert samples[0].scores.keys() == {"acc"}
+
+
+def test_an_error_of_a_tasks_own_function_names_the_task_and_the_document(tmp_path: Path):
+    guard = scored(tmp_path, "return {'acc': {}['missing']}")
+    with pytest.raises(GuardError, match=r"sums: scoring document 0: KeyError: 'missing'"):
+        ask(guard, Oracle())
 
 
 def processed(folder: Path, function: str, key: str = "process_docs") -> GuardTask:
