@@ -92,6 +92,14 @@ def erase(
             f"erasing: {old[0]} has the rows from before the lake, which are not erased with those "
             "of the lake; delete it"
         )
+    with file_locks.held(home.home / erased_copies.BEING_PRUNED, shared=True):
+        erased_copies.announce_pruned(home)
+        return _erase(home, request, now=now, report=report)
+
+
+def _erase(
+    home: Settings, request: ErasureRequest, *, now: Callable[[], datetime], report: Report
+) -> Certificate:
     load_spool(home, now=now())
     names = group_names(request.subject)
     # While it is known which rows they are about:

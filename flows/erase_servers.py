@@ -270,10 +270,28 @@ def _retract_pages(
         # Those that were cancelled earlier for this certificate are among them.
         cancelled = [str(run.id) for run in runs if _cancel(client, run, message)]
         pages = sum(_drop_forms(client, run.id) for run in runs)
-        pages += _drop_artifacts(client, workload, digests)
-    _drop_events(home, "event like 'prefect.artifact%' and instr(payload, ?1)", digests)
+    pages += _drop_pages(home, workload, digests)
     return replace(
         consequences,
         approvals=(*consequences.approvals, *cancelled),
         pages=consequences.pages + pages,
     )
+
+
+def _drop_pages(home: Settings, workload: str, digests: set[str]) -> int:
+    with get_client(sync_client=True) as client:
+        pages = _drop_artifacts(client, workload, digests)
+    _drop_events(home, "event like 'prefect.artifact%' and instr(payload, ?1)", digests)
+    return pages
+
+
+def drop_copies(home: Settings, outputs: Sequence[Output]) -> None:
+    """Delete what MLflow and Prefect have of outputs that no promotion asks about. Idempotent."""
+    evidence = [output for output in outputs if output.kind == "evidence"]
+    if has_mlflow(home):
+        scorecards = [output.key for output in outputs if output.kind == "scorecard"]
+        taint.drop_copies(taint.SCORECARD_FOLDER, scorecards)
+        taint.drop_copies(taint.EVIDENCE_FOLDER, [output.key for output in evidence])
+    if has_prefect(home):
+        for workload in sorted({output.workload for output in evidence}):
+            _drop_pages(home, workload, {e.key for e in evidence if e.workload == workload})

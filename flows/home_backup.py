@@ -29,6 +29,7 @@ from components.store import (
 )
 from flows import access
 from flows.settings import Settings
+from flows.stack import erased_copies
 
 LOGINS = "credentials.json"
 
@@ -42,6 +43,7 @@ LEFT_OUT = {
     "stack.json",
     "stack.lock",
     "up.lock",
+    erased_copies.BEING_PRUNED,
     LOGINS,
 }
 """What belongs to the processes of this machine; the judgements, which a curation makes again; and
@@ -109,6 +111,8 @@ def _write(
     left_out = LEFT_OUT if with_models else {*LEFT_OUT, MODELS}
     with (
         _full_disk_named(home, to),
+        # What the warehouse names must be there until it is in the archive.
+        file_locks.held(home.home / erased_copies.BEING_PRUNED, shared=True),
         # Where an erasure, or the next `up`, deletes what a killed backup leaves in clear.
         file_locks.temporary_folder(home.scratch, "backup-") as scratch,
         home_archive.open_writer(to) as writer,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, cast
 
 import pyarrow.parquet as pq
 from pydantic import JsonValue
@@ -22,6 +22,8 @@ Kind: TypeAlias = Literal["snapshot", "adapter", "scorecard", "evidence"]
 Result = TypeVar("Result")
 
 TESTED_ON = "holdout"  # prefix of a snapshot's files that are measured on and never trained on
+
+VERDICT = "verdict.json"  # the file of evidence with its subject and its figures, which name nobody
 
 
 class DamagedOutputError(ValueError):
@@ -106,7 +108,7 @@ def trace(outputs: Outputs, is_erased: IsErased) -> Lineage:
     evidence = {
         output
         for output, folder in _folders("evidence", outputs)
-        if not keys.isdisjoint(_readable(folder, partial(_subject, folder / "verdict.json")) or ())
+        if not keys.isdisjoint(_readable(folder, partial(_subject, folder / VERDICT)) or ())
     }
     tainted = snapshots | scorecards | evidence | _trained_on(outputs, trained_on)
     return Lineage(frozenset(tainted), frozenset(only_erased))
@@ -117,7 +119,7 @@ def half_written(outputs: Outputs) -> list[Output]:
     reads: dict[Kind, Callable[[Path], object]] = {
         "snapshot": lambda folder: [_columns(path) for path in folder.glob("*.parquet")],
         "scorecard": lambda folder: _requests(folder / "samples.parquet"),
-        "evidence": lambda folder: _subject(folder / "verdict.json"),
+        "evidence": lambda folder: _subject(folder / VERDICT),
     }
     return [
         output
@@ -229,11 +231,14 @@ def _few_shot_snapshots(folder: Path) -> set[str]:
     return {snapshot} if isinstance(snapshot, str) else set()
 
 
-def _subject(path: Path) -> set[str]:
-    if not path.exists():
-        return set()
-    subject: dict[str, Json] = json.loads(path.read_text())["subject"]
-    return {id for value in subject.values() for id in _list(value)}
+def _subject(path: Path) -> frozenset[str]:
+    return subject_keys(json.loads(path.read_text())) if path.exists() else frozenset()
+
+
+def subject_keys(verdict: Mapping[str, Json]) -> frozenset[str]:
+    """Return the keys of all outputs that evidence is about."""
+    subject = cast("Mapping[str, Json]", verdict["subject"])
+    return frozenset(key for value in subject.values() for key in _list(value))
 
 
 def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:
@@ -262,6 +267,12 @@ def _named(record: Path) -> Generator[None]:
             f"({error}), so nobody knows which it is; put the file back as it was, or delete the "
             "folder"
         ) from error
+
+
+def inputs_of(record: AdapterManifest) -> frozenset[str]:
+    """Return the keys of the snapshot and of the adapters that an adapter is made from."""
+    made = _made_from(record.snapshot, record.warm_start, record.recipe)
+    return made.earlier | {made.snapshot}
 
 
 def _made_from(

@@ -48,15 +48,19 @@ def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: 
                 _blank(folder, certificate_id)
 
 
-def forget_copies(outputs: Outputs, tainted: Sequence[Output]) -> None:
+def forget_copies(
+    outputs: Outputs, tainted: Sequence[Output], *, with_adapters: bool = False
+) -> None:
     """Delete a machine's copies of what was erased on another one, and its jobs on them.
 
-    Finished adapters stay; emptied evidence is pulled again when it is asked for.
+    Finished adapters stay unless they go, too, as after a prune; emptied evidence is pulled again
+    when it is asked for.
     """
     with manifest.while_none_finishes(outputs.scorecards, outputs.evidence):
         for output in tainted:
             folder = outputs.root(output.kind) / output.workload / output.key
-            if output.kind != "adapter" or not (folder / manifest.NAME).exists():
+            is_finished = (folder / manifest.NAME).exists()
+            if output.kind != "adapter" or with_adapters or not is_finished:
                 manifest.forget(folder)
             for job in outputs.jobs.glob(f"*-{output.key}"):
                 manifest.forget(job)
@@ -104,10 +108,7 @@ def _blank(folder: Path, certificate_id: str) -> None:
     (folder / ROWS).unlink(missing_ok=True)
     for page in pages:
         manifest.write_atomically(page, notice)
-    rest = {k: v for k, v in body.items() if k not in ("kind", "key", "created_at", "files")}
-    made = datetime.fromisoformat(str(body["created_at"]))
-    manifest.withdraw(folder)
-    manifest.write(folder, kind="evidence", now=made, body=rest)
+    manifest.finish_again(folder)
 
 
 def row_ids(con: Connection) -> frozenset[str]:

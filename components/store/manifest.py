@@ -88,9 +88,20 @@ def count_copies(folders: Iterable[Path]) -> dict[Path, int]:
 
 
 def _copies(folder: Path) -> int:
+    return (folder / NAME).exists() + (_stored(folder) is not None)
+
+
+def read_text(folder: Path) -> str | None:
+    """Return a finished output's manifest, and pull nothing; ``None`` if it is unfinished."""
+    try:
+        return (folder / NAME).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return _stored(folder)
+
+
+def _stored(folder: Path) -> str | None:
     place = object_store.place_of(folder)
-    is_shared = place is not None and place[0].read(f"{place[1]}/{NAME}") is not None
-    return (folder / NAME).exists() + is_shared
+    return place[0].read(f"{place[1]}/{NAME}") if place else None
 
 
 FINISHING = ".finishing"
@@ -229,6 +240,15 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
             store.pull(path, folder)
             return
     write_atomically(folder / NAME, record)
+
+
+def finish_again(folder: Path) -> None:
+    """Finish an output of which files were changed or deleted, under its old date."""
+    body = read(folder)
+    rest = {k: v for k, v in body.items() if k not in ("kind", "key", "created_at", "files")}
+    made = datetime.fromisoformat(str(body["created_at"]))
+    withdraw(folder)
+    write(folder, kind=str(body["kind"]), now=made, body=rest)
 
 
 def file_digests(folder: Path) -> dict[str, str]:

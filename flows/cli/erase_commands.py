@@ -116,7 +116,7 @@ def _erase_now(
         return
     if dry_run:
         return
-    _require_servers(home)
+    require_servers(home)
     if not is_sure:
         typer.confirm("Erase all of this? It can't be undone", abort=True)
     request = erase.ErasureRequest(who, demote, workloads)
@@ -133,13 +133,13 @@ def _erase_now(
 def _demote_tainted(home: settings.Settings, who: "Subject") -> None:
     from flows import erase_servers
 
-    _require_servers(home)
+    require_servers(home)
     for champion in erase_servers.demote_tainted(home, who):
         _print_champion(champion)
 
 
-def _require_servers(home: settings.Settings) -> None:
-    # What could not be finished must not begin: versions are flagged through MLflow's server.
+def require_servers(home: settings.Settings, doing: str = "erasing") -> None:
+    """Exit with 1 if a server that may have copies is down; what can't end must not begin."""
     from flows import erase_servers
     from flows.stack import control, health
 
@@ -148,8 +148,8 @@ def _require_servers(home: settings.Settings) -> None:
     up = health.mlflow_answers(home) and health.prefect_answers(home)
     if not (up if home.elsewhere else control.stack_status(home).is_up):
         fail(
-            f"erasing: models and approvals of {home.home} may be tainted, and MLflow or Prefect "
-            f"does not answer; {home.remedy}",
+            f"{doing}: MLflow and Prefect may have copies of what is in {home.home}, and one of "
+            f"them does not answer; {home.remedy}",
             1,
         )
 

@@ -22,6 +22,7 @@ from flows.cli import (
     decision_commands,
     erase_commands,
     init_command,
+    prune_command,
     report_commands,
     review_commands,
     serve_commands,
@@ -41,7 +42,7 @@ PANELS = {
     ),
     "Logs and data": (
         *("collect", "receive", "ship", "token", "quarantine", "drift"),
-        *("curate", "diff", "held", "review", "feedback", "erase"),
+        *("curate", "diff", "held", "review", "feedback", "erase", "prune"),
     ),
     "Train and measure": ("train", "evaluate", "report", "compare"),
     "Decide": (
@@ -80,6 +81,7 @@ MODULES = (
     champion_commands,
     serve_commands,
     erase_commands,
+    prune_command,
 )
 for module in MODULES:
     app.add_typer(module.app)

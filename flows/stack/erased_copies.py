@@ -3,15 +3,20 @@
 ``erased/<certificate>.json`` in the store lists the outputs of an erasure, by key;
 ``erased/<certificate>/<machine>`` is a machine's word that it has no copy any more, and
 ``machines/<machine>`` names each machine that ran a worker.
+
+So do prunes, ``erased/prune-<id>.json``: of a copy that nobody knows of an erasure would not know
+what it is made from. What a machine is about to prune is in ``pruned/<machine>`` until then.
 """
 
 import hashlib
 import logging
 import socket
 import threading
-from collections.abc import Iterable, Set
+from collections.abc import Generator, Iterable, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
+from uuid import uuid4
 
 from pydantic import TypeAdapter
 
@@ -32,6 +37,11 @@ LOG = logging.getLogger(__name__)
 EACH_SECONDS = 60.0  # between two looks for erasures
 
 OUTPUTS = TypeAdapter(list[Output])
+
+PRUNE = "prune-"  # begins the name of a prune among those of erasures
+
+BEING_PRUNED = "outputs.lock"
+"""The lock file of who prunes; shared by who needs all outputs to stay, such as a backup."""
 
 
 def machine_name(home: Settings) -> str:
@@ -89,6 +99,40 @@ def announce(home: Settings, certificate_id: str, tainted: Iterable[Output]) -> 
         home.store.write(f"erased/{certificate_id}/{machine_name(home)}", "")
 
 
+@contextmanager
+def pruning(home: Settings, outputs: Sequence[Output]) -> Generator[None]:
+    """Tell the other machines what was deleted in the block, even if it is killed.
+
+    They are told by the next prune or erasure then.
+    """
+    announce_pruned(home)
+    if home.store is None or not outputs:
+        yield
+        return
+    place, text = f"pruned/{machine_name(home)}", OUTPUTS.dump_json(sorted(outputs)).decode()
+    home.store.write(place, text)
+    yield
+    name = _announce_prune(home.store, text)
+    home.store.write(f"erased/{name}/{machine_name(home)}", "")
+    home.store.remove_file(place)
+
+
+def announce_pruned(home: Settings) -> None:
+    """Announce what prunes of other machines, or killed ones, have deleted, or may have."""
+    for machine in home.store.names("pruned") if home.store else ():
+        if home.store and (text := home.store.read(f"pruned/{machine}")) is not None:
+            _announce_prune(home.store, text)
+            if machine == machine_name(home):  # else it may still go on
+                home.store.remove_file(f"pruned/{machine}")
+
+
+def _announce_prune(store: ObjectStore, text: str) -> str:
+    # Under a new name each time: whoever has looked at another looks at this.
+    name = f"{PRUNE}{uuid4().hex}"
+    store.write(f"erased/{name}.json", text)
+    return name
+
+
 def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
     """Delete this machine's copies of what erasures name; return the erasures that it looked at.
 
@@ -108,19 +152,31 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
             LOG.warning("reading %s/erased/%s: %s", home.store.url, name, error)
             continue
         if tainted is not None:
-            delete.forget_copies(outputs, left)
             answers = f"erased/{name.removesuffix('.json')}"
-            if machine_name(home) not in home.store.names(answers):
-                with manifest.while_none_finishes(home.scorecards):
-                    delete.forget_verdicts(outputs)
-                if home.lake:
-                    forget_judgements(home)
-                    forget_archived(home)
+            is_new = machine_name(home) not in home.store.names(answers)
+            if name.startswith(PRUNE):
+                if is_new and not _forget_pruned(home, outputs, left):
+                    continue  # until its backup is written
+            else:
+                delete.forget_copies(outputs, left)
+                if is_new:
+                    with manifest.while_none_finishes(home.scorecards):
+                        delete.forget_verdicts(outputs)
+                    if home.lake:
+                        forget_judgements(home)
+                        forget_archived(home)
             if old_warehouses(home):
                 continue  # until somebody has deleted them
             home.store.write(f"{answers}/{machine_name(home)}", "")
         looked.add(name)
     return looked
+
+
+def _forget_pruned(home: Settings, outputs: Outputs, left: Sequence[Output]) -> bool:
+    with file_locks.held(home.home / BEING_PRUNED, wait=False) as is_ours:
+        if is_ours:
+            delete.forget_copies(outputs, left, with_adapters=True)
+        return is_ours
 
 
 def take_back(home: Settings, known: Set[str], places: Iterable[str]) -> list[str]:
@@ -136,7 +192,7 @@ def take_back(home: Settings, known: Set[str], places: Iterable[str]) -> list[st
     erased: set[Path] = set()
     for name in {*home.store.names("erased")} - known:
         for output in _read_erased(home.store, name) or []:
-            if output.kind != "adapter":
+            if output.kind != "adapter" or name.startswith(PRUNE):
                 erased.add(outputs.root(output.kind) / output.workload / output.key)
     taken = sorted(place for place in places if home.home / place in erased)
     for place in taken:
@@ -188,13 +244,14 @@ def _is_stored(home: Settings, outputs: Outputs, output: Output) -> bool:
 
 
 def unconfirmed(home: Settings, certificate_ids: Iterable[str]) -> list[str]:
-    """List the machines that may still have copies of what these erasures name."""
+    """List the machines that may still have copies of what these erasures, or any prune, name."""
     if home.store is None:
         return []
     machines = {*home.store.names("machines")}
+    prunes = [name.removesuffix(".json") for name in home.store.names("erased")]
     left = {
         machine
-        for certificate_id in certificate_ids
+        for certificate_id in {*certificate_ids, *(n for n in prunes if n.startswith(PRUNE))}
         for machine in machines - {*home.store.names(f"erased/{certificate_id}")}
     }
     return sorted(left)
