@@ -4,26 +4,34 @@ import argparse
 import asyncio
 import os
 import re
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+import psutil
 from prefect import Flow, get_client
 from prefect.client.schemas.objects import Flow as APIFlow
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_WORKER_HEARTBEAT_SECONDS
-from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows import access
 from flows.settings import load, misspelt_variables
 from flows.stack import erased_copies
+from flows.stack.health import FLOW_RUN
+from flows.stack.processes import started_with
 from flows.stack.stack_services import engine_command
 
 PACKAGES = "FLYWHEEL_FLOWS"  # packages whose flows the workers run, with commas; ours if not set
+
+STOP_SECONDS = 35.0
+"""For flow runs to end once the worker has to: a job may take 25 s to save its checkpoint, and the
+run reports its end. Docker and Kubernetes are told to wait for a minute."""
 
 LOADER = "load_flow_from_flow_run"  # Prefect's function that loads a run's flow; checked to exist
 
@@ -102,8 +110,54 @@ def make_worker(pool: str, limit: int | None) -> ProcessWorker:
     return worker
 
 
+async def serve(worker: ProcessWorker) -> None:
+    """Start flow runs until SIGTERM or Ctrl-C; then end those that run, and wait for them.
+
+    A container ends with its worker: what still runs then is killed, neither saved nor reported. A
+    second signal doesn't wait.
+    """
+    stopping = asyncio.Event()
+    submit = worker.get_and_submit_flow_runs
+
+    async def submit_until_stopped() -> list[FlowRun]:
+        return [] if stopping.is_set() else await submit()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os.kill(os.getpid(), signal.SIGKILL)
+        stopping.set()
+
+    worker.get_and_submit_flow_runs = submit_until_stopped
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    serving = asyncio.create_task(worker.start())
+    signalled = asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if not serving.done():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await _end_runs()
+        serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
+
+
+async def _end_runs() -> None:
+    ended = set[int]()
+    while runs := [
+        child for child in psutil.Process().children() if started_with(child, FLOW_RUN) is not None
+    ]:
+        for run in runs:
+            if run.pid not in ended:
+                ended.add(run.pid)
+                with suppress(psutil.NoSuchProcess):
+                    run.terminate()
+        await asyncio.sleep(0.2)
+
+
 def main() -> None:
-    """Serve until a signal to stop; then wait for the flow runs, as Prefect's worker does.
+    """Run flow runs until a signal to stop.
 
     ``StoreError``: the home's object store can't be shared with other machines.
     """
@@ -122,8 +176,7 @@ def main() -> None:
     if settings.store:
         settings.store.check()
     erased_copies.follow(settings)
-    setup_signal_handlers_worker(os.getpid(), f"the worker of {options.pool}", print)
-    asyncio.run(make_worker(options.pool, options.limit).start())
+    asyncio.run(serve(make_worker(options.pool, options.limit)))
 
 
 if __name__ == "__main__":

@@ -27,3 +27,21 @@ def endless(config: str) -> None:
 def parent(config: str) -> None:
     """Run the endless flow inside this one."""
     endless(config)
+
+
+@flow
+def saving(config: str) -> None:
+    """Run a "trainer" that saves for a second when it is stopped, and wait for it as jobs do."""
+    trainer = (
+        "import pathlib, signal, sys, time\n"
+        "def save(*_): time.sleep(1); file.write_text('saved'); sys.exit(143)\n"
+        "file = pathlib.Path(sys.argv[1]); signal.signal(signal.SIGTERM, save)\n"
+        "file.write_text('started'); time.sleep(3600)\n"
+    )
+    command = [sys.executable, "-c", trainer, config]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        process.wait()
+    finally:
+        process.terminate()
+        process.wait()
