@@ -1,6 +1,10 @@
 """The scores of a text against its reference."""
 
+import random
+import time
+
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
 
 from components.evaluate import metrics
 
@@ -35,3 +39,25 @@ def scores(text: str, reference: str) -> tuple[float | None, ...]:
 )
 def test_a_text_is_scored_by_its_words(text: str, reference: str, expected: tuple[float, ...]):
     assert scores(text, reference) == pytest.approx(expected)
+
+
+def test_rouge_l_is_that_of_its_authors_library():
+    library = RougeScorer(["rougeL"])
+    draw = random.Random(0)
+    for _ in range(100):
+        text, reference = (
+            " ".join(draw.choices(("rain", "sun", "wind", "snow"), k=draw.randint(1, 90)))
+            for _ in range(2)
+        )
+        expected = library.score(reference, text)["rougeL"].fmeasure
+        assert metrics.score_text(text, reference)["rouge_l"] == expected
+
+
+def test_long_texts_are_scored_at_once():
+    draw = random.Random(0)
+    report, other = (" ".join(draw.choices("abcdefgh", k=20_000)) for _ in range(2))
+    began = time.process_time()
+    scored = metrics.score_text(report, other)["rouge_l"]
+    assert time.process_time() - began < 5
+    assert scored is not None
+    assert 0.5 < scored < 1
