@@ -244,9 +244,11 @@ def settle_version(home: Settings, rollout: Rollout) -> None:
         if change.kind == "rollback" and change.rollout_id == rollout.id and head is not None:
             left = f"to version {change.version} by {change.asked_by}: {change.reason}"
             # The anchor, so that cutting the order off the chain is detected.
+            left = registry.fit_tag(left)
             tags |= {version_tags.ROLLED_BACK_TAG: left, version_tags.LINK_TAG: head.anchor}
     registry.remove_alias(first.workload_id, CANARY, first.version)
-    registry.tag_version(first.workload_id, first.version, tags)
+    if first.version in registry.version_tags(first.workload_id):  # else somebody deleted it
+        registry.tag_version(first.workload_id, first.version, tags)
     _add_step(home, rollout, "settled")
 
 

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from components.decide import chain, decision_log, validity
@@ -326,6 +327,17 @@ def test_an_alias_that_somebody_moved_ends_it_and_the_audit_says_so(running: Can
 
 
 @pytest.mark.slow
+def test_a_canary_that_somebody_deleted_ends_and_keeps_no_other_from_beginning(
+    running: CanaryHome,
+) -> None:
+    MlflowClient().delete_model_version(running.workload, "2")
+    assert settle(running) == "stopped"
+    assert running.rollout().is_settled
+    _, newer = running.approve(3)
+    assert newer.became.startswith("answers a share")
+
+
+@pytest.mark.slow
 def test_a_broken_file_keeps_nothing_bad_and_promotes_nothing(running: CanaryHome) -> None:
     running.make_decisive()
     running.report_counts((400, 400))
@@ -362,10 +374,11 @@ def test_a_person_sends_an_undecided_one_on(running: CanaryHome) -> None:
 
 @pytest.mark.slow
 def test_a_person_sends_one_back(running: CanaryHome) -> None:
-    order = Order(running.workload, None, "bob", "rude")
+    order = Order(running.workload, None, "bob", "rude " * 30_000)  # MLflow takes 100,000
     assert settle_rollouts.stop_by_order(running.home, order, "champion").outcome == "roll back"
     assert running.aliases() == Aliases(champion="1")
-    assert running.version("2").rolled_back == "to version 1 by bob: rude"
+    assert running.rollout().is_settled
+    assert running.version("2").rolled_back.startswith("to version 1 by bob: rude rude")
     assert kinds_of(running)[-1] == ("rollback", "")
     assert champions.rolled_back(running.workload, running.version("2").adapter) is not None
 
