@@ -6,6 +6,7 @@ The machine that runs the flow is number 0 (``FLYWHEEL_MACHINE``); each other on
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from components.models import device, shared_bases
@@ -36,6 +38,8 @@ def main() -> None:
         prog="python -m flows.jobs.peer",
         description="Join the trainings of the machine that runs the flows, until SIGTERM.",
     ).parse_args()
+    # A container ends with this process, and as its first one it would not heed the signal.
+    signal.signal(signal.SIGTERM, _leave)
     settings = environment.load()
     ours = settings.machines
     if ours is None or ours.number == 0:
@@ -182,20 +186,28 @@ def _wait_for(
     announcement: Announcement,
 ) -> int:
     let_go = 0.0
-    while process.poll() is None:
-        time.sleep(POLL_SECONDS)
-        if announced() == announcement:
-            let_go = 0.0
-        else:
-            let_go += POLL_SECONDS
-        if let_go > GRACE_SECONDS:
-            _say("the first machine has let this training go, and it goes on here: stopping it")
+    try:
+        while process.poll() is None:
+            time.sleep(POLL_SECONDS)
+            if announced() == announcement:
+                let_go = 0.0
+            else:
+                let_go += POLL_SECONDS
+            if let_go > GRACE_SECONDS:
+                _say("the first machine has let this training go, and it goes on here: stopping it")
+                break
+    finally:  # this process may have been told to stop
+        if process.poll() is None:
             process.terminate()
             try:
                 process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
     return process.wait()
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _say(message: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -186,9 +187,14 @@ class Trainings:
         return path
 
     def start(
-        self, namespace: str | None, module: str, *arguments: object, **variables: str
+        self,
+        namespace: str | None,
+        module: str,
+        *arguments: object,
+        around: Sequence[str] = (),
+        **variables: str,
     ) -> "subprocess.Popen[bytes]":
-        inside = ["ip", "netns", "exec", namespace] if namespace else []
+        inside = [*(("ip", "netns", "exec", namespace) if namespace else ()), *around]
         log = (self.root / f"{module}-{len(self.running)}.log").open("wb")
         process = subprocess.Popen(
             [*inside, sys.executable, "-m", module, *map(str, arguments)],
@@ -207,8 +213,8 @@ class Trainings:
             self.namespaces[0], "flows.jobs.launch", "train", self.spec(name), **self.places(0)
         )
 
-    def join(self) -> "subprocess.Popen[bytes]":
-        return self.start(self.namespaces[1], "flows.jobs.peer", **self.places(1))
+    def join(self, *container: str) -> "subprocess.Popen[bytes]":
+        return self.start(self.namespaces[1], "flows.jobs.peer", around=container, **self.places(1))
 
     def places(self, number: int) -> dict[str, str]:
         address = {"FLYWHEEL_RENDEZVOUS": "10.77.0.1:29511"}
@@ -315,6 +321,22 @@ def test_a_killed_machine_ends_the_other_which_says_why_and_both_resume(
     assert whole.wait() == 0, trainings.log(whole)
     for name, tensor in trainings.weights("cut").items():
         torch.testing.assert_close(tensor, trainings.weights("whole")[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_container_that_is_stopped_stops_the_training_on_all_machines_with_a_checkpoint(
+    trainings: Trainings,
+) -> None:
+    peer = trainings.join("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    leader = trainings.lead("cut")
+    wait_until(lambda: trainings.has_checkpoint("cut"), leader, trainings)
+    (first,) = psutil.Process(peer.pid).children()  # the container's process 1
+    first.terminate()
+    stopped = 128 + signal.SIGTERM
+    assert peer.wait(60) == stopped, trainings.log(peer)
+    assert leader.wait(60) != 0
+    assert f"exitcode: {stopped}" in trainings.log(leader), "its launcher's own code is another"
 
 
 @pytest.mark.slow
