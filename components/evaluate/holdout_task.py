@@ -220,7 +220,7 @@ def _unusual(answer: Answer, offers_tools: bool, kind: Kind) -> Iterable[str]:
     if not answer.to_json().isascii() and not unicodedata.is_normalized("NFC", answer.to_json()):
         yield "accents"
     if kind == "tool_calls":
-        if not answer.calls and "{" in answer.text:
+        if "{" in answer.text:
             yield "braces"
         return
     if not offers_tools and any(dialects.read_answer(f, answer.text).calls for f in dialects.FORMS):

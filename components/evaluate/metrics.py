@@ -133,12 +133,11 @@ def score_calls(
 
     ``text`` has no end token. ``acceptable`` are the values of each call of the reference, if
     known; without them the calls must equal the reference's. ``form`` is the base's syntax of
-    calls, ``tools`` are the offered OpenAI tools as JSON text. Where the right answer is a text
+    calls, ``tools`` are the offered OpenAI tools as JSON text. Where the right answer has text
     with braces, such as code, those of another are no call that was begun.
     """
     answer = dialects.read_answer(form, text)
-    may_have_braces = not reference.calls and "{" in reference.text
-    broken = dialects.answer_problem(form, text, may_have_braces=may_have_braces) is not None
+    broken = dialects.answer_problem(form, text, may_have_braces="{" in reference.text) is not None
     if not reference.calls:
         abstained = float(bool(answer.text) and not broken and not answer.calls)
         return {

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from components.chat import chat_templates, dialects
 from components.evaluate import holdout_task, lm_eval_tasks, metrics
 from components.evaluate.holdout_task import EvaluatedSide
 from components.evaluate.metrics import AnswerSpace, Kind
-from components.schema import Answer, Json
+from components.schema import Answer, Call, Json
 from components.scorecard import Sample, aggregate
 from tests.support import holdouts, templates, tiny
 from tests.support.holdouts import Case
@@ -200,6 +201,12 @@ CALL_IN_TEXT = Answer('{"name":"weather","arguments":{}}')
     [
         pytest.param(Answer("Write `f = {x: 1}`, or \\frac{a}{b}."), TOOLS, None, id="code"),
         pytest.param(Answer('{"city": "Rome"}'), TOOLS, None, id="json-that-is-no-call"),
+        pytest.param(
+            Answer("Set {x: 1}.", (Call("weather", {"city": "Rome"}),)),
+            TOOLS,
+            None,
+            id="code-and-call",
+        ),
         pytest.param(CALL_IN_TEXT, NONE, "text", id="a-call-that-only-the-prompt-asks-for"),
         pytest.param(CALL_IN_TEXT, NONE, "classification", id="such-a-call-as-a-label"),
         pytest.param(Answer("\U0001f44d"), NONE, "text", id="a-sign"),
@@ -219,7 +226,8 @@ def test_a_right_answer_is_right_whatever_it_looks_like(
     cases = [Case("Asked?", right), Case("Another?", Answer("Another."))]
     snapshot = holdouts.build(tmp_path, cases, cases, tools)
     holdout = holdout_task.read_side(snapshot, tokenizer, kind)
-    composed = unicodedata.normalize("NFC", right.text)
+    written = dialects.write_answer(chat_templates.form_of(tokenizer), right)
+    composed = unicodedata.normalize("NFC", written)
     sample, other = answer(holdout, composed, composed)
     names = sample.scores.keys() & {"correct", "exact", "f1", "rouge_l", "label"}
     assert [sample.scores[name] for name in names] == [1.0] * len(names)
