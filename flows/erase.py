@@ -1,11 +1,12 @@
 """Erase a subject from the home, in an order in which a kill loses nothing."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from components import home_archive
 from components.curate import split
@@ -345,6 +346,22 @@ def _archived_files(home: Settings, copy: Path) -> Iterator[NamedFile]:
                 copy.unlink()  # else it is searched once more, as a file of the home
 
 
+def _left_of_pruned(home: Settings) -> tuple[list[Left], list[str]]:
+    """Find old versions of pruned outputs, whose rows nobody knows any more."""
+    pruned = erased_copies.pruned_places(home)
+    if home.store is None or not pruned:
+        return [], []
+    try:
+        places = (PurePosixPath(place).parts[:3] for place, _ in home.store.old_versions(""))
+        old = Counter("/".join(parts) for parts in places)
+    except OSError as error:
+        return [], [f"older versions in {home.store.url}: {error}"]
+    return [
+        Left(f"{home.store.url}/{place}", "freed bytes", old[place])
+        for place in sorted(pruned & old.keys())
+    ], []
+
+
 def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched) -> Searched:
     """Add what is left of erased outputs in the object store, and what can't be reached there.
 
@@ -359,7 +376,7 @@ def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched
             for erasure in erasures
             for output in affected_outputs.recorded(con, erasure.certificate_id)
         }
-    left, beyond = list[Left](), list[str]()
+    left, beyond = _left_of_pruned(home)
     for output in sorted(tainted):
         places = [f"checkpoints/{output.workload}/{output.key}"]
         if output.kind in ("snapshot", "scorecard"):

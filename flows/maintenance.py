@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -485,23 +485,37 @@ def _find_prunable(
 
 
 def _delete(home: Settings, planned: Prunable) -> None:
-    unused = planned.unused
+    outputs, unused = erase.outputs(home), planned.unused
     erase_servers.drop_copies(home, unused.outputs)
     if home.has_warehouse:
         with warehouse.connect(home.tables) as con, warehouse.transaction(con):
             delete.forget_outputs(con, unused.outputs)
     for output in unused.unfinished:
-        manifest.remove(erase.outputs(home).root(output.kind) / output.workload / output.key)
+        manifest.remove(outputs.root(output.kind) / output.workload / output.key)
     for output in unused.outputs:
-        if home.store and output.kind == "adapter":
-            home.store.remove(f"checkpoints/{output.workload}/{output.key}")
+        if output.kind == "adapter":
+            _remove_stored(home, f"checkpoints/{output.workload}/{output.key}")
     for name in planned.jobs:
         with file_locks.held(home.jobs / name / runner.LOCK, wait=False) as is_ours:
             if is_ours:
                 manifest.forget(home.jobs / name)
-                if home.store:
-                    home.store.remove(f"jobs/{name}")
+                _remove_stored(home, f"jobs/{name}")
     unused_outputs.delete_unused(unused.finished)
+    for output in unused.outputs:
+        folder = outputs.root(output.kind) / output.workload / output.key
+        _forget_versions(home, home.portable(folder))
+
+
+def _remove_stored(home: Settings, place: str) -> None:
+    if home.store:
+        home.store.remove(place)
+        _forget_versions(home, place)
+
+
+def _forget_versions(home: Settings, place: str) -> None:
+    if home.store:
+        with suppress(OSError):  # not allowed: the certificate of an erasure names what is left
+            home.store.forget_versions(f"{place}/")
 
 
 def _unfinished_elsewhere(home: Settings, job: str) -> Output | None:

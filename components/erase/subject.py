@@ -67,7 +67,8 @@ Kind: TypeAlias = Literal[
 ]
 """``id``: a record names the subject as its own. ``mention``: the id is part of another text.
 ``erased row``: the id of an erased row. ``erased line`` and ``erased text``: its contents.
-``freed bytes``: any of these in a block of the warehouse that belongs to no row."""
+``freed bytes``: any of these in a block of the warehouse that belongs to no row, or perhaps in old
+versions of pruned outputs, which a bucket keeps."""
 
 SHORTEST = 24  # characters of the shortest text that its digest identifies; shorter are common
 LONGEST_ID = 512  # characters of the longest value that may be the subject's id

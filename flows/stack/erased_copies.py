@@ -126,6 +126,18 @@ def announce_pruned(home: Settings) -> None:
                 home.store.remove_file(f"pruned/{machine}")
 
 
+def pruned_places(home: Settings) -> set[str]:
+    """Return where in the store all pruned outputs were."""
+    outputs = Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
+    return {
+        home.portable(outputs.root(output.kind) / output.workload / output.key)
+        for store in filter(None, [home.store])
+        for name in store.names("erased")
+        if name.startswith(PRUNE)
+        for output in _read_erased(store, name) or ()
+    }
+
+
 def _announce_prune(store: ObjectStore, text: str) -> str:
     # Under a new name each time: whoever has looked at another looks at this.
     name = f"{PRUNE}{uuid4().hex}"

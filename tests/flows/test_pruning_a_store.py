@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from components.erase.leftovers import Searched
 from components.store import manifest
-from flows import maintenance, settings
+from flows import erase, maintenance, settings
 from flows.cli.main import app
 from flows.settings import Settings
 from flows.stack import erased_copies
-from tests.support import buckets, erased_home, nights
+from tests.support import buckets, erased_home, nights, warehouses
 from tests.support.nights import BEFORE, NOW, WORKLOAD, Turn
 
 Machine = Callable[[str], Settings]
@@ -21,14 +22,14 @@ KINDS = ("snapshots", "adapters", "scorecards", "evidence")
 
 @pytest.fixture(scope="module")
 def server() -> Generator[None]:
-    with buckets.serving():
+    with buckets.serving_versions():
         yield
 
 
 @pytest.fixture
 def on(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Go to one of the machines that share a store."""
-    monkeypatch.setenv("FLYWHEEL_STORE", f"s3://{buckets.NAME}/{tmp_path.name.lower()}")
+    monkeypatch.setenv("FLYWHEEL_STORE", f"s3://{buckets.VERSIONED}/{tmp_path.name.lower()}")
 
     def go(name: str) -> Settings:
         monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / name))
@@ -70,6 +71,8 @@ def test_the_copies_of_another_machine_go_and_it_is_named_until_then(
     assert home.store
     assert home.store.names("jobs") == []
     assert home.store.names("pruned") == []
+    lost = [f"{kind}/{WORKLOAD}/{nights.key(kind[:-1], 'lost')}" for kind in KINDS[:2]]
+    assert [home.store.versions(place) for place in lost] == [0, 0], "in any version"
     assert erased_copies.unconfirmed(home, []) == [erased_copies.machine_name(other)]
     assert erased_home.holds(other.home, "ann asks")
 
@@ -93,6 +96,24 @@ def test_no_migration_brings_it_back(shared: tuple[Settings, Settings], on: Mach
 
     place = f"adapters/{WORKLOAD}/{nights.key('adapter', 'lost')}"
     assert erased_copies.take_back(on("b"), known, [place]) == [place], "if it was quicker"
+
+
+@pytest.mark.slow
+def test_old_versions_that_a_prune_may_not_delete_are_left_to_an_erasure(
+    shared: tuple[Settings, Settings], on: Machine
+) -> None:
+    home, _ = shared
+    maintenance.prune(home, BEFORE)
+    place = f"snapshots/{WORKLOAD}/{nights.key('snapshot', 'lost')}"
+    assert home.store
+    home.store.write(f"{place}/0", "what ann asks")
+    home.store.remove(place)
+    with warehouses.connect(home.warehouse):
+        pass
+    searched = erase.search_store(home, [], Searched({}, (), ()))
+    assert [left.where for left in searched.left] == [f"{home.store.url}/{place}"]
+    home.store.forget_versions()
+    assert erase.search_store(home, [], Searched({}, (), ())).left == ()
 
 
 @pytest.mark.slow
