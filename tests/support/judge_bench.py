@@ -24,7 +24,8 @@ PART = r"<{0} (\w+)>\n(.*)\n</{0} \1>"
 class Judge:
     """An endpoint; ``states`` are given before it answers, one a request, ``bare`` instead.
 
-    Questions with the text ``filtered`` are refused, and those with a parameter of ``unknown``."""
+    Questions with the text ``filtered`` are refused, and those with a parameter of ``unknown``. It
+    answers each ``answered``-th one, and finds that the others are too many."""
 
     decide: Decide
     key: str | None = None
@@ -33,6 +34,8 @@ class Judge:
     bare: bytes | None = None
     filtered: str = ""
     unknown: tuple[str, ...] = ()
+    answered: int = 1
+    count: int = 0
     port: int = 0
 
     @property
@@ -44,6 +47,9 @@ class Judge:
 
         @app.post("/v1/chat/completions")
         async def complete(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+            self.count += 1
+            if self.count % self.answered:
+                return Response(status_code=429, headers={"Retry-After": "0"})
             if self.states:
                 return Response(status_code=self.states.pop(0), headers={"Retry-After": "0"})
             if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":

@@ -18,6 +18,9 @@ from components.store import manifest
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Transient statuses, which are retried."""
 
+TOO_MANY = 429
+"""While others are answered it is a rate limit, and passes."""
+
 QUESTION_STATUS = frozenset({400, 413, 422})
 """Statuses that may be about one question: a content filter, or a text that is too long."""
 
@@ -53,6 +56,7 @@ class JudgeEndpoint:
     def __init__(self, settings: JudgeSettings, key: str | None) -> None:
         self._settings = settings
         self._parameters: Mapping[str, Json] = {"temperature": 0, "max_tokens": LONGEST_REPLY}
+        self._answered = 0
         self._client = httpx.Client(
             timeout=settings.timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -69,10 +73,12 @@ class JudgeEndpoint:
         """Return the model's reply; empty if it has no text.
 
         Raises:
-            JudgeError: The request was refused, or failed ``MOST_TRIES`` times.
+            JudgeError: The request was refused, or failed ``MOST_TRIES`` times; where it was one
+                too many, without an answer to any other meanwhile.
         """
         failure, kind = "", JudgeError
-        for number in range(MOST_TRIES):
+        tries, answered = 0, self._answered
+        while tries < MOST_TRIES:
             parameters = self._parameters
             try:
                 response = self._client.post(
@@ -84,14 +90,13 @@ class JudgeEndpoint:
                     },
                 )
             except httpx.TransportError as error:
-                failure, wait = type(error).__name__, FIRST_WAIT * 2**number
+                failure, wait = type(error).__name__, FIRST_WAIT * 2**tries
             else:
                 if response.is_success and (text := _completion_text(response)) is not None:
+                    self._answered += 1
                     return text
-                refused = _refused_parameter(response)
-                if refused in parameters:
-                    others = {name: parameters[name] for name in parameters.keys() - {refused}}
-                    self._parameters = {**others, **SUBSTITUTES.get(refused, {})}
+                if (refused := _refused_parameter(response)) in parameters:
+                    self._replace_parameter(refused)
                     continue
                 failure = f"status {response.status_code}{_error_code(response)}"
                 if response.is_success:  # as a proxy says when what it asks fails
@@ -100,14 +105,22 @@ class JudgeEndpoint:
                     is_refused = response.status_code in QUESTION_STATUS
                     kind = RefusedQuestionError if is_refused else JudgeError
                     break
-                wait = _retry_after(response, FIRST_WAIT * 2**number)
-            if number < MOST_TRIES - 1:
+                if response.status_code == TOO_MANY and self._answered > answered:
+                    tries, answered = 0, self._answered
+                wait = _retry_after(response, FIRST_WAIT * 2**tries)
+            tries += 1
+            if tries < MOST_TRIES:
                 time.sleep(min(wait, LONGEST_WAIT))
         raise kind(
             f"asking the judge {self._settings.model} at {self._settings.base_url}: found "
             f"{failure}, expected a chat completion; see evaluate.judge, and the key that it "
             "names. The verdicts so far are cached"
         )
+
+    def _replace_parameter(self, name: str) -> None:
+        if name in self._parameters:  # else another thread has replaced it
+            others = {other: self._parameters[other] for other in self._parameters.keys() - {name}}
+            self._parameters = {**others, **SUBSTITUTES.get(name, {})}
 
 
 def _refused_parameter(response: httpx.Response) -> str:

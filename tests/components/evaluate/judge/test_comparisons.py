@@ -137,6 +137,13 @@ def test_it_retries_after_429_and_500(tmp_path: Path):
     assert compare(judge, tmp_path / "kept") == [1, 0, 0.5, 0.5]
 
 
+def test_it_goes_on_at_a_rate_limit_while_some_questions_are_answered(tmp_path: Path):
+    pairs = [AnswerPair(f"user: {number}", "long", "no") for number in range(60)]
+    assert compare(Judge(longer, answered=4), tmp_path / "kept", pairs) == [1] * 60
+    with pytest.raises(JudgeError, match="found status 429"):
+        compare(Judge(longer, answered=999), tmp_path / "other", pairs)
+
+
 def test_it_gives_up_after_some_tries_and_caches_the_verdicts(tmp_path: Path):
     compare(Judge(longer), tmp_path / "kept", PAIRS[:1])
     judge = Judge(longer, states=[500] * 99)
