@@ -33,6 +33,7 @@ class Judge:
     asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     bare: bytes | None = None
     filtered: str = ""
+    filter_status: int = 400
     unknown: tuple[str, ...] = ()
     answered: int = 1
     count: int = 0
@@ -66,7 +67,8 @@ class Judge:
                 if (found := re.search(PART.format(name), text, re.DOTALL))
             )
             if self.filtered and self.filtered in text:
-                return Response(b'{"error": {"code": "content_filter"}}', status_code=400)
+                body = b'{"error": {"code": "content_filter"}}'
+                return Response(body, self.filter_status, headers={"Retry-After": "0"})
             if self.bare is not None:
                 return Response(self.bare, headers={"Retry-After": "0"})
             return Response(reply(self.decide(first, second)))

@@ -47,7 +47,7 @@ class JudgeError(RuntimeError):
 
 
 class RefusedQuestionError(JudgeError):
-    """Raised when the endpoint refuses a question; it may take others."""
+    """Raised when the endpoint refuses a question, or fails at it, and may answer others."""
 
 
 class JudgeEndpoint:
@@ -73,8 +73,9 @@ class JudgeEndpoint:
         """Return the model's reply; empty if it has no text.
 
         Raises:
-            JudgeError: The request was refused, or failed ``MOST_TRIES`` times; where it was one
-                too many, without an answer to any other meanwhile.
+            RefusedQuestionError: It was refused, or failed ``MOST_TRIES`` times while others were
+                answered.
+            JudgeError: It failed without an answer to any other meanwhile, or all would fail.
         """
         failure, kind = "", JudgeError
         tries, answered = 0, self._answered
@@ -111,6 +112,8 @@ class JudgeEndpoint:
             tries += 1
             if tries < MOST_TRIES:
                 time.sleep(min(wait, LONGEST_WAIT))
+            elif self._answered > answered:  # it is about this one, such as its length
+                kind = RefusedQuestionError
         raise kind(
             f"asking the judge {self._settings.model} at {self._settings.base_url}: found "
             f"{failure}, expected a chat completion; see evaluate.judge, and the key that it "
