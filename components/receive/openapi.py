@@ -67,7 +67,10 @@ FEEDBACK: Schema = {
                 "outcome",
             ]
         },
-        "value": {"description": "`up` or `down` for a thumb, a message for a correction, ..."},
+        "value": {
+            "description": "`up` or `down` for a thumb, a message for a correction, ...; `null`"
+            " takes the actor's thumb, rating, correction or comment back."
+        },
     },
     "example": {
         "timestamp": 1760000060,

@@ -88,6 +88,8 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
 def _fits(kind: str, value: Json, scale: Json) -> bool:
     """Return whether a kind of feedback may have a value, as `sql/temp/feedback.sql` reads it."""
     match kind, value:
+        case "thumb" | "rating" | "correction" | "comment", None:
+            return True
         case "thumb", "up" | "down":
             return True
         case "rating", (int() | float()) as rating:

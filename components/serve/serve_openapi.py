@@ -7,7 +7,7 @@ from components.schema import Json
 from components.serve.body_fields import Obj
 from components.serve.chat_request import MOST_STOPS, MOST_TOOLS, MOST_TOP_LOGPROBS, ROLES
 
-_KINDS = cast("Obj", cast("Obj", FEEDBACK["properties"])["kind"])
+_SAID = cast("Obj", FEEDBACK["properties"])
 
 _ERROR: Obj = {
     "type": "object",
@@ -209,8 +209,8 @@ _FEEDBACK: Obj = {
     "required": ["response_id", "kind", "value"],
     "properties": {
         "response_id": {"type": "string", "description": "The `id` of the answer."},
-        "kind": _KINDS,
-        "value": {"description": "`up` or `down` for a thumb, a message for a correction, ..."},
+        "kind": _SAID["kind"],
+        "value": _SAID["value"],
         "scale": {"type": "array", "description": "`[lowest, highest]` of a rating."},
         "comment": {"type": "string"},
         "actor_id": {"type": "string", "description": "Who gave it; the client if left out."},

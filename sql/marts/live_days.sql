@@ -115,7 +115,7 @@ counted as (
         interaction_id,
         count(*) filter (where kind = 'thumb' and value = 'up') as up,
         count(*) filter (where kind = 'thumb' and value = 'down') as down,
-        bool_or(kind = 'correction') as is_corrected
+        coalesce(bool_or(kind = 'correction' and value is not null), false) as is_corrected
     from votes
     group by interaction_id
 )

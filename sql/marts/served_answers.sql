@@ -29,7 +29,10 @@ disliked as (
     where
         (workload_id = $workload_id or source != 'feedback')
         and (
-            kind in ('correction', 'regenerate')
+            (
+                kind in ('correction', 'regenerate')
+                and json_extract_string(coalesce(record, payload), '$.value') is not null
+            )
             or (
                 kind = 'thumb'
                 and json_extract_string(coalesce(record, payload), '$.value') = 'down'

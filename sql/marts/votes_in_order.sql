@@ -72,6 +72,7 @@ votes as (
 spread as (
     select *
     from votes
+    where is_down is not null -- null is a vote that was taken back
     qualify
         list_contains($anonymous, lower(trim(coalesce(actor_id, ''))))
         or actor_id = client_id

@@ -1,7 +1,8 @@
 -- One row per actor, target and kind of feedback (and name of an outcome, and pair of a choice) in
 -- the workload under curation: people change their minds, and their newest word counts; raw keeps
--- all. Of words of one time (clocks that are ahead have the time of the load, and many logs whole
--- seconds) the newest is the one that its log has last. Reads staging.given.
+-- all. Who takes a word back has none. Of words of one time (clocks that are ahead have the time of
+-- the load, and many logs whole seconds) the newest is the one that its log has last. Reads
+-- staging.given.
 
 select
     feedback_id,
@@ -33,3 +34,4 @@ qualify row_number() over (
         end
     order by given_at desc, stated_at desc, loaded_at desc, line desc, feedback_id asc
 ) = 1
+and json_type(value) != 'NULL'

@@ -1,8 +1,8 @@
 -- One row per feedback in the workload under curation, the newest word of each actor and those that
--- it supersedes. A feedback line belongs to the workload that it names. Other sources know none:
--- what they give belongs to the workload of its target; until that arrives it waits in that of its
--- defaults. `given_at` is never after it was loaded. Reads raw.feedback, raw.files and
--- staging.interactions.
+-- it supersedes, or takes back (a null `value`). A feedback line belongs to the workload that it
+-- names. Other sources know none: what they give belongs to the workload of its target; until that
+-- arrives it waits in that of its defaults. `given_at` is never after it was loaded. Reads
+-- raw.feedback, raw.files and staging.interactions.
 
 with
 

@@ -150,6 +150,10 @@ judged as (
                     '`kind` is "' || left(kind, 80) || '",'
                     || ' expected thumb, rating, choice, correction,'
                     || ' regenerate, comment or outcome'
+            -- It takes back what its actor said before.
+            when
+                kind in ('thumb', 'rating', 'correction', 'comment') and value_kind = 'NULL'
+                then null
             when
                 kind = 'thumb'
                 and (value_kind != 'VARCHAR' or (value ->> '$') not in ('up', 'down'))

@@ -223,14 +223,18 @@ def write_results(
         by_side["holdout"],
         written.refused,
     )
-    # Feedback with newer feedback by the same actor.
-    superseded = warehouse.texts(
-        con,
-        "select feedback_id from staging.given anti join staging.feedback using (feedback_id)"
-        " order by feedback_id",
-    )
-    fates += [SignalOutcome(feedback_id, "superseded") for feedback_id in superseded]
+    fates += [SignalOutcome(*row) for row in con.execute(_SUPERSEDED).fetchall()]
     warehouse.replace(con, "curated.fates", _records(fates), workload_id)
+
+
+_SUPERSEDED = """
+    select
+        feedback_id,
+        if(json_type(value) = 'NULL', 'withdrawn', 'superseded') as fate
+    from staging.given
+    anti join staging.feedback using (feedback_id)
+    order by feedback_id
+"""
 
 
 def _requests(

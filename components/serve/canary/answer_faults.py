@@ -39,7 +39,8 @@ def is_dislike(kind: str, value: Json) -> bool:
 
     A later vote takes nothing back: evidence that was looked at already would change.
     """
-    return kind in ("correction", "regenerate") or (kind, value) == ("thumb", "down")
+    wishes_other = kind in ("correction", "regenerate") and value is not None
+    return wishes_other or (kind, value) == ("thumb", "down")
 
 
 def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence[str]) -> bool:

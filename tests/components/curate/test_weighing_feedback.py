@@ -94,6 +94,25 @@ def test_a_changed_opinion_counts_once_and_the_old_one_is_superseded(
     assert labels == [{"is_good": True, "weight": 1.0}]
 
 
+def test_a_word_that_was_taken_back_counts_for_nothing(con: Connection, tmp_path: Path):
+    lines = [
+        logs.interaction("one", message=logs.say("a"), response_id="a"),
+        logs.interaction("two", message=logs.say("b"), response_id="b"),
+    ]
+    feedback = [
+        logs.feedback("thumb", "down", response_id="a", timestamp=1),
+        logs.feedback("thumb", None, response_id="a", timestamp=2),
+        logs.feedback("correction", logs.say("c"), response_id="b", timestamp=1),
+        logs.feedback("correction", None, response_id="b", timestamp=2),
+    ]
+    curate(con, tmp_path, lines, feedback)
+    learned = con.execute("select answer ->> '$.text' from curated.examples order by all")
+    assert learned.fetchall() == [("a",), ("b",)]
+    assert warehouse.rows(con, "from curated.labels") == []
+    outcomes = con.execute("select fate, count(*) from curated.fates group by all order by all")
+    assert outcomes.fetchall() == [("superseded", 2), ("withdrawn", 2)]
+
+
 def test_a_correction_teaches_no_other_request_that_was_answered_under_its_id(
     con: Connection, tmp_path: Path
 ):

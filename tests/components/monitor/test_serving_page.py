@@ -91,6 +91,8 @@ def loaded(con: Connection, folder: Path) -> WorkloadStatus:
         logs.feedback(response_id="r1", value="down", actor_id="bob"),
         logs.feedback("correction", logs.say("Rainy."), response_id="r0"),
         logs.feedback("correction", logs.say("Rain."), response_id="r0", actor_id="bob"),
+        logs.feedback("correction", None, response_id="r1"),
+        logs.feedback(response_id="r2", value=None),
     ]
     for kind, source, rows in (
         ("interactions", "fivekey", lines),

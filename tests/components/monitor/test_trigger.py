@@ -89,10 +89,13 @@ def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
         )
         for n in range(100, 200)
     ]
-    load(con, tmp_path, "feedback", cast + changed)
+    taken_back: list[dict[str, Json]] = [
+        vote | {"timestamp": CHANGE + 9001, "value": None} for vote in cast[:40]
+    ]
+    load(con, tmp_path, "feedback", cast + changed + taken_back)
     sign = signs.vote_sign(con, "weather", "7", datetime.fromtimestamp(CHANGE, UTC), Trigger())
     assert sign and sign.is_reached
-    assert "thumbs down 0 of 100 before the champion, 100 of 100 on its answers" in sign.text
+    assert "thumbs down 0 of 60 before the champion, 100 of 100 on its answers" in sign.text
 
 
 def answered(

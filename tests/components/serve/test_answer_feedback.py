@@ -32,10 +32,11 @@ RIGHT: list[dict[str, Any]] = [
     {"kind": "regenerate", "value": True},
     {"kind": "regenerate", "value": "chatcmpl-2"},
     {"kind": "comment", "value": "nice"},
+    *({"kind": kind, "value": None} for kind in ("thumb", "rating", "correction", "comment")),
     *({"kind": "outcome", "value": {"name": "sold", "value": v}} for v in (True, 7, 0.5, "yes")),
 ]
 WRONG: list[dict[str, Any]] = [
-    *({"kind": "thumb", "value": value} for value in ("Up", "👎", True, False, 1, -1, None, {})),
+    *({"kind": "thumb", "value": value} for value in ("Up", "👎", True, False, 1, -1, {})),
     {"kind": "thumb", "value": "up", "comment": 7},
     {"kind": "thumb", "value": "up", "actor_id": {"id": 7}},
     {"kind": "rating", "value": 4},
@@ -54,6 +55,7 @@ WRONG: list[dict[str, Any]] = [
     {"kind": "regenerate", "value": False},
     {"kind": "regenerate", "value": 1},
     {"kind": "comment", "value": 7},
+    *({"kind": kind, "value": None} for kind in ("choice", "regenerate", "outcome")),
     {"kind": "outcome", "value": True},
     {"kind": "outcome", "value": {"value": True}},
     {"kind": "outcome", "value": {"name": "sold"}},

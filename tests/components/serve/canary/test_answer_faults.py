@@ -116,6 +116,8 @@ def test_a_completion_is_never_invalid():
         ("thumb", "down", True),
         ("thumb", "up", False),
         ("correction", {"content": "x"}, True),
+        ("correction", None, False),
+        ("thumb", None, False),
         ("regenerate", True, True),
         ("comment", "down", False),
     ],

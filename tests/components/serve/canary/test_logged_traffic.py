@@ -80,6 +80,7 @@ def test_traffic_is_counted_by_conversation_and_kind(tmp_path: Path) -> None:
         logs.feedback(response_id="r10"),
         logs.feedback("correction", {"text": "no"}, response_id="r10"),
         logs.feedback(value="up", response_id="r11"),
+        logs.feedback("correction", None, response_id="r13"),
         logs.feedback(response_id="r12", workload_id="billing"),
     ]
     answers = read(tmp_path, lines, votes)
