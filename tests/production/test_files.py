@@ -10,6 +10,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from prefect_redis.cleanup_queue import (  # pyright: ignore[reportMissingImports]
+    RedisWorkerCleanupQueueSettings,
+)
+from prefect_redis.client import RedisMessagingSettings  # pyright: ignore[reportMissingImports]
 
 from components.receive.settings import MIB, Limits
 from components.serve.settings import GatewayLimits
@@ -155,6 +159,27 @@ def test_each_server_finds_its_tables_up_to_date(
         )
         (container,) = hooks[database]["spec"]["template"]["spec"]["containers"]
         assert container["command"] == services[database]["command"]
+
+
+def test_each_part_of_prefect_reaches_the_redis_that_is_there(
+    manifests: list[dict[str, Any]],
+    services: dict[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    composed_env = services["prefect-services"]["environment"]
+    (server,) = (
+        one["spec"]["template"]["spec"]["containers"][0]["env"]
+        for one in manifests
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "flywheel-prefect-services")
+    )
+    rendered = {variable["name"]: variable.get("value", "a secret") for variable in server}
+    for env in (composed_env, rendered):
+        assert env.keys() >= composed_env.keys()
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        for settings in (RedisMessagingSettings(), RedisWorkerCleanupQueueSettings()):
+            assert (settings.host, settings.port) == ("redis", 6379)
+            assert settings.password == env["PREFECT_REDIS_MESSAGING_PASSWORD"]
 
 
 def test_a_full_spool_restarts_no_receiver(manifests: list[dict[str, Any]]) -> None:

@@ -193,6 +193,8 @@ class Topology:
                 "PREFECT_SERVER_DATABASE_PORT": port["postgres"],
                 "PREFECT_REDIS_MESSAGING_HOST": HOST,
                 "PREFECT_REDIS_MESSAGING_PORT": port["redis"],
+                "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_HOST": HOST,
+                "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": port["redis"],
             }
         if name in {"mlflow", "mlflow-database"}:
             return {"PGHOST": HOST, "PGPORT": port["postgres"]}

@@ -38,6 +38,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - {name: PREFECT_REDIS_MESSAGING_HOST, value: {{ .Values.redis.host | quote }}}
 - {name: PREFECT_REDIS_MESSAGING_PORT, value: {{ .Values.redis.port | quote }}}
 {{ include "flywheel.secret" (dict "root" . "name" "PREFECT_REDIS_MESSAGING_PASSWORD" "key" "REDIS_PASSWORD") }}
+- {name: PREFECT_REDIS_WORKER_CLEANUP_QUEUE_HOST, value: {{ .Values.redis.host | quote }}}
+- {name: PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT, value: {{ .Values.redis.port | quote }}}
+{{ include "flywheel.secret" (dict "root" . "name" "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PASSWORD" "key" "REDIS_PASSWORD") }}
 {{ include "flywheel.secret" (dict "root" . "name" "PREFECT_SERVER_DOCKET_URL" "key" "REDIS_URL") }}
 - {name: DO_NOT_TRACK, value: "1"}
 {{- end }}
