@@ -137,13 +137,13 @@ class TrialResult:
 
     ``losses`` are by validation row number, lower is better: the negated target metric, or the
     negative log-likelihood of the whole answer in nats (not per token, since tokenizers differ
-    between bases). ``tiebreak`` decides between equal means.
+    between bases). ``tiebreak`` are the losses that decide between equal means.
     """
 
     candidate: str
     losses: Mapping[int, float]
     size: int
-    tiebreak: float = 0.0
+    tiebreak: Mapping[int, float] = field(default_factory=dict[int, float])
 
 
 def rank_trials(results: Sequence[TrialResult]) -> list[TrialResult]:
@@ -165,7 +165,9 @@ def rank_trials(results: Sequence[TrialResult]) -> list[TrialResult]:
     left = sorted(results, key=lambda trial: trial.candidate)
     ranked: list[TrialResult] = []
     while left:
-        means = {trial.candidate: (_common_mean(trial, left), trial.tiebreak) for trial in left}
+        by_metric = _common_means({trial.candidate: trial.losses for trial in left})
+        by_loss = _common_means({trial.candidate: trial.tiebreak for trial in left})
+        means = {name: (by_metric[name], by_loss[name]) for name in by_metric}
         best = min(left, key=lambda trial: means[trial.candidate])
         tied = [trial for trial in left if trial is best or is_tied(best, trial)]
         chosen = min(tied, key=lambda trial: (trial.size, *means[trial.candidate]))
@@ -185,10 +187,13 @@ def is_tied(better: TrialResult, worse: TrialResult) -> bool:
     return mean <= math.sqrt(squares / (len(differences) - 1) / len(differences))
 
 
-def _common_mean(trial: TrialResult, others: Sequence[TrialResult]) -> float:
+def _common_means(losses: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
     # rows above one candidate's max_length are missing there, so they don't count
-    rows = set(trial.losses).intersection(*(other.losses for other in others))
-    return math.fsum(trial.losses[row] for row in rows) / len(rows)
+    rows = set.intersection(*({*by_row} for by_row in losses.values()))
+    return {
+        name: math.fsum(by_row[row] for row in rows) / max(1, len(rows))
+        for name, by_row in losses.items()
+    }
 
 
 TrainOrders: TypeAlias = Callable[[Sequence[TrialOrder]], Sequence[TrialOutcome]]
@@ -241,8 +246,7 @@ class _SearchState:
         if measure.metric is None:
             return TrialResult(key, outcome.nats, outcome.parameters)
         losses = {row: measure.lost(score) for row, score in outcome.scores.items()}
-        mean = math.fsum(outcome.nats.values()) / len(outcome.nats)
-        return TrialResult(key, losses, outcome.parameters, mean)
+        return TrialResult(key, losses, outcome.parameters, outcome.nats)
 
 
 @dataclass(frozen=True, slots=True)

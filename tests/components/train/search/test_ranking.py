@@ -50,7 +50,16 @@ def test_equals_are_ordered_by_size_then_by_name():
 
 def test_equal_means_are_decided_by_the_tiebreak():
     first, second = result("a", ROWS), result("b", ROWS)
-    assert names(replace(first, tiebreak=2.0), replace(second, tiebreak=1.0)) == ["b", "a"]
+    first, second = replace(first, tiebreak={0: 2.0}), replace(second, tiebreak={0: 1.0})
+    assert names(first, second) == ["b", "a"]
+
+
+def test_equal_means_are_decided_on_the_rows_that_both_read():
+    short = replace(result("short", ROWS), tiebreak={0: 1.0})
+    whole = replace(result("whole", ROWS), tiebreak={0: 0.9, 1: 99.0})
+    assert names(short, whole) == ["whole", "short"]
+    apart = replace(whole, tiebreak={1: 0.1})
+    assert names(short, apart) == ["short", "whole"]
 
 
 def test_ties_are_not_transitive():
