@@ -63,6 +63,12 @@ def test_a_trainer_may_load_what_was_compiled_in_its_home() -> None:
     assert worker["tmpfs"] == ["/tmp:exec"], "Docker's default for a tmpfs is noexec"
 
 
+def test_the_cpu_workers_curations_have_room_for_their_threads_on_64_cores() -> None:
+    worker = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]["worker-cpu"]
+    curations = int(worker["command"][-1])
+    assert worker["pids_limit"] > curations * 64 * (64 + 4), "a process loads NumPy, Arrow, DuckDB"
+
+
 def test_a_server_has_the_time_that_its_open_requests_may_take() -> None:
     services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
     answers = inspect.signature(gateway_process.run).parameters["shutdown_seconds"].default
