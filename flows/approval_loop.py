@@ -155,8 +155,14 @@ def withdraw(waiting: Run, ending: State[None]) -> bool:
             # here now came before the end, which would have swallowed it.
             if not _is_answered(waiting):
                 return True
-            client.set_flow_run_state(waiting.id, Scheduled(name="Resuming"), force=True)
+            resume(waiting)
     return False
+
+
+def resume(answered: Run) -> None:
+    """Schedule a promotion to go on with the answer that Prefect holds."""
+    with get_client(sync_client=True) as client:  # without force it would forget the answer
+        client.set_flow_run_state(answered.id, Scheduled(name="Resuming"), force=True)
 
 
 def _is_answered(waiting: Run) -> bool:

@@ -59,7 +59,7 @@ from flows.settings import Settings
 from flows.settle_rollouts import settle_task
 from flows.stack import erased_copies
 
-RECENT = timedelta(days=1)  # after its decision a promotion is restarted no longer than this
+RECENT = timedelta(days=1)  # after its answer a promotion is restarted no longer than this
 
 NEVER_RESUMED = "never resumed"  # Prefect's message for a run that waited past its timeout
 
@@ -92,7 +92,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     """
     dead, late = crash_dead(timedelta(seconds=silence_seconds)), cancel_late_runs()
     lapsed = record_lapsed([*superseded(), *ended()])
-    interrupted, resumed = recover_champions(), resume_decided()
+    interrupted, resumed = recover_champions(), resume_answered()
     # The next run comes in a quarter of an hour.
     settled, troubles = settle_task.with_options(retries=0)()
     lapsed += stale()  # after all that may change a champion
@@ -104,7 +104,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
         raise NotApprovedError("; ".join(objections))
     return (
         f"{dead} runs were dead, {late} ran for too long, {lapsed} approvals lapsed, {interrupted} "
-        f"changes of a champion were interrupted, {resumed} decided promotions were resumed, "
+        f"changes of a champion were interrupted, {resumed} answered promotions were resumed, "
         f"{len(settled)} canaries were settled"
     )
 
@@ -237,14 +237,19 @@ def recover_champions() -> int:
 
 
 @task
-def resume_decided() -> int:
-    """Restart the promotions that crashed or failed between the answer and its consequences."""
-    since = datetime.now(UTC) - RECENT
-    unfinished = [run for run in broken_off(since) if is_decided(run, since)]
-    for run in unfinished:
-        again = prefect_api.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
-        get_run_logger().warning("%s was decided and ended: resumed as %s", run.name, again.name)
-    return len(unfinished)
+def resume_answered() -> int:
+    """Restart the promotions that crashed or failed before an answer had its consequences."""
+    since, resumed = datetime.now(UTC) - RECENT, 0
+    for run in broken_off(since):
+        if is_decided(run, since):
+            prefect_api.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
+        elif has_unrecorded_answer(run, since):
+            approval_loop.resume(run)  # which alone can read it
+        else:
+            continue
+        get_run_logger().warning("%s was answered and ended: it is resumed", run.name)
+        resumed += 1
+    return resumed
 
 
 @task
@@ -303,6 +308,16 @@ def is_decided(run: Run, since: datetime) -> bool:
     if decision is None or decision.decision == version.decision:
         return False
     return decision.decided_at >= since
+
+
+def has_unrecorded_answer(run: Run, since: datetime) -> bool:
+    """Return whether Prefect holds an answer to a promotion, given after a time, that is lost."""
+    with warehouse.connect(settings.load().tables) as con:
+        recorded = decision_log.links(con, flow_run_id=str(run.id))
+    try:
+        return approvals.answered_at(run.id, 1 + len(recorded)) >= since
+    except LookupError:
+        return False
 
 
 def has_beaten(client: SyncPrefectClient, run: Run, since: datetime) -> bool:

@@ -106,13 +106,52 @@ def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_o
                 decision_log.append_event(
                     con, LogEvent("approve", "support", evidence, "run", at, "ada")
                 )
-    assert "3 decided promotions were resumed" in maintenance(verify=False)
+    assert "3 answered promotions were resumed" in maintenance(verify=False)
     resumed = prefect_api.find("promote", states=[StateType.SCHEDULED])
     assert sorted((run.parameters["evidence_folder"], *sorted(run.tags)) for run in resumed) == [
         (f"/evidence/{evidence}", f"evidence:{evidence}", "workload:support")
         for evidence in ("approved", "failed", "reconsidered")
     ]
-    assert "0 decided promotions were resumed" in maintenance(verify=False)
+    assert "0 answered promotions were resumed" in maintenance(verify=False)
+
+
+@pytest.mark.parametrize("ending", ["Crashed", "Failed"])
+def test_an_answer_that_no_promotion_lived_to_record_is_recorded_after_all(
+    home: Path, folder: Path, ending: str
+) -> None:
+    from prefect import states
+    from prefect.client.orchestration import get_client
+    from prefect.input.run_input import keyset_from_paused_state
+
+    from flows import approval_loop, approvals, prefect_api
+    from flows.maintenance import maintenance
+
+    evidence = f"held-{ending.lower()}"
+    run = promotion(workload_text.write(folder), evidence, "Running")
+    waits = states.Suspended(timeout_seconds=3600, pause_key=approvals.GATE_KEY)
+    keys = waits.state_details.run_input_keyset = {**keyset_from_paused_state(waits)}
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, waits)
+        form = json.dumps(approval_loop.GateInput.model_json_schema())
+        client.create_flow_run_input(run, keys["schema"], form)
+        approvals.answer_approval(run, approvals.GATE_KEY, TypedAnswer("approve", "ada"))
+        client.set_flow_run_state(run, getattr(states, ending)(), force=True)
+        assert "1 answered promotions were resumed" in maintenance(verify=False)
+        resumed = client.read_flow_run(run)
+    assert resumed.state_name == "Resuming"
+    # Else Prefect would suspend it again, and forget the answer.
+    assert resumed.empirical_policy.pause_keys == {approvals.GATE_KEY}
+    assert prefect_api.answer_held(run, approvals.GATE_KEY) is not None
+
+    with warehouses.connect(home / "warehouse.duckdb") as con, warehouse.transaction(con):
+        now = datetime.now(UTC)
+        decision_log.append_event(
+            con, LogEvent("refused", "support", evidence, str(run), now, "ada")
+        )
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, getattr(states, ending)(), force=True)
+        assert "0 answered promotions were resumed" in maintenance(verify=False)
+        client.set_flow_run_state(run, states.Cancelled(), force=True)
 
 
 def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(
