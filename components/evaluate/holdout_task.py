@@ -223,7 +223,9 @@ def _unusual(answer: Answer, offers_tools: bool, kind: Kind) -> Iterable[str]:
         if "{" in answer.text:
             yield "braces"
         return
-    if not offers_tools and any(dialects.read_answer(f, answer.text).calls for f in dialects.FORMS):
+    if offers_tools:
+        yield "calls"
+    elif any(dialects.read_answer(f, answer.text).calls for f in dialects.FORMS):
         yield "calls as text"
     if kind == "text" and not metrics.split_words(answer.text):
         yield "signs"

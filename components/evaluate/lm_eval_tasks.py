@@ -147,7 +147,8 @@ def score_output(kind: Kind, document: Document, output: str) -> dict[str, float
         acceptable = None if values is None else [AcceptableCall(**call) for call in values]
         return metrics.score_calls(output, reference, acceptable, form, document["tools"])
     if json.loads(document["tools"]):
-        text, right = dialects.read_answer(form, output).text.strip(), reference.text.strip()
+        answers = (dialects.read_answer(form, output), reference)
+        text, right = map(metrics.whole_text, answers)
     else:  # JSON like a call's is text
         text, right = (dialects.read_text(form, each) for each in (output, reference.text))
     if kind == "classification":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
-from components.chat import dialects, tool_schema
+from components.chat import dialects, prompt, tool_schema
 from components.chat.dialects import Dialect
 from components.schema import AcceptableCall, Answer, Call, Json
 from components.scorecard import Metric
@@ -50,6 +50,11 @@ def score_text(text: str, reference: str) -> dict[str, float | None]:
         "f1": _word_f1(words, expected),
         "rouge_l": _rouge_l(words, expected),
     }
+
+
+def whole_text(answer: Answer) -> str:
+    """Return an answer's text followed by its calls, with arguments in the order of their names."""
+    return prompt.render_answer(Answer.from_json(answer.to_json()))
 
 
 def same_text(text: str, reference: str) -> bool:

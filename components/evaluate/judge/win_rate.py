@@ -13,6 +13,7 @@ from scipy import stats
 
 from components import scorecard
 from components.chat import dialects
+from components.evaluate import metrics
 from components.evaluate.harness import ScorecardFolders
 from components.evaluate.holdout_task import HOLDOUT_FILE, cluster_bounds, has_thoughts
 from components.evaluate.judge import comparisons
@@ -231,10 +232,10 @@ def _is_counted(sample: Sample) -> bool:
 
 
 def _answer_pair(sample: Sample, requests: Mapping[str, HoldoutRow]) -> AnswerPair:
-    # In any form, thoughts are not part of the answer, nor those that were logged of the reference.
+    # Thoughts are not part of an answer, nor of a reference. Llama's form reads every form's calls.
     request = requests[sample.example_id]
     answer = (
-        dialects.read_answer("hermes", sample.output).text.strip()
+        metrics.whole_text(dialects.read_answer("llama3", sample.output))
         if json.loads(str(request["tools"]))
         else dialects.read_text("hermes", sample.output)
     )

@@ -236,6 +236,21 @@ def test_a_right_answer_is_right_whatever_it_looks_like(
     assert holdout_task.unusual_answers(snapshot, holdout.answers.kind)
 
 
+@pytest.mark.parametrize("template", [tiny.TEMPLATE, templates.QWEN, templates.LLAMA3])
+def test_calls_are_part_of_what_is_compared_as_text(tmp_path: Path, tiny_base: Path, template: str):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = template
+    rome, oslo = (Answer("Sure.", (Call("weather", {"city": c}),)) for c in ("Rome", "Oslo"))
+    cases = [Case(f"Rain? {number}", rome) for number in range(4)]
+    snapshot = holdouts.build(tmp_path, cases, cases)
+    holdout = holdout_task.read_side(snapshot, tokenizer, "text")
+    form = chat_templates.form_of(tokenizer)
+    written = [dialects.write_answer(form, each) for each in (rome, oslo, Answer("Sure."))]
+    samples = answer(holdout, *written, "")
+    assert [sample.scores["exact"] for sample in samples] == [1, 0, 0, 0]
+    assert holdout_task.unusual_answers(snapshot, "text") == ["calls"]
+
+
 def test_a_base_with_its_own_tool_template_is_prompted_and_parsed_by_it(
     tmp_path: Path, tiny_base: Path
 ):

@@ -17,12 +17,12 @@ from components.evaluate.judge.comparisons import JudgeError
 from components.gate import comparison
 from components.gate.comparability import objections
 from components.gate.policy import Guard, Policy
-from components.schema import Answer, Message
+from components.schema import Answer, Json, Message
 from components.scorecard import HOLDOUT, PRODUCTION
 from components.store import manifest
 from tests.support import holdouts
 from tests.support.cards import sample
-from tests.support.holdouts import NOW, Case
+from tests.support.holdouts import NOW, TOOLS, Case
 from tests.support.judge_bench import Judge, longer, serving
 
 RIGHT = "a right answer"
@@ -47,10 +47,13 @@ def home(tmp_path: Path) -> tuple[Path, Path, ScorecardFolders]:
 
 
 def measured(
-    folder: Path, reference: str, said: Mapping[str, Sequence[str]]
+    folder: Path,
+    reference: str,
+    said: Mapping[str, Sequence[str]],
+    tools: Sequence[dict[str, Json]] = (),
 ) -> tuple[Path, Path, ScorecardFolders]:
     cases = [replace(case, answer=Answer(reference)) for case in CASES]
-    snapshot, root = holdouts.build(folder, cases, tools=[]), folder / "scorecards"
+    snapshot, root = holdouts.build(folder, cases, tools=tools), folder / "scorecards"
     cards: ScorecardFolders = {}
     for model, outputs in said.items():
         samples = [
@@ -204,6 +207,16 @@ def test_json_like_a_calls_is_judged_where_no_tool_was_offered(tmp_path: Path):
     compared_by_people(home[0], 40, longer_won=40)
     card = scorecard.read(judge(home, Judge(longer))["base"]["judge"])
     assert card.scores["judge_win_rate"].value == 1
+
+
+@pytest.mark.parametrize("key", ["arguments", "parameters"])
+def test_calls_are_judged_with_the_text_where_tools_were_offered(tmp_path: Path, key: str):
+    called = '{"name": "weather", "arguments": {"city": "Rome"}}'
+    written = called.replace("arguments", key)
+    home = measured(tmp_path, f"Sure.\n{called}", {"base": [f"Sure.\n{written}"] * 4}, TOOLS)
+    asked = Judge(longer)
+    judge(home, asked)
+    assert asked.asked == []
 
 
 def test_a_model_whose_few_answers_are_all_refused_does_not_end_the_evaluation(tmp_path: Path):
