@@ -199,10 +199,11 @@ def objection_to(
         return "unnamed"
     if rules.people and rules.find(answer.approver) is None:
         return "unlisted"
-    if answer.decision == "approve" and rules.refuse_starter and answer.approver in starters:
+    is_approval = answer.decision == "approve"
+    if is_approval and rules.refuse_starter and validity.is_starter(answer.approver, starters):
         return "starter"
     approved_by = {link.approver for link in validity.counted_approvals(links, rules, starters)}
-    if answer.decision == "approve" and answer.approver in approved_by:
+    if is_approval and answer.approver in approved_by:
         return "same_person"
     unexplained = answer.reason == "other" and not answer.comment.strip()
     if answer.decision == "reject" and rules.people and unexplained:

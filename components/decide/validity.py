@@ -50,10 +50,15 @@ def is_counted(link: Link, rules: ApprovalRules, starters: Iterable[str] = ()) -
         return rules.proof != "signature"
     if rules.people and rules.find(link.approver) is None:
         return False
-    if rules.refuse_starter and link.kind == "approve" and link.approver in set(starters):
+    if link.kind == "approve" and rules.refuse_starter and is_starter(link.approver, starters):
         return False
     signers = signers_of(rules, link.approver)
     return rules.proof != "signature" or signature_objection(link, signers) is None
+
+
+def is_starter(name: str, starters: Iterable[str]) -> bool:
+    """Return whether a person started a turn, in whatever case the name was typed there."""
+    return name.strip().casefold() in {starter.strip().casefold() for starter in starters}
 
 
 def signers_of(rules: ApprovalRules, name: str) -> tuple[Signer, ...]:
