@@ -203,9 +203,9 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
     left = registry.read_aliases(workload).champion
     if order.ordered_at is not None:
         with warehouse.connect(home.tables, wait_seconds) as con:
-            changes = journal.list_changes(con, workload)
+            since = journal.changes_since(con, workload, order.ordered_at)
         # A run waits for its worker, is started twice by two clicks, or is retried days later.
-        if changes and changes[-1].step == "done" and changes[-1].noted_at > order.ordered_at:
+        if since:
             raise _outdated(workload, left)
     for ended in recover(home, workload, wait_seconds):
         meant = ended.change.kind == "rollback" and order.to in (None, ended.change.version)

@@ -140,6 +140,17 @@ def unfinished_changes(con: Connection, workload: str | None = None) -> list[Jou
     return [entry for entry in list_changes(con, workload) if entry.step == "intended"]
 
 
+def changes_since(con: Connection, workload: str, at: datetime) -> list[JournalEntry]:
+    """List the changes that ended after a time and moved the champion, as no canary's end does."""
+    return [
+        entry
+        for entry in list_changes(con, workload)
+        if entry.step == "done"
+        and entry.noted_at > at
+        and (entry.change.kind == "promotion" or entry.change.rollout_id is None)
+    ]
+
+
 def rolled_back(con: Connection, workload: str, adapter: str) -> JournalEntry | None:
     """Return the rollback that demoted an adapter, unless it is champion again."""
     touching = [

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -250,6 +251,22 @@ def test_a_rollback_of_the_champion_stops_a_canary(home: Settings) -> None:
     assert made.aliases() == Aliases(champion="1")
     assert made.rollout().is_settled
     assert champions.rolled_back("earlier", made.version("3").adapter) is None
+
+
+@pytest.mark.slow
+def test_the_end_of_a_canary_outdates_no_order_to_roll_the_champion_back(home: Settings) -> None:
+    made = CanaryHome(home, "ordered")
+    made.describe(serve={"rollout": "immediate"})
+    made.approve(1)
+    made.approve(2)
+    made.describe()
+    made.serve()
+    made.approve(3)
+    ordered_at = datetime.now(UTC)
+    canary_rollouts.end(home, made.rollout(), "roll back", "worse")
+    assert settle(made) == "roll back"
+    champions.roll_back(home, Order("ordered", None, "bob", "rude", ordered_at=ordered_at))
+    assert made.aliases() == Aliases(champion="1")
 
 
 @pytest.mark.slow
