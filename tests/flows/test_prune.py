@@ -338,7 +338,15 @@ def test_a_snapshot_from_after_a_measurement_was_not_measured_on(home: Settings)
     assert kept(home, same) == GONE
 
 
-def unfinished(home: Settings, days: int) -> tuple[Path, Night]:
+def test_the_newest_of_each_workload_stays_however_old_it_is(tmp_path: Path) -> None:
+    """A workload that rested for a year goes on with them."""
+    home = Settings(tmp_path / "home", 1, 2)
+    last, before = Turn("last", days=400).run(home), Turn("before", days=401).run(home)
+    assert kept(home, before) == GONE
+    assert nights.there(last) == ALL
+
+
+def unfinished(home: Settings, days: int, job_days: int) -> tuple[Path, Night]:
     """A training on an old snapshot that was interrupted so long ago."""
     lost = Turn("lost").run(home)
     adapter = home.adapters / WORKLOAD / nights.key("unfinished")
@@ -346,14 +354,18 @@ def unfinished(home: Settings, days: int) -> tuple[Path, Night]:
     (adapter / "checkpoints" / "checkpoint-8" / "optimizer.pt").write_bytes(b"state")
     nights.age(adapter, NOW - timedelta(days=days))
     spec = json.dumps({"snapshot": str(lost.snapshot), "folder": str(adapter)})
-    job(home, f"train-{adapter.name}", spec, days)
+    job(home, f"train-{adapter.name}", spec, job_days)
     return adapter, lost
 
 
-def test_an_interrupted_training_stays_with_its_snapshot_until_it_is_old(home: Settings) -> None:
-    adapter, lost = unfinished(home, days=80)
+@pytest.mark.parametrize("job_days", [80, 95])
+def test_an_interrupted_training_stays_with_its_snapshot_until_it_is_old(
+    home: Settings, job_days: int
+) -> None:
+    adapter, lost = unfinished(home, 80, job_days)
     assert kept(home, lost) == ["snapshots", "evidence"]
     assert adapter.exists()
+    assert (home.jobs / f"train-{adapter.name}" / "spec.json").exists()
     maintenance.prune(home, NOW - timedelta(days=70))
     assert not adapter.exists()
     assert not lost.snapshot.exists()
