@@ -223,8 +223,9 @@ class VerdictCache:
     def __init__(self, path: Path, sources: Mapping[Path, int]) -> None:
         self._path, self._sources, self._lock = path, sources, Lock()
         self._known: dict[str, Verdict] = {}
-        lines = path.read_text().splitlines() if path.exists() else []
-        for line in lines:
+        text = path.read_text() if path.exists() else ""
+        self._is_cut = bool(text) and not text.endswith("\n")
+        for line in text.splitlines():
             try:
                 key, verdict = json.loads(line)
             except ValueError:  # truncated by a crash
@@ -241,7 +242,8 @@ class VerdictCache:
         with self._lock, manifest.while_kept(self._sources, self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
-                file.write(json.dumps([key, verdict]) + "\n")
+                file.write("\n" * self._is_cut + json.dumps([key, verdict]) + "\n")
+            self._is_cut = False
             self._known[key] = verdict
 
 

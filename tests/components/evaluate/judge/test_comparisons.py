@@ -131,9 +131,10 @@ def test_an_answer_that_instructs_the_judge_does_not_win(tmp_path: Path):
 
 
 def test_verdicts_are_cached_without_texts_and_not_asked_again(tmp_path: Path):
-    first = compare(Judge(longer), tmp_path / "kept")
+    compare(Judge(longer), tmp_path / "kept", PAIRS[1:])
     with (tmp_path / "kept").open("a") as file:
         file.write('["cut o')
+    first = compare(Judge(longer), tmp_path / "kept")
     judge = Judge(longer)
     assert compare(judge, tmp_path / "kept") == first
     assert judge.asked == []
