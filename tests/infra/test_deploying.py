@@ -2,10 +2,13 @@
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from components.receive.settings import Limits
 from components.serve import gateway_process
@@ -74,6 +77,26 @@ def test_a_server_has_the_time_that_its_open_requests_may_take() -> None:
     answers = inspect.signature(gateway_process.run).parameters["shutdown_seconds"].default
     for name, seconds in (("receiver", Limits().request_seconds), ("gateway", answers)):
         assert float(services[name]["stop_grace_period"].removesuffix("s")) > seconds + 10
+
+
+def test_the_images_pins_are_of_what_is_declared() -> None:
+    def pins(name: str) -> dict[str, str]:
+        found = re.findall(r"(?m)^([\w.-]+)==([^\s+]+)", (INFRA / name).read_text())
+        return {canonicalize_name(package): version for package, version in found}
+
+    project = tomllib.loads((INFRA.parent / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r"--extra (\w+)", (INFRA / "lock.sh").read_text())
+    declared = [*project["dependencies"]]
+    declared += [each for extra in extras for each in project["optional-dependencies"][extra]]
+    assert len(extras) >= 3
+    for torch in ("torch-cpu.lock", "torch-cuda.lock"):
+        locked = pins("requirements.lock") | pins(torch)
+        wrong = [
+            str(each)
+            for each in map(Requirement, declared)
+            if locked.get(canonicalize_name(each.name), "none") not in each.specifier
+        ]
+        assert wrong == [], "`make lock` writes the pins anew"
 
 
 def test_the_images_have_the_files_of_infra_that_commands_and_servers_name() -> None:
