@@ -203,7 +203,7 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
     left = registry.read_aliases(workload).champion
     if order.ordered_at is not None:
         with warehouse.connect(home.tables, wait_seconds) as con:
-            since = journal.changes_since(con, workload, order.ordered_at)
+            since = journal.changes_between(con, workload, order.ordered_at, _now())
         # A run waits for its worker, is started twice by two clicks, or is retried days later.
         if since:
             raise _outdated(workload, left)

@@ -140,13 +140,15 @@ def unfinished_changes(con: Connection, workload: str | None = None) -> list[Jou
     return [entry for entry in list_changes(con, workload) if entry.step == "intended"]
 
 
-def changes_since(con: Connection, workload: str, at: datetime) -> list[JournalEntry]:
-    """List the changes that ended after a time and moved the champion, as no canary's end does."""
+def changes_between(
+    con: Connection, workload: str, after: datetime, until: datetime
+) -> list[JournalEntry]:
+    """List the changes that ended then and moved the champion, as the end of no canary does."""
     return [
         entry
         for entry in list_changes(con, workload)
         if entry.step == "done"
-        and entry.noted_at > at
+        and after < entry.noted_at <= until
         and (entry.change.kind == "promotion" or entry.change.rollout_id is None)
     ]
 

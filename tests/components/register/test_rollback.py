@@ -1,7 +1,7 @@
 """A rollback leads only to a version that may serve, and no turn undoes it."""
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -319,6 +319,19 @@ def test_a_run_that_waited_or_is_run_again_leaves_no_champion_that_came_after_it
     with disable_run_logger():
         rolling.roll_back_task.fn(name, to, "bob", "rude, too", ordered_at=datetime.now(UTC))
     assert registry.read_aliases(name).champion == "1"
+
+
+def test_a_change_that_a_clock_ahead_has_dated_outdates_no_order(home: Settings) -> None:
+    crowned("ahead", 2, home)
+    now = datetime.now(UTC)
+    with warehouses.connect(home.tables) as con:
+        con.execute(
+            "update raw.champion_journal set noted_at = $later where workload_id = 'ahead'",
+            {"later": now + timedelta(hours=1)},
+        )
+    with disable_run_logger():
+        rolling.roll_back_task.fn("ahead", "", "bob", "rude", ordered_at=now)
+    assert registry.read_aliases("ahead").champion == "1"
 
 
 def test_a_reason_of_any_length_rolls_back_and_is_stored_whole(home: Settings) -> None:
