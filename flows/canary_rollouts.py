@@ -63,7 +63,8 @@ def immediate_reason(
     if champion is None:
         return "there is no champion yet that a canary could be compared with"
     try:
-        served = gateway_status.served_workloads(home)
+        # One that restarts, as after a reboot that resumes this promotion, takes the canary up.
+        served = gateway_status.served_workloads(home, may_restart=True)
     except NotServingError:
         return "no gateway of this home runs, so nobody could answer a share"
     if workload not in served:

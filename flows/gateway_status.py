@@ -44,6 +44,7 @@ SHARED_STALE_SECONDS = 90.0  # a gateway writes into the store every 10 s
 WRONG_CLOCK_SECONDS = 60.0  # by which a machine's clock may differ from the store's
 FORGOTTEN_SECONDS = 86_400.0  # after which nobody is told of a gateway that was killed
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
+RESTART_SECONDS = 3600.0  # after which one that is silent is not expected back
 
 TOLD_STEPS = frozenset(
     {"flipped", "refused", "withdrawn", "recovered", "canary_began", "canary_ended"}
@@ -109,11 +110,11 @@ def _parse_yaml(text: str, source: Path | str) -> object:
         raise ServeFileError(f"{source}: is not YAML: {error}") from error
 
 
-def read_status(home: Settings) -> Report:
+def read_status(home: Settings, stale_seconds: float = STALE_SECONDS) -> Report:
     """Return what the running gateway last wrote about itself.
 
     Raises:
-        NotServingError: None has run in this home, or its last words are too old.
+        NotServingError: None has run in this home, or its last words are older than that.
     """
     path = home.serve / "status.json"
     try:
@@ -126,7 +127,7 @@ def read_status(home: Settings) -> Report:
         raise NotServingError(f"reading {path}: it is not JSON: {error}") from error
     if not isinstance(status, dict) or not {"routes", "refused"} <= status.keys():
         raise NotServingError(f"reading {path}: it is not what a gateway writes about itself")
-    if age > STALE_SECONDS:
+    if age > stale_seconds:
         raise NotServingError(
             f"reading {path}: the gateway wrote it {age:,.0f} s ago and has ended since; "
             "`flywheel serve` starts one"
@@ -258,20 +259,25 @@ def forget_evidence(home: Settings, rollout_id: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def served_workloads(home: Settings) -> set[str]:
+def served_workloads(home: Settings, *, may_restart: bool = False) -> set[str]:
     """Return the workloads that the home's gateway serves, or any that shares its store.
+
+    With ``may_restart`` one counts that ran until ``RESTART_SECONDS`` ago.
 
     Raises:
         NotServingError: None runs.
         StoreError: The store can't be reached.
     """
+    own_age, shared_age = STALE_SECONDS, SHARED_STALE_SECONDS
+    if may_restart:
+        own_age = shared_age = RESTART_SECONDS
     try:
-        own = {*read_status(home)["routes"]}
+        own = {*read_status(home, own_age)["routes"]}
     except NotServingError:
         if home.store is None:
             raise
         own = None
-    running = [gateway for gateway in read_gateways(home) if is_running(gateway)]
+    running = [each for each in read_gateways(home) if time.time() - each.at <= shared_age]
     if own is None and not running:
         raise NotServingError(f"no gateway has written to {home.store} of late; start one")
     return (own or set()).union(*(gateway.champions for gateway in running))

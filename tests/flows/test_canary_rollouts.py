@@ -206,6 +206,17 @@ def test_without_champion_or_gateway_a_version_becomes_champion_at_once_and_why(
     assert made.aliases() == Aliases(champion="4", previous="3")
 
 
+def test_an_approval_while_the_gateway_restarts_skips_no_canary(home: Settings) -> None:
+    made = CanaryHome(home, "restarting")
+    rules = made.describe().serve
+    made.serve()
+    for minutes, is_skipped in ((10, False), (120, True)):  # as after a reboot, or for good
+        last = time.time() - 60 * minutes
+        os.utime(home.serve / "status.json", (last, last))
+        why = canary_rollouts.immediate_reason(home, rules, "1", made.workload)
+        assert (why is not None) is is_skipped, why
+
+
 @pytest.mark.slow
 def test_what_is_tested_does_not_pass_because_the_gateway_restarts(running: CanaryHome) -> None:
     running.stop_serving()
