@@ -1,5 +1,6 @@
 """`flywheel prune`: delete old outputs that nothing needs any more."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,18 +47,22 @@ def prune(
     file names, and all of a workload of which a turn or a training is under way. Verdicts, looks
     and versions of holdouts are never deleted.
     """
+    from components.store import object_store
     from flows import maintenance
 
     home = home_with_warehouse("pruning")
+    reaching = object_store.reaching if home.store else nullcontext
     before = datetime.now(UTC) - timedelta(days=older_than)
     require_servers(home, "pruning")
-    planned = maintenance.find_prunable(home, before)
+    with reaching("pruning"):
+        planned = maintenance.find_prunable(home, before)
     _print_prunable(planned)
     if dry_run or not planned.kinds:
         return
     if not yes:
         typer.confirm("Delete all of this? It can't be undone", abort=True)
-    pruned = maintenance.prune(home, before).kinds
+    with reaching("pruning"):
+        pruned = maintenance.prune(home, before).kinds
     count, size = sum(kind.count for kind in pruned), sum(kind.size for kind in pruned)
     print_line(f"deleted {count:,} outputs and jobs, {size / 2**20:,.1f} MiB")
 

@@ -84,6 +84,18 @@ def test_the_copies_of_another_machine_go_and_it_is_named_until_then(
     assert erased_copies.unconfirmed(home, []) == []
 
 
+def test_a_store_that_is_away_ends_the_command_with_a_message(
+    on: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = on("a")
+    with warehouses.connect(home.warehouse):
+        pass
+    buckets.take_away(monkeypatch)
+    ended = CliRunner().invoke(app, ["prune", "--yes"])
+    assert ended.exit_code == 1, ended.output
+    assert ended.stderr.startswith("pruning: ")
+
+
 @pytest.mark.slow
 def test_no_migration_brings_it_back(shared: tuple[Settings, Settings], on: Machine) -> None:
     home, other = shared
