@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
 from components.erase.leftovers import Searched
@@ -90,8 +91,10 @@ def test_a_store_that_is_away_ends_the_command_with_a_message(
     home = on("a")
     with warehouses.connect(home.warehouse):
         pass
-    buckets.take_away(monkeypatch)
-    ended = CliRunner().invoke(app, ["prune", "--yes"])
+    with monkeypatch.context() as away:
+        buckets.take_away(away)
+        ended = CliRunner().invoke(app, ["prune", "--yes"])
+    S3FileSystem.clear_instance_cache()
     assert ended.exit_code == 1, ended.output
     assert ended.stderr.startswith("pruning: ")
 
