@@ -30,14 +30,13 @@ MOST_CHANGED = 0.25
 COARSE_BITS = 20
 """Of a table of buckets' first bits, which fits the cache, as few buckets change."""
 
-SEEN_BITS = 22
-"""Of a table of keys' bits, which fits the cache, as few keys are new."""
+MOST_SEEN_BITS, SPARE_SEEN_BITS = 25, 3
+"""Of a table of keys' bits, in which most others are not; a larger one misses the cache."""
 
 CHUNKS_AT_ONCE = 64
 
-_LOW = np.uint64((1 << 32) - 1)
-_SHIFT = np.uint64(32 - SEEN_BITS)
-_SEEN = np.uint64((1 << SEEN_BITS) - 1)
+_LOW_BITS = 32
+_LOW = np.uint64((1 << _LOW_BITS) - 1)
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 
 
@@ -158,14 +157,16 @@ class _Keys:
     """Some keys, by two windows of those bits by which they are grouped, however many texts."""
 
     def __init__(self, keys: Hashes) -> None:
-        self._high, self._low = (np.zeros(1 << SEEN_BITS, np.bool_) for _ in range(2))
-        self._high[(keys & _LOW) >> _SHIFT] = True
-        self._low[keys & _SEEN] = True
+        bits = min(MOST_SEEN_BITS, len(keys).bit_length() + SPARE_SEEN_BITS)
+        self._shift, self._last = np.uint64(_LOW_BITS - bits), np.uint64((1 << bits) - 1)
+        self._high, self._low = (np.zeros(1 << bits, np.bool_) for _ in range(2))
+        self._high[(keys & _LOW) >> self._shift] = True
+        self._low[keys & self._last] = True
 
     def having(self, keys: Hashes) -> Positions:
         """Return the places of keys that are among these, and of few others."""
-        at = np.flatnonzero(self._high.take((keys & _LOW) >> _SHIFT))
-        return at[self._low.take(keys[at] & _SEEN)]
+        at = np.flatnonzero(self._high.take((keys & _LOW) >> self._shift))
+        return at[self._low.take(keys[at] & self._last)]
 
 
 def group_texts(

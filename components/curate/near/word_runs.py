@@ -34,11 +34,9 @@ FirstBits = npt.NDArray[np.uint32]
 FIRST_BITS = 32
 """Of a run's hash, so many are kept: texts with some runs are found without their words."""
 
-SEEN_BITS = 22
+MOST_SEEN_BITS, SPARE_SEEN_BITS = 25, 3
 """Of a table of bits that runs have, in which most others are not; a larger one misses the
 cache."""
-
-_LOW = np.uint32((1 << SEEN_BITS) - 1)
 
 BITS_AT_ONCE = 1 << 16
 
@@ -82,9 +80,10 @@ class RunBits:
 
     def texts_with(self, *sets: Hashes) -> list[Positions]:
         """Return for each set of runs the texts that may have one of them; few others have none."""
-        every = [_Sought.of(runs) for runs in sets]
-        shift = np.uint32(FIRST_BITS - SEEN_BITS)
-        high = np.zeros(1 << SEEN_BITS, np.bool_)
+        size = min(MOST_SEEN_BITS, sum(map(len, sets)).bit_length() + SPARE_SEEN_BITS)
+        every = [_Sought.of(runs, size) for runs in sets]
+        shift, last = np.uint32(FIRST_BITS - size), np.uint32((1 << size) - 1)
+        high = np.zeros(1 << size, np.bool_)
         for sought in every:
             high[sought.bits >> shift] = True
         texts = [[np.zeros(0, np.int64)] for _ in sets]
@@ -93,23 +92,23 @@ class RunBits:
             bits = self.bits[bounds[0] : bounds[-1]]
             at = np.flatnonzero(high.take(bits >> shift))
             for sought, having in zip(every, texts, strict=True):
-                some = at[sought.low.take(bits[at] & _LOW)]
+                some = at[sought.low.take(bits[at] & last)]
                 owners = np.searchsorted(bounds - bounds[0], some, "right") - 1
                 having.append(part.start + sought.owners(bits[some], owners, len(bounds) - 1))
         return [np.concatenate(having) for having in texts]
 
 
 class _Sought(NamedTuple):
-    """The first bits of some runs, sorted, and a table of their last ones."""
+    """The first bits of some runs, sorted, and a table of the last ones of these."""
 
     bits: FirstBits
     low: Marks
 
     @classmethod
-    def of(cls, runs: Hashes) -> "_Sought":
+    def of(cls, runs: Hashes, size: int) -> "_Sought":
         bits = sorted_set(first_bits(runs))
-        low = np.zeros(1 << SEEN_BITS, np.bool_)
-        low[bits & _LOW] = True
+        low = np.zeros(1 << size, np.bool_)
+        low[bits & np.uint32((1 << size) - 1)] = True
         return cls(bits, low)
 
     def owners(self, bits: FirstBits, owners: Positions, count: int) -> Positions:
