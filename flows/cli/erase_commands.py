@@ -83,7 +83,7 @@ def erase(
 def _verify_erased(
     who: "Subject | None", certificate: Path | None, *, allow_mentions: bool
 ) -> None:
-    from flows import erase
+    from flows.erasing import erase
 
     home = home_with_warehouse("erasing")
     searched = erase.verify_erasure(home, subject=who, certificate_path=certificate)
@@ -100,7 +100,7 @@ def _erase_now(
     dry_run: bool,
     is_sure: bool,
 ) -> None:
-    from flows import erase
+    from flows.erasing import erase
 
     home = home_with_warehouse("erasing")
     if not dry_run:
@@ -131,7 +131,7 @@ def _erase_now(
 
 
 def _demote_tainted(home: settings.Settings, who: "Subject") -> None:
-    from flows import erase_servers
+    from flows.erasing import erase_servers
 
     require_servers(home)
     for champion in erase_servers.demote_tainted(home, who):
@@ -140,7 +140,7 @@ def _demote_tainted(home: settings.Settings, who: "Subject") -> None:
 
 def require_servers(home: settings.Settings, doing: str = "erasing") -> None:
     """Exit with 1 if a server that may have copies is down; what can't end must not begin."""
-    from flows import erase_servers
+    from flows.erasing import erase_servers
     from flows.stack import control, health
 
     if not (erase_servers.has_mlflow(home) or erase_servers.has_prefect(home)):

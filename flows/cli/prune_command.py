@@ -10,7 +10,7 @@ from flows.cli.console import exit_on, home_with_warehouse, print_line
 from flows.cli.erase_commands import require_servers
 
 if TYPE_CHECKING:
-    from flows.maintenance import Prunable
+    from flows.erasing.prune_outputs import Prunable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -48,21 +48,21 @@ def prune(
     and versions of holdouts are never deleted.
     """
     from components.store import object_store
-    from flows import maintenance
+    from flows.erasing import prune_outputs
 
     home = home_with_warehouse("pruning")
     reaching = object_store.reaching if home.store else nullcontext
     before = datetime.now(UTC) - timedelta(days=older_than)
     require_servers(home, "pruning")
     with reaching("pruning"):
-        planned = maintenance.find_prunable(home, before)
+        planned = prune_outputs.find_prunable(home, before)
     _print_prunable(planned)
     if dry_run or not planned.kinds:
         return
     if not yes:
         typer.confirm("Delete all of this? It can't be undone", abort=True)
     with reaching("pruning"):
-        pruned = maintenance.prune(home, before).kinds
+        pruned = prune_outputs.prune(home, before).kinds
     count, size = sum(kind.count for kind in pruned), sum(kind.size for kind in pruned)
     print_line(f"deleted {count:,} outputs and jobs, {size / 2**20:,.1f} MiB")
 

@@ -2,5 +2,4 @@
 
 `shared_job` shows it to other machines. `launch` waits for GPUs and becomes the job; `entrypoint`
 is the job itself. One training may be spread over `machines`: the others run `peer`.
-`outputs_in_use` reads which outputs jobs and others name.
 """

@@ -16,7 +16,7 @@ from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
 from components.store import ledger, warehouse
 from components.store.warehouse import Connection
-from flows import erase
+from flows.erasing import erase
 from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import RULES, WORKLOAD, House
 

@@ -5,8 +5,8 @@ import pytest
 
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
-from flows import erase
-from flows.erase import ErasureRequest
+from flows.erasing import erase
+from flows.erasing.erase import ErasureRequest
 from flows.settings import Settings
 from tests.support import erased_home, logs
 from tests.support.erased_home import House

@@ -27,7 +27,8 @@ from components.schema import Json
 from components.scorecard import VERDICTS_FILE
 from components.store import manifest, spool, warehouse
 from components.store.warehouse import Connection
-from flows import erase, sources
+from flows import sources
+from flows.erasing import erase
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, telemetry, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, RULES, WORKLOAD, House

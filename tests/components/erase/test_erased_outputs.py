@@ -20,7 +20,8 @@ from components.gate import evidence_folder
 from components.register import journal, registry, tracking, version_tags
 from components.register.journal import ChampionChange, ChampionJournal
 from components.store import warehouse
-from flows import approval_loop, erase, erase_servers
+from flows import approval_loop
+from flows.erasing import erase, erase_servers
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, mlflow_stores, warehouses
 from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
@@ -271,7 +272,7 @@ KILLED = """
     from components.erase import certificate, delete, tables
     from components.erase.subject import Subject
     from components.store import manifest
-    from flows import erase
+    from flows.erasing import erase
     from flows.settings import Settings
     from tests.support import logs
 

@@ -33,8 +33,9 @@ from components.schema import Json
 from components.store import lake, lake_purge, moved_tables, warehouse
 from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
-from flows import erase, settings, snapshots, sources
+from flows import settings, snapshots, sources
 from flows.cli.main import app
+from flows.erasing import erase
 from flows.settings import Settings
 from flows.stack import erased_copies
 from flows.workload_file import Workload

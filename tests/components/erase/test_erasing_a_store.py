@@ -21,8 +21,9 @@ from components.erase.subject import Subject
 from components.scorecard import VERDICTS_FILE
 from components.store import manifest, moved_outputs
 from components.store.object_store import ObjectStore
-from flows import erase, settings
+from flows import settings
 from flows.cli.main import app
+from flows.erasing import erase
 from flows.settings import Settings
 from flows.stack import erased_copies
 from tests.components.erase.conftest import Eraser

@@ -9,7 +9,7 @@ import pytest
 
 from components.curate import curate_workload, judgement_cache
 from components.erase.subject import Subject
-from flows import erase
+from flows.erasing import erase
 from flows.settings import Settings
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, warehouses

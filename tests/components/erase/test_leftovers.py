@@ -16,8 +16,8 @@ from components.erase import certificate
 from components.erase.leftovers import Searched
 from components.erase.subject import Subject
 from components.store import spool
-from flows import erase
-from flows.erase import ErasureRequest
+from flows.erasing import erase
+from flows.erasing.erase import ErasureRequest
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, warehouses
 from tests.support.erased_home import ANN, BOB, House

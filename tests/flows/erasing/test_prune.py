@@ -28,9 +28,9 @@ from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
 from components.store import file_locks, ledger, manifest, warehouse
 from components.store.manifest import SourceGoneError
-from flows import erase, maintenance
 from flows.cli.main import app
-from flows.maintenance import PruneBusyError
+from flows.erasing import erase, prune_outputs
+from flows.erasing.prune_outputs import PruneBusyError
 from flows.settings import Settings
 from flows.stack import erased_copies
 from tests.support import erased_home, forking, mlflow_stores, nights, warehouses
@@ -49,13 +49,13 @@ def home(tmp_path: Path) -> Settings:
 
 
 def kept(home: Settings, night: Night) -> list[str]:
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     return nights.there(night)
 
 
 def test_a_lost_chain_goes_with_its_jobs_and_its_verdict_stays(home: Settings) -> None:
     lost, newest = Turn("lost", asked="ann asks").run(home), Turn("young", days=89).run(home)
-    pruned = maintenance.prune(home, BEFORE)
+    pruned = prune_outputs.prune(home, BEFORE)
     assert nights.there(lost) == GONE
     assert nights.there(newest) == ALL
     assert {kind.kind: kind.count for kind in pruned.kinds} == {
@@ -72,13 +72,13 @@ def test_a_lost_chain_goes_with_its_jobs_and_its_verdict_stays(home: Settings) -
     assert found == []
     assert evidence_folder.read(lost.evidence).judgement.reasons == ("worse",)
     assert manifest.read(lost.evidence)["created_at"] == OLD.isoformat(timespec="seconds")
-    assert maintenance.prune(home, BEFORE).kinds == (), "a second run finds nothing"
+    assert prune_outputs.prune(home, BEFORE).kinds == (), "a second run finds nothing"
 
 
 def test_looking_changes_nothing(home: Settings) -> None:
     lost = Turn("lost").run(home)
     before = sorted(home.home.rglob("*"))
-    assert maintenance.find_prunable(home, BEFORE).kinds
+    assert prune_outputs.find_prunable(home, BEFORE).kinds
     assert sorted(home.home.rglob("*")) == before
     assert nights.there(lost) == ALL
 
@@ -175,7 +175,7 @@ def test_copies_in_mlflow_go(home: Settings, monkeypatch: pytest.MonkeyPatch) ->
         tracking.log_scores(run, {}, night.scorecards)
         tracking.log_evidence(run, night.evidence, "fail")
     assert erased_home.holds(home.mlflow_home, "ann asks")
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     assert erased_home.holds(home.mlflow_home, "ann asks") == []
     assert len(erased_home.holds(home.mlflow_home, "bob asks")) == 5
 
@@ -227,7 +227,7 @@ def test_a_run_under_way_keeps_all_of_its_workload(
     run_id = run(flow, state, config=str(record))
     try:
         assert kept(under_prefect, lost) == expected
-        left_alone = maintenance.find_prunable(under_prefect, BEFORE).under_way
+        left_alone = prune_outputs.find_prunable(under_prefect, BEFORE).under_way
         assert left_alone == ({WORKLOAD} if expected == ALL else set())
     finally:
         end(run_id)
@@ -258,7 +258,7 @@ def test_the_pages_in_prefect_go(under_prefect: Settings) -> None:
     lost = Turn("lost").run(under_prefect)
     promote.publish_page.fn("ann asks", lost.evidence.name, WORKLOAD)
     promote.publish_page.fn("bob asks", "another", WORKLOAD)
-    maintenance.prune(under_prefect, BEFORE)
+    prune_outputs.prune(under_prefect, BEFORE)
     database = sqlite3.connect((under_prefect.home / "prefect" / "prefect.db").resolve())
     with closing(database) as con:
         pages = con.execute("select data from artifact where key = ?", [f"gate-{WORKLOAD}"])
@@ -366,7 +366,7 @@ def test_an_interrupted_training_stays_with_its_snapshot_until_it_is_old(
     assert kept(home, lost) == ["snapshots", "evidence"]
     assert adapter.exists()
     assert (home.jobs / f"train-{adapter.name}" / "spec.json").exists()
-    maintenance.prune(home, NOW - timedelta(days=70))
+    prune_outputs.prune(home, NOW - timedelta(days=70))
     assert not adapter.exists()
     assert not lost.snapshot.exists()
 
@@ -383,7 +383,7 @@ def test_folders_of_somebody_else_stay_with_what_they_need(home: Settings) -> No
     nights.age(own, OLD)
     copied = home.scorecards / WORKLOAD / "to-look-at"
     shutil.copytree(written.scorecards[0], copied)
-    planned = maintenance.prune(home, BEFORE)
+    planned = prune_outputs.prune(home, BEFORE)
     assert set(planned.unused.foreign) == {linked.adapter, written.snapshot, copied}
     assert manifest.is_finished(copied)
     assert nights.there(linked) == ["snapshots", "adapters", "evidence"]
@@ -404,14 +404,14 @@ def test_a_manifest_that_cant_be_read_keeps_everything(home: Settings) -> None:
     lost, damaged = Turn("lost").run(home), Turn("damaged").run(home)
     (damaged.adapter / manifest.NAME).write_text("{")
     with pytest.raises(affected_outputs.DamagedOutputError, match=damaged.adapter.name):
-        maintenance.prune(home, BEFORE)
+        prune_outputs.prune(home, BEFORE)
     assert nights.there(lost) == ALL
 
 
 def test_a_measurement_on_a_snapshot_that_is_pruned_meanwhile_is_not_kept(home: Settings) -> None:
     lost = Turn("lost").run(home)
     sources = manifest.count_copies([lost.snapshot])
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     folder = home.scorecards / WORKLOAD / nights.key("late")
     with pytest.raises(SourceGoneError), manifest.while_kept(sources, folder):
         folder.mkdir()
@@ -424,7 +424,7 @@ def test_a_backup_under_way_keeps_everything_until_it_is_written(home: Settings)
         file_locks.held(home.home / erased_copies.BEING_PRUNED, shared=True),
         pytest.raises(PruneBusyError, match="a backup, an erasure or another prune is under way"),
     ):
-        maintenance.prune(home, BEFORE)
+        prune_outputs.prune(home, BEFORE)
     assert kept(home, lost) == GONE
 
 
@@ -440,7 +440,7 @@ def prune_and_die(home: Settings, states: Path) -> None:
             shutil.copytree(home.home, copy.home)
             if (child := os.fork()) == 0:
                 die_at(event, number)
-                maintenance.prune(copy, BEFORE)
+                prune_outputs.prune(copy, BEFORE)
                 os._exit(0)
             if os.waitpid(child, 0)[1] == 0:
                 break
@@ -475,7 +475,7 @@ def test_a_killed_prune_leaves_nothing_untraceable_and_the_next_one_ends_it(
         traced = affected_outputs.trace(outputs, lambda row_id: row_id == "i-lost")
         assert {output.key for output in traced.tainted} >= holding(state, "ann asks")
         assert affected_outputs.untraceable(outputs, []) == []
-        maintenance.prune(state, BEFORE)
+        prune_outputs.prune(state, BEFORE)
         assert holding(state, "") == holding(home, "") - {each.name for each in lost.folders[:-1]}
         assert holding(state, "ann asks") == set()
 

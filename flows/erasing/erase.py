@@ -29,7 +29,8 @@ from components.store.lake import GROUPS, Lake
 from components.store.lake_owner import Copies
 from components.store.object_store import ObjectStore
 from components.store.warehouse import Connection
-from flows import erase_servers, snapshots, sources
+from flows import snapshots, sources
+from flows.erasing import erase_servers
 from flows.settings import Settings
 from flows.stack import erased_copies
 from flows.workload_file import Workload

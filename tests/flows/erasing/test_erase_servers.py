@@ -67,7 +67,7 @@ def home(tmp_path: Path) -> Settings:
 
 
 def test_ended_runs_go_where_somebody_is_written_about_and_others_stay(home: Settings) -> None:
-    from flows import erase_servers
+    from flows.erasing import erase_servers
 
     runs = {
         "answered": run("promote", "Completed", answer=f'{{"comment": "rude to {ZOE}"}}'),
@@ -93,7 +93,8 @@ def test_pages_and_messages_go_with_the_events_that_have_them(home: Settings) ->
     from components.erase.affected_outputs import Output
     from components.erase.subject import Subject
     from components.erase.tombstones import Erasure
-    from flows import erase_servers, promote
+    from flows import promote
+    from flows.erasing import erase_servers
     from tests.support import logs
 
     database = home.prefect_home / "prefect.db"

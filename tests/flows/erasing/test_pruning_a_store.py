@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from components.erase.leftovers import Searched
 from components.store import manifest
-from flows import erase, maintenance, settings
+from flows import settings
 from flows.cli.main import app
+from flows.erasing import erase, prune_outputs
 from flows.settings import Settings
 from flows.stack import erased_copies
 from tests.support import buckets, erased_home, nights, warehouses
@@ -68,7 +69,7 @@ def test_the_copies_of_another_machine_go_and_it_is_named_until_then(
     shared: tuple[Settings, Settings], on: Machine
 ) -> None:
     home, other = shared
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     assert home.store
     assert home.store.names("jobs") == []
     assert home.store.names("pruned") == []
@@ -103,7 +104,7 @@ def test_a_store_that_is_away_ends_the_command_with_a_message(
 def test_no_migration_brings_it_back(shared: tuple[Settings, Settings], on: Machine) -> None:
     home, other = shared
     known = erased_copies.forget(other)
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     on("b")
     done = CliRunner().invoke(app, ["migrate", "--to", "store"])
     assert done.exit_code == 0, done.output
@@ -118,7 +119,7 @@ def test_old_versions_that_a_prune_may_not_delete_are_left_to_an_erasure(
     shared: tuple[Settings, Settings], on: Machine
 ) -> None:
     home, _ = shared
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     place = f"snapshots/{WORKLOAD}/{nights.key('snapshot', 'lost')}"
     assert home.store
     home.store.write(f"{place}/0", "what ann asks")
@@ -134,7 +135,7 @@ def test_old_versions_that_a_prune_may_not_delete_are_left_to_an_erasure(
 @pytest.mark.slow
 def test_what_is_made_again_stays(shared: tuple[Settings, Settings], on: Machine) -> None:
     home, _ = shared
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     again = on("c")
     snapshot = nights.snapshot(again, "lost", "v-lost", NOW)
     erased_copies.forget(again)
@@ -149,7 +150,7 @@ def test_a_killed_prune_is_announced_by_the_next(
     shared: tuple[Settings, Settings], on: Machine, follower: str
 ) -> None:
     home, other = shared
-    planned = maintenance.find_prunable(home, BEFORE)
+    planned = prune_outputs.find_prunable(home, BEFORE)
     with (
         pytest.raises(KeyboardInterrupt),
         erased_copies.pruning(home, planned.unused.outputs),
@@ -159,7 +160,7 @@ def test_a_killed_prune_is_announced_by_the_next(
     if follower == "an-erasure":
         erased_copies.announce_pruned(home)
     else:
-        maintenance.prune(home, BEFORE)
+        prune_outputs.prune(home, BEFORE)
     on("b")
     erased_copies.forget(other)
     assert finished(other)["snapshots"] == 1
@@ -180,12 +181,12 @@ def test_an_interrupted_training_of_another_machine_goes_there(
     place = f"jobs/train-{adapter.name}/spec.json"
     other.store.write(place, spec)
     on("a")
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     assert finished(home)["snapshots"] == 2, "it may be resumed"
 
     buckets.aged(f"{other.store.url}/{place}", 10_000 * 86400)
     other.store.write(f"checkpoints/{WORKLOAD}/{adapter.name}/checkpoint-8/state", "state")
-    maintenance.prune(home, BEFORE)
+    prune_outputs.prune(home, BEFORE)
     assert finished(home) == PRUNED
     assert other.store.names("checkpoints") == []
     on("b")
