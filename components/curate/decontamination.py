@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.curate.near import nearest_texts, shared_text
+from components.curate.near import cosines, nearest_texts, shared_text
 from components.curate.near.hashed_words import DigestedWords, Positions, TextColumn
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.nearest_texts import KeptNearest, Nearest
@@ -158,7 +158,7 @@ def _overlaps(
     ours = ours.at(firsts)
     overlaps: dict[int, Seen] = {}
     if settings.paraphrases is not None:
-        near = nearest_texts.nearest_by_cosine(ours.words, references.texts.words, pool)
+        near = cosines.nearest_by_cosine(ours.words, references.texts.words, pool)
         overlaps |= _above(near, settings.paraphrases, references.names, objection, "a cosine of")
     left = kept and KeptNearest(kept, f"{objection}-{settings.words}")
     near = nearest_texts.nearest_by_ngrams(ours, references.texts, settings.words, pool, left)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import typer
 
-from components.curate.near import hashed_words, nearest_texts
+from components.curate.near import cosines, hashed_words, nearest_texts
 from components.curate.near.hashed_words import DigestedWords
 from components.schema import Json
 
@@ -45,7 +45,7 @@ def of_words(texts: Sequence[str], references: Sequence[str]) -> Shares:
     """Give each text's largest cosine of TF-IDF weights."""
     with ThreadPoolExecutor(2) as pool:
         ours, theirs = column(texts).words, column(references).words
-        return nearest_texts.nearest_by_cosine(ours, theirs, pool).shares
+        return cosines.nearest_by_cosine(ours, theirs, pool).shares
 
 
 def of_embeddings(texts: Sequence[str], references: Sequence[str]) -> Shares:

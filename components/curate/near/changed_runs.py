@@ -77,11 +77,10 @@ def find_changes(
     if size > most or (gone < 0).any():
         return None
     moved = _Moved.of(came, words.column.at(gone), common, pool)
-    others = moved.runs[~moved.are_common]
-    with_common, with_others = words.runs.texts_with(moved.runs[moved.are_common], others)
     # Those of which first bits are alike are marked anew for nothing.
-    touched = _among(numbers, with_common)
-    places = np.flatnonzero(_among(numbers, with_others))
+    touched = _among(numbers, words.runs.texts_with(moved.runs[moved.are_common]))
+    others = moved.runs[~moved.are_common]
+    places = np.flatnonzero(_among(numbers, words.runs.texts_with(others)))
     are_counted = np.zeros(len(texts), np.bool_)
     are_counted[counted] = True
     owners, runs = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint32)]

@@ -20,6 +20,7 @@ from components.curate.near.hashed_words import (
 )
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.prefixes import TEXT_BITS, Classes, ShingleOrder
+from components.curate.near.seen_bits import Bits32, SeenBits
 from components.curate.near.shingles import HASH_BITS, shingle
 
 TEXTS_AT_ONCE = 1 << 14
@@ -30,13 +31,8 @@ MOST_CHANGED = 0.25
 COARSE_BITS = 20
 """Of a table of buckets' first bits, which fits the cache, as few buckets change."""
 
-MOST_SEEN_BITS, SPARE_SEEN_BITS = 25, 3
-"""Of a table of keys' bits, in which most others are not; a larger one misses the cache."""
-
 CHUNKS_AT_ONCE = 64
 
-_LOW_BITS = 32
-_LOW = np.uint64((1 << _LOW_BITS) - 1)
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 
 
@@ -137,7 +133,7 @@ class _KeyedTexts(NamedTuple):
     sizes: Positions
     keys: Hashes
 
-    def entries(self, text_bits: int, among: "_Keys | None" = None) -> Hashes:
+    def entries(self, text_bits: int, among: SeenBits | None = None) -> Hashes:
         """Return keys followed by their texts' index, at least those that are among some."""
         bounds = hashed_words.bounds_of(self.sizes)
         entries = np.empty(len(self.keys), np.uint64)
@@ -145,7 +141,7 @@ class _KeyedTexts(NamedTuple):
         for block in hashed_words.slices(bounds, hashed_words.CHUNK_WORDS):
             begin = bounds[block.start]
             keys = self.keys[begin : bounds[block.stop]]
-            at = np.arange(len(keys)) if among is None else among.having(keys)
+            at = np.arange(len(keys)) if among is None else among.places_of(_last_bits(keys))
             owners = self.texts[np.searchsorted(bounds, begin + at, "right") - 1]
             part = entries[count : count + len(at)]
             part[:] = (keys[at] << np.uint64(text_bits)) | owners.astype(np.uint64)
@@ -153,20 +149,9 @@ class _KeyedTexts(NamedTuple):
         return entries[:count]
 
 
-class _Keys:
-    """Some keys, by two windows of those bits by which they are grouped, however many texts."""
-
-    def __init__(self, keys: Hashes) -> None:
-        bits = min(MOST_SEEN_BITS, len(keys).bit_length() + SPARE_SEEN_BITS)
-        self._shift, self._last = np.uint64(_LOW_BITS - bits), np.uint64((1 << bits) - 1)
-        self._high, self._low = (np.zeros(1 << bits, np.bool_) for _ in range(2))
-        self._high[(keys & _LOW) >> self._shift] = True
-        self._low[keys & self._last] = True
-
-    def having(self, keys: Hashes) -> Positions:
-        """Return the places of keys that are among these, and of few others."""
-        at = np.flatnonzero(self._high.take((keys & _LOW) >> self._shift))
-        return at[self._low.take(keys[at] & self._last)]
+def _last_bits(keys: Hashes) -> Bits32:
+    """Return those bits of keys that are grouped by, however many texts there are."""
+    return keys.astype(np.uint32)
 
 
 def group_texts(
@@ -206,7 +191,7 @@ def group_texts(
     group = partial(candidate_pairs.group_by_key, text_bits=text_bits, shared=shared)
     groups = None
     if earlier.text_bits.tolist() == [text_bits] and len(changed) <= MOST_CHANGED * len(texts):
-        groups = group(keyed.entries(text_bits, _Keys(keyed.keys[:new])))
+        groups = group(keyed.entries(text_bits, SeenBits(_last_bits(keyed.keys[:new]))))
     if groups is None or groups.have_crowds:
         groups = group(keyed.entries(text_bits))
     without_crowds = [] if groups.have_crowds else [text_bits]

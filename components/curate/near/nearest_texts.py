@@ -1,4 +1,4 @@
-"""Find each text's nearest reference: by common n-grams, or by the words that both have."""
+"""Find each text's nearest reference by common n-grams."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -21,7 +21,7 @@ from components.curate.near.hashed_words import (
     sorted_set,
 )
 from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.shingles import HASH_BITS, HashTable
+from components.curate.near.shingles import HashTable
 
 MOST_CHANGED = 0.125
 """Share of the references; if more are new, each text is compared with all of them."""
@@ -83,15 +83,15 @@ class _Earlier(NamedTuple):
             kept.arrays.write(f"{kept.name}-{name}", values.ravel())
 
 
-class _Overlaps(NamedTuple):
-    """Pairs of a text and a reference with common n-grams, and the share of each."""
+class Overlaps(NamedTuple):
+    """Pairs of a text and a reference with something in common, and how much each shares."""
 
     texts: Positions
     references: Positions
     shares: Shares
 
 
-_NO_OVERLAPS = _Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+_NO_OVERLAPS = Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 def nearest_by_ngrams(
@@ -116,7 +116,7 @@ def nearest_by_ngrams(
     of_known = hashed_words.places_among(earlier.nearest[places[known]], references.digests)
     left = (shares > 0) & (of_known >= 0)  # the others' nearest reference is gone
     stays = left | (shares == 0)
-    overlaps = [_Overlaps(known[left], of_known[left], shares[left])]
+    overlaps = [Overlaps(known[left], of_known[left], shares[left])]
     known = known[stays]
     is_new = np.ones(len(texts), np.bool_)
     is_new[known] = False
@@ -126,8 +126,8 @@ def nearest_by_ngrams(
     for some, among in ((new, np.arange(len(references))), (known, came)):
         ours, theirs = texts.words.at(some), references.words.at(among)
         best = _overlaps(ours, theirs, words, ranks[among], pool)
-        overlaps.append(_Overlaps(some[best.texts], among[best.references], best.shares))
-    nearest = _nearest(_joined(overlaps), len(texts), ranks)
+        overlaps.append(Overlaps(some[best.texts], among[best.references], best.shares))
+    nearest = best_of(_joined(overlaps), len(texts), ranks)
     if kept is not None:
         digests = references.digests[nearest.references] if len(references) else texts.digests
         _Earlier(texts.digests, references.digests, digests, nearest.shares).write(kept)
@@ -136,7 +136,7 @@ def nearest_by_ngrams(
 
 def _overlaps(
     texts: WordColumn, references: WordColumn, words: int, ranks: Positions, pool: Executor
-) -> _Overlaps:
+) -> Overlaps:
     """Return each text's best pair; the side of fewer words is indexed, the other one looked up."""
     if not len(texts) or not len(references):
         return _NO_OVERLAPS
@@ -161,15 +161,15 @@ def _placed(texts: WordColumn) -> Iterator[tuple[int, WordColumn]]:
         before += len(chunk)
 
 
-def _joined(parts: Sequence[_Overlaps]) -> _Overlaps:
-    return _Overlaps(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+def _joined(parts: Sequence[Overlaps]) -> Overlaps:
+    return Overlaps(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _best(pairs: _Overlaps, ranks: Positions) -> _Overlaps:
+def _best(pairs: Overlaps, ranks: Positions) -> Overlaps:
     """Keep the highest share of each text; ties go to the reference of the first rank."""
     order = np.lexsort((ranks[pairs.references], -pairs.shares, pairs.texts))
     best = order[np.unique(pairs.texts[order], return_index=True)[1]]
-    return _Overlaps(pairs.texts[best], pairs.references[best], pairs.shares[best])
+    return Overlaps(pairs.texts[best], pairs.references[best], pairs.shares[best])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _distinct(texts: WordColumn, width: int) -> tuple[Hashes, Positions]:
 
 def _best_met(
     placed: tuple[int, WordColumn], index: _Index, words: int, ranks: Positions, *, is_swapped: bool
-) -> _Overlaps:
+) -> Overlaps:
     """Return the best pairs of a chunk of which the other texts are indexed.
 
     With ``is_swapped``, the chunk is of references.
@@ -262,84 +262,14 @@ def _best_met(
         shares = shared / np.minimum(sizes[mine], index.counts[theirs])
         placed_texts = places[mine]
         pairs = (theirs, placed_texts) if is_swapped else (placed_texts, theirs)
-        best.append(_best(_Overlaps(*pairs, shares), ranks))
+        best.append(_best(Overlaps(*pairs, shares), ranks))
     return _best(_joined(best), ranks)
 
 
-def _nearest(pairs: _Overlaps, count: int, ranks: Positions) -> Nearest:
+def best_of(pairs: Overlaps, count: int, ranks: Positions) -> Nearest:
+    """Return the nearest reference of each of ``count`` texts; ties go to the first rank."""
     best = _best(pairs, ranks)
     nearest = Nearest(np.full(count, -1), np.zeros(count))
     nearest.references[best.texts] = best.references
     nearest.shares[best.texts] = best.shares
     return nearest
-
-
-@dataclass(frozen=True, slots=True)
-class _Weights:
-    """The weight of each word of the references; other words weigh ``unknown``."""
-
-    words: Hashes
-    weights: npt.NDArray[np.float64]
-    unknown: float
-
-
-def nearest_by_cosine(texts: WordColumn, references: WordColumn, pool: Executor) -> Nearest:
-    """Return each text's nearest reference by TF-IDF cosine."""
-    counted = [_counted(chunk) for chunk in references.chunks()]
-    weights = _weights(counted, len(references))
-    if not len(weights.words):
-        return Nearest(np.full(len(texts), -1), np.zeros(len(texts)))
-    theirs = sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
-    find = partial(
-        _nearest_by_weights, weights=weights, theirs=theirs, ranks=np.arange(len(references))
-    )
-    parts = [Nearest(np.zeros(0, np.int64), np.zeros(0)), *in_order(pool, find, texts.chunks())]
-    return Nearest(
-        np.concatenate([part.references for part in parts]),
-        np.concatenate([part.shares for part in parts]),
-    )
-
-
-def _nearest_by_weights(
-    texts: WordColumn, weights: _Weights, theirs: sparse.csr_array, ranks: Positions
-) -> Nearest:
-    cosines = sparse.coo_array(_weighted_rows(_counted(texts), weights).dot(theirs))
-    ours, references = cosines.row.astype(np.int64), cosines.col.astype(np.int64)
-    pairs = _Overlaps(ours, references, np.array(cosines.data, np.float64))
-    return _nearest(pairs, len(texts), ranks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """Word counts per text; text i has the next ``sizes[i]`` entries."""
-
-    words: Hashes
-    times: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-
-
-def _counted(texts: WordColumn) -> _Counted:
-    words = shingles.shingle(texts.words(), 1)
-    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(words.bounds))
-    keys, times = np.unique((owners << np.uint64(HASH_BITS)) | words.hashes, return_counts=True)
-    mask = np.uint64((1 << HASH_BITS) - 1)
-    sizes = np.bincount((keys >> np.uint64(HASH_BITS)).astype(np.int64), minlength=len(texts))
-    return _Counted(keys & mask, times, sizes)
-
-
-def _weights(counted: list[_Counted], count: int) -> _Weights:
-    every = np.concatenate([np.zeros(0, np.uint64), *(chunk.words for chunk in counted)])
-    words, having = np.unique(every, return_counts=True)
-    return _Weights(words, 1 + np.log((1 + count) / (1 + having)), 1 + np.log(1 + count))
-
-
-def _weighted_rows(counted: _Counted, weights: _Weights) -> sparse.csr_array:
-    """Return each text as a row of norm 1, then without the words of no reference."""
-    at = np.minimum(np.searchsorted(weights.words, counted.words), max(len(weights.words) - 1, 0))
-    known = weights.words[at] == counted.words
-    values = (1 + np.log(counted.times)) * np.where(known, weights.weights[at], weights.unknown)
-    owners = np.repeat(np.arange(len(counted.sizes)), counted.sizes)
-    lengths = np.sqrt(np.bincount(owners, values**2, minlength=len(counted.sizes)))
-    shape = (len(counted.sizes), len(weights.words))
-    values = (values / lengths[owners])[known]
-    return sparse.csr_array((values, (owners[known], at[known])), shape)

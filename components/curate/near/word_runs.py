@@ -20,6 +20,7 @@ from components.curate.near.hashed_words import (
     in_order,
     sorted_set,
 )
+from components.curate.near.seen_bits import BITS, Bits32, SeenBits
 from components.curate.near.shingles import HASH_BITS, Shingles
 
 RUN = 8
@@ -30,13 +31,9 @@ MANY = 8
 """Texts that must share a run: one request rarely has this many variants differing in more than
 numbers."""
 
-FirstBits = npt.NDArray[np.uint32]
-FIRST_BITS = 32
+FirstBits = Bits32
+FIRST_BITS = BITS
 """Of a run's hash, so many are kept: texts with some runs are found without their words."""
-
-MOST_SEEN_BITS, SPARE_SEEN_BITS = 25, 3
-"""Of a table of bits that runs have, in which most others are not; a larger one misses the
-cache."""
 
 BITS_AT_ONCE = 1 << 16
 
@@ -78,52 +75,30 @@ class RunBits:
         for part in hashed_words.slices(hashed_words.bounds_of(sizes), BITS_AT_ONCE):
             yield self.bits[hashed_words.members(begins[part], sizes[part])]
 
-    def texts_with(self, *sets: Hashes) -> list[Positions]:
-        """Return for each set of runs the texts that may have one of them; few others have none."""
-        size = min(MOST_SEEN_BITS, sum(map(len, sets)).bit_length() + SPARE_SEEN_BITS)
-        every = [_Sought.of(runs, size) for runs in sets]
-        shift, last = np.uint32(FIRST_BITS - size), np.uint32((1 << size) - 1)
-        high = np.zeros(1 << size, np.bool_)
-        for sought in every:
-            high[sought.bits >> shift] = True
-        texts = [[np.zeros(0, np.int64)] for _ in sets]
+    def texts_with(self, runs: Hashes) -> Positions:
+        """Return the texts that may have one of some runs; few others have none."""
+        sought = sorted_set(first_bits(runs))
+        seen = SeenBits(sought)
+        texts = [np.zeros(0, np.int64)]
         for part in hashed_words.slices(self.bounds, BITS_AT_ONCE):
             bounds = self.bounds[part.start : part.stop + 1]
             bits = self.bits[bounds[0] : bounds[-1]]
-            at = np.flatnonzero(high.take(bits >> shift))
-            for sought, having in zip(every, texts, strict=True):
-                some = at[sought.low.take(bits[at] & last)]
-                owners = np.searchsorted(bounds - bounds[0], some, "right") - 1
-                having.append(part.start + sought.owners(bits[some], owners, len(bounds) - 1))
-        return [np.concatenate(having) for having in texts]
+            at = seen.places_of(bits)
+            owners = np.searchsorted(bounds - bounds[0], at, "right") - 1
+            # A text that has some has mostly many, of which the first is enough.
+            firsts = starts_of(owners)
+            has_one = np.zeros(len(bounds), np.bool_)
+            has_one[owners[firsts][_are_in(sought, bits[at[firsts]])]] = True
+            others = ~has_one[owners]
+            has_one[owners[others][_are_in(sought, bits[at[others]])]] = True
+            texts.append(part.start + np.flatnonzero(has_one))
+        return np.concatenate(texts)
 
 
-class _Sought(NamedTuple):
-    """The first bits of some runs, sorted, and a table of the last ones of these."""
-
-    bits: FirstBits
-    low: Marks
-
-    @classmethod
-    def of(cls, runs: Hashes, size: int) -> "_Sought":
-        bits = sorted_set(first_bits(runs))
-        low = np.zeros(1 << size, np.bool_)
-        low[bits & np.uint32((1 << size) - 1)] = True
-        return cls(bits, low)
-
-    def owners(self, bits: FirstBits, owners: Positions, count: int) -> Positions:
-        """Return which of ``count`` owners of bits have one that is sought."""
-        # A text that has some has mostly many, of which the first is enough.
-        firsts = starts_of(owners)
-        has_one = np.zeros(count, np.bool_)
-        has_one[owners[firsts][self._have(bits[firsts])]] = True
-        others = ~has_one[owners]
-        has_one[owners[others][self._have(bits[others])]] = True
-        return np.flatnonzero(has_one)
-
-    def _have(self, bits: FirstBits) -> Marks:
-        places = np.searchsorted(self.bits, bits)
-        return self.bits[np.minimum(places, len(self.bits) - 1)] == bits
+def _are_in(sought: FirstBits, bits: FirstBits) -> Marks:
+    """Mark the bits that are in a sorted set."""
+    places = np.searchsorted(sought, bits)
+    return sought[np.minimum(places, len(sought) - 1)] == bits
 
 
 class CommonRuns(NamedTuple):

@@ -106,14 +106,3 @@ def test_a_phrase_of_many_texts_costs_memory_for_the_nearest_pairs_only(
 def test_the_share_is_of_the_shorter_text(text: str, expected: float):
     nearest_references = nearest([text], ["the quick brown fox jumps over the lazy dog"], 4)
     assert nearest_references.shares[0] == pytest.approx(expected)  # pyright: ignore[reportUnknownMemberType]
-
-
-def test_texts_without_words_are_no_paraphrases():
-    texts, empty = (
-        hashed_words.column_of(pa.array(written, pa.large_string()))
-        for written in (["the quick brown fox", ""], ["", ""])
-    )
-    with ThreadPoolExecutor(2) as pool:
-        near = nearest_texts.nearest_by_cosine(texts, empty, pool)
-    assert near.references.tolist() == [-1, -1]
-    assert near.shares.tolist() == [0, 0]
