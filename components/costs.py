@@ -307,20 +307,15 @@ def answering(prices: Prices, speed: Speed | None) -> Amount:
 
 
 def _token_formula(usage: Usage, price: TokenPrice) -> str:
-    cached = (
-        ""
-        if price.cached_input is None or not usage.cached
-        else (f" + {usage.cached:.1f} cached x {price.cached_input:g}")
-    )
-    read = usage.input - usage.cached if cached else usage.input
-    in_full = (
-        ""
-        if cached or not usage.cached
-        else (
+    read, cached, in_full = usage.input, "", ""
+    if usage.cached and price.cached_input is not None:
+        read -= usage.cached
+        cached = f" + {usage.cached:.1f} cached x {price.cached_input:g}"
+    elif usage.cached:
+        in_full = (
             f"; {usage.cached:.1f} of the tokens in were cached, and are priced in full, since "
             "cost.production.cached_input is not set"
         )
-    )
     return (
         f"({read:.1f} tokens in x {price.input:g}{cached} + {usage.output:.1f} out x "
         f"{price.output:g}) / 1,000,000 (means of {usage.requests} requests, {usage.source}"

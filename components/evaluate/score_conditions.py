@@ -39,7 +39,7 @@ LIBRARIES = (
     "peft",
     "bitsandbytes",
     "jsonschema-rs",
-    "rouge-score",
+    "rouge-score",  # of the harness
     "scikit-learn",
 )
 """Libraries whose version may change a score: they compute or parse answers or choose examples."""
