@@ -22,7 +22,7 @@ several as (
         workload_id,
         client_id,
         call_id,
-        row_number() over () as group_number
+        row_number() over (order by workload_id, client_id, call_id) as group_number
     from waiting
     group by workload_id, client_id, call_id
     having count(*) > 1 and bool_or(lacks_other)

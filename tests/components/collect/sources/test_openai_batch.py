@@ -201,7 +201,7 @@ def test_what_was_joined_in_vain_is_read_again_only_with_another_row(
 def test_large_files_are_joined_in_parts_of_whole_calls(con: Connection, tmp_path: Path):
     third = quarantine.JOINED_BYTES // 3
     asked = [request(str(n), str(n) * size) for n, size in enumerate((third, third, third, 1))]
-    _load(con, tmp_path / "in.jsonl", asked)
+    _load(con, tmp_path / "in.jsonl", asked[::-1])
     _load(con, tmp_path / "out.jsonl", [answer(str(n)) for n in range(4)])
     parts = quarantine.joinable(con, openai_batch.NAME)
     assert [len(part) for part in parts] == [6, 2]
