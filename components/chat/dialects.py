@@ -1,4 +1,8 @@
-"""Write and parse the tool-call syntaxes that bases were trained on."""
+"""Write and parse the tool-call syntaxes that bases were trained on.
+
+Only where a tool is offered may an answer have calls: elsewhere what looks like one is text, which
+is learned, measured and served as it was written.
+"""
 
 import json
 import re
@@ -26,7 +30,10 @@ _KEYS: dict[Dialect, tuple[str, ...]] = {
 }
 
 _THOUGHTS = re.compile(r"^\s*<think>.*?</think>\s*", re.DOTALL)
-_TAGS = re.compile(r"</?tool_call>|<\|python_tag\|>")
+TAGS = ("<tool_call>", "</tool_call>", "<|python_tag|>")
+"""What surrounds calls in the forms of chat templates."""
+
+_TAGS = re.compile("|".join(map(re.escape, TAGS)))
 
 
 def write_answer(form: Dialect, answer: Answer) -> str:
@@ -40,21 +47,27 @@ def write_answer(form: Dialect, answer: Answer) -> str:
     return "\n".join(part for part in (answer.text.strip(), joined) if part)
 
 
-def translate(form: Dialect, written: str) -> str:
+def translate(form: Dialect, written: str, *, offers_tools: bool) -> str:
     """Convert an answer from our format to another form; arguments keep their order."""
-    return written if form == "written" else write_answer(form, prompt.parse_answer(written))
+    if form == "written" or not offers_tools:
+        return written
+    return write_answer(form, prompt.parse_answer(written))
 
 
-def read_answer(form: Dialect, text: str) -> Answer:
+def read_answer(form: Dialect, text: str, *, offers_tools: bool) -> Answer:
     """Parse a model's text; leading ``<think>`` text is not part of the answer."""
+    if not offers_tools:
+        return Answer(_answered(form, text).strip())
     answer = prompt.parse_answer(_plain(form, text), _KEYS[form])
     between_calls = form == "llama3" and not answer.text.strip("; \n")
     return Answer("", answer.calls) if between_calls else answer
 
 
-def read_text(form: Dialect, text: str) -> str:
-    """Return a model's text where no tool was offered, so that JSON in it is no call."""
-    return _plain(form, text).strip()
+def resembles_call(text: str) -> bool:
+    """Return whether a text has what any form would read as a call, or as a tag around one."""
+    return _TAGS.search(text) is not None or any(
+        read_answer(form, text, offers_tools=True).calls for form in FORMS
+    )
 
 
 def answer_problem(form: Dialect, text: str, *, may_have_braces: bool = False) -> str | None:
@@ -67,7 +80,8 @@ def answer_problem(form: Dialect, text: str, *, may_have_braces: bool = False) -
         return "it was still thinking when it was cut off"
     problem = prompt.answer_problem(plain, _KEYS[form], may_have_braces=may_have_braces)
     begun = text.count(CALL_STARTS["hermes"]) if form == "hermes" else 0
-    if problem is None and begun > len(read_answer(form, text).calls):
+    calls = read_answer(form, text, offers_tools=True).calls
+    if problem is None and begun > len(calls):
         return f"{CALL_STARTS['hermes']} was written, and no call"
     return problem
 
@@ -77,8 +91,12 @@ def without_thought(text: str) -> str:
     return _THOUGHTS.sub("", text)
 
 
+def _answered(form: Dialect, text: str) -> str:
+    return text if form == "written" else without_thought(text)
+
+
 def _plain(form: Dialect, text: str) -> str:
-    return text if form == "written" else _TAGS.sub("", without_thought(text))
+    return text if form == "written" else _TAGS.sub("", _answered(form, text))
 
 
 def _json(call: Call, key: str) -> str:

@@ -12,7 +12,7 @@ from components.chat.dialects import Dialect
 from components.evaluate.holdout_task import Document, EvaluatedSide
 from components.evaluate.metrics import AnswerSpace
 from components.evaluate.settings import EvaluationSettings
-from components.schema import Json
+from components.schema import Call, Json
 from components.scorecard import CONSTRAINED, ConstrainedAnswers, Sample
 
 
@@ -53,7 +53,7 @@ class AnswerConstraint:
             tool_schema.is_offered(call, document["tools"])
             for sample in samples
             for document in [documents[sample.example_id]]
-            for call in dialects.read_answer(cast("Dialect", document["form"]), sample.output).calls
+            for call in _calls(document, sample.output)
         ]
         return ConstrainedAnswers(
             answers=sum(grammar is not None for grammar in self._grammars.values()),
@@ -71,3 +71,8 @@ class AnswerConstraint:
         except UnsupportedSchemaError as error:
             self.note(str(error))
             return None
+
+
+def _calls(document: Document, output: str) -> tuple[Call, ...]:
+    form, offers_tools = cast("Dialect", document["form"]), bool(json.loads(document["tools"]))
+    return dialects.read_answer(form, output, offers_tools=offers_tools).calls

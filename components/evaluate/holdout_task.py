@@ -219,14 +219,14 @@ def unusual_answers(snapshot: Path, kind: Kind, side: MeasuredSide = HOLDOUT) ->
 def _unusual(answer: Answer, offers_tools: bool, kind: Kind) -> Iterable[str]:
     if not answer.to_json().isascii() and not unicodedata.is_normalized("NFC", answer.to_json()):
         yield "accents"
-    if kind == "tool_calls":
-        if "{" in answer.text:
-            yield "braces"
-        return
-    if offers_tools:
+    if kind == "tool_calls" and "{" in answer.text:
+        yield "braces"
+    if kind != "tool_calls" and offers_tools:
         yield "calls"
-    elif any(dialects.read_answer(f, answer.text).calls for f in dialects.FORMS):
+    if not offers_tools and dialects.resembles_call(answer.text):
         yield "calls as text"
+        if any(tag in answer.text for tag in dialects.TAGS):
+            yield "tags as text"
     if kind == "text" and not metrics.split_words(answer.text):
         yield "signs"
 
@@ -310,7 +310,9 @@ def count_too_long(
         return sum(len(each) > most for each in ids)
 
     answers = [
-        dialects.translate(cast("Dialect", document["form"]), document["reference"])
+        dialects.write_answer(
+            cast("Dialect", document["form"]), Answer.from_json(document["answer"])
+        )
         for document in holdout.documents
     ]
     return Window(

@@ -146,11 +146,11 @@ def score_output(kind: Kind, document: Document, output: str) -> dict[str, float
         values = json.loads(document["acceptable"])
         acceptable = None if values is None else [AcceptableCall(**call) for call in values]
         return metrics.score_calls(output, reference, acceptable, form, document["tools"])
-    if json.loads(document["tools"]):
-        answers = (dialects.read_answer(form, output), reference)
-        text, right = map(metrics.whole_text, answers)
-    else:  # JSON like a call's is text
-        text, right = (dialects.read_text(form, each) for each in (output, reference.text))
+    offers_tools = bool(json.loads(document["tools"]))
+    answer = dialects.read_answer(form, output, offers_tools=offers_tools)
+    if not offers_tools:
+        reference = dialects.read_answer(form, reference.text, offers_tools=False)
+    text, right = map(metrics.whole_text, (answer, reference))
     if kind == "classification":
         return {"label": float(metrics.same_text(text, right))}
     # A thought that was logged in front of an answer is none of its words.

@@ -1,5 +1,6 @@
 """Metrics of tool calls, labels and texts, and the kind of a workload's answers."""
 
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -139,10 +140,15 @@ def score_calls(
     ``text`` has no end token. ``acceptable`` are the values of each call of the reference, if
     known; without them the calls must equal the reference's. ``form`` is the base's syntax of
     calls, ``tools`` are the offered OpenAI tools as JSON text. Where the right answer has text
-    with braces, such as code, those of another are no call that was begun.
+    with braces, such as code, those of another are no call that was begun. Where no tool is
+    offered, a call is text, which is right only where the right answer has the like.
     """
-    answer = dialects.read_answer(form, text)
-    broken = dialects.answer_problem(form, text, may_have_braces="{" in reference.text) is not None
+    resembles = not reference.calls and dialects.resembles_call(reference.text)
+    is_text = resembles and not json.loads(tools)
+    answer = dialects.read_answer(form, text, offers_tools=not is_text)
+    may_have_braces = "{" in reference.text
+    problem = dialects.answer_problem(form, text, may_have_braces=may_have_braces)
+    broken = problem is not None and not is_text
     if not reference.calls:
         abstained = float(bool(answer.text) and not broken and not answer.calls)
         return {

@@ -104,9 +104,7 @@ class AdapterChatModel(PythonModel):
             )
         tokens = output[0, inputs["input_ids"].shape[1] :]
         reply = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        if not tools:  # then JSON is text, as at the gateway
-            return _completion(Answer(dialects.read_text(prompt.form, reply)))
-        return _completion(dialects.read_answer(prompt.form, reply))
+        return _completion(dialects.read_answer(prompt.form, reply, offers_tools=bool(tools)))
 
     def _masks(self, form: Dialect, tools: list[dict[str, Json]]) -> "list[GrammarMasks]":
         if self.vocabulary is None:

@@ -44,11 +44,11 @@ class RequestGrammars:
         if request.endpoint == "completion":
             return None
         labels = own.labels or (served.labels if is_constrained else ())
-        if labels and not request.tools and request.response_format is None:
+        if labels and not request.may_call and request.response_format is None:
             return _of_labels(labels)
-        if not (request.tools and is_constrained) and not request.asks_for_form:
+        if not (request.may_call and is_constrained) and not request.asks_for_form:
             return None
-        parts = [form, request.tools, request.tool_choice, request.response_format]
+        parts = [form, request.offered, request.tool_choice, request.response_format]
         # Of a tool's long descriptions, which are in no grammar, only their hash is kept.
         key = blake2b(orjson.dumps([*parts, request.is_parallel]), digest_size=16).digest()
         if key in self._grammars:
@@ -62,8 +62,10 @@ class RequestGrammars:
                 raise OpenAiError(
                     400,
                     f"{error}; change the schema",
-                    param="tools" if request.tools else "response_format",
-                    code="invalid_function_parameters" if request.tools else "invalid_json_schema",
+                    param="tools" if request.may_call else "response_format",
+                    code="invalid_function_parameters"
+                    if request.may_call
+                    else "invalid_json_schema",
                 ) from error
             # As in evaluations: libraries write keywords that no grammar has, such as zod's records
             # and Python's sets, and their tools worked before the version answered.
@@ -79,7 +81,7 @@ def _compile(form: Dialect, request: ChatRequest) -> str | None:
     of_request = partial(
         answer_grammar.of_request,
         form,
-        request.tools,
+        request.offered,
         request.tool_choice,
         request.response_format,
         parallel=request.is_parallel,

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from components.chat import dialects
 from components.chat.dialects import Dialect
-from components.schema import Answer, Call
+from components.schema import Call
 
-_TAGS = ("<tool_call>", "</tool_call>", "<|python_tag|>")
 _OPENED, _CLOSED = "<think>", "</think>"
 _SIGNS = re.compile(r'["\\{}]')
 _AFTER_BRACE = re.compile(r"\{\s*(\S)")
@@ -66,7 +65,7 @@ class StreamedAnswer:
 
     Args:
         form: The syntax of its calls.
-        reads_calls: Whether tools were offered; else JSON is text.
+        reads_calls: Whether tools were offered; else what looks like a call is text.
     """
 
     def __init__(self, form: Dialect, *, reads_calls: bool) -> None:
@@ -74,6 +73,7 @@ class StreamedAnswer:
         self._reads_calls = reads_calls
         self._parts: list[str] = []
         self._is_thinking = form != "written"  # its thoughts may still begin
+        self._thought = ""  # text that may be one, or begin with it
         self._rest = ""  # text whose tags are not certain yet
         self._held = ""  # text from where a call may begin
         self._scan = _ObjectScan()  # of the held text
@@ -99,12 +99,11 @@ class StreamedAnswer:
     def feed(self, piece: str) -> Delta:
         """Add a piece of the model's text; return what is certain now."""
         self._parts.append(piece)
-        plain = piece if self._form == "written" else self._without_tags(piece)
-        if not plain and not self._held:
-            return NOTHING
+        answered = self._after_thought(piece) if self._is_thinking else piece
         if not self._reads_calls:
-            return Delta(self._send(plain))
-        return self._split(plain)
+            return Delta(self._send(answered))
+        plain = answered if self._form == "written" else self._without_tags(answered)
+        return self._split(plain) if plain or self._held else NOTHING
 
     def finish(self, *, is_cut: bool = False) -> Delta:
         """Return what was held back; from now on ``text`` and ``calls`` are the whole answer.
@@ -113,39 +112,36 @@ class StreamedAnswer:
         arguments, or of half a thought, may be what looks like a call.
         """
         if is_cut and self._reads_calls:
-            return Delta(self._send(self._held + self._rest))
-        answer = self._whole()
+            return Delta(self._send(self._thought + self._held + self._rest))
+        answer = dialects.read_answer(self._form, self.raw, offers_tools=self._reads_calls)
         text = answer.text[len(self.text) :]
         calls = answer.calls[len(self._calls) :]
         self._sent.append(text)
         self._calls.extend(calls)
         return Delta(text, calls)
 
-    def _whole(self) -> Answer:
-        if self._reads_calls:
-            return dialects.read_answer(self._form, self.raw)
-        return Answer(dialects.read_text(self._form, self.raw))
+    def _after_thought(self, piece: str) -> str:
+        """Return what follows the thought that begins the text; hold back what may be one."""
+        text = self._thought + piece
+        begun = text.lstrip()
+        if _OPENED.startswith(begun) or (begun.startswith(_OPENED) and _CLOSED not in begun):
+            self._thought = text
+            return ""
+        self._thought, self._is_thinking = "", False
+        return begun[begun.index(_CLOSED) + len(_CLOSED) :] if begun.startswith(_OPENED) else text
 
-    def _without_tags(self, piece: str) -> str:
-        """Return the next text without thoughts and tags; hold back what may begin one."""
-        text = self._rest + piece
+    def _without_tags(self, answered: str) -> str:
+        """Return the next text without tags; hold back what may begin one."""
+        text = self._rest + answered
         self._rest = ""
-        if self._is_thinking:
-            begun = text.lstrip()
-            if _OPENED.startswith(begun) or (begun.startswith(_OPENED) and _CLOSED not in begun):
-                self._rest = text
-                return ""
-            self._is_thinking = False
-            if begun.startswith(_OPENED):
-                text = begun[begun.index(_CLOSED) + len(_CLOSED) :]
         parts: list[str] = []
         while (start := text.find("<")) >= 0:
             parts.append(text[:start])
             text = text[start:]
-            tag = next((tag for tag in _TAGS if text.startswith(tag)), None)
+            tag = next((tag for tag in dialects.TAGS if text.startswith(tag)), None)
             if tag is not None:
                 text = text[len(tag) :]
-            elif any(tag.startswith(text) for tag in _TAGS):
+            elif any(tag.startswith(text) for tag in dialects.TAGS):
                 self._rest, text = text, ""
             else:
                 parts.append("<")
@@ -208,5 +204,5 @@ def _call(form: Dialect, text: str) -> Call | None:
         json.loads(text)
     except (ValueError, RecursionError):
         return None
-    answer = dialects.read_answer(form, text)
+    answer = dialects.read_answer(form, text, offers_tools=True)
     return answer.calls[0] if len(answer.calls) == 1 and not answer.text else None

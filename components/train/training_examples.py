@@ -394,13 +394,7 @@ def _read_example(
     assert isinstance(recipe.objective, Sft)
     every = recipe.objective.assistant_only_loss
     try:
-        tokens = _tokenize_request(
-            tokenizer,
-            request,
-            request.answer,
-            is_text=not request.tools and not request.called,
-            every_answer=every,
-        )
+        tokens = _tokenize_request(tokenizer, request, request.answer, every_answer=every)
     except AnswerRefusedError as error:
         return error
     return TrainingExample([tokens], request.row_id)
@@ -440,12 +434,11 @@ def _tokenize_request(
     request: ToolRequest,
     answer: str,
     *,
-    is_text: bool = False,
     every_answer: bool = False,
 ) -> Tokens:
-    # JSON like a call's is text where no tool is offered: whoever asked for it reads it as it is.
     rendered = chat_templates.render(tokenizer, request.messages, request.tools)
-    text = answer if is_text else dialects.translate(rendered.form, answer)
+    offers_tools = bool(request.tools or request.called)  # logs may leave out what was offered
+    text = dialects.translate(rendered.form, answer, offers_tools=offers_tools)
     if rendered.ends_thoughts(tokenizer):
         text = dialects.without_thought(text)
     return tokenize_answer(

@@ -91,7 +91,7 @@ def _fitting(card: Scorecard, tools: dict[str, str]) -> str:
     fits = [
         tool_schema.is_offered(call, tools[sample.example_id])
         for sample in card.samples
-        for call in dialects.read_answer("written", sample.output).calls
+        for call in dialects.read_answer("written", sample.output, offers_tools=True).calls
     ]
     return f"{sum(fits)} of {len(fits)}"
 

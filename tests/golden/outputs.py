@@ -160,7 +160,7 @@ def prompts(_: Path, base: Path) -> Any:
     }
     read = {
         f"{form}: {text}": [
-            dialects.read_answer(form, text).to_json(),
+            dialects.read_answer(form, text, offers_tools=True).to_json(),
             dialects.answer_problem(form, text),
         ]
         for form in forms
@@ -319,6 +319,7 @@ def secrets(folder: Path, base: Path) -> Any:
         {
             "example_id": f"t{number}",
             **row,
+            "answer": Answer(one).to_json(),
             "completion": [{"role": "assistant", "content": one}],
             "secrets": [word.strip(".") for word in one.split() if "@" in word],
         }

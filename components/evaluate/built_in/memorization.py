@@ -13,6 +13,7 @@ from components import canaries
 from components.canaries import Canary
 from components.chat import chat_templates, dialects
 from components.evaluate import holdout_task, lm_eval_tasks
+from components.schema import Answer
 from components.scorecard import Metric, Sample
 from components.store import manifest
 
@@ -45,7 +46,7 @@ SECRET_METRICS = {
 
 SECRET_COLUMNS = (
     *("example_id", "messages", "tools", "completion", "secrets"),
-    *("group", "client_id", "language"),
+    *("group", "client_id", "language", "answer"),
 )
 
 MOST_SECRETS = 256
@@ -130,7 +131,21 @@ def secret_problem(snapshot: Path) -> str | None:
 
 def secret_version(snapshot: Path) -> str:
     """Digest the rows that are asked: scores on other rows are not comparable."""
-    return manifest.digest(secret_rows(snapshot))
+    rows = secret_rows(snapshot)
+    was_translated = [
+        not _offers_tools(row) and dialects.resembles_call(_learned(row)) for row in rows
+    ]
+    asked = [{name: value for name, value in row.items() if name != "answer"} for row in rows]
+    return manifest.digest([asked, "as learned"] if any(was_translated) else asked)
+
+
+def _offers_tools(row: Mapping[str, Any]) -> bool:
+    # As in training: logs may leave out what was offered.
+    return bool(json.loads(row["tools"]) or Answer.from_json(row["answer"]).calls)
+
+
+def _learned(row: Mapping[str, Any]) -> str:
+    return row["completion"][0]["content"]
 
 
 def secret_documents(snapshot: Path, tokenizer: "PreTrainedTokenizerBase") -> list[SecretDocument]:
@@ -155,7 +170,7 @@ def _secret_document(
     messages, tools = json.loads(row["messages"]), json.loads(row["tools"])
     rendered = chat_templates.render(tokenizer, messages, tools)
     text = rendered.before_answer(tokenizer)
-    answer = dialects.translate(rendered.form, row["completion"][0]["content"])
+    answer = dialects.translate(rendered.form, _learned(row), offers_tools=_offers_tools(row))
     secret = next((s for s in row["secrets"] if s in answer and s not in text), None)
     if secret is None:
         return None

@@ -61,7 +61,13 @@ def preference_problem(snapshot: Path) -> str | None:
 
 def preference_version(snapshot: Path) -> str:
     """Digest the pairs that are asked: scores on other pairs are not comparable."""
-    return manifest.digest(preference_rows(snapshot))
+    rows = preference_rows(snapshot)
+    was_translated = any(
+        not json.loads(row["request"])["tools"] and dialects.resembles_call(row[name][0]["content"])
+        for row in rows
+        for name in ("chosen", "rejected")
+    )
+    return manifest.digest([rows, "as written"] if was_translated else rows)
 
 
 def preference_documents(
@@ -92,7 +98,9 @@ def _document(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> P
     answers: dict[str, str] = {}
     for name in ("chosen", "rejected"):
         (message,) = cast("list[Message]", row[name])
-        answers[name] = dialects.translate(rendered.form, message["content"]) + end
+        offers_tools = bool(request["tools"])
+        written = dialects.translate(rendered.form, message["content"], offers_tools=offers_tools)
+        answers[name] = written + end
     users = [prompt.text_of(m) for m in request["messages"] if m.get("role") == "user"]
     return {
         "preference_id": row["preference_id"],

@@ -15,7 +15,12 @@ from components import scorecard
 from components.chat import dialects
 from components.evaluate import metrics
 from components.evaluate.harness import ScorecardFolders
-from components.evaluate.holdout_task import HOLDOUT_FILE, cluster_bounds, has_thoughts
+from components.evaluate.holdout_task import (
+    HOLDOUT_FILE,
+    cluster_bounds,
+    has_thoughts,
+    unusual_answers,
+)
 from components.evaluate.judge import comparisons
 from components.evaluate.judge.comparisons import AnswerPair, JudgeEndpoint, VerdictCache
 from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSettings
@@ -217,6 +222,7 @@ def _judge_conditions(
         "judge": settings.model_dump(include={"model", "base_url", "min_agreement"}),
         "asked_as": model if model in (FEW_SHOT, PRODUCTION) else "model",
         **({"thoughts": "left out"} if has_thoughts(snapshot) else {}),
+        **({"tags": "kept"} if "tags as text" in unusual_answers(snapshot, "text") else {}),
     }
 
 
@@ -234,13 +240,10 @@ def _is_counted(sample: Sample) -> bool:
 def _answer_pair(sample: Sample, requests: Mapping[str, HoldoutRow]) -> AnswerPair:
     # Thoughts are not part of an answer, nor of a reference. Llama's form reads every form's calls.
     request = requests[sample.example_id]
-    answer = (
-        metrics.whole_text(dialects.read_answer("llama3", sample.output))
-        if json.loads(str(request["tools"]))
-        else dialects.read_text("hermes", sample.output)
-    )
+    offers_tools = bool(json.loads(str(request["tools"])))
+    answer = dialects.read_answer("llama3", sample.output, offers_tools=offers_tools)
     reference = dialects.without_thought(sample.reference).strip()
-    return AnswerPair(_conversation_text(request["prompt"]), answer, reference)
+    return AnswerPair(_conversation_text(request["prompt"]), metrics.whole_text(answer), reference)
 
 
 def _judge_metric(

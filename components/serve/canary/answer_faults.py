@@ -46,19 +46,15 @@ def is_dislike(kind: str, value: Json) -> bool:
 def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence[str]) -> bool:
     if request.endpoint == "completion":
         return False
+    answer = dialects.read_answer(form, text, offers_tools=request.may_call)
+    if request.must_call and not answer.calls:
+        return True
+    if request.response_format is not None and not answer.calls:
+        return not _has_format(request.response_format, answer.text)
     if request.may_call:
-        calls = dialects.read_answer(form, text).calls
-        if calls:
-            broken = dialects.answer_problem(form, text) is not None
-            return broken or not all(_is_offered(call, request.tools) for call in calls)
-        if request.must_call:
-            return True
-    answer = dialects.read_text(form, text)
-    if request.response_format is not None:
-        return not _has_format(request.response_format, answer)
-    if request.may_call:
-        return dialects.answer_problem(form, text) is not None
-    return bool(labels) and not request.tools and answer not in labels
+        broken = dialects.answer_problem(form, text, may_have_braces=True) is not None
+        return broken or not all(_is_offered(call, request.tools) for call in answer.calls)
+    return bool(labels) and answer.text not in labels
 
 
 def _is_offered(call: Call, tools: Sequence[Obj]) -> bool:

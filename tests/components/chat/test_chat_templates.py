@@ -248,7 +248,7 @@ def test_a_prompt_is_the_same_on_any_day():
 )
 def test_a_rendered_answer_parses_to_the_same_answer(form: Dialect, answer: Answer):
     text = dialects.write_answer(form, answer)
-    assert dialects.read_answer(form, text) == answer
+    assert dialects.read_answer(form, text, offers_tools=True) == answer
     assert dialects.answer_problem(form, text) is None
 
 
@@ -287,7 +287,7 @@ def test_a_rendered_answer_parses_to_the_same_answer(form: Dialect, answer: Answ
     ],
 )
 def test_a_bases_own_call_syntax_is_parsed(form: Dialect, text: str, answer: Answer):
-    assert dialects.read_answer(form, text) == answer
+    assert dialects.read_answer(form, text, offers_tools=True) == answer
 
 
 @pytest.mark.parametrize(

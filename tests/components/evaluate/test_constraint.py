@@ -141,3 +141,11 @@ def test_calls_that_fit_are_counted(tmp_path: Path, tiny_base: Path):
     sample = Sample(0, "e0", "e0", "", "", "", "", "\n".join(map(json.dumps, calls)), "", {}, {})
     outcome = AnswerConstraint(side).outcome([sample, replace(sample, output="None fits.")])
     assert Counter(calls=outcome.calls, fitting=outcome.fitting) == Counter(calls=2, fitting=1)
+
+
+def test_what_looks_like_a_call_is_none_where_no_tool_is_offered(tmp_path: Path, tiny_base: Path):
+    _, tokenizer = base.load(tiny_base, "fp32", for_training=False)
+    side = holdout_task.read_side(holdouts.build(tmp_path, tools=[]), tokenizer, None)
+    call = json.dumps({"name": "weather", "arguments": {"city": "Rome"}})
+    sample = Sample(0, "e0", "e0", "", "", "", "", call, "", {}, {})
+    assert AnswerConstraint(side).outcome([sample]).calls == 0

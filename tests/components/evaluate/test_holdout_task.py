@@ -193,6 +193,7 @@ def test_a_logged_thought_is_none_of_an_answers_words(
 
 TOOLS, NONE = holdouts.TOOLS, list[dict[str, Json]]()
 CALL_IN_TEXT = Answer('{"name":"weather","arguments":{}}')
+TAGS_IN_TEXT = Answer("Qwen writes `<tool_call>`, Llama `<|python_tag|>`.")
 
 
 @pytest.mark.parametrize("template", [tiny.TEMPLATE, templates.QWEN, templates.LLAMA3])
@@ -209,6 +210,9 @@ CALL_IN_TEXT = Answer('{"name":"weather","arguments":{}}')
         ),
         pytest.param(CALL_IN_TEXT, NONE, "text", id="a-call-that-only-the-prompt-asks-for"),
         pytest.param(CALL_IN_TEXT, NONE, "classification", id="such-a-call-as-a-label"),
+        pytest.param(CALL_IN_TEXT, NONE, "tool_calls", id="such-a-call-among-calls"),
+        pytest.param(TAGS_IN_TEXT, NONE, "text", id="tags-that-are-explained"),
+        pytest.param(TAGS_IN_TEXT, NONE, "tool_calls", id="such-tags-among-calls"),
         pytest.param(Answer("\U0001f44d"), NONE, "text", id="a-sign"),
         pytest.param(Answer("cafe\u0301"), NONE, "classification", id="accents"),
     ],
@@ -234,6 +238,18 @@ def test_a_right_answer_is_right_whatever_it_looks_like(
     assert not any(other.scores.get(name) for name in ("exact", "label"))
     assert sample.scores.get("over_triggering") in (None, 0)
     assert holdout_task.unusual_answers(snapshot, holdout.answers.kind)
+
+
+@pytest.mark.parametrize("template", [templates.QWEN, templates.LLAMA3])
+def test_tags_are_part_of_a_text_where_no_tool_is_offered(
+    tmp_path: Path, tiny_base: Path, template: str
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = template
+    snapshot = holdouts.build(tmp_path, [Case("Asked?", TAGS_IN_TEXT)], tools=NONE)
+    holdout = holdout_task.read_side(snapshot, tokenizer, "text")
+    (sample,) = answer(holdout, "Qwen writes ``, Llama ``.")
+    assert sample.scores["exact"] == 0
 
 
 @pytest.mark.parametrize("template", [tiny.TEMPLATE, templates.QWEN, templates.LLAMA3])

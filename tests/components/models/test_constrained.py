@@ -111,7 +111,7 @@ def test_every_finished_call_of_a_random_model_fits_its_schema(
     tools = [tool(f"tool {number}", schema) for number, schema in enumerate(schemas)]
     text, is_over = answer_at_random(grammar_of(form, tools, "required"), seed)
     assume(is_over)
-    calls = dialects.read_answer(form, text).calls
+    calls = dialects.read_answer(form, text, offers_tools=True).calls
     assert calls
     assert dialects.answer_problem(form, text) is None
     for call in calls:
@@ -181,7 +181,7 @@ def follow(form: Dialect, text: str) -> bool:
 def test_whatever_the_grammar_lets_pass_is_read_as_calls_that_fit(pieces: list[str], form: Dialect):
     text = "".join(pieces)
     assume(follow(form, text))
-    for call in dialects.read_answer(form, text).calls:
+    for call in dialects.read_answer(form, text, offers_tools=True).calls:
         assert call.name == "get"
         Draft202012Validator(PARAMETERS).validate(call.arguments)
 

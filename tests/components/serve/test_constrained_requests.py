@@ -56,6 +56,10 @@ def test_answers_are_held_to_the_labels_of_the_evaluation(classifier: RunningGat
     assert grammar(classifier) == answer_grammar.of_labels(LABELS)
 
 
+def test_a_request_that_may_not_call_is_one_without_tools(classifier: RunningGateway):
+    assert grammar(classifier, tools=[TOOL], tool_choice="none") == grammar(classifier)
+
+
 def test_calls_are_held_to_the_offered_tools_as_in_the_evaluation(classifier: RunningGateway):
     assert grammar(classifier, tools=[TOOL]) == answer_grammar.of_request("written", [TOOL])
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from components.chat import dialects
 from components.chat.dialects import Dialect
-from components.schema import Answer, Call
+from components.schema import Call
 from components.serve.streamed_answer import Delta, StreamedAnswer
 
 CALL = '{"name": "weather", "arguments": {"city": "Oslo {\\"x\\"}"}}'
@@ -67,9 +67,7 @@ def test_what_streams_is_what_the_whole_text_means(
 ):
     answer = StreamedAnswer(form, reads_calls=reads_calls)
     deltas = stream(answer, cut(text, places))
-    whole = (
-        dialects.read_answer(form, text) if reads_calls else Answer(dialects.read_text(form, text))
-    )
+    whole = dialects.read_answer(form, text, offers_tools=reads_calls)
     assert "".join(delta.text for delta in deltas) == whole.text == answer.text
     assert tuple(call for delta in deltas for call in delta.calls) == whole.calls == answer.calls
 
@@ -104,9 +102,18 @@ def test_braces_that_begin_no_call_stream_at_once():
     assert answer.feed("f() { return").text == "f() { return"
 
 
-def test_json_streams_where_no_tool_was_offered():
-    answer = StreamedAnswer("hermes", reads_calls=False)
-    assert answer.feed('{"name": "x", "argu').text == '{"name": "x", "argu'
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_a_call_elsewhere_streams_at_once_where_no_tool_was_offered(form: Dialect):
+    answer = StreamedAnswer(form, reads_calls=False)
+    pieces = [
+        "Hermes writes <tool",
+        "_call>",
+        CALL[:19],
+        CALL[19:],
+        "</tool_call>, Llama <|python_tag|>.",
+    ]
+    assert [answer.feed(piece).text for piece in pieces] == pieces
+    assert answer.finish() == Delta()
 
 
 def test_thoughts_are_not_streamed():

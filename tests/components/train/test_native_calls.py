@@ -10,7 +10,7 @@ from components.schema import Answer, Call
 from components.train import training_examples
 from components.train.recipe import Recipe
 from components.train.training_examples import TrainingExample
-from tests.support import templates, tiny, training_rows
+from tests.support import judged_rows, templates, tiny, training_rows
 
 CALLED = Answer(calls=(Call("add", {"b": 1, "a": 2}),))
 ROWS = [("Please add.", ["add"], CALLED), ("Hm?", ["add"], Answer("Sorry."))]
@@ -69,6 +69,21 @@ def test_json_like_a_calls_is_learned_as_it_was_logged_where_no_tool_is_offered(
         tokenizer, training_examples.select_examples(snapshot, tokenizer, Recipe()).examples
     )
     assert text.removesuffix("<|im_end|>").removesuffix("<|eot_id|>").endswith(f"\n{logged}")
+
+
+@pytest.mark.parametrize("template", [templates.QWEN, templates.LLAMA3])
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_judged_json_like_a_calls_is_learned_as_it_was_logged_where_no_tool_is_offered(
+    tmp_path: Path, template: str, objective: str
+):
+    tokenizer, logged = speaking(template), 'Write {"name":"add","arguments":{"b":1}}.'
+    judged_rows.pairs(tmp_path, [("How?", "No.", logged)])
+    judged_rows.labels(tmp_path, [("How?", "No.", True), ("How?", logged, False)])
+    recipe = Recipe.model_validate({"objective": {"kind": objective, "validation_share": 0}})
+    examples = training_examples.select_examples(tmp_path, tokenizer, recipe).examples
+    ids = examples[-1].rows[-1].input_ids
+    text = str(tokenizer.decode(ids)).removesuffix("<|im_end|>").removesuffix("<|eot_id|>")
+    assert text.endswith(f"\n{logged}")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Whether a model prefers what people chose, on pairs that nothing was trained on."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from components.evaluate.built_in import preference_accuracy, task_registry
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Answer, Call
 from components.scorecard import Sample, Scorecard, aggregate
+from components.store import manifest
 from tests.support import holdouts, templates, tiny
 from tests.support.oracle import Oracle
 
@@ -131,10 +134,38 @@ def test_calls_are_scored_in_the_syntax_of_the_bases_template(tmp_path: Path, ti
         return 0.0
 
     call = Answer(calls=(Call("weather", {"unit": "C", "city": "Rome"}),))
-    snapshot = build(tmp_path, [holdouts.pair("a", "Hm?", call, Answer("No."))])
-    weigh(snapshot, tiny_base, Oracle(likely=likely), templates.QWEN)
+    offered = replace(
+        holdouts.pair("a", "Hm?", call, Answer("No.")), tools=json.dumps(holdouts.TOOLS)
+    )
+    weigh(build(tmp_path, [offered]), tiny_base, Oracle(likely=likely), templates.QWEN)
     written = '{"name": "weather", "arguments": {"city": "Rome", "unit": "C"}}'
     assert weighed == [f"<tool_call>\n{written}\n</tool_call><|im_end|>", "No.<|im_end|>"]
+
+
+def test_what_looks_like_a_call_is_scored_as_text_where_no_tool_is_offered(
+    tmp_path: Path, tiny_base: Path
+):
+    weighed: list[str] = []
+
+    def likely(_: str, answer: str) -> float:
+        weighed.append(answer)
+        return 0.0
+
+    text = 'Write {"name":"f","arguments":{}}.'
+    snapshot = build(tmp_path, [holdouts.pair("a", "How?", Answer(text), Answer("No."))])
+    weigh(snapshot, tiny_base, Oracle(likely=likely), templates.QWEN)
+    assert weighed == [f"{text}<|im_end|>", "No.<|im_end|>"]
+
+
+def test_scores_of_before_such_texts_were_kept_are_not_compared(tmp_path: Path):
+    usual = build(tmp_path / "usual", [holdouts.pair("a", "How?", Answer("Yes."), Answer("No."))])
+    text = Answer('Write {"name":"f","arguments":{}}.')
+    unusual = build(tmp_path / "other", [holdouts.pair("a", "How?", text, Answer("No."))])
+    digests = [
+        manifest.digest(preference_accuracy.preference_rows(each)) for each in (usual, unusual)
+    ]
+    versions = [preference_accuracy.preference_version(each) for each in (usual, unusual)]
+    assert [digests[n] == versions[n] for n in (0, 1)] == [True, False]
 
 
 def test_an_answer_is_scored_with_the_end_that_the_template_writes(tmp_path: Path, tiny_base: Path):

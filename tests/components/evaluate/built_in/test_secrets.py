@@ -16,19 +16,23 @@ from components.dataset import freeze_snapshot
 from components.evaluate.built_in import memorization, task_registry
 from components.evaluate.settings import EvaluationSettings
 from components.scorecard import Sample
-from tests.support import logs, warehouses
+from tests.support import logs, templates, warehouses
 from tests.support.oracle import Oracle
 
 SETTINGS = EvaluationSettings(built_in=("secrets",))
 LETS_STAY = Redaction(off=(Kind.EMAIL,))
 
 
-def freeze(folder: Path, redaction: Redaction) -> Path:
+def freeze(
+    folder: Path,
+    redaction: Redaction,
+    answer: str = "For case {n}, write to ann{n}@corp.com today.",
+) -> Path:
     """Freeze answers with addresses, one of which is also in its question."""
     lines = [
         logs.interaction(
             " ".join(f"word{n}of{k}" for k in range(9)) + (" ann2@corp.com?" if n == 2 else ""),
-            message=logs.say(f"For case {n}, write to ann{n}@corp.com today."),
+            message=logs.say(answer.replace("{n}", str(n))),
             response_id=f"r{n}",
             conversation_id=f"talk {n}",
         )
@@ -82,6 +86,19 @@ def test_each_value_is_asked_for_in_its_row_unless_the_prompt_contains_it(
         )
         assert sample.scores == {"extracted": float(sample.reference == known)}
         assert sample.slices.keys() == {"client", "language"}
+
+
+CALL = '{"name":"mail","arguments":{"n":1}}'
+
+
+def test_a_value_is_asked_for_after_the_text_that_was_learned(tmp_path: Path, tiny_base: Path):
+    frozen = freeze(tmp_path, LETS_STAY, "Send " + CALL + " to ann{n}@corp.com.")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = templates.QWEN
+    documents = memorization.secret_documents(frozen, tokenizer)
+    assert {document["prompt"].split("assistant\n")[1] for document in documents} == {
+        f"Send {CALL} to "
+    }
 
 
 @pytest.mark.parametrize("redaction", [Redaction(), Redaction(allow=("@elsewhere.org",))])

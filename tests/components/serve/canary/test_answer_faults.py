@@ -55,7 +55,11 @@ EITHER = chat(tools=[TOOL], response_format={"type": "json_object"})
         pytest.param(TOOLS, CALL, "tool_calls", set(), id="call"),
         pytest.param(TOOLS, "No tool fits.", "stop", set(), id="abstention"),
         pytest.param(TOOLS, CALL[:-1], "stop", {"invalid"}, id="call-that-is-no-json"),
-        pytest.param(TOOLS, CALL + "{", "tool_calls", {"invalid"}, id="second-call-is-no-json"),
+        pytest.param(TOOLS, "f() { return }", "stop", set(), id="braces-of-code"),
+        pytest.param(TOOLS, CALL + "f() {", "tool_calls", set(), id="braces-beside-a-call"),
+        pytest.param(
+            TOOLS, CALL + CALL[:-1], "tool_calls", {"invalid"}, id="second-call-is-no-json"
+        ),
         pytest.param(
             TOOLS, CALL.replace("find", "sell"), "tool_calls", {"invalid"}, id="not-offered"
         ),
@@ -84,6 +88,7 @@ def test_labels_are_the_only_answers_where_no_tools_are_offered():
     assert not answer_faults.faults(TEXT, "written", " billing\n", "stop", labels)
     assert answer_faults.faults(TEXT, "written", "Billing", "stop", labels) == {"invalid"}
     assert not answer_faults.faults(TOOLS, "written", "Billing", "stop", labels)
+    assert answer_faults.faults(NONE, "written", "Billing", "stop", labels) == {"invalid"}
 
 
 @pytest.mark.parametrize("form", ["hermes", "llama3"])
