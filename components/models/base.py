@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from safetensors import safe_open
 
 from components.models import device
-from components.models.device import Half
+from components.models.device import Attention, Half
 from components.store import manifest
 
 if TYPE_CHECKING:
@@ -58,18 +58,35 @@ def load(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     cuda, compute = torch.cuda.is_available(), compute_dtype(precision, for_training=for_training)
+    best = device.best_computing()
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=compute,
         quantization_config=quantization(precision, compute),
         device_map={"": torch.cuda.current_device()} if cuda and not on_host else {"": "cpu"},
-        attn_implementation=device.best_computing().attention if for_training else None,
+        attn_implementation=training_attention(path, best.attention) if for_training else None,
         local_files_only=True,
     )
     model.train(for_training)
     if not cuda and not for_training:
         dequantize(model)
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+
+def training_attention(path: Path, preferred: Attention) -> Attention:
+    """Return the attention to train a base with: ``eager`` where it has no other (Gemma 2)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if preferred == "eager":
+        return preferred
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config, attn_implementation=preferred)
+    except ValueError:
+        return "eager"
+    return preferred
 
 
 def compute_dtype(precision: Precision, *, for_training: bool) -> "torch.dtype":

@@ -21,6 +21,9 @@ from components.schema import Json
 
 Half: TypeAlias = Literal["bf16", "fp16"]
 
+Attention: TypeAlias = Literal["eager", "sdpa"]
+"""An implementation of attention by transformers' name."""
+
 AMPERE = (8, 0)
 """The lowest compute capability that multiplies in bf16; older GPUs emulate it, slowly."""
 
@@ -44,13 +47,13 @@ class Computing:
 
     ``half``: the 16-bit type of products; sums, the adapter and the optimizer are fp32. With fp16,
     whose smallest number is 6e-8, the loss is scaled so that small gradients don't become zero.
-    ``attention``: transformers' name of the implementation. ``fuses``: norms, rotary embedding and
+    ``attention``: where the base has it, otherwise ``eager``. ``fuses``: norms, rotary embedding and
     gated MLP are Liger's kernels. ``widens``: what a 4-bit base has in 16 bits (embeddings, norms,
     output layer) is cast to fp32, and so are the activations between its layers.
     """
 
     half: Half
-    attention: Literal["eager", "sdpa"]
+    attention: Attention
     fuses: bool
     widens: bool
 

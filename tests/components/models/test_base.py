@@ -110,3 +110,29 @@ def test_a_weight_is_read_as_it_was_stored(folder: Path):
     assert base.read_weight(folder, name).equal(model.get_parameter(name))
     with pytest.raises(ValueError, match="its safetensors have no weight elsewhere"):
         base.read_weight(folder, "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        pytest.param("llama", "sdpa", id="has-it"),
+        pytest.param("gemma2", "eager", id="has-another-only"),
+        pytest.param("gpt_oss", "eager", id="has-sinks"),
+    ],
+)
+def test_a_base_without_fused_attention_is_trained_with_its_own(
+    kind: str, expected: str, tmp_path: Path
+):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 50}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    tokens = {f"{name}_token_id": 0 for name in ("pad", "bos", "eos")}
+    config = AutoConfig.for_model(kind, **small, **heads, **tokens)
+    config.save_pretrained(tmp_path)
+
+    attention = base.training_attention(tmp_path, "sdpa")
+
+    assert attention == expected
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    assert model.config._attn_implementation == expected
