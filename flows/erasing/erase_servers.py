@@ -23,6 +23,7 @@ from components.store import warehouse
 from flows import approvals, champions, prefect_api, rollback_rules
 from flows.prefect_api import Run
 from flows.settings import Settings
+from flows.stack import mlflow_database
 
 PAGE_SIZE = 200  # artifacts and inputs per request
 
@@ -156,14 +157,16 @@ def apply_consequences(
                 )
         if has_prefect(home):
             consequences = _retract_pages(home, consequences, workload, here, erasure)
-    for database in (home.mlflow_home / "mlflow.db", _prefect_database(home)):
+    for database in (mlflow_database.database(home.mlflow_home), _prefect_database(home)):
         compact_database(database)
+    for copy in mlflow_database.copies(home.mlflow_home):
+        copy.unlink()
     return consequences
 
 
 def has_mlflow(home: Settings) -> bool:
     """Return whether an MLflow may hold versions: the home's own, or one elsewhere."""
-    return home.elsewhere is not None or (home.mlflow_home / "mlflow.db").exists()
+    return home.elsewhere is not None or mlflow_database.database(home.mlflow_home).exists()
 
 
 def has_prefect(home: Settings) -> bool:

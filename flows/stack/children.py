@@ -37,6 +37,8 @@ LINE_BYTES = 2**16  # longer lines are cut into pieces
 
 LAST_BYTES = 2000  # of a process's output, to explain why it ended
 
+STEP = "step: "  # begins a line in which a service says what its start is doing
+
 LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 LEVEL_WITHIN = 60  # characters of a line in which Prefect, MLflow and uvicorn name its level
 
@@ -108,6 +110,7 @@ class LogPump:
     """Copies what a process and its descendants print into a log, in a thread of its own."""
 
     def __init__(self, pipe: IO[bytes], log: ServiceLog) -> None:
+        self.step = ""
         self._last = deque[bytes]()
         self._thread = threading.Thread(target=self._run, args=(pipe, log), daemon=True)
         self._thread.start()
@@ -121,6 +124,8 @@ class LogPump:
         with pipe:
             while line := pipe.readline(LINE_BYTES):
                 log.write(line)
+                if line.startswith(STEP.encode()):
+                    self.step = line.decode(errors="replace").removeprefix(STEP).strip()
                 self._last.append(line)
                 while len(self._last) > 1 and sum(map(len, self._last)) > 2 * LAST_BYTES:
                     self._last.popleft()
@@ -275,6 +280,11 @@ class Child:
     def last_words(self) -> str:
         """Return the end of what this process printed."""
         return self._pump.last_words(WORDS_WAIT) if self._pump else ""
+
+    @property
+    def step(self) -> str:
+        """What its start is doing now, if it says so."""
+        return self._pump.step if self._pump and self.condition == "starting" else ""
 
     def state(self) -> ServiceState:
         """Describe this child for ``stack.json``."""

@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flows import access
 from flows.access import Credentials
 from flows.settings import HOST, Settings, load
+from flows.stack import mlflow_database
+from flows.stack.children import STEP
 
 SCHEME = "mlflow-artifacts:"  # of files in the server's own folder
 
@@ -228,7 +230,11 @@ def serve_mlflow(settings: Settings, logins: Credentials) -> None:
 
     artifacts = settings.mlflow_home / "artifacts"
     confine_artifacts(artifacts)
-    database = f"sqlite:///{settings.mlflow_home / 'mlflow.db'}"
+    try:
+        mlflow_database.prepare(settings.mlflow_home, announce_step)
+    except mlflow_database.SchemaError as error:
+        sys.exit(str(error))
+    database = f"sqlite:///{mlflow_database.database(settings.mlflow_home)}"
     os.environ |= {
         constants.BACKEND_STORE_URI_ENV_VAR: database,
         constants.REGISTRY_STORE_URI_ENV_VAR: database,
@@ -239,6 +245,12 @@ def serve_mlflow(settings: Settings, logins: Credentials) -> None:
     handlers.initialize_backend_stores(database, database, "mlflow-artifacts:/")
     guard = RequestGuard(app, origins, hosts, logins.mlflow.pair, RUNS_COMMANDS)
     uvicorn.run(guard, host=HOST, port=settings.mlflow_port)
+
+
+def announce_step(step: str) -> None:
+    """Show a step of this server's start to whoever waits for it."""
+    sys.stdout.write(f"{STEP}{step}\n")
+    sys.stdout.flush()
 
 
 SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow}

@@ -235,7 +235,7 @@ class Supervisor:
     def _write_state(self) -> None:
         state = StackState(
             phase=self._phase,
-            step=self._step,
+            step=next(filter(None, (child.step for child in self._children)), self._step),
             prefect_port=self.settings.prefect_port,
             mlflow_port=self.settings.mlflow_port,
             supervisor=self._self,

@@ -1,4 +1,7 @@
-"""A new MLflow store for a test: a copy of an empty one, whose tables take MLflow two seconds."""
+"""A new MLflow store for a test: a copy of an empty one, whose tables take MLflow two seconds.
+
+Or one that an older MLflow left, made by MLflow's own migrations.
+"""
 
 import atexit
 import contextlib
@@ -7,7 +10,11 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import sqlalchemy
+from alembic import command
 from mlflow import MlflowClient
+from mlflow.store.db import utils
+from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
 
 NAME = "mlflow.db"
 
@@ -25,3 +32,21 @@ def _empty() -> Path:
     with contextlib.chdir(folder):  # where MLflow would keep artifacts of the default experiment
         MlflowClient(f"sqlite:///{folder / NAME}").search_experiments()
     return folder / NAME
+
+
+def create_old(database: Path, revision: str, experiment: str) -> None:
+    """Make a database at an older schema, with an experiment in it."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{database}")
+    FirstTables.metadata.create_all(engine)
+    config = utils._get_alembic_config(str(engine.url))  # pyright: ignore[reportPrivateUsage] - as `mlflow db upgrade` does
+    with engine.begin() as con:
+        config.attributes["connection"] = con
+        command.upgrade(config, revision)
+        con.execute(
+            sqlalchemy.text(
+                "insert into experiments (name, artifact_location, lifecycle_stage)"
+                " values (:name, 'mlflow-artifacts:/1', 'active')"
+            ),
+            {"name": experiment},
+        )
+    engine.dispose()

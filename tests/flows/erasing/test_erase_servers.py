@@ -106,7 +106,11 @@ def test_pages_and_messages_go_with_the_events_that_have_them(home: Settings) ->
     written = erase_servers.blank_texts(home, Subject(YAN), lambda text: YAN in text)
     erasure = Erasure("c1", "", "", logs.NOW, None)
     tainted = [Output("evidence", "support", digest) for digest in ("e1", "e2")]
+    home.mlflow_home.mkdir()
+    kept = home.mlflow_home / "mlflow.db.before-451aebb31d03"  # of an upgrade, with all its texts
+    kept.touch()
     done = erase_servers.apply_consequences(home, erasure, tainted, written, demote=False)
+    assert not kept.exists()
     assert (done.pages, done.runs) == (2, 1)
     promote.publish_page.fn("cyd asks", "e4", "support")
     wait_for_event(database, "cyd asks")  # it comes after those of the deletions
