@@ -25,7 +25,13 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import otlp, otlp_encoding, otlp_langfuse, otlp_openinference
+from components.collect.sources import (
+    otlp,
+    otlp_encoding,
+    otlp_langfuse,
+    otlp_mlflow,
+    otlp_openinference,
+)
 from components.schema import Json
 from components.store import manifest, spool
 from components.store.spool import Damaged, Entry
@@ -57,7 +63,7 @@ HOLD_BACK_SECONDS = 60.0
 another receiver may have taken them."""
 
 TELEMETRY: tuple[spool.Kind, ...] = ("traces", "logs")
-CALLS = "gen_ai.", otlp_openinference.KIND, otlp_langfuse.KIND
+CALLS = "gen_ai.", otlp_openinference.KIND, otlp_langfuse.KIND, otlp_mlflow.KIND
 """Every request with a part of a model call contains one of these texts."""
 
 CLAIMED = "claimed_client_id"

@@ -17,7 +17,13 @@ from components.collect.sources import (
     tensorzero,
 )
 from components.schema import Json
-from tests.components.collect.sources import test_mlflow_traces, test_openpipe, test_sharegpt
+from tests.components.collect.sources import (
+    test_mlflow_traces,
+    test_openpipe,
+    test_otlp_langsmith,
+    test_otlp_mlflow,
+    test_sharegpt,
+)
 from tests.support import (
     langfuse_rows,
     langsmith_rows,
@@ -93,6 +99,19 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
             "gen_ai.evaluation.user_feedback",
             {"comment": "Fine."},
             otlp_requests.attribute("gen_ai.evaluation.score", {"doubleValue": 0.5}),
+        ),
+    ),
+    (
+        otlp,
+        test_otlp_langsmith.run(
+            {"messages": [[test_otlp_langsmith.message("human", content="Rome?")]]},
+            test_otlp_langsmith.generated(test_otlp_langsmith.message("ai", content="Sunny.")),
+        ),
+    ),
+    (
+        otlp,
+        test_otlp_mlflow.exported(
+            spanInputs={"messages": [QUESTION], "tools": [logs.WEATHER]}, spanOutputs="Sunny."
         ),
     ),
     (

@@ -90,19 +90,20 @@ def _statistics(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
 
 
 def _interaction(run: Obj, defaults: Defaults) -> Obj:
-    inputs, outputs = fields.unpacked_object(run, "inputs"), _outputs(run)
+    inputs = fields.unpacked_object(run, "inputs")
+    outputs = answered(fields.unpacked_object(run, "outputs"))
     failure = fields.optional_text(run, "error")
     if failure is not None and not outputs:
         raise fields.wrong_type("error", failure, "a response")
     extra = fields.unpacked_object(run, "extra")
     metadata = fields.optional_object(extra, "metadata", "extra.")
     model = metadata.get("ls_model_name")
-    choices, is_cut = _choices(outputs)
+    choices, is_cut = choices_of(outputs)
     run_id = fields.require_text(run, "id")
     return canonical.interaction(
         defaults,
         timestamp=run.get("start_time"),
-        request=_request(inputs, outputs, extra, model),
+        request=request_of(inputs, outputs, extra, model),
         response=canonical.response(
             choices,
             response_id=run_id,
@@ -121,18 +122,18 @@ def _interaction(run: Obj, defaults: Defaults) -> Obj:
     )
 
 
-def _outputs(run: Obj) -> Obj:
+def answered(outputs: Obj) -> Obj:
     """Return a run's outputs without what LangChain adds for calls that gave nothing."""
-    outputs = fields.unpacked_object(run, "outputs")
     match outputs:
         case {"generations": list(generations)}:
-            answered = [each for each in generations if each]
-            return {**outputs, "generations": answered} if answered else {}
+            written = [each for each in generations if each]
+            return {**outputs, "generations": written} if written else {}
         case _:
             return outputs
 
 
-def _request(inputs: Obj, outputs: Obj, extra: Obj, model: Json) -> Obj:
+def request_of(inputs: Obj, outputs: Obj, extra: Obj, model: Json) -> Obj:
+    """Return the request of a run in chat form, or raise ``WrongShapeError``."""
     if litellm.claims(inputs):  # LiteLLM's own callback logs its payload
         return observations.request(litellm.request_of(inputs, outputs), "inputs")
     parameters = fields.optional_object(extra, "invocation_params", "extra.")
@@ -197,7 +198,7 @@ def _unwrapped(value: Json) -> Obj | None:
     return {**message, "type": plain}
 
 
-def _choices(outputs: Obj) -> tuple[list[Json], bool]:
+def choices_of(outputs: Obj) -> tuple[list[Json], bool]:
     """Return the choices of a run's outputs, and whether they say that the answer broke off."""
     match outputs:
         case {"generations": [_, *_]}:

@@ -87,11 +87,24 @@ def _trace(info: Obj, span: Obj) -> Obj:
 def _attributes(span: Obj, at: str) -> Obj:
     """Return a span's ``mlflow.`` attributes, each of which is JSON text."""
     attributes = fields.require_object(span, "attributes", at)
+    return unpacked({key: attributes[key] for key in attributes if key.startswith("mlflow.")})
+
+
+def unpacked(attributes: Obj) -> Obj:
+    """Return attributes as they were before MLflow made each JSON text."""
     return {
         key: fields.loads(value) if isinstance(value, str) else value
         for key, value in attributes.items()
-        if key.startswith("mlflow.")
     }
+
+
+def request_of(attributes: Obj, at: str) -> Obj:
+    """Return the request of a call in chat form, or raise ``WrongShapeError``."""
+    request = observations.request(attributes.get("mlflow.spanInputs"), f"{at}spanInputs")
+    tools = attributes.get("mlflow.chat.tools")
+    if "tools" not in request and isinstance(tools, list):
+        request["tools"] = tools
+    return request
 
 
 def _interaction(info: Obj, span: Obj, attributes: Obj, at: str, defaults: Defaults) -> Obj:
@@ -102,15 +115,11 @@ def _interaction(info: Obj, span: Obj, attributes: Obj, at: str, defaults: Defau
     path = f"{at}attributes.mlflow."
     response: Obj = outputs if isinstance(outputs, dict) else {}
     response_id = fields.optional_text(response, "id", f"{path}spanOutputs.")
-    request = observations.request(attributes.get("mlflow.spanInputs"), f"{path}spanInputs")
-    tools = attributes.get("mlflow.chat.tools")
-    if "tools" not in request and isinstance(tools, list):
-        request["tools"] = tools
     is_cut = otlp_encoding.has_failed(span) or openai_api.is_cut(outputs)
     return canonical.interaction(
         defaults,
         timestamp=otlp_encoding.seconds(span, TIMES[:1], at),
-        request=request,
+        request=request_of(attributes, path),
         response=canonical.response(
             observations.choices(outputs, f"{path}spanOutputs"),
             response_id=response_id or _span_id(span, at),

@@ -20,7 +20,9 @@ from components.collect.sources import (
     otlp_ai_sdk,
     otlp_encoding,
     otlp_langfuse,
+    otlp_langsmith,
     otlp_messages,
+    otlp_mlflow,
     otlp_openinference,
     otlp_pydantic_ai,
 )
@@ -48,6 +50,8 @@ OTHER_CONVENTIONS = (
     otlp_openinference.to_genai,
     otlp_ai_sdk.to_genai,
     otlp_langfuse.to_genai,
+    otlp_langsmith.to_genai,
+    otlp_mlflow.to_genai,
     otlp_pydantic_ai.to_genai,
 )
 

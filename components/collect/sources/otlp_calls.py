@@ -19,10 +19,10 @@ OTHER_OPERATIONS = frozenset(
     {"execute_tool", "create_agent", "invoke_agent", "invoke_workflow", "embeddings", "retrieval"}
     | {"embedding", "aembedding", "rerank", "arerank"}  # OpenLLMetry's and LiteLLM's
     | {"agent", "chain", "evaluator", "guardrail", "prompt", "reranker", "retriever", "tool"}
-    | {"event", "span"}
+    | {"event", "parser", "span"}
 )
-"""Operations that are no model calls, or consist of such calls; the last ones are OpenInference's
-and Langfuse's kinds."""
+"""Operations that are no model calls, or consist of such calls; the last ones are OpenInference's,
+Langfuse's and LangSmith's kinds."""
 
 PARAMETERS = {
     "model": "gen_ai.request.model",
@@ -142,6 +142,24 @@ class SpanCall:
             finish=canonical.CUT if self.has_failed or self._is_left() else None,
             metadata=fields.without_nulls({key: everything.get(key) for key in KEPT}),
         )
+
+
+def chat_attributes(request: Obj, choices: list[Json], at: str) -> Obj:
+    """Return the attributes that a request and its choices in chat form stand for.
+
+    Either may be empty; ``at`` names the choices.
+    """
+    translated: Obj = {new: request[old] for old, new in PARAMETERS.items() if old in request}
+    if "messages" in request:
+        translated[PROMPT] = request["messages"]
+    if isinstance(tools := request.get("tools"), list):
+        translated["gen_ai.tool.definitions"] = tools
+    if choices:
+        answers = [choice for _, choice in fields.objects(choices, at)]
+        translated[COMPLETION] = [choice["message"] for choice in answers]
+        reasons: list[Json] = [choice.get("finish_reason") for choice in answers]
+        translated["gen_ai.response.finish_reasons"] = reasons
+    return translated
 
 
 def is_call(attributes: Obj) -> bool:

@@ -2,8 +2,7 @@
 
 from components.collect.sources import fields, observations
 from components.collect.sources.fields import Obj
-from components.collect.sources.otlp_calls import PARAMETERS
-from components.collect.sources.otlp_messages import COMPLETION, PROMPT
+from components.collect.sources.otlp_calls import chat_attributes
 from components.schema import Json
 
 KIND = "langfuse.observation.type"
@@ -33,19 +32,12 @@ def to_genai(attributes: Obj) -> Obj:
     parameters = set_to if isinstance(set_to, dict) else {}
     if attributes.get("langfuse.observation.level") == "ERROR":
         translated["error.type"] = "ERROR"
+    choices: list[Json] = []
     if INPUT in attributes:
-        request = observations.request(_value(attributes[INPUT]), INPUT)
-        parameters |= request
-        translated[PROMPT] = request["messages"]
-        if isinstance(tools := request.get("tools"), list):
-            translated["gen_ai.tool.definitions"] = tools
+        parameters |= observations.request(_value(attributes[INPUT]), INPUT)
     if OUTPUT in attributes:
         choices = observations.choices(_value(attributes[OUTPUT]), OUTPUT)
-        answers = [choice for _, choice in fields.objects(choices, OUTPUT)]
-        translated[COMPLETION] = [choice["message"] for choice in answers]
-        reasons: list[Json] = [choice.get("finish_reason") for choice in answers]
-        translated["gen_ai.response.finish_reasons"] = reasons
-    translated |= {new: parameters[old] for old, new in PARAMETERS.items() if old in parameters}
+    translated |= chat_attributes(parameters, choices, OUTPUT)
     return translated | attributes
 
 

@@ -502,13 +502,31 @@ def test_requests_without_a_model_call_are_skipped(con: Connection, folder: Path
     assert spool.sealed(folder) == []
 
 
-def test_spans_of_openinference_are_no_requests_without_a_model_call(con: Connection, folder: Path):
-    attributes = {
-        "openinference.span.kind": "LLM",
-        "llm.input_messages.0.message.role": "user",
-        "llm.input_messages.0.message.content": "Is it raining?",
-        "llm.output_messages.0.message.content": "No.",
-    }
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        pytest.param(
+            {
+                "openinference.span.kind": "LLM",
+                "llm.input_messages.0.message.role": "user",
+                "llm.input_messages.0.message.content": "Is it raining?",
+                "llm.output_messages.0.message.content": "No.",
+            },
+            id="openinference",
+        ),
+        pytest.param(
+            {
+                "mlflow.spanType": '"LLM"',
+                "mlflow.spanInputs": '"Is it raining?"',
+                "mlflow.spanOutputs": '"No."',
+            },
+            id="mlflow",
+        ),
+    ],
+)
+def test_spans_of_other_conventions_are_no_requests_without_a_model_call(
+    con: Connection, folder: Path, attributes: dict[str, str]
+):
     put(folder, ("traces", "app", in_json(telemetry.call(**attributes))))
     (loaded,) = logs.load_spool(con, folder, now=datetime.now(UTC))
     assert (loaded.new, loaded.quarantined) == (1, 0)
