@@ -47,9 +47,9 @@ class Computing:
 
     ``half``: the 16-bit type of products; sums, the adapter and the optimizer are fp32. With fp16,
     whose smallest number is 6e-8, the loss is scaled so that small gradients don't become zero.
-    ``attention``: where the base has it, otherwise ``eager``. ``fuses``: norms, rotary embedding and
-    gated MLP are Liger's kernels. ``widens``: what a 4-bit base has in 16 bits (embeddings, norms,
-    output layer) is cast to fp32, and so are the activations between its layers.
+    ``attention``: of a base that has it, ``eager`` of others. ``fuses``: norms, rotary embedding
+    and gated MLP are Liger's kernels. ``widens``: what a 4-bit base has in 16 bits (embeddings,
+    norms, output layer) is cast to fp32, and so are the activations between its layers.
     """
 
     half: Half
