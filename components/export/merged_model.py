@@ -1,5 +1,6 @@
 """Merge an adapter into its base's weights, for servers without adapter support."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel  # noqa: TID253 - as above
 
 from components.models import base as bases
 from components.models.base import attach_adapter
+from components.schema import Json
 
 TOKENIZER = (
     "tokenizer*",
@@ -46,10 +48,16 @@ def write(adapter: Path, base: Path, to: Path) -> None:
     adapted = attach_adapter(model, adapter)
     _untie(adapted)
     merged = cast("PreTrainedModel", adapted.merge_and_unload(safe_merge=True))
-    merged.generation_config.eos_token_id = ends  # pyright: ignore[reportOptionalMemberAccess] - it generates
     merged.to(torch.bfloat16).save_pretrained(to)  # pyright: ignore[reportArgumentType]
+    _set_end_tokens(to / "generation_config.json", ends)
     for file in {file for pattern in TOKENIZER for file in base.glob(pattern) if file.is_file()}:
         shutil.copyfile(file, to / file.name)
+
+
+def _set_end_tokens(file: Path, ends: list[int]) -> None:
+    # In the file: a changed configuration is not saved if it is inconsistent, as some bases' are.
+    written: dict[str, Json] = json.loads(file.read_text())
+    file.write_text(json.dumps(written | {"eos_token_id": ends}, indent=2) + "\n")
 
 
 def _untie(adapted: PeftModel) -> None:

@@ -1,5 +1,6 @@
 """Merged weights are the base's plus the adapter's product, rounded once."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,3 +63,15 @@ def test_it_ends_its_answers_where_the_adapter_did_and_keeps_what_servers_read(
     ends = GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id
     assert ends == [tiny.SPECIAL.index("<|im_end|>"), 0]
     assert (tmp_path / "merged" / "tekken.json").read_text() == "{}"
+
+
+def test_a_base_whose_generation_settings_contradict_each_other_is_merged(
+    make: Making, tiny_base: Path, tmp_path: Path
+):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    published = {"temperature": 0.9, "top_p": 0.6, "eos_token_id": 0}  # as Vicuna's: no sampling
+    (base / "generation_config.json").write_text(json.dumps(published))
+    merged_model.write(make(), base, tmp_path / "merged")
+    written = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    assert written["temperature"] == 0.9
+    assert written["eos_token_id"] == [tiny.SPECIAL.index("<|im_end|>"), 0]
