@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from components.schema import Config
 
@@ -47,8 +47,21 @@ class TokenPrice(Config):
     """The price of a million tokens of prompts that the provider had cached, where the logs' usage
     counts them; that of ``input`` if left out, which overstates the price."""
 
+    cache_write: float | None = Field(default=None, ge=0)
+    """The price of a million tokens of prompts that the provider wrote to its cache, where the
+    logs' usage counts them, as Anthropic's does; that of ``input`` if left out, which understates
+    the price."""
+
     output: float = Field(ge=0)
     """The price of a million tokens of answers."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, float | None]:
+        # Evidence of before the setting came keeps its digest.
+        fields: dict[str, float | None] = dump(self)
+        return {
+            name: fields[name] for name in fields if (name, fields[name]) != ("cache_write", None)
+        }
 
 
 class Prices(Config):
@@ -99,7 +112,8 @@ class Prices(Config):
 class Usage:
     """Mean input and output tokens over ``requests``; ``source`` is how they were counted.
 
-    Of the input the provider had ``cached`` some, which it bills at another price.
+    Of the input the provider had ``cached`` some and has ``written`` some to its cache, which it
+    bills at other prices.
     """
 
     input: float
@@ -107,6 +121,7 @@ class Usage:
     requests: int
     source: str
     cached: float = 0.0
+    written: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +253,8 @@ def by_tokens(usage: Usage, price: TokenPrice) -> float:
     read = usage.input * price.input
     if price.cached_input is not None:
         read += usage.cached * (price.cached_input - price.input)
+    if price.cache_write is not None:
+        read += usage.written * (price.cache_write - price.input)
     return (read + usage.output * price.output) / MILLION
 
 
@@ -307,19 +324,23 @@ def answering(prices: Prices, speed: Speed | None) -> Amount:
 
 
 def _token_formula(usage: Usage, price: TokenPrice) -> str:
-    read, cached, in_full = usage.input, "", ""
-    if usage.cached and price.cached_input is not None:
-        read -= usage.cached
-        cached = f" + {usage.cached:.1f} cached x {price.cached_input:g}"
-    elif usage.cached:
-        in_full = (
-            f"; {usage.cached:.1f} of the tokens in were cached, and are priced in full, since "
-            "cost.production.cached_input is not set"
-        )
+    read, apart, without_price = usage.input, "", ""
+    for count, own, name, did, setting in (
+        (usage.cached, price.cached_input, "cached", "were cached", "cached_input"),
+        (usage.written, price.cache_write, "cache writes", "went into the cache", "cache_write"),
+    ):
+        if count and own is not None:
+            read -= count
+            apart += f" + {count:.1f} {name} x {own:g}"
+        elif count:
+            without_price += (
+                f"; {count:.1f} of the tokens in {did}, and are priced as the others, since "
+                f"cost.production.{setting} is not set"
+            )
     return (
-        f"({read:.1f} tokens in x {price.input:g}{cached} + {usage.output:.1f} out x "
+        f"({read:.1f} tokens in x {price.input:g}{apart} + {usage.output:.1f} out x "
         f"{price.output:g}) / 1,000,000 (means of {usage.requests} requests, {usage.source}"
-        f"{in_full})"
+        f"{without_price})"
     )
 
 

@@ -268,6 +268,7 @@ class _LoggedUsage:
     models: int
     input_tokens: float
     cached_tokens: float
+    written_tokens: float
     output_tokens: float
 
 
@@ -301,7 +302,8 @@ def production_usage(
         means = logged.input_tokens, logged.output_tokens
         several = f", of {logged.models} models that are priced as one"
         source = LOGGED + several * (logged.models > 1)
-        return Usage(*means, logged.requests, source, logged.cached_tokens)
+        cached = logged.cached_tokens, logged.written_tokens
+        return Usage(*means, logged.requests, source, *cached)
     with warehouse.in_memory(scratch) as con:
         counter = token_counts.counter(con, base)
         if counter is None or not rows:

@@ -39,6 +39,8 @@ class Day:
     """The model's version at the gateway; ``None`` if it is none of ours."""
     cached_tokens: float = 0.0
     """Of the input tokens, those that the provider had cached."""
+    written_tokens: float = 0.0
+    """Of the input tokens, those that the provider wrote to its cache."""
 
     @property
     def votes(self) -> int:
@@ -99,6 +101,7 @@ def _sum(group: Sequence[Day]) -> Day:
         sum(day.disputed for day in group),
         group[-1].version,
         sum(day.cached_tokens for day in group),
+        sum(day.written_tokens for day in group),
     )
 
 
@@ -128,8 +131,8 @@ def price(day: Day, prices: Prices, speed: Speed | None = None) -> float | None:
     tokens = (day.input_tokens / day.counted, day.output_tokens / day.counted)
     token_price = prices.production if day.version is None else prices.challenger
     if token_price is not None:
-        cached = day.cached_tokens / day.counted
-        return costs.by_tokens(Usage(*tokens, day.counted, "logged", cached), token_price)
+        cached = day.cached_tokens / day.counted, day.written_tokens / day.counted
+        return costs.by_tokens(Usage(*tokens, day.counted, "logged", *cached), token_price)
     if day.version is None or speed is None:
         return None
     evaluated = costs.answering(prices, speed).value

@@ -75,6 +75,8 @@ class AnswerDraft:
     """``None`` until the answer ends."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Those of the prompt that the server had cached; ``None`` if it does not say."""
 
     def add(self, part: VisiblePart) -> None:
         """Append a part."""
@@ -88,15 +90,19 @@ class AnswerDraft:
     def clear(self) -> None:
         """Forget an answer that failed before the client saw any of it."""
         self.text, self.calls, self.logprobs, self.finish = [], [], [], None
+        self.cached_tokens = None
 
     def usage(self) -> Obj:
         """Return the token counts; those unknown are 0."""
         prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
-        return {
+        counts: Obj = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
+        if self.cached_tokens is None:
+            return counts
+        return {**counts, "prompt_tokens_details": {"cached_tokens": self.cached_tokens}}
 
     def whole(self) -> bytes:
         """Return the completion."""

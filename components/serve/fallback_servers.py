@@ -193,9 +193,12 @@ def _read_head(draft: AnswerDraft, answer: Obj, ours: str) -> None:
     if isinstance(model, str) and model and not model.startswith(ours):
         draft.model = model
     match answer.get("usage"):
-        case {"prompt_tokens": prompt, "completion_tokens": completion}:
+        case {"prompt_tokens": prompt, "completion_tokens": completion, **more}:
             draft.prompt_tokens = token_count(prompt)
             draft.completion_tokens = token_count(completion)
+            details = more.get("prompt_tokens_details")
+            cached = details.get("cached_tokens") if isinstance(details, dict) else None
+            draft.cached_tokens = token_count(cached)
         case _:
             pass
 

@@ -17,7 +17,11 @@ answers as (
             '$.response.id', '$.response.model',
             '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens',
             '$.response.choices[0].finish_reason', '$.served.arm', '$.served.version', '$.trace_id',
-            '$.response.usage.prompt_tokens_details.cached_tokens'
+            '$.response.usage.prompt_tokens_details.cached_tokens',
+            '$.response.usage.prompt_tokens_details.cache_creation_tokens',
+            '$.response.usage.cache_creation_input_tokens', '$.usage.prompt_tokens',
+            '$.usage.prompt_tokens_details.cached_tokens',
+            '$.usage.prompt_tokens_details.cache_creation_tokens'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id and timestamp >= $since
@@ -30,9 +34,19 @@ named as (
         timestamp,
         field[1] ->> '$' as response_id,
         coalesce(field[2] ->> '$', 'not named') as model_name,
-        try_cast(field[3] ->> '$' as double) as input_tokens,
+        -- What a record says beside its response counts before what the response says.
+        coalesce(try_cast(field[12] ->> '$' as double), try_cast(field[3] ->> '$' as double))
+            as input_tokens,
         try_cast(field[4] ->> '$' as double) as output_tokens,
-        try_cast(field[9] ->> '$' as double) as cached_tokens,
+        coalesce(try_cast(field[13] ->> '$' as double), try_cast(field[9] ->> '$' as double))
+            as cached,
+        if(cached between 0 and input_tokens, cached, 0) as cached_tokens,
+        coalesce(
+            try_cast(field[14] ->> '$' as double),
+            try_cast(field[10] ->> '$' as double),
+            try_cast(field[11] ->> '$' as double)
+        ) as written,
+        if(written between 0 and input_tokens - cached_tokens, written, 0) as written_tokens,
         -- Zeros stand where nothing was counted; to DuckDB, NaN is above every number.
         coalesce(input_tokens between 1 and 1e9 and output_tokens between 0 and 1e9, false)
             as tells_tokens,
@@ -127,9 +141,8 @@ select
     count(*) filter (where named.tells_tokens) as counted,
     coalesce(sum(named.input_tokens) filter (where named.tells_tokens), 0) as input_tokens,
     coalesce(sum(named.output_tokens) filter (where named.tells_tokens), 0) as output_tokens,
-    coalesce(sum(named.cached_tokens) filter (
-        where named.tells_tokens and named.cached_tokens between 0 and named.input_tokens
-    ), 0) as cached_tokens,
+    coalesce(sum(named.cached_tokens) filter (where named.tells_tokens), 0) as cached_tokens,
+    coalesce(sum(named.written_tokens) filter (where named.tells_tokens), 0) as written_tokens,
     coalesce(sum(counted.up), 0)::bigint as up,
     coalesce(sum(counted.down), 0)::bigint as down,
     count(*) filter (where counted.is_corrected) as corrected,

@@ -44,6 +44,13 @@ def test_each_figure_has_its_formula() -> None:
     assert found.training.how == "0.5 an hour / 2 cores x 3,600 core-seconds / 3600 s (CPU time)"
 
 
+def test_prices_without_that_of_cache_writes_are_written_as_before_there_was_one() -> None:
+    price: dict[str, float | None] = {"input": 2.5, "cached_input": None, "output": 10.0}
+    assert TokenPrice(input=2.5, output=10).model_dump(mode="json") == price
+    dearer = TokenPrice(input=2.5, cache_write=0, output=10)
+    assert TokenPrice.model_validate(dearer.model_dump()) == dearer
+
+
 def test_tokens_that_the_provider_had_cached_have_their_own_price() -> None:
     cached = replace(LOGGED, cached=300)
     cheaper = Prices(production=TokenPrice(input=2.5, cached_input=0.5, output=10))
@@ -52,7 +59,17 @@ def test_tokens_that_the_provider_had_cached_have_their_own_price() -> None:
     assert priced.how.startswith("(100.0 tokens in x 2.5 + 300.0 cached x 0.5 + 50.0 out x 10)")
     in_full = bill(PRICES, production=cached, challenger=None, training=None).production
     assert in_full.value == pytest.approx((400 * 2.5 + 50 * 10) / 1e6)
-    assert "300.0 of the tokens in were cached, and are priced in full, since cost." in in_full.how
+    assert (
+        "300.0 of the tokens in were cached, and are priced as the others, since c" in in_full.how
+    )
+    written = replace(cached, written=60)
+    both = Prices(production=TokenPrice(input=2.5, cached_input=0.25, cache_write=3, output=10))
+    priced = bill(both, production=written, challenger=None, training=None).production
+    assert priced.value == pytest.approx((40 * 2.5 + 300 * 0.25 + 60 * 3 + 50 * 10) / 1e6)
+    assert "(40.0 tokens in x 2.5 + 300.0 cached x 0.25 + 60.0 cache writes x 3 +" in priced.how
+    as_input = bill(cheaper, production=written, challenger=None, training=None).production
+    assert as_input.value == pytest.approx((100 * 2.5 + 300 * 0.5 + 50 * 10) / 1e6)
+    assert "60.0 of the tokens in went into the cache, and are priced as the" in as_input.how
     free = Prices(production=TokenPrice(input=2.5, cached_input=0, output=10))
     assert bill(free, production=cached, challenger=None, training=None).production.value == (
         pytest.approx((100 * 2.5 + 50 * 10) / 1e6)

@@ -145,6 +145,14 @@ def to_response(response: Obj, at: str) -> Obj:
     )
 
 
+def cached_usage(response: Obj, at: str) -> Obj | None:
+    """Return the usage of a response's whole prompt: Anthropic counts cached tokens apart."""
+    used = fields.optional_object(response, "usage", at)
+    read, written = used.get("cache_read_input_tokens"), used.get("cache_creation_input_tokens")
+    prompt = canonical.total(used.get("input_tokens"), read, written)
+    return canonical.cached_usage(prompt, used.get("output_tokens"), read, written)
+
+
 def _answer(content: list[Json], known: list[Json], at: str) -> Obj:
     """Return the message of blocks; those of ``known`` calls, which some log as well, are left out.
 

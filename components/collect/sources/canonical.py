@@ -23,9 +23,10 @@ def interaction(
     """Return an interaction without the nulls in ``more``.
 
     It may contain ``workload_id`` and ``client_id`` (default: those of ``defaults``),
-    ``conversation_id``, ``user_id``, ``trace_id``, ``metadata``, ``duration_ms`` of the answer, and
-    ``finish``: ``CUT`` for an answer that is not whole. It is beside the response, so that a log
-    that is loaded again marks the rows it has, instead of adding others.
+    ``conversation_id``, ``user_id``, ``trace_id``, ``metadata``, ``duration_ms`` of the answer,
+    ``finish``: ``CUT`` for an answer that is not whole, and ``usage``: ``cached_usage``. These two
+    are beside the response, so that a log that is loaded again marks the rows it has, instead of
+    adding others.
     """
     optional = fields.without_nulls({**more, "metadata": more.get("metadata") or None})
     five: Obj = {
@@ -62,6 +63,31 @@ def usage(prompt: Json, completion: Json) -> Obj | None:
     """Return the token counts of prompt and completion; ``None`` if neither is known."""
     known = fields.without_nulls({"prompt_tokens": prompt, "completion_tokens": completion})
     return known or None
+
+
+def cached_usage(prompt: Json, completion: Json, read: Json, written: Json) -> Obj | None:
+    """Return the token counts of a prompt that the provider had cached or has cached, in part.
+
+    Args:
+        prompt: All tokens of the prompt.
+        completion: Those of the answer.
+        read: Those of the prompt that were read from the provider's cache.
+        written: Those of the prompt that were written to it.
+
+    Returns:
+        OpenAI's ``usage``, with LiteLLM's name for the written ones; ``None`` if there are neither.
+    """
+    details: Obj = {"cached_tokens": read or None, "cache_creation_tokens": written or None}
+    if not (known := fields.without_nulls(details)):
+        return None
+    return {**(usage(prompt, completion) or {}), "prompt_tokens_details": known}
+
+
+def total(*counts: Json) -> Json:
+    """Return the sum of token counts, of which some may be missing; ``None`` of others."""
+    known = [count for count in counts if count is not None]
+    numbers = [count for count in known if isinstance(count, int | float)]
+    return sum(numbers) if len(numbers) == len(known) else None
 
 
 def duration_ms(holder: Obj, began: str, ended: str) -> float | None:

@@ -154,6 +154,7 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         trace_id=fields.require_text(value, "trace_id"),
         duration_ms=canonical.duration_ms(value, "start_time", "end_time"),
         finish=canonical.CUT if is_cut else None,
+        usage=_cached_usage(value),
         metadata=metadata | {key: value[key] for key in ("name", "environment") if value.get(key)},
     )
 
@@ -205,6 +206,18 @@ def _call(call: Json, index: int) -> Json:
 def _usage(value: Obj) -> Obj | None:
     used = fields.optional_object(value, "usage_details") or fields.optional_object(value, "usage")
     return canonical.usage(used.get("input"), used.get("output"))
+
+
+READ = ("cache_read_input_tokens", "input_cached_tokens", "input_cache_read")
+WRITTEN = ("cache_creation_input_tokens", "input_cache_creation")
+"""Langfuse's names of cached tokens by SDK; ``input`` has neither."""
+
+
+def _cached_usage(value: Obj) -> Obj | None:
+    used = fields.optional_object(value, "usage_details")
+    read, written = (next(filter(None, map(used.get, names)), None) for names in (READ, WRITTEN))
+    prompt = canonical.total(used.get("input"), read, written)
+    return canonical.cached_usage(prompt, used.get("output"), read, written)
 
 
 def _metadata(value: Obj) -> Obj:

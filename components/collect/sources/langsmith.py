@@ -118,6 +118,7 @@ def _interaction(run: Obj, defaults: Defaults) -> Obj:
         trace_id=fields.optional_text(run, "trace_id") or run_id,
         duration_ms=canonical.duration_ms(run, "start_time", "end_time"),
         finish=canonical.CUT if failure is not None or is_cut else None,
+        usage=_cached_usage(run, outputs),
         metadata=metadata | {key: run[key] for key in ("name", "tags") if run.get(key)},
     )
 
@@ -249,6 +250,17 @@ def _usage(run: Obj, outputs: Obj) -> Obj | None:
         run.get("prompt_tokens") or used.get("input_tokens"),
         run.get("completion_tokens") or used.get("output_tokens"),
     )
+
+
+def _cached_usage(run: Obj, outputs: Obj) -> Obj | None:
+    counts = _usage(run, outputs) or {}
+    tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    match outputs.get("usage_metadata"):
+        case {"input_token_details": dict(details)}:
+            read, written = details.get("cache_read"), details.get("cache_creation")
+            return canonical.cached_usage(*tokens, read, written)
+        case _:
+            return None
 
 
 def _key_statistics(

@@ -35,11 +35,13 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
     has_failed = value.get("status") == "failure"
     if has_failed and not response:
         raise fields.unknown_value("status", "failure", "a response: the call has no answer")
-    request, response, finish = openai_logs.exchange(request_of(value, response), "", response)
+    request, response, beside = openai_logs.exchange(request_of(value, response), "", response)
     if REDACTED in [*_texts(request, "messages"), *_texts(response, "choices")]:
         raise fields.WrongShapeError(
             f'the text is "{REDACTED}", expected the text: is the logging of messages turned off?'
         )
+    if has_failed or _is_abandoned(value):
+        beside["finish"] = canonical.CUT
     metadata = fields.optional_object(value, "metadata")
     sent = fields.optional_object(metadata, "requester_metadata", "metadata.")
     key_name = fields.optional_text(metadata, "user_api_key_alias", "metadata.")
@@ -54,8 +56,8 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         user_id=fields.optional_text(value, "end_user"),
         trace_id=fields.optional_text(value, "trace_id"),
         duration_ms=_duration_ms(value),
-        finish=canonical.CUT if has_failed or _is_abandoned(value) else finish,
         metadata=sent | {key: value[key] for key in KEPT if value.get(key)},
+        **beside,
     )
 
 

@@ -133,6 +133,7 @@ def _interaction(info: Obj, span: Obj, attributes: Obj, at: str, defaults: Defau
         or fields.require_text(info, "request_id", "info."),
         duration_ms=otlp_encoding.duration_ms(span, *TIMES, at),
         finish=canonical.CUT if is_cut else None,
+        usage=_cached_usage(attributes.get("mlflow.chat.tokenUsage")),
         metadata={key: value for key, value in tags.items() if not key.startswith("mlflow.")},
     )
 
@@ -141,6 +142,17 @@ def _usage(used: Json) -> Obj | None:
     if not isinstance(used, dict):
         return None
     return canonical.usage(used.get("input_tokens"), used.get("output_tokens"))
+
+
+def _cached_usage(used: Json) -> Obj | None:
+    if not isinstance(used, dict):
+        return None
+    return canonical.cached_usage(
+        used.get("input_tokens"),
+        used.get("output_tokens"),
+        used.get("cache_read_input_tokens"),
+        used.get("cache_creation_input_tokens"),
+    )
 
 
 def _span_id(span: Obj, at: str) -> str:

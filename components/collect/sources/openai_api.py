@@ -61,6 +61,18 @@ def to_response(response: Obj, at: str) -> Obj:
     )
 
 
+def cached_usage(response: Obj, at: str) -> Obj | None:
+    """Return the usage of a response of the Responses API whose prompt was cached in part."""
+    used = fields.optional_object(response, "usage", at)
+    match used.get("input_tokens_details"):
+        case {"cached_tokens": cached}:
+            return canonical.cached_usage(
+                used.get("input_tokens"), used.get("output_tokens"), cached, None
+            )
+        case _:
+            return None
+
+
 def whole(chunks: list[Json], at: str) -> Obj:
     """Return the response that was streamed as ``chunks``, of either API.
 

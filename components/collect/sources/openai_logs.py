@@ -68,30 +68,34 @@ def _is_stored(value: Obj) -> bool:
     return value.get("object") == "chat.completion" and "choices" in value
 
 
-def exchange(request: Obj, at: str, response: Json) -> tuple[Obj, Obj, str | None]:
-    """Return a request and its response in chat form, and ``CUT`` if the answer broke off.
+def exchange(request: Obj, at: str, response: Json) -> tuple[Obj, Obj, Obj]:
+    """Return a request and its response in chat form, and what an interaction has beside them.
+
+    That is ``finish`` if the answer broke off, and the ``usage`` of prompts that were cached.
 
     Each may be of chat completions, the Responses API or Anthropic's Messages API; the response
     also a list of chunks or the text of a stream. Raise ``WrongShapeError`` if it has no choices.
     """
     answered = _streamed(response)
-    finish = canonical.CUT if openai_api.is_cut(answered) else None
+    beside: Obj = {"finish": canonical.CUT if openai_api.is_cut(answered) else None}
     if openai_api.is_request(request):
         request = openai_api.to_request(request, at)
+        beside["usage"] = openai_api.cached_usage(answered, "response.")
         answered = openai_api.to_response(answered, "response.")
     else:
         request = anthropic_messages.to_request(request, at)
     if anthropic_messages.is_response(answered):
+        beside["usage"] = anthropic_messages.cached_usage(answered, "response.")
         answered = anthropic_messages.to_response(answered, "response.")
     canonical.messages(fields.require_array(request, "messages", at), f"{at}messages")
     _check(answered, "response.")
-    return request, answered, finish
+    return request, answered, beside
 
 
 def logged(value: Obj, defaults: Defaults) -> Obj:
     """Return the interaction of a logged row, or raise ``WrongShapeError``."""
     request, at = _body(value, "request")
-    request, response, finish = exchange(request, at, _response(value))
+    request, response, beside = exchange(request, at, _response(value))
     times = (value.get("timestamp"), value.get("created_at"), response.get("created"))
     return canonical.interaction(
         defaults,
@@ -103,7 +107,7 @@ def logged(value: Obj, defaults: Defaults) -> Obj:
         conversation_id=fields.optional_text(value, "conversation_id"),
         user_id=fields.optional_text(value, "user_id") or fields.optional_text(request, "user", at),
         metadata=value.get("metadata") or request.get("metadata"),
-        finish=finish,
+        **beside,
     )
 
 

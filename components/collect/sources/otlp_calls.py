@@ -41,6 +41,13 @@ PARAMETERS = {
 INPUT_TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 OUTPUT_TOKENS = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
 
+READ_TOKENS = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens")
+WRITTEN_TOKENS = (
+    "gen_ai.usage.cache_creation.input_tokens",
+    "gen_ai.usage.cache_creation_input_tokens",
+)
+"""Those of the input that the provider had, or has, cached: OpenTelemetry's and OpenLLMetry's."""
+
 KEPT = ("service.name", "gen_ai.provider.name", "gen_ai.system", "gen_ai.agent.name")
 """Attributes to keep as metadata."""
 
@@ -122,6 +129,8 @@ class SpanCall:
         messages = system + self.messages
         reasons = attributes.get("gen_ai.response.finish_reasons")
         everything = self.resource | attributes
+        tokens = _first(attributes, *INPUT_TOKENS), _first(attributes, *OUTPUT_TOKENS)
+        cached = _first(attributes, *READ_TOKENS), _first(attributes, *WRITTEN_TOKENS)
         return canonical.interaction(
             defaults,
             timestamp=self.seconds,
@@ -130,9 +139,7 @@ class SpanCall:
                 [_with_reason(choice, reasons) for choice in self.choices],
                 response_id=attributes.get("gen_ai.response.id") or self.span_id,
                 model=attributes.get("gen_ai.response.model"),
-                usage=canonical.usage(
-                    _first(attributes, *INPUT_TOKENS), _first(attributes, *OUTPUT_TOKENS)
-                ),
+                usage=canonical.usage(*tokens),
             ),
             workload_id=_first(everything, "flywheel.workload_id"),
             conversation_id=_first(attributes, "gen_ai.conversation.id", "session.id"),
@@ -140,6 +147,7 @@ class SpanCall:
             trace_id=self.trace_id or None,
             duration_ms=self.duration_ms,
             finish=canonical.CUT if self.has_failed or self._is_left() else None,
+            usage=canonical.cached_usage(*tokens, *cached),
             metadata=fields.without_nulls({key: everything.get(key) for key in KEPT}),
         )
 

@@ -19,6 +19,8 @@ NAMES = {
     "llm.system": "gen_ai.system",
     "llm.token_count.prompt": "gen_ai.usage.input_tokens",
     "llm.token_count.completion": "gen_ai.usage.output_tokens",
+    "llm.token_count.prompt_details.cache_read": "gen_ai.usage.cache_read.input_tokens",
+    "llm.token_count.prompt_details.cache_write": "gen_ai.usage.cache_creation.input_tokens",
 }
 
 _MESSAGE = re.compile(r"llm\.(input|output)_messages\.(\d{1,4})\.message\.(.+)")

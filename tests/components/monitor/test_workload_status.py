@@ -64,15 +64,30 @@ def test_tokens_that_a_response_does_not_wholly_tell_are_in_no_mean(
 
 
 def test_cached_tokens_are_priced_as_such(con: Connection, tmp_path: Path) -> None:
-    details: Json = {"cached_tokens": 80}
+    details: Json = {"cached_tokens": 70, "cache_creation_tokens": 10}
     line = answered(
         0, "gpt", prompt_tokens=100, completion_tokens=20, prompt_tokens_details=details
     )
     load(con, tmp_path, "interactions", [line])
     (day,) = workload_status.days(con, "weather", SINCE)
-    prices = Prices(production=TokenPrice(input=2.5, cached_input=0.5, output=10))
-    assert workload_status.price(day, prices) == pytest.approx((20 * 2.5 + 80 * 0.5 + 200) / 1e6)
-    assert workload_status.by_model([day, day])[0].cached_tokens == 160
+    prices = Prices(production=TokenPrice(input=2.5, cached_input=0.5, cache_write=3, output=10))
+    priced = (20 * 2.5 + 70 * 0.5 + 10 * 3 + 200) / 1e6
+    assert workload_status.price(day, prices) == pytest.approx(priced)
+    sums = workload_status.by_model([day, day])[0]
+    assert (sums.cached_tokens, sums.written_tokens) == (140, 20)
+
+
+def test_what_a_record_says_of_cached_tokens_counts_before_its_response(
+    con: Connection, tmp_path: Path
+) -> None:
+    whole: Json = {
+        "prompt_tokens": 100,
+        "prompt_tokens_details": {"cached_tokens": 70, "cache_creation_tokens": 10},
+    }
+    line = answered(0, "claude", prompt_tokens=20, completion_tokens=20) | {"usage": whole}
+    load(con, tmp_path, "interactions", [line])
+    (day,) = workload_status.days(con, "weather", SINCE)
+    assert (day.input_tokens, day.cached_tokens, day.written_tokens) == (100, 70, 10)
 
 
 def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:

@@ -83,6 +83,15 @@ def test_what_is_no_count_of_tokens_is_unknown(count: Json, is_streamed: bool):
     assert (draft.prompt_tokens, draft.completion_tokens) == (3, None)
 
 
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("details", [{"cached_tokens": 2}, {}, None, [], {"cached_tokens": -1}])
+def test_what_was_cached_of_a_prompt_is_passed_on(details: Json, is_streamed: bool):
+    used = {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": details}
+    usage = told({"content": "dry"}, is_streamed=is_streamed, usage=used).usage()
+    known = {"cached_tokens": 2} if details == {"cached_tokens": 2} else None
+    assert usage.get("prompt_tokens_details") == known
+
+
 @pytest.mark.parametrize(
     "pieces",
     [

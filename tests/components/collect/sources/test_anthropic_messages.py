@@ -241,6 +241,25 @@ def test_a_logged_request_with_its_response_is_an_interaction_in_chat_form():
     }
 
 
+def test_tokens_of_the_providers_cache_are_counted_beside_the_response():
+    used: Json = {
+        "input_tokens": 20,
+        "cache_read_input_tokens": 900,
+        "cache_creation_input_tokens": 80,
+        "output_tokens": 9,
+    }
+    row = logged()
+    row["response"] = {**ANSWER, "usage": used}
+    converted = record(openai_logs, row)
+    assert converted["usage"] == {
+        "prompt_tokens": 1000,
+        "completion_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 900, "cache_creation_tokens": 80},
+    }
+    # As before there was such a count: a log that is loaded again marks the rows it has.
+    assert converted["response"] == record(openai_logs, logged())["response"]
+
+
 def test_a_five_key_line_keeps_its_workload_and_client():
     line = SourceRow(1, "", logged() | {"workload_id": "shop", "client_id": "app"})
     (converted,) = openai_logs.read([line], Defaults("", ""))
