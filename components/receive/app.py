@@ -16,7 +16,8 @@ from components.receive.intake import Desk
 from components.receive.settings import Limits, RefusedError
 
 ABOUT = """Stores the logs of an LLM application. **200** means that the whole body is on disk.
-Any other status means that it may not be: send it again. Duplicates are stored once."""
+Any other status means that it may not be: send it again. Duplicates are stored once.
+`warnings` in the answer name records that are stored, but that no workload can use."""
 
 JSON = "application/json"
 
@@ -103,13 +104,17 @@ def _add_routes(app: FastAPI) -> None:
 
 async def _records(request: Request, kind: payloads.Kind) -> Response:
     try:
-        count = await _desk(request).take(request, kind)
+        taken = await _desk(request).take(request, kind)
     except RefusedError as refused:
         body = json.dumps({"detail": refused.reason}).encode()
         return _answer(request, body, refused, JSON)
     except ClientDisconnect:
         return _gone(request)
-    return _answer(request, b'{"accepted":%d}' % count, None, JSON)
+    body = b'{"accepted":%d}' % taken.count
+    if taken.warnings:
+        answer = {"accepted": taken.count, "warnings": taken.warnings}
+        body = json.dumps(answer).encode()
+    return _answer(request, body, None, JSON)
 
 
 async def _telemetry(request: Request, signal: payloads.Signal) -> Response:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from components.receive import admission
 from components.receive.admission import Admission, Hold, Pace
 from components.receive.client_tokens import Quotas, Token, TokenError, TokenFile
-from components.receive.payloads import Envelope
+from components.receive.payloads import Envelope, SpoolLine
 from components.receive.readers import Readers
 from components.receive.settings import Limits, RefusedError
 from components.store import spool
@@ -37,6 +37,12 @@ class Metrics:
         self.records = Counter(
             "flywheel_receive_records",
             "Interactions, feedback, spans and log records that were acknowledged.",
+            ["kind", "client_id"],
+            registry=self._registry,
+        )
+        self.doubtful = Counter(
+            "flywheel_receive_doubtful_records",
+            "Acknowledged records that collecting will quarantine; their senders were warned.",
             ["kind", "client_id"],
             registry=self._registry,
         )
@@ -233,20 +239,23 @@ class Desk:
         if (failure := max(both, key=lambda commits: commits.tried_at).failure) is not None:
             raise RefusedError(503, failure)
 
-    async def take(self, request: Request, kind: spool.Kind) -> int:
-        """Write a request's records to disk and return their number; store none if refused."""
+    async def take(self, request: Request, kind: spool.Kind) -> SpoolLine:
+        """Write a request's records to disk and return their line; store none if refused."""
         began = time.perf_counter()
         token = self.authorize(request.headers.get("authorization"), kind)
         self._small.require_room()
         with self.hold(token) as hold:
             content = await self.read_body(request, token, hold, self._limits.body_bytes)
-            envelope = Envelope(kind, request.headers.get("content-type", ""), token)
+            content_type = request.headers.get("content-type", "")
+            envelope = Envelope(kind, content_type, token, time.time())
             spool_line = await self._readers.read(envelope, content)
             if spool_line.count:
                 await self._commit(token, len(content), spool_line.line)
         self.metrics.records.labels(kind, token.client_id).inc(spool_line.count)
+        if spool_line.doubtful:
+            self.metrics.doubtful.labels(kind, token.client_id).inc(spool_line.doubtful)
         self.metrics.request_seconds.observe(time.perf_counter() - began)
-        return spool_line.count
+        return spool_line
 
     def authorize(self, authorization: str | None, kind: spool.Kind) -> Token:
         """Return a request's token and count the request; refuse it without a valid token."""

@@ -92,7 +92,14 @@ _ERROR: Schema = {
 _ACCEPTED: Schema = {
     "type": "object",
     "required": ["accepted"],
-    "properties": {"accepted": {"type": "integer", "description": "Records on disk."}},
+    "properties": {
+        "accepted": {"type": "integer", "description": "Records on disk."},
+        "warnings": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Why records that are on disk will be quarantined; absent if none will.",
+        },
+    },
 }
 _REASONS = {
     400: "The body can't be read.",

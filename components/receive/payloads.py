@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
@@ -12,7 +12,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic_core import from_json
 
+from components.receive import objections
 from components.receive.client_tokens import Token
+from components.receive.objections import TARGETS, Kind
 from components.receive.settings import RefusedError
 from components.schema import Json, kind_of
 from components.store import spool
@@ -33,8 +35,6 @@ _LISTS: dict[Signal, tuple[str, str, str]] = {
 """The path to a request's spans or log records; a log record need not have ids."""
 
 
-Kind: TypeAlias = Literal["interactions", "feedback"]
-
 KEYS: dict[Kind, tuple[str, ...]] = {
     "interactions": ("timestamp", "workload_id", "request", "response"),
     "feedback": ("timestamp", "workload_id", "actor_id", "kind", "value"),
@@ -44,16 +44,22 @@ KEYS: dict[Kind, tuple[str, ...]] = {
 GATEWAYS = "served"
 """What only the gateway writes into a record of its own: canaries' limits are measured by it."""
 
-TARGETS = ("response_id", "conversation_id", "target_id")
-"""What feedback is about; ``target_id`` is for senders that don't know which of the two it is."""
+MOST_WARNINGS = 10
+
+AHEAD_SECONDS = 86_400.0
+"""How far an application's clock may be ahead of ours, as in collecting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """A body as JSON text for the spool, and the number of its records, spans or log records."""
+    """A body as JSON text for the spool, and the number of its records, spans or log records.
+
+    ``doubts`` say which records collecting will quarantine, and why.
+    """
 
     body: bytes
     count: int
+    doubts: Sequence[str] = ()
 
 
 def detect_encoding(content_type: str) -> Encoding | None:
@@ -181,8 +187,11 @@ def _varint(number: int) -> bytes:
     return bytes(parts)
 
 
-def read_records(kind: Kind, content: bytes) -> Records:
-    """Return the records of a body: one object, an array of objects, or one per line."""
+def read_records(kind: Kind, content: bytes, *, now: float) -> Records:
+    """Return the records of a body: one object, an array of objects, or one per line.
+
+    ``now`` is in unix seconds.
+    """
     if not content.strip():
         raise RefusedError(
             400, "the body is empty, expected a JSON object, an array, or one a line"
@@ -190,13 +199,11 @@ def read_records(kind: Kind, content: bytes) -> Records:
     try:
         value = _parse(content)
     except ValueError as error:
-        return _lines(kind, content, error)
+        return _lines(kind, content, error, now)
     if not isinstance(value, list):
-        _check(kind, "the body", value)
-        return Records(content, 1)
-    for number, record in enumerate(value, start=1):
-        _check(kind, f"record {number}", record)
-    return Records(content, len(value))
+        return Records(content, 1, _doubts(kind, {"the body": value}, now))
+    places = {f"record {number}": record for number, record in enumerate(value, start=1)}
+    return Records(content, len(value), _doubts(kind, places, now))
 
 
 def require_workloads(body: bytes, token: Token) -> None:
@@ -217,9 +224,10 @@ class _Pairs(list[tuple[str, object]]):
     """A JSON object with all its keys, including duplicates."""
 
 
-def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
+def _lines(kind: Kind, content: bytes, why_not_whole: ValueError, now: float) -> Records:
     """Read a body that is not JSON as a whole line by line, if its first line is JSON."""
     texts: list[bytes] = []
+    doubts: list[str] = []
     for number, text in enumerate(content.split(b"\n"), start=1):
         if not text.strip():
             continue
@@ -229,20 +237,30 @@ def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
             at_line, at_body = f"line {number} is not JSON", "the body is not JSON"
             reason = f"{at_line}: {error}" if texts else f"{at_body}: {why_not_whole}"
             raise RefusedError(400, reason) from error
-        _check(kind, f"line {number}", value)
+        doubts += _doubts(kind, {f"line {number}": value}, now)
         texts.append(text)
-    return Records(b"[" + b",".join(texts) + b"]", len(texts))
+    return Records(b"[" + b",".join(texts) + b"]", len(texts), doubts)
 
 
-def _check(kind: Kind, place: str, value: Json) -> None:
-    if not isinstance(value, dict):
-        raise RefusedError(422, f"{place} is {kind_of(value)}, expected an object")
-    missing = [key for key in KEYS[kind] if key not in value]
-    if kind == "feedback" and not any(key in value for key in TARGETS):
+def _doubts(kind: Kind, records: Mapping[str, Json], now: float) -> list[str]:
+    """Return what collecting will object to in records, by their places; refuse invalid ones."""
+    latest, doubts = now + AHEAD_SECONDS, list[str]()
+    for place, record in records.items():
+        if not isinstance(record, dict):
+            raise RefusedError(422, f"{place} is {kind_of(record)}, expected an object")
+        _check(kind, place, record)
+        if (objection := objections.objection(kind, record, latest)) is not None:
+            doubts.append(f"{place} is stored, but collecting will quarantine it: {objection}")
+    return doubts
+
+
+def _check(kind: Kind, place: str, record: dict[str, Json]) -> None:
+    missing = [key for key in KEYS[kind] if key not in record]
+    if kind == "feedback" and not any(key in record for key in TARGETS):
         missing.append(" or ".join(TARGETS))
     if missing:
         raise RefusedError(422, f"{place}: missing keys: {', '.join(missing)}")
-    if kind == "interactions" and GATEWAYS in value:
+    if kind == "interactions" and GATEWAYS in record:
         raise RefusedError(
             422,
             f"{place} has the key {GATEWAYS}, by which the gateway says which version answered; "
@@ -261,14 +279,21 @@ class Envelope:
     kind: spool.Kind
     content_type: str
     token: Token
+    received_at: float  # unix seconds
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolLine:
-    """A line for the spool, and the number of its records, spans or log records."""
+    """A line for the spool, and the number of its records, spans or log records.
+
+    ``doubtful`` of them are records that collecting will quarantine; ``warnings`` say of the first
+    ones why.
+    """
 
     line: bytes
     count: int
+    doubtful: int = 0
+    warnings: Sequence[str] = ()
 
 
 def read_body(envelope: Envelope, content: bytes) -> SpoolLine:
@@ -281,9 +306,16 @@ def read_body(envelope: Envelope, content: bytes) -> SpoolLine:
     kind, token = envelope.kind, envelope.token
     match kind:
         case "interactions" | "feedback":
-            batch = read_records(kind, content)
+            batch = read_records(kind, content, now=envelope.received_at)
             if not token.has_every_workload:
                 require_workloads(batch.body, token)
         case "traces" | "logs":
             batch = read_telemetry(kind, content, envelope.content_type)
-    return SpoolLine(spool.line(kind, token.client_id, batch.body), batch.count)
+    line = spool.line(kind, token.client_id, batch.body)
+    return SpoolLine(line, batch.count, len(batch.doubts), _warnings(batch.doubts))
+
+
+def _warnings(doubts: Sequence[str]) -> list[str]:
+    further = len(doubts) - MOST_WARNINGS
+    more = [f"{further} further records will be quarantined as well"] if further > 0 else []
+    return [*doubts[:MOST_WARNINGS], *more]

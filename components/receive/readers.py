@@ -10,6 +10,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from typing import BinaryIO
 
 from components.receive import payloads
@@ -35,14 +36,15 @@ def serve_tasks(tasks: BinaryIO, answers: BinaryIO) -> None:
     while line := tasks.readline():
         head = json.loads(line)
         token = Token.model_validate_json(head["token"])
-        envelope = Envelope(head["kind"], head["content_type"], token)
+        envelope = Envelope(head["kind"], head["content_type"], token, head["received_at"])
         try:
             result = payloads.read_body(envelope, tasks.read(head["size"]))
         except RefusedError as refused:
             answer = {"status": refused.status, "reason": refused.reason}
             answers.write(json.dumps(answer).encode() + b"\n")
         else:
-            answers.write(b'{"size":%d,"count":%d}\n' % (len(result.line), result.count))
+            answer = asdict(replace(result, line=b"")) | {"line": len(result.line)}
+            answers.write(json.dumps(answer).encode() + b"\n")
             answers.write(result.line)
             del result
         answers.flush()
@@ -115,6 +117,7 @@ async def _request(
         "kind": envelope.kind,
         "content_type": envelope.content_type,
         "token": envelope.token.model_dump_json(),
+        "received_at": envelope.received_at,
         "size": len(content),
     }
     process.stdin.write(json.dumps(head).encode() + b"\n")
@@ -123,7 +126,7 @@ async def _request(
     answer = json.loads(await process.stdout.readuntil())
     if "status" in answer:
         return RefusedError(answer["status"], answer["reason"])
-    return SpoolLine(await process.stdout.readexactly(answer["size"]), answer["count"])
+    return SpoolLine(**answer | {"line": await process.stdout.readexactly(answer["line"])})
 
 
 if __name__ == "__main__":
