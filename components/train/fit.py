@@ -82,14 +82,10 @@ def base_of_teacher(path: Path) -> Path:
     return Path(json.loads(config.read_text())["base_model_name_or_path"])
 
 
-KERNELS = {
-    "rms_norm": True,
-    "rope": True,
-    "swiglu": True,
-    "cross_entropy": False,
-    "fused_linear_cross_entropy": False,
-}
-"""Liger's kernels to use; its losses don't support token weights."""
+KERNELS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+"""Which of Liger's kernels for a base to leave out: its losses don't support token weights. The
+others are Liger's choice, since it refuses those that it lacks for a base (rotary embeddings of
+Qwen 3.5 and GLM 4)."""
 
 
 LoadedBase: TypeAlias = tuple[PreTrainedModel, PreTrainedTokenizerBase]

@@ -1,12 +1,14 @@
 """On CUDA, a training uses the machine's precision, locks its GPU and splits batches."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from components.models import base, device
 from components.train import fit
@@ -39,6 +41,34 @@ def test_the_loss_falls_and_the_adapter_reloads(model: Path, snapshot: Path, tmp
         before = bare(input_ids=ids).logits
         after = PeftModel.from_pretrained(bare, str(tmp_path / "adapter"))(input_ids=ids).logits
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("gemma2", id="without-fused-attention"),
+        pytest.param("glm4", id="without-a-rotary-kernel-of-liger"),
+        pytest.param("qwen3_5_text", id="without-that-and-with-recurrent-layers"),
+    ],
+)
+def test_a_base_that_lacks_a_kernel_is_trained_without_it(
+    model: Path, snapshot: Path, tmp_path: Path, kind: str
+):
+    base_folder = shutil.copytree(model, tmp_path / kind)
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32}
+    kinds = {"layer_types": ["linear_attention", "full_attention"]} if "qwen" in kind else {}
+    shape = AutoConfig.from_pretrained(model).to_dict()
+    tokens = {name: shape[name] for name in shape if name.endswith("_token_id")}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = AutoConfig.for_model(
+        kind, **size, **heads, **kinds, **tokens, vocab_size=shape["vocab_size"]
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(base_folder)
+    losses: dict[int, float] = {}
+    long = recipe(Sft(), num_train_epochs=20)
+    fit.fit(snapshot, base_folder, tmp_path / "adapter", long, report=losses_into(losses))
+    assert losses[max(losses)] < losses[1]
 
 
 def test_two_trainings_take_turns_on_one_gpu(
