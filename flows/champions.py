@@ -1,7 +1,7 @@
 """Roll a champion back, and recover interrupted changes of champion; without Prefect."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from components.decide import decision_log, validity
@@ -64,6 +64,33 @@ def roll_back(
         if last.step != "done":
             raise RollbackError(f"rolling back {workload} to version {version}: {last.note}")
         return last
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackOutlook:
+    """What a rollback that is ordered now would do, in sentences; ``canary`` ends with it."""
+
+    sentences: tuple[str, ...]
+    canary: str | None
+
+
+def rollback_outlook(workload: str, to: str | None) -> RollbackOutlook:
+    """Describe from MLflow's aliases, without the warehouse, which others may hold, what would be.
+
+    What is refused is found when it is carried out.
+    """
+    now = registry.read_aliases(workload)
+    left = f"version {now.champion} is champion" if now.champion else "there is no champion"
+    target = f"version {to}" if to else "the version before it"
+    if to is None and now.previous:
+        target = f"version {now.previous}, the one before it,"
+    sentences = [f"{workload}: {left}, and {target} becomes champion"]
+    if now.canary is not None:
+        sentences.append(
+            f"version {now.canary} is a canary beside it, which ends with this and keeps its "
+            f"approval; `flywheel serve canary stop {workload} --reason WHY` ends only the canary"
+        )
+    return RollbackOutlook(tuple(sentences), now.canary)
 
 
 def rollback_form(home: Settings, order: Order) -> tuple[Statement, ApprovalRules]:

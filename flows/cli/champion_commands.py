@@ -1,6 +1,7 @@
 """`flywheel rollback`, `lineage` and `starts`: the history of a champion and of turns."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ from rich.table import Column, Table
 from rich.tree import Tree
 
 from flows import settings
-from flows.cli.console import console, exit_on, fail, open_warehouse, print_line
+from flows.cli.console import console, exit_on, fail, has_person, open_warehouse, print_line
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadArgument
 
 if TYPE_CHECKING:
@@ -32,10 +33,17 @@ def rollback(
         typer.Option(help="A version's number; the one before the champion if left out."),
     ] = None,
     reason: Annotated[str, typer.Option(help="What the champion did wrong; stored.")] = "",
+    is_sure: Annotated[
+        bool, typer.Option("--yes", "-y", help="Don't ask, though a canary runs.")
+    ] = False,
     code: CodeOption = "",
     key: KeyOption = None,
 ) -> None:
     """Make an older champion the champion again, at once; MLflow must be up, Prefect need not.
+
+    It is about the champion, not about a canary, which `flywheel serve canary stop` ends. While a
+    canary runs, it ends with its champion: a person at a terminal is asked first, unless --to or
+    --yes is given, and a script is not.
 
     The version must have been champion once, by an approval in the chain of decisions, and none of
     its rows may have been erased. You prove your name as for an approval. What was rolled back is
@@ -49,6 +57,13 @@ def rollback(
     home = settings.load()
     lookup.require_mlflow(home, f"rolling back {workload}")
     order = rollback_rules.Order(workload, to, by, reason, code)
+    outlook = champions.rollback_outlook(workload, to)
+    for sentence in outlook.sentences:
+        print_line(sentence)
+    if outlook.canary is not None and to is None and not is_sure and has_person():
+        # Of what changes meanwhile nothing was asked.
+        order = replace(order, ordered_at=datetime.now(UTC))
+        typer.confirm("Roll the champion back, and end the canary with it?", abort=True)
     if rollback_rules.is_signed(home, workload):
         form, rules = champions.rollback_form(home, order)
         if rules.proof == "signature":
