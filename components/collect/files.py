@@ -2,6 +2,8 @@
 
 import glob
 import json
+import os
+import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -32,6 +34,8 @@ from components.store import file_locks
 from components.store.unpacked_file import UnpackedFile
 
 REMOTE = "://"
+
+_RECURSIVE = re.compile(r"(?:(?<=/)|^)(?:\*\*(?:/+|$))+")  # "**" as a part of a path, or several
 
 Form: TypeAlias = Literal["lines", "array", "document", "parquet", "protobuf"]
 
@@ -118,13 +122,53 @@ def matching_folders(pattern: str) -> list[str]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    # Editors and uploads write unfinished files under hidden names.
-    paths = (path for path in folder.rglob("*") if not path.name.startswith("."))
-    return (path for path in paths if path.is_file())
+    names = (folder + entry.name for folder, entries in _walk([f"{folder}/"]) for entry in entries)
+    return (path for path in map(Path, names) if path.is_file())
 
 
 def _glob(pattern: str) -> list[str]:
-    return glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
+    """Return what a glob matches; its ``**`` follows links to folders, but to none twice.
+
+    The standard library's follows a link to a folder above it again and again.
+    """
+    recursive = _RECURSIVE.search(pattern)
+    if recursive is None:
+        return glob.glob(pattern)  # noqa: PTH207 - the pattern may be absolute
+    head, tail = pattern[: recursive.start()], pattern[recursive.end() :]
+    roots = glob.glob(head) if head else [""]  # noqa: PTH207 - as above
+    matches: dict[str, None] = {}
+    for folder, entries in _walk(roots):
+        if tail:
+            matches |= dict.fromkeys(_glob(glob.escape(folder) + tail))
+            continue
+        matches |= {folder: None} if folder else {}
+        if not pattern.endswith("/"):
+            matches |= {folder + entry.name: None for entry in entries}
+    return [*matches]
+
+
+def _walk(roots: Iterable[str]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yield folders, each with a final slash, and those below them, each once with its entries.
+
+    Hidden ones are left out: editors and uploads write unfinished files under such names, or into
+    folders of such names.
+    """
+    seen: set[tuple[int, int]] = set()
+    below, linked = [*roots], list[str]()
+    while below or linked:  # links last: a folder is found under its own name if it has one
+        folder = (below or linked).pop()
+        try:
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            with os.scandir(folder or ".") as listed:
+                entries = [entry for entry in listed if not entry.name.startswith(".")]
+        except OSError:  # a file, a link to nothing, or a folder that may not be read
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield folder, entries
+        below += [f"{folder}{each.name}/" for each in entries if each.is_dir(follow_symlinks=False)]
+        linked += [f"{folder}{each.name}/" for each in entries if each.is_symlink()]
 
 
 @contextmanager

@@ -133,6 +133,31 @@ def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
     assert (first.new, second.new, second.known) == (5, 0, 5)
 
 
+@pytest.mark.parametrize("pattern", ["", "/**", "/**/*.jsonl", "/**/**", "/*/**"])
+def test_links_to_folders_are_followed_but_to_none_twice(tmp_path: Path, pattern: str):
+    folder, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    (folder / "2025").mkdir(parents=True)
+    elsewhere.mkdir()
+    for path in (folder / "2025", elsewhere):
+        logs.write(path / "a.jsonl", LINES)
+        (path / "above").symlink_to(folder)
+        (path / "itself").symlink_to(".")
+        (path / "nothing").symlink_to("nothing")
+    (folder / "linked").symlink_to(elsewhere)
+    expected = [str(folder / name / "a.jsonl") for name in ("2025", "linked")]
+    assert files.matching_files(f"{folder}{pattern}") == expected
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/**/*.jsonl"])
+def test_hidden_files_and_those_of_hidden_folders_are_left_out(tmp_path: Path, pattern: str):
+    folder = tmp_path / ".home" / "logs"
+    for place in (".partial", "2025/.partial", "2025"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        logs.write(folder / place / "a.jsonl", LINES)
+        logs.write(folder / place / ".b.jsonl", LINES)
+    assert files.matching_files(f"{folder}{pattern}") == [str(folder / "2025" / "a.jsonl")]
+
+
 def test_a_remote_glob_matches_files_and_the_folders_are_named_apart():
     system = fsspec.filesystem("memory")
     for name in ("/shelf/a.jsonl", "/shelf/2025/b.jsonl"):
