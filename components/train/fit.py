@@ -45,7 +45,7 @@ from components.train.callbacks import (
     validate_adapter,
 )
 from components.train.checkpoints import StopCondition, TrainingProgress
-from components.train.micro_batches import BatchLayout
+from components.train.micro_batches import ONE_BY_ONE, BatchLayout
 from components.train.packing import Epochs, can_pack_rows
 from components.train.recipe import Recipe
 from components.train.sft_trainer import CompletionTrainer
@@ -223,7 +223,8 @@ def _make_trainer(
     engine = cpu_engine.for_device(arguments.device.type)
     trainer.layout = batch_layout(recipe, threads=engine.thread_count(adapted) if engine else 1)
     if process_group.is_sharded(adapted) and not can_pack_rows(adapted, recipe.max_length):
-        trainer.layout = replace(trainer.layout, max_tokens=1)  # equally many forward passes
+        # Equally many forward passes.
+        trainer.layout = replace(trainer.layout, max_tokens=ONE_BY_ONE)
     if recipe.objective.kind == "distillation":
         trainer.teacher = load_teacher(recipe.objective.teacher_model_name_or_path, tokenizer)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress

@@ -20,6 +20,8 @@ Batch: TypeAlias = dict[str, list[MicroBatch]]
 LONGEST_SEQUENCE = 2048
 """Tokens beyond which a sequence is split: attention grows with the square of its length."""
 
+ONE_BY_ONE = 1  # such tokens: no sequence has two examples
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLayout:

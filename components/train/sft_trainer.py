@@ -17,6 +17,7 @@ from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 from components.train import cpu_engine, objective_losses, packing, process_group
 from components.train.cpu_engine import CpuThreads
 from components.train.micro_batches import (
+    ONE_BY_ONE,
     PLAIN_LAYOUT,
     Batch,
     BatchLayout,
@@ -377,6 +378,8 @@ def halved_layout(
 ) -> BatchLayout:
     """Return the layout with half the ``max_tokens``, after an out-of-memory ``error``.
 
+    A sequence of several examples may exceed ``max_tokens`` a little, so at last each is alone.
+
     Raises:
         MemoryError: The longest example alone doesn't fit.
     """
@@ -384,13 +387,14 @@ def halved_layout(
     largest = max(packing.packed_size(example) for example in rows)
     packed = packing.packed_size([row for example in rows for row in example])
     tried = min(layout.max_tokens, packed)
-    if tried <= largest:
+    if tried == ONE_BY_ONE or packed == largest:
         raise MemoryError(
             f"training: out of memory with one sequence of {largest} tokens; lower max_length or "
             "name fewer target_modules"
         ) from error
-    halved = max(tried // 2, largest)
-    logger.warning("out of memory: from now on %d tokens are computed at a time", halved)
+    halved = max(tried // 2, largest) if tried > largest else ONE_BY_ONE
+    portion = "one example is" if halved == ONE_BY_ONE else f"{halved} tokens are"
+    logger.warning("out of memory: from now on %s computed at a time", portion)
     return replace(layout, max_tokens=halved)
 
 

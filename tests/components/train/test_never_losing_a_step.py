@@ -53,6 +53,22 @@ def test_a_batch_that_does_not_fit_is_split_with_the_same_result(
     assert tight == pytest.approx(roomy, rel=0.02)
 
 
+def test_rows_that_fit_only_one_by_one_are_learned_one_by_one(
+    model: Path, tmp_path: Path, threads: Callable[[int], None]
+):
+    threads(1)
+    asked = ["a" * 240, "b" * 190, "c" * 190, "d" * 140, "e" * 140]
+    snapshot = training_rows.snapshot(tmp_path, [(text, "Yes.") for text in asked])
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    lengths: list[int] = []
+    too_small(loaded, 300, lengths)  # which the longest nearly needs, and the shortest two exceed
+    recipe = RECIPE.model_copy(update={"per_device_train_batch_size": 5, "num_train_epochs": 1})
+    losses: dict[int, float] = {}
+    fit.fit(snapshot, (loaded, tokenizer), tmp_path / "a", recipe, report=losses_into(losses))
+    assert [*losses] == [1]
+    assert max(lengths[-5:]) > 250
+
+
 def test_a_single_row_that_does_not_fit_is_an_error_with_a_remedy(
     model: Path, snapshot: Path, tmp_path: Path
 ):
