@@ -14,7 +14,8 @@ class Trigger(Config):
     """Cron line (UTC) of the runs that look for signs."""
 
     min_feedback: int | None = Field(default=50, ge=1)
-    """The new feedback signals since the last turn that start one; ``null``: no number does."""
+    """The new feedback signals since the last turn that start one, of each person the newest of a
+    kind on an answer; ``null``: no number does."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """The chance of a false start for drift between two turns, over all looks; the same again for
