@@ -400,12 +400,16 @@ STEPS = (
 
 
 def _small(folder: Path) -> tuple[Path, Path]:
+    from components.store import manifest
     from tests.cuda import models
     from tests.support import tiny
 
     place = folder / "rows"
     place.mkdir()
-    return tiny.build(folder / "base"), models.write_rows(place, 48, longest=400)
+    snapshot = models.write_rows(place, 48, longest=400)
+    # A job trains on finished snapshots only.
+    manifest.write(snapshot, kind="snapshot", now=datetime.now(UTC), body={})
+    return tiny.build(folder / "base"), snapshot
 
 
 def _training(

@@ -28,6 +28,16 @@ def test_without_a_gpu_it_says_what_each_step_would_do():
     assert "bitsandbytes==" in printed.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "step", [step.name for step in STEPS if not step.name.startswith(("race", "vllm"))]
+)
+def test_a_step_that_is_rehearsed_on_a_cpu_ends_well(step: str, tmp_path: Path):
+    printed = run("--rehearse", "--out", str(tmp_path), step)
+    assert printed.returncode == 0, printed.stdout + (tmp_path / "log.txt").read_text()
+    assert json.loads((tmp_path / "figures.json").read_text())[step]["state"] == "done"
+
+
 def test_an_unknown_step_is_named_with_those_there_are():
     printed = run("races")
     assert printed.returncode == 2
