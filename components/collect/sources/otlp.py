@@ -211,6 +211,7 @@ class _Reader:
         self.loaded = loaded
         self.waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self.done: OrderedDict[Key, Mapping[bytes, int]] = OrderedDict()
+        self.answered: OrderedDict[str, None] = OrderedDict()  # the answers of calls with spans
         self.characters = 0
 
     def read(self, rows: Iterable[SourceRow]) -> Iterator[SourceRecord]:
@@ -305,8 +306,25 @@ class _Reader:
             waiting.call.take_event(event)
         except WrongShapeError as error:
             waiting.objection = str(error)
+        if not key[1]:
+            return self._finish_alone(key)
         is_settled = waiting.has_span and waiting.call.is_whole and not event.is_message
-        return self._finish(key) if is_settled or not key[1] else None
+        return self._finish(key) if is_settled else None
+
+    def _finish_alone(self, key: Key) -> SourceRecord | None:
+        """Return a log record that names no span, unless one may come that has its answer.
+
+        OpenLIT's of streams are so, and their spans have the whole call.
+        """
+        waiting = self.waiting[key]
+        answer = None if waiting.objection else waiting.call.answer_key
+        if answer in self.answered:
+            self._forget(key)
+            return None
+        if answer is None or (answer, "") in self.waiting:
+            return self._finish(key)
+        self.waiting[answer, ""] = self.waiting.pop(key)
+        return None
 
     def _evaluation(self, piece: Piece, event: GenAiEvent) -> ParsedRecord:
         record = otlp_messages.evaluation_feedback(self.defaults, event, _key(piece)[1])
@@ -368,7 +386,16 @@ class _Reader:
             return RejectedRecord(row, str(error))
         if self.loaded and key[1]:
             self.loaded.now[key] = parts
+        if waiting.has_span and (answer := waiting.call.answer_key):
+            self._remember_answer(answer)
         return ParsedRecord(row, "interactions", record)
+
+    def _remember_answer(self, answer: str) -> None:
+        if (answer, "") in self.waiting:
+            self._forget((answer, ""))
+        self.answered[answer] = None
+        if len(self.answered) > MOST_WAITING:
+            self.answered.popitem(last=False)
 
 
 def _require_all(span: Obj, attributes: Obj, events: list[GenAiEvent]) -> None:

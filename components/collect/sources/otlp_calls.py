@@ -99,6 +99,17 @@ class SpanCall:
         """Return whether the call has both a request and an answer."""
         return bool(self.messages and self.choices)
 
+    @property
+    def answer_key(self) -> str | None:
+        """Return what names a whole call's answer: its id, which some servers repeat, and text."""
+        response_id = self.attributes.get("gen_ai.response.id")
+        if not isinstance(response_id, str) or not self.is_whole:
+            return None
+        answers: list[Json] = [
+            choice.get("message") for _, choice in fields.objects(self.choices, "")
+        ]
+        return f"{response_id} {fields.digest(answers)}"
+
     def lack(self) -> fields.WrongShapeError:
         """Return the error of an incomplete call, which can't be an interaction."""
         # Without ids: what many calls lack for one reason is counted as one.

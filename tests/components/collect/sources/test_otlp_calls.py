@@ -22,7 +22,7 @@ from tests.support.otlp_requests import (
     text,
     typed,
 )
-from tests.support.source_reading import DEFAULTS, read, record
+from tests.support.source_reading import DEFAULTS, read, record, records
 
 
 @pytest.mark.parametrize("comes_first", ["span", "logs"])
@@ -39,6 +39,40 @@ def test_the_older_events_as_log_records_are_joined_with_their_span(comes_first:
     }
     again = record(otlp, json.loads(converted.row.text))
     assert again == converted.record
+
+
+def details(answer_id: str, words: str) -> dict[str, Json]:
+    """Write the log record of a stream as OpenLIT 1.45 does: it names neither trace nor span."""
+    return log(
+        "gen_ai.client.inference.operation.details",
+        "",
+        attribute("gen_ai.input.messages", typed(question("Hello?"))),
+        attribute("gen_ai.output.messages", typed(answer(words))),
+        text("gen_ai.response.id", answer_id),
+        traceId="",
+        spanId="",
+    )
+
+
+def streamed(answer_id: str, words: str) -> dict[str, Json]:
+    return span(
+        text("gen_ai.input.messages", json.dumps(question("Hello?"))),
+        text("gen_ai.output.messages", json.dumps(answer(words))),
+        text("gen_ai.response.id", answer_id),
+    )
+
+
+@pytest.mark.parametrize("comes_first", ["span", "details"])
+def test_a_log_record_without_a_span_repeats_the_one_with_its_answer(comes_first: str):
+    both = [streamed("chatcmpl-1", "Hi."), details("chatcmpl-1", "Hi.")]
+    converted = record(otlp, *(both if comes_first == "span" else both[::-1]))
+    assert converted["trace_id"] == TRACE_ID
+
+
+def test_a_log_record_without_a_span_is_a_call_of_its_own_if_its_answer_is():
+    span_of_other = streamed("chatcmpl-1", "Hi.")
+    alone = [details("chatcmpl-1", "Bye."), details("chatcmpl-2", "Hi.")]
+    assert len(records(otlp, span_of_other, *alone, alone[0])) == 4
 
 
 def test_log_records_without_their_span_are_an_interaction_of_their_own():
