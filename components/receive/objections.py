@@ -1,8 +1,8 @@
 """What collecting will object to in a record, as far as the record alone shows.
 
-The rules are those of ``sql/temp/refused_interactions.sql`` and ``sql/temp/feedback.sql``; of a time
-as text only its date is looked at. A record with an objection is stored all the same: its sender is
-warned, and quarantine keeps its bytes.
+The rules are those of ``sql/temp/refused_interactions.sql`` and ``sql/temp/feedback.sql``; of a
+time as text only its date is looked at. A record with an objection is stored all the same: its
+sender is warned, and quarantine keeps its bytes.
 """
 
 import datetime

@@ -63,8 +63,9 @@ def prepare(mlflow_home: Path, announce: Callable[[str], None]) -> None:
     except Exception as error:
         reason = str(error).partition("\n")[0]  # without SQLAlchemy's statement
         raise SchemaError(
-            f"upgrading {path} from schema {current} to {newest}: {type(error).__name__}: {reason}. "
-            "The database is as it was; mend this, or install the MLflow that wrote it again"
+            f"upgrading {path} from schema {current} to {newest}: {type(error).__name__}: "
+            f"{reason}. The database is as it was; mend this, or install the MLflow that wrote it "
+            "again"
         ) from error
     for copy in copies(mlflow_home):
         if copy != before:
