@@ -104,6 +104,17 @@ def _as_reference(model: torch.nn.Module, start_weights: StartWeights | None) ->
             weight.data = trained
 
 
+@contextmanager
+def _without_dropout(model: torch.nn.Module) -> Generator[None]:
+    """Disable dropout within the block: differences of likelihoods would be those of two draws."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def _row_logprobs(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
     return ModelOutputs(answer_logits(model, micro_batch), micro_batch).rows
 
@@ -359,11 +370,12 @@ class CompletionTrainer(SFTTrainer):
         model: torch.nn.Module,
         micro_batches: Sequence[MicroBatch],
     ) -> list[torch.Tensor]:
-        """Compute without gradients for each micro-batch, in parallel where possible."""
+        """Compute without gradients or dropout, in parallel where possible."""
         work = torch.no_grad()(partial(compute, model))
-        if self.threads is None:
-            return [work(micro_batch) for micro_batch in micro_batches]
-        return [*self.threads.pool.map(work, micro_batches)]
+        with _without_dropout(model):
+            if self.threads is None:
+                return [work(micro_batch) for micro_batch in micro_batches]
+            return [*self.threads.pool.map(work, micro_batches)]
 
     def _outputs(self, model: torch.nn.Module, micro_batch: MicroBatch) -> ModelOutputs:
         logits = answer_logits(model, micro_batch)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from components.schema import Answer, Progress
 from components.train import fit, training_examples
@@ -212,3 +213,23 @@ def test_an_objective_is_a_name_or_an_object():
     objectives: TypeAdapter[Objective] = TypeAdapter(Objective)
     assert objectives.validate_python("orpo") == Orpo()
     assert objectives.validate_python({"kind": "dpo", "beta": 0.5}) == Dpo(beta=0.5)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "kto"])
+def test_what_answers_are_compared_with_is_computed_without_dropout(
+    model: Path, snapshot: Path, tmp_path: Path, kind: str
+):
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    size = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "embd_pdrop": 0.5}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.eos_token_id}
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size, **ends)).train()
+    dropped: dict[bool, set[bool]] = {True: set(), False: set()}
+
+    def note(_: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        dropped[torch.is_grad_enabled()].add(not torch.equal(inputs[0], output))
+
+    base.transformer.drop.register_forward_hook(note)
+    knobs = {"objective": kind, "bnb_4bit_quant_type": None, "num_train_epochs": 1}
+    recipe = Recipe.model_validate(KNOBS | knobs)
+    fit.fit(snapshot, (base, tokenizer), tmp_path / "a", recipe, report=lambda _: None)
+    assert dropped == {True: {True}, False: {False}}
