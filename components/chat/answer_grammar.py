@@ -44,7 +44,7 @@ def of_request(
     response_format: Json = None,
     *,
     parallel: bool = True,
-    left_out: frozenset[str] = frozenset(),
+    loosely: bool = False,
 ) -> str | None:
     """Return the grammar of a request's answers; ``None`` if any text is one.
 
@@ -55,7 +55,7 @@ def of_request(
             names a tool or allows some of them.
         response_format: OpenAI's ``text``, ``json_object`` or ``json_schema``.
         parallel: Whether an answer may have several calls.
-        left_out: Keywords of schemas to which answers are not held.
+        loosely: Whether answers are held only to what of the schemas a grammar can express.
 
     Raises:
         UnsupportedSchemaError: A schema is invalid, impossible, too large or not expressible.
@@ -63,8 +63,8 @@ def of_request(
     """
     places = _places(tools)
     mode, names = _choose(places, tool_choice)
-    offered = {name: _arguments_schema(tools[places[name]], left_out) for name in names}
-    answer = _response_schema(response_format, left_out)
+    offered = {name: _arguments_schema(tools[places[name]], loosely=loosely) for name in names}
+    answer = _response_schema(response_format, loosely=loosely)
     if not tools and answer is None:
         return None
     if answer is not None and mode == "auto":
@@ -238,14 +238,14 @@ def _places(tools: Sequence[Mapping[str, Json]]) -> dict[str, int]:
     return places
 
 
-def _arguments_schema(tool: Mapping[str, Json], left_out: frozenset[str]) -> dict[str, Json]:
+def _arguments_schema(tool: Mapping[str, Json], *, loosely: bool) -> dict[str, Json]:
     function = cast("dict[str, Json]", tool["function"])
     parameters = function.get("parameters")
     if parameters is None:  # nothing checks their arguments (``tool_schema``)
         return {"type": "object"}
     kinds: Json = None
     if isinstance(parameters, dict):
-        schema = schema_grammar.expressible(parameters, left_out)
+        schema = schema_grammar.expressible(parameters, loosely=loosely)
         kinds = schema.get("type", "object")
         if "object" in (kinds if isinstance(kinds, list) else [kinds]):
             return {**schema, "type": "object"}
@@ -300,7 +300,7 @@ def _tool_name(tool: Json) -> str:
             return repr(tool)
 
 
-def _response_schema(response_format: Json, left_out: frozenset[str]) -> Json:
+def _response_schema(response_format: Json, *, loosely: bool) -> Json:
     match response_format:
         case None | {"type": "text"}:
             return None
@@ -309,7 +309,7 @@ def _response_schema(response_format: Json, left_out: frozenset[str]) -> Json:
         case {"type": "json_schema", "json_schema": {**body}}:
             schema = body.get("schema", True)
             is_object = isinstance(schema, dict)
-            return schema_grammar.expressible(schema, left_out) if is_object else schema
+            return schema_grammar.expressible(schema, loosely=loosely) if is_object else schema
         case _:
             raise ValueError(
                 f"response_format is {response_format!r}; expected type text, json_object or "

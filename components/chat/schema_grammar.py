@@ -28,12 +28,15 @@ FORMATS = frozenset(
 )
 """The formats that llguidance enforces. JSON Schema has others ignored."""
 
-NARROWING = (
+_NARROWING = (
     frozenset({"not", "if", "then", "else", "contains", "minContains", "maxContains"})
     | {"uniqueItems", "propertyNames", "unevaluatedProperties", "unevaluatedItems"}
     | {"dependentRequired", "dependentSchemas", "dependencies"}
 )
 """Keywords that only narrow a schema, and that llguidance does not have."""
+
+_LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]|\\k<")
+"""What patterns have that no finite automaton does, such as those of Pydantic's decimals."""
 
 BLANK = r"[ \t\n\r]"
 BLANKS = BLANK + "{0,20}"  # more of them in a call would be a model that got stuck
@@ -209,15 +212,16 @@ def _definition(place: str, root: Mapping[str, Json]) -> Json:
     return schema
 
 
-def expressible(schema: dict[str, Json], left_out: frozenset[str]) -> dict[str, Json]:
+def expressible(schema: dict[str, Json], *, loosely: bool = False) -> dict[str, Json]:
     """Rewrite what llguidance does not take though JSON Schema does; its meaning stays.
 
-    ``left_out``: keywords to leave out, so that more values match.
+    ``loosely``: leave out what only narrows it and is no grammar, so that more values match; of
+    ``oneOf``, as of a union that a property tells apart, several may.
 
     Raises:
         UnsupportedSchemaError: The schema is too deep, or requires too much.
     """
-    rewritten = cast("dict[str, Json]", _rewritten(schema, 0, left_out))
+    rewritten = cast("dict[str, Json]", _rewritten(schema, 0, loosely=loosely))
     referred = [_definition(place, rewritten) for place in set(_places(rewritten))]
     # What is not found here may be found by llguidance, in another spelling of its place.
     levels = sum(tool_schema.MAX_DEPTH if s is None else _levels(s) for s in referred)
@@ -259,7 +263,7 @@ _LEAVES = (
 )
 
 
-def _rewritten(schema: Json, depth: int, left_out: frozenset[str]) -> Json:
+def _rewritten(schema: Json, depth: int, *, loosely: bool) -> Json:
     if depth > tool_schema.MAX_DEPTH:
         raise UnsupportedSchemaError(
             f"constraining an answer: its schema has more than {tool_schema.MAX_DEPTH} levels"
@@ -269,11 +273,9 @@ def _rewritten(schema: Json, depth: int, left_out: frozenset[str]) -> Json:
     result: dict[str, Json] = {}
 
     def inner(part: Json) -> Json:
-        return _rewritten(part, depth + 1, left_out)
+        return _rewritten(part, depth + 1, loosely=loosely)
 
-    for keyword, value in schema.items():
-        if keyword in left_out:
-            continue
+    for keyword, value in (_loosened(schema) if loosely else schema).items():
         if keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
             result[keyword] = {name: inner(part) for name, part in value.items()}
         elif keyword in _SCHEMA_LISTS and isinstance(value, list):
@@ -288,6 +290,18 @@ def _rewritten(schema: Json, depth: int, left_out: frozenset[str]) -> Json:
             result["items"] = inner(schema["additionalItems"])
     _rewrite_leaves(result)
     return {"anyOf": [{"type": "null"}, result]} if schema.get("nullable") is True else result
+
+
+def _loosened(schema: dict[str, Json]) -> dict[str, Json]:
+    kept = {key: part for key, part in schema.items() if key not in _NARROWING}
+    match kept.get("pattern"):
+        case str(pattern) if _LOOKS_AROUND.search(pattern):
+            del kept["pattern"]
+        case _:
+            pass
+    if (options := kept.pop("oneOf", None)) is not None:
+        kept.setdefault("anyOf", options)
+    return kept
 
 
 def _rewrite_leaves(schema: dict[str, Json]) -> None:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import orjson
 
-from components.chat import answer_grammar, schema_grammar
+from components.chat import answer_grammar
 from components.chat.answer_grammar import UnsupportedSchemaError
 from components.chat.dialects import Dialect
 from components.serve.chat_request import ChatRequest
@@ -91,7 +91,7 @@ def _compile(form: Dialect, request: ChatRequest) -> str | None:
     except UnsupportedSchemaError:
         if not request.asks_for_form:
             raise
-        return of_request(left_out=schema_grammar.NARROWING)
+        return of_request(loosely=True)
 
 
 @lru_cache(maxsize=64)

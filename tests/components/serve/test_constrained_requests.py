@@ -79,6 +79,35 @@ def test_a_call_that_must_come_is_held_to_what_of_its_schema_is_a_grammar(
     assert sent == answer_grammar.of_request("written", [LOOSER], choice)
 
 
+KINDS = [{"type": "object", "properties": {name: {"type": "integer"}}} for name in "ab"]
+UNION = {"oneOf": KINDS}  # that only one may match can't be seen, as in Pydantic's with `$ref`
+DECIMAL = {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}  # as Pydantic 2.10's
+CODE = {"type": "string", "pattern": "^[A-Z]{2}$"}
+
+
+@pytest.mark.parametrize(
+    ("given", "looser"),
+    [
+        pytest.param(UNION, {"anyOf": KINDS}, id="union"),
+        pytest.param(DECIMAL, {"type": "string"}, id="decimal"),
+    ],
+)
+def test_unions_and_decimals_of_pydantic_can_be_asked_for(
+    classifier: RunningGateway, given: Any, looser: Any
+):
+    asked, held = (
+        {
+            "type": "json_schema",
+            "json_schema": {"schema": tool_of(each, CODE)["function"]["parameters"]},
+        }
+        for each in (given, looser)
+    )
+    sent = grammar(classifier, response_format=asked)
+    assert sent == answer_grammar.of_request("written", [], None, cast("Json", held))
+    called = grammar(classifier, tools=[tool_of(given, CODE)], tool_choice="required")
+    assert called == answer_grammar.of_request("written", [tool_of(looser, CODE)], "required")
+
+
 def test_json_is_held_to_what_of_its_schema_is_a_grammar(classifier: RunningGateway):
     asked, looser = (
         {"type": "json_schema", "json_schema": {"schema": tool["function"]["parameters"]}}
