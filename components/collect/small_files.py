@@ -69,7 +69,9 @@ def load(
     earlier = _EarlierLoads(con, inputs, contents)
     for item, content in zip(inputs, contents, strict=True):
         known = earlier.find(item, content)
-        new = None if known or earlier.is_changed(item, content) else _new_file(item, content)
+        new = None if known else _new_file(item, content)
+        if new is not None and earlier.is_changed(item, content):
+            known, new = earlier.find_same(new), None
         if waiting and (new is None or not new.fits(waiting[0])):
             load_waiting()
         if new is not None:
@@ -111,11 +113,13 @@ class _EarlierLoads:
         self._paths = {path for path, *_ in rows}
         self._digests = {digest for _, digest, *_ in rows}
         # A file with lines in quarantine may have been taken for one of another source.
-        self._whole = {
-            (digest, Defaults(workload_id, client_id), source): count
-            for _, digest, source, workload_id, client_id, count, quarantined in rows
-            if count and quarantined == 0 and source not in files.JOINING_FILES
-        }
+        self._counts: dict[tuple[str, Defaults, str], int] = {}
+        self._whole: set[tuple[str, Defaults, str]] = set()
+        for _, digest, source, workload_id, client_id, count, quarantined in rows:
+            load = digest, Defaults(workload_id, client_id), source
+            self._counts[load] = count
+            if count and quarantined == 0 and source not in files.JOINING_FILES:
+                self._whole.add(load)
 
     def find(self, item: Input, content: _Content | None) -> Loaded | None:
         """Return the outcome for a file that was loaded whole before."""
@@ -124,10 +128,17 @@ class _EarlierLoads:
         # Records that no source claims are of the kind that the place is for.
         others = {name for name, kind in files.CANONICAL.items() if kind != item.kind}
         names = [item.source] if item.source else [*_NAMES - others]
-        for name in names:
-            if (rows := self._whole.get((content.digest, item.defaults, name))) is not None:
-                return Loaded(Path(item.stored_place), 0, rows, 0, skipped=True, source=name)
-        return None
+        loads = ((content.digest, item.defaults, name) for name in names)
+        return next((self._skipped(item, load) for load in loads if load in self._whole), None)
+
+    def find_same(self, file: "_NewFile") -> Loaded | None:
+        """Return the outcome for a file that was loaded before, from the same source."""
+        load = file.content.digest, file.item.defaults, file.source.NAME
+        return self._skipped(file.item, load) if load in self._counts else None
+
+    def _skipped(self, item: Input, load: tuple[str, Defaults, str]) -> Loaded:
+        count, source = self._counts[load], load[-1]
+        return Loaded(Path(item.stored_place), 0, count, 0, skipped=True, source=source)
 
     def is_changed(self, item: Input, content: _Content | None) -> bool:
         """Return whether a file's path or content was loaded before, if not just so."""
