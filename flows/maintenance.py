@@ -26,8 +26,9 @@ from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
 from components.register import journal, registry, tracking
+from components.register.version_tags import CHALLENGER
 from components.schema import Json
-from components.store import file_locks, lake_upkeep, warehouse
+from components.store import file_locks, lake_upkeep, manifest, warehouse
 from components.store.warehouse import Connection
 from flows import (
     approval_loop,
@@ -88,6 +89,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     settled, troubles = settle_task.with_options(retries=0)()
     lapsed += stale()  # after all that may change a champion
     maintain_lake()
+    clear_challengers()
     end_lost_trainings()
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
@@ -142,6 +144,31 @@ def cancel_late_runs() -> int:
     for run in late:
         get_run_logger().warning("%s (%s) ran for too long and is cancelled", run.name, run.id)
     return len(late)
+
+
+@task
+def clear_challengers() -> None:
+    """Take the alias `challenger` from each version of this home that no promotion asks about.
+
+    A promotion that was cancelled, timed out or crashed can't; one that asks again sets it again.
+    """
+    home = settings.load()
+    if not erase_servers.has_mlflow(home):
+        return
+    workloads = manifest.listed(home.evidence)
+    named = [name for name, now in registry.read_all().items() if now.challenger is not None]
+    challengers = [
+        registry.aliased_version(name, CHALLENGER) for name in named if name in workloads
+    ]
+    # Read after the aliases: a promotion is under way before it sets one.
+    runs = prefect_api.find("promote", states=approvals.UNDER_WAY)
+    asked = {approvals.asked_evidence(run) for run in runs}
+    for version in filter(None, challengers):
+        is_ours = version.evidence in manifest.listed(home.evidence / version.name)
+        if is_ours and version.evidence not in asked:
+            registry.remove_alias(version.name, CHALLENGER, version.number)
+            message = "version %s of %s is no challenger any more: nobody is asked about it"
+            get_run_logger().info(message, version.number, version.name)
 
 
 @task

@@ -20,7 +20,7 @@ from components.schema import WORKLOAD_ID
 from components.store import file_locks, warehouse
 from flows import home_workloads, settings, workload_file
 from flows.jobs import runner
-from tests.support import warehouses, workload_text
+from tests.support import versions, warehouses, workload_text
 
 pytestmark = pytest.mark.slow
 
@@ -182,6 +182,36 @@ def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
     end(promotion(config, "e6"), "Suspended")
     end(promotion(config, "e7"), "Suspended")
     assert "2 approvals lapsed" in maintenance(verify=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Cancelled", "not now"),
+        ("Failed", "The flow was suspended and never resumed."),
+        ("Crashed", "worker died"),
+    ],
+)
+@pytest.mark.usefixtures("prefect_server")
+def test_a_version_that_nobody_is_asked_about_any_more_is_no_challenger(
+    home: Path, folder: Path, name: str, message: str
+) -> None:
+    from flows.maintenance import maintenance
+
+    config = workload_text.write(folder)
+    workload_name = workload_file.read_workload(config).workload
+    (home / "mlflow").mkdir(parents=True)
+    (home / "mlflow" / "mlflow.db").touch()
+    run = promotion(config, "e1")
+    (home / "evidence" / workload_name / "e1").mkdir(parents=True)
+    versions.ask(workload_name, 1)
+    versions.ask("somebody-elses", 1)  # of another home that has this MLflow, too
+    maintenance(verify=False)
+    assert registry.read_aliases(workload_name).challenger == "1"
+    end(run, name, message)
+    maintenance(verify=False)
+    assert registry.read_aliases(workload_name).challenger is None
+    assert registry.read_aliases("somebody-elses").challenger == "1"
 
 
 @pytest.mark.usefixtures("prefect_server")
