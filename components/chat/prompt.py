@@ -186,10 +186,11 @@ def _openai_call(raw: Json) -> Call:
 
 
 def text_of(message: Mapping[str, Json]) -> str:
-    """Return a message's text with its parts joined; empty if it has no text."""
+    """Return a message's text with its parts joined, refusals too; empty if it has no text."""
     content = message.get("content")
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        parts = [part for part in content if isinstance(part, dict)]
+        texts = [part.get("text", part.get("refusal")) for part in parts]
         return "\n".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else ""
 

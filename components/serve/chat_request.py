@@ -185,7 +185,7 @@ def _message(place: str, message: Json) -> Obj:
         raise invalid(f"{place}.content", "it is missing, expected text or an array of text parts")
     if isinstance(content, list):
         for number, part in enumerate(content):
-            _require_text_part(f"{place}.content[{number}]", part)
+            _require_text_part(f"{place}.content[{number}]", part, role)
     elif not isinstance(content, str | None):
         raise invalid(
             f"{place}.content", f"it is {shown(content)}, expected text or an array of text parts"
@@ -199,11 +199,11 @@ def _message(place: str, message: Json) -> Obj:
     return message
 
 
-def _require_text_part(place: str, part: Json) -> None:
+def _require_text_part(place: str, part: Json, role: Json) -> None:
     match part:
         case {"type": "text", "text": str()}:
             return
-        case {"type": "refusal", "refusal": str()}:
+        case {"type": "refusal", "refusal": str()} if role == "assistant":
             return
         case {"type": str(kind)}:
             raise invalid(

@@ -64,6 +64,16 @@ def test_calls_and_results_in_the_history_are_rendered_as_text():
     assert contents == ["Rain\n?", CALL, "Result: dry"]
 
 
+def test_a_refusal_in_the_history_is_what_the_assistant_said():
+    said: Json = [{"type": "refusal", "refusal": "I can't."}]
+    messages: list[dict[str, Json]] = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": "Why?"},
+    ]
+    assert prompt.render_prompt(messages, [])[1] == {"role": "assistant", "content": "I can't."}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -87,6 +87,10 @@ BODIES: dict[str, tuple[Any, str]] = {
         one({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
         "of the type image_url, expected text",
     ),
+    "refusal-of-a-user": (
+        one({"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}),
+        "of the type refusal, expected text",
+    ),
     "part-without-text": (one({"role": "user", "content": [{"type": "text"}]}), "content[0]"),
     "tool-without-id": (one({"role": "tool", "content": "x"}), "tool_call_id"),
     "empty-assistant": (one({"role": "assistant"}), "no `tool_calls`"),
