@@ -3,7 +3,8 @@
 Only plain files of lines whose source treats each line independently are resumed. The earlier part
 is recognised by its digest: a file that was rotated, cut or rewritten is read whole. A load reads
 to the end, where a line may be half written and so be quarantined; the next load starts with that
-line and deletes its half from quarantine.
+line and deletes its half from quarantine. So does the load of a packed file or an array, which is
+read again as a whole, if it has what was cut off.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from components.collect import files
 from components.collect.files import Form
 from components.collect.lines import BEGINNING, LineStart
+from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults
 from components.store import warehouse
 from components.store.unpacked_file import is_packed
@@ -89,6 +91,54 @@ def drop_partial_line(con: Connection, source: str, growth: FileProgress) -> Non
             " where file_digest = $digest and source = $source and line >= $line",
             {"digest": growth.earlier.digest, "source": source, "line": growth.start.line},
         )
+
+
+def drop_completed_cuts(con: Connection, origin: RecordOrigin, known: int) -> None:
+    """Delete from quarantine where earlier loads of a path broke off, if this one has it whole.
+
+    That is so if it has all their rows (``known`` in this load), and a row that goes on where the
+    cut one ended.
+    """
+    identity = {"digest": origin.digest, "source": origin.source, **asdict(origin.defaults)}
+    cuts = con.execute(_CUTS, {**identity, "path": origin.path, "known": known}).fetchall()
+    completed = [cut for cut, line, content in cuts if _has_whole(con, origin, line, content)]
+    if completed:
+        con.execute(
+            "delete from raw.quarantine where quarantine_id in (select unnest($completed))",
+            {"completed": completed},
+        )
+
+
+_CUTS = """
+    select quarantine.quarantine_id, quarantine.line, quarantine.content
+    from raw.quarantine as quarantine
+    inner join raw.files as files
+        on quarantine.file_digest = files.digest
+        and quarantine.source = files.source
+        and quarantine.workload_id = files.workload_id
+        and quarantine.client_id = files.client_id
+    where quarantine.path = $path
+    and quarantine.source = $source
+    and quarantine.workload_id = $workload_id
+    and quarantine.client_id = $client_id
+    and quarantine.file_digest != $digest
+    and files.rows <= $known
+    and regexp_matches(
+        quarantine.reason,
+        '^the (line is cut|file ends here|array is damaged from here on|array ends without)'
+    )
+"""
+
+
+def _has_whole(con: Connection, origin: RecordOrigin, line: int, content: bytes) -> bool:
+    if not content:  # it ended between two lines
+        return True
+    sql = (
+        "select payload from raw.interactions where file_digest = $digest and line = $line"
+        " union all select payload from raw.feedback where file_digest = $digest and line = $line"
+    )
+    rows = con.execute(sql, {"digest": origin.digest, "line": line}).fetchall()
+    return any(payload.encode().startswith(content) for (payload,) in rows)
 
 
 class _Counted:

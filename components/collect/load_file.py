@@ -258,6 +258,7 @@ def _store(
         {"digest": origin.digest, "source": origin.source},
     )
     stored = writer.store_batches(con, origin, batches)
+    growth.drop_completed_cuts(con, origin, stored.known)
     earlier = progress.earlier.rows if progress.earlier else 0
     rows = earlier + stored.new + stored.known
     record = file_record(origin, rows, progress.size, stored.quarantined)

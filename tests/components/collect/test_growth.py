@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -203,3 +204,40 @@ def test_loading_a_growing_file_at_any_point_ends_in_the_same_warehouse(
         grown = held(shared)
         collect(shared, path)
         assert grown == held(shared)
+
+
+def array(*numbers: int) -> str:
+    return f"[{','.join(text(*numbers).split(chr(10))[:-1])}]"
+
+
+WHOLE = {
+    "gzip": gzip.compress(text(*range(50)).encode()),
+    "zstd": zstandard.compress(text(*range(50)).encode()),
+    "array": array(*range(50)).encode(),
+}
+
+
+@pytest.mark.parametrize("part", [0.5, 0.99])
+@pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
+def test_what_was_cut_off_leaves_quarantine_once_the_file_is_whole(
+    con: Connection, tmp_path: Path, whole: bytes, part: float
+):
+    path = tmp_path / "export"
+    path.write_bytes(whole[: int(len(whole) * part)])
+    assert collect(con, path).quarantined == 1
+    path.write_bytes(whole)
+    collect(con, path, hour=1)
+    assert quarantined(con) == []
+    assert con.execute("select count(*) from raw.interactions").fetchall() == [(50,)]
+
+
+def test_what_was_cut_off_stays_in_quarantine_if_another_file_takes_its_place(
+    con: Connection, tmp_path: Path
+):
+    path = tmp_path / "export"
+    path.write_bytes(WHOLE["gzip"][: len(WHOLE["gzip"]) // 2])
+    collect(con, path)
+    (cut,) = quarantined(con)
+    path.write_bytes(gzip.compress(text(*range(50, 200)).encode()))
+    collect(con, path, hour=1)
+    assert quarantined(con) == [cut]
