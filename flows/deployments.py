@@ -9,6 +9,7 @@ from flows.workload_file import Workload
 
 # Cron lines (UTC). Only a maintenance that verifies fetches and digests every champion's files.
 MAINTENANCE, VERIFICATION, MONITOR = "*/15 * * * *", "52 * * * *", "22 * * * *"
+PRUNE = "37 */6 * * *"  # while a turn is under way it deletes nothing
 
 POOLS = ("cpu", "gpu")  # of all deployments
 
@@ -18,6 +19,7 @@ SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
     "collect": lambda workload: workload.collect_schedule,
     "turn": lambda workload: workload.turn_schedule,
     "consider": lambda workload: workload.trigger and workload.trigger.schedule,
+    "prune": lambda workload: PRUNE if workload.prune_days else None,
 }  # the cron line of each scheduled flow in a workload's file
 
 UNREAD = Workload.model_construct()  # replaces a file with mistakes: the default schedules
@@ -71,6 +73,7 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.evaluate:evaluate", "gpu"),
         Spec("flows.promote:promote", "cpu"),
         Spec("flows.maintenance:maintenance", "cpu", _MAINTAINED, limit=1, drops_surplus=True),
+        Spec("flows.prune:prune", "cpu", timings["prune"], limit=1),
         Spec("flows.settle_rollouts:settle_rollouts", "cpu", limit=1),
         Spec("flows.monitor:monitor", "cpu", (Timing(MONITOR),), limit=1, drops_surplus=True),
         # No limit on what runs for long: a run renews its hold on a slot every few minutes, and

@@ -410,6 +410,7 @@ SHARES: Mapping[str, float] = {
     "maintenance": 1.0,
     "monitor": 1.0,
     "promote": 1.0,
+    "prune": 1.0,
     "rollback": 1.0,
     "settle_rollouts": 1.0,
     "train": LONG,

@@ -16,6 +16,7 @@ from components.costs import Prices
 from components.curate.redaction import redactor
 from components.curate.settings import Rules
 from components.decide.approvers import Approving
+from components.erase import unused_outputs
 from components.evaluate import guards, score_conditions
 from components.evaluate.engines.protocol import vllm_objections
 from components.evaluate.judge import settings as judging
@@ -74,6 +75,10 @@ class Workload(Config):
 
     retention_days: int | None = Field(default=None, ge=1)
     """Older rows that no snapshot names leave the warehouse for Parquet; all stay if unset."""
+
+    prune_days: int | None = Field(default=None, ge=unused_outputs.LEAST_DAYS)
+    """Older outputs that nothing needs are deleted, as ``flywheel prune`` does; all stay if unset.
+    It looks four times a day, but for when a turn is under way."""
 
     curate: Rules = Field(default_factory=Rules)
     train: Recipe = Field(default_factory=Recipe)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from components.erase.unused_outputs import LEAST_DAYS
 from flows.cli.console import exit_on, home_with_warehouse, print_line
 from flows.cli.erase_commands import require_servers
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from flows.erasing.prune_outputs import Prunable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-
-LEAST_DAYS = 7  # for as long a training may go on
 
 KINDS = {
     "evidence": "evidence (all but the verdict)",

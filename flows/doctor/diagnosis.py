@@ -296,11 +296,12 @@ def planned_schedules(workload: Workload) -> str:
     trained = f"the best of {recipes} recipes" if recipes else f"{workload.train.objective.kind}"
     others = len(workload.evaluate.tasks) + len(workload.evaluate.built_in)
     guards = f", {others} task(s) beside the holdout" if others else ""
+    kept = workload.prune_days and f"for {workload.prune_days} days, if nothing needs them longer"
     return (
         f"{workload.workload}: collect {logs} log and {feedback} feedback file(s) and the spool "
         f"at `{workload.collect_schedule}`, a turn at `{workload.turn_schedule}` (cron, UTC): "
         f"{trained} on {workload.base.name} in {workload.train.precision}, judged by "
-        f"{workload.gate.metric}{guards}"
+        f"{workload.gate.metric}{guards}; its outputs are kept {kept or 'until `flywheel prune`'}"
     )
 
 

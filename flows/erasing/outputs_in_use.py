@@ -21,6 +21,8 @@ MAKING = ("turn", "train", "evaluate", "curate")  # the flows that use outputs n
 
 NOT_BEGUN = ("Scheduled", "Late")  # states of type SCHEDULED; what retries or resumes has others
 
+OF_WORKLOAD = re.compile(r"\b(?:snapshots|adapters)/([^/\"]+)/[0-9a-f]{16}\b")  # a path of one
+
 JOB = re.compile(r"(train|evaluate|evaluate-validation|search)-[0-9a-f]{16}")
 
 
@@ -79,8 +81,13 @@ def _workloads_of(home: Settings, runs: Iterable[Run]) -> Iterator[str]:
         try:
             yield workload_file.read_workload(config).workload
         except workload_file.WorkloadError:
-            for root in (home.snapshots, home.adapters, home.scorecards, home.evidence):
-                yield from manifest.listed(root)
+            yield from workloads_with_outputs(home)
+
+
+def workloads_with_outputs(home: Settings) -> set[str]:
+    """Return the workloads that have outputs, finished or not, here or in the store."""
+    roots = (home.snapshots, home.adapters, home.scorecards, home.evidence)
+    return set(chain.from_iterable(map(manifest.listed, roots)))
 
 
 def job_times(home: Settings) -> dict[str, datetime]:
@@ -99,6 +106,12 @@ def job_times(home: Settings) -> dict[str, datetime]:
                 at = datetime.fromtimestamp(max(written.values(), default=0.0), UTC)
                 times[name] = max(times.get(name, at), at)
     return times
+
+
+def is_job_of(home: Settings, name: str, workload: str) -> bool:
+    """Return whether a job names snapshots and adapters of this workload, and of no other one."""
+    texts = _job_texts(home, name)
+    return {match for text in texts for match in OF_WORKLOAD.findall(text)} == {workload}
 
 
 def _job_texts(home: Settings, name: str) -> Iterator[str]:

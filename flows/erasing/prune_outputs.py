@@ -53,8 +53,10 @@ def find_prunable(home: Settings, before: datetime) -> Prunable:
     return _measured(home, _find_prunable(home, known, before))
 
 
-def prune(home: Settings, before: datetime) -> Prunable:
+def prune(home: Settings, before: datetime, workload: str | None = None) -> Prunable:
     """Delete the outputs and jobs from before then that nothing needs; return what was deleted.
+
+    ``workload`` limits it to one's; what can't be known to be of one stays then.
 
     Copies at the servers go first, and what others are made from last: after a kill an erasure
     finds a person in whatever is left, and the same again deletes it. Looks, seals and holdout
@@ -70,12 +72,13 @@ def prune(home: Settings, before: datetime) -> Prunable:
                 "same again when it has ended"
             )
         known = unused_outputs.read_finished(erase.outputs(home))
-        planned = _find_prunable(home, known, before)
+        planned = _find_prunable(home, known, before, workload)
         workloads = {output.workload for output in planned.unused.outputs}
         with ExitStack() as stack:
-            for workload in sorted(workloads):  # else a curation could find what is deleted next
-                stack.enter_context(working_copy.reserve(home.tables, home.locks, workload))
-            planned = _measured(home, _find_prunable(home, known, before, workloads))
+            for name in sorted(workloads):  # else a curation could find what is deleted next
+                stack.enter_context(working_copy.reserve(home.tables, home.locks, name))
+            planned = _find_prunable(home, known, before, workload, workloads)
+            planned = _measured(home, planned)
             with erased_copies.pruning(home, planned.unused.outputs):
                 _delete(home, planned)
     return planned
@@ -85,21 +88,24 @@ def _find_prunable(
     home: Settings,
     known: Sequence[FinishedOutput],
     before: datetime,
-    only: Set[str] | None = None,
+    workload: str | None = None,
+    reserved: Set[str] | None = None,
 ) -> Prunable:
     jobs = outputs_in_use.job_times(home)
     recent = [name for name, changed in jobs.items() if changed >= before]
     runs = outputs_in_use.runs_under_way() if erase_servers.has_prefect(home) else []
     in_use = outputs_in_use.read_in_use(home, runs, recent, before)
     under_way = in_use.workloads
+    only = {workload} if workload is not None and reserved is None else reserved
     if only is not None:
-        others = {each.output.workload for each in known} - only
+        others = outputs_in_use.workloads_with_outputs(home) - only
         in_use = replace(in_use, workloads=under_way | others)
     unused = unused_outputs.find_unused(erase.outputs(home), known, in_use, before)
     old = [
         name
         for name in sorted(jobs.keys() - {*recent})
         if name.rpartition("-")[2] not in in_use.names | unused.begun
+        and (workload is None or outputs_in_use.is_job_of(home, name, workload))
     ]
     elsewhere = (_unfinished_elsewhere(home, name) for name in old)
     also = [made for made in elsewhere if made and made.workload not in in_use.workloads]

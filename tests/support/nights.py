@@ -42,6 +42,7 @@ class Turn:
 
     name: str
     days: int = 200
+    workload: str = WORKLOAD
     outcome: str = "fail"
     holdout: str = ""
     asked: str = ""
@@ -52,15 +53,19 @@ class Turn:
         """Write its outputs."""
         at = NOW - timedelta(days=self.days)
         version = self.holdout or f"v-{self.name}"
-        frozen = snapshot(home, self.name, version, at, self.asked)
-        adapter = home.adapters / WORKLOAD / key("adapter", self.name)
+        frozen = snapshot(home, self.name, version, at, self.asked, self.workload)
+        adapter = home.adapters / self.workload / key("adapter", self.name)
         adapter.mkdir(parents=True)
         (adapter / "adapter_model.safetensors").write_bytes(b"weights" * 100)
-        body = {"snapshot": frozen.name, "base": "b1", "workload": WORKLOAD, **self.adapter}
+        body = {"snapshot": frozen.name, "base": "b1", "workload": self.workload, **self.adapter}
         manifest.write(adapter, kind="adapter", now=at, body=body)
         measured = {"holdout_version": version, **self.conditions}
         cards = tuple(
-            scorecard(home, f"{role} {self.name}", measured, at, self.asked, adapter=adapter.name)
+            scorecard(
+                *(home, f"{role} {self.name}", measured, at, self.asked),
+                adapter=adapter.name,
+                workload=self.workload,
+            )
             for role in ("challenger", "opponent", "guard")
         )
         job = home.jobs / f"train-{adapter.name}"
@@ -71,7 +76,7 @@ class Turn:
         (job / "log.txt").write_text(f"too long: {self.asked}\n")
         age(job, at)
         subject = EvidenceSubject(
-            *(WORKLOAD, frozen.name, version, "b1", adapter.name, "base"),
+            *(self.workload, frozen.name, version, "b1", adapter.name, "base"),
             *(cards[0].name, cards[1].name, (cards[2].name,)),
         )
         shown = evidence(home, subject, self.outcome, at, self.asked)
@@ -86,15 +91,22 @@ def key(*parts: str) -> str:
     return manifest.digest([*parts])
 
 
-def snapshot(home: Settings, name: str, version: str, at: datetime, asked: str = "") -> Path:
+def snapshot(
+    home: Settings,
+    name: str,
+    version: str,
+    at: datetime,
+    asked: str = "",
+    workload: str = WORKLOAD,
+) -> Path:
     """Freeze a row, of the interaction that is called like the snapshot."""
-    folder = home.snapshots / WORKLOAD / key("snapshot", name)
+    folder = home.snapshots / workload / key("snapshot", name)
     folder.mkdir(parents=True)
     row = {"example_id": f"e-{name}", "interaction_ids": [f"i-{name}"], "feedback_ids": [""]}
     for side in ("train", "validation", "holdout"):
         pq.write_table(pa.Table.from_pylist([{**row, "asked": asked}]), folder / f"{side}.parquet")
     rows = dict.fromkeys(("train", "validation", "holdout"), 1)
-    body = {"workload": WORKLOAD, "holdout_version": version, "rows": rows}
+    body = {"workload": workload, "holdout_version": version, "rows": rows}
     manifest.write(folder, kind="snapshot", now=at, body=body)
     return folder
 
@@ -106,9 +118,10 @@ def scorecard(
     at: datetime,
     asked: str = "",
     adapter: str | None = None,
+    workload: str = WORKLOAD,
 ) -> Path:
     """Measure a model on a row."""
-    folder = home.scorecards / WORKLOAD / key("scorecard", name)
+    folder = home.scorecards / workload / key("scorecard", name)
     folder.mkdir(parents=True)
     row = {"example_id": f"e-{name.split()[-1]}", "asked": asked}
     pq.write_table(pa.Table.from_pylist([row]), folder / "samples.parquet")
@@ -122,7 +135,7 @@ def evidence(
 ) -> Path:
     """Write evidence with a page that shows a request."""
     judgement = replace(Judgement("fail", ("worse",), "correct_name"), outcome=outcome)
-    root, policy = home.evidence / WORKLOAD, Policy()
+    root, policy = home.evidence / subject.workload, Policy()
     folder = root / evidence_folder.digest(subject, judgement, policy)
     folder.mkdir(parents=True)
     (folder / "report.html").write_text(f"<p>{asked}</p>")

@@ -75,6 +75,25 @@ def test_a_lost_chain_goes_with_its_jobs_and_its_verdict_stays(home: Settings) -
     assert prune_outputs.prune(home, BEFORE).kinds == (), "a second run finds nothing"
 
 
+def test_pruning_a_workload_leaves_the_others_outputs_and_jobs(home: Settings) -> None:
+    lost, others = Turn("lost").run(home), Turn("other", workload="routing").run(home)
+    Turn("new", days=10, workload="routing").run(home)
+    begun = home.adapters / "unfinished" / nights.key("adapter", "begun")
+    begun.mkdir(parents=True)
+    nights.age(begun, OLD)
+    unknown = home.jobs / f"search-{nights.key('search')}"
+    unknown.mkdir()
+    nights.age(unknown, OLD)
+
+    pruned = prune_outputs.prune(home, BEFORE, WORKLOAD)
+    assert {kind.kind: kind.count for kind in pruned.kinds}["job"] == 1
+    assert (nights.there(lost), nights.there(others)) == (GONE, ALL)
+    assert begun.exists()
+    assert unknown.exists()
+    assert (home.jobs / f"train-{others.adapter.name}").exists()
+    assert not (home.jobs / f"train-{lost.adapter.name}").exists()
+
+
 def test_looking_changes_nothing(home: Settings) -> None:
     lost = Turn("lost").run(home)
     before = sorted(home.home.rglob("*"))

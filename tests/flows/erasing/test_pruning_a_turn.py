@@ -1,6 +1,7 @@
 """On a real stack: what a lost turn left is pruned, and nothing that a version needs."""
 
 import json
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from components.store import manifest
 from flows.settings import Settings
-from tests.support import nights, small_workload, terminal
+from tests.support import logins, nights, small_workload, terminal
 from tests.support.small_workload import WORKLOAD
 from tests.support.terminal import Terminal
 
@@ -47,6 +48,33 @@ def test_a_lost_turn_is_pruned_and_the_champion_is_traced_verified_and_challenge
     small_workload.add_log(tmp_path / "small", 300, 16)
     again = shell.run("turn", config)
     assert "inconclusive" in again.stdout or "fail" in again.stdout, again.stdout + again.stderr
+
+    let_time_pass(home)
+    third = sorted(home.adapters.glob(f"{WORKLOAD}/*"), key=made_at)[1]
+    small_workload.add_log(tmp_path / "small", 400, 16)
+    shell.run("turn", config)
+    config.write_text(config.read_text() + "prune_days: 30\n")
+    assert shell.run("schedule", config).returncode == 0
+    assert pruned_on_schedule(home, config) == "COMPLETED"
+    assert not third.exists()
+    assert shell.run("lineage", WORKLOAD).stdout == lineage
+
+
+def pruned_on_schedule(home: Settings, config: Path) -> str:
+    """Have Prefect run what a schedule of the deployment `prune` would; return the run's state."""
+    with logins.prefect(home) as prefect:
+        deployment = prefect.get("/deployments/name/prune/prune").raise_for_status().json()
+        (schedule,) = deployment["schedules"]
+        assert schedule["parameters"] == {"config": str(config)}
+        body = {"parameters": schedule["parameters"], "state": {"type": "SCHEDULED"}}
+        run = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=body).json()
+        while (state := prefect.get(f"/flow_runs/{run['id']}").json()["state"]["type"]) not in (
+            "COMPLETED",
+            "FAILED",
+            "CRASHED",
+        ):
+            time.sleep(1)
+    return state
 
 
 def made_at(folder: Path) -> str:

@@ -54,6 +54,17 @@ def test_each_workload_is_scheduled_for_collecting_and_for_turns(tmp_path: Path)
         assert (timing.workload, timing.config) == ("shop", real)
 
 
+@pytest.mark.parametrize(("setting", "expected"), [("", []), ("prune_days: 30\n", ["shop"])])
+def test_only_a_workload_whose_file_says_so_is_pruned(
+    tmp_path: Path, setting: str, expected: list[str]
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    (tmp_path / "shop.yaml").write_text(f"workload: shop\nbase: base\n{setting}")
+    specs = {spec.flow: spec for spec in deployments.specs(tmp_path)}
+    assert [timing.workload for timing in specs["flows.prune:prune"].timings] == expected
+
+
 def test_each_workload_has_a_rollback_to_click_beside_the_one_that_asks_for_a_name(
     tmp_path: Path,
 ) -> None:
