@@ -1,7 +1,6 @@
 """The machine's GPUs and cores, how to compute on them, and a description for manifests."""
 
 import importlib.util
-import math
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from typing import Literal, TypeAlias
 import psutil
 
 from components.costs import Work
+from components.models import machine
 from components.schema import Json
 
 Half: TypeAlias = Literal["bf16", "fp16"]
@@ -174,16 +174,6 @@ def read_graphics(output: str) -> list[Graphics]:
     return [Graphics(name, (int(major), int(minor))) for name, major, minor in rows]
 
 
-def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Count the cores of this process's affinity, capped by its container's CPU quota."""
-    allowed = len(os.sched_getaffinity(0))
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (FileNotFoundError, ValueError):  # cgroup v1, or no cgroup
-        return allowed
-    return allowed if quota == "max" else min(allowed, math.ceil(int(quota) / int(period)))
-
-
 def child_processes() -> list[psutil.Process]:
     """List this process's descendants."""
     return psutil.Process().children(recursive=True)
@@ -204,7 +194,7 @@ def measure_work(*, cpu: float, wall: float, gpus_held: int) -> Work:
     """Return work in seconds of GPU time if GPUs were held, otherwise in seconds of core time."""
     if gpus_held:
         return Work(round(wall * gpus_held, 3), "GPU", max(gpus_held, len(driver_gpus())))
-    return Work(round(cpu, 3), "core", cores())
+    return Work(round(cpu, 3), "core", machine.cores())
 
 
 def _library_version(name: str) -> str:

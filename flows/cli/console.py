@@ -48,6 +48,7 @@ EXIT_CODES = {
     "components.chat.chat_templates.TemplateChangedError": 2,
     "components.collect.files.UnknownSourceError": 2,
     "components.curate.ray_pool.RayPoolError": 1,
+    "components.curate.worker_pool.WorkerKilledError": 1,
     "components.curate.split.SplitChangedError": 2,
     "components.dataset.freeze_snapshot.EmptySideError": 2,
     "components.erase.tables.WarehouseCopyError": 2,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from jinja2 import Environment, StrictUndefined
 
 from components.collect import files
@@ -17,7 +16,7 @@ from components.collect.source import Defaults
 from components.collect.survey import FeedbackJoin, LoggedWorkload, SurveyedFile
 from components.curate.settings import Rules
 from components.gate.policy import Policy
-from components.models import device
+from components.models import device, machine
 from components.train.plan import bases
 from components.train.plan.bases import TrainableBase
 from flows.cli.log_profile import LogProfile, TextLengths
@@ -78,7 +77,7 @@ def choose_base(named: Path | None, folders: Iterable[Path], target: Path) -> Ch
         ValueError: The named folder is not a model folder.
     """
     gpu = device.graphics_memory()
-    free = psutil.virtual_memory().available if gpu is None else gpu
+    free = machine.available_memory() if gpu is None else gpu
     where = "main memory that is free" if gpu is None else "the GPU's memory"
     if named is not None and bases.read(named) is None:
         raise ValueError(

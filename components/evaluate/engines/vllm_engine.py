@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import psutil
 import torch  # noqa: TID253 - this module is itself imported late
 from lm_eval.models.utils import normalize_gen_kwargs  # noqa: TID253 - as above
 from lm_eval.models.vllm_causallms import VLLM  # noqa: TID253 - as above
@@ -28,7 +27,7 @@ from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.protocol import EngineError
 from components.evaluate.engines.speed import MOST_TOKENS
 from components.evaluate.settings import EvaluationSettings
-from components.models import constrained
+from components.models import constrained, machine
 from components.models.base import compute_dtype, is_quantized, write_dequantized
 from components.schema import Progress
 from components.store.manifest import AdapterManifest
@@ -97,7 +96,7 @@ def _make_model(
     on_cpu: dict[str, Any] = {
         "enforce_eager": True,  # compiling takes longer than an evaluation
         "distributed_executor_backend": "uni",
-        "kv_cache_memory_bytes": int(MOST_MEMORY * psutil.virtual_memory().available),
+        "kv_cache_memory_bytes": int(MOST_MEMORY * machine.available_memory()),
     }
     dtype = str(compute_dtype(settings.precision, for_training=False)).removeprefix("torch.")
     model = VllmModel(  # pyright: ignore[reportAbstractUsage] - VLLM is not

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-import psutil
 import torch  # noqa: TID253 - this module is itself imported late
 from torch import nn  # noqa: TID253 - as above
+
+from components.models import machine
 
 if TYPE_CHECKING:
     from components.models.prefix_cache.forward import Model
@@ -56,7 +57,7 @@ def suits(model: "Model") -> bool:
     return (
         works()
         and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
-        and sum(w.nbytes for w in weights) < MOST_MEMORY * psutil.virtual_memory().available
+        and sum(w.nbytes for w in weights) < MOST_MEMORY * machine.available_memory()
     )
 
 

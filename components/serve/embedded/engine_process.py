@@ -14,7 +14,7 @@ from pathlib import Path
 import torch  # noqa: TID253 - the engine is a process of its own
 import uvicorn
 
-from components.models import device
+from components.models import machine
 from components.serve.embedded.continuous_batch import ContinuousBatch
 from components.serve.embedded.openai_server import EngineServer
 from components.serve.embedded.served_models import ServedModels
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # It recommends kernels that would be downloaded from a hub at run time.
     logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
-    threads = options.threads or max(1, device.cores() - 1)
+    threads = options.threads or max(1, machine.cores() - 1)
     torch.set_num_threads(threads)
     sys.setswitchinterval(SWITCH_SECONDS)
     precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")

@@ -12,6 +12,7 @@ import psutil
 import torch  # noqa: TID253 - this module is itself imported late
 from transformers import AutoConfig, AutoTokenizer  # noqa: TID253 - as above
 
+from components.models.machine import available_memory
 from components.schema import Progress
 from components.train import fit, packing, training_examples
 from components.train.plan import bases, estimate, trace
@@ -151,7 +152,7 @@ def _training_device(worker: Worker) -> tuple[Device, int]:
         return "gpu", int(worker.gpu_memory_gb * 1e9) - estimate.CUDA_CONTEXT
     if torch.cuda.is_available():
         return "gpu", torch.cuda.mem_get_info()[0]
-    return "cpu", psutil.virtual_memory().available
+    return "cpu", available_memory()
 
 
 LEAST_STEPS = 3  # one to warm up, and two to time

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from components.curate import worker_pool
+from components.curate.worker_pool import WorkerKilledError
 
 SLOW = """
 import time
@@ -62,6 +63,37 @@ def test_an_error_in_a_worker_is_raised_and_ends_the_pool() -> None:
     with pytest.raises(ZeroDivisionError):
         list(worker_pool.map_in_processes(broken, range(1000), processes=2, min_items=10))
     assert not multiprocessing.active_children()
+
+
+def killed(numbers: list[int]) -> list[int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return numbers
+
+
+def test_a_killed_worker_ends_the_work_with_what_happened_and_what_helps() -> None:
+    with pytest.raises(WorkerKilledError) as raised:
+        list(worker_pool.map_in_processes(killed, range(1000), processes=2, min_items=10))
+    assert "judging rows: one of 2 processes was killed, as the system does" in str(raised.value)
+    assert "Do the same again with more memory" in str(raised.value)
+    assert not multiprocessing.active_children()
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "expected"),
+    [
+        pytest.param(32, 4 * GIB, 8, id="many-cores-in-a-small-container"),
+        pytest.param(32, 64 * GIB, 32, id="a-large-machine"),
+        pytest.param(2, 2 * GIB, 2, id="a-laptop"),
+        pytest.param(8, 0, 1, id="no-memory"),
+    ],
+)
+def test_a_pool_has_a_process_a_core_if_the_memory_is_enough(
+    cores: int, memory: int, expected: int
+) -> None:
+    assert worker_pool.usable_processes(cores, memory) == expected
 
 
 def test_items_are_read_lazily() -> None:

@@ -21,7 +21,7 @@ from components.evaluate.engines import speed
 from components.evaluate.engines.protocol import Stopwatch, TimeMark
 from components.evaluate.engines.transformers_engine import TransformersEngine
 from components.evaluate.settings import EvaluationSettings
-from components.models import base, device
+from components.models import base, device, machine
 from components.schema import Progress
 from components.scorecard import HOLDOUT
 from components.store.manifest import ScorecardManifest
@@ -46,7 +46,7 @@ def test_a_scorecard_has_its_models_speed(tmp_path: Path, tiny_base: Path) -> No
     assert 0 < measured.seconds < took
     assert measured.work is not None
     assert measured.work.part == "core"
-    assert measured.work.parts == device.cores()
+    assert measured.work.parts == machine.cores()
     assert 0 < measured.work.seconds < 2 * took * measured.work.parts
     assert measured.first_token is not None
     assert 0 < measured.first_token < took
@@ -65,7 +65,7 @@ def test_tokens_of_prompts_and_answers_are_counted(tiny_base: Path) -> None:
     assert measured.output_tokens == 12 * len("right")
     assert measured.usage.output == pytest.approx(5.0)
     assert measured.timed <= speed.TIMED
-    assert (measured.seconds, measured.work) == (6.0, Work(4.0, "core", device.cores()))
+    assert (measured.seconds, measured.work) == (6.0, Work(4.0, "core", machine.cores()))
 
 
 def test_a_prompt_above_the_window_is_timed_by_what_of_it_the_model_reads(tmp_path: Path) -> None:
