@@ -71,7 +71,8 @@ def open_threads(count: int) -> Generator[CpuThreads | None]:
 
 
 def _has_dropout(model: torch.nn.Module) -> bool:
-    if getattr(getattr(model, "config", None), "attention_dropout", 0):
+    config = getattr(model, "config", None)
+    if any(getattr(config, name, 0) for name in ("attention_dropout", "dropout")):  # of a function
         return True
     return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
 

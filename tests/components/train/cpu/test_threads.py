@@ -89,6 +89,21 @@ def test_there_is_one_thread_with_dropout_or_a_thread_count_of_one(model: torch.
         assert opened is None
 
 
+def test_there_is_one_thread_with_dropout_that_is_no_module():
+    from transformers import OPTConfig, OPTForCausalLM
+
+    config = OPTConfig(
+        vocab_size=10,
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    assert config.dropout == 0.1
+    assert kernels.thread_count(OPTForCausalLM(config)) == 1
+
+
 def test_torchs_thread_count_is_restored(model: torch.nn.Module):
     with kernels.open_threads(kernels.thread_count(model)) as opened:
         assert opened
