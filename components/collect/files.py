@@ -14,6 +14,7 @@ from components.collect import json_arrays, lines, parquet_rows
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
 from components.collect.source import Kind, Source, SourceRow
 from components.collect.sources import (
+    bedrock,
     feedback,
     fivekey,
     langfuse,
@@ -72,6 +73,7 @@ SOURCES: tuple[Source, ...] = (
     openai_batch,
     openai_finetuning,
     sharegpt,
+    bedrock,
 )
 """All sources; the first wins when several claim equally many records."""
 

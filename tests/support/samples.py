@@ -5,6 +5,7 @@ from typing import cast
 
 from components.collect.source import Source
 from components.collect.sources import (
+    bedrock,
     langfuse,
     langsmith,
     litellm,
@@ -25,6 +26,7 @@ from tests.components.collect.sources import (
     test_sharegpt,
 )
 from tests.support import (
+    bedrock_logs,
     langfuse_rows,
     langsmith_rows,
     litellm_payloads,
@@ -126,6 +128,7 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (langfuse, langfuse_rows.score()),
     (langfuse, langfuse_rows.score(data_type="CORRECTION", value='{"content": "Rainy."}')),
     (litellm, litellm_payloads.payload()),
+    (bedrock, bedrock_logs.invocation()),
     (langsmith, langsmith_rows.run()),
     (langsmith, langsmith_rows.run(feedback_stats={"score": {"n": 1, "avg": 1.0}})),
     (langsmith, langsmith_rows.feedback()),
