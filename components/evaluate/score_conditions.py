@@ -203,9 +203,15 @@ def _rescoring_condition(settings: EvaluationSettings) -> dict[str, Json]:
     return {} if is_exact else {RESCORED: RESCORING_VERSION}
 
 
+LIKELIHOODS_VERSION = 2  # in 16 bits: 1 was rounded to them by lm-eval
+
+
 def _place_conditions(settings: EvaluationSettings) -> dict[str, Json]:
+    place = compute_name(_graphics(), settings.precision)
+    is_rounded = settings.engine == "transformers" and place["computed_in"] != "fp32"
     return {
-        **compute_name(_graphics(), settings.precision),
+        **place,
+        **({"likelihoods": LIKELIHOODS_VERSION} if is_rounded else {}),
         "answering_version": ENGINE_VERSIONS[settings.engine],
         "libraries": {
             **{name: _library_version(name) for name in LIBRARIES},

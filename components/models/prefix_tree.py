@@ -38,3 +38,18 @@ def families(rows: Sequence[Row]) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
+
+
+def scored_row(context: Row, continuation: Row, window: int) -> list[int]:
+    """Return what a model reads to score a continuation: at most ``window`` tokens, the last ones.
+
+    Raises:
+        ValueError: The context or continuation is empty, or the continuation exceeds the window.
+    """
+    # The model reads all but the last token, which only has to be predicted.
+    if not context or not 0 < len(continuation) <= window:
+        raise ValueError(
+            f"scoring a continuation of {len(continuation)} tokens after {len(context)}: expected "
+            f"at least one token before it, and 1 to {window} tokens of its own"
+        )
+    return [*context, *continuation][-(window + 1) : -1]

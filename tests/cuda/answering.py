@@ -98,7 +98,9 @@ def answer_by_all(base: Path, snapshot: Path, max_new_tokens: int) -> dict[str, 
     @contextmanager
     def stock() -> Generator[Any]:
         hflm: Any = HFLM  # lm-eval's decorator hides its signature
-        yield hflm(pretrained=engine.model, tokenizer=engine.tokenizer, batch_size=BATCH)
+        # By default it rounds log-probabilities to the model's 16 bits.
+        options = {"batch_size": BATCH, "softmax_dtype": "float32"}
+        yield hflm(pretrained=engine.model, tokenizer=engine.tokenizer, **options)
 
     @contextmanager
     def again() -> Generator[Any]:

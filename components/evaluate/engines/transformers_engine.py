@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ from components.evaluate import prefix_engine
 from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks, protocol, speed
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
+from components.evaluate.engines.padded_batches import likelihoods
 from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
 from components.models import constrained
@@ -201,11 +203,8 @@ class CachedHFLM(HFLM):
         requests: "list[tuple[Any, list[int], list[int]]]",
         **settings: Any,  # noqa: ANN401 - it is passed on
     ) -> list[tuple[float, bool]]:
-        if self.reader is None:
-            scores = super()._loglikelihood_tokens(requests, **settings)
-            self._report(len(requests), len(requests))
-            return scores
-        return self.reader.score(
+        score = self.reader.score if self.reader else partial(likelihoods, self.model)
+        return score(
             [(context, continuation) for _, context, continuation in requests],
             window=self.max_length,
             batch_size=self.at_once,

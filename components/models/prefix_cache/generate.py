@@ -18,7 +18,7 @@ from components.models import constrained
 from components.models.constrained import Matcher, Vocabulary
 from components.models.prefix_cache import forward
 from components.models.prefix_cache.forward import Ints, KeysAndValues, Tree
-from components.models.prefix_tree import Row
+from components.models.prefix_tree import Row, scored_row
 
 if TYPE_CHECKING:
     from components.models.prefix_cache.forward import Model, Reading
@@ -54,7 +54,7 @@ def likelihoods(
     Raises:
         ValueError: A context or continuation is empty, or a continuation longer than the window.
     """
-    rows = [_row(context, continuation, window) for context, continuation in requests]
+    rows = [scored_row(context, continuation, window) for context, continuation in requests]
     order = sorted(range(len(rows)), key=lambda number: tuple(rows[number]))
     grown = forward.grow([rows[number] for number in order])
     targets = _targets(grown, order, [continuation for _, continuation in requests])
@@ -64,16 +64,6 @@ def likelihoods(
         _score(seen, targets, sums, likeliest)
         report(int(np.searchsorted(ends, seen.pack.stop)))
     return list(zip(sums.tolist(), likeliest.tolist(), strict=True))
-
-
-def _row(context: Row, continuation: Row, window: int) -> Row:
-    # The model reads all but the last token, which only has to be predicted.
-    if not context or not 0 < len(continuation) <= window:
-        raise ValueError(
-            f"scoring a continuation of {len(continuation)} tokens after {len(context)}: expected "
-            f"at least one token before it, and 1 to {window} tokens of its own"
-        )
-    return [*context, *continuation][-(window + 1) : -1]
 
 
 def _targets(tree: Tree, order: Sequence[int], continuations: Sequence[Row]) -> _Targets:

@@ -1,11 +1,13 @@
 """The prefix cache answers like stock lm-eval, for any request and model."""
 
 import shutil
+import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -158,6 +160,29 @@ def test_a_model_with_a_sliding_window_answers_like_stock(
     windowed.score([(prompt, choice) for prompt in PROMPTS for choice in CHOICES])
     windowed.write(PROMPTS, max_gen_toks=5)
     assert windowed.said[-1].done == windowed.said[-1].total == len(PROMPTS)
+
+
+def test_likelihoods_of_a_model_in_16_bits_are_not_rounded(
+    tokenizer: PreTrainedTokenizerFast,
+):
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        sliding_window=4,  # it can't be read as a tree, as nothing can on CUDA
+        initializer_range=0.02,
+    )
+    torch.manual_seed(0)
+    model = MistralForCausalLM(config).bfloat16()
+    asked = [("hello", letter) for letter in string.ascii_lowercase]
+    scores = Both(model, tokenizer).ours.loglikelihood(model_answers.scored(asked))
+    ids = torch.tensor([tokenizer("hello")["input_ids"]])
+    logits = model(ids).logits[0, -1].detach().float().log_softmax(-1)
+    expected = [float(logits[tokenizer(letter)["input_ids"][0]]) for _, letter in asked]
+    assert [likelihood for likelihood, _ in scores] == pytest.approx(expected, abs=1e-4)
 
 
 def test_progress_counts_the_requests_that_are_done(plain: Both):
