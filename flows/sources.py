@@ -57,8 +57,8 @@ def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> It
     may have the warehouse. Files whose rows are joined with those of others come last.
 
     Raises:
-        UnreadFilesError: Local files are gone, such as a log that was rotated meanwhile, or may not
-            be read; all others were loaded.
+        UnreadFilesError: Files are gone, such as a log that was rotated meanwhile, or may not be
+            read; all others were loaded.
     """
     load = partial(load_file.load, now=now)
     return _load_and_join(path, inputs, load, partial(_load_small, load=load, now=now), now)
@@ -345,8 +345,13 @@ def _piece_tasks(
             yield lambda con, group=group: do_small(con, group)
             continue
         (item,) = group  # one at a time, each kept until its piece is loaded
-        with _fetched_file(path, item, scratch) as (named, copy):
-            yield lambda con, named=named, copy=copy: [do(con, named, copy)]
+        with ExitStack() as stack:
+            try:
+                named, copy = stack.enter_context(_fetched_file(path, item, scratch))
+            except files.UnreadableError as error:
+                yield lambda _, error=error: [error]
+            else:
+                yield lambda con, named=named, copy=copy: [do(con, named, copy)]
 
 
 @contextmanager

@@ -92,6 +92,10 @@ class UnreachableError(OSError):
     """Raised when a remote path can't be listed or read."""
 
 
+class UnreadableError(UnreachableError):
+    """Raised when a remote path is gone or may not be read, which others may be."""
+
+
 class UnknownSourceError(ValueError):
     """Raised when no source has the name."""
 
@@ -177,13 +181,14 @@ def _walk(roots: Iterable[str]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
 def local_copy(place: str, scratch: Path) -> Generator[Path]:
     """Yield a local path of the file; a remote file is copied for the duration of the block.
 
-    The copy is in a temporary folder in ``scratch``.
+    The copy is in a temporary folder in ``scratch``. Raise ``UnreachableError``, or
+    ``UnreadableError`` if the remote file is gone or may not be read.
     """
     if REMOTE not in place:
         yield Path(place)
         return
     with file_locks.temporary_folder(scratch, "fetched-") as folder:
-        copy = folder / place.rpartition("/")[2]
+        copy = folder / "copy"  # an address may be longer than a file's name
         with _connect(place):
             from fsspec.core import url_to_fs  # noqa: PLC0415 - few have remote files
 
@@ -199,8 +204,10 @@ def _connect(place: str) -> Generator[None]:
     except ImportError:  # names the package to install
         raise
     except Exception as error:  # botocore's errors share no narrower base class
+        is_missing = isinstance(error, FileNotFoundError | PermissionError)
         reason = str(error) or type(error).__name__
-        raise UnreachableError(f"reaching {place}: {reason}") from error
+        kind = UnreadableError if is_missing else UnreachableError
+        raise kind(f"reaching {place}: {reason}") from error
 
 
 def _remote(pattern: str) -> tuple[list[str], list[str]]:

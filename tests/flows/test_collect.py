@@ -5,6 +5,7 @@ from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
 import mlflow
 import pytest
 import yaml
@@ -164,6 +165,24 @@ def test_a_file_that_is_gone_keeps_no_other_file_from_being_loaded(
     ):
         list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
     assert rows(home, "select path, rows from raw.files") == [{"path": str(good), "rows": 1}]
+
+
+def test_a_remote_file_that_is_gone_keeps_no_other_file_from_being_loaded(
+    home: settings.Settings, tmp_path: Path
+):
+    system = fsspec.filesystem("memory")
+    signed = f"b.jsonl?signature={'x' * 300}"  # longer than a local file's name may be
+    with system.open(f"/traffic/{signed}", "wb") as file:
+        file.write(json.dumps(logs.interaction("Rain?")).encode())
+    here = logs.write(tmp_path / "c.jsonl", [logs.interaction("Wind?")])
+    inputs = [
+        Input("memory://traffic/a.jsonl"),
+        Input(f"memory://traffic/{signed}"),
+        Input(str(here)),
+    ]
+    with pytest.raises(sources.UnreadFilesError, match=r"1 files can't be read.*a\.jsonl"):
+        list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
+    assert rows(home, "select sum(rows) as rows from raw.files") == [{"rows": 2}]
 
 
 @pytest.mark.parametrize("first", ["input", "output"])
