@@ -124,8 +124,9 @@ def fit(
         TrainingInterrupted: SIGTERM arrived.
         FloatingPointError: The loss is not finite, or far above that of the first steps.
         MemoryError: Not even one row fits into memory.
-        ValueError: The base was evaluated before or its chat template ends no answer, the snapshot
-            has no rows for the objective, or the recipe does not match the base or the rows.
+        ValueError: The base was evaluated before, its chat template ends no answer or it lacks a
+            token of its tokenizer, the snapshot has no rows for the objective, or the recipe does
+            not match the base or the rows.
     """
     if isinstance(base, Path):
         is_sharded = recipe.fsdp is not None and process_group.are_peers_expected()
@@ -136,6 +137,8 @@ def fit(
     selection = training_examples.select_examples(snapshot, tokenizer, recipe)
     examples = selection.examples
     held_out = read_held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
+    embedded = len(cast("torch.Tensor", model.get_input_embeddings().weight))
+    training_examples.require_embedded([*examples, *held_out], tokenizer, embedded)
     saved = folder / checkpoints.CHECKPOINTS
     checkpoint = checkpoints.newest_checkpoint(saved, recipe)
     if device.best_computing().fuses:

@@ -143,6 +143,25 @@ def require_end_token(tokenizer: "PreTrainedTokenizerBase", ends: Collection[int
         )
 
 
+def require_embedded(
+    examples: Iterable[TrainingExample], tokenizer: "PreTrainedTokenizerBase", embedded: int
+) -> None:
+    """Check that the base has embeddings of all tokens: a GPU ends with an error that says nothing.
+
+    Raises:
+        ValueError: A token's id is ``embedded`` or more, as where tokens were added to the
+            tokenizer alone.
+    """
+    rows = (row.input_ids for example in examples for row in example.rows)
+    highest = max(map(max, rows), default=0)
+    if highest >= embedded:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} writes {tokenizer.decode([highest])!r} as "
+            f"token {highest}, but the base has embeddings of {embedded} tokens: resize them "
+            "(transformers' resize_token_embeddings) and save the base, or take its own tokenizer"
+        )
+
+
 def call_token(tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:
     """Return the first token of a call in the base's dialect.
 

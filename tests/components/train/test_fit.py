@@ -70,6 +70,16 @@ def test_the_loss_falls_and_the_adapter_reloads_to_what_was_learned(
     assert after > 0.5 > 0.1 > before
 
 
+def test_a_token_that_the_base_has_no_embedding_of_is_named(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    tokenizer.add_tokens(["Number"])  # without resizing the base
+    message = "writes 'Number' as token 259, .* has embeddings of 259 tokens"
+    with pytest.raises(ValueError, match=message):
+        fit.fit(snapshot, (loaded, tokenizer), tmp_path / "a", RECIPE, report=lambda _: None)
+
+
 def cancel_at(step: int, losses: dict[int, float]) -> Callable[[Progress], None]:
     """Return a callback that stores losses and sends this process SIGTERM at ``step``."""
     keep = losses_into(losses)
