@@ -25,8 +25,13 @@ def collect(config: str) -> str:
 @prometheus.count_stage("collect")
 def load_sources(workload: Workload) -> str:
     """Load a workload's traffic and archive what is too old; return what came of it."""
-    folders = workload.unread_folders()
-    loaded = load_new([*workload.log_files(), *workload.feedback_files()])
+    try:
+        folders = workload.unread_folders()
+        inputs = [*workload.log_files(), *workload.feedback_files()]
+    except (OSError, ImportError):  # a bucket that is away keeps no received traffic in the spool
+        load_new([])
+        raise
+    loaded = load_new(inputs)
     summary = sources.loading_summary(loaded, folders)
     if workload.retention_days is not None:
         summary += (
@@ -43,7 +48,7 @@ def load_new(inputs: Sequence[Input]) -> list[Loaded]:
     home = settings.load()
     try:
         loaded = [*sources.load_inputs(home.tables, inputs, now=now)]
-    except sources.UnreadFilesError:  # they don't keep received traffic in the spool
+    except (OSError, ImportError):  # as above
         sources.load_spool(home, now=now)
         raise
     return loaded + sources.load_spool(home, now=now)

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -77,7 +77,8 @@ def collect(
     from components.collect.source import Defaults
     from flows.sources import unread_sentence
 
-    inputs, folders = _named_inputs(places, source, Defaults(workload, client))
+    with nullcontext() if places or dry_run else _collecting_received():
+        inputs, folders = _named_inputs(places, source, Defaults(workload, client))
     if dry_run:
         _rehearse(inputs)
         if folders:
@@ -156,6 +157,18 @@ def drift() -> None:
     console.print(table if fields else "no source shows a field that its first file had not")
 
 
+@contextmanager
+def _collecting_received() -> Generator[None]:
+    """Load the spool if the block fails: what keeps files from being read is none of its."""
+    from flows import sources
+
+    try:
+        yield
+    except (OSError, ImportError, ValueError):
+        sources.load_spool(settings.load(), now=datetime.now(UTC))
+        raise
+
+
 def _named_inputs(
     places: list[str] | None, source: str | None, defaults: "Defaults"
 ) -> "tuple[list[Input], list[str]]":
@@ -189,14 +202,10 @@ def _load_files(inputs: "Sequence[Input]", folders: "Sequence[str]", *, with_spo
 
     now, home = datetime.now(UTC), settings.load()
     loaded: list[Loaded] = []
-    try:
+    with _collecting_received() if with_spool else nullcontext():
         for file in sources.load_inputs(home.tables, inputs, now=now):
             loaded.append(file)
             print_line(_loading_sentence(file))
-    except sources.UnreadFilesError:  # they don't keep received traffic in the spool
-        if with_spool:
-            sources.load_spool(home, now=now)
-        raise
     if with_spool:
         loaded += sources.load_spool(home, now=now)
     show_reasons(loaded)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.collect import files, quarantine
+from components.store import spool
 from tests.support import logs, terminal, warehouses
 from tests.support.batch_rows import answer, request
 from tests.support.terminal import Terminal
@@ -193,6 +194,26 @@ def test_nothing_to_collect_is_said_with_what_could_be(shell: Terminal):
     output = shell.run("collect").stdout.splitlines()
     assert output[0].startswith("0 new rows from 0 new of 0 files")
     assert output[1].startswith(f"no workload is scheduled in {shell.settings.home}, and nothing")
+
+
+def test_a_bucket_that_is_away_keeps_no_received_traffic_in_the_spool(
+    shell: Terminal, tmp_path: Path
+):
+    home = shell.settings
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    home.workloads.mkdir(parents=True)
+    sources = {"logs": ["nosuch://bucket/*.jsonl"]}
+    workload = {"workload": "support", "base": str(tmp_path / "base"), "sources": sources}
+    (home.workloads / "support.yaml").write_text(json.dumps(workload))
+    writer = spool.Writer(home.spool)
+    writer.commit([spool.line("interactions", "app", json.dumps(logs.interaction()).encode())])
+    writer.seal()
+    ended = shell.run("collect")
+    assert ended.returncode == 2
+    assert "reaching nosuch://bucket/*.jsonl: " in ended.stderr
+    with warehouses.connect(home.warehouse) as con:
+        assert con.execute("select count(*) from raw.interactions").fetchall() == [(1,)]
 
 
 @pytest.mark.slow
