@@ -31,7 +31,7 @@ def read_text(file: Path) -> str:
 def find(home: Settings, workload: str) -> Path | None:
     """Find a workload's file; ``None`` if it has none, ``WorkloadFileError`` if it has two."""
     files = sorted(home.workloads.glob("*.yaml"))
-    scheduled = [file for file in files if _workload_of(file) == workload]
+    scheduled = [file for file in files if workload_of(file) == workload]
     if len(scheduled) > 1:
         raise WorkloadFileError(
             f"looking up the file of workload {workload}: "
@@ -113,7 +113,8 @@ def _link(home: Settings, workload: str) -> Path:
     return home.workloads / "unscheduled" / f"{workload}.yaml"
 
 
-def _workload_of(file: Path) -> str:
+def workload_of(file: Path) -> str:
+    """Return the workload that a file names; of one that can't be read, the file's own name."""
     try:
         content = parse_yaml(read_text(file), file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

@@ -7,6 +7,7 @@ heartbeat, runs that were silent during an outage of the server, runs that take 
 approvals that can no longer be answered.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
 from components.register import journal, registry, tracking
+from components.register.registry import ModelNameTakenError
 from components.register.version_tags import CHALLENGER
-from components.schema import Json
+from components.schema import WORKLOAD_ID, Json
 from components.store import file_locks, lake_upkeep, manifest, warehouse
 from components.store.warehouse import Connection
 from flows import (
@@ -90,6 +92,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     lapsed += stale()  # after all that may change a champion
     maintain_lake()
     clear_challengers()
+    reserve_models()
     end_lost_trainings()
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
@@ -169,6 +172,22 @@ def clear_challengers() -> None:
             registry.remove_alias(version.name, CHALLENGER, version.number)
             message = "version %s of %s is no challenger any more: nobody is asked about it"
             get_run_logger().info(message, version.number, version.name)
+
+
+@task
+def reserve_models() -> None:
+    """Create the registered models of this home's workloads, before another account does."""
+    home = settings.load()
+    if not erase_servers.has_mlflow(home):
+        return
+    files = filter(Path.is_file, home_workloads.known(home))
+    for workload in sorted(map(home_workloads.workload_of, files)):
+        if not re.fullmatch(WORKLOAD_ID, workload):  # a mistake in its file
+            continue
+        try:
+            registry.reserve_model(workload)
+        except ModelNameTakenError as error:  # until a promotion stops at it
+            get_run_logger().error("%s", error)
 
 
 @task

@@ -15,7 +15,14 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError, UnsignedError
-from components.register import journal, logged_model, registry, rollout_log, version_tags
+from components.register import (
+    journal,
+    logged_model,
+    model_owners,
+    registry,
+    rollout_log,
+    version_tags,
+)
 from components.register.journal import ChampionChange, JournalEntry, Pending
 from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import Version
@@ -211,8 +218,13 @@ def recorded_champion(home: Settings, workload: str) -> Version | None:
     objections = _of_alias(books, workload, champion.number if champion else None, meanwhile)
     objections += _of_tags(books, champion) if champion else []
     if objections:
-        raise NotApprovedError(f"using the champion of {workload}: {'; '.join(objections)}")
+        raise _not_approved(workload, objections)
     return champion
+
+
+def _not_approved(workload: str, objections: Sequence[str]) -> NotApprovedError:
+    note = model_owners.owners_note(workload)
+    return NotApprovedError(f"using the champion of {workload}: {'; '.join(objections)}{note}")
 
 
 def require_champion(home: Settings, workload: str) -> Version | None:
@@ -222,7 +234,7 @@ def require_champion(home: Settings, workload: str) -> Version | None:
         return None
     status = release_status(home, workload)
     if status.objections:
-        raise NotApprovedError(f"using the champion of {workload}: {'; '.join(status.objections)}")
+        raise _not_approved(workload, status.objections)
     return champion
 
 

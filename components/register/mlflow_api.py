@@ -82,6 +82,10 @@ class _MlflowApi:
     def get_registered_model(self, name: str) -> RegisteredModel:
         return _model(self._rest.get("/registered-models/get", name=name)["registered_model"])
 
+    def create_registered_model(self, name: str) -> RegisteredModel:
+        answer = self._rest.post("/registered-models/create", {"name": name})
+        return _model(answer["registered_model"])
+
     def search_registered_models(self) -> list[RegisteredModel]:
         models = self._pages("/registered-models/search", "registered_models", None)
         return [_model(model) for model in models]
@@ -154,14 +158,21 @@ def find_runs(condition: str, *, with_deleted: bool = False) -> "Iterator[Run]":
 
 def is_missing(error: Exception) -> bool:
     """Return whether MLflow refused a request because the object is missing."""
+    return _error_code(error) in MISSING
+
+
+def is_taken(error: Exception) -> bool:
+    """Return whether MLflow refused to create an object because its name is taken."""
+    return _error_code(error) == "RESOURCE_ALREADY_EXISTS"
+
+
+def _error_code(error: Exception) -> str | None:
     if isinstance(error, httpx.HTTPStatusError):
         try:
-            code = error.response.json().get("error_code")
+            return error.response.json().get("error_code")
         except ValueError:
-            return False
-    else:
-        code = getattr(error, "error_code", None)
-    return code in MISSING
+            return None
+    return getattr(error, "error_code", None)
 
 
 @cache

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from components.register import mlflow_api
+from components.register import mlflow_api, model_owners
 from components.register.mlflow_api import ModelVersion
 from components.register.version_tags import (
     ADAPTER_TAG,
@@ -120,6 +120,30 @@ def _found(ask: Callable[[], Found]) -> Found | None:
         raise
 
 
+class ModelNameTakenError(RuntimeError):
+    """MLflow has something else, a prompt, under the name of a workload."""
+
+
+def reserve_model(name: str) -> None:
+    """Create the registered model of a workload unless it is there: who creates it owns it.
+
+    Raises:
+        ModelNameTakenError: A prompt has its name.
+    """
+    if name in read_all():
+        return
+    try:
+        mlflow_api.client().create_registered_model(name)
+    except Exception as error:  # its client's, or the one of the REST interface
+        if not mlflow_api.is_taken(error):
+            raise
+        if name not in read_all():  # else an answer was lost, or another process created it
+            raise ModelNameTakenError(
+                f"creating the registered model {name}: MLflow has a prompt of that name; delete "
+                f"it there, or name the workload otherwise{model_owners.owners_note(name)}"
+            ) from error
+
+
 def register_version(
     name: str,
     run_id: str,
@@ -136,12 +160,14 @@ def register_version(
     version holds without its base; ``served`` is checked again when it is loaded. ``tags`` are
     the lineage and must include ``flywheel.evidence`` and ``flywheel.adapter``. ``sign`` signs
     the folder of the version's files before they are uploaded.
+
+    Raises:
+        ModelNameTakenError: A prompt has the workload's name.
     """
     from components.register import logged_model  # noqa: PLC0415 - readers need not load its Jinja
 
+    reserve_model(name)
     client = mlflow_api.full_client()
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
     if registered := version_of_evidence(name, tags[EVIDENCE_TAG]):
         return registered
     model_id = logged_model.log_model(run_id, adapter, served, tags[EVIDENCE_TAG], sign)

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from components.curate.ray_pool import NodeProbe
 from components.curate.redaction import secret_values
 from components.decide.approvers import Approving
+from components.register import model_owners
 from components.store.shared_spool import SharedSegment
 from flows import access
 from flows.doctor.finding import CheckResult, fine, note, wrong
@@ -279,6 +280,21 @@ def check_deployments(expected: list[str], deployed: list[str]) -> CheckResult:
     if missing:
         return wrong("deployments", f"missing: {', '.join(missing)}", "python -m flows.deploy")
     return fine("deployments", ", ".join(sorted(expected)))
+
+
+def check_owners(owners: Mapping[str, Sequence[str]]) -> Iterator[CheckResult]:
+    """Check that nobody else owns the registered models of workloads in MLflow.
+
+    ``owners`` are the accounts that may change each, but for admins.
+    """
+    for workload, accounts in owners.items():
+        if accounts:
+            named = " and ".join(accounts)
+            state = (
+                f"{named} may change the registered model {workload}, or a prompt of that name: "
+                "move its aliases, which stops promotions, or delete it"
+            )
+            yield wrong("MLflow", state, model_owners.remedy(named))
 
 
 def check_text(name: str, text: str) -> Iterator[CheckResult]:

@@ -12,11 +12,19 @@ from components.curate.row_judgement import environment
 from components.curate.settings import Rules
 from components.erase import tombstones
 from components.evaluate.engines import protocol
+from components.register import model_owners
 from components.store import lake_upkeep, object_store, shared_spool, warehouse
 from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.object_store import StoreError
-from flows import canary_rollouts, deployments, gateway_status, settings, workload_file
+from flows import (
+    canary_rollouts,
+    deployments,
+    gateway_status,
+    home_workloads,
+    settings,
+    workload_file,
+)
 from flows.doctor import checks, cuda_builds, lock_probe, probes, server_checks
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
@@ -93,6 +101,9 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
     check = partial(server_checks.check_server, remedy=remedy, is_down=is_down)
     yield from check(prefect, variables="PREFECT_API_AUTH_STRING")
     yield from check(mlflow, variables="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    if mlflow.trouble is None and mlflow.takes_ours:
+        names = sorted(map(home_workloads.workload_of, home.workloads.glob("*.yaml")))
+        yield from checks.check_owners({name: model_owners.owners(name) for name in names})
     if prefect.trouble is None and prefect.takes_ours:
         specs = deployments.specs(home.workloads)
         pools = sorted({spec.pool for spec in specs})

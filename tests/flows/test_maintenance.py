@@ -184,6 +184,24 @@ def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
     assert "2 approvals lapsed" in maintenance(verify=False)
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_workloads_model_is_there_before_another_account_takes_its_name(
+    home: Path, folder: Path
+) -> None:
+    from flows.maintenance import maintenance
+
+    name = workload_file.read_workload(config := workload_text.write(folder)).workload
+    (home / "mlflow").mkdir(parents=True)
+    (home / "mlflow" / "mlflow.db").touch()
+    (home / "workloads").mkdir()
+    (home / "workloads" / config.name).symlink_to(config)
+    (home / "workloads" / "gone.yaml").symlink_to(home / "gone.yaml")
+    (home / "workloads" / "taken.yaml").write_text("workload: taken\n")
+    MlflowClient().create_prompt("taken")
+    maintenance(verify=False)
+    assert [*registry.read_all()] == [name]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
