@@ -1,44 +1,28 @@
-"""Flow `promote`: ask a person, register the challenger and make it the champion."""
+"""Flow `promote`: ask a person, and register the challenger and promote it, or reject it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
-from components.decide import decision_log
 from components.decide.record_answer import Question
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
-from components.register import (
-    champion_change,
-    journal,
-    mlflow_api,
-    registry,
-    tracking,
-    version_tags,
-)
-from components.register.registry import Version
-from components.register.rollout_log import Rollout
-from components.store import manifest, warehouse
+from components.register import champion_change, mlflow_api
+from components.store import manifest
 from components.store.ledger import Decision
-from components.store.manifest import AdapterManifest
 from components.store.object_store import StoreError
 from flows import (
-    adapters,
     approval_loop,
     approvals,
-    canary_rollouts,
-    champions,
     home_workloads,
+    promotion,
     releases,
     settings,
     workload_file,
@@ -46,181 +30,10 @@ from flows import (
 from flows.approval_loop import StaleEvidenceError
 from flows.flow_runs import run_name
 from flows.prefect_api import Run
+from flows.promotion import ForeignEvidenceError, PromotedVersion
 from flows.settings import Settings
+from flows.settle_rollouts import settle_task
 from flows.workload_file import Workload
-
-
-class RolledBackError(RuntimeError):
-    """The approved version has been champion before: its approval is used up."""
-
-
-def register_version(workload: Workload, evidence: Evidence) -> Version:
-    """Register the adapter with lineage and card, as it was evaluated, unless it is registered."""
-    subject, home = evidence.subject, settings.load()
-    if there := registry.version_of_evidence(subject.workload, evidence.digest):
-        return there
-    adapter = home.adapters / subject.workload / subject.adapter
-    made_from = AdapterManifest.read_untouched(adapter)
-    template = made_from.prompt_template or ""
-    with TemporaryDirectory(prefix="flywheel-") as scratch:
-        copied = Path(scratch) / subject.adapter
-        adapters.copy_finished(home, adapter, copied, served_as=workload.base_name)
-        return registry.register_version(
-            subject.workload,
-            tracking.find_run(subject.workload, subject.adapter),
-            copied,
-            served=replace(
-                releases.serving_parameters(home, subject, made_from), base=str(workload.base)
-            ),
-            sign=releases.folder_signer(home),
-            description=adapters.card_text(copied),
-            tags={
-                version_tags.EVIDENCE_TAG: evidence.digest,
-                version_tags.ADAPTER_TAG: subject.adapter,
-                "flywheel.snapshot": subject.snapshot,
-                "flywheel.holdout_version": subject.holdout_version,
-                "flywheel.base": subject.base,
-                "flywheel.prompt_template": template,
-                "flywheel.scorecard": subject.challenger_scorecard,
-                "flywheel.commit": made_from.commit,
-            },
-        )
-
-
-def crown(
-    home: Settings,
-    workload: Workload,
-    evidence: Evidence,
-    *,
-    by: str,
-    reason: str,
-    rollout: Rollout | None = None,
-) -> Version:
-    """Make an adapter whose approval was checked the champion; the caller holds the lock.
-
-    ``rollout`` is the canary that led to it; another version's canary is stopped.
-    """
-    name = evidence.subject.workload
-    now = registry.champion_version(name)
-    if now is None or now.evidence != evidence.digest:
-        version = _release(home, workload, evidence)
-        change = champion_change.promotion(
-            name,
-            version.number,
-            evidence.digest,
-            evidence.subject.adapter,
-            by=by,
-            reason=reason,
-            rollout_id=rollout.id if rollout else None,
-        )
-        if rollout is None and (running := canary_rollouts.running(home, name)) is not None:
-            canary_rollouts.stop(home, running, f"version {version.number} becomes champion")
-        journal_of = champions.champion_journal(home)
-        champion_change.carry_out(journal_of, journal_of.intend(change))
-        champions.write_approved_versions(home, name)
-    champion = registry.version_of_evidence(name, evidence.digest)
-    assert champion is not None
-    return champion
-
-
-def _release(home: Settings, workload: Workload, evidence: Evidence) -> Version:
-    name = evidence.subject.workload
-    if objection := champions.rolled_back(name, evidence.subject.adapter):
-        raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
-    version = register_version(workload, evidence)
-    releases.release_version(home, version, evidence)
-    return version
-
-
-@dataclass(frozen=True, slots=True)
-class PromotedVersion:
-    """An approved version, and what it is now."""
-
-    version: Version
-    became: str
-
-
-def promote_version(
-    workload: Workload,
-    evidence: Evidence,
-    decision: Decision,
-    still: Callable[[], None],
-    report: Callable[[str], None] = lambda _: None,
-) -> PromotedVersion:
-    """Make the approved adapter the champion, or a canary where its file orders one.
-
-    Idempotent, and resumed after a kill. ``still`` raises if the approval no longer holds; it is
-    called under the champion's lock. ``report`` is called with what a canary can show. Raises
-    ``ChangedAdapterError`` or ``SignatureError`` if files differ from what was approved.
-    """
-    home, name = settings.load(), evidence.subject.workload
-    releases.require_bytes(home, evidence)
-    with journal.lock_champion(home.tables, home.locks, name):
-        champions.recover(home, name)
-        still()
-        champion = releases.recorded_champion(home, name)
-        running = canary_rollouts.running(home, name)
-        _require_unused(evidence, champion)
-        _require_newest(home, evidence, running)
-        _anchor(evidence, decision)
-        if champion is not None and champion.evidence == evidence.digest:
-            return PromotedVersion(champion, "is champion")
-        rules = workload_file.in_force(home, workload).serve
-        is_same = (
-            running is not None
-            and running.ending is None
-            and running.intention.evidence_digest == evidence.digest
-        )
-        number = champion.number if champion else None
-        why = canary_rollouts.immediate_reason(home, rules, number, name)
-        # Not even without a gateway: what is being tested doesn't pass because it restarts.
-        if champion is None or (why is not None and not is_same):
-            version = crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
-            at_once = f" at once: {why}" if rules.canary else ""
-            return PromotedVersion(version, f"is champion{at_once}")
-        version = _release(home, workload, evidence)
-        begun = canary_rollouts.start(home, rules, version, champion, decision, report)
-        return PromotedVersion(
-            version, f"answers a share beside version {champion.number} (canary {begun.id})"
-        )
-
-
-def _require_unused(evidence: Evidence, champion: Version | None) -> None:
-    """Refuse to make a champion twice by one approval: a run is started by whoever likes."""
-    name = evidence.subject.workload
-    if champion is not None and champion.evidence == evidence.digest:
-        return
-    adapter = evidence.subject.adapter
-    objection = champions.rolled_back(name, adapter) or champions.used_up(name, evidence.digest)
-    if objection:
-        raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
-
-
-def _require_newest(home: Settings, evidence: Evidence, running: Rollout | None) -> None:
-    """Refuse to replace a canary by what was approved before it, and is carried out late."""
-    subject, digest = evidence.subject, evidence.digest
-    if running is None or running.ending is not None:
-        return
-    with warehouse.connect(home.tables) as con:
-        links = decision_log.links(con, workload_id=subject.workload)
-    approved = {link.evidence_digest: link.sequence for link in links if link.kind == "approve"}
-    theirs = approved.get(running.intention.evidence_digest, 0)
-    if theirs > approved.get(digest, theirs):
-        raise StaleEvidenceError(
-            f"promoting {subject.workload} on evidence {digest}: version "
-            f"{running.intention.version}, which was approved after it, answers a share"
-        )
-
-
-def _anchor(evidence: Evidence, decision: Decision) -> None:
-    name = evidence.subject.workload
-    version = registry.version_of_evidence(name, evidence.digest)
-    if version is not None and decision.link:  # so that cutting the chain off is detected
-        registry.tag_version(name, version.number, {version_tags.LINK_TAG: decision.link})
-
-
-class ForeignEvidenceError(ValueError):
-    """A promotion was started with evidence that is foreign, or did not pass the gate."""
 
 
 @flow(flow_run_name=run_name)
@@ -240,13 +53,15 @@ def promote(
     """
     home = settings.load()
     own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)
-    rules = in_force(home, own_evidence, config)
+    rules = promotion.in_force(home, own_evidence, config)
     own_id, lapsed = UUID(str(flow_run.id)), approval_loop.lapsed_runs(own_evidence.digest)
     if str(own_id) in lapsed:  # somebody retries it, but no answer to it counts any more
         again = approvals.start_after(own_id, rules.workload, own_evidence.digest)
         return Completed(message=f"this approval has ended; {home.run_page(again.id)} asks again")
     if asked := approvals.asked_by(own_evidence.digest, own_id, lapsed):
         return Completed(message=f"{home.run_page(asked.id)} asks about this evidence already")
+    # What a canary has shown before an answer came counts before it, whoever was late to look.
+    settle_task(rules.workload)
     try:
         decision = decide_or_reread(own_evidence, rules)
         if decision.decision == "reject":
@@ -320,51 +135,6 @@ def withdraw_if_stale(waiting: Run) -> bool:
     return False
 
 
-def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:
-    """Return the workload that the evidence's turn froze, with the current rules of its file."""
-    frozen = workload_file.of_evidence(home, evidence)
-    if config or frozen is None:
-        file = rules_file(home, evidence, config)
-        if frozen is None:
-            frozen = workload_file.read_workload(file)  # an older version's turn froze none
-            workload_file.adopt(home.turns, evidence, frozen)
-    return workload_file.in_force(home, frozen)
-
-
-def rules_file(home: Settings, evidence: Evidence, config: str) -> Path:
-    """Find the file whose rules hold: the workload's own in this home."""
-    workload = evidence.subject.workload
-    known = home_workloads.find(home, workload)
-    if known is None and config and is_from_before(home):  # it brings its own file, once
-        home_workloads.require_unserved(home, Path(config))
-        with workload_file.silent_about(home, Path(config)):
-            named = workload_file.read_workload(Path(config)).workload
-        if named == workload:
-            home_workloads.adopt(home, workload, Path(config))
-        known = home_workloads.find(home, workload)
-    file = known or home_workloads.require(home, workload)
-    if config and Path(config).resolve() != file:
-        raise ForeignEvidenceError(
-            f"promoting {workload} by the rules of {config}: this home's file of it is {file}"
-        )
-    named = workload_file.read_workload(file).workload
-    if named != workload:
-        raise ForeignEvidenceError(
-            f"promoting {workload} by the rules of {file}: it describes {named}"
-        )
-    return file
-
-
-def is_from_before(home: Settings) -> bool:
-    """Return whether this run was created before the home's upgrade; Prefect's server dates it."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    if run is None or run.created is None:
-        return False
-    with warehouse.connect(home.tables) as con:
-        return run.created.timestamp() < decision_log.since(con).timestamp()
-
-
 def decide_or_reread(evidence: Evidence, workload: Workload) -> Decision:
     """Show the evidence and return the earlier or new decision on it."""
     approval_loop.require_unerased(evidence)
@@ -396,7 +166,7 @@ def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -
 def challenge_task(workload: Workload, evidence: Evidence) -> None:
     """Register the adapter that a person will be asked about, as challenger."""
     releases.require_bytes(settings.load(), evidence)
-    champion_change.set_challenger(register_version(workload, evidence))
+    champion_change.set_challenger(promotion.register_version(workload, evidence))
 
 
 # A person has decided: a server that is away for an hour must not cost the decision.
@@ -408,7 +178,7 @@ def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> 
         approval_loop.require_fresh(evidence, workload)
         approval_loop.require_decided(evidence, workload_file.in_force(settings.load(), workload))
 
-    return promote_version(
+    return promotion.promote_version(
         workload, evidence, decision, still, lambda text: get_run_logger().info(text)
     )
 
@@ -419,4 +189,4 @@ def reject_task(evidence: Evidence, decision: Decision) -> None:
     champion_change.reject(
         evidence.subject.workload, evidence.digest, by=decision.approver, comment=decision.comment
     )
-    _anchor(evidence, decision)
+    promotion.anchor(evidence, decision)

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
@@ -45,7 +46,7 @@ from flows import (
     canary_rollouts,
     champions,
     gateway_status,
-    promote,
+    promotion,
     releases,
     rollback_rules,
     settings,
@@ -53,7 +54,7 @@ from flows import (
 from flows.approval_loop import StaleEvidenceError
 from flows.canary_rollouts import RolloutError
 from flows.gateway_status import RolloutReport
-from flows.promote import RolledBackError
+from flows.promotion import RolledBackError
 from flows.rollback_rules import Order, RefusedOrderError
 from flows.settings import Settings
 from flows.workload_file import Workload
@@ -104,7 +105,12 @@ def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -
     return isinstance(error, BaseException) and mlflow_api.is_away(error)
 
 
-@task(retries=30, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
+@task(
+    retries=30,
+    retry_delay_seconds=60,
+    retry_condition_fn=_is_mlflow_away,
+    cache_policy=NO_CACHE,  # a promotion that an answer resumes looks again
+)
 def settle_task(workload: str = "") -> tuple[list[SettledRollout], list[str]]:
     """Settle the canaries of a workload, or of all; return what was done and what failed."""
     home = settings.load()
@@ -251,7 +257,7 @@ def _require_approved(home: Settings, rollout: Rollout) -> tuple[Evidence, Workl
     """
     first = rollout.intention
     evidence = evidence_folder.read(home.evidence / first.workload_id / first.evidence_digest)
-    workload = promote.in_force(home, evidence)
+    workload = promotion.in_force(home, evidence)
     approval_loop.require_unerased(evidence)
     champion = registry.champion_version(first.workload_id)
     if champion is None or champion.evidence != evidence.digest:
@@ -300,7 +306,7 @@ def _carry_out(home: Settings, rollout: Rollout) -> SettledRollout:
         try:
             evidence, workload = _require_approved(home, rollout)
             releases.require_bytes(home, evidence)
-            promote.crown(home, workload, evidence, by=by, reason=reason, rollout=rollout)
+            promotion.crown(home, workload, evidence, by=by, reason=reason, rollout=rollout)
         except (StaleEvidenceError, RolledBackError) as error:
             outcome, why = "stopped", str(error)
     canary_rollouts.settle_version(home, rollout)
@@ -440,6 +446,13 @@ def start_by_order(
         RolloutError: There is no such version, no champion, or no gateway that could answer.
     """
     name = workload.workload
+    try:
+        done = settle(home, name)  # what it would replace may have held
+    except RolloutError as error:
+        report(str(error))
+    else:
+        if done is not None:
+            report(done.sentence)
     with journal.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         champion = releases.recorded_champion(home, name)

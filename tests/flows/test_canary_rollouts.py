@@ -30,7 +30,7 @@ from flows import (
     canary_rollouts,
     champions,
     gateway_status,
-    promote,
+    promotion,
     releases,
     settle_rollouts,
 )
@@ -38,7 +38,7 @@ from flows.approval_loop import StaleEvidenceError
 from flows.canary_rollouts import RolloutError
 from flows.cli import main
 from flows.doctor import diagnosis
-from flows.promote import RolledBackError
+from flows.promotion import RolledBackError
 from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import WorkloadError
@@ -464,8 +464,8 @@ def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: Canary
     home, rollout = running.home, running.rollout()
     canary_rollouts.end(home, rollout, "hold", "why")
     evidence = running.evidence("2")
-    described = promote.in_force(home, evidence)
-    promote.crown(home, described, evidence, by="r", reason="why", rollout=rollout)
+    described = promotion.in_force(home, evidence)
+    promotion.crown(home, described, evidence, by="r", reason="why", rollout=rollout)
     assert running.aliases().canary == "2"
     assert settle(running) == "hold"
     assert running.aliases() == Aliases(champion="2", previous="1")

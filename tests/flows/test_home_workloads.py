@@ -13,9 +13,9 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from flows import home_workloads, promote, workload_file
+from flows import home_workloads, promote, promotion, workload_file
 from flows.home_workloads import WorkloadFileError
-from flows.promote import ForeignEvidenceError
+from flows.promotion import ForeignEvidenceError
 from flows.settings import Settings
 from flows.workload_file import ForeignPathError, WorkloadError
 from tests.support import warehouses, workload_text
@@ -101,7 +101,7 @@ def test_a_workload_with_evidence_and_no_file_waits_for_somebody_at_the_home(
     with pytest.raises(WorkloadFileError, match="knows none"):
         home_workloads.enter(home, "support", file)
     with pytest.raises(WorkloadFileError, match="knows none"):  # no run says when it was made
-        promote.rules_file(home, evidence, str(file))
+        promotion.rules_file(home, evidence, str(file))
 
 
 def test_the_file_of_another_workload_approves_nothing(home: Settings, folder: Path) -> None:
@@ -110,12 +110,11 @@ def test_the_file_of_another_workload_approves_nothing(home: Settings, folder: P
     beta.write_text((folder / "support.yaml").read_text().replace("support", "beta"))
     home_workloads.adopt(home, "beta", beta)
     evidence = asked(home, "support")
-    assert promote.rules_file(home, evidence, "") == folder / "support.yaml"
-    assert (
-        promote.rules_file(home, evidence, str(folder / "support.yaml")) == folder / "support.yaml"
-    )
+    assert promotion.rules_file(home, evidence, "") == folder / "support.yaml"
+    own = folder / "support.yaml"
+    assert promotion.rules_file(home, evidence, str(own)) == own
     with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
-        promote.rules_file(home, evidence, str(beta))
+        promotion.rules_file(home, evidence, str(beta))
 
 
 def test_evidence_is_of_this_home_and_of_the_workload_that_is_named(
@@ -177,7 +176,7 @@ def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one
 
     @flow
     def older(config: str, evidence_folder: str) -> Path:
-        return promote.rules_file(
+        return promotion.rules_file(
             home, promote.read_own_evidence(home, "", "", evidence_folder), config
         )
 

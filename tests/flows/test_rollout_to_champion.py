@@ -26,11 +26,11 @@ from flows import (
     canary_rollouts,
     gateway_status,
     home_workloads,
-    promote,
+    promotion,
     releases,
     settle_rollouts,
 )
-from flows.promote import PromotedVersion
+from flows.promotion import PromotedVersion
 from tests.support import logs
 from tests.support.approved_versions import ApprovedVersions, approved_versions
 
@@ -138,8 +138,8 @@ def approve(made: ApprovedVersions, number: int) -> PromotedVersion:
     assert champion is not None
     evidence = made.ask(NAME, number, opponent=champion.number)
     decision = made.approve(evidence)
-    described = promote.in_force(made.home, evidence)
-    return promote.promote_version(described, evidence, decision, lambda: None, print)
+    described = promotion.in_force(made.home, evidence)
+    return promotion.promote_version(described, evidence, decision, lambda: None, print)
 
 
 def collect(made: ApprovedVersions) -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from components.decide import decision_log
 from components.register.registry import Aliases
+from components.store import warehouse
 from tests.support import canary_home
 from tests.support.canary_home import CanaryHome
 
@@ -51,3 +53,21 @@ def test_one_canary_that_cannot_be_settled_keeps_no_other_from_it(tmp_path: Path
         stuck.report_counts((300, 60))
         assert "1 canaries were settled" in maintenance(verify=True)
         assert stuck.aliases() == Aliases(champion="1")
+
+
+def test_what_held_becomes_champion_before_a_later_approval_is_carried_out(tmp_path: Path) -> None:
+    from flows.promote import promote
+
+    with canary_home.empty_home(tmp_path) as home:
+        held = canary(home, "settled")
+        held.make_decisive()
+        later = held.ask(3)
+        assert held.report_counts((400, 400)) == "hold"
+        held.decide(later)
+        with pytest.raises(Exception, match="turn/turn"):  # evaluates again; none is deployed here
+            promote(workload="settled", evidence=later.digest)
+        assert held.aliases() == Aliases(champion="2", previous="1")
+        with warehouse.connect(home.warehouse) as con:
+            *_, last = decision_log.links(con, evidence=later.digest)
+        assert last.kind == "lapsed"
+        assert "the champion is now version 2" in (last.comment or "")

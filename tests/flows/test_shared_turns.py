@@ -16,7 +16,16 @@ from components.gate.policy import Policy
 from components.models.base import content_hash
 from components.store import manifest
 from components.store.object_store import ObjectStore
-from flows import evaluate, home_workloads, promote, releases, settings, train, workload_file
+from flows import (
+    evaluate,
+    home_workloads,
+    promote,
+    promotion,
+    releases,
+    settings,
+    train,
+    workload_file,
+)
 from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
 from flows.workload_file import ForeignPathError, RecordChangedError, Workload
@@ -157,16 +166,16 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
     evidence = promote.read_own_evidence(there, "support", to.name, "")
     releases.require_bytes(there, evidence)
     with pytest.raises(WorkloadFileError, match="knows none"):
-        promote.in_force(there, evidence)
+        promotion.in_force(there, evidence)
     own = workload_text.write(folder, base="not-other", gate={"floor": 0.9})
     home_workloads.adopt(there, "support", own)
-    rules = promote.in_force(there, evidence)
+    rules = promotion.in_force(there, evidence)
     assert (rules.base, rules.gate.floor) == (frozen.base, 0.9)
     changed = json.loads((turn / workload_file.NAME).read_text()) | {"note": "another"}
     (turn / workload_file.NAME).write_text(json.dumps(changed))
     home.publish(turn / workload_file.NAME)
     with pytest.raises(RecordChangedError, match="the record was changed since"):
-        promote.in_force(there, evidence)
+        promotion.in_force(there, evidence)
 
 
 @pytest.mark.parametrize(

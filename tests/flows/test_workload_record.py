@@ -13,7 +13,7 @@ from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnRefer
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.store import manifest
-from flows import home_workloads, promote, workload_file
+from flows import home_workloads, promotion, workload_file
 from flows.settings import Settings
 from flows.workload_file import ForeignPathError, RecordChangedError, WorkloadError, read_workload
 from tests.support import workload_text
@@ -133,14 +133,14 @@ def test_an_approval_is_about_the_frozen_workload_under_the_rules_that_its_file_
     about = asked(home, workload_file.reference(begun(home, file)))
     people = {"approvers": [{"name": "ada"}]}
     workload_text.write(folder, base_served_as="large", gate={"floor": 0.5}, approve=people)
-    held = promote.in_force(home, about)
+    held = promotion.in_force(home, about)
     assert (held.base_name, held.gate.floor) == ("small", 0.5)
     assert [person.name for person in held.approve.rules().people] == ["ada"]
     file.write_text("workload: [\n")
     with pytest.raises(WorkloadError):  # nobody knows who may approve
-        promote.in_force(home, about)
+        promotion.in_force(home, about)
     file.unlink()
-    held = promote.in_force(home, about)
+    held = promotion.in_force(home, about)
     assert (held.base_name, held.gate.floor) == ("small", 0.25)
 
 
@@ -151,7 +151,7 @@ def test_evidence_whose_workload_was_exchanged_approves_nothing(
     about = asked(home, workload_file.reference(turn))
     workload_file.begin(turn, read_workload(workload_text.write(folder, base_served_as="large")))
     with pytest.raises(RecordChangedError, match="was made with another workload"):
-        promote.in_force(home, about)
+        promotion.in_force(home, about)
 
 
 def test_an_approval_that_an_older_version_asked_for_freezes_its_workload_when_it_is_resumed(
@@ -163,8 +163,8 @@ def test_an_approval_that_an_older_version_asked_for_freezes_its_workload_when_i
     turn = home.turns / "support" / "t1"
     turn.mkdir(parents=True)
     manifest.write(turn, kind="turn", now=NOW, body={"evidence": str(about.folder)})
-    assert promote.in_force(home, about).base_name == "small"
+    assert promotion.in_force(home, about).base_name == "small"
     workload_text.write(folder, base_served_as="large")
-    assert promote.in_force(home, about).base_name == "small"
+    assert promotion.in_force(home, about).base_name == "small"
     file.unlink()
-    assert promote.in_force(home, about).base_name == "small"
+    assert promotion.in_force(home, about).base_name == "small"

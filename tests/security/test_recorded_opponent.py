@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.register import registry, version_tags
-from flows import champions, promote, releases, turn
+from flows import champions, promotion, releases, turn
 from flows.releases import NotApprovedError
 from flows.rollback_rules import Order
 from tests.support.approved_versions import ApprovedVersions, approved_versions
@@ -48,7 +48,7 @@ def test_a_turn_and_a_promotion_take_the_recorded_champion_only(
         with pytest.raises(NotApprovedError, match=named):
             turn.evaluate_models(workload, made.base.parent / "5af1", {}, adapter_of(made, 3))
         with pytest.raises(NotApprovedError, match=named):
-            promote.promote_version(workload, evidence, decision, lambda: None)
+            promotion.promote_version(workload, evidence, decision, lambda: None)
 
 
 def test_a_moved_alias_is_named_with_the_command_that_puts_it_back(tmp_path: Path):

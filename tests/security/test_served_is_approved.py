@@ -40,7 +40,7 @@ from components.register.registry import Version
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
-from flows import adapters, champions, maintenance, promote, releases
+from flows import adapters, champions, maintenance, promote, promotion, releases
 from flows.adapters import ExportRequest
 from flows.cli import main
 from flows.rollback_rules import Order
@@ -118,7 +118,7 @@ def approve(served: Served, found: Evidence) -> None:
         decision_log.append_event(
             con, LogEvent("approve", NAME, found.digest, "run", NOW, "ann", "good")
         )
-    promote.promote_version(served.workload, found, decision, lambda: None)
+    promotion.promote_version(served.workload, found, decision, lambda: None)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from components.register import tracking
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
-from flows import promote
+from flows import promote, promotion
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import adapter_folders, cards, mlflow_stores, tiny
@@ -51,7 +51,7 @@ class ApprovedVersions:
         evidence = self.ask(workload, number)
         if is_approved:
             decision = self.approve(evidence)
-            promote.promote_version(self.described(workload), evidence, decision, lambda: None)
+            promotion.promote_version(self.described(workload), evidence, decision, lambda: None)
         return evidence
 
     def ask(self, workload: str, number: int, opponent: str = "base") -> Evidence:

@@ -29,8 +29,8 @@ from components.serve.canary.rollout_plan import RolloutPlan
 from components.serve.canary.rollout_verdict import decide
 from components.store import warehouse
 from components.store.manifest import folder_digest
-from flows import canary_rollouts, gateway_status, home_workloads, promote
-from flows.promote import PromotedVersion
+from flows import canary_rollouts, gateway_status, home_workloads, promotion
+from flows.promotion import PromotedVersion
 from flows.settings import Settings
 from flows.workload_file import Workload, read_workload
 from tests.support import mlflow_stores, versions
@@ -116,22 +116,27 @@ class CanaryHome:
     def approve(self, number: int) -> tuple[Evidence, PromotedVersion]:
         """Ask about a version, approve it as ann, and carry that out."""
         evidence = self.ask(number)
-        rules = promote.in_force(self.home, evidence).approve.rules()
-        question = Question(self.workload, evidence.digest, f"{self.workload}-{number}", 1)
+        self.decide(evidence)
+        return evidence, self.promote(evidence)
+
+    def decide(self, evidence: Evidence) -> None:
+        """Record that ann approves, which nothing carries out yet."""
+        rules = promotion.in_force(self.home, evidence).approve.rules()
+        run = f"{self.workload}-{evidence.subject.adapter.removeprefix('a')}"
+        question = Question(self.workload, evidence.digest, run, 1)
         answer = TypedAnswer("approve", "ann", "good")
         with warehouse.connect(self.home.warehouse) as con:
             record_answer.record(con, question, answer, rules, ProofContext(), now=NOW)
-        return evidence, self.promote(evidence)
 
     def promote(self, evidence: Evidence) -> PromotedVersion:
         """Carry an approval out, as the promotion's task does."""
         if (status := self.home.serve / "status.json").exists():
             status.touch()  # a gateway that runs writes it every few seconds
-        described = promote.in_force(self.home, evidence)
+        described = promotion.in_force(self.home, evidence)
         with warehouse.connect(self.home.warehouse) as con:
             decision = decision_log.decision_on(con, evidence.digest, described.approve.rules())
         assert decision is not None
-        return promote.promote_version(described, evidence, decision, lambda: None)
+        return promotion.promote_version(described, evidence, decision, lambda: None)
 
     def rollout(self) -> Rollout:
         """Return the newest canary."""

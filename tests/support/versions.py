@@ -17,7 +17,7 @@ from components.register import champion_change, registry, version_tags
 from components.register.journal import ChampionJournal
 from components.store import warehouse
 from components.store.ledger import Decision
-from flows import champions, promote, releases, settings
+from flows import champions, promotion, releases, settings
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import warehouses
@@ -85,7 +85,7 @@ def approve(name: str, number: int, base_model: Path) -> None:
     found = ask_with_files(name, number)
     say_yes(settings.load(), name, number)
     made = workload(name, base_model)
-    promote.promote_version(made, found, decide(name, number), lambda: None)
+    promotion.promote_version(made, found, decide(name, number), lambda: None)
 
 
 def crowned(name: str, count: int, home: Settings) -> None:

@@ -17,7 +17,7 @@ from components.register import registry, tracking
 from components.register.registry import Aliases
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
-from flows import promote, releases
+from flows import promote, promotion, releases
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import adapter_folders, cards
@@ -77,8 +77,8 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
     assert "| correct name: " in kept.description  # the scores of now
 
     decision = Decision(NAME, "e1", "approve", "ann", "good", "run", NOW)
-    promote.promote_version(workload, evidence, decision, lambda: None)
-    crowned = promote.promote_version(
+    promotion.promote_version(workload, evidence, decision, lambda: None)
+    crowned = promotion.promote_version(
         workload, evidence, decision, lambda: None
     )  # repeated by a crash
     assert registry.read_aliases(NAME) == Aliases(champion="1")

@@ -16,7 +16,7 @@ from components.register import champion_change, journal, registry, taint, versi
 from components.register.champion_change import RollbackError
 from components.register.registry import Aliases
 from components.store import warehouse
-from flows import champions, promote, rollback_rules, turn
+from flows import champions, promote, promotion, rollback_rules, turn
 from flows import rollback as rolling
 from flows.releases import NotApprovedError
 from flows.rollback_rules import Order
@@ -129,7 +129,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
             decision = decision_log.decision_on(con, f"e{number}")
         assert decision is not None
         if decision.decision == "approve":
-            promote.promote_version(made, evidence, decision, lambda: None)
+            promotion.promote_version(made, evidence, decision, lambda: None)
         else:
             promote.reject_task.fn(evidence, decision)
     champions.roll_back(home, Order("named", None, "bob", "rude"))
@@ -233,8 +233,8 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
 
     subject = EvidenceSubject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
-    with pytest.raises(promote.RolledBackError, match="rolled back by bob \\(rude\\)"):
-        promote.promote_version(made, evidence, decide("once", 2), lambda: None)
+    with pytest.raises(promotion.RolledBackError, match="rolled back by bob \\(rude\\)"):
+        promotion.promote_version(made, evidence, decide("once", 2), lambda: None)
     assert registry.read_aliases("once").champion == "1"
 
     approve("once", 3, base_model)  # new data made another adapter
@@ -251,14 +251,14 @@ def test_an_approval_makes_a_champion_once_whoever_moves_the_alias_and_starts_it
         approve("used", number, base_model)
     subject = EvidenceSubject("used", "s1", "v1", "b1", "a2", "1", "c1", "o1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
-    with pytest.raises(promote.RolledBackError, match="an approval makes a champion once"):
-        promote.promote_version(made, evidence, decide("used", 2), lambda: None)
+    with pytest.raises(promotion.RolledBackError, match="an approval makes a champion once"):
+        promotion.promote_version(made, evidence, decide("used", 2), lambda: None)
     registry.put_alias("used", version_tags.CHAMPION, "1")
     with pytest.raises(NotApprovedError, match=r"stands on version 1, .* somebody moved it"):
-        promote.promote_version(made, evidence, decide("used", 2), lambda: None)
+        promotion.promote_version(made, evidence, decide("used", 2), lambda: None)
     assert registry.read_aliases("used").champion == "1"
     champions.roll_back(home, Order("used", "2", "bob", "that one was good"))
-    again = promote.promote_version(made, evidence, decide("used", 2), lambda: None)
+    again = promotion.promote_version(made, evidence, decide("used", 2), lambda: None)
     assert (again.version.number, again.became) == ("2", "is champion")
 
 
@@ -268,7 +268,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     evidence = ask_with_files("waits", 1)
     made = workload("waits", base_model)
     crown = threading.Thread(
-        target=promote.promote_version, args=(made, evidence, decide("waits", 1), lambda: None)
+        target=promotion.promote_version, args=(made, evidence, decide("waits", 1), lambda: None)
     )
     with journal.lock_champion(home.tables, home.locks, "waits"):
         crown.start()

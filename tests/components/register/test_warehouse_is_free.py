@@ -14,7 +14,7 @@ import pytest
 
 from components.register import registry
 from components.store import warehouse
-from flows import champions, promote
+from flows import champions, promotion
 from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support import forking
@@ -89,6 +89,6 @@ def test_nobody_waits_for_a_promotion_that_waits_for_mlflow(
     crowned("freed", 2, home)
     evidence, made = ask_with_files("freed", 3), workload("freed", base_model)
     say_yes(home, "freed", 3)
-    crown = partial(promote.promote_version, made, evidence, decide("freed", 3), lambda: None)
+    crown = partial(promotion.promote_version, made, evidence, decide("freed", 3), lambda: None)
     assert share_waited(home, crown) < 0.5
     assert registry.read_aliases("freed").champion == "3"

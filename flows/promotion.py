@@ -1,0 +1,248 @@
+"""Register an approved adapter, and make it the champion or a canary."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prefect.context import FlowRunContext
+
+from components.decide import decision_log
+from components.gate.evidence_folder import Evidence
+from components.register import champion_change, journal, registry, tracking, version_tags
+from components.register.registry import Version
+from components.register.rollout_log import Rollout
+from components.store import warehouse
+from components.store.ledger import Decision
+from components.store.manifest import AdapterManifest
+from flows import (
+    adapters,
+    canary_rollouts,
+    champions,
+    home_workloads,
+    releases,
+    settings,
+    workload_file,
+)
+from flows.approval_loop import StaleEvidenceError
+from flows.settings import Settings
+from flows.workload_file import Workload
+
+
+class RolledBackError(RuntimeError):
+    """The approved version has been champion before: its approval is used up."""
+
+
+class ForeignEvidenceError(ValueError):
+    """A promotion was started with evidence that is foreign, or did not pass the gate."""
+
+
+def register_version(workload: Workload, evidence: Evidence) -> Version:
+    """Register the adapter with lineage and card, as it was evaluated, unless it is registered."""
+    subject, home = evidence.subject, settings.load()
+    if there := registry.version_of_evidence(subject.workload, evidence.digest):
+        return there
+    adapter = home.adapters / subject.workload / subject.adapter
+    made_from = AdapterManifest.read_untouched(adapter)
+    template = made_from.prompt_template or ""
+    with TemporaryDirectory(prefix="flywheel-") as scratch:
+        copied = Path(scratch) / subject.adapter
+        adapters.copy_finished(home, adapter, copied, served_as=workload.base_name)
+        return registry.register_version(
+            subject.workload,
+            tracking.find_run(subject.workload, subject.adapter),
+            copied,
+            served=replace(
+                releases.serving_parameters(home, subject, made_from), base=str(workload.base)
+            ),
+            sign=releases.folder_signer(home),
+            description=adapters.card_text(copied),
+            tags={
+                version_tags.EVIDENCE_TAG: evidence.digest,
+                version_tags.ADAPTER_TAG: subject.adapter,
+                "flywheel.snapshot": subject.snapshot,
+                "flywheel.holdout_version": subject.holdout_version,
+                "flywheel.base": subject.base,
+                "flywheel.prompt_template": template,
+                "flywheel.scorecard": subject.challenger_scorecard,
+                "flywheel.commit": made_from.commit,
+            },
+        )
+
+
+def crown(
+    home: Settings,
+    workload: Workload,
+    evidence: Evidence,
+    *,
+    by: str,
+    reason: str,
+    rollout: Rollout | None = None,
+) -> Version:
+    """Make an adapter whose approval was checked the champion; the caller holds the lock.
+
+    ``rollout`` is the canary that led to it; another version's canary is stopped.
+    """
+    name = evidence.subject.workload
+    now = registry.champion_version(name)
+    if now is None or now.evidence != evidence.digest:
+        version = _release(home, workload, evidence)
+        change = champion_change.promotion(
+            name,
+            version.number,
+            evidence.digest,
+            evidence.subject.adapter,
+            by=by,
+            reason=reason,
+            rollout_id=rollout.id if rollout else None,
+        )
+        if rollout is None and (running := canary_rollouts.running(home, name)) is not None:
+            canary_rollouts.stop(home, running, f"version {version.number} becomes champion")
+        journal_of = champions.champion_journal(home)
+        champion_change.carry_out(journal_of, journal_of.intend(change))
+        champions.write_approved_versions(home, name)
+    champion = registry.version_of_evidence(name, evidence.digest)
+    assert champion is not None
+    return champion
+
+
+def _release(home: Settings, workload: Workload, evidence: Evidence) -> Version:
+    name = evidence.subject.workload
+    if objection := champions.rolled_back(name, evidence.subject.adapter):
+        raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
+    version = register_version(workload, evidence)
+    releases.release_version(home, version, evidence)
+    return version
+
+
+@dataclass(frozen=True, slots=True)
+class PromotedVersion:
+    """An approved version, and what it is now."""
+
+    version: Version
+    became: str
+
+
+def promote_version(
+    workload: Workload,
+    evidence: Evidence,
+    decision: Decision,
+    still: Callable[[], None],
+    report: Callable[[str], None] = lambda _: None,
+) -> PromotedVersion:
+    """Make the approved adapter the champion, or a canary where its file orders one.
+
+    Idempotent, and resumed after a kill. ``still`` raises if the approval no longer holds; it is
+    called under the champion's lock. ``report`` is called with what a canary can show. Raises
+    ``ChangedAdapterError`` or ``SignatureError`` if files differ from what was approved.
+    """
+    home, name = settings.load(), evidence.subject.workload
+    releases.require_bytes(home, evidence)
+    with journal.lock_champion(home.tables, home.locks, name):
+        champions.recover(home, name)
+        still()
+        champion = releases.recorded_champion(home, name)
+        running = canary_rollouts.running(home, name)
+        _require_unused(evidence, champion)
+        _require_newest(home, evidence, running)
+        anchor(evidence, decision)
+        if champion is not None and champion.evidence == evidence.digest:
+            return PromotedVersion(champion, "is champion")
+        rules = workload_file.in_force(home, workload).serve
+        is_same = (
+            running is not None
+            and running.ending is None
+            and running.intention.evidence_digest == evidence.digest
+        )
+        number = champion.number if champion else None
+        why = canary_rollouts.immediate_reason(home, rules, number, name)
+        # Not even without a gateway: what is being tested doesn't pass because it restarts.
+        if champion is None or (why is not None and not is_same):
+            version = crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
+            at_once = f" at once: {why}" if rules.canary else ""
+            return PromotedVersion(version, f"is champion{at_once}")
+        version = _release(home, workload, evidence)
+        begun = canary_rollouts.start(home, rules, version, champion, decision, report)
+        return PromotedVersion(
+            version, f"answers a share beside version {champion.number} (canary {begun.id})"
+        )
+
+
+def _require_unused(evidence: Evidence, champion: Version | None) -> None:
+    """Refuse to make a champion twice by one approval: a run is started by whoever likes."""
+    name = evidence.subject.workload
+    if champion is not None and champion.evidence == evidence.digest:
+        return
+    adapter = evidence.subject.adapter
+    objection = champions.rolled_back(name, adapter) or champions.used_up(name, evidence.digest)
+    if objection:
+        raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
+
+
+def _require_newest(home: Settings, evidence: Evidence, running: Rollout | None) -> None:
+    """Refuse to replace a canary by what was approved before it, and is carried out late."""
+    subject, digest = evidence.subject, evidence.digest
+    if running is None or running.ending is not None:
+        return
+    with warehouse.connect(home.tables) as con:
+        links = decision_log.links(con, workload_id=subject.workload)
+    approved = {link.evidence_digest: link.sequence for link in links if link.kind == "approve"}
+    theirs = approved.get(running.intention.evidence_digest, 0)
+    if theirs > approved.get(digest, theirs):
+        raise StaleEvidenceError(
+            f"promoting {subject.workload} on evidence {digest}: version "
+            f"{running.intention.version}, which was approved after it, answers a share"
+        )
+
+
+def anchor(evidence: Evidence, decision: Decision) -> None:
+    """Name the decision's link at the version, so that cutting the chain off is detected."""
+    name = evidence.subject.workload
+    version = registry.version_of_evidence(name, evidence.digest)
+    if version is not None and decision.link:
+        registry.tag_version(name, version.number, {version_tags.LINK_TAG: decision.link})
+
+
+def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:
+    """Return the workload that the evidence's turn froze, with the current rules of its file."""
+    frozen = workload_file.of_evidence(home, evidence)
+    if config or frozen is None:
+        file = rules_file(home, evidence, config)
+        if frozen is None:
+            frozen = workload_file.read_workload(file)  # an older version's turn froze none
+            workload_file.adopt(home.turns, evidence, frozen)
+    return workload_file.in_force(home, frozen)
+
+
+def rules_file(home: Settings, evidence: Evidence, config: str) -> Path:
+    """Find the file whose rules hold: the workload's own in this home."""
+    workload = evidence.subject.workload
+    known = home_workloads.find(home, workload)
+    if known is None and config and is_from_before(home):  # it brings its own file, once
+        home_workloads.require_unserved(home, Path(config))
+        with workload_file.silent_about(home, Path(config)):
+            named = workload_file.read_workload(Path(config)).workload
+        if named == workload:
+            home_workloads.adopt(home, workload, Path(config))
+        known = home_workloads.find(home, workload)
+    file = known or home_workloads.require(home, workload)
+    if config and Path(config).resolve() != file:
+        raise ForeignEvidenceError(
+            f"promoting {workload} by the rules of {config}: this home's file of it is {file}"
+        )
+    named = workload_file.read_workload(file).workload
+    if named != workload:
+        raise ForeignEvidenceError(
+            f"promoting {workload} by the rules of {file}: it describes {named}"
+        )
+    return file
+
+
+def is_from_before(home: Settings) -> bool:
+    """Return whether this run was created before the home's upgrade; Prefect's server dates it."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or run.created is None:
+        return False
+    with warehouse.connect(home.tables) as con:
+        return run.created.timestamp() < decision_log.since(con).timestamp()
