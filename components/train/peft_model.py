@@ -183,12 +183,7 @@ def _skip_model_card(output_dir: str) -> None:
 
 def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None) -> PeftConfig:
     if recipe.method == "full":
-        names = [
-            name
-            for name, module in model.named_modules()
-            if next(module.parameters(recurse=False), None) is not None
-        ]
-        return LNTuningConfig(task_type="CAUSAL_LM", target_modules=names)
+        return LNTuningConfig(task_type="CAUSAL_LM", target_modules=_whole_modules(model))
     # trained copies of tied embeddings stay tied
     ties = bool(recipe.modules_to_save) and bool(model.config.tie_word_embeddings)
     if recipe.method == "adalora":
@@ -214,10 +209,34 @@ def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | No
     )
 
 
+def _whole_modules(model: "PreTrainedModel") -> list[str]:
+    """List the modules with weights of their own, but for those that no text passes.
+
+    Raises:
+        ValueError: One has others within, which PEFT can't copy one by one.
+    """
+    beside = _towers(model)
+    names = [
+        name
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+        and not (beside and re.fullmatch(beside, name))
+    ]
+    for name in names:
+        place = name
+        while place := place.rpartition(".")[0]:
+            if place in names:
+                raise ValueError(
+                    f"method full copies each module with weights, but {place} of this base has "
+                    f"weights of its own and {name} within: take method lora"
+                )
+    return names
+
+
 def _towers(model: "PreTrainedModel") -> str | None:
     """Return a pattern of the modules that no text passes, such as the vision tower of Gemma 3.
 
-    Adapters of theirs would stay zero, take memory, and not be loaded by vLLM.
+    What is trained of theirs would stay as it is, take memory, and not be loaded by vLLM.
     """
     decoder: object = model.get_decoder()
     names = dict(model.named_modules())

@@ -82,6 +82,7 @@ BY_ITSELF = {
     *("gpt2", "opt", "bloom", "lfm2", "qwen3_next"),
     "phi3 longrope",
 }
+FULL = Recipe(bnb_4bit_quant_type=None, method="full")
 ADALORA = Recipe(bnb_4bit_quant_type=None, method="adalora")
 LONG, BRIEF = 20, 6
 ANSWER = 4
@@ -145,3 +146,15 @@ def test_the_towers_of_a_base_for_images_get_no_adapter():
         trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
         assert trained
         assert all(".language_model.layers." in name for name in trained)
+
+
+def test_a_base_with_weights_beside_modules_cannot_be_trained_in_full():
+    with pytest.raises(ValueError, match=r"but model\.layers\.0\.linear_attn of this base has"):
+        peft_model.attach_trainable(build("qwen3_next"), FULL)
+
+
+def test_in_full_means_all_that_text_passes():
+    adapted = peft_model.attach_trainable(build("gemma3"), FULL)
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert any("language_model.layers.1.mlp" in name for name in trained)
+    assert not any("vision_tower" in name for name in trained)
