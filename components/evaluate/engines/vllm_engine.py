@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 MOST_MEMORY = 1 / 4  # the share of free memory for keys and values on a CPU. On CUDA vLLM decides.
 
+FITTING = -1
+"""The context window is the base's, or as much of it as keys and values have memory for: without
+this, vLLM refuses a base whose window does not fit, such as 128k tokens of an 8B model in 24 GB."""
+
 PENALTY = "repetition_penalty"
 """The one default setting that changes greedy answers and that vLLM supports."""
 
@@ -105,6 +109,7 @@ def _make_model(
         dtype=dtype,
         batch_size="auto",
         max_num_seqs=settings.batch_size,
+        max_model_len=FITTING,
         structured_outputs_config={"backend": "guidance"},  # the grammars are llguidance's
         **(_lora_options(rooms) if rooms else {}),
         **({} if torch.cuda.is_available() else on_cpu),
@@ -208,6 +213,11 @@ class VllmModel(VLLM):
     report: Callable[[Progress], None]
     penalty: float
     constraint: AnswerConstraint | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Return the context window, in tokens, that keys and values have memory for."""
+        return int(self.model.llm_engine.model_config.max_model_len)
 
     def loglikelihood(
         self, requests: "list[Instance]", disable_tqdm: bool = True

@@ -23,7 +23,7 @@ from components.gate import comparability
 from components.scorecard import HOLDOUT, Scorecard
 from components.store.manifest import ScorecardManifest
 from tests.components.evaluate.conftest import finish
-from tests.support import guard_files, holdouts
+from tests.support import guard_files, holdouts, tiny
 from tests.support.holdouts import NOW
 from tests.support.model_answers import FP32, scored, written
 
@@ -216,3 +216,30 @@ def test_an_unsupported_adapter_is_reported(
         harness.load_engine(tiny_base, settings, [finish(tiny_base, dora)]),
     ):
         pass
+
+
+def test_a_window_that_keys_and_values_have_no_memory_for_is_cut(tmp_path: Path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tiny.tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+        head_dim=128,
+        max_position_embeddings=2**18,  # 137 GB
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    settings = EvaluationSettings(precision="fp32", engine="vllm", batch_size=2)
+    with (
+        harness.load_engine(tmp_path, settings, []) as engine,
+        engine.use_adapter(None) as model,
+        model.answering("asked", lambda _: None) as lm,
+    ):
+        (answer,) = lm.generate_until(written(PROMPTS[:1], {"max_gen_toks": 2}))
+    assert answer
+    assert 1024 < engine.length < 2**18
