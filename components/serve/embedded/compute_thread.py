@@ -113,6 +113,8 @@ class ComputeThread:
     def _step(self) -> None:
         try:
             self._batch.step()
+        except torch.AcceleratorError:  # CUDA computes nothing more in this process
+            raise
         except (RuntimeError, MemoryError) as error:  # torch's, as without memory
             logger.exception("computing a step failed; its requests were ended")
             self._batch.fail(f"computing a step: {type(error).__name__}: {error}")

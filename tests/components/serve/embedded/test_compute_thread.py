@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from components.serve.embedded import compute_thread
@@ -99,14 +100,22 @@ def serving(
         yield server, client, ended
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(SystemExit("a defect"), id="defect"),
+        # From then on every operation on the GPU fails, until the process ends.
+        pytest.param(torch.AcceleratorError("CUDA error: illegal memory access"), id="cuda"),
+    ],
+)
 def test_a_defect_of_the_engine_ends_its_requests_and_is_seen_in_its_health(
-    shared_base: SharedBase, tiny_base: Path
+    shared_base: SharedBase, tiny_base: Path, error: BaseException
 ) -> None:
     with serving(shared_base, tiny_base) as (server, client, ended):
         assert client.get("/health").status_code == 200
 
         async def ask() -> list[GeneratedPart]:
-            failing = request(server.thread, raising(SystemExit("a defect")))
+            failing = request(server.thread, raising(error))
             waiting = request(server.thread, str)
             for _, answer in (failing, waiting):
                 server.thread.add(answer)
