@@ -64,7 +64,10 @@ def gpu_tests(folder: Path, rehearsal: bool) -> Figures:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     command += ["--collect-only"] if rehearsal else []
     ended = subprocess.run(
-        [*command, "tests/components/train"], capture_output=True, text=True, check=False
+        [*command, "tests/components/train", "tests/components/serve/embedded"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     typer.echo(ended.stdout + ended.stderr)
     if ended.returncode:

@@ -118,7 +118,8 @@ def _split(x: torch.Tensor, sizes: Sequence[int], dim: int) -> Sequence[torch.Te
 
 
 def _multiply(layers: Sequence[nn.Linear]) -> weights.Multiply:
-    weight = torch.cat([layer.weight.detach() for layer in layers])
+    parts = [layer.weight.detach() for layer in layers]
+    weight = torch.cat(parts) if len(parts) > 1 else parts[0]
     biases = [cast("torch.Tensor | None", layer.bias) for layer in layers]
     bias = None
     if any(b is not None for b in biases):
@@ -141,6 +142,7 @@ class SharedBase:
         self, folder: Path, precision: base.Precision, *, slots: int, context: int | None = None
     ) -> None:
         self.model, self.tokenizer = base.load(folder, precision, for_training=False)
+        base.dequantize(self.model)  # on CUDA it is in 4 bits, and these layers can't be replaced
         config = cast("Any", self.model.config)
         if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
             raise UnservableBaseError(
@@ -148,7 +150,6 @@ class SharedBase:
                 "engine does not compute; serve it with vLLM"
             )
         longest = getattr(config, "max_position_embeddings", None) or 4096
-        self.context = min(context or longest, longest)
         expected = _probe_logits(self.model)
         self.vocabulary = len(cast("torch.Tensor", self.model.get_input_embeddings().weight))
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -159,9 +160,11 @@ class SharedBase:
         self.groups: list[LinearGroup] = []
         self._replace_linears()
         like = torch.zeros((), dtype=self.model.dtype, device=self.model.device)
-        self.memory = SlotMemory(
-            (config.num_hidden_layers, heads, width), slots, self.context, like
-        )
+        shape, most = (config.num_hidden_layers, heads, width), min(context or longest, longest)
+        gc.collect()  # the replaced weights
+        self.memory = SlotMemory(shape, slots, most, like)
+        self.context = self.memory.context
+        self._require_room(folder, slots)
         self._replace_attention()
         self.linears = {
             name: (group.shape.inner, outer)
@@ -256,6 +259,13 @@ class SharedBase:
                 vars(module)[ATTENTION] = self.memory
         ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
         self.model.set_attn_implementation(ATTENTION)
+
+    def _require_room(self, folder: Path, slots: int) -> None:
+        if self.context < len(_probe(self.vocabulary)):
+            raise UnservableBaseError(
+                f"serving {folder}: {self.context} tokens are too few for prompt and answer; raise "
+                f"--context, or have fewer than {slots} --slots where a GPU has no memory for them"
+            )
 
     def _require_equal(self, folder: Path, expected: torch.Tensor) -> None:
         # A prompt in two parts and a decoded token, against the model by itself.

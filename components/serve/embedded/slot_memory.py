@@ -14,6 +14,10 @@ RAGGED = 0.5
 this share of it: then each by itself."""
 
 
+GPU_SHARE = 1 / 2
+"""The share of a GPU's free memory for slots; the rest is for adapters, prefixes and steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptPart:
     """A part of a prompt: its slot, its first position, its rows in the step."""
@@ -65,16 +69,31 @@ class _Alone:
     mask: torch.Tensor | None
 
 
+def fitting_context(context: int, slots: int, token_bytes: int, free: int) -> int:
+    """Return how much of a context each slot has room for in a GPU with ``free`` bytes.
+
+    There, keys and values don't take memory as they grow, but all of it at once.
+    """
+    return min(context, int(GPU_SHARE * free) // (slots * token_bytes))
+
+
 class SlotMemory:
-    """Keys and values, ``[layers, 2, slots, positions, heads, width]``; memory as they grow."""
+    """Keys and values, ``[layers, 2, slots, positions, heads, width]``; memory as they grow.
+
+    ``context`` is the most tokens of a slot: on CUDA those that fit.
+    """
 
     def __init__(
         self, shape: tuple[int, int, int], slots: int, context: int, like: torch.Tensor
     ) -> None:
         # ``shape`` is the model's layers, key-value heads and their width.
         layers, heads, width = shape
-        self.stored = lazy_zeros((layers, 2, slots, context, heads, width), like)
         self.token_bytes = layers * 2 * heads * width * like.itemsize
+        if like.device.type == "cuda":
+            torch.cuda.empty_cache()
+            free, _ = torch.cuda.mem_get_info(like.device)
+            context = fitting_context(context, slots, self.token_bytes, free)
+        self.stored = lazy_zeros((layers, 2, slots, context, heads, width), like)
         self.context = context
         self._plan: _Plan | None = None
 

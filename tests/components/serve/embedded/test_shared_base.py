@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from components.serve.embedded.shared_base import SharedBase, UnservableBaseError
+from components.serve.embedded.slot_memory import fitting_context
 from tests.support import lora_adapters, tiny
 from tests.support.batched_answers import Engine
 
@@ -70,3 +71,21 @@ def test_a_base_that_computes_something_else_is_refused(
 ) -> None:
     with pytest.raises(UnservableBaseError, match=reason):
         SharedBase(build(tmp_path, kind, **settings), "fp32", slots=1)
+
+
+def test_a_context_without_room_for_a_request_is_refused(tiny_base: Path) -> None:
+    with pytest.raises(UnservableBaseError, match="10 tokens are too few for prompt"):
+        SharedBase(tiny_base, "fp32", slots=1, context=10)
+
+
+@pytest.mark.parametrize(
+    ("free", "context"),
+    [
+        pytest.param(120 * 2**30, 40960, id="all-of-it"),
+        pytest.param(20 * 2**30, 9102, id="what-half-of-the-memory-has-room-for"),
+        pytest.param(2**20, 0, id="nothing"),
+    ],
+)
+def test_slots_take_at_most_half_of_a_gpus_free_memory(free: int, context: int) -> None:
+    # Qwen3-4B: 147,456 bytes a token, so that eight slots of 40,960 tokens take 48 GB.
+    assert fitting_context(40960, 8, 147456, free) == context
