@@ -34,7 +34,7 @@ EXPECTED = {
 
 MOST_SHOWN = 80  # characters of a value
 
-_TIME = re.compile(r"\s*(\d{4})-(\d{1,2})-(\d{1,2})([T ].*)?", re.DOTALL)
+_TIME = re.compile(r"\s*0{0,9}(\d{4})([-/ \\])(\d{1,2})\2(\d{1,2})([T\s].*)?", re.DOTALL | re.ASCII)
 
 
 def objection(kind: Kind, record: Mapping[str, Json], latest: float) -> str | None:
@@ -110,8 +110,8 @@ def _is_time(text: str) -> bool:
     if (match := _TIME.fullmatch(text)) is None:
         return text.strip().lower() == "epoch"
     try:
-        datetime.date(int(match[1]), int(match[2]), int(match[3]))
-    except ValueError:
+        datetime.date(int(match[1]), int(match[3]), int(match[4]))
+    except (ValueError, OverflowError):
         return False
     return True
 

@@ -51,6 +51,8 @@ SOUND: dict[str, dict[str, Json]] = {
     "time-offset": logs.interaction(timestamp="2025-10-09T10:53:20+02:00"),
     "time-zone": logs.interaction(timestamp="2025-10-09 10:53:20 Europe/Berlin"),
     "time-day": logs.interaction(timestamp="2025-10-09"),
+    "time-slashes": logs.interaction(timestamp="2025/10/09 10:53:20"),
+    "time-tab": logs.interaction(timestamp="02025-10-09\t10:53:20"),
     "time-nanoseconds": logs.interaction(timestamp="2025-10-09T10:53:20.123456789Z"),
     "time-blanks": logs.interaction(timestamp=" 2025-10-09T10:53:20 "),
     "response-odd": {**logs.interaction(), "response": {}},
@@ -114,7 +116,7 @@ def test_no_damaged_record_is_objected_to_that_collecting_takes(
     lines = con.execute("select line from raw.quarantine").fetchall()
     refused = {line - 1 for (line,) in lines}
     assert [accepted[n] for n in doubtful - refused] == []
-    assert len(doubtful) > 0.98 * len(refused) > 400
+    assert len(doubtful) > 0.95 * len(refused) > 400
 
 
 def test_a_sender_is_warned_and_the_record_stored(receiver: Receiver):
