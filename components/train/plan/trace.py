@@ -153,7 +153,10 @@ def use_fake_tensors(*models: torch.nn.Module | None) -> FakeTensorMode:
         for module in (module for model in filter(None, models) for module in model.modules()):
             for name, weight in list(module.named_parameters(recurse=False)):
                 if id(weight) not in fakes:
-                    fake = torch.empty(weight.shape, dtype=weight.dtype)
+                    # torch's fake product of experts takes no other type, unlike its real one
+                    is_expert = type(module).__name__.endswith("Experts")
+                    dtype = torch.bfloat16 if is_expert else weight.dtype
+                    fake = torch.empty(weight.shape, dtype=dtype)
                     fakes[id(weight)] = torch.nn.Parameter(fake, weight.requires_grad)
                 module.register_parameter(name, fakes[id(weight)])
             for name, buffer in list(module.named_buffers(recurse=False)):

@@ -11,6 +11,7 @@ from components.models import base
 from components.train import fit, micro_batches, peft_model, training_examples
 from components.train.plan import trace
 from components.train.recipe import Recipe
+from components.train.training_examples import Tokens, TrainingExample
 from tests.support import training_rows
 
 
@@ -72,3 +73,15 @@ def test_the_batches_of_a_distillations_step_take_the_memory_of_one(
             fit.fit(snapshot, (loaded, tokenizer), folder, recipe, report=lambda _: None)
         most.append(live.most["logits"])
     assert most[1] < 1.5 * most[0]
+
+
+def test_a_mixture_of_experts_is_traced_also_where_they_are_in_fp32():
+    size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 120}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
+    config = AutoConfig.for_model("mixtral", **size, **heads)
+    example = TrainingExample([Tokens([*range(3, 90)], 40, 1.0)], "a")
+    activations = [
+        trace.step_memory(config, [example], Recipe(bnb_4bit_quant_type=kind), "cpu")[1].activations
+        for kind in (None, "nf4")  # on a CPU, what is beside 4 bits is cast to fp32
+    ]
+    assert 1 <= activations[1] / activations[0] < 1.5
