@@ -343,11 +343,12 @@ async def _prove_mixed(
 ) -> None:
     """Score several adapters and the base at once: each adapter must still be itself."""
     best = resident.references.best()
-    expected = [(resident.model, dict(zip(best.probes, alone, strict=True)))]
-    expected += [(engine.base, dict[Probe, Logprobs]())]
+    expected = [(resident.model, dict(zip(best.probes, alone, strict=True)), best.tolerance)]
+    expected += [(engine.base, dict[Probe, Logprobs](), math.inf)]
     for other in others[:MOST_OTHERS]:
         if (known := other.references.on(best.probes)) is not None:
-            expected.append((other.model, dict(zip(best.probes, known, strict=True))))
+            known_of = dict(zip(best.probes, known, strict=True))
+            expected.append((other.model, known_of, other.references.tolerance))
     started = time.monotonic()
     for number in range(ROUNDS):
         if number and time.monotonic() - started > MIXED_SECONDS:
@@ -355,14 +356,14 @@ async def _prove_mixed(
         probe = best.probes[number % len(best.probes)]
         # Twice, in both orders, so that each is admitted before and after every other one.
         models = [*expected, *reversed(expected)]
-        scores = await _gather(*(_score(engine, model, probe) for model, _ in models))
-        for (model, known), score in zip(models, scores, strict=True):
+        scores = await _gather(*(_score(engine, model, probe) for model, _, _ in models))
+        for (model, known, tolerance), score in zip(models, scores, strict=True):
             if not known:
                 continue  # the base only takes part
-            if (off := distance([score], [known[probe]])) > best.tolerance:
+            if (off := distance([score], [known[probe]])) > tolerance:
                 raise ProofError(
                     f"in a batch of {len(models)} requests {model} is {off:.4g} nats a token from "
-                    f"itself, tolerance {best.tolerance:.4g}: it was answered with other weights"
+                    f"itself, tolerance {tolerance:.4g}: it was answered with other weights"
                 )
 
 

@@ -43,3 +43,27 @@ def test_tolerance_grows_with_loud_logits_in_16_bits():
     # Another engine was 0.5 % of such an effect away from the reference, and was right.
     assert loud.tolerance > 0.005 * loud.effect > 4 * loud.noise
     assert replace(loud, precision="fp32").tolerance < loud.tolerance / 5
+
+
+def test_another_adapter_in_a_mixed_batch_may_be_off_by_its_own_tolerance(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def prove_both() -> list[Proof]:
+        engine = replica.engine(patience_seconds=2.0)
+        try:
+            old, new = (stage(tmp_path, "support", number) for number in (1, 2))
+            for staged in (old, new):
+                await engine.load(staged.model, staged.folder)
+            await engine.list_loaded()
+            # On a GPU batches change the older one's answers by more than the newer one's.
+            moved = [tuple(n - 0.1 for n in row) for row in old.resident().references.of_adapter]
+            noisy = replace(old.resident().references, noise=0.05, of_adapter=tuple(moved))
+            older = replace(old.resident(), references=noisy)
+            return [
+                await proof.prove(engine, resident, [other], timeout=5)
+                for resident, other in ((older, new.resident()), (new.resident(), older))
+            ]
+        finally:
+            await engine.close()
+
+    assert [proved.objection for proved in asyncio.run(prove_both())] == [None, None]
