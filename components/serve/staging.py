@@ -300,12 +300,11 @@ def _references(request: StagingRequest, staged: StagedVersion, adapter: Path) -
     kind = "challenger" if request.only_references else "champion"
     with (cache / f".{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = subprocess.run(
-            [sys.executable, "-m", "components.serve.references", *pairs],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", "components.serve.references", *pairs]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "torch.OutOfMemoryError" in made.stderr:  # an engine has the GPU's memory
+            on_cpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+            made = subprocess.run(command, capture_output=True, text=True, check=False, env=on_cpu)
     if made.returncode != 0:
         last = (made.stderr.strip().splitlines() or [f"code {made.returncode}"])[-1]
         raise NotServableError(f"its references could not be made: {last}")
