@@ -18,7 +18,7 @@ from components.store import file_locks, manifest
 from flows import settings as environment
 from flows.jobs import entrypoint, job_specs, runner
 from flows.jobs import machines as several_machines
-from flows.jobs.job_specs import JobSpec, PlanSpec, TrainSpec
+from flows.jobs.job_specs import JobSpec, LengthsSpec, PlanSpec, TrainSpec
 from flows.settings import Machines, SettingsError
 from flows.stack.processes import dying_with_parent
 
@@ -140,7 +140,7 @@ def main(kind: str, spec_path: Path) -> None:
             file = several_machines.announcement_file(settings, machines)
             announce = stack.enter_context(several_machines.leading(file, wait))
             variables |= several_machines.network_environment(machines, os.environ)
-        if gpus and not isinstance(spec, PlanSpec):
+        if gpus and not isinstance(spec, PlanSpec | LengthsSpec):  # they compute on the CPU
             uuids, doing = [gpu.uuid for gpu in gpus], spec_path.parent.name
             report = partial(report_waiting, count=count)
             held = hold_gpus(settings.gpus, uuids, count, doing, report)
