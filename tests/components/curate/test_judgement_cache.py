@@ -101,20 +101,20 @@ def judged_as_whole(con: Connection, folder: Path, rules: Rules = RULES) -> tupl
 Curated = Callable[[int], Connection]
 """Opens a warehouse of that many rows that was curated, with the judgements kept in ``kept``."""
 
-Once = Callable[[int], tuple[Path, Tables]]
+Once = Callable[[int], Path]
 
 
 @pytest.fixture(scope="module")
 def curated_once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Load and curate that many rows; return the folder, which tests only copy, and the tables."""
+    """Load and curate that many rows; return the folder, which tests only copy."""
 
     @cache
-    def build(rows: int) -> tuple[Path, Tables]:
+    def build(rows: int) -> Path:
         folder = tmp_path_factory.mktemp("curated")
         with warehouses.connect(folder / "warehouse.duckdb") as con:
             load(con, folder, range(rows))
             assert curate(con, folder / "kept").judged == rows
-            return folder, curated(con)
+        return folder
 
     return build
 
@@ -126,7 +126,7 @@ def curated_rows(curated_once: Once, tmp_path: Path) -> Iterator[Curated]:
 
         def copy(rows: int) -> Connection:
             if not warehouses.ON_LAKE:
-                shutil.copytree(curated_once(rows)[0], tmp_path, dirs_exist_ok=True)
+                shutil.copytree(curated_once(rows), tmp_path, dirs_exist_ok=True)
             con = stack.enter_context(warehouses.connect(tmp_path / "warehouse.duckdb"))
             if warehouses.ON_LAKE:
                 load(con, tmp_path, range(rows))
@@ -188,16 +188,17 @@ def test_another_tokenizer_judges_nothing_anew(curated_rows: Curated, tmp_path: 
 
 
 def test_another_version_of_a_library_judges_all_rows_anew(
-    curated_rows: Curated, curated_once: Once, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    curated_rows: Curated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     con = curated_rows(14)
+    before = curated(con)
     installed = tmp_path / "site" / "google_re2-9999.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: google-re2\nVersion: 9999\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setattr(row_judgement, "read_version", metadata.version)  # as a new process reads
     assert curate(con, tmp_path / "kept").judged == 14
-    assert curated(con) == curated_once(14)[1]
+    assert curated(con) == before
 
 
 def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
@@ -276,9 +277,10 @@ def parts(folder: Path, *, are_parsed: bool = False) -> list[Path]:
     [("changed", False), ("unfinished", False), ("cut", True), ("emptied", True)],
 )
 def test_a_damaged_file_is_never_believed(
-    curated_rows: Curated, curated_once: Once, tmp_path: Path, damage: str, are_parsed: bool
+    curated_rows: Curated, tmp_path: Path, damage: str, are_parsed: bool
 ):
     con = curated_rows(14)
+    before = curated(con)
     (part,) = parts(tmp_path / "kept", are_parsed=are_parsed)
     content = part.read_bytes()
     middle = len(content) // 2
@@ -292,7 +294,7 @@ def test_a_damaged_file_is_never_believed(
     if damage == "unfinished":
         part.rename(part.with_suffix(kept_files.PARTIAL))
     assert curate(con, tmp_path / "kept").judged == (0 if are_parsed else 14)
-    assert curated(con) == curated_once(14)[1]
+    assert curated(con) == before
     names = [path.name for path in parts(tmp_path / "kept", are_parsed=are_parsed)]
     assert names == [part.name]
 
@@ -303,10 +305,9 @@ def test_a_row_that_left_the_log_is_compared_no_more(curated_rows: Curated, tmp_
     assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 
 
-def test_damaged_comparisons_are_made_anew(
-    curated_rows: Curated, curated_once: Once, tmp_path: Path
-):
+def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path):
     con = curated_rows(14)
+    before = curated(con)
     kept = tmp_path / "kept" / comparison_cache.FOLDER
     whole = {path.name: path.read_bytes() for path in kept.iterdir()}
     damageable = [name for name, content in whole.items() if content]
@@ -319,7 +320,7 @@ def test_damaged_comparisons_are_made_anew(
         ComparisonCache(kept)
         assert not [*kept.iterdir()], damaged
     assert curate(con, tmp_path / "kept").judged == 0
-    assert curated(con) == curated_once(14)[1]
+    assert curated(con) == before
     assert {name: (kept / name).read_bytes() for name in whole} == whole
 
 
