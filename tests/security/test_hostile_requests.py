@@ -36,7 +36,7 @@ def test_gzip_of_many_empty_members_is_refused_at_once(receiver: Receiver):
 
 
 def test_a_body_of_several_gzip_members_is_unpacked(receiver: Receiver):
-    line = b'{"timestamp":1,"workload_id":"w","request":{},"response":{}}\n'
+    line = b'{"timestamp":1,"workload_id":"w","request":{"messages":[]},"response":{}}\n'
     packed = b"".join(gzip.compress(line * 2000) for _ in range(4))
     answer = receiver.post("/v1/interactions", content=packed, headers={"content-encoding": "gzip"})
     assert answer.json() == {"accepted": 8000}
