@@ -153,6 +153,7 @@ def test_what_a_first_erasure_tainted_is_demoted_by_a_second_that_says_so(
     assert erase_servers.demote_tainted(home.settings, Subject(ANN)) == []
 
 
+@pytest.mark.slow
 def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:

@@ -53,6 +53,7 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follows(
     home: Settings,
 ) -> None:

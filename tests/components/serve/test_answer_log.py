@@ -228,6 +228,7 @@ def test_answers_that_are_cut_at_the_end_of_a_gateway_are_recorded(tmp_path: Pat
     assert all(message_of(record)["content"].startswith("word") for record in records)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_in_the_middle_of_a_stream_ends_it_with_an_error(tmp_path: Path):
     with small_disk.mounted(tmp_path / "spool", "256k") as disk:
         with gateways.running(tmp_path) as gateway:

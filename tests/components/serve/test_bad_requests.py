@@ -306,6 +306,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningGate
         yield gateway
 
 
+@pytest.mark.slow
 def test_a_slow_request_is_cut_and_a_slow_answer_is_not(impatient: RunningGateway):
     address = urlsplit(impatient.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:

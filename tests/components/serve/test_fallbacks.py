@@ -199,6 +199,7 @@ def test_the_client_is_told_to_wait_as_long_as_the_last_who_was_asked_wants(tmp_
     assert waits == ["20", "1", "1", "1", "1"]
 
 
+@pytest.mark.slow
 def test_a_replica_that_says_nothing_is_given_up(tmp_path: Path):
     both = {"replicas": ("one", "two")}
     with gateways.running(tmp_path, engines=("one", "two"), champion=both) as gateway:

@@ -57,6 +57,7 @@ def test_approved_version_is_staged_read_only_under_a_name_of_its_bytes(
     assert staging.stage(request_for) == name
 
 
+@pytest.mark.slow
 def test_references_of_an_adapter_that_was_trained_again_are_made_again(
     made: ApprovedVersions, request_for: StagingRequest
 ):

@@ -90,6 +90,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
 def test_faulty_replica_keeps_the_old_version_serving(
     tmp_path: Path, replica: FakeReplica, fault: str, reason: str

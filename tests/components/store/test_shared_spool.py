@@ -153,6 +153,7 @@ def test_a_segment_that_came_cut_is_fetched_again_before_it_is_deleted(root: Pat
     assert path is not None and path.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_shipper_beside_a_collect_takes_nothing_away_that_was_not_loaded(
     root: Path,
 ) -> None:

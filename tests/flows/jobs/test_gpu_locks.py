@@ -66,6 +66,7 @@ def test_another_gpu_is_taken_where_one_is_free(start: Start) -> None:
     assert says(start("train b", devices=both)) == "holds gpu-b"
 
 
+@pytest.mark.slow
 def test_a_job_that_needs_all_gpus_is_not_overtaken(start: Start) -> None:
     both = ("gpu-a", "gpu-b")
     first = start("evaluate a", devices=both)

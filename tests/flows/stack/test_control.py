@@ -109,6 +109,7 @@ def test_status_says_who_is_gone_and_that_the_supervisor_was_killed(settings: Se
     assert control.stack_status(settings).phase == "lost"
 
 
+@pytest.mark.slow
 def test_status_says_at_once_that_a_server_hangs(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +302,7 @@ def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Setting
     assert child.retry_at - time.monotonic() == pytest.approx(LONGEST_WAIT, abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "still"),
     [

@@ -49,6 +49,7 @@ def look_until(pulse: Pulse, pid: int, claim: Callable[[], bool], seconds: float
     return claim()
 
 
+@pytest.mark.slow
 def test_a_server_that_stands_still_is_lost_after_three_checks(server: tuple[int, str]) -> None:
     pid, url = server
     pulse = Pulse(asking(url), every=0.1)
