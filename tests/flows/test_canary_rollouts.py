@@ -248,21 +248,9 @@ def test_a_newer_approval_replaces_a_canary(running: CanaryHome) -> None:
     assert running.aliases() == Aliases(champion="4", previous="1")
 
 
-def canary_of_a_third(home: Settings, workload: str) -> CanaryHome:
-    """Make two versions champion, one after the other, and the third a canary."""
-    made = CanaryHome(home, workload)
-    made.describe(serve={"rollout": "immediate"})
-    made.approve(1)
-    made.approve(2)
-    made.describe()
-    made.serve()
-    made.approve(3)
-    return made
-
-
 @pytest.mark.slow
 def test_a_rollback_of_the_champion_stops_a_canary(home: Settings) -> None:
-    made = canary_of_a_third(home, "earlier")
+    made = canary_home.canary_of_a_third(home, "earlier")
     assert made.aliases() == Aliases(champion="2", previous="1", canary="3")
     champions.roll_back(home, Order("earlier", None, "bob", "rude"))
     assert made.aliases() == Aliases(champion="1")
@@ -272,7 +260,7 @@ def test_a_rollback_of_the_champion_stops_a_canary(home: Settings) -> None:
 
 @pytest.mark.slow
 def test_the_end_of_a_canary_outdates_no_order_to_roll_the_champion_back(home: Settings) -> None:
-    made = canary_of_a_third(home, "ordered")
+    made = canary_home.canary_of_a_third(home, "ordered")
     ordered_at = datetime.now(UTC)
     canary_rollouts.end(home, made.rollout(), "roll back", "worse")
     assert settle(made) == "roll back"

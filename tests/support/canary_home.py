@@ -19,7 +19,7 @@ from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.register import champion_change, registry, version_tags
-from components.register.registry import Version
+from components.register.registry import Aliases, Version
 from components.register.rollout_log import Rollout
 from components.serve.canary import rollout_evidence
 from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts
@@ -233,3 +233,16 @@ class CanaryHome:
             evidence_bytes=evidence.stat().st_size,
         )
         return verdict.outcome
+
+
+def canary_of_a_third(home: Settings, workload: str) -> CanaryHome:
+    """Make two versions champion, one after the other, and the third a canary."""
+    made = CanaryHome(home, workload)
+    made.describe(serve={"rollout": "immediate"})
+    made.approve(1)
+    made.approve(2)
+    made.describe()
+    made.serve()
+    made.approve(3)
+    assert made.aliases() == Aliases(champion="2", previous="1", canary="3")
+    return made

@@ -47,19 +47,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Generator[Settings]:
     server.server_close()
 
 
-def canary_of_a_third(home: Settings, workload: str) -> CanaryHome:
-    """Make two versions champion, one after the other, and the third a canary."""
-    made = CanaryHome(home, workload)
-    made.describe(serve={"rollout": "immediate"})
-    made.approve(1)
-    made.approve(2)
-    made.describe()
-    made.serve()
-    made.approve(3)
-    assert made.aliases() == Aliases(champion="2", previous="1", canary="3")
-    return made
-
-
 @contextmanager
 def terminal(typed: str) -> Generator[list[str]]:
     """Have commands find a person at a terminal; what it shows is added at the end."""
@@ -84,7 +71,7 @@ def type_rollback(*words: str) -> None:
 
 @pytest.mark.slow
 def test_a_person_who_means_the_canary_is_told_and_nothing_moves(home: Settings) -> None:
-    made = canary_of_a_third(home, "meant-the-canary")
+    made = canary_home.canary_of_a_third(home, "meant-the-canary")
     with terminal("n\n") as shown, pytest.raises(typer.Abort):
         type_rollback("meant-the-canary")
     (screen,) = shown
@@ -100,7 +87,7 @@ def test_a_person_who_means_the_canary_is_told_and_nothing_moves(home: Settings)
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["--yes"], ["--to", "1"]], ids=["yes", "to"])
 def test_an_explicit_order_is_not_asked_about(home: Settings, words: list[str]) -> None:
-    made = canary_of_a_third(home, f"explicit{words[0]}")
+    made = canary_home.canary_of_a_third(home, f"explicit{words[0]}")
     with terminal("") as shown:
         type_rollback(made.workload, *words)
     assert "version 3 is a canary beside it" in shown[0]
@@ -109,7 +96,7 @@ def test_an_explicit_order_is_not_asked_about(home: Settings, words: list[str]) 
 
 @pytest.mark.slow
 def test_a_script_is_not_asked_and_its_log_says_what_was_done(home: Settings) -> None:
-    made = canary_of_a_third(home, "scripted")
+    made = canary_home.canary_of_a_third(home, "scripted")
     ended = CliRunner().invoke(champion_commands.app, ["rollback", "scripted", "--as", "cron"])
     assert ended.exit_code == 0, ended.output
     assert "version 3 is a canary beside it, which ends with this" in ended.output
