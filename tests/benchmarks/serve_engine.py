@@ -31,7 +31,7 @@ import httpx
 import psutil
 import typer
 
-from components.models import device
+from components.models import machine
 from components.serve.embedded.compute_thread import IDLE_SECONDS
 from flows.cli import demo_command
 from flows.demo import wheels
@@ -65,7 +65,7 @@ def main() -> None:
     """Print the tables, and exit with 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=max(1, device.cores() - 1))
+    parser.add_argument("--threads", type=int, default=max(1, machine.cores() - 1))
     parser.add_argument("--vllm", type=Path, default=VLLM if VLLM.exists() else None)
     options = parser.parse_args()
     base = wheels.fetch_inputs(demo_command.download_folder(), print).base
