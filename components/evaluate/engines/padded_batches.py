@@ -55,11 +55,13 @@ def _last_logits(
     # Padding comes last, so that no token sees any.
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=model.device)
     kept = torch.tensor(places, device=model.device)
-    output = cast("Any", model)(input_ids=ids, use_cache=False, logits_to_keep=kept)
+    logits = cast("Any", model)(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+    if logits.shape[1] != len(places):  # some models (xLSTM) give those of all tokens
+        logits = logits[:, kept]
     starts = [places.index(start) for start, _ in spans]
     return [
-        logits[start : start + count]
-        for logits, start, count in zip(output.logits, starts, counts, strict=True)
+        of_row[start : start + count]
+        for of_row, start, count in zip(logits, starts, counts, strict=True)
     ]
 
 

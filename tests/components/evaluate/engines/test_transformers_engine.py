@@ -141,11 +141,10 @@ def test_a_model_with_swaying_default_settings_answers_like_stock(
     assert swayed != plain.write(PROMPTS, max_gen_toks=12)
 
 
-def test_a_model_with_a_sliding_window_answers_like_stock(
-    tokenizer: PreTrainedTokenizerFast,
-):
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
+def sliding(tokens: int, spread: float) -> MistralConfig:
+    """Describe a model that can't be read as a tree, as nothing can on CUDA."""
+    return MistralConfig(
+        vocab_size=tokens,
         hidden_size=32,
         intermediate_size=32,
         num_hidden_layers=1,
@@ -154,9 +153,26 @@ def test_a_model_with_a_sliding_window_answers_like_stock(
         sliding_window=4,
         pad_token_id=2,
         eos_token_id=2,
-        initializer_range=0.5,
+        initializer_range=spread,
     )
-    windowed = Both(MistralForCausalLM(config).eval(), tokenizer)
+
+
+class WithoutChoice(MistralForCausalLM):
+    """It gives the logits of all tokens, whichever are asked for, as xLSTM and others' code do."""
+
+    def forward(self, *inputs: Any, logits_to_keep: Any = 0, **named: Any) -> Any:
+        return super().forward(*inputs, **named)
+
+
+def test_a_model_that_chooses_no_logits_answers_like_stock(tokenizer: PreTrainedTokenizerFast):
+    model = WithoutChoice(sliding(len(tokenizer), 0.5)).eval()
+    Both(model, tokenizer).score([(prompt, choice) for prompt in PROMPTS for choice in CHOICES])
+
+
+def test_a_model_with_a_sliding_window_answers_like_stock(
+    tokenizer: PreTrainedTokenizerFast,
+):
+    windowed = Both(MistralForCausalLM(sliding(len(tokenizer), 0.5)).eval(), tokenizer)
     windowed.score([(prompt, choice) for prompt in PROMPTS for choice in CHOICES])
     windowed.write(PROMPTS, max_gen_toks=5)
     assert windowed.said[-1].done == windowed.said[-1].total == len(PROMPTS)
@@ -165,18 +181,8 @@ def test_a_model_with_a_sliding_window_answers_like_stock(
 def test_likelihoods_of_a_model_in_16_bits_are_not_rounded(
     tokenizer: PreTrainedTokenizerFast,
 ):
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        sliding_window=4,  # it can't be read as a tree, as nothing can on CUDA
-        initializer_range=0.02,
-    )
     torch.manual_seed(0)
-    model = MistralForCausalLM(config).bfloat16()
+    model = MistralForCausalLM(sliding(len(tokenizer), 0.02)).bfloat16()
     asked = [("hello", letter) for letter in string.ascii_lowercase]
     scores = Both(model, tokenizer).ours.loglikelihood(model_answers.scored(asked))
     ids = torch.tensor([tokenizer("hello")["input_ids"]])
