@@ -16,6 +16,7 @@ MESSAGES: Json = [
         "content": [
             {"toolResult": {"toolUseId": "t1", "content": [{"json": {"sky": "clear"}}]}},
             {"text": "And now?"},
+            {"cachePoint": {"type": "default"}},
         ],
     },
 ]

@@ -231,13 +231,16 @@ def test_what_was_cut_off_leaves_quarantine_once_the_file_is_whole(
     assert con.execute("select count(*) from raw.interactions").fetchall() == [(50,)]
 
 
+@pytest.mark.parametrize(
+    "other", [array(*range(3, 9)), array(0, 1, *range(3, 9))], ids=["all-new", "goes-on-otherwise"]
+)
 def test_what_was_cut_off_stays_in_quarantine_if_another_file_takes_its_place(
-    con: Connection, tmp_path: Path
+    con: Connection, tmp_path: Path, other: str
 ):
     path = tmp_path / "export"
-    path.write_bytes(WHOLE["gzip"][: len(WHOLE["gzip"]) // 2])
-    collect(con, path)
+    path.write_text(array(0, 1, 2)[:-20])
+    assert collect(con, path).new == 2
     (cut,) = quarantined(con)
-    path.write_bytes(gzip.compress(text(*range(50, 200)).encode()))
+    path.write_text(other)
     collect(con, path, hour=1)
     assert quarantined(con) == [cut]
