@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from typing import BinaryIO
 
@@ -65,7 +65,7 @@ class Readers:
         if len(content) <= SMALL_BYTES:
             return payloads.read_body(envelope, content)
         async with self._turn(envelope.token.client_id), self._free:
-            process = self._idle.pop() if self._idle else await _start()
+            process = self._idle_process() or await _start()
             try:
                 result = await _request(process, envelope, content)
             except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -77,7 +77,7 @@ class Readers:
                     retry_after=RETRY_SECONDS,
                 ) from error
             except BaseException:  # or else it would answer the next request with these records
-                process.kill()
+                _kill(process)
                 raise
             self._idle.append(process)
         if isinstance(result, RefusedError):
@@ -87,8 +87,16 @@ class Readers:
     async def close(self) -> None:
         """Kill the processes, all of which must be idle."""
         for process in self._idle:
-            process.kill()
+            _kill(process)
             await process.wait()
+
+    def _idle_process(self) -> Process | None:
+        while self._idle:
+            process = self._idle.pop()
+            assert process.stdin is not None
+            if process.returncode is None and not process.stdin.is_closing():
+                return process
+        return None
 
     @asynccontextmanager
     async def _turn(self, client_id: str) -> AsyncGenerator[None]:
@@ -108,6 +116,11 @@ async def _start() -> Process:
     )
 
 
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+
+
 async def _request(
     process: Process, envelope: Envelope, content: bytes
 ) -> SpoolLine | RefusedError:
@@ -120,8 +133,8 @@ async def _request(
         "received_at": envelope.received_at,
         "size": len(content),
     }
-    process.stdin.write(json.dumps(head).encode() + b"\n")
-    process.stdin.write(content)
+    # At once: after a write that fails, uvloop refuses another one as a defect of the program.
+    process.stdin.writelines([json.dumps(head).encode() + b"\n", content])
     await process.stdin.drain()
     answer = json.loads(await process.stdout.readuntil())
     if "status" in answer:

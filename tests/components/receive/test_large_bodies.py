@@ -142,6 +142,18 @@ def test_a_killed_reader_costs_only_the_request_it_was_reading(receiver: Receive
     assert len(receiver.stored()) == 2
 
 
+def test_a_reader_that_is_killed_while_it_waits_costs_no_request(receiver: Receiver):
+    assert receiver.post("/v1/interactions", content=LARGE).is_success
+    (idle,) = reading(receiver)
+    idle.kill()
+    psutil.wait_procs([idle], timeout=20)
+    assert receiver.post("/v1/interactions", content=f"{LARGE}\n{LINES[0]}").is_success
+    (idle,) = reading(receiver)
+    idle.kill()
+    receiver.stop()
+    assert len(receiver.stored()) == 2
+
+
 @pytest.mark.slow
 def test_readers_end_with_their_receiver_however_it_ends(tmp_path: Path):
     for end in (Receiver.kill, Receiver.stop):
