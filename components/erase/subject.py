@@ -22,6 +22,11 @@ class Subject:
     client_id: str | None = None
     mentions: bool = False  # includes other people's rows whose text holds the id
 
+    def __post_init__(self) -> None:
+        """Refuse a blank id, such as of an unset variable of a shell: it is in everybody's text."""
+        if not self.id.strip():
+            raise ValueError("erasing: the id is blank; expected the id of a user or conversation")
+
     @property
     def is_narrowed(self) -> bool:
         """Whether the same id may remain elsewhere."""

@@ -12,8 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.erase.subject import Subject, content_texts, keyed_digest
+from components.schema import ANONYMOUS
 from components.store import archived_files, home_files, warehouse
 from components.store.warehouse import Connection
+
+NOBODY = (*sorted(ANONYMOUS), "0" * 32)
+"""Ids that name nobody; the last is OpenTelemetry's trace where none was begun."""
 
 IDS = {"interactions": "interaction_id", "feedback": "feedback_id"}
 BATCH = 4096
@@ -113,7 +117,7 @@ def match_rows(con: Connection, subject: Subject) -> Matched:
         "mentions": subject.mentions,
         "pattern": subject.pattern,
     }
-    warehouse.build(con, "temp/erased_interactions", **values)
+    warehouse.build(con, "temp/erased_interactions", **values, anonymous=[*NOBODY])
     warehouse.build(con, "temp/erased_feedback", **values)
     counts = warehouse.records(con, "marts/erased_counts", _PlaceCount)
     workloads = warehouse.select(con, "marts/erased_workloads")
@@ -161,12 +165,12 @@ def _contents(con: Connection, *, is_erased: bool) -> Iterator[str]:
 
 
 def _refused(con: Connection, subject: Subject) -> Iterator[str]:
-    """Yield the refused lines that hold the subject's id or an erased response's."""
-    named = con.execute(
-        "select distinct response_id from temp.erased_interactions"
-        " where reason is not null and response_id is not null"
-    ).fetchall()
-    answers = {json.dumps(id).encode() for (id,) in named}
+    """Yield the refused lines of the subject.
+
+    Those hold its id, an erased response's, or a conversation's of which they name no other user.
+    """
+    responses = _quoted(con, "response_id", "reason is not null")
+    conversations = _quoted(con, "unnest(conversations)", "reason != 'mention'")
     pattern = re.compile(subject.pattern.encode(), re.ASCII)
     quoted = re.compile(rb'"(?:[^"\\]|\\.)*"')
     cursor = con.execute(
@@ -178,5 +182,28 @@ def _refused(con: Connection, subject: Subject) -> Iterator[str]:
     )
     while rows := cursor.fetchmany(BATCH):
         for quarantine_id, content in rows:
-            if pattern.search(content) or answers.intersection(quoted.findall(content)):
+            texts = set(quoted.findall(content))
+            if (
+                pattern.search(content)
+                or responses & texts
+                or (conversations & texts and not _names_user(content))
+            ):
                 yield quarantine_id
+
+
+def _quoted(con: Connection, ids: str, condition: str) -> set[bytes]:
+    """Return ids of matched rows as JSON has them; the arguments are expressions of SQL."""
+    rows = con.execute(
+        f"select distinct {ids} as id from temp.erased_interactions where {condition}"  # noqa: S608 - of ours
+    ).fetchall()
+    return {
+        json.dumps(id, ensure_ascii=is_ascii).encode(errors="surrogatepass")
+        for (id,) in rows
+        if id is not None
+        for is_ascii in (True, False)
+    }
+
+
+def _names_user(content: bytes) -> bool:
+    names = re.findall(rb'"(?:user|user_id|safety_identifier)"\s*:\s*"([^"]*)"', content)
+    return any(name.decode(errors="replace").strip().lower() not in NOBODY for name in names)

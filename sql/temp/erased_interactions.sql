@@ -1,7 +1,8 @@
 -- One row per interaction of the subject, in raw or in the archive, and why it is the subject's: as
 -- the user, as the conversation, because the user's conversation goes on without naming a user, or
--- (if `mentions`) because its text holds the id. Reads raw.interactions, and archived_interactions,
--- the files of retention, which erase hands over.
+-- (if `mentions`) because its text holds the id. An id of $anonymous names no user, conversation or
+-- response: rows of many people have it. Reads raw.interactions, and archived_interactions, the
+-- files of retention, which erase hands over.
 
 with
 
@@ -61,28 +62,31 @@ named as (
         client_id,
         file_digest,
         is_archived,
-        response_id,
         is_mentioned,
-        [one for one in user_ids if one is not null] as user_ids,
-        [one for one in conversations if one is not null] as conversations
-    from said
-),
-
-reasoned as (
-    select
-        *,
+        case
+            when not list_contains($anonymous::varchar[], lower(trim(response_id)))
+                then response_id
+        end as response_id,
+        [
+            one for one in user_ids
+            if not list_contains($anonymous::varchar[], lower(trim(one)))
+        ] as user_ids,
+        [
+            one for one in conversations
+            if not list_contains($anonymous::varchar[], lower(trim(one)))
+        ] as conversations,
         case
             when list_contains(user_ids, $subject) then 'user'
             when list_contains(conversations, $subject) then 'conversation'
         end as own
-    from named
+    from said
 ),
 
 conversations_of_user as (
     select distinct
         client_id,
         unnest(conversations) as conversation_id
-    from reasoned
+    from named
     where own = 'user'
 ),
 
@@ -91,7 +95,7 @@ unnamed as (
         interaction_id,
         client_id,
         unnest(conversations) as conversation_id
-    from reasoned
+    from named
     where own is null and len(user_ids) = 0
 ),
 
@@ -103,13 +107,13 @@ continued as (
 
 explained as (
     select
-        reasoned.*,
+        named.*,
         case
-            when reasoned.own is not null then reasoned.own
+            when named.own is not null then named.own
             when continued.interaction_id is not null then 'conversation of the user'
-            when $mentions and reasoned.is_mentioned then 'mention'
+            when $mentions and named.is_mentioned then 'mention'
         end as reason
-    from reasoned
+    from named
     left join continued using (interaction_id)
 )
 

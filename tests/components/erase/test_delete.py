@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -31,7 +31,7 @@ from flows import sources
 from flows.erasing import erase
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, telemetry, warehouses
-from tests.support.erased_home import ANN, BOB, EACH, RULES, WORKLOAD, House
+from tests.support.erased_home import ANN, BOB, CYD, EACH, RULES, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
 COMMENTS = {"about-ann": f"worse for {ANN}", "about-bob": f"worse for {BOB}"}
@@ -294,13 +294,55 @@ def test_the_same_id_of_another_client_stays(home: House, eraser: Eraser) -> Non
 
 
 def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, eraser: Eraser) -> None:
-    unnamed = logs.without(erased_home.line(ANN, 51), "user_id") | {
-        "conversation_id": f"talk-{ANN}-1"
-    }
-    path = logs.write(home.log.with_name("unnamed.jsonl"), [unnamed])
+    said = erased_home.line(ANN, 51) | {"conversation_id": f"talk-{ANN}-1"}
+    guest = erased_home.line(ANN, 52) | {"conversation_id": f"talk-{ANN}-1", "user_id": "Guest"}
+    path = logs.write(home.log.with_name("unnamed.jsonl"), [logs.without(said, "user_id"), guest])
     with warehouses.connect(home.settings.warehouse) as con:
         logs.load(con, path, now=logs.NOW)
-    assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
+    assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 2
+
+
+@pytest.mark.parametrize("no_id", ["", "Unknown", "0" * 32])
+def test_what_clients_write_where_they_know_no_id_ties_nobody_to_a_person(
+    no_id: str, home: House
+) -> None:
+    """Of a person such ids are, too; an erasure took the rows of all others with them."""
+    hers = erased_home.line(ANN, 51) | {"conversation_id": no_id, "trace_id": no_id}
+    response = cast("dict[str, Json]", hers["response"])
+    hers["response"] = response | {"id": no_id}
+    others = logs.interaction("Whose question is this one?", response_id="u1", trace_id=no_id)
+    vote = logs.feedback(response_id=no_id, actor_id=CYD, comment="of an answer without an id")
+    broken: dict[str, Json] = {"text": "a refused line of somebody else", "id": no_id}
+    log = logs.write(home.log.with_name("no_ids.jsonl"), [hers, others, broken])
+    votes = logs.write(home.log.with_name("no_ids_of_votes.jsonl"), [vote])
+    with warehouses.connect(home.settings.warehouse) as con:
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, votes, now=logs.NOW)
+    match, _ = erase.find_subject(home.settings, Subject(ANN))
+    assert match.matched.rows == {
+        ("raw.interactions", "user"): EACH + 1,
+        ("raw.feedback", "actor"): 1,
+        ("raw.feedback", "about an erased interaction"): 1,
+    }
+    assert len(match.matched.quarantine) == 1
+
+
+def test_refused_lines_of_the_users_conversation_go_and_those_of_others_in_it_stay(
+    home: House,
+) -> None:
+    talk = {"conversation_id": f"talk-{ANN}-1"}
+    refused: list[dict[str, Json]] = [
+        {"text": "cut off", **talk},
+        {"text": "by a guest", "user_id": "guest", **talk},
+        {"text": "somebody else in it", "user_id": BOB, **talk},
+        {"request": {"user": BOB}, **talk},
+        {"text": "another one", "conversation_id": f"talk-{ANN}-100"},
+    ]
+    path = logs.write(home.log.with_name("refused.jsonl"), refused)
+    with warehouses.connect(home.settings.warehouse) as con:
+        logs.load(con, path, now=logs.NOW)
+    match, _ = erase.find_subject(home.settings, Subject(ANN))
+    assert len(match.matched.quarantine) == 1 + 2
 
 
 @pytest.mark.parametrize(

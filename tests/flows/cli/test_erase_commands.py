@@ -88,7 +88,11 @@ def test_what_cant_be_frozen_again_stops_no_erasure(home: House, tmp_path: Path)
         pytest.param((), id="nobody"),
         pytest.param(("some.json",), id="a-certificate-is-not-erased", marks=pytest.mark.slow),
         pytest.param(("--verify",), id="verify-nothing"),
+        pytest.param(("--subject", "", "--yes"), id="empty-id"),
+        pytest.param(("--subject", " ", "--mentions", "--yes"), id="blank-id"),
     ],
 )
 def test_what_it_wants_is_said(home: House, arguments: tuple[str, ...]) -> None:
+    before = home.raw(), home.raw("quarantine")
     assert run(*arguments).exit_code == 2
+    assert (home.raw(), home.raw("quarantine")) == before
