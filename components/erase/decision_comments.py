@@ -1,8 +1,10 @@
 """Blank approvers' texts about a subject; the chain of decisions stays valid."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from components.erase.subject import Subject
 from components.store import warehouse
@@ -11,7 +13,9 @@ from components.store.warehouse import Connection
 APPROVER = "approver"  # the field of the approver's name
 DOCUMENT = "document"  # the field of the signed statement or the rules, which also has the name
 
-ERASED = "(erased)"  # replaces a text of the champions' journal
+ERASED = "(erased)"  # replaces a text of the champions' journal, or a note
+
+RELEASES = ("curated.releases", "curated.released_losses")  # what people let in, with their notes
 
 
 def text_matcher(subject: Subject, names: Iterable[str]) -> Callable[[str], bool]:
@@ -92,6 +96,29 @@ def blank_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> in
         ).fetchall()
         count += changed[0][0]
     return count
+
+
+def blank_notes(con: Connection, subject: Subject, names: Iterable[str]) -> Mapping[str, int]:
+    """Blank the notes about the subject on what people let in; return the row counts by table.
+
+    The rows stay, because they are about other people's interactions, and else the next curation
+    asks again. With mentions this includes an operator with that name.
+    """
+    is_about = text_matcher(subject, names)
+    columns = ("note", "released_by") if subject.mentions else ("note",)
+    blanked: Counter[str] = Counter()
+    for table, column in product(RELEASES, columns):
+        condition = "($workload_id::varchar is null or workload_id = $workload_id)"
+        within = {"workload_id": subject.workload_id}
+        sql = f"select distinct {column} from {table} where {condition}"  # noqa: S608 - of ours
+        for text in filter(is_about, warehouse.texts(con, sql, **within)):
+            changed = con.execute(
+                f"update {table} set {column} = $erased"  # noqa: S608 - as above
+                f" where {column} = $text and {condition}",
+                {"erased": ERASED, "text": text, **within},
+            ).fetchall()
+            blanked[table] += changed[0][0]
+    return blanked
 
 
 def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[dict[str, str]]:

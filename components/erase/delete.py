@@ -25,6 +25,9 @@ OURS = frozenset({"workload_id", "client_id", "split_by", "side", "stratum", "ki
 """Columns of words of settings or of this code, never a person's: by one who is called `train`, or
 like the workload, the sides of all others would be forgotten."""
 
+PEOPLES = frozenset({"released_by", "note"})
+"""Columns of what an operator let in and why. They are blanked instead."""
+
 ROWS = "samples.parquet"  # the file of evidence with all requests and both answers
 
 
@@ -137,7 +140,9 @@ def delete_rows(
         quarantine_ids: The refused lines to delete.
         names: Further names of the subject in built tables, besides the ids of its rows.
     """
-    gone = _delete_naming(con, subject, _names(con, subject, names), in_book=False)
+    known_as = _names(con, subject, names)
+    gone = _delete_naming(con, subject, known_as, in_book=False)
+    gone.update(decision_comments.blank_notes(con, subject, known_as))
     for kind, column in subject_rows.IDS.items():
         gone[f"raw.{kind}"] = _count(
             con,
@@ -172,8 +177,8 @@ def _delete_naming(
 ) -> Counter[str]:
     gone: Counter[str] = Counter()
     listed = tables.tables(con)
-    of_id = [subject.id], subject.within, OURS
-    for searched, within, passing_over in ((known_as, {}, frozenset[str]()), of_id):
+    of_id = [subject.id], subject.within, OURS | PEOPLES
+    for searched, within, passing_over in ((known_as, {}, PEOPLES), of_id):
         with warehouse.present(con, "erased_names", {"name": pa.array(searched, pa.string())}):
             for table in listed:
                 # All other schemas are rebuilt from raw.

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.collect import retention
-from components.curate import curate_workload
+from components.curate import curate_workload, held_rows
+from components.curate.held_rows import HeldInteraction, Loss
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
 from components.erase import delete
@@ -517,6 +518,32 @@ def test_who_is_called_like_a_workload_a_client_or_a_side_takes_nobody_elses_row
         for name in (WORKLOAD, "app", "train", RULES.split_by):
             delete.erase(con, Subject(name), erase.outputs(home.settings), now=logs.NOW)
         assert before == {table: con.table(f"curated.{table}").fetchall() for table in settled}
+
+
+def test_what_an_operator_of_the_same_name_released_stays_and_notes_about_the_subject_go(
+    home: House, eraser: Eraser
+) -> None:
+    with warehouses.connect(home.settings.warehouse) as con:
+        others = [str(row["interaction_id"]) for row in home.raw() if BOB in str(row["payload"])]
+        for row, note in zip(others, (ANN, f"asked {ANN} first", "fine"), strict=False):
+            held = HeldInteraction(row, WORKLOAD, "app", logs.NOW, "injection", "", "", None)
+            held_rows.release_held(con, held, by=ANN, note=note, now=logs.NOW)
+        loss = Loss(WORKLOAD, "too_short", 5, 10)
+        held_rows.release_losses(con, [loss], by=ANN, note=f"for {ANN}", now=logs.NOW)
+    written = eraser(home.settings, Subject(ANN))
+    with warehouses.connect(home.settings.warehouse) as con:
+        kept = con.table("curated.releases").project("released_by, note").order("note").fetchall()
+        assert kept == [(ANN, "(erased)"), (ANN, "(erased)"), (ANN, "fine")]
+        assert con.table("curated.released_losses").project("released_by, note").fetchall() == [
+            (ANN, "(erased)")
+        ]
+    assert written.erased["curated.releases"] == 2
+    eraser(home.settings, Subject(ANN, mentions=True))
+    with warehouses.connect(home.settings.warehouse) as con:
+        kept = con.table("curated.releases").project("released_by").distinct().fetchall()
+        assert kept == [("(erased)",)]
+    searched = erase.verify_erasure(home.settings, subject=Subject(ANN), certificate_path=None)
+    assert searched.is_clean(allow_mentions=False)
 
 
 def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain_holds(
