@@ -127,6 +127,7 @@ snapshots.freeze_workload(workload, home, now=logs.NOW)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_after_a_snapshot_is_finished_leaves_its_sides_settled(
     home: Settings, tmp_path: Path
 ):

@@ -33,7 +33,12 @@ def _another_alias(made: ApprovedVersions) -> None:
         pytest.param(
             _another_adapter, "tag flywheel.adapter of version 1 of support says", id="tag"
         ),
-        pytest.param(_another_alias, "`champion` of support stands on version 2, but", id="alias"),
+        pytest.param(
+            _another_alias,
+            "`champion` of support stands on version 2, but",
+            id="alias",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_turn_and_a_promotion_take_the_recorded_champion_only(

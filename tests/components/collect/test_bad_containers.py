@@ -226,6 +226,7 @@ def test_a_file_whose_name_is_not_utf_8_is_loaded_and_then_known(con: Connection
     assert logs.load_input(con, Input(place), now=logs.NOW).skipped
 
 
+@pytest.mark.slow
 def test_a_file_without_a_record_is_not_held_in_memory(tmp_path: Path):
     path = tmp_path / "plain.log"
     path.write_text("a line of text\n" * 60_000)

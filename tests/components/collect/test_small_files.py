@@ -86,7 +86,7 @@ def left(
     return stored, first, second
 
 
-@pytest.mark.parametrize("is_first_known", [True, False])
+@pytest.mark.parametrize("is_first_known", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_small_files_leave_the_rows_and_the_counts_of_each_by_itself(
     tmp_path: Path, is_first_known: bool
 ):

@@ -424,6 +424,7 @@ def test_the_texts_that_a_killed_curation_left_go_with_the_next_one_or_an_erasur
     assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
 
 
+@pytest.mark.slow
 def test_small_files_of_many_nights_become_one(con: Connection, tmp_path: Path):
     for night in range(3):
         load(con, tmp_path, range(7 * night, 7 * night + 7))

@@ -125,6 +125,7 @@ def test_what_a_killed_freeze_has_half_written_goes_too(erased: Erased) -> None:
     assert not killed_freeze(erased.home).exists()
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_a_freeze_that_was_killed_meanwhile_goes_with_the_next_erasure(
     home: House, eraser: Eraser, tmp_path: Path
 ) -> None:

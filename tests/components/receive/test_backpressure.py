@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import httpx
+import pytest
 
 from components.receive import client_tokens
 from components.receive.settings import Limits
@@ -38,6 +39,7 @@ def test_a_request_is_refused_while_others_hold_the_memory(tmp_path: Path):
         )
 
 
+@pytest.mark.slow
 def test_a_full_spool_refuses_all_requests_until_it_is_loaded(tmp_path: Path):
     limits = Limits(spooled_bytes=1, segment_seconds=0.2)
     with receivers.running(tmp_path, limits) as receiver:

@@ -181,7 +181,13 @@ def test_a_client_that_sends_everything_before_reading_gets_the_refusal_and_may_
     assert answers.startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize(
+    "packed",
+    [
+        pytest.param(False, id="plain", marks=pytest.mark.slow),
+        pytest.param(True, id="gzip"),
+    ],
+)
 def test_a_client_is_received_at_its_pace_on_all_its_connections(tmp_path: Path, packed: bool):
     line = json.dumps(logs.interaction("x" * 2**20)).encode()
     content = gzip.compress(line) if packed else line

@@ -196,6 +196,7 @@ def test_a_body_that_can_not_be_unpacked_is_refused(
     assert (answer.status_code, answer.json()) == (status, {"detail": reason})
 
 
+@pytest.mark.slow
 def test_a_body_of_20_mb_is_refused_and_the_connection_stays_open(shared: Receiver):
     big = json.dumps(logs.interaction("x" * 20_000_000)).encode()
     with httpx.Client(headers={"authorization": f"Bearer {shared.token}"}) as client:

@@ -285,6 +285,7 @@ def test_with_a_full_spool_nothing_is_generated(tmp_path: Path):
         assert gateway.get("/healthz").status_code == 200, "a restart would end such answers"
 
 
+@pytest.mark.slow
 def test_best_effort_answers_without_a_log_and_counts_it(tmp_path: Path):
     settings = {"logging": "best_effort"}
     with gateways.running(tmp_path, settings, limits={"spooled_bytes": 1}) as gateway:

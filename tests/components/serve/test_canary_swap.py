@@ -138,6 +138,7 @@ def test_an_erased_canary_is_withdrawn_and_an_erased_champion_ends_its_canary(
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_replica_that_lost_the_canary_loads_and_proves_it_again(
     tmp_path: Path, replica: FakeReplica
 ):

@@ -72,6 +72,7 @@ def test_references_of_an_adapter_that_was_trained_again_are_made_again(
     assert references.of_adapter != earlier.of_adapter
 
 
+@pytest.mark.slow
 def test_staged_files_that_somebody_changed_are_staged_again(request_for: StagingRequest):
     name = staging.stage(request_for)
     staged = staged_version.read_staged(request_for.serve / "adapters", name)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import Follower, following
@@ -75,6 +76,7 @@ def test_staging_that_is_given_up_leaves_neither_process_nor_files(tmp_path: Pat
         asyncio.run(scenario(replica))
 
 
+@pytest.mark.slow
 def test_staging_that_takes_too_long_is_ended_and_said(tmp_path: Path):
     async def scenario(replica: FakeReplica) -> None:
         left = tmp_path / "serve" / "staging-1-left"  # by a gateway that was killed

@@ -184,7 +184,11 @@ def test_killed_replica_is_out_and_comes_back_after_its_proof(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("more", [(), ("lists_nothing",)], ids=["", "and-fails-to-list"])
+@pytest.mark.parametrize(
+    "more",
+    [(), pytest.param(("lists_nothing",), marks=pytest.mark.slow)],
+    ids=["", "and-fails-to-list"],
+)
 def test_replica_that_turns_bad_later_is_found_by_the_next_proof(
     tmp_path: Path, replica: FakeReplica, more: tuple[str, ...]
 ):

@@ -42,7 +42,7 @@ def has_step(serve: Path, step: str, model: str) -> bool:
     ("step", "after", "champions"),
     [
         pytest.param("intended", 0.0, {"2"}, id="before-the-load", marks=pytest.mark.slow),
-        pytest.param("intended", 0.02, {"2"}, id="in-the-proof"),
+        pytest.param("intended", 0.02, {"2"}, id="in-the-proof", marks=pytest.mark.slow),
         pytest.param("proved", 0.0, {"2", "3"}, id="before-the-flip", marks=pytest.mark.slow),
         pytest.param("flipped", 0.0, {"3"}, id="before-the-unload"),
     ],

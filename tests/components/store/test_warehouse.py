@@ -268,6 +268,7 @@ def test_a_rewritten_file_is_its_owners_whoever_rewrote_it(path: Path):
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1234, 2345, 0o660)
 
 
+@pytest.mark.slow
 def test_what_another_process_writes_while_the_file_is_rewritten_is_kept(path: Path):
     with warehouse.connect(path) as con:
         con.execute("create table raw.notes (note text)")
@@ -319,6 +320,7 @@ def work_in_turns(path: Path, begun: "Synchronized[int]", is_over: Event) -> Non
         pass
 
 
+@pytest.mark.slow
 def test_waiting_processes_come_before_the_one_that_reopens_it(path: Path):
     context = multiprocessing.get_context("spawn")
     begun, is_over = context.Value("i", 0), context.Event()

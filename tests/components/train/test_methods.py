@@ -144,6 +144,7 @@ def test_preferences_are_compared_with_the_unchanged_base(model: Path, tmp_path:
     assert losses[-1] < 0.5
 
 
+@pytest.mark.slow
 def test_preferences_after_loftq_are_compared_with_the_base_as_it_was_corrected(
     model: Path, tmp_path: Path
 ):

@@ -58,6 +58,7 @@ def test_a_segment_of_the_homes_own_spool_is_no_source_of_others(home: House) ->
     assert done.stdout.count("not Flywheel's") == len({home.log, home.votes})
 
 
+@pytest.mark.slow
 def test_what_cant_be_frozen_again_stops_no_erasure(home: House, tmp_path: Path) -> None:
     workloads, base = home.settings.workloads, tmp_path / "base"
     workloads.mkdir()

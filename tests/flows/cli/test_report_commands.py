@@ -164,6 +164,7 @@ def test_two_models_are_compared_with_intervals_tests_and_where_they_differ(
     assert "request 40" in done.output
 
 
+@pytest.mark.slow
 def test_scores_keep_their_names_on_a_narrow_terminal(home: Settings) -> None:
     ours, theirs = pair(40, 2, 20, 10)
     measured(home, "c4a1", ours)

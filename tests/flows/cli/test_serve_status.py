@@ -201,7 +201,7 @@ def prove(*options: str, home: Path | None = None) -> Result:
     return CliRunner().invoke(main.app, ["serve", "prove", *options], env=env)
 
 
-@pytest.mark.parametrize("is_proved", [True, False])
+@pytest.mark.parametrize("is_proved", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_all_gateways_are_proved_and_those_that_do_not_answer_are_named(
     home: Path, is_proved: bool
 ):

@@ -117,7 +117,9 @@ def test_an_engine_that_is_not_installed_is_among_them(home: Path) -> None:
     ("place", "line"),
     [
         pytest.param("", "wrong  warehouse: {home}/warehouse.duckdb can't be opened: ", id="file"),
-        pytest.param("postgres://ann@127.0.0.1:9/gone", "wrong  lake: ", id="lake"),
+        pytest.param(
+            "postgres://ann@127.0.0.1:9/gone", "wrong  lake: ", id="lake", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_warehouse_that_cannot_be_opened_hides_no_other_result(

@@ -65,6 +65,7 @@ def finished(home: Settings) -> dict[str, int]:
 PRUNED = {"snapshots": 1, "adapters": 1, "scorecards": 3, "evidence": 2}
 
 
+@pytest.mark.slow
 def test_the_copies_of_another_machine_go_and_it_is_named_until_then(
     shared: tuple[Settings, Settings], on: Machine
 ) -> None:

@@ -198,6 +198,7 @@ def test_what_was_joined_in_vain_is_read_again_only_with_another_row(
     assert quarantine.joinable(con, openai_batch.NAME) == []
 
 
+@pytest.mark.slow
 def test_large_files_are_joined_in_parts_of_whole_calls(con: Connection, tmp_path: Path):
     third = quarantine.JOINED_BYTES // 3
     asked = [request(str(n), str(n) * size) for n, size in enumerate((third, third, third, 1))]

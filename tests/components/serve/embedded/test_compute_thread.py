@@ -132,6 +132,7 @@ def test_a_defect_of_the_engine_ends_its_requests_and_is_seen_in_its_health(
         assert answer.json()["error"]["message"] == compute_thread.HAS_FAILED
 
 
+@pytest.mark.slow
 def test_memory_that_was_freed_is_given_back_once_the_engine_is_idle(
     shared_base: SharedBase,
 ) -> None:
