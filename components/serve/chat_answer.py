@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import orjson
 
@@ -11,6 +12,7 @@ from components.schema import Call, Json
 from components.serve.body_fields import Obj
 from components.serve.chat_request import Endpoint
 from components.serve.engines.serving_engine import TokenLogprob
+from components.serve.openai_error import OpenAiError
 
 DONE = b"data: [DONE]\n\n"
 
@@ -139,6 +141,22 @@ class AnswerDraft:
         }
 
 
+class StreamWriter(Protocol):
+    """Writes the events of one stream."""
+
+    def part(self, part: VisiblePart) -> bytes:
+        """Return the events of a part."""
+        ...
+
+    def last(self, answer: AnswerDraft) -> bytes:
+        """Return the end of a whole answer."""
+        ...
+
+    def failed(self, error: OpenAiError) -> bytes:
+        """Return the end of an answer that broke off."""
+        ...
+
+
 class Chunks:
     """Writes the chunks of one stream."""
 
@@ -146,6 +164,7 @@ class Chunks:
         """``has_usage``: whether the stream ends with the usage; then every chunk has the key."""
         self._is_chat = answer.endpoint == "chat"
         self._has_usage = has_usage
+        self._calls = 0  # that were written
         self._offset = 0  # of the next token whose log-probability a completion has
         self._role: Obj = {"role": "assistant"} if self._is_chat else {}
         head = {
@@ -158,18 +177,23 @@ class Chunks:
         self._head = b"data: " + orjson.dumps(head)[:-1]
         self._tail = b',"usage":null}\n\n' if has_usage else b"}\n\n"
 
-    def logprobs(self, entries: Sequence[TokenLogprob]) -> Obj:
-        """Return the log-probabilities of a chunk."""
+    def part(self, part: VisiblePart) -> bytes:
+        """Return the chunk of a part."""
+        logprobs = self._logprobs(part.logprobs) if part.logprobs else None
+        return self._delta(part.text, part.calls, logprobs)
+
+    def failed(self, error: OpenAiError) -> bytes:
+        """Return the event of an error, which is the stream's last."""
+        return event(error.body())
+
+    def _logprobs(self, entries: Sequence[TokenLogprob]) -> Obj:
         if self._is_chat:
             return chat_logprobs(entries)
         written = completion_logprobs(entries, self._offset)
         self._offset += sum(len(entry.token) for entry in entries)
         return written
 
-    def delta(
-        self, text: str, calls: Sequence[Json] = (), *, first_call: int = 0, logprobs: Json = None
-    ) -> bytes:
-        """Return a chunk of text or whole calls; ``first_call`` is the number of the first."""
+    def _delta(self, text: str, calls: Sequence[Json], logprobs: Json) -> bytes:
         if not self._is_chat:
             return self._chunk({"index": 0, "text": text, "logprobs": logprobs}, None)
         delta: Obj = self._role
@@ -177,9 +201,10 @@ class Chunks:
         if calls:
             numbered: list[Json] = [
                 {"index": number, **call}
-                for number, call in enumerate(calls, start=first_call)
+                for number, call in enumerate(calls, start=self._calls)
                 if isinstance(call, dict)
             ]
+            self._calls += len(calls)
             delta = {**delta, "content": text or None} if delta or text else delta
             delta = {**delta, "tool_calls": numbered}
         else:
@@ -213,14 +238,18 @@ def with_most_probable(logprobs: Iterable[TokenLogprob], most: int) -> tuple[Tok
 
 def chat_logprobs(logprobs: Iterable[TokenLogprob]) -> Obj:
     """Return log-probabilities as chats have them."""
-    content: list[Json] = [
+    return {"content": token_logprobs(logprobs), "refusal": None}
+
+
+def token_logprobs(logprobs: Iterable[TokenLogprob]) -> list[Json]:
+    """Return the log-probabilities of tokens."""
+    return [
         {
             **_token(entry.token, entry.logprob),
             "top_logprobs": [_token(token, value) for token, value in entry.top],
         }
         for entry in logprobs
     ]
-    return {"content": content, "refusal": None}
 
 
 def completion_logprobs(logprobs: Iterable[TokenLogprob], offset: int = 0) -> Obj:

@@ -16,6 +16,7 @@ from components.schema import Json
 from components.serve import body_fields
 from components.serve.body_fields import MOST_PARTS, Obj, anything, only
 from components.serve.openai_error import invalid, shown
+from components.serve.response_id import Prefix
 
 Endpoint: TypeAlias = Literal["chat", "completion"]
 
@@ -27,8 +28,17 @@ _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")  # OpenAI's, and the dots of the Ber
 
 
 @dataclass(frozen=True, slots=True)
+class ResponsesRequest:
+    """A request of the Responses API as it was sent."""
+
+    body: Obj
+    names: Mapping[str, str]
+    """Its names of the fields of the chat that it was translated to, for errors."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. ``body`` is the whole request as it was sent."""
+    """A checked request. ``body`` is the whole request, as it was sent or translated."""
 
     endpoint: Endpoint
     body: Obj
@@ -55,6 +65,15 @@ class ChatRequest:
     """Whether an answer may have more than one call."""
     metadata: Mapping[str, str]
     user: str | None
+    responses: ResponsesRequest | None = None
+    """What it is translated from; ``None`` if it was sent as it is."""
+
+    @property
+    def id_prefix(self) -> Prefix:
+        """What the id of the answer begins with."""
+        if self.responses is not None:
+            return "resp_"
+        return "chatcmpl-" if self.endpoint == "chat" else "cmpl-"
 
     @property
     def may_call(self) -> bool:
@@ -81,7 +100,11 @@ class ChatRequest:
 
 def read_chat(content: bytes) -> ChatRequest:
     """Read the body of ``/v1/chat/completions``; raise ``OpenAiError`` (400) if it is refused."""
-    body = body_fields.read_object(content)
+    return chat_of(body_fields.read_object(content))
+
+
+def chat_of(body: Obj) -> ChatRequest:
+    """Return a chat; raise ``OpenAiError`` (400) if it is refused."""
     body_fields.refuse_unknown(body, _CHAT)
     messages = _messages(body)
     tools = _tools(body)

@@ -20,12 +20,17 @@ from components.receive import app as receiver_app
 from components.receive.intake import Desk
 from components.receive.settings import Limits, RefusedError
 from components.schema import Json
-from components.serve import answer_log, response_id, serve_openapi
+from components.serve import (
+    answer_log,
+    chat_request,
+    response_id,
+    responses_request,
+    serve_openapi,
+)
 from components.serve.body_fields import Obj
-from components.serve.chat_request import Endpoint
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
-from components.serve.gateway import Gateway, Headers
+from components.serve.gateway import Gateway, Headers, ReadRequest
 from components.serve.openai_error import OpenAiError
 from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
@@ -34,7 +39,6 @@ from components.serve.settings import ServeSettings
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = b"application/json"
-NO_RESPONSES = "The Responses API is not offered: have the client use chat completions"
 _UNKNOWN_STATUS = 499  # nginx's, for a client that closed the connection
 
 
@@ -77,6 +81,7 @@ class GatewayApp:
         self._schema = serve_openapi.document()
         self._handlers: dict[str, dict[str, Handler]] = {
             "/v1/chat/completions": {"POST": self._chat},
+            "/v1/responses": {"POST": self._responses},
             "/v1/completions": {"POST": self._completion},
             "/v1/feedback": {"POST": self._feedback},
             "/v1/models": {"GET": self._models},
@@ -167,15 +172,18 @@ class GatewayApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer("chat", scope, receive, send)
+        await self._answer(chat_request.read_chat, scope, receive, send)
+
+    async def _responses(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(responses_request.read, scope, receive, send)
 
     async def _completion(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer("completion", scope, receive, send)
+        await self._answer(chat_request.read_completion, scope, receive, send)
 
-    async def _answer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, read: ReadRequest, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, headers = self.gateway, dict(scope["headers"])
         try:
-            exchange = await gateway.open(Request(scope, receive), headers, endpoint)
+            exchange = await gateway.open(Request(scope, receive), headers, read)
         except (OpenAiError, RefusedError) as refused:
             gateway.metrics.requests("", "", "", str(refused.status)).inc()
             raise
@@ -198,6 +206,8 @@ class GatewayApp:
             gateway.abandon(exchange, answer_log.GONE)
         except OpenAiError as error:
             status = error.status
+            if exchange.request.responses is not None:
+                error.rename(exchange.request.responses.names)
             raise
         finally:
             watch.cancel()
@@ -266,8 +276,6 @@ class GatewayApp:
     async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = ", ".join(cast("Obj", self._schema["paths"]))
         reason = f"Unknown request URL: {scope['method']} {scope['path'][:200]}; known: {known}"
-        if scope["path"].startswith("/v1/responses"):
-            reason = f"{NO_RESPONSES}. {reason}"
         await _refuse(send, OpenAiError(404, reason, code="unknown_url"))
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from components.serve.answer_log import Answerer, Interaction
 from components.serve.canary.bad_events import BadKind
-from components.serve.chat_answer import AnswerDraft
+from components.serve.chat_answer import AnswerDraft, Chunks, StreamWriter
 from components.serve.chat_request import ChatRequest
+from components.serve.responses_answer import ResponseEvents
 from components.serve.routes import Route
 from components.serve.running_rollout import ArmDraw
 from components.serve.streamed_answer import StreamedAnswer
@@ -64,6 +65,13 @@ class Exchange:
             if who.served is not None:
                 headers.append((b"x-flywheel-version", who.served.version.encode()))
         return headers
+
+    def writer(self) -> StreamWriter:
+        """Return what writes the answer's stream, once it is known who answers."""
+        responses = self.request.responses
+        if responses is not None:
+            return ResponseEvents(self.draft, responses.body)
+        return Chunks(self.draft, has_usage=self.request.has_usage)
 
     def milliseconds(self) -> float:
         """Return the milliseconds since its arrival."""

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
-from typing import cast
+from typing import TypeAlias, cast
 
 import orjson
 from starlette.requests import Request
@@ -24,18 +24,17 @@ from components.schema import Json
 from components.serve import (
     answer_feedback,
     answer_log,
-    chat_answer,
-    chat_request,
     engine_errors,
     response_id,
+    responses_answer,
 )
 from components.serve.answer_log import AnswerLog, Interaction
 from components.serve.answering_servers import AnsweringServers
 from components.serve.body_fields import Obj
 from components.serve.canary import answer_faults
 from components.serve.canary.bad_events import BadKind
-from components.serve.chat_answer import AnswerDraft, Chunks, VisiblePart
-from components.serve.chat_request import Endpoint
+from components.serve.chat_answer import AnswerDraft
+from components.serve.chat_request import ChatRequest
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
 from components.serve.openai_error import OpenAiError, require_scope
@@ -49,6 +48,7 @@ from components.serve.visible_status import visible_status
 from components.store import spool
 
 Headers = Mapping[bytes, bytes]
+ReadRequest: TypeAlias = Callable[[bytes], ChatRequest]
 
 FEEDBACK_BYTES = 2**20
 SHADOWED_LOAD = 0.05  # of the open requests that are allowed; with more there is no shadow
@@ -123,8 +123,10 @@ class Gateway:
 
     # The way in.
 
-    async def open(self, request: Request, headers: Headers, endpoint: Endpoint) -> Exchange:
+    async def open(self, request: Request, headers: Headers, read: ReadRequest) -> Exchange:
         """Check a request and count it under its workload's epoch; ``leave`` ends it.
+
+        ``read`` reads its body.
 
         Raises:
             OpenAiError: It is refused.
@@ -137,11 +139,13 @@ class Gateway:
             content = await self.desk.read_body(
                 request, token, hold, self.settings.limits.body_bytes
             )
-            interaction, must_log = self._interaction(content, token, headers, endpoint, timestamp)
+            interaction, must_log = self._interaction(content, token, headers, read, timestamp)
             self._require_turn(token.client_id)
             route = self.current.enter(interaction.workload)
             if route is None:
-                self._workloads.require_answered(interaction.workload, endpoint, token)
+                self._workloads.require_answered(
+                    interaction.workload, interaction.request.endpoint, token
+                )
             held = stack.pop_all()
         self._open[token.client_id] += 1
         if self._shadows:
@@ -156,12 +160,12 @@ class Gateway:
                 interaction.conversation_id,
             )
         draft = AnswerDraft(
-            endpoint=endpoint,
+            endpoint=interaction.request.endpoint,
             id=response_id.create(
                 self._key,
                 token.client_id,
                 interaction.workload,
-                "chatcmpl" if endpoint == "chat" else "cmpl",
+                interaction.request.id_prefix,
                 is_stored=interaction.request.is_stored,
             ),
             created=int(timestamp),
@@ -170,11 +174,10 @@ class Gateway:
         return Exchange(interaction, route, began, must_log, draft, held, draw=draw)
 
     def _interaction(
-        self, content: bytes, token: Token, headers: Headers, endpoint: Endpoint, timestamp: float
+        self, content: bytes, token: Token, headers: Headers, read: ReadRequest, timestamp: float
     ) -> tuple[Interaction, bool]:
         """Return a checked request, and whether its answer has to be logged."""
-        reader = chat_request.read_chat if endpoint == "chat" else chat_request.read_completion
-        chat = reader(content)
+        chat = read(content)
         workload = self._workloads.choose(chat, lambda name: _text(headers, name), token)
         require_scope(token, workload, "model")
         must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
@@ -224,14 +227,15 @@ class Gateway:
             raise self._too_slow() from error
         content = draft.whole()
         await self._commit(exchange, content)
-        return content
+        responses = exchange.request.responses
+        return content if responses is None else responses_answer.whole(draft, responses.body)
 
     async def stream(self, exchange: Exchange) -> AsyncGenerator[bytes]:
         """Yield an answer's events; the last ones once its record is on disk.
 
         Raise ``OpenAiError`` before the first event only; later errors are events.
         """
-        draft, chunks = exchange.draft, None
+        draft, writer = exchange.draft, None
         try:
             async with asyncio.timeout(self.settings.limits.answer_seconds):
                 async with aclosing(self._servers.parts(exchange)) as parts:
@@ -239,22 +243,22 @@ class Gateway:
                         draft.add(part)
                         if not (part.text or part.calls or part.logprobs):
                             continue
-                        if chunks is None:
-                            chunks = Chunks(draft, has_usage=exchange.request.has_usage)
+                        if writer is None:
+                            writer = exchange.writer()
                             exchange.is_sending = True
-                        yield _chunk(chunks, draft, part)
+                        yield writer.part(part)
             await self._commit(exchange, draft.whole())
         except (OpenAiError, TimeoutError) as error:
             refused = error if isinstance(error, OpenAiError) else self._too_slow()
             exchange.has_failed |= isinstance(error, TimeoutError)
-            if not exchange.is_sending:
+            if writer is None:
                 raise refused from error
             self.abandon(exchange, answer_log.CUT)
-            yield chat_answer.event(refused.body())
+            yield writer.failed(refused)
             return
-        chunks = chunks or Chunks(draft, has_usage=exchange.request.has_usage)
+        writer = writer or exchange.writer()
         exchange.is_sending = True
-        yield chunks.last(draft)
+        yield writer.last(draft)
 
     def abandon(self, exchange: Exchange, finish: str) -> None:
         """Record what there is of an answer that ends early, unless its record is on its way."""
@@ -451,12 +455,6 @@ class Gateway:
         seconds = self.settings.limits.answer_seconds
         reason = f"the answer took more than {seconds:g} seconds; ask for less"
         return OpenAiError(504, reason, is_final=True)
-
-
-def _chunk(chunks: Chunks, draft: AnswerDraft, part: VisiblePart) -> bytes:
-    logprobs = chunks.logprobs(part.logprobs) if part.logprobs else None
-    first = len(draft.calls) - len(part.calls)
-    return chunks.delta(part.text, part.calls, first_call=first, logprobs=logprobs)
 
 
 def _busy_from(settings: ServeSettings) -> int:

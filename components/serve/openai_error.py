@@ -1,5 +1,7 @@
 """Errors in OpenAI's form."""
 
+from collections.abc import Mapping
+
 import orjson
 
 from components.receive.client_tokens import Token
@@ -46,13 +48,27 @@ class OpenAiError(Exception):
 
     def body(self) -> bytes:
         """Return the response's body."""
-        error = {
+        return orjson.dumps({"error": self.to_json()})
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the error itself."""
+        return {
             "message": self.message,
             "type": self._kind,
             "param": self._param,
             "code": self._code,
         }
-        return orjson.dumps({"error": error})
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Call the field by its name in the request as it was sent, where ``names`` has one.
+
+        A key also stands for the fields below it; the longest that fits counts.
+        """
+        param = self._param or ""
+        known = max((name for name in names if param.startswith(name)), key=len, default=None)
+        if known is not None:
+            self._param = names[known] + param[len(known) :]
+            self.message = self.message.replace(repr(param), repr(self._param))
 
     @classmethod
     def of(cls, refused: RefusedError) -> "OpenAiError":

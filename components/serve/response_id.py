@@ -21,9 +21,9 @@ KEY_FILE = "response.key"  # in the home's folder `keys`
 
 SHARED_KEY = "gateways/response.key"  # of all gateways that share an object store, in hex
 
-Prefix: TypeAlias = Literal["chatcmpl", "cmpl"]
+Prefix: TypeAlias = Literal["chatcmpl-", "cmpl-", "resp_"]
 
-_PREFIXES: tuple[Prefix, ...] = ("chatcmpl", "cmpl")
+_PREFIXES: tuple[Prefix, ...] = ("chatcmpl-", "cmpl-", "resp_")
 _KEY_BYTES, _RANDOM_BYTES, _MAC_BYTES = 32, 12, 8
 _CHARACTERS = 27  # of Base64, without its padding
 _SIGNS = b"._"  # instead of + and /
@@ -104,14 +104,15 @@ def create(key: bytes, client_id: str, workload: str, prefix: Prefix, *, is_stor
     random = os.urandom(_RANDOM_BYTES)
     tag = _mac(key, random, client_id, workload, is_stored=is_stored)
     text = base64.b64encode(random + tag, _SIGNS)[:_CHARACTERS].decode()
-    return f"{prefix}-{text}-{quote(workload, safe='')}"
+    return f"{prefix}{text}-{quote(workload, safe='')}"
 
 
 def verify(key: bytes, client_id: str, response_id: str) -> KnownResponse | None:
     """Return what an id proves; ``None`` if it is foreign, invented or another client's."""
-    prefix, _, rest = response_id.partition("-")
+    prefix = next((known for known in _PREFIXES if response_id.startswith(known)), None)
+    rest = response_id.removeprefix(prefix or "")
     text, _, name = rest.partition("-")
-    if prefix not in _PREFIXES or len(text) != _CHARACTERS or not name or not rest.isascii():
+    if prefix is None or len(text) != _CHARACTERS or not name or not rest.isascii():
         return None
     try:
         content = base64.b64decode(f"{text}=", _SIGNS, validate=True)

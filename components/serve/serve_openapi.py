@@ -6,6 +6,7 @@ from components.receive.openapi import FEEDBACK, SECURITY
 from components.schema import Json
 from components.serve.body_fields import Obj
 from components.serve.chat_request import MOST_STOPS, MOST_TOOLS, MOST_TOP_LOGPROBS, ROLES
+from components.serve.responses_request import ITEMS
 
 _SAID = cast("Obj", FEEDBACK["properties"])
 
@@ -99,6 +100,17 @@ _TOOL: Obj = {
         },
     },
 }
+_FLAT_TOOL: Obj = {
+    "type": "object",
+    "required": ["type", "name"],
+    "properties": {
+        "type": {"const": "function"},
+        "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"},
+        "description": {"type": ["string", "null"]},
+        "parameters": {"type": ["object", "null"], "description": "JSON Schema."},
+    },
+}
+_OF_RESPONSES = ("model", "temperature", "top_p", "stream", "store", "metadata", "user")
 _SHARED: Obj = {
     "model": {"type": "string", "description": "The workload; routing rules may choose another."},
     "max_tokens": _optional({"type": "integer", "minimum": 1}),
@@ -188,6 +200,67 @@ _CHAT: Obj = {
         "messages": [{"role": "user", "content": "Where is my parcel?"}],
     },
 }
+_RESPONSES: Obj = {
+    "type": "object",
+    "required": ["input"],
+    "additionalProperties": False,
+    "properties": {
+        **{name: _SHARED[name] for name in _OF_RESPONSES},
+        "input": {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"type": {"enum": [*ITEMS, None]}},
+                    },
+                },
+            ],
+            "description": "The whole conversation: nothing is kept between requests.",
+        },
+        "instructions": _optional({"type": "string"}),
+        "tools": _optional({"type": "array", "items": _FLAT_TOOL, "maxItems": MOST_TOOLS}),
+        "tool_choice": _optional(
+            {
+                "anyOf": [
+                    {"enum": ["none", "auto", "required"]},
+                    {
+                        "type": "object",
+                        "required": ["type", "name"],
+                        "properties": {
+                            "type": {"const": "function"},
+                            "name": {"type": "string"},
+                        },
+                    },
+                ]
+            }
+        ),
+        "parallel_tool_calls": _optional({"type": "boolean"}),
+        "text": _optional(
+            {
+                "type": "object",
+                "properties": {
+                    "format": _optional(
+                        {
+                            "type": "object",
+                            "required": ["type"],
+                            "properties": {
+                                "type": {"enum": ["text", "json_object", "json_schema"]},
+                                "name": {"type": "string"},
+                                "schema": {"type": "object"},
+                            },
+                        }
+                    )
+                },
+            }
+        ),
+        "max_output_tokens": _optional({"type": "integer", "minimum": 1}),
+        "include": _optional({"type": "array", "items": {"type": "string"}}),
+        "top_logprobs": _optional({"type": "integer", "minimum": 0, "maximum": MOST_TOP_LOGPROBS}),
+    },
+    "example": {"model": "support", "input": "Where is my parcel?"},
+}
 _COMPLETION: Obj = {
     "type": "object",
     "required": ["prompt"],
@@ -219,7 +292,9 @@ _FEEDBACK: Obj = {
 _ANYTHING: Obj = {"type": "object"}
 _EVENT: Obj = {
     "type": "object",
-    "properties": {"data": {"type": "string", "description": "JSON of a chunk, or `[DONE]`."}},
+    "properties": {
+        "data": {"type": "string", "description": "JSON of a chunk or an event, or `[DONE]`."}
+    },
 }
 
 
@@ -228,6 +303,13 @@ def document(receiver: Obj | None = None) -> Obj:
     paths: Obj = {
         "/v1/chat/completions": {
             "post": _operation("Answer a chat.", _CHAT, is_streamed=True),
+        },
+        "/v1/responses": {
+            "post": _operation(
+                "Answer a chat in the form of the Responses API, without memory.",
+                _RESPONSES,
+                is_streamed=True,
+            ),
         },
         "/v1/completions": {
             "post": _operation(

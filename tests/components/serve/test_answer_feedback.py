@@ -14,7 +14,7 @@ from tests.support import logs, warehouses
 
 KEY = bytes(range(32))
 TOKEN = Token(id="0", client_id="app", sha256="0", created_at="2026-01-01")
-ID = response_id.create(KEY, "app", "support", "chatcmpl", is_stored=True)
+ID = response_id.create(KEY, "app", "support", "chatcmpl-", is_stored=True)
 SAY = {"role": "assistant", "content": "Hi"}
 CALL = {"role": "assistant", "tool_calls": []}
 

@@ -104,7 +104,8 @@ def test_langchains_streams_can_be_judged(gateway: RunningGateway):
     require_judged(gateway, first.response_metadata["headers"]["x-request-id"])
 
 
-def test_openais_agents_call_and_can_be_judged(gateway: RunningGateway):
+@pytest.mark.parametrize("model", ["OpenAIResponsesModel", "OpenAIChatCompletionsModel"])
+def test_openais_agents_call_and_can_be_judged(gateway: RunningGateway, model: str):
     agents = pytest.importorskip("agents")
     agents.set_tracing_disabled(True)
 
@@ -116,7 +117,7 @@ def test_openais_agents_call_and_can_be_judged(gateway: RunningGateway):
     client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.token)
     agent = agents.Agent(
         name="forecaster",
-        model=agents.OpenAIChatCompletionsModel("support", client),
+        model=getattr(agents, model)("support", client),
         tools=[weather],
         tool_use_behavior="stop_on_first_tool",
     )

@@ -17,7 +17,7 @@ NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 @given(client=NAMES, workload=NAMES, is_stored=st.booleans())
 def test_an_id_names_its_workload_to_its_client(client: str, workload: str, is_stored: bool):
-    made = response_id.create(KEY, client, workload, "chatcmpl", is_stored=is_stored)
+    made = response_id.create(KEY, client, workload, "chatcmpl-", is_stored=is_stored)
     assert response_id.verify(KEY, client, made) == KnownResponse(workload, is_stored)
     assert response_id.verify(KEY, f"{client}x", made) is None
     assert response_id.verify(bytes(32), client, made) is None
@@ -31,7 +31,7 @@ def test_an_invented_id_proves_nothing(text: str):
 
 @given(place=st.integers(0, 40), character=st.sampled_from("abcxyzABCXYZ0189._-%=+/"))
 def test_a_changed_id_proves_nothing(place: int, character: str):
-    made = response_id.create(KEY, "app", "support", "chatcmpl", is_stored=True)
+    made = response_id.create(KEY, "app", "support", "chatcmpl-", is_stored=True)
     place += len("chatcmpl-")
     changed = made[:place] + character + made[place + 1 :]
     proof = response_id.verify(KEY, "app", changed)
@@ -39,21 +39,21 @@ def test_a_changed_id_proves_nothing(place: int, character: str):
 
 
 def test_an_id_that_is_written_otherwise_proves_nothing():
-    made = response_id.create(KEY, "app", "a/support", "chatcmpl", is_stored=True)
+    made = response_id.create(KEY, "app", "a/support", "chatcmpl-", is_stored=True)
     assert made.endswith("-a%2Fsupport")
     for name in ("a%2fsupport", "a/support", "a%2F%73upport"):
         assert response_id.verify(KEY, "app", made.replace("a%2Fsupport", name)) is None
 
 
 def test_client_and_workload_are_not_run_together():
-    made = response_id.create(KEY, "ab", "c", "cmpl", is_stored=True)
+    made = response_id.create(KEY, "ab", "c", "cmpl-", is_stored=True)
     moved = made.removesuffix("-c") + "-bc"
     assert response_id.verify(KEY, "a", moved) is None
 
 
 def test_ids_are_short_and_differ():
     made = {
-        response_id.create(KEY, "app", "support", "chatcmpl", is_stored=True) for _ in range(99)
+        response_id.create(KEY, "app", "support", "chatcmpl-", is_stored=True) for _ in range(99)
     }
     assert len(made) == 99
     assert max(map(len, made)) == len("chatcmpl-") + 27 + len("-support")
