@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from components.collect import json_arrays, lines, parquet_rows
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
-from components.collect.source import Kind, Source, SourceRow
+from components.collect.source import Kind, Source, SourceRow, without_secrets
 from components.collect.sources import (
     bedrock,
     feedback,
@@ -207,7 +207,10 @@ def _connect(place: str) -> Generator[None]:
         is_missing = isinstance(error, FileNotFoundError | PermissionError)
         reason = str(error) or type(error).__name__
         kind = UnreadableError if is_missing else UnreachableError
-        raise kind(f"reaching {place}: {reason}") from error
+        message = f"reaching {place}: {reason}"
+        if (shown := without_secrets(message)) != message:
+            raise kind(shown) from None  # a traceback would show the cause's text
+        raise kind(message) from error
 
 
 def _remote(pattern: str) -> tuple[list[str], list[str]]:

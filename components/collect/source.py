@@ -1,5 +1,6 @@
 """The records that pass between files, sources and the loader, and the Source protocol."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -28,6 +29,17 @@ class Defaults:
 
 NO_DEFAULTS = Defaults("", "")
 
+_LOGIN = re.compile(r"(?<=://)[^/?#\s]*@")
+_SECRET_VALUE = re.compile(
+    r"(?<=[?&])([^=&\s]*(?:sig|token|secret|passw|pwd|key|credential|auth)[^=&\s]*=)[^&\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with logins, signatures and tokens of the URLs in it replaced by ``***``."""
+    return _SECRET_VALUE.sub(r"\1***", _LOGIN.sub("***@", text)) if "://" in text else text
+
 
 @dataclass(frozen=True, slots=True)
 class Input:
@@ -40,8 +52,12 @@ class Input:
 
     @property
     def stored_place(self) -> str:
-        """Return the place as a table accepts it: a file's name may have bytes not in UTF-8."""
-        return self.place.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        """Return the place as a table accepts it: a file's name may have bytes not in UTF-8.
+
+        Without the secrets of a URL: it is shown to who may not read the workload's file.
+        """
+        place = self.place.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return without_secrets(place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,11 @@
 import gzip
 import io
 import json
+import traceback
 from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pyarrow as pa
@@ -213,3 +216,44 @@ def test_protobuf_requests_are_read_up_to_the_cut(
     ] * damaged
     source = load_file.source_of(Input(str(path)), path, "protobuf")
     assert source.NAME == "otlp"
+
+
+@pytest.fixture(scope="module")
+def log_server() -> Generator[str]:
+    """Yield the host of a server of logs, which refuses what is called ``gone``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = b"" if "gone" in self.path else JSONL
+            self.send_response(200 if content else 403)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_no_secret_of_an_address_is_stored_or_said(
+    log_server: str, con: Connection, tmp_path: Path
+) -> None:
+    """Who has an account sees messages in Prefect and MLflow, and a lineage names the files."""
+    query = "day=1&X-Amz-Signature=s3cr3t&sig=s3cr3t&access_token=s3cr3t"
+    (place,) = files.matching_files(f"http://ada:s3cr3t@{log_server}/log.jsonl?{query}")
+    loaded = logs.load_input(con, Input(place), now=logs.NOW)
+    assert loaded.new == 5
+    shown = f"http://***@{log_server}/log.jsonl?day=1&X-Amz-Signature=***&sig=***&access_token=***"
+    assert con.execute("select path from raw.files").fetchall() == [(shown,)]
+    assert "s3cr3t" not in str(loaded)
+    with (
+        pytest.raises(files.UnreachableError) as refused,
+        files.local_copy(place.replace("log.jsonl", "gone.jsonl"), tmp_path),
+    ):
+        pass
+    assert "gone.jsonl?day=1" in str(refused.value)
+    assert "s3cr3t" not in "".join(traceback.format_exception(refused.value))
