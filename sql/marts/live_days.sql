@@ -21,7 +21,7 @@ answers as (
             '$.response.usage.prompt_tokens_details.cache_creation_tokens',
             '$.response.usage.cache_creation_input_tokens', '$.usage.prompt_tokens',
             '$.usage.prompt_tokens_details.cached_tokens',
-            '$.usage.prompt_tokens_details.cache_creation_tokens'
+            '$.usage.prompt_tokens_details.cache_creation_tokens', '$.usage.completion_tokens'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id and timestamp >= $since
@@ -37,7 +37,8 @@ named as (
         -- What a record says beside its response counts before what the response says.
         coalesce(try_cast(field[12] ->> '$' as double), try_cast(field[3] ->> '$' as double))
             as input_tokens,
-        try_cast(field[4] ->> '$' as double) as output_tokens,
+        coalesce(try_cast(field[15] ->> '$' as double), try_cast(field[4] ->> '$' as double))
+            as output_tokens,
         coalesce(try_cast(field[13] ->> '$' as double), try_cast(field[9] ->> '$' as double))
             as cached,
         if(cached between 0 and input_tokens, cached, 0) as cached_tokens,

@@ -28,7 +28,10 @@ said as (
             try_cast(response ->> '$.usage.cache_creation_input_tokens' as double)
         ) as written,
         if(written between 0 and input_tokens - cached_tokens, written, 0) as written_tokens,
-        try_cast(response ->> '$.usage.completion_tokens' as double) as output_tokens
+        coalesce(
+            try_cast(extra ->> '$.usage.completion_tokens' as double),
+            try_cast(response ->> '$.usage.completion_tokens' as double)
+        ) as output_tokens
     from raw.contents
     semi join named using (interaction_id)
     where extra ->> '$.served.version' is null

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 
@@ -57,6 +58,20 @@ def chunk(delta: dict[str, Json], finish: str | None = None, **more: Json) -> di
     }
     model = ChatCompletionChunk.model_validate(value)
     return cast("dict[str, Json]", model.model_dump(mode="json", exclude_unset=True))
+
+
+def text_completion(text: str, **changes: Json) -> dict[str, Json]:
+    """Write a response, or a chunk of one, of the older API that takes a prompt."""
+    value: dict[str, Json] = {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 1_760_000_000,
+        "model": "gpt-3.5-turbo-instruct",
+        "choices": [{"text": text, "index": 0, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
+    }
+    model = Completion.model_validate(value)
+    return cast("dict[str, Json]", model.model_dump(mode="json", exclude_unset=True)) | changes
 
 
 def piece(index: int, arguments: str, **head: Json) -> dict[str, Json]:

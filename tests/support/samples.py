@@ -47,6 +47,10 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
         openai_logs,
         {"request": openai_completions.REQUEST, "response": [*openai_completions.CALLING]},
     ),
+    (
+        openai_logs,
+        {"request": {"prompt": "Rome?"}, "response": openai_completions.text_completion("Sunny.")},
+    ),
     (openai_logs, openai_completions.completion(messages=[QUESTION], metadata={"a": "b"})),
     (
         openai_logs,
@@ -128,6 +132,7 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (langfuse, langfuse_rows.score()),
     (langfuse, langfuse_rows.score(data_type="CORRECTION", value='{"content": "Rainy."}')),
     (litellm, litellm_payloads.payload()),
+    (litellm, litellm_payloads.spend_log()),
     (bedrock, bedrock_logs.invocation()),
     (langsmith, langsmith_rows.run()),
     (langsmith, langsmith_rows.run(feedback_stats={"score": {"n": 1, "avg": 1.0}})),

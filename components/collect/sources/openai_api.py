@@ -1,4 +1,4 @@
-"""Convert OpenAI's Responses API and streamed chunks to chat completions."""
+"""Convert OpenAI's Responses API, text completions and streamed chunks to chat completions."""
 
 import re
 
@@ -32,8 +32,50 @@ def to_request(request: Obj, at: str) -> Obj:
         messages += [*_messages(fields.require_array(request, "input", at), f"{at}input")]
     rest: Obj = {key: value for key, value in request.items() if key not in TRANSLATED}
     tools = fields.optional_array(request, "tools", at)
-    written = [_tool(tool, path) for path, tool in fields.objects(tools, f"{at}tools")]
+    written = [to_tool(tool, path) for path, tool in fields.objects(tools, f"{at}tools")]
     return canonical.request(messages, {"tools": [*written] or None, **rest})
+
+
+def is_text_request(request: Obj) -> bool:
+    """Return whether a request is for a text completion: it has a prompt instead of messages."""
+    return "prompt" in request and not {"messages", "input"} & request.keys()
+
+
+def text_to_request(request: Obj, at: str) -> Obj:
+    """Return the request of a text completion with its prompt as the user's message."""
+    match request["prompt"]:
+        case str(prompt) | [str(prompt)]:
+            pass
+        case other:
+            raise fields.wrong_type(f"{at}prompt", other, "text, or an array of one text")
+    for key in ("echo", "suffix"):
+        if request.get(key):
+            raise fields.wrong_type(f"{at}{key}", request[key], "an answer that follows its prompt")
+    rest: Obj = {key: value for key, value in request.items() if key != "prompt"}
+    return canonical.request([canonical.text_message("user", prompt)], rest)
+
+
+def text_to_response(response: Obj) -> Obj:
+    """Return the response of a text completion in chat form; any other is unchanged."""
+    match response:
+        case {"object": "text_completion", "choices": list(choices)}:
+            written = [_text_choice(choice) for choice in choices]
+            return {**response, "object": "chat.completion", "choices": written}
+        case _:
+            return response
+
+
+def _text_choice(choice: Json) -> Json:
+    match choice:
+        case {"text": str(text), **rest} if "message" not in rest:
+            return {**rest, "message": canonical.text_message("assistant", text)}
+        case _:
+            return choice
+
+
+def is_response(response: Obj) -> bool:
+    """Return whether a response is of the Responses API."""
+    return isinstance(response.get("output"), list) and "choices" not in response
 
 
 def is_cut(response: Json) -> bool:
@@ -61,14 +103,24 @@ def to_response(response: Obj, at: str) -> Obj:
     )
 
 
-def cached_usage(response: Obj, at: str) -> Obj | None:
-    """Return the usage of a response of the Responses API whose prompt was cached in part."""
+def usage_beside(response: Obj, at: str) -> Obj | None:
+    """Return the usage that ``to_response`` can't have.
+
+    That is of a response of the Responses API whose prompt was cached in part, or that LiteLLM
+    logged, with the names that chat completions have for the counts.
+    """
     used = fields.optional_object(response, "usage", at)
-    match used.get("input_tokens_details"):
-        case {"cached_tokens": cached}:
+    match used:
+        case {"input_tokens_details": {"cached_tokens": cached}}:
             return canonical.cached_usage(
                 used.get("input_tokens"), used.get("output_tokens"), cached, None
             )
+        case {"prompt_tokens": prompt, "completion_tokens": completion}:
+            match used.get("prompt_tokens_details"):
+                case {"cached_tokens": cached} if cached:
+                    return canonical.cached_usage(prompt, completion, cached, None)
+                case _:
+                    return canonical.usage(prompt, completion)
         case _:
             return None
 
@@ -169,8 +221,9 @@ def _finish_reason(response: Obj, message: Obj) -> str:
             return "tool_calls" if message.get("tool_calls") else "stop"
 
 
-def _tool(tool: Obj, at: str) -> Obj:
-    if tool.get("type") != "function":  # of the server
+def to_tool(tool: Obj, at: str) -> Obj:
+    """Return a tool of the Responses API in chat form; others are unchanged."""
+    if tool.get("type") != "function" or "function" in tool:  # of the server, or in chat form
         return tool
     return canonical.flat_tool(tool, at, strict=tool.get("strict"))
 
@@ -215,7 +268,8 @@ def _add(choices: dict[int, Obj], piece: Obj, at: str) -> None:
     choice = choices.setdefault(index, canonical.choice({"role": "assistant"}, None, index))
     if piece.get("finish_reason") is not None:
         choice["finish_reason"] = piece["finish_reason"]
-    delta = fields.optional_object(piece, "delta", at)
+    text: Obj = {"content": piece["text"]} if isinstance(piece.get("text"), str) else {}
+    delta = fields.optional_object(piece, "delta", at) or text
     _join(fields.require_object(choice, "message"), delta, f"{at}delta.")
     if logprobs := fields.optional_object(piece, "logprobs", at):
         _join(_setdefault_object(choice, "logprobs"), logprobs, f"{at}logprobs.")

@@ -2,8 +2,8 @@
 
 A log row has ``request`` and ``response``, each in the API's form or under ``body`` (as in HTTP
 logs and the Batch API); the response may be a list of chunks or the text of a stream. Both may also
-be of Anthropic's Messages API. An export row
-is a ``chat.completion`` with its ``messages``, or a page (``object: list``) of them.
+be of the Responses API, of text completions or of Anthropic's Messages API. An export row is a
+``chat.completion`` with its ``messages``, or a page (``object: list``) of them.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def claims(value: dict[str, Json]) -> bool:
         isinstance(request, dict)
         and "response" in value
         and not {"workload_id", "client_id"} <= value.keys()
-        and bool({"messages", "input", "body"} & request.keys())
+        and bool({"messages", "input", "prompt", "body"} & request.keys())
     )
 
 
@@ -71,20 +71,28 @@ def _is_stored(value: Obj) -> bool:
 def exchange(request: Obj, at: str, response: Json) -> tuple[Obj, Obj, Obj]:
     """Return a request and its response in chat form, and what an interaction has beside them.
 
-    That is ``finish`` if the answer broke off, and the ``usage`` of prompts that were cached.
+    That is ``finish`` if the answer broke off, and the ``usage`` that the response can't have.
 
-    Each may be of chat completions, the Responses API or Anthropic's Messages API; the response
-    also a list of chunks or the text of a stream. Raise ``WrongShapeError`` if it has no choices.
+    Each may be of chat completions, text completions, the Responses API or Anthropic's Messages
+    API, whatever the other is of: gateways translate. The response may also be a list of chunks or
+    the text of a stream. Raise ``WrongShapeError`` if it has no choices.
     """
-    answered = _streamed(response)
+    answered = openai_api.text_to_response(_streamed(response))
     beside: Obj = {"finish": canonical.CUT if openai_api.is_cut(answered) else None}
+    is_of_responses_api = openai_api.is_response(answered)
     if openai_api.is_request(request):
         request = openai_api.to_request(request, at)
-        beside["usage"] = openai_api.cached_usage(answered, "response.")
-        answered = openai_api.to_response(answered, "response.")
+        is_of_responses_api = "choices" not in answered and not anthropic_messages.is_response(
+            answered
+        )
+    elif openai_api.is_text_request(request) and "choices" in answered:
+        request = openai_api.text_to_request(request, at)
     else:
         request = anthropic_messages.to_request(request, at)
-    if anthropic_messages.is_response(answered):
+    if is_of_responses_api:
+        beside["usage"] = openai_api.usage_beside(answered, "response.")
+        answered = openai_api.to_response(answered, "response.")
+    elif anthropic_messages.is_response(answered):
         beside["usage"] = anthropic_messages.cached_usage(answered, "response.")
         answered = anthropic_messages.to_response(answered, "response.")
     canonical.messages(fields.require_array(request, "messages", at), f"{at}messages")

@@ -90,6 +90,16 @@ def test_what_a_record_says_of_cached_tokens_counts_before_its_response(
     assert (day.input_tokens, day.cached_tokens, day.written_tokens) == (100, 70, 10)
 
 
+def test_a_record_may_have_its_tokens_beside_a_response_without_any(
+    con: Connection, tmp_path: Path
+) -> None:
+    used: Json = {"prompt_tokens": 100, "completion_tokens": 20}
+    line = answered(0, "gpt") | {"usage": used}
+    load(con, tmp_path, "interactions", [line])
+    (day,) = workload_status.days(con, "weather", SINCE)
+    assert (day.counted, day.input_tokens, day.output_tokens) == (1, 100, 20)
+
+
 def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:
     path = logs.write(folder / f"{kind}.jsonl", lines)
     source = "fivekey" if kind == "interactions" else "feedback"

@@ -5,7 +5,7 @@ import pytest
 from components.collect.source import ParsedRecord, RejectedRecord
 from components.collect.sources import openai_logs
 from components.schema import Json
-from tests.support import logs
+from tests.support import logs, openai_completions
 from tests.support.openai_completions import REQUEST, completion
 from tests.support.source_reading import read, reason, record, records
 
@@ -152,3 +152,69 @@ def test_good_rows_among_bad_rows_are_read():
         RejectedRecord,
         ParsedRecord,
     ]
+
+
+PROMPTED: dict[str, Json] = {"model": "gpt-3.5-turbo-instruct", "prompt": "Rome?", "max_tokens": 7}
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_a_text_completion_is_a_question_and_an_answer(is_streamed: bool):
+    whole = openai_completions.text_completion("Sunny.")
+    none: dict[str, Json] = {"index": 0, "logprobs": None, "finish_reason": None}
+    pieces: Json = [
+        openai_completions.text_completion("", choices=[{**none, "text": "Sun"}], usage=None),
+        openai_completions.text_completion("ny."),
+    ]
+    row: dict[str, Json] = {"request": PROMPTED, "response": pieces if is_streamed else whole}
+    read = record(openai_logs, row)
+    assert read["request"] == {
+        "model": "gpt-3.5-turbo-instruct",
+        "messages": [{"role": "user", "content": "Rome?"}],
+        "max_tokens": 7,
+    }
+    match read["response"]:
+        case {"id": "cmpl-1", "choices": [choice], "usage": {"completion_tokens": 7}}:
+            assert isinstance(choice, dict)
+            assert choice["message"] == logs.say("Sunny.")
+            assert choice["finish_reason"] == "stop"
+        case other:
+            pytest.fail(f"{other}")
+
+
+def test_a_text_completion_whose_stream_breaks_off_is_cut():
+    none: Json = {"index": 0, "text": "Sun", "logprobs": None, "finish_reason": None}
+    piece = openai_completions.text_completion("", choices=[none], usage=None)
+    read = record(openai_logs, {"request": PROMPTED, "response": [piece]})
+    assert read["finish"] == "upstream_cut"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param(
+            {"prompt": ["Rome?", "Oslo?"]},
+            "`request.prompt` is an array, expected text, or an array of one text",
+            id="several-prompts",
+        ),
+        pytest.param(
+            {"prompt": [[1, 2]]},
+            "`request.prompt` is an array, expected text, or an array of one text",
+            id="tokens",
+        ),
+        pytest.param(
+            {"echo": True},
+            "`request.echo` is a boolean, expected an answer that follows its prompt",
+            id="answer-with-its-prompt",
+        ),
+        pytest.param(
+            {"suffix": "."},
+            "`request.suffix` is text, expected an answer that follows its prompt",
+            id="answer-within-a-text",
+        ),
+    ],
+)
+def test_a_text_completion_that_is_no_answer_to_its_prompt_is_refused(
+    changes: dict[str, Json], expected: str
+):
+    response = openai_completions.text_completion("Sunny.")
+    assert reason(openai_logs, {"request": PROMPTED | changes, "response": response}) == expected
