@@ -16,11 +16,15 @@ from flows.settings import Settings
 from flows.stack import health
 
 
+class NoMlflowError(LookupError):
+    """MLflow does not answer."""
+
+
 def require_mlflow(home: Settings, doing: str, otherwise: str = "") -> None:
-    """Raise ``LookupError`` unless MLflow answers; ``otherwise`` names a way without it."""
+    """Raise ``NoMlflowError`` unless MLflow answers; ``otherwise`` names a way without it."""
     if not health.mlflow_answers(home):
         hint = f", and {otherwise}" if otherwise else ""
-        raise LookupError(
+        raise NoMlflowError(
             f"{doing} in MLflow: {home.mlflow_url} does not answer; {home.remedy}{hint}"
         )
 

@@ -89,8 +89,7 @@ def restore(
     if (sha256 is None) != unverified:
         fail(
             f"restoring {archive}: expected either --sha256 with the digest that `flywheel "
-            "backup` printed, or --unverified to take the archive whoever wrote it",
-            1,
+            "backup` printed, or --unverified to take the archive whoever wrote it"
         )
     with (
         errors.status("restoring") as spinner,

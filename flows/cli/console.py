@@ -75,6 +75,7 @@ EXIT_CODES = {
     "flows.gateway_status.ServeFileError": 2,
     "flows.home_workloads.WorkloadFileError": 2,
     "flows.jobs.runner.JobError": 1,
+    "flows.lookup.NoMlflowError": 1,
     "flows.settings.SettingsError": 2,
     "flows.stack.control.StackError": 1,
     "flows.stack.gateway_service.GatewayRunsError": 1,

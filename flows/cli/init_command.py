@@ -78,13 +78,18 @@ def init(
             for place, members in inputs.items()
         }
         with warehouse.connect(path, memory=warehouse.COLLECTING) as con:
-            for logged in _choose_workloads(survey.workloads(con), workload, to):
-                target = to or Path(f"{logged.workload_id}.yaml")
-                if target.exists() and not force:
-                    raise FileExistsError(
-                        f"{target} exists; --force overwrites it, --to names another file"
-                    )
-                _write(con, logged, target, base, files, sampling)
+            logged = _choose_workloads(survey.workloads(con), workload, to)
+            targets = [to or Path(f"{each.workload_id}.yaml") for each in logged]
+            existing = ", ".join(str(target) for target in targets if target.exists())
+            if existing and not force:
+                raise FileExistsError(_existing_text(existing, is_only=len(targets) == 1))
+            for each, target in zip(logged, targets, strict=True):
+                _write(con, each, target, base, files, sampling)
+
+
+def _existing_text(existing: str, *, is_only: bool) -> str:
+    way = "--to names another file" if is_only else "--workload names one of the others"
+    return f"{existing} exists; --force overwrites it, {way}"
 
 
 def _write(

@@ -167,7 +167,7 @@ def draft(
         held_out=int(share * logged.interactions),
         is_long=profile.prompt_characters.high > most_chars,
         max_prompt_chars=_rounded(profile.prompt_characters.high, 1000),
-        languages=sorted(profile.languages.items(), key=lambda item: (-item[1], item[0])),
+        languages=_shown_languages(profile),
         clear=sum(profile.languages.values()),
         counting="counted with the base's tokenizer"
         if base.folder
@@ -179,6 +179,13 @@ def draft(
         can_choose=sum(join.joined for join in joins if join.kind == "choice") >= FEWEST_CHOICES,
     )
     return WorkloadDraft(text, missing)
+
+
+def _shown_languages(profile: LogProfile) -> list[tuple[str, int]]:
+    """Return languages by their requests, without those that would be shown as 0 %."""
+    fewest = 0.005 * sum(profile.languages.values())
+    by_count = sorted(profile.languages.items(), key=lambda item: (-item[1], item[0]))
+    return [(name, count) for name, count in by_count if count >= fewest]
 
 
 def relative(path: str, target: Path) -> str:

@@ -151,7 +151,7 @@ def test_the_command_needs_the_digest_or_an_explicit_flag(tmp_path: Path):
     shell = terminal.in_home(tmp_path / "home", is_forked=True)
     archive = write(tmp_path / "b.tar.zst", shell.settings.home, [member("decisions")])
     refused = shell.run("restore", archive)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "expected either --sha256" in " ".join(refused.stderr.split())
     assert not shell.settings.home.exists()  # with new logins it would look like a home
     taken = shell.run("restore", archive, "--unverified")

@@ -53,6 +53,17 @@ def test_without_a_stack_a_command_says_how_to_start_one(
     ]
 
 
+@pytest.mark.parametrize("words", ["lineage support", "compare support 1 2", "rollback support"])
+def test_where_mlflow_is_down_the_same_command_may_succeed_later(
+    tmp_path: Path, words: str
+) -> None:
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
+    shell.settings.home.mkdir()
+    ended = shell.run(*words.split())
+    assert ended.returncode == 1
+    assert f"{shell.settings.mlflow_url} does not answer; `flywheel up` starts it" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("home", "message"),
     [

@@ -224,6 +224,26 @@ def test_an_existing_file_is_kept_unless_force_is_given():
     assert workload_file.read_workload(Path("weather.yaml")).workload == "weather"
 
 
+def test_where_one_file_of_several_exists_none_is_written():
+    tiny.build(Path("models/tiny"))
+    logs.write(Path("logs/a.jsonl"), [*calls(30), *labels(60, "post")])
+    Path("weather.yaml").write_text("mine")
+    refused = run("init", "logs")
+    assert refused.exit_code == 2
+    assert refused.output.startswith("weather.yaml exists; --force overwrites it")
+    assert not Path("post.yaml").exists()
+    assert run("init", "logs", "--workload", "post").exit_code == 0
+
+
+def test_languages_of_hardly_any_request_are_not_listed():
+    tiny.build(Path("models/tiny"))
+    text = "Good morning, I would like to know when my order will finally arrive at our house."
+    english = logs.interaction(text, message=logs.say(LABELS[0]), workload_id="post")
+    logs.write(Path("logs/a.jsonl"), [*labels(299, "post"), english])
+    assert run("init", "logs").exit_code == 0
+    assert "Languages of the requests: de 100 % (of 100 % whose language" in comments("post.yaml")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
