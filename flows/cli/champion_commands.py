@@ -10,7 +10,15 @@ from rich.table import Column, Table
 from rich.tree import Tree
 
 from flows import settings
-from flows.cli.console import console, exit_on, fail, has_person, open_warehouse, print_line
+from flows.cli.console import (
+    console,
+    errors,
+    exit_on,
+    fail,
+    has_person,
+    open_warehouse,
+    print_line,
+)
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadArgument
 
 if TYPE_CHECKING:
@@ -52,12 +60,13 @@ def rollback(
     `flywheel rollback support-routing --reason "answers in French"` goes to the version before;
     `flywheel rollback support-routing --to 3` to version 3, also to undo a rollback.
     """
-    from flows import approver_keys, champions, lookup, rollback_rules
-
     home = settings.load()
-    lookup.require_mlflow(home, f"rolling back {workload}")
-    order = rollback_rules.Order(workload, to, by, reason, code)
-    outlook = champions.rollback_outlook(workload, to)
+    with errors.status("looking up the version"):
+        from flows import approver_keys, champions, lookup, rollback_rules
+
+        lookup.require_mlflow(home, f"rolling back {workload}")
+        order = rollback_rules.Order(workload, to, by, reason, code)
+        outlook = champions.rollback_outlook(workload, to)
     for sentence in outlook.sentences:
         print_line(sentence)
     if outlook.canary is not None and to is None and not is_sure and has_person():
@@ -95,11 +104,12 @@ def lineage(
     `flywheel lineage support-routing` is about the champion; `flywheel lineage support-routing 3
     --picture v3.svg` about version 3, and draws it.
     """
-    from flows import lookup
-
     if picture is not None and picture.suffix not in PICTURE_SUFFIXES:
         fail(f"--picture: expected a file that ends in {' or '.join(PICTURE_SUFFIXES)}: {picture}")
-    ancestry = lookup.trace_version(settings.load(), workload, version)
+    with errors.status("tracing"):
+        from flows import lookup
+
+        ancestry = lookup.trace_version(settings.load(), workload, version)
     console.print(lineage_tree(ancestry, whole=whole))
     if picture is not None:
         from components.register import ancestry_chart

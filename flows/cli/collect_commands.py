@@ -435,7 +435,7 @@ def list_tokens() -> None:
             expires,
             token.created_at,
         )
-    console.print(table)
+    console.print(table if tokens else "there is no token")
     if problem:
         fail(f"{problem}; these are the tokens that this machine knows", 1)
 

@@ -14,6 +14,7 @@ import typer
 from flows import settings
 from flows.cli.console import (
     console,
+    errors,
     exit_on,
     new_table,
     open_warehouse,
@@ -58,10 +59,11 @@ def curate(config: ConfigFile) -> None:
     examples, freezes nothing and exits with 1 until a person allows it (`flywheel held`). Collect
     first: `flywheel collect FILE` takes the same file.
     """
-    from flows import snapshots, workload_file
+    with errors.status("curating"):
+        from flows import snapshots, workload_file
 
-    workload = workload_file.read_workload(config)
-    curated = snapshots.freeze_workload(workload, settings.load(), now=datetime.now(UTC))
+        workload = workload_file.read_workload(config)
+        curated = snapshots.freeze_workload(workload, settings.load(), now=datetime.now(UTC))
     _print_tally(curated.tally)
     if curated.snapshot is None:
         _print_losses(curated)
@@ -89,12 +91,13 @@ def diff(
     `flywheel diff 3f2a 90cc` takes the keys of this home's snapshots, as short as they are unique;
     a folder may lie anywhere.
     """
-    from components.dataset import snapshot_figures
     from components.store.manifest import Manifest
-    from flows import snapshots
 
     root = settings.load().snapshots
-    with _existing_or_empty() as con:
+    with errors.status("comparing"), _existing_or_empty() as con:
+        from components.dataset import snapshot_figures
+        from flows import snapshots
+
         difference = snapshot_figures.compare(
             con, snapshots.find_snapshot(root, earlier), snapshots.find_snapshot(root, later)
         )

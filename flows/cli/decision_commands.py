@@ -11,6 +11,7 @@ from components.decide.chain import Reason
 from flows import settings
 from flows.cli.console import (
     console,
+    errors,
     exit_on,
     fail,
     has_person,
@@ -84,7 +85,9 @@ def audit(
         statements = f", {signed} signed statements to {folder}" if signed else ""
         print_line(f"{count} decisions written to {export}{statements}")
     if verify:
-        _verify_chain(links, head, holdout_log, against)
+        with errors.status("verifying"):
+            state = _verify_chain(links, head, holdout_log, against)
+        print_line(state)
     elif not export:
         links = [link for link in links if workload in (None, link.workload_id)]
         for link in links:
@@ -97,8 +100,12 @@ def audit(
 
 def _verify_chain(
     links: "list[Link]", head: "Head | None", holdout_log: "HoldoutLog", against: Path | None
-) -> None:
-    """Compare the chain with itself, its head, MLflow, all looks, and an earlier export."""
+) -> str:
+    """Compare the chain with itself, its head, MLflow, all looks, and an earlier export.
+
+    Returns:
+        What was found; where anything is broken the command ends.
+    """
     from components.decide import chain, decision_log, validity
     from components.decide.approvers import STRENGTH
 
@@ -119,7 +126,7 @@ def _verify_chain(
     proved = {kind: sum(validity.proof_of(link) == kind for link in decided) for kind in STRENGTH}
     named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
     older = sum(look.decision is None for look in holdout_log.looks)
-    print_line(
+    return (
         f"{len(links)} decisions, the chain holds; {named}; {versions}{erased} texts were erased; "
         f"{len(holdout_log.seals)} sealed policies, {len(holdout_log.looks) - older} looks under "
         f"them, {older} older looks under none; names proved by signature {proved['signature']}, "

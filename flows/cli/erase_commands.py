@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import settings
-from flows.cli.console import exit_on, fail, home_with_warehouse, print_error, print_line
+from flows.cli.console import errors, exit_on, fail, home_with_warehouse, print_error, print_line
 
 if TYPE_CHECKING:
     from components.erase.certificate import Certificate, Champion
@@ -83,10 +83,11 @@ def erase(
 def _verify_erased(
     who: "Subject | None", certificate: Path | None, *, allow_mentions: bool
 ) -> None:
-    from flows.erasing import erase
-
     home = home_with_warehouse("erasing")
-    searched = erase.verify_erasure(home, subject=who, certificate_path=certificate)
+    with errors.status("searching"):
+        from flows.erasing import erase
+
+        searched = erase.verify_erasure(home, subject=who, certificate_path=certificate)
     _print_searched(searched)
     if not searched.is_clean(allow_mentions=allow_mentions):
         raise typer.Exit(1)
@@ -100,12 +101,13 @@ def _erase_now(
     dry_run: bool,
     is_sure: bool,
 ) -> None:
-    from flows.erasing import erase
-
     home = home_with_warehouse("erasing")
-    if not dry_run:
-        erase.load_spool(home, now=datetime.now(UTC))
-    match, begun = erase.find_subject(home, who)
+    with errors.status("searching"):
+        from flows.erasing import erase
+
+        if not dry_run:
+            erase.load_spool(home, now=datetime.now(UTC))
+        match, begun = erase.find_subject(home, who)
     _print_match(match)
     if dry_run and home.spool.exists() and any(home.spool.iterdir()):
         print_line("the spool holds records that are loaded first, and may be its, too")

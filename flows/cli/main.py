@@ -29,7 +29,15 @@ from flows.cli import (
     stack_commands,
     train_commands,
 )
-from flows.cli.console import class_names, console, exit_on, fail, print_error, print_line
+from flows.cli.console import (
+    class_names,
+    console,
+    errors,
+    exit_on,
+    fail,
+    print_error,
+    print_line,
+)
 from flows.cli.parameters import ConfigFile
 from flows.stack import processes, stack_services
 
@@ -226,11 +234,12 @@ def turn(
     Ctrl-C stops following the turn, which continues in the stack; the same command joins it again.
     Finished stages are found again by content, so an interrupted turn resumes.
     """
-    from flows import home_workloads, workload_file
-    from flows.cli import turn_watch
+    with errors.status("starting the turn"):
+        from flows import home_workloads, workload_file
+        from flows.cli import turn_watch
 
-    workload = workload_file.read_workload(config).workload
-    home_workloads.adopt(settings.load(), workload, config)
+        workload = workload_file.read_workload(config).workload
+        home_workloads.adopt(settings.load(), workload, config)
     try:
         turn_watch.follow_turn(config.resolve(), workload, by=by)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.erase.unused_outputs import LEAST_DAYS
-from flows.cli.console import exit_on, home_with_warehouse, print_line
+from flows.cli.console import errors, exit_on, home_with_warehouse, print_line
 from flows.cli.erase_commands import require_servers
 
 if TYPE_CHECKING:
@@ -46,21 +46,22 @@ def prune(
     file names, and all of a workload of which a turn or a training is under way. Verdicts, looks
     and versions of holdouts are never deleted.
     """
-    from components.store import object_store
-    from flows.erasing import prune_outputs
-
     home = home_with_warehouse("pruning")
-    reaching = object_store.reaching if home.store else nullcontext
     before = datetime.now(UTC) - timedelta(days=older_than)
-    require_servers(home, "pruning")
-    with reaching("pruning"):
-        planned = prune_outputs.find_prunable(home, before)
+    with errors.status("looking for what nothing needs"):
+        from components.store import object_store
+        from flows.erasing import prune_outputs
+
+        reaching = object_store.reaching if home.store else nullcontext
+        require_servers(home, "pruning")
+        with reaching("pruning"):
+            planned = prune_outputs.find_prunable(home, before)
     _print_prunable(planned)
     if dry_run or not planned.kinds:
         return
     if not yes:
         typer.confirm("Delete all of this? It can't be undone", abort=True)
-    with reaching("pruning"):
+    with errors.status("deleting"), reaching("pruning"):
         pruned = prune_outputs.prune(home, before).kinds
     count, size = sum(kind.count for kind in pruned), sum(kind.size for kind in pruned)
     print_line(f"deleted {count:,} outputs and jobs, {size / 2**20:,.1f} MiB")

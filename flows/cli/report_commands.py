@@ -9,6 +9,7 @@ import typer
 from flows import settings
 from flows.cli.console import (
     console,
+    errors,
     exit_on,
     fail,
     home_with_warehouse,
@@ -62,13 +63,14 @@ def report(
     `flywheel report support-routing` opens the newest; `--evidence 3f2a` that of an older turn;
     `--no-open` prints the path, to copy the file or send it to somebody.
     """
-    from components.gate.report.write_report import REPORT
-    from components.store import manifest
-    from flows import evidence_reports
+    with errors.status("looking up the report"):
+        from components.gate.report.write_report import REPORT
+        from components.store import manifest
+        from flows import evidence_reports
 
-    folder = evidence_reports.find_evidence(settings.load(), workload, evidence)
-    with exit_on(ValueError, code=1):
-        manifest.read_untouched(folder)
+        folder = evidence_reports.find_evidence(settings.load(), workload, evidence)
+        with exit_on(ValueError, code=1):
+            manifest.read_untouched(folder)
     path = folder / REPORT
     print_line(str(path))
     if not no_open and not webbrowser.open(path.as_uri()):
@@ -100,10 +102,11 @@ def compare(
     `flywheel compare support-routing champion 2` compares the champion with version 2;
     `flywheel compare support-routing 3f2a base --show 20` an adapter against its base.
     """
-    from flows import evidence_reports, lookup
-
     home = settings.load()
-    pair = lookup.find_scorecards(home, workload, first, second)
+    with errors.status("looking up the scorecards"):
+        from flows import evidence_reports, lookup
+
+        pair = lookup.find_scorecards(home, workload, first, second)
     _print_comparison(pair, first, second)
     shown = metric or evidence_reports.newest_target(home, workload)
     _print_differing(pair, first, second, shown, show)

@@ -225,7 +225,7 @@ def _show(report: "Report") -> None:
             "without effect" if served["unproved"] else serving_status.minute(served["proved_at"]),
             " ".join(served["replicas"]) or "none",
         )
-    console.print(table)
+    console.print(table if report["routes"] else "no champion serves")
     for coming in report.get("preparing", ()):
         print_line(f"preparing {coming['workload']}@{coming['version']}: {coming['step']}")
     for canary in report.get("rollouts", ()):

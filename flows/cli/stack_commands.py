@@ -17,6 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from components.pages.visible_text import visible
 from flows import access, settings
 from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
 from flows.settings import Settings
@@ -282,28 +283,31 @@ def doctor(
 
     Exit code 1 where something must be fixed; what may be intended is only noted.
     """
-    from flows.doctor import diagnosis, finding
-
     home = settings.load()
     workloads = sorted(home.workloads.glob("*.yaml"))
     scheduled = {path.resolve() for path in workloads}
     workloads += sorted({path for path in configs or () if path.resolve() not in scheduled})
-    results = list(diagnosis.diagnose(home, os.environ, workloads))
+    with console.status("checking"):
+        from flows.doctor import diagnosis, finding
+
+        results: list[CheckResult] = []
+        for result in diagnosis.diagnose(home, os.environ, workloads):
+            results.append(result)
+            if not as_json:
+                _show_result(result)
     if as_json:
         typer.echo(json.dumps([finding.as_json(result) for result in results], indent=2))
     else:
-        _show_results(results)
         _show_plans(workloads)
     raise typer.Exit(1 if any(result.level == "wrong" for result in results) else 0)
 
 
-def _show_results(results: "Iterable[CheckResult]") -> None:
-    for result in results:
-        colour = LEVEL_COLOURS[result.level]
-        console.print(f"{result.level:<5}", style=colour, end="  ")
-        print_line(f"{result.about}: {result.state}")
-        if result.fix:
-            print_line(f"       fix: {result.fix}")
+def _show_result(result: "CheckResult") -> None:
+    level = (f"{result.level:<5}", LEVEL_COLOURS[result.level])
+    text = visible(f"  {result.about}: {result.state}")
+    console.print(Text.assemble(level, text), soft_wrap=True)
+    if result.fix:
+        print_line(f"       fix: {result.fix}")
 
 
 def _show_plans(workloads: Iterable[Path]) -> None:

@@ -41,7 +41,7 @@ def test_it_serves_without_mlflow_and_ends_at_a_signal(shell: Terminal):
         assert "/v1/interactions" in httpx.get(f"{url}/openapi.json").json()["paths"]
         status = shell.run("serve", "status")
         assert (status.returncode, status.stderr) == (0, "")
-        assert "MLflow was not reached yet" in status.stdout
+        assert status.stdout == "no champion serves\nMLflow was not reached yet\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert "no gateway has run" in shell.run("serve", "status").stderr
