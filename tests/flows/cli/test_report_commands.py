@@ -208,7 +208,6 @@ def test_the_newest_comparable_scorecards_are_taken(home: Settings, flywheel: Ty
             "ada-0", "base", {}, "it has no scorecard; expected base, champion", id="none"
         ),
         pytest.param("ada", "base", {}, "prefix of 4 characters or more", id="too-short"),
-        pytest.param("champion", "base", {}, "does not answer; `flywheel up`", id="no-mlflow"),
     ],
 )
 def test_what_can_not_be_compared_is_refused_by_name(
