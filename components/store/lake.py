@@ -6,7 +6,11 @@ people decided, and what must be unique, is in PostgreSQL's own tables, the book
 
 import importlib
 import os
+import re
 import socket
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -22,16 +26,46 @@ BOOK = "book"  # the name under which PostgreSQL's own tables are attached
 
 REMEDY = "install the package with its extra, pip install 'lora-flywheel[lake]'"
 
-KEEPALIVES = {
+OPTIONS = {
+    "connect_timeout": "10",
     "keepalives": "1",
     "keepalives_idle": "20",
     "keepalives_interval": "5",
     "keepalives_count": "3",
+    "tcp_user_timeout": "35000",
+    "target_session_attrs": "read-write",
 }
-SERVER_KEEPALIVES = (
-    "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+"""Of each connection, unless the address has others: a server that is gone is noticed within a
+minute, and a standby, which can be read only, is none."""
+
+SERVER_OPTIONS = " ".join(
+    f"-c {name}={number}"
+    for name, number in {
+        "tcp_keepalives_idle": 20,
+        "tcp_keepalives_interval": 5,
+        "tcp_keepalives_count": 3,
+        "tcp_user_timeout": 35000,
+        "statement_timeout": 0,
+        "lock_timeout": 0,
+        "idle_session_timeout": 0,
+        "idle_in_transaction_session_timeout": 0,
+    }.items()
 )
-"""Without these a machine that is gone would hold its locks for two hours."""
+"""Without the first ones a machine that is gone would hold its locks for two hours. The others lift
+limits that an administrator may have set: a load's transaction idles while Python reads a log, and
+a session does nothing but hold a lock."""
+
+RESTART_SECONDS = 60.0
+"""How long a process waits for a PostgreSQL that it has reached before: it may be restarted, or
+another server may take over."""
+
+POLL_SECONDS = 0.5
+
+AWAY = re.compile(
+    r"Connection refused|database system is|closed the connection|session is read-only"
+    r"|timeout expired|No route to host|Network is unreachable|reset by peer"
+)
+"""In errors of connections that may succeed soon."""
 
 SECRET = frozenset({"host", "port", "user", "password", "dbname"})
 """The parts of an address that a secret of DuckDB has."""
@@ -84,19 +118,45 @@ class Lake:
 
     def options(self) -> str:
         """Return the connection's other options, as libpq reads them."""
-        others = {key: text for key, text in self._parts().items() if key not in SECRET}
-        named = KEEPALIVES | others | {"application_name": application()}
-        escaped = {k: t.replace("\\", "\\\\").replace("'", "\\'") for k, t in named.items()}
+        others = {key: text for key, text in self._options().items() if key not in SECRET}
+        escaped = {k: t.replace("\\", "\\\\").replace("'", "\\'") for k, t in others.items()}
         return " ".join(f"{key}='{text}'" for key, text in escaped.items())
 
-    def session(self) -> Any:  # noqa: ANN401 - psycopg is not installed everywhere
-        """Open a PostgreSQL connection of psycopg that commits each statement."""
-        options = f"{self._parts().get('options', '')} {SERVER_KEEPALIVES}".strip()
-        named = KEEPALIVES | {"application_name": application(), "options": options}
-        try:
-            return psycopg().connect(self.url, autocommit=True, **named)
-        except psycopg().OperationalError as error:
-            raise LakeError(f"connecting to {self}: {error}") from error
+    @contextmanager
+    def session(self) -> Generator[Any]:
+        """Open a PostgreSQL connection of psycopg that commits each statement.
+
+        Raises:
+            LakeError: It can't be opened, or PostgreSQL refuses what is asked of it in the block.
+            WarehouseConflictError: It was cut in the block.
+        """
+        with closing(self._connect()) as session:
+            try:
+                yield session
+            except psycopg().Error as error:
+                if session.broken:
+                    raise WarehouseConflictError(
+                        f"using {self}: the connection was cut; do the same again ({error})"
+                    ) from error
+                raise LakeError(f"using {self}: {error}") from error
+
+    def _connect(self) -> Any:  # noqa: ANN401 - psycopg is not installed everywhere
+        until = time.monotonic() + (RESTART_SECONDS if self.url in _reached else 0.0)
+        while True:
+            try:
+                session = psycopg().connect(**self._options(), autocommit=True)
+            except psycopg().OperationalError as error:
+                if time.monotonic() >= until or not AWAY.search(str(error)):
+                    raise LakeError(f"connecting to {self}: {error}") from error
+                time.sleep(POLL_SECONDS)
+            else:
+                _reached.add(self.url)
+                return session
+
+    def _options(self) -> dict[str, str]:
+        parts = self._parts()
+        options = f"{parts.get('options', '')} {SERVER_OPTIONS}".strip()
+        return OPTIONS | parts | {"application_name": application(), "options": options}
 
     def _parts(self) -> dict[str, str]:
         try:
@@ -104,6 +164,10 @@ class Lake:
         except psycopg().ProgrammingError:
             # The error's text has the address, which may have a password.
             raise LakeError("the lake's address can't be read; expected postgres://...") from None
+
+
+_reached: set[str] = set()
+"""The addresses that this process has reached."""
 
 
 def quoted(text: str) -> str:

@@ -51,9 +51,14 @@ CATALOG_CONFLICT = re.compile(
 )
 
 CUT = re.compile(
-    r"server closed the connection|terminating connection|no connection to the server"
+    r"Unable to connect to Postgres at|server closed the connection|terminating connection"
+    r"|no connection to the server"
     r"|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed"
     r'|Failed to execute query "(ROLLBACK|COMMIT)"'
+)
+
+REFUSAL = re.compile(
+    r"ERROR:\s+((permission denied for|must be owner of|cannot execute .* in a read-only) .*)"
 )
 
 BUCKET_AWAY = re.compile(r"error for HTTP (GET|HEAD|POST|PUT|DELETE)|^HTTP Error: (?!.*\(HTTP 404)")
@@ -283,6 +288,12 @@ def is_conflict(error: duckdb.Error) -> bool:
 def is_cut(error: duckdb.Error) -> bool:
     """Return whether an error means that a connection to PostgreSQL was lost."""
     return bool(CUT.search(str(error)))
+
+
+def refusal(error: duckdb.Error) -> str | None:
+    """Return what PostgreSQL says if it does not let this user do something; else ``None``."""
+    match = REFUSAL.search(str(error))
+    return match[1] if match else None
 
 
 def is_bucket_away(error: duckdb.Error) -> bool:

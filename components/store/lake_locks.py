@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from components.store.lake import Group, Lake, WarehouseConflictError, psycopg
@@ -17,14 +17,15 @@ _sessions = threading.local()
 def locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[None]:
     """Hold advisory locks; those that this thread holds already are not taken twice.
 
-    Raise ``WarehouseBusyError`` if another process still held one after ``wait_seconds``.
+    Raise ``WarehouseBusyError`` if another process still held one after ``wait_seconds``, and
+    ``WarehouseConflictError`` if the session was cut while it waited.
     """
     held = _held()
     missing = [name for name in names if (lake.url, name) not in held]
     if not missing:
         yield
         return
-    with closing(lake.session()) as session:
+    with lake.session() as session:
         until = time.monotonic() + wait_seconds
         for name in missing:
             _lock(lake, session, name, until)

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -120,6 +120,7 @@ def connect(
         WarehouseNewerError: Its schema is newer than this program.
         DiskFullError: The disk was full for writes within the block.
         LakeError: The lake can't be reached or opened, or the file's tables are in a lake.
+        WarehouseConflictError: The connection to the lake was cut.
     """
     if isinstance(path, lake.Lake):
         opened = lake_connection.opened(path, schema(), writes, wait_seconds, moving=moving)
@@ -172,17 +173,26 @@ def schema() -> lake_schema.Schema:
 def _explained(place: Location) -> Generator[None]:
     """Raise ``DiskFullError`` where DuckDB's error means that the disk is full.
 
-    Raise ``LakeError`` where it means that a lake's bucket can't be used.
+    Raise ``LakeError`` where it means that a lake's bucket can't be used, or that its PostgreSQL
+    refuses something; ``WarehouseConflictError`` where the same may succeed at once.
     """
     try:
         yield
     except duckdb.Error as error:
-        if isinstance(place, lake.Lake) and lake_connection.is_bucket_away(error):
-            raise lake.LakeError(
-                f"reading or writing the files of {place} in {place.data}: "
-                f"{str(error).splitlines()[0]}; nothing of this is kept, so do the same again "
-                "once the bucket answers, with the AWS_* variables that let this machine in"
-            ) from error
+        if isinstance(place, lake.Lake):
+            if (conflict := _conflict(error)) is not None:
+                raise conflict from error
+            if (refusal := lake_connection.refusal(error)) is not None:
+                raise lake.LakeError(
+                    f"using {place}: {refusal}; expected a user that owns the database, on a "
+                    "server that can be written"
+                ) from error
+            if lake_connection.is_bucket_away(error):
+                raise lake.LakeError(
+                    f"reading or writing the files of {place} in {place.data}: "
+                    f"{str(error).splitlines()[0]}; nothing of this is kept, so do the same again "
+                    "once the bucket answers, with the AWS_* variables that let this machine in"
+                ) from error
         if NO_ROOM not in str(error):
             raise
         full = "a disk is full, its files', PostgreSQL's or this machine's"
@@ -202,26 +212,32 @@ def in_turns(
     memory: str | None = None,
     seconds: float = TURN_SECONDS,
     writes: Sequence[lake.Group] = ("book",),
+    wait_seconds: float = lock.PATIENCE_SECONDS,
 ) -> Generator[Result]:
     """Run pieces of work, releasing the warehouse between them; yield their results.
 
     Args:
         path: The DuckDB file, or a lake.
         pieces: Called with the open warehouse, again if another process wrote the same tables
-            meanwhile. With ``seconds`` of 0 it is closed while the iterable produces the next one.
+            meanwhile, or the connection was cut. With ``seconds`` of 0 it is closed while the
+            iterable produces the next one.
         memory: DuckDB's memory limit, see ``connect``.
         seconds: How long the warehouse is held before it is released.
         writes: What of a lake is locked, see ``connect``.
+        wait_seconds: How long to wait for the warehouse each time, see ``connect``.
     """
     waiting = iter(pieces)
     piece, conflicts = next(waiting, None), 0
     while piece is not None:
-        with connect(path, memory=memory, writes=writes) as con:
-            until = time.monotonic() + seconds
+        with ExitStack() as opened:
+            con, until = None, 0.0
             another: Callable[[Connection], Result] | None = piece
             while another is not None:
                 piece = another
                 try:
+                    if con is None:
+                        con = opened.enter_context(connect(path, wait_seconds, memory, writes))
+                        until = time.monotonic() + seconds
                     result = piece(con)
                 except lake.WarehouseConflictError:
                     conflicts += 1
@@ -347,23 +363,30 @@ def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
         WarehouseConflictError: Another process wrote the same tables meanwhile, or the connection
             to a lake was cut.
     """
-    is_lake = lake_connection.is_lake(con)
     try:
         with transactions.ended(con, by="commit"):
             lake_connection.fence(con, writes or ("book",))
             yield
     except duckdb.Error as error:
-        if is_lake and lake_connection.is_cut(error):
-            raise lake.WarehouseConflictError(
-                "writing the lake: its connection to PostgreSQL was cut, so nothing of this is "
-                f"kept unless it was cut amid the commit; do the same again ({error})"
-            ) from error
-        if not (is_lake and lake_connection.is_conflict(error)):
+        conflict = _conflict(error) if lake_connection.is_lake(con) else None
+        if conflict is None:
             raise
-        raise lake.WarehouseConflictError(
-            f"writing the lake: another process wrote the same tables meanwhile, so nothing of "
+        raise conflict from error
+
+
+def _conflict(error: duckdb.Error) -> lake.WarehouseConflictError | None:
+    """Return the error of a lake's transaction that may succeed at once; else ``None``."""
+    if lake_connection.is_cut(error):
+        return lake.WarehouseConflictError(
+            "using the lake: its connection to PostgreSQL was cut, so nothing of this is kept "
+            f"unless it was cut amid the commit; do the same again ({error})"
+        )
+    if lake_connection.is_conflict(error):
+        return lake.WarehouseConflictError(
+            "writing the lake: another process wrote the same tables meanwhile, so nothing of "
             f"this is kept; do the same again ({error})"
-        ) from error
+        )
+    return None
 
 
 def rehearsal(con: Connection) -> AbstractContextManager[None]:

@@ -1,14 +1,16 @@
 """An in-memory copy of one workload's rows, so that curation does not block the warehouse."""
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from components.schema import ANONYMOUS
 from components.store import file_locks, lake_connection, lake_locks, lock, warehouse
 from components.store.arrow import ArrowTable
-from components.store.lake import Lake
+from components.store.lake import Group, Lake, WarehouseConflictError
 from components.store.warehouse import Connection, Location
 
 RAW = ("raw.interactions", "raw.feedback")
@@ -124,7 +126,8 @@ def open_copy(
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseNewerError: Its schema is newer than this program.
-        StaleCopyError: An erasure deleted files of a lake that were being read.
+        StaleCopyError: An erasure deleted files of a lake that were being read, or the connection
+            was cut.
     """
     with warehouse.in_memory(scratch) as con:
         copy = WorkingCopy(con, path, workload_id, wait_seconds, at_most, parsed)
@@ -158,6 +161,10 @@ class WorkingCopy:
         if isinstance(self.path, Lake):
             try:
                 self._read_lake(self.path)
+            except WarehouseConflictError as error:
+                raise StaleCopyError(
+                    f"curating {self.workload_id}: the connection was cut while rows were copied"
+                ) from error
             except lake_connection.ENGINE_ERRORS as error:
                 self._require_no_purge(self.path, error)
                 raise
@@ -260,28 +267,43 @@ class WorkingCopy:
         # The warehouse needs as much memory as the copy.
         with warehouse.spilled(self.con, warehouse.CURATING_BYTES):
             ours = self._list_rows(self.con, tables)
-            self._write(ours, also)
+            is_lake = isinstance(self.path, Lake)
+            pieces = [partial(self._write, ours=ours, also=None if is_lake else also)]
+            if is_lake:
+                pieces.append(partial(self._write_book, also=also))
+            # Again if the connection to a lake was cut: what was computed may have taken hours.
+            groups: list[Group] = ["curated", "book"]
+            for _ in warehouse.in_turns(
+                self.path, pieces, seconds=math.inf, writes=groups, wait_seconds=self.wait_seconds
+            ):
+                pass
+            for table in ours:
+                self.con.execute(f"drop table if exists {_listing(table)}")
+
+    def _write(
+        self,
+        con: Connection,
+        *,
+        ours: Mapping[str, Fingerprint],
+        also: Callable[[Connection], None] | None,
+    ) -> None:
+        """Write the listed tables of which the warehouse has other rows."""
+        with warehouse.transaction(con, "curated"):
+            theirs = self._list_rows(con, list(ours))
+            self._require_fresh(con, theirs, ours)
+            for table in ours:
+                if ours[table] != theirs[table]:
+                    self._replace(con, table, is_new=theirs[table] == NO_ROWS)
+                con.execute(f"drop table if exists {_listing(table)}")
+            self._add_counted(con)
+            if also is not None:
+                also(con)
         self._settled = {table: ours[table] for table in self._settling()}
 
-    def _write(self, ours: Mapping[str, Fingerprint], also: Callable[[Connection], None]) -> None:
-        """Write the listed tables of which the warehouse has other rows."""
-        is_lake = isinstance(self.path, Lake)
-        with warehouse.connect(self.path, self.wait_seconds, writes=("curated", "book")) as con:
-            with warehouse.transaction(con, "curated"):
-                theirs = self._list_rows(con, list(ours))
-                self._require_fresh(con, theirs)
-                for table in ours:
-                    if ours[table] != theirs[table]:
-                        self._replace(con, table, is_new=theirs[table] == NO_ROWS)
-                    for side in (con, self.con):
-                        side.execute(f"drop table if exists {_listing(table)}")
-                self._add_counted(con)
-                if not is_lake:
-                    also(con)
-            if is_lake:
-                with warehouse.transaction(con, "book"):
-                    self._require_no_erasure(con)
-                    also(con)
+    def _write_book(self, con: Connection, *, also: Callable[[Connection], None]) -> None:
+        with warehouse.transaction(con, "book"):
+            self._require_no_erasure(con)
+            also(con)
 
     def _sample(self, con: Connection) -> str:
         """Return the condition on the interactions that are copied."""
@@ -304,8 +326,16 @@ class WorkingCopy:
         self.not_sampled = rows - sampled
         return f"{OF_WORKLOAD} and interaction_id in (select interaction_id from temp.sampled)"
 
-    def _require_fresh(self, con: Connection, theirs: Mapping[str, Fingerprint]) -> None:
-        """Check that the copied rows still exist, and that nobody else settled the sides."""
+    def _require_fresh(
+        self,
+        con: Connection,
+        theirs: Mapping[str, Fingerprint],
+        ours: Mapping[str, Fingerprint],
+    ) -> None:
+        """Check that the copied rows still exist, and that nobody else settled the sides.
+
+        They may be ours already, from an attempt that was cut off amid its commit.
+        """
         for table, key in zip(RAW, ("interaction_id", "feedback_id"), strict=True):
             ids = self.con.sql(f"select {key} from {table}").to_arrow_table()
             if not ids.num_rows:
@@ -318,7 +348,8 @@ class WorkingCopy:
                     f"curating {self.workload_id}: {gone} rows of {table} were erased or archived "
                     "meanwhile"
                 )
-        if {table: theirs[table] for table in self._settling()} != self._settled:
+        settled = {table: theirs[table] for table in self._settling()}
+        if settled != self._settled and theirs != ours:
             raise StaleCopyError(f"curating {self.workload_id}: another process has curated it")
 
     def _require_no_erasure(self, con: Connection) -> None:

@@ -4,6 +4,7 @@ import atexit
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -55,24 +56,52 @@ def server() -> str:
     options = f"listen_addresses={HOST} fsync=off max_connections=300".split()
     named = [part for option in options for part in ("-c", option)]
     serve = [programs / "postgres", "-D", cluster, "-p", str(port), "-k", folder, *named]
-    with (folder / "log").open("wb") as log:
-        command = ["setpriv", *as_user, "--pdeathsig", "QUIT", *map(str, serve)]
-        running = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    atexit.register(_stop, running, folder)
+    command = ["setpriv", *as_user, "--pdeathsig", "QUIT", *map(str, serve)]
+    running = _Running(command, folder / "log")
+    atexit.register(running.stop, folder)
+    _servers.append(running)
     url = f"postgres://postgres@{HOST}:{port}"
     while True:
         ready = [programs / "pg_isready", "--quiet", "-h", HOST, "-p", str(port)]
         if subprocess.run(ready).returncode == 0:
             os.environ[STARTED] = url
             return url
-        assert running.poll() is None, (folder / "log").read_text()
+        assert running.process.poll() is None, (folder / "log").read_text()
         time.sleep(0.05)
 
 
-def _stop(running: subprocess.Popen[bytes], folder: Path) -> None:
-    running.terminate()
-    running.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+class _Running:
+    """PostgreSQL as a process of this one."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self._command, self._log = command, log
+        self._start([])
+
+    def _start(self, before: list[str]) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*before, *self._command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def restart(self, seconds: int) -> None:
+        self.process.send_signal(signal.SIGINT)  # ends all sessions
+        self.process.wait()
+        self._start(["sh", "-c", f'sleep {seconds}; exec "$@"', "sh"])
+
+    def stop(self, folder: Path) -> None:
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_servers: list[_Running] = []
+
+
+def restart_server(seconds: int) -> None:
+    """End PostgreSQL with all its sessions, and start it again after some seconds, meanwhile."""
+    server()
+    (running,) = _servers
+    running.restart(seconds)
 
 
 def _free_port() -> int:

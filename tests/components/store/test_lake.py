@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import duckdb
@@ -22,7 +22,15 @@ import pytest
 from components.collect import small_files
 from components.collect.source import Input
 from components.schema import Json
-from components.store import lake, lake_connection, lake_locks, lake_schema, lake_upkeep, warehouse
+from components.store import (
+    lake,
+    lake_connection,
+    lake_locks,
+    lake_schema,
+    lake_upkeep,
+    warehouse,
+    working_copy,
+)
 from components.store.lake import Lake, LakeError, WarehouseConflictError
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection, DiskFullError
@@ -237,6 +245,160 @@ def test_a_load_whose_connections_were_all_cut_is_done_again(where: str, place: 
         with refused, warehouse.transaction(con):
             con.execute("delete from raw.starters")
             cut_all(place)
+
+
+@on_postgres
+def test_a_restart_of_postgresql_amid_a_load_costs_nothing_but_time(place: Lake):
+    attempts = list[int]()
+
+    def piece(con: Connection) -> None:
+        with warehouse.transaction(con, "raw"):
+            store_ids(con, ["i1", "i2"])
+            attempts.append(len(attempts))
+            if len(attempts) == 1:
+                lakes.restart_server(seconds=2)
+
+    list(warehouse.in_turns(place, [piece], writes=["raw"]))
+    assert (len(attempts), count(place)) == (2, [2, 2])
+
+
+@on_postgres
+def test_what_reads_while_the_connections_are_cut_can_be_done_again(place: Lake):
+    refused = pytest.raises(WarehouseConflictError, match=r"was cut, .* do the same again")
+    with refused, warehouse.connect(place, writes=()) as con, warehouse.rehearsal(con):
+        for _ in range(2):
+            con.execute("select count(*) from raw.starters").fetchall()
+            cut_all(place)
+
+
+@on_postgres
+def test_a_load_that_is_cut_off_while_it_waits_for_its_turn_waits_again(place: Lake):
+    cut = list[int]()
+
+    def cut_who_waits() -> None:
+        waiting = (
+            "select count(pg_terminate_backend(pid)) from pg_locks where locktype = 'advisory'"
+            f" and not granted and pid in (select pid from pg_stat_activity where datname"
+            f" = '{name_of(place)}')"
+        )
+        while not sum(cut):
+            cut.append(lakes.execute(waiting)[0][0])
+            time.sleep(0.01)
+        release.set()
+
+    release = Event()
+    with warehouse.connect(place, writes=["raw"]):
+        cutter = Thread(target=cut_who_waits)
+        cutter.start()
+        loader = Thread(target=lambda: list(warehouse.in_turns(place, [load], writes=["raw"])))
+        loader.start()
+        release.wait()
+    loader.join()
+    cutter.join()
+    assert (sum(cut), count(place)) == (1, [2, 2])
+
+
+def load(con: Connection) -> None:
+    with warehouse.transaction(con, "raw"):
+        store_ids(con, ["i1", "i2"])
+
+
+CUT_COMMITS = f"""
+create sequence commits;
+create function cut() returns trigger language plpgsql as $$
+begin
+    if nextval('commits') <= 2 then perform pg_terminate_backend(pg_backend_pid()); end if;
+    return new;
+end $$;
+create trigger cut before insert on {lake.CATALOG}.ducklake_snapshot
+    for each row execute function cut()
+"""
+"""Ends the sessions of the next two transactions of DuckLake at their commit."""
+
+
+@on_postgres
+def test_what_a_curation_computed_is_merged_though_its_connections_are_cut(
+    place: Lake, tmp_path: Path
+):
+    fate = "insert into curated.fates values ('w', 'f', 'used', null)"
+    recorded = list[str]()
+
+    def record(con: Connection) -> None:
+        con.execute("insert into raw.starters values ('e', '1', 'ann', now())")
+        recorded.append("attempt")
+        if len(recorded) == 1:
+            cut_all(place)
+
+    with working_copy.open_copy(place, "w", tmp_path / "tmp") as copy:
+        copy.con.execute(fate)
+        lakes.execute(CUT_COMMITS, name_of(place))
+        copy.merge(record)
+    assert lakes.execute("select last_value >= 3 from commits", name_of(place)) == [(True,)]
+    assert count(place, "curated.fates", "feedback_id") == [1, 1]
+    assert (count(place, "raw.starters", "flow_run_id"), len(recorded)) == ([1, 1], 2)
+
+
+@on_postgres
+def test_limits_of_an_administrator_on_sessions_and_statements_end_no_load(place: Lake):
+    for limit in (
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+        "statement_timeout",
+        "lock_timeout",
+    ):
+        lakes.execute(f"alter database {name_of(place)} set {limit} = '500ms'")
+    attempts, began = list[int](), Event()
+
+    def slow(con: Connection) -> None:
+        with warehouse.transaction(con, "raw"):
+            store_ids(con, ["i3"])
+            attempts.append(len(attempts))
+            began.set()
+            time.sleep(1.5)
+
+    loader = Thread(target=lambda: list(warehouse.in_turns(place, [slow], writes=["raw"])))
+    loader.start()
+    began.wait()
+    with warehouse.connect(place, writes=["raw"]) as con:  # waits for longer than a statement may
+        load(con)
+    loader.join()
+    assert (len(attempts), count(place)) == (1, [3, 3])
+
+
+@on_postgres
+def test_a_server_that_can_only_be_read_is_not_opened(place: Lake):
+    """As a standby, to which an address of several hosts leads after a failover."""
+    lakes.execute(f"alter database {name_of(place)} set default_transaction_read_only = on")
+    refused = pytest.raises(LakeError, match=r"connecting to the lake .* read-only")
+    with refused, warehouse.connect(place, writes=()):
+        pass
+
+
+@on_postgres
+def test_what_a_user_may_not_do_is_named(place: Lake):
+    lakes.execute("create role reader login")
+    for schema in (lake.CATALOG, "raw", "curated"):
+        lakes.execute(f"grant usage on schema {schema} to reader", name_of(place))
+        lakes.execute(f"grant select on all tables in schema {schema} to reader", name_of(place))
+    reader = replace(place, url=place.url.replace("postgres@", "reader@"))
+    for group in lake.GROUPS:
+        refused = pytest.raises(LakeError, match=r"postgres://.*: permission denied for .*owns")
+        with refused, warehouse.connect(reader, writes=[group]) as con:
+            write_nothing(con, group)
+
+
+def write_nothing(con: Connection, group: lake.Group) -> None:
+    with warehouse.transaction(con, group):
+        pass
+
+
+@on_postgres
+def test_a_server_that_accepts_and_never_answers_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        unanswered = pytest.raises(LakeError, match=f"connecting to .*127.0.0.1:{port}.*timeout")
+        with unanswered, Lake(f"postgres://ann@127.0.0.1:{port}/db", "").session():
+            pass
 
 
 @on_postgres
@@ -508,8 +670,7 @@ def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
     assert not lake_upkeep.is_due(place, later)
     with warehouse.connect(place, writes=lake.GROUPS) as con:
         for group in ("raw", "curated"):
-            with warehouse.transaction(con, group):
-                pass
+            write_nothing(con, group)
 
 
 @on_postgres
