@@ -85,7 +85,7 @@ def _messages(body: Obj, names: dict[str, str]) -> list[Json]:
             raise invalid(place, f"it is {shown(item)}, expected an object with a `type`")
         match item.get("type"):
             case None | "message":
-                _add_message(messages, item)
+                _add_message(messages, item, place, names)
             case "function_call":
                 _add_call(messages, item, place, names)
             case "function_call_output":
@@ -93,6 +93,12 @@ def _messages(body: Obj, names: dict[str, str]) -> list[Json]:
                 names[f"messages[{len(messages) - 1}].content"] = f"{place}.output"
             case "reasoning":
                 continue
+            case "item_reference":
+                raise invalid(
+                    place,
+                    "items are not kept: send the item itself, as Vercel's AI SDK does with "
+                    "`store: false`",
+                )
             case kind:
                 raise invalid(
                     f"{place}.type", f"it is {shown(kind)}, expected one of {', '.join(ITEMS)}"
@@ -101,13 +107,20 @@ def _messages(body: Obj, names: dict[str, str]) -> list[Json]:
     return [*messages]
 
 
-def _add_message(messages: list[Obj], item: Obj) -> None:
+def _add_message(messages: list[Obj], item: Obj, place: str, names: dict[str, str]) -> None:
     role, content = item.get("role"), _content(item.get("content"))
     match messages:
-        case [*_, {"role": "assistant", "tool_calls": _, "content": before} as last] if (
-            role == "assistant" and isinstance(content, str) and isinstance(before, str | None)
+        case [*_, {"role": "assistant", "tool_calls": _} as last] if (
+            role == "assistant" and isinstance(content, str | list)
         ):  # one turn, whose call came first
-            last["content"] = f"{before}\n{content}" if before else content
+            before = last["content"]
+            if before is None:
+                last["content"] = content
+                names[f"messages[{len(messages) - 1}].content"] = f"{place}.content"
+            elif isinstance(before, list):
+                before.extend(_parts(content))
+            else:
+                last["content"] = [*_parts(before), *_parts(content)]
         case _:
             messages.append({"role": role, "content": content})
 
@@ -150,6 +163,10 @@ def _content(content: Json) -> Json:
             return text
         case _:
             return parts
+
+
+def _parts(content: Json) -> list[Json]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 def _part(part: Json) -> Json:

@@ -303,6 +303,7 @@ def test_collect_loads_all_records_and_partial_ones_count_nowhere(tmp_path: Path
         whole = [gateway.ask(f"question {number}").json()["id"] for number in range(3)]
         gateway.ask("question 0")  # again: another interaction
         gateway.post("/v1/completions", json={"model": "support", "prompt": "Once"})
+        gateway.post("/v1/responses", json={"model": "support", "input": "Oslo?"})
         stream_and_leave(gateway, SLOW)
         feedback = {"response_id": whole[0], "kind": "thumb", "value": "up"}
         assert gateway.post("/v1/feedback", json=feedback).status_code == 200
@@ -316,8 +317,8 @@ def test_collect_loads_all_records_and_partial_ones_count_nowhere(tmp_path: Path
         days = warehouse.select(con, "marts/live_days", workload_id="support", since=since)
         latency = warehouse.select(con, "marts/live_latency", workload_id="support", since=since)
     assert loaded is not None
-    assert (quarantined, rows) == (0, 6)
+    assert (quarantined, rows) == (0, 7)
     (day,) = days
-    assert (day["model_name"], day["requests"], day["up"]) == ("support@7", 5, 1)
-    assert (day["served"], day["fallbacks"]) == (5, 0)
-    assert [row["timed"] for row in latency] == [5]
+    assert (day["model_name"], day["requests"], day["up"]) == ("support@7", 6, 1)
+    assert (day["served"], day["fallbacks"]) == (6, 0)
+    assert [row["timed"] for row in latency] == [6]

@@ -263,6 +263,24 @@ ITEMS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
             {"role": "tool", "tool_call_id": "c1", "content": "dry"},
         ],
     ),
+    "text-between-calls": (
+        [
+            {"role": "assistant", "content": "One."},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+            {"role": "assistant", "content": "Two."},
+            {"type": "function_call", "call_id": "c2", "name": "f", "arguments": "{}"},
+            {"role": "assistant", "content": "Three."},
+            {"type": "function_call_output", "call_id": "c1", "output": "dry"},
+        ],
+        [
+            {"role": "assistant", "content": [
+                {"type": "text", "text": text} for text in ("One.", "Two.", "Three.")],
+             "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "dry"},
+        ],
+    ),
 }  # fmt: skip
 
 
@@ -437,10 +455,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
             {"type": "input_image", "image_url": "https://x.test/a.png"}]}),
         "input[1].output[0]", "workloads read nothing else",
     ),
-    "reference": (of_items({"type": "item_reference", "id": "msg_1"}), "input[1].type",
-                  "expected one of message, function_call, function_call_output, reasoning"),
+    "image-of-an-answer": (
+        of_items({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                 {"role": "assistant", "content": [{"type": "input_image"}]}),
+        "input[2].content[0]", "workloads read nothing else",
+    ),
+    "reference": (of_items({"type": "item_reference", "id": "msg_1"}), "input[1]",
+                  "send the item itself"),
     "search-of-openai": (of_items({"type": "web_search_call", "id": "ws_1"}), "input[1].type",
-                         "expected one of"),
+                         "expected one of message, function_call, function_call_output, reasoning"),
     "call-without-id": (of_items({"type": "function_call", "name": "f", "arguments": "{}"}),
                         "input[1]", "`call_id`, `name` and `arguments`"),
     "output-of-nothing": (of_items({"type": "function_call_output", "call_id": "c"}),
