@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from components.collect import json_arrays, lines, parquet_rows
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
-from components.collect.source import Kind, Source, SourceRow, without_secrets
+from components.collect.source import Kind, Source, SourceRow
 from components.collect.sources import (
     bedrock,
     feedback,
@@ -32,6 +32,7 @@ from components.collect.sources import (
 )
 from components.schema import Json
 from components.store import file_locks
+from components.store.addresses import without_secrets
 from components.store.unpacked_file import UnpackedFile
 
 REMOTE = "://"

@@ -1,11 +1,11 @@
 """The records that pass between files, sources and the loader, and the Source protocol."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from components.schema import Json
+from components.store.addresses import without_secrets
 
 Kind: TypeAlias = Literal["interactions", "feedback"]
 
@@ -28,17 +28,6 @@ class Defaults:
 
 
 NO_DEFAULTS = Defaults("", "")
-
-_LOGIN = re.compile(r"(?<=://)[^/?#\s]*@")
-_SECRET_VALUE = re.compile(
-    r"(?<=[?&])([^=&\s]*(?:sig|token|secret|passw|pwd|key|credential|auth)[^=&\s]*=)[^&\s'\"]+",
-    re.IGNORECASE,
-)
-
-
-def without_secrets(text: str) -> str:
-    """Return a text with logins, signatures and tokens of the URLs in it replaced by ``***``."""
-    return _SECRET_VALUE.sub(r"\1***", _LOGIN.sub("***@", text)) if "://" in text else text
 
 
 @dataclass(frozen=True, slots=True)

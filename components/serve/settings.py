@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from components.schema import Config
-from components.serve.engines.serving_engine import shown_address
+from components.store.addresses import without_secrets
 
 EngineKind: TypeAlias = Literal["embedded", "vllm", "nim", "sglang", "lorax"]
 LoggingMode: TypeAlias = Literal["required", "best_effort"]
@@ -50,7 +50,7 @@ class OpenAiFallback(Config):
     @property
     def name(self) -> str:
         """What records, metrics and the log call it."""
-        return shown_address(self.url)
+        return without_secrets(self.url)
 
 
 Fallback: TypeAlias = Literal["replica", "previous"] | OpenAiFallback

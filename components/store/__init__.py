@@ -9,5 +9,5 @@ retention took out. home_files lists a home, unpacked_file reads plain and packe
 those that settings name.
 manifest finishes output folders, object_store shares them between machines,
 ledger records outputs, erasures and uses of holdouts, spool keeps received requests, counters count
-across processes, record_identity compares records.
+across processes, record_identity compares records, addresses are shown without their secrets.
 """

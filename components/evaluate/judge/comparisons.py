@@ -14,6 +14,7 @@ import httpx
 from components.evaluate.judge.settings import JudgeSettings
 from components.schema import Json, Message
 from components.store import manifest
+from components.store.addresses import without_secrets
 
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Transient statuses, which are retried."""
@@ -114,8 +115,9 @@ class JudgeEndpoint:
                 time.sleep(min(wait, LONGEST_WAIT))
             elif self._answered > answered:  # it is about this one, such as its length
                 kind = RefusedQuestionError
+        address = without_secrets(self._settings.base_url)
         raise kind(
-            f"asking the judge {self._settings.model} at {self._settings.base_url}: found "
+            f"asking the judge {self._settings.model} at {address}: found "
             f"{failure}, expected a chat completion; see evaluate.judge, and the key that it "
             "names. The verdicts so far are cached"
         )

@@ -27,6 +27,7 @@ from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSe
 from components.schema import Json, Message
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION, Metric, Sample
 from components.store import manifest
+from components.store.addresses import without_secrets
 from components.store.manifest import SnapshotManifest
 
 PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
@@ -213,13 +214,14 @@ def _judge_conditions(
     model: str, pairs_digest: str, snapshot: Path, settings: JudgeSettings
 ) -> dict[str, Json]:
     record = SnapshotManifest.read(snapshot)
+    shown = settings.model_copy(update={"base_url": without_secrets(settings.base_url)})
     return {
         "task": JUDGE_TASK,
         "holdout_version": record.holdout_version,
         **cluster_bounds(record),
         "question": comparisons.QUESTION_VERSION,
         "compared_by_people": pairs_digest,
-        "judge": settings.model_dump(include={"model", "base_url", "min_agreement"}),
+        "judge": shown.model_dump(include={"model", "base_url", "min_agreement"}),
         "asked_as": model if model in (FEW_SHOT, PRODUCTION) else "model",
         **({"thoughts": "left out"} if has_thoughts(snapshot) else {}),
         **({"tags": "kept"} if "tags as text" in unusual_answers(snapshot, "text") else {}),

@@ -11,7 +11,8 @@ import aiohttp
 import orjson
 
 from components.schema import Json
-from components.serve.engines.serving_engine import UpstreamError, shown_address
+from components.serve.engines.serving_engine import UpstreamError
+from components.store.addresses import without_secrets
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class HttpUpstream:
         patience_seconds: float = 60.0,
         answer_seconds: float = 600.0,
     ) -> None:
-        self.url = shown_address(url.rstrip("/"))
+        self.url = without_secrets(url.rstrip("/"))
         self.answer_seconds = answer_seconds
         self._socket = url.removeprefix("unix:") if url.startswith("unix:") else None
         self._root = "http://engine" if self._socket else url.rstrip("/")

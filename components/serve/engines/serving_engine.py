@@ -1,6 +1,5 @@
 """The protocol of an inference engine: a replica with one base, which loads adapters at runtime."""
 
-import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +111,6 @@ def token_count(value: Json) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
         return value
     return None
-
-
-def shown_address(url: str) -> str:
-    """Return a server's URL as logs, records and metrics have it: without a login."""
-    return re.sub(r"//[^/@]*@", "//", url, count=1)
 
 
 class ServingEngine(Protocol):

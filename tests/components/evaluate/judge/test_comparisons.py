@@ -173,6 +173,20 @@ def test_a_wrong_key_is_reported_at_once_and_not_shown(tmp_path: Path):
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_login_in_the_address_is_not_shown(tmp_path: Path):
+    judge = Judge(longer, key="right")
+    with serving(judge):
+        address = judge.settings.base_url.replace("://", "://ada:s3cr3t@")
+        settings = judge.settings.model_copy(update={"base_url": address})
+        kept = VerdictCache(tmp_path / "kept", {})
+        with (
+            JudgeEndpoint(settings, None) as endpoint,
+            pytest.raises(JudgeError, match="found status 401") as error,
+        ):
+            comparisons.compare_answers(PAIRS, endpoint.ask, kept, settings)
+    assert "s3cr3t" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("scores", "doubt"),
     [

@@ -101,10 +101,12 @@ def said(content: str) -> Message:
 def judge(home: tuple[Path, Path, ScorecardFolders], asked: Judge) -> ScorecardFolders:
     snapshot, root, cards = home
     with serving(asked):
-        folders = win_rate.add_judge_folders(snapshot, cards, root, asked.settings)
-        win_rate.judge_answers(snapshot, folders, root, asked.settings, key=None, now=NOW)
+        address = asked.settings.base_url.replace("://", "://ada:s3cr3t@")
+        settings = asked.settings.model_copy(update={"base_url": address})
+        folders = win_rate.add_judge_folders(snapshot, cards, root, settings)
+        win_rate.judge_answers(snapshot, folders, root, settings, key=None, now=NOW)
         questions = len(asked.asked)
-        win_rate.judge_answers(snapshot, folders, root, asked.settings, key=None, now=NOW)
+        win_rate.judge_answers(snapshot, folders, root, settings, key=None, now=NOW)
         assert len(asked.asked) == questions
     return folders
 
@@ -125,6 +127,7 @@ def test_each_answer_is_compared_with_the_reference_and_pairs_with_the_holdout(
         PRODUCTION: [None, 0, 0, 1],
     }
     assert cards["base"].conditions == cards["challenger"].conditions
+    assert "s3cr3t" not in str(cards["base"].conditions)  # which the report shows
     assert cards["base"].conditions != cards[PRODUCTION].conditions
     holdout = scorecard.read(folders["base"][HOLDOUT])
     assert [sample.doc_hash for sample in cards["base"].samples] == [
