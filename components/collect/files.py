@@ -29,6 +29,7 @@ from components.collect.sources import (
     otlp_encoding,
     sharegpt,
     tensorzero,
+    vertex,
 )
 from components.schema import Json
 from components.store import file_locks
@@ -75,6 +76,7 @@ SOURCES: tuple[Source, ...] = (
     openai_finetuning,
     sharegpt,
     bedrock,
+    vertex,
 )
 """All sources; the first wins when several claim equally many records."""
 

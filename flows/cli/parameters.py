@@ -19,8 +19,8 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, langsmith, "
-        "litellm, tensorzero, openpipe, openai_logs, openai_batch, openai_finetuning, sharegpt or "
-        "bedrock; detected when left out.",
+        "litellm, tensorzero, openpipe, openai_logs, openai_batch, openai_finetuning, sharegpt, "
+        "bedrock or vertex; detected when left out.",
     ),
 ]
 

@@ -16,6 +16,7 @@ from components.collect.sources import (
     otlp,
     sharegpt,
     tensorzero,
+    vertex,
 )
 from components.schema import Json
 from tests.components.collect.sources import (
@@ -27,6 +28,7 @@ from tests.components.collect.sources import (
 )
 from tests.support import (
     bedrock_logs,
+    gemini_bodies,
     langfuse_rows,
     langsmith_rows,
     litellm_payloads,
@@ -51,6 +53,7 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
         openai_logs,
         {"request": {"prompt": "Rome?"}, "response": openai_completions.text_completion("Sunny.")},
     ),
+    (openai_logs, {"request": gemini_bodies.ASKED, "response": gemini_bodies.answered()}),
     (openai_logs, openai_completions.completion(messages=[QUESTION], metadata={"a": "b"})),
     (
         openai_logs,
@@ -134,6 +137,7 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (litellm, litellm_payloads.payload()),
     (litellm, litellm_payloads.spend_log()),
     (bedrock, bedrock_logs.invocation()),
+    (vertex, gemini_bodies.logged()),
     (langsmith, langsmith_rows.run()),
     (langsmith, langsmith_rows.run(feedback_stats={"score": {"n": 1, "avg": 1.0}})),
     (langsmith, langsmith_rows.feedback()),

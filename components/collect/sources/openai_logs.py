@@ -2,14 +2,15 @@
 
 A log row has ``request`` and ``response``, each in the API's form or under ``body`` (as in HTTP
 logs and the Batch API); the response may be a list of chunks or the text of a stream. Both may also
-be of the Responses API, of text completions or of Anthropic's Messages API. An export row is a
+be of the Responses API, of text completions, of Anthropic's Messages API or of Gemini, whose
+batches on Vertex AI give such rows with their ``processed_time``. An export row is a
 ``chat.completion`` with its ``messages``, or a page (``object: list``) of them.
 """
 
 from collections.abc import Iterator
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import anthropic_messages, canonical, fields, openai_api
+from components.collect.sources import anthropic_messages, canonical, fields, gemini_api, openai_api
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
@@ -46,7 +47,7 @@ def claims(value: dict[str, Json]) -> bool:
         isinstance(request, dict)
         and "response" in value
         and not {"workload_id", "client_id"} <= value.keys()
-        and bool({"messages", "input", "prompt", "body"} & request.keys())
+        and bool({"messages", "input", "prompt", "contents", "body"} & request.keys())
     )
 
 
@@ -73,38 +74,53 @@ def exchange(request: Obj, at: str, response: Json) -> tuple[Obj, Obj, Obj]:
 
     That is ``finish`` if the answer broke off, and the ``usage`` that the response can't have.
 
-    Each may be of chat completions, text completions, the Responses API or Anthropic's Messages
-    API, whatever the other is of: gateways translate. The response may also be a list of chunks or
-    the text of a stream. Raise ``WrongShapeError`` if it has no choices.
+    Each may be of chat completions, text completions, the Responses API, Anthropic's Messages API
+    or Gemini's ``generateContent``, whatever the other is of: gateways translate. The response may
+    also be a list of chunks or the text of a stream. Raise ``WrongShapeError`` if it has no choice.
     """
     answered = openai_api.text_to_response(_streamed(response))
-    beside: Obj = {"finish": canonical.CUT if openai_api.is_cut(answered) else None}
-    is_of_responses_api = openai_api.is_response(answered)
+    converted, used = _answered(answered, request)
+    is_cut = openai_api.is_cut(answered) or gemini_api.is_cut(answered)
+    asked = _asked(request, at, converted)
+    canonical.messages(fields.require_array(asked, "messages", at), f"{at}messages")
+    _check(converted, "response.")
+    return asked, converted, {"finish": canonical.CUT if is_cut else None, "usage": used}
+
+
+def _asked(request: Obj, at: str, answered: Obj) -> Obj:
     if openai_api.is_request(request):
-        request = openai_api.to_request(request, at)
-        is_of_responses_api = "choices" not in answered and not anthropic_messages.is_response(
-            answered
-        )
-    elif openai_api.is_text_request(request) and "choices" in answered:
-        request = openai_api.text_to_request(request, at)
-    else:
-        request = anthropic_messages.to_request(request, at)
-    if is_of_responses_api:
-        beside["usage"] = openai_api.usage_beside(answered, "response.")
-        answered = openai_api.to_response(answered, "response.")
-    elif anthropic_messages.is_response(answered):
-        beside["usage"] = anthropic_messages.cached_usage(answered, "response.")
-        answered = anthropic_messages.to_response(answered, "response.")
-    canonical.messages(fields.require_array(request, "messages", at), f"{at}messages")
-    _check(answered, "response.")
-    return request, answered, beside
+        return openai_api.to_request(request, at)
+    if openai_api.is_text_request(request) and "choices" in answered:
+        return openai_api.text_to_request(request, at)
+    if gemini_api.is_request(request):
+        return gemini_api.to_request(request, at)
+    return anthropic_messages.to_request(request, at)
+
+
+def _answered(answered: Obj, request: Obj) -> tuple[Obj, Obj | None]:
+    """Return a response in chat form and the usage that it can't have.
+
+    One of an unknown form is said to lack what the API of its request answers with.
+    """
+    at = "response."
+    if "choices" in answered:
+        return answered, None
+    if anthropic_messages.is_response(answered):
+        used = anthropic_messages.cached_usage(answered, at)
+        return anthropic_messages.to_response(answered, at), used
+    if openai_api.is_response(answered) or openai_api.is_request(request):
+        return openai_api.to_response(answered, at), openai_api.usage_beside(answered, at)
+    if gemini_api.is_response(answered) or gemini_api.is_request(request):
+        return gemini_api.to_response(answered, at), gemini_api.cached_usage(answered, at)
+    return answered, None
 
 
 def logged(value: Obj, defaults: Defaults) -> Obj:
     """Return the interaction of a logged row, or raise ``WrongShapeError``."""
     request, at = _body(value, "request")
     request, response, beside = exchange(request, at, _response(value))
-    times = (value.get("timestamp"), value.get("created_at"), response.get("created"))
+    known = (value.get(key) for key in ("timestamp", "created_at", "processed_time"))
+    times = (*known, response.get("created"))
     return canonical.interaction(
         defaults,
         timestamp=next((time for time in times if time is not None), None),
@@ -167,9 +183,11 @@ def _streamed(response: Json) -> Obj:
     if isinstance(response, str):
         response = openai_api.events(response, "response")
     if isinstance(response, list):
-        is_anthropic = anthropic_messages.is_stream(response)
-        join = anthropic_messages.assemble if is_anthropic else openai_api.whole
-        return join(response, "response")
+        if anthropic_messages.is_stream(response):
+            return anthropic_messages.assemble(response, "response")
+        if gemini_api.is_stream(response):
+            return gemini_api.assemble(response, "response")
+        return openai_api.whole(response, "response")
     return fields.require_object({"response": response}, "response")
 
 
