@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -26,7 +27,7 @@ class PlainConsole(Console):
     """Prints text as it is: a log line is no markup, and its control characters steer no terminal.
 
     Here and not at each print, as what is printed comes from logs, files and people. Titles of
-    panels and texts of spinners are markup nevertheless.
+    panels are markup nevertheless.
     """
 
     def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
@@ -37,6 +38,25 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  Rich's own options
         """Return the text that is laid out, before its width counts."""
         return super().render_str(visible(text), **options)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:  # noqa: ANN401 - as above
+        """Return a spinner beside a text; it must be used as a context manager."""
+        return PlainStatus(status, console=self, **options)
+
+
+class PlainStatus(Status):
+    """A spinner beside a text, which is no markup, either."""
+
+    def __init__(self, status: RenderableType, **options: Any) -> None:  # noqa: ANN401 - as above
+        super().__init__(_as_it_is(status), **options)
+
+    def update(self, status: RenderableType | None = None, **options: Any) -> None:  # noqa: ANN401
+        """Show another text."""
+        super().update(None if status is None else _as_it_is(status), **options)
+
+
+def _as_it_is(text: RenderableType) -> RenderableType:
+    return Text(visible(text)) if isinstance(text, str) else text
 
 
 console = PlainConsole()

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from components.pages.visible_text import visible
 from components.schema import Progress as JobProgress
 from flows.jobs import runner
 from flows.stages import Stage
@@ -95,7 +96,8 @@ class ProgressScreen:
         row = self._rows[stage.name]
         if stage.seconds is not None:
             total = progress.total if progress and not stage.reused else 1
-            self._bars.update(row, total=total, completed=total, text=stage_outcome(stage))
+            said = visible(stage_outcome(stage))  # a column prints its text past the console
+            self._bars.update(row, total=total, completed=total, text=said)
         elif progress:
             self._bars.update(
                 row, total=progress.total, completed=progress.done, text=progress_text(progress)

@@ -98,6 +98,19 @@ def test_what_a_link_to_another_disk_leads_to_is_in_it(home: Settings, tmp_path:
     assert (home.snapshots / "s1/manifest.json").exists()
 
 
+def test_a_files_name_neither_ends_the_command_nor_steers_the_terminal(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has an account in MLflow names files of artifacts."""
+    (home.mlflow_home / "[").mkdir()
+    (home.mlflow_home / "[" / "red] \x1b]0;title\x07").write_text("an artifact")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    done = CliRunner().invoke(app, ["backup", str(tmp_path / "b.tar.zst")])
+    assert done.exit_code == 0, done.output
+    assert "\x1b]0" not in done.output
+
+
 def test_models_are_in_it_when_asked_for(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst", with_models=True)
     shutil.rmtree(home.home)

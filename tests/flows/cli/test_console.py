@@ -31,6 +31,20 @@ def test_a_known_error_is_its_message_as_it_is(
     assert capsys.readouterr() == ("", shown)
 
 
+def test_what_a_spinner_shows_is_no_markup_and_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    with console.PlainConsole().status("[/red] first \x1b]0;title\x07") as spinner:
+        spinner.update("[/red] then \x1b]0;title\x07")
+        spinner.console.print("a line")  # which draws it again
+    shown = capsys.readouterr().out
+    assert "[/red] first" in shown
+    assert "[/red] then" in shown
+    assert "\x1b]" not in shown
+
+
 @pytest.mark.parametrize("name", console.EXIT_CODES)
 def test_an_error_of_ours_has_one_exit_code_in_every_command(name: str):
     module, _, kind = name.rpartition(".")
