@@ -7,6 +7,9 @@ from components.collect.sources.fields import Obj
 from components.schema import Json
 
 TEXTS = ("input_text", "output_text", "text")  # types of plain text, all "text" in chat form
+ELSEWHERE = ("previous_response_id", "conversation")
+"""Keys of a request that name messages before its own."""
+
 TRANSLATED = ("input", "instructions", "tools")
 FINAL = ("response.completed", "response.incomplete")
 UNFINISHED = ("queued", "in_progress", "failed", "cancelled")  # states of a response
@@ -21,7 +24,13 @@ def is_request(request: Obj) -> bool:
 
 
 def to_request(request: Obj, at: str) -> Obj:
-    """Return the request in chat form; parameters that don't concern messages are unchanged."""
+    """Return the request in chat form; parameters that don't concern messages are unchanged.
+
+    Raise ``WrongShapeError`` if the server kept what was said before: it is not in the log.
+    """
+    for key in ELSEWHERE:
+        if request.get(key):
+            raise _elsewhere(at + key)
     messages: list[Json] = []
     if instructions := fields.optional_text(request, "instructions", at):
         messages.append(canonical.text_message("system", instructions))
@@ -150,13 +159,15 @@ def _messages(items: list[Json], at: str) -> list[Obj]:
         match item.get("type", "message"):
             case "message":
                 messages.append(_message(item, path))
-            case "function_call":
+            case "function_call" | "custom_tool_call":
                 _add_call(messages, item, path)
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 call_id = fields.require_text(item, "call_id", path)
-                messages.append(
-                    {"role": "tool", "tool_call_id": call_id, "content": item.get("output")}
-                )
+                output = item.get("output")
+                content = _content(output, f"{path}output") if isinstance(output, list) else output
+                messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+            case "item_reference":
+                raise _elsewhere(f"{path}id")
             case _:  # reasoning and server-side searches stay in the payload only
                 continue
     return messages
@@ -166,10 +177,21 @@ def _message(item: Obj, at: str) -> Obj:
     role = fields.require_text(item, "role", at)
     content = item.get("content")
     if isinstance(content, list):
-        parts = [_part(part) for _, part in fields.objects(content, f"{at}content")]
-        texts = [part.get("text") for part in parts if part.get("type") == "text"]
-        return {"role": role, "content": texts[0] if len(parts) == len(texts) == 1 else [*parts]}
+        return {"role": role, "content": _content(content, f"{at}content")}
     return {"role": role, "content": fields.require_text(item, "content", at)}
+
+
+def _content(content: list[Json], at: str) -> Json:
+    parts = [_part(part) for _, part in fields.objects(content, at)]
+    texts = [part.get("text") for part in parts if part.get("type") == "text"]
+    return texts[0] if len(parts) == len(texts) == 1 else [*parts]
+
+
+def _elsewhere(field: str) -> fields.WrongShapeError:
+    return fields.WrongShapeError(
+        f"`{field}` refers to what the server kept, and the log lacks it; expected the whole "
+        "conversation in `input`"
+    )
 
 
 def _part(part: Obj) -> Obj:
@@ -183,11 +205,14 @@ def _part(part: Obj) -> Obj:
 
 
 def _add_call(messages: list[Obj], item: Obj, at: str) -> None:
-    call = canonical.tool_call(
-        fields.require_text(item, "name", at),
-        item.get("arguments"),
-        fields.require_text(item, "call_id", at),
-    )
+    name, call_id = (fields.require_text(item, key, at) for key in ("name", "call_id"))
+    call: Obj = canonical.tool_call(name, item.get("arguments"), call_id)
+    if item.get("type") == "custom_tool_call":
+        call = {
+            "id": call_id,
+            "type": "custom",
+            "custom": {"name": name, "input": item.get("input")},
+        }
     match messages:
         case [*_, {"role": "assistant", "tool_calls": list(calls)}]:
             calls.append(call)
