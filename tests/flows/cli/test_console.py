@@ -37,8 +37,8 @@ def test_what_a_spinner_shows_is_no_markup_and_steers_no_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     monkeypatch.setenv("TERM", "xterm")
     with console.PlainConsole().status("[/red] first \x1b]0;title\x07") as spinner:
+        spinner.console.print("a line")  # which draws it at once
         spinner.update("[/red] then \x1b]0;title\x07")
-        spinner.console.print("a line")  # which draws it again
     shown = capsys.readouterr().out
     assert "[/red] first" in shown
     assert "[/red] then" in shown
