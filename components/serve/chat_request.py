@@ -204,6 +204,10 @@ def _message(place: str, message: Json) -> Obj:
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise invalid(f"{place}.role", f"it is {shown(role)}, expected one of {', '.join(ROLES)}")
+    refusal = message.get("refusal")
+    if content is None and role == "assistant" and isinstance(refusal, str):
+        content = [cast("Json", {"type": "refusal", "refusal": refusal})]
+        message = cast("Obj", message | {"content": content})
     if content is None and role != "assistant":
         raise invalid(f"{place}.content", "it is missing, expected text or an array of text parts")
     if isinstance(content, list):

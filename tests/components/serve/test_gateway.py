@@ -93,6 +93,14 @@ def test_the_model_reads_what_training_rendered(
     assert sent["model"] == "support.v7-abababababab"
 
 
+def test_the_model_reads_a_refusal_of_another_server(gateway: RunningGateway):
+    said = {"role": "assistant", "content": None, "refusal": "I can't do that."}
+    messages = [*user("Hi"), said, *user(script(echo=True))]
+    body = {"model": "support", "messages": messages}
+    gateway.post("/v1/chat/completions", json=body)
+    assert "I can't do that." in gateway.seen()["requests"][-1]["body"]["prompt"]
+
+
 def test_parameters_reach_the_engine(gateway: RunningGateway):
     gateway.ask(
         script(say="x"), temperature=0.7, top_p=0.9, seed=5, stop=["\n"], max_completion_tokens=3
