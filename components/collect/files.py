@@ -17,6 +17,7 @@ from components.collect.sources import (
     bedrock,
     feedback,
     fivekey,
+    helicone,
     langfuse,
     langsmith,
     litellm,
@@ -77,6 +78,7 @@ SOURCES: tuple[Source, ...] = (
     sharegpt,
     bedrock,
     vertex,
+    helicone,
 )
 """All sources; the first wins when several claim equally many records."""
 

@@ -6,6 +6,7 @@ from typing import cast
 from components.collect.source import Source
 from components.collect.sources import (
     bedrock,
+    helicone,
     langfuse,
     langsmith,
     litellm,
@@ -29,6 +30,7 @@ from tests.components.collect.sources import (
 from tests.support import (
     bedrock_logs,
     gemini_bodies,
+    helicone_rows,
     langfuse_rows,
     langsmith_rows,
     litellm_payloads,
@@ -138,6 +140,8 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (litellm, litellm_payloads.spend_log()),
     (bedrock, bedrock_logs.invocation()),
     (vertex, gemini_bodies.logged()),
+    (helicone, helicone_rows.row(scores={"helicone-score-feedback": "1"})),
+    (helicone, {"data": [helicone_rows.row()], "error": None}),
     (langsmith, langsmith_rows.run()),
     (langsmith, langsmith_rows.run(feedback_stats={"score": {"n": 1, "avg": 1.0}})),
     (langsmith, langsmith_rows.feedback()),

@@ -79,9 +79,9 @@ def exchange(request: Obj, at: str, response: Json) -> tuple[Obj, Obj, Obj]:
     also be a list of chunks or the text of a stream. Raise ``WrongShapeError`` if it has no choice.
     """
     answered = openai_api.text_to_response(_streamed(response))
-    converted, used = _answered(answered, request)
     is_cut = openai_api.is_cut(answered) or gemini_api.is_cut(answered)
-    asked = _asked(request, at, converted)
+    asked = _asked(request, at, answered)
+    converted, used = _answered(answered, request)
     canonical.messages(fields.require_array(asked, "messages", at), f"{at}messages")
     _check(converted, "response.")
     return asked, converted, {"finish": canonical.CUT if is_cut else None, "usage": used}
