@@ -26,6 +26,8 @@ MOST_READ = 8 * 2**30  # bytes of logs; of more, files that lie evenly spread am
 
 REFRESH_SECONDS = 0.2
 
+MOST_WORKLOADS = 20  # that get a file at once, and that an error names
+
 
 @app.command()
 @exit_on(OSError, ImportError, LookupError, ValueError)
@@ -169,7 +171,10 @@ def _choose_workloads(
         raise LookupError(
             "no interaction can be loaded, so there is no workload to write a file for"
         )
-    names = ", ".join(f"{each.workload_id} ({each.interactions:,})" for each in logged)
+    largest = sorted(logged, key=lambda each: -each.interactions)[:MOST_WORKLOADS]
+    names = ", ".join(f"{each.workload_id} ({each.interactions:,})" for each in largest)
+    if rest := len(logged) - len(largest):
+        names += f" and {rest:,} more"
     if workload is not None:
         logged = [each for each in logged if each.workload_id == workload]
         if not logged:
@@ -178,6 +183,11 @@ def _choose_workloads(
         raise ValueError(
             f"--to names one file, and there are several workloads: {names}; choose "
             "one with --workload"
+        )
+    if len(logged) > MOST_WORKLOADS:
+        raise ValueError(
+            f"there are {len(logged):,} workloads, too many to write a file for each: {names}; "
+            "choose one with --workload"
         )
     usable = [each for each in logged if re.fullmatch(WORKLOAD_ID, each.workload_id)]
     for each in logged:

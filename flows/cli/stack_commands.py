@@ -39,6 +39,8 @@ SERVICE_COLOURS = {
     "restarting": "yellow",
     "stopping": "yellow",
 }
+MOST_WORKLOADS = 50  # that `status` shows
+
 LEVEL_COLOURS = {"wrong": "red", "note": "yellow", "fine": "green"}
 
 PATIENCE_SECONDS = 10.0  # how long `status` waits for another process that holds the warehouse
@@ -217,18 +219,36 @@ def _count_rows(home: Settings) -> "dict[str, dict[str, Json]] | None":
     return counts
 
 
+def _shown_workloads(workloads: "dict[str, Json]") -> set[str]:
+    """Return what a person wants to see of very many: with a champion or a snapshot, and large."""
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        kinds = workloads[name]
+        assert isinstance(kinds, dict)
+        versions, rows = kinds["versions"], kinds.get("interactions", 0)
+        has_champion = isinstance(versions, dict) and any(versions.values())
+        return has_champion or not name, "snapshot" in kinds, int(str(rows))
+
+    return set(sorted(workloads, key=rank, reverse=True)[:MOST_WORKLOADS])
+
+
 def _show_contents(contents: "dict[str, Json]") -> None:
     workloads = contents["workloads"]
     if workloads is None:
         print_line("the warehouse is busy; what it holds is not known now")
     elif isinstance(workloads, dict):
+        shown = _shown_workloads(workloads)
         for name, kinds in workloads.items():
             assert isinstance(kinds, dict)
+            if name not in shown:
+                continue
             parts = [f"{kind} {count}" for kind, count in kinds.items() if kind != "versions"]
             if isinstance(versions := kinds["versions"], dict):
                 parts += [f"{alias} {number}" for alias, number in versions.items() if number]
             # Lines that could not be read are of no workload.
             print_line(f"{name or 'of no workload'}: {', '.join(parts)}")
+        if rest := len(workloads) - len(shown):
+            print_line(f"and {rest:,} more workloads; --json lists all")
     if contents["approvals_waiting"] is not None:
         print_line(f"approvals that wait: {contents['approvals_waiting']}")
 

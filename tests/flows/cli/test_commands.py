@@ -1,5 +1,6 @@
 """What commands say when the stack that they need is not there."""
 
+import json
 import os
 import re
 import signal
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_group
 
+from components.collect.source import Input
 from flows.cli.main import PANELS, app
-from tests.support import terminal, warehouses
+from tests.support import logs, terminal, warehouses
 from tests.support.terminal import Terminal
 
 
@@ -104,6 +106,21 @@ def test_a_disk_that_became_read_only_is_named_without_a_traceback(
     cause, remedy = ended.stderr.splitlines()
     assert "Read-only file system" in cause
     assert remedy.startswith("Linux mounts a disk read-only after an error of it")
+
+
+def test_of_very_many_workloads_the_status_shows_the_largest(tmp_path: Path) -> None:
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
+    shell.settings.home.mkdir()
+    names = [f"w{n:02d}" for n in range(60)] + ["w59"]
+    lines = [logs.interaction(f"{n}?", workload_id=name) for n, name in enumerate(names)]
+    with warehouses.connect(shell.settings.warehouse) as con:
+        source = Input(str(logs.write(tmp_path / "a.jsonl", lines)))
+        logs.load_input(con, source, now=logs.NOW)
+    shown = shell.run("status").stdout.splitlines()
+    assert sum("interactions" in line for line in shown) == 50
+    assert "w59: interactions 2" in shown
+    assert "and 10 more workloads; --json lists all" in shown
+    assert len(json.loads(shell.run("status", "--json").stdout)["holdings"]["workloads"]) == 60
 
 
 def test_a_home_whose_warehouse_went_to_a_lake_says_so(tmp_path: Path) -> None:

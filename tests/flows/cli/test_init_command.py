@@ -235,6 +235,18 @@ def test_where_one_file_of_several_exists_none_is_written():
     assert run("init", "logs", "--workload", "post").exit_code == 0
 
 
+def test_of_very_many_workloads_the_largest_are_named_and_none_gets_a_file():
+    records = [record for n in range(30) for record in labels(30 - n, f"w{n}")]
+    logs.write(Path("logs/a.jsonl"), records)
+    for options in ([], ["--workload", "w99"]):
+        refused = run("init", "logs", *options)
+        assert refused.exit_code == 2
+        named = " ".join(refused.output.split())
+        assert "w0 (30), w1 (29)" in named
+        assert "w19 (11) and 10 more" in named
+    assert not list(Path().glob("*.yaml"))
+
+
 def test_languages_of_hardly_any_request_are_not_listed():
     tiny.build(Path("models/tiny"))
     text = "Good morning, I would like to know when my order will finally arrive at our house."
