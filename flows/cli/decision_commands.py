@@ -296,13 +296,15 @@ def reject(
 def _send_answer(
     workload: str | None, evidence: str | None, answer: "TypedAnswer", key: Path | None
 ) -> None:
-    from flows import approvals, approver_keys
-    from flows.cli import turn_watch
+    with errors.status("looking up what waits"):
+        from flows import approvals, approver_keys
+        from flows.cli import turn_watch
 
-    approval = _find_approval(workload, evidence, answer.decision)
+        approval = _find_approval(workload, evidence, answer.decision)
     if evidence is None:  # another turn may have replaced what the person has read
+        _show_evidence(approval)
         shown = f"evidence {approval.evidence} of {approval.workload}"
-        typer.confirm(f"{answer.decision} {shown}?", default=True, abort=True)
+        typer.confirm(f"{answer.decision} {shown}?", abort=True)
     run_id, pause_key = approval.flow_run_id, approval.pause_key
     proved = approver_keys.signed_answer(settings.load(), approval, answer, key)
     turn_watch.with_patience(lambda: approvals.answer_approval(run_id, pause_key, proved))
@@ -325,12 +327,26 @@ def _send_answer(
         print_line(f"{done}; another has to, too")
 
 
+def _show_evidence(approval: "PendingApproval") -> None:
+    from components.gate.report.write_report import REPORT
+    from components.store import manifest
+    from flows.cli import turn_watch
+
+    folder = settings.load().evidence / approval.workload / approval.evidence
+    if manifest.is_finished(folder):  # else it is in another machine's home
+        turn_watch.print_scores(folder)
+        print_line(f"report    {folder / REPORT}")
+
+
 def _find_approval(workload: str | None, evidence: str | None, decision: str) -> "PendingApproval":
     from flows import approvals
     from flows.cli import turn_watch
 
-    tags = [approvals.workload_tag(workload)] if workload else []
-    waiting = turn_watch.with_patience(lambda: approvals.pending_approvals(*tags))
+    every = turn_watch.with_patience(approvals.pending_approvals)
+    waiting = [each for each in every if workload in (None, each.workload)]
+    if every and not waiting:
+        names = ", ".join(sorted({each.workload for each in every}))
+        fail(f"{decision}: no approval of {workload} waits, but one of {names} does", 1)
     if waiting and evidence is None and not has_person():
         commands = [
             f"  {turn_watch.answer_command(decision, each.workload, each.evidence)}"
