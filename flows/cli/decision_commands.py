@@ -307,11 +307,14 @@ def _send_answer(
         typer.confirm(f"{answer.decision} {shown}?", abort=True)
     run_id, pause_key = approval.flow_run_id, approval.pause_key
     proved = approver_keys.signed_answer(settings.load(), approval, answer, key)
-    turn_watch.with_patience(lambda: approvals.answer_approval(run_id, pause_key, proved))
-    run = turn_watch.wait_for_run(
-        run_id,
-        lambda run: turn_watch.is_over(run) or approvals.pause_key(run) not in (None, pause_key),
-    )
+    with errors.status("waiting for the promotion"):
+        turn_watch.with_patience(lambda: approvals.answer_approval(run_id, pause_key, proved))
+        run = turn_watch.wait_for_run(
+            run_id,
+            lambda run: (
+                turn_watch.is_over(run) or approvals.pause_key(run) not in (None, pause_key)
+            ),
+        )
     done = f"{approval.workload}: {answer.decision} by {answer.approver}"
     if run.state and run.state.is_completed():
         print_line(f"{done}, done: {run.state.message or 'no more is known'}")
