@@ -10,10 +10,12 @@ from dataclasses import replace
 from components.schema import Json
 from components.serve import body_fields, chat_request
 from components.serve.body_fields import Obj, anything, only
-from components.serve.chat_request import ChatRequest, ResponsesRequest
+from components.serve.chat_request import MOST_MESSAGES, MOST_TOOLS, ChatRequest, ResponsesRequest
 from components.serve.openai_error import OpenAiError, invalid, shown
 
 LOGPROBS = "message.output_text.logprobs"  # of `include`; all else there is of what never comes
+
+MOST_ITEMS = 2 * MOST_MESSAGES  # parts of an answer and calls are items of their own
 
 ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 
@@ -79,6 +81,8 @@ def _messages(body: Obj, names: dict[str, str]) -> list[Json]:
         return [*messages, {"role": "user", "content": items}]
     if not isinstance(items, list):
         raise invalid("input", f"it is {shown(items)}, expected text or an array of items")
+    if len(items) > MOST_ITEMS:
+        raise invalid("input", f"there are {len(items)} items, expected at most {MOST_ITEMS}")
     for number, item in enumerate(items):
         place = f"input[{number}]"
         if not isinstance(item, dict):
@@ -96,8 +100,8 @@ def _messages(body: Obj, names: dict[str, str]) -> list[Json]:
             case "item_reference":
                 raise invalid(
                     place,
-                    "items are not kept: send the item itself, as Vercel's AI SDK does with "
-                    "`store: false`",
+                    "items are not kept: send the item itself, or ask for chat completions, in "
+                    "Vercel's AI SDK with `openai.chat`",
                 )
             case kind:
                 raise invalid(
@@ -179,8 +183,8 @@ def _part(part: Json) -> Json:
 
 def _tools(body: Obj, names: dict[str, str]) -> Json:
     tools = body.get("tools")
-    if not isinstance(tools, list):
-        return tools
+    if not isinstance(tools, list) or len(tools) > MOST_TOOLS:
+        return tools  # chats say what is wrong with them
     names |= {f"tools[{number}].function": f"tools[{number}]" for number in range(len(tools))}
     return [_tool(tool, f"tools[{number}]") for number, tool in enumerate(tools)]
 

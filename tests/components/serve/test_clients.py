@@ -8,10 +8,12 @@ Run by `make test-clients`, in an environment of its own.
 import asyncio
 import importlib.util
 import json
+import operator
 import os
 import subprocess
 import sys
 from collections.abc import Generator
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,7 +64,8 @@ def test_litellm_asks(gateway: RunningGateway):
         litellm.completion(messages=messages, **(options | {"api_key": "x"}))
 
 
-def test_langchain_asks(gateway: RunningGateway):
+@pytest.mark.parametrize("is_of_responses", [False, True], ids=["chat", "responses"])
+def test_langchain_asks(gateway: RunningGateway, is_of_responses: bool):
     tools = pytest.importorskip("langchain_core.tools")
     langchain_openai = pytest.importorskip("langchain_openai")
 
@@ -74,17 +77,21 @@ def test_langchain_asks(gateway: RunningGateway):
         city: str
 
     model = langchain_openai.ChatOpenAI(
-        base_url=f"{gateway.url}/v1", api_key=SecretStr(gateway.token), model="support"
+        base_url=f"{gateway.url}/v1",
+        api_key=SecretStr(gateway.token),
+        model="support",
+        use_responses_api=is_of_responses,
     )
     bound = model.bind_tools([tools.tool(weather)])
     answer = model.invoke("Hi")
-    assert answer.content == ANSWER
+    assert answer.text == ANSWER
     assert answer.response_metadata["model_name"] == "support@7"
-    assert "".join(str(chunk.content) for chunk in model.stream("Hi")) == ANSWER
+    assert "".join(chunk.text for chunk in model.stream("Hi")) == ANSWER
     called = bound.invoke(script(say=CALL))
     assert called.tool_calls[0]["args"] == {"city": "Oslo"}
-    parts = list(bound.stream(script(say=CALL)))
-    assert sum(len(part.tool_calls) for part in parts) == 1
+    streamed: Any = reduce(operator.add, bound.stream(script(say=CALL)))
+    (call,) = streamed.tool_calls
+    assert call["args"] == {"city": "Oslo"}
     for method in ("json_schema", "function_calling", "json_mode"):
         said = script(say='{"city": "Oslo"}' if method != "function_calling" else
                       '{"name": "Forecast", "arguments": {"city": "Oslo"}}')  # fmt: skip

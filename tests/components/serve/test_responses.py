@@ -480,6 +480,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "tool-name": (asked(tools=[{"type": "function", "name": "no spaces"}]), "tools[0].name",
                   "1 to 64"),
     "tools-object": (asked(tools={}), "tools", "an array of tools"),
+    "many-tools": (asked(tools=[{"type": "function", "name": f"f{n}"} for n in range(129)]),
+                   "tools", "at most 128"),
+    "many-items": (of_items(*[{"type": "reasoning"}] * 4096), "input", "at most 4096"),
     "tools-text": (asked(tools="web"), "tools", "an array of tools"),
     "choice-of-chats": (
         asked(tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "weather"}}),
