@@ -34,6 +34,7 @@ ROOTS = (
     "pyyaml",
     "llguidance",
     "jsonschema-rs",
+    "zstandard",
     "pytest",
     "pytest-timeout",
     "hypothesis",
