@@ -15,6 +15,7 @@ from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
 from components.collect.source import Kind, Source, SourceRow
 from components.collect.sources import (
     bedrock,
+    braintrust,
     feedback,
     fivekey,
     helicone,
@@ -79,6 +80,7 @@ SOURCES: tuple[Source, ...] = (
     bedrock,
     vertex,
     helicone,
+    braintrust,
 )
 """All sources; the first wins when several claim equally many records."""
 

@@ -20,7 +20,7 @@ SourceOption = Annotated[
         "--source",
         help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, langsmith, "
         "litellm, tensorzero, openpipe, openai_logs, openai_batch, openai_finetuning, sharegpt, "
-        "bedrock, vertex or helicone; detected when left out.",
+        "bedrock, vertex, helicone or braintrust; detected when left out.",
     ),
 ]
 

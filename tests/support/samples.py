@@ -6,6 +6,7 @@ from typing import cast
 from components.collect.source import Source
 from components.collect.sources import (
     bedrock,
+    braintrust,
     helicone,
     langfuse,
     langsmith,
@@ -29,6 +30,7 @@ from tests.components.collect.sources import (
 )
 from tests.support import (
     bedrock_logs,
+    braintrust_spans,
     gemini_bodies,
     helicone_rows,
     langfuse_rows,
@@ -141,6 +143,9 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (bedrock, bedrock_logs.invocation()),
     (vertex, gemini_bodies.logged()),
     (helicone, helicone_rows.row(scores={"helicone-score-feedback": "1"})),
+    (braintrust, braintrust_spans.span(scores={"correct": 1}, expected="Rain.")),
+    (braintrust, braintrust_spans.root()),
+    (braintrust, {"events": [braintrust_spans.span()], "cursor": None}),
     (helicone, {"data": [helicone_rows.row()], "error": None}),
     (langsmith, langsmith_rows.run()),
     (langsmith, langsmith_rows.run(feedback_stats={"score": {"n": 1, "avg": 1.0}})),

@@ -14,6 +14,7 @@ TargetKey: TypeAlias = Literal["response_id", "conversation_id", "target_id"]
 Target: TypeAlias = tuple[TargetKey, str]
 
 CUT = "upstream_cut"  # the ``finish`` of an answer that broke off, as our gateway records it
+NO_SECONDS_FROM = 10**11  # larger numbers are no times: this many seconds are the year 5138
 NO_TIME = 0  # the timestamp of rows without one: fixed, so that the same row always has the same id
 
 
@@ -97,6 +98,15 @@ def duration_ms(holder: Obj, began: str, ended: str) -> float | None:
         return max(0.0, (last - first) / timedelta(milliseconds=1))
     except (ValueError, TypeError):
         return None
+
+
+def milliseconds(began: Json, ended: Json) -> float | None:
+    """Return the milliseconds between two times in seconds; ``None`` unless both are such times."""
+    match began, ended:
+        case int() | float(), int() | float() if 0 <= began <= ended < NO_SECONDS_FROM:
+            return (ended - began) * 1000
+        case _:
+            return None
 
 
 def feedback(

@@ -22,7 +22,6 @@ RESPONSES = ("responses", "aresponses")
 
 REDACTED = "redacted-by-litellm"  # stands for a text where logging of messages is turned off
 SHORTENED = "(litellm_truncated skipped "  # stands in the middle of a text that was too long
-NO_SECONDS_FROM = 10**11  # larger numbers are no times: this many seconds are the year 5138
 KEPT = ("custom_llm_provider", "model_group", "call_type", "cache_hit", "request_tags")
 """Keys of a payload or a spend log to keep as metadata."""
 
@@ -64,7 +63,7 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         conversation_id=fields.optional_text(value, "session_id"),
         user_id=fields.optional_text(value, "end_user"),
         trace_id=fields.optional_text(value, "trace_id"),
-        duration_ms=_duration_ms(value),
+        duration_ms=canonical.milliseconds(value.get("startTime"), value.get("endTime")),
         metadata=sent | {key: value[key] for key in KEPT if value.get(key)},
         **beside,
     )
@@ -160,11 +159,3 @@ def _is_abandoned(value: Obj) -> bool:
     holder = value if "error_information" in value else fields.optional_object(value, "metadata")
     error = fields.optional_object(holder, "error_information")
     return error.get("error_class") == "ClientDisconnected"
-
-
-def _duration_ms(value: Obj) -> float | None:
-    match value:
-        case {"startTime": int() | float() as began, "endTime": int() | float() as ended}:
-            return (ended - began) * 1000 if 0 <= began <= ended < NO_SECONDS_FROM else None
-        case _:
-            return None
