@@ -57,6 +57,7 @@ class Machines:
         access.ensure_logins(settings)
         settings.logs.mkdir()
         settings.scratch.mkdir()
+        settings.mlflow_home.mkdir()
         env = stack_services.service_environment(settings, self._servers.env)
         for service in stack_services.servers(settings):
             self._launch(SERVERS, service.name, list(service.command), env)
@@ -128,6 +129,8 @@ class Machines:
     def stop(self) -> None:
         """End everything."""
         for process in self.running.values():
+            if process.poll() is not None:  # else that would hide why
+                continue
             children = psutil.Process(process.pid).children(recursive=True)
             for each in [psutil.Process(process.pid), *children]:
                 if each.is_running():
