@@ -338,6 +338,13 @@ BASES = "models"  # of bases there, by the hash of their content
 
 SHARED = (*OUTPUTS, BASES)
 
+STORED = (
+    *SHARED,
+    *("checkpoints", "erased", "gateways", "jobs", "machines", "pruned", "rollouts", "spool"),
+    *("tokens", "turns"),
+)
+"""All places in the object store but a lake's."""
+
 
 def find_place(folder: Path) -> Place | None:
     """Return where the store keeps an output of this home, or a folder of outputs."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -353,6 +354,42 @@ class ObjectStore:
                 "that has conditional writes"
             )
 
+    def refused(self, place: str) -> list[str]:
+        """Return what the store lets this machine not do below a place: list, read, write, delete.
+
+        Nothing is written there: an upload is begun and given up, and what is deleted is missing.
+        """
+        bucket, _, key = self._path(f"{place}/.check-{uuid.uuid4().hex}").partition("/")
+        folder = key.rpartition("/")[0]
+        call = partial(self._system().call_s3, Bucket=bucket)
+
+        def write() -> None:
+            upload = call("create_multipart_upload", Key=key)
+            with suppress(PermissionError):  # a right of its own, like deletion
+                call("abort_multipart_upload", Key=key, UploadId=upload["UploadId"])
+
+        def delete() -> None:
+            answer = call("delete_object", Key=key)
+            if answer.get("DeleteMarker"):
+                with suppress(OSError):
+                    call("delete_object", Key=key, VersionId=answer["VersionId"])
+
+        attempts: dict[str, Callable[[], object]] = {
+            "list": lambda: call("list_objects_v2", Prefix=f"{folder}/", MaxKeys=1),
+            "read": lambda: call("head_object", Key=key),
+            "write": write,
+            "delete": delete,
+        }
+        refused: list[str] = []
+        for name, attempt in attempts.items():
+            try:
+                attempt()
+            except FileNotFoundError:
+                pass  # as it should be for what is not there
+            except PermissionError:
+                refused.append(name)
+        return refused
+
     def _download(self, place: str, files: Mapping[str, str], folder: Path) -> None:
         system, at = self._system(), self._path(place)
         folder.mkdir()
@@ -405,9 +442,10 @@ def reaching(doing: str) -> Generator[None]:
 
 def network_errors() -> tuple[type[Exception], ...]:
     """Return what is raised where a store can't be reached, or refuses what is asked of it."""
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - of the extra `store`
+    from aiohttp import ClientError  # noqa: PLC0415 - of the extra `store`
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - as above
 
-    return OSError, BotoCoreError
+    return OSError, BotoCoreError, ClientError  # the last one of answers that are cut
 
 
 def require_s3fs() -> None:

@@ -40,6 +40,18 @@ SHIPPED_SECONDS = 6 * 3600  # that a shipped segment may wait: a scheduled colle
 FULL, NARROW = 2 * GIB, 10 * GIB  # free bytes: too few for a turn's output, and soon too few
 
 
+def check_access(store: str, refused: Mapping[str, Sequence[str]]) -> Iterator[CheckResult]:
+    """Check what the object store lets this machine do: ``refused`` by place."""
+    found = [f"{', '.join(verbs)} below {place}/" for place, verbs in refused.items() if verbs]
+    if found:
+        yield wrong(
+            "store",
+            f"{store} lets this machine not {'; '.join(found)}",
+            "let its key list, read, write and delete all below that prefix; a machine that only "
+            "receives needs tokens/ and spool/",
+        )
+
+
 def check_shipped(segments: Sequence[SharedSegment], now: float) -> Iterator[CheckResult]:
     """Check that somebody collects what receivers shipped to the object store.
 

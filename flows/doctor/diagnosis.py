@@ -13,7 +13,7 @@ from components.curate.settings import Rules
 from components.erase import tombstones
 from components.evaluate.engines import protocol
 from components.register import model_owners
-from components.store import lake_upkeep, object_store, shared_spool, warehouse
+from components.store import archived_files, lake_upkeep, object_store, shared_spool, warehouse
 from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.object_store import StoreError
@@ -37,6 +37,8 @@ WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
 LAKE_LATE = timedelta(days=3)  # that a lake's upkeep, once a day, may be late
 
 LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/machines.md, *A lake*)"
+
+LAKE_PLACES = ("lake", archived_files.ROOT)  # in the object store
 
 FILE_REMEDY = (
     "what the message says; upgrade this package if a newer release wrote it; `flywheel restore` a "
@@ -176,12 +178,15 @@ def check_store(home: Settings) -> Iterator[CheckResult]:
     try:
         home.store.check()
         with object_store.reaching(f"listing the object store {home.store.url}"):
-            shipped = shared_spool.listed(home.store)
+            places = [*settings.STORED, *(LAKE_PLACES if home.lake else ())]
+            refused = {place: home.store.refused(place) for place in places}
+            shipped = [] if "list" in refused["spool"] else shared_spool.listed(home.store)
     except StoreError as error:
         state, _, remedy = str(error).partition("; ")
         yield wrong("store", state, remedy or "let the AWS_* variables list the bucket, too")
     else:
         yield fine("store", f"{home.store.url} keeps what was written first")
+        yield from checks.check_access(home.store.url, refused)
         yield from checks.check_shipped(shipped, time.time())
 
 

@@ -2,12 +2,14 @@
 
 import logging
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event
-from typing import Any
+from threading import Event, Thread
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from s3fs import S3FileSystem
@@ -23,7 +25,14 @@ UNREACHABLE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"
 """Where no store is; it is tried once, as botocore's attempts take eight seconds."""
 
 
-def serve(ready: Ready, *, forgetful: bool) -> None:
+Closed: TypeAlias = Sequence[tuple[str, str]]
+"""What a server refuses: methods of HTTP (or LIST), each with the beginning of keys."""
+
+
+REFUSED = (403, {}, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+
+
+def serve(ready: Ready, *, forgetful: bool, closed: Closed) -> None:
     """Listen on a free port, say the URL, and serve until it is killed.
 
     A forgetful store overwrites what is there, whatever the condition. Objects are as old as
@@ -42,6 +51,23 @@ def serve(ready: Ready, *, forgetful: bool) -> None:
             return put(self)
 
         S3Response.put_object = put_anyway
+    of_key, of_bucket = S3Response.key_response, S3Response.bucket_response
+
+    def is_refused(method: str, key: str) -> bool:
+        return any(method == each and key.startswith(prefix) for each, prefix in closed)
+
+    def on_key(self: S3Response, request: Any, full_url: str, headers: Any) -> Any:
+        key = urlsplit(full_url).path.split("/", 2)[2]
+        if is_refused(request.method, key):
+            return REFUSED
+        return of_key(self, request, full_url, headers)
+
+    def on_bucket(self: S3Response, request: Any, full_url: str, headers: Any) -> Any:
+        if is_refused("LIST", dict(parse_qsl(urlsplit(full_url).query)).get("prefix", "")):
+            return REFUSED
+        return of_bucket(self, request, full_url, headers)
+
+    S3Response.key_response, S3Response.bucket_response = on_key, on_bucket
     set_metadata = FakeKey.set_metadata
 
     def set_age(self: FakeKey, metadata: dict[str, Any], replace: bool = False) -> None:
@@ -69,10 +95,10 @@ def variables(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(*, forgetful: bool = False) -> Generator[Mapping[str, str]]:
+def serving(*, forgetful: bool = False, closed: Closed = ()) -> Generator[Mapping[str, str]]:
     """Run a server with a bucket; yield the variables, which this process has meanwhile, too."""
     before = os.environ.copy()
-    with forking.server(True, serve, forgetful=forgetful) as (_, url):
+    with forking.server(True, serve, forgetful=forgetful, closed=closed) as (_, url):
         try:
             os.environ.update(variables(url))
             S3FileSystem.clear_instance_cache()  # one of another test has its server
@@ -82,6 +108,38 @@ def serving(*, forgetful: bool = False) -> Generator[Mapping[str, str]]:
             os.environ.clear()
             os.environ.update(before)
             S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def cutting() -> Generator[None]:
+    """Run a server whose answers end before all of an object has come."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def cut(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "1000")
+            self.end_headers()
+            self.wfile.write(b"the first bytes" if self.command == "GET" else b"")
+
+        do_GET = do_HEAD = cut  # noqa: N815 - as http.server names them
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    before = os.environ.copy()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            os.environ.update(variables(f"http://127.0.0.1:{server.server_port}"))
+            S3FileSystem.clear_instance_cache()
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            S3FileSystem.clear_instance_cache()
+            server.shutdown()
+            thread.join()
 
 
 def take_away(patch: pytest.MonkeyPatch) -> None:

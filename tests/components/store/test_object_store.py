@@ -316,6 +316,33 @@ def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) 
     S3FileSystem.clear_instance_cache()
 
 
+def test_a_store_whose_answers_are_cut_is_named(tmp_path: Path) -> None:
+    with buckets.cutting(), pytest.raises(StoreError, match=r"^copying: .*not completed"):
+        copy_from(STORE, tmp_path / "copy")
+
+
+def copy_from(store: ObjectStore, path: Path) -> None:
+    with object_store.reaching("copying"):
+        store.get("spool/segment", path)
+
+
+def test_what_a_key_may_not_do_below_a_place_is_listed() -> None:
+    closed = {"spool": "LIST", "lake": "POST", "jobs": "HEAD", "turns": "DELETE"}
+    refused = {"spool": "list", "lake": "write", "jobs": "read", "turns": "delete"}
+    with buckets.serving(closed=[(method, f"team/a/{at}/") for at, method in closed.items()]):
+        assert {at: STORE.refused(at) for at in closed} == {at: [refused[at]] for at in closed}
+        assert STORE.refused("snapshots") == []
+        assert not S3FileSystem(use_listings_cache=False).find("flywheel")
+
+
+def test_the_check_of_what_is_allowed_leaves_no_version() -> None:
+    with buckets.serving_versions() as bucket:
+        store = ObjectStore(f"s3://{bucket}/team")
+        assert store.refused("spool") == []
+        assert store.versions("spool") == 0
+        assert store.old_versions("spool") == []
+
+
 @pytest.mark.parametrize(("version", "is_old"), [("0.4.2", True), ("2025.3.0", False)])
 def test_an_s3fs_that_knows_no_conditions_is_refused(
     version: str, is_old: bool, tmp_path: Path

@@ -156,8 +156,11 @@ def test_an_object_store_is_checked_and_what_is_wrong_with_it_has_a_fix(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_STORE", "s3://flywheel/team")
-    with buckets.serving():
+    closed = [("DELETE", "team/spool/"), ("POST", "team/spool/"), ("LIST", "team/jobs/")]
+    with buckets.serving(closed=closed):
         done = CliRunner().invoke(app, ["doctor"])
+        refused = "list below jobs/; write, delete below spool/"
+        assert f"wrong  store: s3://flywheel/team lets this machine not {refused}" in done.output
         assert "fine   store: s3://flywheel/team keeps what was written first" in done.output
         monkeypatch.setenv("FLYWHEEL_STORE", "s3://elsewhere")
         done = CliRunner().invoke(app, ["doctor", "--json"])
