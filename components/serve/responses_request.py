@@ -113,6 +113,13 @@ def _messages(body: Obj, names: dict[str, str]) -> list[Json]:
 
 def _add_message(messages: list[Obj], item: Obj, place: str, names: dict[str, str]) -> None:
     role, content = item.get("role"), _content(item.get("content"))
+    if role == "tool" or item.get("tool_calls"):
+        raise invalid(
+            place,
+            "it is a chat's; calls and their results are items of their own: {'type': "
+            "'function_call', 'call_id': ..., 'name': ..., 'arguments': '{...}'}, {'type': "
+            "'function_call_output', 'call_id': ..., 'output': ...}",
+        )
     match messages:
         case [*_, {"role": "assistant", "tool_calls": _} as last] if (
             role == "assistant" and isinstance(content, str | list)

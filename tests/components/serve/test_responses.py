@@ -444,6 +444,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "empty-input": (asked(input=[]), "input", "at least one"),
     "input-of-texts": (asked(input=["Hi"]), "input[0]", "expected an object"),
     "role": (of_items({"role": "bot", "content": "x"}), "input[1].role", "one of system"),
+    "result-of-chats": (of_items({"role": "tool", "tool_call_id": "c", "content": "x"}),
+                        "input[1]", "'type': 'function_call_output', 'call_id'"),
+    "calls-of-chats": (
+        of_items({"role": "assistant", "content": "I look.", "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}),
+        "input[1]", "'type': 'function_call', 'call_id'",
+    ),
     "no-content": (of_items({"role": "user"}), "input[1].content", "it is missing"),
     "image": (
         of_items({"role": "user", "content": [
