@@ -1,6 +1,5 @@
 """Search the whole home for leftovers of a subject."""
 
-import gzip
 import sqlite3
 import zlib
 from collections import Counter
@@ -8,8 +7,9 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import IO, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,11 @@ from components.erase.subject import Kind, SearchTerms, find_in_bytes, find_term
 from components.erase.tables import WarehouseTable
 from components.store import home_files, warehouse
 from components.store.lake_connection import ENGINE_ERRORS
+from components.store.unpacked_file import UnpackedFile
 from components.store.warehouse import Connection
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LOG = ".wal"  # ends the name of a DuckDB file's log, which is read with the file
 
@@ -31,10 +35,9 @@ WITHOUT_TEXT = frozenset({".safetensors"})  # their adapters are listed instead
 NamedFile: TypeAlias = tuple[str, Path]
 """A Parquet file, and how it is named to people."""
 
-PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file that are searched at once
+PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file, or of a line, searched at once
 
 DUCKDB, DUCKDB_AT = b"DUCK", 8  # how its files begin, and after how many bytes
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 DAMAGED = (
     pa.ArrowInvalid,
     sqlite3.Error,
@@ -243,8 +246,11 @@ def _search_file(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> No
     elif head == _SQLITE:
         _search_sqlite(path, name, terms, notes)
     else:
-        with _unpacked(path) as file:
-            _search_lines(file, name, terms, notes)
+        with path.open("rb") as file:
+            unpacked = UnpackedFile(file)
+            _search_lines(BufferedReader(_Bytes(unpacked), 2**20), name, terms, notes)
+            if unpacked.damage:
+                raise EOFError(unpacked.damage)
 
 
 def _search_parquet(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
@@ -269,16 +275,39 @@ def _search_sqlite(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> 
                 _search_row(named, f"{name}.{table.decode()}", terms, notes)
 
 
-def _unpacked(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        head = file.read(len(ZSTD))
-    if head.startswith(GZIP):
-        return cast("IO[bytes]", gzip.open(path))
-    return zstandard.open(path) if head == ZSTD else path.open("rb")
+class _Bytes(RawIOBase):
+    """What a file holds, to be read by lines."""
+
+    def __init__(self, file: UnpackedFile) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        return self._file.fill(memoryview(buffer))
 
 
 def _search_lines(file: IO[bytes], name: str, terms: SearchTerms, notes: _Notes) -> None:
-    for line in file:
+    while line := file.readline(PIECE):
         notes.places[name] += 1
-        notes.add(name, find_terms(terms, None, line.rstrip(b"\r\n")))
+        if len(line) < PIECE:
+            notes.add(name, find_terms(terms, None, line.rstrip(b"\r\n")))
+        else:
+            _search_long_line(line, file, name, terms, notes)
     notes.places[name] += 0
+
+
+def _search_long_line(
+    piece: bytes, file: IO[bytes], name: str, terms: SearchTerms, notes: _Notes
+) -> None:
+    """Search the bytes of a line that may not fit into memory, whatever its form."""
+    rest = b""
+    while piece:
+        content = rest + piece
+        if find_in_bytes(content, replace(terms, rows=frozenset()), with_id=True):
+            notes.add(name, ["mention"])
+        if find_in_bytes(content, terms, with_id=False):
+            notes.add(name, ["erased row"])
+        rest = piece[-OVERLAP:]
+        piece = b"" if len(piece) < PIECE else file.readline(PIECE)

@@ -101,6 +101,7 @@ IDENTITIES = frozenset(
 
 PACKED = "body"  # the key under which a receiver keeps a binary request, as base64
 
+_WORD = re.compile(rb"[\w-]", re.ASCII)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SPACE = re.compile(r"\s+")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -205,12 +206,23 @@ def find_terms(terms: SearchTerms, name: str | None, value: object) -> Iterator[
 def find_in_bytes(content: bytes, terms: SearchTerms, *, with_id: bool) -> bool:
     """Return whether bytes of any format hold the subject's id or an erased row's."""
     subject = terms.subject if with_id else None
-    if subject and any(spelling.encode() in content for spelling in subject.spellings):
-        return re.search(subject.pattern.encode(), content, re.ASCII) is not None
+    if subject and any(_has_word(content, word.encode()) for word in subject.spellings):
+        return True
     if not terms.rows:
         return False
     words = {word for word in content.translate(_HEXADECIMAL).split() if len(word) == ROW_ID}
     return any(keyed_digest(terms.key, word) in terms.rows for word in words)
+
+
+def _has_word(content: bytes, word: bytes) -> bool:
+    """Return whether a word stands in bytes, with nothing of a longer one beside it."""
+    at = content.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if not _WORD.search(content[max(at - 1, 0) : at] + b" " + content[end : end + 1]):
+            return True
+        at = content.find(word, at + 1)
+    return False
 
 
 def held_ids(terms: SearchTerms, value: object) -> set[str]:

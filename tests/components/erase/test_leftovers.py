@@ -5,16 +5,18 @@ import gzip
 import json
 import shutil
 import sqlite3
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
-from components.erase import certificate
+from components.erase import certificate, leftovers
 from components.erase.leftovers import Searched
-from components.erase.subject import Subject
+from components.erase.subject import SearchTerms, Subject
 from components.store import spool
 from flows.erasing import erase
 from flows.erasing.erase import ErasureRequest
@@ -121,6 +123,17 @@ def in_a_packed_file(home: Path, row_id: str) -> None:
     (home / "turns/old.json.gz").write_bytes(gzip.compress(OWNED.encode()))
 
 
+def in_a_file_of_frames(home: Path, row_id: str) -> None:
+    frames = [zstandard.compress(text.encode()) for text in ("not hers\n", OWNED)]
+    (home / "turns/old.jsonl.zst").write_bytes(b"".join(frames))
+
+
+def in_a_long_line(home: Path, row_id: str) -> None:
+    text = f"{ANN} {row_id}".encode()
+    before = bytes(leftovers.PIECE - len(text) // 2)  # so that no piece that is read has it whole
+    (home / "turns/long.gz").write_bytes(gzip.compress(before + text + bytes(2**20), 1))
+
+
 def in_damaged_files(home: Path, row_id: str) -> None:
     (home / "turns/half.parquet").write_bytes(b"PAR1\n" + OWNED.encode() + b"\n and no more")
     (home / "turns/cut.json.gz").write_bytes(gzip.compress(OWNED.encode())[:-12])
@@ -137,6 +150,8 @@ PLANTS = (
     on_another_disk,
     in_an_older_warehouse,
     in_a_packed_file,
+    in_a_file_of_frames,
+    in_a_long_line,
     in_damaged_files,
     in_sqlite,
     in_freed_bytes,
@@ -167,6 +182,8 @@ def found(erased: Erased, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         pytest.param("linked/failed.txt", "mention", id="disk"),
         pytest.param("before-upgrade.duckdb raw.kept.payload", "id", id="older-warehouse"),
         pytest.param("turns/old.json.gz", "id", id="packed"),
+        pytest.param("turns/old.jsonl.zst", "id", id="frames"),
+        pytest.param("turns/long.gz", "erased row", id="long-line"),
         pytest.param("turns/half.parquet", "id", id="half-written"),
         pytest.param("mlflow/mlflow.db.tags.value", "id", id="sqlite"),
         pytest.param("warehouse.duckdb", "freed bytes", id="freed-bytes"),
@@ -189,6 +206,24 @@ def test_a_file_that_cant_be_read_is_named(found: dict[str, Searched]) -> None:
         "turns/cut.json.gz",
         "turns/half.parquet",
     ]
+
+
+@pytest.mark.slow
+def test_a_line_is_not_held_in_memory_however_long_it_is(tmp_path: Path) -> None:
+    """Somebody with an account in MLflow can send one, which takes a few bytes packed."""
+    zeros, home = bytes(2**20), tmp_path / "home"
+    home.mkdir()
+    with zstandard.open(home / "endless.zst", "wb") as file:
+        for _ in range(1024):
+            file.write(zeros)
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        tracemalloc.start()
+        searched = leftovers.search(con, home, SearchTerms("key", "digest", Subject(ANN)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert searched.places["endless.zst"] == 1
+    assert not searched.passed_over
+    assert peak < 2**30
 
 
 def test_equal_texts_of_other_people_are_not_leftovers(home: House, eraser: Eraser) -> None:
