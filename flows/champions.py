@@ -81,10 +81,10 @@ def rollback_outlook(workload: str, to: str | None) -> RollbackOutlook:
     """
     now = registry.read_aliases(workload)
     left = f"version {now.champion} is champion" if now.champion else "there is no champion"
-    target = f"version {to}" if to else "the version before it"
-    if to is None and now.previous:
-        target = f"version {now.previous}, the one before it,"
-    sentences = [f"{workload}: {left}, and {target} becomes champion"]
+    target = (
+        f"version {to}" if to else now.previous and f"version {now.previous}, the one before it,"
+    )
+    sentences = [f"{workload}: {left}" + (f", and {target} becomes champion" if target else "")]
     if now.canary is not None:
         sentences.append(
             f"version {now.canary} is a canary beside it, which ends with this and keeps its "

@@ -113,3 +113,15 @@ def test_without_a_canary_nobody_is_asked(home: Settings) -> None:
         type_rollback("no-canary")
     assert "version 2 is champion, and version 1, the one before it, becomes" in shown[0]
     assert made.aliases() == Aliases(champion="1")
+
+
+@pytest.mark.slow
+def test_where_nothing_can_become_champion_nothing_is_announced(home: Settings) -> None:
+    made = CanaryHome(home, "only-one")
+    made.describe(serve={"rollout": "immediate"})
+    made.approve(1)
+    for workload, standing in (("only-one", "version 1 is champion"), ("unknown", "no champion")):
+        ended = CliRunner().invoke(champion_commands.app, ["rollback", workload, "--as", "cron"])
+        assert ended.exit_code == 1
+        assert standing in ended.stdout
+        assert "becomes champion" not in ended.stdout
