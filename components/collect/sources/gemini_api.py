@@ -50,6 +50,7 @@ COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "ma
 """Keys of a schema whose whole numbers the API writes as text, as it does all of 64 bits."""
 
 UNDERSCORE = re.compile(r"_([a-z])")
+OF_ADDRESSES = str.maketrans("-_", "+/")  # Base64 as Google's client for Python dumps it
 
 
 def is_request(request: Obj) -> bool:
@@ -149,15 +150,16 @@ def assemble(chunks: list[Json], at: str) -> Obj:
             index = fields.require_whole_number(piece, "index", piece_path, 0)
             before = candidates.get(index, {})
             parts = [*_parts(before, piece_path), *_parts(piece, piece_path)]
-            known = fields.without_nulls(_camel(piece))
-            candidates[index] = {**before, **known, "content": {"role": "model", "parts": parts}}
-        whole |= fields.without_nulls(chunk)
+            content: Json = {"role": "model", "parts": parts}
+            candidates[index] = {**before, **_camel(piece), "content": content}
+        whole |= chunk
     return {**whole, "candidates": [candidates[index] for index in sorted(candidates)]}
 
 
 def _camel(holder: Obj) -> Obj:
-    """Return an object of the API with its own keys as the REST API has them."""
-    return {UNDERSCORE.sub(lambda m: m[1].upper(), key): holder[key] for key in holder}
+    """Return an object of the API with its own keys as the REST API has them, without nulls."""
+    known = fields.without_nulls(holder)
+    return {UNDERSCORE.sub(lambda m: m[1].upper(), key): known[key] for key in known}
 
 
 def _listed(value: Json) -> Json:
@@ -229,7 +231,7 @@ def _message(role: str, parts: list[tuple[str, Obj]]) -> Obj:
     """Return the message of parts; the texts of an answer that follow each other are one."""
     texts, calls, thoughts = list[Obj](), list[Obj](), list[Json]()
     for at, part in parts:
-        match fields.without_nulls(part):
+        match part:
             case {"functionCall": call}:
                 calls.append(_call(fields.require_object({"call": call}, "call"), at))
             case {"text": str(text), "thought": True}:
@@ -260,6 +262,7 @@ def _file(part: Obj) -> Obj:
     """Return a part that is a file as OpenAI has it, others unchanged."""
     match {key: _camel(each) if isinstance(each, dict) else each for key, each in part.items()}:
         case {"inlineData": {"data": str(content), "mimeType": str(form)}}:
+            content = content.translate(OF_ADDRESSES)
             if form.startswith("audio/"):
                 audio: Json = {"data": content, "format": form.rpartition("/")[2]}
                 return {"type": "input_audio", "input_audio": audio}
@@ -291,7 +294,7 @@ def _schema(value: Json) -> Json:
     if not isinstance(value, dict):
         return value
     schema: Obj = {}
-    for key, each in fields.without_nulls(_camel(value)).items():
+    for key, each in _camel(value).items():
         match key, each:
             case "type", str():
                 schema[key] = each.lower()

@@ -75,27 +75,61 @@ def test_the_system_prompt_comes_first(instruction: Json):
     assert messages[0] == {"role": "system", "content": "Be brief."}
 
 
-def test_what_googles_client_for_python_dumps_is_read_the_same():
-    def snake(value: Json) -> Json:
-        match value:
-            case dict():
-                return {
-                    "".join(f"_{c.lower()}" if c.isupper() else c for c in key): snake(inner)
-                    for key, inner in value.items()
-                }
-            case list():
-                return [snake(inner) for inner in value]
-            case _:
-                return value
+PART: dict[str, Json] = dict.fromkeys(
+    [
+        *("text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall"),
+        *("functionResponse", "executableCode", "codeExecutionResult", "videoMetadata"),
+    ]
+)
+CALL: dict[str, Json] = dict.fromkeys(("id", "name", "args", "partialArgs", "willContinue"))
 
+
+def dumped(value: Json, *, is_snake: bool) -> Json:
+    """Write a value as ``model_dump(mode="json")`` of Google's client for Python does.
+
+    It writes the keys that a part lacks as null.
+    """
+    match value:
+        case dict():
+            whole = (PART if value.keys() & PART.keys() else {}) | value
+            whole = CALL | whole if value.keys() & {"args"} else whole
+            return {
+                _snake(key) if is_snake else key: dumped(whole[key], is_snake=is_snake)
+                for key in whole
+            }
+        case list():
+            return [dumped(inner, is_snake=is_snake) for inner in value]
+        case _:
+            return value
+
+
+def _snake(key: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in key)
+
+
+@pytest.mark.parametrize("is_snake", [True, False], ids=["names-of-python", "names-of-the-api"])
+def test_what_googles_client_for_python_dumps_is_read_the_same(is_snake: bool):
     response = answered(
-        candidate({"functionCall": {"name": "weather", "args": {}}}),
+        candidate({"text": "I look."}, {"functionCall": {"name": "weather", "args": {}}}),
         usageMetadata={"promptTokenCount": 9, "cachedContentTokenCount": 4},
     )
     request: Json = {key: ASKED[key] for key in ("contents", "tools", "toolConfig")}
     row: dict[str, Json] = {"request": request, "response": response}
-    dumped = {key: snake(value) for key, value in row.items()}
-    assert record(openai_logs, dumped) == record(openai_logs, row)
+    written = {key: dumped(value, is_snake=is_snake) for key, value in row.items()}
+    assert record(openai_logs, written) == record(openai_logs, row)
+
+
+def test_bytes_in_the_alphabet_of_addresses_are_those_of_data_urls():
+    """So Google's client for Python dumps them."""
+    part: Json = {"inlineData": {"mimeType": "image/png", "data": "__777z4_"}}
+    assert asked(contents=[{"parts": [part]}])["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,//777z4/"}}
+            ],
+        }
+    ]
 
 
 def test_calls_and_results_without_ids_belong_together_by_name_and_order():
