@@ -86,8 +86,8 @@ def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
         yield from _said(row, target, defaults, corrects=True)
         return
     target = ("target_id", fields.require_text(row.value, "root_span_id"))
-    is_root = row.value.get("span_id") == target[1] or row.value.get("is_root") is True
-    scores = [*_said(row, target, defaults, corrects=False)] if is_root else []
+    is_first = row.value.get("span_id") == target[1] or not row.value.get("span_parents", True)
+    scores = [*_said(row, target, defaults, corrects=False)] if is_first else []
     if not scores:
         kind = fields.as_text(attributes.get("type"))
         expected = f"{CALL}: only calls of a model are interactions"
@@ -109,22 +109,21 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
     if output is None:
         said = f": {fields.as_text(error)[: fields.MOST_SHOWN]}" if error is not None else ""
         raise fields.missing("output", f"an answer{said}")
-    request, choices, beside = _exchange(value.get("input"), output, metadata)
+    request, response, beside = _exchange(value.get("input"), output, metadata)
     if error is not None:
         beside["finish"] = canonical.CUT
     metrics = fields.unpacked_object(value, "metrics")
     tokens = metrics.get("prompt_tokens"), metrics.get("completion_tokens")
     written = canonical.total(*(metrics.get(key) for key in WRITTEN))
     known: Obj = {key: metadata[key] for key in metadata if key not in (*PARAMETERS, *RESULTS)}
-    answered_id = metadata.get("id") if metadata.get("object") == "response" else None
     return canonical.interaction(
         defaults,
         timestamp=value.get("created"),
         request=request,
         response=canonical.response(
-            choices,
-            response_id=answered_id or fields.require_text(value, "id"),
-            model=metadata.get("model"),
+            fields.require_array(response, "choices"),
+            response_id=response.get("id") or fields.require_text(value, "id"),
+            model=metadata.get("model") or response.get("model"),
             usage=canonical.usage(*tokens),
         ),
         workload_id=fields.optional_text(metadata, "workload_id", "metadata."),
@@ -138,28 +137,27 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
     )
 
 
-def _exchange(asked: Json, output: Json, metadata: Obj) -> tuple[Obj, list[Json], Obj]:
-    """Return a span's request, its choices, and what is beside them."""
+def _exchange(asked: Json, output: Json, metadata: Obj) -> tuple[Obj, Obj, Obj]:
+    """Return a span's request, its response, and what is beside them."""
     sent: Obj = {key: metadata[key] for key in PARAMETERS if metadata.get(key) is not None}
     match asked:
-        case {"contents": _, **rest} if isinstance(output, dict | list):
-            request, response, beside = openai_logs.exchange(
-                _of_gemini(rest) | asked, "input.", output
-            )
+        case {"contents": _} if isinstance(output, dict | list):
+            return openai_logs.exchange(_of_gemini(asked, metadata), "input.", output)
         case list() | str() if _are_items(output):
-            answered: Obj = {key: metadata.get(key) for key in RESULTS}
-            request, response, beside = openai_logs.exchange(
-                {**sent, "input": asked}, "", {**answered, "id": "", "output": output}
-            )
+            known: Obj = {key: metadata.get(key) for key in RESULTS}
+            answered: Obj = {**known, "id": metadata.get("id") or "", "output": output}
+            return openai_logs.exchange({**sent, "input": asked}, "", answered)
         case _:
             is_anthropic = metadata.get("provider") == "anthropic"
             body = {**sent, **_messages(asked, is_anthropic)} if isinstance(asked, list) else asked
             written: Json = {"object": "chat.completion", "choices": output}
             answer = written if _are_choices(output) else output
             request = sent | observations.request(body, "input")
+            response: Obj = {"choices": observations.choices(answer, "output")}
+            if isinstance(answer, dict) and isinstance(answer.get("id"), str):
+                response["id"] = answer["id"]
             cut = canonical.CUT if openai_api.is_cut(answer) else None
-            return request, observations.choices(answer, "output"), {"finish": cut}
-    return request, fields.require_array(response, "choices"), beside
+            return request, response, {"finish": cut}
 
 
 def _messages(asked: list[Json], is_anthropic: bool) -> Obj:
@@ -171,16 +169,20 @@ def _messages(asked: list[Json], is_anthropic: bool) -> Obj:
             return {"messages": asked}
 
 
-def _of_gemini(asked: Obj) -> Obj:
-    """Return the parameters of a call of Google's client as those of a request of the API."""
+def _of_gemini(asked: Obj, metadata: Obj) -> Obj:
+    """Return a call of Google's client as a request of the API.
+
+    Its tools are in the metadata, in older versions of Braintrust's SDK in the ``config``.
+    """
     config = fields.optional_object(asked, "config", "input.")
-    names = {
-        "systemInstruction": "system_instruction",
-        "toolConfig": "tool_config",
-        "tools": "tools",
+    return {
+        "model": asked.get("model"),
+        "contents": asked["contents"],
+        "systemInstruction": config.get("system_instruction") or config.get("systemInstruction"),
+        "toolConfig": config.get("tool_config") or config.get("toolConfig"),
+        "tools": config.get("tools") or metadata.get("tools"),
+        "generationConfig": config,
     }
-    moved: Obj = {new: config.get(old, config.get(new)) for new, old in names.items()}
-    return {**fields.without_nulls(moved), "generationConfig": config}
 
 
 def _are_choices(output: Json) -> bool:

@@ -191,7 +191,8 @@ def _messages(contents: Json, at: str) -> list[Json]:
     messages: list[Json] = []
     open_calls: list[Obj] = []  # those without a result, in order
     count = 0
-    for path, content in fields.objects(fields.require_array({at: contents}, at), at):
+    listed = _grouped(fields.require_array({at: contents}, at))
+    for path, content in fields.objects(listed, at):
         role = fields.optional_text(content, "role", path) or "user"
         parts = fields.require_array({"parts": _listed(content.get("parts"))}, "parts", path)
         results, others = list[tuple[str, Obj]](), list[tuple[str, Obj]]()
@@ -207,6 +208,23 @@ def _messages(contents: Json, at: str) -> list[Json]:
                 open_calls.append(call)
             messages.append(message)
     return messages
+
+
+def _grouped(contents: list[Json]) -> list[Json]:
+    """Return contents; parts without one, which Google's clients take, are together one."""
+    grouped: list[Json] = []
+    parts: list[Json] | None = None
+    for content in contents:
+        part: Json = {"text": content} if isinstance(content, str) else content
+        if not isinstance(part, dict) or {"role", "parts"} & part.keys():
+            parts = None
+            grouped.append(content)
+        elif parts is None:
+            parts = [part]
+            grouped.append({"role": "user", "parts": parts})
+        else:
+            parts.append(part)
+    return grouped
 
 
 def _result(part: Obj, at: str, open_calls: list[Obj]) -> Obj:

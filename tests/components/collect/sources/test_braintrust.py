@@ -129,25 +129,32 @@ def test_a_span_of_the_responses_api_becomes_chat():
     assert record(braintrust, row)["finish"] == "upstream_cut"
 
 
-def test_a_span_of_googles_client_becomes_chat():
+@pytest.mark.parametrize("is_beside", [True, False], ids=["tools-beside", "tools-within"])
+def test_a_span_of_googles_client_becomes_chat(is_beside: bool):
+    """Newer versions of Braintrust's SDK have the tools in the metadata."""
+    tools: Json = [{"functionDeclarations": [{"name": "weather"}]}]
+    config: dict[str, Json] = {"system_instruction": "Be brief.", "temperature": 0.2}
     asked: Json = {
         "model": "gemini-2.5-pro",
-        "contents": [{"role": "user", "parts": [{"text": "Weather in Rome?"}]}],
-        "config": {
-            "system_instruction": "Be brief.",
-            "temperature": 0.2,
-            "tools": [{"function_declarations": [{"name": "weather"}]}],
-        },
+        "contents": ["Weather in", {"text": "Rome?"}],
+        "config": config if is_beside else config | {"tools": tools},
     }
-    converted = record(
-        braintrust, span(input=asked, output=gemini_bodies.answered(), metadata=None)
-    )
+    metadata: Json = {"provider": "google", "tools": tools} if is_beside else None
+    row = span(input=asked, output=gemini_bodies.answered(), metadata=metadata)
+    converted = record(braintrust, row)
+    parts: Json = [{"type": "text", "text": text} for text in ("Weather in", "Rome?")]
     assert converted["request"] == {
         "model": "gemini-2.5-pro",
-        "messages": MESSAGES,
+        "messages": [MESSAGES[0], {"role": "user", "content": parts}],
         "temperature": 0.2,
         "tools": [{"type": "function", "function": {"name": "weather"}}],
     }
+    assert isinstance(converted["response"], dict)
+    assert converted["response"]["id"] == "y0S_aMGPArCYqsMPntGNyA4"
+    plain: Json = {"contents": "Rome?", "config": None, "model": "gemini-2.5-pro"}
+    request = record(braintrust, span(input=plain, output=gemini_bodies.answered()))["request"]
+    assert isinstance(request, dict)
+    assert request["messages"] == [{"role": "user", "content": "Rome?"}]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +208,14 @@ def test_scores_of_the_first_span_are_feedback_on_its_trace():
         ({"name": "thumbs", "value": 1}, "s1"),
         ({"name": "correct", "value": 0.5}, "s1"),
     ]
+
+
+def test_the_first_span_is_the_one_without_parents():
+    """Newer versions of the SDK take the ids of OpenTelemetry: the trace's is not its span's."""
+    row = root(span_id="e400", root_span_id="5366", is_root=None)
+    assert [each["target_id"] for each in records(braintrust, row)] == ["5366", "5366"]
+    inner = root(span_id="e401", root_span_id="5366", span_parents=["e400"], is_root=False)
+    assert "only calls of a model" in reason(braintrust, inner)
 
 
 def test_a_score_that_cannot_be_read_costs_only_itself():

@@ -53,8 +53,10 @@ def test_a_row_of_a_batch_that_failed_has_no_answer():
         USER,
         {"parts": {"text": "Weather in Rome?"}},
         [{"parts": [{"text": "Weather in Rome?"}]}],
+        ["Weather in Rome?"],
+        [{"text": "Weather in Rome?"}],
     ],
-    ids=["text", "one-content", "one-part", "no-role"],
+    ids=["text", "one-content", "one-part", "no-role", "a-list-of-text", "a-list-of-parts"],
 )
 def test_contents_may_be_as_short_as_the_api_and_its_clients_take_them(contents: Json):
     assert asked(contents=contents)["messages"] == [{"role": "user", "content": "Weather in Rome?"}]
@@ -170,6 +172,21 @@ def test_calls_and_results_without_ids_belong_together_by_name_and_order():
         ("call_4", '{"output": "6"}'),
     ]
     assert messages[-1] == {"role": "user", "content": "And now?"}
+
+
+def test_parts_without_a_content_are_one_of_the_user():
+    contents: Json = [
+        "What is",
+        {"text": "this?"},
+        {"role": "model", "parts": [{"text": "A shoe."}]},
+        "Thanks",
+    ]
+    first: Json = [{"type": "text", "text": text} for text in ("What is", "this?")]
+    assert asked(contents=contents)["messages"] == [
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": "A shoe."},
+        {"role": "user", "content": "Thanks"},
+    ]
 
 
 def test_images_and_sounds_are_those_of_openai():
