@@ -39,15 +39,19 @@ PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file, or of a line, se
 
 DUCKDB, DUCKDB_AT = b"DUCK", 8  # how its files begin, and after how many bytes
 DAMAGED = (
-    pa.ArrowInvalid,
+    pa.ArrowException,
     sqlite3.Error,
     *ENGINE_ERRORS,
     zstandard.ZstdError,
     EOFError,
     zlib.error,
     OSError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
 )
-"""What is raised for a file that is not whole."""
+"""What is raised for a file that is not whole, or has values that Python has not. Whoever may write
+to MLflow or to the store can put one into the home."""
 
 _SQLITE = b"SQLite format 3\x00"
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,6 +207,45 @@ def test_a_file_that_cant_be_read_is_named(found: dict[str, Searched]) -> None:
         "turns/cut.json.gz",
         "turns/half.parquet",
     ]
+
+
+def invalid_text(file: Path) -> None:
+    bytes_ = pa.array([f"\xff{ANN}".encode("latin-1")], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 1, bytes_.buffers())
+    pq.write_table(pa.table({"text": text}), file, compression="none")
+
+
+def far_day(file: Path) -> None:
+    days = pa.array([2**30], pa.int32()).cast(pa.date32())
+    pq.write_table(pa.table({"day": days, "text": [ANN]}), file, compression="none")
+
+
+def unknown_zone(file: Path) -> None:
+    times = pa.array([1], pa.int64()).cast(pa.timestamp("us", "Mars/Olympus"))
+    pq.write_table(pa.table({"time": times, "text": [ANN]}), file, compression="none")
+
+
+def table_without_name(file: Path) -> None:
+    with sqlite3.connect(file) as con:
+        con.execute("create table texts (text)")
+        con.execute("insert into texts values (?)", [ANN])
+        con.execute("pragma writable_schema = 1")
+        con.execute("update sqlite_master set name = cast(x'ff' as text)")
+
+
+@pytest.mark.parametrize("write", [invalid_text, far_day, unknown_zone, table_without_name])
+def test_a_file_with_values_that_python_has_not_ends_no_search(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Somebody with an account in MLflow can send one; so nobody could have been erased."""
+    home = tmp_path / "home"
+    home.mkdir()
+    name = "strange.db" if write is table_without_name else "strange.parquet"
+    write(home / name)
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        searched = leftovers.search(con, home, SearchTerms("key", "digest", Subject(ANN)))
+    assert searched.passed_over == (f"{name}, which can't be read, but for its bytes",)
+    assert [(left.where, left.kind) for left in searched.left] == [(name, "mention")]
 
 
 @pytest.mark.slow
