@@ -187,7 +187,7 @@ def _claim(con: Connection, file: Path, target: Lake) -> Copies | None:
 def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) -> None:
     """Copy all tables of a lake into a file; nobody writes either meanwhile.
 
-    The file appears when it has all of them. Then the lake says that its rows are the file's, so
+    The file appears when it has all of them, and the lake says that its rows are the file's, so
     that no process goes on with it by mistake. The files of retention in its object store are
     copied to the file's home.
 
@@ -205,14 +205,22 @@ def copy_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) 
             )
         if archives:
             archives.move(con, f"lake.{ARCHIVED}")
-        if file.exists():
-            _copy_all(con, file, report, wait_seconds, archives=archives)
-        else:
+        is_there = file.exists()
+        if not is_there:
             _drop_before_erasures(con, filling, wait_seconds)
-            _copy_all(con, filling, report, wait_seconds, archives=archives, may_change=True)
-            filling.rename(file)
+        _copy_all(
+            con,
+            file if is_there else filling,
+            report,
+            wait_seconds,
+            archives=archives,
+            may_change=not is_there,
+        )
+        # First: with the file there, and a lake that others open, both would be written.
         if owned is None:
             lake_owner.set_owner(source, Copies.begin(file, source).text(file, is_whole=True))
+        if not is_there:
+            filling.rename(file)
 
 
 def copy_ahead_to_file(source: Lake, file: Path, report: Report, wait_seconds: float) -> None:

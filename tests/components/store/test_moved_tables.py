@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -107,20 +108,31 @@ def test_a_second_copy_compares_and_one_over_other_rows_is_refused(
 
 
 def kill_after_twelve_tables(call: str, file: Path, place: Lake) -> None:
-    code = f"""
-import os, signal
-from pathlib import Path
-from components.store import moved_tables
-from components.store.lake import Lake
+    killed(
+        f"""
 seen = []
 def report(table):
     seen.append(table)
     if len(seen) == 12:
         os.kill(os.getpid(), signal.SIGKILL)
-file, place = Path({str(file)!r}), Lake({place.url!r}, {place.data!r})
 moved_tables.{call}
+""",
+        file,
+        place,
+    )
+
+
+def killed(code: str, file: Path, place: Lake) -> None:
+    """Run code in a process that is killed by it."""
+    begin = f"""
+import os, signal, sys
+from pathlib import Path
+from components.store import moved_tables
+from components.store.lake import Lake
+file = Path({str(file)!r})
+place = Lake({place.url!r}, {place.data!r})
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert subprocess.run([sys.executable, "-c", begin + code], check=False).returncode == -9
 
 
 def test_a_killed_copy_is_completed(file: Path, tmp_path: Path) -> None:
@@ -231,6 +243,50 @@ def test_a_killed_copy_ahead_and_a_kill_before_the_end_are_completed(
         ((rows,),) = con.execute("select count(*) from raw.interactions").fetchall()
     assert rows == len(before["raw.interactions"])
     assert kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("event", "ending"),
+    [
+        pytest.param("open", ".lake.partial", id="before-the-lake-is-closed"),
+        pytest.param("os.rename", ".filling", id="before-the-file-has-its-name"),
+    ],
+)
+def test_a_kill_at_the_end_of_the_way_back_leaves_one_place_to_write(
+    event: str, ending: str, file: Path, tmp_path: Path
+) -> None:
+    place = lakes.new(tmp_path / "lake")
+    moved(moved_tables.copy_to_lake, file, place)
+    back = tmp_path / "back" / "warehouse.duckdb"
+    killed(
+        f"""
+def kill(event, arguments):
+    if event == {event!r} and str(arguments[0]).endswith({ending!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+moved_tables.copy_to_file(place, file, lambda _: None, 10.0)
+""",
+        back,
+        place,
+    )
+    assert not back.exists()
+    with suppress(LakeError):  # of which nobody knows that it was left
+        load(place, tmp_path, "newer")
+    rows = count_rows(place)
+    moved(moved_tables.copy_to_file, place, back)
+    assert len(contents(back)["raw.interactions"]) == rows
+    with pytest.raises(LakeError, match=f"is the copy of .*{back}"):
+        load(place, tmp_path, "lost")
+
+
+def count_rows(place: Lake) -> int:
+    ((rows,),) = lakes.execute(
+        "select sum(record_count) from lake_catalog.ducklake_data_file"
+        " join lake_catalog.ducklake_table using (table_id) where table_name = 'interactions'"
+        " and ducklake_data_file.end_snapshot is null",
+        place.url.rpartition("/")[2],
+    )
+    return int(rows)
 
 
 @pytest.fixture
