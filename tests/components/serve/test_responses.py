@@ -188,17 +188,19 @@ def test_an_answer_cut_by_its_length_is_incomplete(gateway: RunningGateway, is_s
     assert gateway.seen()["requests"][-1]["body"]["max_tokens"] == 2
 
 
-def test_logprobs_come_with_the_text_and_at_its_end(gateway: RunningGateway):
+@pytest.mark.parametrize("pieces", [["a ", "b"], ['{"a": ', "1} ", "b"]], ids=["text", "held"])
+def test_logprobs_come_with_the_text_and_at_its_end(gateway: RunningGateway, pieces: list[str]):
     events = events_of(
         gateway,
-        input=script(say="a b"),
+        input=script(say="".join(pieces)),
+        tools=[WEATHER],
         include=["message.output_text.logprobs"],
         top_logprobs=1,
     )
     deltas = [event["logprobs"] for event in events if event["type"].endswith("text.delta")]
     whole = events[-1]["response"]["output"][0]["content"][0]["logprobs"]
     for tokens in ([token for piece in deltas for token in piece], whole):
-        assert [token["token"] for token in tokens] == ["a ", "b"]
+        assert [token["token"] for token in tokens] == pieces
         assert [top["token"] for top in tokens[0]["top_logprobs"]] == ["x"]
 
 
@@ -392,7 +394,14 @@ def test_another_server_that_offers_chats_answers(tmp_path: Path):
         fresh = {"fallbacks": [{"url": f"{teacher}/v1", "model": "gpt-x"}]}
         with gateways.running(tmp_path, {"workloads": {"fresh": fresh}}) as gateway:
             client = gateway.openai.responses
-            said = client.create(model="fresh", input="Hi", max_output_tokens=9)
+            said = client.create(
+                model="fresh",
+                input="Hi",
+                max_output_tokens=9,
+                tools=[],  # OpenAI refuses these where no tools are offered
+                tool_choice="auto",
+                parallel_tool_calls=True,
+            )
             called = client.create(model="fresh", input="Rain?", tools=[WEATHER])
             with client.stream(model="fresh", input="Rain?", tools=[WEATHER]) as stream:
                 streamed = stream.get_final_response()
