@@ -23,6 +23,7 @@ from flows.cli.console import (
     open_telemetry,
     print_error,
     print_line,
+    print_whole,
     shorten,
 )
 from flows.cli.parameters import SourceOption
@@ -433,9 +434,12 @@ def list_tokens() -> None:
             "all" if token.kinds == client_tokens.KINDS else " ".join(token.kinds),
             str(token.quota or "none"),
             expires,
-            token.created_at,
+            token.created_at[:16].replace("T", " "),
         )
-    console.print(table if tokens else "there is no token")
+    if tokens:
+        print_whole(table)
+    else:
+        print_line("there is no token")
     if problem:
         fail(f"{problem}; these are the tokens that this machine knows", 1)
 

@@ -1,5 +1,6 @@
 """What commands print with, their exit codes for known errors, and how they open the warehouse."""
 
+import errno
 import os
 import sys
 import textwrap
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 FILE_COLUMNS = 1000
 MOST_COLUMNS = 500
+
+MAKE_ROOM = "make room there, then run the same command again to resume"
 
 
 class PlainConsole(Console):
@@ -113,7 +116,7 @@ def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]
     Also a decorator of commands.
 
     Args:
-        known: Known errors besides those of ``EXIT_CODES``; their exit code is 2.
+        known: Known errors besides those of ``EXIT_CODES``; their exit code is 2, of a full disk 1.
         code: The exit code of all of them instead.
     """
     try:
@@ -129,7 +132,16 @@ def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]
         if own is None and (is_bug or not isinstance(error, known)):
             raise
         print_error(str(error))
+        if is_full(error):
+            own = code = 1
+            if getattr(error, "errno", None) == errno.ENOSPC:  # ours say what to do
+                print_error(MAKE_ROOM)
         raise typer.Exit(code or own or 2) from error
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether a disk has no room; DuckDB's errors have the system's words, too."""
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def _exit_interrupted() -> NoReturn:

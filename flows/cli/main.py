@@ -30,11 +30,13 @@ from flows.cli import (
     train_commands,
 )
 from flows.cli.console import (
+    MAKE_ROOM,
     class_names,
     console,
     errors,
     exit_on,
     fail,
+    is_full,
     print_error,
     print_line,
 )
@@ -371,8 +373,8 @@ def _remedy_of_disk(error: Exception, home: settings.Settings) -> str | None:
             "Linux mounts a disk read-only after an error of it (`dmesg`): mount it writable "
             f"again, or {OTHER_HOME}"
         )
-    if os.strerror(errno.ENOSPC) in text:
-        return "make room there, then run the same command again to resume"
+    if is_full(error):
+        return MAKE_ROOM
     if isinstance(error, PermissionError) and str(home.home) in text:
         return NOT_THIS_USER
     return None

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from flows import settings
 from flows.cli.canary_commands import canary_app
-from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
+from flows.cli.console import errors, exit_on, fail, print_error, print_line, print_whole
 
 if TYPE_CHECKING:
     from components.serve.seen_gateways import SeenGateway
@@ -181,7 +181,7 @@ def _show_gateways(home: settings.Settings, gateways: "Sequence[SeenGateway]") -
                 "without effect" if served.unproved else proved,
                 " ".join(served.replicas) or "none",
             )
-    console.print(table)
+    print_whole(table)
     for gateway in gateways:
         name = gateway_status.gateway_name(gateway)
         if not gateway_status.is_running(gateway):
@@ -225,7 +225,10 @@ def _show(report: "Report") -> None:
             "without effect" if served["unproved"] else serving_status.minute(served["proved_at"]),
             " ".join(served["replicas"]) or "none",
         )
-    console.print(table if report["routes"] else "no champion serves")
+    if report["routes"]:
+        print_whole(table)
+    else:
+        print_line("no champion serves")
     for coming in report.get("preparing", ()):
         print_line(f"preparing {coming['workload']}@{coming['version']}: {coming['step']}")
     for canary in report.get("rollouts", ()):
@@ -270,7 +273,7 @@ def prove(
         for result in results:
             names = ("version", "gateway", "replica", "result")
             table.add_row(*(result[name] for name in names))
-        console.print(table)
+        print_whole(table)
         for gateway in elsewhere:
             if gateway not in others:
                 print_line(f"not proved: {_gone_text(gateway)}")

@@ -19,7 +19,15 @@ from rich.text import Text
 
 from components.pages.visible_text import visible
 from flows import access, settings
-from flows.cli.console import console, errors, exit_on, fail, print_error, print_line
+from flows.cli.console import (
+    console,
+    errors,
+    exit_on,
+    fail,
+    print_error,
+    print_line,
+    print_whole,
+)
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -157,7 +165,7 @@ def _show_status(status: "Status") -> None:
         table.add_row(service.name, state, pid, service.url or "")
     print_line(f"stack: {status.phase} ({status.step})")
     if status.services:
-        console.print(table)
+        print_whole(table)
         print_line(f"logs: {Path(status.services[0].log).parent}/SERVICE.log")
 
 

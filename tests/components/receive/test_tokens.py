@@ -219,6 +219,8 @@ def test_the_commands_add_and_show_a_tokens_rights(tmp_path: Path):
     assert shop.split()[1:4] == ["shop", "support*", "faq"]
     assert f"interactions  10,000 requests, 5,000,000 bytes a hour  {until}" in shop
     assert plain.split()[1:6] == ["plain", "*", "all", "none", "never"]
+    shell.env["COLUMNS"] = "30"
+    assert shop in shell.run("token", "list").stdout  # which a terminal wraps
     for line in (shop, plain):
         assert shell.run("token", "remove", line.split()[0]).returncode == 0
     assert shell.run("token", "list").stdout == "there is no token\n"
