@@ -24,7 +24,7 @@ from components.collect.record_batches import (
     ValidatedBatch,
 )
 from components.collect.source import Kind
-from components.store import lake_connection, warehouse
+from components.store import lake_connection, record_identity, warehouse
 from components.store.arrow import ArrowStream, ArrowTable
 from components.store.warehouse import Connection, Value
 
@@ -234,10 +234,12 @@ def _without_erased(con: Connection, records: list[warehouse.Row]) -> list[wareh
     if not erased:
         return records
     digests, key = {digest for digest, _ in erased}, str(erased[0][1]).encode()
-    contents = ((record, cast("bytes", record["content"])) for record in records)
-    return [
-        r for r, content in contents if hashlib.sha256(key + content).hexdigest() not in digests
-    ]
+
+    def is_erased(content: bytes) -> bool:
+        texts = (content, (record_identity.canonical_text(content) or "").encode())
+        return any(hashlib.sha256(key + text).hexdigest() in digests for text in texts)
+
+    return [record for record in records if not is_erased(cast("bytes", record["content"]))]
 
 
 def _number_statements(batches: Iterable[ValidatedBatch]) -> Iterator[tuple[int, ValidatedBatch]]:

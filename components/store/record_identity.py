@@ -189,6 +189,21 @@ def erased_deep_digest(key: str, text: str) -> str:
     return hashlib.sha256((key + manifest.digest(["deep", *sorted(values)])).encode()).hexdigest()
 
 
+def canonical_text(text: str | bytes) -> str | None:
+    """Return JSON text that is equal for equal values; ``None`` of what is not JSON, or deep."""
+    try:
+        return json.dumps(canonical(json.loads(text, parse_int=_whole_number)))
+    except (ValueError, RecursionError):
+        return None
+
+
+def joined_texts(payload: str) -> list[str]:
+    """Return canonical texts of the answer and the request that a row of a batch was joined of."""
+    answer = dict(read(payload))
+    request = answer.pop("request", None)
+    return [json.dumps(canonical(value)) for value in (answer, request)]
+
+
 def read(text: str) -> Record:
     """Parse a stored record."""
     return json.loads(text, parse_int=_whole_number)
