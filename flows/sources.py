@@ -255,8 +255,12 @@ def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list
         shared_spool.clear(home.spool)
         loaded, fetched = load(), list[SharedSegment]()
         with object_store.reaching(f"collecting from {store.url}/{shared_spool.PLACE}"):
-            for batch in shared_spool.batches(shared_spool.listed(store)):
-                fetch = partial(shared_spool.fetch, store, folder=home.spool, now=now)
+            segments_there = shared_spool.listed(store)
+            ahead_ns = shared_spool.clock_ahead_ns(store) if segments_there else 0
+            fetch = partial(
+                shared_spool.fetch, store, folder=home.spool, now=now, ahead_ns=ahead_ns
+            )
+            for batch in shared_spool.batches(segments_there):
                 fetched += [each for each in batch if fetch(segment=each)]
                 loaded += load()
             # Before the others are deleted: a kill between the two leaves a part twice.

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from components.store import spool
+from components.store import object_store, spool
 from components.store.object_store import ObjectStore
 from components.store.spool import SEALED
 
 PLACE = "spool"
 
 BATCH_BYTES = 256 * 2**20  # of segments that are on the collecting machine's disk at once
+
+CLOCK_SECONDS = 10.0
+"""Clocks that differ by less count as equal; larger differences are rounded to it, so that a
+segment mostly has the same name again."""
 
 _FETCHED = ".fetched"  # ends the name of a file that is being fetched
 
@@ -25,7 +29,10 @@ _NAME = re.compile(r"(?P<sealed_at_ns>\d{20})-(?P<digest>[0-9a-f]{64})" + re.esc
 
 @dataclass(frozen=True, slots=True)
 class SharedSegment:
-    """A segment in the store; its name has its age and content, so a second put changes nothing."""
+    """A segment in the store; its name has its age and content, so a second put changes nothing.
+
+    The age is by the store's clock, since those of receivers may differ by minutes.
+    """
 
     name: str
     size: int
@@ -48,14 +55,26 @@ def ship(store: ObjectStore, folder: Path) -> list[SharedSegment]:
     """
     spool.recover(folder)
     shipped: list[SharedSegment] = []
-    for path in spool.sealed(folder):
+    sealed = spool.sealed(folder)
+    ahead_ns = clock_ahead_ns(store) if sealed else 0
+    for path in sealed:
         with contextlib.suppress(FileNotFoundError):  # a collect on this machine has loaded it
             status = path.stat()
-            name = f"{status.st_mtime_ns:020d}-{path.stem}{SEALED}"
+            name = f"{status.st_mtime_ns + ahead_ns:020d}-{path.stem}{SEALED}"
             store.put(f"{PLACE}/{name}", path)
             shipped.append(SharedSegment(name, status.st_size))
             spool.remove(path)
     return shipped
+
+
+def clock_ahead_ns(store: ObjectStore) -> int:
+    """Return how far the store's clock is ahead of this machine's, in nanoseconds.
+
+    Multiples of ``CLOCK_SECONDS``; 0 where it can't be known.
+    """
+    with contextlib.suppress(*object_store.network_errors(), KeyError):
+        return round(store.seconds_ahead(PLACE) / CLOCK_SECONDS) * int(CLOCK_SECONDS * 1e9)
+    return 0
 
 
 def listed(store: ObjectStore) -> list[SharedSegment]:
@@ -84,17 +103,18 @@ def clear(folder: Path) -> None:
 
 
 def fetch(
-    store: ObjectStore, segment: SharedSegment, folder: Path, *, now: datetime
+    store: ObjectStore, segment: SharedSegment, folder: Path, *, now: datetime, ahead_ns: int
 ) -> Path | None:
     """Copy a segment into a spool; ``None`` if another collect has taken it meanwhile.
 
     What was damaged gets the name of the content that came, twice: its lines are loaded, and those
     that are no lines go to quarantine. None is newer than ``now``, since the parts of a call wait
-    for as long as they are new, and a receiver's clock may be a day ahead.
+    for as long as they are new, and a receiver's clock may be a day ahead; ``ahead_ns`` is that of
+    the store (``clock_ahead_ns``).
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{uuid.uuid4().hex}{_FETCHED}"
-    sealed_at_ns = min(segment.sealed_at_ns, int(now.timestamp() * 1e9))
+    sealed_at_ns = min(segment.sealed_at_ns - ahead_ns, int(now.timestamp() * 1e9))
     try:
         digest = _get(store, segment, partial)
         if digest not in (None, segment.digest):  # perhaps only on its way

@@ -5,12 +5,14 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
 from s3fs import S3FileSystem
 
@@ -126,8 +128,14 @@ def cutting() -> Generator[None]:
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
+    with _answering(Handler):
+        yield
+
+
+@contextmanager
+def _answering(handler: type[BaseHTTPRequestHandler]) -> Generator[None]:
     before = os.environ.copy()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -140,6 +148,45 @@ def cutting() -> Generator[None]:
             S3FileSystem.clear_instance_cache()
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def seen_by_a_clock_behind(seconds: float) -> Generator[None]:
+    """Let this process see the store's clock that far ahead of its own."""
+    store = os.environ["AWS_ENDPOINT_URL"]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # else clients wait for leave to send what they have
+
+        def pass_on(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            asked = httpx.request(
+                self.command,
+                store + self.path,
+                content=self.rfile.read(length),
+                headers={
+                    name: text
+                    for name, text in self.headers.items()
+                    if name.lower() not in {"host", "expect"}
+                },
+                trust_env=False,
+            )
+            self.send_response_only(asked.status_code)
+            for name, text in asked.headers.items():
+                if name not in {"date", "connection", "transfer-encoding"}:
+                    self.send_header(name, text)
+            self.send_header("date", format_datetime(datetime.now(UTC) + ahead, usegmt=True))
+            self.end_headers()
+            self.wfile.write(asked.content)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on  # noqa: N815 - as above
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    ahead = timedelta(seconds=seconds)
+    with _answering(Handler):
+        yield
 
 
 def take_away(patch: pytest.MonkeyPatch) -> None:

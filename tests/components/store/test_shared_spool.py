@@ -131,6 +131,24 @@ def test_a_receiver_whose_clock_is_a_day_ahead_delays_nothing_by_a_day(root: Pat
     assert shared_spool.listed(STORE) == []
 
 
+def test_a_part_waits_for_the_others_though_its_receivers_clock_is_minutes_behind(
+    root: Path,
+) -> None:
+    collecting, home = machine(root, "collecting"), machine(root, "receiver")
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    segment = receive(home, ("traces", json.dumps(telemetry.json_form(span))))
+    behind = datetime.now(UTC) - timedelta(minutes=5)
+    os.utime(segment, (behind.timestamp(), behind.timestamp()))
+    with buckets.seen_by_a_clock_behind(seconds=300):
+        spool_shipper.ship_once(home, STORE)
+    collect(collecting)
+    assert rows(collecting) == ([], 0)
+    receive(collecting, ("logs", json.dumps(telemetry.json_form(records))))
+    collect(collecting)
+    assert rows(collecting) == (["chatcmpl-1"], 0)
+    assert shared_spool.listed(STORE) == []
+
+
 class CuttingStore(ObjectStore):
     """A store whose first answer is cut, without the client noticing."""
 
@@ -149,7 +167,7 @@ def test_a_segment_that_came_cut_is_fetched_again_before_it_is_deleted(root: Pat
     content = receive(home, question(1), question(2)).read_bytes()
     spool_shipper.ship_once(home, STORE)
     (shared,) = shared_spool.listed(STORE)
-    path = shared_spool.fetch(CuttingStore(STORE.url), shared, home.spool, now=NOW)
+    path = shared_spool.fetch(CuttingStore(STORE.url), shared, home.spool, now=NOW, ahead_ns=0)
     assert path is not None and path.read_bytes() == content
 
 
@@ -190,7 +208,9 @@ def test_shipping_and_loading_a_segment_twice_changes_nothing(root: Path) -> Non
         os.utime(segment, ns=(times.st_mtime_ns, times.st_mtime_ns))
     assert len(shared_spool.listed(STORE)) == 1
     (shared,) = shared_spool.listed(STORE)
-    shared_spool.fetch(STORE, shared, collecting.spool, now=NOW)  # as if a collect was killed there
+    shared_spool.fetch(
+        STORE, shared, collecting.spool, now=NOW, ahead_ns=0
+    )  # as if a collect was killed there
     collect(collecting)
     spool_shipper.ship_once(home, STORE)
     collect(collecting)
