@@ -14,8 +14,10 @@ from rich.table import Table
 from flows import settings
 from flows.cli.console import (
     console,
+    errors,
     exit_on,
     fail,
+    has_person,
     home_with_warehouse,
     new_table,
     open_warehouse,
@@ -74,10 +76,11 @@ def review(
 def _review(
     home: Settings, workload: "Workload", count: int, reviewer: str, path: Path | None
 ) -> None:
-    from flows import review
-
     now = datetime.now(UTC)
-    questions = review.choose_questions(home, workload, count, reviewer=reviewer, now=now)
+    with errors.status("choosing questions"):
+        from flows import review
+
+        questions = review.choose_questions(home, workload, count, reviewer=reviewer, now=now)
     if not questions:
         print_line(
             f"{workload.workload}: nothing is left to ask {reviewer} about, or it "
@@ -88,6 +91,11 @@ def _review(
         written = review.export_questions(path, questions, now=now)
         print_line(f"{written} questions written to {path}")
         return
+    if not has_person():
+        fail(
+            f"reviewing {workload.workload}: there is no terminal to ask {len(questions)} "
+            "questions at; --export FILE writes them, --import FILE loads their answers"
+        )
     ended = review.ask_questions(
         home,
         questions,

@@ -222,6 +222,14 @@ def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Pat
         assert any("it rains in Bonn and Cork" in answer for (answer,) in answers)
 
 
+def test_without_a_terminal_nobody_is_asked_and_the_file_is_named(home: Path) -> None:
+    words = ("review", str(home / "weather.yaml"), "--as", "rev")
+    done = CliRunner().invoke(review_commands.app, words, env={"FLYWHEEL_HOME": str(home)})
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "no terminal to ask 3 questions at; --export FILE writes them" in done.stderr
+
+
 def test_a_labelling_tools_file_is_imported_idempotently(home: Path) -> None:
     path = home / "questions.jsonl"
     assert "3 questions written" in run(home, "--export", path)
