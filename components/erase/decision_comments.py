@@ -15,6 +15,8 @@ DOCUMENT = "document"  # the field of the signed statement or the rules, which a
 
 ERASED = "(erased)"  # replaces a text of the champions' journal, or a note
 
+OF_WORKLOAD = "($workload_id::varchar is null or workload_id = $workload_id)"
+
 RELEASES = ("curated.releases", "curated.released_losses")  # what people let in, with their notes
 
 
@@ -49,8 +51,9 @@ def blank_comments(con: Connection, subject: Subject, names: Iterable[str]) -> i
 
 
 def count_comments(con: Connection, subject: Subject) -> int:
-    """Count the texts that hold the subject's id, in decisions and in the journal of champions."""
-    return len(_about(con, subject, ())) + len(_reasons(con, subject, ()))
+    """Count the texts that hold the subject's id: in decisions, the champions' journal, notes."""
+    found = _about(con, subject, ()), _reasons(con, subject, ()), _notes(con, subject, ())
+    return sum(map(len, found))
 
 
 def _about(con: Connection, subject: Subject, names: Iterable[str]) -> list[tuple[int, str]]:
@@ -104,21 +107,31 @@ def blank_notes(con: Connection, subject: Subject, names: Iterable[str]) -> Mapp
     The rows stay, because they are about other people's interactions, and else the next curation
     asks again. With mentions this includes an operator with that name.
     """
+    blanked: Counter[str] = Counter()
+    for table, column, text in _notes(con, subject, names):
+        changed = con.execute(
+            f"update {table} set {column} = $erased"  # noqa: S608 - of ours
+            f" where {column} = $text and {OF_WORKLOAD}",
+            {"erased": ERASED, "text": text, "workload_id": subject.workload_id},
+        ).fetchall()
+        blanked[table] += changed[0][0]
+    return blanked
+
+
+def _notes(con: Connection, subject: Subject, names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return the texts about the subject on what people let in, with their table and column."""
     is_about = text_matcher(subject, names)
     columns = ("note", "released_by") if subject.mentions else ("note",)
-    blanked: Counter[str] = Counter()
-    for table, column in product(RELEASES, columns):
-        condition = "($workload_id::varchar is null or workload_id = $workload_id)"
-        within = {"workload_id": subject.workload_id}
-        sql = f"select distinct {column} from {table} where {condition}"  # noqa: S608 - of ours
-        for text in filter(is_about, warehouse.texts(con, sql, **within)):
-            changed = con.execute(
-                f"update {table} set {column} = $erased"  # noqa: S608 - as above
-                f" where {column} = $text and {condition}",
-                {"erased": ERASED, "text": text, **within},
-            ).fetchall()
-            blanked[table] += changed[0][0]
-    return blanked
+    return [
+        (table, column, text)
+        for table, column in product(RELEASES, columns)
+        for text in warehouse.texts(
+            con,
+            f"select distinct {column} from {table} where {OF_WORKLOAD}",  # noqa: S608 - of ours
+            workload_id=subject.workload_id,
+        )
+        if is_about(text)
+    ]
 
 
 def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[dict[str, str]]:

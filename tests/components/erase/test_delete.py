@@ -564,7 +564,8 @@ def test_what_an_operator_of_the_same_name_released_stays_and_notes_about_the_su
             held = HeldInteraction(row, WORKLOAD, "app", logs.NOW, "injection", "", "", None)
             held_rows.release_held(con, held, by=ANN, note=note, now=logs.NOW)
         loss = Loss(WORKLOAD, "too_short", 5, 10)
-        held_rows.release_losses(con, [loss], by=ANN, note=f"for {ANN}", now=logs.NOW)
+        held_rows.release_losses(con, [loss], by=ANN, note=f"for {ANN}, not eve-1", now=logs.NOW)
+    assert erase.find_subject(home.settings, Subject("eve-1"))[0].words == 1
     written = eraser(home.settings, Subject(ANN))
     with warehouses.connect(home.settings.warehouse) as con:
         kept = con.table("curated.releases").project("released_by, note").order("note").fetchall()
