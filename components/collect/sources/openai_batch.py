@@ -1,5 +1,8 @@
 """OpenAI's Batch API: the requests of a batch's input file joined with its output and error files.
 
+Anthropic's Message Batches have the request in ``params`` and the answer in ``result``, and no
+time.
+
 The output has each answer under the ``custom_id`` of its request, in any order. Ids are only unique
 within a batch: two requests, or two answers, with one id are not joined with anything, as nothing
 says which belong together. No row has its batch's id, an answer's ``id`` and ``request_id`` are in
@@ -20,7 +23,7 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import fields, openai_logs
+from components.collect.sources import canonical, fields, openai_logs
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.schema import Json
 
@@ -29,8 +32,11 @@ JOINED_BY = "custom_id"
 
 REQUEST = {"custom_id", "method", "url", "body"}
 ANSWER = {"custom_id", "response", "error"}
+ANTHROPIC_REQUEST = {"custom_id", "params"}
+ANTHROPIC_ANSWER = {"custom_id", "result"}
 
 OK = 200
+SUCCEEDED = "succeeded"
 
 
 @dataclass(slots=True)
@@ -47,7 +53,8 @@ class _Call:
 
 def claims(value: dict[str, Json]) -> bool:
     """Claim the rows of a batch's files."""
-    return value.keys() >= REQUEST or value.keys() >= ANSWER
+    known = (REQUEST, ANSWER, ANTHROPIC_REQUEST, ANTHROPIC_ANSWER)
+    return any(value.keys() >= keys for keys in known)
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
@@ -57,11 +64,11 @@ def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord
         try:
             fields.check_depth(row)
             call = calls[fields.require_text(row.value, JOINED_BY)]
-            if row.value.keys() >= ANSWER:
+            if _is_answer(row.value):
                 _check_success(row.value)
                 call.answers.setdefault(fields.digest(row.value), row)
             else:
-                fields.require_object(row.value, "body")
+                _asked(row.value)
                 call.requests.setdefault(fields.digest(row.value), row)
         except WrongShapeError as error:
             yield RejectedRecord(row, str(error))
@@ -72,7 +79,22 @@ def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord
             yield from (RejectedRecord(row, str(error)) for row in call.rows)
 
 
+def _is_answer(value: Obj) -> bool:
+    return value.keys() >= ANSWER or value.keys() >= ANTHROPIC_ANSWER
+
+
+def _asked(value: Obj) -> Obj:
+    return fields.require_object(value, "params" if "params" in value else "body")
+
+
 def _check_success(answer: Obj) -> None:
+    if "result" in answer:
+        result = fields.require_object(answer, "result")
+        if (kind := fields.require_text(result, "type", "result.")) != SUCCEEDED:
+            expected = f"{SUCCEEDED}: the call has no answer"
+            raise fields.unknown_value("result.type", kind, expected)
+        fields.require_object(result, "message", "result.")
+        return
     if answer["error"] is not None:
         raise fields.wrong_type("error", answer["error"], "a response")
     status = fields.require_object(answer, "response").get("status_code")
@@ -93,4 +115,13 @@ def _joined(call: _Call, custom_id: str, defaults: Defaults) -> ParsedRecord:
     (request,), (answer,) = call.requests.values(), call.answers.values()
     row = fields.part(answer, {**answer.value, "request": request.value})
     fields.check_depth(row)
-    return ParsedRecord(row, "interactions", openai_logs.logged(row.value, defaults))
+    exchange: Obj = row.value
+    if "result" in answer.value:
+        result = fields.require_object(answer.value, "result")
+        asked: Json = {"body": _asked(request.value)}
+        exchange = {
+            "created_at": canonical.NO_TIME,
+            "request": asked,
+            "response": result["message"],
+        }
+    return ParsedRecord(row, "interactions", openai_logs.logged(exchange, defaults))

@@ -53,6 +53,78 @@ def test_a_batch_of_the_responses_api_becomes_chat():
     assert record(openai_batch, asked, row)["finish"] == "upstream_cut"
 
 
+ASKED: dict[str, Json] = {
+    "custom_id": "a",
+    "params": {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 9,
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": "Oslo?"}],
+    },
+}
+
+
+def result(**changes: Json) -> dict[str, Json]:
+    """Write a line of the results of Anthropic's Message Batches API."""
+    message: dict[str, Json] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5",
+        "content": [{"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Oslo"}}],
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 9, "output_tokens": 4},
+    }
+    written: dict[str, Json] = {"type": "succeeded", "message": message, **changes}
+    return {"custom_id": "a", "result": written}
+
+
+def test_a_batch_of_anthropics_api_becomes_chat():
+    assert openai_batch.claims(ASKED)
+    assert openai_batch.claims(result())
+    for order in ((ASKED, result()), (result(), ASKED)):
+        converted = record(openai_batch, *order)
+        assert converted["timestamp"] == 0  # neither file has a time
+        assert converted["request"] == {
+            "model": "claude-sonnet-4-5",
+            "max_tokens": 9,
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Oslo?"},
+            ],
+        }
+        match converted["response"]:
+            case {"id": "msg_1", "choices": [{"message": {"tool_calls": [call]}}]}:
+                function: Json = {"name": "weather", "arguments": {"city": "Oslo"}}
+                assert call == {"id": "t1", "type": "function", "function": function}
+            case other:
+                pytest.fail(f"{other}")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            result(type="errored", error={"type": "error"}),
+            '`result.type` is "errored", expected succeeded: the call has no answer',
+        ),
+        (
+            result(type="expired"),
+            '`result.type` is "expired", expected succeeded: the call has no answer',
+        ),
+        (result(message=None), "`result.message` is null, expected an object"),
+        (
+            result(),
+            'the `custom_id` "a" has an answer and no request, expected the input file',
+        ),
+        (ASKED, 'the `custom_id` "a" has a request and no answer, expected the output file'),
+        (ASKED | {"params": []}, "`params` is an array, expected an object"),
+    ],
+)
+def test_a_row_of_anthropics_batch_that_has_no_answer_says_why(row: dict[str, Json], expected: str):
+    assert reason(openai_batch, row) == expected
+
+
 def test_an_answer_without_a_reason_to_stop_is_cut():
     choices: Json = [{"index": 0, "message": logs.say("Sun"), "finish_reason": None}]
     assert record(openai_batch, request(), answer(choices=choices))["finish"] == "upstream_cut"
@@ -168,6 +240,12 @@ def test_files_of_other_workloads_are_not_joined(con: Connection, tmp_path: Path
     _load(con, tmp_path / "a.jsonl", [request()])
     _load(con, tmp_path / "b.jsonl", [answer()], workload="other")
     assert _join(con) == (0, ["a.jsonl", "b.jsonl"])
+
+
+def test_the_files_of_anthropics_batch_are_joined(con: Connection, tmp_path: Path):
+    _load(con, tmp_path / "a.jsonl", [ASKED])
+    _load(con, tmp_path / "b.jsonl", [result()])
+    assert _join(con) == (1, [])
 
 
 def test_the_files_of_two_batches_with_the_same_ids_wait_until_each_is_one_file(
