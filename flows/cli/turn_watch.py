@@ -61,7 +61,9 @@ def start_turn(config: Path, workload: str, by: str = "") -> UUID:
     with file_locks.held(settings.load().locks / f"{workload}.start.lock"):
         under_way = with_patience(lambda: prefect_api.turns_under_way(config))
         if not under_way:
-            return with_patience(lambda: prefect_api.start("turn/turn", parameters, tags, key)).id
+            run = with_patience(lambda: prefect_api.start("turn/turn", parameters, tags, key))
+            print_line(f"started a turn of {workload}, which begins once a worker takes it")
+            return run.id
     run = under_way[0]
     state = f" ({run.state.name}, {run.state.timestamp:%H:%M} UTC)" if run.state else ""
     print_line(f"joins the turn of {workload} that is under way{state}; it keeps its settings")

@@ -66,7 +66,9 @@ def test_turns_that_are_started_at_once_are_one(
     assert len(set(started)) == 1
     assert [run.id for run in prefect_api.find("turn", states=[StateType.SCHEDULED])] == started[:1]
     joined = "joins the turn of shop that is under way (Scheduled, "
-    assert capsys.readouterr().out.count(joined) == 2
+    shown = capsys.readouterr().out
+    assert shown.count(joined) == 2
+    assert shown.count("started a turn of shop, which begins once a worker takes it") == 1
 
 
 def test_of_more_runs_than_prefect_gives_at_once_none_is_missed(tmp_path: Path) -> None:
