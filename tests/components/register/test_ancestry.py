@@ -195,7 +195,7 @@ def test_equal_ancestries_give_equal_pictures(home: House, suffix: str, tmp_path
         pytest.param(
             champion_commands,
             ["lineage", "shop"],
-            2,
+            1,
             "looking up champion of shop in MLflow: ",
             id="of",
         ),
