@@ -294,7 +294,7 @@ def file_record(
 
 def last_load(con: Connection, input_file: Input) -> datetime | None:
     """Return when new rows were last loaded from a place with a named source; ``None`` if never."""
-    place, source = input_file.place, input_file.source
+    place, source = input_file.stored_place, input_file.source
     values = {"path": place, "source_name": source, **asdict(input_file.defaults)}
     (last,) = warehouse.select(con, "marts/last_load", **values)
     return cast("datetime | None", last["loaded_at"])

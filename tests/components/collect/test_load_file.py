@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from components.collect import load_file
+from components.collect.source import Input
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -60,6 +62,15 @@ def test_a_file_of_equal_content_is_skipped_and_equal_rows_are_stored_once(
     assert (again.new, again.known, again.skipped) == (0, 10, True)
     assert (grown.new, grown.known, grown.skipped) == (1, 11, False)
     assert con.execute("select count(*) from raw.interactions").fetchall() == [(11,)]
+
+
+def test_the_last_load_of_a_place_is_found_whatever_its_address_has(
+    con: Connection, tmp_path: Path
+):
+    path = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
+    traces = Input("mlflow:shop at https://ann:word@shop.example", "fivekey")
+    load_file.load(con, traces, path, now=logs.NOW)
+    assert load_file.last_load(con, traces) == logs.NOW
 
 
 def test_a_packed_copy_under_another_name_is_skipped(con: Connection, tmp_path: Path):
