@@ -27,7 +27,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faulty]:
         yield faulty
 
 
-def waiting(form_seconds: float = 0.0) -> UUID:
+def waiting(form_seconds: float = 0.0, *tags: str) -> UUID:
     """Let a promotion wait for its form to be filled in, which is stored so much later."""
     from prefect import Flow
     from prefect.client.orchestration import get_client
@@ -41,7 +41,9 @@ def waiting(form_seconds: float = 0.0) -> UUID:
 
     with get_client(sync_client=True) as client:
         flow_id = client.create_flow(Flow(nothing, name="promote"))
-        run = client.create_flow_run_from_deployment(client.create_deployment(flow_id, "promote"))
+        run = client.create_flow_run_from_deployment(
+            client.create_deployment(flow_id, "promote"), tags=tags
+        )
         state = Suspended(timeout_seconds=3600, pause_key="promotion-gate")
         keyset = keyset_from_paused_state(state)
         Timer(form_seconds, GateInput.save, (keyset, run.id)).start()
