@@ -3,10 +3,11 @@
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
@@ -181,17 +182,20 @@ def with_bytes(searched: Searched, warehouse_file: Path, terms: SearchTerms) -> 
 
 
 def _in_bytes(path: Path, terms: SearchTerms, in_rows: AbstractSet[str]) -> bool:
-    # Pieces overlap, so that no term is cut in two.
     is_theirs = terms.subject is not None and terms.subject.is_narrowed
     with_id = not is_theirs and not in_rows & WITH_ID
     sought = replace(terms, rows=frozenset()) if "erased row" in in_rows else terms
     with path.open("rb") as file:
-        rest = b""
-        while piece := file.read(PIECE):
-            if find_in_bytes(rest + piece, sought, with_id=with_id):
-                return True
-            rest = piece[-OVERLAP:]
-    return False
+        pieces = _overlapping(iter(partial(file.read, PIECE), b""))
+        return any(find_in_bytes(piece, sought, with_id=with_id) for piece in pieces)
+
+
+def _overlapping(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces with the end of the one before, so that no term is cut in two."""
+    rest = b""
+    for piece in pieces:
+        yield rest + piece
+        rest = piece[-OVERLAP:]
 
 
 def _held_by_others(con: Connection, terms: SearchTerms) -> set[str]:
@@ -303,15 +307,18 @@ def _search_lines(file: IO[bytes], name: str, terms: SearchTerms, notes: _Notes)
 
 
 def _search_long_line(
-    piece: bytes, file: IO[bytes], name: str, terms: SearchTerms, notes: _Notes
+    first: bytes, file: IO[bytes], name: str, terms: SearchTerms, notes: _Notes
 ) -> None:
     """Search the bytes of a line that may not fit into memory, whatever its form."""
-    rest = b""
-    while piece:
-        content = rest + piece
-        if find_in_bytes(content, replace(terms, rows=frozenset()), with_id=True):
+    for piece in _overlapping(_pieces_of_line(first, file)):
+        if find_in_bytes(piece, replace(terms, rows=frozenset()), with_id=True):
             notes.add(name, ["mention"])
-        if find_in_bytes(content, terms, with_id=False):
+        if find_in_bytes(piece, terms, with_id=False):
             notes.add(name, ["erased row"])
-        rest = piece[-OVERLAP:]
-        piece = b"" if len(piece) < PIECE else file.readline(PIECE)
+
+
+def _pieces_of_line(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    piece = first
+    while piece:
+        yield piece
+        piece = file.readline(PIECE) if len(piece) == PIECE else b""

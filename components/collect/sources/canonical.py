@@ -14,7 +14,7 @@ TargetKey: TypeAlias = Literal["response_id", "conversation_id", "target_id"]
 Target: TypeAlias = tuple[TargetKey, str]
 
 CUT = "upstream_cut"  # the ``finish`` of an answer that broke off, as our gateway records it
-NO_SECONDS_FROM = 10**11  # larger numbers are no times: this many seconds are the year 5138
+NO_SECONDS_FROM = 10**11  # larger numbers are no seconds: so many are the year 5138
 NO_TIME = 0  # the timestamp of rows without one: fixed, so that the same row always has the same id
 
 

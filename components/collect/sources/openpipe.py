@@ -14,8 +14,6 @@ from components.schema import Json
 
 NAME = "openpipe"
 
-MILLISECONDS_FROM = 10**11  # larger times are in milliseconds: this many seconds are the year 5138
-
 
 def claims(value: dict[str, Json]) -> bool:
     """Claim rows of request logs and of datasets."""
@@ -48,7 +46,7 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
     tags = fields.optional_object(value, "tags")
     return canonical.interaction(
         defaults,
-        timestamp=created / 1000 if created > MILLISECONDS_FROM else created,
+        timestamp=created / 1000 if created > canonical.NO_SECONDS_FROM else created,
         request=request,
         response=response,
         workload_id=fields.optional_text(tags, "workload_id", "tags."),
