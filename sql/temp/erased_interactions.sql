@@ -1,8 +1,9 @@
 -- One row per interaction of the subject, in raw or in the archive, and why it is the subject's: as
 -- the user, as the conversation, because the user's conversation goes on without naming a user, or
--- (if `mentions`) because its text holds the id. An id of $anonymous names no user, conversation or
--- response: rows of many people have it. Reads raw.interactions, and archived_interactions, the
--- files of retention, which erase hands over.
+-- (if `mentions`) because its text holds the id. Rows of many people have an id of $anonymous, so
+-- it leads to no others: not from a user to a conversation, nor from a response to its feedback.
+-- Reads raw.interactions, and archived_interactions, the files of retention, which erase hands
+-- over.
 
 with
 
