@@ -8,7 +8,7 @@ import os
 import sqlite3
 import tarfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -17,7 +17,7 @@ import zstandard
 from pydantic import Field, TypeAdapter
 
 from components.schema import Config
-from components.store import lock, manifest, moved_tables
+from components.store import file_locks, lock, manifest, moved_tables
 from components.store.lake import Lake
 from components.store.warehouse import Location
 
@@ -147,22 +147,46 @@ class _Hashing(io.RawIOBase):
 
 @contextmanager
 def open_writer(to: Path) -> Generator[ArchiveWriter]:
-    """Write an archive of mode 0600; it is at ``to`` after the block ends without an error."""
+    """Write an archive of mode 0600; it is at ``to`` after the block ends without an error.
+
+    Raises:
+        BackupError: Something is there, or another process writes an archive there.
+    """
+    _require_free(to)
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = to.with_name(f".{to.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        with (
-            os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-            zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as packed,
-            tarfile.open(fileobj=packed, mode="w|") as tar,
-        ):
-            yield ArchiveWriter(tar)
-        with partial.open("rb") as file:
+    _delete_abandoned(partial, to)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file_locks.lock(file.fileno())
+        try:
+            with (
+                zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(
+                    file, closefd=False
+                ) as packed,
+                tarfile.open(fileobj=packed, mode="w|") as tar,
+            ):
+                yield ArchiveWriter(tar)
+            file.flush()
             os.fsync(file.fileno())
-        partial.replace(to)
-    finally:
-        partial.unlink(missing_ok=True)
+            _require_free(to)
+            partial.replace(to)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _require_free(to: Path) -> None:
+    if os.path.lexists(to):  # it may be the way back to an older release, or /dev/null
+        raise BackupError(f"backing up to {to}: it exists; name another path")
+
+
+def _delete_abandoned(partial: Path, to: Path) -> None:
+    """Delete what a killed process has left of an archive."""
+    with suppress(FileNotFoundError), partial.open("rb") as file:
+        if not file_locks.lock(file.fileno(), wait=False):
+            raise BackupError(
+                f"backing up to {to}: another backup writes it now; name another path"
+            )
+    partial.unlink(missing_ok=True)
 
 
 def unpack(

@@ -69,8 +69,8 @@ def back_up(
     that they name, so that the archive holds all that it refers to.
 
     Raises:
-        BackupError: There is no home, the archive would lie in it or be a folder, a disk is full,
-            or an erasure ran meanwhile.
+        BackupError: There is no home; the archive would lie in it, be a folder or replace what is
+            there; a disk is full; or an erasure ran meanwhile.
     """
     _require_home(home)
     if to.is_dir():
@@ -147,8 +147,8 @@ def back_up_to(
     room.
 
     Raises:
-        BackupError: As ``back_up``; or there is such an object, or machines that share outputs in
-            this bucket could read the secrets of approvers.
+        BackupError: As ``back_up``; or machines that share outputs in this bucket could read the
+            secrets of approvers.
         StoreError: The bucket can't be reached or written.
     """
     if not archived_files.is_remote(to):

@@ -30,6 +30,8 @@ def backup(
     snapshots, adapters, evidence, artifacts and the receiver's spool. Not in it: logs, what a
     gateway staged, and workload files and bases that lie outside the home.
 
+    What is at its path is never replaced: a nightly one needs a date in its name.
+
     It prints the archive's SHA-256. Keep that line apart from the archive, such as in a password
     manager: `flywheel restore` asks for it, since nothing in a file can tell who wrote it.
 

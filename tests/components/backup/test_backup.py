@@ -346,6 +346,46 @@ def test_a_backup_names_the_file_to_write(home: Settings, tmp_path: Path) -> Non
         back_up(home, tmp_path)
 
 
+def test_a_file_that_is_there_is_not_replaced_by_a_backup(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the way back to an older release, or no archive at all."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
+    to = tmp_path / "before.tar.zst"
+    to.write_text("the only way back")
+    done = CliRunner().invoke(app, ["backup", str(to)])
+    assert done.exit_code == 1
+    assert f"backing up to {to}: it exists; name another path" in done.output
+    assert to.read_text() == "the only way back"
+
+
+def test_of_two_backups_to_one_place_the_second_is_refused(home: Settings, tmp_path: Path) -> None:
+    to, refused = tmp_path / "b.tar.zst", list[str]()
+
+    def start_another(_: str) -> None:
+        if not refused:
+            with pytest.raises(BackupError) as error:
+                back_up(home, to)
+            refused.append(str(error.value))
+
+    home_backup.back_up(home, to, with_models=False, now=NOW, advance=start_another)
+    assert refused == [f"backing up to {to}: another backup writes it now; name another path"]
+    shutil.rmtree(home.home)
+    home_backup.restore(home, to, sha256=None, advance=lambda _: None)
+
+
+def test_what_came_to_a_place_during_a_backup_stays_there(home: Settings, tmp_path: Path) -> None:
+    to = tmp_path / "b.tar.zst"
+
+    def come(_: str) -> None:
+        to.write_text("another's")
+
+    with pytest.raises(BackupError, match="it exists; name another path"):
+        home_backup.back_up(home, to, with_models=False, now=NOW, advance=come)
+    assert to.read_text() == "another's"
+    assert [*tmp_path.glob(".*")] == []
+
+
 def test_a_full_disk_is_named_and_leaves_nothing(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst")
     with small_disk.mounted(tmp_path / "disk", "8k") as disk:
