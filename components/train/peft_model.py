@@ -63,7 +63,7 @@ def hidden_from_trl(adapted: PeftModel) -> Generator[None]:
 
 
 def require_trainable(model: "PreTrainedModel", names: Sequence[str]) -> None:
-    """Raise ``ValueError`` if the base lacks one of ``modules_to_save``, or has it in 4 bits."""
+    """Raise ``ValueError`` if ``modules_to_save`` names what can't be trained whole."""
     modules = dict(model.named_modules())
     for suffix in names:
         matches = {name: module for name, module in modules.items() if name.endswith(suffix)}
@@ -73,11 +73,53 @@ def require_trainable(model: "PreTrainedModel", names: Sequence[str]) -> None:
                 f"{_last_names(modules)}"
             )
         for name, module in matches.items():
+            if next(module.parameters(), None) is None:
+                raise ValueError(
+                    f"modules_to_save names {suffix}, but {name} has no weights to train: "
+                    "leave it out"
+                )
             if not all(weight.is_floating_point() for weight in module.parameters()):
                 raise ValueError(
                     f"modules_to_save names {suffix}, but {name} is in 4 bits, which a step would "
                     "not change: set bnb_4bit_quant_type to null, or train an adapter of it"
                 )
+
+
+def _require_compatible(model: "PreTrainedModel", recipe: Recipe) -> None:
+    """Raise ``ValueError`` if the recipe names modules for what PEFT or their first weights can't.
+
+    A weight that has an adapter can't have a trained copy, nor can one that is tied to it.
+    """
+    if not isinstance(recipe.target_modules, list):
+        return
+    modules = dict(model.named_modules())
+    ends = tuple(f".{name}" for name in recipe.target_modules)
+    adapted = [name for name in modules if f".{name}".endswith(ends)]
+    copied = [name for name in modules if name.endswith(tuple(recipe.modules_to_save or ()))]
+    if twice := {*adapted} & {*copied}:
+        raise ValueError(
+            f"target_modules names an adapter of {min(twice)}, modules_to_save all of it: leave "
+            "it out of one of them"
+        )
+    tied = [name for name, module in modules.items() if _is_tied(model, module)]
+    if {*adapted} & {*tied} and {*copied} & {*tied}:
+        raise ValueError(
+            f"target_modules names an adapter of {min({*adapted} & {*tied})}, modules_to_save all "
+            f"of {min({*copied} & {*tied})}, and both are one weight in this base: leave out one "
+            "of them"
+        )
+    embeddings = [name for name in adapted if isinstance(modules[name], torch.nn.Embedding)]
+    if embeddings and recipe.init_lora_weights not in (*init_weights.DRAWN_BY_PEFT, "eva"):
+        raise ValueError(
+            f"init_lora_weights {recipe.init_lora_weights} is computed from the weights of linear "
+            f"layers, and target_modules names {embeddings[0]}: leave it out, or take true"
+        )
+
+
+def _is_tied(model: "PreTrainedModel", module: torch.nn.Module) -> bool:
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = {id(getattr(end, "weight", end)) for end in ends}
+    return module in ends and len(weights) == 1
 
 
 def _last_names(modules: Iterable[str]) -> str:
@@ -159,6 +201,7 @@ def _wrap_base(
     model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None, *, widens: bool
 ) -> PeftModel:
     require_trainable(model, recipe.modules_to_save or [])
+    _require_compatible(model, recipe)
     modules = [name for name, _ in model.named_modules()]
     if widens and getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -122,6 +122,8 @@ OF_ADAPTERS = ("lora_alpha", "lora_dropout", "target_modules", "layers_to_transf
 
 
 def _combination_problems(recipe: "Recipe") -> Iterator[str]:
+    if not recipe.target_modules:
+        yield "target_modules names no module: leave it out, or name some, such as [q_proj, v_proj]"
     if recipe.layers_to_transform is not None and isinstance(recipe.target_modules, str):
         yield (
             "layers_to_transform requires target_modules by name, such as [q_proj, v_proj], "

@@ -232,6 +232,38 @@ def test_an_earlier_evaluation_does_not_change_the_training(
             id="a-quantized-module",
         ),
         pytest.param(
+            {"modules_to_save": ["act_fn"]},
+            r"names act_fn, but model.layers.0.mlp.act_fn has no weights to train",
+            id="a-module-without-weights",
+        ),
+        pytest.param(
+            {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["embed_tokens"]},
+            "an adapter of lm_head, modules_to_save all of model.embed_tokens, and both are one "
+            "weight in this base",
+            id="a-tied-weight-twice",
+        ),
+        pytest.param(
+            {"target_modules": ["q_proj", "embed_tokens"], "modules_to_save": ["lm_head"]},
+            "an adapter of model.embed_tokens, modules_to_save all of lm_head, and both are one "
+            "weight in this base",
+            id="a-tied-weight-twice-the-other-way",
+        ),
+        pytest.param(
+            {
+                "target_modules": ["q_proj", "v_proj"],
+                "modules_to_save": ["v_proj"],
+                "bnb_4bit_quant_type": None,
+            },
+            r"an adapter of model.layers.0.self_attn.v_proj, modules_to_save all of it",
+            id="a-module-twice",
+        ),
+        pytest.param(
+            {"target_modules": ["q_proj", "embed_tokens"], "r": 4, "init_lora_weights": "pissa"},
+            "init_lora_weights pissa is computed from the weights of linear layers, and "
+            "target_modules names model.embed_tokens",
+            id="computed-weights-of-an-embedding",
+        ),
+        pytest.param(
             {"target_modules": ["q_proj", "v_prj"]},
             "target_modules names v_prj, which this base doesn't have; it has act_fn, down_proj,",
             id="a-target-that-is-not-there",

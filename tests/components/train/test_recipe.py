@@ -10,6 +10,9 @@ from tests.support.training_methods import RECIPES
     ("wrong", "sentence"),
     [
         pytest.param(
+            {"target_modules": []}, "names no module: leave it out", id="nothing-gets-an-adapter"
+        ),
+        pytest.param(
             {"method": "full"},
             "method full can't train 4-bit weights, which a step would not change: set "
             "bnb_4bit_quant_type to null",
