@@ -238,7 +238,9 @@ def _require_unbound(request: ExportRequest, made: AdapterManifest) -> None:
 
 def _base_of_export(made: AdapterManifest) -> Path:
     folder = made.base_path
-    actual = bases.content_hash(folder) if folder and folder.is_dir() else "nothing"
+    actual = "nothing"
+    if folder is not None and folder.is_dir():
+        actual = bases.content_hash(folder, recorded=made.base)
     if folder is None or actual != made.base:
         raise ValueError(
             f"exporting adapter {made.key}: it was trained on the base {made.base}, and at "

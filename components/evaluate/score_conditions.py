@@ -117,7 +117,9 @@ def measurements(
     return [
         measurement
         for model, (adapter, tasks) in planned.items()
-        for measurement in _model_measurements(model, adapter, base_hash, template, tasks, root)
+        for measurement in _model_measurements(
+            model, adapter, base, base_hash, template, tasks, root
+        )
     ]
 
 
@@ -243,6 +245,7 @@ def compute_name(gpus: Sequence[Graphics], precision: Precision) -> dict[str, Js
 def _model_measurements(
     model: str,
     adapter: Path | None,
+    base: Path,
     base_hash: str,
     template: str,
     conditions: Mapping[str, dict[str, Json]],
@@ -250,7 +253,10 @@ def _model_measurements(
 ) -> list[Measurement]:
     record = None if adapter is None else AdapterManifest.read_untouched(adapter)
     if adapter is not None and record is not None:
-        require_base(adapter, record, base_hash)
+        is_own = record.base == base_hash  # else it is digested again, which takes a while
+        require_base(
+            adapter, record, base_hash if is_own else content_hash(base, recorded=record.base)
+        )
         chat_templates.require_same(record.prompt_template, template, f"evaluating {adapter}")
     without_model = model if model in (PRODUCTION, *BASELINES) else None
     model_body: dict[str, Json] = {

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -31,12 +32,36 @@ CONTENT = (
     "*.jinja",
     "generation_config.json",
 )
-"""The files that determine a model's answers."""
+"""The files that determine a model's answers, if its weights are safetensors."""
+
+PREFERRED = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+"""Without any of these, transformers and PEFT load weights from ``PICKLES``."""
+
+PICKLES = ("*.bin", "*.bin.index.json")
 
 
-def content_hash(path: Path) -> str:
-    """Digest the names and bytes of the model's files; independent of the folder's path."""
-    files = sorted({file for pattern in CONTENT for file in path.glob(pattern)})
+def content_files(path: Path) -> list[Path]:
+    """List the files that determine a model's answers, sorted."""
+    has_preferred = any((path / name).exists() for name in PREFERRED)
+    return _files(path, CONTENT if has_preferred else (*CONTENT, *PICKLES))
+
+
+def content_hash(path: Path, *, recorded: str | None = None) -> str:
+    """Digest the names and bytes of the model's files; independent of the folder's path.
+
+    A ``recorded`` hash from before ``PICKLES`` counted is returned as it is if it still fits.
+    """
+    files, before = content_files(path), _files(path, CONTENT)
+    if recorded is not None and files != before and _digest(before) == recorded:
+        return recorded
+    return _digest(files)
+
+
+def _files(path: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in path.glob(pattern)})
+
+
+def _digest(files: Iterable[Path]) -> str:
     return manifest.digest({file.name: manifest.file_digest(file) for file in files})
 
 

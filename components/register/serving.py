@@ -56,7 +56,7 @@ class AdapterChatModel(PythonModel):
             logged_model.delete_bytecode(version)
         folder = Path(context.model_config["base"])
         expected: str = context.model_config["base_hash"]
-        actual = base.content_hash(folder)
+        actual = base.content_hash(folder, recorded=expected)
         if actual != expected:
             raise ValueError(
                 f"loading {adapter}: the base at {folder} has content hash {actual}, but this "

@@ -199,10 +199,10 @@ def _served_parameters(folder: Path) -> Mapping[str, Json]:
 def _require_base(serve: Path, base: Path, served: Mapping[str, Json]) -> None:
     if not base.is_dir():
         raise NotServableError(f"its base is not at {base}; name its folder in serve.yaml")
-    actual = base_hash(serve, base)
-    if actual != served["base_hash"]:
+    actual, expected = base_hash(serve, base), str(served["base_hash"])
+    if actual != expected and bases.content_hash(base, recorded=expected) != expected:
         raise NotServableError(
-            f"the base at {base} has the content hash {actual}, expected {served['base_hash']}"
+            f"the base at {base} has the content hash {actual}, expected {expected}"
         )
     try:
         chat_templates.require_same(
@@ -214,7 +214,7 @@ def _require_base(serve: Path, base: Path, served: Mapping[str, Json]) -> None:
 
 def base_hash(serve: Path, base: Path) -> str:
     """Return a base's content hash; it is computed again when a file's size or time changed."""
-    files = sorted({file for pattern in bases.CONTENT for file in base.glob(pattern)})
+    files = bases.content_files(base)
     state = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     path, known = serve / BASES, dict[str, dict[str, Json]]()
     with suppress(FileNotFoundError, ValueError):

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from components.models import base
 from tests.support import tiny
@@ -28,6 +30,39 @@ def test_another_chat_template_changes_the_hash(folder: Path, tmp_path: Path):
     assert base.content_hash(copy) != base.content_hash(folder)
 
 
+@pytest.fixture
+def pickled(folder: Path, tmp_path: Path) -> Path:
+    """A base whose weights are in ``pytorch_model.bin`` only."""
+    copy = shutil.copytree(folder, tmp_path / "pickled")
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    torch.save(weights, copy / "pytorch_model.bin")
+    return copy
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_other_weights_without_safetensors_change_the_hash(pickled: Path, name: str):
+    before = base.content_hash(pickled)
+    (pickled / name).write_bytes(b"other weights")
+    assert base.content_hash(pickled) != before
+
+
+def test_pickles_beside_safetensors_are_not_loaded_and_do_not_count(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "pytorch_model.bin").write_text("not loaded")
+    assert base.content_hash(copy) == base.content_hash(folder)
+
+
+def test_a_hash_that_was_recorded_when_pickles_did_not_count_stays_valid(pickled: Path):
+    weights = (pickled / "pytorch_model.bin").rename(pickled / "weights")
+    recorded = base.content_hash(pickled)
+    weights.rename(pickled / "pytorch_model.bin")
+    assert base.content_hash(pickled, recorded=recorded) == recorded
+    assert base.content_hash(pickled, recorded="another") == base.content_hash(pickled) != recorded
+    (pickled / "config.json").write_text("{}")
+    assert base.content_hash(pickled, recorded=recorded) != recorded
+
+
 @pytest.mark.parametrize(
     ("compute", "tolerance"),
     [
@@ -40,7 +75,6 @@ def test_another_chat_template_changes_the_hash(folder: Path, tmp_path: Path):
 def test_gradients_of_a_new_4_bit_layer_are_those_of_its_dequantized_weight(
     compute: str, tolerance: float, kind: str, double: bool
 ):
-    import torch
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
@@ -76,7 +110,6 @@ def test_training_and_evaluation_load_separate_models(folder: Path):
 def test_a_dequantized_base_computes_like_the_quantized_one(
     folder: Path, precision: base.Precision
 ):
-    import torch
     from bitsandbytes.nn.modules import Linear4bit
 
     model, tokenizer = base.load(folder, precision, for_training=True)
@@ -90,7 +123,6 @@ def test_a_dequantized_base_computes_like_the_quantized_one(
 
 
 def test_every_precision_computes_differently(folder: Path):
-    import torch
 
     input_ids = torch.tensor([[5, 60, 7, 80]])
     logits_of: dict[str, torch.Tensor] = {}
