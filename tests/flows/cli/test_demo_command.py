@@ -16,7 +16,7 @@ from components.store import warehouse
 from flows import settings
 from tests.support import logins
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 
 FLYWHEEL = str(Path(sys.executable).with_name("flywheel"))
 SEALED_SECONDS = Limits().segment_seconds
