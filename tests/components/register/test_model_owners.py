@@ -50,7 +50,6 @@ def test_doctor_names_who_else_may_change_a_model_and_what_helps() -> None:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An MLflow with accounts, as a team's, where this process is the admin."""
-    pytest.importorskip("flask_wtf", reason="of mlflow[auth], which the image of a team has")
     settings = Path(__file__).parents[3] / "infra/mlflow_auth.ini"
     own = tmp_path / "auth.ini"
     own.write_text(
@@ -83,7 +82,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         process.terminate()
 
 
-@pytest.mark.slow
+@pytest.mark.production
 def test_who_took_a_name_first_is_found_and_a_reserved_one_cannot_be_taken(server: str) -> None:
     def answer(path: str, body: dict[str, object], auth: tuple[str, str] = ANN) -> int:
         return httpx.post(f"{server}/{path}", json=body, auth=auth).status_code
