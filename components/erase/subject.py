@@ -10,7 +10,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from components.schema import Json
+from components.schema import ANONYMOUS, Json
+
+NOBODY = (*sorted(ANONYMOUS), "0" * 32)
+"""Ids that name nobody; the last is OpenTelemetry's trace where none was begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +26,15 @@ class Subject:
     mentions: bool = False  # includes other people's rows whose text holds the id
 
     def __post_init__(self) -> None:
-        """Refuse a blank id, such as of an unset variable of a shell: it is in everybody's text."""
+        """Refuse a blank id, such as of an unset variable of a shell, and others of many people."""
         if not self.id.strip():
             raise ValueError("erasing: the id is blank; expected the id of a user or conversation")
+        if self.id.strip().lower() in NOBODY:
+            raise ValueError(
+                f"erasing: {self.id} is what clients write where they know no id, so rows and "
+                "texts of many people have it; expected the id of a user, or of each conversation "
+                "of the person in turn"
+            )
 
     @property
     def is_narrowed(self) -> bool:

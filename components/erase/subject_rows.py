@@ -11,13 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.erase.subject import Subject, content_texts, keyed_digest
-from components.schema import ANONYMOUS
+from components.erase.subject import NOBODY, Subject, content_texts, keyed_digest
 from components.store import archived_files, home_files, warehouse
 from components.store.warehouse import Connection
-
-NOBODY = (*sorted(ANONYMOUS), "0" * 32)
-"""Ids that name nobody; the last is OpenTelemetry's trace where none was begun."""
 
 IDS = {"interactions": "interaction_id", "feedback": "feedback_id"}
 BATCH = 4096

@@ -91,6 +91,8 @@ def test_what_cant_be_frozen_again_stops_no_erasure(home: House, tmp_path: Path)
         pytest.param(("--verify",), id="verify-nothing"),
         pytest.param(("--subject", "", "--yes"), id="empty-id"),
         pytest.param(("--subject", " ", "--mentions", "--yes"), id="blank-id"),
+        pytest.param(("--subject", " Unknown", "--yes"), id="an-id-of-many-people"),
+        pytest.param(("--subject", "0" * 32, "--yes"), id="a-trace-that-was-not-begun"),
     ],
 )
 def test_what_it_wants_is_said(home: House, arguments: tuple[str, ...]) -> None:
