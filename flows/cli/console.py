@@ -25,6 +25,11 @@ MOST_COLUMNS = 500
 
 MAKE_ROOM = "make room there, then run the same command again to resume"
 
+NO_HOME = (
+    "there is no home {}; set FLYWHEEL_HOME to the one that is meant, or make this one: "
+    "`flywheel up`"
+)
+
 
 class PlainConsole(Console):
     """Prints text as it is: a log line is no markup, and its control characters steer no terminal.

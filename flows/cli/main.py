@@ -31,6 +31,7 @@ from flows.cli import (
 )
 from flows.cli.console import (
     MAKE_ROOM,
+    NO_HOME,
     class_names,
     console,
     errors,
@@ -333,7 +334,8 @@ def main() -> None:
         _use_ports_of_running_stack(settings.load())
         home = settings.load()
         words = [word for word in sys.argv[1:] if not word.startswith("-")]
-        if needs_no_home(words) and not is_home(home):
+        is_left = words[:1] == ["down"] and not home.home.exists()  # a deleted home's stack runs on
+        if is_left or (needs_no_home(words) and not is_home(home)):
             stack_services.point_clients(home, os.environ)
         else:
             prepare_home(home, makes=may_make_home(home, words))
@@ -416,10 +418,7 @@ def prepare_home(home: settings.Settings, *, makes: bool = True) -> None:
         raise NotADirectoryError(f"the home {home.home} is not a folder; {OTHER_HOME}")
     try:
         if not home.home.exists() and not makes:
-            raise settings.SettingsError(
-                f"there is no home {home.home}; set FLYWHEEL_HOME to the one that is meant, or "
-                "make this one: `flywheel up`"
-            )
+            raise settings.SettingsError(NO_HOME.format(home.home))
         if not home.home.exists() or _is_made_for_it(home.home):
             access.secure_home(home)
         access.set_umask(home.home)

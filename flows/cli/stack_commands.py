@@ -20,6 +20,7 @@ from rich.text import Text
 from components.pages.visible_text import visible
 from flows import access, settings
 from flows.cli.console import (
+    NO_HOME,
     console,
     errors,
     exit_on,
@@ -124,11 +125,14 @@ def down() -> None:
     """Stop everything that `up` started, flow runs included."""
     from flows.stack import control
 
+    home = settings.load()
     try:
         with errors.status("stopping the stack"):
-            was_up = control.down(settings.load())
+            was_up = control.down(home)
     except control.StackError as error:
         fail(f"Nothing was stopped: {error}", 1)
+    if not was_up and not home.home.exists():
+        fail(NO_HOME.format(home.home), 2)
     print_error("the stack is down" if was_up else "the stack was not up")
 
 

@@ -14,6 +14,7 @@ from typer.main import get_group
 
 from components.collect.source import Input
 from flows.cli.main import PANELS, app
+from flows.stack import stack_services
 from tests.support import logs, terminal, warehouses
 from tests.support.terminal import Terminal
 
@@ -25,7 +26,7 @@ from tests.support.terminal import Terminal
             (name, 2)
             for name in ("status", "audit", "pending", "metrics support", "erase --verify")
         ),
-        *((name, 2) for name in ("backup {}", "compare support 1 2", "serve status")),
+        *((name, 2) for name in ("backup {}", "compare support 1 2", "serve status", "down")),
         ("schedule {} --remove", 2),
         *((name, 0) for name in ("--help", "audit --help", "--version")),
         ("doctor", 1),
@@ -38,6 +39,18 @@ def test_a_mistyped_home_is_named_and_not_made(tmp_path: Path, words: str, code:
     assert ended.returncode == code, ended.stderr
     if code == 2 and not words.startswith("check"):
         assert ended.stderr.startswith(f"there is no home {tmp_path}/mistyped; set FLYWHEEL_HOME ")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_stack_whose_home_was_deleted_is_stopped(tmp_path: Path) -> None:
+    shell = terminal.in_home(tmp_path / "deleted", is_forked=True)
+    env = shell.env | {stack_services.MARK: stack_services.stack_mark(shell.settings)}
+    with subprocess.Popen(["sleep", "60"], env=env) as left:
+        ended = shell.run("down")
+        is_stopped = left.poll() is not None
+        left.kill()
+    assert (ended.returncode, ended.stderr) == (0, "the stack is down\n")
+    assert is_stopped
     assert not [*tmp_path.iterdir()]
 
 
