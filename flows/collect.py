@@ -1,6 +1,5 @@
 """Flow `collect`: load new log lines, traces and received traffic into the warehouse."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from prefect import flow, task
@@ -8,10 +7,10 @@ from prefect.logging import get_run_logger
 
 from components.collect import retention
 from components.collect.load_file import Loaded
-from components.collect.source import Input
 from components.store import warehouse
 from flows import settings, sources, workload_file
 from flows.flow_runs import run_name
+from flows.sources import Traffic, UnreadFilesError
 from flows.stack import prometheus
 from flows.workload_file import Workload
 
@@ -24,34 +23,48 @@ def collect(config: str) -> str:
 
 @prometheus.count_stage("collect")
 def load_sources(workload: Workload) -> str:
-    """Load a workload's traffic and archive what is too old; return what came of it."""
+    """Load a workload's traffic and archive what is too old; return what came of it.
+
+    Raises:
+        UnreadFilesError: Places can't be read; all others were, and the message says what came of
+            it.
+    """
     try:
-        folders = workload.unread_folders()
-        inputs = [*workload.log_files(), *workload.feedback_files()]
-    except (OSError, ImportError):  # a bucket that is away keeps no received traffic in the spool
-        load_new([])
+        traffic = workload.traffic()
+    except (OSError, ImportError):  # an impossible address keeps no received traffic in the spool
+        load_new(Traffic())
         raise
-    loaded = load_new(inputs)
-    summary = sources.loading_summary(loaded, folders)
+    loaded, unread = load_new(traffic)
+    summary = sources.loading_summary(loaded, traffic.folders_not_read)
     if workload.retention_days is not None:
         summary += (
             f"; {archive_old_rows(workload.workload, workload.retention_days)} old rows archived"
         )
+    if unread:
+        raise UnreadFilesError(f"{summary}; {unread}")
     get_run_logger().info(summary)
     return summary
 
 
 @task
-def load_new(inputs: Sequence[Input]) -> list[Loaded]:
-    """Load file by file, each whole or not at all, then the spool, segment by segment."""
-    now = datetime.now(UTC)
+def load_new(traffic: Traffic) -> tuple[list[Loaded], str]:
+    """Load file by file, each whole or not at all, then the spool, segment by segment.
+
+    Returns what was loaded, and which places can't be read, if any.
+    """
+    now, unread = datetime.now(UTC), ""
     home = settings.load()
+    loaded: list[Loaded] = []
+    loading = sources.load_inputs(home.tables, traffic.inputs, now=now, unlisted=traffic.unlisted)
     try:
-        loaded = [*sources.load_inputs(home.tables, inputs, now=now)]
+        for file in loading:
+            loaded.append(file)  # noqa: PERF402 - what is loaded before it raises counts
+    except UnreadFilesError as error:
+        unread = str(error)
     except (OSError, ImportError):  # as above
         sources.load_spool(home, now=now)
         raise
-    return loaded + sources.load_spool(home, now=now)
+    return loaded + sources.load_spool(home, now=now), unread
 
 
 @task

@@ -1,18 +1,20 @@
 """The inputs of a workload: the `sources:` section; load its files and experiments."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from components.collect import files, load_file, quarantine, segments, small_files, survey
+from components.collect.files import AwayError, UnreadableError
 from components.collect.load_file import DryRun, Loaded
 from components.collect.quarantine import Retried
 from components.collect.record_batches import RecordOrigin
@@ -20,9 +22,10 @@ from components.collect.source import Defaults, Input, Kind
 from components.collect.sources import mlflow_traces
 from components.collect.survey import SurveyedFile
 from components.collect.writer import Stored
-from components.register import tracking
+from components.register import mlflow_api, tracking
 from components.schema import Config
 from components.store import file_locks, lake_locks, object_store, shared_spool, warehouse
+from components.store.addresses import without_secrets
 from components.store.shared_spool import SharedSegment
 from components.store.warehouse import Connection, Location
 from flows.settings import Settings
@@ -50,18 +53,53 @@ class UnreadFilesError(OSError):
     """Raised when the files of a load that could be read were loaded, and others couldn't be."""
 
 
-def load_inputs(path: Location, inputs: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What entries stand for now."""
+
+    inputs: Sequence[Input] = ()
+    folders: Sequence[str] = ()
+    """Folders with files that globs match."""
+    unlisted: Mapping[str, OSError] = field(default_factory=dict[str, OSError])
+    """Why entries can't be listed, by their paths."""
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(
+            [*self.inputs, *other.inputs],
+            [*self.folders, *other.folders],
+            {**self.unlisted, **other.unlisted},
+        )
+
+    @property
+    def folders_not_read(self) -> list[str]:
+        """Return the folders that globs match, and in which no entry has a file."""
+        if not self.folders:
+            return []
+        places = [item.place for item in self.inputs if not item.place.startswith(MLFLOW)]
+        parents = {parent for place in places for parent in Path(place).parents}
+        return sorted(folder for folder in {*self.folders} if Path(folder) not in parents)
+
+
+def load_inputs(
+    path: Location,
+    inputs: Iterable[Input],
+    *,
+    now: datetime,
+    unlisted: Mapping[str, OSError] = MappingProxyType({}),
+) -> Iterator[Loaded]:
     """Load files, each whole or not at all, and the new traces of experiments.
 
     What is elsewhere is fetched before the warehouse is opened for it, and between two files others
-    may have the warehouse. Files whose rows are joined with those of others come last.
+    may have the warehouse. Files whose rows are joined with those of others come last. ``unlisted``
+    are places whose files are not known, and why.
 
     Raises:
         UnreadFilesError: Files are gone, such as a log that was rotated meanwhile, or may not be
-            read; all others were loaded.
+            read, or their servers fail; all others were loaded.
     """
     load = partial(load_file.load, now=now)
-    return _load_and_join(path, inputs, load, partial(_load_small, load=load, now=now), now)
+    load_small = partial(_load_small, load=load, now=now)
+    return _load_and_join(path, inputs, load, load_small, now, unlisted)
 
 
 def _load_small(
@@ -79,11 +117,12 @@ def _load_and_join(
     load: LoadOne,
     load_small: LoadSmall[Loaded],
     now: datetime,
+    unlisted: Mapping[str, OSError] = MappingProxyType({}),
 ) -> Iterator[Loaded]:
     waiting: list[Loaded] = []
     unread: UnreadFilesError | None = None
     try:
-        for loaded in _for_each_piece(path, inputs, load, load_small):
+        for loaded in _for_each_piece(path, inputs, load, load_small, unlisted):
             if _waits_for_others(loaded):
                 waiting.append(loaded)
             else:
@@ -133,22 +172,33 @@ def _add(joined: dict[RecordOrigin, Stored], more: Mapping[RecordOrigin, Stored]
 
 
 def rehearse_inputs(
-    path: Location, inputs: Sequence[Input], *, now: datetime, scratch: Path
+    path: Location,
+    inputs: Sequence[Input],
+    *,
+    now: datetime,
+    scratch: Path,
+    unlisted: Mapping[str, OSError] = MappingProxyType({}),
 ) -> Iterator[DryRun]:
     """Load as ``load_inputs`` does, return the results, and undo it.
 
     What is elsewhere is fetched to ``scratch``.
     """
     waiting: list[DryRun] = []
+    unread: UnreadFilesError | None = None
     rehearse = partial(load_file.dry_run, now=now)
     rehearse_small = partial(_rehearse_small, rehearse=rehearse, now=now)
-    for dry_run in _for_each_piece(path, inputs, rehearse, rehearse_small, scratch):
-        if _waits_for_others(dry_run.loaded):
-            waiting.append(dry_run)
-        else:
-            yield dry_run
+    try:
+        for dry_run in _for_each_piece(path, inputs, rehearse, rehearse_small, unlisted, scratch):
+            if _waits_for_others(dry_run.loaded):
+                waiting.append(dry_run)
+            else:
+                yield dry_run
+    except UnreadFilesError as error:
+        unread = error
     if waiting:
         yield from _rehearse_joining(path, inputs, waiting, now, scratch)
+    if unread is not None:
+        raise unread
 
 
 def _rehearse_small(
@@ -295,14 +345,15 @@ def _for_each_piece(
     inputs: Iterable[Input],
     do: Callable[[Connection, Input, Path], Result],
     do_small: LoadSmall[Result],
+    unlisted: Mapping[str, OSError],
     scratch: Path | None = None,
 ) -> Iterator[Result]:
     # Where an erasure, or the next `up`, deletes what killed processes leave.
     scratch = scratch or load_settings().scratch
-    unread: list[OSError] = []
+    unread, away = [*unlisted.values()], _away(unlisted)
     for is_here, members in groupby(inputs, _is_here):
         groups = (small_files.groups if is_here else _singly)(members)
-        pieces = _piece_tasks(path, groups, partial(_unless_unread, do), do_small, scratch)
+        pieces = _piece_tasks(path, groups, partial(_unless_unread, do), do_small, scratch, away)
         seconds = warehouse.TURN_SECONDS if is_here else 0
         for results in warehouse.in_turns(
             path, pieces, memory=warehouse.COLLECTING, seconds=seconds, writes=RAW
@@ -314,8 +365,13 @@ def _for_each_piece(
                     yield result
     if unread:
         raise UnreadFilesError(
-            f"{len(unread)} files can't be read, all others were: {'; '.join(map(str, unread))}"
+            f"{len(unread)} places can't be read, all others were: {'; '.join(_reasons(unread))}"
         )
+
+
+def _reasons(unread: Sequence[OSError]) -> list[str]:
+    rest = len(unread) - MOST_UNREAD
+    return [*map(str, unread[:MOST_UNREAD]), *([f"and {rest} more"] if rest > 0 else [])]
 
 
 def _singly(inputs: Iterable[Input]) -> Iterator[list[Input]]:
@@ -343,6 +399,7 @@ def _piece_tasks(
     do: Callable[[Connection, Input, Path], Result | OSError],
     do_small: LoadSmall[Result],
     scratch: Path,
+    away: set[str],
 ) -> Iterator[Callable[[Connection], Sequence[Result | OSError]]]:
     for group in groups:
         if len(group) > 1:
@@ -351,8 +408,11 @@ def _piece_tasks(
         (item,) = group  # one at a time, each kept until its piece is loaded
         with ExitStack() as stack:
             try:
+                _require_answering(item.place, away)
                 named, copy = stack.enter_context(_fetched_file(path, item, scratch))
-            except files.UnreadableError as error:
+            except UnreadableError as error:
+                if isinstance(error, AwayError):
+                    away.add(_server_of(item.place))
                 yield lambda _, error=error: [error]
             else:
                 yield lambda con, named=named, copy=copy: [do(con, named, copy)]
@@ -370,10 +430,34 @@ def _fetched_file(path: Location, item: Input, scratch: Path) -> Generator[tuple
     since = BEGINNING if last is None else last - LATE
     with file_locks.temporary_folder(scratch, "fetched-") as folder:
         copy = folder / "traces.jsonl"
-        with copy.open("w") as file:
-            for trace in tracking.pull_traces(item.place.removeprefix(MLFLOW), since=since):
-                file.write(json.dumps(trace, default=str) + "\n")
+        _pull_traces(item.place.removeprefix(MLFLOW), since, copy)
         yield named, copy
+
+
+def _pull_traces(experiment: str, since: datetime, to: Path) -> None:
+    try:
+        with to.open("w") as file:
+            for trace in tracking.pull_traces(experiment, since=since):
+                file.write(json.dumps(trace, default=str) + "\n")
+    except tracking.TracesError as error:
+        kind = AwayError if mlflow_api.is_away(error) else UnreadableError
+        raise kind(str(error)) from error
+
+
+def _server_of(place: str) -> str:
+    return MLFLOW if place.startswith(MLFLOW) else files.server_of(place)
+
+
+def _away(unread: Mapping[str, OSError]) -> set[str]:
+    """Return the servers that did not answer, by why places can't be read."""
+    return {_server_of(place) for place, why in unread.items() if isinstance(why, AwayError)}
+
+
+def _require_answering(place: str, away: Set[str]) -> None:
+    """Raise ``AwayError`` if the place's server is away: each is waited for once."""
+    if (server := _server_of(place)) in away:
+        shown = without_secrets(place)
+        raise AwayError(f"reaching {shown}: {server} did not answer a moment ago")
 
 
 def loading_summary(loaded: Sequence[Loaded], folders: Sequence[str] = ()) -> str:
@@ -405,6 +489,7 @@ def unread_sentence(folders: Sequence[str]) -> str:
 
 
 MOST_FOLDERS = 3  # maximum folders that a summary names
+MOST_UNREAD = 20  # maximum places that can't be read, and are named
 
 MLFLOW = "mlflow:"  # before the name of an experiment whose traces are pulled
 
@@ -496,21 +581,34 @@ def files_of_entries(entries: list[SourceEntry], kind: Kind) -> list[Input]:
     return [inputs[path] for path in sorted(inputs)]
 
 
-def unread_folders(entries: Iterable[SourceEntry]) -> list[str]:
-    """Return the folders that globs match, and in which no entry has a file."""
-    places = [entry.path for entry in entries if not entry.path.startswith(MLFLOW)]
-    folders = {folder for place in places for folder in files.matching_folders(place)}
-    if not folders:
-        return []
-    read = (Path(name) for place in places for name in files.matching_files(place))
-    parents = {parent for path in read for parent in path.parents}
-    return sorted(folder for folder in folders if Path(folder) not in parents)
+def list_traffic(entries: Iterable[SourceEntry], kind: Kind) -> Traffic:
+    """List what all entries stand for now; one that can't be listed keeps no other from it.
+
+    Raises:
+        UnreachableError: The address of an entry is impossible.
+    """
+    inputs, folders, unlisted = dict[str, Input](), list[str](), dict[str, OSError]()
+    for entry in entries:
+        try:
+            _require_answering(entry.path, _away(unlisted))
+            for item in files_of_entries([entry], kind):
+                inputs.setdefault(item.place, item)
+            if not entry.path.startswith(MLFLOW):
+                folders += files.matching_folders(entry.path)
+        except UnreadableError as error:
+            unlisted[entry.path] = error
+    return Traffic([inputs[place] for place in sorted(inputs)], folders, unlisted)
 
 
 def workload_folder(info: ValidationInfo) -> Path:
     """Return the folder of the workload file being read."""
     assert isinstance(info.context, Path)
     return info.context
+
+
+def absolute(path: str) -> str:
+    """Return a path, or what stands for one, as it is from any folder."""
+    return _beside(path, Path.cwd())
 
 
 def _is_elsewhere(path: str) -> bool:

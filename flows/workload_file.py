@@ -38,7 +38,7 @@ from components.train.search.settings import SearchSettings
 from flows import home_workloads, settings, sources
 from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
-from flows.sources import Sources, in_the_file
+from flows.sources import Sources, Traffic, in_the_file
 
 CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))  # of each field of a cron line
 
@@ -278,9 +278,12 @@ class Workload(Config):
         """Every feedback file that exists now, sorted."""
         return sources.files_of_entries(self.sources.feedback, "feedback")
 
-    def unread_folders(self) -> list[str]:
-        """Every folder that a glob of the sources matches, and whose files are not read."""
-        return sources.unread_folders([*self.sources.logs, *self.sources.feedback])
+    def traffic(self) -> Traffic:
+        """All that the sources stand for now, and which of them can't be listed."""
+        logs, feedback = self.sources.logs, self.sources.feedback
+        return sources.list_traffic(logs, "interactions") + sources.list_traffic(
+            feedback, "feedback"
+        )
 
 
 def _cron(text: str) -> str:

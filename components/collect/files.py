@@ -1,14 +1,16 @@
 """Find files (also ``s3://``), read records from any container format, detect their source."""
 
+import errno
 import glob
 import json
 import os
 import re
+import socket
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from components.collect import json_arrays, lines, parquet_rows
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
@@ -96,11 +98,15 @@ which they do: see ``openai_batch``."""
 
 
 class UnreachableError(OSError):
-    """Raised when a remote path can't be listed or read."""
+    """Raised when a remote path can't be listed or read, such as one of an unknown protocol."""
 
 
 class UnreadableError(UnreachableError):
-    """Raised when a remote path is gone or may not be read, which others may be."""
+    """Raised when a remote path is gone, refused or answered by an error: others may be read."""
+
+
+class AwayError(UnreadableError):
+    """Raised when the server of a remote path doesn't answer: nor will it for its other paths."""
 
 
 class UnknownSourceError(ValueError):
@@ -188,44 +194,66 @@ def _walk(roots: Iterable[str]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
 def local_copy(place: str, scratch: Path) -> Generator[Path]:
     """Yield a local path of the file; a remote file is copied for the duration of the block.
 
-    The copy is in a temporary folder in ``scratch``. Raise ``UnreachableError``, or
-    ``UnreadableError`` if the remote file is gone or may not be read.
+    The copy is in a temporary folder in ``scratch``. Raise ``UnreachableError``, mostly its
+    ``UnreadableError``.
     """
     if REMOTE not in place:
         yield Path(place)
         return
     with file_locks.temporary_folder(scratch, "fetched-") as folder:
         copy = folder / "copy"  # an address may be longer than a file's name
-        with _connect(place):
-            from fsspec.core import url_to_fs  # noqa: PLC0415 - few have remote files
-
-            system, path = url_to_fs(place)
+        with _named(place, UnreachableError):
+            system, path = _system(place)
+        with _named(place):
             system.get_file(path, str(copy))
         yield copy
 
 
+def server_of(place: str) -> str:
+    """Return the server or bucket of a remote path."""
+    scheme, _, rest = without_secrets(place).partition(REMOTE)
+    return f"{scheme}{REMOTE}{rest.partition('/')[0]}"
+
+
+def _system(place: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs  # noqa: PLC0415 - few have remote files
+
+    return url_to_fs(place)
+
+
 @contextmanager
-def _connect(place: str) -> Generator[None]:
+def _named(place: str, kind: type[UnreachableError] | None = None) -> Generator[None]:
+    """Name the place in errors, which become this ``kind``, or what of ``UnreadableError`` fits."""
     try:
         yield
     except ImportError:  # names the package to install
         raise
     except Exception as error:  # botocore's errors share no narrower base class
-        is_missing = isinstance(error, FileNotFoundError | PermissionError)
         reason = str(error) or type(error).__name__
-        kind = UnreadableError if is_missing else UnreachableError
         message = f"reaching {place}: {reason}"
+        kind = kind or _kind(error)
         if (shown := without_secrets(message)) != message:
             raise kind(shown) from None  # a traceback would show the cause's text
         raise kind(message) from error
 
 
+def _kind(error: Exception) -> type[UnreachableError]:
+    if getattr(error, "errno", None) == errno.ENOSPC:  # here, so of no other file either
+        return UnreachableError
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return UnreadableError
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    away = ConnectionError | TimeoutError | socket.gaierror
+    return AwayError if any(isinstance(cause, away) for cause in causes) else UnreadableError
+
+
 def _remote(pattern: str) -> tuple[list[str], list[str]]:
     """Return the files of a path, a folder or a glob, and the folders that a glob matches."""
-    with _connect(pattern):
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - as above
-
-        system, path = url_to_fs(pattern)
+    with _named(pattern, UnreachableError):
+        system, path = _system(pattern)
+    with _named(pattern):
         system.invalidate_cache()  # otherwise listings are cached for the life of the process
         names, folders = [path], list[str]()
         if system.isdir(path):

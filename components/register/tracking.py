@@ -231,18 +231,31 @@ def _dataset_input(snapshot: Path, record: SnapshotManifest, side: str) -> "Data
 TRACES_PAGE = 100  # traces per request
 
 
+class TracesError(RuntimeError):
+    """Raised when the traces of an experiment can't be pulled."""
+
+
 def pull_traces(experiment: str, *, since: datetime) -> Iterator[dict[str, Json]]:
     """Yield the traces that began at ``since`` or later, the oldest first.
 
     Each is the dictionary of a trace with its spans and assessments (``trace.to_dict()``).
 
     Raises:
-        LookupError: There is no such experiment.
+        TracesError: There is no such experiment, or MLflow refuses or does not answer.
     """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield from _traces(experiment, since)
+    except (MlflowException, OSError) as error:  # of its HTTP client
+        raise TracesError(f"pulling MLflow traces of {experiment!r}: {error}") from error
+
+
+def _traces(experiment: str, since: datetime) -> Iterator[dict[str, Json]]:
     client = mlflow_api.full_client()
     record = client.get_experiment_by_name(experiment)
     if record is None:
-        raise LookupError(f"pulling MLflow traces: there is no experiment {experiment!r}")
+        raise TracesError(f"pulling MLflow traces: there is no experiment {experiment!r}")
     condition = f"trace.timestamp_ms >= {int(since.timestamp() * 1000)}"
     token: str | None = None
     while True:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -30,8 +31,9 @@ from flows.cli.parameters import SourceOption
 
 if TYPE_CHECKING:
     from components.collect.load_file import Loaded
-    from components.collect.source import Defaults, Input
+    from components.collect.source import Defaults
     from components.store.warehouse import Location
+    from flows.sources import Traffic
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 quarantine_app = typer.Typer(
@@ -76,16 +78,13 @@ def collect(
     support.yaml` loads the sources of a workload file.
     """
     from components.collect.source import Defaults
-    from flows.sources import unread_sentence
 
     with nullcontext() if places or dry_run else _collecting_received():
-        inputs, folders = _named_inputs(places, source, Defaults(workload, client))
+        traffic = _named_traffic(places, source, Defaults(workload, client))
     if dry_run:
-        _rehearse(inputs)
-        if folders:
-            print_line(unread_sentence(folders))
+        _rehearse(traffic)
     else:
-        _load_files(inputs, folders, with_spool=not places)
+        _load_files(traffic, with_spool=not places)
 
 
 @quarantine_app.command("list")
@@ -170,47 +169,48 @@ def _collecting_received() -> Generator[None]:
         raise
 
 
-def _named_inputs(
-    places: list[str] | None, source: str | None, defaults: "Defaults"
-) -> "tuple[list[Input], list[str]]":
-    """Return the files of places, and the folders that globs match, whose files are not read."""
+def _named_traffic(places: list[str] | None, source: str | None, defaults: "Defaults") -> "Traffic":
+    """List what places stand for, or all scheduled workloads."""
     from components.collect import files
-    from components.collect.source import Input
-    from flows import workload_file
-    from flows.sources import MLFLOW, SourceEntry, unread_folders
+    from flows import sources, workload_file
+    from flows.sources import SourceEntry, Traffic
 
-    inputs: list[Input] = []
-    entries: list[SourceEntry] = []
+    if source is not None:
+        files.source_named(source)
+    traffic = Traffic()
     for place in places or map(str, sorted(settings.load().workloads.glob("*.yaml"))):
         if place.endswith((".yaml", ".yml")):
-            workload = workload_file.read_workload(Path(place))
-            inputs += [*workload.log_files(), *workload.feedback_files()]
-            entries += [*workload.sources.logs, *workload.sources.feedback]
-        elif place.startswith(MLFLOW):
-            inputs.append(Input(place, source, defaults=defaults))
-        elif names := files.matching_files(
-            place if files.REMOTE in place else str(Path(place).absolute())
-        ):
-            inputs += [Input(name, source, defaults=defaults) for name in names]
-            entries.append(SourceEntry(path=place))
-        else:
+            traffic += workload_file.read_workload(Path(place)).traffic()
+            continue
+        entry = SourceEntry(path=sources.absolute(place), source=source, **asdict(defaults))
+        more = sources.list_traffic([entry], "interactions")
+        if not (more.inputs or more.unlisted):
             raise FileNotFoundError(f"collecting {place}: no file matches it")
-    return inputs, unread_folders(entries)
+        traffic += more
+    return traffic
 
 
-def _load_files(inputs: "Sequence[Input]", folders: "Sequence[str]", *, with_spool: bool) -> None:
+def _load_files(traffic: "Traffic", *, with_spool: bool) -> None:
     from flows import sources
+    from flows.sources import UnreadFilesError
 
     now, home = datetime.now(UTC), settings.load()
     loaded: list[Loaded] = []
+    unread: UnreadFilesError | None = None
+    loading = sources.load_inputs(home.tables, traffic.inputs, now=now, unlisted=traffic.unlisted)
     with _collecting_received() if with_spool else nullcontext():
-        for file in sources.load_inputs(home.tables, inputs, now=now):
-            loaded.append(file)
-            print_line(_loading_sentence(file))
+        try:
+            for file in loading:
+                loaded.append(file)
+                print_line(_loading_sentence(file))
+        except UnreadFilesError as error:
+            unread = error
     if with_spool:
         loaded += sources.load_spool(home, now=now)
     show_reasons(loaded)
-    print_line(sources.loading_summary(loaded, folders))
+    print_line(sources.loading_summary(loaded, traffic.folders_not_read))
+    if unread is not None:
+        raise unread
     if not loaded and with_spool:
         print_line(
             f"no workload is scheduled in {home.home}, and nothing was received: `flywheel collect "
@@ -218,13 +218,15 @@ def _load_files(inputs: "Sequence[Input]", folders: "Sequence[str]", *, with_spo
         )
 
 
-def _rehearse(inputs: "Sequence[Input]") -> None:
+def _rehearse(traffic: "Traffic") -> None:
     from flows import sources
 
     now = datetime.now(UTC)
     with _existing_warehouse() as (path, scratch):
         shown = set[tuple[str, str, bool]]()
-        for rehearsed in sources.rehearse_inputs(path, inputs, now=now, scratch=scratch):
+        for rehearsed in sources.rehearse_inputs(
+            path, traffic.inputs, now=now, scratch=scratch, unlisted=traffic.unlisted
+        ):
             loaded = rehearsed.loaded
             print_line(f"{_loading_sentence(loaded)} ({rehearsed.form}; dry run)")
             form = (loaded.source, rehearsed.form, loaded.quarantined > 0)
@@ -232,6 +234,8 @@ def _rehearse(inputs: "Sequence[Input]") -> None:
                 print_line(f"  {number}. {shorten(record, MOST_SHOWN)}")
             shown.add(form)
             show_reasons([loaded])
+    if folders := traffic.folders_not_read:
+        print_line(sources.unread_sentence(folders))
 
 
 def show_reasons(loaded: "Sequence[Loaded]") -> None:

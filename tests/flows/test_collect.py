@@ -1,9 +1,12 @@
 """The ``collect`` flow as a workload file asks for it: with retention, and from MLflow."""
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import mlflow
@@ -18,7 +21,7 @@ from components.schema import Json
 from components.store import spool, warehouse
 from components.store.warehouse import Row
 from flows import settings, sources
-from tests.support import logs, warehouses
+from tests.support import buckets, logs, warehouses
 from tests.support.batch_rows import answer, request
 
 DAY = 86_400
@@ -65,6 +68,32 @@ def traced(response_id: str) -> str:
 def liked(trace_id: str) -> None:
     ann = AssessmentSource(source_type="HUMAN", source_id="ann")
     mlflow.log_feedback(trace_id=trace_id, name="thumbs_up", value=True, source=ann)
+
+
+@contextmanager
+def refusing(records: Mapping[str, Json], *, status: int | None = None) -> Generator[str]:
+    """Serve files over HTTP; other paths are answered with this status, or that in their name."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            record = records.get(self.path)
+            self.send_response(200 if record else status or int(self.path[1:4]))
+            self.end_headers()
+            self.wfile.write(json.dumps(record).encode())
+
+        do_POST = do_GET  # noqa: N815 - as http.server names them
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def rows(home: settings.Settings, sql: str) -> list[Row]:
@@ -178,7 +207,7 @@ def test_a_file_that_is_gone_keeps_no_other_file_from_being_loaded(
     good = logs.write(tmp_path / "b.jsonl", [logs.interaction()])
     inputs = [Input(str(tmp_path / "a.jsonl")), Input(str(good)), Input(str(tmp_path / "c.jsonl"))]
     with pytest.raises(
-        sources.UnreadFilesError, match=r"2 files can't be read.*a\.jsonl.*c\.jsonl"
+        sources.UnreadFilesError, match=r"2 places can't be read.*a\.jsonl.*c\.jsonl"
     ):
         list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
     assert rows(home, "select path, rows from raw.files") == [{"path": str(good), "rows": 1}]
@@ -197,9 +226,85 @@ def test_a_remote_file_that_is_gone_keeps_no_other_file_from_being_loaded(
         Input(f"memory://traffic/{signed}"),
         Input(str(here)),
     ]
-    with pytest.raises(sources.UnreadFilesError, match=r"1 files can't be read.*a\.jsonl"):
+    with pytest.raises(sources.UnreadFilesError, match=r"1 places can't be read.*a\.jsonl"):
         list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
     assert rows(home, "select sum(rows) as rows from raw.files") == [{"rows": 2}]
+
+
+def test_a_place_whose_server_refuses_keeps_no_other_from_being_loaded(
+    home: settings.Settings, tmp_path: Path
+):
+    with refusing({"/good": logs.interaction("Rain?")}) as server:
+        places = [f"{server}/{name}" for name in ("403.jsonl", "404.jsonl", "500.jsonl", "good")]
+        here = logs.write(tmp_path / "c.jsonl", [logs.interaction("Wind?")])
+        inputs = [*map(Input, places), Input(str(here))]
+        reasons = r"3 places.*reaching http.*/403\.jsonl: 403.*/404\.jsonl.*/500\.jsonl: 500"
+        with pytest.raises(sources.UnreadFilesError, match=reasons):
+            list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
+    assert rows(home, "select sum(rows) as rows from raw.files") == [{"rows": 2}]
+
+
+def test_a_server_that_is_away_is_waited_for_once(home: settings.Settings, tmp_path: Path):
+    here = logs.write(tmp_path / "c.jsonl", [logs.interaction()])
+    inputs = [*(Input(f"http://127.0.0.1:9/{n}.jsonl") for n in range(30)), Input(str(here))]
+    reasons = r"30 places can't be read, .*; and 10 more$"
+    with pytest.raises(sources.UnreadFilesError, match=reasons) as error:
+        list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
+    assert str(error.value).count("http://127.0.0.1:9 did not answer a moment ago") == 19
+    assert rows(home, "select sum(rows) as rows from raw.files") == [{"rows": 1}]
+
+
+@pytest.mark.slow
+def test_an_experiment_that_is_gone_keeps_no_file_from_being_loaded(
+    home: settings.Settings, tmp_path: Path
+):
+    here = logs.write(tmp_path / "c.jsonl", [logs.interaction()])
+    inputs = [Input("mlflow:renamed"), Input(str(here))]
+    with pytest.raises(sources.UnreadFilesError, match="there is no experiment 'renamed'"):
+        list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
+    assert rows(home, "select sum(rows) as rows from raw.files") == [{"rows": 1}]
+
+
+def test_an_mlflow_that_refuses_the_account_keeps_no_file_from_being_loaded(
+    home: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = logs.write(tmp_path / "c.jsonl", [logs.interaction()])
+    with refusing({}, status=403) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        inputs = [Input("mlflow:agent"), Input(str(here))]
+        with pytest.raises(sources.UnreadFilesError, match=r"traces of 'agent': .*403"):
+            list(sources.load_inputs(home.tables, inputs, now=logs.NOW))
+    assert rows(home, "select sum(rows) as rows from raw.files") == [{"rows": 1}]
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
+def test_a_bucket_without_permission_fails_the_run_after_all_else_was_loaded_and_archived(
+    home: settings.Settings, tmp_path: Path
+):
+    from flows.collect import collect
+
+    today = int(datetime.now(UTC).timestamp())
+    old, new = (
+        logs.interaction(response_id=id_, timestamp=at)
+        for id_, at in (("old", today - 40 * DAY), ("new", today - DAY))
+    )
+    logs.write(tmp_path / "log.jsonl", [{**old, "workload_id": "support"}, new])
+    places: list[Json] = [
+        "log.jsonl",
+        f"s3://{buckets.NAME}/secret/*.jsonl",
+        f"s3://{buckets.NAME}/a/*.jsonl",
+    ]
+    config = workload(tmp_path, sources={"logs": places}, retention_days=30)
+    with buckets.serving(closed=[("LIST", "secret/")]):
+        s3 = fsspec.filesystem("s3")
+        s3.pipe(f"{buckets.NAME}/a/a.jsonl", json.dumps(logs.interaction("Rain?")).encode())
+        with pytest.raises(sources.UnreadFilesError) as error:
+            collect(config)
+    summary = "3 new rows from 2 new of 2 files, 0 lines in quarantine; 1 old rows archived; "
+    denied = f"reaching s3://{buckets.NAME}/secret/*.jsonl: Access Denied"
+    assert str(error.value) == f"{summary}1 places can't be read, all others were: {denied}"
+    assert rows(home, "select count(*) as count from raw.interactions") == [{"count": 2}]
 
 
 @pytest.mark.parametrize("first", ["input", "output"])

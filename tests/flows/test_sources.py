@@ -57,7 +57,7 @@ def test_a_folder_that_only_a_glob_matches_is_reported_as_unread(folder: Path) -
         (["logs/*.jsonl", "logs/old.jsonl"], []),
     ):
         workload = read_workload(write(folder, sources={"logs": entries}))
-        assert workload.unread_folders() == [str(path) for path in unread]
+        assert workload.traffic().folders_not_read == [str(path) for path in unread]
 
 
 def test_a_source_that_does_not_exist_is_named_with_those_that_do(folder: Path) -> None:

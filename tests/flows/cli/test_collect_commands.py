@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from components.collect import files, quarantine
 from components.store import spool
-from tests.support import logs, terminal, warehouses
+from tests.support import buckets, logs, terminal, warehouses
 from tests.support.batch_rows import answer, request
 from tests.support.terminal import Terminal
 
@@ -276,3 +277,26 @@ def test_what_can_not_be_collected_is_said(
     ended = shell.run("collect", *arguments)
     assert ended.returncode == 2
     assert ended.stderr.startswith(message)
+
+
+def test_a_place_that_may_not_be_read_is_said_last_and_keeps_no_other_from_being_loaded(
+    shell: Terminal, tmp_path: Path
+):
+    log = str(
+        logs.write(
+            tmp_path / "log.jsonl",
+            [logs.interaction(), logs.without(logs.interaction(), "request")],
+        )
+    )
+    with buckets.serving(closed=[("LIST", "secret/")]) as variables:
+        here = replace(shell, env={**shell.env, **variables})
+        secret = f"s3://{buckets.NAME}/secret/*.jsonl"
+        for options in (("--dry-run",), ()):
+            ended = here.run("collect", *options, secret, log)
+            assert ended.returncode == 2
+            assert ended.stderr.splitlines()[-1] == (
+                f"1 places can't be read, all others were: reaching {secret}: Access Denied"
+            )
+            assert "1 new rows" in ended.stdout
+            assert "fix: " in ended.stdout
+    assert ended.stdout.splitlines()[-1].startswith("1 new rows from 1 new of 1 files, 1 lines")
