@@ -339,6 +339,7 @@ def test_who_takes_long_to_start_is_given_up_only_if_it_does_not_compute(
 def test_status_command_is_json_for_programs_and_fails_while_the_stack_is_down(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings.home.mkdir()
     monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
     result = CliRunner().invoke(stack_commands.app, ["status", "--json"])
     assert result.exit_code == 1
