@@ -11,6 +11,8 @@ from typing import TextIO
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import once
+
 # A worker of the test run is told a width, which every console of the process would keep.
 os.environ.pop("COLUMNS", None)
 
@@ -39,7 +41,16 @@ class Log(logging.StreamHandler[TextIO]):
 
 logging.getLogger().addHandler(Log(sys.__stderr__))
 
+once.begin()  # in the process that starts the workers
+
 gc.disable()  # nothing of what is imported for the tests is garbage, and it is looked through often
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let clients trust no certificates where nothing is downloaded: each would read all."""
+    if "not slow" in config.option.markexpr:
+        os.environ.pop("SSL_CERT_FILE", None)
+        os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 
 def pytest_collection_finish() -> None:

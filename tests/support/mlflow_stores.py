@@ -3,11 +3,8 @@
 Or one that an older MLflow left, made by MLflow's own migrations.
 """
 
-import atexit
 import contextlib
 import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import sqlalchemy
@@ -16,22 +13,20 @@ from mlflow import MlflowClient
 from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
 
+from tests.support import once
+
 NAME = "mlflow.db"
 
 
 def create(folder: Path) -> str:
     """Make a store in a folder; return its address."""
-    shutil.copyfile(_empty(), folder / NAME)
+    shutil.copyfile(once.made("mlflow", _create_empty) / NAME, folder / NAME)
     return f"sqlite:///{folder / NAME}"
 
 
-@cache
-def _empty() -> Path:
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
+def _create_empty(folder: Path) -> None:
     with contextlib.chdir(folder):  # where MLflow would keep artifacts of the default experiment
         MlflowClient(f"sqlite:///{folder / NAME}").search_experiments()
-    return folder / NAME
 
 
 def create_old(database: Path, revision: str, experiment: str) -> None:

@@ -3,13 +3,10 @@
 With ``FLYWHEEL_TEST_WAREHOUSE=lake`` (`make test-lake`) it is a lake instead of a file.
 """
 
-import atexit
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,9 @@ import pytest
 from components.store import lake, warehouse
 from components.store.lake import Lake
 from components.store.warehouse import Connection, Location
-from tests.support import lakes
+from tests.support import lakes, once
 
+NAME = "warehouse.duckdb"
 ON_LAKE = os.environ.get("FLYWHEEL_TEST_WAREHOUSE") == "lake"
 
 
@@ -62,13 +60,12 @@ def connect_filled(path: Path, fill: Callable[[Connection], None]) -> Generator[
         yield con
 
 
-@cache
 def _filled(fill: Callable[[Connection], None]) -> Path:
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    with connect(folder / "warehouse.duckdb") as con:
-        fill(con)
-    return folder / "warehouse.duckdb"
+    def make(folder: Path) -> None:
+        with connect(folder / NAME) as con:
+            fill(con)
+
+    return once.made(f"{fill.__module__}.{fill.__qualname__}", make) / NAME
 
 
 def create(path: Path) -> None:
@@ -85,9 +82,9 @@ def lake_of(con: Connection) -> Lake:
     return _lakes[id(con)]
 
 
-@cache
 def _empty() -> Path:
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    with warehouse.connect(folder / "warehouse.duckdb"):
-        return folder / "warehouse.duckdb"
+    def make(folder: Path) -> None:
+        with warehouse.connect(folder / NAME):
+            pass
+
+    return once.made("warehouse", make) / NAME

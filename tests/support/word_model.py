@@ -8,6 +8,7 @@ of another adapter's changes each log-probability, as in a real model.
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,18 +75,34 @@ def fill(adapter: WordAdapter, tokens: list[int]) -> KeysAndValues:
 
 def next_logprobs(cache: KeysAndValues, adapter: WordAdapter) -> list[float]:
     """Return the log-probabilities of the next token."""
+    return _logprobs(cache, adapter, range(VOCABULARY))
+
+
+def _logprobs(cache: KeysAndValues, adapter: WordAdapter, tokens: Iterable[int]) -> list[float]:
     seed = hashlib.sha256(b"next" + cache.state + adapter.key.encode()).digest()
     favourite = _favourite(cache.tokens, adapter)
     if favourite is None:
         favourite = 32 + seed[0] % 90
     # Keys and values of other weights confuse it.
     share = (0.5 if cache.owner == adapter.key else 0.2) + seed[1] / 1024
-    rest = [1 + seed[2 + token % 29] / 64 + (token * seed[3]) % 7 for token in range(VOCABULARY)]
-    total = sum(rest)
+    scale, factor = (1 - share) / _total_weight(seed), seed[3] % 7
     return [
-        math.log((1 - share) * weight / total + (share if token == favourite else 0.0))
-        for token, weight in enumerate(rest)
+        math.log(
+            scale * (1 + seed[2 + token % 29] / 64 + token * factor % 7)
+            + (share if token == favourite else 0.0)
+        )
+        for token in tokens
     ]
+
+
+def _total_weight(seed: bytes) -> float:
+    """Add up what the tokens weigh, faster than one by one."""
+    rounds, more = divmod(VOCABULARY, 29)
+    by_place = rounds * sum(seed[2:31]) + sum(seed[2 : 2 + more])
+    return VOCABULARY + by_place / 64 + _REMAINDERS[seed[3] % 7]
+
+
+_REMAINDERS = [sum(token * factor % 7 for token in range(VOCABULARY)) for factor in range(7)]
 
 
 def _favourite(tokens: list[int], adapter: WordAdapter) -> int | None:
@@ -103,7 +120,7 @@ def score(adapter: WordAdapter, prompt: list[int], answer: list[int]) -> list[fl
     cache = fill(adapter, prompt)
     scores: list[float] = []
     for token in answer:
-        scores.append(next_logprobs(cache, adapter)[token])
+        scores += _logprobs(cache, adapter, [token])
         extend(cache, adapter, [token])
     return scores
 

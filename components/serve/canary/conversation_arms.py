@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from components.schema import Json
+if TYPE_CHECKING:  # as in rollout_look
+    from components.schema import Json
+
 
 Arm: TypeAlias = Literal["champion", "canary"]
 
@@ -49,7 +51,7 @@ class Assignment:
 
 
 def identify(
-    seed: bytes, client_id: str, messages: Sequence[Mapping[str, Json]], named: str | None = None
+    seed: bytes, client_id: str, messages: "Sequence[Mapping[str, Json]]", named: str | None = None
 ) -> DrawnConversation:
     """Return the conversation that a request belongs to.
 
@@ -75,7 +77,7 @@ def identify(
     return DrawnConversation(digest[:_KEY_BYTES].hex(), point / 2**_MANTISSA)
 
 
-def is_continued(messages: Iterable[Mapping[str, Json]]) -> bool:
+def is_continued(messages: "Iterable[Mapping[str, Json]]") -> bool:
     """Return whether a request's messages contain an earlier answer."""
     return any(message.get("role") == "assistant" for message in messages)
 
@@ -132,7 +134,7 @@ class RunningConversations:
             self._shares.popitem(last=False)
 
 
-def _opening(messages: Sequence[Mapping[str, Json]]) -> list[Json]:
+def _opening(messages: "Sequence[Mapping[str, Json]]") -> "list[Json]":
     # system, developer and first user message; a request without a user message has all of them
     opening: list[Json] = []
     for message in messages:

@@ -10,16 +10,18 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
-from components.schema import Json
 from components.serve.canary import bad_events, rollout_evidence, rollout_order, rollout_verdict
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.canary.rollout_plan import RolloutPlan, ShareStep
 from components.serve.canary.rollout_tally import SHADOW_SHARE, RolloutTally
 from components.serve.canary.rollout_verdict import RolloutVerdict
+
+if TYPE_CHECKING:  # pydantic would take three times as long as all else of a look
+    from components.schema import Json
 
 NICENESS = 10  # answers come first
 CHUNK = 2**20
@@ -116,7 +118,7 @@ class Lookout:
         self._readers = dict[str, EvidenceReader]()
         self._read_seconds = read_seconds
 
-    def look(self, text: str, evidence: Path, elapsed: float) -> dict[str, Json]:
+    def look(self, text: str, evidence: Path, elapsed: float) -> "dict[str, Json]":
         """Return a canary's verdict and what its shadow shows, or that there is more to read.
 
         Raises:
@@ -141,7 +143,7 @@ class Lookout:
         }
 
 
-def _shadow(order: RolloutOrder, tally: RolloutTally, elapsed: float) -> Json:
+def _shadow(order: RolloutOrder, tally: RolloutTally, elapsed: float) -> "Json":
     verdict = shadow_verdict(order, tally, elapsed)
     if verdict is None:
         return None

@@ -6,12 +6,14 @@ however often, and after any crash, comes to the same one.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from components.schema import Json
 from components.serve.canary import bad_events, count_evidence
 from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts, ShareCounts
 from components.serve.canary.rollout_plan import DRAWS_WEIGHT, KindRule, RolloutPlan
+
+if TYPE_CHECKING:  # as in rollout_look
+    from components.schema import Json
 
 Outcome: TypeAlias = Literal["running", "hold", "roll back", "undecided"]
 """``hold``: it is shown to be within the margin, and may go on to everybody. ``undecided``: the
@@ -88,7 +90,7 @@ class RolloutVerdict:
         """Whether the canary ends with it."""
         return self.outcome != "running"
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> "dict[str, Json]":
         """Return all of it for the journal and the chain of decisions."""
         return cast("dict[str, Json]", asdict(self))
 
