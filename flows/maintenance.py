@@ -1,4 +1,4 @@
-"""Maintenance: end what nothing runs or answers any more, finish what was interrupted, verify.
+"""Maintenance: finish what was interrupted, verify, end what nothing runs or answers any more.
 
 Three components end flow runs, each where only it can know. The supervisor crashes the runs of its
 own workers whose process is gone (``flows.stack.health``). Prefect's automation on missing
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 from uuid import UUID
 
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
@@ -51,6 +52,7 @@ from flows.home_workloads import WorkloadFileError
 from flows.jobs import runner
 from flows.prefect_api import Run
 from flows.releases import NotApprovedError
+from flows.settings import Settings
 from flows.settle_rollouts import settle_task
 
 RECENT = timedelta(days=1)  # after its answer a promotion is restarted no longer than this
@@ -58,6 +60,9 @@ RECENT = timedelta(days=1)  # after its answer a promotion is restarted no longe
 NEVER_RESUMED = "never resumed"  # Prefect's message for a run that waited past its timeout
 
 NEWER = "newer evidence"
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +76,75 @@ class Expiry:
     message: str
 
 
+class MaintenanceError(RuntimeError):
+    """Raised in the end when steps failed, and all others were done."""
+
+
 @flow
 def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool = True) -> str:
-    """End dead and late runs, record lapsed approvals, recover champions, settle canaries, verify.
+    """Recover and verify champions, end dead runs, record lapsed approvals, settle canaries.
 
-    A lake's files are merged once a day.
+    A step that fails costs no other one. Champions are verified before all that may take long.
 
     Args:
         silence_seconds: How long a run that claims a process may go without a sign of life.
-        verify: Compare each champion's alias, tags and files with what was approved.
+        verify: Compare each champion's alias, tags and files with what was approved; then, once a
+            day, merge a lake's files.
 
     Raises:
         NotApprovedError: A champion is not what was approved; the message lists the differences.
+        MaintenanceError: Steps failed; the message names them.
     """
-    dead, late = crash_dead(timedelta(seconds=silence_seconds)), cancel_late_runs()
-    lapsed = record_lapsed([*superseded(), *ended()])
-    interrupted, resumed = recover_champions(), resume_answered()
+    steps = _Steps()
+    interrupted = steps.do(recover_champions, 0)
+    objections = steps.do(verify_champions, []) if verify else []
+    dead = steps.do(crash_dead, 0, timedelta(seconds=silence_seconds))
+    late = steps.do(cancel_late_runs, 0)
+    expiries = [*steps.do(superseded, []), *steps.do(ended, [])]
+    lapsed = steps.do(record_lapsed, 0, expiries)
+    resumed = steps.do(resume_answered, 0)
     # The next run comes in a quarter of an hour.
-    settled, troubles = settle_task.with_options(retries=0)()
-    lapsed += stale()  # after all that may change a champion
-    maintain_lake()
-    clear_challengers()
-    reserve_models()
-    end_lost_trainings()
+    settled, troubles = steps.do(settle_task.with_options(retries=0), ([], []))
+    lapsed += steps.do(stale, 0)  # after all that may change a champion
+    steps.do(clear_challengers, None)
+    steps.do(reserve_models, None)
+    steps.do(end_lost_trainings, 0)
+    if verify:  # a longer run would be in the way of the hour's verification
+        steps.do(maintain_lake, None)
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
-    if verify and (objections := verify_champions()):
-        raise NotApprovedError("; ".join(objections))
+    if objections:
+        raise NotApprovedError("; ".join([*objections, *steps.failed]))
+    if steps.failed:
+        raise MaintenanceError(
+            f"{len(steps.failed)} steps failed, all others were done: {'; '.join(steps.failed)}"
+        )
     return (
         f"{dead} runs were dead, {late} ran for too long, {lapsed} approvals lapsed, {interrupted} "
         f"changes of a champion were interrupted, {resumed} answered promotions were resumed, "
         f"{len(settled)} canaries were settled"
     )
+
+
+class _Steps:
+    """Carries out steps, and keeps why some of them failed."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def do(
+        self, step: Task[P, Result], default: Result, *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
+        """Return what a step returns, or the default if it fails; Prefect logs its traceback."""
+        try:
+            return step(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the flow fails of it in the end
+            self.failed.append(f"{step.name}: {_reason(error)}")
+            return default
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 @task
@@ -291,19 +333,25 @@ def resume_answered() -> int:
 
 @task
 def verify_champions() -> list[str]:
-    """Compare each workload's champion with the chain; return what differs."""
+    """Compare each workload's champion with the chain; return what differs or is unknown."""
     home = settings.load()
     if not erase_servers.has_mlflow(home):
         return []
     objections = list[str]()
     for workload in releases.own_models(home):
-        status = releases.release_status(home, workload)
-        objections += status.objections
-        if status.objections:
-            continue
-        with journal.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
-            if not is_ours:  # whoever changes the champion does the same
-                continue
+        try:
+            objections += _verify_champion(home, workload)
+        except Exception as error:  # noqa: BLE001 - else it would hide what differs elsewhere
+            objections.append(f"verifying the champion of {workload}: {_reason(error)}")
+    return objections
+
+
+def _verify_champion(home: Settings, workload: str) -> tuple[str, ...]:
+    status = releases.release_status(home, workload)
+    if status.objections:
+        return status.objections
+    with journal.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
+        if is_ours:  # else whoever changes the champion does the same
             champions.write_approved_versions(home, workload)
             # An older home's champion, or one with an older release's code.
             signed = releases.sign_older(home, workload)
@@ -312,7 +360,7 @@ def verify_champions() -> list[str]:
                 get_run_logger().warning("no signature: %s; signed: %s", names, signed or "none")
             elif signed:
                 get_run_logger().info("version %s of %s got this release's code", signed, workload)
-    return objections
+    return ()
 
 
 def older(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:

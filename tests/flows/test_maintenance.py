@@ -20,6 +20,7 @@ from components.schema import WORKLOAD_ID
 from components.store import file_locks, warehouse
 from flows import home_workloads, settings, workload_file
 from flows.jobs import runner
+from flows.releases import NotApprovedError
 from tests.support import versions, warehouses, workload_text
 
 pytestmark = pytest.mark.slow
@@ -428,6 +429,32 @@ def test_the_mlflow_run_of_a_training_that_nothing_runs_any_more_is_ended(home: 
     assert ended_after_maintenance() == {"dead", "saving", "trained", "search-1"}
     assert tracking.open_run("support", "dead", params={}, tags={}) == runs["dead"]
     assert MlflowClient().get_run(runs["dead"]).info.status == "RUNNING"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_step_that_fails_costs_no_other_one_and_no_verification(home: Path, folder: Path) -> None:
+    from flows.maintenance import MaintenanceError, maintenance
+
+    (home / "mlflow").mkdir(parents=True)
+    (home / "mlflow" / "mlflow.db").touch()
+    tracking.open_run("support", "dead", params={}, tags={})
+    (home / "jobs" / "train-dead" / runner.LOCK).mkdir(parents=True)  # no file, so it fails
+    end(promotion(workload_text.write(folder), "e-steps"), "Cancelled")
+    failed = r"end_lost_trainings: IsADirectoryError: .*train-dead"
+    with pytest.raises(MaintenanceError, match=rf"1 steps failed, all others were done: {failed}"):
+        maintenance()
+    assert "e-steps" in [evidence for evidence, *_ in lapsed(home)]
+    for name in ("first", "second"):
+        MlflowClient().create_registered_model(name)
+        MlflowClient().create_model_version(
+            name, "file:///nowhere", tags={version_tags.EVIDENCE_TAG: "e"}
+        )
+        registry.put_alias(name, version_tags.CHAMPION, "1")
+    moved = r"{} stands on version 1, .*somebody moved it"
+    with pytest.raises(
+        NotApprovedError, match=f"{moved.format('first')}.*{moved.format('second')}.*; {failed}"
+    ):
+        maintenance()
 
 
 def begun(name: str, parameters: dict[str, object]) -> UUID:
