@@ -19,6 +19,7 @@ import zstandard
 from components.erase import subject_rows, tables
 from components.erase.subject import Kind, SearchTerms, find_in_bytes, find_terms, held_ids
 from components.erase.tables import WarehouseTable
+from components.models import machine
 from components.store import home_files, warehouse
 from components.store.lake_connection import ENGINE_ERRORS
 from components.store.unpacked_file import UnpackedFile
@@ -36,6 +37,11 @@ WITHOUT_TEXT = frozenset({".safetensors"})  # their adapters are listed instead
 NamedFile: TypeAlias = tuple[str, Path]
 """A Parquet file, and how it is named to people."""
 
+MOST_MEMORY = 2**31  # bytes that searching a table's file may take
+ROWS = 512  # of a Parquet file, read at once
+MOST_UNPACKED, MOST_RATIO = 2**32, 10_000
+"""A Parquet file is read until its rows take so many bytes, or so many times those of the file."""
+
 PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file, or of a line, searched at once
 
 DUCKDB, DUCKDB_AT = b"DUCK", 8  # how its files begin, and after how many bytes
@@ -50,9 +56,10 @@ DAMAGED = (
     ValueError,
     ArithmeticError,
     LookupError,
+    MemoryError,
 )
-"""What is raised for a file that is not whole, or has values that Python has not. Whoever may write
-to MLflow or to the store can put one into the home."""
+"""What is raised for a file that is not whole, has values that Python has not, or unpacks into very
+much. Whoever may write to MLflow or to the store can put one into the home."""
 
 _SQLITE = b"SQLite format 3\x00"
 
@@ -154,7 +161,7 @@ def _search_earlier(
         for name, path in files:
             try:
                 _search_parquet(path, name, terms, of_earlier)
-            except pa.ArrowInvalid:
+            except (pa.ArrowInvalid, MemoryError):
                 notes.passed_over.add(f"{name}, which is not finished")
             except FileNotFoundError:  # deleted meanwhile
                 continue
@@ -262,15 +269,36 @@ def _search_file(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> No
 
 
 def _search_parquet(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
-    for batch in pq.ParquetFile(path).iter_batches():
-        for row in batch.to_pylist():
-            notes.places[name] += 1
-            _search_row(row, name, terms, notes)
+    left = max(MOST_UNPACKED, MOST_RATIO * path.stat().st_size)
+    with machine.limited_memory(MOST_MEMORY), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS, use_threads=False):
+            for row in batch.to_pylist():
+                left -= _size(row)
+                if left < 0:
+                    raise MemoryError(f"searching {name}: it unpacks into too many bytes")
+                notes.places[name] += 1
+                _search_row(row, name, terms, notes)
     notes.places[name] += 0
 
 
+def _size(value: object) -> int:
+    """Return roughly how many bytes of a value are searched; Arrow counts equal ones once."""
+    match value:
+        case str() | bytes():
+            return len(value)
+        case dict():
+            return sum(map(_size, value.values()))
+        case list():
+            return sum(map(_size, value))
+        case _:
+            return 1
+
+
 def _search_sqlite(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
+    with (
+        machine.limited_memory(MOST_MEMORY),
+        closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database,
+    ):
         database.text_factory = bytes
         sql = "select name from sqlite_master where type = 'table' order by name"
         for (table,) in database.execute(sql).fetchall():

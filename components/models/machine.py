@@ -2,7 +2,9 @@
 
 import math
 import os
-from contextlib import suppress
+import resource
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -37,6 +39,23 @@ def available_memory(
             with suppress(OSError, ValueError):  # no such folder, or no limit: max
                 free.append(_left_of_limit(root / folder, *files))
     return max(0, min(free))
+
+
+@contextmanager
+def limited_memory(more: int) -> Generator[None]:
+    """Let this process allocate at most ``more`` bytes in the block: then ``MemoryError``.
+
+    For what somebody else wrote, a file of which a few kilobytes can unpack into all memory.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limits = [pages * resource.getpagesize() + more, soft, hard]
+    least = min(limit for limit in limits if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _left_of_limit(folder: Path, limit: str, usage: str, droppable: str) -> int:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,6 +247,43 @@ def test_a_file_with_values_that_python_has_not_ends_no_search(
         searched = leftovers.search(con, home, SearchTerms("key", "digest", Subject(ANN)))
     assert searched.passed_over == (f"{name}, which can't be read, but for its bytes",)
     assert [(left.where, left.kind) for left in searched.left] == [(name, "mention")]
+
+
+def one_text_again_and_again(file: Path) -> None:
+    text = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), 2**15), ["x" * 2**22])
+    pq.write_table(pa.table({"text": text, "user_id": pa.repeat(ANN, 2**15)}), file)
+
+
+def many_empty_texts_in_a_row(file: Path) -> None:
+    count = 2**28
+    texts = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.nulls(count, pa.string()))
+    pq.write_table(pa.table({"texts": texts, "user_id": [ANN]}), file)
+
+
+def a_row_of_very_much_text(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as con:
+        con.execute("create table rows (length, text as (hex(zeroblob(length))))")
+        con.executemany("insert into rows values (?)", [(4,), (450_000_000,)])
+        con.execute("insert into rows (length) values (?)", [ANN])
+        con.commit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "write", [one_text_again_and_again, many_empty_texts_in_a_row, a_row_of_very_much_text]
+)
+def test_a_file_that_unpacks_into_very_much_is_named(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Somebody with an account in MLflow can send one of a few kilobytes."""
+    home = tmp_path / "home"
+    home.mkdir()
+    name = "bomb.db" if write is a_row_of_very_much_text else "bomb.parquet"
+    write(home / name)
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        searched = leftovers.search(con, home, SearchTerms("key", "digest", Subject(ANN)))
+        assert con.execute("select 1").fetchall() == [(1,)]
+    assert searched.passed_over == (f"{name}, which can't be read, but for its bytes",)
 
 
 @pytest.mark.slow
