@@ -66,7 +66,9 @@ LARGEST_ON_CPU = 1_000_000_000  # parameters of a model that a CPU trains in hou
 
 LONGEST_HEADER = 100_000_000  # bytes of a file's header, as in safetensors' own reader
 
-EMBEDDINGS = ("embed", "lm_head", "wte")
+IN_16_BITS = ("embed", "lm_head", "wte", ".experts.")
+"""Parts of the names of weights that are never in 4 bits: bitsandbytes quantizes linear layers, and
+transformers merges a layer's experts into one weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,9 @@ def read(folder: Path) -> TrainableBase | None:
     total = sum(sizes.values())
     if not total:
         return None
-    embeddings = sum(size for name, size in sizes.items() if any(e in name for e in EMBEDDINGS))
+    unquantized = sum(size for name, size in sizes.items() if any(e in name for e in IN_16_BITS))
     activations = BATCH_TOKENS * LAYER_BYTES * _width(config)
-    return _estimated(folder, total, embeddings, activations)
+    return _estimated(folder, total, unquantized, activations)
 
 
 def choose(folders: Iterable[Path], *, free: int, is_gpu: bool) -> TrainableBase | None:
@@ -143,10 +145,10 @@ def _fits(parameters: int, free: int, *, is_gpu: bool) -> bool:
     return base.on_cpu <= free and parameters <= LARGEST_ON_CPU
 
 
-def _estimated(folder: Path, total: int, embeddings: int, activations: int) -> TrainableBase:
-    quantized = total - embeddings
+def _estimated(folder: Path, total: int, unquantized: int, activations: int) -> TrainableBase:
+    quantized = total - unquantized
     trained = int(ADAPTER_SHARE * quantized)
-    lasting = 2 * embeddings + 8 * trained + estimate.optimizer_state(4 * trained)
+    lasting = 2 * unquantized + 8 * trained + estimate.optimizer_state(4 * trained)
     packed = estimate.packed_weights(quantized)
     packed += estimate.quantization_constants(quantized, double=True)
     rest = lasting + activations + LIBRARIES

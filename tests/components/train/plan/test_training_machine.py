@@ -1,5 +1,6 @@
 """The largest batch that fits, and the cost of its time."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -56,6 +57,23 @@ def test_a_model_whose_download_broke_off_is_none(tmp_path: Path, content: bytes
     chosen = bases.choose([broken, whole], free=10**12, is_gpu=False)
     assert chosen is not None
     assert chosen.path == whole
+
+
+@pytest.mark.parametrize(
+    ("weight", "fits"),
+    [
+        pytest.param("mlp.down_proj", True, id="linear-layer"),
+        pytest.param("mlp.shared_experts.down_proj", True, id="expert-of-every-token"),
+        pytest.param("mlp.experts.0.down_proj", False, id="expert"),
+        pytest.param("mlp.experts.down_proj", False, id="merged-experts"),
+    ],
+)
+def test_a_mixtures_experts_are_not_expected_in_4_bits(tmp_path: Path, weight: str, fits: bool):
+    base = tiny.build(tmp_path / "base")
+    shapes = {f"model.layers.0.{weight}.weight": {"shape": [2**17, 2**16]}}  # 17 GB in 16 bits
+    header = json.dumps(shapes).encode()
+    (base / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert (bases.choose([base], free=15 * 10**9, is_gpu=True) is not None) == fits
 
 
 def test_the_cost_is_the_workers_price_times_the_time():
