@@ -413,7 +413,8 @@ def test_who_may_not_decide_ends_no_canary(running: CanaryHome) -> None:
     assert running.aliases() == Aliases(champion="1", canary="2")
 
 
-@pytest.mark.parametrize("step", [pytest.param("order", marks=pytest.mark.slow), "tag"])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["order", "tag"])
 def test_an_interrupted_start_is_finished(running: CanaryHome, step: str) -> None:
     with warehouse.connect(running.home.warehouse) as con:  # as a kill leaves it
         con.execute(

@@ -27,7 +27,7 @@ main()
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        pytest.param(["--help"], 0, id="help"),
+        pytest.param(["--help"], 0, id="help", marks=pytest.mark.slow),
         pytest.param(["check", "CONFIG"], 0, id="check", marks=pytest.mark.slow),
         pytest.param(["status"], 1, id="status"),
         pytest.param(["pending"], 1, id="pending", marks=pytest.mark.slow),

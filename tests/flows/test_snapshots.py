@@ -26,6 +26,7 @@ from flows.snapshots import FrozenWorkload
 from flows.stack import erased_copies
 from flows.workload_file import Workload
 from tests.support import logs, warehouses, workload_text
+from tests.support.warehouse_holder import held_elsewhere
 
 OPEN_IT = """
 import sys
@@ -225,24 +226,11 @@ def test_verdicts_are_kept_though_there_is_nothing_to_freeze(home: Settings, tmp
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(1,)]
 
 
-HOLD_IT = """
-import sys
-from pathlib import Path
-from components.store import warehouse
-with warehouse.connect(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_an_erasure_waits_for_a_curation_that_has_kept_no_judgement_yet(
     home: Settings, tmp_path: Path
 ):
     collect(home, tmp_path, range(8))
-    command = [sys.executable, "-c", HOLD_IT, str(home.warehouse)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    holder = held_elsewhere(home.warehouse, 600)
 
     def forget() -> bool:
         """Forget while a curation waits for the warehouse; return whether it was waited for."""
@@ -251,7 +239,7 @@ def test_an_erasure_waits_for_a_curation_that_has_kept_no_judgement_yet(
             time.sleep(0.05)
         forgetting = others.submit(erased_copies.forget_judgements, home)
         waits = not wait([forgetting], timeout=0.5).done
-        holder.communicate()
+        holder.kill()
         forgetting.result()
         return waits
 

@@ -155,6 +155,7 @@ def test_corrections_and_thumbs_of_another_client_decide_nothing(con: Connection
     assert verdicts(con, "app") == {"kept": len(CITIES)}
 
 
+@pytest.mark.slow
 def test_dislikes_of_another_client_reach_no_equal_answer(con: Connection, load: Loader):
     load.log(honest())
     load.log([ask("rogue", city, f"Sunny in {city}.") for city in CITIES], now=LATER)
@@ -299,6 +300,7 @@ def test_a_later_client_has_at_most_its_share_of_a_side(con: Connection, load: L
     assert tally.counts["over_client_holdout"] > 10
 
 
+@pytest.mark.slow
 def test_without_a_limit_a_later_client_keeps_all_rows(con: Connection, load: Loader):
     rules = Rules(
         split_by="conversation",
@@ -347,6 +349,7 @@ def test_clients_under_together_count_as_one(con: Connection, load: Loader):
     assert len(rows(con, "stranger")) == len(CITIES)
 
 
+@pytest.mark.slow
 def test_parts_of_one_application_do_not_limit_each_other(con: Connection, load: Loader):
     rules = Rules(split_by="conversation", holdout_share=0.2, validation_share=0)
     load.log(essays("app", range(20)))

@@ -76,6 +76,7 @@ def test_the_newest_correction_and_the_newest_thumb_count(con: Connection, tmp_p
     assert answers(con) == ["Sunny.", "new"]
 
 
+@pytest.mark.slow
 def test_a_thumbs_down_without_a_correction_leaves_the_answer_out(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction()], [logs.feedback()])
     assert curate(con).counts == {"thumbs_down": 1}
@@ -225,6 +226,7 @@ def test_requests_of_the_holdout_or_a_guard_task_are_not_trained_on(
     assert {str(row["mark"]).split(":")[0] for row in marks} == {"guard.jsonl"}
 
 
+@pytest.mark.slow
 def test_the_near_threshold_is_configurable(con: Connection, tmp_path: Path):
     lines = [logs.interaction(LONG), logs.interaction(f"{LONG} or later", response_id="b")]
     load(con, tmp_path, lines)
@@ -245,6 +247,7 @@ def test_a_disliked_answer_gives_way_to_a_good_one_of_the_same_request(
     assert answers(con) == ["good"]
 
 
+@pytest.mark.slow
 def test_no_tool_of_the_holdout_is_trained_on(con: Connection, tmp_path: Path):
     offers = [[f"t{n}"] for n in range(30)] + [[f"t{n}", f"t{n + 1}"] for n in range(29)]
     lines = [
@@ -306,13 +309,15 @@ def test_rows_that_overlap_with_validation_are_not_trained_on(con: Connection, t
 def test_an_agent_of_fixed_tools_can_be_split_by_conversation(con: Connection, tmp_path: Path):
     lines = [logs.interaction(f"ask {n}", tools=[logs.WEATHER]) for n in range(40)]
     load(con, tmp_path, lines)
-    assert 0 in (curate(con, HALF).train, curate(con, HALF).holdout)
+    by_tools = curate(con, HALF)
+    assert 0 in (by_tools.train, by_tools.holdout)
     tally = curate(con, Rules(holdout_share=0.5, split_by="conversation"))
     assert tally.train > 5
     assert tally.holdout > 5
     assert tally.counts == {"kept": 40}
 
 
+@pytest.mark.slow
 def test_curating_twice_changes_nothing(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction(f"ask {n}") for n in range(20)], [logs.feedback()])
     first = curate(con), examples(con)

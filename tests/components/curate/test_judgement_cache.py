@@ -23,6 +23,7 @@ from components.curate.near import comparison_cache
 from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.parsed_rows import PREFIX
 from components.curate.redaction.patterns import Kind
+from components.curate.replay import ReplayError
 from components.curate.settings import Redaction, Rules
 from components.schema import Json
 from components.store import warehouse
@@ -154,7 +155,7 @@ def test_a_night_judges_only_what_is_new_and_freezes_the_same_bytes(
     [
         pytest.param({"rules": {"refusal": "drop"}}, 0, 21, id="disposition"),
         pytest.param({"redaction": {"off": ["card"]}}, 21, 0, id="redaction"),
-        pytest.param({"languages": ["de"]}, 0, 21, id="languages"),
+        pytest.param({"languages": ["de"]}, 0, 21, id="languages", marks=pytest.mark.slow),
         pytest.param({"max_prompt_chars": 100}, 0, 21, id="length", marks=pytest.mark.slow),
         pytest.param({"near": {"jaccard": 0.3}}, 0, 0, id="near-duplicates"),
         pytest.param({"holdout_share": 0.6}, 0, 0, id="shares", marks=pytest.mark.slow),
@@ -179,6 +180,7 @@ def test_a_changed_setting_judges_anew_what_it_concerns(
     assert judged_as_whole(con, tmp_path / "kept", rules) == (judged, screened)
 
 
+@pytest.mark.slow
 def test_another_tokenizer_judges_nothing_anew(curated_rows: Curated, tmp_path: Path):
     con = curated_rows(14)  # all of them judged
     tiny.tokenizer(["Question"]).save_pretrained(tmp_path / "base")
@@ -207,7 +209,7 @@ def test_a_late_correction_judges_its_row_anew_and_a_late_vote_none(
     con = curated_rows(14)
     votes = [logs.feedback(response_id="r0"), logs.feedback("thumb", "up", response_id="r7")]
     logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
-    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+    assert curate(con, tmp_path / "kept").judged == 0
     correction = logs.feedback("correction", logs.say("Rather 49, said Zoë."), response_id="r7")
     logs.load_feedback(con, logs.write(tmp_path / "given.jsonl", [correction]), now=logs.NOW)
     assert judged_as_whole(con, tmp_path / "kept") == (1, 0)
@@ -362,6 +364,17 @@ with warehouses.connect(home / "warehouse.duckdb") as con:
 """
 
 
+def test_a_curation_that_fails_keeps_what_it_judged(con: Connection, tmp_path: Path):
+    load(con, tmp_path, range(14))
+    replay: Json = {"sources": [str(tmp_path / "missing.jsonl")], "share": 0.1}
+    changes: dict[str, Json] = {"balance": {"replay": replay}}  # read after all rows are judged
+    rules = Rules.model_validate({**RULES.model_dump(mode="json"), **changes})
+    with pytest.raises(ReplayError):
+        curate(con, tmp_path / "kept", rules)
+    assert con.execute("select count(*) from curated.verdicts").fetchall() == [(0,)]
+    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+
+
 def opened_by_reader(pipe: Path, process: subprocess.Popen[bytes]) -> int:
     """Open the pipe for writing once the process reads from it."""
     while process.poll() is None:
@@ -371,6 +384,7 @@ def opened_by_reader(pipe: Path, process: subprocess.Popen[bytes]) -> int:
     raise AssertionError(f"curation ended with {process.returncode}")
 
 
+@pytest.mark.slow
 def test_a_killed_curation_keeps_what_it_judged(tmp_path: Path):
     with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         load(con, tmp_path, range(14))
@@ -421,7 +435,7 @@ def test_the_texts_that_a_killed_curation_left_go_with_the_next_one_or_an_erasur
         shutil.copy(parts(tmp_path / "kept")[0], left)
         clean(con, tmp_path / "kept")
         assert not left.exists()
-    assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
+    assert curate(con, tmp_path / "kept").judged == 0
 
 
 @pytest.mark.slow

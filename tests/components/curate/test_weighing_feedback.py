@@ -224,11 +224,14 @@ CHOSEN = logs.call("weather", '{"city": "Rome"}')
     ("chosen", "expected"),
     [
         pytest.param(CHOSEN, ("used_as_pair", None), id="a-call"),
-        pytest.param(logs.say("It rains."), ("used_as_pair", None), id="a-text"),
+        pytest.param(
+            logs.say("It rains."), ("used_as_pair", None), id="a-text", marks=pytest.mark.slow
+        ),
         pytest.param(
             logs.call("wether", '{"city": "Rome"}'),
             ("interaction_dropped", "unknown_tool"),
             id="a-call-of-a-tool-that-is-not-offered",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             logs.call("weather", '{"town": "Rome"}'),

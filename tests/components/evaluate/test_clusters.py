@@ -78,7 +78,7 @@ def test_a_scorecard_has_the_largest_possible_cluster(tmp_path: Path, tiny_base:
         pytest.param(
             None, "bets on clusters of up to 7 requests", id="all", marks=pytest.mark.slow
         ),
-        pytest.param(2, "bets on clusters of up to 2 requests", id="two"),
+        pytest.param(2, "bets on clusters of up to 2 requests", id="two", marks=pytest.mark.slow),
         pytest.param(1, "exact McNemar", id="one"),
         pytest.param(9, "bets on clusters of up to 7 requests", id="more", marks=pytest.mark.slow),
     ],

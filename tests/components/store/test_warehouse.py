@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 from contextlib import closing
-from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -19,26 +18,13 @@ from components.store import lock, warehouse
 from components.store.lake import LakeError
 from components.store.warehouse import Connection
 from flows import settings
-
-
-def hold(path: Path, is_held: Event, seconds: float) -> None:
-    with warehouse.connect(path):
-        is_held.set()
-        time.sleep(seconds)
+from tests.support import warehouse_holder
+from tests.support.warehouse_holder import held_elsewhere
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "home" / "warehouse.duckdb"
-
-
-def held_elsewhere(path: Path, seconds: float) -> SpawnProcess:
-    context = multiprocessing.get_context("spawn")
-    is_held = context.Event()
-    holder = context.Process(target=hold, args=(path, is_held, seconds))
-    holder.start()
-    assert is_held.wait(30)
-    return holder
 
 
 def test_second_process_waits_until_the_first_releases_the_file(path: Path):
@@ -348,7 +334,7 @@ def test_reopening_it_while_another_waits_is_possible(path: Path):
     context = multiprocessing.get_context("spawn")
     is_held = context.Event()
     with warehouse.connect(path):
-        waiter = context.Process(target=hold, args=(path, is_held, 0.0))
+        waiter = context.Process(target=warehouse_holder.hold, args=(path, is_held, 0.0))
         waiter.start()
         queue = path.with_name(path.name + lock.QUEUE)
         while not queue.exists() or not is_locked(queue):

@@ -188,6 +188,7 @@ def test_patience_survives_kills(
     assert killed.weights == undisturbed.weights
 
 
+@pytest.mark.slow
 def test_a_training_killed_while_its_adapter_is_measured_ends_as_an_undisturbed_one(
     training: Callable[[str], Trained], undisturbed: Trained
 ):
@@ -200,9 +201,8 @@ def test_a_training_killed_while_its_adapter_is_measured_ends_as_an_undisturbed_
     assert killed.validated == pytest.approx(undisturbed.validated, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "known", [pytest.param("nothing", marks=pytest.mark.slow), "an earlier measurement"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("known", ["nothing", "an earlier measurement"])
 def test_patience_survives_a_move_to_a_machine_that_gets_the_checkpoint_alone(
     training: Callable[[str], Trained], undisturbed: Trained, known: str
 ):

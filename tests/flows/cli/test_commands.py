@@ -29,7 +29,7 @@ from tests.support.terminal import Terminal
         *((name, 2) for name in ("backup {}", "compare support 1 2", "serve status", "down")),
         ("schedule {} --remove", 2),
         *((name, 0) for name in ("--help", "audit --help", "--version")),
-        ("doctor", 1),
+        pytest.param("doctor", 1, marks=pytest.mark.slow),
         ("check {}", 2),
     ],
 )
@@ -68,7 +68,14 @@ def test_without_a_stack_a_command_says_how_to_start_one(
     ]
 
 
-@pytest.mark.parametrize("words", ["lineage support", "compare support 1 2", "rollback support"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "lineage support",
+        pytest.param("compare support 1 2", marks=pytest.mark.slow),
+        "rollback support",
+    ],
+)
 def test_where_mlflow_is_down_the_same_command_may_succeed_later(
     tmp_path: Path, words: str
 ) -> None:
@@ -104,7 +111,9 @@ READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift &&
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting wants root")
-@pytest.mark.parametrize("words", ["status", "token add other"])
+@pytest.mark.parametrize(
+    "words", ["status", pytest.param("token add other", marks=pytest.mark.slow)]
+)
 def test_a_disk_that_became_read_only_is_named_without_a_traceback(
     tmp_path: Path, words: str
 ) -> None:

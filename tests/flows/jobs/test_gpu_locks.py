@@ -84,6 +84,7 @@ def test_a_job_that_needs_all_gpus_is_not_overtaken(start: Start) -> None:
     assert line == "holds gpu-a"
 
 
+@pytest.mark.slow
 def test_a_killed_job_in_the_queue_makes_room_for_the_next(start: Start) -> None:
     first = start("train a")
     assert says(first) == "holds gpu-a"

@@ -208,7 +208,7 @@ def test_clusters_of_any_size_are_compared_exactly():
     chance = random.Random(4)
     texts = [
         " ".join(chance.choices(f"a{group} b{group} c{group} d{group}".split(), k=9))
-        for group in range(60)
+        for group in range(25)
         for _ in range(chance.choice([1, 2, 8, 30]))
     ]
     texts += [f"{' '.join('abcdefghij'[n % 5 :])} {n}" for n in range(45)]

@@ -242,7 +242,13 @@ def test_held_out_requests_under_a_template_are_not_trained_on():
     assert sum(row.objection is not None for row in judged) == len(parted)
 
 
-@pytest.mark.parametrize("write", [WRITTEN["around"], WRITTEN["several"]], ids=["one", "several"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(WRITTEN["around"], id="one", marks=pytest.mark.slow),
+        pytest.param(WRITTEN["several"], id="several"),
+    ],
+)
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -264,7 +270,7 @@ def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
     [
         "with-variables",
         pytest.param("examples-as-turns", marks=pytest.mark.slow),
-        "several",
+        pytest.param("several", marks=pytest.mark.slow),
         pytest.param("no-spaces", marks=pytest.mark.slow),
     ],
 )

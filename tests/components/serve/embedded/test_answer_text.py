@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.serve.embedded.answer_text import AnswerText
 from tests.support import tiny
+from tests.support.cases import cases
 
 TOKENIZER: Any = tiny.tokenizer()
 
@@ -38,7 +39,7 @@ def test_pieces_are_whole_characters_and_add_up_to_the_text(text: str) -> None:
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-@settings(max_examples=100)
+@cases(100)
 @given(text=st.text("ab🦜", max_size=12), stops=st.lists(st.text("ab🦜", min_size=1), max_size=3))
 def test_an_answer_ends_before_the_first_stop_string(text: str, stops: list[str]) -> None:
     pieces, is_stopped = stream(text, stops)

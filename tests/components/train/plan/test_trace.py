@@ -18,7 +18,7 @@ from tests.support import training_rows
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(Recipe(), id="all layers"),
+        pytest.param(Recipe(), id="all layers", marks=pytest.mark.slow),
         pytest.param(
             Recipe(target_modules=["q_proj"], layers_to_transform=[1]), id="the upper layer alone"
         ),
@@ -55,6 +55,7 @@ def test_a_traced_step_takes_the_memory_of_a_computed_one(
     assert computed.activations > 100_000
 
 
+@pytest.mark.slow
 def test_the_batches_of_a_distillations_step_take_the_memory_of_one(
     model: Path, tmp_path: Path, threads: Callable[[int], None]
 ):
