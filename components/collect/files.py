@@ -20,6 +20,7 @@ from components.collect.sources import (
     braintrust,
     feedback,
     fivekey,
+    gemini_batch,
     helicone,
     langfuse,
     langsmith,
@@ -77,6 +78,7 @@ SOURCES: tuple[Source, ...] = (
     openpipe,
     openai_logs,
     openai_batch,
+    gemini_batch,
     openai_finetuning,
     sharegpt,
     bedrock,
@@ -89,12 +91,15 @@ SOURCES: tuple[Source, ...] = (
 CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
 """Sources whose records are already canonical, and the kind of their records."""
 
-JOINING = frozenset({otlp.NAME, openai_batch.NAME})
-"""Sources that join rows of one file, so the file is always read whole."""
+JOINING_FILES = {
+    openai_batch.NAME: openai_batch.JOINED_BY,
+    gemini_batch.NAME: gemini_batch.JOINED_BY,
+}
+"""Sources that join rows of several files, through what quarantine has of each, and the key by
+which they do: see ``batched_calls``."""
 
-JOINING_FILES = {openai_batch.NAME: openai_batch.JOINED_BY}
-"""Sources that also join rows of several files, through what quarantine has of each, and the key by
-which they do: see ``openai_batch``."""
+JOINING = frozenset({otlp.NAME, *JOINING_FILES})
+"""Sources that join rows of one file, so the file is always read whole."""
 
 
 class UnreachableError(OSError):

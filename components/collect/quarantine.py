@@ -98,7 +98,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "collect the other file of the batch, now or later, with the same workload and client",
     ),
     (
-        "the `custom_id` .* has .* different .*, expected one",
+        "the `(custom_id|key)` .* has .* different .*, expected one",
         "put the two files of each batch into one (`cat input.jsonl output.jsonl`): ids that "
         "several batches use don't say which answer is whose",
     ),

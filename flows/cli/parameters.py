@@ -19,8 +19,9 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, langsmith, "
-        "litellm, tensorzero, openpipe, openai_logs, openai_batch, openai_finetuning, sharegpt, "
-        "bedrock, vertex, helicone or braintrust; detected when left out.",
+        "litellm, tensorzero, openpipe, openai_logs, openai_batch, gemini_batch, "
+        "openai_finetuning, sharegpt, bedrock, vertex, helicone or braintrust; detected when left "
+        "out.",
     ),
 ]
 

@@ -10,14 +10,14 @@ held as (
         interaction_id as id,
         timestamp,
         coalesce(record, payload) as canonical,
-        case when source = 'openai_batch' then payload end as joined
+        case when source in ('openai_batch', 'gemini_batch') then payload end as joined
     from raw.interactions
     union all
     select
         interaction_id as id,
         timestamp,
         coalesce(record, payload) as canonical,
-        case when source = 'openai_batch' then payload end as joined
+        case when source in ('openai_batch', 'gemini_batch') then payload end as joined
     from archived_interactions
 )
 
