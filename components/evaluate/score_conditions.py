@@ -222,7 +222,7 @@ def _place_conditions(settings: EvaluationSettings) -> dict[str, Json]:
     }
 
 
-_graphics = lru_cache(maxsize=1)(device.graphics)
+_graphics = lru_cache(maxsize=1)(device.computing_graphics)
 _library_version = cache(version)  # a metadata file is parsed each time
 
 

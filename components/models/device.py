@@ -157,6 +157,18 @@ def graphics(dev: Path = Path("/dev"), proc: Path = Path("/proc")) -> list[Graph
     return [Graphics(name, None) for name in driver_gpus(proc)] or [Graphics("GPU", None)]
 
 
+def computing_graphics(
+    dev: Path = Path("/dev"), proc: Path = Path("/proc"), torch: Path | None = None
+) -> list[Graphics]:
+    """List the GPUs of ``graphics`` on which torch, in its folder, computes: none without CUDA."""
+    spec = importlib.util.find_spec("torch")
+    if torch is None and spec is not None and spec.origin is not None:
+        torch = Path(spec.origin).parent
+    build = torch / "version.py" if torch is not None else None
+    text = build.read_text() if build is not None and build.is_file() else ""
+    return [] if re.search(r"^cuda\b.*= None$", text, re.MULTILINE) else graphics(dev, proc)
+
+
 def graphics_memory(dev: Path = Path("/dev")) -> int | None:
     """Return the bytes of the smallest NVIDIA GPU's memory; ``None`` where there is no GPU."""
     if not (dev / "nvidiactl").exists():

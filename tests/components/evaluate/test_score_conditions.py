@@ -51,6 +51,23 @@ def test_gpus_are_read_from_the_drivers_output():
     assert device.read_graphics("No devices were found\n") == []
 
 
+@pytest.mark.parametrize(
+    ("cuda", "computing"),
+    [
+        pytest.param("cuda: Optional[str] = '12.8'", [Graphics("GPU", None)], id="for-cuda"),
+        pytest.param("cuda: Optional[str] = None", [], id="for-the-cpu"),
+        pytest.param("", [Graphics("GPU", None)], id="not-known"),
+    ],
+)
+def test_a_torch_without_cuda_computes_on_no_gpu(
+    cuda: str, computing: list[Graphics], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\n{cuda}\nhip = None\n")
+    assert device.computing_graphics(tmp_path, tmp_path, tmp_path) == computing
+
+
 def test_gpus_are_read_from_the_drivers_files_without_its_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
