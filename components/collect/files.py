@@ -23,6 +23,7 @@ from components.collect.sources import (
     gemini_batch,
     helicone,
     langfuse,
+    langfuse_events,
     langsmith,
     litellm,
     mlflow_traces,
@@ -72,6 +73,7 @@ SOURCES: tuple[Source, ...] = (
     otlp,
     mlflow_traces,
     langfuse,
+    langfuse_events,
     langsmith,
     litellm,
     tensorzero,
@@ -98,7 +100,7 @@ JOINING_FILES = {
 """Sources that join rows of several files, through what quarantine has of each, and the key by
 which they do: see ``batched_calls``."""
 
-JOINING = frozenset({otlp.NAME, *JOINING_FILES})
+JOINING = frozenset({otlp.NAME, langfuse_events.NAME, *JOINING_FILES})
 """Sources that join rows of one file, so the file is always read whole."""
 
 

@@ -18,10 +18,10 @@ SourceOption = Annotated[
     str | None,
     typer.Option(
         "--source",
-        help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, langsmith, "
-        "litellm, tensorzero, openpipe, openai_logs, openai_batch, gemini_batch, "
-        "openai_finetuning, sharegpt, bedrock, vertex, helicone or braintrust; detected when left "
-        "out.",
+        help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, "
+        "langfuse_events, langsmith, litellm, tensorzero, openpipe, openai_logs, openai_batch, "
+        "gemini_batch, openai_finetuning, sharegpt, bedrock, vertex, helicone or braintrust; "
+        "detected when left out.",
     ),
 ]
 
