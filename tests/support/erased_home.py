@@ -31,7 +31,7 @@ from tests.support import logs
 RULES = Rules(holdout_share=0.5, validation_share=0, split_by="conversation")
 PEOPLE = ("ann-7f3a", "bob-19c2", "cyd-55e0")
 ANN, BOB, CYD = PEOPLE
-EACH = 14
+EACH = 8
 WORKLOAD = "weather"
 
 

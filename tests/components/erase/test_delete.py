@@ -253,7 +253,9 @@ def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser
     assert home.raw() == kept
 
 
-@pytest.mark.parametrize("growing", ["asked.jsonl", "answered.jsonl"])
+@pytest.mark.parametrize(
+    "growing", [pytest.param("asked.jsonl", marks=pytest.mark.slow), "answered.jsonl"]
+)
 def test_a_file_of_a_batch_that_grows_alone_brings_no_request_or_answer_back(
     growing: str, tmp_path: Path, eraser: Eraser
 ) -> None:
@@ -408,7 +410,9 @@ def test_other_peoples_rows_that_mention_the_id_are_reported_and_deleted_on_requ
     assert searched.is_clean(allow_mentions=False) is mentions
 
 
-@pytest.mark.parametrize("name", ["home", "link", "sources/../home"])
+@pytest.mark.parametrize(
+    "name", ["home", "link", pytest.param("sources/../home", marks=pytest.mark.slow)]
+)
 def test_archived_rows_go_and_the_rest_of_their_file_stays(
     name: str, home: House, eraser: Eraser
 ) -> None:

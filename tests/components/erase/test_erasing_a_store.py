@@ -285,6 +285,7 @@ def test_what_is_left_in_the_store_makes_a_certificate_unclean(erased: Erased) -
     assert erased.written.is_clean
 
 
+@pytest.mark.slow
 def test_a_push_during_an_erasure_sends_again_what_was_tidied_away(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

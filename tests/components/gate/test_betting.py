@@ -233,7 +233,7 @@ def test_bets_on_the_same_challenger_continue_at_a_later_look_and_the_reasons_na
     ("condition", "values", "continues"),
     [
         pytest.param(CLUSTER_CAP, (2, 2, 2), True, id="one-cap"),
-        pytest.param(CLUSTER_CAP, (2, 3, 4), False, id="another-mean"),
+        pytest.param(CLUSTER_CAP, (2, 3, 4), False, id="another-mean", marks=pytest.mark.slow),
         pytest.param("settings", ({"max_new_tokens": 8}, {}, {}), False, id="other-answers"),
         pytest.param("holdout_version", ("v1", "v2", "v3"), True, id="a-grown-holdout"),
     ],

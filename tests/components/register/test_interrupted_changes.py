@@ -151,6 +151,7 @@ def test_a_killed_promotion_is_finished_or_undone(moment: str, tmp_path: Path) -
     assert recover(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_rollback_is_finished_or_undone(moment: str, tmp_path: Path) -> None:
     name = f"rolled-{moment}"

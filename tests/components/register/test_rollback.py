@@ -298,6 +298,7 @@ def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settin
     assert registry.read_aliases("alive").champion == "2"
 
 
+@pytest.mark.slow
 def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
     crowned("clicked", 2, home)
     with disable_run_logger():
