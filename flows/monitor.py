@@ -116,7 +116,7 @@ def find_signs(
     candidates = [
         signs.feedback_sign(con, workload, since or datetime.fromtimestamp(0, UTC), trigger),
         signs.input_sign(con, workload, since, trigger) if since else None,
-        signs.vote_sign(con, workload, champion.number, approved_at, trigger)
+        signs.vote_sign(con, workload, champion.number, approved_at, trigger, now=now)
         if champion and approved_at
         else None,
     ]

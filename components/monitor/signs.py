@@ -40,6 +40,10 @@ VOTES_EACH = 3
 """The most votes of one person on either version: a person's votes are not exchangeable with those
 of others, and eleven thumbs down in a row are enough for a rollback."""
 
+VOTES_IN_TIME = 0.9
+"""The share of the votes on the predecessor's answers that had come after as long as votes are
+waited for: more waits longer, for a few votes."""
+
 WORD = re.compile(r"\w+")
 
 
@@ -215,9 +219,19 @@ def _surprise(names: Iterable[str]) -> Callable[[str], float]:
 
 
 def vote_sign(
-    con: Connection, workload_id: str, version: str, since: datetime, settings: Trigger
+    con: Connection,
+    workload_id: str,
+    version: str,
+    since: datetime,
+    settings: Trigger,
+    *,
+    now: datetime,
 ) -> Sign | None:
     """Test the votes on the champion's answers against those on its predecessor's, if enough.
+
+    Where people say sooner that an answer is bad than that it is good, the newest answers have more
+    bad votes than they will. So an answer counts once it is so old that most votes on the
+    predecessor's had come, with the votes that came until then, and so do the predecessor's.
 
     Args:
         con: The warehouse.
@@ -225,10 +239,14 @@ def vote_sign(
         version: The champion's number, which the gateway's answers name.
         since: Its promotion, which divides the answers that name no version.
         settings: The trigger's.
+        now: When it is looked at.
     """
     values: dict[str, Value] = {
         "workload_id": workload_id,
         "version": version,
+        "now": now,
+        "in_time": VOTES_IN_TIME,
+        "fewest": FEWEST_VOTES,
         "since": since,
         "most": MOST_VOTES,
         "each": VOTES_EACH,

@@ -4,7 +4,10 @@
 -- either count; one with a name of `$anonymous`, or the client's own, may be many people. Answers
 -- that the gateway gave name their version; others are the version's from its promotion on, and its
 -- predecessor's before. Answers of any further version count for neither, nor do feedback lines
--- that name another workload. Reads raw.feedback and raw.interactions.
+-- that name another workload. A vote counts that came no later after its answer than the share
+-- `$in_time` of those on the predecessor's had come by the promotion, once the answer is so old
+-- `$now`: else votes would be compared of which the good ones, or the bad, have not come yet. All
+-- count if fewer than `$fewest` had come by then. Reads raw.feedback and raw.interactions.
 
 with
 
@@ -45,11 +48,13 @@ compared as (
         )
 ),
 
-votes as (
+cast_votes as (
     select
         compared.client_id,
         compared.response_id,
         feedback.actor_id,
+        feedback.feedback_id,
+        feedback.timestamp as voted_at,
         compared.answered_at,
         compared.is_new,
         json_extract_string(
@@ -63,9 +68,34 @@ votes as (
     where
         feedback.kind = 'thumb'
         and (feedback.workload_id = $workload_id or feedback.source <> 'feedback')
+),
+
+waited as (
+    select quantile_disc(epoch(voted_at) - epoch(answered_at), $in_time) as seconds
+    from cast_votes
+    where not is_new and voted_at < $since
+    having count(*) >= $fewest
+),
+
+votes as (
+    select
+        cast_votes.client_id,
+        cast_votes.response_id,
+        cast_votes.actor_id,
+        cast_votes.answered_at,
+        cast_votes.is_new,
+        cast_votes.is_down
+    from cast_votes
+    left join waited on true
+    where
+        waited.seconds is null
+        or (
+            epoch(cast_votes.voted_at) - epoch(cast_votes.answered_at) <= waited.seconds
+            and epoch(cast_votes.answered_at) + waited.seconds <= epoch($now)
+        )
     qualify row_number() over (
-        partition by compared.client_id, compared.response_id, feedback.actor_id
-        order by feedback.timestamp desc, feedback.feedback_id asc
+        partition by cast_votes.client_id, cast_votes.response_id, cast_votes.actor_id
+        order by cast_votes.voted_at desc, cast_votes.feedback_id asc
     ) = 1
 ),
 

@@ -1,6 +1,6 @@
 """The signs and the log of starts, read from a warehouse."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,7 +93,8 @@ def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
         vote | {"timestamp": CHANGE + 9001, "value": None} for vote in cast[:40]
     ]
     load(con, tmp_path, "feedback", cast + changed + taken_back)
-    sign = signs.vote_sign(con, "weather", "7", datetime.fromtimestamp(CHANGE, UTC), Trigger())
+    since = datetime.fromtimestamp(CHANGE, UTC)
+    sign = signs.vote_sign(con, "weather", "7", since, Trigger(), now=NOW)
     assert sign and sign.is_reached
     assert "thumbs down 0 of 60 before the champion, 100 of 100 on its answers" in sign.text
 
@@ -116,8 +117,14 @@ def vote_text(con: Connection, folder: Path, *parts: tuple[list[Row], list[Row]]
     """Load answers and votes, and return what the sign of version 7 says of them."""
     load(con, folder, "interactions", [line for lines, _ in parts for line in lines])
     load(con, folder, "feedback", [vote for _, votes in parts for vote in votes])
-    sign = signs.vote_sign(con, "weather", "7", datetime.fromtimestamp(CHANGE, UTC), Trigger())
-    return sign.text.split(":")[0] if sign else None
+    return sign_text(con)
+
+
+def sign_text(con: Connection, now: float = CHANGE + 100_000) -> str | None:
+    """Return what the sign of version 7 says of the votes when it is looked at ``now``."""
+    since, looked_at = (datetime.fromtimestamp(at, UTC) for at in (CHANGE, now))
+    sign = signs.vote_sign(con, "weather", "7", since, Trigger(), now=looked_at)
+    return sign.text.split(": evidence")[0] if sign else None
 
 
 def test_votes_on_other_versions_answers_are_not_the_champions(
@@ -174,6 +181,44 @@ def test_of_one_person_three_votes_count(
     )
     shares = f"0 of 40 before the champion, {counted} of {30 + counted} on its answers"
     assert text == f"thumbs down {shares}"
+
+
+def voted(
+    first: int, waits: Sequence[tuple[int, bool]], version: str
+) -> tuple[list[Row], list[Row]]:
+    """Write answers of a version, and on each a vote so many seconds later, down or up."""
+    lines: list[Row] = []
+    votes: list[Row] = []
+    for number, (wait, down) in enumerate(waits, first):
+        answers, cast = answered(number, 1, version, "champion", down=down)
+        lines += answers
+        votes += [cast[0] | {"timestamp": CHANGE - 1000 + number + wait}]
+    return lines, votes
+
+
+def test_bad_votes_that_come_sooner_are_not_compared_with_all_votes_of_before(
+    con: Connection, tmp_path: Path
+) -> None:
+    half_down = [(500, False), (5, True)] * 20
+    load_votes = voted(0, half_down, "6"), voted(1000, half_down, "7")
+    now = CHANGE + 60  # no thumb up on a new answer has come
+    lines, votes = ([row for part in load_votes for row in part[index]] for index in (0, 1))
+    load(con, tmp_path, "interactions", lines)
+    load(con, tmp_path, "feedback", [vote for vote in votes if int(str(vote["timestamp"])) <= now])
+    text = sign_text(con, now)
+    assert text == "thumbs down 20 of 40 before the champion, 0 of 0 on its answers"
+    load(con, tmp_path, "feedback", votes)
+    text = sign_text(con, now=CHANGE + 519)  # of 20 answers all that is waited for has come
+    assert text == "thumbs down 20 of 40 before the champion, 10 of 20 on its answers"
+
+
+def test_a_vote_that_comes_later_than_most_of_before_counts_on_neither_side(
+    con: Connection, tmp_path: Path
+) -> None:
+    soon = [(60, False)] * 38
+    parts = voted(0, [*soon, (940, True), (930, True)], "6"), voted(1000, [*soon, (61, True)], "7")
+    text = vote_text(con, tmp_path, *parts)
+    assert text == "thumbs down 0 of 38 before the champion, 0 of 38 on its answers"
 
 
 def test_votes_that_name_another_workload_are_not_the_champions(
