@@ -36,6 +36,7 @@ from components.collect.sources import (
     sharegpt,
     tensorzero,
     vertex,
+    weave,
 )
 from components.schema import Json
 from components.store import file_locks
@@ -87,6 +88,7 @@ SOURCES: tuple[Source, ...] = (
     vertex,
     helicone,
     braintrust,
+    weave,
 )
 """All sources; the first wins when several claim equally many records."""
 
@@ -100,7 +102,7 @@ JOINING_FILES = {
 """Sources that join rows of several files, through what quarantine has of each, and the key by
 which they do: see ``batched_calls``."""
 
-JOINING = frozenset({otlp.NAME, langfuse_events.NAME, *JOINING_FILES})
+JOINING = frozenset({otlp.NAME, langfuse_events.NAME, weave.NAME, *JOINING_FILES})
 """Sources that join rows of one file, so the file is always read whole."""
 
 
