@@ -1,6 +1,7 @@
 """An adapter that was finished as a training finishes it, with random weights."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +16,12 @@ from components.schema import Answer, Call, Json
 from components.store import manifest
 from flows import adapters
 from flows.workload_file import Workload
-from tests.support import training_rows
+from tests.support import once, training_rows
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WEATHER = Answer(calls=(Call("weather", {"city": "Rome"}),))
 
+CONFIG = "adapter_config.json"
 RECIPE: dict[str, Json] = {"r": 4, "learning_rate": 0.001}
 
 Making = Callable[..., Path]
@@ -68,6 +70,16 @@ def adapter(
 
 def leave(base: Path, folder: Path, **knobs: object) -> None:
     """Write what a training leaves, with random weights in place of learned ones."""
+    kind = manifest.digest([bases.content_hash(base), repr(sorted(knobs.items()))])
+    made = once.made(f"adapter-{kind}", lambda made: _train(base, made, **knobs))
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    config = json.loads((folder / CONFIG).read_text())
+    for name in (CONFIG, "README.md"):  # which name the base that it was made on
+        text = (folder / name).read_text().replace(config["base_model_name_or_path"], str(base))
+        (folder / name).write_text(text)
+
+
+def _train(base: Path, folder: Path, **knobs: object) -> None:
     torch.manual_seed(7)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
     config = LoraConfig(**{**settings, "init_lora_weights": False, **knobs})  # pyright: ignore[reportArgumentType]
