@@ -9,6 +9,7 @@ from components.collect.sources import (
     braintrust,
     helicone,
     langfuse,
+    langfuse_events,
     langsmith,
     litellm,
     mlflow_traces,
@@ -19,14 +20,17 @@ from components.collect.sources import (
     sharegpt,
     tensorzero,
     vertex,
+    weave,
 )
 from components.schema import Json
 from tests.components.collect.sources import (
+    test_langfuse_events,
     test_mlflow_traces,
     test_openpipe,
     test_otlp_langsmith,
     test_otlp_mlflow,
     test_sharegpt,
+    test_weave,
 )
 from tests.support import (
     bedrock_logs,
@@ -138,6 +142,24 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (langfuse, langfuse_rows.observation(tool_definitions={"weather": "{}"})),
     (langfuse, langfuse_rows.score()),
     (langfuse, langfuse_rows.score(data_type="CORRECTION", value='{"content": "Rainy."}')),
+    (
+        langfuse_events,
+        test_langfuse_events.event(
+            "generation-create",
+            21,
+            id=otlp_requests.SPAN_ID,
+            traceId="t",
+            input=[QUESTION],
+            output="Sunny.",
+        ),
+    ),
+    (
+        langfuse_events,
+        test_langfuse_events.batch(
+            test_langfuse_events.event("score-create", 24, traceId="t", name="ok", value=1)
+        ),
+    ),
+    (weave, test_weave.call()),
     (litellm, litellm_payloads.payload()),
     (litellm, litellm_payloads.spend_log()),
     (bedrock, bedrock_logs.invocation()),

@@ -98,7 +98,11 @@ def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord
 
 
 def _is_event(value: Obj) -> bool:
-    return value.get("type") in TYPES and isinstance(value.get("body"), dict) and "id" in value
+    match value:
+        case {"id": _, "type": str(kind), "body": dict()}:
+            return kind in TYPES
+        case _:
+            return False
 
 
 def _listed(row: SourceRow) -> list[tuple[str, Obj]]:

@@ -55,16 +55,15 @@ def claims(value: dict[str, Json]) -> bool:
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord]:
     """Yield the interactions of calls of models, and their feedback."""
-    calls, outer = list[SourceRow](), set[Json]()
+    calls, outer = list[SourceRow](), set[str | None]()
     for row in rows:
         try:
             fields.check_depth(row)
             _require_model(row.value)
+            outer.add(fields.optional_text(row.value, "parent_id"))
+            calls.append(row)
         except WrongShapeError as error:
             yield RejectedRecord(row, str(error))
-        else:
-            calls.append(row)
-            outer.add(row.value.get("parent_id"))
     for row in calls:
         if row.value["id"] in outer:
             yield RejectedRecord(row, OUTER)
@@ -152,7 +151,7 @@ def _plain(value: Json, at: str) -> Json:
 
 
 def _feedback(row: SourceRow, interaction: Obj, defaults: Defaults) -> Iterator[SourceRecord]:
-    """Yield what people reaction of a call, if the export has it."""
+    """Yield the feedback on a call, if the export has it."""
     summary = row.value.get("summary")
     weave = summary.get("weave") if isinstance(summary, dict) else None
     listed = weave.get("feedback") if isinstance(weave, dict) else None
