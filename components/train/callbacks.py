@@ -374,6 +374,13 @@ class TrainingWatch(TrainerCallback):
         if math.isfinite(loss) and loss <= limit:
             return
         rows = ", ".join(self.row_ids())
+        if not before:
+            raise FloatingPointError(
+                f"the loss of step {state.global_step} is {loss:.4g} before anything was learned, "
+                "so no learning_rate helps: the cause is the base's or the first weights (with "
+                "use_dora a weight with rows of zeros, as a padding token's), a setting such as "
+                f"first_token_weight, or these rows: {rows}"
+            )
         raise FloatingPointError(
             f"the loss of step {state.global_step} is {loss:.4g}, that of the first steps was at "
             f"most {highest:.4g}: the training diverged; lower the learning_rate, unless the cause "

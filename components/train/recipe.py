@@ -334,7 +334,7 @@ class Recipe(Config):
     """Stop after this many measurements without improvement. The adapter is the one with the lowest
     loss, stopped early or not. Requires ``eval_steps``."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Draws the adapter's first weights and the order of the examples."""
 
     @property

@@ -125,6 +125,16 @@ def test_a_nan_loss_stops_with_the_rows_of_its_batch(model: Path, tmp_path: Path
     assert message.count("train ") == RECIPE.per_device_train_batch_size
 
 
+def test_a_nan_loss_before_any_step_is_no_divergence(model: Path, snapshot: Path, tmp_path: Path):
+    recipe = RECIPE.model_copy(update={"first_token_weight": 1e38})
+    with pytest.raises(FloatingPointError) as stopped:
+        fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
+    message = str(stopped.value)
+    assert message.startswith("the loss of step 1 is nan before anything was learned")
+    assert "diverged" not in message
+    assert message.count("train ") == recipe.per_device_train_batch_size
+
+
 def test_an_exploding_loss_stops_the_training(model: Path, tmp_path: Path):
     def spoil(loaded: torch.nn.Module, step: int) -> None:
         if step == 3:

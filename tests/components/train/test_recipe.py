@@ -78,6 +78,12 @@ def test_incompatible_settings_are_refused(wrong: dict[str, object], sentence: s
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_refuses_is_refused_before_a_training(seed: int):
+    with pytest.raises(ValueError, match="seed"):
+        Recipe(seed=seed)
+
+
 @pytest.mark.parametrize("method", RECIPES)
 def test_a_recipe_round_trips_through_json(method: str):
     recipe = RECIPES[method]
