@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import settings
 
-SHARE = 4  # the default suite tries a quarter
+SHARE = 6  # the default suite tries a sixth
 
 
 def cases(number: int, **options: Any) -> settings:

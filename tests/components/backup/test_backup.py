@@ -422,7 +422,7 @@ def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: 
     assert secret.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("place", ["", "backups/"])
+@pytest.mark.parametrize("place", [pytest.param("", marks=pytest.mark.slow), "backups/"])
 def test_an_archive_goes_to_a_bucket_of_its_own_and_comes_back(
     home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -160,7 +160,11 @@ HUGE = "x" * 2**20
         pytest.param(
             pa.array([[HUGE]] * ROWS, pa.list_view(pa.string())), id="stored-once-in-list-views"
         ),
-        pytest.param([[{"content": HUGE}, {"content": None}]] * ROWS, id="stored-once-and-nested"),
+        pytest.param(
+            [[{"content": HUGE}, {"content": None}]] * ROWS,
+            id="stored-once-and-nested",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             pa.array([[("content", HUGE)]] * ROWS, pa.map_(pa.string(), pa.string())),
             id="stored-once-in-maps",

@@ -150,7 +150,7 @@ def test_a_model_that_was_not_asked_again_is_not_judged(second: float | None):
 
 
 def test_noise_in_one_direction_passes_no_more_often_than_alpha():
-    draws, alpha = 60, POLICY.alpha / 2
+    draws, alpha = 30, POLICY.alpha / 2
     generator = np.random.default_rng(5)
     passes = 0
     for _ in range(draws):

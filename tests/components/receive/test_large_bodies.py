@@ -142,6 +142,7 @@ def test_a_killed_reader_costs_only_the_request_it_was_reading(receiver: Receive
     assert len(receiver.stored()) == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_killed_while_it_waits_costs_no_request(receiver: Receiver):
     assert receiver.post("/v1/interactions", content=LARGE).is_success
     (idle,) = reading(receiver)

@@ -79,7 +79,16 @@ def draw(rollouts: Rollouts, name: str = "a", order: RolloutOrder = ORDER) -> Ar
     return rollouts.draw("support", canary, "app", REQUEST, name)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"id": 7}', '{"state": {}, "history": 3}', None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        pytest.param("[]", marks=pytest.mark.slow),
+        pytest.param('{"id": 7}', marks=pytest.mark.slow),
+        '{"state": {}, "history": 3}',
+        pytest.param(None, marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_status_is_written_again(tmp_path: Path, content: str | None):
     (tmp_path / "rollouts").mkdir()
     text = content or json.dumps({"id": ORDER.id, "state": ["x"], "history": [1], "shadow": 1})

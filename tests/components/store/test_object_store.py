@@ -102,6 +102,7 @@ for left in range(4):
 """
 
 
+@pytest.mark.slow
 def test_a_push_that_is_killed_is_invisible_and_can_be_repeated(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,7 +215,7 @@ def test_an_objective_is_a_name_or_an_object():
     assert objectives.validate_python({"kind": "dpo", "beta": 0.5}) == Dpo(beta=0.5)
 
 
-@pytest.mark.parametrize("kind", ["dpo", "kto"])
+@pytest.mark.parametrize("kind", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 def test_what_answers_are_compared_with_is_computed_without_dropout(
     model: Path, snapshot: Path, tmp_path: Path, kind: str
 ):

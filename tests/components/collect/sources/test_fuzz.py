@@ -13,7 +13,7 @@ from tests.support import mutation, telemetry
 from tests.support.samples import SAMPLES, SOURCES, of_its_own_span
 from tests.support.source_reading import DEFAULTS, read
 
-MUTANTS = 10_000
+MUTANTS = 3_000
 SLOWEST_SECONDS = 2.0
 """Maximum time for one damaged record; it takes less than a thousandth of that."""
 

@@ -138,6 +138,7 @@ def test_a_test_that_expects_half_of_the_events_has_more_false_alarms():
     assert (canary_traffic.rolled_back(events, ALPHA)[0] > 0).mean() <= MOST
 
 
+@pytest.mark.slow
 def test_late_feedback_under_the_share_at_its_arrival_would_let_worse_versions_pass():
     margin = 1.5
     traffic = CanaryTraffic(0.08, margin, canary_delay=12.0, champion_delay=12.0)
