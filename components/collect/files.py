@@ -22,6 +22,7 @@ from components.collect.sources import (
     fivekey,
     gemini_batch,
     helicone,
+    kong,
     langfuse,
     langfuse_events,
     langsmith,
@@ -89,6 +90,7 @@ SOURCES: tuple[Source, ...] = (
     helicone,
     braintrust,
     weave,
+    kong,
 )
 """All sources; the first wins when several claim equally many records."""
 

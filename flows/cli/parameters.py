@@ -20,8 +20,8 @@ SourceOption = Annotated[
         "--source",
         help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, "
         "langfuse_events, langsmith, litellm, tensorzero, openpipe, openai_logs, openai_batch, "
-        "gemini_batch, openai_finetuning, sharegpt, bedrock, vertex, helicone, braintrust or "
-        "weave; detected when left out.",
+        "gemini_batch, openai_finetuning, sharegpt, bedrock, vertex, helicone, braintrust, "
+        "weave or kong; detected when left out.",
     ),
 ]
 

@@ -8,6 +8,7 @@ from components.collect.sources import (
     bedrock,
     braintrust,
     helicone,
+    kong,
     langfuse,
     langfuse_events,
     langsmith,
@@ -24,6 +25,7 @@ from components.collect.sources import (
 )
 from components.schema import Json
 from tests.components.collect.sources import (
+    test_kong,
     test_langfuse_events,
     test_mlflow_traces,
     test_openpipe,
@@ -159,7 +161,12 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
             test_langfuse_events.event("score-create", 24, traceId="t", name="ok", value=1)
         ),
     ),
+    (
+        langfuse_events,
+        test_langfuse_events.event("score-create", 25, traceId="t", name="tone", value="kind"),
+    ),
     (weave, test_weave.call()),
+    (kong, test_kong.entry()),
     (litellm, litellm_payloads.payload()),
     (litellm, litellm_payloads.spend_log()),
     (bedrock, bedrock_logs.invocation()),

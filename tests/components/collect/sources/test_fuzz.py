@@ -42,7 +42,7 @@ def test_every_damaged_record_is_read_or_refused_and_never_raises(source: Source
             else:
                 assert outcome.reason
                 refused += 1
-    assert accepted > MUTANTS / 100
+    assert accepted > MUTANTS / len(SAMPLES) / 4  # of those of its own
     assert refused > MUTANTS / 2
 
 
