@@ -74,12 +74,14 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         *("--host=127.0.0.1", f"--port={port}", f"--backend-store-uri=sqlite:///{tmp_path}/m.db"),
     )
     with subprocess.Popen(command, env={**os.environ, **variables}, cwd=tmp_path) as process:
-        health.wait_until_answering(f"{url}/health")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN[0])
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN[1])
-        yield f"{url}/api/2.0/mlflow"
-        process.terminate()
+        try:
+            health.wait_until_answering(f"{url}/health")
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN[0])
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN[1])
+            yield f"{url}/api/2.0/mlflow"
+        finally:
+            process.terminate()
 
 
 @pytest.mark.production
