@@ -273,8 +273,20 @@ def _remote(pattern: str) -> tuple[list[str], list[str]]:
             matches = system.glob(path, detail=True)
             names = [name for name, entry in matches.items() if entry["type"] != "directory"]
             folders = [*matches.keys() - names]
+            if not matches:
+                _require_bucket(system, path)
     unstrip = system.unstrip_protocol
     return sorted(map(unstrip, names)), sorted(map(unstrip, folders))
+
+
+def _require_bucket(system: Any, pattern: str) -> None:  # noqa: ANN401 - fsspec has no types
+    """Raise the server's error for a bucket that does not exist: a glob takes it for empty."""
+    folder = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    try:
+        system.ls(folder)
+    except FileNotFoundError as error:
+        if error.__cause__ is not None:  # the server says so; else the folder may yet come
+            raise
 
 
 def detect_form(path: Path) -> Form:

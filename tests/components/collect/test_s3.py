@@ -13,7 +13,7 @@ from components.collect import files
 from components.collect.load_file import Loaded
 from components.collect.source import Input
 from components.store.warehouse import Connection
-from tests.support import logs
+from tests.support import buckets, logs
 
 
 @pytest.fixture
@@ -71,6 +71,14 @@ def test_a_bucket_is_collected_by_folder_and_by_glob_and_only_what_is_new(
         ("c.jsonl", 1, 0, False),
     ]
     assert collect(con, f"{bucket}/nothing/*") == []
+
+
+def test_a_bucket_that_does_not_exist_is_no_empty_one():
+    with buckets.serving():
+        for glob in ("*.jsonl", "app/*.jsonl", "app/**"):
+            with pytest.raises(files.UnreadableError, match="bucket does not exist"):
+                files.matching_files(f"s3://renamed/{glob}")
+            assert files.matching_files(f"s3://{buckets.NAME}/{glob}") == []
 
 
 def test_an_unreachable_bucket_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch):
