@@ -34,7 +34,7 @@ main()
         pytest.param(["audit"], 0, id="audit", marks=pytest.mark.slow),
         pytest.param(["starts"], 0, id="starts", marks=pytest.mark.slow),
         pytest.param(["feedback", "support"], 0, id="feedback", marks=pytest.mark.slow),
-        pytest.param(["lineage", "support"], 2, id="lineage", marks=pytest.mark.slow),
+        pytest.param(["lineage", "support"], 1, id="lineage", marks=pytest.mark.slow),
     ],
 )
 def test_a_command_that_looks_things_up_loads_no_heavy_library(
