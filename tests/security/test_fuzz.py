@@ -118,7 +118,7 @@ def revolve(folder: Path, seed: int, count: int) -> dict[str, int]:
 
 @pytest.mark.timeout(900)
 def test_no_hostile_row_is_lost_or_ends_anything(tmp_path: Path):
-    counts = revolve(tmp_path, seed=1, count=600)
+    counts = revolve(tmp_path, seed=1, count=250)
     assert counts["kept"] > SOUND / 2
 
 
