@@ -10,7 +10,7 @@ from components.decide.decision_log import LogEvent
 from components.decide.record_answer import Question, TypedAnswer
 from components.store import warehouse
 from flows import approval_loop, settings, turn, workload_file
-from tests.support import workload_text
+from tests.support import warehouses, workload_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -19,7 +19,7 @@ def test_what_was_approved_and_then_went_stale_lapses_once_and_counts_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
-    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+    with warehouses.connect(settings.load().warehouse) as con, warehouse.transaction(con):
         decision_log.append_event(
             con, LogEvent("approve", "support", "e1", "run-1", NOW, "ada", "good")
         )
@@ -56,7 +56,7 @@ def test_stale_evidence_lapses_for_every_promotion_that_was_answered_not_only_fo
 ) -> None:
     """Else a rollback makes it fresh again, and the next turn promotes without asking."""
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
-    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+    with warehouses.connect(settings.load().warehouse) as con, warehouse.transaction(con):
         for kind, evidence, run in (("approve", "e1", "crashed"), ("approve", "e2", "other")):
             event = LogEvent(kind, "support", evidence, run, NOW, "ada", "good")  # pyright: ignore
             decision_log.append_event(con, event)

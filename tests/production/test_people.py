@@ -12,7 +12,6 @@ from uuid import UUID
 
 import httpx
 import pytest
-from prefect.server.api.server import create_api_app
 
 from flows.stack import processes
 from tests.production.composed import INFRA
@@ -78,6 +77,8 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 def routes() -> list[tuple[str, str]]:
     """List method and path of each route, with something in the place of each parameter."""
+    from prefect.server.api.server import create_api_app  # takes seconds, in any test run
+
     return [
         (method.upper(), re.sub(r"\{\w+\}", str(UUID(int=1)), path))
         for path, methods in create_api_app().openapi()["paths"].items()

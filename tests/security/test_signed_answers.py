@@ -20,7 +20,7 @@ from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.record_answer import TypedAnswer
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import signed_answers, ssh
+from tests.support import signed_answers, ssh, warehouses
 from tests.support.signed_answers import NO, NOW, PROOF, QUESTION, YES, Desk
 
 
@@ -32,8 +32,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
-    with warehouse.connect(path):
-        return path
+    warehouses.create(path)
+    return path
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from components.store.manifest import folder_digest
 from flows import promote, promotion
 from flows.settings import Settings
 from flows.workload_file import Workload
-from tests.support import adapter_folders, cards, mlflow_stores, tiny
+from tests.support import adapter_folders, cards, mlflow_stores, tiny, warehouses
 from tests.support.adapter_folders import NOW
 
 LABELS = ("card", "loan")  # what the versions were held to in their evaluation
@@ -145,5 +145,6 @@ def approved_versions(root: Path, *, is_served: bool = True) -> Generator[Approv
         patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
         patch.setenv("FLYWHEEL_HOME", str(root / "home"))
         patch.chdir(root)
+        warehouses.create(root / "home/warehouse.duckdb")
         base = tiny.build(root / "base")
         yield ApprovedVersions(Settings(root / "home", 4200, 5000), base, url)

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+from botocore.loaders import JSONFileLoader
 from s3fs import S3FileSystem
 
 from components.store import manifest
@@ -22,6 +24,9 @@ from tests.support.forking import Ready
 
 NAME = "flywheel"
 VERSIONED = "versioned"
+
+_load_once = cache(JSONFileLoader().load_file)  # of S3 a megabyte, which each new client would read
+JSONFileLoader.load_file = lambda _, path: _load_once(path)  # pyright: ignore
 
 UNREACHABLE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
 """Where no store is; it is tried once, as botocore's attempts take eight seconds."""

@@ -33,7 +33,7 @@ from flows import canary_rollouts, gateway_status, home_workloads, promotion
 from flows.promotion import PromotedVersion
 from flows.settings import Settings
 from flows.workload_file import Workload, read_workload
-from tests.support import mlflow_stores, versions
+from tests.support import mlflow_stores, versions, warehouses
 
 CANARY = {"rollout": {"canary": {"steps": [{"share": 0.5}], "deadline_hours": 24}}}
 
@@ -51,6 +51,7 @@ def empty_home(root: Path) -> Generator[Settings]:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("FLYWHEEL_HOME", str(root / "home"))
         patch.chdir(root)
+        warehouses.create(root / "home/warehouse.duckdb")
         (root / "base").mkdir()
         (root / "base" / "config.json").write_text("{}")
         yield Settings(root / "home", 4200, 5000)

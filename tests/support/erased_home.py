@@ -26,7 +26,7 @@ from components.scorecard import HOLDOUT, Sample
 from components.store import ledger, manifest, warehouse, working_copy
 from components.store.lake import Lake
 from flows.settings import Settings
-from tests.support import logs
+from tests.support import logs, warehouses
 
 RULES = Rules(holdout_share=0.5, validation_share=0, split_by="conversation")
 PEOPLE = ("ann-7f3a", "bob-19c2", "cyd-55e0")
@@ -96,6 +96,8 @@ def build(home: Path, lake: Lake | None = None) -> House:
     log = logs.write(sources / "log.jsonl", [*lines, {"user_id": ANN, "broken": True}, {"x": BOB}])
     given = [vote(BOB, 1, ANN), vote(ANN, 2, BOB), vote(CYD, 3, BOB), vote(CYD, 4, CYD)]
     votes = logs.write(sources / "votes.jsonl", given)
+    if lake is None:
+        warehouses.create(settings.warehouse)
     frozen = collect(settings, log, votes)
     adapter = _adapter(settings, frozen)
     card = _scorecard(settings, frozen, adapter)

@@ -35,7 +35,7 @@ def home(tmp_path: Path) -> Settings:
     """A home with something of each kind in it."""
     found = Settings(tmp_path / "home", 4200, 5000)
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
-    with warehouse.connect(found.warehouse) as con:
+    with warehouses.connect(found.warehouse) as con:
         logs.load_input(con, Input(str(log), "fivekey"), now=NOW)
     for name in (
         "snapshots/s1/manifest.json",

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, manifest
 from components.store.warehouse import Connection
+from tests.support import warehouses
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
 
 @pytest.fixture
 def con(tmp_path: Path) -> Iterator[Connection]:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         yield con
 
 
