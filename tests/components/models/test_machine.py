@@ -37,6 +37,14 @@ def test_cores_are_limited_by_the_cpu_quota(tmp_path: Path, quota: str | None, a
     assert machine.cores(tmp_path) == (allowed or len(os.sched_getaffinity(0)))
 
 
+def test_a_block_of_limited_memory_can_not_take_more_and_what_follows_can():
+    with machine.limited_memory(2**28):
+        assert len(bytes(2**20)) == 2**20
+        with pytest.raises(MemoryError):
+            bytes(2**30)
+    assert len(bytes(2**30)) == 2**30
+
+
 def test_work_is_measured_by_the_gpus_held_or_otherwise_by_cores():
     assert device.measure_work(cpu=5.0, wall=2.0, gpus_held=3) == Work(6.0, "GPU", 3)
     assert device.measure_work(cpu=5.0, wall=2.0, gpus_held=0) == Work(5.0, "core", machine.cores())
