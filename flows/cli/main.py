@@ -4,6 +4,7 @@ import errno
 import getpass
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -203,15 +204,19 @@ def check(
     for config in configs:
         try:
             workload = workload_file.read_workload(config)
-            logs, feedback = workload.log_files(), workload.feedback_files()
+            traffic = workload.traffic()
         except workload_file.WorkloadError as error:
             mistakes.append(str(error))
         except (OSError, ImportError) as error:
             mistakes.append(f"{config}: sources: {error}")
         else:
+            if traffic.unlisted:
+                mistakes += [f"{config}: sources: {why}" for why in traffic.unlisted.values()]
+                continue
+            kinds = Counter(item.kind for item in traffic.inputs)
             print_line(
-                f"{config}: workload {workload.workload}, {len(logs)} log and {len(feedback)} "
-                f"feedback files, base {workload.base}"
+                f"{config}: workload {workload.workload}, {kinds['interactions']} log and "
+                f"{kinds['feedback']} feedback files, base {workload.base}"
             )
     if mistakes:
         fail("\n".join(mistakes))

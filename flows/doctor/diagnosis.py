@@ -298,9 +298,10 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
     except protocol.EngineError as error:
         yield wrong(path.name, str(error), "install it beside this package: infra/gpus.md")
     try:
-        _ = [*workload.log_files(), *workload.feedback_files()]
+        unlisted: Iterable[Exception] = workload.traffic().unlisted.values()
     except (OSError, ImportError) as error:
-        yield wrong(path.name, f"sources: {error}", SOURCES)
+        unlisted = [error]
+    yield from (wrong(path.name, f"sources: {error}", SOURCES) for error in unlisted)
     bases = {workload.base, *(candidate.base for candidate in workload.candidates())}
     yield from (checks.check_model(probes.probe_model(base)) for base in sorted(bases))
 

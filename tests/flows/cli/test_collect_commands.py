@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from components.collect import files, quarantine
+from components.schema import Json
 from components.store import spool
-from tests.support import buckets, logs, terminal, warehouses
+from tests.support import buckets, logs, terminal, warehouses, workload_text
 from tests.support.batch_rows import answer, request
 from tests.support.terminal import Terminal
 
@@ -300,3 +301,13 @@ def test_a_place_that_may_not_be_read_is_said_last_and_keeps_no_other_from_being
             assert "1 new rows" in ended.stdout
             assert "fix: " in ended.stdout
     assert ended.stdout.splitlines()[-1].startswith("1 new rows from 1 new of 1 files, 1 lines")
+
+
+def test_a_check_names_each_place_that_may_not_be_read(shell: Terminal, folder: Path):
+    places: Json = [f"s3://{buckets.NAME}/{name}/*.jsonl" for name in ("a", "b", "c")]
+    config = workload_text.write(folder, sources={"logs": places})
+    with buckets.serving(closed=[("LIST", "a/"), ("LIST", "c/")]) as variables:
+        ended = replace(shell, env={**shell.env, **variables}).run("check", config)
+    assert ended.returncode == 2
+    denied = [line.split("/")[-2] for line in ended.stderr.splitlines() if "Access Denied" in line]
+    assert denied == ["a", "c"]
