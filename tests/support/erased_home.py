@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,7 +27,7 @@ from components.scorecard import HOLDOUT, Sample
 from components.store import ledger, manifest, warehouse, working_copy
 from components.store.lake import Lake
 from flows.settings import Settings
-from tests.support import logs, warehouses
+from tests.support import logs, once, warehouses
 
 RULES = Rules(holdout_share=0.5, validation_share=0, split_by="conversation")
 PEOPLE = ("ann-7f3a", "bob-19c2", "cyd-55e0")
@@ -102,6 +103,15 @@ def build(home: Path, lake: Lake | None = None) -> House:
     adapter = _adapter(settings, frozen)
     card = _scorecard(settings, frozen, adapter)
     return House(settings, log, votes, frozen, adapter, card, _evidence(settings, frozen, adapter))
+
+
+def build_once() -> House:
+    """Return a house that all tests share, and only copy."""
+
+    def make(folder: Path) -> None:
+        (folder / "house").write_bytes(pickle.dumps(build(folder / "home")))
+
+    return pickle.loads((once.made("house", make) / "house").read_bytes())
 
 
 def move(built: House, home: Path, lake: Lake | None = None) -> House:

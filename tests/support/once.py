@@ -23,9 +23,11 @@ def made(name: str, make: Callable[[Path], object]) -> Path:
     """Return the folder that ``make`` has filled, which nobody changes."""
     begin()
     folder = Path(os.environ[FOLDER]) / name
+    finished = folder.with_name(f"{name}.finished")
     with file_locks.held(folder.with_name(f"{name}.lock")):
-        if not folder.exists():
-            unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-            make(unfinished)
-            unfinished.rename(folder)
+        if not finished.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed or failed one has left
+            folder.mkdir()
+            make(folder)
+            finished.touch()
     return folder

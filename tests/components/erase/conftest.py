@@ -15,8 +15,8 @@ Eraser = Callable[..., Certificate]
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> House:
-    return erased_home.build(tmp_path_factory.mktemp("house") / "home")
+def built() -> House:
+    return erased_home.build_once()
 
 
 @pytest.fixture

@@ -37,14 +37,14 @@ BETTER = pytest.mark.parametrize(
 
 @KINDS
 def test_a_challenger_that_is_no_better_hardly_ever_passes(kind: str):
-    result = promised.null(kind, 400)
+    result = promised.null(kind, 200)
     assert result.is_kept, result
 
 
 @SHAPED
 def test_small_gains_with_rare_losses_pass_no_more_often(kind: str):
     """Sign flips assume that a loss that was not drawn is impossible."""
-    result = promised.null(kind, 400)
+    result = promised.null(kind, 200)
     assert result.is_kept, result
     assert result.peer is not None
     assert result.peer > 3 * promised.FIRST, "symmetric tests pass it"
@@ -52,7 +52,7 @@ def test_small_gains_with_rare_losses_pass_no_more_often(kind: str):
 
 @KINDS
 def test_a_loss_of_the_whole_margin_hardly_ever_passes_a_guard(kind: str):
-    result = promised.guarded(kind, 400)
+    result = promised.guarded(kind, 200)
     assert result.is_kept, result
 
 

@@ -13,8 +13,8 @@ from tests.support.erased_home import ANN, EACH, House
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> House:
-    return erased_home.build(tmp_path_factory.mktemp("house") / "home")
+def built() -> House:
+    return erased_home.build_once()
 
 
 @pytest.fixture
