@@ -153,5 +153,5 @@ def test_only_traces_since_a_time_are_pulled(spans: dict[str, str]):
 
 
 def test_an_unknown_experiment_is_named():
-    with pytest.raises(LookupError, match="there is no experiment 'nobody'"):
+    with pytest.raises(tracking.TracesError, match="there is no experiment 'nobody'"):
         next(tracking.pull_traces("nobody", since=BEFORE))
