@@ -31,7 +31,9 @@ TYPES = {*GENERATIONS, *OBSERVATIONS, TRACE, SCORE, *OTHERS} | {
     f"{kind}-create" for kind in ("agent", "tool", "chain", "retriever", "evaluator", "guardrail")
 }
 
-OF_TRACE = ("session_id", "user_id")
+OF_TRACE = {"session_id": "sessionId", "user_id": "userId"}
+"""What of a trace is used, and how events name it."""
+
 PROMPT = ("input", "prompt_tokens", "promptTokens")
 ANSWER = ("output", "completion_tokens", "completionTokens")
 """Names of token counts; those of OpenAI are accepted, too."""
@@ -83,11 +85,16 @@ def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord
             except WrongShapeError as error:
                 used.add(row.place)
                 yield RejectedRecord(fields.part(row, value), str(error))
+    contexts = {trace_id: _context(events) for trace_id, events in sent.traces.items()}
+    have_calls = set[str]()
     for events in sent.generations.values():
         body = _merged(events)
-        of_trace = sent.traces.get(str(body.get("trace_id")), [])
-        used |= {event.row.place for event in (*events, *of_trace)}
-        yield _record(events, of_trace, body, defaults)
+        trace_id = str(body.get("trace_id"))
+        have_calls.add(trace_id)
+        used |= {event.row.place for event in events}
+        yield _record(events, contexts.get(trace_id), body, defaults)
+    for trace_id in have_calls & sent.traces.keys():
+        used |= {event.row.place for event in sent.traces[trace_id]}
     for event in sent.scores:
         used.add(event.row.place)
         yield _score(event, defaults)
@@ -156,14 +163,23 @@ def _order(event: _Event) -> tuple[datetime, bool]:
     return sent.replace(tzinfo=sent.tzinfo or UTC), event.kind.endswith("update")
 
 
+def _context(events: Sequence[_Event]) -> Obj:
+    """Return one event that has what is used of a trace's, which may be many and long."""
+    merged, last = _merged(events), max(events, key=_order)
+    body: Obj = {name: merged[key] for key, name in OF_TRACE.items() if key in merged}
+    return {**last.value, "body": {"id": merged["id"], **body}}
+
+
 def _record(
-    events: Sequence[_Event], of_trace: Sequence[_Event], body: Obj, defaults: Defaults
+    events: Sequence[_Event], of_trace: Obj | None, body: Obj, defaults: Defaults
 ) -> SourceRecord:
-    # Of a trace's events, which may be long, each generation keeps what is used of them.
-    sent: list[Json] = [_context(event) for event in of_trace]
-    sent += [event.value for event in events]
+    sent: list[Json] = [event.value for event in events]
+    context: Obj = {}
+    if of_trace is not None:
+        sent.insert(0, of_trace)
+        of = fields.require_object(of_trace, "body")
+        context = {key: of[name] for key, name in OF_TRACE.items() if name in of}
     part = fields.part(events[-1].row, {"batch": sent})
-    context = {key: value for key, value in _merged(of_trace).items() if key in OF_TRACE}
     began = min(events, key=_order).timestamp
     observation: Obj = {"start_time": began, **context, **body, "type": langfuse.CALL}
     try:
@@ -171,12 +187,6 @@ def _record(
         return ParsedRecord(part, "interactions", langfuse.interaction(observation, defaults))
     except WrongShapeError as error:
         return RejectedRecord(part, str(error))
-
-
-def _context(event: _Event) -> Obj:
-    body = fields.require_object(event.value, "body")
-    kept: Obj = {key: body[key] for key in ("id", "sessionId", "userId") if key in body}
-    return {**event.value, "body": kept}
 
 
 def _usage(body: Obj) -> Obj:

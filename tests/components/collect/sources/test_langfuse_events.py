@@ -137,6 +137,21 @@ def test_what_is_kept_of_a_call_reads_as_the_call_alone():
     assert "Rome" not in second.row.text
 
 
+def test_of_a_trace_that_was_sent_with_each_of_its_calls_each_call_keeps_one_event():
+    """An application's only trace may have ten thousand calls, and as many events."""
+    again = [event("trace-create", second, id="trace-1") for second in range(30, 33)]
+    moved = event("trace-create", 40, id="trace-1", userId="u-8")
+    parsed, *_ = read(langfuse_events, TRACE, BEGUN, ENDED, *again, moved)
+    assert isinstance(parsed, ParsedRecord)
+    match parsed.row.value:
+        case {"batch": [{"type": "trace-create", "body": body}, *others]}:
+            assert body == {"id": "trace-1", "sessionId": "s-1", "userId": "u-8"}
+            assert others == [BEGUN, ENDED]
+        case other:
+            pytest.fail(f"{other}")
+    assert (parsed.record["conversation_id"], parsed.record["user_id"]) == ("s-1", "u-8")
+
+
 def test_a_bad_event_costs_no_other_of_its_request():
     bad = event("generation-create", 21, input="Rome?")
     refused, kept = read(langfuse_events, batch(bad, BEGUN, ENDED))
