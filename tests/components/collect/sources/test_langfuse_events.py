@@ -76,6 +76,18 @@ def test_a_later_value_replaces_an_earlier_one_and_metadata_adds_up():
             pytest.fail(f"{other}")
 
 
+def test_what_completes_a_call_counts_after_what_began_it_at_the_same_moment():
+    about: dict[str, Json] = {"id": "obs-1", "traceId": "trace-1"}
+    began = event("generation-create", 21, **about, input="Rome?", output="", model="gpt-4o")
+    ended = event("generation-update", 21, id="obs-1", output="Sunny.")
+    for events in ((began, ended), (ended, began)):
+        match record(langfuse_events, batch(*events))["response"]:
+            case {"choices": [{"message": {"content": content}}]}:
+                assert content == "Sunny."
+            case other:
+                pytest.fail(f"{other}")
+
+
 def test_an_answer_that_ended_in_an_error_or_as_chunks_is_marked():
     failed = event("generation-update", 22, id="obs-1", level="ERROR", output="Sun")
     assert record(langfuse_events, batch(BEGUN, failed))["finish"] == "upstream_cut"
