@@ -158,6 +158,8 @@ def open_writer(to: Path) -> Generator[ArchiveWriter]:
     _delete_abandoned(partial, to)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file_locks.lock(file.fileno())
+        if not os.fstat(file.fileno()).st_nlink:  # taken for abandoned before it was locked
+            raise _written_now(to)
         try:
             with (
                 zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(
@@ -183,10 +185,12 @@ def _delete_abandoned(partial: Path, to: Path) -> None:
     """Delete what a killed process has left of an archive."""
     with suppress(FileNotFoundError), partial.open("rb") as file:
         if not file_locks.lock(file.fileno(), wait=False):
-            raise BackupError(
-                f"backing up to {to}: another backup writes it now; name another path"
-            )
+            raise _written_now(to)
     partial.unlink(missing_ok=True)
+
+
+def _written_now(to: Path) -> BackupError:
+    return BackupError(f"backing up to {to}: another backup writes it now; name another path")
 
 
 def unpack(
