@@ -161,8 +161,10 @@ def _search_earlier(
         for name, path in files:
             try:
                 _search_parquet(path, name, terms, of_earlier)
-            except (pa.ArrowInvalid, MemoryError):
+            except pa.ArrowInvalid:
                 notes.passed_over.add(f"{name}, which is not finished")
+            except MemoryError:
+                notes.passed_over.add(f"{name}, which unpacks into too much to be searched")
             except FileNotFoundError:  # deleted meanwhile
                 continue
     except OSError as error:
