@@ -147,7 +147,10 @@ def _merged(events: Sequence[_Event]) -> Obj:
         known = fields.without_nulls(event.body)
         match merged.get("metadata"), known.get("metadata"):
             case dict(before), dict(now):
-                known["metadata"] = {**before, **now}
+                before |= now
+                del known["metadata"]
+            case _, dict(first):
+                known["metadata"] = {**first}
             case _:
                 pass
         merged |= known
