@@ -33,7 +33,7 @@ from flows import sources
 from flows.erasing import erase
 from flows.settings import Settings
 from tests.components.erase.conftest import Eraser
-from tests.support import batch_rows, erased_home, logs, telemetry, warehouses
+from tests.support import batch_rows, erased_home, gemini_bodies, logs, telemetry, warehouses
 from tests.support.erased_home import ANN, BOB, CYD, EACH, RULES, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
@@ -284,6 +284,33 @@ def test_a_file_of_a_batch_that_grows_alone_brings_no_request_or_answer_back(
     with warehouse.connect(settings.tables, writes=()) as con:
         kept = warehouse.rows(con, "select content from raw.quarantine order by content")
     waiting = {json.loads(cast("bytes", row["content"]))["custom_id"] for row in kept}
+    assert waiting == {"his", "new"}
+
+
+def test_a_file_of_a_batch_of_geminis_that_grows_brings_no_answer_back(
+    tmp_path: Path, eraser: Eraser
+) -> None:
+    settings = Settings(tmp_path / "home", 4200, 5000)
+
+    def load(name: str, lines: list[dict[str, Json]]) -> None:
+        path = logs.write(tmp_path / name, lines)
+        given = Input(str(path), defaults=Defaults(WORKLOAD, "app"))
+        list(sources.load_inputs(settings.tables, [given], now=logs.NOW))
+
+    def asked(key: str, text: str) -> dict[str, Json]:
+        return {"key": key, "request": {"contents": [{"parts": [{"text": text}]}]}}
+
+    def answered(key: str) -> dict[str, Json]:
+        candidate = gemini_bodies.candidate({"text": "Yes."})
+        return {"key": key, "response": {"candidates": [candidate], "responseId": f"id-{key}"}}
+
+    load("asked.jsonl", [asked("hers", f"May {ANN} come?"), asked("his", "May he come?")])
+    load("answered.jsonl", [answered("hers"), answered("his")])
+    eraser(settings, Subject(ANN, mentions=True))
+    load("answered.jsonl", [answered("hers"), answered("his"), answered("new")])
+    with warehouse.connect(settings.tables, writes=()) as con:
+        kept = warehouse.rows(con, "select content from raw.quarantine order by content")
+    waiting = {json.loads(cast("bytes", row["content"]))["key"] for row in kept}
     assert waiting == {"his", "new"}
 
 
