@@ -1,0 +1,145 @@
+"""Call a function of bytes in other processes, so that no client's work delays another's."""
+
+import asyncio
+import gc
+import os
+import signal
+import struct
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import BinaryIO
+
+NICE = 10  # lower priority, so that small requests come first on a machine with few cores
+
+_COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")
+_BUFFERED_BYTES = 2**20
+
+
+class WorkerEndedError(Exception):
+    """A process ended during a call, as one does that the system kills for its memory."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"the process ended with {code}")
+        self.code = code
+
+
+class ClientTurns:
+    """Lets each client do one thing at a time; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncGenerator[None]:
+        """Wait until nothing else of a client is in such a block."""
+        self._waiting[client] += 1
+        try:
+            async with self._locks[client]:
+                yield
+        finally:
+            self._waiting[client] -= 1
+            if not self._waiting[client]:
+                del self._waiting[client], self._locks[client]
+
+
+class WorkerProcesses:
+    """Processes that run a module, which calls ``serve_calls``; belongs to one event loop.
+
+    Args:
+        module: Its name.
+        most: How many processes there may be at once. They start when they are needed.
+        seconds: A call that takes longer ends with its process; none does if left out.
+    """
+
+    def __init__(self, module: str, most: int, seconds: float | None = None) -> None:
+        self._module, self._seconds = module, seconds
+        self._free = asyncio.Semaphore(most)
+        self._idle: list[Process] = []
+        self._turns = ClientTurns()
+
+    async def call(self, client: str, *task: bytes) -> list[bytes]:
+        """Return what the module's function returns; the calls of a client wait for each other.
+
+        Raises:
+            WorkerEndedError: The process ended.
+            TimeoutError: The call took too long.
+        """
+        async with self._turns.turn(client), self._free:
+            process = self._idle_process() or await self._start()
+            try:
+                async with asyncio.timeout(self._seconds):
+                    answer = await _exchange(process, task)
+            except (asyncio.IncompleteReadError, ConnectionError) as error:
+                await process.wait()
+                raise WorkerEndedError(process.returncode) from error
+            except BaseException:  # or else it would answer the next call with this one's result
+                _kill(process)
+                raise
+            self._idle.append(process)
+        return answer
+
+    async def close(self) -> None:
+        """Kill the processes, all of which must be idle."""
+        for process in self._idle:
+            _kill(process)
+            await process.wait()
+
+    def _idle_process(self) -> Process | None:
+        while self._idle:
+            process = self._idle.pop()
+            assert process.stdin is not None
+            if process.returncode is None and not process.stdin.is_closing():
+                return process
+        return None
+
+    async def _start(self) -> Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", self._module, stdin=PIPE, stdout=PIPE, limit=_BUFFERED_BYTES
+        )
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+
+
+async def _exchange(process: Process, task: Sequence[bytes]) -> list[bytes]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # At once: after a write that fails, uvloop refuses another one as a defect of the program.
+    process.stdin.writelines([_head(task), *task])
+    await process.stdin.drain()
+    (count,) = _COUNT.unpack(await process.stdout.readexactly(_COUNT.size))
+    sizes = await process.stdout.readexactly(count * _SIZE.size)
+    return [await process.stdout.readexactly(size) for (size,) in _SIZE.iter_unpack(sizes)]
+
+
+def _head(parts: Sequence[bytes]) -> bytes:
+    return _COUNT.pack(len(parts)) + b"".join(_SIZE.pack(len(part)) for part in parts)
+
+
+def serve_calls(function: Callable[[list[bytes]], Sequence[bytes]]) -> None:
+    """Answer the calls of the parent process until it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICE)
+    gc.disable()  # it scans a large body again and again: 16 MiB took 2 to 9 s instead of 0.5 s
+    gc.freeze()
+    while task := _read(sys.stdin.buffer):
+        answer = function(task)
+        sys.stdout.buffer.write(_head(answer))
+        sys.stdout.buffer.writelines(answer)
+        sys.stdout.buffer.flush()
+        del task, answer
+        gc.collect()  # cheap: only objects created since the freeze
+
+
+def _read(tasks: BinaryIO) -> list[bytes]:
+    if not (count := tasks.read(_COUNT.size)):
+        return []
+    sizes = tasks.read(_COUNT.unpack(count)[0] * _SIZE.size)
+    return [tasks.read(size) for (size,) in _SIZE.iter_unpack(sizes)]
