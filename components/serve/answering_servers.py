@@ -1,7 +1,9 @@
 """Ask those who may answer a request, one after another: replicas, then what are its fallbacks."""
 
 import asyncio
+import hashlib
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -46,6 +48,7 @@ class AnsweringServers:
         self._settings, self._engines = settings, engines
         self._metrics, self._report = metrics, report
         self._loads = ReplicaLoads()
+        self._client_key = secrets.token_bytes(16)
         self._grammars = RequestGrammars()
         self._fallbacks = FallbackServers(settings, environment)
 
@@ -182,6 +185,9 @@ class AnsweringServers:
             grammar=await self._grammars.of_request(request, own, served, prompt.form),
             is_streamed=request.is_streamed,
             traceparent=interaction.traceparent,
+            client=hashlib.blake2b(
+                interaction.client_id.encode(), key=self._client_key, digest_size=8
+            ).hexdigest(),
         )
 
     def _note_first(self, exchange: Exchange) -> None:

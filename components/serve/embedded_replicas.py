@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from components.serve.engines.embedded_process import EmbeddedOptions, EmbeddedProcess
-from components.serve.settings import EngineSettings
+from components.serve.settings import ServeSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap
 
@@ -14,8 +14,9 @@ from components.serve.swap import AdapterSwap
 class EmbeddedReplicas:
     """Replicas that a gateway starts and stops itself; none for another engine."""
 
-    def __init__(self, settings: EngineSettings, swap: AdapterSwap) -> None:
-        self._settings, self._swap = settings, swap
+    def __init__(self, settings: ServeSettings, swap: AdapterSwap) -> None:
+        self._settings, self._swap = settings.engine, swap
+        self._client_share = settings.limits.client_share
         self._processes: dict[tuple[str, str], EmbeddedProcess] = {}  # by base hash and precision
         self._started = 0
         self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by base hash
@@ -46,6 +47,7 @@ class EmbeddedReplicas:
                 slots=engine.slots,
                 threads=engine.threads,
                 max_loras=engine.max_loras,
+                client_share=self._client_share,
             )
             process = EmbeddedProcess(name, options, patience_seconds=engine.first_byte_seconds)
             try:

@@ -91,7 +91,7 @@ class Follower:
             max_residents=settings.engine.max_loras,
             is_constrained=self._is_constrained,
         )
-        self._embedded = EmbeddedReplicas(settings.engine, self.swap)
+        self._embedded = EmbeddedReplicas(settings, self.swap)
         self.rollouts = Rollouts(self.swap, places.home / "keys", store=store)
         self._reports = GatewayReports(self.swap, places, store, self.status)
         self._registry = RegistryClient(registry) if registry is not None else None

@@ -195,7 +195,8 @@ class GatewayLimits(Config):
     """Requests being answered at once; more are answered with 503."""
 
     client_share: float = Field(default=0.5, gt=0, le=1)
-    """Fraction of ``open_requests`` that one client may use; more is answered with 429."""
+    """Fraction of ``open_requests``, and of the requests that ``embedded`` runs or lets wait, that
+    one client may use; more is answered with 429."""
 
     answer_seconds: float = Field(default=600.0, gt=0)
     """An answer that takes longer is cut."""

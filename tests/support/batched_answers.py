@@ -83,6 +83,7 @@ class Engine:
         stops: Sequence[str] = (),
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
+        client: str = "",
     ) -> Answer:
         request = AnswerRequest(
             tuple(prompt),
@@ -101,6 +102,7 @@ class Engine:
             answer.parts.append,
             AnswerText(lambda tokens: str(self.base.tokenizer.decode([*tokens])), request.stops),
             Sampler(sampling),
+            client,
         )
         self.batch.add(answer.running)
         return answer

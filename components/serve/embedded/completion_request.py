@@ -60,6 +60,8 @@ class CompletionRequest(BaseModel):
     ignore_eos: bool = False
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     structured_outputs: StructuredOutputs | None = None
+    user: str | None = None
+    """Whose request it is; slots and the queue are shared among users."""
 
     # What would change the answer and isn't computed here is refused, unless it changes nothing.
     n: Literal[1] | None = 1

@@ -3,6 +3,7 @@
 A step computes the next token of every running answer and, in what room is left, parts of prompts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -33,6 +34,12 @@ IDLE_ROOM = 256  # prompt tokens in a step without running answers
 WORTH_WAITING = 16
 """A prompt waits a step for another one that is being read if they share this many tokens more than
 are stored now."""
+
+KEPT = 1 / 4
+"""What there is besides, as a share of slots and of memory, for clients that have nothing running:
+an answer of another client may take minutes."""
+
+MOST_CLIENTS = 1000  # with more of them, it is forgotten whose turn it was
 
 NOT_FINITE = "computing a token: the logits are not finite; are the adapter's weights too large?"
 
@@ -84,6 +91,7 @@ class RunningAnswer:
     deliver: Callable[[GeneratedPart], None]
     text: AnswerText
     sampler: Sampler
+    client: str = ""
     slot: int = -1
     read: int = 0  # tokens of the prompt whose keys and values are in the slot
     tokens: list[int] = field(default_factory=list)
@@ -122,6 +130,11 @@ class BatchCounts:
     steps: int = 0
 
 
+def kept_places(slots: int) -> int:
+    """Return how many slots there are besides, for clients that have nothing running."""
+    return max(1, int(KEPT * slots))
+
+
 class ContinuousBatch:
     """The answers of one base. Only the thread that computes calls it."""
 
@@ -131,17 +144,21 @@ class ContinuousBatch:
         """Make an empty batch.
 
         Args:
-            base: Its memory has ``slots`` slots.
-            slots: The most requests at once.
+            base: Its memory has ``slots`` slots, and ``kept_places(slots)``.
+            slots: The most requests at once, but for those in kept places.
             stored_bytes: The most memory for prefixes of earlier requests.
             running_bytes: The most memory that running requests may come to need for keys and
-                values; a request that needs more runs alone.
+                values, and ``KEPT`` of it more with those of clients that had nothing running; a
+                request that needs more runs alone.
         """
         self.base, self.store, self.counts = base, PrefixStore(stored_bytes), BatchCounts()
         self.waiting: list[RunningAnswer] = []
         self.running: list[RunningAnswer] = []
-        self._free = list(range(slots))
+        self._kept = kept_places(slots)
+        self._free = list(range(slots + self._kept))
         self._room = running_bytes // base.memory.token_bytes
+        self._turns: dict[str, int] = {}  # when a client's request last took a slot
+        self._admitted = 0
 
     @property
     def has_work(self) -> bool:
@@ -186,14 +203,29 @@ class ContinuousBatch:
 
     def _admit(self) -> None:
         reserved = sum(answer.reserved for answer in self.running)
+        held = Counter(answer.client for answer in self.running)
         while self.waiting and self._free:
-            answer = self.waiting[0]
-            if self.running and reserved + answer.reserved > self._room:
+            # The client with the least running is next, then the one that waited for longest.
+            answer = min(self.waiting, key=lambda a: (held[a.client], self._turns.get(a.client, 0)))
+            free, room = len(self._free), self._room
+            if held[answer.client]:
+                free -= self._kept
+            else:
+                room += int(KEPT * room)
+            if free <= 0 or (self.running and reserved + answer.reserved > room):
                 return
-            self.waiting.pop(0)
+            self.waiting.remove(answer)
             answer.slot = self._free.pop(0)
             reserved += answer.reserved
+            held[answer.client] += 1
+            self._note_turn(answer.client)
             self.running.append(answer)
+
+    def _note_turn(self, client: str) -> None:
+        if len(self._turns) >= MOST_CLIENTS:
+            self._turns.clear()
+        self._admitted += 1
+        self._turns[client] = self._admitted
 
     def _compose(self) -> "tuple[list[RunningAnswer], list[tuple[RunningAnswer, int]]] | None":
         # the answers to continue, and the prompts to read a part of, with its number of tokens

@@ -15,7 +15,7 @@ import torch  # noqa: TID253 - the engine is a process of its own
 import uvicorn
 
 from components.models import machine
-from components.serve.embedded.continuous_batch import ContinuousBatch
+from components.serve.embedded.continuous_batch import ContinuousBatch, kept_places
 from components.serve.embedded.openai_server import EngineServer
 from components.serve.embedded.served_models import ServedModels
 from components.serve.embedded.shared_base import SharedBase, UnservableBaseError
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
     try:
-        base = SharedBase(options.base, precision, slots=options.slots, context=options.context)
+        places = options.slots + kept_places(options.slots)
+        base = SharedBase(options.base, precision, slots=places, context=options.context)
     except UnservableBaseError as error:
         sys.exit(str(error))
     batch = ContinuousBatch(
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch,
         slots=options.slots,
         queue=options.queue,
+        client_share=options.client_share,
         threads=threads,
         on_failure=end,
     )
@@ -93,7 +95,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--name", help="the base's name in requests; its folder's if left out")
     add("--precision", choices=["fp32", "bf16", "nf4", "nf4-single", "fp4", "fp4-single"])
     add("--slots", type=_positive, default=8, help="requests that are answered at once")
-    add("--queue", type=int, default=64, help="requests that may wait; more are answered with 503")
+    add("--queue", type=int, default=128, help="requests that may wait; more are answered with 503")
+    add("--client-share", type=float, default=0.5, help="fraction of them that one `user` may use")
     add("--max-loras", type=_positive, default=8, help="adapters in memory")
     add("--threads", type=_positive, help="torch's threads; all cores but one if left out")
     add("--context", type=_positive, help="tokens of prompt and answer; the base's if left out")

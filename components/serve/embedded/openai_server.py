@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any, cast
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
+from prometheus_client import Counter as CounterMetric
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,6 +33,7 @@ from components.serve.embedded.continuous_batch import (
     RunningAnswer,
 )
 from components.serve.embedded.lora_folder import UnservableAdapterError
+from components.serve.embedded.prompt_tokens import PromptError, PromptReader
 from components.serve.embedded.sampling import Sampler, SamplingSettings
 from components.serve.embedded.served_models import ModelNotFoundError, ServedModels
 from components.serve.embedded.shared_base import SharedBase
@@ -42,6 +45,7 @@ TYPES = {
     400: "BadRequestError",
     404: "NotFoundError",
     413: "BadRequestError",
+    429: "RateLimitError",
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
@@ -58,7 +62,8 @@ class RejectedRequestError(Exception):
 class EngineServer:
     """The routes over one batch; ``queue`` is how many requests may wait for a slot.
 
-    ``on_failure`` is called when nothing is computed any more.
+    ``client_share`` is the part of all requests that may be of one ``user``. ``on_failure`` is
+    called when nothing is computed any more.
     """
 
     def __init__(
@@ -68,12 +73,15 @@ class EngineServer:
         *,
         slots: int,
         queue: int,
+        client_share: float,
         threads: int,
         on_failure: Callable[[], object] = lambda: None,
     ) -> None:
         self.models, self.batch, self._on_failure = models, batch, on_failure
         self.most_open, self.slots, self.threads = slots + queue, slots, threads
-        self.open = 0
+        self.most_each = max(1, int(self.most_open * client_share))
+        self.open = Counter[str | None]()  # requests by user
+        self._prompts = PromptReader(models.base)
         self._compiling = asyncio.Lock()
         tokenizer = models.base.tokenizer
         self._ends = bases.end_tokens(models.base.model, tokenizer)
@@ -81,7 +89,6 @@ class EngineServer:
         self._vocabulary = _vocabulary(models.base, self._ends)
         self._decode = _decoder(tokenizer)
         self._special: dict[str, int] = dict(getattr(tokenizer, "added_tokens_encoder", {}))
-        self._longest_token = max(map(len, tokenizer.get_vocab()))  # characters
         settings = models.base.model.generation_config
         self._penalty: float = getattr(settings, "repetition_penalty", None) or 1.0
         self.app = Starlette(
@@ -125,33 +132,50 @@ class EngineServer:
     async def _complete(self, body: dict[str, Json]) -> Response:
         asked = CompletionRequest.model_validate(body)
         adapter = self.models.find(asked.model)
-        if self.open >= self.most_open:
-            raise RejectedRequestError(
-                503, f"{self.open} requests are running or waiting, which is all there is room for"
-            )
-        request = self._request(asked)
+        self._require_room(asked.user)
         # Between here and the answer's end, the request counts.
-        self.open += 1
+        self.open[asked.user] += 1
         try:
+            request = self._request(asked, await self._prompts.read(asked))
             matcher = await self._matcher(asked.structured_outputs)
             parts: Parts = asyncio.Queue()
-            answer = self._running(request, adapter, matcher, parts)
+            answer = self._running(request, adapter, matcher, parts, asked.user or "")
             writer = self._writer(asked, request)
             response = _CompletionResponse(self, asked, answer, parts, writer)
-        except BaseException:
-            self.open -= 1
+        except BaseException as error:
+            self._leave(asked.user)
+            if isinstance(error, PromptError):
+                raise RejectedRequestError(400, str(error), "prompt") from error
             raise
         self.thread.add(answer)
         return response
 
-    def closed(self, answer: RunningAnswer, *, is_finished: bool) -> None:
+    def _require_room(self, user: str | None) -> None:
+        if self.open.total() >= self.most_open:
+            raise RejectedRequestError(
+                503,
+                f"{self.open.total()} requests are running or waiting, which is all there is room "
+                "for",
+            )
+        if user is not None and self.open[user] >= self.most_each:
+            raise RejectedRequestError(
+                429,
+                f"{self.open[user]} requests of this user are running or waiting, which is all "
+                "that one may have; send fewer at once",
+            )
+
+    def _leave(self, user: str | None) -> None:
+        self.open[user] -= 1
+        if not self.open[user]:
+            del self.open[user]
+
+    def closed(self, user: str | None, answer: RunningAnswer, *, is_finished: bool) -> None:
         """Count an answer that ended, or whose client is gone."""
-        self.open -= 1
+        self._leave(user)
         if not is_finished:
             self.thread.cancel(answer)
 
-    def _request(self, asked: CompletionRequest) -> AnswerRequest:
-        prompt = self._tokens(asked)
+    def _request(self, asked: CompletionRequest, prompt: list[int]) -> AnswerRequest:
         context = self.models.base.context
         rest = max(1, context - len(prompt))
         most = rest if asked.max_tokens is None else asked.max_tokens
@@ -186,34 +210,6 @@ class EngineServer:
             shows_special_tokens=not asked.skip_special_tokens,
         )
 
-    def _tokens(self, asked: CompletionRequest) -> list[int]:
-        try:
-            prompt = asked.only_prompt()
-        except ValueError as error:
-            raise RejectedRequestError(400, str(error), "prompt") from error
-        if isinstance(prompt, str):
-            # Reading a text takes two seconds a megabyte, and other requests wait for it.
-            if len(prompt) > (most := self.models.base.context * self._longest_token):
-                raise RejectedRequestError(
-                    400,
-                    f"This model's maximum context length is {self.models.base.context} tokens, "
-                    f"which is at most {most} characters. However, the prompt has {len(prompt)}.",
-                    "prompt",
-                )
-            prompt = self.models.base.tokenizer.encode(
-                prompt, add_special_tokens=asked.add_special_tokens
-            )
-        if not prompt:
-            raise RejectedRequestError(
-                400, "the prompt is empty: expected at least one token", "prompt"
-            )
-        size = self.models.base.vocabulary
-        if (largest := max(prompt)) >= size:
-            raise RejectedRequestError(
-                400, f"token id {largest} is out of the vocabulary, 0 to {size - 1}", "prompt"
-            )
-        return prompt
-
     async def _matcher(self, outputs: StructuredOutputs | None) -> Matcher | None:
         if outputs is None:
             return None
@@ -245,6 +241,7 @@ class EngineServer:
         adapter: AttachedLora | None,
         matcher: Matcher | None,
         parts: Parts,
+        client: str,
     ) -> RunningAnswer:
         shown = request.shows_special_tokens
         return RunningAnswer(
@@ -254,6 +251,7 @@ class EngineServer:
             self.thread.deliver_to(parts),
             AnswerText(lambda tokens: self._decode(tokens, not shown), request.stops),
             Sampler(request.sampling),
+            client,
         )
 
     def _writer(self, asked: CompletionRequest, request: AnswerRequest) -> CompletionWriter:
@@ -322,7 +320,7 @@ class EngineServer:
             ("cached_prompt_tokens", "Prompt tokens that were kept.", counts.cached_prompt_tokens),
             ("answer_tokens", "Answer tokens computed.", counts.answer_tokens),
         ):
-            Counter(f"embedded_{name}", help_text, registry=registry).inc(amount)
+            CounterMetric(f"embedded_{name}", help_text, registry=registry).inc(amount)
         return PlainTextResponse(generate_latest(registry))
 
 
@@ -357,7 +355,7 @@ class _CompletionResponse(Response):
             gone.cancel()
             with suppress(asyncio.CancelledError):
                 await work
-            self.server.closed(self.answer, is_finished=is_finished)
+            self.server.closed(self.asked.user, self.answer, is_finished=is_finished)
 
     async def _whole(self) -> Response:
         parts = [await self.parts.get()]
@@ -415,7 +413,7 @@ async def _body(request: Request) -> dict[str, Json]:
 
 
 def _error(status: int, reason: str, param: str | None = None) -> Response:
-    headers = {"retry-after": str(RETRY_SECONDS)} if status == 503 else None
+    headers = {"retry-after": str(RETRY_SECONDS)} if status in (429, 503) else None
     return JSONResponse(_error_body(status, reason, param), status, headers)
 
 

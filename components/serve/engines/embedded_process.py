@@ -32,6 +32,7 @@ class EmbeddedOptions:
     slots: int = 8
     threads: int | None = None
     max_loras: int = 8
+    client_share: float | None = None
 
     def arguments(self, listen: str) -> list[str]:
         """Return its command line."""
@@ -43,6 +44,7 @@ class EmbeddedOptions:
             "--slots": self.slots,
             "--threads": self.threads,
             "--max-loras": self.max_loras,
+            "--client-share": self.client_share,
         }
         pairs = [(name, str(value)) for name, value in options.items() if value is not None]
         arguments = [part for pair in pairs for part in pair]

@@ -29,6 +29,8 @@ class Generation:
     """Whether the answer comes in pieces; if not, it is one piece."""
     traceparent: str | None = None
     """W3C's header, passed on to the engine."""
+    client: str | None = None
+    """An opaque key of the client, so that an engine can share its room among clients."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,6 +281,7 @@ def completion_body(adapter: str, generation: Generation) -> dict[str, Json]:
         "seed": generation.seed,
         "stop": [*generation.stop] or None,
         "logprobs": generation.logprobs,
+        "user": generation.client,
         "structured_outputs": (
             {"grammar": generation.grammar} if generation.grammar is not None else None
         ),

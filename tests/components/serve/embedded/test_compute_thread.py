@@ -93,6 +93,7 @@ def serving(
         new_batch(base),
         slots=1,
         queue=4,
+        client_share=1,
         threads=1,
         on_failure=partial(ended.append, "failed"),
     )
@@ -161,7 +162,7 @@ def test_an_error_of_the_engine_itself_has_openais_form(
 ) -> None:
     server = EngineServer(
         ServedModels(shared_base, tiny_base, "base", 1), new_batch(shared_base),
-        slots=1, queue=4, threads=1,
+        slots=1, queue=4, client_share=1, threads=1,
     )  # fmt: skip
     client = TestClient(server.app, raise_server_exceptions=False)  # not started: a defect
     answer = client.get("/health")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,20 @@ def test_more_requests_than_there_is_room_for_are_refused(served: EngineProcess)
     assert served.text("base", "x", max_tokens=1) is not None
 
 
+def test_one_users_requests_leave_room_for_another_users(served: EngineProcess) -> None:
+    long = {"max_tokens": 1900, "ignore_eos": True, "user": "crowd"}
+    with ExitStack() as stack:
+        for _ in range(4):
+            next(stack.enter_context(closing(served.stream("base", PROMPT, **long))))
+        body = {"model": "base", "prompt": PROMPT, **long}
+        refused = served.http.post("/v1/completions", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert "4 requests of this user are running" in refused.json()["error"]["message"]
+        assert len(served.complete("base", PROMPT, max_tokens=2, user="shop")["choices"]) == 1
+        assert served.metric("embedded_requests_running") == 4  # so it waited for none of them
+    served.wait_for("embedded_requests_running", 0)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "reason"),
     [
@@ -201,7 +216,7 @@ def test_more_requests_than_there_is_room_for_are_refused(served: EngineProcess)
         pytest.param(
             {"prompt": "x " * 100_000},
             400,
-            r"at most \d+ characters. However, the prompt has 200000",
+            "at most 32768 bytes of text. However, the prompt has 200000",
             id="far-too-long",
         ),
         pytest.param({"stop": ["a"] * 65}, 400, "`stop` has 65 texts; at most 64", id="stops"),

@@ -278,3 +278,45 @@ def test_a_16_bit_base_rounds_as_it_does_under_peft(
     )
     scored = torch.tensor([score.logprob for score in answer.prompt_scores])
     assert torch.allclose(scored, expected, atol=1e-2, rtol=0)
+
+
+def test_a_client_whose_answers_are_long_leaves_a_slot_for_others(
+    engine: Callable[..., Engine],
+) -> None:
+    crowded = engine(slots=3)
+    crowd = [crowded.start("base", [1, 2, 3], 100, client="crowd") for _ in range(10)]
+    crowded.batch.step()
+    assert [len(answer.parts) for answer in crowd] == [1] * 3 + [0] * 7
+    others = [crowded.start("first", [1, 2, 3], 2, client="shop") for _ in range(2)]
+    for _ in range(6):
+        crowded.batch.step()
+    assert [answer.finish for answer in others] == ["length"] * 2
+
+
+def test_a_client_whose_answers_reserve_all_memory_leaves_some_for_others(
+    engine: Callable[..., Engine], shared_base: SharedBase
+) -> None:
+    crowded = engine(slots=3, running_bytes=240 * shared_base.memory.token_bytes)
+    for _ in range(3):
+        crowded.start("base", [1, 2, 3, 4], 100, client="crowd")
+    crowded.batch.step()
+    assert len(crowded.batch.running) == 2
+    other = crowded.start("base", [1, 2, 3], 50, client="shop")
+    crowded.batch.step()
+    assert len(crowded.batch.running) == 3
+    assert other.tokens
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_clients_that_wait_take_turns(engine: Callable[..., Engine], others: int) -> None:
+    crowded = engine(slots=1)
+    ended: list[str] = []
+    answers = [(crowded.start("base", [1, 2], 2, client="crowd"), "crowd") for _ in range(8)]
+    for client in [f"shop-{number}" for number in range(others)]:
+        answers += [(crowded.start("base", [1, 2], 2, client=client), client) for _ in range(2)]
+    while crowded.batch.has_work:
+        open_before = [pair for pair in answers if pair[0].finish is None]
+        crowded.batch.step()
+        ended += [client for answer, client in open_before if answer.finish is not None]
+    assert ended.index("shop-0") < 3
+    assert max(index for index, client in enumerate(ended) if client != "crowd") < 4 * others + 1
