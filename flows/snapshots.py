@@ -117,26 +117,23 @@ def _count_measured(snapshot: Path, metric: str) -> int:
 def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:
     """Explain that the holdout has fewer requests than the gate needs; ``None`` if it has enough.
 
-    It needs ``min_documents``, and more where one cluster can have many.
+    It needs ``min_documents``, and clusters enough where requests share clusters.
     """
-    policy, cap = workload.gate, workload.curate.holdout_per_cluster
+    policy, clusters = workload.gate, frozen.clusters["holdout"]
     if policy.too_small({HOLDOUT: frozen.holdout_rows}):
         return (
             f"the holdout is too small: it has {frozen.holdout_rows} requests, and the gate passes "
             f"nothing with fewer than {policy.min_documents} (gate.min_documents); collect more, "
             "or set a larger holdout_share under curate, which new requests are drawn by"
         )
-    bound = min(frozen.largest_cluster, cap or frozen.largest_cluster)
-    alpha = significance.allowance(policy.alpha, 1, policy.looks)
-    needed = power.fewest(bound, LEAD, alpha)
-    if policy.task != HOLDOUT or bound == 1 or frozen.holdout_rows >= needed:
+    needed = power.fewest(LEAD, significance.allowance(policy.alpha, 1, policy.looks))
+    if policy.task != HOLDOUT or frozen.largest_cluster == 1 or clusters >= needed:
         return None
     return (
-        f"the holdout is too small to show a lead of {100 * LEAD:g} points: one cluster can have "
-        f"{bound:,} requests, so the gate needs at least {needed:,} and there are "
-        f"{frozen.holdout_rows:,}; with `holdout_per_cluster: 1` under curate it needs at least "
-        f"{power.fewest(1, LEAD, alpha):,}, of the {frozen.clusters['holdout']:,} that it would "
-        "have: one of each cluster"
+        f"the holdout is too small to show a lead of {100 * LEAD:g} points: its "
+        f"{frozen.holdout_rows:,} requests are in {clusters:,} clusters (such as conversations), "
+        f"and the gate needs at least {needed:,}; collect more, or set a larger holdout_share "
+        "under curate"
     )
 
 

@@ -74,14 +74,15 @@ def pair_scores(
         return PairedScores(*sides, clusters, bound)
 
     ours, theirs = _scores(samples, metric), _scores(opposite, metric)
+    pairs = paired(ours, theirs)
     compared = Compared(
         challenger.task,
         metric,
         margin,
-        paired(ours, theirs),
+        pairs,
         samples,
-        float(ours.mean()),
-        float(theirs.mean()),
+        pairs.mean(ours),
+        pairs.mean(theirs),
     )
     if RESCORED not in challenger.conditions:
         return compared
@@ -90,7 +91,7 @@ def pair_scores(
     worst = worse(ours, ours_again)
     changed = (int((ours != ours_again).sum()), int((theirs != theirs_again).sum()))
     cautious = CautiousPairs(
-        paired(worst, better(theirs, theirs_again)), float(worst.mean()), changed
+        paired(worst, better(theirs, theirs_again)), pairs.mean(worst), changed
     )
     return replace(compared, cautious=cautious)
 

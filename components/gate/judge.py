@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from components.gate import comparison, power, significance
+from components.gate import comparison, significance
 from components.gate.comparability import Anchor, Measured, objections
 from components.gate.comparison import Compared, EarlierUse
 from components.gate.judgement import Comparison, Judgement, Outcome, RoundingNoise, Slice
@@ -86,15 +86,6 @@ def _in_other_batches(result: Comparison, noise: RoundingNoise) -> str:
         f"{noise.opponent_changed} for the {result.anchor or 'opponent'}; with the worse of the "
         f"challenger's scores and the better of the other's, {_signed(noise.difference)} points, "
         f"better on {noise.wins} requests, worse on {noise.losses}{test}"
-    )
-
-
-def _cap_hint(cap: int, remaining: int, clusters: int, largest: int) -> str:
-    return (
-        f"power is limited because one cluster can have {largest} requests: with "
-        f"holdout_per_cluster: {cap} under curate, {remaining} requests of the {clusters} existing "
-        "clusters would decide with a chance of 80 %, if both models' rates hold on them; that is "
-        "a different holdout, and another look"
     )
 
 
@@ -212,7 +203,6 @@ def judge(
         *_too_few(challenger, policy),
         *[_undecided(result, look) for result in comparisons if result.outcome == "inconclusive"],
     ]
-    doubts += [] if faults else _cap_hints(figures, comparisons, policy, later)
     notes = _notes(challenger[policy.task])
     theirs = [note for note in _notes(opponent[policy.task]) if note not in notes]
     notes += [f"for the opponent, {note}" for note in theirs]
@@ -258,25 +248,6 @@ def _measured_alike(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Seq
 
     now = measured(challenger)
     return earlier if all(measured(look.challenger) == now for look in earlier) else ()
-
-
-def _cap_hints(
-    paired: Sequence[_PairedFigure], comparisons: Sequence[Comparison], policy: Policy, alpha: float
-) -> list[str]:
-    of_holdout = [
-        (pair.figure, result)
-        for pair, result in zip(paired, comparisons, strict=True)
-        if pair.figure.task == HOLDOUT
-    ]
-    if all(result.outcome != "inconclusive" for _, result in of_holdout):
-        return []
-    figures = [(figure.pairs, figure.margin) for figure, _ in of_holdout]
-    cap = power.deciding_cap(figures, alpha, policy.min_documents)
-    if cap is None:
-        return []
-    clusters = max(len(pairs.sizes) for pairs, _ in figures)
-    largest = max(pairs.largest for pairs, _ in figures)
-    return [_cap_hint(*cap, clusters, largest)]
 
 
 def _paired_figures(

@@ -6,7 +6,6 @@ normal approximation: they refute if the lead's sum reaches ``_distance`` standa
 
 import bisect
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -44,8 +43,8 @@ class Rates:
     ``difference`` is the challenger's mean lead, ``differing`` the mean square of the lead on a
     request: for binary scores the share of requests on which only one of the two is right.
     ``effect`` is the design effect: how many requests are worth one independent request.
-    ``size`` is a cluster's mean size, ``clumping`` the mean size of a request's cluster,
-    ``largest`` the most requests that a cluster can have.
+    ``size`` is a cluster's mean weight, ``clumping`` the mean weight of a request's cluster,
+    ``largest`` the most that a cluster can weigh, ``weight`` a request's mean weight.
     """
 
     difference: float
@@ -55,82 +54,51 @@ class Rates:
     size: float = 1.0
     clumping: float = 1.0
     largest: int = 1
+    weight: float = 1.0
+    is_clustered: bool = False
 
 
 def rates(pairs: PairedScores) -> Rates:
     """Estimate the rates from a holdout; the mean square is at least that of half a request."""
+    weight = float(pairs.sizes.sum())
     return Rates(
         pairs.difference,
-        max(float((pairs.differences**2).mean()), 0.5 / pairs.n),
+        max(float((pairs.weights * pairs.differences**2).sum()), 0.5) / weight,
         pairs.is_binary,
         effect=design_effect(pairs),
         size=float(pairs.sizes.mean()),
-        clumping=float((pairs.sizes**2).sum()) / pairs.n,
+        clumping=float((pairs.sizes**2).sum()) / weight,
         largest=pairs.largest,
+        weight=weight / pairs.n,
+        is_clustered=pairs.is_clustered,
     )
 
 
 def design_effect(pairs: PairedScores) -> float:
-    """Return the design effect: how many requests are worth one independent request, at least 1.
+    """Return the design effect: how many requests are worth one independent request.
 
     The clustered variance of the mean difference (Obuchowski 1998, Statistics in Medicine 17:1495)
     over the unclustered one (Rao and Scott 1992, Biometrics 48:577, eq. 2). If all differences are
-    equal a cluster counts as one request.
+    equal a cluster counts as one request. Of a cluster with a capped weight each request weighs
+    less, so that independent ones may be worth more than their weight.
     """
-    n, clusters = pairs.n, len(pairs.sizes)
-    if clusters == n:
+    weight, clusters = float(pairs.sizes.sum()), len(pairs.sizes)
+    if not pairs.is_clustered or clusters == pairs.n:
         return 1.0
     if clusters < 2:
-        return float(n)
-    spread = float(((pairs.differences - pairs.difference) ** 2).sum()) / n
+        return weight
+    alone = pairs.weights * (pairs.differences - pairs.difference) ** 2
+    spread = float(alone.sum()) / weight
     if spread < EDGE:
-        return n / clusters
+        return weight / clusters
     between = float(((pairs.sums - pairs.sizes * pairs.difference) ** 2).sum())
-    return max(1.0, clusters / (clusters - 1) * between / (n * spread))
+    independent = float((pairs.sizes**2 / pairs.counts).sum()) / weight
+    return max(independent, clusters / (clusters - 1) * between / (weight * spread))
 
 
-def capped(pairs: PairedScores, cap: int) -> tuple[Rates, int]:
-    """Return the rates with at most ``cap`` requests of each cluster, and how many requests remain.
-
-    These are expectations over drawing the requests at random.
-    """
-    whole, kept = rates(pairs), np.minimum(pairs.sizes, cap)
-    n, weights = float(kept.sum()), (kept / pairs.sizes)[pairs.of_cluster]
-    clumping = float((kept**2).sum()) / n
-    tied = (clumping - 1) / (whole.clumping - 1) if whole.clumping > 1 else 0.0
-    rated = replace(
-        whole,
-        difference=float((weights * pairs.differences).sum()) / n,
-        differing=max(float((weights * pairs.differences**2).sum()), 0.5) / n,
-        effect=1 + (whole.effect - 1) * tied,
-        size=n / len(kept),
-        clumping=clumping,
-        largest=min(cap, pairs.largest),
-    )
-    return rated, round(n)
-
-
-def deciding_cap(
-    figures: Sequence[tuple[PairedScores, float | None]], alpha: float, least: int
-) -> tuple[int, int] | None:
-    """Find a cluster cap with which the existing clusters would decide every figure.
-
-    It is the smallest such power of two below the most requests that a cluster can have. Return
-    it with the number of requests that remain, at least ``least``; ``None`` if there is no such
-    cap. A figure is its scores and its margin, ``None`` for the target.
-    """
-    largest = max(pairs.largest for pairs, _ in figures)
-    for cap in (2**power for power in range((largest - 1).bit_length())):
-        with_cap = [(*capped(pairs, cap), margin) for pairs, margin in figures]
-        remaining = max(n for _, n, _ in with_cap)
-        if remaining >= least and all(chance(at, n, alpha, m) >= CHANCE for at, n, m in with_cap):
-            return cap, remaining
-    return None
-
-
-def fewest(largest: int, lead: float, alpha: float) -> int:
-    """Return the fewest requests with which distribution-free bets can show a lead."""
-    return math.ceil(largest * math.log(1 / alpha) / lead)
+def fewest(lead: float, alpha: float) -> int:
+    """Return the fewest clusters with which distribution-free bets can show a lead."""
+    return math.ceil(math.log(1 / alpha) / lead)
 
 
 def fewest_equal(margin: float, alpha: float) -> int:
@@ -144,18 +112,19 @@ def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> floa
     Without a margin, the chance of showing that the challenger is ahead; with one, that its lead is
     above ``-margin``.
     """
-    if alpha <= 0 or n < at.size:
+    total = n * at.weight
+    if alpha <= 0 or total < at.size:
         return 0.0
-    if margin is None and at.is_binary and at.largest == 1:
+    if margin is None and at.is_binary and not at.is_clustered:
         return exact(n, at.differing, at.difference, alpha)
     gap = at.difference + (margin or 0.0)
-    variance = n * at.effect * max(at.differing - at.difference**2, 0.0)
-    squares = variance + n * gap**2 * at.clumping  # second moment around no lead
+    variance = total * at.effect * max(at.differing - at.difference**2, 0.0)
+    squares = variance + total * gap**2 * at.clumping  # second moment around no lead
     if squares == 0:  # every request loses just the margin
         return 0.0
-    scatter = variance + n * gap**2 * max(at.clumping - at.size, 0.0)
+    scatter = variance + total * gap**2 * max(at.clumping - at.size, 0.0)
     loss = at.largest * max(1 - (margin or 0.0), EDGE)
-    spare = n * gap - _distance(loss / math.sqrt(squares), alpha) * math.sqrt(squares)
+    spare = total * gap - _distance(loss / math.sqrt(squares), alpha) * math.sqrt(squares)
     return float(stats.norm.cdf(spare / math.sqrt(scatter))) if scatter > 0 else float(spare > 0)
 
 

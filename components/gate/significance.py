@@ -245,7 +245,8 @@ def lead_interval(pairs: PairedScores, tail: float) -> tuple[float, float]:
 def bets(pairs: PairedScores) -> str:
     """Return the betting test's name."""
     if pairs.is_clustered:
-        return f"bets on clusters of up to {pairs.largest} requests"
+        weight = f", each counting as at most {pairs.cap}" if pairs.cap < pairs.most else ""
+        return f"bets on clusters of up to {pairs.most} requests{weight}"
     return "bets on requests"
 
 

@@ -245,14 +245,15 @@ def at_most(promise: str, alpha: float, found: Flags, beside: Flags | None = Non
 
 
 def draw(kind: str, lead: float, count: int, seed: int = SEED) -> Drawn:
-    """Draw so many holdouts."""
-    return KINDS[kind].draw(KINDS[kind].size, count, lead, np.random.default_rng(seed))
+    """Draw so many holdouts, with the gate's weights."""
+    drawn = KINDS[kind].draw(KINDS[kind].size, count, lead, np.random.default_rng(seed))
+    return drawn.weighted
 
 
 def long_run(kind: str, lead: float) -> power.Rates:
     """Return the rates that one large holdout would suggest."""
-    one = KINDS[kind].draw(20_000, 1, lead, np.random.default_rng(SEED))
-    sums, sizes = one.sums[:, 0], one.sizes[:, 0]
+    one = draw(kind, lead, 20_000 // KINDS[kind].size)
+    sums, sizes = one.sums.ravel(), one.sizes.ravel()
     differing = float((sums**2).sum() / sizes.sum())
     spread = float(((sums - sizes * lead) ** 2).sum() / sizes.sum())
     return power.Rates(
@@ -263,6 +264,7 @@ def long_run(kind: str, lead: float) -> power.Rates:
         size=float(sizes.mean()),
         clumping=float((sizes**2).sum() / sizes.sum()),
         largest=int(one.largest[0]),
+        is_clustered=one.is_clustered,
     )
 
 

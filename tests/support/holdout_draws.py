@@ -1,14 +1,17 @@
-"""Draw many made-up holdouts at once, with a true mean lead over requests that is known exactly."""
+"""Draw many made-up holdouts at once, with a true mean lead that is known exactly.
+
+It is the mean over requests with the weights that the gate gives them (``paired_scores``).
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.gate.paired_scores import Floats, PairedScores
+from components.gate.paired_scores import Floats, PairedScores, weight_cap
 
 DIFFERING = 0.3
 """On this share of the requests only one of the two models is right."""
@@ -38,16 +41,25 @@ class Drawn:
     sizes: Floats
     largest: Floats
     is_binary: bool = False
+    was_clustered: bool = False
 
     @property
     def mirrored(self) -> "Drawn":
         """The same with the two models exchanged."""
-        return Drawn(-self.sums, self.sizes, self.largest, self.is_binary)
+        return replace(self, sums=-self.sums)
+
+    @property
+    def weighted(self) -> "Drawn":
+        """The same with each cluster's weight capped, as the gate does."""
+        cap = weight_cap(len(self.sums))
+        sizes = np.minimum(self.sizes, cap)
+        sums = self.sums * sizes / self.sizes
+        return Drawn(sums, sizes, np.minimum(self.largest, cap), self.is_binary, self.is_clustered)
 
     @property
     def is_clustered(self) -> bool:
         """Whether requests can hang together."""
-        return bool(self.largest.max() > 1)
+        return self.was_clustered or bool(self.largest.max() > 1)
 
 
 Draw = Callable[[int, int, float, np.random.Generator], Drawn]
@@ -111,15 +123,16 @@ def twins(clusters: int, count: int, lead: float, rng: np.random.Generator) -> D
 
 
 def losing(turns: int) -> Draw:
-    """Draw conversations of one turn, some of them won, and rare ones of many, all of them lost."""
+    """Draw conversations of one turn, some won (or lost, to match the mean), and rare lost ones."""
 
     def draw(clusters: int, count: int, lead: float, rng: np.random.Generator) -> Drawn:
-        mean_size = 1 - RARE + RARE * turns
-        won = (lead * mean_size + RARE * turns) / (1 - RARE)
+        weight = min(turns, weight_cap(clusters))
+        mean_weight = 1 - RARE + RARE * weight
+        won = (lead * mean_weight + RARE * weight) / (1 - RARE)
         long = rng.random((WORKLOAD * clusters, count)) < RARE
         largest = np.where(long.any(axis=0), float(turns), 1.0)
         long = long[:clusters]
-        single = (rng.random((clusters, count)) < won).astype(np.float64)
+        single = np.sign(won) * (rng.random((clusters, count)) < abs(won))
         sizes = np.where(long, float(turns), 1.0)
         return Drawn(np.where(long, -float(turns), single), sizes, largest, is_binary=True)
 
@@ -135,10 +148,10 @@ def worsening(cap: Literal[1, 2] | None) -> Draw:
     often = turns**-1.5 / (turns**-1.5).sum()
     worse = 0.5 * np.log(turns)[:, None] / np.log(LONGEST) + 0.1 * (turns > 5)  # by size and turn
     means = np.array([worse[size - 1, :size].mean() for size in turns])
-    weights = often * np.minimum(turns, cap or LONGEST)
-    centre = float((weights * means).sum() / weights.sum())
 
     def draw(clusters: int, count: int, lead: float, rng: np.random.Generator) -> Drawn:
+        weights = often * np.minimum(turns, min(cap or LONGEST, weight_cap(clusters)))
+        centre = float((weights * means).sum() / weights.sum())
         sizes = rng.choice(turns, (clusters, count), p=often)
         kept = np.minimum(sizes, cap or LONGEST)
         first = rng.integers(0, sizes) if cap else np.zeros_like(sizes)

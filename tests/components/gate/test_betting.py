@@ -90,10 +90,11 @@ def test_a_lead_that_rare_losses_could_undo_is_not_shown_however_even_it_is():
 @pytest.mark.parametrize("kind", [draws.scores, draws.scored_conversations, draws.losing(10)])
 @pytest.mark.parametrize("level", [0.05, 0.025, 0.001])
 def test_p_values_and_intervals_are_those_of_one_test(kind: draws.Draw, level: float):
-    drawn = kind(120, 12, 0.06, np.random.default_rng(1))
+    whole = kind(120, 12, 0.06, np.random.default_rng(1))
+    drawn = whole.weighted
     shown = paired_scores.wealth_reached(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
     for holdout in range(12):
-        paired = draws.pairs(drawn, holdout)
+        paired = draws.pairs(whole, holdout)
         p_value, (low, high) = (
             paired_scores.evidence_above(paired, 0.0, level),
             paired_scores.betting_interval(paired, level),
@@ -114,29 +115,43 @@ def test_models_exchanged_give_the_mirrored_interval():
     assert paired_scores.betting_interval(back, 0.025) == (-high, -low)
 
 
-def test_cluster_sizes_missing_from_the_sample_are_allowed_for():
-    """No two sampled requests share a cluster; in the workload up to twenty do."""
-    ours, theirs = pair(20, 2, 60, 0)
-    assert judged(ours, theirs) == "pass"
-    known = [under(scorecard, **{LARGEST_CLUSTER: 20}) for scorecard in (ours, theirs)]
-    assert judged(*known) == "inconclusive"
-    few = [under(scorecard, **{LARGEST_CLUSTER: 2}) for scorecard in (ours, theirs)]
-    assert judged(*few) == "pass"
+@pytest.mark.parametrize(("clusters", "cap"), [(1, 1), (99, 1), (100, 2), (399, 3), (2_500, 10)])
+def test_a_cluster_counts_at_most_as_the_root_of_their_number_over_five(clusters: int, cap: int):
+    assert paired_scores.weight_cap(clusters) == cap
 
 
-def test_a_conversation_lost_on_all_of_its_turns_outweighs_as_many_won():
-    """Sign flips see one loss and many wins, whatever the loss weighs."""
-    won, lost = [1.0] * 12 + [0.0] * 10, [0.0] * 12 + [1.0] * 10
-    ours, theirs = card([*won, *[1.0] * 70], []), card([*lost, *[1.0] * 70], [])
+def test_one_long_conversation_blocks_no_lead_and_decides_none():
+    """Of a workload's conversations one has 300 turns, sampled or not."""
+    ours, theirs = pair(80, 20, 100, 40)
+    cards = (ours, theirs)
+    known = [under(scorecard, **{LARGEST_CLUSTER: 300}) for scorecard in cards]
+    assert judged(*known) == "pass"
+    even = pair(30, 30, 60, 0)
+    assert judged(*even) != "pass"
+    won = (card([*[1.0] * 300, *right(even[0])], []), card([*[0.0] * 300, *right(even[1])], []))
+    assert judged(*(_first_in_one(scorecard, 300) for scorecard in won)) == "inconclusive"
 
-    def in_one(scorecard: Scorecard) -> Scorecard:
-        samples = [
-            replace(sample, cluster_id="long" if 12 <= sample.doc_id < 22 else sample.cluster_id)
-            for sample in scorecard.samples
-        ]
-        return replace(scorecard, samples=tuple(samples))
 
-    assert judged(in_one(ours), in_one(theirs)) == "inconclusive"
+def right(scorecard: Scorecard) -> list[float]:
+    """Return which of its requests a model answered correctly."""
+    return [sample.scores["correct"] or 0.0 for sample in scorecard.samples if sample.doc_id < 120]
+
+
+def _first_in_one(scorecard: Scorecard, size: int) -> Scorecard:
+    samples = [
+        replace(sample, cluster_id="long" if sample.doc_id < size else sample.cluster_id)
+        for sample in scorecard.samples
+    ]
+    return replace(scorecard, samples=tuple(samples))
+
+
+def test_all_answers_of_a_long_conversation_count_by_their_mean():
+    """Its weight is that of the cap, whichever turns were won."""
+    half = pair(20, 20, 0, 0)
+    ours, theirs = (_first_in_one(scorecard, 30) for scorecard in half)
+    pairs = comparison.pair_scores(ours, theirs, "correct_name", None).pairs
+    assert (pairs.n, len(pairs.sizes), pairs.largest) == (80, 51, 1)
+    assert pairs.difference == pytest.approx(((20 - 10) / 30 - 10) / 51)
 
 
 def test_the_order_of_bets_is_independent_of_names_and_sizes():
@@ -392,18 +407,16 @@ def test_a_slice_of_fewer_than_eight_requests_is_not_judged():
         assert [part.value for part in judgement.slices] == [*judged, "rest"]
 
 
-def test_a_slice_without_conversations_is_still_tested_in_clusters():
-    """Nine lost requests, each in its own conversation, of up to twenty requests."""
+def test_a_slice_lost_in_one_conversation_only_is_not_called_worse():
+    """Nine lost requests, each on its own or all in one conversation."""
     ours, theirs = card([0.0] * 9 + [1.0] * 60, []), card([1.0] * 9 + [0.0] * 60, [])
     parts = ["lost"] * 9 + ["won"] * 60
+    cards = [sliced(scorecard, "tool", parts) for scorecard in (ours, theirs)]
+    assert is_worse(*cards)
+    assert not is_worse(*(_first_in_one(scorecard, 9) for scorecard in cards))
 
-    def is_worse(largest: int) -> bool:
-        cards = [
-            under(sliced(scorecard, "tool", parts), **{LARGEST_CLUSTER: largest})
-            for scorecard in (ours, theirs)
-        ]
-        judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
-        return next(part.is_worse for part in judgement.slices if part.value == "lost")
 
-    assert is_worse(1)
-    assert not is_worse(20)
+def is_worse(ours: Scorecard, theirs: Scorecard) -> bool:
+    """Return whether the slice ``lost`` is called worse."""
+    judgement = judge.judge({HOLDOUT: ours}, {HOLDOUT: theirs}, POLICY)
+    return next(part.is_worse for part in judgement.slices if part.value == "lost")

@@ -24,8 +24,6 @@ SHAPED = pytest.mark.parametrize(
     [
         "skewed scores, n = 60",
         "skewed scores, n = 200",
-        "1 turn or 10 lost, 80",
-        "1 turn or 20 lost, 80",
         "rare lost conversations, 80",
     ],
 )

@@ -244,7 +244,7 @@ def test_a_judges_scores_are_tested_with_the_clusters_that_the_holdout_can_have(
     folders = judge(home, Judge(longer))
     ours, theirs = (scorecard.read(folders[model]["judge"]) for model in ("challenger", "base"))
     compared = comparison.pair_scores(ours, theirs, "judge_win_rate", None)
-    assert compared.pairs.largest == 3
+    assert compared.pairs.most == 3
 
 
 def test_a_judge_that_fails_leaves_no_scorecard(home: tuple[Path, Path, ScorecardFolders]):
