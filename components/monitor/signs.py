@@ -36,10 +36,6 @@ MOST_NEW_REQUESTS = 5000
 FEWEST_REQUESTS = 40  # with fewer earlier requests there is no test
 MOST_VOTES = 500  # the most earlier votes to compare with, the newest ones
 FEWEST_VOTES = 20  # with fewer earlier votes there is no test
-VOTES_EACH = 3
-"""The most votes of one person on either version: a person's votes are not exchangeable with those
-of others, and eleven thumbs down in a row are enough for a rollback."""
-
 VOTES_IN_TIME = 0.9
 """The share of the votes on the predecessor's answers that had come after as long as votes are
 waited for: more waits longer, for a few votes."""
@@ -249,7 +245,6 @@ def vote_sign(
         "fewest": FEWEST_VOTES,
         "since": since,
         "most": MOST_VOTES,
-        "each": VOTES_EACH,
         "anonymous": [*sorted(ANONYMOUS)],
     }
     before, new = _by_time(warehouse.read(con, "marts/votes_in_order", ThumbVote, **values))

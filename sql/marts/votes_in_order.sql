@@ -1,7 +1,8 @@
 -- One row per answer of a workload that got a thumb, down if the newest of most people's are, since
 -- votes on one text are no independent ones; in order of the answers' times; all of a version, and
--- the newest of the one before it. Of a named actor only the votes on the first `$each` answers of
--- either count; one with a name of `$anonymous`, or the client's own, may be many people. Answers
+-- the newest of the one before it. Of a named actor only the vote on the first answer of either
+-- counts: votes of one person in a row are not exchangeable with those of others. One with a name
+-- of `$anonymous`, or the client's own, may be many people. Answers
 -- that the gateway gave name their version; others are the version's from its promotion on, and its
 -- predecessor's before. Answers of any further version count for neither, nor do feedback lines
 -- that name another workload. A vote counts that came no later after its answer than the share
@@ -108,7 +109,7 @@ spread as (
         or actor_id = client_id
         or row_number() over (
             partition by client_id, actor_id, is_new order by answered_at asc, response_id asc
-        ) <= $each
+        ) = 1
 ),
 
 judged as (
