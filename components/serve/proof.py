@@ -115,7 +115,14 @@ class References:
             distance([ours], [bases])
             for ours, bases in zip(self.of_adapter, self.of_base, strict=True)
         ]
-        chosen = sorted(sorted(range(len(effects)), key=lambda i: -effects[i])[:count])
+        return self._with(sorted(sorted(range(len(effects)), key=lambda i: -effects[i])[:count]))
+
+    def single(self, number: int) -> "References":
+        """Return these with only one of the best probes; ``number`` counts around them."""
+        best = self.best()
+        return best._with([number % len(best.probes)])
+
+    def _with(self, chosen: Sequence[int]) -> "References":
         return replace(
             self,
             probes=tuple(self.probes[i] for i in chosen),
@@ -215,6 +222,7 @@ async def prove(
     *,
     timeout: float,
     is_unproved_allowed: bool = False,
+    probe: int | None = None,
 ) -> Proof:
     """Prove an adapter on one replica.
 
@@ -225,6 +233,7 @@ async def prove(
         timeout: The most seconds; a slower replica is not proved.
         is_unproved_allowed: Accept an adapter without measurable effect, as long as it equals its
             reference.
+        probe: Only check whether it is itself on one of its best probes, which costs a twentieth.
 
     Returns:
         The proof; an engine's failure is its objection.
@@ -235,7 +244,11 @@ async def prove(
     is_wrong = False
     try:
         async with asyncio.timeout(timeout):
-            await _prove(engine, resident, others, measured, is_unproved_allowed)
+            if probe is None:
+                await _prove(engine, resident, others, measured, is_unproved_allowed)
+            else:
+                single = replace(resident, references=resident.references.single(probe))
+                await _score_alone(engine, single, others, measured)
     except TimeoutError:
         objection, status = f"the proof took longer than {timeout:g} s (proof_timeout_seconds)", 504
     except UpstreamError as error:
@@ -281,27 +294,26 @@ async def _prove(
             f"{name} has no measurable effect: {best.effect:.2g} nats a token, with a noise of "
             f"{best.noise:.2g}; it can't be told from its base"
         )
-    alone = await _score_all(engine, name, best.probes)
     bases = await _score_all(engine, engine.base, best.probes)
     # No objection by itself, since nobody is served by the base: vLLM's CPU build (0.32) computes
     # requests without an adapter with the weights in its last slot.
     measured.warning = _base_difference(best, bases)
-    measured.from_reference = distance(alone, best.of_adapter)
-    measured.from_base = distance(alone, best.of_base)
-    _require_itself(resident, others, measured, alone, is_measurable=best.is_measurable)
+    alone = await _score_alone(engine, resident, others, measured)
     await _prove_mixed(engine, resident, others, alone)
     await _prove_greedy(engine, resident, others)
 
 
-def _require_itself(
+async def _score_alone(
+    engine: ServingEngine,
     resident: Resident,
     others: Sequence[Resident],
     measured: _Measured,
-    alone: Sequence[Logprobs],
-    *,
-    is_measurable: bool,
-) -> None:
+) -> list[Logprobs]:
+    """Score an adapter's best probes; raise ``ProofError`` if it is not itself."""
     best, name = resident.references.best(), resident.model
+    alone = await _score_all(engine, name, best.probes)
+    measured.from_reference = distance(alone, best.of_adapter)
+    measured.from_base = distance(alone, best.of_base)
     if measured.from_reference > best.tolerance:
         like = _nearest(alone, best, others)
         if measured.warning is not None:
@@ -310,7 +322,7 @@ def _require_itself(
             f"{name} is {measured.from_reference:.4g} nats a token from its reference, tolerance "
             f"{best.tolerance:.4g}; the nearest is {like}"
         )
-    if is_measurable and measured.from_reference > NEARER * measured.from_base:
+    if best.is_measurable and measured.from_reference > NEARER * measured.from_base:
         raise ProofError(
             f"{name} is {measured.from_base:.4g} nats a token from its base and "
             f"{measured.from_reference:.4g} from its reference: it can't be told from its base "
@@ -324,6 +336,7 @@ def _require_itself(
         measured.nearest_other = min(apart, measured.nearest_other or apart)
         if expected > NOISE_FACTOR * best.noise and apart <= measured.from_reference:
             raise ProofError(f"{name} is nearer to {other.model} than to its own reference")
+    return alone
 
 
 def _nearest(alone: Sequence[Logprobs], best: References, others: Sequence[Resident]) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,9 @@ class Replica:
     reason: str = "it was not reached yet"  # why it is out
     base: str | None = None  # the content hash of its base; ``None`` if only a proof can tell
     proofs: dict[str, Proof] = field(default_factory=dict[str, Proof])
-    proved_at: float = 0.0
+    proved_at: dict[str, float] = field(default_factory=dict[str, float])  # whole, by model
+    checked_at: float = 0.0  # all of its versions
+    checks: int = 0
     missed: int = 0
     wait: float = FIRST_WAIT
     next_try: float = 0.0
@@ -82,8 +84,22 @@ class Replica:
                 made = Proof(self.name, model, f"its staged files are gone or damaged: {error}")
             else:
                 adapters.damaged.discard(model)
-            self.proofs[model] = made
+            self.proofs[model], self.proved_at[model] = made, time.monotonic()
         return made
+
+    async def is_itself(
+        self, resident: Resident, others: Sequence[Resident], settings: SwapSettings
+    ) -> bool:
+        """Return whether an adapter is itself on one text, another one at each of the checks."""
+        async with self.lock:
+            made = await proof.prove(
+                self.engine,
+                resident,
+                others,
+                timeout=settings.proof_timeout_seconds,
+                probe=self.checks,
+            )
+        return made.objection is None
 
     async def _load(self, staged: StagedVersion) -> None:
         if not await self._lists(staged):

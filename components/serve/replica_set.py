@@ -1,6 +1,7 @@
-"""Keep the replicas up to the routes: restarts, lost adapters, and a proof each minute.
+"""Keep the replicas up to the routes: restarts, lost adapters, a check each minute.
 
-A replica serves what it has just proved, and nothing before.
+A replica serves what it has just proved, and nothing before. A whole proof of each version follows
+a load, a restart, a check that fails, and an hour; one text is scored with it each minute.
 """
 
 import asyncio
@@ -26,6 +27,10 @@ LOG = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 UNLOAD_SECONDS = 30.0  # SGLang's unload can hang (sglang#36894): the replica is then taken out
 BUSY, SLOW = frozenset({429, 503}), 504  # statuses of a proof that was refused, or took too long
+CHECKS_PER_PROOF = 60
+"""What shows only beside other adapters, or in a kept prefix, is looked for once in so many checks:
+SmolLM2's proof takes 12 s of a processor, a check a twentieth of it."""
+
 MISSED_BEATS = 3  # timeouts in a row after which a replica is out; a lost connection counts at once
 
 
@@ -70,7 +75,7 @@ class ReplicaSet:
         await asyncio.gather(*(self._beat(replica) for replica in self._replicas.values()))
 
     async def run(self) -> None:
-        """Watch the replicas: restarts, lost adapters, and a proof each minute."""
+        """Watch the replicas: restarts, lost adapters, and a check each minute."""
         async with asyncio.TaskGroup() as self._watchers:
             for replica in self._replicas.values():
                 self._watchers.create_task(self._watch(replica))
@@ -148,13 +153,33 @@ class ReplicaSet:
             listed = {model.name for model in await engine.list_loaded()}
         except UpstreamError as error:
             LOG.warning("%s does not list its adapters: %s", engine.name, error.reason)
-            listed = expected  # the next proof can't be put off: it says who answers
-        is_due = time.monotonic() - replica.proved_at >= self._settings.proof_seconds
+            listed = expected  # the next check can't be put off: it says who answers
+        is_due = time.monotonic() - replica.checked_at >= self._settings.proof_seconds
         if is_due:
             for model in self.kept & listed:
                 self._unload_again(model)
-        if expected - listed or self._absent(replica) or is_due:
-            await self._bring_up(replica)
+        if expected - listed or self._absent(replica):
+            await self._bring_up(replica, [served.model for served in self._served_by(replica)])
+        elif is_due:
+            await self._bring_up(replica, await self._doubtful(replica, expected))
+
+    async def _doubtful(self, replica: Replica, expected: set[str]) -> list[str]:
+        """Return the versions that are not themselves, and the one whose proof is too long ago."""
+        replica.checked_at = now = time.monotonic()
+        replica.checks += 1
+        oldest = min(expected, key=lambda model: replica.proved_at.get(model, 0.0), default="")
+        age, most = now - replica.proved_at.get(oldest, 0.0), self._settings.proof_seconds
+        doubtful = [oldest] if oldest and age >= CHECKS_PER_PROOF * most else []
+        for model in expected - {*doubtful}:
+            try:
+                staged, resident = self._adapters.read(model), self._adapters.resident(model)
+            except (OSError, ValueError):  # said by the proof
+                doubtful.append(model)
+                continue
+            others = self._others(replica, staged)
+            if not await replica.is_itself(resident, others, self._settings):
+                doubtful.append(model)
+        return doubtful
 
     def _absent(self, replica: Replica) -> bool:
         """Whether a served version is not on this replica, and is worth another try."""
@@ -173,12 +198,12 @@ class ReplicaSet:
             return
         await self._unload_unrouted(replica)
         replica.identity, replica.reason, replica.proofs = identity, "", {}
-        await self._bring_up(replica)
+        await self._bring_up(replica, [served.model for served in self._served_by(replica)])
 
-    async def _bring_up(self, replica: Replica) -> None:
-        """Load what is missing on a replica, prove all that it serves, and route by the result."""
-        replica.proved_at = time.monotonic()
-        for model in [served.model for served in self._served_by(replica)]:
+    async def _bring_up(self, replica: Replica, models: Iterable[str]) -> None:
+        """Load what is missing on a replica, prove these versions, and route by the result."""
+        replica.checked_at = time.monotonic()
+        for model in models:
             await self._prove_routed(replica, model)
         if all(self._is_in(replica, served) for served in self._served_by(replica)):
             replica.wait, replica.next_try = FIRST_WAIT, 0.0
@@ -335,7 +360,8 @@ class ReplicaSet:
 
     async def _unload(self, replica: Replica, model: str) -> str | None:
         engine = replica.engine
-        replica.proofs.pop(model, None)
+        for known in (replica.proofs, replica.proved_at):
+            known.pop(model, None)
         try:
             async with asyncio.timeout(UNLOAD_SECONDS):
                 await engine.unload(model)

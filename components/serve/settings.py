@@ -172,7 +172,8 @@ class SwapSettings(Config):
     """The longest wait for requests of an old version before it is unloaded."""
 
     proof_seconds: float = Field(default=60.0, gt=0)
-    """How often each replica proves its versions again."""
+    """How often each replica shows again, on one text, that its versions are themselves. One that
+    is not is proved whole at once, the others after 60 of these."""
 
     unproved: bool = False
     """Serve an adapter without measurable effect, which can't be told from its base; by default it

@@ -119,7 +119,8 @@ def make_app(state: State) -> web.Application:
     @routes.get("/metrics")
     @routes.get("/v1/metrics")
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(text=f"process_start_time_seconds {state.started}\n")
+        lines = f"process_start_time_seconds {state.started}\n"
+        return web.Response(text=lines + f"requests_after_load {state.requests_after_load}\n")
 
     @routes.get("/v1/models")
     async def models(_: web.Request) -> web.Response:

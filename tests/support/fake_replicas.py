@@ -38,6 +38,10 @@ class FakeReplica:
         """Have these faults from now on, and no others."""
         httpx.post(f"{self.url}/misbehave", json=[*faults]).raise_for_status()
 
+    def requests(self) -> int:
+        """Count the requests since the last load."""
+        return int(httpx.get(f"{self.url}/metrics").text.split()[-1])
+
     def reset(self) -> None:
         """Forget all adapters and faults; start it if it was killed."""
         if not self.process.is_alive():

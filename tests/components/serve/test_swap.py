@@ -205,6 +205,44 @@ def test_replica_that_turns_bad_later_is_found_by_the_next_proof(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("fault", ["another_weights", "bleed_after_add"])
+def test_adapters_that_a_running_replica_confuses_are_found(
+    tmp_path: Path, replica: FakeReplica, fault: str
+):
+    async def scenario() -> None:
+        # The second shows beside others only: in the proof after 60 checks, here 0.6 s.
+        settings = SETTINGS.model_copy(update={"proof_seconds": 0.01})
+        async with swapping(tmp_path, replica, settings=settings) as swap:
+            for number in (1, 2):
+                await swap.follow(stage(tmp_path, "support", number))
+            replica.misbehave(fault)
+
+            def is_out() -> bool:
+                swap.replicas.look_at(["vllm-1"])
+                return replicas_of(swap) == ()
+
+            await until(is_out)
+
+    asyncio.run(scenario())
+
+
+def test_replica_at_rest_is_asked_for_one_text_of_each_version(
+    tmp_path: Path, replica: FakeReplica
+):
+    async def scenario() -> None:
+        settings = SETTINGS.model_copy(update={"proof_seconds": 0.05})
+        async with swapping(tmp_path, replica, settings=settings) as swap:
+            for number in (1, 2):
+                await swap.follow(stage(tmp_path, "support", number))
+            before, looks = replica.requests(), 8
+            for _ in range(looks):
+                swap.replicas.look_at(["vllm-1"])
+                await asyncio.sleep(0.06)
+            assert 0 < replica.requests() - before <= 2 * looks
+
+    asyncio.run(scenario())
+
+
 def test_rollback_to_the_version_before_needs_no_load(tmp_path: Path, replica: FakeReplica):
     async def scenario() -> None:
         async with swapping(tmp_path, replica) as swap:
