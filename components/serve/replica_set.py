@@ -170,16 +170,24 @@ class ReplicaSet:
         oldest = min(expected, key=lambda model: replica.proved_at.get(model, 0.0), default="")
         age, most = now - replica.proved_at.get(oldest, 0.0), self._settings.proof_seconds
         doubtful = [oldest] if oldest and age >= CHECKS_PER_PROOF * most else []
-        for model in expected - {*doubtful}:
+        others = expected - {*doubtful}
+        return doubtful + [model for model in others if not await self._check(replica, model)]
+
+    async def _check(self, replica: Replica, model: str) -> bool:
+        """Return whether a version is itself on one text; it counts as proved anew."""
+        async with self._switch.locks[staged_version.workload_of(model)]:
+            served = next((s for s in self._switch.routes.all_served() if s.model == model), None)
+            if served is None:
+                return True
             try:
-                staged, resident = self._adapters.read(model), self._adapters.resident(model)
+                others = self._others(replica, self._adapters.read(model))
+                resident = self._adapters.resident(model)
             except (OSError, ValueError):  # said by the proof
-                doubtful.append(model)
-                continue
-            others = self._others(replica, staged)
-            if not await replica.is_itself(resident, others, self._settings):
-                doubtful.append(model)
-        return doubtful
+                return False
+            is_itself = await replica.is_itself(resident, others, self._settings)
+            if is_itself:
+                await self._route(replica, served, is_in=True)
+            return is_itself
 
     def _absent(self, replica: Replica) -> bool:
         """Whether a served version is not on this replica, and is worth another try."""

@@ -235,10 +235,13 @@ def test_replica_at_rest_is_asked_for_one_text_of_each_version(
             for number in (1, 2):
                 await swap.follow(stage(tmp_path, "support", number))
             before, looks = replica.requests(), 8
+            proved_at = swap.current.routes["support"].champion.proved_at
             for _ in range(looks):
                 swap.replicas.look_at(["vllm-1"])
                 await asyncio.sleep(0.06)
             assert 0 < replica.requests() - before <= 2 * looks
+            # An alert looks at its age.
+            assert swap.current.routes["support"].champion.proved_at > proved_at
 
     asyncio.run(scenario())
 
