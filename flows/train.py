@@ -154,6 +154,19 @@ def train(config: str, snapshot: str, order: str = "", adapter: str = "") -> str
     )
 
 
+def train_file(workload: Workload, snapshot: Path) -> str:
+    """Train as a person's own file at the command line says; return the adapter's folder.
+
+    The flow run has no parameters, so a client of Prefect can't start it with another file.
+    """
+
+    @flow(name="train", flow_run_name=f"train {workload.workload}")
+    def train_by_hand() -> str:
+        return learn(workload, snapshot)
+
+    return train_by_hand()
+
+
 @prometheus.count_stage("train")
 def learn(
     workload: Workload, snapshot: Path, order: Path | None = None, expected: Path | None = None

@@ -181,6 +181,7 @@ def _source_text(source: "RowSource") -> str:
 
 
 @app.command()
+@exit_on()
 def starts(
     workload: Annotated[str | None, typer.Argument(help="Whose; all if left out.")] = None,
     most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many, the newest.")] = 20,

@@ -25,6 +25,13 @@ MOST_COLUMNS = 500
 
 MAKE_ROOM = "make room there, then run the same command again to resume"
 
+NOT_THIS_USER = (
+    "set FLYWHEEL_HOME to one's own, or ask its owner to share it with a group: "
+    f"{settings.GROUP}, infra/README.md"
+)
+
+OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"
+
 NO_HOME = (
     "there is no home {}; set FLYWHEEL_HOME to the one that is meant, or make this one: "
     "`flywheel up`"
@@ -134,7 +141,7 @@ def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]
         names = class_names(error)
         own = next((EXIT_CODES[name] for name in names if name in EXIT_CODES), None)
         is_bug = isinstance(error, KeyError | IndexError)  # a message is a plain LookupError
-        if own is None and (is_bug or not isinstance(error, known)):
+        if own is None and (is_bug or not (isinstance(error, known) or _names_file(error))):
             raise
         print_error(str(error))
         if is_full(error):
@@ -142,6 +149,28 @@ def exit_on(*known: type[Exception], code: int | None = None) -> Generator[None]
             if getattr(error, "errno", None) == errno.ENOSPC:  # ours say what to do
                 print_error(MAKE_ROOM)
         raise typer.Exit(code or own or 2) from error
+
+
+def _names_file(error: Exception) -> bool:
+    # The system refused a path: too long, not a folder, a link to itself. People type such.
+    is_loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
+    is_refused = is_loop or (isinstance(error, OSError) and error.filename is not None)
+    return is_refused and remedy_of_disk(error, settings.load()) is None
+
+
+def remedy_of_disk(error: Exception, home: settings.Settings) -> str | None:
+    """Return what helps where nothing can be written; ``None`` for other errors."""
+    text = str(error)  # DuckDB's has the system's words, too
+    if os.strerror(errno.EROFS) in text:
+        return (
+            "Linux mounts a disk read-only after an error of it (`dmesg`): mount it writable "
+            f"again, or {OTHER_HOME}"
+        )
+    if is_full(error):
+        return MAKE_ROOM
+    if isinstance(error, PermissionError) and str(home.home) in text:
+        return NOT_THIS_USER
+    return None
 
 
 def is_full(error: Exception) -> bool:

@@ -47,6 +47,7 @@ EvidenceOption = Annotated[
 
 
 @app.command()
+@exit_on()
 def audit(
     workload: WorkloadOption = None,
     verify: Annotated[
@@ -375,6 +376,7 @@ def _recorded_answers(flow_run_id: str) -> "list[Link]":
 
 
 @approver_app.command("add")
+@exit_on()
 def add_approver(
     name: Annotated[str, typer.Argument(help="The name, as the workload's file lists it.")],
     again: Annotated[

@@ -1,6 +1,5 @@
 """The `flywheel` command: entry point, and the commands check, turn, schedule and demo."""
 
-import errno
 import getpass
 import os
 import sys
@@ -31,16 +30,17 @@ from flows.cli import (
     train_commands,
 )
 from flows.cli.console import (
-    MAKE_ROOM,
     NO_HOME,
+    NOT_THIS_USER,
+    OTHER_HOME,
     class_names,
     console,
     errors,
     exit_on,
     fail,
-    is_full,
     print_error,
     print_line,
+    remedy_of_disk,
 )
 from flows.cli.parameters import ConfigFile
 from flows.stack import processes, stack_services
@@ -143,13 +143,6 @@ MAKING_HOME = frozenset(
 
 OF_A_GATEWAY = frozenset({"serve canary", "serve prove", "serve share", "serve status"})
 """Commands of ``serve`` that do not serve."""
-
-NOT_THIS_USER = (
-    "set FLYWHEEL_HOME to one's own, or ask its owner to share it with a group: "
-    f"{settings.GROUP}, infra/README.md"
-)
-
-OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"
 
 
 @app.command()
@@ -350,7 +343,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if (remedy := _remedy_of_disk(error, home)) is not None:
+        if (remedy := remedy_of_disk(error, home)) is not None:
             print_error(f"{error}\n{remedy}")
         elif _is_lost_server(error):
             print_error(
@@ -370,21 +363,6 @@ def _use_ports_of_running_stack(home: settings.Settings) -> None:
     if state is not None and processes.is_supervised(state):
         os.environ.setdefault(settings.PREFECT_PORT, str(state.prefect_port))
         os.environ.setdefault(settings.MLFLOW_PORT, str(state.mlflow_port))
-
-
-def _remedy_of_disk(error: Exception, home: settings.Settings) -> str | None:
-    """Return what helps where nothing can be written; ``None`` for other errors."""
-    text = str(error)  # DuckDB's has the system's words, too
-    if os.strerror(errno.EROFS) in text:
-        return (
-            "Linux mounts a disk read-only after an error of it (`dmesg`): mount it writable "
-            f"again, or {OTHER_HOME}"
-        )
-    if is_full(error):
-        return MAKE_ROOM
-    if isinstance(error, PermissionError) and str(home.home) in text:
-        return NOT_THIS_USER
-    return None
 
 
 def needs_no_home(words: Sequence[str]) -> bool:

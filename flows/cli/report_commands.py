@@ -165,6 +165,7 @@ def _print_difference(difference: "Difference", first: str, second: str) -> None
 
 
 @export_app.command()
+@exit_on()
 def logs(
     path: Annotated[Path, typer.Argument(help="The file to write, packed if it ends in `.gz`.")],
     feedback: Annotated[
@@ -228,6 +229,7 @@ def model(
 
 
 @app.command()
+@exit_on()
 def verify(
     folder: Annotated[Path, typer.Argument(help="A registered version's folder, or an export.")],
     key: Annotated[

@@ -215,6 +215,7 @@ def _print_reminder(workload: "Workload", reviewer: str) -> None:
 
 
 @app.command("feedback")
+@exit_on()
 def show_feedback(
     workload: WorkloadArgument,
 ) -> None:

@@ -94,6 +94,7 @@ def up() -> None:
 
 
 @app.command("open")
+@exit_on()
 def open_page(
     server: Annotated[
         Literal["prefect", "mlflow"], typer.Argument(help="Whose pages.")
@@ -121,6 +122,7 @@ def open_page(
 
 
 @app.command()
+@exit_on()
 def down() -> None:
     """Stop everything that `up` started, flow runs included."""
     from flows.stack import control
@@ -266,6 +268,7 @@ def _show_contents(contents: "dict[str, Json]") -> None:
 
 
 @account_app.command()
+@exit_on()
 def add(name: AccountName) -> None:
     """Make an account that may look and answer, and print its password; it can't be shown again.
 
@@ -277,6 +280,7 @@ def add(name: AccountName) -> None:
 
 
 @account_app.command()
+@exit_on()
 def remove(name: AccountName) -> None:
     """Delete an account, at once."""
     _change_account("DELETE", "delete", {"username": name})
@@ -304,6 +308,7 @@ def _change_account(method: str, action: str, body: dict[str, str]) -> None:
 
 
 @app.command()
+@exit_on()
 def doctor(
     configs: Annotated[
         list[Path] | None,
@@ -356,6 +361,7 @@ def _show_plans(workloads: Iterable[Path]) -> None:
 
 
 @app.command()
+@exit_on()
 def metrics(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Serve them there until Ctrl-C.")

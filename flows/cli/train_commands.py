@@ -63,7 +63,7 @@ def train(
     if plan:
         _plan_only(workload, folder, calibrate)
     else:
-        _train_now(config, workload, folder)
+        _train_now(workload, folder)
 
 
 def _find_snapshot(workload: "Workload", key: str | None) -> Path:
@@ -97,7 +97,7 @@ def _plan_only(workload: "Workload", snapshot: Path, seconds: float) -> None:
     training_plan.print_plan(plan, calibration, workload.worker)
 
 
-def _train_now(config: Path, workload: "Workload", snapshot: Path) -> None:
+def _train_now(workload: "Workload", snapshot: Path) -> None:
     # Prefect's lines would run through the bars; its UI has them, too. It reads this when imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     from components.store import manifest
@@ -118,7 +118,7 @@ def _train_now(config: Path, workload: "Workload", snapshot: Path) -> None:
     if problem := evaluate.unmeasured_abstention(workload, snapshot):
         print_line(f"no guard  {problem}")
     with _training_screen(training.training_job_folder(adapter), adapter.name):
-        training.train(str(config.resolve()), str(snapshot))
+        training.train_file(workload, snapshot)
     print_line(f"adapter   {adapter}")
 
 

@@ -63,6 +63,15 @@ def test_a_training_resumes_after_ctrl_c_and_is_not_done_twice(
     assert repeated.returncode == 0, repeated.stderr
     assert repeated.stdout.splitlines()[-1].endswith(f"/{adapter.name} (done before)")
 
+    scheduled = shell.run("schedule", config)
+    assert scheduled.returncode == 0, scheduled.stderr
+    copy = config.with_name("tried.yaml")
+    copy.write_text(config.read_text().replace("learning_rate: 0.02", "learning_rate: 0.01"))
+    tried = shell.run("train", copy)
+    assert tried.returncode == 0, tried.stderr
+    assert adapter.name not in tried.stdout.splitlines()[-1], "another recipe, another adapter"
+    assert len(list((shell.settings.adapters / small_workload.WORKLOAD).iterdir())) == 2
+
 
 def steps_done(shell: Terminal) -> int:
     adapters = (shell.settings.adapters / small_workload.WORKLOAD).glob("*")
