@@ -1,7 +1,7 @@
 """Ids of answers that only the gateway can make, so that feedback needs nothing but the id.
 
-An id has 96 random bits and a MAC over them, the client and the workload, whose name follows in
-clear. Whoever sends feedback proves by it that the gateway gave this client this answer.
+An id has 96 random bits and a MAC over them, its prefix, the client and the workload, whose name
+follows in clear. Whoever sends feedback proves by it that the gateway gave this client this answer.
 """
 
 import base64
@@ -102,14 +102,20 @@ def share_key(folder: Path, store: ObjectStore) -> None:
 def create(key: bytes, client_id: str, workload: str, prefix: Prefix, *, is_stored: bool) -> str:
     """Return the id of a new answer."""
     random = os.urandom(_RANDOM_BYTES)
-    tag = _mac(key, random, client_id, workload, is_stored=is_stored)
+    tag = _mac(key, random, prefix, client_id, workload, is_stored=is_stored)
     text = base64.b64encode(random + tag, _SIGNS)[:_CHARACTERS].decode()
     return f"{prefix}{text}-{quote(workload, safe='')}"
 
 
+def short(response_id: str) -> str:
+    """Return the part of an answer's id that no other answer's id has."""
+    prefix = next(known for known in _PREFIXES if response_id.startswith(known))
+    return response_id.removeprefix(prefix)[:_CHARACTERS]
+
+
 def verify(key: bytes, client_id: str, response_id: str) -> KnownResponse | None:
     """Return what an id proves; ``None`` if it is foreign, invented or another client's."""
-    prefix = next((known for known in _PREFIXES if response_id.startswith(known)), None)
+    prefix: Prefix | None = next((p for p in _PREFIXES if response_id.startswith(p)), None)
     rest = response_id.removeprefix(prefix or "")
     text, _, name = rest.partition("-")
     if prefix is None or len(text) != _CHARACTERS or not name or not rest.isascii():
@@ -125,14 +131,17 @@ def verify(key: bytes, client_id: str, response_id: str) -> KnownResponse | None
     if quote(workload, safe="") != name:
         return None  # another spelling of the name
     for is_stored in (True, False):
-        if hmac.compare_digest(tag, _mac(key, random, client_id, workload, is_stored=is_stored)):
+        mac = _mac(key, random, prefix, client_id, workload, is_stored=is_stored)
+        if hmac.compare_digest(tag, mac):
             return KnownResponse(workload, is_stored)
     return None
 
 
-def _mac(key: bytes, random: bytes, client_id: str, workload: str, *, is_stored: bool) -> bytes:
-    # Lengths first, so that no two pairs of client and workload are the same bytes.
-    parts = client_id.encode(), workload.encode()
+def _mac(
+    key: bytes, random: bytes, prefix: Prefix, client_id: str, workload: str, *, is_stored: bool
+) -> bytes:
+    # Lengths first, so that no two lists of parts are the same bytes.
+    parts = prefix.encode(), client_id.encode(), workload.encode()
     lengths = b"".join(len(part).to_bytes(4) for part in parts)
     content = random + bytes([is_stored]) + lengths + b"".join(parts)
     return blake2b(content, key=key, digest_size=_MAC_BYTES).digest()

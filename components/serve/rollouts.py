@@ -16,7 +16,7 @@ from typing import cast
 
 from components.register.version_tags import ROLLOUT_TAG
 from components.schema import Json
-from components.serve import routes, running_rollout, swap_journal
+from components.serve import response_id, routes, running_rollout, swap_journal
 from components.serve.canary import rollout_order
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.rollout_evidence import (
@@ -364,7 +364,7 @@ class Rollouts:
         self.answers[workload, draw.arm] += 1
         for kind in kinds:
             self.bad[workload, draw.arm, kind] += 1
-        short = _short(answer_id) if answer_id is not None else None
+        short = response_id.short(answer_id) if answer_id is not None else None
         self._append(
             active,
             AnswerLine(
@@ -376,7 +376,7 @@ class Rollouts:
         """Write that somebody disliked an answer; it counts for whoever gave it."""
         active = self._active.get(workload)
         if active is not None:
-            self._append(active, DislikeLine(active.elapsed, _short(answer_id)))
+            self._append(active, DislikeLine(active.elapsed, response_id.short(answer_id)))
 
     def shadow_share(self, workload: str, draw: ArmDraw) -> float:
         """Return the share of the champion's requests that are shadowed."""
@@ -655,8 +655,3 @@ class Rollouts:
             }
             for workload, active in sorted(self._active.items())
         ]
-
-
-def _short(answer_id: str) -> str:
-    """Return the part of an id that differs from answer to answer."""
-    return answer_id.split("-", 2)[1]

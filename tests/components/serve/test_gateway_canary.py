@@ -257,6 +257,29 @@ def test_slow_answers_and_dislikes_count(tmp_path: Path):
         assert kinds()["slow"]["champion"] == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+def test_dislikes_count_for_the_arm_that_gave_the_answer_whatever_its_api(
+    tmp_path: Path, path: str
+):
+    text = {"chat/completions": "messages", "completions": "prompt", "responses": "input"}
+    name = text[path.removeprefix("/v1/")]
+    ids = dict[str, list[str]](canary=[], champion=[])
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        for number in range(80):
+            asked = [{"role": "user", "content": "Hi"}] if name == "messages" else "Hi"
+            answer = gateway.post(
+                path,
+                json={"model": "support", name: asked},
+                headers={"x-conversation-id": str(number)},
+            )
+            ids[answer.headers["x-flywheel-arm"]].append(answer.json()["id"])
+        for answer_id in ids["canary"]:
+            body = {"response_id": answer_id, "kind": "thumb", "value": "down"}
+            assert gateway.post("/v1/feedback", json=body).status_code == 200
+        until(lambda: status(tmp_path).get("state") == "roll back")
+    assert status(tmp_path)["reason"].startswith("disliked: ")
+
+
 @pytest.mark.slow
 def test_killed_gateway_comes_to_the_same_verdict_and_moves_no_conversation(tmp_path: Path):
     with gateways.running(tmp_path, canary=ORDER) as gateway:

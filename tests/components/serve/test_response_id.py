@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.serve import response_id
-from components.serve.response_id import KnownResponse, ResponseKeyError
+from components.serve.response_id import KnownResponse, Prefix, ResponseKeyError
 
 KEY = bytes(range(32))
+PREFIXES: tuple[Prefix, ...] = ("chatcmpl-", "cmpl-", "resp_")
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
@@ -49,6 +50,15 @@ def test_client_and_workload_are_not_run_together():
     made = response_id.create(KEY, "ab", "c", "cmpl-", is_stored=True)
     moved = made.removesuffix("-c") + "-bc"
     assert response_id.verify(KEY, "a", moved) is None
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_an_answer_has_one_id_and_a_part_that_no_other_answer_has(prefix: Prefix):
+    made = response_id.create(KEY, "app", "a-b", prefix, is_stored=True)
+    text = made.removeprefix(prefix)
+    proofs = {other: response_id.verify(KEY, "app", other + text) for other in PREFIXES}
+    assert {other for other, proof in proofs.items() if proof is not None} == {prefix}
+    assert response_id.short(made) == text.removesuffix("-a-b")
 
 
 def test_ids_are_short_and_differ():
