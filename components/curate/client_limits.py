@@ -69,7 +69,7 @@ class ClientRows:
         """Whether a snapshot frozen after the row was loaded settled its request."""
         self._bounds: list[int] = members.ties.bounds.tolist()
         self._ties: list[int] = members.ties.codes.tolist()
-        self._clusters: list[int] = (placed.clusters + len(members.names)).tolist()
+        self._clusters: list[int] = (placed.relations.clusters + len(members.names)).tolist()
         self.tool_names = placed.judged.tool_names()
 
     def ties(self, row: int) -> set[int]:

@@ -1,7 +1,7 @@
 """Curate one workload in one transaction: judge every interaction and build the examples."""
 
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -36,7 +36,8 @@ from components.curate.redaction.clean_exchanges import CleanExchanges
 from components.curate.row_budget import CountsTokens
 from components.curate.settings import Rules
 from components.curate.split import SIDES, Members, SettledSides, Shares
-from components.curate.text_codes import MISSING
+from components.curate.text_codes import MISSING, TextCodes
+from components.curate.ties import Relations
 from components.curate.worker_pool import UNJUDGEABLE
 from components.schema import ANONYMOUS
 from components.store import warehouse
@@ -131,32 +132,34 @@ def curate(
         settled = split.read_settled(con, workload_id, rules.split_by)
         judged = judgement_cache.judge_rows(con, workload_id, rules, folder, ray_address)
         clients = client_limits.read(con, workload_id)
-        with _compared(con, judged, clients, settled, rules, folder):
+        with _compared(con, judged, clients, settled, rules, folder) as relations:
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
             values = {
                 "split": rules.split_by,
                 "judged_at": now,
                 "lift": rules.preferences.lift,
-                "holdout_per_cluster": rules.holdout_per_cluster,
             }
-            for model in ("curated/standings", "curated/verdicts"):
-                warehouse.refresh(con, model, workload_id=workload_id, **values)
-            keyring = surrogate_writer.open_keyring(
-                con,
-                workload_id,
-                rules.redaction,
-                judged.conversations(rules.redaction.seed),
-                judged.turns(rules.redaction.seed),
-            )
-            kept = warehouse.texts(
-                con,
-                "select interaction_id from curated.verdicts"
-                " where workload_id = $workload_id and objection is null",
-                workload_id=workload_id,
-            )
-            with warehouse.present(con, "surrogates", keyring.columns(kept)):
-                warehouse.refresh(con, "curated/examples", workload_id=workload_id, **values)
+            warehouse.refresh(con, "curated/verdicts", workload_id=workload_id, **values)
+            with warehouse.present(con, "clusters", _clusters(con, workload_id, judged, relations)):
+                warehouse.refresh(con, "curated/standings", workload_id=workload_id, **values)
+                if rules.holdout_per_cluster is not None:
+                    _cap_clusters(con, workload_id, rules.holdout_per_cluster)
+                keyring = surrogate_writer.open_keyring(
+                    con,
+                    workload_id,
+                    rules.redaction,
+                    judged.conversations(rules.redaction.seed),
+                    judged.turns(rules.redaction.seed),
+                )
+                kept = warehouse.texts(
+                    con,
+                    "select interaction_id from curated.verdicts"
+                    " where workload_id = $workload_id and objection is null",
+                    workload_id=workload_id,
+                )
+                with warehouse.present(con, "surrogates", keyring.columns(kept)):
+                    warehouse.refresh(con, "curated/examples", workload_id=workload_id, **values)
         replayed = training_side.apply(
             con,
             workload_id,
@@ -205,7 +208,7 @@ def _compared(
     settled: SettledSides,
     rules: Rules,
     folder: Path,
-) -> Generator[None]:
+) -> Generator[Relations]:
     """Compare the rows with each other, and show the table ``judgements`` in the block."""
     # In the folder, where the next curation, or an erasure, deletes what a killed one left.
     with TemporaryDirectory(dir=folder) as shown:
@@ -216,9 +219,39 @@ def _compared(
             placed = clean_by_client(placed, clients, settled, rules)
             kept.save()
             placed.write(table, clients.ahead)
+            relations = placed.relations
             del placed, kept
         with warehouse.present_file(con, "judgements", table):
-            yield
+            yield relations
+
+
+def _clusters(
+    con: Connection, workload_id: str, judged: JudgedRows, relations: Relations
+) -> dict[str, Sized]:
+    """Return the clusters of the rows that stand for themselves or for others, too, in columns.
+
+    A cluster is named by its first row.
+    """
+    ids = con.sql(_STANDING, params={"workload_id": workload_id}).to_arrow_table().column(0)
+    rows = np.sort(TextCodes(ids).find(judged.ids))
+    first = relations.dependent(rows)
+    return {"interaction_id": judged.ids.take(rows), "component_id": judged.ids.take(first)}
+
+
+_STANDING = """
+    select interaction_id
+    from curated.verdicts
+    where workload_id = $workload_id and representative_id = interaction_id
+"""
+
+
+def _cap_clusters(con: Connection, workload_id: str, most: int) -> None:
+    warehouse.build(con, "temp/over_cluster_cap", workload_id=workload_id, holdout_per_cluster=most)
+    con.execute(
+        "update curated.verdicts set objection = 'over_cluster_cap', mark = over_cap.mark"
+        " from temp.over_cluster_cap as over_cap"
+        " where verdicts.interaction_id = over_cap.interaction_id"
+    )
 
 
 def place(
@@ -238,12 +271,11 @@ def place(
     asked = AskedTexts(judged.ids, own, whole, kept.arrays)
     del requests, words, places
     origins = judged.origins
-    tied = ties.tie(origins, clusters, rules.split_by, settled)
+    names, relations = ties.tie(origins, clusters, rules.split_by, settled)
     label_texts, labels = judged.labels
     members = Members(
-        names=tied.names,
-        ties=tied.ties,
-        related=tied.related,
+        names=names,
+        ties=relations.ties,
         clusters=clusters,
         former_groups=origins.former_group,
         by_tools=origins.tools != MISSING,
@@ -256,7 +288,7 @@ def place(
     near = [None, *(near_objection(side) for side in range(1, len(SIDES)))]
     strictest = np.where(placements.strictest > placements.sides, placements.strictest, 0)
     objections = [near[side] for side in strictest.tolist()]
-    return PlacedRows(judged, members, placements, clusters, twins, equals, objections, {}, asked)
+    return PlacedRows(judged, members, relations, placements, twins, equals, objections, {}, asked)
 
 
 def clean_by_client(

@@ -17,6 +17,7 @@ from components.curate.judgement_columns import FLAGS
 from components.curate.rules.screen import NOTHING_FOUND, Flag
 from components.curate.split import SIDES, Members, Placements
 from components.curate.text_codes import MISSING, Ints
+from components.curate.ties import Relations
 from components.store.arrow import compute
 
 AHEAD = "future_timestamp"
@@ -32,16 +33,16 @@ def near_objection(side: int) -> str:
 class PlacedRows:
     """The accepted rows, by number, after they were compared with each other.
 
-    ``clusters``, ``twins`` and ``equals`` are groups, each named by the number of its first row:
-    near-duplicates, those of them that expect the same kind of answer, and those of these with
-    equal words. ``objections`` are those raised after the rules, ``marks`` their details by row.
-    ``asked`` are the users' texts.
+    The clusters of ``relations``, ``twins`` and ``equals`` are groups, each named by the number of
+    its first row: near-duplicates, those of them that expect the same kind of answer, and those of
+    these with equal words. ``objections`` are those raised after the rules, ``marks`` their details
+    by row. ``asked`` are the users' texts.
     """
 
     judged: JudgedRows
     members: Members
+    relations: Relations
     placements: Placements
-    clusters: Ints
     twins: Ints
     equals: Ints
     objections: Sequence[str | None]
@@ -89,9 +90,8 @@ class PlacedRows:
             "request_key": own["redacted_request"],
             "twin_id": _codes(_of(self.twins, numbers)),
             "equal_id": _codes(_of(self.equals, numbers)),
-            "cluster_id": _taken(ids, _of(self.clusters, numbers)),
+            "cluster_id": _taken(ids, _of(self.relations.clusters, numbers)),
             "side": _taken(pa.array(SIDES), _of(placements.sides, numbers)),
-            "component_id": names.take(_of(placements.components, numbers)),
             "stratum": _taken(
                 pa.array(placements.stratum_names, pa.string()), _of(placements.strata, numbers)
             ),
@@ -196,7 +196,7 @@ _TEXTS = (
         "cluster_id",
         "side",
     ),
-    *("component_id", "stratum", "draw_id", *REWRITTEN),
+    *("stratum", "draw_id", *REWRITTEN),
 )
 SCHEMA = pa.schema(
     [

@@ -121,15 +121,13 @@ class Members:
     ``names`` are the texts of all codes but ``labels``, which are codes of ``label_texts``. Of
     ``ties`` a row's first one is its request, the second its group; the others are whatever else
     it shares with other rows. ``clusters`` are near-duplicate clusters, whose names may change
-    between curations, as numbers; ``MISSING`` for none. ``related`` ties a row to rows that may be
-    on another side but are not independent of it, such as its user's. ``former_groups`` are the
+    between curations, as numbers; ``MISSING`` for none. ``former_groups`` are the
     groups of rows that were logged before their group was settled by a release before migration
     0026. ``by_tools`` marks rows whose group is a set of tools. ``logged_us`` is in microseconds.
     """
 
     names: TextCodes
     ties: CodeLists
-    related: CodeLists
     clusters: Ints
     former_groups: Ints
     by_tools: Marks
@@ -179,15 +177,13 @@ class Shares:
 class Placements:
     """The sides of rows, in columns; ``sides`` and ``strictest`` are numbers of ``SIDES``.
 
-    ``strictest`` is that of all rows tied to a row. ``components`` are equal for rows that are
-    tied, directly or through others: they are not independent of each other. ``draws`` identifies
-    the draw within the stratum, whose name is in ``strata``, both ``MISSING`` for a row that was
-    not drawn in the sequence. ``components`` and ``draws`` are codes of the members' names.
+    ``strictest`` is that of all rows tied to a row. ``draws`` identifies the draw within the
+    stratum, whose name is in ``strata``, both ``MISSING`` for a row that was not drawn in the
+    sequence. ``draws`` are codes of the members' names.
     """
 
     sides: Ints
     strictest: Ints
-    components: Ints
     strata: Ints
     stratum_names: Sequence[str]
     draws: Ints
@@ -202,9 +198,9 @@ def place(members: Members, settled: SettledSides, shares: Shares) -> Placements
     requests, request_of = np.unique(members.requests, return_inverse=True)
     if not len(requests):
         nothing = np.zeros(0, np.int64)
-        return Placements(nothing, nothing, nothing, nothing, (), nothing)
-    owners, ties, tie_count = _tied(members, request_of)
-    components = _connected(owners, ties, len(requests), tie_count)
+        return Placements(nothing, nothing, nothing, (), nothing)
+    owners, ties, tie_count = numbered_ties([members.ties], members.clusters, request_of)
+    components = connected(owners, ties, len(requests), tie_count)
     sides = _settled_sides(members, request_of, len(requests), settled)
     met = np.full(int(components.max()) + 1, UNPLACED)
     np.maximum.at(met, components, sides)
@@ -213,50 +209,43 @@ def place(members: Members, settled: SettledSides, shares: Shares) -> Placements
     met = np.where(met == UNPLACED, drawn.sides, met)
     final = np.where(sides == UNPLACED, met[components], sides)
     strictest = _strictest_side(final, owners, ties, tie_count)
-    names = _component_names(members, request_of, requests, ranks)
     of_row = components[request_of]
     return Placements(
         final[request_of],
         strictest[request_of],
-        names[request_of],
         drawn.strata[of_row],
         drawn.stratum_names,
         drawn.draws[of_row],
     )
 
 
-def _tied(members: Members, request_of: Ints, *more: CodeLists) -> tuple[Ints, Ints, int]:
-    """Return the (request, tie) pairs as two arrays, and the number of ties."""
-    lists = [members.ties, *more]
-    has_cluster = np.flatnonzero(members.clusters != MISSING)
-    owners = np.concatenate([*(request_of[each.rows] for each in lists), request_of[has_cluster]])
-    clusters = members.clusters[has_cluster] + len(members.names)
-    ties = np.concatenate([*(each.codes for each in lists), clusters])
+def numbered_ties(
+    lists: Sequence[CodeLists], clusters: Ints, owner_of: Ints
+) -> tuple[Ints, Ints, int]:
+    """Return (owner, tie) pairs of rows as two arrays, and the number of ties.
+
+    A row's ties are the codes of its ``lists`` and its near-duplicate cluster.
+    """
+    offset = max(int(each.codes.max(initial=MISSING)) for each in lists) + 1
+    has_cluster = np.flatnonzero(clusters != MISSING)
+    owners = np.concatenate([*(owner_of[each.rows] for each in lists), owner_of[has_cluster]])
+    ties = np.concatenate([*(each.codes for each in lists), clusters[has_cluster] + offset])
     distinct, ties = np.unique(ties, return_inverse=True)
     return owners, ties, len(distinct)
 
 
-def _connected(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints:
+def connected(owners: Ints, ties: Ints, owner_count: int, tie_count: int) -> Ints:
+    """Return numbers that are equal for owners which ties connect, directly or through others."""
     # Whoever reads a workload file loads this module, and SciPy takes half a second.
     from scipy.sparse import coo_array  # noqa: PLC0415
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
-    size = request_count + tie_count
-    pairs = (owners, request_count + ties)
+    size = owner_count + tie_count
+    pairs = (owners, owner_count + ties)
     _, components = connected_components(
         coo_array((np.ones(len(owners), bool), pairs), shape=(size, size)), directed=False
     )
-    return components[:request_count]
-
-
-def _component_names(members: Members, request_of: Ints, requests: Ints, ranks: Ints) -> Ints:
-    """Name each request's component by its smallest request, so that row order doesn't matter."""
-    owners, ties, tie_count = _tied(members, request_of, members.related)
-    numbers = _connected(owners, ties, len(requests), tie_count)
-    smallest = requests[np.argsort(ranks)]  # by rank
-    first = np.full(int(numbers.max()) + 1, len(requests))
-    np.minimum.at(first, numbers, ranks)
-    return smallest[first[numbers]]
+    return components[:owner_count]
 
 
 def _settled_sides(members: Members, request_of: Ints, count: int, settled: SettledSides) -> Ints:

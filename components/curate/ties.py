@@ -106,7 +106,11 @@ MOST_CONVERSATIONS = 5
 """Text shared by more conversations identifies none of them; retries and edits are fewer."""
 
 MOST_OF_ALL = 1 / 3
-"""An id on a larger share of the rows identifies neither a conversation nor a person."""
+"""An id on a larger share of the rows identifies no conversation."""
+
+MOST_OF_PERSON = 1 / 2
+"""An id on most rows identifies no person. Below that a person costs requests, the more the larger
+their share is: 1 / (1 - share) times as many are needed."""
 
 FEW_ROWS = 20  # an id on at most this many rows is never common, whatever their share
 
@@ -133,18 +137,34 @@ class Origins:
 
 
 @dataclass(frozen=True, slots=True)
-class RowTies:
-    """The ties of rows, and what relates them otherwise, as codes of ``names``."""
+class Relations:
+    """What rows have in common, as codes, and their near-duplicate ``clusters``.
 
-    names: TextCodes
+    ``related`` relates a row to rows that may be on another side but are not independent of it,
+    such as its user's.
+    """
+
     ties: CodeLists
     related: CodeLists
+    clusters: Ints
+
+    def dependent(self, rows: Ints) -> Ints:
+        """Return for each of some rows the first of those that it is not independent of.
+
+        Rows are not independent if they have something in common, directly or through others of
+        ``rows``. What other rows have in common with them makes no difference: if two people asked
+        one question, of which one row is left, their other questions are independent.
+        """
+        lists = [self.ties.take(rows), self.related.take(rows)]
+        ties = split.numbered_ties(lists, self.clusters[rows], np.arange(len(rows)))
+        numbers = split.connected(ties[0], ties[1], len(rows), ties[2])
+        return rows[np.unique(numbers, return_index=True)[1][numbers]]
 
 
 def tie(
     origins: Origins, clusters: Ints, split_by: SplitBy, settled: SettledSides | None = None
-) -> RowTies:
-    """Return the rows' ties; the order of rows doesn't matter.
+) -> tuple[TextCodes, Relations]:
+    """Return what rows have in common, and the texts of its codes; their order doesn't matter.
 
     ``clusters`` number the rows' near-duplicate clusters, ``MISSING`` for none. ``settled`` are the
     sides of snapshots. An id that they left out on many rows was common then, and stays so.
@@ -152,11 +172,14 @@ def tie(
     is_settled = np.zeros(0, np.bool_)
     if settled is not None and len(settled.ids):
         is_settled = settled.of(origins.names)[0] != UNPLACED
-    conversation = _without_common(origins, origins.conversation, is_settled)
+    conversation = _without_common(origins, origins.conversation, MOST_OF_ALL, is_settled)
     user = _without_common(
-        origins, origins.user, is_settled if split_by == "user" else is_settled[:0]
+        origins, origins.user, MOST_OF_PERSON, is_settled if split_by == "user" else is_settled[:0]
     )
-    is_common = _are_common(origins, clusters, conversation, user if split_by == "user" else None)
+    askers = [_first_of(user, conversation)]
+    if split_by != "user":  # else the conversations of one user are on one side anyway
+        askers.append(_first_of(conversation, user))
+    is_common = _are_common(origins, clusters, askers)
     names, by_path = _Paths(origins, conversation == MISSING).conversations(is_common)
     user = np.where(is_common, MISSING, user)
     conversation = np.where(is_common, MISSING, conversation)
@@ -172,14 +195,12 @@ def tie(
         by_path[0],
         own_group,
     )
-    talks = [np.where(by_talk, codes, MISSING) for codes in by_path]
+    paths = [np.where(by_talk, codes, MISSING) for codes in by_path]
     rest = [np.where(by_talk, MISSING, codes) for codes in by_path]
-    more = [conversation, *talks, origins.redacted_request]
-    return RowTies(
-        names,
-        CodeLists.of([origins.request, group, *more]),
-        CodeLists.of([*rest, np.where(by_talk, user, MISSING)]),
-    )
+    more = [conversation, *paths, origins.redacted_request]
+    tied = CodeLists.of([origins.request, group, *more])
+    related = CodeLists.of([*rest, np.where(by_talk, user, MISSING)])
+    return names, Relations(tied, related, clusters)
 
 
 def _first_of(*columns: Ints) -> Ints:
@@ -199,11 +220,11 @@ def _requests_alone(names: TextCodes, requests: Ints) -> tuple[TextCodes, Ints]:
     return names.extended(manifest.digest(["request", text]) for text in texts), groups
 
 
-def _without_common(origins: Origins, ids: Ints, is_settled: Marks) -> Ints:
-    """Return the ids, ``MISSING`` where they are common."""
+def _without_common(origins: Origins, ids: Ints, most: float, is_settled: Marks) -> Ints:
+    """Return the ids, ``MISSING`` where they are common: on more than a share ``most`` of rows."""
     rows = np.flatnonzero(ids != MISSING)
     counts = np.bincount(ids[rows], minlength=len(origins.names))
-    is_common = (counts > FEW_ROWS) & (counts > MOST_OF_ALL * len(ids))
+    is_common = (counts > FEW_ROWS) & (counts > most * len(ids))
     if len(is_settled):
         left_out = rows[is_settled[origins.request[rows]] & ~is_settled[ids[rows]]]
         numbers = _distinct(ids[left_out], origins.request[left_out], len(origins.names))
@@ -217,12 +238,11 @@ def _distinct(codes: Ints, values: Ints, count: int) -> Ints:
     return np.bincount(sorted_set(codes * most + values) // most, minlength=count)
 
 
-def _are_common(origins: Origins, clusters: Ints, conversation: Ints, user: Ints | None) -> Marks:
-    """Return whether more than ``MOST_CONVERSATIONS`` conversations or users asked a row's request.
+def _are_common(origins: Origins, clusters: Ints, askers: Sequence[Ints]) -> Marks:
+    """Return whether more than ``MOST_CONVERSATIONS`` users or conversations asked a row's request.
 
-    So is a row whose redacted request or near-duplicates so many asked.
+    So is a row whose redacted request or near-duplicates so many asked. ``askers`` are columns.
     """
-    asker = conversation if user is None else np.where(user == MISSING, conversation, user)
     count = len(origins.names)
     named = [
         origins.request,
@@ -230,12 +250,12 @@ def _are_common(origins: Origins, clusters: Ints, conversation: Ints, user: Ints
         np.where(clusters == MISSING, MISSING, clusters + count),
     ]
     size = count + int(clusters.max(initial=MISSING)) + 1
-    rows = [np.flatnonzero((names != MISSING) & (asker != MISSING)) for names in named]
-    names = np.concatenate(
-        [names[with_asker] for names, with_asker in zip(named, rows, strict=True)]
-    )
-    askers = np.concatenate([asker[with_asker] for with_asker in rows])
-    is_common = _distinct(names, askers, size + 1) > MOST_CONVERSATIONS
+    is_common = np.zeros(size + 1, np.bool_)
+    for asker in askers:
+        rows = [np.flatnonzero((names != MISSING) & (asker != MISSING)) for names in named]
+        asked = [names[with_asker] for names, with_asker in zip(named, rows, strict=True)]
+        by = asker[np.concatenate(rows)]
+        is_common |= _distinct(np.concatenate(asked), by, size + 1) > MOST_CONVERSATIONS
     return np.logical_or.reduce([(names != MISSING) & is_common[names] for names in named])
 
 

@@ -1,8 +1,9 @@
 -- One row per example of the workload: a distinct request that no rule objected to, with the
 -- answer to learn, what production answered, the weight that people's regard gives it and the ids
 -- it came from. Reads curated.verdicts, staging.*, and what curate hands over, one row per
--- interaction: judgements, and surrogates, the texts in which these stand for placeholders. Texts
--- that nothing changed are joined last: what they pass through would hold all of them.
+-- interaction: judgements, clusters, which tell what rows are not independent of each other, and
+-- surrogates, the texts in which these stand for placeholders. Texts that nothing changed are
+-- joined last: what they pass through would hold all of them.
 
 with
 
@@ -34,7 +35,7 @@ chosen as materialized (
         judgements.label,
         judgements.language,
         judgements.tool_names,
-        judgements.component_id as cluster_id,
+        clusters.component_id as cluster_id,
         judgements.ties[2] as group_id,
         coalesce(answers.feedback_ids, []) as feedback_ids,
         coalesce(sources.interaction_ids, [verdicts.interaction_id]) as interaction_ids,
@@ -49,6 +50,7 @@ chosen as materialized (
     inner join staging.redacted as redacted using (interaction_id)
     left join staging.answers as answers using (interaction_id)
     left join surrogates using (interaction_id)
+    left join clusters on verdicts.interaction_id = clusters.interaction_id
     left join sources on verdicts.interaction_id = sources.representative_id
     where verdicts.workload_id = $workload_id and verdicts.objection is null
 )

@@ -10,12 +10,10 @@
 -- data. But a request that was held out in a snapshot stays, for the holdout only grows: it stands
 -- for its twins. Another row that offers a tool which the holdout offers is left out, so that the
 -- holdout's functions stay unseen, and so is a row to train on that offers one of the validation
--- side. Of the requests of one component at most $holdout_per_cluster are tested on: those of the
--- earliest versions of the holdout first, then by the hash of their ids; the others stay where they
--- stand and are left out. What a rule found is its `mark`; `flags` are what rules found in
--- interactions that they let pass, and `weight` is the product of their factors. What would be
--- trained on, and a rejection blames, is held for a person. Reads curated.holdout_rows, staging.*
--- and judgements, which curate hands over, one row per interaction.
+-- side. What a rule found is its `mark`; `flags` are what rules found in interactions that they let
+-- pass, and `weight` is the product of their factors. What would be trained on, and a rejection
+-- blames, is held for a person. Reads curated.holdout_rows, staging.* and judgements, which curate
+-- hands over, one row per interaction.
 
 with
 
@@ -305,31 +303,6 @@ objected as (
     left join shared on accepted.representative_id = shared.representative_id
     left join seen using (interaction_id)
     left join staging.blamed as blamed using (interaction_id)
-),
-
-tested as (
-    select
-        objected.interaction_id,
-        count(*) over (partition by objected.component_id) as cluster_requests,
-        row_number() over (
-            partition by objected.component_id
-            order by held.since_version asc nulls last, md5(redacted.example_id) asc
-        ) as place
-    from objected
-    inner join staging.redacted as redacted using (interaction_id)
-    left join curated.holdout_rows as held
-        on objected.workload_id = held.workload_id and redacted.example_id = held.example_id
-    where objected.final_objection is null and objected.side = 'holdout'
-),
-
-over_cap as (
-    select
-        interaction_id,
-        'over_cluster_cap' as cap_objection,
-        'cluster of ' || cluster_requests || ' held-out requests, capped at '
-        || $holdout_per_cluster::bigint as cap_mark
-    from tested
-    where place > $holdout_per_cluster::bigint
 )
 
 select
@@ -339,12 +312,11 @@ select
     $judged_at::timestamptz as judged_at,
     objected.flags,
     objected.weight,
-    coalesce(over_cap.cap_objection, objected.final_objection) as objection,
+    objected.final_objection as objection,
     case objected.final_objection
         when 'blamed' then 'decision ' || objected.decision
         when 'conflicting_answer' then 'another answer won by ' || objected.won_by
-        else coalesce(over_cap.cap_mark, objected.mark)
+        else objected.mark
     end as mark,
     objected.is_held or coalesce(objected.final_objection = 'blamed', false) as is_held
 from objected
-left join over_cap using (interaction_id)

@@ -21,11 +21,12 @@ from components.curate import curate_workload
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.schema import Json
-from tests.shapes import curation, judging
+from tests.shapes import curation, judging, log_shapes, recurring_shapes
 from tests.shapes.curation import SIDES, Curated
-from tests.shapes.log_shapes import OTHER_TEMPLATES, SHAPES, system, user
+from tests.shapes.log_shapes import OTHER_TEMPLATES, system, user
 from tests.support import logs, tiny, warehouses
 
+SHAPES = log_shapes.SHAPES | recurring_shapes.SHAPES
 TRAVEL = "assistant.travel"
 LARGEST = 1000
 """Shapes of more lines are not trained on."""
@@ -46,7 +47,7 @@ def main(
         base = tiny.build(folder / "base") if full else None
         with warehouses.connect(folder / "warehouse.duckdb") as con:
             typer.echo(
-                "shape                    rows requests  kept  train/validation/holdout"
+                "shape                     rows requests  kept  train/validation/holdout"
                 "  clusters of each  largest  seconds of CPU  left out"
             )
             broken = 0
@@ -82,7 +83,7 @@ def _row(name: str, found: Curated) -> str:
     sides = "/".join(str(found.frozen.sides[side]) for side in SIDES)
     clusters = "/".join(str(found.frozen.clusters[side]) for side in SIDES)
     return (
-        f"{name:23}{len(found.log):6} {curation.wanted(found):8}{len(found.kept):6}  {sides:>24}"
+        f"{name:24}{len(found.log):6} {curation.wanted(found):8}{len(found.kept):6}  {sides:>24}"
         f"  {clusters:>16}{found.frozen.largest_cluster:9}{found.seconds:16.1f}  "
         f"{_left_out(found.tally)}"
     )

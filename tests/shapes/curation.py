@@ -192,10 +192,13 @@ def _triples(text: str) -> set[Hashable]:
 
 
 def _clusters(found: Curated) -> Iterator[str]:
-    """Clusters are those of the generator, in the warehouse and as the manifest counts them."""
+    """Clusters are those of the generator, in the warehouse and as the manifest counts them.
+
+    A request that was sent several times is of the cluster of the newest.
+    """
     if not found.shape.clusters_are_known:
         return
-    true = {one: found.log[one.lines[0]].cluster for one in found.kept}
+    true = {one: found.log[one.lines[-1]].cluster for one in found.kept}
     pairs = {(true[one], one.cluster) for one in found.kept}
     if len(pairs) != len(set(true.values())) or len(pairs) != len({one for _, one in pairs}):
         made = len({one for _, one in pairs})

@@ -7,9 +7,11 @@ import pytest
 from components.curate import curate_workload, held_rows
 from components.curate.settings import Rules
 from components.store.warehouse import Connection
-from tests.shapes import curation, judging
-from tests.shapes.log_shapes import SHAPES, Author, Shape, documents
+from tests.shapes import curation, judging, log_shapes, recurring_shapes
+from tests.shapes.log_shapes import Author, Shape, documents
 from tests.support import logs, tiny, warehouses
+
+SHAPES = log_shapes.SHAPES | recurring_shapes.SHAPES
 
 IN_FULL = ("sixty-rows",)
 """These are trained on by default."""
@@ -43,14 +45,15 @@ def each(*names: str, slow: bool) -> list[object]:
 
 
 CURATED = [n for n, shape in SHAPES.items() if not (n in (*IN_FULL, NEVER) or shape.is_slow)]
+BY_DEFAULT = ("instruction-in-user", "one-opening", "people", "recurring")
 TRAINED = [n for n, shape in SHAPES.items() if n != NEVER and shape.lines <= LARGEST]
 
 
 @pytest.mark.parametrize(
     "shape",
     [
-        *each(*CURATED[::8], slow=False),
-        *each(*(n for n in CURATED if n not in CURATED[::8]), "sixty-thousand-rows", slow=True),
+        *each(*BY_DEFAULT, slow=False),
+        *each(*(n for n in CURATED if n not in BY_DEFAULT), "sixty-thousand-rows", slow=True),
     ],
 )
 def test_what_is_curated_of_a_shape_of_log_is_whole_and_on_its_sides(

@@ -15,10 +15,11 @@ from tests.support import warehouses
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 HANDED_OVER = {
     "judgements": "interaction_id text, workload_id text, objection text, ties text[],"
-    " cluster_id text, component_id text, label text, side text, stratum text, draw_id text,"
+    " cluster_id text, label text, side text, stratum text, draw_id text,"
     " tool_names text[], answer text, twin_id bigint, equal_id bigint, answer_name text, mark text,"
     " is_held boolean default false, flags struct(rule text, factor double, mark text)[],"
     " weight double, messages text, tools text, acceptable text, request_key text",
+    "clusters": "interaction_id text, component_id text",
     "matched": "interaction_id text, place bigint, is_kept boolean",
     "surrogates": "interaction_id text, messages text, tools text, answer text, acceptable text,"
     " logged_answer text",

@@ -10,8 +10,8 @@ import pyarrow as pa
 from components.curate import split, text_codes, ties
 from components.curate.settings import SplitBy
 from components.curate.split import NEVER, SIDES, Members, SettledSides, Shares, Side
-from components.curate.text_codes import MISSING, CodeLists, Ints
-from components.curate.ties import Origins, RequestOrigin
+from components.curate.text_codes import MISSING, CodeLists, Ints, TextCodes
+from components.curate.ties import Origins, Relations, RequestOrigin
 from components.store.arrow import EPOCH
 
 
@@ -31,7 +31,7 @@ class Placed:
     """The placement of one row."""
 
     side: Side
-    component_id: str
+    component: int
     stratum: str | None
     draw_id: str | None
     objection: str | None
@@ -60,11 +60,12 @@ def place(rows: Sequence[Row], before: SettledSides, shares: Shares) -> list[Pla
     names, (codes,) = text_codes.encode([flat])
     nothing = np.full(len(rows), MISSING)
     ties_of_rows = CodeLists(bounds, codes)
+    clusters = _numbers([row.cluster for row in rows])
     by_tools = np.array([row.by_tools for row in rows], np.bool_)
     return _placed(
-        ties.RowTies(names, ties_of_rows, CodeLists.of([nothing])),
+        (names, Relations(ties_of_rows, CodeLists.of([nothing]), clusters)),
         [(row.label, row.logged_at) for row in rows],
-        (_numbers([row.cluster for row in rows]), nothing, by_tools),
+        (nothing, by_tools),
         before,
         shares,
     )
@@ -80,26 +81,26 @@ def tie_and_place(
     return _placed(
         ties.tie(origins, clusters, split_by, before),
         [(row.label, row.logged_at) for row, _ in rows],
-        (clusters, origins.former_group, origins.tools != MISSING),
+        (origins.former_group, origins.tools != MISSING),
         before,
         shares,
     )
 
 
 def _placed(
-    tied: ties.RowTies,
+    tied: tuple[TextCodes, Relations],
     logged: Sequence[tuple[str, datetime]],
-    others: tuple[Ints, Ints, text_codes.Marks],
+    others: tuple[Ints, text_codes.Marks],
     before: SettledSides,
     shares: Shares,
 ) -> list[Placed]:
     labels, (codes,) = text_codes.encode([pa.array([label for label, _ in logged], pa.string())])
-    clusters, former_groups, by_tools = others
+    former_groups, by_tools = others
+    names, relations = tied
     members = Members(
-        tied.names,
-        tied.ties,
-        tied.related,
-        clusters,
+        names,
+        relations.ties,
+        relations.clusters,
         former_groups,
         by_tools,
         labels.texts.to_pylist(),
@@ -111,7 +112,7 @@ def _placed(
     columns = zip(
         placed.sides.tolist(),
         placed.strictest.tolist(),
-        members.names.take(placed.components).to_pylist(),
+        relations.dependent(np.arange(len(logged))).tolist(),
         [strata[number] for number in placed.strata.tolist()],
         members.names.take(placed.draws).to_pylist(),
         strict=True,

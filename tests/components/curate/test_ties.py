@@ -32,9 +32,9 @@ def read(
 
 def components(
     rows: Sequence[tuple[Row, RequestOrigin]], split_by: SplitBy = "conversation"
-) -> list[str]:
+) -> list[int]:
     placed = placing.tie_and_place(rows, split_by, Shares(split_by, 0.2, 0))
-    return [row.component_id for row in placed]
+    return [row.component for row in placed]
 
 
 def test_turns_that_repeat_their_history_are_one_conversation_though_all_begin_alike():
@@ -67,8 +67,21 @@ def test_the_requests_of_one_user_are_one_cluster_but_not_those_of_an_applicatio
         read(f"{n} {t}", conversation=f"c{n} {t}", user=f"u{n}") for n in range(20) for t in (0, 1)
     ]
     assert len({*components(people)}) == 20
-    one_id = [read(f"{n}", conversation=f"c{n}", user="service") for n in range(40)]
-    assert len({*components([*people, *one_id])}) == 60
+    one_id = [read(f"{n}", conversation=f"c{n}", user="service") for n in range(60)]
+    assert len({*components([*people, *one_id])}) == 80
+
+
+def test_a_question_that_many_people_asked_is_nobodys_without_a_conversation_id_too():
+    rows = [read("hi", user=f"u{n}") for n in range(6)]
+    rows += [read(f"about {n} {t}", user=f"u{n}") for n in range(6) for t in range(2)]
+    assert len({*components(rows)}) == 7
+    assert len({*components(rows, "user")}) == 7
+
+
+def test_a_person_with_up_to_half_of_the_rows_is_one_cluster():
+    for share, clusters in ((0.3, 71), (0.36, 65), (0.5, 51), (0.6, 100)):
+        rows = [read(f"{n}", user="heavy" if n < 100 * share else f"u{n}") for n in range(100)]
+        assert len({*components(rows)}) == clusters
 
 
 def test_a_conversation_id_on_every_row_is_ignored():

@@ -152,7 +152,7 @@ def compare(
             interaction_id,
             cleaned.objections[number],
             SIDES[cleaned.placements.sides[number]],
-            cleaned.clusters[number],
+            cleaned.relations.clusters[number],
             cleaned.twins[number],
             answer_names[interaction_id],
         )
