@@ -266,9 +266,9 @@ def place(
     has_guards = bool(rules.overlap.guards)
     words = request_words.separate(requests, kept, scratch, with_whole=has_guards)
     places = near_requests.place(judged.order, requests, words, rules.near.jaccard, kept)
-    clusters, twins, equals = map(judged.numbers_at, places)
+    clusters, twins, equals = map(judged.numbers_at, places[:3])
     own, whole = (column.at(judged.order) for column in (words.asked, words.whole))
-    asked = AskedTexts(judged.ids, own, whole, kept.arrays)
+    asked = AskedTexts(judged.ids, own, whole, kept.arrays, places.are_fixed[judged.order])
     del requests, words, places
     origins = judged.origins
     names, relations = ties.tie(origins, clusters, rules.split_by, settled)

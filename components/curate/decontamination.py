@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.curate.near import cosines, nearest_texts, shared_text
-from components.curate.near.hashed_words import DigestedWords, Positions, TextColumn
+from components.curate.near.hashed_words import DigestedWords, Marks, Positions, TextColumn
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.nearest_texts import KeptNearest, Nearest
 from components.curate.settings import Overlap
@@ -77,13 +77,19 @@ class Seen:
 class AskedTexts(NamedTuple):
     """The ids of rows and their users' words: ``own`` without templates, ``whole`` with them.
 
-    ``kept`` has what earlier comparisons of these rows left, if any did.
+    ``kept`` has what earlier comparisons of these rows left, if any did. Where ``are_fixed``, the
+    own words are a question about many documents in system messages: a template, too.
     """
 
     ids: TextColumn
     own: DigestedWords
     whole: DigestedWords
     kept: KeptArrays | None = None
+    are_fixed: Marks | None = None
+
+    def telling(self, rows: Positions) -> Positions:
+        """Return those of some rows whose own words tell them from others."""
+        return rows if self.are_fixed is None else rows[~self.are_fixed[rows]]
 
 
 def decontaminate(
@@ -111,9 +117,10 @@ def decontaminate(
     with ThreadPoolExecutor(THREADS) as pool:
         find = partial(_overlaps, settings=settings, pool=pool, kept=asked.kept)
         tested = find(asked.whole, rows, guards, "overlaps_guard")
-        tested |= find(asked.own, rows, _references(asked, held_out), "overlaps_holdout")
+        telling, held_out = asked.telling(rows), asked.telling(held_out)
+        tested |= find(asked.own, telling, _references(asked, held_out), "overlaps_holdout")
         is_left, is_validated = (np.zeros(len(asked.ids), np.bool_) for _ in range(2))
-        is_left[rows], is_validated[validated] = True, True
+        is_left[telling], is_validated[validated] = True, True
         is_left[[*tested]] = False
         of_validation = _references(asked, np.flatnonzero(is_left & is_validated))
         learned = np.flatnonzero(is_left & ~is_validated)

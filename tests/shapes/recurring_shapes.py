@@ -132,20 +132,26 @@ def documents_in_system(
 
 
 def facts_in_system(
-    author: Author, count: int, *, customers: int = 40, questions: int = 20
+    author: Author, count: int, *, customers: int = 40, questions: int = 20, times: int = 1
 ) -> list[Logged]:
-    """Write each of some questions about each of some customers, whose facts the system has."""
+    """Write each of some questions about each of some customers, whose facts the system has.
+
+    Each is asked so many times, with the time before the facts if it is more than one.
+    """
     asked = [author.words(author.chance.randint(5, 14)) for _ in range(questions)]
     facts = [_facts(author) for _ in range(customers)]
     pairs = [(fact, question) for fact in facts for question in asked]
-    return [
-        author.log(
-            [*system(f"{TEMPLATE} {fact}"), *user(question)],
-            author.words(12),
-            asked=f"{fact} {question}",
-        )
-        for fact, question in author.chance.sample(pairs, count)
-    ]
+    lines: list[Logged] = []
+    for fact, question in author.chance.sample(pairs, count // times):
+        for _ in range(times):
+            clock = f"It is {author.words(1)}, {author.chance.randrange(10**4)}. "
+            text = f"{TEMPLATE} {clock if times > 1 else ''}{fact}"
+            messages = [*system(text), *user(question)]
+            name = f"{fact} {question}"
+            answer = author.words(12)
+            lines.append(author.log(messages, answer, asked=name, request=name, conversation=name))
+    author.chance.shuffle(lines)
+    return lines
 
 
 def _facts(author: Author) -> str:
@@ -179,19 +185,22 @@ def _shapes() -> Iterator[Shape]:
             BY_CONVERSATION,
             is_slow=True,
         )
-    for name, write in {
-        "one-question": documents_in_system,
-        "one-question-with-ids": partial(documents_in_system, has_talks=True),
-        "eight-questions": partial(documents_in_system, questions=CANNED),
-        "facts": facts_in_system,
+    for name, (write, lines) in {
+        "one-question": (documents_in_system, 390),
+        "one-question-with-ids": (partial(documents_in_system, has_talks=True), 390),
+        "eight-questions": (partial(documents_in_system, questions=CANNED), 320),
+        "facts": (facts_in_system, 320),
     }.items():
-        yield Shape(
-            f"system-{name}",
-            write,
-            390 if name.startswith("one") else 320,
-            metric="exact",
-            is_slow=name != "one-question",
-        )
+        yield Shape(f"system-{name}", write, lines, metric="exact", is_slow=name != "one-question")
+    yield Shape(
+        "system-facts-and-time",
+        partial(facts_in_system, times=2),
+        800,
+        objections=COPIES,
+        asked=frozenset({"near_duplicate"}),
+        metric="exact",
+        is_slow=True,
+    )
 
 
 SHAPES: dict[str, Shape] = {shape.name: shape for shape in _shapes()}

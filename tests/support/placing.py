@@ -31,7 +31,7 @@ class Placed:
     """The placement of one row."""
 
     side: Side
-    component: int
+    component_id: str
     stratum: str | None
     draw_id: str | None
     objection: str | None
@@ -112,7 +112,7 @@ def _placed(
     columns = zip(
         placed.sides.tolist(),
         placed.strictest.tolist(),
-        relations.dependent(np.arange(len(logged))).tolist(),
+        _component_ids(names, relations),
         [strata[number] for number in placed.strata.tolist()],
         members.names.take(placed.draws).to_pylist(),
         strict=True,
@@ -121,6 +121,16 @@ def _placed(
         Placed(SIDES[side], name, stratum, draw, f"near_{SIDES[strict]}" if strict > side else None)
         for side, strict, name, stratum, draw in columns
     ]
+
+
+def _component_ids(names: TextCodes, relations: Relations) -> list[str]:
+    """Name each row's component by its smallest request."""
+    requests = names.take(relations.ties.at(0)).to_pylist()
+    firsts = relations.dependent(np.arange(len(requests))).tolist()
+    smallest: dict[int, str] = {}
+    for first, request in zip(firsts, requests, strict=True):
+        smallest[first] = min(request, smallest.get(first, request))
+    return [smallest[first] for first in firsts]
 
 
 def _origins(origins: Sequence[RequestOrigin]) -> Origins:

@@ -28,6 +28,7 @@ class ComparisonCache:
         self.words = KeptWords(self.arrays)
         self.near_requests = KeptNear(self.arrays, "requests")
         self.near_instructions = KeptNear(self.arrays, "instructions")
+        self.near_documents = KeptNear(self.arrays, "documents")
         self.passages = KeptPairs(self.arrays, "passages")
 
     def save(self) -> None:
@@ -35,6 +36,7 @@ class ComparisonCache:
         self.words.drop_others()
         self.near_requests.jaccards.keep()
         self.near_instructions.jaccards.keep()
+        self.near_documents.jaccards.keep()
         self.passages.keep()
         self.arrays.save()
 

@@ -8,18 +8,35 @@ import numpy as np
 
 from components.curate.near import duplicates, hashed_words
 from components.curate.near.comparison_cache import ComparisonCache
-from components.curate.near.hashed_words import Marks, Positions, TextColumn, Texts
+from components.curate.near.hashed_words import (
+    DigestedWords,
+    Marks,
+    Positions,
+    TextColumn,
+    Texts,
+)
+from components.curate.near.kept_pairs import KeptNear
 from components.curate.near.request_columns import RequestColumns, RequestTurns, codes_of
 from components.curate.near.request_words import RequestParts, RequestWords
 from components.curate.near.shared_text import NOTHING, OWN
+from components.curate.near.word_runs import MANY
+
+SAME_DOCUMENT = 0.5
+"""Jaccard from which documents in system prompts are the same: with another name or time, or a
+paragraph more."""
 
 
 class Places(NamedTuple):
-    """Each request's near-duplicates: the place of the request with the group's smallest id."""
+    """Each request's near-duplicates: the place of the request with the group's smallest id.
+
+    Where ``are_fixed``, what the user says is asked about many documents in system prompts, and
+    tells nothing of the request.
+    """
 
     clusters: Positions
     twins: Positions
     equals: Positions
+    are_fixed: Marks
 
 
 def place(
@@ -31,21 +48,26 @@ def place(
 ) -> Places:
     """Return each request's cluster, twins and equals; ``order`` is that of their ids."""
     clusters = duplicates.find_clusters(order, words.words, jaccard, kept.near_requests)
-    alike = duplicates.find_clusters(
-        # Which of a cluster is first does not matter.
-        np.arange(len(words.instructions)),
-        words.instructions,
-        jaccard,
-        kept.near_instructions,
-    ).firsts[words.instructed]
-    tool_names = codes_of(requests.tool_names)[0]
-    near = duplicates.smallest(order, clusters.firsts, tool_names)
+    alike = _alike(words.instructions, jaccard, kept.near_instructions)[words.instructed]
+    documents = _alike(words.documents, SAME_DOCUMENT, kept.near_documents)[words.systems]
+    asked = duplicates.smallest(order, clusters.firsts, codes_of(requests.tool_names)[0])
+    # A question about a few documents may have one answer, whatever they say.
+    different = hashed_words.sorted_set(asked * len(words.documents) + documents)
+    numbers = np.bincount(different // max(len(words.documents), 1), minlength=len(asked))
+    are_fixed = (numbers >= MANY)[asked]
+    near = duplicates.smallest(order, asked, np.where(are_fixed, documents, 0))
     alike_words = duplicates.without_replaced(order, words.words, clusters, kept.passages)
     tools, forms = codes_of(requests.tools)[0], codes_of(requests.form)[0]
-    twins = duplicates.smallest(order, alike_words, tools, alike, forms)
+    twins = duplicates.smallest(order, alike_words, tools, alike, documents, forms)
     are_ascii = kept.words.are_ascii[words.parts.turns.kept]
     same = _same_words(twins, clusters.numbers, are_ascii, requests, words.parts)
-    return Places(near, twins, duplicates.smallest(order, twins, same))
+    return Places(near, twins, duplicates.smallest(order, twins, same), are_fixed)
+
+
+def _alike(texts: DigestedWords, jaccard: float, kept: KeptNear) -> Positions:
+    """Return numbers that are equal for texts which a chain of near pairs connects."""
+    order = np.arange(len(texts))  # which of a cluster is first does not matter
+    return duplicates.find_clusters(order, texts, jaccard, kept).firsts
 
 
 def _same_words(

@@ -39,8 +39,9 @@ class RequestWords(NamedTuple):
     """Requests as hashed words: ``words`` without shared text, and ``asked``, the users' of them.
 
     ``whole`` are the users' words, shared text included. Request i has the instruction
-    ``instructions[instructed[i]]``, its shared text: system prompt and templates. ``parts`` are
-    what the words are of.
+    ``instructions[instructed[i]]``, its shared text: system prompt and templates; and it is about
+    ``documents[systems[i]]``, what its system prompt has besides a template. ``parts`` are what the
+    words are of.
     """
 
     words: DigestedWords
@@ -48,6 +49,8 @@ class RequestWords(NamedTuple):
     whole: DigestedWords
     instructions: DigestedWords
     instructed: Positions
+    documents: DigestedWords
+    systems: Positions
     parts: "RequestParts"
 
 
@@ -85,12 +88,13 @@ def separate(
         for block in _blocks(rows, sizes):
             written.add(parts.words_of(block, all_of_users))
     instructions = _instructions(systems, kept.words.column.at(of_prompts), parts, scratch)
+    documents = DigestedWords.of(shared_text.document_words(kept.words, of_prompts, scratch))
     column = DigestedWords.of(written.column())
     places = rows.copy()
     places[mixed] = len(rows) + np.arange(len(mixed))
     asked = column.at(places)
     whole = column.at(slice(len(rows) + len(mixed), None)) if with_whole else asked
-    return RequestWords(column.at(rows), asked, whole, *instructions, parts)
+    return RequestWords(column.at(rows), asked, whole, *instructions, documents, systems, parts)
 
 
 def _blocks(places: Positions, sizes: Positions) -> Iterator[Positions]:

@@ -31,6 +31,10 @@ LEAST = 0.1
 """Shared text below this share of a text's words is kept: it makes neither a near-duplicate nor an
 overlap, and common phrases are in many texts."""
 
+DOCUMENT = 2 * RUN
+"""Words outside of its template from which a system prompt has a document in it; a name, a day and
+a time are fewer."""
+
 THREADS = 2
 
 _FIRST_BIT = np.uint8(1 << 7)
@@ -87,6 +91,37 @@ def own_words(texts: TextColumn) -> WordColumn:
         used_words(words.column.at(numbers), shared, places, np.full(len(places), OWN, np.uint8))
     )
     return own.column()
+
+
+def document_words(words: KeptWords, numbers: Positions, scratch: Path | None = None) -> WordColumn:
+    """Return the words of system prompts that are of no template: the documents in them.
+
+    The template of a prompt are its runs that at least half as many different prompts share as
+    share the most common one: a document may be in many prompts, before each of its questions. A
+    prompt with fewer than ``DOCUMENT`` other words, such as a name and a time, has none.
+    """
+    prompts, written = words.column.at(numbers), SpilledWords(scratch)
+    with ThreadPoolExecutor(THREADS) as pool:
+        common = word_runs.count_runs(prompts, words.runs.chunks(numbers), pool)
+        cut = partial(_documents, common=common, table=HashTable(common.runs))
+        for part in in_order(pool, cut, prompts.chunks()):
+            written.add(part)
+    return written.column()
+
+
+def _documents(prompts: WordColumn, common: CommonRuns, table: HashTable) -> Words:
+    words = prompts.words()
+    counts = _run_counts(words, common, table)
+    owners = np.repeat(np.arange(len(prompts)), prompts.sizes)
+    highest = np.zeros(len(prompts), np.int64)
+    np.maximum.at(highest, owners, counts[: len(owners)])
+    kept = np.flatnonzero(
+        (counts[: len(owners)] > 0) & (counts[: len(owners)] >= STEADY * highest[owners])
+    )
+    are_own = ~_covered(kept, len(owners))
+    are_own &= np.repeat(count_marks(are_own, words.bounds) >= DOCUMENT, prompts.sizes)
+    bounds = np.concatenate([[0], np.cumsum(are_own)])[words.bounds]
+    return Words(words.hashes[are_own], bounds)
 
 
 class _Earlier(NamedTuple):
@@ -219,18 +254,32 @@ class _Marked(NamedTuple):
 def _mark(texts: WordColumn, common: CommonRuns, table: HashTable) -> _Marked:
     """Mark the shared words of each text of a chunk; ``table`` has the common runs."""
     words = texts.words()
-    runs = word_runs.runs_of(words)
-    met, at = table.find(runs.hashes)
-    counts = np.zeros(len(words.hashes) + RUN, np.int64)  # by the run's first word
-    counts[hashed_words.members(words.bounds[:-1], np.diff(runs.bounds))[met]] = common.counts[at]
+    counts = _run_counts(words, common, table)
     kept = np.flatnonzero((counts > 0) & (counts >= STEADY * _highest(counts)))
-    steps = np.zeros(len(words.hashes) + 1, np.int64)
-    steps[kept] += 1
-    steps[kept + RUN] -= 1
-    covered = np.cumsum(steps)[:-1] > 0
+    covered = _covered(kept, len(words.hashes))
     shared = count_marks(covered, words.bounds)
     is_cut = (shared > 0) & (shared >= LEAST * np.diff(words.bounds))
     return _Marked(texts.sizes, covered & np.repeat(is_cut, np.diff(words.bounds)))
+
+
+def _run_counts(words: Words, common: CommonRuns, table: HashTable) -> Positions:
+    """Return the number of texts that share the run from each word on, 0 if it isn't common.
+
+    ``RUN`` zeros follow.
+    """
+    runs = word_runs.runs_of(words)
+    met, at = table.find(runs.hashes)
+    counts = np.zeros(len(words.hashes) + RUN, np.int64)
+    counts[hashed_words.members(words.bounds[:-1], np.diff(runs.bounds))[met]] = common.counts[at]
+    return counts
+
+
+def _covered(firsts: Positions, length: int) -> Marks:
+    """Mark so many words where they are in runs with such first words."""
+    steps = np.zeros(length + 1, np.int64)
+    steps[firsts] += 1
+    steps[firsts + RUN] -= 1
+    return np.cumsum(steps)[:-1] > 0
 
 
 def _highest(counts: Positions) -> Positions:

@@ -32,9 +32,9 @@ def read(
 
 def components(
     rows: Sequence[tuple[Row, RequestOrigin]], split_by: SplitBy = "conversation"
-) -> list[int]:
+) -> list[str]:
     placed = placing.tie_and_place(rows, split_by, Shares(split_by, 0.2, 0))
-    return [row.component for row in placed]
+    return [row.component_id for row in placed]
 
 
 def test_turns_that_repeat_their_history_are_one_conversation_though_all_begin_alike():

@@ -47,7 +47,7 @@ def place(
     columns, kept = request_columns.columns_of(asked), kept or ComparisonCache(None)
     compared = request_words.separate(columns, kept, scratch)
     groups = near_requests.place(duplicates.by_id(ids), columns, compared, 0.8, kept)
-    firsts = ([ids[first] for first in of_group.tolist()] for of_group in groups)
+    firsts = ([ids[first] for first in of_group.tolist()] for of_group in groups[:3])
     return [Place(*named) for named in zip(*firsts, strict=True)]
 
 
@@ -187,3 +187,50 @@ def test_requests_with_only_a_sign_beside_their_templates_are_compared_whole():
     asked = [*under(numbered("vorlage", 26), "…"), *under(numbered("muster", 26), "…")]
     places = place([f"{number:02d}" for number in range(len(asked))], asked)
     assert places[0].cluster_id != places[len(asked) // 2].cluster_id
+
+
+INSTRUCTION = f"You read documents for a lawyer. {QUESTION} is not for you to say, nor is the law."
+SUMMARISE = "Summarise this document in three sentences for a reader who has no time"
+
+
+def of_documents(*documents: str) -> list[NearRequest]:
+    systems = [f"{INSTRUCTION} {document}" for document in documents]
+    return [request(user(SUMMARISE), system=system, answer="a " * 30) for system in systems]
+
+
+def document(number: int) -> str:
+    return " ".join(f"word{number}x{place}" for place in range(30))
+
+
+def counts(asked: Sequence[NearRequest]) -> tuple[int, int]:
+    """Return the number of clusters and of groups of twins."""
+    placed = place([f"{n:03}" for n in range(len(asked))], asked)
+    return len({at.cluster_id for at in placed}), len({at.twin_id for at in placed})
+
+
+def test_a_question_about_many_documents_in_the_system_message_ties_none_of_them():
+    asked = of_documents(*map(document, range(20)))
+    assert counts(asked) == (20, 20)
+
+
+def test_a_question_about_a_few_documents_ties_them_and_all_are_kept():
+    asked = of_documents(*map(document, range(7)))
+    assert counts(asked) == (1, 7)
+
+
+def test_a_name_and_a_time_in_the_system_message_are_no_document():
+    names = ("Ann Lee", "Bob Ray", "Cleo Poe", "Dan Orr", "Eve Kay")
+    days = ("Monday", "Tuesday", "Friday", "Sunday")
+    asked = of_documents(
+        *(
+            f"You talk to {name}. It is {day}, {n} May, 10:{n}."
+            for n, (name, day) in enumerate((name, day) for name in names for day in days)
+        )
+    )
+    assert counts(asked)[0] == 1
+
+
+def test_one_document_at_several_times_is_one():
+    times = [f"It is {10 + n}:15, day {n}." for n in range(4)]
+    asked = of_documents(*(f"{time} {document(n)}" for n in range(10) for time in times))
+    assert counts(asked)[0] == 10
