@@ -354,7 +354,7 @@ def find_place(folder: Path) -> Place | None:
     for home in (settings.home, settings.home.resolve()):
         if settings.store and folder.absolute().is_relative_to(home):
             place = folder.absolute().relative_to(home)
-            if place.parts and place.parts[0] in SHARED:
+            if place.parts and place.parts[0] in SHARED and ".." not in place.parts:
                 return settings.store, place.as_posix()
     return None
 

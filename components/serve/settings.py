@@ -1,5 +1,6 @@
 """The file ``serve.yaml``: engine and replicas, routing, fallbacks, logging, limits."""
 
+import re
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
@@ -10,7 +11,8 @@ from components.store.addresses import without_secrets
 EngineKind: TypeAlias = Literal["embedded", "vllm", "nim", "sglang", "lorax"]
 LoggingMode: TypeAlias = Literal["required", "best_effort"]
 
-ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+KEY_NAME = re.compile(r"(?!(AWS|MLFLOW|PREFECT|FLYWHEEL)_)[A-Za-z_][A-Za-z0-9_]*")
+"""A variable whose value may be sent to another server: none of the gateway's own credentials."""
 
 
 def _address(url: str) -> str:
@@ -19,6 +21,15 @@ def _address(url: str) -> str:
             f"expected http:// or https://, such as http://127.0.0.1:8000, found {url!r}"
         )
     return url.rstrip("/")
+
+
+def _key_name(name: str | None) -> str | None:
+    if name is not None and not KEY_NAME.fullmatch(name):
+        raise ValueError(
+            f"it is {name!r}, expected the name of a variable that holds a key of that server; "
+            "AWS_, MLFLOW_, PREFECT_ and FLYWHEEL_ variables hold the gateway's own credentials"
+        )
+    return name
 
 
 class ReplicaSettings(Config):
@@ -42,10 +53,11 @@ class OpenAiFallback(Config):
     model: str = Field(min_length=1)
     """The model's name there; answers carry it, so that nobody takes them for the champion's."""
 
-    api_key_env: str | None = Field(default=None, pattern=ENVIRONMENT_NAME)
+    api_key_env: str | None = None
     """The gateway's environment variable with the key; if left out, no key is sent."""
 
     _is_an_address = field_validator("url")(_address)
+    _is_no_own_key = field_validator("api_key_env")(_key_name)
 
     @property
     def name(self) -> str:
@@ -71,8 +83,10 @@ class EngineSettings(Config):
     base_name: str | None = None
     """The base's name at the engine; asked for if left out."""
 
-    api_key_env: str | None = Field(default=None, pattern=ENVIRONMENT_NAME)
+    api_key_env: str | None = None
     """The environment variable with the engine's key; if left out, no key is sent."""
+
+    _is_no_own_key = field_validator("api_key_env")(_key_name)
 
     adapters: str | None = None
     """The folder of staged adapters as the engine sees it; the gateway's own path if left out. For

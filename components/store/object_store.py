@@ -166,7 +166,8 @@ class ObjectStore:
             self._require_bucket(error)
             return {}
         files = [entry for entry in entries if entry["type"] == "file"]
-        return {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
+        sizes = {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
+        return {name: size for name, size in sizes.items() if _is_plain(name)}
 
     def written(self, place: str) -> tuple[dict[str, float], float]:
         """Return when each file right below a place was written, by name, and what time it is now.
@@ -210,19 +211,23 @@ class ObjectStore:
     def copy_files(self, place: str, folder: Path) -> None:
         """Copy all files below a place into a folder."""
         system, at = self._system(), self._path(place)
-        for path in self._sizes(place):
-            copy = folder / path.removeprefix(f"{at}/")
+        for name in self.files(place):
+            copy = folder / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            system.get_file(path, str(copy))
+            system.get_file(f"{at}/{name}", str(copy))
 
     def names(self, place: str) -> list[str]:
-        """List the names below a place, sorted; those of unfinished pushes are among them."""
+        """List the names below a place, sorted; those of unfinished pushes are among them.
+
+        Keys that would lead out of a folder, which any writer of the bucket can make, are left out.
+        """
         try:
             paths: list[str] = self._system().ls(self._path(place), detail=False)
         except FileNotFoundError as error:
             self._require_bucket(error)
             return []
-        return sorted(path.rpartition("/")[2] for path in paths)
+        names = (path.rpartition("/")[2] for path in paths)
+        return sorted(name for name in names if _is_plain(name) and not name.startswith("."))
 
     def remove(self, place: str) -> None:
         """Delete all below a place: the manifest first, so that half an output never counts."""
@@ -280,9 +285,10 @@ class ObjectStore:
             }
 
     def files(self, place: str) -> list[str]:
-        """List all files below a place, relative to it."""
+        """List all files below a place, relative to it; as ``names`` does, only plain ones."""
         at = self._path(place)
-        return sorted(path.removeprefix(f"{at}/") for path in self._sizes(place))
+        names = (path.removeprefix(f"{at}/") for path in self._sizes(place))
+        return sorted(name for name in names if all(map(_is_plain, name.split("/"))))
 
     def versions(self, place: str) -> int:
         """Count the files below a place in all their versions; ``OSError``: it can't be known."""
@@ -425,6 +431,8 @@ class ObjectStore:
             sync_file(path)
 
     def _path(self, place: str) -> str:
+        if not {".", ".."}.isdisjoint(place.split("/")):
+            raise StoreError(f"naming {place!r} in {self.url}: it leads out of its folder")
         return f"{self.url.removeprefix('s3://')}/{place}"
 
     def _system(self) -> Any:  # noqa: ANN401 - s3fs is untyped
@@ -479,6 +487,10 @@ def require_s3fs() -> None:
             f"using an object store: s3fs is {installed}, which overwrites what another machine "
             f"has finished; expected {expected}; {remedy}"
         )
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and "\0" not in name
 
 
 def files_of(place: str, record: str) -> dict[str, str]:

@@ -97,7 +97,9 @@ def share(
     """Make a file the settings of all gateways that share FLYWHEEL_STORE, within seconds.
 
     Routing, fallbacks, workloads, logging and limits change at once; engine, swap and `only` with
-    the next start. A gateway whose own `serve.yaml` has one of these three keeps its own.
+    the next start. A gateway whose own `serve.yaml` has one of these three keeps its own. It is
+    signed with this home's `keys/signing.key`, and gateways take only what its `signing.pub`
+    verifies.
     """
     from flows.stack import shared_gateways
 
@@ -105,7 +107,7 @@ def share(
     path = file or home.serve_settings
     if home.store is None:
         fail(f"sharing {path}: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
-    shared_gateways.publish(home.store, path)
+    shared_gateways.publish(home, home.store, path)
     print_line(f"shared {path} with all gateways of {home.store.url}")
 
 

@@ -2,9 +2,13 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
+from components.models import model_signature
+from components.models.model_signature import ModelSignatureError
 from components.serve import response_id
 from components.serve.daemon_call import in_daemon
 from components.serve.settings import ServeSettings
@@ -21,8 +25,12 @@ SETTINGS = "gateways/serve.yaml"  # in the store; its absence changes nothing
 SECONDS = 5.0  # between two looks
 
 
-def publish(store: ObjectStore, file: Path) -> None:
-    """Make a file the settings of all gateways of a store; they use them with their next look.
+HEAD = re.compile(r"# shared (?P<time>\S+) (?P<signature>[A-Za-z0-9+/=]+)\n")
+"""The first line of shared settings: when, in UTC, and a signature by the home's signing key."""
+
+
+def publish(home: Settings, store: ObjectStore, file: Path) -> None:
+    """Sign a file as the settings of all gateways of a store; they use it with their next look.
 
     Raises:
         ServeFileError: With every mistake; nothing changes.
@@ -33,15 +41,46 @@ def publish(store: ObjectStore, file: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ServeFileError(f"{file}: can't be read: {error}") from error
     gateway_status.parse_settings(text, file)
+    time = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    signature = model_signature.sign_text(_signed(time, text), model_signature.make_key(home.keys))
     with object_store.reaching(f"sharing {file} at {store.url}/{SETTINGS}"):
-        store.write(SETTINGS, text)
+        store.write(SETTINGS, f"# shared {time} {signature}\n{text}")
+
+
+def _signed(time: str, text: str) -> str:
+    return f"flywheel shared settings {time}\n{text}"
+
+
+def _require_signed(home: Settings, text: str, source: str) -> str:
+    """Return the time that settings were shared at; ``ServeFileError`` if the home did not sign.
+
+    Whoever can write to the bucket would choose who answers all requests.
+    """
+    head = HEAD.match(text)
+    if head is None:
+        raise ServeFileError(
+            f"{source}: it is not signed; share it with `flywheel serve share FILE`"
+        )
+    public = home.keys / model_signature.PUBLIC
+    try:
+        signed = _signed(head["time"], text[head.end() :])
+        model_signature.verify_text(signed, head["signature"], public)
+    except FileNotFoundError as error:
+        raise ServeFileError(
+            f"{source}: {public} is missing, so its signature can't be verified; copy the file of "
+            "the home that shares the settings"
+        ) from error
+    except ModelSignatureError as error:
+        raise ServeFileError(f"{source}: {error}; `flywheel serve share FILE` signs it") from error
+    return head["time"]
 
 
 def refresh(home: Settings, store: ObjectStore) -> bool:
     """Keep the shared settings in the home if they are new and valid; return whether they were.
 
     Raises:
-        ServeFileError: They are not valid; the last valid ones are kept.
+        ServeFileError: They are not valid, not signed by the home, or older than those in use; the
+            last valid ones are kept.
         StoreError: The store can't be reached; the last valid ones are kept.
     """
     with object_store.reaching(f"reading {store.url}/{SETTINGS}"):
@@ -49,10 +88,17 @@ def refresh(home: Settings, store: ObjectStore) -> bool:
             text = store.read(SETTINGS)
         except DamagedObjectError as error:
             raise ServeFileError(str(error)) from error
-    kept = home.serve / gateway_status.SHARED_SETTINGS
-    if text is None or (kept.exists() and kept.read_text() == text):
+    kept, source = home.serve / gateway_status.SHARED_SETTINGS, f"{store.url}/{SETTINGS}"
+    before = kept.read_text() if kept.exists() else ""
+    if text is None or before == text:
         return False
-    gateway_status.parse_settings(text, f"{store.url}/{SETTINGS}")
+    time = _require_signed(home, text, source)
+    if (head := HEAD.match(before)) and time < head["time"]:
+        raise ServeFileError(
+            f"{source}: it was shared at {time}, before those in use ({head['time']}); share again "
+            "what is meant"
+        )
+    gateway_status.parse_settings(text, source)
     kept.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(kept, text)
     return True

@@ -1,5 +1,6 @@
 """Two gateways whose homes share an object store and nothing else."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Generator
@@ -11,8 +12,10 @@ import pytest
 import yaml
 from s3fs import S3FileSystem
 
+from components.models import model_signature
 from components.serve import response_id
 from components.serve.response_id import ResponseKeyError
+from components.serve.settings import OpenAiFallback
 from components.store.object_store import ObjectStore, StoreError
 from flows import gateway_status, settings
 from flows.gateway_status import ServeFileError
@@ -37,6 +40,8 @@ def shells(tmp_path: Path, server: None) -> tuple[Terminal, Terminal]:
     for shell in (first, second):
         shell.env["FLYWHEEL_STORE"] = STORE.url
         shell.settings.home.mkdir()
+        keys = model_signature.make_key(tmp_path / "keys").parent
+        shutil.copytree(keys, shell.settings.keys)
     return first, second
 
 
@@ -90,9 +95,6 @@ def test_settings_shared_by_one_reach_every_gateway_and_feedback_may_go_to_any(
         file.write_text("loging: never\n")
         refused = first.run("serve", "share", file)
         assert (refused.returncode, "loging: no such" in refused.stderr) == (2, True)
-        STORE.write(shared_gateways.SETTINGS, "loging: never\n")
-        with pytest.raises(ValueError, match="loging: no such"):
-            shared_gateways.refresh(first.settings, STORE)
     second.env.update(buckets.UNREACHABLE)
     with ExitStack() as stack:
         teacher = stack.enter_context(gateways.scripted_engine("teacher"))
@@ -107,7 +109,9 @@ def test_settings_shared_by_one_reach_every_gateway_and_feedback_may_go_to_any(
 def test_a_gateway_keeps_the_engine_of_its_own_file(shells: tuple[Terminal, Terminal]):
     home = shells[0].settings
     home.serve_settings.write_text("engine: {threads: 3}\nlogging: best_effort\n")
-    STORE.write(shared_gateways.SETTINGS, "engine: {threads: 1}\nlimits: {max_tokens: 7}\n")
+    file = home.home / "shared.yaml"
+    file.write_text("engine: {threads: 1}\nlimits: {max_tokens: 7}\n")
+    shared_gateways.publish(home, STORE, file)
     assert shared_gateways.refresh(home, STORE)
     assert not shared_gateways.refresh(home, STORE)
     options = gateway_status.read_serve_settings(home, None)
@@ -117,13 +121,54 @@ def test_a_gateway_keeps_the_engine_of_its_own_file(shells: tuple[Terminal, Term
 
 @pytest.mark.parametrize("text", ["logging: [", "only: 2027-13-01", "[" * 10_000, "only: &a [*a]"])
 def test_settings_that_are_no_yaml_change_nothing_and_end_no_look(
-    tmp_path: Path, shells: object, text: str
+    shells: tuple[Terminal, Terminal], text: str
 ):
-    home = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_STORE": STORE.url})
-    STORE.write(shared_gateways.SETTINGS, text)
-    with pytest.raises(ServeFileError, match=shared_gateways.SETTINGS):
+    home = shells[0].settings
+    time = "2026-12-02T00:00:00Z"
+    key = home.keys / model_signature.PRIVATE
+    signature = model_signature.sign_text(f"flywheel shared settings {time}\n{text}", key)
+    STORE.write(shared_gateways.SETTINGS, f"# shared {time} {signature}\n{text}")
+    with pytest.raises(ServeFileError, match=f"{shared_gateways.SETTINGS}: "):
         shared_gateways.refresh(home, STORE)
     assert not (home.serve / gateway_status.SHARED_SETTINGS).exists()
+
+
+def test_only_what_the_home_signed_last_is_taken_from_the_bucket(
+    shells: tuple[Terminal, Terminal], tmp_path: Path
+):
+    home, file = shells[0].settings, tmp_path / "serve.yaml"
+    file.write_text(settings_for("http://evil.example", "x"))
+    for forged in (file.read_text(), f"# shared 2027-01-01T00:00:00Z AAAA\n{file.read_text()}"):
+        STORE.write(shared_gateways.SETTINGS, forged)
+        with pytest.raises(ServeFileError, match="sign"):
+            shared_gateways.refresh(home, STORE)
+    stranger = settings.load({"FLYWHEEL_HOME": str(tmp_path / "c"), "FLYWHEEL_STORE": STORE.url})
+    shared_gateways.publish(stranger, STORE, file)
+    with pytest.raises(ServeFileError, match="not by the key"):
+        shared_gateways.refresh(home, STORE)
+    assert not (home.serve / gateway_status.SHARED_SETTINGS).exists()
+
+    earlier = ""
+    for model in ("old", "new"):
+        file.write_text(settings_for("http://ours.example", model))
+        shared_gateways.publish(home, STORE, file)
+        if model == "old":
+            earlier = STORE.read(shared_gateways.SETTINGS) or ""
+        assert shared_gateways.refresh(home, STORE)
+    for replayed in (earlier, earlier.replace("model: old", "model: new")):
+        STORE.write(shared_gateways.SETTINGS, replayed)
+        with pytest.raises(ServeFileError, match=r"before those in use|not by the key"):
+            shared_gateways.refresh(home, STORE)
+    (fallback,) = gateway_status.read_serve_settings(home, None).fallbacks_of("support")
+    assert isinstance(fallback, OpenAiFallback)
+    assert fallback.model == "new"
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "A B", ""])
+def test_no_settings_send_the_gateways_own_credentials_to_another_server(name: str):
+    text = f"fallbacks: [{{url: 'http://evil.example/v1', model: x, api_key_env: '{name}'}}]"
+    with pytest.raises(ServeFileError, match=r"api_key_env: .*expected the name of a variable"):
+        gateway_status.parse_settings(text, "serve.yaml")
 
 
 def test_the_key_of_the_first_gateway_is_everybodys(tmp_path: Path, shells: object):
