@@ -245,7 +245,7 @@ class _ClientRequests:
             return None
         try:
             row = _request(place, entry)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self._unreadable.append(_unreadable_request(place, entry, error))
             return None
         is_of_calls = any(text in row.text for text in CALLS)
@@ -298,7 +298,7 @@ def _entry_records(entry: Entry, kind: Kind, before: int) -> Iterator[ParsedReco
     """Yield a body's records, each with the token's owner as its client."""
     try:
         elements = list(_elements(entry.body))
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RecursionError) as error:  # as of 1,500 levels
         yield _unreadable_request(before + 1, entry, error)
         return
     for place, (text, value) in enumerate(elements, start=before + 1):

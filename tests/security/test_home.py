@@ -153,3 +153,15 @@ def test_servers_elsewhere_are_not_given_this_homes_logins(home: Settings) -> No
         }
     )
     assert access.read_logins(away) is None
+
+
+@pytest.mark.slow
+def test_no_command_runs_a_module_of_the_folder_that_it_is_typed_in(tmp_path: Path) -> None:
+    shell, folder = terminal.in_home(tmp_path / "home"), tmp_path / "logs"
+    folder.mkdir()
+    for name in ("flows", "components"):
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    assert shell.run("token", "add", "app").returncode == 0
+    command = [shell.command, "doctor"]
+    subprocess.run(command, env=shell.env, cwd=folder, capture_output=True, check=False)
+    assert not (tmp_path / "ran").exists()

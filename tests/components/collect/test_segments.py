@@ -237,6 +237,20 @@ def test_a_bad_record_goes_to_quarantine_with_its_segment_and_reason(con: Connec
     assert con.execute(sql).fetchall() == [(str(segment), 2, reason, bad.encode())]
 
 
+@pytest.mark.parametrize("depth", [150, 400, 900, 1_500, 100_000])
+@pytest.mark.parametrize("kind", ["interactions", "feedback", "traces"])
+def test_a_body_nested_too_deeply_costs_only_itself(
+    con: Connection, folder: Path, kind: spool.Kind, depth: int
+):
+    deep = '{"client_id": "app", "a": ' + "[" * depth + "]" * depth + "}"
+    writer = spool.Writer(folder)
+    writer.commit([spool.line(kind, "app", body.encode()) for body in (deep, f"[{deep}]")])
+    writer.seal()
+    put(folder, ("interactions", "app", json.dumps(logs.interaction())))
+    logs.load_spool(con, folder, now=logs.NOW)
+    assert len(stored(con)) == 1
+
+
 def test_entries_damaged_on_disk_go_to_quarantine(con: Connection, folder: Path):
     writer = spool.Writer(folder)
     good = spool.line("interactions", "app", json.dumps(logs.interaction()).encode())
