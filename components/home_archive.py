@@ -319,6 +319,7 @@ class _Unpacking:
             raise self._refused(f"{name} lies behind another link or file")
         resolved = os.path.normpath(PurePosixPath("/home") / PurePosixPath(name).parent / target)
         is_inside = PurePosixPath(resolved).is_relative_to("/home") and not target.startswith("/")
+        is_inside = is_inside and not self._passes_link(PurePosixPath(name).parent, target)
         if not (is_inside or self._trusts or parents[:1] == [WORKLOADS]):
             raise self._refused(
                 f"the link {name} leads out of the home, to {target}, and the archive is not "
@@ -326,6 +327,12 @@ class _Unpacking:
             )
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(target)
+
+    def _passes_link(self, folder: PurePosixPath, target: str) -> bool:
+        # What `..` leads to behind a link, its text does not say.
+        parts = PurePosixPath(target).parts
+        steps = [os.path.normpath(folder.joinpath(*parts[:n])) for n in range(1, len(parts))]
+        return not self._links.keys().isdisjoint(steps)
 
     def _refused(self, reason: str) -> BackupError:
         return BackupError(f"restoring {self._archive}: {reason}")

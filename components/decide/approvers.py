@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from pyotp import random_base32
 from pyotp.totp import TOTP
 
@@ -32,8 +33,24 @@ decision."""
 
 STRENGTH: Mapping[str, int] = {"name": 0, "code": 1, "signature": 2}
 
-Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .@+-]{0,62}$")]
-"""A person's name: letters, digits and ``_ . @ + -`` and blanks."""
+
+def _unmistakable(name: str) -> str:
+    """Refuse a name that looks like another one: of two scripts, or in another normal form."""
+    scripts = {unicodedata.name(letter, "").split()[0] for letter in name if letter.isalpha()}
+    if name != unicodedata.normalize("NFKC", name) or len(scripts - EAST_ASIAN) > 1:
+        raise ValueError(f"{name!r} mixes scripts or forms of letters, so it can pass for another")
+    return name
+
+
+EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "KATAKANA-HIRAGANA"})
+"""Scripts that one name may have together."""
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^\w([\w .@+-]{0,61}[\w.@+-])?$"),
+    AfterValidator(_unmistakable),
+]
+"""A person's name: letters of one script, digits and ``_ . @ + -`` and blanks between them."""
 
 
 def draw_secret() -> str:

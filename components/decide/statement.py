@@ -97,7 +97,8 @@ def read(line: str) -> Statement:
     parsed = Statement(**{name: str(value) for name, value in record.items()})
     if parsed.text != line:
         raise ValueError("the statement is not written as Flywheel writes it")
-    _ = parsed.signed_at
+    if parsed.signed_at.strftime(AT) != parsed.at:  # as 2026-1-2T3:4:5Z
+        raise ValueError(f"the statement's time is {parsed.at}, expected one of the form {AT}")
     return parsed
 
 

@@ -94,6 +94,14 @@ def everything(folder: Path) -> set[str]:
             "lies behind another link",
             id="link-behind-a-link",
         ),
+        pytest.param(
+            [
+                member("d", tarfile.SYMTYPE, "."),
+                member("adapters/w/k", tarfile.SYMTYPE, "../../d/../precious"),
+            ],
+            "leads out of the home",
+            id="link-out-through-a-link",
+        ),
     ],
 )
 def test_members_that_no_backup_has_are_refused_and_nothing_is_left(

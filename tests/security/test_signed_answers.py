@@ -84,6 +84,13 @@ def test_a_rejection_that_was_flipped_to_an_approval_is_refused(
     assert decided(con, desk) is None
 
 
+def test_a_signed_time_has_one_spelling(con: Connection, desk: Desk) -> None:
+    line = statement.read(desk.sign(con, YES).signature.partition("\n")[0])
+    for at in ("2026-1-2T3:4:5Z", "2026-01-02T03:04:5Z"):
+        with pytest.raises(ValueError, match="expected one of the form"):
+            statement.read(replace(line, at=at).text)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -244,6 +244,15 @@ def test_answers_of_another_run_are_ignored(con: Connection) -> None:
         pytest.param({"approvers": [{"name": "../ada"}]}, "pattern", id="a-path"),
         pytest.param({"approvers": [{"name": "ada\n"}]}, "pattern", id="a-line"),
         pytest.param({"approvers": [{"name": "<b>ada"}]}, "pattern", id="markup"),
+        pytest.param({"approvers": [{"name": "ada "}]}, "pattern", id="a-blank-at-its-end"),
+        pytest.param(
+            {"approvers": [{"name": "\N{CYRILLIC SMALL LETTER A}da"}]},
+            "mixes scripts",
+            id="scripts",
+        ),
+        pytest.param(
+            {"approvers": [{"name": "\N{FULLWIDTH LATIN SMALL LETTER A}da"}]}, "forms", id="wide"
+        ),
         pytest.param(
             {"approvers": [{"name": "ada", "secret": "GEZDGNBV"}]}, "not permitted", id="secret"
         ),
@@ -254,6 +263,13 @@ def test_rules_that_nobody_could_meet_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Approving.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    "name", ["Ада Лавлейс", "小林 ようこ", "José Núñez-1", "박지원", "a@b.org", "7"]
+)
+def test_names_of_any_one_script_are_taken(name: str) -> None:
+    assert Approving.model_validate({"approvers": [{"name": name}]}).approvers[0].name == name
 
 
 def test_codes_in_an_older_file_set_the_proof() -> None:
