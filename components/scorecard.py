@@ -205,7 +205,9 @@ class Scorecard:
     their ``conditions`` are equal: task and its version, holdout version, prompt format, precision,
     device, settings and library versions. ``adapter`` is the adapter's key, ``None`` for the base
     alone and ``PRODUCTION`` for the logged answers. ``window`` is ``None`` where no prompt was
-    read, and in older scorecards. ``constrained`` is ``None`` where answers were free.
+    read, and in older scorecards. ``constrained`` is ``None`` where answers were free. ``asked`` is
+    how often each request of the holdout was asked in the logs, by ``example_id``: it belongs to
+    the snapshot, so it is not stored with the scores; empty if unknown.
     """
 
     key: str
@@ -218,6 +220,7 @@ class Scorecard:
     samples: tuple[Sample, ...]
     window: Window | None = None
     constrained: ConstrainedAnswers | None = None
+    asked: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def measured(self, metric: str) -> dict[str, float]:
         """Return the scores of the requests that a metric was measured on, by ``doc_hash``."""
@@ -256,9 +259,16 @@ def _mean(clusters: list[list[float]]) -> Score:
 
 
 def scores_digest(cards: Iterable[Scorecard]) -> str:
-    """Digest each request's scores, which may differ if the same is measured again."""
+    """Digest each request's scores, which may differ if the same is measured again, and traffic."""
     return manifest.digest(
-        [[card.key, [[s.doc_hash, s.scores, s.rescored] for s in card.samples]] for card in cards]
+        [
+            [
+                card.key,
+                [[s.doc_hash, s.scores, s.rescored] for s in card.samples],
+                *([sorted(card.asked.items())] if card.asked else []),
+            ]
+            for card in cards
+        ]
     )
 
 

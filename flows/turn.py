@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from components.dataset import snapshot_figures
 from components.dataset.snapshot_figures import Snapshot
 from components.decide import decision_log
+from components.evaluate import holdout_task
 from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder, judge
 from components.gate.comparability import Anchor, Measured
@@ -349,6 +350,8 @@ def assemble_evidence(
             "the models were measured; run the turn again, which measures that one"
         )
     ours, base = (_read_scorecards(cards[role]) for role in (evaluate.CHALLENGER, evaluate.BASE))
+    asked = holdout_task.times_asked(snapshot.path)
+    ours = {**ours, HOLDOUT: replace(ours[HOLDOUT], asked=asked)}
     theirs = _read_scorecards(cards[evaluate.CHAMPION]) if champion else base
     anchor = Anchor(evaluate.BASE, base) if champion else None
     challenger, opponent = ours[HOLDOUT], theirs[HOLDOUT]

@@ -349,6 +349,16 @@ def clusters_digest(snapshot: Path, side: MeasuredSide = HOLDOUT) -> str | None:
     return manifest.digest(sorted([row["example_id"], row["cluster"]] for row in rows))
 
 
+def times_asked(snapshot: Path) -> dict[str, int]:
+    """Return how often each held-out request was asked; empty if each was once, or unknown."""
+    file = snapshot / HOLDOUT_FILE
+    if "interaction_ids" not in pq.read_schema(file).names:
+        return {}
+    rows = pq.read_table(file, columns=["example_id", "interaction_ids"]).to_pylist()
+    asked = {str(row["example_id"]): len(row["interaction_ids"]) for row in rows}
+    return asked if any(times > 1 for times in asked.values()) else {}
+
+
 def cluster_of(row: Mapping[str, object]) -> str:
     """Return the cluster of a row; its group in snapshots without clusters."""
     return str(row["cluster"] if "cluster" in row else row["group"])

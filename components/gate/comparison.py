@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from components.gate import paired_scores, power, significance
 from components.gate.judgement import Comparison, Outcome, Role, RoundingNoise, Slice
 from components.gate.paired_scores import Floats, PairedScores
+from components.gate.traffic_lead import TrafficScores
 from components.schema import Json
 from components.scorecard import CLUSTER_CAP, LARGEST_CLUSTER, RESCORED, Sample, Scorecard
 
@@ -277,6 +278,53 @@ def _outcome(
     if p_worse <= worst or (compared.margin is None and compared.pairs.difference <= 0):
         return "fail"
     return "pass" if p_value <= alpha else "inconclusive"
+
+
+def traffic_scores(target: Compared, asked: Mapping[str, int]) -> TrafficScores | None:
+    """Return the target's scores by traffic; ``None`` if every request was asked once."""
+    times = np.array([asked.get(sample.example_id, 1) for sample in target.samples], np.float64)
+    return TrafficScores(target.deciding, times) if (times > 1).any() else None
+
+
+def compare_traffic(
+    target: Compared,
+    scores: TrafficScores,
+    margin: float,
+    p_worse: float,
+    *,
+    alpha: float,
+    worst: float,
+) -> Comparison:
+    """Judge the target by traffic, as a guard: parameters as ``compare``.
+
+    Where rounding matters it reads the scores of ``Compared.deciding``.
+    """
+    p_value = scores.evidence(-margin, alpha)
+    low, high = scores.interval(alpha)
+    outcome: Outcome = "pass" if p_value <= alpha else "inconclusive"
+    return Comparison(
+        task=target.task,
+        metric=target.metric,
+        role="guard",
+        outcome="fail" if p_worse <= worst else outcome,
+        n=scores.pairs.n,
+        clusters=len(scores.pairs.sizes),
+        challenger=scores.mean(scores.pairs.ours),
+        opponent=scores.mean(scores.pairs.theirs),
+        difference=scores.difference,
+        low=low,
+        high=high,
+        tail=alpha,
+        wins=scores.pairs.wins,
+        losses=scores.pairs.losses,
+        margin=margin,
+        test="bets on requests that do not recur",
+        p_value=p_value,
+        p_worse=p_worse,
+        detectable=None,
+        needed=None,
+        by_traffic=True,
+    )
 
 
 SMALLEST = 8  # smaller slices are skipped: even losing every request would hardly be significant

@@ -1,6 +1,6 @@
 """Judge a challenger against an opponent: pass, fail or inconclusive, with reasons."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from components.gate import comparison, significance
@@ -110,14 +110,17 @@ def _against(result: Comparison, look: int, relation: str) -> str:
 
 
 def _lead(result: Comparison) -> str:
+    counted = ", each counting as often as it was asked" if result.by_traffic else ""
     return (
-        f"{_signed(result.difference)} points on {result.n} requests in {result.clusters} clusters "
-        f"({100 - 200 * result.tail:.4g} % interval {_signed(result.low)} to "
+        f"{_signed(result.difference)} points on {result.n} requests in {result.clusters} clusters"
+        f"{counted} ({100 - 200 * result.tail:.4g} % interval {_signed(result.low)} to "
         f"{_signed(result.high)})"
     )
 
 
 def _forecast(result: Comparison) -> str:
+    if result.by_traffic:
+        return "look at the requests that are asked most and were lost"
     if result.needed is None:
         return "no realistic number of further requests would decide"
     return (
@@ -187,7 +190,12 @@ def judge(
         return Judgement("fail", (_no_look_left(look, policy),), policy.metric, look)
     figures = _paired_figures(challenger, opponent, policy, anchor)
     comparisons = _compare_figures(
-        figures, policy, alpha, later, _measured_alike(earlier, challenger[policy.task])
+        figures,
+        policy,
+        alpha,
+        later,
+        _measured_alike(earlier, challenger[policy.task]),
+        challenger[policy.task].asked,
     )
     slices = comparison.compare_slices(figures[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
@@ -279,11 +287,15 @@ def _compare_figures(
     alpha: float,
     later: float,
     earlier: Sequence[EarlierUse],
+    asked: Mapping[str, int],
 ) -> tuple[Comparison, ...]:
-    corrected = significance.holm(
-        [comparison.worse_p_value(paired.figure, policy.alpha) for paired in figures]
-    )
-    return tuple(
+    target, margin = figures[0].figure, policy.traffic_margin
+    scores = None if margin is None else comparison.traffic_scores(target, asked)
+    worse = [comparison.worse_p_value(paired.figure, policy.alpha) for paired in figures]
+    if scores is not None:
+        worse.append(scores.evidence(margin or 0.0, policy.alpha, sign=-1))
+    corrected = significance.holm(worse)
+    compared = [
         replace(
             comparison.compare(
                 paired.figure,
@@ -295,8 +307,15 @@ def _compare_figures(
             ),
             anchor=paired.anchor,
         )
-        for paired, p_worse in zip(figures, corrected, strict=True)
-    )
+        for paired, p_worse in zip(figures, corrected, strict=False)
+    ]
+    if scores is not None:
+        compared.append(
+            comparison.compare_traffic(
+                target, scores, margin or 0.0, corrected[-1], alpha=alpha, worst=policy.alpha
+            )
+        )
+    return tuple(compared)
 
 
 def _shares(policy: Policy, look: int, left: float | None) -> tuple[float, float]:

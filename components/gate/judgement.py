@@ -46,6 +46,9 @@ class Comparison:
     ``begun`` is the number of the look that decided. If it is an earlier look, its bets went on
     with the requests added since, at that look's level ``begun_alpha``; 0 is this look's own test.
 
+    With ``by_traffic`` each request counts as often as it was asked (``gate.traffic_lead``); the
+    scores are means by these weights.
+
     ``noise`` is ``None`` where answers don't depend on their batch. What is shown must be shown in
     spite of it, too.
     """
@@ -74,6 +77,7 @@ class Comparison:
     begun: int = 0
     begun_alpha: float = 0.0
     noise: RoundingNoise | None = None
+    by_traffic: bool = False
 
     @property
     def deciding_p_value(self) -> float:
@@ -84,6 +88,7 @@ class Comparison:
     def name(self) -> str:
         """The metric's displayed name."""
         figure = self.metric if self.task == HOLDOUT else f"{self.metric} on {self.task}"
+        figure += " by traffic" if self.by_traffic else ""
         return f"{figure} since the {self.anchor}" if self.anchor else figure
 
 
@@ -164,18 +169,21 @@ class Judgement:
         undecided = [
             comparison
             for comparison in self.comparisons
-            if comparison.task == target.task and comparison.outcome == "inconclusive"
+            if comparison.task == target.task
+            and comparison.outcome == "inconclusive"
+            and not comparison.by_traffic  # more requests differ in how often they are asked
         ]
         needed = [c.needed / (c.n / target.n) for c in undecided if c.needed is not None]
         return round(max(needed)) if needed and len(needed) == len(undecided) else None
 
 
 def to_json(judgement: Judgement) -> dict[str, Any]:
-    """Return a judgement as JSON; without ``noise`` where there is none, as in older evidence."""
+    """Return a judgement as JSON; without what older evidence lacks, where it says nothing."""
     value = asdict(judgement)
     for comparison in value["comparisons"]:
-        if comparison["noise"] is None:
-            del comparison["noise"]
+        for name in ("noise", "by_traffic"):
+            if not comparison[name]:
+                del comparison[name]
     return value
 
 

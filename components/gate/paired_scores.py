@@ -16,7 +16,7 @@ only up to a cap (``PairedScores.cap``), and the mean is over requests with thes
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -241,18 +241,32 @@ def betting_interval(pairs: PairedScores, tail: float) -> tuple[float, float]:
 
 
 def _p_value(sums: Floats, pairs: PairedScores, mean: float, level: float) -> float:
+    return p_value(
+        lambda levels: wealth_reached(sums, pairs.sizes, pairs.largest, mean, levels), level
+    )
+
+
+def p_value(refutes: Callable[[Floats], NDArray[np.bool_]], level: float) -> float:
+    """Return the smallest level of the grid from which on all larger ones are refuted."""
     finest = int(np.log(level / FINEST) / np.log(COARSER))
     coarsest = int(np.log(COARSEST / level) / np.log(COARSER))
     levels = level * COARSER ** -np.arange(-coarsest, finest + 1, dtype=np.float64)
-    run = _leading(wealth_reached(sums, pairs.sizes, pairs.largest, mean, levels))
+    run = _leading(refutes(levels))
     return float(levels[run - 1]) if run else 1.0
 
 
 def _low(sums: Floats, pairs: PairedScores, tail: float) -> float:
-    # the highest lead of the grid below which all are refuted
-    steps = int(np.floor((1 + sums.sum() / pairs.sizes.sum()) / STEP))
+    return low_end(
+        lambda means: wealth_reached(sums, pairs.sizes, pairs.largest, means, tail),
+        sums.sum() / pairs.sizes.sum(),
+    )
+
+
+def low_end(refutes: Callable[[Floats], NDArray[np.bool_]], lead: float) -> float:
+    """Return the highest mean of the grid up to ``lead`` below which all are refuted."""
+    steps = int(np.floor((1 + lead) / STEP))
     means = -1 + STEP * np.arange(1, max(1, steps) + 1, dtype=np.float64)
-    run = _leading(wealth_reached(sums, pairs.sizes, pairs.largest, means, tail))
+    run = _leading(refutes(means))
     return float(means[run - 1]) if run else -1.0
 
 

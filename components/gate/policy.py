@@ -68,6 +68,11 @@ class Policy(Config):
     abstention_anchor_margin: float | None = Field(default=None, ge=0, le=1)
     """The same guard's margin against the anchor; default ``abstention_margin``."""
 
+    traffic_margin: float | None = Field(default=0.05, ge=0, lt=1)
+    """The acceptable loss of the target by traffic, where each request of the holdout counts as
+    often as it was asked: without it a challenger may lose the few questions that most people ask
+    and win the many rare ones. Null for no such guard; no effect where all were asked once."""
+
     guards: tuple[Guard, ...] = ()
     """Further metrics, on any task, that must not get worse by more than their margin."""
 

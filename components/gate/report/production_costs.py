@@ -203,7 +203,11 @@ def sentence(case: Case) -> str:
         name = metric.replace("_", " ")
         shares.insert(0, f"an unknown share of production's {name}")
     fraction = case.costs.bill.fraction.value
-    price = "" if fraction is None else f", at {fraction:.2%} of its price of a request"
+    price = (
+        ""
+        if fraction is None
+        else f", at {fraction:.2%} of its price of a request (means over distinct requests)"
+    )
     listed = " and ".join([", ".join(shares[:-1]), shares[-1]] if len(shares) > 1 else shares)
     source = f" {_score_source(case, by_metric[metric])}" if metric in by_metric else ""
     return f"The challenger keeps {listed}{price}.{source}"
@@ -218,7 +222,7 @@ def _kept(scores: QualityScores) -> str:
     )
     return (
         f"{kept.ratio:.1%} of production's {scores.metric.replace('_', ' ')} ({spread}, "
-        f"{kept.n} requests in {scores.count} clusters)"
+        f"{kept.n} distinct requests in {scores.count} clusters)"
     )
 
 

@@ -70,6 +70,8 @@ def shown_figures(ours: Scorecard, theirs: Scorecard, metric: str) -> Figure:
 
 def _judged(result: Comparison, card: Scorecard) -> Figure:
     since = f" since the {result.anchor}" if result.anchor else ""
+    since += " by traffic" if result.by_traffic else ""
+    counted = ", each request as often as it was asked" if result.by_traffic else ""
     effect = Effect(
         name=_displayed(result.task, result.metric) + since,
         kind=result.role,
@@ -83,7 +85,7 @@ def _judged(result: Comparison, card: Scorecard) -> Figure:
     return Figure(
         task=result.task,
         metric=result.metric,
-        meaning=card.metrics[result.metric].meaning,
+        meaning=card.metrics[result.metric].meaning + counted,
         challenger=result.challenger,
         opponent=None if result.anchor else result.opponent,
         effect=effect,

@@ -131,9 +131,12 @@ def verdict_sentence(case: Case) -> str:
     if judgement.outcome == "fail":
         return f"The challenger should not replace the {who}: {lead}; the reasons are below."
     undecided = {
-        result.task for result in judgement.comparisons if result.outcome == "inconclusive"
+        (result.task, result.by_traffic)
+        for result in judgement.comparisons
+        if result.outcome == "inconclusive"
     }
-    if undecided != {target.task}:  # guards on other tasks, or too few requests for any pass
+    # guards by traffic or on other tasks, or too few requests for any pass
+    if undecided != {(target.task, False)}:
         return f"It is undecided: {lead}; the reasons are below."
     if judgement.more_needed is None:
         return f"It is undecided: {lead}, and no realistic number of requests would decide it."

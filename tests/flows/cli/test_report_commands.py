@@ -258,7 +258,7 @@ def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(
     scores, cost = capsys.readouterr().out.split("\ncost\n")
     first, *_, paid, even = cost.strip().splitlines()
     assert first.startswith("The challenger keeps 90.9% of production's correct name (95 %")
-    assert ", at 3.33% of its price of a request." in first
+    assert ", at 3.33% of its price of a request (means over distinct requests)." in first
     assert paid == "  the training has paid for itself after 58 requests"
     assert even.startswith(
         "  At production's assumed prices both cost the same at a utilization of "

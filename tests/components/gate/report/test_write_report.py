@@ -148,7 +148,7 @@ def test_the_share_kept_is_listed_for_the_target_and_for_the_whole_answer() -> N
     kept, *_ = production_costs.account(case)
     assert kept.startswith(
         "The challenger keeps 89.3% of production's correct name (95 % interval 82.2% to 93.8%, "
-        "Wilson, 112 requests in 112 clusters), 41.7% of production's name and arguments ("
+        "Wilson, 112 distinct requests in 112 clusters), 41.7% of production's name and arguments ("
     )
     assert " and 62.5% of production's correct (" in kept
     words = page(case).words
@@ -180,7 +180,7 @@ def test_production_is_compared_only_on_requests_with_its_score() -> None:
 def test_the_account_lists_each_amount_with_its_formula() -> None:
     kept, *amounts = production_costs.account(gate_cases.clear())
     assert kept.startswith("The challenger keeps 90.9% of production's correct name")
-    assert ", at 3.33% of its price of a request." in kept
+    assert ", at 3.33% of its price of a request (means over distinct requests)." in kept
     assert amounts == [
         "a request in production: 0.00150 USD = (400.0 tokens in x 2.5 + 50.0 out x 10) / "
         "1,000,000 (means of 120 requests, as the logs say)",
