@@ -26,6 +26,9 @@ from components.collect.source import (
     SourceRow,
 )
 from components.collect.sources import (
+    fields,
+    openai_api,
+    openai_logs,
     otlp,
     otlp_encoding,
     otlp_langfuse,
@@ -304,9 +307,33 @@ def _entry_records(entry: Entry, kind: Kind, before: int) -> Iterator[ParsedReco
     for place, (text, value) in enumerate(elements, start=before + 1):
         if isinstance(value, dict):
             row = _owned(SourceRow(place, text, value), entry.client_id)
-            yield ParsedRecord(row, kind, row.value)
+            try:
+                yield ParsedRecord(row, kind, _in_chat_form(row.value))
+            except fields.WrongShapeError as error:
+                yield Unreadable(place, row.text.encode(errors="backslashreplace"), str(error))
         else:
             yield Unreadable(place, text.encode(), "the record is not a JSON object")
+
+
+def _in_chat_form(record: dict[str, Json]) -> dict[str, Json]:
+    """Return a record; one of the gateway's in the form of the Responses API as a chat.
+
+    So another server answered it, which got the request as it was sent.
+    """
+    match record:
+        case {"served": _, "request": {**request}, "response": response} if openai_api.is_request(
+            request
+        ):
+            asked, answered, beside = openai_logs.exchange(request, "request.", response)
+        case _:
+            return record
+    match record.get("finish"), answered:
+        case "client_gone" | "upstream_cut" as finish, {"choices": [{**first}, *_]}:
+            answered = {**answered, "choices": [{**first, "finish_reason": finish}]}
+        case _:
+            pass
+    rest = {**fields.without_nulls(beside), **record}
+    return {**rest, "request": asked, "response": answered}
 
 
 def _elements(body: str) -> Iterator[tuple[str, Json]]:

@@ -76,7 +76,9 @@ def record(
 ) -> bytes:
     """Return the spool line of an answer; ``whole`` is its JSON."""
     request = interaction.request
-    body = request.body if request.endpoint == "chat" else {**request.body, "messages": []}
+    body = request.body if draft.relayed is None else request.sent
+    if request.endpoint != "chat":
+        body = {**body, "messages": []}
     fields: dict[str, Json | orjson.Fragment] = {
         "timestamp": interaction.timestamp,
         "workload_id": interaction.workload,

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
+from components.receive.settings import RefusedError
 from components.serve import chat_answer, engine_errors, replica_choice, served_prompt
 from components.serve.answer_log import Answerer, Interaction
 from components.serve.chat_answer import VisiblePart
@@ -65,7 +66,8 @@ class AnsweringServers:
     async def parts(self, exchange: Exchange) -> AsyncGenerator[VisiblePart]:
         """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
         failed: list[str] = []
-        last: UpstreamError | None = None
+        last: OpenAiError | None = None
+        is_refused = not exchange.request.is_checked  # by what versions can read
         is_canary = exchange.draw is not None and exchange.draw.arm == "canary"
         own_arm = "canary" if is_canary else "champion"
         reads_alike = exchange.route is not None and exchange.route.reads_alike
@@ -74,10 +76,11 @@ class AnsweringServers:
             self._settings.fallbacks_of(exchange.interaction.workload),
             self._engines,
             self._loads,
-            is_chat=exchange.request.endpoint == "chat",
             is_canary=is_canary,
         )
         for attempt in attempts:
+            if is_refused and attempt.fallback is None:
+                continue
             self._begin(exchange, attempt, failed)
             self._loads.open[attempt.replica] += 1
             try:
@@ -86,28 +89,36 @@ class AnsweringServers:
                         self._note_first(exchange)
                         yield part
                 return  # noqa: TRY300 - the loop goes on after an error
-            except OpenAiError:  # by the template, or the grammar
+            except OpenAiError as error:  # by the template, or the grammar
                 exchange.has_failed |= attempt.arm == own_arm and not reads_alike
-                raise
+                if exchange.is_sending:
+                    raise
+                last, is_refused = error, True
             except UpstreamError as error:
                 is_own_fault = not (reads_alike and engine_errors.is_too_long(error))
                 exchange.has_failed |= attempt.arm == own_arm and is_own_fault
                 self._metrics.upstream_errors(attempt.replica, str(error.status)).inc()
                 if attempt.engine is None:
-                    LOG.warning("the fallback failed: %s", error.reason)
+                    what = error.reason if error.answer is None else error.status  # no texts
+                    LOG.warning("the fallback %s failed: %s", attempt.replica, what)
                 elif error.is_retryable:
                     self._report(attempt.replica, error)
-                if exchange.is_sending or not error.is_retryable:
-                    raise engine_errors.to_client(error) from error
+                is_ours = attempt.fallback is None
+                last = (engine_errors.to_client if is_ours else engine_errors.passed_on)(error)
+                if exchange.is_sending or not (error.is_retryable or is_ours):
+                    raise last from error
                 if error.status >= 500:
                     self._loads.failed_at[attempt.replica] = time.monotonic()
-                failed.append(attempt.replica)
-                last = error
+                if error.is_retryable:
+                    failed.append(attempt.replica)
+                is_refused |= not error.is_retryable
                 exchange.draft.clear()
+            except RefusedError as refused:  # no memory for another server's answer
+                raise OpenAiError.of(refused) from refused
             finally:
                 self._loads.open[attempt.replica] -= 1
         if last is not None:
-            raise engine_errors.to_client(last) from last
+            raise last
         champion = exchange.route.champion.name if exchange.route else exchange.interaction.workload
         raise OpenAiError(
             503,
@@ -133,7 +144,9 @@ class AnsweringServers:
 
     def _answer(self, exchange: Exchange, attempt: Attempt) -> AsyncGenerator[VisiblePart]:
         if attempt.fallback is not None:
-            return self._fallbacks.ask(attempt.fallback, exchange.interaction, exchange.draft)
+            return self._fallbacks.ask(
+                attempt.fallback, exchange.interaction, exchange.draft, exchange.hold.take
+            )
         assert attempt.served is not None
         assert attempt.engine is not None
         return self._ask_engine(exchange, attempt.served, attempt.engine)

@@ -13,6 +13,7 @@ from components.serve.body_fields import Obj
 from components.serve.chat_request import Endpoint
 from components.serve.engines.serving_engine import TokenLogprob
 from components.serve.openai_error import OpenAiError
+from components.serve.relayed_answer import RelayedAnswer
 
 DONE = b"data: [DONE]\n\n"
 
@@ -58,6 +59,8 @@ class VisiblePart:
     text: str = ""
     calls: Sequence[Json] = ()
     logprobs: Sequence[TokenLogprob] = ()
+    relayed: bytes = b""
+    """What another server wrote, for the client as it is."""
 
 
 @dataclass(slots=True)
@@ -77,8 +80,8 @@ class AnswerDraft:
     """``None`` until the answer ends."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    """Those of the prompt that the server had cached; ``None`` if it does not say."""
+    relayed: RelayedAnswer | None = None
+    """The answer of another server, of which the rest here is not the text."""
 
     def add(self, part: VisiblePart) -> None:
         """Append a part."""
@@ -92,22 +95,21 @@ class AnswerDraft:
     def clear(self) -> None:
         """Forget an answer that failed before the client saw any of it."""
         self.text, self.calls, self.logprobs, self.finish = [], [], [], None
-        self.cached_tokens = None
+        self.relayed = None
 
     def usage(self) -> Obj:
         """Return the token counts; those unknown are 0."""
         prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
-        counts: Obj = {
+        return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
-        if self.cached_tokens is None:
-            return counts
-        return {**counts, "prompt_tokens_details": {"cached_tokens": self.cached_tokens}}
 
     def whole(self) -> bytes:
-        """Return the completion."""
+        """Return the completion; another server's answer in the form of its own API."""
+        if self.relayed is not None:
+            return self.relayed.whole(self.finish)
         return orjson.dumps(
             {
                 "id": self.id,

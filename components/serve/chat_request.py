@@ -67,6 +67,20 @@ class ChatRequest:
     user: str | None
     responses: ResponsesRequest | None = None
     """What it is translated from; ``None`` if it was sent as it is."""
+    is_checked: bool = True
+    """Whether a version can answer; if not, another server gets the body as it is."""
+
+    @property
+    def sent(self) -> Obj:
+        """The body as it was sent."""
+        return self.body if self.responses is None else self.responses.body
+
+    @property
+    def path(self) -> str:
+        """Where OpenAI-compatible servers answer it, below their address."""
+        if self.responses is not None:
+            return "/responses"
+        return "/chat/completions" if self.endpoint == "chat" else "/completions"
 
     @property
     def id_prefix(self) -> Prefix:
@@ -129,7 +143,11 @@ def chat_of(body: Obj) -> ChatRequest:
 
 def read_completion(content: bytes) -> ChatRequest:
     """Read the body of ``/v1/completions``; raise ``OpenAiError`` (400) if it is refused."""
-    body = body_fields.read_object(content)
+    return completion_of(body_fields.read_object(content))
+
+
+def completion_of(body: Obj) -> ChatRequest:
+    """Return a completion; raise ``OpenAiError`` (400) if it is refused."""
     body_fields.refuse_unknown(body, _COMPLETION)
     text = body.get("prompt")
     if isinstance(text, list) and len(text) == 1:
@@ -153,6 +171,42 @@ def read_completion(content: bytes) -> ChatRequest:
     )
 
 
+def unchecked(
+    body: Obj, endpoint: Endpoint, responses: ResponsesRequest | None = None
+) -> ChatRequest:
+    """Return a request of which only what the gateway itself needs is read.
+
+    The rest is for another server to read. Raise ``OpenAiError`` (400) if `model` is not text.
+    """
+    options, metadata = body.get("stream_options"), body.get("metadata")
+    users = (body.get("user"), body.get("safety_identifier"))
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return ChatRequest(
+        endpoint=endpoint,
+        body=body,
+        model=_model(body),
+        messages=[],
+        prompt="",
+        tools=[],
+        tool_choice=None,
+        response_format=None,
+        max_tokens=None,
+        temperature=0.0,
+        top_p=1.0,
+        seed=None,
+        stop=(),
+        logprobs=None,
+        is_streamed=body.get("stream") is True,
+        has_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        is_stored=body.get("store") is not False,
+        is_parallel=True,
+        metadata={key: text for key, text in texts if isinstance(text, str)},
+        user=next((user for user in users if isinstance(user, str) and user), None),
+        responses=responses,
+        is_checked=False,
+    )
+
+
 class _Shared(TypedDict):
     body: Obj
     model: str | None
@@ -167,14 +221,18 @@ class _Shared(TypedDict):
     user: str | None
 
 
-def _shared(body: Obj) -> _Shared:
+def _model(body: Obj) -> str | None:
     model = body.get("model")
     if not isinstance(model, str | None):
         raise invalid("model", f"it is {shown(model)}, expected the name of a workload")
+    return model
+
+
+def _shared(body: Obj) -> _Shared:
     is_streamed = body_fields.flag(body, "stream", default=False)
     return {
         "body": body,
-        "model": model,
+        "model": _model(body),
         "temperature": body_fields.number(body, "temperature", 0, 2, default=0.0),
         "top_p": body_fields.number(body, "top_p", 0, 1, default=1.0),
         "seed": body_fields.integer(body, "seed", -(2**63), 2**63 - 1),

@@ -22,16 +22,14 @@ from components.receive.settings import Limits, RefusedError
 from components.schema import Json
 from components.serve import (
     answer_log,
-    chat_request,
     response_id,
-    responses_request,
     serve_openapi,
 )
 from components.serve.body_fields import Obj
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
-from components.serve.gateway import Gateway, Headers, ReadRequest
-from components.serve.openai_error import OpenAiError
+from components.serve.gateway import Api, Gateway, Headers
+from components.serve.openai_error import OpenAiError, PassedOnError
 from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
@@ -172,18 +170,18 @@ class GatewayApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(chat_request.read_chat, scope, receive, send)
+        await self._answer("chat", scope, receive, send)
 
     async def _responses(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(responses_request.read, scope, receive, send)
+        await self._answer("responses", scope, receive, send)
 
     async def _completion(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(chat_request.read_completion, scope, receive, send)
+        await self._answer("completion", scope, receive, send)
 
-    async def _answer(self, read: ReadRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway, headers = self.gateway, dict(scope["headers"])
+    async def _answer(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self.gateway
         try:
-            exchange = await gateway.open(Request(scope, receive), headers, read)
+            exchange = await gateway.open(Request(scope, receive), _headers(scope), api)
         except (OpenAiError, RefusedError) as refused:
             gateway.metrics.requests("", "", "", str(refused.status)).inc()
             raise
@@ -196,7 +194,7 @@ class GatewayApp:
                 status = await self._stream(exchange, send)
             else:
                 content = await gateway.whole(exchange)
-                await _send(send, 200, content, exchange.headers())
+                await _send(send, 200, content, exchange.headers(), exchange.media_type)
                 status = 200
         except asyncio.CancelledError:
             if not watch.done():  # the server ends
@@ -204,6 +202,10 @@ class GatewayApp:
                 raise
             work.uncancel()
             gateway.abandon(exchange, answer_log.GONE)
+        except PassedOnError as error:
+            status, answer = error.status, error.answer
+            headers = exchange.headers() + answer.headers
+            await _send(send, status, answer.content, headers, answer.media_type)
         except OpenAiError as error:
             status = error.status
             if exchange.request.responses is not None:
@@ -221,7 +223,7 @@ class GatewayApp:
             async for event in events:
                 if not is_begun:
                     is_begun = True
-                    await send(_head(200, b"text/event-stream", None, exchange.headers()))
+                    await send(_head(200, exchange.media_type, None, exchange.headers()))
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:

@@ -4,7 +4,7 @@ import re
 
 from components.serve.engines.http_upstream import REQUESTS_FAULT
 from components.serve.engines.serving_engine import UpstreamError
-from components.serve.openai_error import OpenAiError
+from components.serve.openai_error import OpenAiError, PassedOnError
 
 RETRY_SECONDS = 1
 
@@ -15,6 +15,17 @@ _CONTEXT = re.compile(r"context|maximum|too long|longer than", re.IGNORECASE)
 def is_too_long(error: UpstreamError) -> bool:
     """Return whether a request is refused since it does not fit into the engine's context."""
     return error.status in REQUESTS_FAULT and _CONTEXT.search(error.reason) is not None
+
+
+_GATEWAYS_OWN = frozenset({401, 403, 407})  # about its key, of which the body may have a part
+
+
+def passed_on(error: UpstreamError) -> OpenAiError:
+    """Return the error of a request that an OpenAI-compatible server refused: as it wrote it."""
+    answer = error.answer
+    if answer is None or answer.status in _GATEWAYS_OWN or 300 <= answer.status < 400:
+        return to_client(error)
+    return PassedOnError(answer)
 
 
 def to_client(error: UpstreamError) -> OpenAiError:

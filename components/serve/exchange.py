@@ -4,6 +4,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from components.receive.admission import Hold
 from components.serve.answer_log import Answerer, Interaction
 from components.serve.canary.bad_events import BadKind
 from components.serve.chat_answer import AnswerDraft, Chunks, StreamWriter
@@ -25,8 +26,10 @@ class Exchange:
     """``time.perf_counter()`` of its arrival."""
     must_log: bool
     draft: AnswerDraft
+    hold: Hold
+    """The bytes of its body and of another server's answer, which count until it ends."""
     held: ExitStack
-    """The bytes of its body, which count until it ends."""
+    """Ends ``hold``."""
     who: Answerer | None = None
     """Who answers, or is about to."""
     is_sending: bool = False
@@ -64,14 +67,23 @@ class Exchange:
             headers.append((b"x-flywheel-arm", who.arm.encode()))
             if who.served is not None:
                 headers.append((b"x-flywheel-version", who.served.version.encode()))
-        return headers
+        return headers if self.draft.relayed is None else headers + self.draft.relayed.headers
 
     def writer(self) -> StreamWriter:
         """Return what writes the answer's stream, once it is known who answers."""
         responses = self.request.responses
+        if self.draft.relayed is not None:
+            return self.draft.relayed
         if responses is not None:
             return ResponseEvents(self.draft, responses.body)
         return Chunks(self.draft, has_usage=self.request.has_usage)
+
+    @property
+    def media_type(self) -> bytes:
+        """The content type of the answer."""
+        if self.draft.relayed is not None:
+            return self.draft.relayed.media_type
+        return b"text/event-stream" if self.request.is_streamed else b"application/json"
 
     def milliseconds(self) -> float:
         """Return the milliseconds since its arrival."""

@@ -12,7 +12,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
-from typing import TypeAlias, cast
+from functools import partial
+from typing import Literal, TypeAlias, cast
 
 import orjson
 from starlette.requests import Request
@@ -24,9 +25,12 @@ from components.schema import Json
 from components.serve import (
     answer_feedback,
     answer_log,
+    body_fields,
+    chat_request,
     engine_errors,
     response_id,
     responses_answer,
+    responses_request,
 )
 from components.serve.answer_log import AnswerLog, Interaction
 from components.serve.answering_servers import AnsweringServers
@@ -48,7 +52,21 @@ from components.serve.visible_status import visible_status
 from components.store import spool
 
 Headers = Mapping[bytes, bytes]
-ReadRequest: TypeAlias = Callable[[bytes], ChatRequest]
+Api: TypeAlias = Literal["chat", "responses", "completion"]
+
+_CHECKED: Mapping[Api, Callable[[Obj], ChatRequest]] = {
+    "chat": chat_request.chat_of,
+    "responses": responses_request.response_of,
+    "completion": chat_request.completion_of,
+}
+"""What reads a request for a version."""
+
+_UNCHECKED: Mapping[Api, Callable[[Obj], ChatRequest]] = {
+    "chat": partial(chat_request.unchecked, endpoint="chat"),
+    "responses": responses_request.unchecked,
+    "completion": partial(chat_request.unchecked, endpoint="completion"),
+}
+"""What reads a request for another server."""
 
 FEEDBACK_BYTES = 2**20
 SHADOWED_LOAD = 0.05  # of the open requests that are allowed; with more there is no shadow
@@ -123,10 +141,8 @@ class Gateway:
 
     # The way in.
 
-    async def open(self, request: Request, headers: Headers, read: ReadRequest) -> Exchange:
+    async def open(self, request: Request, headers: Headers, api: Api) -> Exchange:
         """Check a request and count it under its workload's epoch; ``leave`` ends it.
-
-        ``read`` reads its body.
 
         Raises:
             OpenAiError: It is refused.
@@ -136,25 +152,24 @@ class Gateway:
         token = self.desk.authorize(_text(headers, b"authorization"), "interactions")
         with ExitStack() as stack:
             hold = stack.enter_context(self.desk.hold(token))
-            content = await self.desk.read_body(
-                request, token, hold, self.settings.limits.body_bytes
-            )
-            interaction, must_log = self._interaction(content, token, headers, read, timestamp)
+            longest = self.settings.longest_body()
+            content = await self.desk.read_body(request, token, hold, longest)
+            interaction, must_log = self._interaction(content, token, headers, api, timestamp)
+            del content  # it may be large
             self._require_turn(token.client_id)
             route = self.current.enter(interaction.workload)
-            if route is None:
-                self._workloads.require_answered(
-                    interaction.workload, interaction.request.endpoint, token
-                )
+            if route is None and interaction.workload not in self._workloads.elsewhere:
+                raise self._workloads.unknown(interaction.workload, token)
             held = stack.pop_all()
         self._open[token.client_id] += 1
         if self._shadows:
             self._shadows.make_room(self._open.total())
         draw = None
-        if route is not None and route.canary is not None and self._rollouts is not None:
+        canary = route.canary if route and interaction.request.is_checked else None
+        if canary is not None and self._rollouts is not None:
             draw = self._rollouts.draw(
                 interaction.workload,
-                route.canary,
+                canary,
                 token.client_id,
                 interaction.request,
                 interaction.conversation_id,
@@ -171,15 +186,16 @@ class Gateway:
             created=int(timestamp),
             has_logprobs=interaction.request.logprobs is not None,
         )
-        return Exchange(interaction, route, began, must_log, draft, held, draw=draw)
+        return Exchange(interaction, route, began, must_log, draft, hold, held, draw=draw)
 
     def _interaction(
-        self, content: bytes, token: Token, headers: Headers, read: ReadRequest, timestamp: float
+        self, content: bytes, token: Token, headers: Headers, api: Api, timestamp: float
     ) -> tuple[Interaction, bool]:
-        """Return a checked request, and whether its answer has to be logged."""
-        chat = read(content)
-        workload = self._workloads.choose(chat, lambda name: _text(headers, name), token)
+        """Return a request, and whether its answer has to be logged."""
+        sent = _UNCHECKED[api](body_fields.read_object(content))
+        workload = self._workloads.choose(sent, lambda name: _text(headers, name), token)
         require_scope(token, workload, "model")
+        chat = self._checked(sent, api, workload, len(content))
         must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
         if must_log:
             self.desk.require_health()
@@ -196,6 +212,26 @@ class Gateway:
             traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent or "") else None,
         )
         return interaction, must_log
+
+    def _checked(self, sent: ChatRequest, api: Api, workload: str, size: int) -> ChatRequest:
+        """Return a request as a version reads it; as it was sent if only another server may answer.
+
+        Raise ``OpenAiError`` if no version can answer it, and there is no other server.
+        """
+        route, has_server = self.current.routes.get(workload), self.settings.has_server(workload)
+        if route is None and workload in self._workloads.elsewhere:
+            return sent
+        most = self.settings.limits.body_bytes
+        if size > most and route is not None and has_server:
+            return sent
+        if size > most:
+            raise OpenAiError(413, f"the body has {size} bytes, expected at most {most}")
+        try:
+            return _CHECKED[api](sent.sent)
+        except OpenAiError:
+            if route is None or not has_server:
+                raise
+            return sent
 
     def leave(self, exchange: Exchange, status: int) -> None:
         """Count the end of a request that was answered with this HTTP status."""
@@ -227,7 +263,7 @@ class Gateway:
             raise self._too_slow() from error
         content = draft.whole()
         await self._commit(exchange, content)
-        responses = exchange.request.responses
+        responses = exchange.request.responses if draft.relayed is None else None
         return content if responses is None else responses_answer.whole(draft, responses.body)
 
     async def stream(self, exchange: Exchange) -> AsyncGenerator[bytes]:
@@ -241,7 +277,7 @@ class Gateway:
                 async with aclosing(self._servers.parts(exchange)) as parts:
                     async for part in parts:
                         draft.add(part)
-                        if not (part.text or part.calls or part.logprobs):
+                        if not (part.text or part.calls or part.logprobs or part.relayed):
                             continue
                         if writer is None:
                             writer = exchange.writer()

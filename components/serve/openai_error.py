@@ -7,6 +7,7 @@ import orjson
 from components.receive.client_tokens import Token
 from components.receive.settings import RefusedError
 from components.schema import Json, kind_of
+from components.serve.engines.serving_engine import HttpAnswer
 
 _TYPES = {
     401: ("authentication_error", "invalid_api_key"),
@@ -74,6 +75,14 @@ class OpenAiError(Exception):
     def of(cls, refused: RefusedError) -> "OpenAiError":
         """Convert an error of the receiver."""
         return cls(refused.status, refused.reason, retry_after=refused.retry_after)
+
+
+class PassedOnError(OpenAiError):
+    """Another server's refusal, which the client gets as it is."""
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        super().__init__(answer.status, "another server refuses the request")
+        self.answer = answer
 
 
 def require_scope(token: Token, workload: str, param: str) -> None:

@@ -54,10 +54,9 @@ def attempts(
     engines: Mapping[str, ServingEngine],
     loads: ReplicaLoads,
     *,
-    is_chat: bool,
     is_canary: bool = False,
 ) -> Iterator[Attempt]:
-    """Yield who may answer; another server only a chat, which it renders itself.
+    """Yield who may answer.
 
     ``route`` is ``None`` for a workload without a champion. ``is_canary``: the canary's version is
     to answer, and all others are fallbacks.
@@ -80,5 +79,4 @@ def attempts(
                 if route and route.previous is not None:
                     yield from of_version("fallback", route.previous)
             case OpenAiFallback():
-                if is_chat:
-                    yield Attempt("fallback", fallback.name, fallback=fallback)
+                yield Attempt("fallback", fallback.name, fallback=fallback)

@@ -195,7 +195,7 @@ def _ended(answer: AnswerDraft, request: Obj, items: Iterable[Json]) -> Obj:
     usage: Obj = {
         "input_tokens": used["prompt_tokens"],
         "input_tokens_details": {
-            "cached_tokens": answer.cached_tokens or 0,
+            "cached_tokens": 0,
             "cache_write_tokens": 0,
         },
         "output_tokens": used["completion_tokens"],

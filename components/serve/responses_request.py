@@ -35,12 +35,19 @@ _WITH_MEMORY = {
 }
 
 
-def read(content: bytes) -> ChatRequest:
-    """Read the body of ``/v1/responses``; raise ``OpenAiError`` (400) if it is refused."""
-    body = body_fields.read_object(content)
+def unchecked(body: Obj) -> ChatRequest:
+    """Return a request of which only what the gateway itself needs is read.
+
+    Raise ``OpenAiError`` (400) for what needs earlier answers, whose ids no other server knows.
+    """
     for name, reason in _WITH_MEMORY.items():
         if body.get(name):
             raise invalid(name, reason, code="unsupported_value")
+    return chat_request.unchecked(body, "chat", ResponsesRequest(body, {}))
+
+
+def response_of(body: Obj) -> ChatRequest:
+    """Return a chat; raise ``OpenAiError`` (400) if it is refused."""
     body_fields.refuse_unknown(body, _KNOWN)
     names = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
     names["response_format"] = "text.format"

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from components.receive.client_tokens import Token
 from components.serve.body_fields import Obj
-from components.serve.chat_request import ChatRequest, Endpoint
+from components.serve.chat_request import ChatRequest
 from components.serve.openai_error import OpenAiError
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
@@ -69,18 +69,6 @@ class ServedWorkloads:
             "owned_by": "flywheel",
             "version": route.champion.version if route else None,
         }
-
-    def require_answered(self, workload: str, endpoint: Endpoint, token: Token) -> None:
-        """Raise ``OpenAiError`` (404) unless another server answers a workload without champion."""
-        if workload not in self.elsewhere:
-            raise self.unknown(workload, token)
-        if endpoint != "chat":
-            raise OpenAiError(
-                404,
-                f"The model {workload[:80]!r} has no champion yet; until then another server "
-                "answers, and only chats: send chat completions",
-                param="model",
-            )
 
     def unknown(self, workload: str, token: Token) -> OpenAiError:
         """Return the error of a workload that nobody serves (404)."""

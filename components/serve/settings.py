@@ -201,10 +201,13 @@ class GatewayLimits(Config):
     """Bounds on requests; those of the receiver (bodies in flight, the spool) hold as well."""
 
     body_bytes: int = Field(default=4 * 2**20, ge=1)
-    """A longer request body is answered with 413."""
+    """A longer request body is answered with 413, unless another server may answer it."""
+
+    relayed_bytes: int = Field(default=32 * 2**20, ge=1)
+    """So much a body may have that an OpenAI-compatible server answers."""
 
     max_tokens: int = Field(default=4096, ge=1)
-    """The most tokens of one answer; a request for more is cut to it."""
+    """The most tokens of a version's answer; a request for more is cut to it."""
 
     open_requests: int = Field(default=256, ge=1)
     """Requests being answered at once; more are answered with 503."""
@@ -283,12 +286,24 @@ class ServeSettings(Config):
         own = self.workload(name).fallbacks
         return self.fallbacks if own is None else own
 
+    def has_server(self, name: str) -> bool:
+        """Return whether an OpenAI-compatible server is among a workload's fallbacks."""
+        return any(isinstance(fallback, OpenAiFallback) for fallback in self.fallbacks_of(name))
+
+    def longest_body(self) -> int:
+        """Return the bytes of a request's body to read before it is known who answers."""
+        own = [fallback for each in self.workloads.values() for fallback in each.fallbacks or ()]
+        if any(isinstance(fallback, OpenAiFallback) for fallback in (*self.fallbacks, *own)):
+            return max(self.limits.body_bytes, self.limits.relayed_bytes)
+        return self.limits.body_bytes
+
     def answered_elsewhere(self) -> frozenset[str]:
         """Return the workloads whose own fallbacks answer as long as they have no champion."""
         return frozenset(
             name
             for name, own in self.workloads.items()
-            if any(isinstance(fallback, OpenAiFallback) for fallback in own.fallbacks or ())
+            if own.fallbacks is not None
+            and self.has_server(name)
             and (self.only is None or name in self.only)
         )
 

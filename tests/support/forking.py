@@ -24,6 +24,7 @@ PROCESSES.set_forkserver_preload(
         "tests.components.collect.test_exactly_once",
         "tests.components.register.test_interrupted_changes",
         "tests.support.fake_engine",
+        "tests.support.fake_production",
         "tests.support.launch_gateway",
         "tests.support.launch_receiver",
         "tests.support.scripted_engine",

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias, cast
 
@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 
 from components.schema import Json
-from components.serve.engines.serving_engine import UpstreamError
+from components.serve.engines.serving_engine import HttpAnswer, UpstreamError
 from components.store.addresses import without_secrets
 
 LOG = logging.getLogger(__name__)
@@ -23,7 +23,12 @@ REQUESTS_FAULT = frozenset({400, 413, 414, 415, 422, 431})
 a replica that lost the adapter, 401 of one with another key, 529 of a provider with too much to do.
 """
 
+PASSED_ON = ("retry-after", "retry-after-ms", "x-should-retry")
+"""The headers of another server's answer that are its client's, as are those that begin so:"""
+PASSED_ON_PREFIX = "x-ratelimit-"
+
 _SECONDS = re.compile(r"[0-9]{1,5}")
+_END_OF_EVENT = re.compile(rb"\r?\n\r?\n")
 
 LONGEST_TEXT = 2000  # characters of an engine's own message that an error repeats
 END_SECONDS = 0.05  # for the end of a body after its last event
@@ -89,7 +94,8 @@ class HttpUpstream:
         traceparent: str | None = None,
     ) -> dict[str, Json]:
         """Return the JSON object that answers a POST request; empty if it is only text."""
-        async with self._request("POST", path, body, patience_seconds, traceparent) as response:
+        content = orjson.dumps(body)
+        async with self._request("POST", path, content, patience_seconds, traceparent) as response:
             answer = await self._json(path, response, is_text_allowed=True)
         return answer if isinstance(answer, dict) else {}
 
@@ -100,12 +106,16 @@ class HttpUpstream:
 
         Closing the generator closes the connection, which cancels the request at the engine.
         """
-        async with self._request("POST", path, body, None, traceparent) as response:
-            async for payload in self._payloads(path, response):
+        content = orjson.dumps(body)
+        async with self._request("POST", path, content, None, traceparent) as response:
+            async for block in blocks(response):
+                payload = data_of(block)
+                if not payload or not block.endswith(b"\n"):  # a comment, or an event that is cut
+                    continue
                 if payload == b"[DONE]":
-                    await _read_to_end(response)
+                    await read_to_end(response)
                     return
-                event = _parse(payload)
+                event = parse(payload)
                 if not isinstance(event, dict):
                     raise UpstreamError(
                         502,
@@ -115,6 +125,15 @@ class HttpUpstream:
                 if (error := event.get("error")) is not None:
                     raise UpstreamError(502, f"{self.url}: {_message(error)}", is_retryable=True)
                 yield event
+
+    @asynccontextmanager
+    async def relay(
+        self, path: str, content: bytes, *, traceparent: str | None = None
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Open the answer to a POST request, however long its first byte takes."""
+        asking = self._request("POST", path, content, self.answer_seconds, traceparent)
+        async with asking as response:
+            yield response
 
     async def close(self) -> None:
         """Close all connections."""
@@ -126,7 +145,7 @@ class HttpUpstream:
         self,
         method: str,
         path: str,
-        body: Body | None,
+        content: bytes | None,
         patience_seconds: float | None,
         traceparent: str | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
@@ -139,8 +158,8 @@ class HttpUpstream:
             async with self._open().request(
                 method,
                 self._root + path,
-                data=None if body is None else orjson.dumps(body),
-                headers=_headers(body, traceparent),
+                data=content,
+                headers=_headers(content, traceparent),
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
@@ -162,31 +181,11 @@ class HttpUpstream:
                 502, f"{action}: {error or type(error).__name__}", is_retryable=True
             ) from error
 
-    async def _payloads(self, path: str, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-        buffer = b""
-        async for part in response.content.iter_any():
-            buffer += part
-            if b"\r" in buffer:
-                buffer = buffer.replace(b"\r\n", b"\n")
-            *events, buffer = buffer.split(b"\n\n")
-            for event in events:
-                lines = [
-                    line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")
-                ]
-                if lines:
-                    yield b"\n".join(lines)
-            if len(buffer) > LONGEST_EVENT:
-                raise UpstreamError(
-                    502,
-                    f"POST {self.url}{path}: an event has more than {LONGEST_EVENT} bytes",
-                    is_retryable=False,
-                )
-
     async def _json(
         self, path: str, response: aiohttp.ClientResponse, *, is_text_allowed: bool = False
     ) -> Json:
         content = await self._body(path, response)
-        answer = _parse(content)
+        answer = parse(content)
         if answer is None and not is_text_allowed:
             raise UpstreamError(
                 502, f"{self.url}{path}: expected JSON, found {content[:80]!r}", is_retryable=True
@@ -194,16 +193,7 @@ class HttpUpstream:
         return answer
 
     async def _body(self, path: str, response: aiohttp.ClientResponse) -> bytes:
-        content = bytearray()
-        async for part in response.content.iter_any():
-            content += part
-            if len(content) > LONGEST_BODY:
-                raise UpstreamError(
-                    502,
-                    f"{self.url}{path}: the body has more than {LONGEST_BODY} bytes",
-                    is_retryable=True,
-                )
-        return bytes(content)
+        return await read_body(f"{self.url}{path}", response)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -220,7 +210,67 @@ class HttpUpstream:
         return self._session
 
 
-async def _read_to_end(response: aiohttp.ClientResponse) -> None:
+async def blocks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    """Yield a stream's events, each with the empty line after it, and what is left at the end.
+
+    Raise ``UpstreamError`` if one has more than ``LONGEST_EVENT`` bytes.
+    """
+    buffer = bytearray()
+    async for part in response.content.iter_any():
+        start, begin = max(0, len(buffer) - 3), 0
+        buffer += part
+        while (end := _END_OF_EVENT.search(buffer, start)) is not None:
+            block = bytes(buffer[begin : end.end()])
+            begin = start = end.end()
+            yield block
+        del buffer[:begin]
+        if len(buffer) > LONGEST_EVENT:
+            raise UpstreamError(
+                502,
+                f"{response.url.host}: an event has more than {LONGEST_EVENT} bytes",
+                is_retryable=False,
+            )
+    if buffer:
+        yield bytes(buffer)
+
+
+def data_of(block: bytes) -> bytes:
+    """Return the data of an event; empty for a comment."""
+    lines = [line[5:].strip() for line in block.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+async def read_body(
+    place: str, response: aiohttp.ClientResponse, hold: Callable[[int], None] | None = None
+) -> bytes:
+    """Return a body; ``hold`` counts its bytes.
+
+    Raise ``UpstreamError`` if it has more than ``LONGEST_BODY`` bytes.
+    """
+    content = bytearray()
+    async for part in response.content.iter_any():
+        content += part
+        if hold is not None:
+            hold(len(part))
+        if len(content) > LONGEST_BODY:
+            raise UpstreamError(
+                502, f"{place}: the body has more than {LONGEST_BODY} bytes", is_retryable=True
+            )
+    return bytes(content)
+
+
+def head_of(response: aiohttp.ClientResponse) -> HttpAnswer:
+    """Return an answer without its body, with the headers that its client may see."""
+    headers = [
+        (name.lower().encode(), text.encode("latin-1", "replace"))
+        for name, text in response.headers.items()
+        if name.lower() in PASSED_ON or name.lower().startswith(PASSED_ON_PREFIX)
+    ]
+    media_type = response.headers.get("content-type", "application/json")
+    return HttpAnswer(response.status, media_type.encode("latin-1", "replace"), headers)
+
+
+async def read_to_end(response: aiohttp.ClientResponse) -> None:
     """Read a body's end, which may come after ``[DONE]``: else its connection would be closed."""
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(END_SECONDS):
@@ -228,14 +278,16 @@ async def _read_to_end(response: aiohttp.ClientResponse) -> None:
                 pass
 
 
-def _headers(body: Body | None, traceparent: str | None) -> dict[str, str]:
-    headers = {"Content-Type": "application/json"} if body is not None else {}
+def _headers(content: bytes | None, traceparent: str | None) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"} if content is not None else {}
     return headers if traceparent is None else headers | {"traceparent": traceparent}
 
 
 async def _refusal(action: str, response: aiohttp.ClientResponse) -> UpstreamError:
-    text = (await response.content.read(LONGEST_EVENT)).decode(errors="replace")
-    answer = _parse(text.encode())
+    head = head_of(response)
+    head.content = await read_body(action, response)
+    text = head.content.decode(errors="replace")
+    answer = parse(head.content)
     message = _message(answer) if isinstance(answer, dict) else text
     seconds = response.headers.get("retry-after", "")  # a date is another form of it
     return UpstreamError(
@@ -243,6 +295,7 @@ async def _refusal(action: str, response: aiohttp.ClientResponse) -> UpstreamErr
         f"{action}: {response.status} {message[:LONGEST_TEXT]}".rstrip(),
         is_retryable=response.status not in REQUESTS_FAULT,
         retry_after=int(seconds) if _SECONDS.fullmatch(seconds) else None,
+        answer=head,
     )
 
 
@@ -261,7 +314,8 @@ def _message(error: Json) -> str:
             return orjson.dumps(error).decode()
 
 
-def _parse(content: bytes) -> Json:
+def parse(content: bytes) -> Json:
+    """Return the value of a JSON text; ``None`` if it is none."""
     try:
         return cast("Json", orjson.loads(content))
     except orjson.JSONDecodeError:

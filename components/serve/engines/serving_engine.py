@@ -1,7 +1,7 @@
 """The protocol of an inference engine: a replica with one base, which loads adapters at runtime."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -89,6 +89,16 @@ class EngineNeeds:
     """Whether requests have grammars."""
 
 
+@dataclass(slots=True)
+class HttpAnswer:
+    """What a server answered, for who asked the gateway."""
+
+    status: int
+    media_type: bytes
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    content: bytes = b""
+
+
 class UpstreamError(Exception):
     """An engine refused a request, failed, or did not answer in time.
 
@@ -97,9 +107,17 @@ class UpstreamError(Exception):
     """
 
     def __init__(
-        self, status: int, reason: str, *, is_retryable: bool, retry_after: int | None = None
+        self,
+        status: int,
+        reason: str,
+        *,
+        is_retryable: bool,
+        retry_after: int | None = None,
+        answer: HttpAnswer | None = None,
     ) -> None:
         super().__init__(reason)
+        self.answer = answer
+        """What it answered instead; ``None`` if nothing came."""
         self.status = status
         self.reason = reason
         self.retry_after = retry_after

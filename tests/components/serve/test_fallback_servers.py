@@ -1,65 +1,44 @@
-"""What other OpenAI-compatible servers answer is read as they write it."""
+"""The copy of what other OpenAI-compatible servers answer has what they wrote."""
 
 import asyncio
 import json
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from components.schema import Json
 from components.serve import chat_request
 from components.serve.answer_log import Interaction
 from components.serve.chat_answer import AnswerDraft
-from components.serve.engines.serving_engine import TokenLogprob, UpstreamError
+from components.serve.engines.serving_engine import UpstreamError
 from components.serve.fallback_servers import FallbackServers
+from components.serve.relayed_answer import RelayedAnswer
 from components.serve.settings import OpenAiFallback, ServeSettings
 
 CALL: dict[str, Json] = {"name": "weather", "arguments": '{"city": "Rome"}'}
 
 
-def asking(*, is_streamed: bool = False) -> Interaction:
-    body = {"messages": [{"role": "user", "content": "Hi"}], "stream": is_streamed}
-    request = chat_request.read_chat(json.dumps(body).encode())
-    return Interaction("app", "support", request, 0.0, None, None)
+def relayed(*events: dict[str, Any]) -> RelayedAnswer:
+    """Read a stream of these events."""
+    answer = RelayedAnswer(
+        "ours", "gpt-x", "support@", drops_usage=True, media_type=b"text/event-stream", headers=[]
+    )
+    for event in events:
+        answer.event(b"data: " + json.dumps(event).encode() + b"\n\n")
+    return answer
 
 
-def asked(*events: dict[str, Any], is_streamed: bool) -> AnswerDraft:
-    """Ask a server that answers so."""
-    lines = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
-    content = b"".join(lines) if is_streamed else json.dumps(events[0]).encode()
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=content, content_type="application/json")
-
-    async def ask() -> AnswerDraft:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-        fallback = OpenAiFallback(url=f"http://127.0.0.1:{port}/v1", model="x")
-        servers = FallbackServers(ServeSettings(fallbacks=(fallback,)), {})
-        draft = AnswerDraft("chat", "chatcmpl-1", 0)
-        async for part in servers.ask(fallback, asking(is_streamed=is_streamed), draft):
-            draft.add(part)
-        await servers.close()
-        await runner.cleanup()
-        return draft
-
-    return asyncio.run(ask())
+def message(answer: RelayedAnswer) -> dict[str, Any]:
+    choice: dict[str, Any] = json.loads(answer.whole(None))["choices"][0]
+    return choice["message"]
 
 
-def told(message: dict[str, Any], *, is_streamed: bool, **more: Any) -> AnswerDraft:
-    key = "delta" if is_streamed else "message"
-    choice = {"index": 0, key: message, "finish_reason": "stop"}
-    return asked({"choices": [choice], **more}, is_streamed=is_streamed)
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]}
 
 
-@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize(
-    ("message", "text"),
+    ("delta", "text"),
     [
         pytest.param({"content": "dry"}, "dry", id="text"),
         pytest.param(
@@ -67,29 +46,19 @@ def told(message: dict[str, Any], *, is_streamed: bool, **more: Any) -> AnswerDr
             "dry",
             id="parts",
         ),
-        pytest.param({"content": None, "refusal": "I can't."}, "I can't.", id="refusal"),
-        pytest.param({"content": 7}, "", id="number"),
+        pytest.param({"content": None, "refusal": "I can't."}, None, id="refusal"),
     ],
 )
-def test_no_text_is_lost(message: dict[str, Any], text: str, is_streamed: bool):
-    assert "".join(told(message, is_streamed=is_streamed).text) == text
+def test_no_text_is_lost(delta: dict[str, Any], text: str | None):
+    said = message(relayed(chunk({"role": "assistant"}), chunk({**delta, "role": "assistant"})))
+    assert (said["role"], said["content"]) == ("assistant", text)
+    assert said.get("refusal") == delta.get("refusal")
 
 
-@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("count", [-1, 2**64 - 1, True, None, "7"], ids=str)
-def test_what_is_no_count_of_tokens_is_unknown(count: Json, is_streamed: bool):
+def test_what_is_no_count_of_tokens_is_unknown(count: Json):
     usage = {"prompt_tokens": 3, "completion_tokens": count}
-    draft = told({"content": "dry"}, is_streamed=is_streamed, usage=usage)
-    assert (draft.prompt_tokens, draft.completion_tokens) == (3, None)
-
-
-@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize("details", [{"cached_tokens": 2}, {}, None, [], {"cached_tokens": -1}])
-def test_what_was_cached_of_a_prompt_is_passed_on(details: Json, is_streamed: bool):
-    used = {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": details}
-    usage = told({"content": "dry"}, is_streamed=is_streamed, usage=used).usage()
-    known = {"cached_tokens": 2} if details == {"cached_tokens": 2} else None
-    assert usage.get("prompt_tokens_details") == known
+    assert relayed({"choices": [], "usage": usage}).tokens() == (3, None)
 
 
 @pytest.mark.parametrize(
@@ -120,44 +89,35 @@ def test_what_was_cached_of_a_prompt_is_passed_on(details: Json, is_streamed: bo
     ],
 )
 def test_calls_that_a_stream_does_not_number_are_kept_apart(pieces: list[dict[str, Any]]):
-    events = [{"choices": [{"delta": {"tool_calls": [piece]}}]} for piece in pieces]
-    end = {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
-    calls = asked(*events, end, is_streamed=True).calls
-    assert calls == [{"id": name, "type": "function", "function": CALL} for name in "ab"]
+    calls = message(relayed(*(chunk({"tool_calls": [piece]}) for piece in pieces)))["tool_calls"]
+    assert [(call["id"], call["function"]) for call in calls] == [("a", CALL), ("b", CALL)]
 
 
-@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
-def test_a_call_has_an_id_and_its_arguments_as_text_as_clients_expect(is_streamed: bool):
-    call = {"id": "", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
-    (made,) = told({"content": None, "tool_calls": [call]}, is_streamed=is_streamed).calls
-    assert isinstance(made, dict)
-    assert made.pop("id")
-    assert made == {"type": "function", "function": CALL}
+def test_choices_and_their_log_probabilities_are_kept_apart():
+    entries = [{"token": "dry", "logprob": -0.5}]
+    events = [
+        {
+            "choices": [
+                {"index": index, "delta": {"content": text}, "logprobs": {"content": entries}}
+            ]
+        }
+        for index, text in [(1, "w"), (0, "dr"), (0, "y"), (1, "et")]
+    ]
+    choices = json.loads(relayed(*events).whole(None))["choices"]
+    assert [choice["message"]["content"] for choice in choices] == ["dry", "wet"]
+    assert choices[0]["logprobs"] == {"content": entries * 2}
 
 
-@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
-def test_log_probabilities_are_passed_on(is_streamed: bool):
-    entries = [
-        {"token": "dry", "logprob": -0.5, "bytes": None, "top_logprobs": [
-            {"token": "dry", "logprob": -0.5}, {"token": "wet", "logprob": -1}, 7]},
-        {"token": "no number", "logprob": None},
-    ]  # fmt: skip
-    key = "delta" if is_streamed else "message"
-    choice = {key: {"content": "dry"}, "finish_reason": "stop", "logprobs": {"content": entries}}
-    draft = asked({"choices": [choice]}, is_streamed=is_streamed)
-    assert draft.logprobs == [TokenLogprob("dry", -0.5, (("dry", -0.5), ("wet", -1)))]
+def test_what_follows_the_end_waits_for_the_record():
+    answer = relayed(chunk({"content": "dry"}))
+    assert not answer.is_ended
+    assert answer.event(b"data: " + json.dumps(chunk({}, "stop")).encode() + b"\n\n") == b""
+    assert answer.event(b"data: [DONE]\n\n") == b""
+    assert answer.last(AnswerDraft("chat", "ours", 0)).endswith(b"data: [DONE]\n\n")
 
 
 def test_a_stream_that_is_cut_is_no_answer_although_each_chunk_has_an_empty_reason():
-    chunk = {"choices": [{"delta": {"content": "dr"}, "finish_reason": ""}]}
-    with pytest.raises(UpstreamError, match="was cut"):
-        asked(chunk, is_streamed=True)
-
-
-def test_what_is_no_call_is_left_out():
-    calls = [7, None, {"id": "a", "type": "function", "function": CALL}]
-    draft = told({"content": None, "tool_calls": calls}, is_streamed=False)
-    assert draft.calls == calls[2:]
+    assert not relayed(chunk({"content": "dr"}, "")).is_ended
 
 
 @pytest.mark.parametrize(("environment", "is_named"), [({}, True), ({"TEACHER_KEY": "k"}, False)])
@@ -172,11 +132,14 @@ def test_a_key_that_is_not_set_is_named_in_the_log(
 
 def test_a_login_in_a_servers_address_is_in_no_reason_of_a_failure() -> None:
     fallback = OpenAiFallback(url="http://team:sesame@127.0.0.1:9/v1", model="x")
+    request = chat_request.read_chat(b'{"messages": [{"role": "user", "content": "Hi"}]}')
+    interaction = Interaction("app", "support", request, 0.0, None, None)
 
     async def ask() -> None:
         servers = FallbackServers(ServeSettings(fallbacks=(fallback,)), {})
+        draft = AnswerDraft("chat", "chatcmpl-1", 0)
         try:
-            async for _ in servers.ask(fallback, asking(), AnswerDraft("chat", "chatcmpl-1", 0)):
+            async for _ in servers.ask(fallback, interaction, draft, lambda _: None):
                 pass
         finally:
             await servers.close()

@@ -119,7 +119,7 @@ def test_another_server_answers_under_its_own_name(tmp_path: Path, is_streamed: 
     assert calls is not None
     assert second["response"]["choices"][0]["message"]["tool_calls"][0]["id"] == calls[0].id
     assert asked[0]["body"]["model"] == "gpt-x"
-    assert "metadata" not in asked[0]["body"]
+    assert asked[0]["body"]["metadata"] == {"a": "b"}
 
 
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
@@ -150,7 +150,6 @@ def test_another_server_answers_a_workload_that_has_no_champion_yet(tmp_path: Pa
             voted = gateway.post("/v1/feedback", json=vote)
             names = [model["id"] for model in gateway.get("/v1/models").json()["data"]]
             model = gateway.get("/v1/models/fresh")
-            prompt = gateway.post("/v1/completions", json={"model": "fresh", "prompt": "Hi"})
             unknown = gateway.ask(model="stale")
             routes = gateway.get("/v1/routes").json()["routes"]
             gateway.stop()
@@ -161,8 +160,7 @@ def test_another_server_answers_a_workload_that_has_no_champion_yet(tmp_path: Pa
     assert (voted.status_code, voted.json()["workload"]) == (200, "fresh")
     assert names == ["fresh", "support"]
     assert (model.status_code, model.json()["owned_by"]) == (200, "flywheel")
-    assert (prompt.status_code, unknown.status_code) == (404, 404)
-    assert "send chat completions" in prompt.json()["error"]["message"]
+    assert unknown.status_code == 404
     assert [*routes] == ["support"]
     assert served_by(records) == [("fallback", f"{teacher}/v1", None)] * 3
     assert [record["workload_id"] for record in records] == ["fresh"] * 3
@@ -255,18 +253,6 @@ def test_another_servers_login_is_in_no_record_and_no_metric(tmp_path: Path):
         (seen,) = gateways_seen(teacher)
     assert seen["headers"]["authorization"].startswith("Basic ")
     assert "sesame" not in page + json.dumps(record)
-
-
-def test_another_server_is_asked_for_no_more_than_the_gateway_allows(tmp_path: Path):
-    with gateways.scripted_engine("teacher") as teacher:
-        settings = {
-            "fallbacks": [{"url": f"{teacher}/v1", "model": "gpt-x"}], "limits": {"max_tokens": 9}
-        }  # fmt: skip
-        with gateways.running(tmp_path, settings) as gateway:
-            assert gateway.ask(FAILS, max_tokens=5000).status_code == 200
-            assert gateway.ask(FAILS, max_completion_tokens=5, stream=True).status_code == 200
-        first, second = (seen["body"] for seen in gateways_seen(teacher))
-    assert (first["max_tokens"], second["max_completion_tokens"]) == (9, 5)
 
 
 def test_a_rule_leads_no_token_out_of_its_scope(tmp_path: Path):

@@ -389,35 +389,6 @@ def test_a_client_that_goes_away_leaves_a_partial_record(tmp_path: Path):
     assert record["response"]["choices"][0]["message"]["content"].startswith("one")
 
 
-def test_another_server_that_offers_chats_answers(tmp_path: Path):
-    with gateways.scripted_engine("teacher") as teacher:
-        fresh = {"fallbacks": [{"url": f"{teacher}/v1", "model": "gpt-x"}]}
-        with gateways.running(tmp_path, {"workloads": {"fresh": fresh}}) as gateway:
-            client = gateway.openai.responses
-            said = client.create(
-                model="fresh",
-                input="Hi",
-                max_output_tokens=9,
-                tools=[],  # OpenAI refuses these where no tools are offered
-                tool_choice="auto",
-                parallel_tool_calls=True,
-            )
-            called = client.create(model="fresh", input="Rain?", tools=[WEATHER])
-            with client.stream(model="fresh", input="Rain?", tools=[WEATHER]) as stream:
-                streamed = stream.get_final_response()
-        asked = httpx.get(f"{teacher}/requests").json()["requests"]
-    assert (said.output_text, said.model) == ("The teacher says: dry.", "gpt-x-2026")
-    assert asked[0]["path"] == "/v1/chat/completions"
-    assert asked[0]["body"] == {
-        "model": "gpt-x", "messages": [{"role": "user", "content": "Hi"}],
-        "max_completion_tokens": 9, "stream": False,
-    }  # fmt: skip
-    for answer in (called, streamed):
-        (call,) = answer.output
-        assert call.type == "function_call"
-        assert (call.call_id, call.arguments) == ("c1", '{"city": "Rome"}')
-
-
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
 def test_an_answer_that_is_not_to_be_stored_is_not(tmp_path: Path, is_streamed: bool):
     with gateways.running(tmp_path) as gateway:
