@@ -327,13 +327,14 @@ def _in_chat_form(record: dict[str, Json]) -> dict[str, Json]:
             asked, answered, beside = openai_logs.exchange(request, "request.", response)
         case _:
             return record
-    match record.get("finish"), answered:
-        case "client_gone" | "upstream_cut" as finish, {"choices": [{**first}, *_]}:
-            answered = {**answered, "choices": [{**first, "finish_reason": finish}]}
-        case _:
-            pass
-    rest = {**fields.without_nulls(beside), **record}
-    return {**rest, "request": asked, "response": answered}
+    finish, choices = record.get("finish"), answered.get("choices")
+    if finish in ("client_gone", "upstream_cut") and isinstance(choices, list):
+        ended: list[Json] = [
+            {**choice, "finish_reason": finish} for choice in choices if isinstance(choice, dict)
+        ]
+        answered = {**answered, "choices": ended}
+    chat: dict[str, Json] = {"request": asked, "response": answered}
+    return {**fields.without_nulls(beside), **record, **chat}
 
 
 def _elements(body: str) -> Iterator[tuple[str, Json]]:

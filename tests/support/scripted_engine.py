@@ -165,22 +165,21 @@ class Engine(asyncio.Protocol):
         self.transport.write(
             HEAD % (200, b"text/event-stream") + b"transfer-encoding: chunked\r\n\r\n"
         )
+        head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": model}
         deltas: list[dict[str, Any]] = [{"role": "assistant"}]
         if body.get("tools"):
-            head = {"index": 0, "id": "c1", "type": "function"}
+            call_head = {"index": 0, "id": "c1", "type": "function"}
             deltas += [
-                {"tool_calls": [{**head, "function": {"name": "weather", "arguments": ""}}]},
+                {"tool_calls": [{**call_head, "function": {"name": "weather", "arguments": ""}}]},
                 {"tool_calls": [{"index": 0, "function": {"arguments": '{"city": '}}]},
                 {"tool_calls": [{"index": 0, "function": {"arguments": '"Rome"}'}}]},
             ]
         else:
             deltas += [{"content": word} for word in PIECES.findall(message["content"])]
         for delta in deltas:
-            self.event({"model": model, "choices": [{"index": 0, "delta": delta}]})
-        self.event(
-            {"model": model, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
-        )
-        self.event({"model": model, "choices": [], "usage": usage})
+            self.event({**head, "choices": [{"index": 0, "delta": delta}]})
+        self.event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+        self.event({**head, "choices": [], "usage": usage})
         self.chunk(b"data: [DONE]\n\n")
         self.transport.write(b"0\r\n\r\n")
 

@@ -138,6 +138,41 @@ def test_a_record_of_the_deepest_request_that_a_gateway_answers_is_loaded(
     assert (loaded.new, loaded.quarantined) == (1, 0)
 
 
+RESPONSES = {"input": "Rain?", "model": "support", "instructions": "Be brief."}
+
+
+@pytest.mark.parametrize("finish", ["stop", "client_gone"])
+def test_another_servers_answer_of_the_responses_api_is_a_chat(
+    con: Connection, folder: Path, finish: str
+):
+    part = {"type": "output_text", "text": "It is dry."}
+    said = {"type": "message", "role": "assistant", "content": [part]}
+    status = "completed" if finish == "stop" else "in_progress"
+    used = {"input_tokens": 30, "output_tokens": 20}
+    response = {"id": "resp_1", "model": "m", "status": status, "output": [said], "usage": used}
+    record = logs.interaction() | {
+        "request": RESPONSES, "response": response, "served": {"arm": "fallback"}, "finish": finish,
+    }  # fmt: skip
+    put(folder, ("interactions", "app", json.dumps(record)))
+    (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (1, 0)
+    (text,) = con.execute("select record from raw.interactions").fetchone() or ("",)
+    stored = json.loads(text)
+    assert [message["role"] for message in stored["request"]["messages"]] == ["system", "user"]
+    (choice,) = stored["response"]["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("It is dry.", finish)
+    assert stored["response"]["usage"]["completion_tokens"] == 20
+    assert stored["served"] == {"arm": "fallback"}
+
+
+def test_one_that_needs_earlier_answers_is_quarantined(con: Connection, folder: Path):
+    request = RESPONSES | {"previous_response_id": "resp_0"}
+    record = logs.interaction() | {"request": request, "served": {"arm": "fallback"}}
+    put(folder, ("interactions", "app", json.dumps(record)))
+    (loaded,) = logs.load_spool(con, folder, now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (0, 1)
+
+
 def test_a_nested_client_id_does_not_touch_the_text(con: Connection, folder: Path):
     text = json.dumps(logs.interaction(metadata={"client_id": "x", "note": "\u005f"}))
     put(folder, ("interactions", "app", text))

@@ -74,7 +74,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, production: str) -> Iterat
     server = {"url": f"{production}/v1", "model": "gpt-x"}
     settings = {
         "workloads": {"fresh": {"fallbacks": [server]}, "support": {"fallbacks": [server]}},
-        "limits": {"max_tokens": 64},
+        "limits": {"max_tokens": 64, "relayed_bytes": 6_000_000},
     }
     with gateways.running(tmp_path_factory.mktemp("relayed"), settings) as running:
         yield running
@@ -89,7 +89,8 @@ def told(client: OpenAI, model: str, request: dict[str, Any]) -> list[dict[str, 
     """Ask with OpenAI's client; return what it reads, without the ids of answers."""
     body = {"messages": [{"role": "user", "content": "Rain?"}], **request}
     known = {key: body.pop(key) for key in ("messages", "stream") if key in body}
-    said: Any = client.chat.completions.create(model=model, extra_body=body, **known)
+    create: Any = client.chat.completions.create
+    said = create(model=model, extra_body=body, **known)
     answers = [*said] if known.get("stream") else [said]
     return [{**answer.model_dump(exclude_unset=True), "id": ""} for answer in answers]
 
@@ -152,14 +153,14 @@ def test_the_first_piece_comes_when_production_sends_it(gateway: RunningGateway)
         began = time.monotonic()
         stream = gateway.openai.chat.completions.create(
             model="fresh",
-            messages=[{"role": "user", "content": script(delay=0.2)}],
+            messages=[{"role": "user", "content": script(delay=0.1)}],
             stream=True,
             extra_body={"tools": offered},
         )
         next(stream)
         first = time.monotonic() - began
         assert len([*stream]) >= 3
-        assert first < 0.15 < time.monotonic() - began - 0.5
+        assert first < (time.monotonic() - began) / 3
 
 
 def test_the_record_of_a_stream_is_the_whole_answer(gateway: RunningGateway):
@@ -252,7 +253,7 @@ def test_an_event_of_10_mb_ends_the_stream_with_an_error(gateway: RunningGateway
 
 
 def test_a_body_larger_than_the_limit_is_413(gateway: RunningGateway):
-    assert gateway.ask("x" * (2**25 + 1), model="fresh").status_code == 413
+    assert gateway.ask("x" * 6_000_000, model="fresh").status_code == 413
 
 
 def test_a_client_that_leaves_cancels_production(gateway: RunningGateway, production: str):

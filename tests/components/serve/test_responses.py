@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
