@@ -332,9 +332,10 @@ def _in_chat_form(record: dict[str, Json]) -> dict[str, Json]:
         ended: list[Json] = [
             {**choice, "finish_reason": finish} for choice in choices if isinstance(choice, dict)
         ]
-        answered = {**answered, "choices": ended}
-    chat: dict[str, Json] = {"request": asked, "response": answered}
-    return {**fields.without_nulls(beside), **record, **chat}
+        answered["choices"] = ended
+    chat = fields.without_nulls(beside) | record
+    chat["request"], chat["response"] = asked, answered
+    return chat
 
 
 def _elements(body: str) -> Iterator[tuple[str, Json]]:
