@@ -113,6 +113,12 @@ def outlook(
         else "this traffic is too thin to show that it is sound: it can be rolled back, and else "
         "ends undecided, when `flywheel serve canary stop` sends it on or back"
     )
+    rest = [rule.kind for rule in plan.kinds if rule.kind not in plan.decisive]
+    if plan.decisive and rest:
+        ending += (
+            f", at the deadline at the earliest; that shows nothing about {', '.join(rest)}: if "
+            "one of these has more than the margin by count, it ends undecided"
+        )
     limits = [] if traffic.limits else ["slow: not counted, the champion gave too few answers"]
     sentences = rollout_forecast.describe(forecasts, plan.margin)
     return RolloutOutlook(plan, traffic, (head, *sentences, *limits, ending))

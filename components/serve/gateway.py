@@ -460,7 +460,9 @@ class Gateway:
         self, interaction: Interaction, served: Served, text: str, finish: str | None
     ) -> frozenset[BadKind]:
         labels = self.settings.workload(interaction.workload).labels or served.labels
-        return answer_faults.faults(interaction.request, served.form, text, finish, labels)
+        return answer_faults.faults(
+            interaction.request, served.form, text, finish, labels, served.max_new_tokens
+        )
 
     # Shadows.
 

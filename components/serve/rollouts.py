@@ -344,7 +344,11 @@ class Rollouts:
         active = self._active.get(workload)
         if active is None or active.text != canary.order:
             return None
-        return active.draw(client_id, request, named)
+        draw, is_new = active.draw(client_id, request, named)
+        if is_new and draw.share:
+            # Counted now: of what is under way the faster arm would have fewer than it was drawn.
+            self._append_answer(active, draw, asker=draw.asker)
+        return draw
 
     def is_slow(self, workload: str, prompt_tokens: int | None, milliseconds: float) -> bool:
         """Return whether an answer took longer than the champion's frozen limit."""
@@ -365,12 +369,7 @@ class Rollouts:
         for kind in kinds:
             self.bad[workload, draw.arm, kind] += 1
         short = response_id.short(answer_id) if answer_id is not None else None
-        self._append(
-            active,
-            AnswerLine(
-                active.elapsed, draw.conversation, draw.share, draw.arm, frozenset(kinds), short
-            ),
-        )
+        self._append_answer(active, draw, frozenset(kinds), short)
 
     def dislike(self, workload: str, answer_id: str) -> None:
         """Write that somebody disliked an answer; it counts for whoever gave it."""
@@ -399,6 +398,17 @@ class Rollouts:
     def _of(self, workload: str, draw: ArmDraw) -> RunningRollout | None:
         active = self._active.get(workload)
         return active if active is not None and active.order.id == draw.rollout else None
+
+    def _append_answer(
+        self,
+        active: RunningRollout,
+        draw: ArmDraw,
+        kinds: frozenset[BadKind] = frozenset(),
+        short: str | None = None,
+        asker: tuple[str, ...] = (),
+    ) -> None:
+        where = draw.conversation, draw.share, draw.arm
+        self._append(active, AnswerLine(active.elapsed, *where, kinds, short, asker))
 
     def _append(self, active: RunningRollout, line: EvidenceLine) -> None:
         active.is_changed, active.wrote = True, line.elapsed

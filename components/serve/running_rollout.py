@@ -29,6 +29,9 @@ class ArmDraw:
     share: float
     """The canary's share when the arm was drawn; 0 if it was not, and nothing counts."""
 
+    asker: tuple[str, ...] = ()
+    """Keyed hashes of the client and, if it named one, its user."""
+
     def to_json(self) -> Obj:
         """Return what the record of an answer has of it."""
         return {
@@ -71,16 +74,25 @@ class RunningRollout:
         """The share of the conversations that it has now."""
         return self.order.plan.share_at(self.elapsed)
 
-    def draw(self, client_id: str, request: ChatRequest, named: str | None) -> ArmDraw:
-        """Return whose a request is."""
+    def draw(self, client_id: str, request: ChatRequest, named: str | None) -> tuple[ArmDraw, bool]:
+        """Return whose a request is, and whether its conversation begins with it."""
         messages: list[Obj] = request.messages
         if request.endpoint == "completion":
             messages = [{"role": "user", "content": request.prompt}]
-        conversation = conversation_arms.identify(self.seed, client_id, messages, named)
-        assignment = self.running.assign(
-            conversation, self.share, is_continued=conversation_arms.is_continued(messages)
+        conversations = conversation_arms.identify(self.seed, client_id, messages, named)
+        assignment = self.running.assign(conversations, self.share)
+        names = [client_id] if request.user is None else [client_id, request.user]
+        draw = ArmDraw(
+            self.order.id,
+            assignment.conversation,
+            assignment.arm,
+            assignment.share,
+            tuple(
+                conversation_arms.name_asker(self.seed, names[:count])
+                for count in range(1, len(names) + 1)
+            ),
         )
-        return ArmDraw(self.order.id, conversation.key, assignment.arm, assignment.share)
+        return draw, assignment.is_new
 
 
 def evidence_path(folder: Path, rollout: str) -> Path:

@@ -240,10 +240,7 @@ def stickiness(conversations: int = 30_000) -> Iterator[bool]:
     moved = 0
     for number in range(conversations):
         who = conversation_arms.identify(seed, "shop", [], str(number))
-        turns = [
-            running.assign(who, share, is_continued=turn > 0)
-            for turn, share in enumerate(shares[number % 3 :])
-        ]
+        turns = [running.assign(who, share) for share in shares[number % 3 :]]
         moved += len({*turns}) > 1
     typer.echo(f"\nmoved in a ramp: {moved} of {conversations} conversations")
     yield moved == 0

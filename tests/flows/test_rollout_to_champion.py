@@ -41,7 +41,13 @@ COMMAND = "from flows.cli.main import main; main()"
 NAME = "support"
 SERVE = {
     "rollout": {
-        "canary": {"steps": [{"share": 0.5}], "deadline_hours": 1.0, "margin": 20.0, "alpha": 0.05}
+        "canary": {
+            "steps": [{"share": 0.5}],
+            "deadline_hours": 0.1,
+            "margin": 20.0,
+            "alpha": 0.05,
+            "windows": {},
+        }
     }
 }
 
@@ -205,7 +211,7 @@ def test_a_worse_version_is_rolled_back_and_a_sound_one_becomes_champion(
         while app.state() == "running" and len(sound) < 400:
             sound.append(app.converse(half))
             time.sleep(0.05)
-        until(lambda: app.state() == "hold", 60)
+        until(lambda: app.state() == "hold", 600)
         done = settle_rollouts.settle(made.home, NAME)
         assert done is not None
         assert (done.outcome, done.version) == ("hold", "3")

@@ -162,11 +162,12 @@ class CanaryHome:
         return registry.version_tags(self.workload)[number]
 
     def make_decisive(self) -> RolloutPlan:
-        """Let the newest canary's order ask for the kind `slow`, as with enough traffic."""
+        """Let the newest canary's order judge by the kind `slow` alone."""
         rollout = self.rollout()
         content = rollout.intention.content()
         order = json.loads(str(content["order"]))
         order["plan"]["decisive"] = ["slow"]
+        order["plan"]["kinds"] = [each for each in order["plan"]["kinds"] if each["kind"] == "slow"]
         content["order"] = json.dumps(order)
         with warehouse.connect(self.home.warehouse) as con:
             con.execute(

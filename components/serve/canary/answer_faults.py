@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
+import orjson
+
 from components.chat import dialects, tool_schema
 from components.chat.dialects import Dialect
 from components.schema import Call, Json
@@ -12,9 +14,18 @@ from components.serve.body_fields import Obj
 from components.serve.canary.bad_events import BadKind
 from components.serve.chat_request import ChatRequest
 
+MOST_WORK = 10**8
+"""Characters of schemas times characters of an answer: each value may be checked against each
+keyword, and other requests wait for it. Beyond it, some 0.4 s, an answer counts as valid."""
+
 
 def faults(
-    request: ChatRequest, form: Dialect, text: str, finish: str | None, labels: Sequence[str] = ()
+    request: ChatRequest,
+    form: Dialect,
+    text: str,
+    finish: str | None,
+    labels: Sequence[str] = (),
+    limit: int | None = None,
 ) -> frozenset[BadKind]:
     """Return what is bad about an answer; whether it was slow is `latency_limits`' part.
 
@@ -24,7 +35,12 @@ def faults(
         text: The answer as the model wrote it.
         finish: Why it ended, as in the record; ``None`` if the version failed to answer.
         labels: The only texts that may answer where no tools are offered; any if empty.
+        limit: The version's longest answer, in tokens. What a request cut by a shorter limit of
+            its own, or by any if this is ``None``, is no fault.
     """
+    own = request.max_tokens
+    if finish == "length" and own is not None and (limit is None or own < limit):
+        return frozenset()
     if finish == answer_log.GONE:  # the client left: nothing is known of the rest
         return frozenset()
     if finish is None or finish == answer_log.CUT:
@@ -49,6 +65,9 @@ def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence
     answer = dialects.read_answer(form, text, offers_tools=request.may_call)
     if request.must_call and not answer.calls:
         return True
+    schemas = orjson.dumps([request.response_format, request.tools])
+    if len(schemas) * len(text) > MOST_WORK:
+        return False
     if request.response_format is not None and not answer.calls:
         return not _has_format(request.response_format, answer.text)
     if request.may_call:

@@ -8,8 +8,8 @@ under which it began.
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -42,22 +42,29 @@ class DrawnConversation:
 class Assignment:
     """Who answers a conversation, and the canary's share when that was drawn.
 
-    A share of 0 is a conversation that began before the canary, or was forgotten: the champion
-    answers, and nothing is drawn.
+    A share of 0 is a conversation that began in a step without a canary: the champion answers, and
+    nothing is drawn.
     """
+
+    conversation: str
+    """Its key."""
 
     arm: Arm
     share: float
+    is_new: bool = field(default=False, compare=False)
+    """Whether it begins with this request."""
 
 
 def identify(
     seed: bytes, client_id: str, messages: "Sequence[Mapping[str, Json]]", named: str | None = None
-) -> DrawnConversation:
-    """Return the conversation that a request belongs to.
+) -> tuple[DrawnConversation, ...]:
+    """Return the conversations that a request may belong to, the likeliest first.
 
     It is the client's own name of it (``named``: a header, or the request's metadata). Without one
-    it is the text that stays the same over its turns: everything up to the first user message.
-    Conversations of a client that begin alike are then one conversation.
+    a conversation is the messages of its first request; a later one repeats them before an answer.
+    So this request begins a conversation if nothing that precedes one of its answers is remembered:
+    those of examples in the prompt, or of a greeting, were never asked. Conversations of a client
+    that begin with the same request are one.
 
     Args:
         seed: The canary's secret: a client that knew it could choose its arm.
@@ -70,16 +77,21 @@ def identify(
     """
     if not LEAST_SEED_BYTES <= len(seed) <= blake2b.MAX_KEY_SIZE:
         raise ValueError(f"a canary's seed has {len(seed)} bytes, expected 16 to 64")
-    identity = ["named", named] if named else ["opening", *_opening(messages)]
-    content = json.dumps([client_id, *identity], sort_keys=True).encode()
-    digest = blake2b(content, key=seed, digest_size=_KEY_BYTES + _POINT_BYTES).digest()
-    point = int.from_bytes(digest[_KEY_BYTES:]) >> (8 * _POINT_BYTES - _MANTISSA)
-    return DrawnConversation(digest[:_KEY_BYTES].hex(), point / 2**_MANTISSA)
+    text = blake2b(key=seed, digest_size=_KEY_BYTES + _POINT_BYTES)
+    text.update(json.dumps([client_id, named or None]).encode())
+    if named:
+        return (_drawn(text.digest()),)
+    earlier = list[DrawnConversation]()
+    for message in messages:
+        if message.get("role") == "assistant":
+            earlier.append(_drawn(text.digest()))
+        text.update(json.dumps([message.get("role"), message.get("content")]).encode())
+    return (_drawn(text.digest()), *reversed(earlier))
 
 
-def is_continued(messages: "Iterable[Mapping[str, Json]]") -> bool:
-    """Return whether a request's messages contain an earlier answer."""
-    return any(message.get("role") == "assistant" for message in messages)
+def name_asker(seed: bytes, names: Sequence[str]) -> str:
+    """Return what stands for a client, or a user of it, in the evidence: 12 hex digits."""
+    return blake2b(json.dumps([*names]).encode(), key=seed, digest_size=6).hexdigest()
 
 
 def arm_of(conversation: DrawnConversation, share: float) -> Arm:
@@ -90,8 +102,7 @@ def arm_of(conversation: DrawnConversation, share: float) -> Arm:
 class RunningConversations:
     """The shares under which conversations began; the least recently used are forgotten.
 
-    A gateway that starts again passes the shares that it had; without them no running
-    conversation is moved to the canary, but its own are lost to the champion.
+    A gateway that starts again passes the shares that it had; without them all are drawn again.
     """
 
     def __init__(
@@ -102,22 +113,19 @@ class RunningConversations:
         for key, share in (shares or {}).items():
             self._remember(key, share)
 
-    def assign(
-        self, conversation: DrawnConversation, share: float, *, is_continued: bool
-    ) -> Assignment:
-        """Return who answers a request of this conversation.
+    def assign(self, conversations: Sequence[DrawnConversation], share: float) -> Assignment:
+        """Return who answers a request of one of these conversations: the first remembered one.
 
         Args:
-            conversation: The conversation.
-            share: The canary's share now; it counts if the conversation begins with this request.
-            is_continued: Whether the request contains earlier answers. If nothing is remembered of
-                such a conversation, it began under the champion, which keeps it.
+            conversations: What ``identify`` returns.
+            share: The canary's share now; it counts if a conversation begins with this request.
         """
-        began = self._shares.pop(conversation.key, None)
-        if began is None:
-            began = 0.0 if is_continued else share
+        known = next((each for each in conversations if each.key in self._shares), None)
+        conversation = known or conversations[0]
+        began = self._shares.pop(conversation.key, share)
         self._remember(conversation.key, began)
-        return Assignment(arm_of(conversation, began), began)
+        arm = arm_of(conversation, began)
+        return Assignment(conversation.key, arm, began, is_new=known is None)
 
     def learn(self, key: str, share: float) -> None:
         """Remember a conversation that began at another gateway, unless it is known here."""
@@ -134,12 +142,6 @@ class RunningConversations:
             self._shares.popitem(last=False)
 
 
-def _opening(messages: "Sequence[Mapping[str, Json]]") -> "list[Json]":
-    # system, developer and first user message; a request without a user message has all of them
-    opening: list[Json] = []
-    for message in messages:
-        role = message.get("role")
-        opening.append([role, message.get("content")])
-        if role == "user":
-            break
-    return opening
+def _drawn(digest: bytes) -> DrawnConversation:
+    point = int.from_bytes(digest[_KEY_BYTES:]) >> (8 * _POINT_BYTES - _MANTISSA)
+    return DrawnConversation(digest[:_KEY_BYTES].hex(), point / 2**_MANTISSA)

@@ -14,6 +14,7 @@ from components.serve import chat_request
 from components.serve.body_fields import Obj
 from components.serve.canary import answer_faults, conversation_arms, latency_limits
 from components.serve.canary.bad_events import BadKind
+from components.serve.canary.conversation_arms import DrawnConversation, RunningConversations
 from components.serve.canary.latency_limits import LatencyLimits
 from components.serve.chat_request import ChatRequest
 from components.serve.openai_error import OpenAiError
@@ -74,29 +75,31 @@ def measure(
     timed = [(_prompt_tokens(a), a.milliseconds) for a in own if a.milliseconds is not None]
     limits = latency_limits.freeze(timed) if len(timed) >= latency_limits.FEWEST else None
     hours = max(now - min((each.answered_at for each in answers), default=now), 60.0) / HOUR
-    counted = own if len(own) >= FEWEST_OWN else answers
+    running, conversations = RunningConversations(), dict[int, str]()
+    for answer in sorted(answers, key=lambda each: each.answered_at):
+        conversations[id(answer)] = running.assign(_conversations(answer), 1.0).conversation
     bad = defaultdict[str, set[BadKind]](set)
-    for answer in counted:
-        bad[_conversation(answer)] |= _faults(answer, limits, labels)
+    for answer in own if len(own) >= FEWEST_OWN else answers:
+        bad[conversations[id(answer)]] |= _faults(answer, limits, labels)
     counts = Counter[BadKind](kind for kinds in bad.values() for kind in kinds)
     risks: dict[BadKind, float] = {kind: number / len(bad) for kind, number in counts.items()}
     return TrafficAtHand(
         len(answers),
         hours,
-        len({_conversation(answer) for answer in answers}) / hours,
+        len({*conversations.values()}) / hours,
         risks,
         limits,
     )
 
 
-def _conversation(answer: LoggedAnswer) -> str:
+def _conversations(answer: LoggedAnswer) -> Sequence[DrawnConversation]:
     request = _object(answer.request)
     messages = request.get("messages")
     listed = [m for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
     if not listed:
         listed = [{"role": "user", "content": request.get("prompt")}]
     named = answer.conversation_id
-    return conversation_arms.identify(SEED, answer.client_id, listed, named).key
+    return conversation_arms.identify(SEED, answer.client_id, listed, named)
 
 
 def _faults(

@@ -30,7 +30,10 @@ ARMS = frozenset[str](get_args(Arm))
 
 @dataclass(frozen=True, slots=True)
 class AnswerLine:
-    """An answer, or a failure to answer, of a conversation that was drawn."""
+    """An answer, or a failure to answer, of a conversation that was drawn.
+
+    The first line of a conversation is its draw, with neither kinds nor an answer.
+    """
 
     elapsed: float
     conversation: str
@@ -39,6 +42,8 @@ class AnswerLine:
     kinds: frozenset[BadKind]
     answer_id: str | None
     """``None`` if a fallback answered, or nobody: feedback to it counts for neither."""
+    asker: tuple[str, ...] = ()
+    """The client and, if it named one, its user, as keyed hashes; of a draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ def to_bytes(line: EvidenceLine) -> bytes:
             fields |= {"c": line.conversation, "s": line.share, "a": line.arm}
             fields |= {"b": _names(line.kinds)} if line.kinds else {}
             fields |= {"r": line.answer_id} if line.answer_id is not None else {}
+            fields |= {"w": [*line.asker]} if line.asker else {}
         case DislikeLine():
             fields["f"] = line.answer_id
         case PairLine():
@@ -110,7 +116,12 @@ def read_line(content: bytes) -> EvidenceLine | None:
             kinds, answer_id = _kinds(fields.get("b", [])), fields.get("r")
             if kinds is None or not (answer_id is None or isinstance(answer_id, str)):
                 return None
-            return AnswerLine(elapsed, conversation, share, cast("Arm", arm), kinds, answer_id)
+            asker = fields.get("w", [])
+            if not isinstance(asker, list) or "" in (names := _texts(asker)):
+                return None
+            return AnswerLine(
+                elapsed, conversation, share, cast("Arm", arm), kinds, answer_id, tuple(names)
+            )
         case {"c": str(conversation), "x": canary, "y": champion}:
             both = _kinds(canary), _kinds(champion)
             if both[0] is None or both[1] is None:

@@ -32,8 +32,8 @@ class KindForecast:
     """Expected events of both arms if they are alike."""
 
     detectable: float | None
-    """The smallest ratio of ``LADDER`` that is rolled back with a chance of ``CHANCE``; ``None`` if
-    even the largest is not."""
+    """The smallest ratio of ``LADDER``, from the margin on, that is rolled back with a chance of
+    ``CHANCE``; ``None`` if even the largest is not."""
 
     hold_chance: float
     """The chance that a version with the champion's risk is shown to be within the margin."""
@@ -102,7 +102,8 @@ def _forecast(plan: RolloutPlan, rule: KindRule, traffic: ExpectedTraffic) -> Ki
     return KindForecast(
         rule.kind,
         float(expected.sum()) * risk,
-        next((ratio for ratio in LADDER if found(ratio)), None),
+        # what is worse by less than the margin may become champion before it is found
+        next((ratio for ratio in LADDER if ratio >= plan.margin and found(ratio)), None),
         float(held),
     )
 

@@ -28,11 +28,24 @@ SHADOW_SHARE = 0.5
 """Where only one of two answers is bad, it is either's with the same chance if they are alike."""
 
 
+LEAST = 2
+"""Bad conversations of a kind that count of any client or user, however few there are of all."""
+
+USER_PART = 0.1
+"""The largest part of a kind's bad conversations that are one user's, beyond ``LEAST``: a user who
+dislikes everything would hide what others dislike of one arm."""
+
+CLIENT_PART = 3.0
+"""How many times a client's part of a kind's bad conversations may be its part of all
+conversations, beyond ``LEAST``: one with a few can't decide alone."""
+
+
 @dataclass(slots=True)
 class _Conversation:
     began: float
     share: float
     arm: Arm
+    asker: tuple[str, ...] = ()
     is_left: bool = False
 
 
@@ -54,6 +67,8 @@ class RolloutTally:
         self._early = OrderedDict[str, float]()  # when an unknown answer was disliked, by its id
         self._began = Counter[tuple[float, Arm]]()
         self._first_bad = defaultdict[BadKind, dict[str, float]](dict)  # when, by conversation
+        self._asked = Counter[str]()  # conversations by client
+        self._bad_by = Counter[tuple[BadKind, str]]()  # conversations by client and by user
         self._left = 0
         self._pairs = defaultdict[BadKind, dict[str, Arm]](dict)
         self.shadowed = 0
@@ -101,7 +116,8 @@ class RolloutTally:
             if len(self._conversations) >= self._room:
                 self._left += 1
                 return
-            known = _Conversation(line.elapsed, line.share, line.arm)
+            known = _Conversation(line.elapsed, line.share, line.arm, line.asker)
+            self._asked.update(line.asker[:1])
             self._conversations[line.conversation] = known
             self._began[line.share, line.arm] += 1
         if (line.share, line.arm) != (known.share, known.arm):
@@ -109,22 +125,37 @@ class RolloutTally:
             known.is_left = True
             return
         for kind in line.kinds:
-            self._first_bad[kind].setdefault(line.conversation, line.elapsed)
+            self._add_bad(kind, line.conversation, line.elapsed)
         if line.answer_id is not None:
             self._answers[line.answer_id] = line.conversation
             if len(self._answers) > self._most_answers:
                 self._answers.popitem(last=False)
             if (at := self._early.pop(line.answer_id, None)) is not None:
-                self._first_bad["disliked"].setdefault(line.conversation, at)
+                self._add_bad("disliked", line.conversation, at)
 
     def _add_dislike(self, line: DislikeLine) -> None:
         conversation = self._answers.get(line.answer_id)
         if conversation is not None:
-            self._first_bad["disliked"].setdefault(conversation, line.elapsed)
+            self._add_bad("disliked", conversation, line.elapsed)
             return
         self._early.setdefault(line.answer_id, line.elapsed)
         if len(self._early) > self._most_early:
             self._early.popitem(last=False)
+
+    def _add_bad(self, kind: BadKind, conversation: str, at: float) -> None:
+        """Count an event, unless its client or user has too many of the kind's already.
+
+        That depends on earlier events of both arms alike, so the evidence stays a martingale.
+        """
+        events, asker = self._first_bad[kind], self._conversations[conversation].asker
+        if conversation in events:
+            return
+        for place, name in enumerate(asker):
+            part = USER_PART if place else CLIENT_PART * self._asked[name] / self._asked.total()
+            if self._bad_by[kind, name] >= max(LEAST, part * (len(events) + 1)):
+                return
+        events[conversation] = at
+        self._bad_by.update((kind, name) for name in asker)
 
     def _bad(self, kind: BadKind, now: float) -> ShareCounts:
         window = self._windows.get(kind)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # as in rollout_look
 
 Outcome: TypeAlias = Literal["running", "hold", "roll back", "undecided"]
 """``hold``: it is shown to be within the margin, and may go on to everybody. ``undecided``: the
-deadline came before either was shown; people decide."""
+deadline came before either was shown, or kinds that can't be shown look worse; people decide."""
 
 MOST_EVIDENCE = 1e300  # what is written for evidence beyond it: JSON has no infinity
 
@@ -32,6 +32,10 @@ class KindEvidence:
 
     expected_canary: float
     """The canary's events that its shares would have of all of them, if the arms were alike."""
+
+    seems_worse: bool
+    """Whether the canary has more events, by more than one, than it would at the margin. It proves
+    nothing, and is enough to leave the version to people."""
 
     worse: float
     """The evidence that the canary is worse than harmless."""
@@ -127,14 +131,30 @@ def _outcome(
     if worse:
         return "roll back", "; ".join(_worse_reason(each) for each in worse)
     open_kinds = [each.kind for each in kinds if each.is_decisive and not each.is_within]
-    if plan.decisive and not open_kinds:
-        shown = ", ".join(plan.decisive)
-        return "hold", f"less than {plan.margin:g} times the champion's risk is shown: {shown}"
+    others = [each for each in kinds if not each.is_decisive]
+    doubtful = [each for each in others if each.seems_worse]
+    is_over = elapsed >= plan.deadline_seconds
+    if plan.decisive and not open_kinds and not doubtful and (is_over or not others):
+        shown = f"less than {plan.margin:g} times the champion's risk is shown: "
+        shown += ", ".join(plan.decisive)
+        unshown = ", ".join(_counts(each) for each in others)
+        return "hold", f"{shown}; not shown, but no more by count: {unshown}" if others else shown
+    missing = list[str]()
     if not plan.decisive:
-        missing = f"no kind was frequent enough for the margin of {plan.margin:g}"
-    else:
-        missing = f"not shown to be within the margin of {plan.margin:g}: {', '.join(open_kinds)}"
-    return ("undecided" if elapsed >= plan.deadline_seconds else "running"), missing
+        missing.append(f"no kind was frequent enough for the margin of {plan.margin:g}")
+    if open_kinds:
+        names = ", ".join(open_kinds)
+        missing.append(f"not shown to be within the margin of {plan.margin:g}: {names}")
+    if doubtful:
+        seen = ", ".join(_counts(each) for each in doubtful)
+        missing.append(f"more than {plan.margin:g} times the champion's by count: {seen}")
+    if not missing:
+        missing.append("kinds that are too rare to be shown are watched until the deadline")
+    return ("undecided" if is_over else "running"), "; ".join(missing)
+
+
+def _counts(each: KindEvidence) -> str:
+    return f"{each.kind} ({each.canary} of the canary, {each.champion} of the champion)"
 
 
 def _worse_reason(each: KindEvidence) -> str:
@@ -164,9 +184,8 @@ def _evidence(plan: RolloutPlan, rule: KindRule, counts: ShareCounts) -> KindEvi
         kind=rule.kind,
         canary=both.canary,
         champion=both.champion,
-        expected_canary=math.fsum(
-            share * (each.canary + each.champion) for share, each in counts.items()
-        ),
+        expected_canary=_expected_canary(counts, 1.0),
+        seems_worse=both.canary > 1 + _expected_canary(counts, plan.margin),
         worse=_bounded(count_evidence.log_evidence_above(*arrays, rule.harmless)),
         worse_bound=1 / level,
         within=_bounded(count_evidence.log_evidence_below(*arrays, plan.margin)),
@@ -174,6 +193,14 @@ def _evidence(plan: RolloutPlan, rule: KindRule, counts: ShareCounts) -> KindEvi
         is_decisive=rule.kind in plan.decisive,
         ratio_low=low,
         ratio_high=high,
+    )
+
+
+def _expected_canary(counts: ShareCounts, ratio: float) -> float:
+    """Return the canary's part of all events if its risk were so many times the champion's."""
+    return math.fsum(
+        (each.canary + each.champion) * share * ratio / (share * ratio + 1 - share)
+        for share, each in counts.items()
     )
 
 

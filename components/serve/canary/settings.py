@@ -1,12 +1,15 @@
 """The section `serve` of a workload's file: how an approved version reaches users."""
 
+from dataclasses import replace
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from components.schema import Config
+from components.serve.canary.bad_events import BadKind
 from components.serve.canary.rollout_plan import (
     HOUR,
+    KINDS,
     LARGEST_MARGIN,
     LONGEST_SECONDS,
     MOST_STEPS,
@@ -55,6 +58,13 @@ class CanarySettings(Config):
     deadline_hours: float = Field(default=168.0, gt=0, le=LONGEST_SECONDS / HOUR)
     """After this it is undecided: it keeps its share, and people are told."""
 
+    windows: dict[BadKind, Annotated[float, Field(gt=0, le=LONGEST_SECONDS / HOUR)]] = Field(
+        default_factory=lambda: {"disliked": 24.0}
+    )
+    """Hours after the beginning of a conversation when its bad events of a kind count, those that
+    came by then: how late they come may depend on the version. Half of the deadline at most; kinds
+    without a window count as they come."""
+
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
         mistakes = list[str]()
@@ -98,7 +108,12 @@ class CanarySettings(Config):
             self.deadline_seconds,
             self.alpha,
             self.margin,
+            tuple(replace(rule, window_seconds=self._window(rule.kind)) for rule in KINDS),
         )
+
+    def _window(self, kind: BadKind) -> float | None:
+        hours = self.windows.get(kind)
+        return min(hours * HOUR, self.deadline_seconds / 2) if hours is not None else None
 
 
 class CanaryRollout(Config):

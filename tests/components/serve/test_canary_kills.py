@@ -19,7 +19,7 @@ from components.receive import client_tokens
 from components.register.version_tags import ROLLOUT_TAG
 from components.serve import routes
 from components.serve.canary.rollout_order import RolloutOrder
-from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
+from components.serve.canary.rollout_plan import HOUR, KindRule, RolloutPlan, ShareStep
 from tests.components.serve.test_champion_watch import FakeMlflow, approved
 from tests.support import launch_staged
 from tests.support.fake_replicas import fake_replica
@@ -29,7 +29,13 @@ WORSE = RolloutOrder("0123456789ab", PLAN, None, "2026-11-27T16:00:00+00:00")
 SOUND = replace(
     WORSE,
     id="ba9876543210",
-    plan=replace(PLAN, version="3", margin=50.0, decisive=("disliked",)),
+    plan=replace(
+        PLAN,
+        version="3",
+        margin=50.0,
+        kinds=(KindRule("disliked", 0.5),),
+        decisive=("disliked",),
+    ),
 )
 
 

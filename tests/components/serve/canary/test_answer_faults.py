@@ -1,6 +1,7 @@
 """What counts as a bad answer, and which feedback as a dislike."""
 
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -81,6 +82,27 @@ def test_faults_of_an_answer(
     request_: ChatRequest, text: str, finish: str | None, faults: set[str]
 ):
     assert answer_faults.faults(request_, "written", text, finish) == faults
+
+
+@pytest.mark.parametrize(
+    ("own", "limit", "faults"), [(1, 64, set()), (64, 64, {"cut"}), (64, None, set())]
+)
+def test_what_a_request_cuts_by_its_own_limit_is_no_fault(
+    own: int, limit: int | None, faults: set[str]
+):
+    asked = chat(max_tokens=own)
+    assert answer_faults.faults(asked, "written", "Hel", "length", limit=limit) == faults
+
+
+def test_a_schema_that_takes_long_to_check_holds_nobody_up():
+    choices: list[Json] = [{"number": number} for number in range(10_000)]
+    schema = {"type": "array", "items": {"enum": choices}}
+    asked = chat(
+        response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    )
+    began = time.process_time()
+    assert not answer_faults.faults(asked, "written", json.dumps(choices[-1000:]), "stop")
+    assert time.process_time() - began < 0.5
 
 
 def test_labels_are_the_only_answers_where_no_tools_are_offered():

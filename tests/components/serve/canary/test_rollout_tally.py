@@ -1,6 +1,7 @@
 """Lines that are counted as they come give what counting all of them at once gives."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -89,3 +90,31 @@ def test_a_shadow_counts_the_first_pair_of_a_conversation_that_differs():
         tally.add(PairLine(1, conversation, canary, champion))
     assert tally.shadow_counts().bad == {"invalid": {0.5: ArmCounts(1, 1)}}
     assert tally.shadowed == 5
+
+
+def drawn(name: str, arm: Arm, *asker: str) -> AnswerLine:
+    return AnswerLine(0.0, name, 0.5, arm, frozenset({"slow"}), None, asker)
+
+
+def test_a_user_counts_for_a_tenth_of_a_kind_at_most():
+    tally = RolloutTally()
+    for number in range(50):
+        tally.add(drawn(f"heavy {number}", "champion", "app", "app heavy"))
+    assert tally.counts(1.0).bad == {"slow": {0.5: ArmCounts(0, 2)}}
+    for number in range(60):
+        tally.add(drawn(f"other {number}", "canary", "app", f"app {number}"))
+        tally.add(drawn(f"heavy again {number}", "champion", "app", "app heavy"))
+    assert tally.counts(1.0).bad == {"slow": {0.5: ArmCounts(60, 7)}}
+    assert tally.counts(1.0).conversations == {0.5: ArmCounts(60, 110)}
+
+
+def test_a_client_with_few_conversations_decides_nothing_alone():
+    tally = RolloutTally()
+    for number in range(900):
+        tally.add(replace(drawn(str(number), "champion", "shop"), kinds=frozenset[BadKind]()))
+    for number in range(20):
+        tally.add(drawn(f"mine {number}", "canary", "other"))
+    assert tally.counts(1.0).bad == {"slow": {0.5: ArmCounts(2, 0)}}
+    for number in range(20):
+        tally.add(drawn(f"shop {number}", "canary", "shop"))
+    assert tally.counts(1.0).bad == {"slow": {0.5: ArmCounts(22, 0)}}
