@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import struct
 import sys
@@ -19,7 +20,10 @@ _BUFFERED_BYTES = 2**20
 
 
 class WorkerEndedError(Exception):
-    """A process ended during a call, as one does that the system kills for its memory."""
+    """A process ended during a call, as one does that the system kills for its memory.
+
+    ``code`` is ``None`` if the processes were closed.
+    """
 
     def __init__(self, code: int | None) -> None:
         super().__init__(f"the process ended with {code}")
@@ -59,6 +63,8 @@ class WorkerProcesses:
         self._module, self._seconds = module, seconds
         self._free = asyncio.Semaphore(most)
         self._idle: list[Process] = []
+        self._busy = set[Process]()
+        self._is_closed = False
         self._turns = ClientTurns()
 
     async def call(self, client: str, *task: bytes) -> list[bytes]:
@@ -70,23 +76,33 @@ class WorkerProcesses:
         """
         async with self._turns.turn(client), self._free:
             process = self._idle_process() or await self._start()
+            self._busy.add(process)
             try:
+                self._require_open()
                 async with asyncio.timeout(self._seconds):
                     answer = await _exchange(process, task)
             except (asyncio.IncompleteReadError, ConnectionError) as error:
                 await process.wait()
+                self._require_open()
                 raise WorkerEndedError(process.returncode) from error
             except BaseException:  # or else it would answer the next call with this one's result
                 _kill(process)
                 raise
+            finally:
+                self._busy.discard(process)
             self._idle.append(process)
         return answer
 
     async def close(self) -> None:
-        """Kill the processes, all of which must be idle."""
-        for process in self._idle:
+        """Kill the processes; calls under way, and later ones, raise ``WorkerEndedError``."""
+        self._is_closed = True
+        for process in (*self._idle, *self._busy):
             _kill(process)
             await process.wait()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise WorkerEndedError(None)
 
     def _idle_process(self) -> Process | None:
         while self._idle:
@@ -97,6 +113,7 @@ class WorkerProcesses:
         return None
 
     async def _start(self) -> Process:
+        self._require_open()
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", self._module, stdin=PIPE, stdout=PIPE, limit=_BUFFERED_BYTES
         )
@@ -122,15 +139,29 @@ def _head(parts: Sequence[bytes]) -> bytes:
     return _COUNT.pack(len(parts)) + b"".join(_SIZE.pack(len(part)) for part in parts)
 
 
-def serve_calls(function: Callable[[list[bytes]], Sequence[bytes]]) -> None:
-    """Answer the calls of the parent process until it ends."""
+def serve_calls(
+    function: Callable[[list[bytes]], Sequence[bytes]],
+    *,
+    cpu_seconds: float = 0.0,
+    memory_bytes: int | None = None,
+) -> None:
+    """Answer the calls of the parent process until it ends.
+
+    A call that takes more than ``cpu_seconds`` of the processor, unless they are 0, ends this
+    process by ``SIGPROF``, also in the midst of another language's code; of more than
+    ``memory_bytes`` of addresses it gets none.
+    """
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
     gc.disable()  # it scans a large body again and again: 16 MiB took 2 to 9 s instead of 0.5 s
     gc.freeze()
     while task := _read(sys.stdin.buffer):
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         answer = function(task)
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
         sys.stdout.buffer.write(_head(answer))
         sys.stdout.buffer.writelines(answer)
         sys.stdout.buffer.flush()

@@ -19,6 +19,7 @@ from components.chat.schema_grammar import (
     BLANK,
     BLANKS,
     MARKS,
+    MAX_CHARACTERS,
     UnsupportedSchemaError,
     ValueRules,
     in_order,
@@ -28,10 +29,6 @@ from components.schema import Json
 
 VERSION = 1
 """The version of the grammars: raise it when answers change. Scorecards record it."""
-
-MAX_CHARACTERS = 128 * 1024
-"""The most characters of a grammar. The time to compile one grows with the square of an object's
-properties: at this size it is below a second."""
 
 LIMITS = LLParserLimits(max_grammar_size=100_000, verbose_errors=False)
 """What a grammar may cost to compile; a step has llguidance's own limits."""
@@ -338,7 +335,15 @@ def _definitions(schema: dict[str, Json]) -> dict[str, Json]:
 
 
 def _checked(rules: Sequence[str]) -> str:
-    grammar = "\n".join(["%llguidance {}", *rules, ""])
+    return of_text("\n".join(["%llguidance {}", *rules, ""]))
+
+
+def of_text(grammar: str) -> str:
+    """Return a grammar in Lark, checked.
+
+    Raises:
+        UnsupportedSchemaError: It is too long, or does not compile.
+    """
     if len(grammar) > MAX_CHARACTERS:
         raise UnsupportedSchemaError(
             f"constraining an answer: its grammar has {len(grammar):,} characters, and at most "

@@ -19,6 +19,14 @@ good as none, and llguidance 1.7 (vLLM's) does not return from one of 1e9 items.
 MAX_PROPERTIES = 60
 """The most properties of an object in any order, one of 64 bits each; more are in the schema's."""
 
+MAX_CHARACTERS = 128 * 1024
+"""The most characters of a grammar. The time to compile one grows with the square of an object's
+properties: at this size it is below a second."""
+
+MAX_PATTERNS = 4
+"""The most patterns that ``allOf`` demands of one text: llguidance intersects them, in 12 times the
+time for each two more."""
+
 MAX_REFERRED_LEVELS = 600
 """The most levels of what a schema refers to, added up. llguidance follows references on its stack:
 with 8 MiB, somewhere from 1,800 to 3,600 levels of lists overflow it, which ends the process."""
@@ -84,7 +92,9 @@ class ValueRules:
     def __init__(self) -> None:
         self.rules: list[str] = []
         self._names: dict[str, str] = {}
+        self._characters = 0
         self._root: dict[str, Json] = {}
+        self._leaves: dict[str, str] = {}
         self._places: dict[str, str | None] = {}
 
     def add(self, schema: dict[str, Json]) -> str:
@@ -92,22 +102,33 @@ class ValueRules:
         if re.search(r'"\$ref": "#(?!/(\$defs|definitions)/)', json.dumps(schema)):
             return self._rule(in_order(schema))
         self._root = {key: schema[key] for key in _DEFINITIONS if key in schema}
-        self._places = {}
+        self._places, self._leaves = {}, {}
         return self._value({key: part for key, part in schema.items() if key not in self._root})
 
     def _rule(self, body: str) -> str:
         if body not in self._names:
             self._names[body] = f"v{len(self._names)}"
-            self.rules.append(f"{self._names[body]}: {body}")
+            self._append(f"{self._names[body]}: {body}")
         return self._names[body]
+
+    def _append(self, rule: str) -> None:
+        self._characters += len(rule)
+        if self._characters > MAX_CHARACTERS:
+            raise UnsupportedSchemaError(
+                f"constraining an answer: its grammar has more than {MAX_CHARACTERS:,} characters"
+            )
+        self.rules.append(rule)
 
     def _value(self, schema: Json) -> str:
         return self._structure(schema) or self._leaf(schema)
 
     def _leaf(self, schema: Json) -> str:
-        if isinstance(schema, dict) and '"$ref": ' in json.dumps(schema):
-            return self._rule(in_order({**schema, **self._root}))
-        return self._rule(in_order(schema))
+        text = json.dumps(schema)
+        if text not in self._leaves:  # each of them may repeat all definitions
+            if isinstance(schema, dict) and '"$ref": ' in text:
+                schema = {**schema, **self._root}
+            self._leaves[text] = self._rule(in_order(schema))
+        return self._leaves[text]
 
     def _structure(self, schema: Json) -> str | None:
         """Return the rule of a schema whose properties may come in any order; else ``None``."""
@@ -177,17 +198,15 @@ class ValueRules:
             later = f"m{name}"
             first_ones = [f'"}}"{done}', *begins]
             later_ones = [f'BLANKS? "}}"{done}', *(f"COMMA {each}" for each in begins)]
-            self.rules += [
-                f'{name}: "{{" BLANKS? f{later}::0x0',
-                f"f{later}::_ : {' | '.join(first_ones)}".replace("@::", f"{later}::"),
-                f"{later}::_ : {' | '.join(later_ones)}".replace("@::", f"{later}::"),
-            ]
+            self._append(f'{name}: "{{" BLANKS? f{later}::0x0')
+            for rule in (f"f{later}::_ : ", first_ones), (f"{later}::_ : ", later_ones):
+                self._append(f"{rule[0]}{' | '.join(rule[1])}".replace("@::", f"{later}::"))
         return self._names[key]
 
     def _terminal(self, body: str) -> str:
         if body not in self._names:
             self._names[body] = f"NAME_{len(self._names)}"
-            self.rules.append(f"{self._names[body]}: {body}")
+            self._append(f"{self._names[body]}: {body}")
         return self._names[body]
 
 
@@ -205,7 +224,7 @@ def _word(schema: Json) -> str | None:
 
 
 def _definition(place: str, root: Mapping[str, Json]) -> Json:
-    schema: Json = dict(root)
+    schema: Json = cast("dict[str, Json]", root)
     for part in place.removeprefix("#/").split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
         schema = schema.get(name) if isinstance(schema, dict) else None
@@ -222,15 +241,55 @@ def expressible(schema: dict[str, Json], *, loosely: bool = False) -> dict[str, 
         UnsupportedSchemaError: The schema is too deep, or requires too much.
     """
     rewritten = cast("dict[str, Json]", _rewritten(schema, 0, loosely=loosely))
-    referred = [_definition(place, rewritten) for place in set(_places(rewritten))]
-    # What is not found here may be found by llguidance, in another spelling of its place.
-    levels = sum(tool_schema.MAX_DEPTH if s is None else _levels(s) for s in referred)
-    if levels > MAX_REFERRED_LEVELS:
-        raise UnsupportedSchemaError(
-            f"constraining an answer: what its schema refers to has {levels} levels altogether; at "
-            f"most {MAX_REFERRED_LEVELS} are supported"
-        )
+    levels, of_parts = 0, dict[int, int]()
+    for place in set(_places(rewritten)):
+        part = _definition(place, rewritten)
+        # What is not found here may be found by llguidance, in another spelling of its place.
+        levels += tool_schema.MAX_DEPTH if part is None else _levels(part, of_parts)
+        if levels > MAX_REFERRED_LEVELS:
+            raise UnsupportedSchemaError(
+                "constraining an answer: what its schema refers to has too many levels "
+                f"altogether; at most {MAX_REFERRED_LEVELS} are supported"
+            )
+    _Patterns(rewritten).require_few(rewritten)
     return rewritten
+
+
+class _Patterns:
+    """Counts the patterns that one text has to match."""
+
+    def __init__(self, root: Mapping[str, Json]) -> None:
+        self._root = root
+        self._counts: dict[int, int] = {}
+
+    def require_few(self, schema: Json) -> None:
+        """Raise ``UnsupportedSchemaError`` if there are too many somewhere in a schema."""
+        if isinstance(schema, dict) and "allOf" in schema and self._count(schema) > MAX_PATTERNS:
+            raise UnsupportedSchemaError(
+                f"constraining an answer: an `allOf` of its schema has more than {MAX_PATTERNS} "
+                "`pattern`s for one text; write them as one, or leave some out"
+            )
+        for part in _parts(schema):
+            self.require_few(part)
+
+    def _count(self, schema: Json) -> int:
+        if not isinstance(schema, dict):
+            return 0
+        if id(schema) not in self._counts:
+            self._counts[id(schema)] = 0  # what refers to itself is counted once
+            match schema.get("$ref"):
+                case str(place):
+                    count = self._count(_definition(place, self._root))
+                case _:
+                    count = 0
+            for keyword, combined in (("allOf", sum), ("anyOf", max), ("oneOf", max)):
+                match schema.get(keyword):
+                    case [_, *_] as options:
+                        count += combined(map(self._count, options))
+                    case _:
+                        pass
+            self._counts[id(schema)] = count + ("pattern" in schema)
+        return self._counts[id(schema)]
 
 
 def _places(schema: Json) -> Iterator[str]:
@@ -241,8 +300,13 @@ def _places(schema: Json) -> Iterator[str]:
         yield from _places(part)
 
 
-def _levels(schema: Json) -> int:
-    return 1 + max(map(_levels, _parts(schema)), default=0)
+def _levels(schema: Json, known: dict[int, int]) -> int:
+    """Return the levels of a schema; ``known`` has those of its parts by their identity."""
+    if not isinstance(schema, dict | list):
+        return 1
+    if id(schema) not in known:
+        known[id(schema)] = 1 + max((_levels(part, known) for part in _parts(schema)), default=0)
+    return known[id(schema)]
 
 
 def _parts(schema: Json) -> Iterable[Json]:

@@ -61,7 +61,11 @@ class AnsweringServers:
     async def close(self) -> None:
         """Close the connections to fallbacks."""
         await self._fallbacks.close()
-        self._grammars.close()
+        await self._grammars.close()
+
+    async def end(self) -> None:
+        """Let nobody wait for a grammar any more."""
+        await self._grammars.close()
 
     async def parts(self, exchange: Exchange) -> AsyncGenerator[VisiblePart]:
         """Yield the answer of the first who answers; raise ``OpenAiError`` if nobody does."""
@@ -195,7 +199,9 @@ class AnsweringServers:
             top_p=request.top_p or 1.0,
             seed=request.seed,
             logprobs=request.logprobs,
-            grammar=await self._grammars.of_request(request, own, served, prompt.form),
+            grammar=await self._grammars.of_request(
+                interaction.client_id, request, own, served, prompt.form
+            ),
             is_streamed=request.is_streamed,
             traceparent=interaction.traceparent,
             client=hashlib.blake2b(

@@ -126,6 +126,10 @@ class Gateway:
         self._workloads.use(settings)
         self._shadows.busy_from = _busy_from(settings)
 
+    async def end(self) -> None:
+        """Begin to end: what has not begun to be answered need not wait for its grammar."""
+        await self._servers.end()
+
     async def close(self) -> None:
         """Write the records of partial answers, and close the connections to fallbacks."""
         await self._shadows.close()

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -23,6 +24,16 @@ LOG = logging.getLogger(__name__)
 
 class GatewayServer(uvicorn.Server):
     """A server that ends at a signal and returns, so that its caller can close the engines."""
+
+    def __init__(self, config: uvicorn.Config, app: GatewayApp) -> None:
+        super().__init__(config)
+        self._app = app
+        self._ending: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; answers that have begun may still be written."""
+        super().handle_exit(sig, frame)
+        self._ending = asyncio.create_task(self._app.gateway.end())
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -42,7 +53,7 @@ def _no_status() -> Mapping[str, Json]:
 
 
 def _no_report(replica: str, error: UpstreamError) -> None:
-    LOG.warning("%s failed a request: %s", replica, error.reason)
+    LOG.warning("%s failed a request: %s", replica, error.kind)
 
 
 def create(
@@ -96,4 +107,4 @@ async def run(
     listener, url = serve.listen(host, port)
     config = serve.configure(app, app.limits, graceful_seconds=int(shutdown_seconds))
     ready(url)
-    await GatewayServer(config).serve(sockets=[listener])
+    await GatewayServer(config, app).serve(sockets=[listener])

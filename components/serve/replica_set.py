@@ -104,7 +104,7 @@ class ReplicaSet:
 
     def report(self, replica: str, error: UpstreamError) -> None:
         """Note that a request failed on a replica, so that it is looked at now."""
-        LOG.warning("%s failed a request: %s", replica, error.reason)
+        LOG.warning("%s failed a request: %s", replica, error.kind)
         if replica in self._replicas:
             self._replicas[replica].look.set()
 

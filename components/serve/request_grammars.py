@@ -1,9 +1,7 @@
-"""The grammars that answers are held to: compiled once, in a thread, and kept."""
+"""The grammars that answers are held to, by what requests and settings ask for."""
 
-import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import blake2b
 
 import orjson
@@ -11,6 +9,7 @@ import orjson
 from components.chat import answer_grammar
 from components.chat.answer_grammar import UnsupportedSchemaError
 from components.chat.dialects import Dialect
+from components.chat.grammar_processes import BusyCompilerError, GrammarProcesses
 from components.serve.chat_request import ChatRequest
 from components.serve.openai_error import OpenAiError
 from components.serve.routes import Served
@@ -18,27 +17,25 @@ from components.serve.settings import WorkloadServing
 
 LOG = logging.getLogger(__name__)
 
-MOST_KEPT = 512
-
 
 class RequestGrammars:
-    """Compiles and keeps grammars; belongs to one event loop."""
+    """Has grammars compiled; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._compiler = ThreadPoolExecutor(1, "grammar")
-        self._grammars: dict[bytes, str | None] = {}
+        self._processes = GrammarProcesses()
 
-    def close(self) -> None:
-        """Stop compiling."""
-        self._compiler.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Stop compiling; requests that wait for a grammar are refused with 503."""
+        await self._processes.close()
 
     async def of_request(
-        self, request: ChatRequest, own: WorkloadServing, served: Served, form: Dialect
+        self, client: str, request: ChatRequest, own: WorkloadServing, served: Served, form: Dialect
     ) -> str | None:
         """Return the grammar of a request's answers; ``None`` where any text may come.
 
         Raises:
-            OpenAiError: 400, for a schema that can't be one, if the request asks to be held to it.
+            OpenAiError: 400, for a schema that can't be one, if the request asks to be held to it;
+                429 for a client whose schemas take more than its share.
         """
         is_constrained = served.constrained if own.constrained is None else own.constrained
         if request.endpoint == "completion":
@@ -48,16 +45,22 @@ class RequestGrammars:
             return _of_labels(labels)
         if not (request.may_call and is_constrained) and not request.asks_for_form:
             return None
-        parts = [form, request.offered, request.tool_choice, request.response_format]
-        # Of a tool's long descriptions, which are in no grammar, only their hash is kept.
-        key = blake2b(orjson.dumps([*parts, request.is_parallel]), digest_size=16).digest()
-        if key in self._grammars:
-            return self._grammars[key]
+        task = orjson.dumps(
+            {
+                "form": form,
+                "tools": request.offered,
+                "tool_choice": request.tool_choice,
+                "response_format": request.response_format,
+                "parallel": request.is_parallel,
+                "may_be_loose": request.asks_for_form,
+            }
+        )
         try:
-            grammar = await asyncio.get_running_loop().run_in_executor(
-                self._compiler, _compile, form, request
-            )
-        except (UnsupportedSchemaError, ValueError, RecursionError) as error:
+            return await self._processes.compile(client, task)
+        except BusyCompilerError as error:
+            status = 429 if error.is_share else 503
+            raise OpenAiError(status, str(error), retry_after=error.retry_after) from error
+        except ValueError as error:
             if request.asks_for_form or not isinstance(error, UnsupportedSchemaError):
                 raise OpenAiError(
                     400,
@@ -68,30 +71,15 @@ class RequestGrammars:
                     else "invalid_json_schema",
                 ) from error
             # As in evaluations: libraries write keywords that no grammar has, such as zod's records
-            # and Python's sets, and their tools worked before the version answered.
-            LOG.warning("calls for %s are not held to their schemas: %s", served.name, error)
-            grammar = None
-        if len(self._grammars) >= MOST_KEPT:
-            self._grammars.pop(next(iter(self._grammars)))
-        self._grammars[key] = grammar
-        return grammar
-
-
-def _compile(form: Dialect, request: ChatRequest) -> str | None:
-    of_request = partial(
-        answer_grammar.of_request,
-        form,
-        request.offered,
-        request.tool_choice,
-        request.response_format,
-        parallel=request.is_parallel,
-    )
-    try:
-        return of_request()
-    except UnsupportedSchemaError:
-        if not request.asks_for_form:
-            raise
-        return of_request(loosely=True)
+            # and Python's sets, and their tools worked before the version answered. The error
+            # itself may quote the client's words.
+            LOG.warning(
+                "calls for %s are not held to their schemas: %s of the request with the hash %s",
+                served.name,
+                type(error).__name__,
+                blake2b(task, digest_size=8).hexdigest(),
+            )
+            return None
 
 
 @lru_cache(maxsize=64)

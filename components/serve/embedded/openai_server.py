@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from components.chat import answer_grammar
+from components.chat.grammar_processes import BusyCompilerError, GrammarProcesses
 from components.models import base as bases
 from components.models.constrained import Matcher, Vocabulary
 from components.schema import Json
@@ -37,6 +37,7 @@ from components.serve.embedded.prompt_tokens import PromptError, PromptReader
 from components.serve.embedded.sampling import Sampler, SamplingSettings
 from components.serve.embedded.served_models import ModelNotFoundError, ServedModels
 from components.serve.embedded.shared_base import SharedBase
+from components.worker_processes import ClientTurns
 
 MAX_BODY = 16 * 2**20  # bytes of a request's body
 RETRY_SECONDS = 1  # what a refused client is advised to wait
@@ -82,7 +83,8 @@ class EngineServer:
         self.most_each = max(1, int(self.most_open * client_share))
         self.open = Counter[str | None]()  # requests by user
         self._prompts = PromptReader(models.base)
-        self._compiling = asyncio.Lock()
+        self._grammars = GrammarProcesses()
+        self._compiling = ClientTurns()
         tokenizer = models.base.tokenizer
         self._ends = bases.end_tokens(models.base.model, tokenizer)
         # It takes more than a second without letting other threads run, so not with a request.
@@ -112,6 +114,7 @@ class EngineServer:
         try:
             yield
         finally:
+            await self._grammars.close()
             await asyncio.to_thread(self.thread.stop)
 
     def _guarded(self, endpoint: Callable[[dict[str, Json]], Any]) -> Callable[[Request], Any]:
@@ -137,7 +140,7 @@ class EngineServer:
         self.open[asked.user] += 1
         try:
             request = self._request(asked, await self._prompts.read(asked))
-            matcher = await self._matcher(asked.structured_outputs)
+            matcher = await self._matcher(asked.user or "", asked.structured_outputs)
             parts: Parts = asyncio.Queue()
             answer = self._running(request, adapter, matcher, parts, asked.user or "")
             writer = self._writer(asked, request)
@@ -210,30 +213,22 @@ class EngineServer:
             shows_special_tokens=not asked.skip_special_tokens,
         )
 
-    async def _matcher(self, outputs: StructuredOutputs | None) -> Matcher | None:
+    async def _matcher(self, user: str, outputs: StructuredOutputs | None) -> Matcher | None:
         if outputs is None:
             return None
-        async with self._compiling:  # in a thread: it takes up to a second
-            try:
-                return await asyncio.to_thread(self._compile, outputs)
-            # what is wrong with the grammar, schema or choices
-            except (ValueError, RecursionError) as error:
-                raise RejectedRequestError(400, str(error), "structured_outputs") from error
-
-    def _compile(self, outputs: StructuredOutputs) -> Matcher:
-        vocabulary = self._vocabulary
-        if isinstance(vocabulary, ValueError):
-            raise vocabulary
-        if outputs.grammar is not None:
-            grammar = outputs.grammar
-        elif outputs.choice is not None:
-            grammar = answer_grammar.of_labels(outputs.choice)
-        else:
-            schema = outputs.json_schema
-            schema = orjson.loads(schema) if isinstance(schema, str) else schema
-            form: Json = {"type": "json_schema", "json_schema": {"name": "_", "schema": schema}}
-            grammar = answer_grammar.of_request("written", (), None, form) or ""
-        return vocabulary.start(grammar)
+        try:
+            if isinstance(self._vocabulary, ValueError):
+                raise self._vocabulary
+            grammar = await self._grammars.compile(user, _task(outputs))
+            # Again, with the tokens: at most twice as long, without Python's lock.
+            async with self._compiling.turn(user):
+                return await asyncio.to_thread(self._vocabulary.start, grammar or "")
+        except BusyCompilerError as error:
+            raise RejectedRequestError(
+                429 if error.is_share else 503, str(error), "structured_outputs"
+            ) from error
+        except ValueError as error:  # what is wrong with the grammar, schema or choices
+            raise RejectedRequestError(400, str(error), "structured_outputs") from error
 
     def _running(
         self,
@@ -410,6 +405,17 @@ async def _body(request: Request) -> dict[str, Json]:
     if not isinstance(body, dict):
         raise RejectedRequestError(400, f"expected a JSON object, found {type(body).__name__}")
     return cast("dict[str, Json]", body)
+
+
+def _task(outputs: StructuredOutputs) -> bytes:
+    if outputs.grammar is not None:
+        return orjson.dumps({"grammar": outputs.grammar})
+    if outputs.choice is not None:
+        return orjson.dumps({"labels": outputs.choice})
+    schema = outputs.json_schema
+    schema = orjson.loads(schema) if isinstance(schema, str) else schema
+    form = {"type": "json_schema", "json_schema": {"name": "_", "schema": schema}}
+    return orjson.dumps({"form": "written", "tools": [], "response_format": form})
 
 
 def _error(status: int, reason: str, param: str | None = None) -> Response:

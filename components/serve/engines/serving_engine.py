@@ -125,6 +125,12 @@ class UpstreamError(Exception):
         self.is_retryable = is_retryable
         """Whether another replica may be tried, if no byte was passed on yet."""
 
+    @property
+    def kind(self) -> str:
+        """What to log: the reason may quote the prompt."""
+        cause = self.__cause__
+        return f"{self.status}" if cause is None else f"{self.status}, {type(cause).__name__}"
+
 
 def token_count(value: Json) -> int | None:
     """Return a number of tokens; ``None`` for what is none, as the -1 of some servers."""

@@ -159,9 +159,9 @@ def test_long_descriptions_of_many_clients_do_not_stay_in_memory(tmp_path: Path)
             body = {"messages": [{"role": "user", "content": "Hi"}], "model": "support"}
             body |= {"tools": [{"type": "function", "function": function}]}
             request = chat_request.read_chat(json.dumps(body).encode())
-            assert await grammars.of_request(request, own, served, "written") is not None
+            assert await grammars.of_request("shop", request, own, served, "written") is not None
         held.append(tracemalloc.get_traced_memory()[0])
-        grammars.close()
+        await grammars.close()
 
     held = list[int]()
     tracemalloc.start()
