@@ -57,10 +57,20 @@ class WorkerProcesses:
         module: Its name.
         most: How many processes there may be at once. They start when they are needed.
         seconds: A call that takes longer ends with its process; none does if left out.
+        keeps_spare: Whether one more is started with the last one that is used, for modules that
+            take long to load and whose processes often end.
     """
 
-    def __init__(self, module: str, most: int, seconds: float | None = None) -> None:
-        self._module, self._seconds = module, seconds
+    def __init__(
+        self,
+        module: str,
+        most: int,
+        seconds: float | None = None,
+        *,
+        keeps_spare: bool = False,
+    ) -> None:
+        self._module, self._seconds, self._keeps_spare = module, seconds, keeps_spare
+        self._starting: asyncio.Task[None] | None = None
         self._free = asyncio.Semaphore(most)
         self._idle: list[Process] = []
         self._busy = set[Process]()
@@ -77,6 +87,8 @@ class WorkerProcesses:
         async with self._turns.turn(client), self._free:
             process = self._idle_process() or await self._start()
             self._busy.add(process)
+            if self._keeps_spare and not self._idle and self._starting is None:
+                self._starting = asyncio.create_task(self._start_spare())
             try:
                 self._require_open()
                 async with asyncio.timeout(self._seconds):
@@ -96,6 +108,8 @@ class WorkerProcesses:
     async def close(self) -> None:
         """Kill the processes; calls under way, and later ones, raise ``WorkerEndedError``."""
         self._is_closed = True
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
         for process in (*self._idle, *self._busy):
             _kill(process)
             await process.wait()
@@ -111,6 +125,11 @@ class WorkerProcesses:
             if process.returncode is None and not process.stdin.is_closing():
                 return process
         return None
+
+    async def _start_spare(self) -> None:
+        with suppress(OSError, WorkerEndedError):  # else the next call starts one
+            self._idle.insert(0, await self._start())  # those that have loaded come first
+        self._starting = None
 
     async def _start(self) -> Process:
         self._require_open()

@@ -1,5 +1,6 @@
 """Compile grammars of what clients sent in processes of their own, each client for its share."""
 
+import asyncio
 import math
 import os
 import sys
@@ -24,7 +25,7 @@ WAIT_SECONDS = 5.0
 """As ``CPU_SECONDS``, by the clock: less than a gateway's end may take."""
 
 QUICK_SECONDS = 0.25
-"""What takes longer goes on in the other process, where only what is slow waits for it."""
+"""What takes longer goes on beside what is quick, one at a time: only what is slow waits for it."""
 
 MEMORY_BYTES = 768 * 2**20
 """The most addresses of a process; at rest it has some 150 MiB."""
@@ -61,16 +62,15 @@ class GrammarProcesses:
     """Compiles and keeps grammars; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._quick = WorkerProcesses(__name__, 1, QUICK_SECONDS)
-        self._patient = WorkerProcesses(__name__, 1, WAIT_SECONDS)
+        self._processes = WorkerProcesses(__name__, 2, WAIT_SECONDS, keeps_spare=True)
+        self._begin, self._go_on = asyncio.Semaphore(1), asyncio.Semaphore(1)
         self._turns = ClientTurns()
         self._shares = _Shares()
         self._kept: dict[bytes, str | _Refusal | None] = {}
 
     async def close(self) -> None:
         """End the processes; who waits for a grammar gets a ``BusyCompilerError``."""
-        await self._quick.close()
-        await self._patient.close()
+        await self._processes.close()
 
     async def compile(self, client: str, task: bytes) -> str | None:
         """Return the grammar of a task, which is JSON; ``None`` if any text is an answer.
@@ -107,10 +107,7 @@ class GrammarProcesses:
 
     async def _outcome(self, client: str, task: bytes) -> str | _Refusal | None:
         try:
-            try:
-                kind, text = await self._quick.call(client, task)
-            except TimeoutError:
-                kind, text = await self._patient.call(client, task)
+            kind, text = await self._call(client, task)
         except TimeoutError:
             return _slow(f"more than {WAIT_SECONDS:g} s")
         except WorkerEndedError as error:
@@ -124,6 +121,24 @@ class GrammarProcesses:
         if kind in _KINDS:
             return _Refusal(_KINDS[kind], text.decode())
         return text.decode() if kind == b"grammar" else None
+
+    async def _call(self, client: str, task: bytes) -> list[bytes]:
+        async with self._begin:
+            work = self._work(client, task)
+            try:
+                await asyncio.wait([work], timeout=QUICK_SECONDS)
+            except asyncio.CancelledError:
+                work.cancel()
+                raise
+            if work.done():
+                return work.result()
+            if must_begin_again := self._go_on.locked():
+                work.cancel()
+        async with self._go_on:
+            return await (self._work(client, task) if must_begin_again else work)
+
+    def _work(self, client: str, task: bytes) -> "asyncio.Task[list[bytes]]":
+        return asyncio.create_task(self._processes.call(client, task))
 
 
 def _slow(what: str) -> _Refusal:
