@@ -22,8 +22,8 @@ HEAD_BYTES = 64 * 2**10  # of a request's headers and trailers, which are held w
 DRAIN_SECONDS = 0.05  # pause between two reads (at most 256 KiB each) of the rest of a refused body
 
 
-class HeadTooLongError(Exception):
-    """Ends the parsing of a request, which was answered already."""
+class RefusedHeadError(Exception):
+    """Ends the parsing of a request, which was refused already."""
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -47,7 +47,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._deadline: TimerHandle | None = None
         self._unread: TimerHandle | None = None
         self._before: RequestResponseCycle | None = None
-        self._head_bytes = 0
+        self._head_bytes, self._authorizations = 0, 0
         self._last_used = self.loop.time()
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -100,15 +100,19 @@ class ImpatientProtocol(HttpToolsProtocol):
         """Start the clock of a request."""
         super().on_message_begin()
         self._before = self.cycle
-        self._head_bytes = 0
+        self._head_bytes, self._authorizations = 0, 0
         self._start_clock()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Receive a header or a trailer; refuse a request that has too much of them."""
+        """Receive a header or a trailer; refuse too much of them, and two that authorize."""
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_BYTES:
             self._close_with("431 Request Header Fields Too Large")
-            raise HeadTooLongError
+            raise RefusedHeadError
+        self._authorizations += name.lower() == b"authorization"
+        if self._authorizations > 1:  # readers differ in which of them counts
+            self._close_with("400 Bad Request")
+            raise RefusedHeadError
         # uvicorn adds trailers to the headers: one may stand for what a proxy has set.
         if self.cycle is self._before:
             super().on_header(name, value)

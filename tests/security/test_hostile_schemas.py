@@ -74,6 +74,7 @@ def test_leaves_that_repeat_definitions_take_no_memory():
     assert most < 10 * MIB  # 60 MiB before
 
 
+@pytest.mark.slow
 def test_one_client_s_slow_schema_is_refused_and_delays_no_other_client_nor_the_end(tmp_path: Path):
     with gateways.running(tmp_path) as gateway, ThreadPoolExecutor(4) as threads:
         evil = client_of(gateway, "evil")

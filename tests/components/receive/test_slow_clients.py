@@ -164,6 +164,13 @@ def test_trailers_are_no_headers(receiver: Receiver):
         assert b"401 Unauthorized" in connection.recv(4096)
 
 
+def test_a_request_with_two_authorizations_is_refused(receiver: Receiver):
+    head = receivers.head(receiver.token, 2).removesuffix(b"\r\n")
+    with receivers.connected(receiver) as connection:
+        connection.sendall(head + b"Authorization: Bearer another\r\n\r\n{}")
+        assert b"400 Bad Request" in connection.recv(4096)
+
+
 @pytest.mark.parametrize("begun", ["POST /v1/interactions HTTP/1.1\r\n", "CHUNKED"])
 def test_an_endless_head_is_refused(receiver: Receiver, begun: str):
     chunked = receivers.head(receiver.token, 1).replace(
