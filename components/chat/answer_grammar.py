@@ -356,5 +356,7 @@ def of_text(grammar: str) -> str:
     except ValueError as error:  # a lone surrogate
         raise UnsupportedSchemaError(f"constraining an answer: {error}") from error
     if failed:
-        raise UnsupportedSchemaError(f"constraining an answer: {messages[0].splitlines()[0]}")
+        raise UnsupportedSchemaError(
+            f"constraining an answer: compiling its grammar: {messages[0].splitlines()[0]}"
+        )
     return grammar
