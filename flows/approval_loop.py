@@ -25,14 +25,14 @@ from components.decide.blame import Blamed
 from components.decide.chain import Reason
 from components.decide.decision_log import LogEvent
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
-from components.gate import evidence_folder, policy
+from components.gate import evidence_folder, policy, reference_errors
 from components.gate.evidence_folder import Evidence
 from components.gate.report.write_report import SAMPLES
 from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
 from components.register import registry
 from components.register.registry import Version
-from components.store import ledger, warehouse
+from components.store import ledger, manifest, warehouse
 from components.store.ledger import Decision
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
@@ -43,6 +43,7 @@ from flows import (
     evidence_reports,
     prefect_api,
     releases,
+    review,
     settings,
     snapshots,
 )
@@ -321,7 +322,20 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         required=rules.required,
         sign=sign,
     )
-    return header + rollout_text(evidence, workload)
+    return header + audit_text(settings.load(), evidence) + rollout_text(evidence, workload)
+
+
+def audit_text(home: Settings, evidence: Evidence) -> str:
+    """Say what the references' audit found since the brief was written; empty if nothing."""
+    folder = home.snapshots / folder_name(evidence.subject.workload) / evidence.subject.snapshot
+    if not manifest.is_finished(folder):
+        return ""
+    audited = review.reference_audit(home, evidence.subject.workload, folder)
+    sentences = reference_errors.claim_sentences(audited, evidence.judgement.target)
+    brief = (evidence.folder / evidence_folder.BRIEF).read_text()
+    if not audited.answered or all(sentence in brief for sentence in sentences):
+        return ""
+    return f"\n**Since then the references were audited.** {' '.join(sentences)}\n\n"
 
 
 def rollout_text(evidence: Evidence, workload: Workload) -> str:

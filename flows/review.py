@@ -1,4 +1,4 @@
-"""Ask a person to label the interactions whose labels help most."""
+"""Ask a person to label the interactions whose labels help most, or to audit references."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -13,11 +13,15 @@ from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, ParsedRecord, SourceRow
 from components.collect.sources import feedback
-from components.review import label_files, pick
+from components.dataset import held_references
+from components.dataset.held_references import HeldReference
+from components.gate.reference_errors import ReferenceAudit
+from components.review import audit, label_files, pick
 from components.review.label_files import Labelled
-from components.review.pick import Reviewable, ReviewQuestion
+from components.review.pick import Reason, Reviewable, ReviewQuestion
 from components.schema import Json
 from components.store import manifest, spool, warehouse
+from components.store.manifest import SnapshotManifest
 from flows import snapshots, sources
 from flows.settings import Settings
 from flows.workload_file import Workload
@@ -47,10 +51,102 @@ def choose_questions(
         )
 
 
+def audit_questions(
+    home: Settings, workload: Workload, count: int, *, now: datetime
+) -> list[ReviewQuestion]:
+    """Return the references that are left of the newest snapshot's audit; draw ``count`` if none.
+
+    The person sees the request and its reference, not what any model answered. ``LookupError``
+    without a snapshot.
+    """
+    name = workload.workload
+    snapshot = snapshots.newest_snapshot(home.snapshots, name)
+    held = {row.example_id: row for row in held_references.read(home.tables, snapshot)}
+    version = SnapshotManifest.read(snapshot).holdout_version
+    candidates = [
+        (row.example_id, min(row.interaction_ids)) for row in held.values() if not row.is_vouched
+    ]
+    with (
+        warehouse.connect(home.tables, writes=["raw"]) as con,
+        warehouse.transaction(con),
+    ):
+        askable = {row.example_id for row in held.values() if not row.is_corrected}
+        drawn = audit.draw(con, name, version, candidates, count, askable=askable, now=now)
+        ids = [row.interaction_id for row in drawn]
+        targets = label_files.find_targets(con, name, ids)
+    return [
+        _audit_question(held[row.example_id], targets[row.interaction_id], name)
+        for row in drawn
+        if row.interaction_id in targets
+    ]
+
+
+def _audit_question(
+    reference: HeldReference, target: label_files.Target, workload: str
+) -> ReviewQuestion:
+    about = Reviewable(
+        interaction_id=target.interaction_id,
+        workload_id=workload,
+        client_id=target.client_id,
+        response_id=target.response_id or "",
+        example_id=reference.example_id,
+        messages=reference.messages,
+        tools=reference.tools,
+        answer=reference.answer,
+        cluster_id=reference.example_id,
+        requests=1,
+        judged=0,
+        labels=1,
+        people_for=0,
+        people_against=0,
+        flags=[],
+    )
+    return ReviewQuestion(about, (Reason(0.0, "drawn at random: is this held-out answer right?"),))
+
+
+def reference_audit(home: Settings, workload: str, snapshot: Path) -> ReferenceAudit:
+    """Count a snapshot's held-out references, and what an audit of the workload's found by now."""
+    held = held_references.read(home.tables, snapshot)
+    with warehouse.connect(home.tables) as con:
+        drawn = audit.drawn(con, workload)
+    return ReferenceAudit(
+        references=len(held),
+        unvouched=sum(not row.is_vouched for row in held),
+        drawn=len(drawn),
+        answered=sum(row.verdict is not None for row in drawn),
+        wrong=sum(row.verdict == "wrong" for row in drawn),
+        batches=max((row.batch for row in drawn), default=0),
+        auditors=tuple(sorted({row.auditor for row in drawn if row.auditor})),
+    )
+
+
+def _note_audited(
+    home: Settings,
+    workload: str,
+    answers: Iterable[tuple[str, dict[str, Json]]],
+    reviewer: str,
+    now: datetime,
+) -> None:
+    """Record answers, by interaction, on references that were drawn; others do nothing."""
+    with warehouse.connect(home.tables, writes=["raw"]) as con, warehouse.transaction(con):
+        for interaction_id, record in answers:
+            is_right = record["kind"] == "thumb" and record["value"] == "up"
+            verdict = "right" if is_right else "wrong"
+            audit.answer(con, workload, interaction_id, verdict, auditor=reviewer, now=now)
+
+
 def ask_questions(
-    home: Settings, questions: Sequence[ReviewQuestion], by: Ask, *, now: Callable[[], datetime]
+    home: Settings,
+    questions: Sequence[ReviewQuestion],
+    by: Ask,
+    *,
+    now: Callable[[], datetime],
+    audited_by: str | None = None,
 ) -> Session:
-    """Ask the questions in turn; load the answers even if the person stops early."""
+    """Ask the questions in turn; load the answers even if the person stops early.
+
+    ``audited_by`` is the person's name if the questions are of an audit, which counts its answers.
+    """
     writer = spool.Writer(home.spool)
     shown = answered = 0
     try:
@@ -60,9 +156,14 @@ def ask_questions(
             if answer == "quit":
                 break
             if isinstance(answer, dict):
-                # A terminal can type bytes that are no text.
-                body = json.dumps(answer, ensure_ascii=False).encode(errors="replace")
-                writer.commit([spool.line("feedback", question.about.client_id, body)])
+                about = question.about
+                if audited_by is not None:
+                    told = [(about.interaction_id, answer)]
+                    _note_audited(home, about.workload_id, told, audited_by, now())
+                if about.response_id:  # else feedback can't name it
+                    # A terminal can type bytes that are no text.
+                    body = json.dumps(answer, ensure_ascii=False).encode(errors="replace")
+                    writer.commit([spool.line("feedback", about.client_id, body)])
                 answered += 1
     finally:
         writer.seal()
@@ -83,7 +184,8 @@ def import_answers(
 ) -> tuple[Loaded, int]:
     """Load a labelling tool's answers; return the load's result and the number unanswered.
 
-    Unreadable lines go to quarantine. Idempotent for the same file.
+    Unreadable lines go to quarantine. Idempotent for the same file. Answers on references that an
+    audit has drawn are its answers, too.
     """
     with warehouse.connect(home.tables, writes=["raw"]) as con, path.open("rb") as file:
         labels = list(label_files.read_labels(con, file, workload, reviewer=reviewer))
@@ -93,6 +195,12 @@ def import_answers(
             label for label in labels if label.record is not None or label.objection is not None
         ]
         loaded = load_file.load_records(con, origin, [*map(_record_of_label, answered)])
+    told = [
+        (str(json.loads(label.content)["interaction_id"]), label.record)
+        for label in answered
+        if label.record is not None
+    ]
+    _note_audited(home, workload, told, reviewer, now)
     return loaded, len(labels) - len(answered)
 
 

@@ -18,7 +18,7 @@ from components.dataset.snapshot_figures import Snapshot
 from components.decide import decision_log
 from components.evaluate import holdout_task
 from components.evaluate.harness import ScorecardFolders
-from components.gate import evidence_folder, judge
+from components.gate import evidence_folder, judge, reference_errors
 from components.gate.comparability import Anchor, Measured
 from components.gate.comparison import EarlierUse
 from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
@@ -41,6 +41,7 @@ from flows import (
     flow_runs,
     preregistration,
     releases,
+    review,
     search,
     settings,
     train,
@@ -393,7 +394,12 @@ def assemble_evidence(
         others=evidence_reports.other_scorecards(cards, base=champion is not None),
         counts=snapshot.counts,
         learned=snapshot_figures.learned_sentences(made_from.learned),
-        references=snapshot_figures.own_reference_sentences(home.tables, snapshot.path),
+        references=[
+            *snapshot_figures.own_reference_sentences(home.tables, snapshot.path),
+            *reference_errors.claim_sentences(
+                review.reference_audit(home, workload.workload, snapshot.path), judgement.target
+            ),
+        ],
         turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )

@@ -1,1 +1,1 @@
-"""Pick the interactions on which a person's answer helps most (pick); read it (label_files)."""
+"""Pick what a person's answer helps most on (pick), draw an audit (audit), read label_files."""

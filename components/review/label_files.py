@@ -137,7 +137,7 @@ def read_labels(
     """
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     parsed = [(number, line, _json(line)) for number, line in numbered]
-    targets = _targets(con, workload_id, [_named(value) for _, _, value in parsed])
+    targets = find_targets(con, workload_id, [_named(value) for _, _, value in parsed])
     for number, content, value in parsed:
         try:
             record = _feedback(value, workload_id, targets, reviewer)
@@ -189,7 +189,8 @@ def _time(value: Json) -> datetime:
     return at
 
 
-def _targets(con: Connection, workload_id: str, ids: list[str]) -> dict[str, Target]:
+def find_targets(con: Connection, workload_id: str, ids: list[str]) -> dict[str, Target]:
+    """Find what feedback on the named interactions of a workload is aimed at, by their ids."""
     with warehouse.present(con, "named", {"interaction_id": pa.array(ids, pa.string())}):
         targets = warehouse.records(con, "marts/review_targets", Target, workload_id=workload_id)
     return {target.interaction_id: target for target in targets}

@@ -46,7 +46,14 @@ MOST_ROWS = 20
 def review(
     config: ConfigFile,
     reviewer: PersonOption,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to ask about.")] = 20,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-n", min=1, help="How many to ask about: 20, or 50 in an audit."),
+    ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option("--audit", help="Ask about random held-out references instead."),
+    ] = False,
     export: Annotated[
         Path | None, typer.Option(help="Write the questions to a file of lines, and ask nothing.")
     ] = None,
@@ -60,6 +67,10 @@ def review(
     what rules flagged; of nearly equal requests one is asked about. Each answer is stored at once.
     Nobody is asked twice about the same request. In an exported line set `verdict` to good or bad,
     or `correction` to a text or an assistant message.
+
+    An audit asks about held-out references of the newest snapshot that nobody has confirmed or
+    corrected, drawn by a hash, until all are answered; the approval form subtracts their error rate
+    from what it claims. Unanswered ones count as wrong.
     """
     from flows import workload_file
 
@@ -70,17 +81,28 @@ def review(
     if import_:
         _import_answers(home, workload, import_, reviewer)
     else:
-        _review(home, workload, count, reviewer, export)
+        _review(home, workload, count, reviewer, export, is_audit=audit)
 
 
 def _review(
-    home: Settings, workload: "Workload", count: int, reviewer: str, path: Path | None
+    home: Settings,
+    workload: "Workload",
+    count: int | None,
+    reviewer: str,
+    path: Path | None,
+    *,
+    is_audit: bool,
 ) -> None:
     now = datetime.now(UTC)
     with errors.status("choosing questions"):
+        from components.review.audit import SAMPLE
         from flows import review
 
-        questions = review.choose_questions(home, workload, count, reviewer=reviewer, now=now)
+        questions = (
+            review.audit_questions(home, workload, count or SAMPLE, now=now)
+            if is_audit
+            else review.choose_questions(home, workload, count or 20, reviewer=reviewer, now=now)
+        )
     if not questions:
         print_line(
             f"{workload.workload}: nothing is left to ask {reviewer} about, or it "
@@ -101,6 +123,7 @@ def _review(
         questions,
         lambda number, question: _ask_question(number, len(questions), question, reviewer),
         now=lambda: datetime.now(UTC),
+        audited_by=reviewer if is_audit else None,
     )
     console.print(f"{ended.answered} of {len(questions)} answered; {ended.loaded} new rows loaded")
     _print_reminder(workload, reviewer)

@@ -127,7 +127,7 @@ def verdict_sentence(case: Case) -> str:
     )
     if judgement.outcome == "pass":
         safe = _safe(judgement.comparisons[1:])
-        return f"The challenger is better: {lead}{safe}{_price(case)}."
+        return f"The challenger is better by the references: {lead}{safe}{_price(case)}."
     if judgement.outcome == "fail":
         return f"The challenger should not replace the {who}: {lead}; the reasons are below."
     undecided = {

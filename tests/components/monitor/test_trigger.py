@@ -1,5 +1,6 @@
 """The signs and the log of starts, read from a warehouse."""
 
+import random
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -181,6 +182,39 @@ def test_of_one_person_one_vote_counts(
     )
     shares = f"0 of 40 before the champion, {counted} of {30 + counted} on its answers"
     assert text == f"thumbs down {shares}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("concentration", [2.0, 0.5, 0.05])
+def test_people_who_vote_in_a_row_reach_the_bound_no_more_often_than_promised(
+    tmp_path: Path, concentration: float
+) -> None:
+    """Each has a tendency (Beta, mean 0.2), and gives three votes one after the other."""
+    reached, draws = 0, 60
+    for seed in range(draws):
+        draw = random.Random(seed)
+        tendencies = [
+            draw.betavariate(0.2 * concentration, 0.8 * concentration) for _ in range(140)
+        ]
+        parts = [
+            answered(
+                3 * person + vote + (580 if person >= 70 else 0),
+                *(1, "7" if person >= 70 else "6", "champion"),
+                down=draw.random() < tendency,
+                actor=f"person {person}",
+            )
+            for person, tendency in enumerate(tendencies)
+            for vote in range(3)
+        ]
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with warehouses.connect(folder / "warehouse.duckdb") as con:
+            load(con, folder, "interactions", [line for lines, _ in parts for line in lines])
+            load(con, folder, "feedback", [vote for _, votes in parts for vote in votes])
+            since = datetime.fromtimestamp(CHANGE - 300, UTC)
+            sign = signs.vote_sign(con, "weather", "7", since, Trigger(), now=NOW)
+        reached += sign is not None and sign.is_reached
+    assert reached / draws <= 0.05 + 2 * (0.05 * 0.95 / draws) ** 0.5
 
 
 def voted(

@@ -33,7 +33,7 @@ def test_the_brief_has_the_question_and_the_gates_judgement(tmp_path: Path) -> N
     text = page(tmp_path, gate_cases.clear())
     lines = text.splitlines()
     assert lines[0] == "## support: may adapter `a1` replace the base?"
-    assert lines[2].startswith("**Verdict: pass.** The challenger is better: +33.9 points of")
+    assert lines[2].startswith("**Verdict: pass.** The challenger is better by the references: +")
     assert lines[4].startswith("- better: correct_name +33.9 points, better on 40 requests, worse")
     assert "Evidence digest `e1`" in text
     assert "| 2 | thumbs_down |" in lines

@@ -54,9 +54,9 @@ def test_the_verdict_is_one_sentence() -> None:
     words = page(gate_cases.clear()).words
     assert "may the challenger replace the base?" in words
     assert (
-        "Pass. The challenger is better: +33.9 points of correct name against the base on 112 "
-        "held-out requests in 112 clusters (95 % interval +24.6 to +43.5), and one guarded "
-        "figure was shown not to "
+        "Pass. The challenger is better by the references: +33.9 points of correct name against "
+        "the base on 112 held-out requests in 112 clusters (95 % interval +24.6 to +43.5), and "
+        "one guarded figure was shown not to "
         "get worse, at 3.3% of production's price of a request."
     ) in words
 
