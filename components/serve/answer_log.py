@@ -69,6 +69,8 @@ class Interaction:
     """Unix seconds of its arrival."""
     conversation_id: str | None
     traceparent: str | None
+    size: int = 0
+    """The bytes of its body."""
 
 
 def record(

@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from components.receive.settings import RefusedError
-from components.serve import chat_answer, engine_errors, replica_choice, served_prompt
+from components.serve import chat_answer, engine_errors, replica_choice
 from components.serve.answer_log import Answerer, Interaction
 from components.serve.chat_answer import VisiblePart
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
 from components.serve.fallback_servers import FallbackServers
 from components.serve.openai_error import OpenAiError
+from components.serve.prompt_processes import PromptProcesses
 from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.request_grammars import RequestGrammars
 from components.serve.routes import Served
@@ -51,6 +52,7 @@ class AnsweringServers:
         self._loads = ReplicaLoads()
         self._client_key = secrets.token_bytes(16)
         self._grammars = RequestGrammars()
+        self._prompts = PromptProcesses()
         self._fallbacks = FallbackServers(settings, environment)
 
     def use(self, settings: ServeSettings) -> None:
@@ -59,8 +61,9 @@ class AnsweringServers:
         self._fallbacks.use(settings)
 
     async def close(self) -> None:
-        """Close the connections to fallbacks."""
+        """Close the connections to fallbacks, and end the processes."""
         await self._fallbacks.close()
+        await self._prompts.close()
         await self._grammars.close()
 
     async def end(self) -> None:
@@ -159,7 +162,7 @@ class AnsweringServers:
         self, exchange: Exchange, served: Served, engine: ServingEngine
     ) -> AsyncGenerator[VisiblePart]:
         request, draft = exchange.request, exchange.draft
-        prompt = served_prompt.render(request, served)
+        prompt = await self._prompts.render(exchange.interaction, served)
         generation = await self._generation(exchange.interaction, served, prompt)
         answer = exchange.reader = StreamedAnswer(prompt.form, reads_calls=request.may_call)
         is_raw = request.endpoint == "completion"
@@ -230,7 +233,7 @@ class AnsweringServers:
         self._loads.open[names[0]] += 1
         try:
             async with asyncio.timeout(self._settings.limits.answer_seconds):
-                prompt = served_prompt.render(interaction.request, served)
+                prompt = await self._prompts.render(interaction, served)
                 generation = await self._generation(interaction, served, prompt)
                 engine = self._engines[names[0]]
                 async with aclosing(engine.complete(served.model, generation)) as pieces:

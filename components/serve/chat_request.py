@@ -9,12 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypedDict, cast
 
-import orjson
-
-from components.chat import prompt
 from components.schema import Json
-from components.serve import body_fields
-from components.serve.body_fields import MOST_PARTS, Obj, anything, only
+from components.serve import body_fields, history_calls
+from components.serve.body_fields import Obj, anything, only
 from components.serve.openai_error import invalid, shown
 from components.serve.response_id import Prefix
 
@@ -252,7 +249,7 @@ def _messages(body: Obj) -> list[Obj]:
         raise invalid("messages", f"it is {found}, expected an array of at least one message")
     if len(messages) > MOST_MESSAGES:
         raise invalid("messages", f"there are {len(messages)}, expected at most {MOST_MESSAGES}")
-    _require_flat_arguments(messages)
+    history_calls.require_bounded(messages)
     return [_message(f"messages[{number}]", message) for number, message in enumerate(messages)]
 
 
@@ -278,7 +275,7 @@ def _message(place: str, message: Json) -> Obj:
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise invalid(f"{place}.tool_call_id", "it is missing, expected the id of the call")
     if role == "assistant":
-        _require_calls(place, message)
+        history_calls.require_form(place, message)
         if content is None and not message.get("tool_calls"):
             raise invalid(f"{place}.content", "it is missing, and there are no `tool_calls`")
     return message
@@ -296,42 +293,6 @@ def _require_text_part(place: str, part: Json, role: Json) -> None:
             )
         case _:
             raise invalid(place, f"it is {shown(part)}, expected {{'type': 'text', 'text': ...}}")
-
-
-def _require_calls(place: str, message: Obj) -> None:
-    calls = message.get("tool_calls")
-    if calls is None:
-        return
-    if not isinstance(calls, list):
-        raise invalid(f"{place}.tool_calls", f"it is {shown(calls)}, expected an array of calls")
-    for number, call in enumerate(calls):
-        at = f"{place}.tool_calls[{number}]"
-        match call:
-            case {"function": {"name": str(), "arguments": str() | dict()}}:
-                pass
-            case _:
-                raise invalid(
-                    at,
-                    f"it is {shown(call)}, expected {{'id': ..., 'type': 'function', "
-                    "'function': {'name': ..., 'arguments': '{...}'}}",
-                )
-
-
-def require_readable(messages: Sequence[Obj]) -> None:
-    """Raise ``OpenAiError`` (400) for calls that no version was trained to read.
-
-    Another server may read them: models write such arguments, and applications send them back.
-    """
-    for number, message in enumerate(messages):
-        calls = message.get("tool_calls") if message.get("role") == "assistant" else None
-        for place, call in enumerate(calls if isinstance(calls, list) else []):
-            try:
-                prompt.render_answer(prompt.read_message({"tool_calls": [call]})).encode()
-            except (ValueError, RecursionError) as error:
-                raise invalid(
-                    f"messages[{number}].tool_calls[{place}].function.arguments",
-                    "they are not the JSON text of an object, or have half a surrogate pair",
-                ) from error
 
 
 def _tools(body: Obj) -> list[Obj]:
@@ -497,23 +458,3 @@ _COMPLETION: dict[str, Callable[[Json], bool] | None] = {
     "best_of": only(1),
     "suffix": only(""),
 }
-
-
-def _require_flat_arguments(messages: list[Json]) -> None:
-    """Refuse calls whose arguments, which are JSON in a text, have more parts than a body may."""
-    texts: list[str] = []
-    for message in messages:
-        calls = message.get("tool_calls") if isinstance(message, dict) else None
-        for call in calls if isinstance(calls, list) else ():
-            match call:
-                case {"function": {"arguments": str(arguments)}}:
-                    texts.append(arguments)
-                case _:
-                    pass
-    if sum(text.count("[") + text.count("{") for text in texts) <= MOST_PARTS:
-        return
-    try:  # brackets in texts, as of code that was written, are no parts
-        parsed = [cast("Json", orjson.loads(text)) for text in texts]
-    except orjson.JSONDecodeError as error:
-        raise invalid("messages", f"arguments of a call are not JSON: {error}") from error
-    body_fields.require_flat(parsed)

@@ -214,6 +214,7 @@ class Gateway:
             or chat.metadata.get("conversation_id")
             or None,
             traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent or "") else None,
+            size=len(content),
         )
         return interaction, must_log
 

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 
 from components.chat import chat_templates
 from components.chat.dialects import Dialect
-from components.serve import chat_request, plain_template
+from components.serve import history_calls, plain_template
 from components.serve.chat_request import ChatRequest
 from components.serve.engines.serving_engine import UpstreamError
 from components.serve.openai_error import OpenAiError
@@ -35,7 +35,7 @@ def render(request: ChatRequest, served: Served) -> ServedPrompt:
     """
     if request.endpoint == "completion":
         return ServedPrompt(request.prompt, served.form)
-    chat_request.require_readable(request.messages)
+    history_calls.require_readable(request.messages)
     try:
         template = _template(served.base, served.template_hash)
         rendered = chat_templates.render(template, request.messages, request.offered)
