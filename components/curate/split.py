@@ -96,6 +96,8 @@ UNPLACED = -1
 
 SEQUENCE = "knots"  # seed of a workload's draw sequence; changing it would move rows
 
+SHUFFLED = 32  # draws in a row that are in no order of time
+
 STARTS = 32  # candidate points of the sequence at which a draw may resume
 
 NEVER = np.iinfo(np.int64).min
@@ -306,12 +308,29 @@ def _draw(
     in_order = np.lexsort(
         (ranks[request_of[rows]], members.logged_us[rows], lengths, of_name[places])
     )
+    names = members.names.take(members.requests[rows[in_order]]).to_pylist()
+    in_order = in_order[_shuffled(np.stack([of_name[places], lengths])[:, in_order], names)]
     start = _start(sizes[in_order], settled.drawn, shares)
     sides[others[in_order]] = _sides(in_sequence(SEQUENCE, start, len(others)), shares)
     strata, draws = np.full(len(met), MISSING), np.full(len(met), MISSING)
     strata[others] = places
     draws[others] = members.requests[rows]
     return _Drawn(sides, strata, stratum_names, draws)
+
+
+def _shuffled(strata: Ints, names: Sequence[str]) -> Ints:
+    """Return an order of rows, which are in that of strata and time, shuffled by their names.
+
+    Only ``SHUFFLED`` neighbours in a stratum change places. The steps of the sequence keep
+    neighbours apart: one of two held out would always have the other, perhaps its paraphrase, on
+    the training side.
+    """
+    begins = np.flatnonzero(np.diff(strata, axis=1, prepend=-1).any(axis=0))
+    sizes = np.diff(begins, append=strata.shape[1])
+    within = np.arange(strata.shape[1]) - np.repeat(begins, sizes)
+    stratum = np.repeat(np.arange(len(begins)), sizes)
+    hashes = np.array([side_by_hash(f"{SEQUENCE} {name}") for name in names])
+    return np.lexsort((hashes, within // SHUFFLED, stratum))
 
 
 def _groups(members: Members, components: Ints) -> dict[int, str]:

@@ -206,3 +206,11 @@ def test_tools_are_drawn_by_their_names_alone():
     shares = Shares("tools", 0.5, 0.0)
     alone = placing.place(few, placing.settled(), shares)
     assert alone[0] == placing.place(many, placing.settled(), shares)[1]
+
+
+def test_neighbours_in_time_are_parted_no_more_often_than_by_chance():
+    members = [member(n, n) for n in range(4000)]
+    shares = Shares("conversation", 0.2, 0.1)
+    placed = [at.side for at in placing.place(members, placing.settled(), shares)]
+    held = [n for n, side in enumerate(placed[:-1]) if side == "holdout"]
+    assert 0.65 < sum(placed[n + 1] == "train" for n in held) / len(held) < 0.75
