@@ -181,7 +181,11 @@ ALWAYS = 50  # requests that a client may always have on a side, however few oth
 
 
 class ClientShares(Config):
-    """Caps on the clients that came after a workload's first; the first has no cap."""
+    """Caps on the clients of a workload but its first one, which has no cap."""
+
+    first: list[str] = Field(default_factory=list)
+    """Clients that rank first, in this order: whose requests the model is for. The others follow in
+    the order in which each had 50 requests loaded."""
 
     holdout: float = Field(default=0.5, gt=0, le=1)
     """Share of the holdout, and of the validation side, that one later client may have. Surplus

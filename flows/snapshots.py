@@ -76,9 +76,24 @@ class FrozenWorkload:
 
 
 def shortages(workload: Workload, frozen: Snapshot) -> list[str]:
-    """Explain what has fewer requests than the gate needs, in sentences; empty if nothing has."""
-    holdout = holdout_shortage(workload, frozen)
-    return [*([holdout] if holdout else []), *guard_shortages(workload, frozen)]
+    """Explain, in sentences, what has fewer requests than the gate needs or than were logged.
+
+    Empty if nothing has.
+    """
+    found = (limited_clients(workload, frozen), holdout_shortage(workload, frozen))
+    return [*(sentence for sentence in found if sentence), *guard_shortages(workload, frozen)]
+
+
+def limited_clients(workload: Workload, frozen: Snapshot) -> str | None:
+    """Explain that some clients' requests were left out for another's; ``None`` if none were."""
+    left_out = sum(frozen.counts.get(rule, 0) for rule in held_rows.CLIENTS)
+    if not left_out or workload.curate.clients.first:
+        return None
+    return (
+        f"{left_out:,} requests were left out so that no client crowds out the first one; name the "
+        "clients whose requests the model is for, such as `clients: {first: [shop]}` under curate, "
+        "or take the limits away with `clients: {holdout: 1, train: 1, displaced: 1}`"
+    )
 
 
 def guard_shortages(workload: Workload, frozen: Snapshot) -> list[str]:

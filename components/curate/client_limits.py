@@ -1,7 +1,9 @@
 """Keep each client from crowding out the earlier clients of a workload.
 
-A client's rank is its position in the order of first load. The first client is unlimited, so a
-workload of one client is unaffected. A later client's new requests count only up to its share of a
+Clients that the workload's file names ``first`` rank first, then the others in the order in which
+each had ``ALWAYS`` requests: neither one line of a stranger's before production's nor a flood after
+them outranks it. The first client is unlimited, so a workload of one client is unaffected. A later
+client's new requests count only up to its share of a
 side; requests in a snapshot stay. Held-out rows of a later client may displace only a share of an
 earlier client's training rows: near-duplicates, overlaps, and rows that offer their tools. Clients
 under ``together`` in the workload's file count as one.
@@ -81,22 +83,33 @@ class ClientRows:
         return self._names.take(np.array(requests, np.int64)).to_pylist()
 
 
-def read(con: Connection, workload_id: str) -> Clients:
-    """Read the clients of the staged interactions, and record the new ones."""
-    warehouse.append(con, "curated/clients", workload_id=workload_id)
-    known = warehouse.texts(
-        con,
-        "select client_id from curated.clients where workload_id = $workload_id"
-        " order by first_loaded_at asc nulls last, client_id asc",
-        workload_id=workload_id,
-    )
-    parties = "select distinct coalesce(party_id, client_id) from staging.interactions"
-    present = set(warehouse.texts(con, parties))
+def read(con: Connection, workload_id: str, first: Sequence[str] = ()) -> Clients:
+    """Read the clients of the staged interactions in order of their ranks; record the new ones."""
+    warehouse.append(con, "curated/clients", workload_id=workload_id, established=ALWAYS)
+    order = warehouse.texts(con, _ORDER, workload_id=workload_id, first=[*first])
     ahead = warehouse.texts(con, "select interaction_id from staging.interactions where is_ahead")
-    order = [client_id for client_id in known if client_id in present]
     origins = con.sql(_ORIGINS).to_arrow_table() if len(order) > 1 else None
     return Clients(order, origins, frozenset(ahead))
 
+
+_ORDER = """
+    with parties as (
+        select coalesce(party_id, client_id) as client_id, min(loaded_at) as since, count(*) as n
+        from staging.interactions
+        group by 1
+    )
+
+    select parties.client_id
+    from parties
+    left join curated.clients as known
+        on known.client_id = parties.client_id and known.workload_id = $workload_id
+    order by
+        coalesce(nullif(list_position($first::varchar[], parties.client_id), 0), 1e9) asc,
+        known.first_loaded_at asc nulls last,
+        parties.since asc nulls last,
+        parties.n desc,
+        parties.client_id asc
+"""
 
 _ORIGINS = """
     select

@@ -131,7 +131,7 @@ def curate(
         warehouse.build(con, "staging/answers")
         settled = split.read_settled(con, workload_id, rules.split_by)
         judged = judgement_cache.judge_rows(con, workload_id, rules, folder, ray_address)
-        clients = client_limits.read(con, workload_id)
+        clients = client_limits.read(con, workload_id, rules.clients.first)
         with _compared(con, judged, clients, settled, rules, folder) as relations:
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)

@@ -411,6 +411,8 @@ def add(
         quota=quota,
     )
     typer.echo(token)
+    if not workload:
+        print_error(f"{client} may send rows of every workload; --workload NAME limits a token")
     if problem := _share_tokens(home):
         fail(f"{problem}; this machine accepts it, and others will {LATER}", 1)
 

@@ -314,14 +314,43 @@ def test_without_a_limit_a_later_client_keeps_all_rows(con: Connection, load: Lo
 
 
 def test_the_first_client_keeps_its_rank_when_its_rows_are_gone(con: Connection, load: Loader):
-    load.log(essays("app", range(3)))
-    load.log(essays("rogue", range(1000, 1003)), now=LATER)
+    load.log(essays("app", range(60)))
+    load.log(essays("rogue", range(1000, 1060)), now=LATER)
     curate(con)
     con.execute("delete from raw.interactions where client_id = 'app'")
     load.log(essays("app", range(5, 8)), now=LATER + timedelta(days=1))
     curate(con)
     order = con.execute("select client_id from curated.clients order by first_loaded_at").fetchall()
     assert order == [("app",), ("rogue",)]
+
+
+@pytest.mark.parametrize("strangers", [1, 49], ids=["one-line", "49-lines"])
+@pytest.mark.parametrize("days", [1, 0], ids=["a-day-before", "in-the-same-load"])
+def test_a_few_lines_of_a_stranger_before_production_limit_nothing(
+    con: Connection, load: Loader, strangers: int, days: int
+):
+    load.log(essays("a stranger", range(1000, 1000 + strangers)))
+    load.log(essays("production", range(150)), now=logs.NOW + timedelta(days=days))
+    tally = curate(con, now=LATER + timedelta(days=1))
+    assert "over_client_train" not in tally.counts
+    assert len(rows(con, "production")) == 150
+
+
+def test_a_flood_after_production_is_limited_however_large(con: Connection, load: Loader):
+    load.log(essays("production", range(60)))
+    load.log(essays("a stranger", range(1000, 1700)), now=LATER)
+    curate(con, now=LATER + timedelta(days=1))
+    assert len(rows(con, "production")) == 60
+    assert len(rows(con, "a stranger")) <= 61
+
+
+def test_the_clients_that_the_file_names_rank_first(con: Connection, load: Loader):
+    load.log(essays("staging", range(1000, 1060)))
+    load.log(essays("production", range(150)), now=LATER)
+    late = LATER + timedelta(days=1)
+    assert curate(con, now=late).counts["over_client_train"] == 90
+    named = TRAINED.model_copy(update={"clients": ClientShares(first=["production"])})
+    assert "over_client_train" not in curate(con, named, now=late).counts
 
 
 def test_a_workload_of_one_client_is_as_before():
@@ -352,8 +381,8 @@ def test_clients_under_together_count_as_one(con: Connection, load: Loader):
 @pytest.mark.slow
 def test_parts_of_one_application_do_not_limit_each_other(con: Connection, load: Loader):
     rules = Rules(split_by="conversation", holdout_share=0.2, validation_share=0)
-    load.log(essays("app", range(20)))
-    load.log(essays("app-mobile", range(1000, 1100)), now=LATER)
+    load.log(essays("app", range(60)))
+    load.log(essays("app-mobile", range(1000, 1200)), now=LATER)
     together = rules.model_copy(update={"clients": ClientShares(together=["app*"])})
     assert "over_client_train" not in curate(con, together).counts
     assert curate(con, rules).counts["over_client_train"] > 0
