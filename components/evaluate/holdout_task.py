@@ -352,9 +352,10 @@ def clusters_digest(snapshot: Path, side: MeasuredSide = HOLDOUT) -> str | None:
 def times_asked(snapshot: Path) -> dict[str, int]:
     """Return how often each held-out request was asked; empty if each was once, or unknown."""
     file = snapshot / HOLDOUT_FILE
-    if "interaction_ids" not in pq.read_schema(file).names:
+    columns = ["example_id", "interaction_ids"]
+    if not {*columns} <= {*pq.read_schema(file).names}:
         return {}
-    rows = pq.read_table(file, columns=["example_id", "interaction_ids"]).to_pylist()
+    rows = pq.read_table(file, columns=columns).to_pylist()
     asked = {str(row["example_id"]): len(row["interaction_ids"]) for row in rows}
     return asked if any(times > 1 for times in asked.values()) else {}
 
