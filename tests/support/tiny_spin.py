@@ -42,6 +42,7 @@ serve:
       steps: [{share: 0.25, seconds: 20}, {share: 0.5}]
       margin: 3
       deadline_hours: 0.2
+      windows: {}  # votes come at once
 cost: {production: {input: 2.50, output: 10.00}, hardware_per_hour: 0.40}
 """
 
