@@ -139,8 +139,8 @@ def check_tasks(workload: Workload) -> None:
 
 def require_measured(workload: Workload, snapshot: Path) -> None:
     """Refuse to train for a target or task that this snapshot doesn't measure."""
-    kind = holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
-    measured = score_conditions.metric_names(workload.evaluate, kind)
+    answers = holdouts.answer_space_of(snapshot, workload.evaluate.kind)
+    kind, measured = answers.kind, score_conditions.metric_names(workload.evaluate, answers)
     if mistakes := workload.gate.unmeasured(measured):
         raise UnmeasuredError(
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}: "
@@ -181,9 +181,14 @@ def partial_target(workload: Workload, snapshot: Path) -> str | None:
     measured = holdouts.count_measured(snapshot, kind, policy.metric, HOLDOUT)
     if measured == rows:
         return None
+    whole = ", ".join(
+        name
+        for name, other in metrics.KIND_METRICS[kind].items()
+        if other.higher_is_better and holdouts.count_measured(snapshot, kind, name, HOLDOUT) == rows
+    )
     return (
         f"{policy.metric} is measured on {measured} of the {rows} held-out requests only, and the "
-        "target must be on all of them: correct_name and correct are, and any other can be a guard"
+        f"target must be on all of them, as {whole}; any other can be a guard"
     )
 
 

@@ -111,7 +111,9 @@ def guard_shortages(workload: Workload, frozen: Snapshot) -> list[str]:
     for guard, least in needed.items():
         count = counts.get(guard.task)
         if guard.task == HOLDOUT:
-            count = min(_count_measured(frozen.path, guard.metric), frozen.clusters["holdout"])
+            count = min(
+                _count_measured(workload, frozen.path, guard.metric), frozen.clusters["holdout"]
+            )
         if count is not None and 0 < count < least:
             margin = math.ceil(100 * (1 - alpha ** (1 / count))) / 100
             sentences.append(
@@ -124,9 +126,11 @@ def guard_shortages(workload: Workload, frozen: Snapshot) -> list[str]:
     return sentences
 
 
-def _count_measured(snapshot: Path, metric: str) -> int:
+def _count_measured(workload: Workload, snapshot: Path, metric: str) -> int:
     kinds: list[Kind] = [kind for kind, known in KIND_METRICS.items() if metric in known]
-    return holdout_task.count_measured(snapshot, kinds[0], metric, HOLDOUT)
+    if workload.evaluate.kind is not None:
+        kinds = [workload.evaluate.kind]
+    return max(holdout_task.count_measured(snapshot, kind, metric, HOLDOUT) for kind in kinds)
 
 
 def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:
@@ -223,6 +227,7 @@ def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> 
             base=workload.base,
             commit=code_version(),
             staying=redactor.unredacted_finder(workload.curate.redaction),
+            clean_schema=partial(redactor.redact_schema, settings=workload.curate.redaction),
             not_sampled=copy.not_sampled,
             settle=copy.merge_settled,
         )

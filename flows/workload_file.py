@@ -226,7 +226,7 @@ class Workload(Config):
         evaluated = info.data.get("evaluate")
         if not isinstance(evaluated, EvaluationSettings):
             return policy
-        measured = score_conditions.metric_names(evaluated, evaluated.kind)
+        measured = score_conditions.metric_names(evaluated)
         # A judge may be shown alone: whether it is evidence is not known beforehand.
         guarded = [task for task in measured if task != judging.JUDGE_TASK]
         mistakes = [*policy.unmeasured(measured), *policy.unguarded(guarded)]

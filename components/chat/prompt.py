@@ -192,7 +192,9 @@ def text_of(message: Mapping[str, Json]) -> str:
         parts = [part for part in content if isinstance(part, dict)]
         texts = [part.get("text", part.get("refusal")) for part in parts]
         return "\n".join(text for text in texts if isinstance(text, str))
-    return content if isinstance(content, str) else ""
+    refusal = message.get("refusal")  # OpenAI's, beside a content that is empty or null
+    texts = [text for text in (content, refusal) if isinstance(text, str) and text]
+    return "\n".join(texts)
 
 
 def _tool(tool: Mapping[str, Json]) -> str:

@@ -63,14 +63,19 @@ def _offered_tools(tools: str) -> tuple[frozenset[str], Mapping[str, Validator]]
 def _compile(tool: Mapping[str, Json]) -> Iterator[tuple[str, Validator]]:
     match tool:
         case {"function": {"name": str(name), "parameters": dict(parameters)}}:
-            schema = reduce_schema(parameters)
+            compiled = validator(parameters)
         case _:
             return
+    if compiled is not None:
+        yield name, compiled
+
+
+def validator(schema: Json) -> Validator | None:
+    """Compile the checkable part of a JSON Schema; ``None`` if it does not compile."""
     try:
-        validator = Draft202012Validator(schema, offline=True)
+        return Draft202012Validator(reduce_schema(schema), offline=True)
     except ValueError:  # a lone surrogate, or nested deeper than the library's limit
-        return
-    yield name, validator
+        return None
 
 
 def _place(path: Sequence[str | int]) -> str:

@@ -1,7 +1,7 @@
 """Write examples as Parquet rows for training and evaluation: equal input, equal bytes."""
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -59,6 +59,10 @@ that of the users' messages, null if unknown. ``secrets`` are the values in the 
 redaction recognises but is configured to keep."""
 
 
+RESPONSE_SCHEMA = pa.field("response_schema", pa.string())
+"""The JSON Schema that a request wants its answer in, empty where it has none; only in files with
+such a request."""
+
 COPIED = {
     name: {"group": "group_id", "cluster": "cluster_id"}.get(name, name)
     for name in SCHEMA.names
@@ -80,16 +84,24 @@ def write(
     batches: Iterable[ArrowBatch],
     counter: Counter | None,
     staying: Staying | None = None,
+    schemas: Mapping[str, str] | None = None,
 ) -> Lengths:
-    """Write the rows of ``marts/snapshot`` in their order, and return their lengths."""
+    """Write the rows of ``marts/snapshot`` in their order, and return their lengths.
+
+    ``schemas`` are the JSON Schemas of answers by ``example_id``.
+    """
     lengths = Lengths()
+    schema = SCHEMA.append(RESPONSE_SCHEMA) if schemas else SCHEMA
     with (
         collector.released(),
         collector.paused(),
-        pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(path, schema, compression="zstd") as writer,
     ):
         for group in _row_groups(batches):
             rows = _rendered(group, counter, staying)
+            if schemas:
+                own = [schemas.get(name, "") for name in rows["example_id"].to_pylist()]
+                rows = rows.append_column(RESPONSE_SCHEMA, pa.array(own, pa.string()))
             writer.write_table(rows)
             if counter is not None:
                 lengths.prompts.extend(rows["prompt_tokens"].to_pylist())

@@ -1,6 +1,6 @@
 """Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet, a card, a manifest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -45,6 +45,9 @@ _KNOWN = """
 PART_BYTES = 1 << 26
 """Texts of examples that are sorted at a time."""
 
+FEWEST_OF_A_SCHEMA = 5
+"""Requests that share the JSON Schema of their answers; one of fewer may hold what they say."""
+
 NOT_SAMPLED = "not_sampled"
 """The verdict, in counts only, on interactions that a sample left out."""
 
@@ -76,6 +79,7 @@ def freeze(
     base: Path | None = None,
     commit: str | None = None,
     staying: Staying | None = None,
+    clean_schema: Callable[[str], str] | None = None,
     not_sampled: int = 0,
     settle: Callable[[], None] = lambda: None,
 ) -> Snapshot:
@@ -94,6 +98,8 @@ def freeze(
             ``tokenizer.json``, they are not counted. The hash of its chat template is recorded.
         commit: The commit of the code, for the manifest.
         staying: Finds the values in answers that redaction is configured to keep, if any.
+        clean_schema: Redacts the JSON Schema that a request wants its answer in; without it none is
+            written.
         not_sampled: Interactions that were not curated, for the counts.
         settle: Called before a new snapshot is written, so that whoever finds it finished finds its
             sides settled; of a copy it writes them to the warehouse.
@@ -115,6 +121,9 @@ def freeze(
     digests = [totals.rows_digest, preferences.pairs_digest, preferences.labels_digest]
     tokenizer = counter and counter.tokenizer
     template = chat_templates.template_hash(base) if base else None
+    schemas = _response_schemas(con, workload_id, clean_schema) if clean_schema else {}
+    if schemas:
+        digests.append(manifest.digest(sorted(schemas.items())))
     key = manifest.digest([*digests, config, prompt.FORMAT, names, tokenizer, template])
     with warehouse.transaction(con):
         warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
@@ -143,7 +152,9 @@ def freeze(
             chat_templates.TEMPLATE: template,
             "tokenizer": tokenizer,
         }
-        body = _write(con, snapshot, workload_id, preferences, counter, config, lineage, staying)
+        body = _write(
+            con, snapshot, workload_id, preferences, counter, config, lineage, staying, schemas
+        )
         manifest.write(snapshot.path, kind="snapshot", now=now, body={**body, "commit": commit})
     con.execute("drop table temp.frozen")
     return snapshot
@@ -158,6 +169,7 @@ def _write(
     config: dict[str, Json],
     lineage: dict[str, str | None],
     staying: Staying | None,
+    schemas: Mapping[str, str],
 ) -> dict[str, object]:
     """Write rows, preferences and the card; return the manifest's body."""
     from components.dataset import dataset_card  # noqa: PLC0415 - loads matplotlib
@@ -169,7 +181,9 @@ def _write(
             order = warehouse.table(con, "marts/snapshot_order", side=side)
             examples = _in_order(reading, order, workload_id=workload_id, side=side)
             path = snapshot.path / f"{side}.parquet"
-            lengths[side] = example_rows.write(path, examples, counter, staying)
+            lengths[side] = example_rows.write(
+                path, examples, counter, staying, {} if side == "train" else schemas
+            )
     preference_files.write(con, snapshot.path, workload_id)
     figures = snapshot_figures.read_figures(con, workload_id, snapshot, preferences, lengths)
     known = {name: value for name, value in lineage.items() if value is not None}
@@ -193,6 +207,17 @@ def _write(
         "config": config,
         "counts": snapshot.counts,
     }
+
+
+def _response_schemas(
+    con: Connection, workload_id: str, clean: Callable[[str], str]
+) -> dict[str, str]:
+    """Return the JSON Schemas of tested and validated answers by ``example_id``, redacted."""
+    values = {"workload_id": workload_id, "fewest": FEWEST_OF_A_SCHEMA}
+    rows = warehouse.select(con, "marts/response_schemas", **values)
+    schemas = {str(row["example_id"]): str(row["response_schema"]) for row in rows}
+    cleaned = {schema: clean(schema) for schema in set(schemas.values())}
+    return {name: cleaned[schema] for name, schema in schemas.items()}
 
 
 def _in_order(

@@ -11,9 +11,15 @@ import pyarrow.parquet as pq
 
 from components.chat import dialects, prompt
 from components.chat.dialects import Dialect
-from components.evaluate import holdout_task, lm_eval_tasks, metrics
+from components.evaluate import (
+    holdout_task,
+    json_answers,
+    lm_eval_tasks,
+    metrics,
+    text_answers,
+)
 from components.evaluate.holdout_task import HOLDOUT_FILE, Document, EvaluatedSide, Shot
-from components.evaluate.metrics import Kind
+from components.evaluate.metrics import AnswerSpace, Kind
 from components.schema import Answer, Call, Json
 from components.scorecard import CONSTANT, CORRECTED_ONLY, NEAREST, SCORED_ON, TFIDF, Sample
 from components.store import manifest
@@ -77,10 +83,12 @@ def score_logged(
     """Run the holdout on the logged answers through lm-eval; score only the counted requests."""
     documents = {document["example_id"]: document for document in holdout.documents}
     samples = score_recorded(holdout, logged.answers, max_new_tokens)
-    kind = holdout.answers.kind
     return [
         replace(
-            sample, scores=_logged_scores(documents[sample.example_id], sample.output, logged, kind)
+            sample,
+            scores=_logged_scores(
+                documents[sample.example_id], sample.output, logged, holdout.answers
+            ),
         )
         for sample in samples
     ]
@@ -105,14 +113,14 @@ def score_recorded(
 
 
 def _logged_scores(
-    document: Document, output: str, logged: LoggedAnswers, kind: Kind
+    document: Document, output: str, logged: LoggedAnswers, answers: AnswerSpace
 ) -> dict[str, float | None]:
     if document["example_id"] not in logged.counted:
-        return dict.fromkeys(metrics.KIND_METRICS[kind])
+        return dict.fromkeys(answers.metrics)
     if logged.corrected_only:
-        return lm_eval_tasks.score_output(kind, document, output)
+        return lm_eval_tasks.score_output(answers.kind, document, output)
     return lm_eval_tasks.score_output(
-        kind, {**document, "answer": _reference_calls(document).to_json()}, output
+        answers.kind, {**document, "answer": _reference_calls(document).to_json()}, output
     )
 
 
@@ -126,6 +134,7 @@ def _reference_calls(document: Document) -> Answer:
 BASELINE_NAMES: Mapping[Kind, tuple[str, ...]] = {
     "tool_calls": (CONSTANT, NEAREST),
     "classification": (CONSTANT, TFIDF),
+    "json": (CONSTANT, NEAREST),
     "text": (CONSTANT, NEAREST),
 }
 """The baselines of each kind of answers."""
@@ -138,6 +147,10 @@ and 93.9 % on unseen rows."""
 
 MOST_FEATURES = 50_000
 """The most frequent words and word pairs are the features; the limit bounds memory and time."""
+
+MOST_WEIGHTS = 100 * MOST_FEATURES
+"""Each label has a weight for each feature, of which the optimizer holds some twenty copies: with
+more than 100 labels there are fewer features."""
 
 Value = TypeVar("Value", str, tuple[str, ...])
 
@@ -173,7 +186,10 @@ def score_baseline(
     by_id = {row[0]: answer for row, answer in zip(side_rows, answers, strict=True)}
     documents = {document["example_id"]: document for document in holdout.documents}
     return [
-        replace(sample, scores=_baseline_scores(kind, documents[sample.example_id], sample.output))
+        replace(
+            sample,
+            scores=_baseline_scores(holdout.answers, documents[sample.example_id], sample.output),
+        )
         for sample in score_recorded(holdout, by_id, max_new_tokens)
     ]
 
@@ -201,8 +217,15 @@ def constant_answer(training: Sequence[Answer], kind: Kind) -> Answer:
     """Return the answer that is right most often on the training side.
 
     For tool calls: the most frequent set of functions, which may be empty, with its most frequent
-    arguments or text. Ties go to the first in sort order.
+    arguments or text. Of JSON the values count, not how they are written. Ties go to the first in
+    sort order.
     """
+    if kind == "json":
+        values = [
+            json_answers.canonical(dialects.without_thought(answer.text)) for answer in training
+        ]
+        most = _most_frequent(values)
+        training = [a for a, value in zip(training, values, strict=True) if value == most]
     if kind == "tool_calls":
         called = [tuple(sorted(call.name for call in answer.calls)) for answer in training]
         most = _most_frequent(called)
@@ -226,16 +249,16 @@ def classify_requests(
     views = [([row.conversation for row in training], [row.conversation for row in requests])]
     if any(row.newest != row.conversation for row in training):
         views.append(([row.newest for row in training], [row.newest for row in requests]))
-    views = [view for view in views if any(metrics.split_words(text) for text in view[0])]
+    views = [view for view in views if any(text_answers.split_words(text) for text in view[0])]
     if not views or len({*labels}) == 1:
         return [_most_frequent(labels)] * len(requests)
     known, new = [], []
     for training_texts, request_texts in views:
         vectorizer = TfidfVectorizer(
             sublinear_tf=True,
-            token_pattern=metrics.WORD.pattern,
+            token_pattern=text_answers.WORD.pattern,
             ngram_range=(1, 2),
-            max_features=MOST_FEATURES,
+            max_features=min(MOST_FEATURES, MOST_WEIGHTS // len({*labels})),
         )
         known.append(vectorizer.fit_transform(training_texts))
         new.append(vectorizer.transform(request_texts))
@@ -265,7 +288,10 @@ def _most_frequent(values: Sequence[Value]) -> Value:
     return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
-def _baseline_scores(kind: Kind, document: Document, output: str) -> dict[str, float | None]:
+def _baseline_scores(
+    answers: AnswerSpace, document: Document, output: str
+) -> dict[str, float | None]:
     # A baseline's label is also its likeliest.
-    scores = lm_eval_tasks.score_output(kind, document, output)
-    return {**scores, "choice": scores["label"]} if kind == "classification" else scores
+    scores = lm_eval_tasks.score_output(answers.kind, document, output)
+    is_chosen = metrics.CHOICE in answers.metrics
+    return {**scores, metrics.CHOICE: scores["label"]} if is_chosen else scores

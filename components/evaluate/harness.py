@@ -22,7 +22,6 @@ from components.evaluate import (
     guards,
     holdout_task,
     lm_eval_tasks,
-    metrics,
 )
 from components.evaluate.built_in import task_registry
 from components.evaluate.constraint import AnswerConstraint
@@ -232,7 +231,7 @@ def _ready_tasks(
         )
         constrain = partial(AnswerConstraint, holdout)
         ready[name] = ReadyTask(
-            metrics.KIND_METRICS[holdout.answers.kind],
+            holdout.answers.metrics,
             run,
             window=window,
             constrain=constrain if constraint.condition(holdout.answers, settings) else None,

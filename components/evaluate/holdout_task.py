@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from components.chat import chat_templates, dialects, prompt
 from components.chat.chat_templates import Rendered
 from components.chat.dialects import Dialect
-from components.evaluate import metrics
+from components.evaluate import metrics, text_answers
 from components.evaluate.metrics import AnswerSpace, Kind
 from components.schema import Answer, Json, Message
 from components.scorecard import (
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 HOLDOUT_FILE, TRAIN_FILE = "holdout.parquet", "train.parquet"
 
+RESPONSE_SCHEMA = "response_schema"
+"""The column with the JSON Schema of ``response_format``, empty where a request has none; snapshots
+without any have no such column."""
+
 ROWS_AT_ONCE = 256  # requests whose similarities to all examples are in memory at once
 
 NO_CALL = "no call"  # the slice ``tool`` of requests whose right answer has no call
@@ -46,7 +50,7 @@ UNKNOWN_LANGUAGE = "not told"
 LENGTHS = ("short", "middle", "long")
 """The slices ``length``, a third of the requests each, by the prompt's length."""
 
-VERSION = manifest.version(1, first="b99a5ca16dcb3341")
+VERSION = manifest.version(2, first="b99a5ca16dcb3341")
 """The version of the holdout's prompts and scoring: raise the number when
 ``tests/golden/scoring.json`` changes. Scores of two versions are not comparable."""
 
@@ -141,7 +145,7 @@ def _shot_turns(shot: Shot, request: Rendered) -> list[Message]:
 
 Document: TypeAlias = dict[str, str]
 """One request: ``example_id cluster_id client_id language length request prompt form tools
-reference answer acceptable``, all text.
+reference answer acceptable``, all text; ``response_schema`` in snapshots with such a column.
 
 ``language`` is empty in snapshots without that column. ``form`` is the syntax of calls; ``tools``,
 ``answer`` and ``acceptable`` stay JSON text, since Arrow would merge their nested types.
@@ -227,7 +231,7 @@ def _unusual(answer: Answer, offers_tools: bool, kind: Kind) -> Iterable[str]:
         yield "calls as text"
         if any(tag in answer.text for tag in dialects.TAGS):
             yield "tags as text"
-    if kind == "text" and not metrics.split_words(answer.text):
+    if kind == "text" and not text_answers.split_words(answer.text):
         yield "signs"
 
 
@@ -259,6 +263,7 @@ def read_side(
     columns += ["acceptable", *(["language"] if keeps_language(snapshot) else [])]
     file = snapshot / f"{side}.parquet"
     columns = with_clusters(file, columns)
+    columns += [RESPONSE_SCHEMA] if has_column(file, RESPONSE_SCHEMA) else []
     rows = pq.read_table(file, columns=columns).to_pylist()
     if not rows:
         raise ValueError(
@@ -326,13 +331,27 @@ def count_too_long(
 
 def count_measured(snapshot: Path, kind: Kind, metric: str, side: MeasuredSide) -> int:
     """Count the requests of a side that a metric is measured on."""
-    answers = _answers(snapshot / f"{side}.parquet")
-    return sum(metrics.is_measured(kind, metric, answer) for answer in answers)
+    answers, schemas = _answers(snapshot / f"{side}.parquet"), response_schemas(snapshot, side)
+    return sum(
+        metrics.is_measured(kind, metric, answer, schemas[place] if schemas else "")
+        for place, answer in enumerate(answers)
+    )
+
+
+def response_schemas(snapshot: Path, side: MeasuredSide) -> list[str]:
+    """Return the JSON Schema of the answer to each request of a side; empty if none has one."""
+    file = snapshot / f"{side}.parquet"
+    return _column(file, RESPONSE_SCHEMA) if has_column(file, RESPONSE_SCHEMA) else []
 
 
 def keeps_language(snapshot: Path) -> bool:
     """Return whether a snapshot has its requests' languages; older ones don't."""
-    return "language" in pq.read_schema(snapshot / HOLDOUT_FILE).names
+    return has_column(snapshot / HOLDOUT_FILE, "language")
+
+
+def has_column(file: Path, name: str) -> bool:
+    """Return whether a snapshot's file has a column."""
+    return name in pq.read_schema(file).names
 
 
 def with_clusters(file: Path, columns: Sequence[str]) -> list[str]:
@@ -392,6 +411,7 @@ def _make_document(
         "reference": prompt.render_answer(Answer.from_json(answer)),
         "answer": answer,
         "acceptable": str(row["acceptable"] or "null"),
+        **({RESPONSE_SCHEMA: str(row[RESPONSE_SCHEMA])} if RESPONSE_SCHEMA in row else {}),
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from components.chat import dialects
 from components.chat.dialects import Dialect
-from components.evaluate import holdout_task, metrics
+from components.evaluate import holdout_task, json_answers, metrics, text_answers
 from components.evaluate.holdout_task import Document, EvaluatedSide
 from components.evaluate.metrics import Kind
 from components.schema import AcceptableCall, Answer
@@ -33,12 +33,12 @@ def evaluate_holdout(
         ValueError: lm-eval returned other samples than the holdout's.
     """
     samples = write_answers(lm, holdout, max_new_tokens)
-    if holdout.answers.kind != "classification":
+    if metrics.CHOICE not in holdout.answers.metrics:
         return samples
     rows = run_task(lm, choice_task(holdout, end))
     right = {cast("Document", row["doc"])["example_id"]: float(row["acc"]) for row in rows}
     return [
-        replace(sample, scores={**sample.scores, "choice": right.get(sample.example_id, 0.0)})
+        replace(sample, scores={**sample.scores, metrics.CHOICE: right.get(sample.example_id, 0.0)})
         for sample in samples
     ]
 
@@ -75,7 +75,7 @@ def written_task(holdout: EvaluatedSide, max_new_tokens: int) -> dict[str, Any]:
     An answer ends with the model's end token or after ``max_new_tokens``.
     """
     kind: Kind = holdout.answers.kind
-    measured = metrics.KIND_METRICS[kind]
+    measured = holdout.answers.metrics
 
     def process_results(document: Document, outputs: Sequence[str]) -> dict[str, float]:
         scores = score_output(kind, document, outputs[0])
@@ -150,11 +150,14 @@ def score_output(kind: Kind, document: Document, output: str) -> dict[str, float
     answer = dialects.read_answer(form, output, offers_tools=offers_tools)
     if not offers_tools:
         reference = dialects.read_answer(form, reference.text, offers_tools=False)
-    text, right = map(metrics.whole_text, (answer, reference))
+    text, right = map(text_answers.whole_text, (answer, reference))
     if kind == "classification":
-        return {"label": float(metrics.same_text(text, right))}
+        return {"label": float(text_answers.same_text(text, right))}
     # A thought that was logged in front of an answer is none of its words.
-    return metrics.score_text(dialects.without_thought(text), dialects.without_thought(right))
+    text, right = map(dialects.without_thought, (text, right))
+    if kind == "json":
+        return json_answers.score_json(text, right, document.get(holdout_task.RESPONSE_SCHEMA, ""))
+    return text_answers.score_text(text, right)
 
 
 def read_samples(logged: Sequence[Mapping[str, Any]], holdout: EvaluatedSide) -> list[Sample]:
@@ -166,7 +169,7 @@ def read_samples(logged: Sequence[Mapping[str, Any]], holdout: EvaluatedSide) ->
             document: Document = row["doc"]
             (output,) = row["filtered_resps"]
             slices = holdout_task.slices_of(document, kind)
-            samples.append(read_sample(row, metrics.KIND_METRICS[kind], document, output, slices))
+            samples.append(read_sample(row, holdout.answers.metrics, document, output, slices))
     prompts = {document["example_id"]: document["prompt"] for document in holdout.documents}
     return require_all_samples(samples, prompts)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import cast
 
 from components.chat import chat_templates
-from components.evaluate import baselines, constraint, guards, holdout_task, metrics
+from components.evaluate import baselines, constraint, guards, holdout_task, metrics, text_answers
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
 from components.evaluate.engines.adapter_checks import WEIGHTS_FILE, require_base
 from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK
-from components.evaluate.metrics import Kind
+from components.evaluate.metrics import AnswerSpace, Kind
 from components.evaluate.settings import EngineName, EvaluationSettings
 from components.models import device
 from components.models.base import Precision, compute_type, content_hash
@@ -123,11 +123,14 @@ def measurements(
     ]
 
 
-def metric_names(settings: EvaluationSettings, kind: Kind | None) -> dict[str, list[str]]:
-    """List the metrics of every task; the holdout's of all kinds if ``kind`` is unknown."""
-    kinds: list[Kind] = [kind] if kind else list(metrics.KIND_METRICS)
+def metric_names(
+    settings: EvaluationSettings, answers: AnswerSpace | None = None
+) -> dict[str, list[str]]:
+    """List the metrics of every task; without ``answers`` the holdout's of all possible kinds."""
+    kinds: list[Kind] = [settings.kind] if settings.kind else [*metrics.KIND_METRICS]
+    spaces = [answers] if answers else [AnswerSpace(kind) for kind in kinds]
     return {
-        HOLDOUT: [name for kind in kinds for name in metrics.KIND_METRICS[kind]],
+        HOLDOUT: [*dict.fromkeys(name for space in spaces for name in space.metrics)],
         **{guards.guard_name(guard): [guard.metric] for guard in settings.tasks},
         **{name: [*task_registry.BUILT_IN_METRICS[name]] for name in settings.built_in},
         **({JUDGE_TASK: [JUDGE_METRIC]} if settings.judge else {}),
@@ -163,6 +166,7 @@ def _side_conditions(
     record = SnapshotManifest.read_untouched(snapshot)
     answers = holdout_task.answer_space_of(snapshot, settings.kind)
     clusters = holdout_task.clusters_digest(snapshot, side)
+    schemas = manifest.digest(holdout_task.response_schemas(snapshot, side))
     unusual: list[Json] = [*holdout_task.unusual_answers(snapshot, answers.kind, side)]
     return {
         "task": holdout_task.task_name(record.workload, side),
@@ -178,7 +182,8 @@ def _side_conditions(
             mode="json",
             exclude={"tasks", "kind", "num_fewshot", "built_in", "judge", "constrained"},
         ),
-        **({"words": metrics.WORDS_VERSION} if answers.kind == "text" else {}),
+        **({"words": text_answers.WORDS_VERSION} if answers.kind == "text" else {}),
+        **({"json": schemas} if answers.kind == "json" else {}),
         **({"thoughts": "left out"} if holdout_task.has_thoughts(snapshot, side) else {}),
         **({"unusual_answers": unusual} if unusual else {}),
         **constraint.condition(answers, settings),

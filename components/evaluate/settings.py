@@ -59,7 +59,7 @@ class EvaluationSettings(Config):
 
     kind: Kind | None = None
     """The kind of answers, which determines the metrics: ``tool_calls``, ``classification`` (one of
-    a few labels) or ``text``; detected from the answers if left out."""
+    at most 500 labels), ``json`` or ``text``; detected from the answers if left out."""
 
     batch_size: int = Field(default=16, ge=1)
     """Requests answered at once: more is faster and takes more memory."""

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from components.chat import prompt
 from components.chat.token_counts import FILE
 from components.curate.rules import language
-from components.evaluate import metrics
+from components.evaluate import json_answers, metrics
 from components.evaluate.metrics import AnswerSpace
 from components.schema import Answer, Json
 
@@ -31,9 +31,10 @@ class LogProfile:
     """Figures of a sample of a workload's interactions.
 
     ``languages`` counts the requests whose language is clear. ``offered`` requests offer tools,
-    ``calling`` answers call one. ``tool_lists`` counts the different sets of tools,
-    ``most_offered`` the requests that offer the most frequent tool, ``conversations`` the different
-    first messages, ``most_frequent`` the most frequent text.
+    ``calling`` answers call one, ``asked_json`` requests have a ``response_format`` of JSON.
+    ``tool_lists`` counts the different sets of tools, ``most_offered`` the requests that offer the
+    most frequent tool, ``conversations`` the different first messages, ``most_frequent`` the most
+    frequent answer.
     """
 
     sampled: int
@@ -43,6 +44,7 @@ class LogProfile:
     languages: Mapping[str, int]
     offered: int
     calling: int
+    asked_json: int
     tool_lists: int
     most_offered: int
     conversations: int
@@ -57,6 +59,7 @@ class _Exchange:
     prompt: str
     answer: Answer
     tools: frozenset[str]
+    asks_for_json: bool
     opening: str
     user: str | None
     language: str | None
@@ -81,17 +84,26 @@ def profile_logs(records: Iterable[dict[str, Json]], base: Path | None) -> LogPr
     answers = [exchange.answer for exchange in exchanges]
     tool_sets = [exchange.tools for exchange in exchanges if exchange.tools]
     offers = Counter(tool for tools in tool_sets for tool in tools)
-    texts = Counter(answer.text.strip() for answer in answers)
+    asked_json = sum(exchange.asks_for_json for exchange in exchanges)
+    space = metrics.find_answer_space(
+        answers,
+        None,
+        offers_tools=bool(tool_sets),
+        asks_for_json=asked_json >= metrics.FEWEST_JSON * len(exchanges),
+    )
+    write = json_answers.canonical if space.kind == "json" else str.strip
+    texts = Counter(write(answer.text) for answer in answers)
     asked = _count(base, [exchange.prompt for exchange in exchanges])
     answered = _count(base, [prompt.render_answer(answer) for answer in answers])
     return LogProfile(
         sampled=len(exchanges),
         unreadable=unreadable,
-        answers=metrics.find_answer_space(answers, None, offers_tools=bool(tool_sets)),
+        answers=space,
         most_frequent=max(texts.values()),
         languages=Counter(exchange.language for exchange in exchanges if exchange.language),
         offered=len(tool_sets),
         calling=sum(bool(answer.calls) for answer in answers),
+        asked_json=asked_json,
         tool_lists=len(set(tool_sets)),
         most_offered=max(offers.values(), default=0),
         conversations=len({exchange.opening for exchange in exchanges}),
@@ -108,7 +120,7 @@ def _exchange(record: dict[str, Json]) -> _Exchange:
             "request": {"messages": list(messages), **request},
             "response": {"choices": [{"message": dict(message)}, *_]},
         }:
-            tools = request.get("tools")
+            tools, form = request.get("tools"), request.get("response_format")
         case _:
             raise ValueError("the record is not a chat completion")
     turns = [message for message in messages if isinstance(message, dict)]
@@ -120,6 +132,7 @@ def _exchange(record: dict[str, Json]) -> _Exchange:
         prompt="\n".join(turn["content"] for turn in rendered),
         answer=prompt.read_message(message),
         tools=frozenset(map(_tool_name, offered)),
+        asks_for_json=isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"),
         opening=questions[0] if questions else "",
         user=user if isinstance(user, str) else None,
         language=language.request_language(questions),

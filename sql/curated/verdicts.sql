@@ -2,7 +2,8 @@
 -- null. All of this holds within a client: what another one logged or said decides nothing, and
 -- only rows with one request and one answer are one across clients. An answer that people dislike
 -- is left out, unless somebody corrected it. Requests that are equal have one right answer
--- (`answer_name`, empty for free text): a corrected one before logged ones, one that somebody does
+-- (`answer_name`, empty for free text, and for short texts where they don't recur as labels do,
+-- as in a chat): a corrected one before logged ones, one that somebody does
 -- not dislike before others, then what is most liked, then what was answered most often, then the
 -- newest. The others conflict with it; their `mark` says what it won by. Of twins, requests that
 -- are equal or nearly so and have the same right answer, one stands for all, chosen alike; those
@@ -16,6 +17,27 @@
 -- hands over, one row per interaction.
 
 with
+
+named as (
+    select
+        judgements.interaction_id,
+        redacted.owner_id,
+        judgements.answer_name,
+        left(judgements.answer_name, 1) in ('[', '{') as is_json
+    from judgements
+    inner join staging.redacted as redacted using (interaction_id)
+    where judgements.objection is null and judgements.answer_name != ''
+),
+
+labelled as (
+    select
+        owner_id,
+        count(distinct answer_name) <= 20
+        or count(*) >= 5 * count(distinct answer_name) as has_labels
+    from named
+    where not is_json
+    group by owner_id
+),
 
 judged as (
     select
@@ -33,12 +55,14 @@ judged as (
         coalesce(answers.is_corrected, false) as is_corrected,
         coalesce(answers.regard, 0) as regard,
         coalesce(answers.answered_at, redacted.logged_at) as answered_at,
-        coalesce(judgements.answer_name, '') as answer_name,
+        if(named.is_json or labelled.has_labels, named.answer_name, '') as answer_name,
         case when not answers.is_corrected then answers.dislike end as dislike,
         case when answers.is_corrected or answers.dislike is null then held.example_id end
             as held_id
     from judgements
     inner join staging.redacted as redacted using (interaction_id)
+    left join named using (interaction_id)
+    left join labelled on named.owner_id is not distinct from labelled.owner_id
     left join staging.answers as answers using (interaction_id)
     left join curated.holdout_rows as held
         on judgements.workload_id = held.workload_id and redacted.example_id = held.example_id

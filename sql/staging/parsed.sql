@@ -29,7 +29,8 @@ fields as (
             '$.request.messages', '$.request.tools', '$.response.id',
             '$.response.choices[0].message', '$.response.choices[0].finish_reason',
             '$.metadata.acceptable', '$.conversation_id', '$.trace_id', '$.user_id', '$.finish',
-            '$.response.object', '$.request.tool_choice'
+            '$.response.object', '$.request.tool_choice',
+            '$.request.response_format.json_schema.schema'
         ]) as field
     from raw.interactions
     semi join unparsed using (interaction_id)
@@ -82,7 +83,8 @@ named as (
         case when (field[6] ->> '$') is not null then field[6]::varchar end as acceptable,
         field[7] ->> '$' as conversation_id,
         field[8] ->> '$' as trace_id,
-        field[9] ->> '$' as user_id
+        field[9] ->> '$' as user_id,
+        case when json_type(field[13]) = 'OBJECT' then field[13]::varchar end as response_schema
     from fields
 )
 
@@ -101,6 +103,7 @@ select
     conversation_id,
     trace_id,
     user_id,
+    response_schema,
     md5(messages) as messages_digest,
     md5(tools) as tools_digest,
     md5(message) as message_digest,

@@ -1,5 +1,6 @@
 """Curation works on a copy: the warehouse is free while it computes, and nothing erased returns."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import pytest
 from components.curate.settings import Balance, Replay, Rules
 from components.dataset.freeze_snapshot import EmptySideError
 from components.dataset.snapshot_figures import Snapshot
+from components.evaluate import holdout_task
 from components.evaluate.settings import EvaluationSettings
 from components.gate.policy import Guard, Policy
-from components.schema import Answer, Call
+from components.schema import Answer, Call, Json
+from components.scorecard import HOLDOUT
 from components.store import working_copy
 from components.store.working_copy import StaleCopyError
 from flows import snapshots, workload_file
@@ -342,3 +345,41 @@ def test_a_guard_that_nothing_could_pass_is_named(home: Settings, tmp_path: Path
     assert "that right of refusals stays" in second
     assert "there are 32; " in second
     assert named(refusals=0.11, abstention=0.17) == []
+
+
+def test_the_schema_of_an_answer_is_frozen_where_it_is_tested_and_holds_no_value_of_a_request(
+    home: Settings, tmp_path: Path
+):
+    def asked(number: int) -> dict[str, Json]:
+        # One in ten has a schema of its own, with what the user wrote in it.
+        choices: list[Json] = ["Rome", "ann@example.com"]
+        schema: dict[str, Json] = {"properties": {"city": {"enum": choices}}, "required": ["city"]}
+        if number % 10 == 0:
+            schema["enum"] = [f"of request {number}"]
+        line = logs.interaction(
+            f"{number} {number} {number}: how is it there?",
+            message=logs.say('{"city": "Rome"}'),
+            response_id=f"r{number}",
+        )
+        named: Json = {"name": "trip", "schema": schema}
+        form: Json = {"type": "json_schema", "json_schema": named}
+        request = line["request"]
+        assert isinstance(request, dict)
+        return {**line, "request": {**request, "response_format": form}}
+
+    with warehouses.connect(home.warehouse) as con:
+        log = logs.write(tmp_path / "log.jsonl", [asked(number) for number in range(40)])
+        logs.load(con, log, now=logs.NOW)
+    frozen = snapshots.freeze_workload(workload(home), home, now=logs.NOW).snapshot
+    assert frozen is not None
+    held = pq.read_table(frozen.path / "holdout.parquet").to_pylist()
+    schemas = [str(row["response_schema"]) for row in held]
+    assert len(set(schemas)) == 2
+    assert schemas.count("") == sum("0 " in str(row["messages"]) for row in held) > 0
+    assert json.loads(max(schemas)) == {
+        "properties": {"city": {"enum": ["Rome", "<EMAIL_1>"]}},
+        "required": ["city"],
+    }
+    assert "response_schema" not in pq.read_schema(frozen.path / "train.parquet").names
+    count = holdout_task.count_measured(frozen.path, "json", "schema_valid", HOLDOUT)
+    assert count == len(held) - schemas.count("")

@@ -308,6 +308,44 @@ def json_answers(author: Author, count: int) -> list[Logged]:
     return lines
 
 
+TOPIC: dict[str, Json] = {
+    "type": "object",
+    "properties": {"topic": {"enum": [*LABELS]}, "urgent": {"type": "boolean"}},
+    "required": ["topic", "urgent"],
+}
+
+
+def json_schema(author: Author, count: int) -> list[Logged]:
+    """Write requests for JSON of a schema, of which one in fifty is answered by an apology."""
+    lines: list[Logged] = []
+    form: Json = {"type": "json_schema", "json_schema": {"name": "topic", "schema": TOPIC}}
+    for number in range(count):
+        question = author.words(8)
+        answer = json.dumps({"topic": author.label(), "urgent": author.chance.random() < 0.5})
+        lines.append(
+            author.log(
+                user(f"{TEMPLATE} {question}"),
+                answer if number % 50 else "I could not read this message.",
+                asked=question,
+            )
+        )
+        request = lines[-1].line["request"]
+        assert isinstance(request, dict)
+        request["response_format"] = form
+    return lines
+
+
+def many_labels(author: Author, count: int) -> list[Logged]:
+    """Write questions whose answers are 150 labels."""
+    lines: list[Logged] = []
+    for number in range(count):
+        question = author.words(8)
+        answer = f"intent_{number % 150}"
+        lines.append(author.log([*system(TEMPLATE), *user(question)], answer, asked=question))
+    author.chance.shuffle(lines)
+    return lines
+
+
 def thoughts(author: Author, count: int) -> list[Logged]:
     """Write questions whose labels come after a thought."""
     lines: list[Logged] = []
@@ -678,6 +716,8 @@ def _shapes() -> Iterator[Shape]:
     yield Shape("greetings", greetings, metric="exact", is_slow=True)
     yield Shape("emojis", emojis, is_slow=True)
     yield Shape("tenants", partial(tenants, size=6), slack=0.3, is_slow=True)
+    yield Shape("json-schema", json_schema, metric="exact", is_slow=True)
+    yield Shape("many-labels", many_labels, 900, is_slow=True)
     yield Shape("sixty-rows", in_user, 60)
     yield Shape("sixty-thousand-rows", under(_templates), 60_000, is_slow=True)
 

@@ -26,12 +26,14 @@ class Case:
     """One request, its right answer and, where they are known, the acceptable values.
 
     ``logged`` is what production answered; a snapshot of cases without any is an old one.
+    ``schema`` is the JSON Schema of the answer, and a snapshot of cases without any has none.
     """
 
     asked: str
     answer: Answer
     acceptable: tuple[AcceptableCall, ...] | None = None
     logged: Answer | None = None
+    schema: str = ""
 
 
 CASES = (
@@ -61,6 +63,8 @@ def build(
         file = folder / f"{side_name}.parquet"
         is_old = all(case.logged is None for case in side)
         schema = SCHEMA if is_old else SCHEMA.append(pa.field("logged_answer", pa.string()))
+        if any(case.schema for case in side):
+            schema = schema.append(pa.field("response_schema", pa.string()))
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
     body = {"workload": "tools", "rows": {}, "holdout_version": "v1"}
     manifest.write(folder, kind="snapshot", now=NOW, body=body)
@@ -92,6 +96,7 @@ def _row(name: str, case: Case, tools: Sequence[dict[str, Json]]) -> dict[str, o
         "answer": case.answer.to_json(),
         "acceptable": None if acceptable is None else json.dumps(acceptable),
         "logged_answer": case.logged and case.logged.to_json(),
+        "response_schema": case.schema,
         "group": f"group of {name}",
         "client_id": "app",
         "label": " + ".join(call.name for call in case.answer.calls) or case.answer.text,

@@ -182,6 +182,17 @@ def _rewrite_tools(tools: list[dict[str, Json]], visit: Visit) -> list[dict[str,
     return [json_texts.tool(tool, visit) for tool in tools]
 
 
+def redact_schema(schema: str, settings: Redaction) -> str:
+    """Return a JSON Schema, as JSON text, with placeholders for its values; empty if unreadable."""
+    try:
+        tool: dict[str, Json] = {"function": {"parameters": json.loads(schema)}}
+        redacted = for_settings(settings).redact(Conversation([], [tool])).conversation
+    except (ValueError, RecursionError):
+        return ""
+    function = redacted.tools[0]["function"]
+    return json_texts.dumps(function["parameters"]) if isinstance(function, dict) else ""
+
+
 def keeps_values(settings: Redaction) -> bool:
     """Return whether any recognised value may stay."""
     return bool(settings.off or settings.allow or settings.allow_patterns)

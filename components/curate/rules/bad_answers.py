@@ -20,12 +20,16 @@ def cut_off(candidate: Candidate) -> str | None:
 
 
 def refusal(candidate: Candidate) -> str | None:
-    """Find pure refusals.
+    """Find pure refusals, such as OpenAI's ``message.refusal``.
 
-    Answers to requests with tools are exempt: to say that no tool fits is a right answer there. So
-    are corrections.
+    Texts that answer requests with tools are exempt: to say that no tool fits is a right answer
+    there. So are corrections.
     """
-    if candidate.tools or candidate.answer.calls or candidate.is_corrected:
+    if candidate.answer.calls or candidate.is_corrected:
+        return None
+    if (candidate.message or {}).get("refusal"):
+        return "refused in `message.refusal`"
+    if candidate.tools:
         return None
     return refusal_text.match_refusal(candidate.answer.text)
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from components import scorecard
 from components.chat import dialects
-from components.evaluate import metrics
+from components.evaluate import text_answers
 from components.evaluate.harness import ScorecardFolders
 from components.evaluate.holdout_task import (
     HOLDOUT_FILE,
@@ -245,7 +245,9 @@ def _answer_pair(sample: Sample, requests: Mapping[str, HoldoutRow]) -> AnswerPa
     offers_tools = bool(json.loads(str(request["tools"])))
     answer = dialects.read_answer("llama3", sample.output, offers_tools=offers_tools)
     reference = dialects.without_thought(sample.reference).strip()
-    return AnswerPair(_conversation_text(request["prompt"]), metrics.whole_text(answer), reference)
+    return AnswerPair(
+        _conversation_text(request["prompt"]), text_answers.whole_text(answer), reference
+    )
 
 
 def _judge_metric(

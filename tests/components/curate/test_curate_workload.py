@@ -76,6 +76,39 @@ def test_the_newest_correction_and_the_newest_thumb_count(con: Connection, tmp_p
     assert answers(con) == ["Sunny.", "new"]
 
 
+@pytest.mark.parametrize(
+    ("count", "different", "conflicting"),
+    [
+        pytest.param(60, 60, 0, id="a-chat"),
+        pytest.param(60, 10, 1, id="labels"),
+        pytest.param(10, 10, 1, id="too-few-to-tell"),
+        pytest.param(180, 30, 1, id="many-labels"),
+    ],
+)
+def test_short_answers_that_do_not_recur_are_no_labels_that_conflict(
+    con: Connection, tmp_path: Path, count: int, different: int, conflicting: int
+):
+    said = [(f"{n} {n * n} {n} is it so?", f"So, {n % different}.") for n in range(count)]
+    lines = [
+        logs.interaction(asked, message=logs.say(answer), response_id=f"r{n}")
+        for n, (asked, answer) in enumerate([*said, ("Hi", "Hello"), ("Hi", "Hi there")])
+    ]
+    load(con, tmp_path, lines)
+    counts = curate(con).counts
+    assert counts.get("conflicting_answer", 0) == conflicting
+    assert counts["kept"] == count + 1
+
+
+def test_the_same_json_does_not_conflict_however_it_is_written(con: Connection, tmp_path: Path):
+    answers = ('{"to": "Oslo", "seats": 2}', '{"seats":2.0,"to":"Oslo"}', '{"to": "Rome"}')
+    lines = [
+        logs.interaction("A trip?", message=logs.say(text), response_id=f"r{n}")
+        for n, text in enumerate(answers)
+    ]
+    load(con, tmp_path, lines)
+    assert curate(con).counts == {"kept": 1, "duplicate": 1, "conflicting_answer": 1}
+
+
 @pytest.mark.slow
 def test_a_thumbs_down_without_a_correction_leaves_the_answer_out(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction()], [logs.feedback()])

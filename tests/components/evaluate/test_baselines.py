@@ -23,13 +23,19 @@ NO_TOOL = Answer("No tool fits.")
 
 
 def measured(
-    tmp_path: Path, base: Path, learned: Sequence[Case], held_out: Sequence[Case], *, tools: bool
+    tmp_path: Path,
+    base: Path,
+    learned: Sequence[Case],
+    held_out: Sequence[Case],
+    *,
+    tools: bool,
+    settings: EvaluationSettings = SETTINGS,
 ) -> dict[str, Scorecard]:
     """Evaluate the base, and read the scorecards of the holdout by model."""
     snapshot = holdouts.build(tmp_path, held_out, learned, tools=holdouts.TOOLS if tools else [])
     root = tmp_path / "scorecards"
     folders = harness.evaluate(
-        snapshot, base, {"base": None}, root, SETTINGS, report=lambda _: None, now=NOW
+        snapshot, base, {"base": None}, root, settings, report=lambda _: None, now=NOW
     )
     return {model: scorecard.read(cards[HOLDOUT]) for model, cards in folders.items()}
 
@@ -80,6 +86,42 @@ def test_labels_have_a_constant_and_a_linear_baseline(tmp_path: Path, tiny_base:
     for metric in ("label", "choice"):
         assert value(cards[CONSTANT], metric) == pytest.approx(1 / 3)
         assert value(cards[TFIDF], metric) == 1
+
+
+def test_very_many_labels_have_a_linear_baseline(tmp_path: Path, tiny_base: Path) -> None:
+    numbers = range(150)
+    learned = [Case(f"topic {n} x{n} {more}", Answer(f"t{n}")) for n in numbers for more in "abcde"]
+    held_out = [Case(f"topic {n} x{n} f", Answer(f"t{n}")) for n in (3, 99, 149)]
+    cards = measured(tmp_path, tiny_base, learned, held_out, tools=False)
+    assert [*cards] == ["base", CONSTANT, TFIDF]
+    assert [*cards["base"].scores] == [*cards[TFIDF].scores] == ["label"]
+    assert value(cards[TFIDF], "label") == 1
+
+
+def test_json_has_a_constant_and_a_nearest_baseline(tmp_path: Path, tiny_base: Path) -> None:
+    learned = [
+        Case("A trip to Oslo for two", Answer('{"to": "Oslo", "seats": 2}')),
+        Case("Two of us want to go to Oslo", Answer('{"seats": 2.0, "to": "Oslo"}')),
+        Case("A flight to Rome, alone", Answer('{"to": "Rome", "seats": 1}')),
+        Case("Rome, one seat, please", Answer('{"to": "Rome", "seats": 1, "class": "first"}')),
+        Case("Nice weather", Answer("I only book trips.")),
+    ]
+    schema = '{"properties": {"seats": {"minimum": 1}}, "required": ["seats"]}'
+    held_out = [
+        Case("Two seats to Oslo", Answer('{"to":"Oslo","seats":2}'), schema=schema),
+        Case("alone, a flight to Rome", Answer('{"to":"Rome","seats":1}')),
+        Case("Hello", Answer("I only book trips.")),
+    ]
+    settings = SETTINGS.model_copy(update={"kind": "json"})
+    cards = measured(tmp_path, tiny_base, learned, held_out, tools=False, settings=settings)
+    assert [*cards] == ["base", CONSTANT, NEAREST]
+    constant, nearest = (cards[name].scores for name in (CONSTANT, NEAREST))
+    # Two answers that differ in their order of keys alone are the most frequent one.
+    assert (constant["exact"].value, constant["exact"].n) == (pytest.approx(1 / 3), 3)
+    assert (constant["fields"].value, constant["fields"].n) == (0.5, 2)
+    assert (constant["valid_json"].value, constant["schema_valid"].n) == (1, 1)
+    assert (nearest["fields"].value, nearest["schema_valid"].value) == (1, 1)
+    assert nearest["exact"].value == pytest.approx(2 / 3)
 
 
 def test_baselines_are_measured_once_and_record_their_snapshot(

@@ -6,13 +6,13 @@ import time
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from components.evaluate import metrics
+from components.evaluate import text_answers
 
 EXPECTED = ("exact", "f1", "rouge_l")
 
 
 def scores(text: str, reference: str) -> tuple[float | None, ...]:
-    scored = metrics.score_text(text, reference)
+    scored = text_answers.score_text(text, reference)
     return tuple(scored[name] for name in EXPECTED)
 
 
@@ -50,14 +50,14 @@ def test_rouge_l_is_that_of_its_authors_library():
             for _ in range(2)
         )
         expected = library.score(reference, text)["rougeL"].fmeasure
-        assert metrics.score_text(text, reference)["rouge_l"] == expected
+        assert text_answers.score_text(text, reference)["rouge_l"] == expected
 
 
 def test_long_texts_are_scored_at_once():
     draw = random.Random(0)
     report, other = (" ".join(draw.choices("abcdefgh", k=20_000)) for _ in range(2))
     began = time.process_time()
-    scored = metrics.score_text(report, other)["rouge_l"]
+    scored = text_answers.score_text(report, other)["rouge_l"]
     assert time.process_time() - began < 5
     assert scored is not None
     assert 0.5 < scored < 1

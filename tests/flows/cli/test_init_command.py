@@ -235,6 +235,56 @@ def test_where_one_file_of_several_exists_none_is_written():
     assert run("init", "logs", "--workload", "post").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("form", "share"),
+    [
+        pytest.param({"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}, 100),
+        pytest.param({"type": "json_object"}, 100, id="json-mode"),
+        pytest.param(None, 0, id="by-its-answers"),
+    ],
+)
+def test_json_answers_are_drafted_by_their_fields(form: Json, share: int):
+    tiny.build(Path("models/tiny"))
+    rows = [
+        logs.interaction(
+            f"{' '.join(Random(n).sample(WORDS, 12))}?",
+            message=logs.say(json.dumps({"topic": LABELS[n % 3], "urgent": n % 9 == 0})),
+            response_id=f"r{n}",
+            workload_id="post",
+        )
+        for n in range(400)
+    ]
+    for row in rows:
+        request = row["request"]
+        assert isinstance(request, dict)
+        if form:
+            request["response_format"] = form
+    logs.write(Path("logs/a.jsonl"), rows)
+    assert run("init", "logs").exit_code == 0
+    read = workload_file.read_workload(Path("post.yaml"))
+    assert (read.evaluate.kind, read.gate.metric, read.gate.floor) == ("json", "exact", 0.3)
+    assert (f"{share} % of the requests ask for" in comments("post.yaml")) == bool(share)
+    assert run("check", "post.yaml").exit_code == 0
+
+
+def test_hundreds_of_labels_are_a_classification():
+    tiny.build(Path("models/tiny"))
+    rows = [
+        logs.interaction(
+            f"{' '.join(Random(n).sample(WORDS, 12))}?",
+            message=logs.say(f"intent_{n % 150}"),
+            response_id=f"r{n}",
+            workload_id="post",
+        )
+        for n in range(900)
+    ]
+    logs.write(Path("logs/a.jsonl"), rows)
+    ended = run("init", "logs")
+    assert "classification (150 labels)" in ended.output
+    read = workload_file.read_workload(Path("post.yaml"))
+    assert (read.evaluate.kind, read.gate.metric) == ("classification", "label")
+
+
 def test_of_very_many_workloads_the_largest_are_named_and_none_gets_a_file():
     records = [record for n in range(30) for record in labels(30 - n, f"w{n}")]
     logs.write(Path("logs/a.jsonl"), records)

@@ -3,7 +3,8 @@
 import pytest
 
 from components.curate import interaction
-from components.curate.rules.bad_answers import refusal
+from components.curate.rules.bad_answers import empty_answer, refusal
+from components.schema import Json
 from tests.support import logs
 from tests.support.curated_rows import answered, row
 
@@ -58,6 +59,18 @@ def test_answers_with_content_are_not_refusals(text: str):
 def test_the_mark_does_not_quote_the_request():
     candidate = answered("I understand that Ann Smith is ill, but I can't help with that.")
     assert refusal(candidate) == "i can't help with that"
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_a_refusal_in_its_own_field_is_a_refusal_and_no_empty_answer(content: str | None):
+    said: dict[str, Json] = {"role": "assistant", "content": content, "refusal": "I won't do it."}
+    candidate = interaction.read(row(message=said))
+    assert candidate.answer.text == "I won't do it."
+    assert refusal(candidate) is not None
+    assert empty_answer(candidate) is None
+    nothing: Json = {**said, "refusal": None}
+    assert refusal(interaction.read(row(message=nothing))) is None
+    assert empty_answer(interaction.read(row(message=nothing))) is not None
 
 
 def test_declining_is_an_answer_if_tools_are_offered():
