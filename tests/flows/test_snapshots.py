@@ -254,7 +254,7 @@ def test_an_erasure_waits_for_a_curation_that_has_kept_no_judgement_yet(
 
 def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_path: Path):
     collect(home, tmp_path, range(8))
-    feedback = logs.write(tmp_path / "given.jsonl", [logs.feedback(response_id="r3")])
+    feedback = logs.write(tmp_path / "given.jsonl", [logs.feedback(response_id="r1")])
     with warehouses.connect(home.warehouse) as con:
         logs.load_feedback(con, feedback, now=logs.NOW)
     assert (

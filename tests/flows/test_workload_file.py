@@ -91,7 +91,7 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         "train.lerning_rate: no such setting; did you mean learning_rate?",
         "gate: metric: holdout has no metric nice, only valid_json, schema_valid, name, "
         "name_and_arguments, abstention, over_triggering, correct_name, correct, label, choice, "
-        "exact, f1, rouge_l",
+        "fields, exact, f1, rouge_l",
         "evaluation: no such setting; did you mean evaluate?",
     ]
 

