@@ -357,6 +357,40 @@ def compare_slices(target: Compared, *, alpha: float, tail: float) -> tuple[Slic
     )
 
 
+DOUBT = 0.2
+"""The level at which the requests of all other clients contradict a lead. It errs on the side of
+not passing: 2 lost requests and none won are still allowed, 3 are not."""
+
+
+@dataclass(frozen=True)
+class OneClientsLead:
+    """A client without whose requests the challenger is behind on the ``rest``."""
+
+    client: str
+    requests: int
+    rest: PairedScores
+    p_worse: float
+
+
+def leads_of_one_client(target: Compared) -> list[OneClientsLead]:
+    """Return the clients without which the challenger is behind on the target, at level ``DOUBT``.
+
+    Each client's references come from its own logs, so one client could otherwise buy a pass with
+    requests of its own, however the challenger does on all others.
+    """
+    clients = [sample.slices.get("client", "") for sample in target.samples]
+    found: list[OneClientsLead] = []
+    for client in sorted({*clients}):
+        others = [row for row, each in enumerate(clients) if each != client]
+        if len(others) < SMALLEST:
+            continue
+        rest = target.deciding.of(others)
+        p_worse = significance.inferiority(rest, DOUBT)
+        if p_worse <= DOUBT:
+            found.append(OneClientsLead(client, len(clients) - len(others), rest, p_worse))
+    return found
+
+
 def _places(target: Compared) -> dict[tuple[str, str], list[int]]:
     rows: dict[tuple[str, str], list[int]] = {}
     for row, sample in enumerate(target.samples):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from components.gate import comparison, significance
 from components.gate.comparability import Anchor, Measured, objections
-from components.gate.comparison import Compared, EarlierUse
+from components.gate.comparison import Compared, EarlierUse, OneClientsLead
 from components.gate.judgement import Comparison, Judgement, Outcome, RoundingNoise, Slice
 from components.gate.policy import Policy
 from components.schema import Json
@@ -86,6 +86,15 @@ def _in_other_batches(result: Comparison, noise: RoundingNoise) -> str:
         f"{noise.opponent_changed} for the {result.anchor or 'opponent'}; with the worse of the "
         f"challenger's scores and the better of the other's, {_signed(noise.difference)} points, "
         f"better on {noise.wins} requests, worse on {noise.losses}{test}"
+    )
+
+
+def _one_clients(lead: OneClientsLead) -> str:
+    return (
+        f"the lead is one client's: without the {lead.requests} requests of client {lead.client} "
+        f"the challenger is better on {lead.rest.wins} requests and worse on {lead.rest.losses}, "
+        f"of {lead.rest.n} (one-sided p of being behind = {lead.p_worse:.3g}, above "
+        f"{comparison.DOUBT:g} is required); look at that client's requests and references"
     )
 
 
@@ -210,6 +219,7 @@ def judge(
     doubts = [
         *_too_few(challenger, policy),
         *[_undecided(result, look) for result in comparisons if result.outcome == "inconclusive"],
+        *[_one_clients(lead) for lead in comparison.leads_of_one_client(figures[0].figure)],
     ]
     notes = _notes(challenger[policy.task])
     theirs = [note for note in _notes(opponent[policy.task]) if note not in notes]

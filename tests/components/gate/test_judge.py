@@ -350,20 +350,20 @@ def test_planned_looks_have_equal_shares_and_then_nothing_passes():
 
 def test_a_slice_that_got_worse_is_shown_and_vetoes_where_the_policy_says_so():
     ours, theirs = pair(60, 12, 40, 0)
-    clients = ["web"] * 60 + ["phone"] * 12 + ["web"] * 80
-    ours, theirs = sliced(ours, "client", clients), sliced(theirs, "client", clients)
+    languages = ["en"] * 60 + ["de"] * 12 + ["en"] * 80
+    ours, theirs = sliced(ours, "language", languages), sliced(theirs, "language", languages)
     shown = judge(ours, theirs)
     assert shown.outcome == "pass"
     assert shown.reasons[-1] == (
-        "look at a slice that got worse: client phone: better on 0 requests, worse on 12, of 12 "
+        "look at a slice that got worse: language de: better on 0 requests, worse on 12, of 12 "
         "in 12 clusters "
         "(p = 0.000488, corrected for all slices)"
     )
     assert [(part.value, part.is_worse) for part in shown.slices] == [
-        ("phone", True),
-        ("web", False),
+        ("de", True),
+        ("en", False),
     ]
-    vetoing = POLICY.model_copy(update={"veto_slices": ("client",)})
+    vetoing = POLICY.model_copy(update={"veto_slices": ("language",)})
     assert judge(ours, theirs, vetoing).outcome == "fail"
     assert judge(ours, theirs, vetoing).reasons[0].startswith("worse on a slice that may veto: ")
 
@@ -383,3 +383,25 @@ def test_equal_inputs_give_equal_judgements():
         replace(scorecard, samples=scorecard.samples[::-1]) for scorecard in (ours, theirs)
     )
     assert judge(backwards, others) == judge(ours, theirs)
+
+
+@pytest.mark.parametrize(("own", "lost"), [(15, 5), (36, 20), (80, 20)])
+def test_a_lead_that_one_client_makes_with_its_own_requests_does_not_pass(own: int, lost: int):
+    """The others have 100 requests, on none of which the challenger is better."""
+    ours = card([1.0] * own + [0.0] * lost + [1.0] * (100 - lost), [])
+    theirs = card([0.0] * own + [1.0] * 100, [])
+    clients = ["attacker"] * own + ["app"] * 60 + ["web"] * 40
+    judged = [judge(ours, theirs, UNGUARDED), judge(*_of(clients, ours, theirs), UNGUARDED)]
+    assert [judgement.outcome for judgement in judged] == ["pass", "inconclusive"]
+    assert f"without the {own} requests of client attacker" in judged[1].reasons[0]
+
+
+def test_a_lead_with_all_clients_passes_however_small_the_others_are():
+    ours, theirs = pair(30, 8, 150, 12)
+    clients = ["app" if number % 10 else "web" for number in range(200)]
+    assert judge(*_of(clients, ours, theirs), UNGUARDED).outcome == "pass"
+
+
+def _of(clients: list[str], ours: Scorecard, theirs: Scorecard) -> tuple[Scorecard, Scorecard]:
+    names = [*clients, *["app"] * 40][: len(ours.samples)]
+    return sliced(ours, "client", names), sliced(theirs, "client", names)

@@ -271,9 +271,7 @@ def test_version_that_was_rolled_back_stands_in_for_nobody(tmp_path: Path, repli
             await swap.forget_previous("support", "2")
             route = swap.current.routes["support"]
             assert [
-                *replica_choice.attempts(
-                    route, ["previous"], swap.replicas.engines, ReplicaLoads()
-                )
+                *replica_choice.attempts(route, ["previous"], swap.replicas.engines, ReplicaLoads())
             ] == [Attempt("champion", "vllm-1", route.champion, swap.replicas.engines["vllm-1"])]
             assert routes.read(tmp_path / "routes.json") == swap.current.routes
             await until(lambda: not second.folder.exists())
