@@ -86,14 +86,10 @@ def older_digest(subject: EvidenceSubject, judgement: Judgement, policy: Policy)
 
 
 def _decided_on(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> dict[str, Any]:
-    # Evidence of before there was a traffic_margin keeps its digest.
-    is_as_before = policy.traffic_margin == Policy().traffic_margin
     return {
         "subject": asdict(subject),
         "judgement": judgements.to_json(judgement),
-        "policy": policy.model_dump(
-            mode="json", exclude={"traffic_margin"} if is_as_before else None
-        ),
+        "policy": policy.model_dump(mode="json"),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.gate import evidence_folder, judge
+from components.gate import evidence_folder, judge, policy
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.policy import Guard, Policy
 from components.scorecard import HOLDOUT
@@ -78,6 +78,11 @@ def test_finished_evidence_reads_back_equal(tmp_path: Path) -> None:
     assert written.digest == DIGEST
     assert written.judgement == JUDGEMENT
     assert (written.folder / evidence_folder.BRIEF).read_text() == "# Page\n"
+
+
+def test_finished_evidence_names_the_whole_policy_that_judged_it(tmp_path: Path) -> None:
+    judged_by = evidence_folder.policy(finish(tmp_path / DIGEST).folder)
+    assert policy.changes(judged_by, POLICY.model_dump(mode="json")) == ()
 
 
 def test_evidence_of_an_older_version_with_fewer_fields_is_read(tmp_path: Path) -> None:
