@@ -17,6 +17,7 @@ NICE = 10  # lower priority, so that small requests come first on a machine with
 
 _COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")
 _BUFFERED_BYTES = 2**20
+_LOADED = b"loaded\n"
 
 
 class WorkerEndedError(Exception):
@@ -56,7 +57,8 @@ class WorkerProcesses:
     Args:
         module: Its name.
         most: How many processes there may be at once. They start when they are needed.
-        seconds: A call that takes longer ends with its process; none does if left out.
+        seconds: A call that takes longer ends with its process; none does if left out. What a
+            process takes to load is none of it.
         keeps_spare: Whether one more is started with the last one that is used, for modules that
             take long to load and whose processes often end.
     """
@@ -73,24 +75,29 @@ class WorkerProcesses:
         self._starting: asyncio.Task[None] | None = None
         self._free = asyncio.Semaphore(most)
         self._idle: list[Process] = []
-        self._busy = set[Process]()
+        self._busy = set[Process]()  # those that load among them
         self._is_closed = False
         self._turns = ClientTurns()
 
-    async def call(self, client: str, *task: bytes) -> list[bytes]:
+    async def call(
+        self, client: str, *task: bytes, taken: Callable[[], None] = lambda: None
+    ) -> list[bytes]:
         """Return what the module's function returns; the calls of a client wait for each other.
+
+        ``taken`` is called when a process that has loaded takes the task.
 
         Raises:
             WorkerEndedError: The process ended.
             TimeoutError: The call took too long.
         """
         async with self._turns.turn(client), self._free:
-            process = self._idle_process() or await self._start()
+            process = await self._loaded_process()
             self._busy.add(process)
             if self._keeps_spare and not self._idle and self._starting is None:
                 self._starting = asyncio.create_task(self._start_spare())
             try:
                 self._require_open()
+                taken()
                 async with asyncio.timeout(self._seconds):
                     answer = await _exchange(process, task)
             except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -108,15 +115,22 @@ class WorkerProcesses:
     async def close(self) -> None:
         """Kill the processes; calls under way, and later ones, raise ``WorkerEndedError``."""
         self._is_closed = True
-        if self._starting is not None:
-            await asyncio.wait([self._starting])
         for process in (*self._idle, *self._busy):
             _kill(process)
             await process.wait()
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
 
     def _require_open(self) -> None:
         if self._is_closed:
             raise WorkerEndedError(None)
+
+    async def _loaded_process(self) -> Process:
+        process = self._idle_process()
+        if process is None and self._starting is not None:
+            await asyncio.wait([self._starting])
+            process = self._idle_process()
+        return process or await self._start()
 
     def _idle_process(self) -> Process | None:
         while self._idle:
@@ -128,14 +142,29 @@ class WorkerProcesses:
 
     async def _start_spare(self) -> None:
         with suppress(OSError, WorkerEndedError):  # else the next call starts one
-            self._idle.insert(0, await self._start())  # those that have loaded come first
+            self._idle.insert(0, await self._start())  # those that were used come first
         self._starting = None
 
     async def _start(self) -> Process:
         self._require_open()
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", self._module, stdin=PIPE, stdout=PIPE, limit=_BUFFERED_BYTES
         )
+        self._busy.add(process)
+        try:
+            self._require_open()  # it may have been closed meanwhile
+            assert process.stdout is not None
+            await process.stdout.readexactly(len(_LOADED))
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            await process.wait()
+            self._require_open()
+            raise WorkerEndedError(process.returncode) from error
+        except BaseException:
+            _kill(process)
+            raise
+        finally:
+            self._busy.discard(process)
+        return process
 
 
 def _kill(process: Process) -> None:
@@ -177,6 +206,8 @@ def serve_calls(
     os.nice(NICE)
     gc.disable()  # it scans a large body again and again: 16 MiB took 2 to 9 s instead of 0.5 s
     gc.freeze()
+    sys.stdout.buffer.write(_LOADED)
+    sys.stdout.buffer.flush()
     while task := _read(sys.stdin.buffer):
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         answer = function(task)

@@ -25,7 +25,7 @@ WAIT_SECONDS = 5.0
 """As ``CPU_SECONDS``, by the clock: less than a gateway's end may take."""
 
 QUICK_SECONDS = 0.25
-"""What takes longer goes on beside what is quick, one at a time: only what is slow waits for it."""
+"""What takes a process longer goes on beside what is quick, one at a time: only slow ones wait."""
 
 MEMORY_BYTES = 768 * 2**20
 """The most addresses of a process; at rest it has some 150 MiB."""
@@ -90,11 +90,7 @@ class GrammarProcesses:
             async with self._turns.turn(client):
                 if key not in self._kept:  # of the same client's request before
                     self._shares.require(client)
-                    began = time.monotonic()
-                    try:
-                        self._keep(key, await self._outcome(client, task))
-                    finally:
-                        self._shares.count(client, time.monotonic() - began)
+                    self._keep(key, await self._outcome(client, task))
         outcome = self._kept[key] = self._kept.pop(key)  # used last
         if isinstance(outcome, _Refusal):
             raise outcome.kind(outcome.reason)
@@ -124,8 +120,10 @@ class GrammarProcesses:
 
     async def _call(self, client: str, task: bytes) -> list[bytes]:
         async with self._begin:
-            work = self._work(client, task)
+            begun = asyncio.Event()
+            work = asyncio.create_task(self._work(client, task, begun))
             try:
+                await begun.wait()
                 await asyncio.wait([work], timeout=QUICK_SECONDS)
             except asyncio.CancelledError:
                 work.cancel()
@@ -135,10 +133,23 @@ class GrammarProcesses:
             if must_begin_again := self._go_on.locked():
                 work.cancel()
         async with self._go_on:
-            return await (self._work(client, task) if must_begin_again else work)
+            if must_begin_again:
+                return await self._work(client, task, asyncio.Event())
+            return await work
 
-    def _work(self, client: str, task: bytes) -> "asyncio.Task[list[bytes]]":
-        return asyncio.create_task(self._processes.call(client, task))
+    async def _work(self, client: str, task: bytes, begun: asyncio.Event) -> list[bytes]:
+        began = math.inf  # who waits for a process to load, or for others, uses none of a share
+
+        def begin() -> None:
+            nonlocal began
+            began = time.monotonic()
+            begun.set()
+
+        try:
+            return await self._processes.call(client, task, taken=begin)
+        finally:
+            begun.set()  # also if it ended before
+            self._shares.count(client, max(0.0, time.monotonic() - began))
 
 
 def _slow(what: str) -> _Refusal:
