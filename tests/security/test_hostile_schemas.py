@@ -116,6 +116,7 @@ def test_who_uses_more_than_a_share_is_refused(monkeypatch: pytest.MonkeyPatch):
     assert error.retry_after >= 1
 
 
+@pytest.mark.slow
 def test_what_a_process_takes_to_load_is_no_client_s_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(grammar_processes, "WAIT_SECONDS", 0.2)  # loading takes twice as long
 
