@@ -132,7 +132,7 @@ class PairedScores:
 
 CAP_DIVISOR = 5
 """Larger ones cost more of the requests of large clusters, smaller ones more power by the bets'
-limit; of 4, 5, 6, 8 and 10 this one had the most power in simulations of 100 to 900 clusters."""
+limit; of 5, 6, 8 and 10 this one had the most power in simulations of 100 to 900 clusters."""
 
 CAUTIOUS = 0.8  # the share of the wealth exposed to the largest loss, unless few clusters are left
 
