@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.models import model_signature
-from components.models.model_signature import ModelSignatureError
 from components.serve import response_id
 from components.serve.daemon_call import in_daemon
 from components.serve.settings import ServeSettings
@@ -70,7 +69,7 @@ def _require_signed(home: Settings, text: str, source: str) -> str:
             f"{source}: {public} is missing, so its signature can't be verified; copy the file of "
             "the home that shares the settings"
         ) from error
-    except ModelSignatureError as error:
+    except ValueError as error:  # another key's signature, or no key: neither ends the following
         raise ServeFileError(f"{source}: {error}; `flywheel serve share FILE` signs it") from error
     return head["time"]
 
