@@ -177,6 +177,22 @@ class Progress:
     figures: dict[str, float] = field(default_factory=dict[str, float])
 
 
+PARAPHRASE = 0.45
+"""The cosine from which a text counts as a paraphrase, whether or not such rows are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paraphrases:
+    """How many of the ``compared`` held-out requests a training row paraphrases.
+
+    The row's words have a TF-IDF cosine of at least ``cosine`` with the request's.
+    """
+
+    compared: int = 0
+    paraphrased: int = 0
+    cosine: float = PARAPHRASE
+
+
 ALWAYS = 50  # requests that a client may always have on a side, however few others there are
 
 

@@ -229,6 +229,7 @@ def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> 
             staying=redactor.unredacted_finder(workload.curate.redaction),
             clean_schema=partial(redactor.redact_schema, settings=workload.curate.redaction),
             not_sampled=copy.not_sampled,
+            paraphrases=tally.paraphrases,
             settle=copy.merge_settled,
         )
         _record_snapshot(copy, frozen, now)

@@ -39,7 +39,7 @@ from components.curate.split import SIDES, Members, SettledSides, Shares
 from components.curate.text_codes import MISSING, TextCodes
 from components.curate.ties import Relations
 from components.curate.worker_pool import UNJUDGEABLE
-from components.schema import ANONYMOUS
+from components.schema import ANONYMOUS, Paraphrases
 from components.store import warehouse
 from components.store.warehouse import Connection
 
@@ -55,7 +55,8 @@ class CurationTally:
     bursts and of actors over the cap, ``feedback_ambiguous`` those about different requests.
     ``unjudgeable`` counts rows on which a rule raised an error, by error and place. ``judged``
     counts the interactions whose judgement was not kept from an earlier curation, ``screened``
-    those that only the quality rules judged again.
+    those that only the quality rules judged again. ``paraphrases`` counts the held-out requests
+    that a training row paraphrases.
     """
 
     workload_id: str
@@ -73,6 +74,7 @@ class CurationTally:
     unjudgeable: dict[str, int] = field(default_factory=dict[str, int])
     judged: int = 0
     screened: int = 0
+    paraphrases: Paraphrases = field(default_factory=Paraphrases)
 
 
 def curate(
@@ -132,7 +134,7 @@ def curate(
         settled = split.read_settled(con, workload_id, rules.split_by)
         judged = judgement_cache.judge_rows(con, workload_id, rules, folder, ray_address)
         clients = client_limits.read(con, workload_id, rules.clients.first)
-        with _compared(con, judged, clients, settled, rules, folder) as relations:
+        with _compared(con, judged, clients, settled, rules, folder) as (asked, relations):
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
             values = {
@@ -183,7 +185,7 @@ def curate(
         with warehouse.present(con, "redacted", judged.replacements()):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
-        tally = _tally(con, workload_id, replayed)
+        tally = _tally(con, workload_id, replayed, _count_paraphrased(con, workload_id, asked))
         tally = replace(tally, judged=judged.new, screened=judged.screened)
         held_rows.record_losses(con, workload_id, rules.most_lost)
         return tally
@@ -208,7 +210,7 @@ def _compared(
     settled: SettledSides,
     rules: Rules,
     folder: Path,
-) -> Generator[Relations]:
+) -> Generator[tuple[AskedTexts, Relations]]:
     """Compare the rows with each other, and show the table ``judgements`` in the block."""
     # In the folder, where the next curation, or an erasure, deletes what a killed one left.
     with TemporaryDirectory(dir=folder) as shown:
@@ -219,10 +221,10 @@ def _compared(
             placed = clean_by_client(placed, clients, settled, rules)
             kept.save()
             placed.write(table, clients.ahead)
-            relations = placed.relations
+            asked, relations = placed.asked._replace(kept=None), placed.relations
             del placed, kept
         with warehouse.present_file(con, "judgements", table):
-            yield relations
+            yield asked, relations
 
 
 def _clusters(
@@ -242,6 +244,27 @@ _STANDING = """
     select interaction_id
     from curated.verdicts
     where workload_id = $workload_id and representative_id = interaction_id
+"""
+
+
+def _count_paraphrased(con: Connection, workload_id: str, asked: AskedTexts) -> Paraphrases:
+    table = con.sql(_OF_SIDES, params={"workload_id": workload_id}).to_arrow_table()
+    rows, is_held_out = TextCodes(table.column(0)).find(asked.ids), table.column(1).to_numpy()
+    return decontamination.count_paraphrased(
+        asked, np.sort(rows[~is_held_out]), np.sort(rows[is_held_out])
+    )
+
+
+_OF_SIDES = """
+    select
+        standings.interaction_id,
+        standings.side = 'holdout' as is_held_out
+    from curated.standings as standings
+    inner join curated.verdicts as verdicts using (workload_id, interaction_id)
+    where
+        workload_id = $workload_id
+        and verdicts.objection is null
+        and standings.side != 'validation'
 """
 
 
@@ -333,7 +356,9 @@ def clean(placed: PlacedRows, rules: Rules) -> PlacedRows:
     return replace(placed, objections=objections, marks=marks)
 
 
-def _tally(con: Connection, workload_id: str, replayed: int) -> CurationTally:
+def _tally(
+    con: Connection, workload_id: str, replayed: int, paraphrases: Paraphrases
+) -> CurationTally:
     values = {"workload_id": workload_id, "unjudgeable": UNJUDGEABLE}
     rows = con.execute(warehouse.model_select("marts/curation_counts"), values).fetchall()
     counts: dict[str, dict[str, int]] = defaultdict(dict)
@@ -350,4 +375,5 @@ def _tally(con: Connection, workload_id: str, replayed: int) -> CurationTally:
         redactions=counts["redaction"],
         replayed=replayed,
         unjudgeable=counts["unjudgeable"],
+        paraphrases=paraphrases,
     )

@@ -17,10 +17,13 @@ from components.curate.near.hashed_words import DigestedWords, Marks, Positions,
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.nearest_texts import KeptNearest, Nearest
 from components.curate.settings import Overlap
-from components.schema import Json
+from components.schema import PARAPHRASE, Json, Paraphrases
 from components.store import json_lines
 
 THREADS = 2
+
+MOST_COMPARED = 1000
+"""Held-out rows of which the share with a paraphrase among the training rows is counted."""
 
 
 class UnreadableDocumentsError(ValueError):
@@ -125,6 +128,20 @@ def decontaminate(
         of_validation = _references(asked, np.flatnonzero(is_left & is_validated))
         learned = np.flatnonzero(is_left & ~is_validated)
         return find(asked.own, learned, of_validation, "overlaps_validation") | tested
+
+
+def count_paraphrased(asked: AskedTexts, trained: Positions, held_out: Positions) -> Paraphrases:
+    """Count the held-out rows that a row to train on paraphrases.
+
+    Of more than ``MOST_COMPARED`` those with the smallest digests are compared, so that the time
+    grows with the rows to train on alone.
+    """
+    chosen = np.argsort(asked.own.digests[held_out, 0], kind="stable")[:MOST_COMPARED]
+    held_out = held_out[chosen]
+    tested, learned = (asked.own.words.at(asked.telling(rows)) for rows in (held_out, trained))
+    with ThreadPoolExecutor(THREADS) as pool:
+        are_alike = cosines.have_alike(tested, learned, PARAPHRASE, pool)
+    return Paraphrases(len(held_out), int(are_alike.sum()))
 
 
 class _References(NamedTuple):

@@ -1,7 +1,7 @@
 """Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet, a card, a manifest."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from components.chat.token_counts import Counter
 from components.dataset import example_rows, preference_files, snapshot_figures
 from components.dataset.example_rows import Lengths, Staying
 from components.dataset.snapshot_figures import SIDES, Snapshot
-from components.schema import Config, Json
+from components.schema import Config, Json, Paraphrases
 from components.store import manifest, warehouse
 from components.store.arrow import ArrowBatch
 from components.store.warehouse import Connection
@@ -81,6 +81,7 @@ def freeze(
     staying: Staying | None = None,
     clean_schema: Callable[[str], str] | None = None,
     not_sampled: int = 0,
+    paraphrases: Paraphrases | None = None,
     settle: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """Write the snapshot of a curated workload unless an equal one is finished.
@@ -101,6 +102,7 @@ def freeze(
         clean_schema: Redacts the JSON Schema that a request wants its answer in; without it none is
             written.
         not_sampled: Interactions that were not curated, for the counts.
+        paraphrases: Held-out requests that training rows paraphrase, for the card and manifest.
         settle: Called before a new snapshot is written, so that whoever finds it finished finds its
             sides settled; of a copy it writes them to the warehouse.
 
@@ -144,6 +146,7 @@ def freeze(
             "holdout": totals.holdout_clusters,
         },
         largest_cluster=totals.largest_cluster,
+        paraphrases=paraphrases,
     )
     if not manifest.is_finished(snapshot.path):
         settle()
@@ -202,6 +205,7 @@ def _write(
         "pairs_won_by": {"longer": preferences.longer_won, "shorter": preferences.shorter_won},
         "clusters": snapshot.clusters,
         "largest_cluster": snapshot.largest_cluster,
+        "paraphrases": snapshot.paraphrases and asdict(snapshot.paraphrases),
         "holdout_version": snapshot.holdout_version,
         **lineage,
         "config": config,

@@ -14,7 +14,7 @@ from components.chat import prompt, token_counts
 from components.costs import Usage
 from components.dataset.example_rows import Lengths
 from components.dataset.preference_files import Digests
-from components.schema import Answer, Json, Message
+from components.schema import Answer, Json, Message, Paraphrases
 from components.store import warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection, Location
@@ -43,6 +43,7 @@ class Snapshot:
     counts: dict[str, int]
     clusters: dict[str, int]
     largest_cluster: int
+    paraphrases: Paraphrases | None = None
 
     @property
     def sides(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate.settings import Balance, Replay, Rules
+from components.curate.settings import Balance, Overlap, Replay, Rules
 from components.dataset.freeze_snapshot import EmptySideError
 from components.dataset.snapshot_figures import Snapshot
 from components.evaluate import holdout_task
@@ -21,7 +22,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.gate.policy import Guard, Policy
 from components.schema import Answer, Call, Json
 from components.scorecard import HOLDOUT
-from components.store import working_copy
+from components.store import manifest, working_copy
 from components.store.working_copy import StaleCopyError
 from flows import snapshots, workload_file
 from flows.settings import Settings
@@ -227,6 +228,45 @@ def test_verdicts_are_kept_though_there_is_nothing_to_freeze(home: Settings, tmp
         snapshots.freeze_workload(workload(home), home, now=logs.NOW)
     with warehouses.connect(home.warehouse) as con:
         assert con.execute("select count(*) from curated.verdicts").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("is_rephrased", "left_out", "least"),
+    [
+        pytest.param(True, None, 0.5, id="rephrased"),
+        pytest.param(True, 0.45, 0.0, id="rephrased-and-left-out"),
+        pytest.param(False, None, 0.0, id="others"),
+    ],
+)
+def test_the_card_counts_the_held_out_requests_that_a_training_row_paraphrases(
+    home: Settings, tmp_path: Path, is_rephrased: bool, left_out: float | None, least: float
+):
+    chance = random.Random(0)
+    vocabulary = ["".join(chance.choices("bcdfgklmnprstvaeiou", k=7)) for _ in range(2000)]
+    questions: list[list[str]] = []
+    for n in range(200):
+        again = is_rephrased and n % 2
+        words = questions[-1] if again else chance.choices(vocabulary, k=14)
+        questions.append([*chance.sample(words, 12), *chance.choices(vocabulary, k=2)])
+    lines = [
+        logs.interaction(" ".join(words), response_id=f"r{n}", timestamp=1_760_000_000 + 60 * n)
+        for n, words in enumerate(questions)
+    ]
+    with warehouses.connect(home.warehouse) as con:
+        logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+    rules = Rules(holdout_share=0.2, overlap=Overlap(paraphrases=left_out), most_lost=1)
+    read = workload(home).model_copy(update={"curate": rules})
+    frozen = snapshots.freeze_workload(read, home, now=logs.NOW).snapshot
+    assert frozen is not None
+    record = manifest.read(frozen.path)["paraphrases"]
+    assert isinstance(record, dict)
+    compared, paraphrased = frozen.holdout_rows, int(str(record["paraphrased"]))
+    assert record["compared"] == compared
+    assert least * compared <= paraphrased <= 2 * least * compared
+    assert (
+        f"Of {compared} held-out requests, a row to train on paraphrases {paraphrased} ("
+        in (frozen.path / "README.md").read_text()
+    )
 
 
 def test_an_erasure_waits_for_a_curation_that_has_kept_no_judgement_yet(

@@ -29,7 +29,7 @@ def nearest_by_cosine(texts: WordColumn, references: WordColumn, pool: Executor)
     weights = _weights(counted, len(references))
     if not len(weights.words):
         return Nearest(np.full(len(texts), -1), np.zeros(len(texts)))
-    theirs = sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
+    theirs = _by_word(counted, weights)
     find = partial(
         _nearest_by_weights, weights=weights, theirs=theirs, ranks=np.arange(len(references))
     )
@@ -40,10 +40,29 @@ def nearest_by_cosine(texts: WordColumn, references: WordColumn, pool: Executor)
     )
 
 
+def have_alike(
+    references: WordColumn, texts: WordColumn, least: float, pool: Executor
+) -> npt.NDArray[np.bool_]:
+    """Mark the references to which some text has a TF-IDF cosine of at least ``least``."""
+    are_alike = np.zeros(len(references), np.bool_)
+    counted = [_counted(chunk) for chunk in references.chunks()]
+    weights = _weights(counted, len(references))
+    if len(weights.words):
+        theirs = _by_word(counted, weights)
+        find = partial(_cosines, weights=weights, theirs=theirs)
+        for cosines in in_order(pool, find, texts.chunks()):
+            are_alike[cosines.col[cosines.data >= least]] = True
+    return are_alike
+
+
+def _cosines(texts: WordColumn, weights: _Weights, theirs: sparse.csr_array) -> sparse.coo_array:
+    return sparse.coo_array(_weighted_rows(_counted(texts), weights).dot(theirs))
+
+
 def _nearest_by_weights(
     texts: WordColumn, weights: _Weights, theirs: sparse.csr_array, ranks: Positions
 ) -> Nearest:
-    cosines = sparse.coo_array(_weighted_rows(_counted(texts), weights).dot(theirs))
+    cosines = _cosines(texts, weights, theirs)
     ours, references = cosines.row.astype(np.int64), cosines.col.astype(np.int64)
     pairs = nearest_texts.Overlaps(ours, references, np.array(cosines.data, np.float64))
     return nearest_texts.best_of(pairs, len(texts), ranks)
@@ -65,6 +84,10 @@ def _counted(texts: WordColumn) -> _Counted:
     mask = np.uint64((1 << HASH_BITS) - 1)
     sizes = np.bincount((keys >> np.uint64(HASH_BITS)).astype(np.int64), minlength=len(texts))
     return _Counted(keys & mask, times, sizes)
+
+
+def _by_word(counted: list[_Counted], weights: _Weights) -> sparse.csr_array:
+    return sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
 
 
 def _weights(counted: list[_Counted], count: int) -> _Weights:
