@@ -198,6 +198,22 @@ def retrieval(author: Author, count: int, *, passages: int = 15, words: int = 30
     return lines
 
 
+def short_questions(author: Author, count: int, *, passages: int = 40) -> list[Logged]:
+    """Write questions of twelve words, of which three are a topic's, after three passages."""
+    found_among = [author.words(60) for _ in range(passages)]
+    sentences = [author.words(9).split() for _ in range(20)]
+    topics = [author.words(1) for _ in range(60)]
+    lines: list[Logged] = []
+    for _ in range(count):
+        words = [*author.chance.choice(sentences)]
+        for place in (2, 6, 12):
+            words.insert(place, author.chance.choice(topics))
+        question = " ".join(words)
+        said = "\n\n".join([*author.chance.sample(found_among, 3), question])
+        lines.append(author.log(user(said), author.words(20), asked=question))
+    return lines
+
+
 def conversations(
     author: Author,
     count: int,
@@ -648,6 +664,16 @@ def _shapes() -> Iterator[Shape]:
         partial(retrieval, words=60),
         clusters_are_known=False,
         metric="exact",
+    )
+    yield Shape(
+        "short-questions",
+        partial(short_questions),
+        700,
+        objections=frozenset({"near_duplicate"}),
+        floor=0.95,
+        clusters_are_known=False,
+        metric="exact",
+        is_slow=True,
     )
     # What two to seven requests have in common is no template, so it overlaps with the holdout.
     yield Shape(

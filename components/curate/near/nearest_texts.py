@@ -26,6 +26,10 @@ from components.curate.near.shingles import HashTable
 MOST_CHANGED = 0.125
 """Share of the references; if more are new, each text is compared with all of them."""
 
+FEWEST_SHARED = 3
+"""N-grams in common that are an overlap, unless the shorter text has fewer: questions of a dozen
+words that are made to one pattern share one n-gram of the five or so that they have."""
+
 WAITING_PAIRS = 1 << 20
 
 MET_AT_ONCE = 1 << 20
@@ -259,10 +263,11 @@ def _best_met(
         common = sparse.coo_array(having[block] @ index.texts)
         mine, theirs = block[common.row], common.col.astype(np.int64)
         shared = np.asarray(common.data, np.float64)
-        shares = shared / np.minimum(sizes[mine], index.counts[theirs])
-        placed_texts = places[mine]
+        shorter = np.minimum(sizes[mine], index.counts[theirs])
+        are_many = shared >= np.minimum(FEWEST_SHARED, shorter)
+        placed_texts, theirs = places[mine][are_many], theirs[are_many]
         pairs = (theirs, placed_texts) if is_swapped else (placed_texts, theirs)
-        best.append(_best(Overlaps(*pairs, shares), ranks))
+        best.append(_best(Overlaps(*pairs, (shared / shorter)[are_many]), ranks))
     return _best(_joined(best), ranks)
 
 

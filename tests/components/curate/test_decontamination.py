@@ -70,6 +70,13 @@ def test_an_overlap_with_the_holdout_names_its_row(tmp_path: Path):
     }
 
 
+def test_two_short_questions_made_to_one_pattern_do_not_overlap():
+    pattern = "Form {} needs to claim back the costs of a {} abroad?"
+    rows = {"a": pattern.format("Amy", "stay"), "b": pattern.format("Bob", "doctor")}
+    assert overlaps_of(rows, Overlap(), ("a",)) == {}
+    assert overlaps_of(rows | {"c": f"Please: {rows['a']}"}, Overlap(), ("a",)).keys() == {"c"}
+
+
 def test_paraphrases_are_found_if_configured(tmp_path: Path):
     rows = {"a": REPHRASED, "b": OTHER}
     assert overlaps_of(rows, Overlap(guards=(guard(tmp_path),))) == {}

@@ -38,7 +38,8 @@ def runs(text: str, words: int) -> set[tuple[str, ...]]:
 
 def share(text: str, other: str, words: int) -> float:
     first, second = runs(text, words), runs(other, words)
-    return len(first & second) / min(len(first), len(second)) if first and second else 0.0
+    shorter, common = min(len(first), len(second)), len(first & second)
+    return common / shorter if common >= min(3, shorter) > 0 else 0.0
 
 
 @given(TEXTS, TEXTS)
