@@ -144,6 +144,9 @@ class AnsweringServers:
             failed=tuple(failed),
             draw=exchange.draw.to_json() if exchange.draw is not None else None,
         )
+        has_canary = exchange.route is not None and exchange.route.canary is not None
+        # Whoever knew which version answers could have one arm disliked.
+        draft.alias = exchange.interaction.workload if served is not None and has_canary else None
         if served is not None:
             draft.model, draft.fingerprint = served.name, f"fp_{served.sha256[:12]}"
         elif attempt.fallback is not None:

@@ -72,6 +72,8 @@ class AnswerDraft:
     created: int
     model: str = ""
     fingerprint: str = ""
+    alias: str | None = None
+    """The model's name for the client, without a fingerprint; ``None``: that of the record."""
     text: list[str] = field(default_factory=list[str])
     calls: list[Json] = field(default_factory=list["Json"])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
@@ -106,10 +108,24 @@ class AnswerDraft:
             "total_tokens": prompt + completion,
         }
 
+    def names(self) -> Obj:
+        """Return who answers, as the client may know it."""
+        if self.alias is not None:
+            return {"model": self.alias, "system_fingerprint": None}
+        return {"model": self.model, "system_fingerprint": self.fingerprint or None}
+
     def whole(self) -> bytes:
-        """Return the completion; another server's answer in the form of its own API."""
+        """Return the completion for the record; another server's in the form of its own API."""
         if self.relayed is not None:
             return self.relayed.whole(self.finish)
+        return self._whole()
+
+    def shown(self, whole: bytes) -> bytes:
+        """Return the completion for the client."""
+        is_alike = self.relayed is not None or self.alias is None
+        return whole if is_alike else self._whole(**self.names())
+
+    def _whole(self, **names: Json) -> bytes:
         return orjson.dumps(
             {
                 "id": self.id,
@@ -117,6 +133,7 @@ class AnswerDraft:
                 "created": self.created,
                 "model": self.model,
                 "system_fingerprint": self.fingerprint or None,
+                **names,
                 "choices": [self._choice()],
                 "usage": self.usage(),
             }
@@ -173,8 +190,7 @@ class Chunks:
             "id": answer.id,
             "object": "chat.completion.chunk" if self._is_chat else "text_completion",
             "created": answer.created,
-            "model": answer.model,
-            "system_fingerprint": answer.fingerprint or None,
+            **answer.names(),
         }
         self._head = b"data: " + orjson.dumps(head)[:-1]
         self._tail = b',"usage":null}\n\n' if has_usage else b"}\n\n"

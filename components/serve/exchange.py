@@ -58,12 +58,12 @@ class Exchange:
         return self.route.epoch if self.route is not None else 0
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the response's headers: the answer's id, and who answers."""
+        """Return the response's headers: the answer's id and, but for a canary, who answers."""
         who = self.who
         # OpenAI's name: clients that hide an answer's id, or a stream's, show this header.
         headers = [(b"x-request-id", self.draft.id.encode())]
         headers.append((b"x-flywheel-epoch", b"%d" % self.epoch))
-        if who is not None:
+        if who is not None and self.draft.alias is None:
             headers.append((b"x-flywheel-arm", who.arm.encode()))
             if who.served is not None:
                 headers.append((b"x-flywheel-version", who.served.version.encode()))

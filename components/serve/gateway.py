@@ -269,7 +269,9 @@ class Gateway:
         content = draft.whole()
         await self._commit(exchange, content)
         responses = exchange.request.responses if draft.relayed is None else None
-        return content if responses is None else responses_answer.whole(draft, responses.body)
+        if responses is not None:
+            return responses_answer.whole(draft, responses.body)
+        return draft.shown(content)
 
     async def stream(self, exchange: Exchange) -> AsyncGenerator[bytes]:
         """Yield an answer's events; the last ones once its record is on disk.

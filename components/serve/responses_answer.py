@@ -173,7 +173,7 @@ def _response(
         "completed_at": None,
         "error": None,
         "incomplete_details": None,
-        "model": answer.model,
+        "model": answer.names()["model"],
         "output": [*items],
         "previous_response_id": None,
         "service_tier": "default",

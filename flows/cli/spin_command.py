@@ -167,6 +167,7 @@ def _report(settings: Settings, files: SpinFiles, config: Path) -> bool:
     with warehouse.connect(settings.tables) as con:
         logged = warehouse.read(con, "marts/logged_answers", WarehouseAnswer, workload_id=WORKLOAD)
         by_id = {record.response_id: record for record in logged}
+        answers = spin_record.name_versions(WORKLOAD, answers, by_id)
         days = workload_status.days(con, WORKLOAD, BEGINNING)
     journal = SwapJournal(settings.serve).lines()
     promises = spin_record.check_answers(WORKLOAD, answers, by_id, feedback, journal)

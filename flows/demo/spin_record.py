@@ -78,6 +78,18 @@ class Promises:
     refused_feedback: Sequence[str]
 
 
+def name_versions(
+    workload: str, answers: Sequence[AppAnswer], logged: Mapping[str, WarehouseAnswer]
+) -> list[AppAnswer]:
+    """Return answers with the version in their record where a canary's time hid it from clients."""
+    return [
+        replace(answer, model=logged[answer.id].model_name)
+        if answer.model == workload and answer.id in logged
+        else answer
+        for answer in answers
+    ]
+
+
 def check_answers(
     workload: str,
     answers: Sequence[AppAnswer],

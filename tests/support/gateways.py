@@ -85,6 +85,17 @@ class RunningGateway:
         seen: dict[str, Any] = httpx.get(f"{self.engines[engine]}/requests", timeout=10).json()
         return seen
 
+    def served(self, answer: httpx.Response) -> dict[str, Any]:
+        """Return who gave an answer, by its id in the record on disk; nothing if it has none."""
+        answer_id = answer.headers["x-request-id"]
+        for path in sorted((self.home / "spool").iterdir()):
+            lines = path.read_bytes().splitlines() if path.exists() else []
+            for line in lines:
+                if answer_id.encode() in line:
+                    served: dict[str, Any] = json.loads(line)["body"]["served"]
+                    return served
+        return {}
+
     def kill(self) -> None:
         """End it as a crash would."""
         self.process.kill()

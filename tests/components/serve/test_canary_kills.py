@@ -64,13 +64,12 @@ class KilledGateway:
             {"model": "support", "prompt": "What is it? >", "max_tokens": 20, "stream": True},
             {"x-conversation-id": name},
         )
-        version = answer.headers["x-flywheel-version"]
         events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
         assert events.pop() == "[DONE]"
         chunks = [json.loads(event) for event in events]
-        assert {chunk["model"] for chunk in chunks} == {f"support@{version}"}
         text = "".join(chunk["choices"][0]["text"] for chunk in chunks)
-        assert text == f"support-v{version}"  # its own word
+        version = text.removeprefix("support-v")  # its own word
+        assert {chunk["model"] for chunk in chunks} <= {"support", f"support@{version}"}
         if dislikes(version):
             vote = {"kind": "thumb", "value": "down", "response_id": chunks[0]["id"]}
             self._post("/v1/feedback", vote, {})

@@ -245,6 +245,15 @@ def test_an_answer_comes_from_who_served_when_it_was_given(
     assert promises.fallbacks == (answer.model == "production" and answer.sent_at > 1000)
 
 
+@pytest.mark.parametrize(("version", "is_wrong"), [("2", False), ("3", False), ("1", True)])
+def test_an_answer_during_a_canary_is_held_against_its_record(version: str, is_wrong: bool) -> None:
+    hidden = answered(0, "spin", 1600)
+    records = logged(replace(hidden, model=f"spin@{version}"))
+    (answer,) = spin_record.name_versions("spin", [hidden], records)
+    promises = spin_record.check_answers("spin", [answer], records, [], JOURNAL)
+    assert bool(promises.wrong_version) == is_wrong
+
+
 def test_what_failed_was_lost_or_is_logged_otherwise_is_named() -> None:
     good, lost, other = (answered(n, "spin@2", 1300) for n in range(3))
     failed = replace(answered(3, "", 1300), status=502, id="", error="the engine failed")
