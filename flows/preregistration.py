@@ -113,16 +113,25 @@ def record_use(
 def allot_use(
     book: HoldoutLog, under: SealedPolicy, policy: Policy, held: Holdout, look: HoldoutUse
 ) -> HoldoutUse:
-    """Number a use, and allot it a share of the alpha that earlier uses left; pure."""
+    """Number a use, and allot it a share of the alpha that earlier uses left; pure.
+
+    The uses of the holdout before it doubled may have chosen this challenger, so numbers go on from
+    them, though their alpha is not counted; planned uses share it with so many more.
+    """
     before = book.counting(under, held, look.requests)
     spent = [
         significance.allowance(under.alpha, use.number) if use.alpha is None else use.alpha
         for use in before
     ]
-    left = significance.alpha_left(min(under.alpha, policy.alpha), spent)
-    number = 1 + len(before)
-    alpha = significance.alpha_share(left, number, policy.looks)
-    return replace(look, number=number, alpha=alpha, alpha_left=left, seal=under.decision)
+    earlier = sum(use not in before for use in book.informing(held, look.requests))
+    alpha, number = min(under.alpha, policy.alpha), 1 + len(before)
+    if policy.looks is None:
+        number += earlier
+    else:
+        alpha *= policy.looks / (policy.looks + earlier)
+    left = significance.alpha_left(alpha, spent)
+    share = significance.alpha_share(left, number, policy.looks)
+    return replace(look, number=number, alpha=share, alpha_left=left, seal=under.decision)
 
 
 def record_judgement(taken: HoldoutUseTerms, judgement: Judgement) -> Judgement:

@@ -207,7 +207,7 @@ class HoldoutLog:
 
     def sealed(self, holdout: Holdout) -> SealedPolicy | None:
         """Return the seal that applies to a holdout; of several the one with the least alpha."""
-        applying = [seal for seal in self.seals if _shares_most_rows(holdout, seal, 0)]
+        applying = [seal for seal in self.seals if _shares_rows(holdout, seal, 0, MOST)]
         return min(applying, key=lambda seal: (seal.alpha, seal.decision), default=None)
 
     def counting(
@@ -221,8 +221,15 @@ class HoldoutLog:
             look
             for look in self.looks
             if (seal is not None and look.seal == seal.decision)
-            or _shares_most_rows(holdout, look, requests)
+            or _shares_rows(holdout, look, requests, MOST)
         ]
+
+    def informing(self, holdout: Holdout, requests: int) -> list[HoldoutUse]:
+        """Return the looks by which a challenger of this holdout may have been chosen.
+
+        They saw more than ``NOTABLE`` of its rows.
+        """
+        return [look for look in self.looks if _shares_rows(holdout, look, requests, NOTABLE)]
 
 
 def holdout_rows(texts: Iterable[str]) -> HoldoutRows:
@@ -244,8 +251,17 @@ def shared_rows(before: HoldoutRows, now: HoldoutRows) -> float:
     return sum(digest in known for digest in compared) / len(compared) if compared else 0.0
 
 
-def _shares_most_rows(holdout: Holdout, before: SealedPolicy | HoldoutUse, requests: int) -> bool:
-    """Return whether more than half of a holdout was there before, by its name or by its rows.
+MOST = 1 / 2
+"""Looks at more than this share of a holdout's rows spend its alpha, and a seal applies to it."""
+
+NOTABLE = 1 / 16
+"""What was seen of fewer of a holdout's rows hardly chooses who is ahead on it."""
+
+
+def _shares_rows(
+    holdout: Holdout, before: SealedPolicy | HoldoutUse, requests: int, above: float
+) -> bool:
+    """Return whether more than ``above`` of a holdout was there before, by its name or its rows.
 
     Under one name a holdout only grows or shrinks, so its size is enough. Looks by an older version
     recorded only the number of requests of the task, which is compared with ``requests``.
@@ -255,10 +271,10 @@ def _shares_most_rows(holdout: Holdout, before: SealedPolicy | HoldoutUse, reque
     # A lifted cap adds rows of clusters that were looked at before, which make no other holdout.
     alike = holdout.rows.capped(_cap(before.policy))
     was, size = (before.requests, requests) if is_older else (held, alike)
-    if before.workload_id == holdout.workload and 2 * was > size:
+    if before.workload_id == holdout.workload and was > above * size:
         return True
     share = shared_rows(HoldoutRows(held, before.sketch), holdout.rows)
-    return holdout.rows.count > 0 and 2 * share > alike / holdout.rows.count
+    return holdout.rows.count > 0 and share > above * alike / holdout.rows.count
 
 
 CAP = "holdout_per_cluster"

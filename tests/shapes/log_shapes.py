@@ -667,7 +667,7 @@ def _shapes() -> Iterator[Shape]:
     )
     yield Shape(
         "short-questions",
-        partial(short_questions),
+        short_questions,
         700,
         objections=frozenset({"near_duplicate"}),
         floor=0.95,

@@ -50,24 +50,26 @@ def term_sentences(judgement: Judgement) -> list[str]:
     if terms is None:
         return []
     if not terms.changes:
-        return [_holdout_uses(terms)]
+        return [_holdout_uses(terms, judgement.look)]
     since = f"first used on {terms.changed_at}" if terms.changed_at else "not used by a look yet"
     changed = (
         f"the policy was changed after it was sealed on {terms.sealed_at} (decision "
         f"{terms.decision}), {since}: {'; '.join(terms.changes)}"
     )
-    return [changed, _holdout_uses(terms)]
+    return [changed, _holdout_uses(terms, judgement.look)]
 
 
-def _holdout_uses(terms: Terms) -> str:
+def _holdout_uses(terms: Terms, look: int) -> str:
     count = {0: "no look", 1: "1 look"}.get(terms.looks, f"{terms.looks} looks")
+    earlier = max(0, look - 1 - terms.looks)
+    doubled = f" and {earlier} before it doubled, after which numbers go on" if earlier else ""
     others = f" (including those of {', '.join(terms.others)})" if terms.others else ""
     return (
         f"a policy was sealed on {terms.sealed_at} (decision {terms.decision}) before the first "
         f"look at holdout version {terms.holdout_version} of {terms.workload}: alpha "
         f"{terms.alpha:g} for all looks, of which {terms.left:.4g} was left for this one; this "
-        f"home recorded {count} at this holdout before{others}, and looks of other homes are not "
-        "known"
+        f"home recorded {count} at this holdout before{others}{doubled}, and looks of other homes "
+        "are not known"
     )
 
 

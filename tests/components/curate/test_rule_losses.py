@@ -107,3 +107,31 @@ def test_the_unreported_share_is_configurable(con: Connection, tmp_path: Path):
 
 def test_the_unreported_share_does_not_change_the_snapshot():
     assert Rules(most_lost=0.5).model_dump() == Rules().model_dump()
+
+
+def test_answers_may_quote_a_document_of_the_system_message_but_not_its_instructions(
+    con: Connection, tmp_path: Path
+):
+    secret = " ".join(f"Rule {n}: do not speak about matter {7 * n} to anybody." for n in range(9))
+    lines: list[dict[str, Json]] = []
+    for n in range(120):
+        document = " ".join(
+            f"Clause {n}.{m} of the contract binds party {n * m}." for m in range(9)
+        )
+        system = f"{secret} Today is day {n}. Answer from this document:\n{document}"
+        answer = document if n % 4 == 0 else secret if n % 40 == 1 else f"Party {n} is bound."
+        lines.append(
+            logs.interaction(
+                message=logs.say(answer),
+                response_id=f"r{n}",
+                request={
+                    "messages": [
+                        {"role": "system", "content": system},
+                        {"role": "user", "content": f"What does clause {n} of {n} say?"},
+                    ]
+                },
+            )
+        )
+    logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+    tally = curations.curate(con, "weather", Rules(split_by="conversation"), now=logs.NOW)
+    assert tally.counts["prompt_leak"] == 3
