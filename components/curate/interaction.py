@@ -10,8 +10,13 @@ from typing import NoReturn, cast
 from components.chat import prompt
 from components.schema import Answer, Json, Message
 
-PARTIAL = frozenset({"client_gone", "upstream_cut"})
-"""Reasons of the gateway for answers that were cut off; no setting makes them examples."""
+UNKNOWN = {
+    "client_gone": "partial_answer",
+    "upstream_cut": "partial_answer",
+    "several_answers": "several_answers",
+}
+"""Finish reasons of answers of which nobody knows what was shown, and the objections to them; no
+setting makes them examples."""
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
@@ -130,8 +135,8 @@ def read(row: CandidateRow) -> Candidate:
         raise MalformedError("malformed_messages")
     if not isinstance(message, dict | None):
         raise MalformedError("malformed_answer")
-    if row.finish_reason in PARTIAL:
-        raise MalformedError("partial_answer")
+    if row.finish_reason in UNKNOWN:
+        raise MalformedError(UNKNOWN[row.finish_reason])
     return Candidate(
         interaction_id=row.interaction_id,
         messages=messages,

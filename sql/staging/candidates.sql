@@ -51,13 +51,17 @@ select
     case
         when
             answers.is_corrected
-            and coalesce(interactions.finish_reason, '') not in ('client_gone', 'upstream_cut')
+            and coalesce(interactions.finish_reason, '') not in (
+                'client_gone', 'upstream_cut', 'several_answers'
+            )
             then texts.message
     end as logged_message,
     case
         when
             answers.is_corrected
-            and coalesce(interactions.finish_reason, '') not in ('client_gone', 'upstream_cut')
+            and coalesce(interactions.finish_reason, '') not in (
+                'client_gone', 'upstream_cut', 'several_answers'
+            )
             then texts.message_digest
     end as logged_message_digest,
     coalesce(released.rules, []) as released

@@ -20,7 +20,10 @@ owned as (
 select
     interactions.interaction_id,
     case
-        when coalesce(interactions.finish_reason, '') not in ('client_gone', 'upstream_cut')
+        when
+            coalesce(interactions.finish_reason, '') not in (
+                'client_gone', 'upstream_cut', 'several_answers'
+            )
             then texts.message
     end as message,
     case

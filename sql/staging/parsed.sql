@@ -1,7 +1,9 @@
 -- One row per interaction of the workload under curation that no earlier curation has parsed: what
 -- was asked, what was answered, what an evaluation may accept, the ids in it, and digests of the
--- texts. It depends on nothing but the row of raw, which its first five columns identify. Reads
--- raw.interactions, and matched, which curate hands over, one row per interaction.
+-- texts. Of a request for several answers (`n`) nobody knows which one was shown: where they differ
+-- the finish reason is `several_answers`. It depends on nothing but the row of raw, which its first
+-- five columns identify. Reads raw.interactions, and matched, which curate hands over, one row per
+-- interaction.
 
 with
 
@@ -19,6 +21,7 @@ fields as (
         content_hash,
         workload_id,
         md5(record) as record_digest,
+        coalesce(record, payload) as line_text,
         -- The first releases did not look whether a call had ended in an error. The source's row
         -- says so; it may have what Python reads and DuckDB does not: half a surrogate pair.
         case
@@ -30,7 +33,7 @@ fields as (
             '$.response.choices[0].message', '$.response.choices[0].finish_reason',
             '$.metadata.acceptable', '$.conversation_id', '$.trace_id', '$.user_id', '$.finish',
             '$.response.object', '$.request.tool_choice',
-            '$.request.response_format.json_schema.schema'
+            '$.request.response_format.json_schema.schema', '$.response.choices[1]'
         ]) as field
     from raw.interactions
     semi join unparsed using (interaction_id)
@@ -39,7 +42,7 @@ fields as (
 
 named as (
     select
-        * exclude (field, ending),
+        * exclude (field, ending, line_text),
         field[1]::varchar as messages,
         -- Who may not call has no tools: his text does not say that none of them fits.
         case
@@ -54,6 +57,16 @@ named as (
         case
             when (field[10] ->> '$') in ('client_gone', 'upstream_cut') then field[10] ->> '$'
             when ending in ('ERROR', 'STATUS_CODE_ERROR') then 'upstream_cut'
+            when
+                json_type(field[14]) = 'OBJECT'
+                and len(list_distinct(list_transform(
+                    json_extract(line_text, '$.response.choices[*].message'),
+                    lambda answer: {
+                        'content': trim(coalesce(answer ->> '$.content', '')),
+                        'calls': json_extract(answer, '$.tool_calls[*].function')
+                    }
+                ))) > 1
+                then 'several_answers'
             -- OpenAI's completions have a reason, only the chunks before the last of a stream null.
             when json_type(field[5]) = 'NULL' and (field[11] ->> '$') = 'chat.completion'
                 then 'upstream_cut'

@@ -390,3 +390,35 @@ def test_a_failed_check_keeps_the_old_verdicts(con: Connection, tmp_path: Path):
     with pytest.raises(warehouse.CheckFailedError, match="one_fate"):
         curate(con)
     assert len(examples(con)) == 1
+
+
+def several(name: str, *answers: dict[str, Json]) -> dict[str, Json]:
+    """Log a request for several answers."""
+    choices: Json = [
+        {"index": place, "message": answer, "finish_reason": "stop"}
+        for place, answer in enumerate(answers)
+    ]
+    return logs.interaction(
+        f"What is {name}?", response_id=name, response={"id": name, "choices": choices}
+    )
+
+
+def test_of_several_answers_none_is_learned_unless_they_agree_or_somebody_corrects_them(
+    con: Connection, tmp_path: Path
+):
+    rome, oslo = (logs.call("weather", {"city": city}) for city in ("Rome", "Oslo"))
+    lines = [
+        several("one", logs.say("Sunny."), logs.say("Rain.")),
+        several("two", logs.say("Sunny."), logs.say(" Sunny.")),
+        several("three", rome, oslo),
+        several("four", rome, logs.call("weather", {"city": "Rome"})),
+        several("five", logs.say("Sunny."), logs.say("Rain.")),
+    ]
+    said = [
+        logs.feedback("correction", logs.say("Hail."), response_id="five"),
+        logs.feedback("thumb", "up", response_id="one"),
+    ]
+    load(con, tmp_path, lines, said)
+    tally = curate(con, Rules.model_validate({"rules": {"unknown_tool": "ignore"}}))
+    assert tally.counts == {"kept": 3, "several_answers": 2}
+    assert con.execute("select count(*) from curated.labels").fetchall() == [(0,)]

@@ -65,9 +65,10 @@ def test_a_released_finding_is_flagged_and_other_rules_still_apply():
     assert [flag.rule for flag in second.flags] == ["prompt_injection"]
 
 
-@pytest.mark.parametrize("reason", ["client_gone", "upstream_cut"])
-def test_partial_answers_are_never_examples(reason: str):
-    with pytest.raises(interaction.MalformedError, match="partial_answer"):
+@pytest.mark.parametrize("reason", ["client_gone", "upstream_cut", "several_answers"])
+def test_answers_that_nobody_may_have_seen_are_never_examples(reason: str):
+    objection = "several_answers" if reason == "several_answers" else "partial_answer"
+    with pytest.raises(interaction.MalformedError, match=objection):
         interaction.read(row(finish_reason=reason, released=["cut_off"]))
     corrected = row(finish_reason=None, is_corrected=True)
     assert interaction.read(corrected).logged_json is None  # nobody knows what production answers
