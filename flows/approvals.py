@@ -14,6 +14,7 @@ import httpx
 
 from components.decide.record_answer import TypedAnswer
 from components.schema import WORKLOAD_ID, Json
+from components.store import manifest
 from flows import prefect_api
 from flows.prefect_api import Run
 
@@ -61,8 +62,17 @@ def evidence_tag(digest: str) -> str:
 
 
 def artifact_key(kind: ArtifactKind, workload: str) -> str:
-    """Key under which a workload's artifacts of a kind form a history in Prefect."""
-    return f"{kind}-{re.sub('[._]', '-', workload)}"
+    """Key under which a workload's artifacts of a kind form a history in Prefect.
+
+    Prefect takes no dot and no underscore: a digest tells ``a.b`` from ``a_b`` and ``a-b``.
+    """
+    name = key_name(workload)
+    return f"{kind}-{name}" + (f"-{manifest.digest(workload)[:8]}" if name != workload else "")
+
+
+def key_name(workload: str) -> str:
+    """Return a workload's id without what Prefect refuses, which was all of it in older keys."""
+    return re.sub("[._]", "-", workload)
 
 
 def pending_approvals(*tags: str) -> list[PendingApproval]:

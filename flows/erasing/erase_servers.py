@@ -90,7 +90,8 @@ def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
 
 
 def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
-    keys = [approvals.artifact_key(kind, workload) for kind in ("gate", "report")]
+    names = (workload, approvals.key_name(workload))
+    keys = [approvals.artifact_key(kind, name) for kind in ("gate", "report") for name in names]
     dropped = [
         artifact.id
         for artifact in _artifacts(client, keys)
