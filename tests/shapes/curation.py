@@ -63,6 +63,8 @@ def curate(con: Connection, folder: Path, shape: Shape, seed: int = 0) -> Curate
     began = time.process_time()
     loaded = logs.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (len(log), 0), loaded
+    said = [line for one in log for line in one.feedback]
+    logs.load_feedback(con, logs.write(folder / f"{shape.name}-said.jsonl", said), now=logs.NOW)
     tally = curate_workload.curate(con, shape.name, rules, now=logs.NOW)
     frozen = freeze_snapshot.freeze(con, folder, shape.name, rules=rules, now=logs.NOW)
     seconds = time.process_time() - began

@@ -6,7 +6,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeAlias
@@ -40,7 +40,8 @@ class Logged:
     ``request`` names what is asked: of the lines of one name one example is kept, as of retries.
     ``conversation`` names the lines that must stand on one side, ``cluster`` those that are not
     independent of each other. ``asked`` is what the line says itself, without what is common.
-    ``is_learnable`` is false where no example can be made of it.
+    ``is_learnable`` is false where no example can be made of it. ``feedback`` is what people said
+    of it.
     """
 
     line: dict[str, Json]
@@ -49,6 +50,16 @@ class Logged:
     asked: str
     cluster: str
     is_learnable: bool = True
+    feedback: tuple[dict[str, Json], ...] = ()
+
+    def judged(self, kind: str, value: Json, by: str) -> "Logged":
+        """Return the line with what somebody said of its answer half a minute later."""
+        response, at = self.line["response"], self.line["timestamp"]
+        assert isinstance(response, dict)
+        assert isinstance(at, int)
+        names = {"response_id": response["id"], "workload_id": self.line["workload_id"]}
+        said = logs.feedback(kind, value, actor_id=by, timestamp=at + 30, **names)
+        return replace(self, feedback=(*self.feedback, said), is_learnable=value != "down")
 
 
 Write: TypeAlias = Callable[["Author", int], list[Logged]]

@@ -20,6 +20,7 @@ from tests.shapes.log_shapes import (
     system,
     user,
 )
+from tests.support import logs
 
 BY_USER: dict[str, Json] = {"split_by": "user"}
 CANNED = (
@@ -154,6 +155,31 @@ def facts_in_system(
     return lines
 
 
+def voters(author: Author, count: int, *, concentration: float = 0.05) -> list[Logged]:
+    """Write three requests in a row of each person, who votes on all as they tend to."""
+    chance, lines = author.chance, list[Logged]()
+    for number in range(count // 3):
+        tendency = chance.betavariate(0.2 * concentration, 0.8 * concentration)
+        for _ in range(3):
+            question, is_down = author.words(9), chance.random() < tendency
+            line = author.log([*system(TEMPLATE), *user(question)], author.label(), asked=question)
+            lines.append(line.judged("thumb", "down" if is_down else "up", f"person {number}"))
+    return lines
+
+
+def wrong_systematically(author: Author, count: int, *, corrected: float = 0.3) -> list[Logged]:
+    """Write questions of which production takes one topic for another, which some correct."""
+    lines: list[Logged] = []
+    for number in range(count):
+        question, label = author.words(9), author.label()
+        answer = "cards" if label == "rates" else label
+        line = author.log([*system(TEMPLATE), *user(question)], answer, asked=question)
+        if answer != label and author.chance.random() < corrected:
+            line = line.judged("correction", logs.say(label), f"person {number}")
+        lines.append(line)
+    return lines
+
+
 def _facts(author: Author) -> str:
     name, number = author.words(2).title(), author.chance.randrange(10**6)
     return (
@@ -192,6 +218,8 @@ def _shapes() -> Iterator[Shape]:
         "facts": (facts_in_system, 320),
     }.items():
         yield Shape(f"system-{name}", write, lines, metric="exact", is_slow=name != "one-question")
+    yield Shape("voters", voters, objections=frozenset({"thumbs_down"}))
+    yield Shape("wrong-systematically", wrong_systematically)
     yield Shape(
         "system-facts-and-time",
         partial(facts_in_system, times=2),
