@@ -51,8 +51,8 @@ class Policy(Config):
     ``preferences``, the holdout needs guards like any task."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """The chance that a challenger that is no better ever passes, over all looks at one holdout:
-    smaller means fewer false passes and more requests needed."""
+    """The chance that a challenger that is no better passes, over all looks until the holdout has
+    doubled: smaller means fewer false passes and more requests needed."""
 
     looks: int | None = Field(default=None, ge=1)
     """How many challengers one holdout may judge, each at an equal share of ``alpha``; by default

@@ -254,7 +254,7 @@ def shared_rows(before: HoldoutRows, now: HoldoutRows) -> float:
 MOST = 1 / 2
 """Looks at more than this share of a holdout's rows spend its alpha, and a seal applies to it."""
 
-NOTABLE = 1 / 16
+NOTABLE = 1 / 32
 """What was seen of fewer of a holdout's rows hardly chooses who is ahead on it."""
 
 

@@ -2,15 +2,19 @@
 
 Challengers that are no better must pass no more often than the level, whatever the shape of their
 leads: many small gains beside rare large losses, conversations that are longer where they are
-lost. So with guards at their margin, with slices, and with 50 looks at one holdout. Stated power
-must be the share that passes. Beside each figure stands what the test by sign flips finds, which
-takes for granted that leads are symmetric when the models are equally good.
+lost. So with guards at their margin, with slices, with 50 looks at one holdout, and with another
+look at what was best once a holdout has doubled. Stated power must be the share that passes. Beside
+each figure stands what the test by sign flips finds, which takes for granted that leads are
+symmetric when the models are equally good.
 """
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from itertools import product
 
 import numpy as np
 import typer
@@ -19,6 +23,10 @@ from scipy import stats
 
 from components.gate import paired_scores, power, significance
 from components.gate.paired_scores import Floats
+from components.gate.policy import Policy
+from components.scorecard import HOLDOUT
+from components.store.ledger import Holdout, HoldoutLog, HoldoutRows, HoldoutUse, SealedPolicy
+from flows import preregistration
 from tests.support import holdout_draws as draws
 from tests.support.holdout_draws import Draw, Drawn
 
@@ -26,6 +34,10 @@ ALPHA, LOOKS = 0.05, 50
 FIRST = significance.allowance(ALPHA, 1)
 SLICES = 10
 REPEATS = 6
+DAYS, DOUBLINGS = 365, 6
+OFTEN = 0.3
+"""So many looks of a year are at the favourite so far."""
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FLIPS = 2_000
 SEED = 20
 CHUNK = 1_000
@@ -188,12 +200,90 @@ def looks(count: int) -> Finding:
     shares, rng = spendings(), np.random.default_rng(SEED)
     spent, unspent = [], []
     for _ in range(count):
-        wins, losses = draws.challengers(200, LOOKS, rng)
-        p_values = stats.binom.sf(wins - 1, np.maximum(wins + losses, 1), 0.5)
+        p_values = one_sided(draws.challengers(200, LOOKS, rng))
         spent.append(bool((p_values <= shares).any()))
         unspent.append(bool((p_values <= FIRST).any()))
     promise = f"any of {LOOKS} looks passes one no better: right or wrong, n = 200"
     return at_most(promise, ALPHA, np.array(spent), np.array(unspent))
+
+
+def favourite(size: int, before: int, redrawn: float, count: int) -> Finding:
+    """Look again at the best of so many challengers, once their holdout has doubled.
+
+    A share of its answers is redrawn, as those of its recipe when it is trained anew.
+    """
+    level, rng = numbered([size] * before + [2 * size])[-1], np.random.default_rng(SEED)
+    found = np.zeros(count, dtype=bool)
+    for run in range(count):
+        leads = draws.challengers(2 * size, before + 1, rng)
+        best = leads[:-1][one_sided(leads[:-1, :size]).argmin()]
+        again = np.where(rng.random(2 * size) < redrawn, leads[-1], best)
+        found[run] = one_sided(again[None])[0] <= level
+    promise = f"best of {before} at {size} passes at {2 * size}, {redrawn:.0%} redrawn"
+    return at_most(promise, FIRST, found)
+
+
+@cache
+def years(redrawn: float, count: int) -> Flags:
+    """Look each day of a year in which the holdout doubles six times, often at the favourite.
+
+    Return whether any look passed one that is no better: a row a year, a column a doubling.
+    """
+    sizes = (100 * 2 ** (DOUBLINGS * np.arange(DAYS) / DAYS)).astype(int).tolist()
+    levels, rng = numbered(sizes), np.random.default_rng(SEED)
+    found = np.zeros((count, DOUBLINGS), dtype=bool)
+    for year in range(count):
+        drawn = draws.challengers(sizes[-1], 2 * DAYS, rng)
+        least, best = 2.0, 0
+        for day, size in enumerate(sizes):
+            is_favourite = day > 0 and rng.random() < OFTEN
+            recipe = best if is_favourite else day
+            leads = drawn[recipe, :size]
+            if redrawn:
+                leads = np.where(rng.random(size) < redrawn, drawn[DAYS + day, :size], leads)
+            p_value = float(one_sided(leads[None])[0])
+            found[year, day * DOUBLINGS // DAYS] |= p_value <= levels[day]
+            if p_value < least or recipe == best:
+                least, best = p_value, recipe
+    return found
+
+
+def yearly(redrawn: float, count: int) -> Finding:
+    """Hold the doublings of such years against what each is promised."""
+    promise = f"any look until a holdout has doubled, a year of these, {redrawn:.0%} redrawn"
+    return at_most(promise, ALPHA, years(redrawn, count).ravel())
+
+
+def whole_years(redrawn: float, count: int) -> Finding:
+    """Hold such years as a whole against the sum of what their doublings are promised."""
+    promise = f"any look in a year of {DOUBLINGS} doublings, {redrawn:.0%} redrawn"
+    return at_most(promise, DOUBLINGS * ALPHA, np.logical_or.reduce(years(redrawn, count), axis=1))
+
+
+def numbered(sizes: Sequence[int]) -> list[float]:
+    """Return the level that a home has for each look, at a holdout that grows to these sizes."""
+    policy, book, seals = Policy(), HoldoutLog(), list[SealedPolicy]()
+    levels: list[float] = []
+    for number, size in enumerate(sizes, start=1):
+        held = Holdout("w", f"v{size}", HoldoutRows(size))
+        book = HoldoutLog(seals, book.looks)
+        if (under := book.sealed(held)) is None:
+            under = SealedPolicy(number, "w", held.version, size, (), "p", "{}", ALPHA, NOW)
+            seals.append(under)
+        asked = HoldoutUse(
+            *("w", f"c{number}", "o", HOLDOUT, "correct", "p", "{}", None, held.version),
+            *(size, size, (), NOW),
+        )
+        taken = preregistration.allot_use(book, under, policy, held, asked)
+        book = HoldoutLog(seals, [*book.looks, taken])
+        levels.append(taken.alpha or 0.0)
+    return levels
+
+
+def one_sided(leads: NDArray[np.int8]) -> Floats:
+    """Return exact McNemar's p-value of each row of leads."""
+    wins, losses = ((leads * sign > 0).sum(axis=1) for sign in (1, -1))
+    return stats.binom.sf(wins - 1, np.maximum(wins + losses, 1), 0.5)
 
 
 def looks_by_bets(kind: str, count: int) -> Finding:
@@ -286,6 +376,14 @@ def promises(count: int) -> list[Callable[[], Finding]]:
         *each(sliced, small),
         lambda: looks(count // 4),
         *each(lambda kind, number: looks_by_bets(kind, number // 4), shaped[2:]),
+        *(
+            lambda asked=asked: favourite(*asked, count)
+            for asked in product((100, 200), (1, 10, 50), (0.0, 0.3))
+        ),
+        *(
+            lambda measure=measure, redrawn=redrawn: measure(redrawn, count // 20)
+            for measure, redrawn in product((yearly, whole_years), (0.0, 0.3))
+        ),
         *each(carrying, kinds[4:]),
         *each(covering, kinds),
         *each(tango, plain),
@@ -297,7 +395,8 @@ def main(count: int = 4_000) -> None:
     """Print every promise with what was simulated; end with 1 if one was not kept.
 
     Args:
-        count: Holdouts drawn for each promise; a quarter of them for those about looks.
+        count: Holdouts drawn for each promise; a quarter of them for those about looks, a
+            twentieth for years.
     """
     typer.echo(f"{'':<82} found  from    to      sign flips")
     broken = 0

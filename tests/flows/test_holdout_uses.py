@@ -16,6 +16,7 @@ from components.decide import chain, decision_log, validity
 from components.gate.comparability import Measured
 from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
+from components.gate.report import words
 from components.gate.report import write_report as report
 from components.scorecard import HOLDOUT, Scorecard, aggregate
 from components.store import ledger, manifest, warehouse
@@ -84,6 +85,23 @@ def test_a_turn_that_is_run_again_is_judged_alike_and_the_next_challenger_more_s
     assert (first.alpha, second.alpha) == (pytest.approx(0.05 / 2), pytest.approx(0.05 / 6))
     assert judged("c1") == first
     assert judged("c2") == second
+
+
+def test_looks_before_a_holdout_doubled_are_counted_and_alpha_is_whole_again() -> None:
+    """They saw half of its requests, and a person may judge again what was ahead on these."""
+    for number in range(3):
+        judged(f"c{number}")
+    after = judged("c3", pair(80, 4, 80, 60), holdout=held(264))
+    assert (after.look, after.alpha) == (4, pytest.approx(0.05 / 5))
+    assert after.terms is not None
+    assert (after.terms.looks, after.terms.left) == (0, 0.05)
+    assert (
+        "recorded no look at this holdout before and 3 before it doubled"
+        in (words.term_sentences(after)[0])
+    )
+    planned = judged("c4", pair(80, 4, 80, 60), policy=edited(looks=6), holdout=held(528))
+    assert (planned.look, planned.alpha) == (1, pytest.approx(0.05 / (6 + 4)))
+    assert broken() is None
 
 
 def test_another_metric_is_another_look() -> None:
@@ -185,8 +203,7 @@ def test_a_raised_alpha_waits_for_a_doubled_holdout_and_a_lowered_one_holds_at_o
     assert none.reasons[0].startswith("no look is left")
     assert judged("c3").alpha == pytest.approx(0.05 / 12)
     doubled = judged("c4", policy=edited(alpha=0.4), holdout=held(264))
-    assert doubled.look == 1
-    assert doubled.alpha == pytest.approx(0.2)
+    assert (doubled.look, doubled.alpha) == (4, pytest.approx(0.4 / 5))
     assert doubled.terms is not None
     assert doubled.terms.changes == (), "it was sealed anew"
 
@@ -352,7 +369,8 @@ def test_looks_of_an_older_home_count_under_an_unknown_policy() -> None:
     assert (judgement.look, judgement.alpha) == (2, pytest.approx(0.05 / 6)), "never the old number"
     assert judgement.terms is not None
     assert (judgement.terms.looks, judgement.terms.left) == (1, pytest.approx(0.025))
-    assert judged("c2", pair(80, 4, 80, 60), holdout=held(264)).look == 1
+    doubled = judged("c2", pair(80, 4, 80, 60), holdout=held(264))
+    assert (doubled.look, doubled.alpha) == (3, pytest.approx(0.05 / 4))
     assert broken() is None
 
 

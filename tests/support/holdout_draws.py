@@ -179,8 +179,8 @@ def catastrophes(clusters: int, count: int, lead: float, rng: np.random.Generato
     return Drawn(sizes * (np.where(lost, -0.49, 0.01) + lead), sizes, np.full(count, 6.0))
 
 
-def challengers(n: int, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
-    """Draw many challengers that are no better, judged on one holdout: their wins and losses.
+def challengers(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int8]:
+    """Draw many challengers that are no better, on one holdout: their leads, a row each.
 
     All meet the same answers of the opponent on the same easy and hard requests, so that what one
     finds out about the holdout is near what the next does.
@@ -189,7 +189,7 @@ def challengers(n: int, count: int, rng: np.random.Generator) -> tuple[NDArray[n
     opponent = rng.random(n) < ease
     own = rng.random((count, n)) < ease
     ours = np.where(rng.random((count, n)) < 0.5, opponent, own)
-    return (ours & ~opponent).sum(axis=1), (~ours & opponent).sum(axis=1)
+    return ours.astype(np.int8) - opponent
 
 
 def pairs(drawn: Drawn, holdout: int) -> PairedScores:

@@ -75,6 +75,24 @@ def test_fifty_looks_at_rare_losses_pass_no_more_often(kind: str):
     assert result.is_kept, result
 
 
+@pytest.mark.parametrize("redrawn", [0.0, 0.3])
+@pytest.mark.parametrize("before", [1, 10, 50])
+def test_the_best_of_earlier_looks_passes_no_more_often_once_the_holdout_doubled(
+    before: int, redrawn: float
+):
+    result = promised.favourite(100, before, redrawn, 400)
+    assert result.is_kept, result
+
+
+@pytest.mark.parametrize("redrawn", [0.0, 0.3])
+@pytest.mark.slow
+def test_a_year_of_looks_often_at_the_favourite_keeps_what_each_doubling_is_promised(
+    redrawn: float,
+):
+    for result in (promised.yearly(redrawn, 60), promised.whole_years(redrawn, 60)):
+        assert result.is_kept, result
+
+
 @pytest.mark.parametrize("kind", ["right or wrong, 5 % in pairs, 600", "1 turn or 10 lost, 400"])
 def test_bets_that_continue_from_look_to_look_pass_no_more_often(kind: str):
     result = promised.carrying(kind, 400)

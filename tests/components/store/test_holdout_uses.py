@@ -81,6 +81,22 @@ def test_a_seal_and_a_look_count_while_most_rows_are_the_same_whatever_the_name(
 
 
 @pytest.mark.parametrize(
+    ("now", "informs"),
+    [
+        pytest.param(holdout(0, 200), True, id="it-doubled"),
+        pytest.param(holdout(0, 3_200), False, id="hardly-any-is-old"),
+        pytest.param(holdout(50, 150, "other"), True, id="half-of-it-under-another-name"),
+        pytest.param(holdout(98, 198, "other"), False, id="two-rows-in-common"),
+    ],
+)
+def test_a_look_may_have_chosen_a_challenger_while_it_saw_notable_a_share(
+    now: Holdout, informs: bool
+) -> None:
+    old = look(holdout(0, 100))
+    assert HoldoutLog([], [old]).informing(now, now.rows.count) == [old] * informs
+
+
+@pytest.mark.parametrize(
     ("sizes", "counts"),
     [
         pytest.param((3,) * 100, True, id="the-cap-was-lifted"),
