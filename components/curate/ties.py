@@ -179,7 +179,10 @@ def tie(
     askers = [_first_of(user, conversation)]
     if split_by != "user":  # else the conversations of one user are on one side anyway
         askers.append(_first_of(conversation, user))
-    is_common = _are_common(origins, clusters, askers)
+    is_common = _are_common(origins, clusters, askers, MOST_CONVERSATIONS)
+    related = [np.where(is_common, MISSING, codes) for codes in (user, conversation)]
+    if split_by == "user":  # what two people asked would chain all that they asked
+        is_common = _are_common(origins, clusters, askers, 1)
     names, by_path = _Paths(origins, conversation == MISSING).conversations(is_common)
     user = np.where(is_common, MISSING, user)
     conversation = np.where(is_common, MISSING, conversation)
@@ -199,8 +202,8 @@ def tie(
     rest = [np.where(by_talk, MISSING, codes) for codes in by_path]
     more = [conversation, *paths, origins.redacted_request]
     tied = CodeLists.of([origins.request, group, *more])
-    related = CodeLists.of([*rest, np.where(by_talk, user, MISSING)])
-    return names, Relations(tied, related, clusters)
+    related = [np.where(by_tools, MISSING, codes) for codes in related]
+    return names, Relations(tied, CodeLists.of([*rest, *related]), clusters)
 
 
 def _first_of(*columns: Ints) -> Ints:
@@ -238,8 +241,8 @@ def _distinct(codes: Ints, values: Ints, count: int) -> Ints:
     return np.bincount(sorted_set(codes * most + values) // most, minlength=count)
 
 
-def _are_common(origins: Origins, clusters: Ints, askers: Sequence[Ints]) -> Marks:
-    """Return whether more than ``MOST_CONVERSATIONS`` users or conversations asked a row's request.
+def _are_common(origins: Origins, clusters: Ints, askers: Sequence[Ints], most: int) -> Marks:
+    """Return whether more than ``most`` users or conversations asked a row's request.
 
     So is a row whose redacted request or near-duplicates so many asked. ``askers`` are columns.
     """
@@ -255,7 +258,7 @@ def _are_common(origins: Origins, clusters: Ints, askers: Sequence[Ints]) -> Mar
         rows = [np.flatnonzero((names != MISSING) & (asker != MISSING)) for names in named]
         asked = [names[with_asker] for names, with_asker in zip(named, rows, strict=True)]
         by = asker[np.concatenate(rows)]
-        is_common |= _distinct(np.concatenate(asked), by, size + 1) > MOST_CONVERSATIONS
+        is_common |= _distinct(np.concatenate(asked), by, size + 1) > most
     return np.logical_or.reduce([(names != MISSING) & is_common[names] for names in named])
 
 

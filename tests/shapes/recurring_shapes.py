@@ -200,9 +200,8 @@ def _shapes() -> Iterator[Shape]:
     }
     for name, (write, lines) in chained.items():
         yield Shape(name, write, lines, BY_CONVERSATION, COPIES, slack=0.3, is_slow=lines > 200)
-    # People are joined by what they both asked, so that most are trained on.
     write = partial(recurring, people=900, again=0.25)
-    yield Shape("recurring-by-user", write, 2000, BY_USER, COPIES, slack=0.9, is_slow=True)
+    yield Shape("recurring-by-user", write, 2000, BY_USER, COPIES, slack=0.3, is_slow=True)
     for percent in (10, 30, 36):
         yield Shape(
             f"one-user-of-{percent}-percent",

@@ -1,6 +1,7 @@
 """Common ids and requests tie nothing; the turns of one conversation stay together."""
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -76,6 +77,26 @@ def test_a_question_that_many_people_asked_is_nobodys_without_a_conversation_id_
     rows += [read(f"about {n} {t}", user=f"u{n}") for n in range(6) for t in range(2)]
     assert len({*components(rows)}) == 7
     assert len({*components(rows, "user")}) == 7
+
+
+def test_questions_that_two_people_asked_do_not_join_the_sides_of_all_that_they_asked():
+    rng = random.Random(0)
+    asked = [(f"u{rng.randrange(200)}", f"about {rng.randrange(500)}") for _ in range(800)]
+    rows = [read(question, user=user) for user, question in asked]
+    placed = placing.tie_and_place(rows, "user", Shares("user", 0.2, 0))
+    sides: dict[str, set[str]] = defaultdict(set)
+    askers: dict[str, set[str]] = defaultdict(set)
+    for (user, question), row in zip(asked, placed, strict=True):
+        sides[question].add(row.side)
+        askers[question].add(user)
+    held = [question for question, of in sides.items() if of == {"holdout"}]
+    assert all(len(of) == 1 for of in sides.values())
+    assert 0.16 <= len(held) / len(sides) <= 0.24
+    alone = defaultdict[str, set[str]](set)
+    for question, (user, *others) in askers.items():
+        if not others:
+            alone[user] |= sides[question]
+    assert all(len(of) == 1 for of in alone.values())
 
 
 def test_a_person_with_up_to_half_of_the_rows_is_one_cluster():
