@@ -16,9 +16,9 @@ from components.serve.engines.serving_engine import Generation, ServingEngine, U
 from components.serve.exchange import Exchange
 from components.serve.fallback_servers import FallbackServers
 from components.serve.openai_error import OpenAiError
-from components.serve.prompt_processes import PromptProcesses
 from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.request_grammars import RequestGrammars
+from components.serve.request_processes import RequestProcesses
 from components.serve.routes import Served
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.served_prompt import ServedPrompt
@@ -34,6 +34,7 @@ class AnsweringServers:
     Args:
         settings: The file ``serve.yaml``.
         engines: The replicas by name.
+        requests: Renders prompts.
         environment: The environment variables, for the keys of fallbacks.
         metrics: Counts failures, and times first tokens.
         report: Called with each failure of a replica.
@@ -43,6 +44,7 @@ class AnsweringServers:
         self,
         settings: ServeSettings,
         engines: Mapping[str, ServingEngine],
+        requests: RequestProcesses,
         environment: Mapping[str, str],
         metrics: ServeMetrics,
         report: Callable[[str, UpstreamError], None],
@@ -52,7 +54,7 @@ class AnsweringServers:
         self._loads = ReplicaLoads()
         self._client_key = secrets.token_bytes(16)
         self._grammars = RequestGrammars()
-        self._prompts = PromptProcesses()
+        self._requests = requests
         self._fallbacks = FallbackServers(settings, environment)
 
     def use(self, settings: ServeSettings) -> None:
@@ -63,7 +65,6 @@ class AnsweringServers:
     async def close(self) -> None:
         """Close the connections to fallbacks, and end the processes."""
         await self._fallbacks.close()
-        await self._prompts.close()
         await self._grammars.close()
 
     async def end(self) -> None:
@@ -165,7 +166,7 @@ class AnsweringServers:
         self, exchange: Exchange, served: Served, engine: ServingEngine
     ) -> AsyncGenerator[VisiblePart]:
         request, draft = exchange.request, exchange.draft
-        prompt = await self._prompts.render(exchange.interaction, served)
+        prompt = await self._requests.render(exchange.interaction, served)
         generation = await self._generation(exchange.interaction, served, prompt)
         answer = exchange.reader = StreamedAnswer(prompt.form, reads_calls=request.may_call)
         is_raw = request.endpoint == "completion"
@@ -236,7 +237,7 @@ class AnsweringServers:
         self._loads.open[names[0]] += 1
         try:
             async with asyncio.timeout(self._settings.limits.answer_seconds):
-                prompt = await self._prompts.render(interaction, served)
+                prompt = await self._requests.render(interaction, served)
                 generation = await self._generation(interaction, served, prompt)
                 engine = self._engines[names[0]]
                 async with aclosing(engine.complete(served.model, generation)) as pieces:

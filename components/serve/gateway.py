@@ -12,8 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
-from functools import partial
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import orjson
 from starlette.requests import Request
@@ -25,12 +24,9 @@ from components.schema import Json
 from components.serve import (
     answer_feedback,
     answer_log,
-    body_fields,
-    chat_request,
     engine_errors,
     response_id,
     responses_answer,
-    responses_request,
 )
 from components.serve.answer_log import AnswerLog, Interaction
 from components.serve.answering_servers import AnsweringServers
@@ -42,6 +38,7 @@ from components.serve.chat_request import ChatRequest
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
 from components.serve.openai_error import OpenAiError, require_scope
+from components.serve.request_processes import Api, ReadRequest, RequestProcesses
 from components.serve.rollouts import Rollouts
 from components.serve.routes import Current, Served
 from components.serve.serve_metrics import ServeMetrics
@@ -52,21 +49,6 @@ from components.serve.visible_status import visible_status
 from components.store import spool
 
 Headers = Mapping[bytes, bytes]
-Api: TypeAlias = Literal["chat", "responses", "completion"]
-
-_CHECKED: Mapping[Api, Callable[[Obj], ChatRequest]] = {
-    "chat": chat_request.chat_of,
-    "responses": responses_request.response_of,
-    "completion": chat_request.completion_of,
-}
-"""What reads a request for a version."""
-
-_UNCHECKED: Mapping[Api, Callable[[Obj], ChatRequest]] = {
-    "chat": partial(chat_request.unchecked, endpoint="chat"),
-    "responses": responses_request.unchecked,
-    "completion": partial(chat_request.unchecked, endpoint="completion"),
-}
-"""What reads a request for another server."""
 
 FEEDBACK_BYTES = 2**20
 SHADOWED_LOAD = 0.05  # of the open requests that are allowed; with more there is no shadow
@@ -104,7 +86,10 @@ class Gateway:
         self.metrics = ServeMetrics()
         self._key = key
         self._log = AnswerLog(desk)
-        self._servers = AnsweringServers(settings, engines, environment, self.metrics, report)
+        self._requests = RequestProcesses()
+        self._servers = AnsweringServers(
+            settings, engines, self._requests, environment, self.metrics, report
+        )
         self._open = Counter[str]()  # requests by client
         self._workloads = ServedWorkloads(settings, current)
         self._shadows = ShadowRequests(_busy_from(settings))
@@ -127,7 +112,8 @@ class Gateway:
         self._shadows.busy_from = _busy_from(settings)
 
     async def end(self) -> None:
-        """Begin to end: what has not begun to be answered need not wait for its grammar."""
+        """Begin to end: refuse what has not begun to be answered, since others' may be slow."""
+        await self._requests.close()
         await self._servers.end()
 
     async def close(self) -> None:
@@ -135,6 +121,7 @@ class Gateway:
         await self._shadows.close()
         await self._log.close()
         await self._servers.close()
+        await self._requests.close()
 
     def _log_failure(self) -> str | None:
         try:
@@ -158,8 +145,10 @@ class Gateway:
             hold = stack.enter_context(self.desk.hold(token))
             longest = self.settings.longest_body()
             content = await self.desk.read_body(request, token, hold, longest)
-            interaction, must_log = self._interaction(content, token, headers, api, timestamp)
+            read = await self._requests.read(token.client_id, api, content)
+            size = len(content)
             del content  # it may be large
+            interaction, must_log = self._interaction(read, size, token, headers, timestamp)
             self._require_turn(token.client_id)
             route = self.current.enter(interaction.workload)
             if route is None and interaction.workload not in self._workloads.elsewhere:
@@ -193,17 +182,16 @@ class Gateway:
         return Exchange(interaction, route, began, must_log, draft, hold, held, draw=draw)
 
     def _interaction(
-        self, content: bytes, token: Token, headers: Headers, api: Api, timestamp: float
+        self, read: ReadRequest, size: int, token: Token, headers: Headers, timestamp: float
     ) -> tuple[Interaction, bool]:
         """Return a request, and whether its answer has to be logged."""
-        sent = _UNCHECKED[api](body_fields.read_object(content))
-        workload = self._workloads.choose(sent, lambda name: _text(headers, name), token)
+        workload = self._workloads.choose(read.sent, lambda name: _text(headers, name), token)
         require_scope(token, workload, "model")
-        chat = self._checked(sent, api, workload, len(content))
+        chat = self._request(read, workload, size)
         must_log = chat.is_stored and self.settings.logging_of(workload) == "required"
         if must_log:
             self.desk.require_health()
-        self.desk.count_bytes(token, len(content))
+        self.desk.count_bytes(token, size)
         traceparent = _text(headers, b"traceparent")
         interaction = Interaction(
             client_id=token.client_id,
@@ -214,29 +202,26 @@ class Gateway:
             or chat.metadata.get("conversation_id")
             or None,
             traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent or "") else None,
-            size=len(content),
+            size=size,
         )
         return interaction, must_log
 
-    def _checked(self, sent: ChatRequest, api: Api, workload: str, size: int) -> ChatRequest:
+    def _request(self, read: ReadRequest, workload: str, size: int) -> ChatRequest:
         """Return a request as a version reads it; as it was sent if only another server may answer.
 
         Raise ``OpenAiError`` if no version can answer it, and there is no other server.
         """
         route, has_server = self.current.routes.get(workload), self.settings.has_server(workload)
         if route is None and workload in self._workloads.elsewhere:
-            return sent
-        most = self.settings.limits.body_bytes
-        if size > most and route is not None and has_server:
-            return sent
+            return read.sent
+        most, checked = self.settings.limits.body_bytes, read.checked
         if size > most:
-            raise OpenAiError(413, f"the body has {size} bytes, expected at most {most}")
-        try:
-            return _CHECKED[api](sent.sent)
-        except OpenAiError:
-            if route is None or not has_server:
-                raise
-            return sent
+            checked = OpenAiError(413, f"the body has {size} bytes, expected at most {most}")
+        if not isinstance(checked, OpenAiError):
+            return checked
+        if route is None or not has_server:
+            raise checked
+        return read.sent
 
     def leave(self, exchange: Exchange, status: int) -> None:
         """Count the end of a request that was answered with this HTTP status."""

@@ -1,6 +1,7 @@
 """Errors in OpenAI's form."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -46,6 +47,9 @@ class OpenAiError(Exception):
         kind, default = _TYPES.get(status, ("invalid_request_error", None))
         self._kind = kind if status < 500 or status in _TYPES else "server_error"
         self._param, self._code = param, code or default
+
+    def __reduce__(self) -> tuple[Any, ...]:  # as exceptions with only a message are pickled
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
     def body(self) -> bytes:
         """Return the response's body."""

@@ -43,16 +43,17 @@ class Crowd:
 
         What the attack on another one costs is not the fault of this one: it takes cores and disk.
         """
-        is_otlp = attacks.REQUESTS[name](1000).path == "/v1/traces"
+        made = attacks.REQUESTS[name](size)
+        is_otlp = made.path == "/v1/traces"
         token = attacked.token if is_otlp else _token(attacked, "attacker", "w*")
-        asked = [attacked.url, token, name, size, seconds + 2 * LEAD_SECONDS, ATTACKERS]
-        command = [sys.executable, "-m", attacker.__name__, *map(str, asked)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attacking:
-            assert attacking.stdout is not None
-            assert attacking.stdout.readline() == "ready\n"
+        message = attacker.message(attacked.url, made.path, token, made.content, made.headers)
+        file = self._receiver.folder.with_name("attack")
+        with attacker.start(
+            attacked.url, [message], file, seconds + 2 * LEAD_SECONDS, ATTACKERS
+        ) as attacking:
             time.sleep(LEAD_SECONDS)
             sent = self.send(seconds)
-            return sent, Answered(**json.loads(attacking.stdout.read()))
+            return sent, attacker.answered(attacking)
 
 
 def _token(receiver: Receiver, client_id: str, workloads: str = "*") -> str:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from components.schema import Json
 
@@ -124,6 +124,9 @@ class UpstreamError(Exception):
         """The seconds after which the engine wants to be asked again, if it said so."""
         self.is_retryable = is_retryable
         """Whether another replica may be tried, if no byte was passed on yet."""
+
+    def __reduce__(self) -> tuple[Any, ...]:  # as exceptions with only a message are pickled
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
     @property
     def kind(self) -> str:
