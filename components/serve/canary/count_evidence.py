@@ -12,7 +12,7 @@ reaches 1 / alpha is at most alpha (Ville 1939).
 It needs that an arm's draw is independent of all that is counted before its event. If the two
 versions are alike (r = 1), that holds whatever the events and their delays depend on: the arms are
 independent draws even if all else is known. For r other than 1, how late an event is counted must
-not depend on the arm, which ``bad_events.count`` ensures by its windows.
+not depend on the arm, which a kind's window ensures (``rollout_tally``).
 
 The evidence depends on the counts by share alone, not on the events' order.
 """

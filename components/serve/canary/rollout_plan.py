@@ -34,7 +34,9 @@ class KindRule:
     """The largest ratio of risks at which a rollback is a false alarm."""
 
     window_seconds: float | None = None
-    """When a conversation's events are counted; as they come if ``None`` (``bad_events.count``)."""
+    """When a conversation's events are counted, those that came by then; as they come if ``None``.
+
+    That is right if how long they take doesn't depend on the arm."""
 
 
 # Malformed answers are what a new adapter breaks first. Errors and cut answers of a broken version
@@ -125,7 +127,7 @@ class RolloutPlan:
 
     @property
     def windows(self) -> dict[BadKind, float]:
-        """The windows of the kinds that have one, as ``bad_events.count`` takes them."""
+        """The windows of the kinds that have one."""
         return {
             rule.kind: rule.window_seconds for rule in self.kinds if rule.window_seconds is not None
         }

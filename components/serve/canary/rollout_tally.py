@@ -1,4 +1,10 @@
-"""Count a canary's evidence line by line, as ``bad_events.count`` counts all of it at once."""
+"""Count conversations and, at most one of each kind in each, their bad events, line by line.
+
+A conversation that was forgotten is drawn again under another share. From then on its events don't
+count, whether it changed arms or not. If only those that changed were left out, these would be the
+champion's alone, and if their earlier events were taken back, evidence that was looked at already
+would change.
+"""
 
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping

@@ -1,47 +1,77 @@
-"""Lines that are counted as they come give what counting all of them at once gives."""
+"""What counts, for which arm, and what is left out."""
 
-import random
+from collections.abc import Mapping
 from dataclasses import replace
 
-import pytest
-
-from components.serve.canary import bad_events, rollout_evidence
-from components.serve.canary.bad_events import ArmAnswer, ArmCounts, BadEvent, BadKind
+from components.serve.canary import rollout_evidence
+from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts
 from components.serve.canary.conversation_arms import Arm
-from components.serve.canary.rollout_evidence import AnswerLine, DislikeLine, PairLine
+from components.serve.canary.rollout_evidence import (
+    AnswerLine,
+    DislikeLine,
+    EvidenceLine,
+    PairLine,
+)
 from components.serve.canary.rollout_tally import RolloutTally
 
-KINDS: tuple[BadKind, ...] = ("error", "invalid", "cut", "slow")
+
+def answer(
+    name: str, arm: Arm = "champion", share: float = 0.1, at: float = 0.0, *kinds: BadKind
+) -> AnswerLine:
+    return AnswerLine(at, name, share, arm, frozenset(kinds), f"{name} at {at}")
 
 
-WINDOWS: list[dict[BadKind, float]] = [{}, {"disliked": 30.0, "cut": 5.0}]
+def tally_of(*lines: EvidenceLine, windows: Mapping[BadKind, float] | None = None) -> RolloutTally:
+    tally = RolloutTally(windows or {})
+    for line in lines:
+        written = rollout_evidence.read_line(rollout_evidence.to_bytes(line))
+        assert written == line
+        tally.add(written)
+    return tally
 
 
-@pytest.mark.parametrize("windows", WINDOWS)
-def test_counting_line_by_line_is_counting_all_at_once(windows: dict[BadKind, float]):
-    draws = random.Random(7)
-    answers, events, made = list[ArmAnswer](), list[BadEvent](), list[tuple[str, ArmAnswer]]()
-    tally = RolloutTally(windows)
-    for number in range(2_000):
-        now = float(number) / 10
-        if made and draws.random() < 0.2:
-            name, answer = draws.choice(made)
-            tally.add(DislikeLine(now, name))
-            events.append(BadEvent(answer, "disliked", now))
-        else:
-            # some conversations are forgotten, and drawn again under another share
-            share = draws.choice((0.1, 0.1, 0.1, 0.5))
-            arm: Arm = "canary" if draws.random() < share else "champion"
-            answer = ArmAnswer(now, share, arm, str(draws.randrange(300)))
-            kinds = frozenset[BadKind](kind for kind in KINDS if draws.random() < 0.1)
-            made.append((str(number), answer))
-            line = AnswerLine(now, answer.conversation, share, arm, kinds, str(number))
-            assert rollout_evidence.read_line(rollout_evidence.to_bytes(line)) == line
-            tally.add(line)
-            answers.append(answer)
-            events += [BadEvent(answer, kind, now) for kind in kinds]
-        if number % 500 == 499:
-            assert tally.counts(now) == bad_events.count(answers, events, now, windows)
+def test_nothing_counts_as_nothing():
+    assert RolloutTally().counts(1.0) == RolloutCounts({}, {})
+
+
+def test_a_conversation_counts_once_for_each_kind():
+    turns = [answer("a", "canary", 0.1, at, "invalid") for at in (0.0, 1.0)]
+    counts = tally_of(*turns, *turns, answer("a", "canary", 0.1, 2.0, "slow")).counts(3.0)
+    assert counts.conversations == {0.1: ArmCounts(canary=1)}
+    assert counts.bad == {"invalid": {0.1: ArmCounts(1, 0)}, "slow": {0.1: ArmCounts(1, 0)}}
+
+
+def test_late_feedback_counts_for_the_share_and_the_version_of_its_answer():
+    early, late = answer("a", "canary", 0.1, 0.0), answer("b", "canary", 0.5, 10.0)
+    counts = tally_of(early, late, DislikeLine(100.0, "a at 0.0")).counts(100.0)
+    assert counts.bad == {"disliked": {0.1: ArmCounts(canary=1)}}
+    assert counts.conversations == {0.1: ArmCounts(canary=1), 0.5: ArmCounts(canary=1)}
+
+
+def test_a_conversation_that_was_drawn_again_counts_up_to_there_whether_it_moved_or_not():
+    counts = tally_of(
+        answer("a", "champion", 0.1, 0.0, "invalid"),
+        answer("b", "canary", 0.1, 0.0, "invalid"),
+        answer("a", "canary", 0.5, 10.0, "cut"),
+        answer("b", "canary", 0.5, 10.0, "cut"),
+    ).counts(10.0)
+    assert counts.bad == {"invalid": {0.1: ArmCounts(1, 1)}}
+    assert (counts.conversations, counts.left_out) == ({0.1: ArmCounts(1, 1)}, 2)
+
+
+def test_an_arm_that_differs_from_the_draw_does_not_count():
+    counts = tally_of(answer("a", "canary"), answer("a", "champion", 0.1, 1.0, "cut")).counts(1.0)
+    assert (counts.bad, counts.left_out) == ({}, 1)
+
+
+def test_with_a_window_events_count_when_the_conversation_is_so_old():
+    turns = answer("a"), answer("a", at=50.0), answer("b", "canary", 0.1, 0.0, "slow")
+    windows: dict[BadKind, float] = {"disliked": 100.0}
+    in_time = tally_of(*turns, DislikeLine(90.0, "a at 50.0"), windows=windows)
+    assert in_time.counts(99.0).bad == {"slow": {0.1: ArmCounts(1, 0)}}
+    assert in_time.counts(100.0).bad["disliked"] == {0.1: ArmCounts(0, 1)}
+    late = tally_of(*turns, DislikeLine(110.0, "a at 50.0"), windows=windows)
+    assert "disliked" not in late.counts(1e6).bad
 
 
 def test_feedback_to_answers_that_nobody_knows_counts_for_nobody():

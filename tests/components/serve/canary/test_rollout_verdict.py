@@ -7,16 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.serve.canary import bad_events, conversation_arms, rollout_verdict
-from components.serve.canary.bad_events import (
-    ArmAnswer,
-    ArmCounts,
-    BadEvent,
-    BadKind,
-    RolloutCounts,
-)
+from components.serve.canary import conversation_arms, rollout_verdict
+from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts
 from components.serve.canary.conversation_arms import RunningConversations
+from components.serve.canary.rollout_evidence import AnswerLine, DislikeLine, EvidenceLine
 from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
+from components.serve.canary.rollout_tally import RolloutTally
 from components.serve.canary.rollout_verdict import RolloutVerdict
 
 STEPS = (ShareStep(0.01, 2 * HOUR), ShareStep(0.1, 6 * HOUR), ShareStep(0.5, HOUR))
@@ -161,34 +157,34 @@ def test_verdicts_are_written_as_json_even_with_infinite_evidence():
     assert content["plan"]["steps"][0] == {"share": 0.01, "seconds": 2 * HOUR}
 
 
-Log = tuple[list[ArmAnswer], list[BadEvent]]
-
-
-def served(risk: Callable[[str, float], float], seed: int, *, an_hour: int = 120) -> Log:
+def served(
+    risk: Callable[[str, float], float], seed: int, *, an_hour: int = 120
+) -> list[EvidenceLine]:
     """Serve a canary's conversations of two turns, with votes up to six hours late."""
     random = np.random.default_rng(seed)
     running, secret = RunningConversations(), random.bytes(32)
-    answers, events = list[ArmAnswer](), list[BadEvent]()
+    lines = list[EvidenceLine]()
     for begin in np.sort(random.uniform(0, 48 * HOUR, 48 * an_hour)):
         who = conversation_arms.identify(secret, "shop", [], str(begin))
         for at in (float(begin), float(begin) + 900.0):
             drawn = running.assign(who, PLAN.share_at(at))
-            answer = ArmAnswer(at, drawn.share, drawn.arm, drawn.conversation)
-            answers.append(answer)
-            if random.random() < risk(drawn.arm, at) / 2:
-                events.append(BadEvent(answer, "slow", at))
+            is_slow = random.random() < risk(drawn.arm, at) / 2
+            kinds = frozenset[BadKind](["slow"] if is_slow else [])
+            answer = AnswerLine(at, drawn.conversation, drawn.share, drawn.arm, kinds, str(at))
+            lines.append(answer)
             if random.random() < risk(drawn.arm, at) / 10:
-                late = at + float(random.uniform(0, 6 * HOUR))
-                events.append(BadEvent(answer, "disliked", late))
-    return answers, events
+                lines.append(DislikeLine(at + float(random.uniform(0, 6 * HOUR)), str(at)))
+    return sorted(lines, key=lambda line: line.elapsed)
 
 
-def first_final(log: Log) -> RolloutVerdict:
-    """Look each half hour, at everything from the start: as after a crash before each look."""
-    answers, events = log
+def first_final(lines: list[EvidenceLine]) -> RolloutVerdict:
+    """Look each half hour."""
+    tally, place = RolloutTally(), 0
     for look in range(1, 97):
-        known = bad_events.count(answers, events, look * HOUR / 2)
-        verdict = rollout_verdict.decide(PLAN, known, look * HOUR / 2)
+        while place < len(lines) and lines[place].elapsed <= look * HOUR / 2:
+            tally.add(lines[place])
+            place += 1
+        verdict = rollout_verdict.decide(PLAN, tally.counts(look * HOUR / 2), look * HOUR / 2)
         if verdict.is_final:
             return verdict
     raise AssertionError("the deadline passed")
